@@ -1,0 +1,24 @@
+"""What a cohort is: a name, its modalities in order, its label values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.modalities import LabelSet
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A data set as its publishers define it.
+
+    Attributes:
+        name: as used by the config key ``cohort``.
+        modalities: canonical names; their order is the channel order of every tensor.
+        labels: the values in its label files and the regions made from them.
+        skull_stripped: True if the images hold only brain; others are warned about (background must be 0).
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    labels: LabelSet
+    skull_stripped: bool = True

@@ -1,0 +1,160 @@
+"""The vocabulary of the project: modality names, presence, subsets, label sets and regions.
+
+A sample is one tensor ``(M, ...)`` in a cohort's modality order; a missing modality is a channel of NaN. This module is
+the only one that tests for NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+ALIASES: dict[str, str] = {
+    "t1": "t1",
+    "t1n": "t1",
+    "t1w": "t1",
+    "t1c": "t1c",
+    "t1ce": "t1c",
+    "t1gd": "t1c",
+    "t1post": "t1c",
+    "t2": "t2",
+    "t2w": "t2",
+    "flair": "flair",
+    "t2f": "flair",
+    "fla": "flair",
+}
+"""Every accepted spelling (lower case) -> canonical modality name."""
+
+
+def canonical(name: str) -> str:
+    """Return the canonical name of a modality, e.g. ``T1ce`` -> ``t1c``.
+
+    Raises:
+        ValueError: the name is not known; the message lists the known ones.
+    """
+    try:
+        return ALIASES[name.lower()]
+    except KeyError:
+        raise ValueError(f"Unknown modality {name!r}; expected one of {', '.join(sorted(ALIASES))}.") from None
+
+
+def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tuple[str, ...]:
+    """Return the requested modalities in the cohort's order; ``None`` means all of them.
+
+    Args:
+        names: modality names or aliases, any order.
+        modalities: the cohort's modalities in order.
+
+    Raises:
+        ValueError: nothing was requested, a name is not known, is not one of the cohort's, or is given twice.
+    """
+    if names is None:
+        return tuple(modalities)
+    if isinstance(names, str):
+        names = names.split("+")
+    wanted = [canonical(name) for name in names]
+    foreign = [name for name in wanted if name not in modalities]
+    if foreign:
+        raise ValueError(f"Modality {foreign[0]!r} is not in this cohort; it has {', '.join(modalities)}.")
+    if len(set(wanted)) != len(wanted):
+        raise ValueError(f"A modality is requested twice: {wanted}. Name each one once, absent ones not at all.")
+    if not wanted:
+        raise ValueError(f"No modality was requested; name at least one of {', '.join(modalities)}.")
+    return tuple(name for name in modalities if name in wanted)
+
+
+def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return all ``2^M - 1`` non-empty subsets, fewest modalities first, each in the cohort's order."""
+    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+
+
+def subset_name(subset: Sequence[str]) -> str:
+    """Return the name of a subset in tables and files, e.g. ``t1c+flair``."""
+    return "+".join(subset)
+
+
+def presence(image: torch.Tensor) -> torch.Tensor:
+    """Return which modalities a batch holds: bool ``(B, M)``, False where a channel of ``(B, M, ...)`` holds any NaN.
+
+    "Any" and not "all", since stock tools pad a missing channel with zeros beside its NaNs. NaN *inside* a modality that
+    is there never gets this far: it is refused when the file is loaded.
+    """
+    return ~torch.isnan(image).flatten(2).any(dim=2)
+
+
+def drop(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Return ``(B, M, ...)`` with every channel where ``keep`` (bool ``(B, M)``) is False replaced by NaN."""
+    mask = keep.reshape(*keep.shape, *([1] * (image.ndim - 2)))
+    return torch.where(mask, image, torch.full_like(image, float("nan")))
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The label values of a cohort's files, and the regions on which results are compared.
+
+    Attributes:
+        values: class name -> value in the cohort's files (background is 0).
+        regions: region name -> its classes; larger regions first, each one containing the next.
+    """
+
+    values: Mapping[str, int]
+    regions: Mapping[str, tuple[str, ...]]
+
+    def check(self, found: Iterable[int], source: str) -> None:
+        """Refuse label values that the cohort does not define.
+
+        Args:
+            found: the values that occur in a label map.
+            source: the file that they come from, for the message.
+
+        Raises:
+            ValueError: an unknown value; 3 and 4 get the hint on which BraTS release uses which for ET.
+        """
+        known = {0, *self.values.values()}
+        unknown = sorted(set(found) - known)
+        if not unknown:
+            return
+        hint = ""
+        if "ET" in self.values and {3, 4} & set(unknown):
+            hint = " Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023 and later and in MSD Task01;"
+        named = ", ".join(f"{value} ({name})" for name, value in self.values.items())
+        raise ValueError(
+            f"{source}: label values {unknown} are not of this cohort, which has 0, {named}.{hint} "
+            "choose the cohort that the file belongs to (key `cohort`)."
+        )
+
+    def to_regions(self, label: torch.Tensor) -> torch.Tensor:
+        """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8."""
+        parts = []
+        for classes in self.regions.values():
+            values = torch.as_tensor([self.values[name] for name in classes], device=label.device)
+            parts.append(torch.isin(label[0].long(), values))
+        return torch.stack(parts).to(torch.uint8)
+
+    def from_regions(self, regions: torch.Tensor) -> torch.Tensor:
+        """Turn region masks ``(R, ...)`` into a label map ``(1, ...)``, uint8, in the cohort's values.
+
+        Regions are painted from the largest to the smallest, each over those before it, with the first class that a
+        region has and the next one has not. So a region's own mask is kept, and the larger ones become unions.
+        """
+        label = torch.zeros_like(regions[:1], dtype=torch.uint8)
+        for mask, name in zip(regions > 0, self.painted(), strict=True):
+            label[0, mask] = self.values[name]
+        return label
+
+    def painted(self) -> list[str]:
+        """Return for each region the class that its voxels get when no smaller region holds them, e.g. WT -> ED."""
+        regions = list(self.regions.values())
+        return [
+            next(name for name in classes if name not in smaller)
+            for classes, smaller in zip(regions, [*regions[1:], ()], strict=True)
+        ]
+
+
+def tumour_labels(**values: int) -> LabelSet:
+    """Return the label set of a glioma cohort (ED, NCR, ET and, in BraTS 2015, NET) with regions WT, TC and ET."""
+    core = tuple(name for name in ("NCR", "NET", "ET") if name in values)
+    return LabelSet(values=values, regions={"WT": ("ED", *core), "TC": core, "ET": ("ET",)})
