@@ -1,0 +1,21 @@
+"""What MONAI's Ignite engines lack: inferers for any subset, handlers, the steps that join stages."""
+
+from common.engines.handlers import Checkpoints, EpochLosses, Reseed
+from common.engines.inferers import ForegroundInferer, SubstituteInferer
+from common.engines.results import SubsetResults, SubstituteFigure
+from common.engines.steps import evaluate_bundle
+from common.engines.tracking import close_tracking, log_results, track_also
+
+__all__ = [
+    "Checkpoints",
+    "EpochLosses",
+    "ForegroundInferer",
+    "Reseed",
+    "SubsetResults",
+    "SubstituteFigure",
+    "SubstituteInferer",
+    "close_tracking",
+    "evaluate_bundle",
+    "log_results",
+    "track_also",
+]

@@ -1,0 +1,7 @@
+"""Metrics, tables and figures: arrays in, results out."""
+
+from common.evaluation.figures import dice_heatmap, substitute_figure
+from common.evaluation.metrics import region_dice
+from common.evaluation.tables import subset_table, write_results
+
+__all__ = ["dice_heatmap", "region_dice", "substitute_figure", "subset_table", "write_results"]

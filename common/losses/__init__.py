@@ -1,0 +1,1 @@
+"""One file per paper or named loss; plain modules on tensors."""

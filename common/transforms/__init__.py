@@ -1,0 +1,22 @@
+"""Any-subset loading, normalisation, modality dropping, masking, caching."""
+
+from common.transforms.cache import CachedDataset
+from common.transforms.intensity import ScaleBrainIntensityd
+from common.transforms.labels import LabelsToRegionsd, RegionsToLabelsd
+from common.transforms.load import LoadSubjectd
+from common.transforms.location import crop_at, locate
+from common.transforms.masking import random_patches, random_subsets
+from common.transforms.subsets import SubsetDataset
+
+__all__ = [
+    "CachedDataset",
+    "LabelsToRegionsd",
+    "LoadSubjectd",
+    "RegionsToLabelsd",
+    "ScaleBrainIntensityd",
+    "SubsetDataset",
+    "crop_at",
+    "locate",
+    "random_patches",
+    "random_subsets",
+]

@@ -1,0 +1,245 @@
+"""The BraTS family, 2015 to 2023 and later, and the Medical Segmentation Decathlon's Task01: labels and files.
+
+One scanner reads them all, since they differ only in names: a file's last token says which sequence it holds
+(``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``, ``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just
+``T1POST.nii.gz``). So it also reads the folders that people have at hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.cohorts.cohort import Cohort
+from common.modalities import ALIASES, tumour_labels
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+"""A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (parallel to it), and ``label`` if there is one."""
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+
+COHORTS: dict[str, Cohort] = {
+    cohort.name: cohort
+    for cohort in (
+        Cohort("brats2015", MODALITIES, tumour_labels(NCR=1, ED=2, NET=3, ET=4)),
+        Cohort("brats2018", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
+        Cohort("brats2019", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
+        Cohort("brats2020", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
+        Cohort("brats2021", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
+        # 2023 and later, GLI and SSA; SSA is stored RAS, the others LPS, which reorientation by header evens out
+        Cohort("brats2023", MODALITIES, tumour_labels(NCR=1, ED=2, ET=3)),
+        Cohort("msd_task01", MODALITIES, tumour_labels(ED=1, NCR=2, ET=3)),
+    )
+}
+
+MSD_CHANNELS = {"flair": 0, "t1": 1, "t1c": 2, "t2": 3}
+"""Modality -> channel of an MSD Task01 image."""
+
+SUFFIXES = (".nii.gz", ".nii", ".mha")
+LABEL_TOKENS = ("seg", "ot", "segm")
+"""Last tokens of label files: BraTS 2017 and later, BraTS 2015, and BraTS20_Training_355 (``W39_1998.09.19_Segm``)."""
+
+_LABEL, _CHANNELS = "label", "channels"
+_MSD_FOLDERS = ("imagesTr", "imagesTs", "labelsTr")
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file: its role is a modality, `_LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised)."""
+
+    path: Path
+    folder: Path
+    stem: str
+    role: str | None
+
+
+def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
+    """Return what a folder holds, one datalist item per case, sorted by name; no image is opened.
+
+    The folder is one subject's, or has subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr), or holds
+    several subjects' files side by side, told apart by what precedes the modality in their names. Any non-empty subset
+    of the modalities and no label is fine. A case is named after its folder, in the last layout after its files; in
+    BraTS 2015 the grade goes before (``HGG_brats_2013_pat0001_1``). Files whose names say nothing are logged as a
+    warning.
+
+    Args:
+        folder: where to look; hidden files are passed over.
+        cohort: whose modalities are looked for, in the order in which they are returned.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no image.
+        ValueError: a folder holds images but no modality, a case has two files for one modality or two labels, or two
+            cases have one name.
+    """
+    root = Path(os.path.abspath(folder))
+    paths = _image_files(root)
+    count = Counter(path.parent for path in paths)
+    folders: dict[Path, list[_File]] = defaultdict(list)
+    for path in paths:
+        file = _read_name(path, root, cohort, alone=count[path.parent] == 1)
+        folders[file.folder].append(file)
+    cases = [case for place, files in folders.items() for case in _cases_of(place, files, cohort)]
+    _warn_unknown([file.path for files in folders.values() for file in files if file.role is None])
+    names = _unique_names(cases, root)
+    return sorted((_item(name, files, cohort) for name, (_, files) in zip(names, cases, strict=True)), key=_name_of)
+
+
+def patient(case: str) -> str:
+    """Return whose case it is, i.e. its name without the time point: BraTS 2015 and 2023+ have several of one patient.
+
+    ``BraTS-SSA-00121`` is the patient of ``BraTS-SSA-00115`` under another number.
+    """
+    match = re.fullmatch(r"(BraTS-\w+-\d+)-\d+|((?:[HL]GG_)?brats_\w+_pat\d+)_\d+", case, re.IGNORECASE)
+    name = (match[1] or match[2]) if match else case
+    return "BraTS-SSA-00115" if name == "BraTS-SSA-00121" else name
+
+
+def shortened(names: Iterable[object], most: int = 10) -> str:
+    """Return names for a message: ``a, b and 7 more``."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _name_of(item: Item) -> str:
+    return item["case"]
+
+
+def _image_files(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder. Pass the folder of one subject, or one that holds subjects.")
+    found = []
+    for place, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # hidden: the MSD archives carry macOS' "._BRATS_001.nii.gz" beside each image
+        found += [Path(place, f) for f in sorted(files) if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
+    if not found:
+        raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. Unpack the download there.")
+    return found
+
+
+def _split_name(name: str) -> tuple[str, str | None]:
+    """Split a file's or folder's name into what precedes its last token, and the role that the token gives."""
+    suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
+    stem = name[: len(name) - len(suffix)]
+    # BraTS 2015 ends in the number of the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
+    head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", re.sub(r"\.\d+$", "", stem), re.DOTALL).groups(default="")
+    role = _LABEL if token.lower() in LABEL_TOKENS else ALIASES.get(token.lower())
+    return (head, role) if role else (stem, None)
+
+
+def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
+    stem, role = _split_name(path.name)
+    folder, named = path.parent, path.parent.name
+    if role is None and named == "labelsTr":
+        role = _LABEL
+    elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):
+        role = _CHANNELS
+    if folder != root:
+        # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is a level above
+        folder_stem, folder_role = _split_name(named)
+        if named in _MSD_FOLDERS or (alone and folder_role):
+            folder = folder.parent
+        if alone and folder_role and role is None:
+            stem, role = folder_stem, folder_role
+    if role not in (*cohort.modalities, _LABEL, _CHANNELS):
+        role = None
+    return _File(path, folder, stem, role)
+
+
+def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[str, list[_File]]]:
+    """Tell the cases whose files share a folder apart: ``(name, files)`` each."""
+    known = [file for file in files if file.role]
+    images = [file for file in known if file.role != _LABEL]
+    if not images:
+        raise ValueError(
+            f"{folder}: no modality recognised among {shortened(file.path.name for file in files)}. Name each file "
+            f"after its case and modality, e.g. {folder.name}_t1ce.nii.gz; known are {', '.join(sorted(ALIASES))} "
+            "(for MSD's 4-channel files choose cohort msd_task01)."
+        )
+    stems = {file.stem for file in images}
+    stacked = any(file.role == _CHANNELS for file in images)
+    repeated = len({file.role for file in images}) < len(images)
+    if not stacked and not (repeated and len(stems) > 1):
+        if len(stems) > 1:
+            logger.warning(f"{folder}: taken as one case, though the names in it differ: {shortened(sorted(stems))}.")
+        # BraTS 2015 has another brats_2013_pat0001_1 in LGG than in HGG
+        graded = cohort.name == "brats2015" and folder.parent.name in ("HGG", "LGG")
+        return [(f"{folder.parent.name}_{folder.name}" if graded else folder.name, known)]
+    _refuse_mixture(folder, images)
+    cases: dict[str, list[_File]] = defaultdict(list)
+    for file in known:
+        cases[file.stem].append(file)
+    if not stacked:
+        logger.warning(f"{folder}: taken as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
+    return list(cases.items())
+
+
+def _refuse_mixture(folder: Path, images: list[_File]) -> None:
+    """Refuse to guess where one subject's folder has a second file for a modality, e.g. x_t1.nii and x_brain_t1.nii."""
+    named = {(file.role, file.stem): file for file in images}
+    for file in images:
+        shorter = [file.stem[: match.start()] for match in re.finditer(r"^|[_.-]", file.stem)]
+        for stem in {folder.name, *shorter} - {file.stem}:
+            if (file.role, stem) in named:
+                raise _clash(named[file.role, stem], file, folder.name)
+
+
+def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
+    by_role: dict[str, _File] = {}
+    for file in files:
+        if file.role in by_role:
+            raise _clash(by_role[file.role], file, name)
+        by_role[file.role] = file
+    label, stacked = by_role.pop(_LABEL, None), by_role.pop(_CHANNELS, None)
+    if stacked and by_role:
+        raise _clash(stacked, next(iter(by_role.values())), name)
+    if not stacked and not by_role:
+        raise ValueError(f"{label.path}: the label of a case without images; expected images named like it beside it.")
+    modalities = [modality for modality in cohort.modalities if stacked or modality in by_role]
+    item: Item = {
+        "case": name,
+        "image": [str((stacked or by_role[modality]).path) for modality in modalities],
+        "modalities": modalities,
+    }
+    if stacked:
+        item["channels"] = [MSD_CHANNELS[modality] for modality in modalities]
+    if label:
+        item["label"] = str(label.path)
+    return item
+
+
+def _clash(one: _File, other: _File, case: str) -> ValueError:
+    return ValueError(
+        f"{one.path} and {other.path}: two files for the {other.role} of case {case}; expected one. Move one away, or "
+        "give each case a folder of its own."
+    )
+
+
+def _unique_names(cases: list[tuple[str, list[_File]]], root: Path) -> list[str]:
+    """Return the cases' names; folders that are all called the same (``anat``) become their path, ``sub-01_anat``."""
+    count = Counter(name for name, _ in cases)
+    names, seen = [], {}
+    for name, files in cases:
+        folder = files[0].folder
+        if count[name] > 1 and all(file.stem != name for file in files):
+            name = "_".join(folder.relative_to(root).parts) or name
+        if name in seen:
+            raise ValueError(
+                f"{seen[name]} and {folder}: two cases named {name}; rename one, or pass one of the folders."
+            )
+        seen[name] = folder
+        names.append(name)
+    return names
+
+
+def _warn_unknown(paths: list[Path]) -> None:
+    if paths:
+        logger.warning(f"{len(paths)} image files whose names give no modality are not used: {shortened(paths)}.")

@@ -1,0 +1,152 @@
+"""Checking a data folder: what is there, what is missing, and whether it can be used, as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations, product
+from pathlib import Path
+
+import pandas as pd
+import torch
+from monai.data import MetaTensor
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import aff2axcodes
+from tqdm import tqdm
+
+from common.cohorts.brats import Item, find_cases
+from common.cohorts.cohort import Cohort
+from common.io.images import read_volume
+
+GRID_TOLERANCE = 1e-2
+"""Largest distance in mm between corresponding corners of two images that count as one grid."""
+
+BACKGROUND_FRACTION = 0.3
+"""A skull-stripped image has more exact zeros than this share of its voxels (BraTS: about 0.8)."""
+
+COLUMNS = (
+    "case", "modalities", "missing", "shape", "spacing_mm", "orientation", "offset_mm", "label_values", "problems",
+)  # fmt: skip
+
+
+def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
+    """Read every image in a folder and return one row per case.
+
+    Columns: ``case``; ``modalities`` there and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and ``orientation``
+    (e.g. LPS) of the first modality; ``offset_mm``, how far at most another file's grid of that shape lies from it,
+    corner to corner; ``label_values`` that occur (empty without a label); ``problems``, empty if the case can be used:
+    unreadable files, grids that differ, NaN or Inf, constant images, a background that is not 0 though the cohort is
+    skull-stripped, one image given twice, label values that are not the cohort's. A missing modality or label is no
+    problem.
+
+    Args:
+        cohort: whose modalities and label values are expected.
+        dataset_dir: a folder as downloaded; see `find_cases`.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+        ValueError: the files cannot be told apart by their names.
+    """
+    items = find_cases(dataset_dir, cohort)
+    rows = [_check_case(item, cohort) for item in tqdm(items, desc="check", unit="case")]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def image_problems(images: Mapping[str, MetaTensor], skull_stripped: bool = True) -> Iterator[str]:
+    """Say what is wrong with volumes ``(X, Y, Z)`` that are meant to be one subject's modalities, in a few words each.
+
+    Args:
+        images: modality -> volume.
+        skull_stripped: say so too if the background is not 0.
+    """
+    for name, image in images.items():
+        voxels = image.as_tensor()
+        bad = int((~torch.isfinite(voxels)).sum())
+        if bad:
+            yield f"{name}: {bad} voxels are NaN or Inf"
+        elif voxels.min() == voxels.max():
+            yield f"{name}: every voxel is {voxels.min():g}"
+        elif skull_stripped and (zeros := float((voxels == 0).float().mean())) < BACKGROUND_FRACTION:
+            yield f"{name}: not skull-stripped ({zeros:.0%} of the voxels are 0)"
+    for one, other in combinations(images, 2):
+        if torch.equal(images[one].as_tensor(), images[other].as_tensor()):
+            yield f"{one} and {other} are the same image"
+
+
+def grid_offset(volume: MetaTensor, reference: MetaTensor) -> float:
+    """Return by how many mm at most the corners of two grids of one shape ``(X, Y, Z)`` lie apart."""
+    ends = [(0, size - 1) for size in reference.shape]
+    corners = torch.tensor([[*corner, 1] for corner in product(*ends)], dtype=torch.float64)
+    apart = corners @ (volume.affine.double() - reference.affine.double()).T
+    return float(apart.norm(dim=1).max())
+
+
+def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
+    problems: list[str] = []
+    images, label = _read(item, problems)
+    problems += image_problems(images, cohort.skull_stripped)
+    row: dict[str, object] = {
+        "case": item["case"],
+        "modalities": "+".join(item["modalities"]),
+        "missing": "+".join(name for name in cohort.modalities if name not in item["modalities"]),
+        "label_values": "",
+    }
+    if label is not None:
+        found = torch.unique(label.as_tensor()).tolist()
+        values = [int(value) if value.is_integer() else value for value in found]
+        row["label_values"] = " ".join(map(str, values))
+        try:
+            cohort.labels.check(values, Path(item["label"]).name)
+        except ValueError as error:
+            problems.append(str(error))
+    if images:
+        row |= _grid(images if label is None else {**images, "label": label}, problems)
+    return row | {"problems": "; ".join(problems)}
+
+
+def _grid(volumes: Mapping[str, MetaTensor], problems: list[str]) -> dict[str, object]:
+    """Describe the first volume's grid and how far the others' lie from it; append what differs to the problems."""
+    (first, reference), *others = volumes.items()
+    largest = 0.0
+    for name, volume in others:
+        if volume.shape != reference.shape:
+            problems.append(f"{name}: shape {_by(volume.shape)}, but {first} has {_by(reference.shape)}")
+            continue
+        offset = grid_offset(volume, reference)
+        largest = max(largest, offset)
+        if offset > GRID_TOLERANCE:
+            problems.append(f"{name}: up to {offset:.2f} mm away from {first}")
+    affine = reference.affine.numpy()
+    return {
+        "shape": _by(reference.shape),
+        "spacing_mm": _by(f"{size:.4g}" for size in voxel_sizes(affine)),
+        "orientation": "".join(aff2axcodes(affine)),
+        "offset_mm": round(largest, 3),
+    }
+
+
+def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaTensor | None]:
+    """Read a case's images and label, those that can be read; append why others cannot to the problems."""
+    opened: dict[str, MetaTensor] = {}
+
+    def volume(path: str, channel: int | None = None) -> MetaTensor | None:
+        try:
+            if path not in opened:  # MSD has one file for all modalities
+                opened[path] = read_volume(path)
+            found = opened[path] if channel is None else opened[path][..., channel]
+        except (OSError, ValueError, IndexError) as error:
+            problems.append(str(error))
+            return None
+        if found.ndim != 3:
+            problems.append(f"{path}: shape {_by(opened[path].shape)}; expected one volume for each modality")
+            return None
+        return found
+
+    channels = item.get("channels", [None] * len(item["image"]))
+    read = {name: volume(*at) for name, *at in zip(item["modalities"], item["image"], channels, strict=True)}
+    images = {name: found for name, found in read.items() if found is not None}
+    return images, volume(item["label"]) if "label" in item else None
+
+
+def _by(sizes: Iterable[object]) -> str:
+    return "x".join(map(str, sizes))

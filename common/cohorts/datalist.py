@@ -1,0 +1,226 @@
+"""Datalists: which cases train, validate and test, as a JSON file that MONAI reads too.
+
+Published splits lie in ``data/brats_splits.csv`` (columns cohort, split, case, part), training / validation / test:
+BraTS 2015 (242 / 12 / 20, RobustSeg), 2018 (three folds of 199 / 29 / 57; RFNet, M2FTrans, and M3AE, which uses fold3),
+2020 (219 / 50 / 100, RFNet and those after it) and 2021 (876 / 125 / 250). The folds of 2018 are three draws, not a
+cross-validation: their test cases overlap. In BraTS 2015's a patient's time points may be in several parts.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.cohorts.brats import Item, find_cases, patient, shortened
+from common.cohorts.cohort import Cohort
+from common.io.files import replacing
+from common.modalities import canonical
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("training", "validation", "test")
+SPLITS_FILE = Path(__file__).parent / "data" / "brats_splits.csv"
+
+Parts = dict[str, list[Item]]
+"""Part (`PARTS`) -> its items."""
+
+
+def split_cases(
+    cohort: Cohort,
+    dataset_dir: str | os.PathLike,
+    split: str | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+) -> Parts:
+    """Scan a folder and share its labelled cases out between training, validation and test.
+
+    Args:
+        cohort: what the folder holds.
+        dataset_dir: the folder as downloaded; see `find_cases`.
+        split: a published one; ``full`` trains on every labelled case and tests on those without a label; None or
+            ``seeded`` shuffles the patients, so that no one is in two parts.
+        seed: of the shuffle.
+        fractions: of the patients, in the order of `PARTS`; validation and test get at least one each.
+
+    Returns:
+        The parts, with absolute paths. Cases that are in no part are logged.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+        ValueError: the cohort has no such split, listed cases or their labels are missing, there is nothing to split,
+            or the files' names are ambiguous.
+    """
+    items = find_cases(dataset_dir, cohort)
+    if split in (None, "seeded"):
+        parts = _seeded(items, dataset_dir, seed, fractions)
+    elif split == "full":
+        parts = _full(items, dataset_dir)
+    else:
+        parts = _published(items, cohort.name, split, dataset_dir)
+    used = {item["case"] for part in parts.values() for item in part}
+    unused = [item["case"] for item in items if item["case"] not in used]
+    if unused:
+        logger.warning(f"{len(unused)} cases are in no part of split {split or 'seeded'}: {shortened(unused)}.")
+    return parts
+
+
+def make_datalist(
+    cohort: Cohort,
+    dataset_dir: str | os.PathLike,
+    split: str | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+) -> dict[str, Any]:
+    """Return a split, made as in `split_cases`, as a datalist whose paths are relative to ``dataset_dir``."""
+    parts = split_cases(cohort, dataset_dir, split, seed, fractions)
+    split = split or "seeded"
+    base = Path(os.path.abspath(dataset_dir))
+    return {
+        "name": f"{cohort.name}, split {split}",
+        "cohort": cohort.name,
+        "modalities": list(cohort.modalities),
+        "labels": dict(cohort.labels.values),
+        "split": split,
+        **({"seed": seed} if split == "seeded" else {}),
+        "numTraining": len(parts["training"]),
+        **_with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
+    }
+
+
+def write_datalist(datalist: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write a datalist as JSON; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(datalist, indent=2) + "\n")
+
+
+def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohort: str | None = None) -> Parts:
+    """Return the parts of a datalist file with absolute paths.
+
+    MONAI's ``load_decathlon_datalist`` reads the file as well, but makes a path of any text that happens to name a
+    folder, such as ``case``, and refuses an empty test list; hence not used here.
+
+    Args:
+        path: the JSON file.
+        dataset_dir: what its paths are relative to.
+        cohort: the one that it has to be of, if it says; None takes any.
+
+    Raises:
+        FileNotFoundError: the datalist or a file that it lists does not exist.
+        ValueError: it is not a datalist, or of another cohort.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")
+    try:
+        datalist = json.loads(Path(path).read_text())
+        parts = {part: list(datalist.get(part, [])) for part in PARTS}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: not a datalist ({error}). Make it with `python -m tools datalist`.") from error
+    if cohort and datalist.get("cohort", cohort) != cohort:
+        raise ValueError(
+            f"{path}: a datalist of cohort {datalist['cohort']}, but {cohort} is asked for, whose label values may "
+            "mean something else. Choose the cohort (key `cohort`) that the files belong to."
+        )
+    for item in [item for items in parts.values() for item in items]:
+        _check_item(item, path)
+        item["modalities"] = [canonical(name) for name in item["modalities"]]
+    base = os.path.abspath(dataset_dir)
+    parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
+    for item in [item for items in parts.values() for item in items]:
+        for file in [*item["image"], *([item["label"]] if "label" in item else [])]:
+            if not os.path.isfile(file):
+                raise FileNotFoundError(
+                    f"{path}: lists {file} for case {item['case']}, which does not exist. Leave absent modalities out "
+                    f"of the list, or pass the dataset_dir that its paths are relative to (now {base})."
+                )
+    return parts
+
+
+def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
+    """Return the published splits of a cohort: name -> part -> cases; empty if there is none."""
+    splits: dict[str, dict[str, list[str]]] = {}
+    with SPLITS_FILE.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["cohort"] == cohort:
+                parts = splits.setdefault(row["split"], {part: [] for part in PARTS})
+                parts["training" if row["part"] == "train" else row["part"]].append(row["case"])
+    return splits
+
+
+def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
+    splits = published_splits(cohort)
+    if split not in splits:
+        raise ValueError(
+            f"Unknown split {split!r} of {cohort}; expected one of {', '.join((*splits, 'full', 'seeded'))}."
+        )
+    on_disk = {item["case"].lower(): item for item in items}  # releases differ in capitals: Brats18_, BraTS18_
+    listed = [case for part in splits[split].values() for case in part]
+    _refuse_missing("not there", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)
+    unlabelled = [case for case in listed if "label" not in on_disk[case.lower()]]
+    _refuse_missing("without a label", unlabelled, listed, split, dataset_dir)
+    return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
+
+
+def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, dataset_dir: str | os.PathLike) -> None:
+    if cases:
+        raise ValueError(
+            f"{dataset_dir}: {len(cases)} of the {len(listed)} cases of split {split} are {what}, e.g. "
+            f"{shortened(cases)}. Pass the folder with the whole official download, or split what is there with "
+            "split `seeded`."
+        )
+
+
+def _full(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
+    training = [item for item in items if "label" in item]
+    if not training:
+        raise ValueError(f"{dataset_dir}: none of {len(items)} cases has a label, so there is nothing to train on.")
+    return {"training": training, "validation": [], "test": [item for item in items if "label" not in item]}
+
+
+def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int, fractions: Sequence[float]) -> Parts:
+    if len(fractions) != len(PARTS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions {tuple(fractions)}; expected three positive numbers that sum to 1.")
+    labelled = [item for item in items if "label" in item]
+    patients = sorted({patient(item["case"]) for item in labelled})
+    if len(patients) < len(PARTS):
+        raise ValueError(
+            f"{dataset_dir}: {len(patients)} patients with a label among {len(items)} cases; expected at least 3 to "
+            "train, validate and test on. Use split `full` to train on all."
+        )
+    random.Random(seed).shuffle(patients)
+    validation, test = (max(1, round(fraction * len(patients))) for fraction in fractions[1:])
+    bounds = [0, len(patients) - validation - test, len(patients) - test, len(patients)]
+    part_of = {
+        name: part
+        for part, start, stop in zip(PARTS, bounds, bounds[1:], strict=False)
+        for name in patients[start:stop]
+    }
+    return {part: [item for item in labelled if part_of[patient(item["case"])] == part] for part in PARTS}
+
+
+def _check_item(item: Any, path: str | os.PathLike) -> None:
+    if not isinstance(item, dict) or not {"case", "image", "modalities"} <= item.keys():
+        raise ValueError(
+            f"{path}: item {item!r}; expected the keys case, image and modalities (and label). "
+            "Make the datalist with `python -m tools datalist`."
+        )
+    if not item["image"] or len(item["image"]) != len(item["modalities"]):
+        raise ValueError(
+            f"{path}: case {item['case']} has {len(item['image'])} images for modalities {item['modalities']}; "
+            "expected one image for each, and at least one."
+        )
+
+
+def _with_paths(parts: Parts, change: Callable[[str], str]) -> Parts:
+    """Return the parts with ``change`` applied to every path."""
+
+    def changed(item: Item) -> Item:
+        label = {"label": change(item["label"])} if "label" in item else {}
+        return {**item, "image": [change(path) for path in item["image"]], **label}
+
+    return {part: [changed(item) for item in items] for part, items in parts.items()}

@@ -1,0 +1,168 @@
+"""Ignite handlers: reproducible epochs, epoch means of loss terms, checkpoints to resume from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
+from monai.engines import Evaluator, Trainer
+from monai.utils import set_determinism
+from torch import nn
+
+from common.io import read_checkpoint, write_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class Reseed:
+    """Seed torch, numpy, random and the transforms from (seed, epoch, rank) as each epoch starts.
+
+    So a run that is killed in an epoch repeats it with the same result when it is resumed from the checkpoint before.
+
+    Args:
+        seed: the run's seed.
+        loader: training loader; its dataset has a ``transform``, its sampler may be a DistributedSampler.
+    """
+
+    def __init__(self, seed: int, loader: torch.utils.data.DataLoader) -> None:
+        self.seed, self.loader = seed, loader
+
+    def attach(self, engine: Engine) -> None:
+        """Register on EPOCH_STARTED."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed everything that draws."""
+        epoch = engine.state.epoch
+        seed = self.seed + 100_003 * epoch + idist.get_rank()
+        set_determinism(seed=seed)
+        self.loader.dataset.transform.set_random_state(seed=seed)
+        if hasattr(self.loader.sampler, "set_epoch"):
+            self.loader.sampler.set_epoch(epoch)
+
+
+class EpochLosses:
+    """Put the epoch's mean loss, and the means of ``loss.terms`` if it has any, into ``engine.state.metrics``.
+
+    So that StatsHandler prints and MLFlowHandler logs them; attach it before those. Means are over all ranks.
+
+    Args:
+        loss: the loss module of the trainer.
+        prefix: of the metrics' names, e.g. ``train_``.
+    """
+
+    def __init__(self, loss: nn.Module, prefix: str = "train_") -> None:
+        self.loss, self.prefix = loss, prefix
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the epoch's start and end and on each iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
+
+    def _reset(self) -> None:
+        self._sums, self._count = {}, 0
+
+    def _add(self, engine: Engine) -> None:
+        terms = {"loss": engine.state.output["loss"], **getattr(self.loss, "terms", {})}
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._count += 1
+
+    def _publish(self, engine: Engine) -> None:
+        count = idist.all_reduce(float(self._count))
+        for name, value in self._sums.items():
+            engine.state.metrics[self.prefix + name] = idist.all_reduce(value) / count
+
+
+class Checkpoints:
+    """Keep the last state to resume from, and the weights that count.
+
+    ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, replaced
+    every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network: the best of the
+    validations so far, or without a validator the latest. Both are written atomically, by rank 0. Attach it after
+    the learning-rate and validation handlers.
+
+    Args:
+        folder: where to write.
+        name: of the stage, e.g. ``finetuned``.
+        network: whose weights ``<name>.pt`` gets.
+        objects: what else is needed to resume: name -> optimiser, scheduler, loss with buffers ...
+        validator: evaluator whose key metric says what is best (higher is better).
+        interval: epochs between two checkpoints; the final epoch is always kept.
+        resume: continue from ``<name>_last.pt`` if there is one.
+
+    Raises:
+        ValueError: on resume, the checkpoint is damaged or of another configuration.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        name: str,
+        network: nn.Module,
+        objects: dict[str, Any],
+        validator: Evaluator | None = None,
+        interval: int = 1,
+        resume: bool = False,
+    ) -> None:
+        self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
+        self.network, self.objects, self.validator = network, {"network": network, **objects}, validator
+        self.interval, self.resume = interval, resume
+
+    def attach(self, engine: Trainer) -> None:
+        """Register on STARTED and EPOCH_COMPLETED."""
+        engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the best score and its epoch."""
+        if self.validator is None:
+            return {}
+        state = self.validator.state
+        return {"best_metric": float(state.best_metric), "best_metric_epoch": int(state.best_metric_epoch)}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Give the best score back to the validator."""
+        for name, value in state.items():
+            setattr(self.validator.state, name, value)
+
+    def _everything(self, trainer: Trainer) -> dict[str, Any]:
+        scaler = {} if trainer.scaler is None else {"scaler": trainer.scaler}
+        return {**self.objects, **scaler, "trainer": trainer, "best": self}
+
+    def _save(self, trainer: Trainer) -> None:
+        if idist.get_rank() > 0:
+            return
+        epoch = trainer.state.epoch
+        due = epoch % self.interval == 0 or epoch == trainer.state.max_epochs
+        best = due if self.validator is None else self.validator.state.best_metric_epoch == epoch
+        if best:
+            write_checkpoint(self.network.state_dict(), self.weights)
+        if due:
+            write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
+
+    def _load(self, trainer: Trainer) -> None:
+        if not self.resume:
+            return
+        if not self.last.is_file():
+            logger.info(f"resume: no checkpoint {self.last} yet, starting from the beginning")
+            return
+        wanted_epochs = trainer.state.max_epochs
+        state = read_checkpoint(self.last, map_location=trainer.state.device)
+        try:
+            Checkpoint.load_objects(to_load=self._everything(trainer), checkpoint=state)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"{self.last}: not a checkpoint of this configuration ({str(error).splitlines()[0]}). "
+                "Resume with the config that it was trained with, or choose another output_dir."
+            ) from error
+        trainer.state.max_epochs = wanted_epochs
+        logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {wanted_epochs}")

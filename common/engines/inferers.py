@@ -1,0 +1,52 @@
+"""Sliding windows over the modalities that are present."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import generate_spatial_bounding_box
+from torch import nn
+
+from common.modalities import presence
+
+OUTSIDE = -1e4
+"""Logit of every channel outside the foreground: sigmoid gives 0, and argmax gives channel 0, the background."""
+
+
+class ForegroundInferer(SlidingWindowInferer):
+    """MONAI's sliding windows over the bounding box of the foreground; outside of it nothing is predicted.
+
+    The box holds every voxel at which a modality that is present is above 0, and one voxel around; absent modalities
+    have no say. Arguments are those of `SlidingWindowInferer`; ``roi_size`` should be the training crop.
+    """
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return logits ``(B, C, X, Y, Z)`` of ``(B, M, X, Y, Z)``, missing modalities being NaN.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        if not bool(presence(inputs).any(dim=1).all()):
+            raise ValueError("A sample has no modality present; at least one is needed.")
+        flat = inputs.as_subclass(torch.Tensor).flatten(0, 1)
+        low, high = generate_spatial_bounding_box(flat, margin=1)  # NaN > 0 is False: absent modalities do not count
+        box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+        image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
+        logits = super().__call__(image, network, *args, **kwargs)
+        full = logits.new_full((*logits.shape[:2], *inputs.shape[2:]), OUTSIDE)
+        full[box] = logits
+        return full
+
+    def complete(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+        """Return what the windows are cut from; here the image as it is, with its NaN channels."""
+        return inputs
+
+
+class SubstituteInferer(ForegroundInferer):
+    """For M3AE: put the location-corresponding content of ``network.x_sub`` into the missing modalities first."""
+
+    def complete(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+        """Return the image ``(B, M, X, Y, Z)`` without NaN."""
+        return network.substitute(inputs, presence(inputs))

@@ -1,0 +1,62 @@
+"""Checkpoints: written atomically, read without executing anything that they contain."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.io.files import replacing
+
+
+def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write a state dict or a dict of them; an existing file is replaced only by a whole one."""
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged, or holds more than tensors and plain values.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or pass --ckpt_path with one that exists.")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a whole checkpoint of plain tensors ({reason}).") from error
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load a plain state dict (``models/model.pt``) into a network of the same architecture; return the network.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged, or of another architecture; the first differing keys of each side are named.
+    """
+    state = read_checkpoint(path)
+    own = network.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
+        for key in own
+        if key in state and getattr(state[key], "shape", None) != own[key].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"{path}: a checkpoint of another architecture than {type(network).__name__}: "
+            f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
+            f"{len(shapes)} of another shape {shapes[:3]}. Give the config that it was trained with "
+            "(width, grid, regions), or another checkpoint."
+        )
+    network.load_state_dict(state)
+    return network

@@ -1,0 +1,121 @@
+"""The two training losses of M3AE.
+
+Source: Liu et al., AAAI 2023, eq. (1) to (5). Where the paper leaves the segmentation loss open ("Dice plus cross
+entropy") we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, Dice with squared denominator and both views pooled.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceLoss
+from torch import nn
+
+from common.networks import SegmentationOutput
+
+
+class Reconstruction(NamedTuple):
+    """What the pretraining forwards to its loss.
+
+    Attributes:
+        reconstruction: ``(B, M, X, Y, Z)``.
+        image: the unmasked image, same shape; missing modalities are NaN.
+        present: bool ``(B, M)``, modalities of the image that are there.
+        x_sub: ``(1, M, *grid)``.
+    """
+
+    reconstruction: torch.Tensor
+    image: torch.Tensor
+    present: torch.Tensor
+    x_sub: torch.Tensor
+
+
+class PretrainingLoss(nn.Module):
+    """L_mse(x, F(S(x, x_sub))) + gamma * R(x_sub), eq. (1) and (3).
+
+    L_mse is the mean over all voxels of the modalities present, masked or not. R is the un-squared Euclidean norm of
+    x_sub after each modality's spatial mean is taken off, as in the released code; the paper says "L2".
+
+    Args:
+        gamma: weight of R.
+
+    Attributes:
+        terms: the latest values of ``mse`` and ``regulariser``, detached.
+    """
+
+    def __init__(self, gamma: float = 0.005) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
+        """Return the scalar loss; the target is part of the output."""
+        mse = F.mse_loss(output.reconstruction[output.present], output.image[output.present])
+        centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
+        regulariser = torch.linalg.vector_norm(centred)
+        self.terms = {"mse": mse.detach(), "regulariser": regulariser.detach()}
+        return mse + self.gamma * regulariser
+
+
+class DiceBCELoss(nn.Module):
+    """0.7 * mean Dice loss + 0.3 * mean binary cross-entropy over region channels, on logits.
+
+    Dice of a channel is ``1 - (2 sum(pt) + 1) / (sum(p^2) + sum(t^2) + 1)`` with the sums over batch and space.
+    """
+
+    def __init__(self, dice_weight: float = 0.7, bce_weight: float = 0.3) -> None:
+        super().__init__()
+        self.dice_weight, self.bce_weight = dice_weight, bce_weight
+        self.dice = DiceLoss(sigmoid=True, squared_pred=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of logits against masks, both ``(B, C, X, Y, Z)``."""
+        bce = F.binary_cross_entropy_with_logits(logits, target)
+        return self.dice_weight * self.dice(logits, target) + self.bce_weight * bce
+
+
+class FineTuningLoss(nn.Module):
+    """Deeply supervised segmentation loss of two views plus lambda times their consistency, eq. (2), (4) and (5).
+
+    Args:
+        lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
+        consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
+            the MSE between their upsampled 1/4 logits (what the released code computes, by an index that is off by one).
+        pool_views: True computes one loss over both views together (released code); False adds one loss per
+            view (eq. 4), which is about twice as large, so that lambda_con then weighs half as much.
+
+    Attributes:
+        terms: the latest values of ``segmentation`` and ``consistency``, detached.
+
+    Raises:
+        ValueError: an unknown consistency.
+    """
+
+    def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", pool_views: bool = True) -> None:
+        super().__init__()
+        if consistency not in ("bottleneck", "quarter_logits"):
+            raise ValueError(f"consistency {consistency!r}: expected 'bottleneck' or 'quarter_logits'.")
+        self.lambda_con, self.consistency, self.pool_views = lambda_con, consistency, pool_views
+        self.segmentation = DiceBCELoss()
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss.
+
+        Args:
+            output: the network's training outputs for both views, one after the other along the batch axis.
+            target: region masks ``(B, C, X, Y, Z)`` of the subjects.
+        """
+        target = target.to(output.logits.dtype).as_subclass(torch.Tensor)
+        predictions = [*output.deep, output.logits]
+        if self.pool_views:
+            pairs = [(prediction, torch.cat([target, target])) for prediction in predictions]
+        else:
+            pairs = [(view, target) for prediction in predictions for view in prediction.chunk(2)]
+        segmentation = torch.stack([self.segmentation(prediction, masks) for prediction, masks in pairs]).sum()
+        features = output.bottleneck if self.consistency == "bottleneck" else output.deep[0]
+        consistency = F.mse_loss(*features.chunk(2))
+        self.terms = {"segmentation": segmentation.detach(), "consistency": consistency.detach()}
+        return segmentation + self.lambda_con * consistency

@@ -1,0 +1,169 @@
+"""M3AE's two training stages: what is masked, what is forwarded.
+
+Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities", AAAI
+2023. The losses are in `common.losses.m3ae`, the network in `common.networks.m3ae`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from monai.data import Dataset
+from monai.networks.utils import copy_model_state
+from torch import nn
+from tqdm import tqdm
+
+from common.io import read_checkpoint
+from common.losses.m3ae import Reconstruction
+from common.modalities import presence
+from common.networks import M3AE, SegmentationOutput
+from common.transforms import locate, random_patches, random_subsets
+
+logger = logging.getLogger(__name__)
+
+MASKINGS = ("m3ae", "modality_dropout")
+FILLS = ("x_sub", "zero", "mean")
+
+
+class Pretraining(nn.Module):
+    """Stage 1: drop random modalities, mask random patches of the others, put x_sub there, reconstruct the image.
+
+    Args:
+        network: an `M3AE` with as many outputs as modalities.
+        mask_ratio: combined rate of dropped modalities and masked patches.
+        patch_size: edge of a patch in voxels; divides the crop.
+        masking: ``m3ae``, or ``modality_dropout`` for the paper's ablation without patches (Table 3 b).
+
+    Raises:
+        ValueError: an unknown masking; in ``forward``, a crop that patches do not tile.
+    """
+
+    def __init__(
+        self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae"
+    ) -> None:
+        super().__init__()
+        if masking not in MASKINGS:
+            raise ValueError(f"masking {masking!r}: expected one of {', '.join(MASKINGS)}.")
+        self.network, self.mask_ratio, self.patch_size, self.masking = network, mask_ratio, patch_size, masking
+
+    def forward(self, image: torch.Tensor) -> Reconstruction:
+        """Mask and reconstruct crops ``(B, M, X, Y, Z)``."""
+        present = presence(image)
+        visible = random_subsets(present)
+        if self.masking == "m3ae":
+            visible = self._voxels(random_patches(visible, self._patches(image.shape[2:]), self.mask_ratio))
+        reconstruction = self.network.unet(self.network.substitute(image, visible))
+        if isinstance(reconstruction, SegmentationOutput):
+            reconstruction = reconstruction.logits
+        return Reconstruction(reconstruction, image.as_subclass(torch.Tensor), present, self.network.x_sub)
+
+    def _patches(self, size: Sequence[int]) -> list[int]:
+        if any(extent % self.patch_size for extent in size):
+            raise ValueError(f"crop {tuple(size)}: expected multiples of patch_size {self.patch_size}.")
+        return [extent // self.patch_size for extent in size]
+
+    def _voxels(self, patches: torch.Tensor) -> torch.Tensor:
+        for axis in (2, 3, 4):
+            patches = patches.repeat_interleave(self.patch_size, dim=axis)
+        return patches
+
+
+class FineTuning(nn.Module):
+    """Stage 2: two random missing-modality views of each subject, forwarded together.
+
+    Args:
+        network: an `M3AE` with one output per region; its x_sub is a constant from here on.
+    """
+
+    def __init__(self, network: M3AE) -> None:
+        super().__init__()
+        self.network = network
+        self.network.x_sub.requires_grad_(False)
+
+    def forward(self, image: torch.Tensor) -> SegmentationOutput:
+        """Return the training outputs of ``2 B`` views of crops ``(B, M, X, Y, Z)``, all first views before all second."""
+        present = presence(image)
+        views = [self.network.substitute(image, random_subsets(present)) for _ in range(2)]
+        return self.network.unet(torch.cat(views))
+
+
+def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_sub: float) -> list[dict]:
+    """Return the optimiser's groups: the U-Net, and x_sub with its own learning rate if it is learned."""
+    groups = [{"params": list(network.unet.parameters()), "lr": learning_rate}]
+    if network.x_sub.requires_grad:
+        groups.append({"params": [network.x_sub], "lr": learning_rate_x_sub})
+    return groups
+
+
+def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
+    """Set what stands in for missing content before pretraining (the paper's ablation, Table 3 c and d).
+
+    ``x_sub`` leaves the noise that is then learned; ``zero`` and ``mean`` set a constant, the latter the mean image of the
+    training set at each location of the grid.
+
+    Args:
+        network: the pretraining network.
+        fill: one of ``x_sub``, ``zero``, ``mean``.
+        images: training set, items with ``image`` ``(M, X, Y, Z)`` normalised and uncropped or cropped to the brain.
+
+    Raises:
+        ValueError: an unknown fill.
+    """
+    if fill not in FILLS:
+        raise ValueError(f"fill {fill!r}: expected one of {', '.join(FILLS)}.")
+    if fill == "x_sub":
+        return
+    network.x_sub.requires_grad_(False)
+    network.x_sub.zero_()
+    if fill == "mean":
+        network.x_sub.copy_(mean_image(images, list(network.x_sub.shape[2:])))
+
+
+def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
+    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``; missing modalities do not count.
+
+    Args:
+        images: items with ``image`` ``(M, X, Y, Z)``, RAS, whose meta data tell the location.
+        grid: size of the cohort's grid in voxels.
+    """
+    total = torch.zeros(1, 1, *grid)
+    count = torch.zeros(1)
+    for item in tqdm(images, desc="mean image"):
+        batch = item["image"][None]
+        start = locate(batch, grid)[0][0]
+        low = start.clamp(min=0)
+        high = torch.minimum(start + torch.tensor(batch.shape[2:]), torch.tensor(grid))
+        inside = [slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+        source = [slice(a, b) for a, b in zip((low - start).tolist(), (high - start).tolist(), strict=True)]
+        there = presence(batch)[0]
+        full = torch.zeros(batch.shape[1], *grid)
+        full[:, *inside] = torch.where(there[:, None, None, None], batch[0].as_tensor()[:, *source], 0)
+        total, count = total + full, count + there
+    return total / count.clamp(min=1)[None, :, None, None, None]
+
+
+def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
+    """Start fine-tuning from a pretraining checkpoint: x_sub always, the U-Net without its heads if ``weights``.
+
+    Args:
+        network: the segmentation network.
+        path: plain state dict of the pretraining network.
+        weights: False takes x_sub alone (ablation without pretraining, Table 3 a).
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged, or another architecture (width, grid, modalities).
+    """
+    state = read_checkpoint(path)
+    wanted = [key for key in network.state_dict() if "head" not in key] if weights else ["x_sub"]
+    state = {key: state[key] for key in wanted if key in state}
+    _, updated, _ = copy_model_state(network, state)
+    if len(updated) != len(wanted):
+        lost = sorted(set(wanted) - set(updated))
+        raise ValueError(
+            f"{path}: not a pretraining checkpoint of this network; {len(lost)} of {len(wanted)} tensors do not match, "
+            f"e.g. {lost[:3]}. Pretrain with the same width, grid and modalities (run id `pretrain`)."
+        )
+    logger.info(f"fine-tuning starts from {path}: {len(updated)} tensors")

@@ -1,0 +1,91 @@
+"""M3AE: one U-Net, and one learned image that stands in for whatever is missing.
+
+Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities", AAAI
+2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at inference; we take the
+location in the cohort's grid in training and inference, as the paper says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import torch
+from torch import nn
+
+from common.modalities import presence
+from common.networks.residual_unet import ResidualUNet, SegmentationOutput
+from common.transforms.location import crop_at, locate
+
+
+class M3AE(nn.Module):
+    """A `ResidualUNet` on the image with its missing content replaced by ``x_sub``.
+
+    Args:
+        modalities: number of modalities M.
+        out_channels: regions (segmentation), or M (reconstruction).
+        width: channels at full resolution, a multiple of 8.
+        grid: size in voxels of the cohort's whole image grid, in RAS axes and at the training spacing.
+        deep_supervision: heads on the coarser levels, used in training only.
+
+    Attributes:
+        x_sub: the substitute image, ``(1, M, *grid)``, Gaussian noise at first, intensities as after normalisation.
+    """
+
+    def __init__(
+        self,
+        modalities: int = 4,
+        out_channels: int = 3,
+        width: int = 16,
+        grid: Sequence[int] = (240, 240, 155),
+        deep_supervision: bool = True,
+    ) -> None:
+        super().__init__()
+        self.unet = ResidualUNet(modalities, out_channels, width, deep_supervision)
+        self.x_sub = nn.Parameter(torch.randn(1, modalities, *grid))
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        present: Optional[torch.Tensor] = None,  # noqa: UP045 (TorchScript)
+    ) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
+        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN; these take the centre of ``x_sub``.
+
+        Args:
+            image: normalised intensities in [0, 1]; X, Y, Z multiples of 8.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, C, X, Y, Z)``; in training mode a `SegmentationOutput`.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        there = presence(image)
+        if present is not None:
+            there = there & present
+        if not bool(there.any(dim=1).all()):
+            raise ValueError("A sample has no modality present; at least one is needed.")
+        size = [image.shape[2], image.shape[3], image.shape[4]]
+        start = [(self.x_sub.shape[axis + 2] - size[axis] + 1) // 2 for axis in range(3)]
+        centre = crop_at(self.x_sub, size, start, [False, False, False])
+        return self.unet(torch.where(there[:, :, None, None, None], image, centre))
+
+    @torch.jit.unused
+    def substitute(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Return S(x, x_sub): the image with the location-corresponding content of ``x_sub`` where it is not visible.
+
+        Args:
+            image: ``(B, M, X, Y, Z)``; its location is read from its affine if it is a MetaTensor.
+            visible: bool ``(B, M)``, or ``(B, M, X, Y, Z)`` where patches are masked.
+        """
+        size = list(image.shape[2:])
+        start, flipped = locate(image, list(self.x_sub.shape[2:]))
+        crops = [
+            crop_at(self.x_sub, size, s, f) for s, f in zip(start.tolist(), flipped.tolist(), strict=True)
+        ]
+        image = image.as_subclass(torch.Tensor)
+        visible = visible.to(image.device)
+        if visible.ndim == 2:
+            visible = visible[:, :, None, None, None]
+        return torch.where(visible, image, torch.cat(crops))

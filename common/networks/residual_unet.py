@@ -1,0 +1,114 @@
+"""The 3D U-Net with pre-activation residual blocks and additive skips that M3AE uses.
+
+Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities", AAAI
+2023, "Implementation" and supplement; the same backbone as ACN (Wang et al., MICCAI 2021). Where the paper says
+"3D bilinear" upsampling the released code takes nearest neighbours; we follow the code, to which the published weights belong.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class SegmentationOutput(NamedTuple):
+    """What a deeply supervised network returns in training.
+
+    Attributes:
+        logits: ``(B, C, X, Y, Z)`` at full resolution.
+        deep: ``(B, C, X, Y, Z)`` logits of the 1/4 and of the 1/2 level, upsampled.
+        bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
+    """
+
+    logits: torch.Tensor
+    deep: list[torch.Tensor]
+    bottleneck: torch.Tensor
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(relu(norm(conv(relu(norm(x))))))`` with 3x3x3 convolutions that keep the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, channels, X, Y, Z)`` to the same shape."""
+        y = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(y)))
+
+
+class UpBlock(nn.Module):
+    """Halve the channels (1x1x1), double the size, add the skip, refine."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv3d(channels, channels // 2, 1)
+        self.block = ResidualBlock(channels // 2)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, channels, X, Y, Z)`` and its skip to ``(B, channels / 2, 2X, 2Y, 2Z)``."""
+        return self.block(F.interpolate(self.reduce(x), scale_factor=2.0, mode="nearest") + skip)
+
+
+class ResidualUNet(nn.Module):
+    """Three downsamplings, four residual blocks at the bottleneck, additive skips; 4.7 M parameters at width 16.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the logits.
+        width: channels at full resolution, a multiple of 8 (8 groups per norm); doubled at each level.
+        deep_supervision: add 1x1x1 heads on the 1/4 and 1/2 levels, used in training only.
+
+    Raises:
+        ValueError: the width is not a multiple of 8; in ``forward``, a spatial size is not one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int = 16, deep_supervision: bool = True) -> None:
+        super().__init__()
+        if width % 8:
+            raise ValueError(f"width {width}: expected a multiple of 8, since every norm has 8 groups.")
+        self.encoder = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv3d(in_channels, width, 3, padding=1), ResidualBlock(width)),
+                self._down(width, blocks=2),
+                self._down(2 * width, blocks=2),
+                self._down(4 * width, blocks=4),
+            ]
+        )
+        self.up4, self.up3, self.up2 = UpBlock(8 * width), UpBlock(4 * width), UpBlock(2 * width)
+        self.head = nn.Conv3d(width, out_channels, 1)
+        deep_widths = (4 * width, 2 * width) if deep_supervision else ()
+        self.deep_heads = nn.ModuleList([nn.Conv3d(channels, out_channels, 1) for channels in deep_widths])
+
+    @staticmethod
+    def _down(channels: int, blocks: int) -> nn.Sequential:
+        conv = nn.Conv3d(channels, 2 * channels, 3, stride=2, padding=1)
+        return nn.Sequential(conv, *[ResidualBlock(2 * channels) for _ in range(blocks)])
+
+    def forward(self, x: torch.Tensor) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
+        """Return logits ``(B, C, X, Y, Z)``; in training mode a `SegmentationOutput`."""
+        if x.shape[2] % 8 + x.shape[3] % 8 + x.shape[4] % 8 > 0:
+            raise ValueError(f"spatial size {x.shape[2:]}: expected multiples of 8 (three downsamplings by 2).")
+        features = []
+        level = x
+        for stage in self.encoder:
+            level = stage(level)
+            features.append(level)
+        bottleneck = features[3]
+        quarter = self.up4(bottleneck, features[2])
+        half = self.up3(quarter, features[1])
+        logits = self.head(self.up2(half, features[0]))
+        if not self.training:
+            return logits
+        levels = [quarter, half]
+        deep: list[torch.Tensor] = []
+        for index, head in enumerate(self.deep_heads):
+            deep.append(F.interpolate(head(levels[index]), size=x.shape[2:], mode="trilinear", align_corners=True))
+        return SegmentationOutput(logits, deep, bottleneck)

@@ -1,0 +1,99 @@
+"""A cache from which a training patch is cut without decoding or copying the rest of the case."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset, MetaTensor
+from monai.data.utils import pickle_hashing
+from monai.transforms import Compose, RandomizableTrait
+
+from common.io.files import replacing
+
+TENSORS = ("image", "label")
+META = ("original_affine", "spatial_shape", "filename_or_obj")
+
+
+class CachedDataset(Dataset):
+    """A dataset that keeps the outcome of the deterministic transforms as contiguous ``.npy`` files, memory-mapped.
+
+    The transforms up to the first random one run once per case; after that a case costs the reading of the patch that
+    is cropped from the map. Unlike MONAI's PersistentDataset it does not store the uncropped storage behind a view, does
+    not read the whole case for one patch, and keeps the affine.
+
+    Args:
+        data: datalist items.
+        transform: a `Compose`; its deterministic part must not depend on anything but the item.
+        cache_dir: folder of the cache; None computes everything anew each time. Entries are named by a hash of the
+            item, of its files' sizes and times, and of the deterministic transforms.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:
+        super().__init__(data=data, transform=transform)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.first_random = transform.get_index_of_first(lambda t: isinstance(t, RandomizableTrait))
+        end = len(transform) if self.first_random is None else self.first_random
+        self._recipe = [_settings(t) for t in transform.transforms[:end]]
+
+    def _transform(self, index: int) -> Any:
+        if self.cache_dir is None:
+            return super()._transform(index)
+        item = self._cached(dict(self.data[index]))
+        return item if self.first_random is None else self.transform(item, start=self.first_random)
+
+    def _cached(self, item: dict[str, Any]) -> dict[str, Any]:
+        entry = self.cache_dir / f"{item.get('case', 'case')}-{self._key(item)}"
+        if not (entry / "meta.json").is_file():
+            self._write(entry, self.transform(item, end=self.first_random))
+        return self._read(entry)
+
+    def _key(self, item: Mapping[str, Any]) -> str:
+        images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
+        files = [os.stat(path) for path in [*images, item.get("label")] if path is not None]
+        return pickle_hashing([item, [(s.st_size, s.st_mtime_ns) for s in files], self._recipe]).decode()[:16]
+
+    def _write(self, entry: Path, item: Mapping[str, Any]) -> None:
+        entry.mkdir(parents=True, exist_ok=True)
+        meta: dict[str, Any] = {"plain": {k: v for k, v in item.items() if k not in TENSORS}}
+        for key in TENSORS:
+            if key in item:
+                with replacing(entry / f"{key}.npy") as path:
+                    np.save(path, np.ascontiguousarray(item[key].numpy()))
+                meta[key] = {name: _plain(item[key].meta[name]) for name in META if name in item[key].meta}
+                meta[key]["affine"] = item[key].affine.tolist()
+        with replacing(entry / "meta.json") as path:  # last: its presence says that the entry is whole
+            path.write_text(json.dumps(meta))
+
+    @staticmethod
+    def _read(entry: Path) -> dict[str, Any]:
+        meta = json.loads((entry / "meta.json").read_text())
+        item = meta.pop("plain")
+        for key, values in meta.items():
+            array = np.load(entry / f"{key}.npy", mmap_mode="c")  # copy on write: nothing reaches the file
+            affine = torch.tensor(values.pop("affine"), dtype=torch.float64)
+            if "original_affine" in values:
+                values["original_affine"] = torch.tensor(values["original_affine"], dtype=torch.float64)
+                values["spatial_shape"] = np.asarray(values["spatial_shape"])
+            item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=values)
+        return item
+
+
+def _settings(value: Any) -> Any:
+    """Describe a transform by the names and values of its settings, so that the same recipe gives the same key."""
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if hasattr(value, "__dict__"):
+        return [type(value).__qualname__, sorted((k, _settings(v)) for k, v in vars(value).items())]
+    if isinstance(value, tuple | list):
+        return [_settings(v) for v in value]
+    return repr(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor | np.ndarray) else value

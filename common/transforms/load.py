@@ -1,0 +1,180 @@
+"""Loading any subset of a subject's modalities, and refusing what is not usable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from common.cohorts import get_cohort
+from common.io import read_volume
+from common.modalities import resolve_subset, subset_name
+
+logger = logging.getLogger(__name__)
+
+GRID_TOLERANCE = 1e-2
+"""Largest distance in mm between corresponding corners of two images that count as one grid."""
+
+BACKGROUND_FRACTION = 0.3
+"""A skull-stripped image has more exact zeros than this share of its voxels (BraTS: about 0.8)."""
+
+
+class LoadSubjectd(MapTransform):
+    """Load a datalist item into ``image`` ``(M, X, Y, Z)`` float32, a missing modality being NaN, and its ``label``.
+
+    The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``); files of modalities
+    that are absent or not requested are never opened. If ``image`` is a single path, it is a file ``(X, Y, Z, M)`` in the
+    cohort's order, as MONAI Label hands over, in which a channel of NaN is missing. ``label`` becomes
+    ``(1, X, Y, Z)`` uint8 in the cohort's values. Affines are in mm, RAS.
+
+    Args:
+        cohort: name of the cohort, which fixes channel order and label values.
+        modalities: the requested subset; None takes every modality that the subject has.
+        keys: ``image``, or ``image`` and ``label``.
+
+    Raises:
+        FileNotFoundError: a listed file does not exist.
+        ValueError: no requested modality, or no label, is there; a file is corrupt; grids differ (by how many mm is said); NaN or Inf
+            inside an image; a constant image; one image given for two modalities; unknown label values.
+    """
+
+    def __init__(
+        self, cohort: str, modalities: Sequence[str] | None = None, keys: Sequence[str] = ("image", "label")
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.cohort = get_cohort(cohort)
+        self.requested = resolve_subset(modalities, self.cohort.modalities)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of the item with tensors in place of paths."""
+        item = dict(data)
+        case = item.get("case") or _stem(item["image"])
+        volumes, sources = self._volumes(item, case)
+        check_volumes(volumes, sources, self.cohort.skull_stripped)
+        first = next(iter(volumes.values()))
+        absent = torch.full(first.shape, float("nan"))
+        image = torch.stack([volumes[m].as_tensor() if m in volumes else absent for m in self.cohort.modalities])
+        meta = {
+            "original_affine": first.affine.clone(),
+            "spatial_shape": np.asarray(first.shape),
+            "filename_or_obj": f"{case}.nii.gz",  # what SaveImaged names its output after
+        }
+        item["case"] = case
+        item["image"] = MetaTensor(image, affine=first.affine, meta=meta)
+        if "label" in self.keys:
+            if "label" not in item:
+                raise ValueError(f"{case}: the datalist names no label for it; a segmentation file is needed here.")
+            item["label"] = self._label(item["label"], first, next(iter(sources.values())))
+        else:
+            item.pop("label", None)
+        return item
+
+    def _volumes(self, item: Mapping[str, Any], case: str) -> tuple[dict[str, MetaTensor], dict[str, str]]:
+        """Read the requested modalities that the item has: name -> volume ``(X, Y, Z)``, and name -> file."""
+        if isinstance(item["image"], str | Path):
+            stack = read_volume(item["image"])
+            order = self.cohort.modalities
+            if stack.ndim != 4 or stack.shape[-1] != len(order):
+                raise ValueError(
+                    f"{item['image']}: shape {tuple(stack.shape)}; expected (X, Y, Z, {len(order)}) with the channels "
+                    f"{', '.join(order)}, absent ones NaN."
+                )
+            paths, names, channels = [str(item["image"])] * len(order), order, range(len(order))
+            present = [not bool(torch.isnan(stack[..., c]).all()) for c in channels]
+            opened = {str(item["image"]): stack}
+        else:
+            paths, names = item["image"], item["modalities"]
+            channels = item.get("channels", [None] * len(paths))
+            present = [True] * len(paths)
+            opened = {}
+        volumes, sources = {}, {}
+        for path, name, channel, there in zip(paths, names, channels, present, strict=True):
+            if name not in self.requested or not there:
+                continue
+            if path not in opened:
+                opened[path] = read_volume(path)
+            volume = opened[path] if channel is None else opened[path][..., channel]
+            volumes[name], sources[name] = volume, str(path)
+        if not volumes:
+            raise ValueError(
+                f"{case}: none of the requested modalities ({subset_name(self.requested)}) is there; the subject has "
+                f"{subset_name([n for n, p in zip(names, present, strict=True) if p]) or 'none'}. "
+                "At least one is needed."
+            )
+        return volumes, sources
+
+    def _label(self, path: str, image: MetaTensor, image_path: str) -> MetaTensor:
+        label = read_volume(path)
+        _check_grid(label, path, image, image_path)
+        values = torch.unique(label.as_tensor()).tolist()
+        self.cohort.labels.check(values, str(path))
+        return MetaTensor(label.as_tensor()[None].to(torch.uint8), affine=label.affine)
+
+
+def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], skull_stripped: bool) -> None:
+    """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities; see `LoadSubjectd` for the rules.
+
+    Args:
+        volumes: modality name -> volume.
+        sources: modality name -> file, for messages.
+        skull_stripped: warn if the background is not exactly 0.
+
+    Raises:
+        ValueError: as listed there.
+    """
+    for name, volume in volumes.items():
+        path, voxels = sources[name], volume.as_tensor()
+        bad = int((~torch.isfinite(voxels)).sum())
+        if bad:
+            raise ValueError(
+                f"{path}: {bad} NaN or Inf voxels in {name}; expected finite intensities. Repair the file, or leave "
+                "this modality out."
+            )
+        if voxels.min() == voxels.max():
+            raise ValueError(
+                f"{path}: every voxel of {name} is {voxels.min().item():g}; an empty image is not a modality. "
+                "Leave it out: absent modalities are handled."
+            )
+        zeros = float((voxels == 0).float().mean())
+        if skull_stripped and zeros < BACKGROUND_FRACTION:
+            logger.warning(
+                f"{path}: only {zeros:.0%} of the voxels of {name} are 0, so this does not look skull-stripped; the "
+                "network was trained on brains with background 0. Strip the skull first."
+            )
+    (first, reference), *others = volumes.items()
+    for name, volume in others:
+        _check_grid(volume, sources[name], reference, sources[first])
+    for one, other in combinations(volumes, 2):
+        if torch.equal(volumes[one].as_tensor(), volumes[other].as_tensor()):
+            raise ValueError(
+                f"{sources[one]} and {sources[other]} hold the same image, given as {one} and as {other}. "
+                "Give each image once and leave the missing modality out."
+            )
+
+
+def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_path: str) -> None:
+    if volume.shape != reference.shape:
+        raise ValueError(
+            f"{path}: shape {tuple(volume.shape)}, but {reference_path} has {tuple(reference.shape)}; expected one grid. "
+            "Register and resample the images to each other first."
+        )
+    ends = [(0, size - 1) for size in reference.shape]
+    corners = torch.tensor([[*corner, 1] for corner in product(*ends)], dtype=torch.float64)
+    shift = (corners @ (volume.affine.double() - reference.affine.double()).T).norm(dim=1).max().item()
+    if shift > GRID_TOLERANCE:
+        raise ValueError(
+            f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected one grid "
+            f"(within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
+        )
+
+
+def _stem(path: str | Path | Sequence[str]) -> str:
+    first = path if isinstance(path, str | Path) else path[0]
+    return Path(first).name.split(".")[0]

@@ -1,0 +1,62 @@
+"""Drawing which modalities are dropped and which patches are masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def random_subsets(present: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Draw for each sample which modalities stay: k ~ Uniform{0 .. n-1} of its n present ones are dropped, any k alike.
+
+    So of four modalities all stay with probability 1/4, each triple and single with 1/16, each pair with 1/24.
+    Source: M3AE, "Fine-Tune with Heterogeneous Missing-Modal Self Distillation".
+
+    Args:
+        present: bool ``(B, M)``, at least one True in each row.
+        generator: CPU generator; None takes torch's own.
+
+    Returns:
+        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
+    """
+    present = present.cpu()
+    count = present.sum(dim=1, keepdim=True)
+    dropped = torch.floor(torch.rand(count.shape, generator=generator) * count)
+    score = torch.where(present, torch.rand(present.shape, generator=generator), torch.full(present.shape, 2.0))
+    rank = score.argsort(dim=1).argsort(dim=1)
+    return present & (rank >= dropped)
+
+
+def random_patches(
+    keep: torch.Tensor, patches: Sequence[int], mask_ratio: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Draw visible patches so that the combined rate of dropped modalities and masked patches is ``mask_ratio``.
+
+    Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn alike from those of kept modalities, each
+    modality's independent of position. Source: M3AE, "Self-Supervised Multimodal Representation Learning".
+
+    Args:
+        keep: bool ``(B, M)`` on the CPU, modalities that are not dropped.
+        patches: number of patches along each axis of the crop.
+        mask_ratio: combined masking rate in (0, 1).
+        generator: CPU generator; None takes torch's own.
+
+    Returns:
+        bool ``(B, M, *patches)``, True where visible.
+
+    Raises:
+        ValueError: more patches would have to stay visible than the kept modalities have.
+    """
+    batch, modalities = keep.shape
+    each = int(torch.tensor(patches).prod())
+    visible = round((1 - mask_ratio) * modalities * each)
+    fewest = int(keep.sum(dim=1).min()) * each
+    if not 0 < visible <= fewest:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} leaves {visible} of {modalities * each} patches visible; expected 1 to {fewest}, "
+            "the patches of the modalities kept. Change mask_ratio, patch_size or the crop."
+        )
+    score = torch.rand((batch, modalities, each), generator=generator).masked_fill(~keep[..., None], -1).flatten(1)
+    mask = torch.zeros_like(score, dtype=torch.bool).scatter(1, score.topk(visible, dim=1).indices, True)
+    return mask.reshape(batch, modalities, *patches)

@@ -1,0 +1,61 @@
+"""A cohort seen through chosen modality subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.transforms import Compose
+
+from common.modalities import drop, resolve_subset, subset_name
+from common.transforms.cache import CachedDataset
+
+
+class SubsetDataset(CachedDataset):
+    """Each case once per modality subset: ``image`` with the other modalities NaN, ``subset`` with the subset's name.
+
+    A case is loaded once for all its subsets, which follow each other. Subsets that need a modality that the case
+    does not have are left out.
+
+    Args:
+        data: datalist items.
+        transform: deterministic transforms to an ``image`` ``(M, X, Y, Z)``; no cropping that depends on the modalities.
+        subsets: modality subsets, names or aliases.
+        modalities: the cohort's modalities in order.
+        cache_dir: see `CachedDataset`.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Compose,
+        subsets: Sequence[Sequence[str]],
+        modalities: Sequence[str],
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__(data, transform, cache_dir)
+        self.modalities = tuple(modalities)
+        wanted = [resolve_subset(subset, self.modalities) for subset in subsets]
+        self.pairs = [
+            (number, subset)
+            for number, item in enumerate(data)
+            for subset in wanted
+            if set(subset) <= set(item.get("modalities", self.modalities))
+        ]
+        self._latest: tuple[int, dict[str, Any]] = (-1, {})
+
+    def __len__(self) -> int:
+        """Return the number of pairs of case and subset."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the case of a pair, reduced to its subset."""
+        number, subset = self.pairs[index]
+        if self._latest[0] != number:
+            self._latest = (number, super().__getitem__(number))
+        item = dict(self._latest[1])
+        keep = torch.tensor([[name in subset for name in self.modalities]])
+        item["image"] = drop(item["image"][None], keep)[0]
+        item["subset"] = subset_name(subset)
+        return item

@@ -1,0 +1,259 @@
+"""Folders as the publishers ship them, and as people have them. Files are empty: scanning must not open them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from common.cohorts import COHORTS, cases, get_cohort
+from common.cohorts.brats import find_cases, patient
+
+ALL = ["t1", "t1c", "t2", "flair"]
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def scan(root: Path, cohort: str = "brats2020") -> list[dict]:
+    return find_cases(root, get_cohort(cohort))
+
+
+def names(item: dict, key: str = "image") -> list[str] | str:
+    return [Path(p).name for p in item[key]] if key == "image" else Path(item[key]).name
+
+
+@pytest.mark.parametrize(
+    ("cohort", "values", "core"),
+    [
+        ("brats2015", {"NCR": 1, "ED": 2, "NET": 3, "ET": 4}, ("NCR", "NET", "ET")),
+        ("brats2018", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2019", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2020", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2021", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2023", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
+        ("msd_task01", {"ED": 1, "NCR": 2, "ET": 3}, ("NCR", "ET")),
+    ],
+)
+def test_cohorts_have_their_own_label_values(cohort, values, core):
+    assert COHORTS[cohort].labels.values == values
+    assert COHORTS[cohort].labels.regions["TC"] == core
+    assert COHORTS[cohort].modalities == tuple(ALL)
+
+
+def test_unknown_cohort_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'brats'; expected one of .*phantom.*brats2015.*msd_task01"):
+        get_cohort("brats")
+
+
+@pytest.mark.parametrize(
+    ("cohort", "case", "pattern", "tokens"),
+    [
+        ("brats2018", "HGG/Brats18_TCIA08_280_1", "{}_{}.nii.gz", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2018", "LGG/Brats18_2013_28_1", "{}_{}.nii.gz", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2019", "Training/LGG/BraTS19_TCIA09_141_1", "{}_{}.nii", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2021", "BraTS2021_00495", "{}_{}.nii.gz", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2023", "BraTS-GLI-00001-000", "{}-{}.nii.gz", ["t1n", "t1c", "t2w", "t2f", "seg"]),
+        ("brats2023", "BraTS-SSA-00002-000", "{}-{}.nii.gz", ["t1n", "t1c", "t2w", "t2f", "seg"]),
+    ],
+)
+def test_official_names(tmp_path, cohort, case, pattern, tokens):
+    name = Path(case).name
+    files = [pattern.format(name, token) for token in tokens]
+    touch(tmp_path, *(f"{case}/{file}" for file in files), "name_mapping.csv")
+
+    (item,) = scan(tmp_path, cohort)
+
+    assert item["case"] == name
+    assert item["modalities"] == ALL
+    assert names(item) == files[:4]
+    assert names(item, "label") == files[4]
+    assert all(Path(path).is_absolute() and Path(path).exists() for path in [*item["image"], item["label"]])
+
+
+def test_brats2015_has_a_folder_for_each_sequence(tmp_path):
+    for case, first in (("HGG/brats_2013_pat0001_1", 54512), ("LGG/brats_tcia_pat101_0001", 35000)):
+        stems = [f"VSD.Brain.XX.O.MR_{m}.{first + i}" for i, m in enumerate(("Flair", "T1", "T1c", "T2"))]
+        stems.append(f"VSD.Brain_3more.XX.O.OT.{first + 5}")
+        touch(tmp_path, *(f"{case}/{stem}/{stem}.mha" for stem in stems))
+
+    first, second = scan(tmp_path, "brats2015")
+
+    assert (first["case"], second["case"]) == ("HGG_brats_2013_pat0001_1", "LGG_brats_tcia_pat101_0001")
+    assert first["modalities"] == ALL
+    assert names(first) == [
+        "VSD.Brain.XX.O.MR_T1.54513.mha",
+        "VSD.Brain.XX.O.MR_T1c.54514.mha",
+        "VSD.Brain.XX.O.MR_T2.54515.mha",
+        "VSD.Brain.XX.O.MR_Flair.54512.mha",
+    ]
+    assert names(first, "label") == "VSD.Brain_3more.XX.O.OT.54517.mha"
+    (alone,) = scan(tmp_path / "HGG" / "brats_2013_pat0001_1", "brats2015")
+    assert alone == first
+
+
+def test_brats2015_has_two_patients_of_one_name(tmp_path):
+    stem = "VSD.Brain.XX.O.MR_T1.1"
+    touch(tmp_path, *(f"BRATS2015/{grade}/brats_2013_pat0001_1/{stem}/{stem}.mha" for grade in ("HGG", "LGG")))
+    assert [i["case"] for i in scan(tmp_path, "brats2015")] == ["HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1"]
+
+
+def test_misnamed_label_of_brats2020_subject_355(tmp_path):
+    case = "BraTS20_Training_355"
+    touch(tmp_path / case, *(f"{case}_{m}.nii" for m in ("t1", "t1ce", "t2", "flair")), "W39_1998.09.19_Segm.nii")
+    (item,) = scan(tmp_path)
+    assert item["case"] == case
+    assert names(item, "label") == "W39_1998.09.19_Segm.nii"
+
+
+def test_msd_files_hold_four_channels(tmp_path):
+    touch(tmp_path, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "imagesTs/BRATS_485.nii.gz")
+    touch(tmp_path, "imagesTr/._BRATS_001.nii.gz", "dataset.json")
+
+    labelled, unlabelled = scan(tmp_path, "msd_task01")
+
+    assert labelled["case"] == "BRATS_001"
+    assert labelled["image"] == [str(tmp_path / "imagesTr" / "BRATS_001.nii.gz")] * 4
+    # the files' channels are FLAIR, T1w, T1gd, T2w
+    assert labelled["modalities"] == ALL
+    assert labelled["channels"] == [1, 2, 3, 0]
+    assert labelled["label"] == str(tmp_path / "labelsTr" / "BRATS_001.nii.gz")
+    assert unlabelled["case"] == "BRATS_485"
+    assert "label" not in unlabelled
+
+
+def test_one_msd_subject_is_named_after_its_file(tmp_path):
+    touch(tmp_path, "imagesTr/BRATS_007.nii.gz", "labelsTr/BRATS_007.nii.gz")
+    assert [item["case"] for item in scan(tmp_path, "msd_task01")] == ["BRATS_007"]
+    assert [item["case"] for item in scan(tmp_path / "imagesTr", "msd_task01")] == ["BRATS_007"]
+
+
+def test_msd_folder_read_as_another_cohort_is_refused(tmp_path):
+    touch(tmp_path, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz")
+    with pytest.raises(ValueError, match="cohort msd_task01"):
+        scan(tmp_path, "brats2020")
+
+
+@pytest.mark.parametrize(
+    ("files", "modalities"),
+    [
+        (["x_t1ce.nii.gz", "x_flair.nii.gz"], ["t1c", "flair"]),
+        (["FLAIR.nii.gz", "T1POST.nii.gz"], ["t1c", "flair"]),
+        (["scan-T2w.nii"], ["t2"]),
+        (["sub.x.T1Gd.mha", "sub.x.T1w.mha"], ["t1", "t1c"]),
+        (["T1/series_7.nii.gz", "T2/series_9.nii.gz"], ["t1", "t2"]),
+    ],
+)
+def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
+    subject = touch(tmp_path / "patient19", *files)
+    (item,) = scan(subject)
+    assert item["case"] == "patient19"
+    assert item["modalities"] == modalities
+    assert "label" not in item
+    assert scan(tmp_path) == [item]
+
+
+def test_subjects_side_by_side_are_told_apart_by_name(tmp_path, caplog):
+    touch(tmp_path, "a_t1.nii.gz", "a_t2.nii.gz", "a_seg.nii.gz", "b_t1.nii.gz", "b_flair.nii.gz")
+    first, second = scan(tmp_path)
+    assert (first["case"], first["modalities"], names(first, "label")) == ("a", ["t1", "t2"], "a_seg.nii.gz")
+    assert (second["case"], second["modalities"], "label" in second) == ("b", ["t1", "flair"], False)
+    assert "2 cases side by side: a, b" in caplog.text
+
+
+def test_files_of_different_names_are_one_case_with_a_warning(tmp_path, caplog):
+    touch(tmp_path, "003_t1.nii.gz", "007_flair.nii.gz")
+    (item,) = scan(tmp_path)
+    assert item["modalities"] == ["t1", "flair"]
+    assert "taken as one case" in caplog.text
+    assert "003, 007" in caplog.text
+
+
+def test_folders_of_one_name_are_named_by_their_path(tmp_path):
+    touch(tmp_path, *(f"sub-0{n}/anat/sub-0{n}_{m}.nii.gz" for n in (1, 2) for m in ("T1w", "FLAIR")))
+    assert [item["case"] for item in scan(tmp_path)] == ["sub-01_anat", "sub-02_anat"]
+
+
+def test_one_official_case_twice_is_refused(tmp_path):
+    touch(tmp_path, *(f"{copy}/BraTS20_Training_001/BraTS20_Training_001_t1.nii" for copy in ("a", "b")))
+    with pytest.raises(ValueError, match=r"a/BraTS20_Training_001 and .*b/BraTS20_Training_001: two cases named"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "one", "other", "role"),
+    [
+        (["x_t1.nii.gz", "x_t1n.nii.gz"], "x_t1.nii.gz", "x_t1n.nii.gz", "t1"),
+        (["x_t1.nii", "x_t1.nii.gz"], "x_t1.nii", "x_t1.nii.gz", "t1"),
+        (["x_t1.nii.gz", "x_brain_t1.nii.gz"], "x_t1.nii.gz", "x_brain_t1.nii.gz", "t1"),
+        (["T1.nii.gz", "x_T1.nii.gz"], "T1.nii.gz", "x_T1.nii.gz", "t1"),
+        (["subject_t1.nii.gz", "old_t1.nii.gz"], "subject_t1.nii.gz", "old_t1.nii.gz", "t1"),
+        (["x_t1.nii.gz", "x_seg.nii.gz", "y_seg.nii.gz"], "x_seg.nii.gz", "y_seg.nii.gz", "label"),
+    ],
+)
+def test_two_files_for_one_thing_are_refused(tmp_path, files, one, other, role):
+    subject = touch(tmp_path / "subject", *files)
+    with pytest.raises(ValueError, match=f"two files for the {role} of case .*Move one away") as error:
+        scan(subject)
+    assert str(subject / one) in str(error.value)
+    assert str(subject / other) in str(error.value)
+
+
+def test_unknown_names_are_warned_about(tmp_path, caplog):
+    touch(tmp_path / "p", "T1.nii.gz", "GOLD_STANDARD.nii.gz", "x_T1_brain.nii.gz", "notes.txt")
+    (item,) = scan(tmp_path)
+    assert names(item) == ["T1.nii.gz"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "GOLD_STANDARD.nii.gz" in record.message
+    assert "x_T1_brain.nii.gz" in record.message
+    assert "notes" not in record.message
+
+
+def test_folder_without_a_known_name_is_refused(tmp_path):
+    touch(tmp_path, "good/x_t1.nii.gz", "bad/series_1.nii.gz", "bad/series_2.nii.gz")
+    with pytest.raises(ValueError, match=r"bad: no modality .*series_1.nii.gz, series_2.nii.gz.*known are .*t1ce"):
+        scan(tmp_path)
+
+
+def test_label_without_images_is_refused(tmp_path):
+    touch(tmp_path, "a_t1.nii.gz", "b_t1.nii.gz", "c_seg.nii.gz")
+    with pytest.raises(ValueError, match=r"c_seg.nii.gz: the label of a case without images"):
+        scan(tmp_path)
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        scan(tmp_path / "nowhere")
+    touch(tmp_path, "readme.txt")
+    with pytest.raises(FileNotFoundError, match="no image"):
+        scan(tmp_path)
+
+
+def test_relative_folders_give_absolute_paths_and_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path / "patient", "t1.nii"))
+    (item,) = scan(Path("."))
+    assert item == {"case": "patient", "image": [str(tmp_path / "patient" / "t1.nii")], "modalities": ["t1"]}
+    assert cases("brats2021", ".") == [item]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("BraTS-GLI-00002-000", "BraTS-GLI-00002-001", True),
+        ("BraTS-GLI-00002-000", "BraTS-GLI-00003-000", False),
+        ("BraTS-SSA-00115-000", "BraTS-SSA-00121-000", True),
+        ("brats_tcia_pat105_0001", "brats_tcia_pat105_0002", True),
+        ("HGG_brats_tcia_pat105_0001", "HGG_brats_tcia_pat105_0002", True),
+        ("HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1", False),
+        ("brats_2013_pat0001_1", "brats_2013_pat0002_1", False),
+        ("BraTS20_Training_001", "BraTS20_Training_002", False),
+        ("Brats18_TCIA08_280_1", "Brats18_TCIA08_242_1", False),
+    ],
+)
+def test_patients(one, other, same):
+    assert (patient(one) == patient(other)) is same

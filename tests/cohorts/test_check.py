@@ -1,0 +1,196 @@
+"""The data check on small volumes on disk, good ones and every kind of bad one."""
+
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.cohorts import get_cohort
+from common.cohorts.check import check_folder
+
+SHAPE = (6, 7, 8)
+LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
+
+
+def image(seed: int) -> np.ndarray:
+    """A brain of random intensities in a background of 0."""
+    volume = np.zeros(SHAPE, np.float32)
+    volume[2:5, 2:5, 2:6] = np.random.default_rng(seed).uniform(1, 9, (3, 3, 4))
+    return volume
+
+
+def label(*values: int) -> np.ndarray:
+    volume = np.zeros(SHAPE, np.uint8)
+    volume[2, 2, : len(values)] = values
+    return volume
+
+
+def save(path: Path, volume: np.ndarray, affine: np.ndarray = LPS) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, affine), path)
+
+
+def subject(folder: Path, tokens: tuple[str, ...] = ("t1", "t1ce", "t2", "flair"), affine: np.ndarray = LPS) -> Path:
+    for seed, token in enumerate(tokens):
+        save(folder / f"x_{token}.nii.gz", image(seed), affine)
+    return folder
+
+
+def check(folder: Path, cohort: str = "brats2020") -> dict:
+    (row,) = check_folder(get_cohort(cohort), folder).to_dict("records")
+    return row
+
+
+def test_good_case(tmp_path):
+    save(subject(tmp_path / "case") / "x_seg.nii.gz", label(1, 2, 4))
+    assert check(tmp_path) == {
+        "case": "case",
+        "modalities": "t1+t1c+t2+flair",
+        "missing": "",
+        "shape": "6x7x8",
+        "spacing_mm": "1x1x2",
+        "orientation": "LPS",
+        "offset_mm": 0.0,
+        "label_values": "0 1 2 4",
+        "problems": "",
+    }
+
+
+def test_missing_modalities_and_label_are_no_problem(tmp_path):
+    row = check(subject(tmp_path / "case", ("t1ce", "t2")))
+    assert (row["modalities"], row["missing"]) == ("t1c+t2", "t1+flair")
+    assert (row["label_values"], row["problems"]) == ("", "")
+
+
+def test_ssa_is_ras(tmp_path):
+    subject(tmp_path / "BraTS-SSA-00002-000", ("t1n", "t1c", "t2w", "t2f"), np.eye(4))
+    row = check(tmp_path, "brats2023")
+    assert (row["orientation"], row["problems"]) == ("RAS", "")
+
+
+def test_one_row_for_each_case(tmp_path):
+    for case in ("b", "a"):
+        subject(tmp_path / case)
+    assert check_folder(get_cohort("brats2020"), tmp_path)["case"].tolist() == ["a", "b"]
+
+
+def test_mha(tmp_path):
+    stems = [f"VSD.Brain.XX.O.MR_{m}.{n}" for n, m in enumerate(("Flair", "T1", "T1c", "T2"))]
+    stems.append("VSD.Brain_3more.XX.O.OT.9")
+    for seed, stem in enumerate(stems):
+        folder = tmp_path / "HGG" / "brats_2013_pat0001_1" / stem
+        folder.mkdir(parents=True)
+        volume = label(1, 2, 3, 4) if "OT" in stem else image(seed)
+        written = itk.image_from_array(np.ascontiguousarray(volume.T))
+        written.SetSpacing([1.0, 1.0, 2.0])
+        itk.imwrite(written, str(folder / f"{stem}.mha"))
+    row = check(tmp_path, "brats2015")
+    assert (row["modalities"], row["label_values"], row["problems"]) == ("t1+t1c+t2+flair", "0 1 2 3 4", "")
+    assert (row["shape"], row["spacing_mm"], row["orientation"]) == ("6x7x8", "1x1x2", "LPS")
+
+
+def test_msd_channels_are_checked_one_by_one(tmp_path):
+    channels = [image(seed) for seed in range(4)]
+    channels[3][:] = 0
+    save(tmp_path / "imagesTr" / "BRATS_001.nii.gz", np.stack(channels, axis=-1))
+    save(tmp_path / "labelsTr" / "BRATS_001.nii.gz", label(1, 2, 3))
+    row = check(tmp_path, "msd_task01")
+    assert (row["modalities"], row["shape"], row["label_values"]) == ("t1+t1c+t2+flair", "6x7x8", "0 1 2 3")
+    assert row["problems"] == "t2: every voxel is 0"
+
+
+def test_msd_file_with_too_few_channels(tmp_path):
+    save(tmp_path / "imagesTr" / "BRATS_001.nii.gz", np.stack([image(0), image(1)], axis=-1))
+    row = check(tmp_path, "msd_task01")
+    assert "t2" not in row["shape"]
+    assert row["problems"] != ""
+
+
+def test_affine_that_differs_says_by_how_many_mm(tmp_path):
+    moved = LPS.copy()
+    moved[:3, 3] = [3, 0, 4]
+    save(subject(tmp_path) / "x_t2.nii.gz", image(2), moved)
+    row = check(tmp_path)
+    assert row["offset_mm"] == 5.0
+    assert row["problems"] == "t2: up to 5.00 mm away from t1"
+
+
+def test_spacing_that_differs_is_measured_at_the_far_corner(tmp_path):
+    save(subject(tmp_path) / "x_seg.nii.gz", label(1), np.diag([-1.0, -1.0, 3.0, 1.0]))
+    row = check(tmp_path)
+    assert row["offset_mm"] == SHAPE[2] - 1
+    assert row["problems"] == "label: up to 7.00 mm away from t1"
+
+
+def test_rounding_in_the_header_is_no_problem(tmp_path):
+    save(subject(tmp_path) / "x_t2.nii.gz", image(2), LPS + 1e-5 * np.eye(4))
+    assert check(tmp_path)["problems"] == ""
+
+
+def test_shape_that_differs(tmp_path):
+    save(subject(tmp_path) / "x_flair.nii.gz", image(3)[:, :, :7])
+    assert check(tmp_path)["problems"] == "flair: shape 6x7x7, but t1 has 6x7x8"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_inf_are_counted(tmp_path, value):
+    bad = image(1)
+    bad[0, 0, :3] = value
+    save(subject(tmp_path) / "x_t1ce.nii.gz", bad)
+    assert check(tmp_path)["problems"] == "t1c: 3 voxels are NaN or Inf"
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_image(tmp_path, value):
+    save(subject(tmp_path) / "x_t1ce.nii.gz", np.full(SHAPE, value, np.float32))
+    assert check(tmp_path)["problems"] == f"t1c: every voxel is {value}"
+
+
+def test_one_image_given_for_two_modalities(tmp_path):
+    save(subject(tmp_path) / "x_t2.nii.gz", image(0))
+    assert check(tmp_path)["problems"] == "t1 and t2 are the same image"
+
+
+def test_image_with_its_skull(tmp_path):
+    save(subject(tmp_path) / "x_t2.nii.gz", image(2) + 1)
+    assert check(tmp_path)["problems"] == "t2: not skull-stripped (0% of the voxels are 0)"
+
+
+@pytest.mark.parametrize(("cohort", "values"), [("brats2023", (1, 2, 4)), ("brats2020", (1, 2, 3))])
+def test_label_values_of_another_cohort(tmp_path, cohort, values):
+    save(subject(tmp_path) / "x_seg.nii.gz", label(*values))
+    row = check(tmp_path, cohort)
+    assert row["label_values"] == f"0 1 2 {values[-1]}"
+    assert f"x_seg.nii.gz: label values [{values[-1]}] are not of this cohort" in row["problems"]
+
+
+def test_label_of_fractions(tmp_path):
+    save(subject(tmp_path) / "x_seg.nii.gz", label(1).astype(np.float32) / 2)
+    row = check(tmp_path)
+    assert row["label_values"] == "0 0.5"
+    assert "[0.5]" in row["problems"]
+
+
+def test_unreadable_file_is_a_problem_and_the_rest_is_checked(tmp_path):
+    path = subject(tmp_path) / "x_t1.nii.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    save(tmp_path / "x_t2.nii.gz", np.zeros(SHAPE, np.float32))
+    row = check(tmp_path)
+    assert str(path) in row["problems"]
+    assert "t2: every voxel is 0" in row["problems"]
+    assert row["shape"] == "6x7x8"
+
+
+def test_nothing_readable(tmp_path):
+    (tmp_path / "x_t1.nii.gz").touch()
+    row = check(tmp_path)
+    assert str(tmp_path / "x_t1.nii.gz") in row["problems"]
+    assert row["label_values"] == ""
+
+
+def test_four_channels_for_one_modality(tmp_path):
+    path = subject(tmp_path) / "x_t2.nii.gz"
+    save(path, np.stack([image(0), image(1)], axis=-1))
+    assert check(tmp_path)["problems"] == f"{path}: shape 6x7x8x2; expected one volume for each modality"

@@ -1,0 +1,335 @@
+"""Splits and datalist files, on folders of real names with empty files, and on small volumes where MONAI reads them."""
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import load_decathlon_datalist
+from monai.transforms import LoadImage
+
+from common.cohorts import cases, get_cohort, prepare
+from common.cohorts.datalist import (
+    PARTS,
+    load_datalist,
+    make_datalist,
+    published_splits,
+    split_cases,
+    write_datalist,
+)
+
+
+def folder(root: Path, cases: list[str], label: bool = True) -> Path:
+    for case in cases:
+        (root / case).mkdir(parents=True)
+        for token in ("t1", "t1ce", "t2", "flair", "seg")[: 5 if label else 4]:
+            (root / case / f"{case}_{token}.nii.gz").touch()
+    return root
+
+
+def names(items: list[dict]) -> list[str]:
+    return [item["case"] for item in items]
+
+
+@pytest.fixture(scope="module")
+def brats2018(tmp_path_factory) -> Path:
+    listed = [case for part in published_splits("brats2018")["fold1"].values() for case in part]
+    root = tmp_path_factory.mktemp("brats2018")
+    folder(root / "HGG", listed[:210])
+    folder(root / "LGG", listed[210:])
+    return root
+
+
+def test_published_splits_have_the_papers_counts_and_are_disjoint():
+    expected = {
+        ("brats2015", "robustseg"): (242, 12, 20),
+        ("brats2018", "fold1"): (199, 29, 57),
+        ("brats2018", "fold2"): (199, 29, 57),
+        ("brats2018", "fold3"): (199, 29, 57),
+        ("brats2020", "fixed"): (219, 50, 100),
+        ("brats2021", "fixed"): (876, 125, 250),
+    }
+    found = {}
+    for cohort in ("brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "msd_task01"):
+        for split, parts in published_splits(cohort).items():
+            found[cohort, split] = tuple(len(parts[part]) for part in PARTS)
+            assert len({case for part in parts.values() for case in part}) == sum(found[cohort, split])
+    assert found == expected
+
+
+def test_brats2015_from_a_folder_where_a_name_is_in_both_grades(tmp_path):
+    listed = [case for part in published_splits("brats2015")["robustseg"].values() for case in part]
+    assert {case[:4] for case in listed} == {"HGG_", "LGG_"}
+    for case in listed:
+        (tmp_path / case[:3] / case[4:]).mkdir(parents=True)
+        for stem in ("VSD.Brain.XX.O.MR_T1.1", "VSD.Brain_3more.XX.O.OT.2"):
+            (tmp_path / case[:3] / case[4:] / f"{stem}.mha").touch()
+    parts = split_cases(get_cohort("brats2015"), tmp_path, "robustseg")
+    assert [len(parts[part]) for part in PARTS] == [242, 12, 20]
+    part_of = {Path(item["label"]).parent: part for part, items in parts.items() for item in items}
+    assert part_of[tmp_path / "HGG" / "brats_2013_pat0002_1"] == "test"
+    assert part_of[tmp_path / "LGG" / "brats_2013_pat0002_1"] == "training"
+
+
+def test_brats2018_fold3_from_a_folder(brats2018):
+    parts = split_cases(get_cohort("brats2018"), brats2018, "fold3")
+    assert {part: len(items) for part, items in parts.items()} == {"training": 199, "validation": 29, "test": 57}
+    assert [set(names(items)) for items in parts.values()] == [
+        set(cases) for cases in published_splits("brats2018")["fold3"].values()
+    ]
+    assert prepare("brats2018", str(brats2018), "fold3") == parts
+
+
+def test_brats2020_from_a_folder_with_its_misnamed_label_and_validation_cases(tmp_path, caplog):
+    listed = [case for part in published_splits("brats2020")["fixed"].values() for case in part]
+    folder(tmp_path, listed)
+    case = tmp_path / "BraTS20_Training_355"
+    (case / "BraTS20_Training_355_seg.nii.gz").rename(case / "W39_1998.09.19_Segm.nii")
+    folder(tmp_path, ["BraTS20_Validation_001", "BraTS20_Validation_002"], label=False)
+
+    parts = split_cases(get_cohort("brats2020"), tmp_path, "fixed")
+
+    assert [len(parts[part]) for part in PARTS] == [219, 50, 100]
+    labels = {item["case"]: item["label"] for items in parts.values() for item in items}
+    assert labels["BraTS20_Training_355"] == str(case / "W39_1998.09.19_Segm.nii")
+    assert "2 cases are in no part of split fixed: BraTS20_Validation_001, BraTS20_Validation_002" in caplog.text
+
+
+def test_case_names_may_differ_in_capitals_only(brats2018, tmp_path):
+    listed = [case for part in published_splits("brats2018")["fold1"].values() for case in part]
+    folder(tmp_path, [case.replace("Brats18", "BraTS18") for case in listed])
+    parts = split_cases(get_cohort("brats2018"), tmp_path, "fold1")
+    assert len(parts["training"]) == 199
+    assert all(item["case"].startswith("BraTS18_") for item in parts["training"])
+
+
+def test_listed_cases_that_are_not_there_are_counted(tmp_path):
+    folder(tmp_path, ["BraTS20_Training_001", "BraTS20_Training_002"])
+    with pytest.raises(
+        ValueError, match=r"367 of the 369 cases of split fixed are not there, e\.g\. BraTS20_Training_"
+    ):
+        make_datalist(get_cohort("brats2020"), tmp_path, "fixed")
+
+
+def test_listed_cases_without_a_label_are_counted(tmp_path):
+    listed = [case for part in published_splits("brats2020")["fixed"].values() for case in part]
+    folder(tmp_path, listed)
+    (tmp_path / "BraTS20_Training_007" / "BraTS20_Training_007_seg.nii.gz").unlink()
+    with pytest.raises(
+        ValueError, match=r"1 of the 369 cases of split fixed are without a label, e\.g\. BraTS20_Training_007"
+    ):
+        make_datalist(get_cohort("brats2020"), tmp_path, "fixed")
+
+
+def test_unknown_split_lists_the_known_ones(brats2018):
+    with pytest.raises(ValueError, match="'fold4' of brats2018; expected one of fold1, fold2, fold3, full, seeded"):
+        make_datalist(get_cohort("brats2018"), brats2018, "fold4")
+
+
+def test_seeded_split_is_a_partition_that_only_the_seed_changes(tmp_path):
+    cohort = get_cohort("brats2021")
+    every = [f"BraTS2021_{n:05d}" for n in range(20)]
+    folder(tmp_path, every)
+    parts = split_cases(cohort, tmp_path, seed=0)
+    assert [len(parts[part]) for part in PARTS] == [14, 2, 4]
+    assert sorted(name for items in parts.values() for name in names(items)) == every
+    # pinned: a published result has to stay the same result
+    assert names(parts["validation"]) == ["BraTS2021_00006", "BraTS2021_00015"]
+    assert split_cases(cohort, tmp_path, "seeded", seed=0) == parts
+    assert split_cases(cohort, tmp_path, seed=1) != parts
+    halves = split_cases(cohort, tmp_path, fractions=(0.5, 0.25, 0.25))
+    assert [len(halves[part]) for part in PARTS] == [10, 5, 5]
+
+
+def test_seeded_split_keeps_a_patient_in_one_part(tmp_path):
+    folder(tmp_path, [f"BraTS-GLI-{patient:05d}-{scan:03d}" for patient in range(12) for scan in range(3)])
+    parts = split_cases(get_cohort("brats2023"), tmp_path)
+    patients = [{name[:-4] for name in names(items)} for items in parts.values()]
+    assert [len(part) for part in patients] == [9, 1, 2]
+    assert len(set.union(*patients)) == 12
+
+
+def test_seeded_split_leaves_unlabelled_cases_out(tmp_path, caplog):
+    folder(tmp_path, ["a", "b", "c"])
+    folder(tmp_path, ["x"], label=False)
+    parts = split_cases(get_cohort("brats2021"), tmp_path)
+    assert [len(parts[part]) for part in PARTS] == [1, 1, 1]
+    assert "1 cases are in no part of split seeded: x" in caplog.text
+
+
+def test_seeded_split_needs_three_patients(tmp_path):
+    folder(tmp_path, ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"])
+    with pytest.raises(ValueError, match="2 patients with a label among 3 cases"):
+        make_datalist(get_cohort("brats2023"), tmp_path)
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.2), (0.5, 0.5, 0.5), (0.9, 0.2, -0.1)])
+def test_fractions_must_be_three_that_sum_to_one(tmp_path, fractions):
+    folder(tmp_path, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="three positive numbers that sum to 1"):
+        make_datalist(get_cohort("brats2021"), tmp_path, fractions=fractions)
+
+
+def test_full_split_trains_on_all_labelled_and_tests_on_the_others(tmp_path):
+    folder(tmp_path, ["a", "b"])
+    folder(tmp_path, ["x"], label=False)
+    parts = split_cases(get_cohort("brats2021"), tmp_path, "full")
+    assert {part: names(items) for part, items in parts.items()} == {
+        "training": ["a", "b"],
+        "validation": [],
+        "test": ["x"],
+    }
+
+
+def test_full_split_needs_a_label(tmp_path):
+    folder(tmp_path, ["x"], label=False)
+    with pytest.raises(ValueError, match="nothing to train on"):
+        make_datalist(get_cohort("brats2021"), tmp_path, "full")
+
+
+def write_msd(root: Path, count: int) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        (root / part).mkdir()
+    for n in range(count):
+        image = np.stack([np.full((3, 4, 5), 10 * channel + n, np.float32) for channel in range(4)], axis=-1)
+        nib.save(nib.Nifti1Image(image, np.eye(4)), root / "imagesTr" / f"BRATS_00{n}.nii.gz")
+        nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), root / "labelsTr" / f"BRATS_00{n}.nii.gz")
+
+
+def test_file_says_what_it_is_and_monai_loads_it(tmp_path):
+    data = tmp_path / "Task01_BrainTumour"
+    data.mkdir()
+    write_msd(data, 3)
+    path = tmp_path / "lists" / "msd.json"
+    write_datalist(make_datalist(get_cohort("msd_task01"), data, seed=5), path)
+
+    stored = json.loads(path.read_text())
+    assert {key: value for key, value in stored.items() if key not in PARTS} == {
+        "name": "msd_task01, split seeded",
+        "cohort": "msd_task01",
+        "modalities": ["t1", "t1c", "t2", "flair"],
+        "labels": {"ED": 1, "NCR": 2, "ET": 3},
+        "split": "seeded",
+        "seed": 5,
+        "numTraining": 1,
+    }
+    assert not any(os.path.isabs(p) for part in PARTS for item in stored[part] for p in [*item["image"], item["label"]])
+    assert os.listdir(path.parent) == ["msd.json"]
+
+    ours = load_datalist(path, data)
+    for part in PARTS:
+        (item,), (theirs,) = ours[part], load_decathlon_datalist(path, data_list_key=part, base_dir=data)
+        assert (theirs["image"], theirs["label"]) == (item["image"], item["label"])
+        assert item["channels"] == theirs["channels"] == [1, 2, 3, 0]
+        volume = LoadImage(image_only=True)(theirs["image"][0])
+        assert volume.shape == (3, 4, 5, 4)
+        assert volume[..., theirs["channels"][1]].unique().item() == 20 + int(item["case"][-1])
+
+
+def test_loading_returns_what_was_split(tmp_path):
+    # folders and modalities of the same name as an item's text: MONAI's reader would turn "case" into a path
+    folder(tmp_path, ["a", "b", "c"])
+    (tmp_path / "t1").mkdir()
+    path = tmp_path / "datalist.json"
+    write_datalist(make_datalist(get_cohort("brats2021"), tmp_path, "full"), path)
+    assert load_datalist(path, tmp_path) == split_cases(get_cohort("brats2021"), tmp_path, "full")
+    assert prepare("brats2021", tmp_path, datalist=path) == load_datalist(path, tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "datalist.json"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        write_datalist({"name": object()}, path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["datalist.json"]
+
+
+@pytest.fixture
+def listed(tmp_path) -> tuple[dict, Path, Path]:
+    """A datalist of one training case, where to write it, and the data."""
+    data = folder(tmp_path / "data", ["a"])
+    return make_datalist(get_cohort("brats2021"), data, "full"), tmp_path / "list.json", data
+
+
+@pytest.mark.parametrize("file", ["a_t2.nii.gz", "a_seg.nii.gz"])
+def test_listed_file_that_does_not_exist_is_an_error(listed, file):
+    datalist, path, data = listed
+    write_datalist(datalist, path)
+    (data / "a" / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"list.json: lists .*{file} for case a, which does not exist"):
+        load_datalist(path, data)
+
+
+def test_datalist_of_another_cohort_is_refused(listed):
+    datalist, path, data = listed
+    write_datalist(datalist, path)
+    with pytest.raises(ValueError, match="a datalist of cohort brats2021, but brats2023 is asked for"):
+        prepare("brats2023", data, datalist=path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modalities": ["t1", "t2"]}, "case a has 4 images for modalities"),
+        ({"modalities": ["t1", "t1c", "t2", "pd"]}, "Unknown modality 'pd'"),
+        ({"image": [], "modalities": []}, "at least one"),
+    ],
+)
+def test_items_that_do_not_fit_are_refused(listed, change, message):
+    datalist, path, data = listed
+    datalist["training"][0].update(change)
+    write_datalist(datalist, path)
+    with pytest.raises(ValueError, match=message):
+        load_datalist(path, data)
+
+
+def test_modality_aliases_in_a_datalist_resolve(listed):
+    datalist, path, data = listed
+    datalist["training"][0]["modalities"] = ["T1", "t1ce", "T2w", "FLAIR"]
+    write_datalist(datalist, path)
+    assert load_datalist(path, data)["training"][0]["modalities"] == ["t1", "t1c", "t2", "flair"]
+
+
+@pytest.mark.parametrize(
+    "text", ["not json", "[1, 2]", '{"training": 3}', '{"training": [{"image": "a.nii", "label": "b"}]}']
+)
+def test_files_that_are_no_datalist_are_refused(tmp_path, text):
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"list.json: .*python -m tools datalist"):
+        load_datalist(path, tmp_path)
+
+
+def test_datalist_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json: no such datalist"):
+        load_datalist(tmp_path / "nowhere.json", tmp_path)
+
+
+def test_cases_of_a_folder(tmp_path):
+    folder(tmp_path, ["a"])
+    folder(tmp_path, ["x"], label=False)
+    assert names(cases("brats2021", tmp_path)) == ["a", "x"]
+    (subject,) = cases("brats2021", tmp_path / "x")
+    assert subject["case"] == "x"
+
+
+@pytest.fixture
+def phantom(tmp_path) -> Path:
+    """A folder as `phantom.generate` leaves it, as far as scanning goes: it is not made again."""
+    data = folder(tmp_path / "phantom", ["a", "b", "c"])
+    write_datalist(make_datalist(get_cohort("phantom"), data), data / "datalist.json")
+    return data
+
+
+def test_phantom_comes_with_its_own_datalist(phantom):
+    parts = prepare("phantom", phantom)
+    assert parts == load_datalist(phantom / "datalist.json", phantom)
+    assert [len(parts[part]) for part in PARTS] == [1, 1, 1]
+
+
+def test_cases_of_the_phantom_are_its_test_cases(phantom):
+    assert cases("phantom", phantom) == prepare("phantom", phantom)["test"]
+    assert names(cases("phantom", phantom / "a")) == ["a"]

@@ -1,0 +1,289 @@
+import json
+import os
+from itertools import chain, pairwise
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.cohorts import phantom
+from common.cohorts.phantom import PHANTOM, generate, simulate
+
+SEEDS = range(1, 7)
+NCR, ED, ET = (PHANTOM.labels.values[name] for name in ("NCR", "ED", "ET"))
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Of a few patients: images and label map; and tissue fractions with the images of the same voxels."""
+    patients, parts = [], []
+    scan = phantom._scans
+
+    def listen(head, tissues):
+        parts.append((tissues, scan(head, tissues)))
+        return parts[-1][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "_scans", listen)
+        patients.extend(simulate(seed) for seed in SEEDS)
+    return patients, parts
+
+
+@pytest.fixture
+def patients(drawn):
+    return drawn[0]
+
+
+@pytest.fixture
+def parts(drawn):
+    return drawn[1]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("data") / "phantom", subjects=9, seed=7)
+
+
+@pytest.fixture(scope="module")
+def datalist(cohort):
+    return json.loads((cohort / "datalist.json").read_text())
+
+
+@pytest.fixture
+def blank(monkeypatch):
+    """Spare the drawing where only the writing is tested."""
+    patient = {name: np.zeros((2, 2, 2), np.int16) for name in PHANTOM.modalities}, np.zeros((2, 2, 2), np.uint8)
+    monkeypatch.setattr(phantom, "simulate", lambda *_, **__: patient)
+
+
+def median(parts, modality, tissue):
+    """Median over patients of the tissue's median signal relative to white matter."""
+    return np.median(
+        [
+            np.median(images[modality][tissues[tissue] > 0.9]) / np.median(images[modality][tissues["wm"] > 0.9])
+            for tissues, images in parts
+        ]
+    )
+
+
+class TestSimulate:
+    def test_same_seed_gives_the_same_voxels(self, patients):
+        images, label = simulate(SEEDS[0])
+        assert np.array_equal(label, patients[0][1])
+        for name in PHANTOM.modalities:
+            assert np.array_equal(images[name], patients[0][0][name])
+
+    def test_does_not_depend_on_numpys_global_state(self, patients):
+        np.random.seed(0)
+        assert np.array_equal(simulate(SEEDS[1])[0]["t1"], patients[1][0]["t1"])
+
+    def test_patients_differ(self, patients):
+        for (first, one), (second, other) in pairwise(patients):
+            assert not np.array_equal(one, other)
+            assert all(not np.array_equal(first[name] > 0, second[name] > 0) for name in PHANTOM.modalities)
+
+    def test_types_and_shapes(self, patients):
+        images, label = patients[0]
+        assert tuple(images) == PHANTOM.modalities
+        assert all(image.dtype == np.int16 and image.shape == (80, 80, 52) for image in images.values())
+        assert label.dtype == np.uint8
+        assert label.shape == (80, 80, 52)
+
+    def test_other_grids_hold_the_same_head(self):
+        fine, coarse = (
+            simulate(3, shape, spacing)[0]["t1"] > 0 for shape, spacing in (((80, 80, 52), 3), ((40, 40, 26), 6))
+        )
+        assert coarse.sum() * 8 == pytest.approx(fine.sum(), rel=0.03)
+
+    def test_background_is_zero_in_all_sequences_alike(self, patients):
+        for images, label in patients:
+            brain = images["t1"] > 0
+            assert 0.1 < brain.mean() < 0.25
+            assert not brain[:8].any()
+            assert not brain[-8:].any()
+            for image in images.values():
+                assert image.min() == 0
+                assert np.array_equal(image > 0, brain)
+            assert not label[~brain].any()
+
+    def test_tumour_has_all_regions_and_a_plausible_size(self, patients):
+        for _, label in patients:
+            assert set(np.unique(label)) == {0, NCR, ED, ET}
+            radius = (3 / 4 / np.pi * 27 * (label > 0).sum()) ** (1 / 3)
+            assert 15 < radius < 31
+
+    def test_tumour_is_in_one_hemisphere_either_side(self, patients):
+        sides = []
+        for images, label in patients:
+            middle = np.argwhere(images["t1"] > 0)[:, 0].mean()
+            left = (np.argwhere(label > 0)[:, 0] > middle).mean()
+            assert left < 0.1 or left > 0.9
+            sides.append(left > 0.5)
+        assert len(set(sides)) == 2
+
+    def test_core_rim_and_oedema_are_nested(self, patients):
+        for _, label in patients:
+            places = {value: np.argwhere(label == value) for value in (NCR, ET, ED)}
+            away = [np.linalg.norm(places[value] - places[NCR].mean(axis=0), axis=1).mean() for value in places]
+            assert away == sorted(away)
+            # The rim closes around the core but for gaps: few neighbours of necrosis are oedema or healthy.
+            x, y, z = places[NCR].T
+            beside = np.concatenate(
+                [label[x + i, y + j, z + k] for i, j, k in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int))]
+            )
+            assert np.isin(beside, (NCR, ET)).mean() > 0.85
+
+    def test_no_enhancement_on_request(self):
+        images, label = simulate(1, enhancing=False)
+        assert set(np.unique(label)) == {0, NCR, ED}
+        t1c = images["t1c"]
+        assert np.median(t1c[label == NCR]) < np.median(t1c[(t1c > 0) & (label == 0)])
+
+
+class TestContrasts:
+    """Each region is where radiologists look for it, relative to white matter."""
+
+    def test_enhancing_tumour_is_bright_in_t1c_alone(self, parts):
+        assert median(parts, "t1c", "ET") > 1.3
+        assert median(parts, "t1", "ET") < 1
+        for modality in ("t1", "t2", "flair"):
+            assert median(parts, modality, "ET") == pytest.approx(median(parts, modality, "ED"), rel=0.15)
+
+    def test_oedema_is_conspicuous_in_flair_and_t2_and_faint_in_t1(self, parts):
+        assert median(parts, "flair", "ED") > 1.5
+        assert median(parts, "flair", "ED") > 1.3 * median(parts, "flair", "gm")
+        assert median(parts, "t2", "ED") > 1.5
+        assert median(parts, "t1", "ED") == pytest.approx(median(parts, "t1", "gm"), rel=0.1)
+
+    def test_necrosis_is_dark_in_t1c_and_bright_in_t2(self, parts):
+        assert median(parts, "t1c", "NCR") < 0.8 < 1.3 < median(parts, "t1c", "ET")
+        assert median(parts, "t2", "NCR") > 1.2 * median(parts, "t2", "ED")
+
+    def test_csf_is_bright_in_t2_and_dark_elsewhere(self, parts):
+        assert median(parts, "t2", "csf") > 2
+        assert median(parts, "t2", "csf") > median(parts, "t2", "NCR")
+        for modality in ("t1", "t1c", "flair"):
+            assert median(parts, modality, "csf") < 0.6
+
+    def test_grey_matter(self, parts):
+        assert median(parts, "t1", "gm") < 0.95
+        assert median(parts, "t2", "gm") > 1.2
+
+    def test_not_all_that_is_bright_is_tumour(self, parts):
+        for tissues, images in parts:
+            assert np.median(images["t1c"][tissues["vessel"] > 0.8]) > 1.15 * np.median(
+                images["t1c"][tissues["wm"] > 0.9]
+            )
+        assert sum((tissues["lesion"] > 0.5).sum() for tissues, _ in parts) > 20
+        assert median([p for p in parts if (p[0]["lesion"] > 0.9).any()], "flair", "lesion") > 1.4
+
+    def test_fractions_sum_to_one(self, parts):
+        for tissues, _ in parts:
+            assert np.allclose(sum(tissues.values()), 1)
+            assert min(part.min() for part in tissues.values()) > -1e-12
+
+    def test_scanners_units_differ(self, patients):
+        levels = np.array([[np.median(image[image > 0]) for image in images.values()] for images, _ in patients])
+        assert (levels.max(axis=0) > 1.5 * levels.min(axis=0)).all()
+        assert levels.min() > 50
+
+
+class TestGenerate:
+    def test_files_have_brats_names_geometry_and_say_what_they_are(self, cohort):
+        case = cohort / "Phantom_001"
+        names = {f"Phantom_001_{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair", "seg")}
+        assert {path.name for path in case.iterdir()} == names
+        for name in names:
+            image = nib.load(case / name)
+            assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
+            assert np.array_equal(image.affine, [[-3, 0, 0, 0], [0, -3, 0, 237], [0, 0, 3, 0], [0, 0, 0, 1]])
+            assert image.header["descrip"].item().decode() == "synthetic phantom, not a patient"
+            assert image.header.get_xyzt_units()[0] == "mm"
+            assert image.get_data_dtype() == (np.uint8 if "seg" in name else np.int16)
+        assert "not draw clinical or scientific conclusions" in (cohort / "README.txt").read_text()
+
+    def test_files_hold_what_simulate_draws(self, cohort):
+        images, label = simulate(7003)
+        case = cohort / "Phantom_003"
+        for name, volume in {"t1": images["t1"], "t1ce": images["t1c"], "flair": images["flair"], "seg": label}.items():
+            assert np.array_equal(nib.load(case / f"Phantom_003_{name}.nii.gz").dataobj, volume)
+
+    def test_datalist_names_every_file_once(self, cohort, datalist):
+        assert datalist["name"] == datalist["cohort"] == datalist["split"] == "phantom"
+        assert datalist["modalities"] == ["t1", "t1c", "t2", "flair"]
+        assert datalist["labels"] == {"NCR": 1, "ED": 2, "ET": 4}
+        assert datalist["seed"] == 7
+        items = [item for part in ("training", "validation", "test") for item in datalist[part]]
+        listed = [path for item in items for path in (*item["image"], item["label"])]
+        assert sorted(listed) == sorted(str(path.relative_to(cohort)) for path in cohort.rglob("*.nii.gz"))
+        for item in items:
+            assert item["modalities"] == datalist["modalities"]
+            assert [path.split("_")[-1] for path in item["image"]] == [
+                f"{n}.nii.gz" for n in ("t1", "t1ce", "t2", "flair")
+            ]
+            assert all(path.startswith(f"{item['case']}/{item['case']}_") for path in item["image"])
+
+    def test_one_in_eight_does_not_enhance(self, cohort, datalist):
+        items = [item for part in ("training", "validation", "test") for item in datalist[part]]
+        without = [item["case"] for item in items if ET not in np.unique(nib.load(cohort / item["label"]).dataobj)]
+        assert without == ["Phantom_006"]
+
+    @pytest.mark.parametrize(("subjects", "sizes"), [(36, (24, 4, 8)), (3, (1, 1, 1)), (9, (6, 1, 2))])
+    def test_split(self, tmp_path, blank, subjects, sizes):
+        made = json.loads((generate(tmp_path / "cohort", subjects=subjects) / "datalist.json").read_text())
+        cases = [[item["case"] for item in made[part]] for part in ("training", "validation", "test")]
+        assert tuple(map(len, cases)) == sizes
+        assert made["numTraining"] == sizes[0]
+        assert len(set(chain(*cases))) == subjects
+
+    def test_finished_folder_is_left_alone(self, cohort):
+        before = {path: path.stat().st_mtime_ns for path in cohort.rglob("*")}
+        assert generate(cohort, subjects=3, seed=1) == cohort
+        assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
+
+    def test_empty_folder_is_filled(self, tmp_path, blank):
+        assert (generate(tmp_path, subjects=3) / "datalist.json").is_file()
+
+    def test_other_content_is_refused_and_kept(self, tmp_path):
+        (tmp_path / "mine.txt").write_text("precious")
+        with pytest.raises(FileExistsError, match=r"no datalist\.json.*Choose a dataset_dir"):
+            generate(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    def test_interrupted_call_leaves_nothing(self, tmp_path, monkeypatch):
+        def fail(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(phantom, "simulate", fail)
+        with pytest.raises(KeyboardInterrupt):
+            generate(tmp_path / "cohort")
+        assert not list(tmp_path.iterdir())
+
+    def test_slower_of_two_processes_takes_the_others_cohort(self, tmp_path, monkeypatch, blank):
+        folder = tmp_path / "cohort"
+        write = phantom._write_cohort
+
+        def overtaken(draft, subjects, seed):
+            monkeypatch.setattr(phantom, "_write_cohort", write)
+            generate(folder, subjects, seed=1)
+            write(draft, subjects, seed)
+
+        monkeypatch.setattr(phantom, "_write_cohort", overtaken)
+        assert generate(folder, subjects=3, seed=2) == folder
+        assert json.loads((folder / "datalist.json").read_text())["seed"] == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
+
+    def test_unusable_place_is_named(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match=r"cannot be written to .*file/cohort"):
+            generate(tmp_path / "file" / "cohort")
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_read_only_place_is_named(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(PermissionError, match="Choose another dataset_dir"):
+            generate(tmp_path / "cohort")
+
+    def test_too_few_subjects(self, tmp_path):
+        with pytest.raises(ValueError, match="at least 3"):
+            generate(tmp_path / "cohort", subjects=2)

@@ -1,0 +1,55 @@
+"""The verbs of ``python -m tools``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import fire
+
+from common.cohorts import get_cohort
+from common.cohorts.check import check_folder
+from common.cohorts.datalist import PARTS, make_datalist, write_datalist
+
+
+def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
+    """Write a datalist JSON for a cohort's folder.
+
+    Args:
+        cohort: e.g. brats2018, brats2020, brats2023, msd_task01.
+        dataset_dir: the folder as downloaded.
+        output: the JSON file to write; its paths are relative to dataset_dir.
+        split: a published one (brats2018: fold1, fold2, fold3), full, or seeded, the default.
+        seed: of a seeded split.
+    """
+    made = make_datalist(get_cohort(cohort), dataset_dir, split, seed)
+    write_datalist(made, output)
+    print(f"{output}: " + ", ".join(f"{len(made[part])} {part}" for part in PARTS))
+
+
+def check(cohort: str, dataset_dir: str) -> None:
+    """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
+
+    Args:
+        cohort: e.g. brats2018, brats2020, brats2023, msd_task01.
+        dataset_dir: the folder as downloaded, or one subject's.
+    """
+    table = check_folder(get_cohort(cohort), dataset_dir)
+    bad = table[table["problems"] != ""]
+    print(table.drop(columns="problems").to_string(index=False, na_rep=""))
+    print("\n".join([f"{len(table)} cases, {len(bad)} with problems", *(bad["case"] + ": " + bad["problems"])]))
+    if len(bad):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        fire.Fire({"datalist": datalist, "check": check}, name="tools")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
