@@ -76,11 +76,16 @@ def subset_name(subset: Sequence[str]) -> str:
     return "+".join(subset)
 
 
+def display_name(modality: str) -> str:
+    """Return a modality's name as tables and figures print it, e.g. ``T1c`` and ``FLAIR``."""
+    return "T1c" if modality == "t1c" else modality.upper()
+
+
 def presence(image: torch.Tensor) -> torch.Tensor:
     """Return which modalities a batch holds: bool ``(B, M)``, False where a channel of ``(B, M, ...)`` holds any NaN.
 
-    "Any" and not "all", since stock tools pad a missing channel with zeros beside its NaNs. NaN *inside* a modality that
-    is there never gets this far: it is refused when the file is loaded.
+    "Any" and not "all", since stock tools pad a missing channel with zeros beside its NaNs. NaN *inside* a modality
+    that is there never gets this far: it is refused when the file is loaded.
     """
     return ~torch.isnan(image).flatten(2).any(dim=2)
 

@@ -2,8 +2,9 @@
 
 from common.engines.handlers import Checkpoints, EpochLosses, Reseed
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
+from common.engines.multi_gpu import distributed, local_device
 from common.engines.results import SubsetResults, SubstituteFigure
-from common.engines.steps import evaluate_bundle
+from common.engines.steps import run_bundle, run_variants
 from common.engines.tracking import close_tracking, log_results, track_also
 
 __all__ = [
@@ -15,7 +16,10 @@ __all__ = [
     "SubstituteFigure",
     "SubstituteInferer",
     "close_tracking",
-    "evaluate_bundle",
+    "distributed",
+    "local_device",
     "log_results",
+    "run_bundle",
+    "run_variants",
     "track_also",
 ]

@@ -8,11 +8,12 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from torch import nn
 
-from common.evaluation import dice_heatmap, region_dice, substitute_figure, subset_table, write_results
+from common.evaluation import dice_heatmap, region_dice, subset_table, substitute_figure, write_results
 
 
 class SubsetResults:
-    """Collect Dice per case, subset and region from an evaluator, and write ``results.csv``, ``table.md``, ``dice.png``.
+    """Collect Dice per case, subset and region from an evaluator, and write ``results.csv``, ``table.md``,
+    ``dice.png``.
 
     The evaluator's postprocessed outputs must hold region masks ``pred`` and ``label`` ``(R, X, Y, Z)``, its batches
     ``case`` and ``subset`` (see `SubsetDataset`).
@@ -44,7 +45,9 @@ class SubsetResults:
         table = subset_table(results, self.modalities)
         (self.folder / "table.md").write_text(table)
         dice_heatmap(results, self.modalities, self.folder / "dice.png")
-        print(f"\nDice (%) over {results['case'].nunique()} cases, {self.folder / 'results.csv'}\n\n{table}", flush=True)
+        print(
+            f"\nDice (%) over {results['case'].nunique()} cases, {self.folder / 'results.csv'}\n\n{table}", flush=True
+        )
 
 
 class SubstituteFigure:

@@ -1,23 +1,57 @@
-"""Steps that join the configs of a bundle."""
+"""Steps that join the configs of a bundle: an evaluation after a training, a series of trainings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import pandas as pd
 from monai.bundle import run
 
+from common.evaluation import variant_table
+from common.io.files import replacing
 
-def evaluate_bundle(bundle_root: str, overrides: Mapping[str, Any]) -> None:
-    """Run a bundle's own evaluation (``inference.json`` with ``evaluate.json`` over it) on rank 0.
+logger = logging.getLogger(__name__)
+
+
+def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Run a bundle's own configs, e.g. ``inference.json`` with ``evaluate.json`` over it, on rank 0.
 
     Args:
         bundle_root: folder of the bundle.
+        configs: file names below its ``configs``, later ones over earlier ones.
         overrides: config keys to set, e.g. ``ckpt_path`` and ``output_dir``.
     """
     if idist.get_rank() == 0:
-        configs = Path(bundle_root) / "configs"
-        files = [str(configs / "inference.json"), str(configs / "evaluate.json")]
+        files = [str(Path(bundle_root) / "configs" / name) for name in configs]
         run(config_file=files, bundle_root=bundle_root, **overrides)
+
+
+def run_variants(
+    bundle_root: str, configs: Sequence[str], variants: Mapping[str, Mapping[str, Any]], output_dir: str
+) -> None:
+    """Train and evaluate a bundle once per variant, and write ``ablation.md`` with their mean Dice.
+
+    A variant whose ``evaluation/results.csv`` is there is not run again; one that was cut off is resumed.
+
+    Args:
+        bundle_root: folder of the bundle.
+        configs: file names below its ``configs``, e.g. ``train.json`` and a recipe.
+        variants: name -> config keys to set.
+        output_dir: each variant gets a numbered folder in it.
+    """
+    results = {}
+    for number, (name, overrides) in enumerate(variants.items()):
+        folder = Path(output_dir) / f"{number:02d}"
+        finished = folder / "evaluation" / "results.csv"
+        if not finished.is_file():
+            logger.info(f"variant {number + 1} of {len(variants)}: {name} {dict(overrides)}")
+            run_bundle(bundle_root, configs, {**overrides, "output_dir": str(folder), "resume": True})
+        results[name] = pd.read_csv(finished)
+    table = variant_table(results)
+    with replacing(Path(output_dir) / "ablation.md") as temporary:
+        temporary.write_text(table)
+    print(f"\nMean Dice (%) over all subsets and cases\n\n{table}", flush=True)

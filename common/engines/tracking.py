@@ -1,7 +1,7 @@
 """MLflow beyond what ``monai.bundle run --tracking mlflow`` attaches by itself.
 
-MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without tracking these functions do
-nothing.
+MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without tracking these
+functions do nothing.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def track_also(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
         twin.tag_name = tag_name
         twin.default_tracking_params = []
         twin.attach(trainer)
-        trainer.add_event_handler(Events.COMPLETED, lambda: setattr(handler, "cur_run", twin.cur_run))
+        trainer.add_event_handler(Events.COMPLETED, _share_run, twin, handler)
 
 
 def log_results(handlers: Sequence, folder: str) -> None:
-    """Log ``results.csv`` of an evaluation as metrics ``<metric>/<subset>/<region>``, and its table and figures as artifacts.
+    """Log ``results.csv`` of an evaluation as metrics ``<metric>/<subset>/<region>``, and its table and figures as
+    artifacts.
 
     Args:
         handlers: the handlers that MONAI's tracking was added to.
@@ -51,7 +52,9 @@ def log_results(handlers: Sequence, folder: str) -> None:
 
 
 def close_tracking(handlers: Sequence) -> None:
-    """Log the config's top-level scalars as parameters and mark the run as finished, so that the next one is its own."""
+    """Log the config's top-level scalars as parameters and mark the run as finished, so that the next one is its
+    own.
+    """
     for handler in _mlflow(handlers):
         if handler.cur_run is None:
             continue
@@ -60,6 +63,10 @@ def close_tracking(handlers: Sequence) -> None:
             for name, value in scalars.items():
                 handler.client.log_param(handler.cur_run.info.run_id, name, value)
         handler.close()
+
+
+def _share_run(_: Trainer, source: MLFlowHandler, target: MLFlowHandler) -> None:
+    target.cur_run = source.cur_run
 
 
 def _mlflow(handlers: Sequence) -> list[MLFlowHandler]:

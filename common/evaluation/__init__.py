@@ -2,6 +2,6 @@
 
 from common.evaluation.figures import dice_heatmap, substitute_figure
 from common.evaluation.metrics import region_dice
-from common.evaluation.tables import subset_table, write_results
+from common.evaluation.tables import subset_table, variant_table, write_results
 
-__all__ = ["dice_heatmap", "region_dice", "substitute_figure", "subset_table", "write_results"]
+__all__ = ["dice_heatmap", "region_dice", "subset_table", "substitute_figure", "variant_table", "write_results"]

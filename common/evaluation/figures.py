@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from common.evaluation.tables import mean_by_subset
 from common.io.files import replacing
+from common.modalities import display_name
 
 
 def dice_heatmap(results: pd.DataFrame, modalities: Sequence[str], path: str | Path) -> None:
@@ -26,13 +27,11 @@ def dice_heatmap(results: pd.DataFrame, modalities: Sequence[str], path: str | P
     axes = figure.subplots()
     image = axes.imshow(means.to_numpy(), vmin=0, vmax=100, cmap="viridis", aspect="auto")
     axes.set_xticks(range(len(means.columns)), means.columns)
-    axes.set_yticks(range(len(means)), [name.replace("+", " + ") for name in means.index])
+    axes.set_yticks(range(len(means)), [" + ".join(map(display_name, name.split("+"))) for name in means.index])
     axes.xaxis.tick_top()
     for row, values in enumerate(means.to_numpy()):
         for column, value in enumerate(values):
-            axes.text(
-                column, row, f"{value:.1f}", ha="center", va="center", color="black" if value > 55 else "white"
-            )
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color="black" if value > 55 else "white")
     figure.colorbar(image, ax=axes, label="mean Dice (%)")
     _save(figure, path)
 
@@ -52,7 +51,7 @@ def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str 
             plane = volume.select(axis, volume.shape[axis] // 2)
             grid[row][column].imshow(plane.T, origin="lower", cmap="gray", vmin=0, vmax=1)
             grid[row][column].set_axis_off()
-        grid[0][column].set_title(name)
+        grid[0][column].set_title(display_name(name))
     figure.suptitle("substitute image x_sub")
     _save(figure, path)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from common.io.files import replacing
-from common.modalities import subset_name, subsets
+from common.modalities import display_name, subset_name, subsets
 
 COLUMNS = ("case", "modalities", "region", "metric", "value")
 
@@ -37,12 +37,29 @@ def subset_table(results: pd.DataFrame, modalities: Sequence[str], metric: str =
     Values are means over cases in per cent; the last row is the mean over the subsets.
     """
     means = 100 * mean_by_subset(results, modalities, metric)
-    header = [name.upper() if len(name) < 3 else name for name in modalities] + [str(r) for r in means.columns]
+    header = [display_name(name) for name in modalities] + [str(r) for r in means.columns]
     lines = [_row(header), _row([":-:"] * len(modalities) + ["-:"] * len(means.columns))]
     for name, values in means.iterrows():
         present = str(name).split("+")
         lines.append(_row(["●" if m in present else "○" for m in modalities] + [f"{v:.1f}" for v in values]))
     lines.append(_row(["**mean**"] + [""] * (len(modalities) - 1) + [f"**{v:.1f}**" for v in means.mean()]))
+    return "\n".join(lines) + "\n"
+
+
+def variant_table(results: Mapping[str, pd.DataFrame], metric: str = "dice") -> str:
+    """Return a Markdown table with a row per variant: the mean over cases and subsets (%) of each region, and of all.
+
+    Args:
+        results: name of the variant -> its long-form results.
+        metric: which one.
+    """
+    means = {
+        name: 100 * long[long["metric"] == metric].groupby("region", sort=False)["value"].mean()
+        for name, long in results.items()
+    }
+    regions = list(next(iter(means.values())).index)
+    lines = [_row(["variant", *regions, "mean"]), _row(["-", *["-:"] * (len(regions) + 1)])]
+    lines += [_row([name, *(f"{row[r]:.1f}" for r in regions), f"{row.mean():.1f}"]) for name, row in means.items()]
     return "\n".join(lines) + "\n"
 
 

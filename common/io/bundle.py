@@ -15,7 +15,7 @@ def bundle_root(name: str) -> str:
 
     Raises:
         FileNotFoundError: none of these places holds the bundle.
-    """  # noqa: D205
+    """
     here = Path.cwd()
     beside = Path(__file__).resolve().parents[2]
     places = [here, here / "bundles" / name, beside / "bundles" / name, beside]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +29,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or pass --ckpt_path with one that exists.")
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # damaged bytes make the unpickler raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path}: not a whole checkpoint of plain tensors ({reason}).") from error
 
 

@@ -1,7 +1,8 @@
 """The two training losses of M3AE.
 
 Source: Liu et al., AAAI 2023, eq. (1) to (5). Where the paper leaves the segmentation loss open ("Dice plus cross
-entropy") we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, Dice with squared denominator and both views pooled.
+entropy") we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, Dice with squared denominator and
+both views pooled.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceLoss
+from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import nn
 
 from common.networks import SegmentationOutput
@@ -76,13 +77,27 @@ class DiceBCELoss(nn.Module):
         return self.dice_weight * self.dice(logits, target) + self.bce_weight * bce
 
 
+class SegmentationLoss(nn.Module):
+    """The sum of `DiceBCELoss` over the full-resolution and the deep logits, all weighted alike, eq. (5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = DeepSupervisionLoss(DiceBCELoss(), weight_mode="same")
+
+    def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of a network's training outputs against region masks ``(B, C, X, Y, Z)``."""
+        target = target.to(output.logits.dtype).as_subclass(torch.Tensor)
+        return self.loss([output.logits, *output.deep], target)
+
+
 class FineTuningLoss(nn.Module):
     """Deeply supervised segmentation loss of two views plus lambda times their consistency, eq. (2), (4) and (5).
 
     Args:
         lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
-            the MSE between their upsampled 1/4 logits (what the released code computes, by an index that is off by one).
+            the MSE between their upsampled 1/4 logits (what the released code computes, by an index that is off by
+            one).
         pool_views: True computes one loss over both views together (released code); False adds one loss per
             view (eq. 4), which is about twice as large, so that lambda_con then weighs half as much.
 
@@ -98,7 +113,7 @@ class FineTuningLoss(nn.Module):
         if consistency not in ("bottleneck", "quarter_logits"):
             raise ValueError(f"consistency {consistency!r}: expected 'bottleneck' or 'quarter_logits'.")
         self.lambda_con, self.consistency, self.pool_views = lambda_con, consistency, pool_views
-        self.segmentation = DiceBCELoss()
+        self.loss = SegmentationLoss()
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
@@ -108,14 +123,21 @@ class FineTuningLoss(nn.Module):
             output: the network's training outputs for both views, one after the other along the batch axis.
             target: region masks ``(B, C, X, Y, Z)`` of the subjects.
         """
-        target = target.to(output.logits.dtype).as_subclass(torch.Tensor)
-        predictions = [*output.deep, output.logits]
+        one, other = _views(output)
         if self.pool_views:
-            pairs = [(prediction, torch.cat([target, target])) for prediction in predictions]
+            segmentation = self.loss(output, torch.cat([target, target]))
         else:
-            pairs = [(view, target) for prediction in predictions for view in prediction.chunk(2)]
-        segmentation = torch.stack([self.segmentation(prediction, masks) for prediction, masks in pairs]).sum()
-        features = output.bottleneck if self.consistency == "bottleneck" else output.deep[0]
-        consistency = F.mse_loss(*features.chunk(2))
+            segmentation = self.loss(one, target) + self.loss(other, target)
+        if self.consistency == "bottleneck":
+            consistency = F.mse_loss(one.bottleneck, other.bottleneck)
+        else:
+            consistency = F.mse_loss(one.deep[0], other.deep[0])
         self.terms = {"segmentation": segmentation.detach(), "consistency": consistency.detach()}
         return segmentation + self.lambda_con * consistency
+
+
+def _views(output: SegmentationOutput) -> tuple[SegmentationOutput, SegmentationOutput]:
+    deep = [level.chunk(2) for level in output.deep]
+    halves = zip(output.logits.chunk(2), zip(*deep, strict=True), output.bottleneck.chunk(2), strict=True)
+    one, other = (SegmentationOutput(logits, list(levels), features) for logits, levels, features in halves)
+    return one, other

@@ -1,7 +1,7 @@
 """M3AE's two training stages: what is masked, what is forwarded.
 
-Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities", AAAI
-2023. The losses are in `common.losses.m3ae`, the network in `common.networks.m3ae`.
+Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
+AAAI 2023. The losses are in `common.losses.m3ae`, the network in `common.networks.m3ae`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ class Pretraining(nn.Module):
         ValueError: an unknown masking; in ``forward``, a crop that patches do not tile.
     """
 
-    def __init__(
-        self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae"
-    ) -> None:
+    def __init__(self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae") -> None:
         super().__init__()
         if masking not in MASKINGS:
             raise ValueError(f"masking {masking!r}: expected one of {', '.join(MASKINGS)}.")
@@ -83,7 +81,9 @@ class FineTuning(nn.Module):
         self.network.x_sub.requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> SegmentationOutput:
-        """Return the training outputs of ``2 B`` views of crops ``(B, M, X, Y, Z)``, all first views before all second."""
+        """Return the training outputs of ``2 B`` views of crops ``(B, M, X, Y, Z)``, all first views before all
+        second.
+        """
         present = presence(image)
         views = [self.network.substitute(image, random_subsets(present)) for _ in range(2)]
         return self.network.unet(torch.cat(views))
@@ -100,8 +100,8 @@ def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_
 def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
     """Set what stands in for missing content before pretraining (the paper's ablation, Table 3 c and d).
 
-    ``x_sub`` leaves the noise that is then learned; ``zero`` and ``mean`` set a constant, the latter the mean image of the
-    training set at each location of the grid.
+    ``x_sub`` leaves the noise that is then learned; ``zero`` and ``mean`` set a constant, the latter the mean image of
+    the training set at each location of the grid.
 
     Args:
         network: the pretraining network.
@@ -122,7 +122,8 @@ def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
 
 
 def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
-    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``; missing modalities do not count.
+    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``; missing modalities do not
+    count.
 
     Args:
         images: items with ``image`` ``(M, X, Y, Z)``, RAS, whose meta data tell the location.

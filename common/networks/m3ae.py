@@ -1,8 +1,8 @@
 """M3AE: one U-Net, and one learned image that stands in for whatever is missing.
 
-Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities", AAAI
-2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at inference; we take the
-location in the cohort's grid in training and inference, as the paper says.
+Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
+AAAI 2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at inference; we
+take the location in the cohort's grid in training and inference, as the paper says.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ class M3AE(nn.Module):
         """
         size = list(image.shape[2:])
         start, flipped = locate(image, list(self.x_sub.shape[2:]))
-        crops = [
-            crop_at(self.x_sub, size, s, f) for s, f in zip(start.tolist(), flipped.tolist(), strict=True)
-        ]
+        crops = [crop_at(self.x_sub, size, s, f) for s, f in zip(start.tolist(), flipped.tolist(), strict=True)]
         image = image.as_subclass(torch.Tensor)
         visible = visible.to(image.device)
         if visible.ndim == 2:

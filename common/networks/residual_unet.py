@@ -1,11 +1,12 @@
 """The 3D U-Net with pre-activation residual blocks and additive skips that M3AE uses.
 
-Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities", AAAI
-2023, "Implementation" and supplement; the same backbone as ACN (Wang et al., MICCAI 2021). Where the paper says
-"3D bilinear" upsampling the released code takes nearest neighbours; we follow the code, to which the published weights belong.
-"""
+Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
+AAAI 2023, "Implementation" and supplement; the same backbone as ACN (Wang et al., MICCAI 2021). Where the paper says
+"3D bilinear" upsampling the released code takes nearest neighbours; we follow the code, to which the published
+weights belong.
 
-from __future__ import annotations
+No `from __future__ import annotations` here: TorchScript reads the field types of a NamedTuple as they stand.
+"""
 
 from typing import NamedTuple, Union
 

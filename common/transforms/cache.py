@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import Dataset, MetaTensor
-from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, RandomizableTrait
 
 from common.io.files import replacing
@@ -24,8 +24,8 @@ class CachedDataset(Dataset):
     """A dataset that keeps the outcome of the deterministic transforms as contiguous ``.npy`` files, memory-mapped.
 
     The transforms up to the first random one run once per case; after that a case costs the reading of the patch that
-    is cropped from the map. Unlike MONAI's PersistentDataset it does not store the uncropped storage behind a view, does
-    not read the whole case for one patch, and keeps the affine.
+    is cropped from the map. Unlike MONAI's PersistentDataset it does not store the uncropped storage behind a view,
+    does not read the whole case for one patch, and keeps the affine.
 
     Args:
         data: datalist items.
@@ -56,7 +56,10 @@ class CachedDataset(Dataset):
     def _key(self, item: Mapping[str, Any]) -> str:
         images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
         files = [os.stat(path) for path in [*images, item.get("label")] if path is not None]
-        return pickle_hashing([item, [(s.st_size, s.st_mtime_ns) for s in files], self._recipe]).decode()[:16]
+        said = json.dumps(
+            [item, [(s.st_size, s.st_mtime_ns) for s in files], self._recipe], sort_keys=True, default=str
+        )
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _write(self, entry: Path, item: Mapping[str, Any]) -> None:
         entry.mkdir(parents=True, exist_ok=True)

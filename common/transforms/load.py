@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,19 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import get_cohort
+from common.cohorts.check import BACKGROUND_FRACTION, GRID_TOLERANCE, grid_offset
 from common.io import read_volume
 from common.modalities import resolve_subset, subset_name
 
 logger = logging.getLogger(__name__)
-
-GRID_TOLERANCE = 1e-2
-"""Largest distance in mm between corresponding corners of two images that count as one grid."""
-
-BACKGROUND_FRACTION = 0.3
-"""A skull-stripped image has more exact zeros than this share of its voxels (BraTS: about 0.8)."""
 
 
 class LoadSubjectd(MapTransform):
     """Load a datalist item into ``image`` ``(M, X, Y, Z)`` float32, a missing modality being NaN, and its ``label``.
 
     The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``); files of modalities
-    that are absent or not requested are never opened. If ``image`` is a single path, it is a file ``(X, Y, Z, M)`` in the
-    cohort's order, as MONAI Label hands over, in which a channel of NaN is missing. ``label`` becomes
+    that are absent or not requested are never opened. If ``image`` is a single path, it is a file ``(X, Y, Z, M)`` in
+    the cohort's order, as MONAI Label hands over, in which a channel of NaN is missing. ``label`` becomes
     ``(1, X, Y, Z)`` uint8 in the cohort's values. Affines are in mm, RAS.
 
     Args:
@@ -41,8 +36,9 @@ class LoadSubjectd(MapTransform):
 
     Raises:
         FileNotFoundError: a listed file does not exist.
-        ValueError: no requested modality, or no label, is there; a file is corrupt; grids differ (by how many mm is said); NaN or Inf
-            inside an image; a constant image; one image given for two modalities; unknown label values.
+        ValueError: no requested modality, or no label, is there; a file is corrupt; grids differ (by how many mm is
+            said); NaN or Inf inside an image; a constant image; one image given for two modalities; unknown label
+            values.
     """
 
     def __init__(
@@ -162,16 +158,14 @@ def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str],
 def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_path: str) -> None:
     if volume.shape != reference.shape:
         raise ValueError(
-            f"{path}: shape {tuple(volume.shape)}, but {reference_path} has {tuple(reference.shape)}; expected one grid. "
-            "Register and resample the images to each other first."
+            f"{path}: shape {tuple(volume.shape)}, but {reference_path} has {tuple(reference.shape)}; expected one "
+            "grid. Register and resample the images to each other first."
         )
-    ends = [(0, size - 1) for size in reference.shape]
-    corners = torch.tensor([[*corner, 1] for corner in product(*ends)], dtype=torch.float64)
-    shift = (corners @ (volume.affine.double() - reference.affine.double()).T).norm(dim=1).max().item()
+    shift = grid_offset(volume, reference)
     if shift > GRID_TOLERANCE:
         raise ValueError(
-            f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected one grid "
-            f"(within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
+            f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected one "
+            f"grid (within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
         )
 
 

@@ -39,8 +39,9 @@ def locate(image: torch.Tensor, grid: list[int]) -> tuple[torch.Tensor, torch.Te
     world = (original @ centre[..., None]).expand(batch, 4, 1)
     centre_in_crop = torch.linalg.solve(affine, world)[:, :3, 0]
     flipped = torch.diagonal(linear, dim1=1, dim2=2) < 0
-    start = torch.floor(middle - torch.where(flipped, -centre_in_crop, centre_in_crop) + 0.5).long()
-    return start, flipped
+    offset = middle - torch.where(flipped, -centre_in_crop, centre_in_crop)
+    # halves are rounded up also when the affine's arithmetic left them a hair below, alike for all crops of an image
+    return torch.floor(offset + 0.5 + 1e-3).long(), flipped
 
 
 def crop_at(volume: torch.Tensor, size: list[int], start: list[int], flipped: list[bool]) -> torch.Tensor:
@@ -61,7 +62,7 @@ def crop_at(volume: torch.Tensor, size: list[int], start: list[int], flipped: li
         high = max(min(first + size[axis], extent), low + 1)
         volume = volume.narrow(axis + 2, low, high - low)
         before = min(max(low - first, 0), size[axis] - (high - low))
-        pads = [before, size[axis] - (high - low) - before] + pads
+        pads = [before, size[axis] - (high - low) - before] + pads  # noqa: RUF005 (TorchScript)
         if flipped[axis]:
             axes.append(axis + 2)
     if max(pads) > 0:

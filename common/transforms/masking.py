@@ -33,8 +33,8 @@ def random_patches(
 ) -> torch.Tensor:
     """Draw visible patches so that the combined rate of dropped modalities and masked patches is ``mask_ratio``.
 
-    Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn alike from those of kept modalities, each
-    modality's independent of position. Source: M3AE, "Self-Supervised Multimodal Representation Learning".
+    Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn alike from those of kept modalities,
+    each modality's independent of position. Source: M3AE, "Self-Supervised Multimodal Representation Learning".
 
     Args:
         keep: bool ``(B, M)`` on the CPU, modalities that are not dropped.

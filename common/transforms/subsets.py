@@ -20,7 +20,8 @@ class SubsetDataset(CachedDataset):
 
     Args:
         data: datalist items.
-        transform: deterministic transforms to an ``image`` ``(M, X, Y, Z)``; no cropping that depends on the modalities.
+        transform: deterministic transforms to an ``image`` ``(M, X, Y, Z)``; no cropping that depends on the
+            modalities.
         subsets: modality subsets, names or aliases.
         modalities: the cohort's modalities in order.
         cache_dir: see `CachedDataset`.

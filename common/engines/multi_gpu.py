@@ -1,0 +1,29 @@
+"""One process per GPU, started by torchrun; on a machine without one, processes on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def local_device() -> torch.device:
+    """Return this process's device and make it the current one; torchrun sets ``LOCAL_RANK``.
+
+    Raises:
+        RuntimeError: not started by torchrun.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        raise RuntimeError("LOCAL_RANK is not set; start multi_gpu_train.json with torchrun -m monai.bundle run ...")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def distributed(network: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Return the network on the device, wrapped so that gradients are averaged over all processes."""
+    return DistributedDataParallel(network.to(device), device_ids=[device] if device.type == "cuda" else None)

@@ -1,0 +1,69 @@
+"""Importing checkpoints that papers' authors published: pure maps from their keys to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+M3AE_STAGES = {
+    "conv1a": "encoder.0.0",
+    "conv1b": "encoder.0.1",
+    "ds1": "encoder.1.0",
+    "conv2a": "encoder.1.1",
+    "conv2b": "encoder.1.2",
+    "ds2": "encoder.2.0",
+    "conv3a": "encoder.2.1",
+    "conv3b": "encoder.2.2",
+    "ds3": "encoder.3.0",
+    "conv4a": "encoder.3.1",
+    "conv4b": "encoder.3.2",
+    "conv4c": "encoder.3.3",
+    "conv4d": "encoder.3.4",
+    "up4conva": "up4.reduce",
+    "up4convb": "up4.block",
+    "up3conva": "up3.reduce",
+    "up3convb": "up3.block",
+    "up2conva": "up2.reduce",
+    "up2convb": "up2.block",
+    "up1conv": "head",
+    "ds_out.0": "deep_heads.0",
+    "ds_out.1": "deep_heads.1",
+}
+"""Stage of the authors' U-Net -> ours."""
+
+
+def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Turn a state dict of the authors' M3AE (ccarliu/m3ae) into one of `common.networks.M3AE`.
+
+    Their axes are (z, y, x) of images stored LPS, ours (x, y, z) in RAS: kernels and x_sub are transposed, and x_sub is
+    turned to RAS (kernels are not: the network was trained with flips along every axis). Their region order ET, TC, WT
+    becomes WT, TC, ET.
+
+    Args:
+        state: their keys, with or without ``module.`` before each; a pretraining or a fine-tuning network.
+
+    Raises:
+        ValueError: a key is not one of theirs.
+    """
+    ours = {}
+    for key, value in state.items():
+        key = key.removeprefix("module.")
+        if value.ndim == 5:
+            value = value.permute(0, 1, 4, 3, 2).contiguous()
+        if key == "limage":
+            ours["x_sub"] = value.flip(2, 3)
+            continue
+        name = _rename_m3ae(key)
+        if name.startswith(("unet.head", "unet.deep_heads")) and value.shape[0] == 3:
+            value = value.flip(0)
+        ours[name] = value
+    return ours
+
+
+def _rename_m3ae(key: str) -> str:
+    for theirs, stage in M3AE_STAGES.items():
+        prefix = f"unet.{theirs}."
+        if key.startswith(prefix):
+            return f"unet.{stage}." + key.removeprefix(prefix).replace("gn", "norm")
+    raise ValueError(f"Key {key!r} is not of the authors' M3AE; expected limage and unet.conv1a ... unet.ds_out.1.")

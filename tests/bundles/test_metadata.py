@@ -1,0 +1,119 @@
+"""Every bundle's metadata: MONAI's own checks, and whether it says what configs and code do."""
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+from packaging.requirements import Requirement
+
+from common.cohorts import get_cohort
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = Path(__file__).with_name("meta_schema.json")
+METADATA = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
+
+each_bundle = pytest.mark.parametrize("meta_file", METADATA, ids=lambda path: path.parts[-3])
+
+
+def verify(meta_file, folder):
+    """MONAI downloads the schema unless the file is there."""
+    schema = shutil.copy(SCHEMA, folder / "schema.json")
+    verify_metadata(meta_file=str(meta_file), filepath=schema)
+
+
+def network_def(config_file):
+    parser = ConfigParser()
+    parser.read_config(str(config_file))
+    return parser.get_parsed_content("network_def"), parser.get_parsed_content("cohort")
+
+
+def test_there_is_a_bundle():
+    assert METADATA
+
+
+@each_bundle
+def test_metadata_passes_the_schema(meta_file, tmp_path):
+    verify(meta_file, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda meta: meta.pop("authors"), "authors"),
+        (lambda meta: meta.pop("changelog"), "changelog"),
+        (lambda meta: meta.update(supported_apps=[]), "not of type 'object'"),
+        (lambda meta: meta.update(optional_packages_version={"mlflow": "3.17.2"}), "mlflow"),
+        (lambda meta: meta.update(eval_metrics={"val_mean_dice_wt": "0.85"}), "'0.85'"),
+        (lambda meta: meta["network_data_format"].pop("outputs"), "outputs"),
+        (lambda meta: meta["network_data_format"]["inputs"]["image"].pop("channel_def"), "channel_def"),
+        (lambda meta: meta["network_data_format"]["inputs"]["image"].update(spatial_shape=["8*m"]), "8\\*m"),
+        (lambda meta: meta["network_data_format"]["outputs"]["pred"].update(value_range=[1]), "value_range|\\[1\\]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_schema_refuses(damage, complaint, tmp_path):
+    meta = json.loads(METADATA[0].read_text())
+    damage(meta)
+    damaged = tmp_path / "metadata.json"
+    damaged.write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match=complaint):
+        verify(damaged, tmp_path)
+
+
+@each_bundle
+def test_version_is_in_the_changelog(meta_file):
+    meta = json.loads(meta_file.read_text())
+    assert meta["version"] in meta["changelog"]
+
+
+@each_bundle
+def test_pinned_packages_are_those_that_the_project_asks_for(meta_file):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])}
+    meta = json.loads(meta_file.read_text())
+    own = {"monai": meta["monai_version"], "torch": meta["pytorch_version"]}
+    pins = {**own, **meta["required_packages_version"]}
+    assert pins.keys() == wanted.keys()
+    assert {name: version for name, version in pins.items() if version not in wanted[name]} == {}
+
+
+@each_bundle
+def test_channels_are_those_of_the_cohort(meta_file):
+    cohort = get_cohort(network_def(meta_file.with_name("inference.json"))[1])
+    formats = json.loads(meta_file.read_text())["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    label = formats["post_processed_outputs"]["pred"]
+    first_words = [[text.split()[0].strip(":") for text in entry["channel_def"].values()] for entry in (image, pred)]
+    assert [name.lower() for name in first_words[0]] == list(cohort.modalities)
+    assert first_words[1] == list(cohort.labels.regions)
+    assert all(f"{value} {name}" in label["channel_def"]["0"] for name, value in cohort.labels.values.items())
+    assert label["value_range"] == [0, max(cohort.labels.values.values())]
+
+
+@each_bundle
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_network_takes_and_returns_what_the_metadata_says(meta_file, n):
+    config = meta_file.with_name("inference.json")
+    verify_net_in_out("network_def", meta_file=str(meta_file), config_file=str(config), device="cpu", n=n)
+
+
+@each_bundle
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [(["train.json"], "train"), (["inference.json"], "infer"), (["inference.json", "evaluate.json"], "infer")],
+    ids=["train", "inference", "evaluate"],
+)
+def test_configs_have_the_properties_that_monai_expects(meta_file, files, kind, phantom_dir, tmp_path):
+    configs = [str(meta_file.with_name(name)) for name in files]
+    overrides = {"dataset_dir": str(phantom_dir), "output_dir": str(tmp_path / "out")}
+    if kind == "infer":
+        overrides["ckpt_path"] = str(tmp_path / "model.pt")
+        torch.save(network_def(configs[0])[0].state_dict(), overrides["ckpt_path"])
+    workflow = ConfigWorkflow(configs, workflow_type=kind, logging_file=False, **overrides)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    workflow.finalize()

@@ -1,0 +1,49 @@
+"""Small subjects on disk, as the tests of several folders need them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+SHAPE = (20, 18, 16)
+BRAIN = (slice(4, 15), slice(5, 14), slice(3, 12))
+LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
+"""The affine of BraTS's images."""
+
+
+@pytest.fixture
+def write_subject(tmp_path) -> Callable[..., dict[str, Any]]:
+    """Return a function that writes a BraTS-like subject and returns its datalist item.
+
+    The images are random in a box and 0 around it; the label holds 1, 2 and 4.
+    """
+
+    def write(case: str = "case", modalities: tuple[str, ...] = MODALITIES, seed: int = 0) -> dict[str, Any]:
+        rng = np.random.default_rng(seed)
+        item = {"case": case, "image": [], "modalities": list(modalities)}
+        folder = tmp_path / "data" / case
+        folder.mkdir(parents=True)
+        for name in modalities:
+            volume = np.zeros(SHAPE, np.float32)
+            volume[BRAIN] = rng.uniform(1, 1000, volume[BRAIN].shape)
+            item["image"].append(_save(volume, folder / f"{case}_{name}.nii.gz"))
+        label = np.zeros(SHAPE, np.uint8)
+        label[6:12, 7:12, 4:9], label[7:11, 8:11, 5:8], label[8:10, 9, 6] = 2, 1, 4
+        return {**item, "label": _save(label, folder / f"{case}_seg.nii.gz")}
+
+    return write
+
+
+@pytest.fixture
+def subject(write_subject) -> dict[str, Any]:
+    """The datalist item of a subject with all four modalities."""
+    return write_subject()
+
+
+def _save(volume: np.ndarray, path: Path) -> str:
+    nib.save(nib.Nifti1Image(volume, LPS), path)
+    return str(path)

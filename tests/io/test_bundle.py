@@ -1,0 +1,57 @@
+"""Where a bundle is found."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.io import bundle_root
+from common.io import bundle as module
+
+REPOSITORY = Path(module.__file__).parents[2]
+
+
+def make(folder: Path, name: str) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"bundle": name}))
+    return folder
+
+
+def test_working_directory_that_is_the_bundle(tmp_path, monkeypatch):
+    make(tmp_path, "m3ae")
+    make(tmp_path / "bundles" / "m3ae", "m3ae")
+    monkeypatch.chdir(tmp_path)
+    assert bundle_root("m3ae") == str(tmp_path)
+
+
+def test_bundles_below_the_working_directory(tmp_path, monkeypatch):
+    make(tmp_path, "another")
+    inner = make(tmp_path / "bundles" / "m3ae", "m3ae")
+    monkeypatch.chdir(tmp_path)
+    assert bundle_root("m3ae") == str(inner)
+
+
+def test_elsewhere_it_is_beside_common(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bundle_root("m3ae") == str(REPOSITORY / "bundles" / "m3ae")
+
+
+def test_download_with_common_beside_configs(tmp_path, monkeypatch):
+    download = make(tmp_path / "download", "m3ae")
+    (download / "common" / "io").mkdir(parents=True)
+    copy = shutil.copy(module.__file__, download / "common" / "io")
+    spec = importlib.util.spec_from_file_location("copy_of_bundle", copy)
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert copied.bundle_root("m3ae") == str(download)
+
+
+def test_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="'nosuch' is in none of .* pass --bundle_root") as info:
+        bundle_root("nosuch")
+    assert str(tmp_path / "bundles" / "nosuch") in str(info.value)

@@ -1,0 +1,95 @@
+"""Checkpoints: whole ones are read, anything else is refused with a reason."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from common.io import load_weights, read_checkpoint, write_checkpoint
+
+
+class Small(nn.Module):
+    """A network with a width."""
+
+    def __init__(self, width: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, width, 1)
+        self.norm = nn.BatchNorm3d(width)
+
+
+def test_round_trip(tmp_path):
+    state = {"network": Small().state_dict(), "epoch": 3, "best": {"score": 0.5}}
+    write_checkpoint(state, tmp_path / "new" / "last.pt")
+    read = read_checkpoint(tmp_path / "new" / "last.pt")
+    assert (read["epoch"], read["best"]) == (3, {"score": 0.5})
+    torch.testing.assert_close(read["network"], state["network"], rtol=0, atol=0)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["last.pt"]
+
+
+def test_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "model.pt"
+    write_checkpoint({"a": torch.ones(2)}, path)
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        write_checkpoint({"a": torch.rand(1000), "b": lambda: None}, path)  # cannot be pickled
+    assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such checkpoint\. Train first, or pass --ckpt_path"):
+        read_checkpoint(tmp_path / "none.pt")
+
+
+def truncated(path: Path) -> None:
+    torch.save({"a": torch.rand(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def executable(path: Path) -> None:
+    torch.save({"a": Small()}, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        executable,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("hello world"),
+        lambda path: path.write_text("\n"),
+    ],
+)
+def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
+    path = tmp_path / "model.pt"
+    damage(path)
+    with pytest.raises(ValueError, match=r"model\.pt: not a whole checkpoint of plain tensors \(.+\)"):
+        read_checkpoint(path)
+
+
+def test_load_weights(tmp_path):
+    source, target = Small(), Small()
+    write_checkpoint(source.state_dict(), tmp_path / "model.pt")
+    assert load_weights(target, tmp_path / "model.pt") is target
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+def test_another_width(tmp_path):
+    write_checkpoint(Small(4).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="another architecture than Small: 0 keys missing") as info:
+        load_weights(Small(2), tmp_path / "model.pt")
+    message = str(info.value)
+    assert str(tmp_path / "model.pt") in message
+    assert "conv.weight (4, 1, 1, 1, 1) in the file, (2, 1, 1, 1, 1) in the network" in message
+    assert "Give the config that it was trained with (width, grid, regions), or another checkpoint" in message
+
+
+def test_other_keys_are_counted_and_named_and_nothing_is_loaded(tmp_path):
+    state = Small().state_dict()
+    state["extra"] = state.pop("conv.bias")
+    write_checkpoint(state, tmp_path / "model.pt")
+    target = Small()
+    before = target.conv.weight.clone()
+    with pytest.raises(ValueError, match=r"1 keys missing \['conv.bias'\], 1 unexpected \['extra'\]"):
+        load_weights(target, tmp_path / "model.pt")
+    assert torch.equal(target.conv.weight, before)

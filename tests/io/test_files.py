@@ -1,0 +1,42 @@
+"""Files appear whole or not at all."""
+
+import pytest
+
+from common.io import require_writable
+from common.io.files import replacing
+
+
+def test_replacing(tmp_path):
+    path = tmp_path / "a" / "b.nii.gz"
+    with replacing(path) as temporary:
+        assert temporary.parent == path.parent  # so that the move is within one file system
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writable_folder_is_made(tmp_path):
+    folder = tmp_path / "new" / "results"
+    assert require_writable(folder) == str(folder)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "results"])
+def test_folder_that_is_not_writable(tmp_path, below):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / below
+    with pytest.raises(PermissionError, match=r"cannot write there \(.+\); pass a writable --output_dir") as info:
+        require_writable(folder)
+    assert str(info.value).startswith(f"{folder}: ")

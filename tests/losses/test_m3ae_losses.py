@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from networks.golden_m3ae import ARRAYS, SEED, draw, transpose
+
+from common.losses.m3ae import DiceBCELoss, FineTuningLoss, PretrainingLoss, Reconstruction, SegmentationLoss
+from common.networks import SegmentationOutput
+
+
+def output(logits, deep, bottleneck):
+    return SegmentationOutput(logits, deep, bottleneck)
+
+
+def test_pretraining_loss_by_hand():
+    image = torch.zeros(1, 2, 1, 1, 2)
+    reconstruction = torch.tensor([1.0, 3.0, 0.0, 2.0]).reshape(1, 2, 1, 1, 2)
+    x_sub = torch.tensor([1.0, 3.0, 5.0, 5.0]).reshape(1, 2, 1, 1, 2)
+    loss = PretrainingLoss(gamma=0.5)
+    total = loss(Reconstruction(reconstruction, image, torch.ones(1, 2, dtype=torch.bool), x_sub))
+    # mse (1 + 9 + 0 + 4) / 4; x_sub minus the modality means 2 and 5 is (-1, 1, 0, 0), its norm sqrt(2)
+    assert total.item() == pytest.approx(3.5 + 0.5 * math.sqrt(2))
+    assert {k: v.item() for k, v in loss.terms.items()} == pytest.approx({"mse": 3.5, "regulariser": math.sqrt(2)})
+
+
+def test_pretraining_loss_leaves_out_modalities_that_the_subject_lacks():
+    image = torch.full((1, 2, 1, 1, 2), float("nan"))
+    image[0, 0] = 0
+    reconstruction = torch.tensor([1.0, 3.0, 0.0, 2.0]).reshape(1, 2, 1, 1, 2)
+    loss = PretrainingLoss(gamma=0)
+    assert loss(Reconstruction(reconstruction, image, torch.tensor([[True, False]]), image[:, :1] * 0)).item() == 5.0
+
+
+def test_dice_bce_by_hand():
+    # one channel, probabilities 0.5 and 0.8 against 1 and 0
+    logits = torch.tensor([0.0, math.log(4)]).reshape(1, 1, 1, 1, 2)
+    target = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 1, 2)
+    dice = 1 - (2 * 0.5 + 1) / (0.25 + 0.64 + 1 + 1)
+    bce = (-math.log(0.5) - math.log(0.2)) / 2
+    assert DiceBCELoss()(logits, target).item() == pytest.approx(0.7 * dice + 0.3 * bce, rel=1e-6)
+
+
+def test_dice_pools_the_batch():
+    logits = torch.tensor([8.0, -8.0]).reshape(2, 1, 1, 1, 1)
+    target = torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1, 1)
+    p, q = torch.sigmoid(torch.tensor([8.0, -8.0])).tolist()
+    pooled = 1 - (2 * p + 1) / (p * p + q * q + 1 + 1)
+    assert DiceBCELoss(1, 0)(logits, target).item() == pytest.approx(pooled, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    logits = [transpose(draw(SEED + 10 + i, (2, 3, 32, 32, 32))).flip(1) for i in range(3)]  # 1/4, 1/2, full
+    label = ARRAYS["loss/label"]
+    regions = np.stack([label > 0, (label == 1) | (label == 4), label == 4], axis=1)
+    return logits, transpose(regions).float()
+
+
+def test_segmentation_loss_gives_the_authors_numbers(golden):
+    (quarter, half, full), target = golden
+    each = [DiceBCELoss()(logits, target).item() for logits in (quarter, half, full)]
+    assert each == pytest.approx(ARRAYS["loss/seg_each"].tolist(), rel=1e-5)
+    dice = [DiceBCELoss(1, 0)(logits, target).item() for logits in (quarter, half, full)]
+    assert dice == pytest.approx(ARRAYS["loss/dice_only"].tolist(), rel=1e-5)
+    quarter = quarter.clone().requires_grad_()
+    total = SegmentationLoss()(output(full, [quarter, half], None), target)
+    total.backward()
+    assert total.item() == pytest.approx(float(ARRAYS["loss/seg_sum"]), rel=1e-5)
+    stride = int(ARRAYS["loss/grad_logits0/stride"])
+    ours = transpose(quarter.grad.flip(1))[..., ::stride, ::stride, ::stride]
+    reference = torch.from_numpy(ARRAYS["loss/grad_logits0"])
+    assert (ours - reference).abs().max() <= 1e-4 * reference.abs().max()
+
+
+def test_consistency_gives_the_authors_numbers(golden):
+    (quarter, half, full), target = golden
+    bottleneck = transpose(draw(SEED + 20, (2, 128, 4, 4, 4)))
+    views = output(full, [quarter, half], bottleneck)  # a subject whose two views are the golden batch
+    for kind, key in (("bottleneck", "consistency_mse"), ("quarter_logits", "consistency_code_ds_quarter")):
+        loss = FineTuningLoss(lambda_con=1, consistency=kind)
+        loss(views, target[:1])
+        assert loss.terms["consistency"].item() == pytest.approx(float(ARRAYS[f"loss/{key}"]), rel=1e-5)
+
+
+def test_fine_tuning_loss_weighs_the_consistency_and_pools_the_views():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 4, 4, 4), (torch.rand(1, 3, 4, 4, 4) > 0.5).to(torch.uint8)
+    views = output(logits, [logits, logits], torch.stack([torch.zeros(8, 1, 1, 1), torch.full((8, 1, 1, 1), 3.0)]))
+    both = torch.cat([target, target]).float()
+    pooled = 3 * DiceBCELoss()(logits, both)
+    assert FineTuningLoss(0.1)(views, target).item() == pytest.approx(pooled.item() + 0.9, rel=1e-6)
+    assert FineTuningLoss(0)(views, target).item() == pytest.approx(pooled.item(), rel=1e-6)
+    separate = sum(3 * DiceBCELoss()(logits[i : i + 1], both[:1]) for i in range(2))
+    assert FineTuningLoss(0.1, pool_views=False)(views, target).item() == pytest.approx(separate.item() + 0.9, rel=1e-6)
+
+
+def test_views_of_several_subjects_are_paired_subject_by_subject():
+    bottleneck = torch.tensor([1.0, 2.0, 1.0, 5.0]).reshape(4, 1, 1, 1, 1)  # views 0 of two subjects, then views 1
+    logits = torch.zeros(4, 3, 4, 4, 4)
+    loss = FineTuningLoss(1)
+    loss(output(logits, [logits, logits], bottleneck), torch.zeros(2, 3, 4, 4, 4))
+    assert loss.terms["consistency"].item() == pytest.approx((0 + 9) / 2)
+
+
+def test_unknown_consistency_is_refused():
+    with pytest.raises(ValueError, match="'decoder': expected 'bottleneck' or 'quarter_logits'"):
+        FineTuningLoss(consistency="decoder")

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.networks import eval_mode, train_mode
+from networks.golden_m3ae import (
+    ARRAYS,
+    GOLDEN,
+    SEED,
+    START,
+    authors_shapes,
+    authors_state,
+    draw,
+    imported,
+    relative_error,
+    transpose,
+)
+
+from common.io.published import import_m3ae
+from common.losses.m3ae import PretrainingLoss, Reconstruction
+from common.modalities import subsets
+from common.networks import M3AE, ResidualUNet
+from common.transforms import crop_at
+
+TOLERANCE = 1e-4
+MISSING = {"full": [], "miss_t1c_t2": [1, 2], "only_flair": [0, 1, 2]}
+IMAGE = transpose(draw(SEED, (1, 4, 32, 32, 32)))
+
+
+def substituted(network, missing, image=IMAGE, start=START):
+    present = torch.tensor([[m not in missing for m in range(4)]])
+    content = crop_at(network.x_sub, list(image.shape[2:]), start, [False] * 3)
+    return torch.where(present[:, :, None, None, None], image, content)
+
+
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("situation", MISSING)
+def test_network_gives_the_authors_numbers(width, situation, record_property):
+    network = imported(width)
+    image = substituted(network, MISSING[situation])
+    errors = {}
+    if MISSING[situation]:
+        errors["input"] = relative_error(image, f"w{width}/eval/{situation}/input")
+    with eval_mode(network), torch.no_grad():
+        errors["logits"] = relative_error(network.unet(image), f"w{width}/eval/{situation}/logits", regions=True)
+    with train_mode(network), torch.no_grad():
+        output = network.unet(image)
+    errors["training logits"] = relative_error(output.logits, f"w{width}/eval/{situation}/logits", regions=True)
+    for level, name in enumerate(["ds_quarter_up", "ds_half_up"]):
+        errors[name] = relative_error(output.deep[level], f"w{width}/train/{situation}/{name}", regions=True)
+    errors["bottleneck"] = relative_error(output.bottleneck, f"w{width}/train/{situation}/style2")
+    print(f"\nwidth {width}, {situation}: largest relative error {max(errors.values()):.2e}")
+    assert max(errors.values()) <= TOLERANCE, errors
+
+
+def test_pretraining_gives_the_authors_numbers_and_gradients():
+    network = imported(16, outputs=4)
+    image = transpose(draw(SEED + 2, (1, 4, 32, 32, 32)))
+    visible = transpose(ARRAYS["pretrain/token_visible"][None]).bool()
+    for axis in (2, 3, 4):
+        visible = visible.repeat_interleave(16, dim=axis)
+    content = crop_at(network.x_sub, [32, 32, 32], START, [False] * 3)
+    output = network.unet(torch.where(visible, image, content))
+    loss = PretrainingLoss(gamma=0.005)
+    present = torch.ones(1, 4, dtype=torch.bool)
+    total = loss(Reconstruction(output.logits, image, present, network.x_sub))
+    total.backward()
+    assert relative_error(output.logits, "pretrain/reconstruction") <= TOLERANCE
+    assert loss.terms["mse"].item() == pytest.approx(float(ARRAYS["pretrain/mse"]), rel=1e-5)
+    assert loss.terms["regulariser"].item() == pytest.approx(float(ARRAYS["pretrain/reg"]), rel=1e-5)
+    assert total.item() == pytest.approx(float(ARRAYS["pretrain/loss"]), rel=1e-5)
+    assert relative_error(network.x_sub.grad, "pretrain/grad_limage") <= TOLERANCE
+    assert relative_error(network.unet.encoder[0][0].weight.grad, "pretrain/grad_conv1a.weight") <= TOLERANCE
+
+
+@pytest.mark.parametrize(("situation", "missing"), [("full", []), ("miss_flair", [3]), ("only_t2", [0, 1, 3])])
+def test_windowed_inference_gives_the_authors_numbers(situation, missing):
+    pipeline = np.load(GOLDEN / "m3ae_pipeline.npz")
+    raw = pipeline["raw"].astype(np.float64)
+    scaled = []
+    for volume in raw:
+        low, high = np.percentile(volume[volume > 0], [1, 99])
+        scaled.append((volume.clip(low, high) - low) / (high - low))
+    (z0, y0, x0), (z1, y1, x1) = pipeline["box"]
+    image = transpose(np.stack(scaled)[None, :, z0:z1, y0:y1, x0:x1].astype(np.float32))
+    network = imported(8).eval()
+    inferer = SlidingWindowInferer((32, 32, 32), overlap=0.5, mode="constant")
+    with torch.no_grad():  # the released code looks x_sub up relative to the box: origin 0
+        logits = inferer(substituted(network, missing, image, [0, 0, 0]), network.unet)
+    key = f"window/{situation}/logits"
+    stride = int(pipeline[f"{key}/stride"])
+    ours = transpose(logits).flip(1)[..., ::stride, ::stride, ::stride]
+    golden = torch.from_numpy(pipeline[key])
+    assert float((ours - golden).abs().max() / golden.abs().max()) <= TOLERANCE
+
+
+def test_key_map_covers_the_published_checkpoint_exactly():
+    with torch.device("meta"):
+        ours = M3AE(width=16, grid=(240, 240, 155)).state_dict()
+    theirs = {key: torch.empty(shape, device="meta") for key, shape in authors_shapes(16, 3).items()}
+    theirs["limage"] = torch.empty((1, 4, 155, 240, 240), device="meta")
+    mapped = import_m3ae(theirs)
+    assert {key: value.shape for key, value in mapped.items()} == {key: value.shape for key, value in ours.items()}
+    assert sum(value.numel() for key, value in ours.items() if key != "x_sub") == 4_704_505
+
+
+def test_import_turns_x_sub_to_ras_and_regions_to_ours():
+    state = authors_state(8)
+    ours = import_m3ae(state)
+    z, y, x = 5, 11, 17
+    _, _, size_x, size_y, _ = ours["x_sub"].shape
+    assert ours["x_sub"][0, 2, size_x - 1 - x, size_y - 1 - y, z] == state["limage"][0, 2, z, y, x]
+    assert torch.equal(ours["unet.head.bias"], state["unet.up1conv.bias"][[2, 1, 0]])
+    with pytest.raises(ValueError, match=r"unet\.nothing.*expected limage"):
+        import_m3ae({"unet.nothing.weight": torch.zeros(1)})
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return M3AE(4, 3, width=8, grid=(24, 20, 16)).eval()
+
+
+@pytest.mark.parametrize("subset", subsets(("t1", "t1c", "t2", "flair")), ids="+".join)
+def test_every_subset_ignores_what_is_missing(small, subset):
+    image = torch.rand(1, 4, 16, 16, 16)
+    keep = torch.tensor([[m in subset for m in ("t1", "t1c", "t2", "flair")]])
+    with_nan = torch.where(keep[:, :, None, None, None], image, float("nan"))
+    with torch.no_grad():
+        logits = small(with_nan)
+        assert torch.isfinite(logits).all()
+        assert torch.equal(logits, small(image, keep))
+        assert torch.equal(logits, small(with_nan, torch.ones(1, 4, dtype=torch.bool)))
+        filled = torch.where(keep[:, :, None, None, None], image, small.x_sub[:, :, 4:20, 2:18, :])
+        assert torch.equal(logits, small.unet(filled))
+
+
+def test_batch_with_different_subsets_equals_single_samples(small):
+    image = torch.rand(2, 4, 16, 16, 16)
+    image[0, 1] = float("nan")
+    image[1, 2:] = float("nan")
+    with torch.no_grad():
+        together, alone = small(image), torch.cat([small(image[:1]), small(image[1:])])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_sample_without_any_modality_is_refused(small):
+    with pytest.raises(ValueError, match="no modality present"):
+        small(torch.full((1, 4, 16, 16, 16), float("nan")))
+    with pytest.raises(ValueError, match="no modality present"):
+        small(torch.rand(1, 4, 16, 16, 16), torch.zeros(1, 4, dtype=torch.bool))
+
+
+def test_scripted_network_equals_eager(small, tmp_path):
+    torch.jit.save(torch.jit.script(small), tmp_path / "m3ae.ts")
+    scripted = torch.jit.load(tmp_path / "m3ae.ts")
+    image = torch.rand(1, 4, 16, 16, 16)
+    image[0, 2] = float("nan")
+    with torch.no_grad():
+        assert torch.allclose(scripted(image), small(image), atol=1e-5)
+
+
+def test_training_mode_returns_deep_outputs_and_bottleneck(small):
+    with train_mode(small):
+        output = small(torch.rand(1, 4, 16, 16, 16))
+    assert output.logits.shape == (1, 3, 16, 16, 16)
+    assert [tuple(deep.shape) for deep in output.deep] == [(1, 3, 16, 16, 16)] * 2
+    assert output.bottleneck.shape == (1, 64, 2, 2, 2)
+
+
+def test_impossible_sizes_are_refused_with_those_that_work():
+    with pytest.raises(ValueError, match="width 12: expected a multiple of 8"):
+        ResidualUNet(4, 3, width=12)
+    with pytest.raises(ValueError, match="expected multiples of 8"):
+        ResidualUNet(4, 3, width=8)(torch.rand(1, 4, 16, 16, 20))

@@ -1,0 +1,144 @@
+"""Names, presence, subsets, label values and regions."""
+
+import pytest
+import torch
+
+from common.modalities import (
+    ALIASES,
+    canonical,
+    drop,
+    presence,
+    resolve_subset,
+    subset_name,
+    subsets,
+    tumour_labels,
+)
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+NAN = float("nan")
+BRATS = tumour_labels(NCR=1, ED=2, ET=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("T1ce", "t1c"), ("t1gd", "t1c"), ("T1N", "t1"), ("t2w", "t2"), ("T2F", "flair"), ("FLAIR", "flair")],
+)
+def test_canonical(name, expected):
+    assert canonical(name) == expected
+
+
+def test_every_alias_leads_to_a_canonical_name():
+    assert set(ALIASES.values()) == set(MODALITIES)
+    assert all(canonical(name) == name for name in MODALITIES)
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"Unknown modality 'adc'; expected one of fla, flair, t1, t1c, "):
+        canonical("adc")
+
+
+def test_resolve_subset_is_in_the_cohorts_order():
+    assert resolve_subset(["FLAIR", "T1ce"], MODALITIES) == ("t1c", "flair")
+    assert resolve_subset("flair+t1", MODALITIES) == ("t1", "flair")
+    assert resolve_subset(None, MODALITIES) == MODALITIES
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "No modality was requested; name at least one of t1, t1c, t2, flair"),
+        (["t1", "pd"], "Unknown modality 'pd'; expected one of"),
+        (["t1c", "T1ce"], r"requested twice: \['t1c', 't1c'\]\. Name each one once"),
+    ],
+)
+def test_resolve_subset_refuses(names, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_subset(names, MODALITIES)
+
+
+def test_resolve_subset_refuses_a_modality_of_another_cohort():
+    with pytest.raises(ValueError, match="'flair' is not in this cohort; it has t1, t2"):
+        resolve_subset(["flair"], ("t1", "t2"))
+
+
+def test_subsets():
+    found = subsets(MODALITIES)
+    assert len(found) == len(set(found)) == 15
+    assert found[:5] == [("t1",), ("t1c",), ("t2",), ("flair",), ("t1", "t1c")]
+    assert found[-1] == MODALITIES
+    assert subset_name(found[9]) == "t2+flair"
+
+
+def test_presence_is_false_where_a_channel_holds_any_nan():
+    image = torch.zeros(2, 3, 4, 4, 4)
+    image[0, 1] = NAN
+    image[1, 2, 1:3, 1:3, 1:3] = NAN  # a missing channel that a stock tool padded with zeros
+    assert presence(image).tolist() == [[True, False, True], [True, True, False]]
+
+
+def test_infinity_is_not_absence():
+    assert presence(torch.full((1, 1, 2, 2, 2), float("inf"))).tolist() == [[True]]
+
+
+def test_drop_leaves_the_others_and_its_input_as_they_are():
+    image = torch.rand(2, 2, 3, 3, 3)
+    before = image.clone()
+    keep = torch.tensor([[True, False], [False, True]])
+    dropped = drop(image, keep)
+    assert torch.equal(presence(dropped), keep)
+    assert torch.isnan(dropped[0, 1]).all()
+    assert torch.equal(dropped[keep], image[keep])
+    assert torch.equal(image, before)
+
+
+def test_regions_contain_each_other():
+    label = torch.tensor([[[[0, 1, 2, 4]]]])
+    assert list(BRATS.regions) == ["WT", "TC", "ET"]
+    regions = BRATS.to_regions(label)
+    assert regions.dtype == torch.uint8
+    assert regions[:, 0, 0].tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+
+
+def test_brats2015_has_a_fourth_class():
+    labels = tumour_labels(NCR=1, ED=2, NET=3, ET=4)
+    regions = labels.to_regions(torch.tensor([[[[0, 1, 2, 3, 4]]]]))
+    assert regions[:, 0, 0].tolist() == [[0, 1, 1, 1, 1], [0, 1, 0, 1, 1], [0, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("values", [{"NCR": 1, "ED": 2, "ET": 4}, {"ED": 1, "NCR": 2, "ET": 3}])
+def test_labels_survive_the_way_to_regions_and_back(values):
+    labels = tumour_labels(**values)
+    known = torch.tensor([0, *values.values()])
+    label = known[torch.randint(0, 4, (1, 5, 6, 7), generator=torch.Generator().manual_seed(0))]
+    assert torch.equal(labels.from_regions(labels.to_regions(label)).long(), label)
+
+
+def test_predicted_regions_that_do_not_nest():
+    only_et = torch.tensor([0, 0, 1]).reshape(3, 1, 1, 1)
+    wt_and_et = torch.tensor([1, 0, 1]).reshape(3, 1, 1, 1)
+    assert BRATS.from_regions(only_et).item() == 4
+    assert BRATS.from_regions(wt_and_et).item() == 4
+    assert BRATS.painted() == ["ED", "NCR", "ET"]
+
+
+def test_known_values_pass():
+    BRATS.check([0, 4, 2, 1.0], "a.nii.gz")
+
+
+def test_unknown_value_names_file_and_what_is_known():
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: label values \[7\] .* 0, 1 \(NCR\), 2 \(ED\), 4 \(ET\)") as info:
+        BRATS.check([0, 1, 7], "a.nii.gz")
+    assert "Enhancing" not in str(info.value)
+    assert "choose the cohort that the file belongs to (key `cohort`)" in str(info.value)
+
+
+@pytest.mark.parametrize(("et", "other"), [(4, 3), (3, 4)])
+def test_another_releases_value_of_et_is_said(et, other):
+    with pytest.raises(ValueError, match="4 in BraTS up to 2021 and 3 in BraTS 2023") as info:
+        tumour_labels(NCR=1, ED=2, ET=et).check([0, 1, 2, other], "seg.nii")
+    assert f"seg.nii: label values [{other}]" in str(info.value)
+
+
+def test_fractional_value_is_unknown():
+    with pytest.raises(ValueError, match=r"\[1\.5\]"):
+        BRATS.check([0.0, 1.5], "seg.nii")
