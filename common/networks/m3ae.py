@@ -1,8 +1,8 @@
 """M3AE: one U-Net, and one learned image that stands in for whatever is missing.
 
 Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
-AAAI 2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at inference; we
-take the location in the cohort's grid in training and inference, as the paper says.
+AAAI 2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at
+inference; we take the location in the cohort's grid in training and inference, as the paper says.
 """
 
 from __future__ import annotations

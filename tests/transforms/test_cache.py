@@ -1,0 +1,203 @@
+"""The cache: same results, less work, and nothing stale."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import Dataset
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    Orientationd,
+    RandFlipd,
+    RandSpatialCropd,
+    RandScaleIntensityd,
+    Spacingd,
+    SpatialPadd,
+)
+
+from common.modalities import presence
+from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd, load
+
+KEYS = ["image", "label"]
+CROP = [8, 16, 6]
+
+
+def pipeline(upper: float = 99.0) -> Compose:
+    return Compose(
+        [
+            LoadSubjectd("brats2020"),
+            Orientationd(KEYS, axcodes="RAS", labels=None),
+            ScaleBrainIntensityd("image", upper=upper),
+            Spacingd(KEYS, pixdim=[1.0, 1.0, 1.0], mode=["bilinear", "nearest"]),
+            CropForegroundd(KEYS, source_key="image", margin=1, start_coord_key=None, end_coord_key=None),
+            SpatialPadd(KEYS, spatial_size=CROP),
+            RandSpatialCropd(KEYS, roi_size=CROP, random_size=False),
+            RandFlipd(KEYS, prob=0.5, spatial_axis=0),
+            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+        ]
+    )
+
+
+def deterministic() -> Compose:
+    return Compose(pipeline().transforms[:6])
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """The files opened by the loader, in order."""
+    paths = []
+    real = load.read_volume
+    monkeypatch.setattr(load, "read_volume", lambda path: (paths.append(Path(path).name), real(path))[1])
+    return paths
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "cache"
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def same(one: dict, other: dict) -> None:
+    """Assert that two items hold the same voxels, affines and meta data."""
+    assert one.keys() == other.keys()
+    for key in KEYS:
+        torch.testing.assert_close(one[key].as_tensor(), other[key].as_tensor(), rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(one[key].affine, other[key].affine)
+        assert one[key].dtype == other[key].dtype
+    for name in ("original_affine", "spatial_shape", "filename_or_obj"):
+        mine, theirs = (np.asarray(item["image"].meta[name]) for item in (one, other))
+        np.testing.assert_array_equal(mine, theirs)
+        assert type(one["image"].meta[name]) is type(other["image"].meta[name])
+    plain = one.keys() - set(KEYS)
+    assert {key: one[key] for key in plain} == {key: other[key] for key in plain}
+
+
+def test_equals_the_uncached_result(subject, folder):
+    expected = Dataset([subject], deterministic())[0]
+    cached = CachedDataset([subject], deterministic(), folder)
+    same(cached[0], expected)  # written
+    same(cached[0], expected)  # read
+    same(CachedDataset([subject], deterministic(), None)[0], expected)
+
+
+def test_equals_the_uncached_result_after_random_transforms(subject, folder):
+    uncached, cached = Dataset([subject], pipeline()), CachedDataset([subject], pipeline(), folder)
+    cached[0]
+    for seed in range(4):
+        uncached.transform.set_random_state(seed=seed)
+        cached.transform.set_random_state(seed=seed)
+        same(cached[0], uncached[0])
+
+
+def test_missing_modality_survives(write_subject, folder):
+    item = write_subject(modalities=("t1c", "flair"))
+    cached = CachedDataset([item], deterministic(), folder)
+    cached[0]
+    image = cached[0]["image"]
+    assert presence(image[None]).tolist() == [[False, True, False, True]]
+    same(cached[0], Dataset([item], deterministic())[0])
+
+
+def test_deterministic_transforms_run_once_per_case(subject, folder, loads):
+    cached = CachedDataset([subject], pipeline(), folder)
+    cached[0]
+    assert len(loads) == 5
+    cached[0]
+    CachedDataset([subject], pipeline(), folder)[0]  # another run
+    assert len(loads) == 5
+
+
+def test_random_transforms_run_each_time_and_do_not_reach_the_files(subject, folder):
+    cached = CachedDataset([subject], pipeline(), folder)
+    draws = [cached[0]["image"] for _ in range(3)]
+    assert not torch.equal(draws[0], draws[1])
+    path = entries(folder)[0] / "image.npy"
+    before = path.read_bytes()
+    cached[0]["image"].fill_(5)
+    only_loaded = CachedDataset([subject], deterministic(), folder)[0]
+    only_loaded["image"].fill_(5)
+    assert path.read_bytes() == before
+
+
+def test_without_a_folder_everything_runs_each_time(subject, loads):
+    uncached = CachedDataset([subject], pipeline(), None)
+    uncached[0], uncached[0]
+    assert len(loads) == 10
+
+
+def test_file_is_contiguous_and_holds_the_crop_alone(subject, folder):
+    cropped = CachedDataset([subject], deterministic(), folder)[0]["image"]
+    assert cropped.shape == (4, 13, 16, 11)
+    path = entries(folder)[0] / "image.npy"
+    stored = np.load(path, mmap_mode="r")
+    assert stored.flags.c_contiguous
+    assert stored.shape == cropped.shape
+    assert path.stat().st_size == stored.offset + 4 * 4 * 13 * 16 * 11
+    assert sorted(p.name for p in entries(folder)[0].iterdir()) == ["image.npy", "label.npy", "meta.json"]
+
+
+def test_another_setting_is_another_entry(subject, folder):
+    CachedDataset([subject], pipeline(), folder)[0]
+    CachedDataset([subject], pipeline(upper=98.0), folder)[0]
+    assert len(entries(folder)) == 2
+
+
+def test_another_item_is_another_entry(subject, folder):
+    CachedDataset([subject], pipeline(), folder)[0]
+    fewer = {**subject, "image": subject["image"][:2], "modalities": subject["modalities"][:2]}
+    CachedDataset([fewer], pipeline(), folder)[0]
+    assert len(entries(folder)) == 2
+
+
+@pytest.mark.parametrize("which", ["image", "label"])
+def test_changed_file_is_another_entry(subject, folder, which, loads):
+    cached = CachedDataset([subject], pipeline(), folder)
+    cached[0]
+    path = Path(subject["image"][1] if which == "image" else subject["label"])
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # another time
+    cached[0]
+    assert len(entries(folder)) == 2
+    path.write_bytes(path.read_bytes() + b"\0")  # another size
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    cached[0]
+    assert len(entries(folder)) == 3
+    assert len(loads) == 15
+
+
+def test_random_settings_do_not_matter(subject, folder):
+    CachedDataset([subject], pipeline(), folder)[0]
+    other = Compose([*pipeline().transforms[:6], RandFlipd(KEYS, prob=1.0)])
+    CachedDataset([subject], other, folder)[0]
+    assert len(entries(folder)) == 1
+
+
+def test_unfinished_entry_is_made_anew(subject, folder):
+    cached = CachedDataset([subject], deterministic(), folder)
+    expected = cached[0]["image"].as_tensor().clone()
+    (entry,) = entries(folder)
+    (entry / "meta.json").unlink()
+    (entry / "image.npy").write_bytes(b"half")
+    assert torch.equal(cached[0]["image"].as_tensor(), expected)
+
+
+def test_entry_is_found_by_another_process_with_an_equal_item(subject, folder, tmp_path):
+    """Hashes of strings, addresses of objects and which equal strings are one object differ between processes."""
+    (tmp_path / "item.json").write_text(json.dumps(subject))
+    code = (
+        f"import sys, json; sys.path[:0] = {[str(Path(load.__file__).parents[2]), str(Path(__file__).parent)]}\n"
+        "from test_cache import CachedDataset, pipeline\n"
+        f"CachedDataset([json.load(open({str(tmp_path / 'item.json')!r}))], pipeline(), {str(folder)!r})[0]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    CachedDataset([subject], pipeline(), folder)[0]
+    assert len(entries(folder)) == 1

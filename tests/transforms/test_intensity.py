@@ -1,0 +1,95 @@
+"""Percentile scaling over the brain, by hand and against the published pipeline's numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import CropForegroundd
+
+from common.transforms import ScaleBrainIntensityd
+
+NAN = float("nan")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "m3ae_pipeline.npz")
+
+
+def channel(values: np.ndarray) -> torch.Tensor:
+    """Shuffle 101 brain values into a volume of 125 voxels with background 0."""
+    flat = np.concatenate([values, np.zeros(24)])
+    return torch.tensor(np.random.default_rng(0).permutation(flat).reshape(5, 5, 5), dtype=torch.float32)
+
+
+def scale(image: torch.Tensor, **options) -> torch.Tensor:
+    return ScaleBrainIntensityd("image", **options)({"case": "x", "image": image})["image"]
+
+
+def test_by_hand():
+    image = channel(np.arange(1, 102))  # of 101 values, the 1st percentile is the second and the 99th the 100th
+    expected = np.where(image == 0, 0, (np.clip(image, 2, 100) - 2) / 98)
+    np.testing.assert_allclose(scale(image[None])[0], expected, atol=1e-6)
+
+
+def test_negative_voxels_are_brain_and_background_stays_0():
+    image = channel(np.r_[-50:0, 1:52])
+    scaled = scale(image[None])[0]
+    expected = np.where(image == 0, 0, (np.clip(image, -49, 50) + 49) / 99)
+    np.testing.assert_allclose(scaled, expected, atol=1e-6)
+    assert (scaled[image == 0] == 0).all()  # and not (0 + 49) / 99
+    assert (scaled.min(), scaled.max()) == (0, 1)
+
+
+def test_percentiles_are_options():
+    image = channel(np.arange(1, 102))
+    scaled = scale(image[None], lower=10, upper=90)[0]
+    np.testing.assert_allclose(scaled, np.where(image == 0, 0, (np.clip(image, 11, 91) - 11) / 80), atol=1e-6)
+
+
+def test_each_modality_by_itself_and_a_missing_one_stays_nan():
+    one, other = channel(np.arange(1, 102)), 100 * channel(np.arange(51, 152))
+    image = torch.stack([one, torch.full_like(one, NAN), other])
+    scaled = scale(image)
+    assert torch.isnan(scaled[1]).all()
+    assert torch.equal(scaled[0], scale(one[None])[0])
+    assert torch.equal(scaled[2], scale(other[None])[0])
+
+
+def test_input_and_affine_are_kept():
+    affine = torch.diag(torch.tensor([-1.0, -1, 3, 1], dtype=torch.float64))
+    image = MetaTensor(channel(np.arange(1, 102))[None], affine=affine)
+    before = image.clone()
+    scaled = scale(image)
+    assert torch.equal(image, before)
+    assert torch.equal(scaled.affine, affine)
+
+
+def test_brain_without_contrast():
+    values = np.full(101, 7.0)
+    values[0] = 9
+    with pytest.raises(ValueError, match="x, channel 0: the 1th and 99th percentile over the brain are both 7") as info:
+        scale(channel(values)[None])
+    assert "Check the file, or leave this modality out" in str(info.value)
+
+
+@pytest.fixture
+def golden() -> torch.Tensor:
+    """The published pipeline's input with the axes turned from (z, y, x) to (x, y, z)."""
+    return torch.tensor(GOLDEN["raw"].astype(np.float32)).permute(0, 3, 2, 1)
+
+
+def test_published_scaling(golden):
+    scaled = scale(golden).numpy()
+    stride = int(GOLDEN["scaled/stride"])
+    expected = GOLDEN["scaled"][0].transpose(0, 3, 2, 1)
+    np.testing.assert_allclose(scaled[:, ::stride, ::stride, ::stride], expected, atol=2e-6)
+    mean, std, total = GOLDEN["scaled/stats"]
+    np.testing.assert_allclose([scaled.mean(), scaled.std(), np.abs(scaled).sum()], [mean, std, total], rtol=1e-5)
+
+
+def test_published_box(golden):
+    """The authors' margin of one voxel is on the low side only, MONAI's on both, as far as the image goes."""
+    low, high = GOLDEN["box"][:, ::-1]
+    crop = CropForegroundd("image", source_key="image", margin=1)
+    cropped = crop({"image": scale(golden), "case": "x"})
+    assert cropped["foreground_start_coord"].tolist() == low.tolist()
+    assert cropped["foreground_end_coord"].tolist() == np.minimum(high + 1, golden.shape[1:]).tolist()

@@ -1,0 +1,302 @@
+"""Loading any subset, and a clear word on every kind of bad input."""
+
+import logging
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, Orientationd
+
+from common.modalities import presence
+from common.transforms import LoadSubjectd, load
+
+COHORT = "brats2020"
+MODALITIES = ("t1", "t1c", "t2", "flair")
+
+
+def array(path: str) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def edit(path: str, change=lambda voxels: voxels, shift=(0, 0, 0)) -> None:
+    """Rewrite an image with other voxels, its origin moved by ``shift`` mm."""
+    affine = nib.load(path).affine.copy()
+    affine[:3, 3] += shift
+    nib.save(nib.Nifti1Image(change(array(path).copy()), affine), path)
+
+
+def put(value, where=(slice(0, 2), 0, 0)):
+    def change(voxels: np.ndarray) -> np.ndarray:
+        voxels[where] = value
+        return voxels
+
+    return change
+
+
+def refusal(item, error=ValueError, **options) -> str:
+    """Return the message with which the item is refused."""
+    with pytest.raises(error) as info:
+        LoadSubjectd(COHORT, **options)(item)
+    return str(info.value)
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The files that the loader opens, in order."""
+    paths = []
+    real = load.read_volume
+    monkeypatch.setattr(load, "read_volume", lambda path: (paths.append(Path(path).name), real(path))[1])
+    return paths
+
+
+def test_all_modalities_and_label(subject):
+    loaded = LoadSubjectd(COHORT)(subject)
+    image, label = loaded["image"], loaded["label"]
+    assert (image.shape, image.dtype) == ((4, 20, 18, 16), torch.float32)
+    assert (label.shape, label.dtype) == ((1, 20, 18, 16), torch.uint8)
+    for channel, path in zip(image, subject["image"], strict=True):
+        np.testing.assert_array_equal(channel.numpy(), array(path))
+    np.testing.assert_array_equal(label[0].numpy(), array(subject["label"]))
+    for volume in (image, label):
+        np.testing.assert_array_equal(volume.affine.numpy(), nib.load(subject["label"]).affine)
+    assert image.meta["filename_or_obj"] == "case.nii.gz"
+    assert loaded["case"] == "case"
+
+
+def test_channels_are_in_the_cohorts_order_whatever_the_items(subject):
+    expected = LoadSubjectd(COHORT)(subject)["image"]
+    turned = {**subject, "image": subject["image"][::-1], "modalities": subject["modalities"][::-1]}
+    assert torch.equal(LoadSubjectd(COHORT)(turned)["image"].as_tensor(), expected.as_tensor())
+
+
+def test_the_item_is_not_changed(subject):
+    before = dict(subject)
+    LoadSubjectd(COHORT)(subject)
+    assert subject == before
+
+
+def test_absent_modality_is_a_channel_of_nan(write_subject):
+    image = LoadSubjectd(COHORT)(write_subject(modalities=("t1c", "flair")))["image"]
+    assert presence(image[None]).tolist() == [[False, True, False, True]]
+    assert torch.isnan(image[[0, 2]]).all()
+
+
+def test_requested_subset_opens_no_other_file(subject, opened):
+    for path in (subject["image"][0], subject["image"][2], subject["label"]):
+        Path(path).unlink()
+    image = LoadSubjectd(COHORT, modalities=["FLAIR", "t1ce"], keys="image")(subject)["image"]
+    assert opened == ["case_t1c.nii.gz", "case_flair.nii.gz"]
+    assert presence(image[None]).tolist() == [[False, True, False, True]]
+
+
+def test_label_is_left_out_unless_wanted(subject):
+    assert "label" not in LoadSubjectd(COHORT, keys="image")(subject)
+
+
+def test_label_that_the_datalist_does_not_have(subject):
+    del subject["label"]
+    assert refusal(subject) == "case: the datalist names no label for it; a segmentation file is needed here."
+
+
+def stacked(subject, tmp_path, absent=(), order=MODALITIES) -> str:
+    """Put the subject's modalities into one file, absent ones as NaN."""
+    volumes = dict(zip(subject["modalities"], map(array, subject["image"]), strict=True))
+    volumes |= {name: np.full_like(volumes[name], np.nan) for name in absent}
+    path = tmp_path / "stack.nii.gz"
+    nib.save(nib.Nifti1Image(np.stack([volumes[m] for m in order], -1), nib.load(subject["image"][0]).affine), path)
+    return str(path)
+
+
+def test_one_file_of_four_channels_with_one_missing(subject, tmp_path):
+    expected = LoadSubjectd(COHORT, ["t1", "t1c", "flair"])(subject)["image"]
+    loaded = LoadSubjectd(COHORT, keys="image")({"image": stacked(subject, tmp_path, absent=["t2"])})
+    torch.testing.assert_close(loaded["image"].as_tensor(), expected.as_tensor(), rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(loaded["image"].affine, expected.affine)
+    assert loaded["case"] == "stack"
+
+
+def test_one_file_and_a_requested_subset(subject, tmp_path):
+    path = stacked(subject, tmp_path, absent=["t2"])
+    image = LoadSubjectd(COHORT, ["t2", "flair"], keys="image")({"image": path})["image"]
+    assert presence(image[None]).tolist() == [[False, False, False, True]]
+
+
+def test_one_file_with_a_partly_nan_channel(subject, tmp_path):
+    path = stacked(subject, tmp_path)
+    edit(path, put(np.nan, (0, 0, slice(0, 3), 1)))
+    assert f"{path}: 3 NaN or Inf voxels in t1c" in refusal({"image": path}, keys="image")
+
+
+def test_one_file_with_nothing_in_it(subject, tmp_path):
+    message = refusal({"image": stacked(subject, tmp_path, absent=MODALITIES)}, keys="image")
+    assert "stack: none of the requested modalities (t1+t1c+t2+flair) is there; the subject has none." in message
+
+
+def test_one_file_of_another_number_of_channels(subject):
+    path = subject["image"][0]
+    message = refusal({"image": path}, keys="image")
+    assert message.startswith(f"{path}: shape (20, 18, 16); expected (X, Y, Z, 4) with the channels t1, t1c, t2, flair")
+
+
+def test_channels_of_one_file_as_in_msd(subject, tmp_path, opened):
+    expected = LoadSubjectd(COHORT)(subject)["image"]
+    opened.clear()
+    path = stacked(subject, tmp_path, order=("flair", "t1", "t1c", "t2"))
+    item = {"case": "x", "image": [path] * 4, "modalities": list(MODALITIES), "channels": [1, 2, 3, 0]}
+    assert torch.equal(LoadSubjectd(COHORT, keys="image")(item)["image"].as_tensor(), expected.as_tensor())
+    assert opened == ["stack.nii.gz"]
+
+
+def test_several_channels_where_one_is_expected(subject, tmp_path):
+    path = stacked(subject, tmp_path)
+    message = refusal({**subject, "image": [*subject["image"][:3], path]})
+    assert message.startswith(f"{path}: shape (20, 18, 16, 4)")
+    assert "expected one volume (X, Y, Z) for flair" in message
+
+
+@pytest.mark.parametrize("channel", [1, 18])
+def test_channel_of_a_file_that_has_none(subject, channel):
+    message = refusal({**subject, "channels": [channel] * 4})
+    assert message.startswith(f"{subject['image'][0]}: shape (20, 18, 16)")
+    assert f"no channel {channel}" in message
+
+
+def test_reorientation_makes_lps_and_ras_copies_alike(subject, tmp_path):
+    copy = {**subject, "image": [str(tmp_path / f"{m}.nii.gz") for m in MODALITIES], "label": str(tmp_path / "s.nii")}
+    for source, target in zip([*subject["image"], subject["label"]], [*copy["image"], copy["label"]], strict=True):
+        nib.save(nib.as_closest_canonical(nib.load(source)), target)
+    pipeline = Compose([LoadSubjectd(COHORT), Orientationd(["image", "label"], axcodes="RAS", labels=None)])
+    lps, ras = pipeline(subject), pipeline(copy)
+    assert not np.array_equal(array(subject["image"][0]), array(copy["image"][0]))
+    for key in ("image", "label"):
+        assert torch.equal(lps[key].as_tensor(), ras[key].as_tensor())
+        assert torch.equal(lps[key].affine, ras[key].affine)
+
+
+def test_no_modality_at_all(write_subject):
+    message = refusal(write_subject(modalities=("t1",)), modalities=["t2", "flair"])
+    assert message == (
+        "case: none of the requested modalities (t2+flair) is there; the subject has t1. At least one is needed."
+    )
+    with pytest.raises(ValueError, match="No modality was requested; name at least one of t1, t1c, t2, flair"):
+        LoadSubjectd(COHORT, modalities=[])
+
+
+def test_unknown_modality():
+    with pytest.raises(ValueError, match="Unknown modality 'dwi'; expected one of fla, flair, t1, t1c"):
+        LoadSubjectd(COHORT, modalities=["t1", "dwi"])
+
+
+def test_listed_file_that_is_missing(subject):
+    Path(subject["image"][2]).unlink()
+    message = refusal(subject, FileNotFoundError)
+    assert message.startswith(f"{subject['image'][2]}: no such file")
+    assert "leave a modality that is absent out of the list" in message
+
+
+@pytest.mark.parametrize("which", ["image", "label"])
+def test_truncated_file(subject, which):
+    path = Path(subject["image"][1] if which == "image" else subject["label"])
+    path.write_bytes(path.read_bytes()[:-40])
+    message = refusal(subject)
+    assert message.startswith(f"{path}: cannot be read as an image (EOFError")
+    assert "copy or download it again" in message
+
+
+def test_text_named_nifti(subject):
+    Path(subject["image"][3]).write_text("404 not found")
+    message = refusal(subject)
+    assert message.startswith(f"{subject['image'][3]}: cannot be read as an image")
+    assert "expected a whole NIfTI" in message
+
+
+def test_shapes_that_differ(subject):
+    edit(subject["image"][1], lambda voxels: voxels[:, :-1])
+    message = refusal(subject)
+    t1, t1c = subject["image"][:2]
+    assert message.startswith(f"{t1c}: shape (20, 17, 16), but {t1} has (20, 18, 16); expected one grid")
+    assert "Register and resample" in message
+
+
+@pytest.mark.parametrize(("shift", "mm"), [((3, 0, 4), "5.00"), ((0, -0.25, 0), "0.25")])
+def test_affines_that_differ(subject, shift, mm):
+    edit(subject["image"][2], shift=shift)
+    message = refusal(subject)
+    assert message.startswith(f"{subject['image'][2]}: its affine puts voxels up to {mm} mm away")
+    assert subject["image"][0] in message
+    assert "Register and resample" in message
+
+
+def test_affine_that_is_scaled_is_as_far_off_as_its_farthest_corner(subject):
+    path = subject["image"][1]
+    affine = nib.load(path).affine @ np.diag([1.1, 1, 1, 1])
+    nib.save(nib.Nifti1Image(array(path), affine), path)
+    assert "up to 1.90 mm away" in refusal(subject)  # 19 voxels of 0.1 mm
+
+
+def test_affines_that_differ_by_rounding_pass(subject):
+    edit(subject["image"][2], shift=(0, 1e-3, 0))
+    LoadSubjectd(COHORT)(subject)
+
+
+def test_label_on_another_grid(subject):
+    edit(subject["label"], shift=(0, 0, 2))
+    assert refusal(subject).startswith(f"{subject['label']}: its affine puts voxels up to 2.00 mm away")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_or_inf_inside_a_modality(subject, value):
+    edit(subject["image"][1], put(value))
+    message = refusal(subject)
+    assert message.startswith(f"{subject['image'][1]}: 2 NaN or Inf voxels in t1c; expected finite")
+    assert "Repair the file, or leave this modality out" in message
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_image(subject, value):
+    edit(subject["image"][3], put(value, ...))
+    message = refusal(subject)
+    assert message.startswith(f"{subject['image'][3]}: every voxel of flair is {value}")
+    assert "Leave it out" in message
+
+
+def test_one_image_for_two_modalities(subject):
+    t1c, flair = subject["image"][1], subject["image"][3]
+    Path(flair).write_bytes(Path(t1c).read_bytes())
+    message = refusal(subject)
+    assert message.startswith(f"{t1c} and {flair} hold the same image, given as t1c and as flair")
+    assert "Give each image once and leave the missing modality out" in message
+
+
+def test_not_skull_stripped_is_warned_about(subject, caplog):
+    edit(subject["image"][0], lambda voxels: voxels + 5)
+    with caplog.at_level(logging.WARNING):
+        LoadSubjectd(COHORT)(subject)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{subject['image'][0]}: only 0% of the voxels of t1 are 0")
+    assert "Strip the skull first" in record.getMessage()
+
+
+def test_good_subject_is_not_warned_about(subject, caplog):
+    LoadSubjectd(COHORT)(subject)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("cohort", "value", "hint"),
+    [
+        ("brats2020", 3, "Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023"),
+        ("brats2023", 4, "Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023"),
+        ("brats2020", 9, "which has 0, 1 (NCR), 2 (ED), 4 (ET)"),
+    ],
+)
+def test_unknown_label_values(subject, cohort, value, hint):
+    edit(subject["label"], lambda voxels: np.where(voxels == 4, value, voxels).astype(np.uint8))
+    with pytest.raises(ValueError, match=re.escape(hint)) as info:
+        LoadSubjectd(cohort)(subject)
+    message = str(info.value)
+    assert message.startswith(f"{subject['label']}: label values [{value}")
+    assert "choose the cohort that the file belongs to (key `cohort`)" in message

@@ -1,0 +1,82 @@
+"""The distributions from which subsets and patches are drawn."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from common.transforms import random_patches, random_subsets
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def chi_square(counts: Counter, probabilities: dict[tuple, float]) -> float:
+    draws = sum(counts.values())
+    return sum((counts[key] - draws * p) ** 2 / (draws * p) for key, p in probabilities.items())
+
+
+def test_subset_frequencies():
+    drawn = random_subsets(torch.ones(20_000, 4, dtype=torch.bool), seeded())
+    counts = Counter(map(tuple, drawn.tolist()))
+    of_size = {1: 1 / 16, 2: 1 / 24, 3: 1 / 16, 4: 1 / 4}
+    expected = {key: of_size[sum(key)] for key in counts}
+    assert len(counts) == 15
+    assert sum(expected.values()) == pytest.approx(1)
+    assert chi_square(counts, expected) < 36.1  # 14 degrees of freedom, p = 0.001
+
+
+def test_subset_frequencies_of_three_present():
+    present = torch.tensor([True, False, True, True]).expand(20_000, 4)
+    counts = Counter(map(tuple, random_subsets(present, seeded()).tolist()))
+    expected = {key: 1 / 3 if sum(key) == 3 else 1 / 9 for key in counts}
+    assert len(counts) == 7
+    assert chi_square(counts, expected) < 22.5  # 6 degrees of freedom, p = 0.001
+
+
+def test_subsets_are_never_empty_nor_beyond_what_is_present():
+    present = torch.rand(5000, 4, generator=seeded()) < 0.5
+    present[torch.arange(5000), torch.arange(5000) % 4] = True
+    drawn = random_subsets(present, seeded(1))
+    assert drawn.any(dim=1).all()
+    assert not (drawn & ~present).any()
+    single = present.sum(dim=1) == 1
+    assert torch.equal(drawn[single], present[single])
+
+
+def test_draws_come_from_torchs_generator_unless_told():
+    present = torch.ones(50, 4, dtype=torch.bool)
+    torch.manual_seed(3)
+    one = random_subsets(present)
+    torch.manual_seed(3)
+    assert torch.equal(random_subsets(present), one)
+    assert not torch.equal(random_subsets(present), one)
+
+
+KEEP = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]], dtype=torch.bool)
+
+
+def test_visible_patches_are_256_of_2048_whatever_is_dropped():
+    visible = random_patches(KEEP, [8, 8, 8], 0.875, seeded())
+    assert visible.shape == (4, 4, 8, 8, 8)
+    each = visible.flatten(2).sum(dim=2)
+    assert each.sum(dim=1).tolist() == [256] * 4
+    assert (each[~KEEP] == 0).all()
+    assert each[3].tolist() == [0, 0, 256, 0]
+
+
+def test_patches_are_shared_out_alike_over_modalities_and_positions():
+    visible = random_patches(KEEP[1:2].expand(600, 4), [4, 4, 4], 0.875, seeded()).flatten(2)
+    rate = 32 / (3 * 64)
+    assert visible.float().mean(dim=(0, 2)).tolist() == pytest.approx([rate, 0, rate, rate], abs=0.01)
+    by_position = visible[:, KEEP[1]].float().mean(dim=(0, 1))
+    assert by_position.std() < 2 * (rate * (1 - rate) / 1800) ** 0.5
+    both = (visible[:, 0] & visible[:, 2]).float().mean()  # independent of each other's position
+    assert both == pytest.approx(rate**2, abs=0.005)
+
+
+@pytest.mark.parametrize(("ratio", "visible"), [(0.5, 1024), (1.0, 0)])
+def test_mask_ratio_that_cannot_be_met(ratio, visible):
+    with pytest.raises(ValueError, match=f"mask_ratio {ratio} leaves {visible} of 2048 patches visible; expected 1 to 512"):
+        random_patches(KEEP, [8, 8, 8], ratio)
