@@ -7,6 +7,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.data import MetaTensor
+
+from common.io import read_volume
+from common.transforms import load
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 SHAPE = (20, 18, 16)
@@ -42,6 +46,19 @@ def write_subject(tmp_path) -> Callable[..., dict[str, Any]]:
 def subject(write_subject) -> dict[str, Any]:
     """The datalist item of a subject with all four modalities."""
     return write_subject()
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[str]:
+    """The names of the files that `LoadSubjectd` opens, in order."""
+    names = []
+
+    def read(path: str) -> MetaTensor:
+        names.append(Path(path).name)
+        return read_volume(path)
+
+    monkeypatch.setattr(load, "read_volume", read)
+    return names
 
 
 def _save(volume: np.ndarray, path: Path) -> str:

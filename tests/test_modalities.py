@@ -6,6 +6,7 @@ import torch
 from common.modalities import (
     ALIASES,
     canonical,
+    display_name,
     drop,
     presence,
     resolve_subset,
@@ -67,6 +68,10 @@ def test_subsets():
     assert found[:5] == [("t1",), ("t1c",), ("t2",), ("flair",), ("t1", "t1c")]
     assert found[-1] == MODALITIES
     assert subset_name(found[9]) == "t2+flair"
+
+
+def test_names_as_printed():
+    assert [display_name(name) for name in MODALITIES] == ["T1", "T1c", "T2", "FLAIR"]
 
 
 def test_presence_is_false_where_a_channel_holds_any_nan():

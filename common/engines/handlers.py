@@ -100,7 +100,8 @@ class Checkpoints:
         resume: continue from ``<name>_last.pt`` if there is one.
 
     Raises:
-        ValueError: on resume, the checkpoint is damaged or of another configuration.
+        ValueError: ``resume`` is neither true nor false; on resume, the checkpoint is damaged or of another
+            configuration.
     """
 
     def __init__(
@@ -111,11 +112,13 @@ class Checkpoints:
         objects: dict[str, Any],
         validator: Evaluator | None = None,
         interval: int = 1,
-        resume: bool = False,
+        resume: bool | str = False,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
         self.network, self.objects, self.validator = network, {"network": network, **objects}, validator
-        self.interval, self.resume = interval, resume
+        if str(resume).lower() not in ("true", "false"):
+            raise ValueError(f"resume {resume!r}: expected true or false.")
+        self.interval, self.resume = interval, str(resume).lower() == "true"  # a command line gives text
 
     def attach(self, engine: Trainer) -> None:
         """Register on STARTED and EPOCH_COMPLETED."""

@@ -31,7 +31,8 @@ class ForegroundInferer(SlidingWindowInferer):
         if not bool(presence(inputs).any(dim=1).all()):
             raise ValueError("A sample has no modality present; at least one is needed.")
         flat = inputs.as_subclass(torch.Tensor).flatten(0, 1)
-        low, high = generate_spatial_bounding_box(flat, margin=1)  # NaN > 0 is False: absent modalities do not count
+        # NaN > 0 is False: absent modalities do not count; allow_smaller keeps the margin within the image
+        low, high = generate_spatial_bounding_box(flat, margin=1, allow_smaller=True)
         box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
         image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
         logits = super().__call__(image, network, *args, **kwargs)

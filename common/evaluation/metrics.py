@@ -18,4 +18,8 @@ def region_dice(prediction: torch.Tensor, reference: torch.Tensor) -> torch.Tens
     Raises:
         ValueError: the shapes differ.
     """
+    if prediction.shape != reference.shape:
+        raise ValueError(
+            f"The prediction's shape {tuple(prediction.shape)} is not the reference's {tuple(reference.shape)}."
+        )
     return compute_dice(prediction[None], reference[None], include_background=True, ignore_empty=False)[0]

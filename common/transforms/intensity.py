@@ -10,6 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from common.modalities import presence
+
 
 class ScaleBrainIntensityd(MapTransform):
     """Clip each modality to percentiles of its brain voxels and scale it to [0, 1]; background becomes exactly 0.
@@ -36,8 +38,9 @@ class ScaleBrainIntensityd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             image = item[key].clone()
+            there = presence(item[key][None].as_subclass(torch.Tensor))[0]
             for index, channel in enumerate(image.as_tensor()):
-                if not torch.isnan(channel[(0,) * channel.ndim]):
+                if there[index]:
                     image[index] = self._scale(channel, f"{item.get('case', key)}, channel {index}")
             item[key] = image
         return item
@@ -47,7 +50,7 @@ class ScaleBrainIntensityd(MapTransform):
         low, high = np.percentile(channel[brain].numpy(), [self.lower, self.upper])
         if low >= high:
             raise ValueError(
-                f"{name}: the {self.lower:g}th and {self.upper:g}th percentile over the brain are both {low:g}; "
+                f"{name}: percentiles {self.lower:g} and {self.upper:g} over the brain are both {low:g}; "
                 "expected an image with contrast. Check the file, or leave this modality out."
             )
         scaled = (channel.clamp(low, high) - low) / (high - low)

@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from common.cohorts import get_cohort
 from common.cohorts.check import BACKGROUND_FRACTION, GRID_TOLERANCE, grid_offset
 from common.io import read_volume
-from common.modalities import resolve_subset, subset_name
+from common.modalities import canonical, resolve_subset, subset_name
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class LoadSubjectd(MapTransform):
             present = [not bool(torch.isnan(stack[..., c]).all()) for c in channels]
             opened = {str(item["image"]): stack}
         else:
-            paths, names = item["image"], item["modalities"]
+            paths, names = item["image"], [canonical(name) for name in item["modalities"]]
             channels = item.get("channels", [None] * len(paths))
             present = [True] * len(paths)
             opened = {}
@@ -96,8 +96,7 @@ class LoadSubjectd(MapTransform):
                 continue
             if path not in opened:
                 opened[path] = read_volume(path)
-            volume = opened[path] if channel is None else opened[path][..., channel]
-            volumes[name], sources[name] = volume, str(path)
+            volumes[name], sources[name] = _channel(opened[path], channel, f"{path}: {name}"), str(path)
         if not volumes:
             raise ValueError(
                 f"{case}: none of the requested modalities ({subset_name(self.requested)}) is there; the subject has "
@@ -109,7 +108,7 @@ class LoadSubjectd(MapTransform):
     def _label(self, path: str, image: MetaTensor, image_path: str) -> MetaTensor:
         label = read_volume(path)
         _check_grid(label, path, image, image_path)
-        values = torch.unique(label.as_tensor()).tolist()
+        values = [int(v) if v.is_integer() else v for v in torch.unique(label.as_tensor()).tolist()]
         self.cohort.labels.check(values, str(path))
         return MetaTensor(label.as_tensor()[None].to(torch.uint8), affine=label.affine)
 
@@ -167,6 +166,18 @@ def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_
             f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected one "
             f"grid (within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
         )
+
+
+def _channel(image: MetaTensor, channel: int | None, source: str) -> MetaTensor:
+    """Return one volume ``(X, Y, Z)`` of an image file: all of it, or a channel of its fourth dimension."""
+    if channel is None and image.ndim == 3:
+        return image
+    if channel is not None and image.ndim == 4 and channel < image.shape[3]:
+        return image[..., channel]
+    expected = "(X, Y, Z)" if channel is None else f"(X, Y, Z, C) with a channel {channel}"
+    raise ValueError(
+        f"{source}: shape {tuple(image.shape)}; expected {expected}. Correct `image` and `channels` in the datalist."
+    )
 
 
 def _stem(path: str | Path | Sequence[str]) -> str:

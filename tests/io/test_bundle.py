@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.io import bundle_root
 from common.io import bundle as module
+from common.io import bundle_root
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -52,6 +52,6 @@ def test_download_with_common_beside_configs(tmp_path, monkeypatch):
 
 def test_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="'nosuch' is in none of .* pass --bundle_root") as info:
+    with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* pass --bundle_root") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)

@@ -15,14 +15,14 @@ from monai.transforms import (
     CropForegroundd,
     Orientationd,
     RandFlipd,
-    RandSpatialCropd,
     RandScaleIntensityd,
+    RandSpatialCropd,
     Spacingd,
     SpatialPadd,
 )
 
 from common.modalities import presence
-from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd, load
+from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd
 
 KEYS = ["image", "label"]
 CROP = [8, 16, 6]
@@ -46,15 +46,6 @@ def pipeline(upper: float = 99.0) -> Compose:
 
 def deterministic() -> Compose:
     return Compose(pipeline().transforms[:6])
-
-
-@pytest.fixture
-def loads(monkeypatch) -> list[str]:
-    """The files opened by the loader, in order."""
-    paths = []
-    real = load.read_volume
-    monkeypatch.setattr(load, "read_volume", lambda path: (paths.append(Path(path).name), real(path))[1])
-    return paths
 
 
 @pytest.fixture
@@ -107,13 +98,13 @@ def test_missing_modality_survives(write_subject, folder):
     same(cached[0], Dataset([item], deterministic())[0])
 
 
-def test_deterministic_transforms_run_once_per_case(subject, folder, loads):
+def test_deterministic_transforms_run_once_per_case(subject, folder, opened):
     cached = CachedDataset([subject], pipeline(), folder)
     cached[0]
-    assert len(loads) == 5
+    assert len(opened) == 5
     cached[0]
     CachedDataset([subject], pipeline(), folder)[0]  # another run
-    assert len(loads) == 5
+    assert len(opened) == 5
 
 
 def test_random_transforms_run_each_time_and_do_not_reach_the_files(subject, folder):
@@ -128,10 +119,10 @@ def test_random_transforms_run_each_time_and_do_not_reach_the_files(subject, fol
     assert path.read_bytes() == before
 
 
-def test_without_a_folder_everything_runs_each_time(subject, loads):
+def test_without_a_folder_everything_runs_each_time(subject, opened):
     uncached = CachedDataset([subject], pipeline(), None)
     uncached[0], uncached[0]
-    assert len(loads) == 10
+    assert len(opened) == 10
 
 
 def test_file_is_contiguous_and_holds_the_crop_alone(subject, folder):
@@ -159,7 +150,7 @@ def test_another_item_is_another_entry(subject, folder):
 
 
 @pytest.mark.parametrize("which", ["image", "label"])
-def test_changed_file_is_another_entry(subject, folder, which, loads):
+def test_changed_file_is_another_entry(subject, folder, which, opened):
     cached = CachedDataset([subject], pipeline(), folder)
     cached[0]
     path = Path(subject["image"][1] if which == "image" else subject["label"])
@@ -171,7 +162,7 @@ def test_changed_file_is_another_entry(subject, folder, which, loads):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     cached[0]
     assert len(entries(folder)) == 3
-    assert len(loads) == 15
+    assert len(opened) == 15
 
 
 def test_random_settings_do_not_matter(subject, folder):
@@ -194,7 +185,7 @@ def test_entry_is_found_by_another_process_with_an_equal_item(subject, folder, t
     """Hashes of strings, addresses of objects and which equal strings are one object differ between processes."""
     (tmp_path / "item.json").write_text(json.dumps(subject))
     code = (
-        f"import sys, json; sys.path[:0] = {[str(Path(load.__file__).parents[2]), str(Path(__file__).parent)]}\n"
+        f"import sys, json; sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parent)]}\n"
         "from test_cache import CachedDataset, pipeline\n"
         f"CachedDataset([json.load(open({str(tmp_path / 'item.json')!r}))], pipeline(), {str(folder)!r})[0]"
     )

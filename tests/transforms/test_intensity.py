@@ -21,7 +21,7 @@ def channel(values: np.ndarray) -> torch.Tensor:
 
 
 def scale(image: torch.Tensor, **options) -> torch.Tensor:
-    return ScaleBrainIntensityd("image", **options)({"case": "x", "image": image})["image"]
+    return ScaleBrainIntensityd("image", **options)({"case": "x", "image": MetaTensor(image)})["image"]
 
 
 def test_by_hand():
@@ -66,7 +66,7 @@ def test_input_and_affine_are_kept():
 def test_brain_without_contrast():
     values = np.full(101, 7.0)
     values[0] = 9
-    with pytest.raises(ValueError, match="x, channel 0: the 1th and 99th percentile over the brain are both 7") as info:
+    with pytest.raises(ValueError, match=r"x, channel 0: .* percentile over the brain are both 7") as info:
         scale(channel(values)[None])
     assert "Check the file, or leave this modality out" in str(info.value)
 
@@ -89,7 +89,7 @@ def test_published_scaling(golden):
 def test_published_box(golden):
     """The authors' margin of one voxel is on the low side only, MONAI's on both, as far as the image goes."""
     low, high = GOLDEN["box"][:, ::-1]
-    crop = CropForegroundd("image", source_key="image", margin=1)
+    crop = CropForegroundd("image", source_key="image", margin=1, allow_smaller=True)
     cropped = crop({"image": scale(golden), "case": "x"})
     assert cropped["foreground_start_coord"].tolist() == low.tolist()
     assert cropped["foreground_end_coord"].tolist() == np.minimum(high + 1, golden.shape[1:]).tolist()

@@ -10,7 +10,9 @@ from common.transforms import LabelsToRegionsd, RegionsToLabelsd
 AFFINE = torch.diag(torch.tensor([-1.0, -1, 2, 1], dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("cohort", "ed", "ncr", "et"), [("brats2020", 2, 1, 4), ("brats2023", 2, 1, 3), ("msd_task01", 1, 2, 3)])
+@pytest.mark.parametrize(
+    ("cohort", "ed", "ncr", "et"), [("brats2020", 2, 1, 4), ("brats2023", 2, 1, 3), ("msd_task01", 1, 2, 3)]
+)
 def test_there_and_back(cohort, ed, ncr, et):
     label = torch.tensor([0, ed, ncr, et], dtype=torch.uint8).reshape(1, 4, 1, 1)
     item = {"label": MetaTensor(label, affine=AFFINE), "case": "x"}

@@ -78,5 +78,7 @@ def test_patches_are_shared_out_alike_over_modalities_and_positions():
 
 @pytest.mark.parametrize(("ratio", "visible"), [(0.5, 1024), (1.0, 0)])
 def test_mask_ratio_that_cannot_be_met(ratio, visible):
-    with pytest.raises(ValueError, match=f"mask_ratio {ratio} leaves {visible} of 2048 patches visible; expected 1 to 512"):
+    with pytest.raises(
+        ValueError, match=f"mask_ratio {ratio} leaves {visible} of 2048 patches visible; expected 1 to 512"
+    ):
         random_patches(KEEP, [8, 8, 8], ratio)

@@ -1,29 +1,18 @@
 """A cohort once per modality subset."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from monai.data import DataLoader
 from monai.transforms import Compose, Orientationd
 
 from common.modalities import presence, subset_name, subsets
-from common.transforms import LoadSubjectd, ScaleBrainIntensityd, SubsetDataset, load
+from common.transforms import LoadSubjectd, ScaleBrainIntensityd, SubsetDataset
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 KEYS = ["image", "label"]
 TRANSFORM = Compose(
     [LoadSubjectd("brats2020"), Orientationd(KEYS, axcodes="RAS", labels=None), ScaleBrainIntensityd("image")]
 )
-
-
-@pytest.fixture
-def loads(monkeypatch) -> list[str]:
-    """The files opened by the loader, in order."""
-    paths = []
-    real = load.read_volume
-    monkeypatch.setattr(load, "read_volume", lambda path: (paths.append(Path(path).name), real(path))[1])
-    return paths
 
 
 def test_order_and_content(write_subject):
@@ -40,18 +29,18 @@ def test_order_and_content(write_subject):
     assert torch.equal(dataset[5]["image"].as_tensor(), full.as_tensor())  # earlier subsets took nothing from it
 
 
-def test_each_case_is_loaded_once(write_subject, loads):
+def test_each_case_is_loaded_once(write_subject, opened):
     items = [write_subject("a"), write_subject("b")]
     dataset = SubsetDataset(items, TRANSFORM, subsets(MODALITIES), MODALITIES)
     assert len(list(dataset)) == len(dataset) == 30
-    assert len(loads) == len(set(loads)) == 10
+    assert len(opened) == len(set(opened)) == 10
 
 
-def test_each_case_is_loaded_once_by_a_loader(write_subject, loads):
+def test_each_case_is_loaded_once_by_a_loader(write_subject, opened):
     dataset = SubsetDataset([write_subject()], TRANSFORM, subsets(MODALITIES), MODALITIES)
     batches = list(DataLoader(dataset, batch_size=1))
     assert [batch["subset"] for batch in batches] == [[subset_name(s)] for s in subsets(MODALITIES)]
-    assert len(loads) == 5
+    assert len(opened) == 5
 
 
 def test_subsets_beyond_what_a_case_has_are_left_out(write_subject):
@@ -61,12 +50,12 @@ def test_subsets_beyond_what_a_case_has_are_left_out(write_subject):
     assert found == [("a", "t1"), ("a", "flair"), ("a", "t1+flair"), ("b", "t2")]
 
 
-def test_cached_on_disk(write_subject, tmp_path, loads):
+def test_cached_on_disk(write_subject, tmp_path, opened):
     items = [write_subject()]
     arguments = (items, TRANSFORM, subsets(MODALITIES), MODALITIES, tmp_path / "cache")
     first = [sample["image"] for sample in SubsetDataset(*arguments)]
     again = [sample["image"] for sample in SubsetDataset(*arguments)]
-    assert len(loads) == 5
+    assert len(opened) == 5
     for one, other in zip(first, again, strict=True):
         torch.testing.assert_close(one.as_tensor(), other.as_tensor(), rtol=0, atol=0, equal_nan=True)
 

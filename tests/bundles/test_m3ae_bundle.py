@@ -1,0 +1,326 @@
+"""The bundle through monai.bundle, as its users run it, at a size that takes seconds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from common.cohorts.datalist import load_datalist, write_datalist
+from common.modalities import subset_name, subsets
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundles" / "m3ae"
+MODALITIES = ("t1", "t1c", "t2", "flair")
+TINY = {
+    "spacing": [6, 6, 6],
+    "grid": [40, 40, 26],
+    "crop": [32, 32, 24],
+    "patch_size": 8,
+    "overlap": 0.25,
+    "pretrain_epochs": 1,
+    "epochs": 1,
+    "val_interval": 1,
+}
+
+
+def command(configs, overrides, run_id=(), launcher=(sys.executable, "-m")):
+    files = str([f"bundles/m3ae/configs/{name}" for name in configs])
+    options = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+    return [*launcher, "monai.bundle", "run", *run_id, "--config_file", files, *options]
+
+
+def run(configs, overrides, **kwargs):
+    """Run the bundle from the repository in a process of its own."""
+    return subprocess.run(command(configs, overrides, **kwargs), cwd=ROOT, capture_output=True, text=True)
+
+
+def succeed(configs, overrides, **kwargs):
+    done = run(configs, overrides, **kwargs)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def run_in_process(configs, **overrides):
+    workflow = ConfigWorkflow(
+        config_file=[str(BUNDLE / "configs" / name) for name in configs],
+        workflow_type="infer",
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+@pytest.fixture(scope="module")
+def trained(phantom_dir, tmp_path_factory):
+    """The output folder of a whole run: pretraining, fine-tuning, evaluation, tracked by MLflow."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()}
+    done = succeed(["train.json"], {**TINY, "dataset_dir": phantom_dir, "output_dir": folder, "tracking": "mlflow"})
+    assert {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()} == before
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+class TestTraining:
+    def test_run_leaves_weights_tables_and_pictures(self, trained):
+        for name in ("pretrained.pt", "finetuned.pt", "finetuned_last.pt", "pretrained_last.pt"):
+            assert torch.load(trained / name, weights_only=True)
+        for name in ("x_sub.png", "evaluation/dice.png"):
+            assert (trained / name).stat().st_size > 5000
+        results = pd.read_csv(trained / "evaluation" / "results.csv")
+        assert list(results.columns) == ["case", "modalities", "region", "metric", "value"]
+        assert len(results) == 2 * 15 * 3
+        assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
+        assert results["value"].between(0, 1).all()
+
+    def test_run_prints_the_table_of_15_subsets(self, trained):
+        printed = (trained / "stdout").read_text()
+        assert (trained / "evaluation" / "table.md").read_text() in printed
+        assert printed.count("●") == 32
+
+    def test_pretraining_reaches_the_fine_tuned_network(self, trained):
+        pretrained = torch.load(trained / "pretrained.pt", weights_only=True)
+        finetuned = torch.load(trained / "finetuned.pt", weights_only=True)
+        assert torch.equal(pretrained["x_sub"], finetuned["x_sub"])
+
+    def test_mlflow_holds_losses_metrics_parameters_table_and_figure(self, trained):
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{trained}/mlruns.db")
+        experiment = client.get_experiment_by_name("monai_experiment")
+        (tracked,) = client.search_runs([experiment.experiment_id])
+        assert tracked.info.status == "FINISHED"
+        names = set(tracked.data.metrics)
+        assert {"pretrain_mse", "pretrain_regulariser", "train_segmentation", "val_mean_dice", "pretrain_loss"} <= names
+        assert {f"dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
+        assert tracked.data.params["lambda_con"] == "0.1"
+        artifacts = {artifact.path for artifact in client.list_artifacts(tracked.info.run_id)}
+        assert {"results.csv", "table.md", "dice.png"} <= artifacts
+
+    def test_killed_run_resumes_to_the_same_weights(self, phantom_dir, tmp_path):
+        settings = {**TINY, "dataset_dir": phantom_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
+        settings["run_id"] = "train_only"
+        stages = {"train_only": "['@pretrain','@finetune']"}
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        succeed(["train.json"], {**settings, **stages, "output_dir": whole})
+        for name in ("pretrained_last.pt", "finetuned_last.pt"):
+            words = command(["train.json"], {**settings, **stages, "output_dir": broken, "resume": True})
+            process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not (broken / name).is_file():
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(0.15)  # into the next epoch
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+            assert torch.load(broken / name, weights_only=True)["trainer"]["iteration"] < 3 * 6
+        succeed(["train.json"], {**settings, **stages, "output_dir": broken, "resume": True})
+        for name in ("pretrained.pt", "finetuned.pt"):
+            one, other = (torch.load(folder / name, weights_only=True) for folder in (whole, broken))
+            assert all(torch.equal(one[key], other[key]) for key in one)
+        ends = [torch.load(folder / "finetuned_last.pt", weights_only=True) for folder in (whole, broken)]
+        assert ends[0]["trainer"] == ends[1]["trainer"]
+        assert ends[0]["best"] == ends[1]["best"]
+        assert all(torch.equal(ends[0]["network"][key], ends[1]["network"][key]) for key in ends[0]["network"])
+
+    def test_stages_run_alone(self, phantom_dir, tmp_path):
+        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+        early = run(["train.json"], settings, run_id=["finetune"])
+        assert early.returncode
+        assert "pretrained.pt: no such checkpoint" in early.stderr
+        succeed(["train.json"], settings, run_id=["pretrain"])
+        assert not (tmp_path / "finetuned.pt").exists()
+        succeed(["train.json"], settings, run_id=["finetune"])
+        assert (tmp_path / "finetuned.pt").exists()
+        assert not (tmp_path / "evaluation").exists()
+
+    def test_two_processes_train_together(self, phantom_dir, tmp_path):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path, "pretrain_batch_size": 1}
+        succeed(["train.json", "multi_gpu_train.json"], settings, launcher=launcher)
+        state = torch.load(tmp_path / "finetuned_last.pt", weights_only=True)
+        assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
+        assert (tmp_path / "evaluation" / "results.csv").is_file()
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("recipe", sorted(path.name for path in (BUNDLE / "configs" / "recipes").glob("brats*")))
+    def test_paper_constants(self, recipe):
+        workflow = ConfigWorkflow(
+            config_file=[str(BUNDLE / "configs" / "train.json"), str(BUNDLE / "configs" / "recipes" / recipe)],
+            logging_file=False,
+        )
+        get = workflow.parser.get_parsed_content
+        expected = {
+            "width": 16, "crop": [128] * 3, "grid": [240, 240, 155], "spacing": [1.0] * 3, "learning_rate": 3e-4,
+            "learning_rate_x_sub": 5e-3, "pretrain_epochs": 600, "epochs": 300, "pretrain_batch_size": 2,
+            "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "lambda_con": 0.1, "flip_prob": 0.5, "shift": 0.1,
+            "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub",
+        }  # fmt: skip
+        assert {key: get(key) for key in expected} == expected
+        network = get("network_def")
+        assert network.x_sub.shape == (1, 4, 240, 240, 155)
+        assert sum(p.numel() for p in network.unet.parameters()) == 4_704_505
+
+    def test_full_modal_recipe_writes_label_maps_for_a_server(self, phantom_dir, tmp_path):
+        datalist = load_datalist(phantom_dir / "datalist.json", phantom_dir)
+        online = tmp_path / "online" / "Case_1"
+        online.mkdir(parents=True)
+        for path in datalist["test"][0]["image"]:
+            os.symlink(path, online / Path(path).name)
+        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path / "out", "online_dir": online.parent}
+        settings |= {"width": 8, "pretrain_batch_size": 2, "num_workers": 0}
+        succeed(["train.json", "recipes/brats2020.json", "recipes/full_modal_brats2020.json"], settings)
+        (written,) = (tmp_path / "out" / "evaluation").rglob("*.nii.gz")
+        assert written.name == "Case_1.nii.gz"
+        state = torch.load(tmp_path / "out" / "finetuned_last.pt", weights_only=True)
+        assert state["trainer"]["iteration"] == 9  # all labelled cases train
+
+    def test_ablation_reports_each_variant(self, phantom_dir, tmp_path):
+        variants = {"full": {}, "mean image fill": {"fill": "mean", "lambda_con": 0}}
+        variants = {name: {**TINY, "dataset_dir": str(phantom_dir), **keys} for name, keys in variants.items()}
+        succeed(["train.json", "recipes/ablation.json"], {"variants": variants, "output_dir": tmp_path})
+        lines = (tmp_path / "ablation.md").read_text().splitlines()
+        assert [line.split("|")[1].strip() for line in lines[2:]] == list(variants)
+        mean = torch.load(tmp_path / "01" / "finetuned.pt", weights_only=True)["x_sub"]
+        assert mean.min() == 0  # an average of scaled images, not noise
+        assert mean.max() <= 1
+
+    def test_zero_filled_baseline(self, phantom_dir, tmp_path):
+        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+        succeed(["train.json", "baselines/zero_filled.json"], settings)
+        assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
+        assert (tmp_path / "evaluation" / "table.md").is_file()
+
+
+@pytest.fixture(scope="module")
+def case(phantom_dir):
+    """The datalist item of a test subject."""
+    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
+
+
+def copy_subset(case, subset, folder):
+    folder.mkdir(parents=True)
+    for path, name in zip(case["image"], case["modalities"], strict=True):
+        if name in subset:
+            os.symlink(path, folder / Path(path).name)
+    return folder
+
+
+class TestInference:
+    @pytest.mark.parametrize("subset", subsets(MODALITIES), ids="+".join)
+    def test_demo_weights_segment_every_subset(self, case, subset, tmp_path):
+        copy_subset(case, subset, tmp_path / "in" / case["case"])
+        run_in_process(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        written = nib.load(tmp_path / "out" / case["case"] / f"{case['case']}_seg.nii.gz")
+        source = nib.load(case["image"][0])
+        assert written.shape == source.shape
+        assert np.array_equal(written.affine, source.affine)
+        label = np.asarray(written.dataobj)
+        assert label.dtype == np.uint8
+        assert set(np.unique(label)) <= {0, 1, 2, 4}
+        if len(subset) == 4:
+            reference = np.asarray(nib.load(case["label"]).dataobj)
+            overlap = 2 * ((label > 0) & (reference > 0)).sum() / ((label > 0).sum() + (reference > 0).sum())
+            assert overlap > 0.8
+
+    def test_modalities_leaves_out_others_that_are_there(self, case, tmp_path):
+        few = copy_subset(case, ("t1c", "flair"), tmp_path / "few" / case["case"])
+        full = copy_subset(case, MODALITIES, tmp_path / "full" / case["case"])
+        one, other = tmp_path / "one", tmp_path / "other"
+        run_in_process(["inference.json"], dataset_dir=few, output_dir=one)
+        names = "['FLAIR','t1ce']"
+        succeed(["inference.json"], {"dataset_dir": full, "output_dir": other, "modalities": names})
+        masks = [nib.load(next(folder.rglob("*_seg.nii.gz"))).get_fdata() for folder in (one, other)]
+        assert np.array_equal(*masks)
+
+    def test_other_grid_and_orientation_come_back_as_they_were(self, case, tmp_path):
+        folder = tmp_path / case["case"]
+        folder.mkdir()
+        for path in case["image"]:
+            volume = nib.load(path)
+            turned = volume.as_reoriented([[1, 1], [0, -1], [2, 1]]).slicer[3:, :, 2:]
+            nib.save(turned, folder / Path(path).name)
+        run_in_process(["inference.json"], dataset_dir=folder, output_dir=tmp_path / "out")
+        run_in_process(["inference.json"], dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path / "ref")
+        written = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz")))
+        assert written.shape == turned.shape
+        assert np.allclose(written.affine, turned.affine)
+        reference = nib.load(next((tmp_path / "ref").rglob("*_seg.nii.gz")))
+        expected = reference.as_reoriented([[1, 1], [0, -1], [2, 1]]).slicer[3:, :, 2:].get_fdata()
+        found = written.get_fdata()
+        assert 2 * ((found > 0) & (expected > 0)).sum() / ((found > 0).sum() + (expected > 0).sum()) > 0.95
+
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            ({"modalities": "['t1x']"}, "Unknown modality 't1x'; expected one of"),
+            ({"cohort": "brats1999"}, "Unknown cohort 'brats1999'; expected one of"),
+            ({"width": 16}, "a checkpoint of another architecture than M3AE"),
+            ({"ckpt_path": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
+            ({"output_dir": "/proc/version/out"}, "cannot write there"),
+            ({"dataset_dir": "/nowhere"}, "/nowhere: no such folder"),
+        ],
+    )
+    def test_wrong_settings_are_named(self, case, tmp_path, overrides, message):
+        folder = Path(case["image"][0]).parent
+        done = run(["inference.json"], {"dataset_dir": folder, "output_dir": tmp_path / "out", **overrides})
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert not list(tmp_path.rglob("*.nii.gz"))
+
+    def test_damaged_input_leaves_no_partial_output(self, case, tmp_path):
+        folder = copy_subset(case, ("t1", "t2"), tmp_path / "in")
+        damaged = folder / "x_flair.nii.gz"
+        damaged.write_bytes(Path(case["image"][3]).read_bytes()[:5000])
+        done = run(["inference.json"], {"dataset_dir": folder, "output_dir": tmp_path / "out"})
+        assert done.returncode != 0
+        assert f"{damaged}: cannot be read as an image" in done.stderr
+        assert not list((tmp_path / "out").rglob("*"))
+
+
+class TestEvaluation:
+    def test_absent_files_equal_dropped_modalities_bit_for_bit(self, case, phantom_dir, tmp_path):
+        few = {**case, "modalities": ["t1c", "flair"], "image": [case["image"][1], case["image"][3]]}
+        results = []
+        for name, item in (("full", case), ("few", few)):
+            write_datalist({"test": [item]}, tmp_path / f"{name}.json")
+            run_in_process(
+                ["inference.json", "evaluate.json"],
+                dataset_dir=phantom_dir,
+                datalist=tmp_path / f"{name}.json",
+                output_dir=tmp_path / name,
+                subsets=[["t1c"], ["flair"], ["t1c", "flair"]],
+            )
+            results.append((tmp_path / name / "results.csv").read_text())
+        assert results[0] == results[1]
+        assert results[0].count("t1c+flair") == 3
+
+    def test_equals_the_files_that_inference_writes(self, case, phantom_dir, tmp_path):
+        write_datalist({"test": [case]}, tmp_path / "one.json")
+        run_in_process(
+            ["inference.json", "evaluate.json"],
+            dataset_dir=phantom_dir,
+            datalist=tmp_path / "one.json",
+            output_dir=tmp_path / "evaluation",
+            subsets=[["t1c", "t2"]],
+        )
+        copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
+        run_in_process(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        label = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz"))).get_fdata()
+        reference = nib.load(case["label"]).get_fdata()
+        results = pd.read_csv(tmp_path / "evaluation" / "results.csv").set_index("region")["value"]
+        for region, values in (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))):
+            p, g = np.isin(label, values), np.isin(reference, values)
+            assert results[region] == pytest.approx(2 * (p & g).sum() / (p.sum() + g.sum()), abs=1e-6)

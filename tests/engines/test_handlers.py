@@ -1,0 +1,119 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.transforms import Compose, RandScaleIntensityd
+
+from common.engines import Checkpoints, EpochLosses, Reseed
+
+
+def draws(seed, epochs):
+    """Return what each epoch draws from torch, numpy, random, the shuffle and the transforms."""
+    data = [{"image": torch.ones(1, 1), "number": n} for n in range(4)]
+    loader = DataLoader(Dataset(data, Compose([RandScaleIntensityd("image", 0.5, prob=1)])), shuffle=True)
+    seen = {}
+
+    def step(engine, batch):
+        row = (batch["number"].item(), batch["image"].item(), torch.rand(1).item(), np.random.rand(), random.random())
+        seen.setdefault(engine.state.epoch, []).append(row)
+
+    engine = Engine(step)
+    Reseed(seed, loader).attach(engine)
+    engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "epoch", epochs[0] - 1))
+    engine.run(loader, max_epochs=epochs[-1], epoch_length=len(loader))
+    return seen
+
+
+def test_an_epoch_draws_the_same_whether_or_not_others_went_before():
+    whole, second = draws(7, [1, 2, 3]), draws(7, [2, 3])
+    assert whole[2] == second[2]
+    assert whole[3] == second[3]
+    assert whole[1] != whole[2]
+    assert draws(8, [1])[1] != whole[1]
+
+
+def test_epoch_losses_are_means_over_the_epoch():
+    loss, engine = torch.nn.Module(), Engine(lambda e, b: {"loss": torch.tensor(float(b))})
+    engine.add_event_handler(Events.ITERATION_STARTED, lambda e: setattr(loss, "terms", {"part": 10.0 * e.state.batch}))
+    EpochLosses(loss, prefix="x_").attach(engine)
+    engine.run([1, 2, 6], max_epochs=2)
+    assert engine.state.metrics == {"x_loss": 3.0, "x_part": 30.0}
+
+
+@pytest.fixture
+def trainer():
+    """A trainer of a linear network, and a validator whose score is set by the test."""
+
+    def make(folder, epochs, scores, resume=False):
+        torch.manual_seed(0)
+        network = torch.nn.Linear(1, 1)
+        optimizer = torch.optim.Adam(network.parameters(), 0.1)
+        loader = DataLoader([{"image": torch.ones(1), "label": torch.zeros(1)}] * 2, batch_size=1)
+        validator = SupervisedEvaluator(device=torch.device("cpu"), val_data_loader=loader, network=network)
+        trainer = SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=epochs,
+            train_data_loader=loader,
+            network=network,
+            optimizer=optimizer,
+            loss_function=torch.nn.MSELoss(),
+            decollate=False,
+        )
+
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def validate(engine):
+            if scores[engine.state.epoch] > validator.state.best_metric:
+                validator.state.best_metric = scores[engine.state.epoch]
+                validator.state.best_metric_epoch = engine.state.epoch
+
+        checkpoints = Checkpoints(folder, "net", network, {"optimizer": optimizer}, validator, resume=resume)
+        checkpoints.attach(trainer)
+        return trainer, network, validator
+
+    return make
+
+
+def test_resumed_training_ends_like_an_unbroken_one_and_keeps_the_best(trainer, tmp_path):
+    scores = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.3}
+    whole, network, _ = trainer(tmp_path / "whole", 4, scores)
+    whole.run()
+    first, _, _ = trainer(tmp_path / "broken", 2, scores)
+    first.run()
+    best = torch.load(tmp_path / "broken" / "net.pt", weights_only=True)
+    second, resumed, validator = trainer(tmp_path / "broken", 4, scores, resume=True)
+    second.run()
+    assert torch.equal(network.weight, resumed.weight)
+    assert second.state.iteration == whole.state.iteration == 8
+    assert (validator.state.best_metric, validator.state.best_metric_epoch) == (0.9, 2)
+    kept = torch.load(tmp_path / "broken" / "net.pt", weights_only=True)
+    assert torch.equal(kept["weight"], best["weight"])  # epochs 3 and 4 were worse than the best before the break
+    assert not torch.equal(kept["weight"], resumed.weight)
+
+
+def test_finished_training_is_not_repeated_on_resume(trainer, tmp_path):
+    scores = {1: 0.1, 2: 0.2}
+    trainer(tmp_path, 2, scores)[0].run()
+    again, _, _ = trainer(tmp_path, 2, scores, resume=True)
+    counted = []
+    again.add_event_handler(Events.ITERATION_COMPLETED, lambda: counted.append(1))
+    again.run()
+    assert not counted
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(trainer, tmp_path):
+    engine, _, _ = trainer(tmp_path, 1, {1: 0.1}, resume=True)
+    engine.run()
+    assert (tmp_path / "net_last.pt").is_file()
+
+
+def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
+    trainer(tmp_path, 1, {1: 0.1})[0].run()
+    state = torch.load(tmp_path / "net_last.pt", weights_only=True)
+    state["network"]["weight"] = torch.zeros(3, 3)
+    torch.save(state, tmp_path / "net_last.pt")
+    with pytest.raises(ValueError, match=r"net_last\.pt: not a checkpoint of this configuration"):
+        trainer(tmp_path, 2, {2: 0.1}, resume=True)[0].run()

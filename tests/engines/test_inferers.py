@@ -1,0 +1,162 @@
+"""Windows over the foreground: what lies outside of it, and what is missing, has no say."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import list_data_collate
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, Orientationd, SpatialCropd
+from torch import nn
+
+from common.engines import ForegroundInferer, SubstituteInferer
+from common.modalities import drop, presence, subsets
+from common.networks import M3AE
+from common.transforms import LoadSubjectd, ScaleBrainIntensityd, SubsetDataset, crop_at
+
+NAN = float("nan")
+MODALITIES = ("t1", "t1c", "t2", "flair")
+WINDOWS = {"roi_size": (8, 8, 8), "overlap": 0.5}
+
+
+def random_image(*boxes: tuple[slice, slice, slice]) -> torch.Tensor:
+    """Return ``(1, 3, 20, 18, 16)``, each modality positive in its own box."""
+    image = torch.zeros(1, 3, 20, 18, 16)
+    generator = torch.Generator().manual_seed(0)
+    for channel, box in enumerate(boxes):
+        image[0, channel][box] = 0.1 + torch.rand(image[0, channel][box].shape, generator=generator)
+    return image
+
+
+BOXES = (
+    (slice(4, 12), slice(5, 13), slice(6, 12)),
+    (slice(6, 15), slice(3, 10), slice(6, 10)),
+    (slice(0, 20), slice(1, 9), slice(8, 16)),
+)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    conv = nn.Conv3d(3, 2, 3, padding=1)
+
+    class Network(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return conv(torch.nan_to_num(image, nan=0.5))
+
+    return Network().requires_grad_(False)
+
+
+def test_windows_are_those_of_the_box(network):
+    image = random_image(*BOXES[:2])
+    box = (..., slice(3, 16), slice(2, 14), slice(5, 13))  # both boxes and one voxel around
+    expected = SlidingWindowInferer(**WINDOWS)(image[box], network)
+    logits = ForegroundInferer(**WINDOWS)(image, network)
+    assert logits.shape == (1, 2, 20, 18, 16)
+    assert torch.equal(logits[box], expected)
+    outside = torch.ones_like(logits, dtype=torch.bool)
+    outside[box] = False
+    assert outside.any()
+    assert (torch.sigmoid(logits[outside]) == 0).all()
+
+
+def test_box_ends_at_the_image(network):
+    image = random_image(*BOXES)
+    box = (..., slice(0, 20), slice(0, 14), slice(5, 16))
+    assert torch.equal(
+        ForegroundInferer(**WINDOWS)(image, network)[box], SlidingWindowInferer(**WINDOWS)(image[box], network)
+    )
+
+
+def test_box_smaller_than_a_window(network):
+    image = random_image((slice(9, 10), slice(9, 11), slice(9, 12)))
+    logits = ForegroundInferer(**WINDOWS)(image, network)
+    assert (torch.sigmoid(logits) > 0).flatten().sum() == 2 * 3 * 4 * 5
+
+
+def test_absent_modality_has_no_say_in_the_box(network):
+    image = random_image(*BOXES)
+    logits = ForegroundInferer(**WINDOWS)(drop(image, torch.tensor([[True, True, False]])), network)
+    inside = torch.sigmoid(logits[0, 0]) > 0
+    assert inside.nonzero().min(dim=0).values.tolist() == [3, 2, 5]
+    assert inside.nonzero().max(dim=0).values.tolist() == [15, 13, 12]
+
+
+def test_box_of_a_batch_holds_all_samples(network):
+    one, other = random_image(BOXES[0]), random_image(BOXES[1])
+    logits = ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)
+    inside = torch.sigmoid(logits[:, 0]) > 0
+    assert torch.equal(inside[0], inside[1])
+    assert inside[0].nonzero().min(dim=0).values.tolist() == [3, 2, 5]
+
+
+@pytest.mark.parametrize("inferer", [ForegroundInferer, SubstituteInferer])
+def test_all_missing(network, inferer):
+    images = torch.cat([random_image(*BOXES), torch.full((1, 3, 20, 18, 16), NAN)])
+    with pytest.raises(ValueError, match="A sample has no modality present; at least one is needed"):
+        inferer(**WINDOWS)(images, network)
+
+
+@pytest.fixture
+def m3ae() -> M3AE:
+    torch.manual_seed(0)
+    return M3AE(width=8, grid=(20, 18, 16), deep_supervision=False).eval().requires_grad_(False)
+
+
+def preprocessing(modalities=None) -> Compose:
+    return Compose(
+        [
+            LoadSubjectd("brats2020", modalities, keys="image"),
+            Orientationd("image", axcodes="RAS", labels=None),
+            ScaleBrainIntensityd("image"),
+        ]
+    )
+
+
+def infer(network: nn.Module, item: dict) -> torch.Tensor:
+    return SubstituteInferer(**WINDOWS)(list_data_collate([item])["image"], network)
+
+
+def test_missing_content_is_taken_from_its_own_location(m3ae, subject):
+    image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
+    complete = SubstituteInferer(**WINDOWS).complete(image, m3ae)
+    assert torch.equal(complete[:, [1, 3]], m3ae.x_sub[:, [1, 3]])
+    assert torch.equal(complete[:, [0, 2]], image[:, [0, 2]].as_tensor())
+    cropped = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[10, 11, 12])(preprocessing(["t1", "t2"])(subject))
+    complete = SubstituteInferer(**WINDOWS).complete(list_data_collate([cropped])["image"], m3ae)
+    assert torch.equal(complete[:, [1, 3]], crop_at(m3ae.x_sub, [8, 8, 8], [2, 3, 4], [False] * 3)[:, [1, 3]])
+
+
+def test_substituted_windows_are_forwarded(m3ae, subject):
+    image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
+    keep = presence(image)[:, :, None, None, None]
+    complete = torch.where(keep, image.as_tensor(), m3ae.x_sub)
+    logits = infer(m3ae, preprocessing(["t1", "t2"])(subject))
+    inside = torch.sigmoid(logits[0, 0]) > 0
+    low, high = inside.nonzero().min(dim=0).values.tolist(), (inside.nonzero().max(dim=0).values + 1).tolist()
+    box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+    assert torch.equal(logits[box], SlidingWindowInferer(**WINDOWS)(complete[box], m3ae.unet))
+
+
+@pytest.mark.parametrize("subset", [("flair",), ("t1", "t2"), ("t1", "t1c", "t2")])
+def test_nothing_leaks_from_missing_modalities(m3ae, subject, subset):
+    """The same logits whether the others' files hold anything else, are not listed, or are read and then dropped."""
+    expected = infer(m3ae, preprocessing(subset)(subject))
+    there = [index for index, name in enumerate(MODALITIES) if name in subset]
+    listed = {**subject, "image": [subject["image"][i] for i in there], "modalities": list(subset)}
+    assert torch.equal(infer(m3ae, preprocessing()(listed)), expected)
+
+    rng = np.random.default_rng(5)
+    for index in set(range(4)) - set(there):
+        image = nib.load(subject["image"][index])
+        other = rng.uniform(1, 5000, image.shape) * (rng.random(image.shape) > 0.4)  # far beyond the brain
+        nib.save(nib.Nifti1Image(other.astype(np.float32), image.affine), subject["image"][index])
+    assert torch.equal(infer(m3ae, preprocessing(subset)(subject)), expected)
+    (sample,) = SubsetDataset([subject], preprocessing(), [subset], MODALITIES)
+    assert torch.equal(infer(m3ae, sample), expected)
+
+
+def test_present_modalities_do_matter(m3ae, subject):
+    """The counterpart of the test before: it would be passed by logits that depend on nothing."""
+    logits = [infer(m3ae, preprocessing(subset)(subject)) for subset in subsets(MODALITIES)[:4]]
+    assert len({tuple(each.flatten().tolist()) for each in logits}) == 4
