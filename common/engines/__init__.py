@@ -5,7 +5,7 @@ from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
 from common.engines.results import SubsetResults, SubstituteFigure
 from common.engines.steps import run_bundle, run_variants
-from common.engines.tracking import close_tracking, log_results, track_also
+from common.engines.tracking import close_tracking, log_file, log_results, track
 
 __all__ = [
     "Checkpoints",
@@ -18,8 +18,9 @@ __all__ = [
     "close_tracking",
     "distributed",
     "local_device",
+    "log_file",
     "log_results",
     "run_bundle",
     "run_variants",
-    "track_also",
+    "track",
 ]

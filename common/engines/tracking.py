@@ -10,31 +10,38 @@ import json
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import Trainer
 from monai.handlers import MLFlowHandler
 
 
-def track_also(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
-    """Log another trainer into the run of the MLFlowHandler among ``handlers``, if there is one.
+def track(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
+    """Log a trainer, with the config's top-level scalars as parameters, into the run of the MLFlowHandler in
+    ``handlers``.
 
     Args:
         handlers: the handlers that MONAI's tracking was added to (``train#handlers``).
-        trainer: the engine to be tracked too, e.g. the pretraining's.
+        trainer: the one that they belong to, or another one that shall share its run, e.g. the pretraining's.
         tag_name: name of its iteration loss.
     """
     for handler in _mlflow(handlers):
+        # the trainers do not decollate, and MONAI's own transform makes a tuple of a dict's loss
+        handler.output_transform = _iteration_loss
+        handler.experiment_param = _scalars(handler)
+        if trainer.has_event_handler(handler.start, Events.STARTED):
+            handler.tag_name = tag_name
+            continue
         twin = copy(handler)
-        twin.tag_name = tag_name
-        twin.default_tracking_params = []
+        twin.tag_name, twin.default_tracking_params, twin.close_on_complete = tag_name, [], False
         twin.attach(trainer)
         trainer.add_event_handler(Events.COMPLETED, _share_run, twin, handler)
 
 
 def log_results(handlers: Sequence, folder: str) -> None:
-    """Log ``results.csv`` of an evaluation as metrics ``<metric>/<subset>/<region>``, and its table and figures as
+    """Log ``results.csv`` of an evaluation as metrics ``<metric>/<subset>/<region>``; its tables and figures as
     artifacts.
 
     Args:
@@ -42,7 +49,7 @@ def log_results(handlers: Sequence, folder: str) -> None:
         folder: where `SubsetResults` wrote.
     """
     for handler in _mlflow(handlers):
-        run = handler.cur_run.info.run_id
+        run = _run_id(handler)
         for path in sorted(Path(folder).glob("*")):
             if path.suffix in (".csv", ".md", ".png"):
                 handler.client.log_artifact(run, str(path))
@@ -51,23 +58,42 @@ def log_results(handlers: Sequence, folder: str) -> None:
             handler.client.log_metric(run, "/".join(keys).replace("+", "_"), value)
 
 
-def close_tracking(handlers: Sequence) -> None:
-    """Log the config's top-level scalars as parameters and mark the run as finished, so that the next one is its
-    own.
-    """
+def log_file(handlers: Sequence, path: str) -> None:
+    """Log a file, e.g. the picture of x_sub, as an artifact of the run that is open."""
     for handler in _mlflow(handlers):
-        if handler.cur_run is None:
-            continue
-        for path in filter(None, handler.artifacts):
-            scalars = {k: v for k, v in json.loads(Path(path).read_text()).items() if isinstance(v, int | float | str)}
-            for name, value in scalars.items():
-                handler.client.log_param(handler.cur_run.info.run_id, name, value)
-        handler.close()
+        handler.client.log_artifact(_run_id(handler), path)
 
 
-def _share_run(_: Trainer, source: MLFlowHandler, target: MLFlowHandler) -> None:
-    target.cur_run = source.cur_run
+def close_tracking(handlers: Sequence) -> None:
+    """Mark a run that is still open as finished, so that the next one is its own."""
+    for handler in _mlflow(handlers):
+        if handler.cur_run is not None:
+            handler.close()
 
 
 def _mlflow(handlers: Sequence) -> list[MLFlowHandler]:
     return [handler for handler in handlers if isinstance(handler, MLFlowHandler)][:1]
+
+
+def _iteration_loss(output: dict[str, Any]) -> float:
+    return output["loss"].item()
+
+
+def _scalars(handler: MLFlowHandler) -> dict[str, Any]:
+    """Return the top-level scalars of the config that MONAI saved to be logged."""
+    # MONAI 1.6.1 appends " + '/config_....json'" to output_dir, which is no expression where it was given as plain text
+    handler.artifacts = tuple(str(path).replace(" + '", "").rstrip("'") for path in handler.artifacts if path)
+    configs = [json.loads(Path(path).read_text()) for path in handler.artifacts]
+    return {k: v for config in configs for k, v in config.items() if isinstance(v, bool | int | float | str)}
+
+
+def _share_run(_: Engine, source: MLFlowHandler, target: MLFlowHandler) -> None:
+    target.cur_run = source.cur_run
+
+
+def _run_id(handler: MLFlowHandler) -> str:
+    """Return the handler's run, or the latest one of its experiment if it has closed its own."""
+    if handler.cur_run is not None:
+        return handler.cur_run.info.run_id
+    (latest,) = handler.client.search_runs([handler.experiment.experiment_id], max_results=1)
+    return latest.info.run_id

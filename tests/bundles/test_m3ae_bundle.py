@@ -107,7 +107,7 @@ class TestTraining:
         assert {f"dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
         assert tracked.data.params["lambda_con"] == "0.1"
         artifacts = {artifact.path for artifact in client.list_artifacts(tracked.info.run_id)}
-        assert {"results.csv", "table.md", "dice.png"} <= artifacts
+        assert {"results.csv", "table.md", "dice.png", "x_sub.png"} <= artifacts
 
     def test_killed_run_resumes_to_the_same_weights(self, phantom_dir, tmp_path):
         settings = {**TINY, "dataset_dir": phantom_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
