@@ -1,7 +1,7 @@
 """The vocabulary of the project: modality names, presence, subsets, label sets and regions.
 
-A sample is one tensor ``(M, ...)`` in a cohort's modality order; a missing modality is a channel of NaN. This module is
-the only one that tests for NaN.
+A sample is one tensor ``(M, ...)`` in a cohort's modality order; a missing modality is a channel of NaN. `presence` is
+the one test for it; NaN in a file is bad data, and refused where files are read.
 """
 
 from __future__ import annotations

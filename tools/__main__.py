@@ -10,6 +10,7 @@ import fire
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
+from common.io import published, read_checkpoint, write_checkpoint
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -42,11 +43,24 @@ def check(cohort: str, dataset_dir: str) -> None:
         sys.exit(1)
 
 
+def import_m3ae(checkpoint: str, output: str) -> None:
+    """Turn a checkpoint that M3AE's authors published (a plain state dict) into weights for this bundle.
+
+    Args:
+        checkpoint: their file; it is read with weights_only=True.
+        output: the file to write, for ckpt_path.
+    """
+    state = read_checkpoint(checkpoint)
+    weights = published.import_m3ae(state.get("state_dict", state))
+    write_checkpoint(weights, output)
+    print(f"{output}: {len(weights)} tensors")
+
+
 def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        fire.Fire({"datalist": datalist, "check": check}, name="tools")
+        fire.Fire({"datalist": datalist, "check": check, "import_m3ae": import_m3ae}, name="tools")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

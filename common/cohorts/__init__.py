@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from common.cohorts import brats, phantom
-from common.cohorts.brats import Item, find_cases
+from common.cohorts import brats
+from common.cohorts.brats import Item, find_cases, shortened
 from common.cohorts.cohort import Cohort
-from common.cohorts.datalist import Parts, load_datalist, split_cases
+from common.cohorts.datalist import PARTS, Parts, load_datalist, split_cases
 from common.cohorts.phantom import PHANTOM
+from common.cohorts.phantom import generate as generate_phantom
+from common.modalities import resolve_subset, subset_name
+
+__all__ = ["COHORTS", "Cohort", "cases", "generate_phantom", "get_cohort", "prepare", "take"]
 
 COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS}
 
@@ -34,8 +39,8 @@ def prepare(
     """Return the cases to train, validate and test on, with absolute paths.
 
     Args:
-        cohort: its name; ``phantom`` is generated into ``dataset_dir`` if it is not there.
-        dataset_dir: the cohort's folder as downloaded.
+        cohort: its name.
+        dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
         split: see `split_cases`; the phantom has one of its own.
         datalist: JSON file to take instead of scanning and splitting.
         seed: of a seeded split.
@@ -49,25 +54,47 @@ def prepare(
     """
     definition = get_cohort(cohort)
     if datalist is None and definition is PHANTOM:
-        dataset_dir = phantom.generate(dataset_dir)
-        datalist = dataset_dir / "datalist.json"
+        datalist = Path(dataset_dir) / "datalist.json"
     if datalist is None:
         return split_cases(definition, dataset_dir, split, seed)
     return load_datalist(datalist, dataset_dir, cohort)
 
 
-def cases(cohort: str, dataset_dir: str | Path) -> list[Item]:
+def take(parts: Parts, names: str | Sequence[str]) -> list[Item]:
+    """Return the items of one part, or of several one after the other.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    names = [names] if isinstance(names, str) else names
+    unknown = [name for name in names if name not in parts]
+    if unknown:
+        raise ValueError(f"Unknown part {unknown[0]!r} of a cohort; expected {', '.join(PARTS)}.")
+    return [item for name in names for item in parts[name]]
+
+
+def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None = None) -> list[Item]:
     """Return the cases in a folder, labelled or not, e.g. for inference; of a generated phantom its test cases.
 
     Args:
-        cohort: its name; ``phantom`` is generated if ``dataset_dir`` does not exist.
+        cohort: its name.
         dataset_dir: one subject's folder or a folder of subjects; see `find_cases`.
+        modalities: each case has to have at least one of these; None: of all.
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no image.
-        ValueError: unknown cohort, or files that cannot be told apart.
+        ValueError: unknown cohort or modality, files that cannot be told apart, or cases without any of the modalities.
     """
-    folder = Path(dataset_dir)
-    if cohort == PHANTOM.name and (not folder.exists() or (folder / "datalist.json").is_file()):
-        return prepare(cohort, dataset_dir)["test"]
-    return find_cases(folder, get_cohort(cohort))
+    folder, definition = Path(dataset_dir), get_cohort(cohort)
+    if definition is PHANTOM and (folder / "datalist.json").is_file():
+        items = prepare(cohort, dataset_dir)["test"]
+    else:
+        items = find_cases(folder, definition)
+    wanted = resolve_subset(modalities, definition.modalities)
+    without = [item["case"] for item in items if not set(wanted) & set(item["modalities"])]
+    if without:
+        raise ValueError(
+            f"{folder}: {len(without)} cases have none of the requested modalities ({subset_name(wanted)}): "
+            f"{shortened(without)}. At least one is needed; request others, or move these cases away."
+        )
+    return items

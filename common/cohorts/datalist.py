@@ -128,7 +128,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
         )
     for item in [item for items in parts.values() for item in items]:
         _check_item(item, path)
-        item["modalities"] = [canonical(name) for name in item["modalities"]]
+        item["modalities"] = _canonical(item, path)
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
@@ -214,6 +214,19 @@ def _check_item(item: Any, path: str | os.PathLike) -> None:
             f"{path}: case {item['case']} has {len(item['image'])} images for modalities {item['modalities']}; "
             "expected one image for each, and at least one."
         )
+
+
+def _canonical(item: Item, path: str | os.PathLike) -> list[str]:
+    try:
+        names = [canonical(name) for name in item["modalities"]]
+    except ValueError as error:
+        raise ValueError(f"{path}: case {item['case']}: {error}") from error
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"{path}: case {item['case']} has a modality twice: {item['modalities']}. List each once; leave absent "
+            "ones out."
+        )
+    return names
 
 
 def _with_paths(parts: Parts, change: Callable[[str], str]) -> Parts:

@@ -58,7 +58,7 @@ class EpochLosses:
 
     def __init__(self, loss: nn.Module, prefix: str = "train_") -> None:
         self.loss, self.prefix = loss, prefix
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
 
     def attach(self, engine: Engine) -> None:
@@ -71,15 +71,15 @@ class EpochLosses:
         self._sums, self._count = {}, 0
 
     def _add(self, engine: Engine) -> None:
-        terms = {"loss": engine.state.output["loss"], **getattr(self.loss, "terms", {})}
+        terms = {"loss": engine.state.output["loss"].detach(), **getattr(self.loss, "terms", {})}
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._sums[name] = self._sums.get(name, 0.0) + value  # stays on the device: no wait in each step
         self._count += 1
 
     def _publish(self, engine: Engine) -> None:
         count = idist.all_reduce(float(self._count))
         for name, value in self._sums.items():
-            engine.state.metrics[self.prefix + name] = idist.all_reduce(value) / count
+            engine.state.metrics[self.prefix + name] = idist.all_reduce(float(value)) / count
 
 
 class Checkpoints:
@@ -87,7 +87,7 @@ class Checkpoints:
 
     ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, replaced
     every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network: the best of the
-    validations so far, or without a validator the latest. Both are written atomically, by rank 0. Attach it after
+    validations so far, or before the first one the latest. Both are written atomically, by rank 0. Attach it after
     the learning-rate and validation handlers.
 
     Args:
@@ -100,8 +100,7 @@ class Checkpoints:
         resume: continue from ``<name>_last.pt`` if there is one.
 
     Raises:
-        ValueError: ``resume`` is neither true nor false; on resume, the checkpoint is damaged or of another
-            configuration.
+        ValueError: on resume, the checkpoint is damaged, of another configuration, or of another number of epochs.
     """
 
     def __init__(
@@ -112,13 +111,11 @@ class Checkpoints:
         objects: dict[str, Any],
         validator: Evaluator | None = None,
         interval: int = 1,
-        resume: bool | str = False,
+        resume: bool = False,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
         self.network, self.objects, self.validator = network, {"network": network, **objects}, validator
-        if str(resume).lower() not in ("true", "false"):
-            raise ValueError(f"resume {resume!r}: expected true or false.")
-        self.interval, self.resume = interval, str(resume).lower() == "true"  # a command line gives text
+        self.interval, self.resume = interval, resume
 
     def attach(self, engine: Trainer) -> None:
         """Register on STARTED and EPOCH_COMPLETED."""
@@ -142,15 +139,15 @@ class Checkpoints:
         return {**self.objects, **scaler, "trainer": trainer, "best": self}
 
     def _save(self, trainer: Trainer) -> None:
-        if idist.get_rank() > 0:
-            return
         epoch = trainer.state.epoch
         due = epoch % self.interval == 0 or epoch == trainer.state.max_epochs
-        best = due if self.validator is None else self.validator.state.best_metric_epoch == epoch
-        if best:
-            write_checkpoint(self.network.state_dict(), self.weights)
-        if due:
-            write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
+        best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
+        if idist.get_rank() == 0:
+            if best_epoch == epoch or (best_epoch < 1 and due):
+                write_checkpoint(self.network.state_dict(), self.weights)
+            if due:
+                write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
+        idist.barrier()  # the next stage, on any rank, reads what rank 0 has written
 
     def _load(self, trainer: Trainer) -> None:
         if not self.resume:
@@ -167,5 +164,9 @@ class Checkpoints:
                 f"{self.last}: not a checkpoint of this configuration ({str(error).splitlines()[0]}). "
                 "Resume with the config that it was trained with, or choose another output_dir."
             ) from error
-        trainer.state.max_epochs = wanted_epochs
+        if trainer.state.max_epochs != wanted_epochs:
+            raise ValueError(
+                f"{self.last}: of a run of {trainer.state.max_epochs} epochs, not {wanted_epochs}; its learning-rate "
+                "schedule ends there. Resume with the same number of epochs, or choose another output_dir."
+            )
         logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {wanted_epochs}")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import generate_spatial_bounding_box
+from monai.utils import fall_back_tuple
 from torch import nn
 
 from common.modalities import presence
@@ -19,7 +20,8 @@ class ForegroundInferer(SlidingWindowInferer):
     """MONAI's sliding windows over the bounding box of the foreground; outside of it nothing is predicted.
 
     The box holds every voxel at which a modality that is present is above 0, and one voxel around; absent modalities
-    have no say. Arguments are those of `SlidingWindowInferer`; ``roi_size`` should be the training crop.
+    have no say. It is grown to the window's size where the image allows it. Arguments are those of
+    `SlidingWindowInferer`; ``roi_size`` should be the training crop.
     """
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -33,16 +35,26 @@ class ForegroundInferer(SlidingWindowInferer):
         flat = inputs.as_subclass(torch.Tensor).flatten(0, 1)
         # NaN > 0 is False: absent modalities do not count; allow_smaller keeps the margin within the image
         low, high = generate_spatial_bounding_box(flat, margin=1, allow_smaller=True)
-        box = (..., *(slice(a, b) for a, b in zip(low, high, strict=True)))
+        box = (..., *(_at_least(*axis) for axis in zip(low, high, self._window(inputs), inputs.shape[2:], strict=True)))
         image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
         logits = super().__call__(image, network, *args, **kwargs)
         full = logits.new_full((*logits.shape[:2], *inputs.shape[2:]), OUTSIDE)
         full[box] = logits
         return full
 
+    def _window(self, inputs: torch.Tensor) -> tuple[int, ...]:
+        return fall_back_tuple(self.roi_size, inputs.shape[2:])
+
     def complete(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return what the windows are cut from; here the image as it is, with its NaN channels."""
         return inputs
+
+
+def _at_least(low: int, high: int, window: int, extent: int) -> slice:
+    """Grow a range to the window's size where the image allows it, so that real voxels and not padding surround it."""
+    size = min(max(high - low, window), extent)
+    start = min(max(low - (size - (high - low)) // 2, 0), extent - size)
+    return slice(start, start + size)
 
 
 class SubstituteInferer(ForegroundInferer):

@@ -9,6 +9,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from common.evaluation import dice_heatmap, region_dice, subset_table, substitute_figure, write_results
+from common.io.files import replacing
 
 
 class SubsetResults:
@@ -43,7 +44,8 @@ class SubsetResults:
     def _write(self, engine: Engine) -> None:
         results = write_results(self.rows, self.folder / "results.csv")
         table = subset_table(results, self.modalities)
-        (self.folder / "table.md").write_text(table)
+        with replacing(self.folder / "table.md") as temporary:
+            temporary.write_text(table)
         dice_heatmap(results, self.modalities, self.folder / "dice.png")
         print(
             f"\nDice (%) over {results['case'].nunique()} cases, {self.folder / 'results.csv'}\n\n{table}", flush=True

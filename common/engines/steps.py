@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,11 @@ def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str,
 
 
 def run_variants(
-    bundle_root: str, configs: Sequence[str], variants: Mapping[str, Mapping[str, Any]], output_dir: str
+    bundle_root: str,
+    configs: Sequence[str],
+    shared: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    output_dir: str,
 ) -> None:
     """Train and evaluate a bundle once per variant, and write ``ablation.md`` with their mean Dice.
 
@@ -40,18 +45,32 @@ def run_variants(
     Args:
         bundle_root: folder of the bundle.
         configs: file names below its ``configs``, e.g. ``train.json`` and a recipe.
+        shared: config keys to set for all variants.
         variants: name -> config keys to set.
         output_dir: each variant gets a numbered folder in it.
+
+    Raises:
+        ValueError: a folder holds another variant than the one that it would now be used for.
     """
     results = {}
     for number, (name, overrides) in enumerate(variants.items()):
         folder = Path(output_dir) / f"{number:02d}"
+        _claim(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
         finished = folder / "evaluation" / "results.csv"
         if not finished.is_file():
             logger.info(f"variant {number + 1} of {len(variants)}: {name} {dict(overrides)}")
-            run_bundle(bundle_root, configs, {**overrides, "output_dir": str(folder), "resume": True})
+            run_bundle(bundle_root, configs, {**shared, **overrides, "output_dir": str(folder), "resume": True})
         results[name] = pd.read_csv(finished)
     table = variant_table(results)
     with replacing(Path(output_dir) / "ablation.md") as temporary:
         temporary.write_text(table)
     print(f"\nMean Dice (%) over all subsets and cases\n\n{table}", flush=True)
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note in a folder what it holds; refuse one that holds something else."""
+    note, text = folder / "variant.json", json.dumps(settings, indent=4, default=str)
+    if note.is_file() and note.read_text() != text:
+        raise ValueError(f"{note}: the folder holds another variant than {settings}; choose another output_dir.")
+    with replacing(note) as temporary:
+        temporary.write_text(text)

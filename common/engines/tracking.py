@@ -33,6 +33,8 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
         handler.experiment_param = _scalars(handler)
         if trainer.has_event_handler(handler.start, Events.STARTED):
             handler.tag_name = tag_name
+            if trainer.has_event_handler(handler.close, Events.COMPLETED):  # results are still to come
+                trainer.remove_event_handler(handler.close, Events.COMPLETED)
             continue
         twin = copy(handler)
         twin.tag_name, twin.default_tracking_params, twin.close_on_complete = tag_name, [], False
@@ -40,16 +42,19 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
         trainer.add_event_handler(Events.COMPLETED, _share_run, twin, handler)
 
 
-def log_results(handlers: Sequence, folder: str) -> None:
+def log_results(handlers: Sequence, engine: Engine, folder: str) -> None:
     """Log ``results.csv`` of an evaluation as metrics ``<metric>/<subset>/<region>``; its tables and figures as
     artifacts.
 
     Args:
         handlers: the handlers that MONAI's tracking was added to.
+        engine: the one that they belong to; a run is opened if it has not run.
         folder: where `SubsetResults` wrote.
     """
     for handler in _mlflow(handlers):
-        run = _run_id(handler)
+        if handler.cur_run is None:
+            handler.start(engine)
+        run = handler.cur_run.info.run_id
         for path in sorted(Path(folder).glob("*")):
             if path.suffix in (".csv", ".md", ".png"):
                 handler.client.log_artifact(run, str(path))
@@ -61,7 +66,7 @@ def log_results(handlers: Sequence, folder: str) -> None:
 def log_file(handlers: Sequence, path: str) -> None:
     """Log a file, e.g. the picture of x_sub, as an artifact of the run that is open."""
     for handler in _mlflow(handlers):
-        handler.client.log_artifact(_run_id(handler), path)
+        handler.client.log_artifact(handler.cur_run.info.run_id, path)
 
 
 def close_tracking(handlers: Sequence) -> None:
@@ -89,11 +94,3 @@ def _scalars(handler: MLFlowHandler) -> dict[str, Any]:
 
 def _share_run(_: Engine, source: MLFlowHandler, target: MLFlowHandler) -> None:
     target.cur_run = source.cur_run
-
-
-def _run_id(handler: MLFlowHandler) -> str:
-    """Return the handler's run, or the latest one of its experiment if it has closed its own."""
-    if handler.cur_run is not None:
-        return handler.cur_run.info.run_id
-    (latest,) = handler.client.search_runs([handler.experiment.experiment_id], max_results=1)
-    return latest.info.run_id

@@ -1,4 +1,4 @@
-"""Where a bundle's folder is."""
+"""What every bundle's configs need: its folder, and flags as command lines give them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def bundle_root(name: str) -> str:
         f"The bundle {name!r} is in none of {', '.join(map(str, places))}. "
         "Run from the repository or the bundle's folder, or pass --bundle_root."
     )
+
+
+def flag(key: str, value: bool | str) -> bool:
+    """Return a flag that a config (``true``) or a command line (text such as ``false`` or ``True``) gives.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(f"{key} {value!r}: expected true or false.")
+    return str(value).lower() == "true"
 
 
 def _is_bundle(place: Path, name: str) -> bool:

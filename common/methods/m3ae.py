@@ -128,7 +128,12 @@ def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
     Args:
         images: items with ``image`` ``(M, X, Y, Z)``, RAS, whose meta data tell the location.
         grid: size of the cohort's grid in voxels.
+
+    Raises:
+        ValueError: there is no item.
     """
+    if len(images) == 0:
+        raise ValueError("The mean image needs at least one training case; there is none.")
     total = torch.zeros(1, 1, *grid)
     count = torch.zeros(1)
     for item in tqdm(images, desc="mean image"):

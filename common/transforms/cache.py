@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import monai
 import numpy as np
 import torch
 from monai.data import Dataset, MetaTensor
@@ -17,6 +18,8 @@ from monai.transforms import Compose, RandomizableTrait
 from common.io.files import replacing
 
 TENSORS = ("image", "label")
+FORMAT = 1
+"""To be raised when a transform of this package comes to compute something else with the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 
 
@@ -32,6 +35,9 @@ class CachedDataset(Dataset):
         transform: a `Compose`; its deterministic part must not depend on anything but the item.
         cache_dir: folder of the cache; None computes everything anew each time. Entries are named by a hash of the
             item, of its files' sizes and times, and of the deterministic transforms.
+
+    Raises:
+        ValueError, OSError: on access, what a transform finds wrong with a file.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:
@@ -42,6 +48,15 @@ class CachedDataset(Dataset):
         self._recipe = [_settings(t) for t in transform.transforms[:end]]
 
     def _transform(self, index: int) -> Any:
+        try:
+            return self._apply(index)
+        except RuntimeError as error:
+            # Compose wraps what a transform says about a file into "applying transform <...>"
+            if isinstance(error.__cause__, ValueError | OSError):
+                raise error.__cause__ from None
+            raise
+
+    def _apply(self, index: int) -> Any:
         if self.cache_dir is None:
             return super()._transform(index)
         item = self._cached(dict(self.data[index]))
@@ -55,9 +70,11 @@ class CachedDataset(Dataset):
 
     def _key(self, item: Mapping[str, Any]) -> str:
         images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
-        files = [os.stat(path) for path in [*images, item.get("label")] if path is not None]
+        files = [os.stat(path) for path in [*images, item.get("label")] if path is not None and os.path.exists(path)]
         said = json.dumps(
-            [item, [(s.st_size, s.st_mtime_ns) for s in files], self._recipe], sort_keys=True, default=str
+            [FORMAT, monai.__version__, item, [(s.st_size, s.st_mtime_ns) for s in files], self._recipe],
+            sort_keys=True,
+            default=str,
         )
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -12,8 +13,8 @@ from monai.transforms import MapTransform
 from common.cohorts import get_cohort
 
 
-class LabelsToRegionsd(MapTransform):
-    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8."""
+class _ConvertLabelsd(MapTransform):
+    """Convert label maps by a cohort's `LabelSet`, keeping affine, meta data and trace."""
 
     def __init__(self, keys: KeysCollection, cohort: str) -> None:
         super().__init__(keys)
@@ -23,26 +24,27 @@ class LabelsToRegionsd(MapTransform):
         """Return a copy of the item with its label maps converted."""
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = _like(self.labels.to_regions(item[key]), item[key])
+            source = item[key]
+            result = MetaTensor(self.convert(source))
+            item[key] = result.copy_meta_from(source) if isinstance(source, MetaTensor) else result
         return item
 
+    def convert(self, label: torch.Tensor) -> torch.Tensor:
+        """Convert one label map."""
+        raise NotImplementedError
 
-class RegionsToLabelsd(MapTransform):
+
+class LabelsToRegionsd(_ConvertLabelsd):
+    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8."""
+
+    def convert(self, label: torch.Tensor) -> torch.Tensor:
+        """Return region masks."""
+        return self.labels.to_regions(label)
+
+
+class RegionsToLabelsd(_ConvertLabelsd):
     """Turn region masks ``(R, X, Y, Z)`` into one label map ``(1, X, Y, Z)``, uint8, in the cohort's values."""
 
-    def __init__(self, keys: KeysCollection, cohort: str) -> None:
-        super().__init__(keys)
-        self.labels = get_cohort(cohort).labels
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its region masks converted."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = _like(self.labels.from_regions(item[key]), item[key])
-        return item
-
-
-def _like(result: Any, source: Any) -> MetaTensor:
-    """Put the affine, meta data and trace of ``source`` on a plain tensor."""
-    out = MetaTensor(result)
-    return out.copy_meta_from(source) if isinstance(source, MetaTensor) else out
+    def convert(self, label: torch.Tensor) -> torch.Tensor:
+        """Return a label map."""
+        return self.labels.from_regions(label)

@@ -94,6 +94,10 @@ class LoadSubjectd(MapTransform):
         for path, name, channel, there in zip(paths, names, channels, present, strict=True):
             if name not in self.requested or not there:
                 continue
+            if name in volumes:
+                raise ValueError(
+                    f"{case}: {name} is listed twice, {sources[name]} and {path}; list each modality once."
+                )
             if path not in opened:
                 opened[path] = read_volume(path)
             volumes[name], sources[name] = _channel(opened[path], channel, f"{path}: {name}"), str(path)

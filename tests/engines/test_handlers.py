@@ -81,7 +81,8 @@ def test_resumed_training_ends_like_an_unbroken_one_and_keeps_the_best(trainer, 
     scores = {1: 0.1, 2: 0.9, 3: 0.5, 4: 0.3}
     whole, network, _ = trainer(tmp_path / "whole", 4, scores)
     whole.run()
-    first, _, _ = trainer(tmp_path / "broken", 2, scores)
+    first, _, _ = trainer(tmp_path / "broken", 4, scores)
+    first.add_event_handler(Events.EPOCH_STARTED(once=3), first.terminate)
     first.run()
     best = torch.load(tmp_path / "broken" / "net.pt", weights_only=True)
     second, resumed, validator = trainer(tmp_path / "broken", 4, scores, resume=True)
@@ -112,8 +113,16 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(trainer, tmp_path
 
 def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
     trainer(tmp_path, 1, {1: 0.1})[0].run()
+    with pytest.raises(ValueError, match="of a run of 1 epochs, not 2; its learning-rate schedule ends there"):
+        trainer(tmp_path, 2, {2: 0.1}, resume=True)[0].run()
     state = torch.load(tmp_path / "net_last.pt", weights_only=True)
     state["network"]["weight"] = torch.zeros(3, 3)
     torch.save(state, tmp_path / "net_last.pt")
     with pytest.raises(ValueError, match=r"net_last\.pt: not a checkpoint of this configuration"):
-        trainer(tmp_path, 2, {2: 0.1}, resume=True)[0].run()
+        trainer(tmp_path, 1, {1: 0.1}, resume=True)[0].run()
+
+
+def test_weights_are_there_even_if_nothing_was_validated(trainer, tmp_path):
+    _, network, _ = found = trainer(tmp_path, 2, {1: -5, 2: -5})
+    found[0].run()
+    assert torch.equal(torch.load(tmp_path / "net.pt", weights_only=True)["weight"], network.weight)

@@ -68,10 +68,14 @@ def test_box_ends_at_the_image(network):
     )
 
 
-def test_box_smaller_than_a_window(network):
+def test_box_smaller_than_a_window_is_grown_to_it_within_the_image(network):
     image = random_image((slice(9, 10), slice(9, 11), slice(9, 12)))
     logits = ForegroundInferer(**WINDOWS)(image, network)
-    assert (torch.sigmoid(logits) > 0).flatten().sum() == 2 * 3 * 4 * 5
+    window = [min(a, b) for a, b in zip(WINDOWS["roi_size"], image.shape[2:], strict=True)]
+    inside = (torch.sigmoid(logits[0, 0]) > 0).nonzero()
+    assert (inside.max(dim=0).values - inside.min(dim=0).values + 1).tolist() == window
+    assert inside.min(dim=0).values.le(torch.tensor([9, 9, 9])).all()
+    assert inside.max(dim=0).values.ge(torch.tensor([9, 10, 11])).all()
 
 
 def test_absent_modality_has_no_say_in_the_box(network):
