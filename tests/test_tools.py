@@ -8,7 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from networks.golden_m3ae import GRID_ZYX, authors_state
 
+from common.io import load_weights
+from common.networks import M3AE
 from tools.__main__ import main
 
 
@@ -76,3 +80,10 @@ def test_module_runs(monkeypatch, capsys, data):
         runpy.run_module("tools", run_name="__main__")
     assert stop.value.code == 1
     assert "label values [4] are not of this cohort" in capsys.readouterr().out
+
+
+def test_import_m3ae_writes_weights_that_load(monkeypatch, tmp_path):
+    theirs = {f"module.{key}": value for key, value in authors_state(8).items()}
+    torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pth")
+    assert run(monkeypatch, "import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
+    load_weights(M3AE(4, 3, 8, GRID_ZYX[::-1]), tmp_path / "model.pt")

@@ -1,10 +1,11 @@
 """The bundle through monai.bundle, as its users run it, at a size that takes seconds."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigWorkflow, load
 
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.modalities import subset_name, subsets
@@ -47,6 +48,19 @@ def succeed(configs, overrides, **kwargs):
     done = run(configs, overrides, **kwargs)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
+
+
+def kill_in_epoch_two(words, stage):
+    """Start a training and kill it -9 as soon as its progress bar shows a step of the stage's second epoch."""
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seen = b""
+    while not re.search(rf"{stage} \[2/3\]: \[[1-9]".encode(), seen):
+        piece = process.stderr.read1(4096)
+        assert piece, seen[-2000:]
+        seen += piece
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
 
 
 def run_in_process(configs, **overrides):
@@ -115,16 +129,10 @@ class TestTraining:
         stages = {"train_only": "['@pretrain','@finetune']"}
         whole, broken = tmp_path / "whole", tmp_path / "broken"
         succeed(["train.json"], {**settings, **stages, "output_dir": whole})
-        for name in ("pretrained_last.pt", "finetuned_last.pt"):
-            words = command(["train.json"], {**settings, **stages, "output_dir": broken, "resume": True})
-            process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while not (broken / name).is_file():
-                assert process.poll() is None
-                time.sleep(0.01)
-            time.sleep(0.15)  # into the next epoch
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
-            assert torch.load(broken / name, weights_only=True)["trainer"]["iteration"] < 3 * 6
+        for stage, name, steps in (("pretraining", "pretrained_last.pt", 3), ("fine-tuning", "finetuned_last.pt", 6)):
+            words = command(["train.json"], {**settings, **stages, "output_dir": broken, "resume": "true"})
+            kill_in_epoch_two(words, stage)
+            assert torch.load(broken / name, weights_only=True)["trainer"]["iteration"] == steps
         succeed(["train.json"], {**settings, **stages, "output_dir": broken, "resume": True})
         for name in ("pretrained.pt", "finetuned.pt"):
             one, other = (torch.load(folder / name, weights_only=True) for folder in (whole, broken))
@@ -145,6 +153,31 @@ class TestTraining:
         assert (tmp_path / "finetuned.pt").exists()
         assert not (tmp_path / "evaluation").exists()
 
+    def test_keys_that_monai_label_sets(self, case, tmp_path):
+        """It replaces the data, the epochs and puts a CheckpointLoader first; 4-D files come in the cohort's order."""
+        stack = nib.concat_images([nib.load(path) for path in case["image"]], check_affines=True)
+        stack = nib.Nifti1Image(stack.get_fdata(dtype=np.float32), stack.affine)
+        stack.dataobj[..., 1] = np.nan
+        nib.save(stack, tmp_path / "study.nii.gz")
+        workflow = ConfigWorkflow(
+            config_file=str(BUNDLE / "configs" / "train.json"), logging_file=False, run_id="finetune", **TINY
+        )
+        items = [{"image": str(tmp_path / "study.nii.gz"), "label": case["label"]}] * 2
+        for key, value in {
+            "bundle_root": str(BUNDLE),
+            "output_dir": str(tmp_path),
+            "cache_dir": str(tmp_path / "cache"),
+            "train#dataset#data": items,
+            "validate#dataset#data": [],
+            "train#trainer#max_epochs": 1,
+            "finetune": ["$@train#trainer.run()"],
+        }.items():
+            workflow.parser[key] = value
+        workflow.parser["train#handlers"].insert(0, {"_target_": "StatsHandler", "iteration_log": False})
+        workflow.initialize()
+        workflow.run()
+        assert torch.load(tmp_path / "finetuned_last.pt", weights_only=True)["trainer"]["iteration"] == 2
+
     def test_two_processes_train_together(self, phantom_dir, tmp_path):
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
         settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path, "pretrain_batch_size": 1}
@@ -155,18 +188,19 @@ class TestTraining:
 
 
 class TestRecipes:
-    @pytest.mark.parametrize("recipe", sorted(path.name for path in (BUNDLE / "configs" / "recipes").glob("brats*")))
-    def test_paper_constants(self, recipe):
-        workflow = ConfigWorkflow(
-            config_file=[str(BUNDLE / "configs" / "train.json"), str(BUNDLE / "configs" / "recipes" / recipe)],
-            logging_file=False,
-        )
+    @pytest.mark.parametrize(("recipe", "split"), [("brats2018", "fold3"), ("brats2020", "fixed")])
+    @pytest.mark.parametrize("full_modal", [False, True])
+    def test_paper_constants(self, recipe, split, full_modal):
+        names = ["train", f"recipes/{recipe}", *([f"recipes/full_modal_{recipe}"] if full_modal else [])]
+        files = [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+        workflow = ConfigWorkflow(config_file=files, logging_file=False)
         get = workflow.parser.get_parsed_content
         expected = {
             "width": 16, "crop": [128] * 3, "grid": [240, 240, 155], "spacing": [1.0] * 3, "learning_rate": 3e-4,
             "learning_rate_x_sub": 5e-3, "pretrain_epochs": 600, "epochs": 300, "pretrain_batch_size": 2,
             "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "lambda_con": 0.1, "flip_prob": 0.5, "shift": 0.1,
-            "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub",
+            "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub", "cohort": recipe, "val_interval": 20,
+            "weight_decay": 1e-4, "batch_size": 1, "split": "full" if full_modal else split,
         }  # fmt: skip
         assert {key: get(key) for key in expected} == expected
         network = get("network_def")
@@ -190,12 +224,20 @@ class TestRecipes:
     def test_ablation_reports_each_variant(self, phantom_dir, tmp_path):
         variants = {"full": {}, "mean image fill": {"fill": "mean", "lambda_con": 0}}
         variants = {name: {**TINY, "dataset_dir": str(phantom_dir), **keys} for name, keys in variants.items()}
-        succeed(["train.json", "recipes/ablation.json"], {"variants": variants, "output_dir": tmp_path})
+        settings = {"variants": variants, "output_dir": tmp_path, "dataset_dir": phantom_dir}
+        succeed(["train.json", "recipes/ablation.json"], settings)
         lines = (tmp_path / "ablation.md").read_text().splitlines()
         assert [line.split("|")[1].strip() for line in lines[2:]] == list(variants)
+        results = pd.read_csv(tmp_path / "01" / "evaluation" / "results.csv")
+        validation = load_datalist(phantom_dir / "datalist.json", phantom_dir)["validation"]
+        assert set(results["case"]) == {item["case"] for item in validation}
         mean = torch.load(tmp_path / "01" / "finetuned.pt", weights_only=True)["x_sub"]
         assert mean.min() == 0  # an average of scaled images, not noise
         assert mean.max() <= 1
+        variants["full"]["lambda_con"] = 0.3  # the folder holds another variant now: its results may not be taken
+        again = run(["train.json", "recipes/ablation.json"], settings)
+        assert again.returncode
+        assert "the folder holds another variant" in again.stderr
 
     def test_zero_filled_baseline(self, phantom_dir, tmp_path):
         settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
@@ -216,6 +258,21 @@ def copy_subset(case, subset, folder):
         if name in subset:
             os.symlink(path, folder / Path(path).name)
     return folder
+
+
+class TestPlaces:
+    def test_from_within_the_bundle(self, case, tmp_path):
+        words = command(["inference.json"], {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path})
+        words[words.index("--config_file") + 1] = "configs/inference.json"
+        done = subprocess.run(words, cwd=BUNDLE, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (tmp_path / case["case"] / f"{case['case']}_seg.nii.gz").is_file()
+
+    def test_monai_loads_it_from_anywhere(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        network = load("m3ae", bundle_dir=str(BUNDLE.parent), workflow_type="inference", source="monaihosting")
+        weights = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+        assert torch.equal(network.x_sub, weights["x_sub"].float())
 
 
 class TestInference:
@@ -291,6 +348,26 @@ class TestInference:
 
 
 class TestEvaluation:
+    def test_training_and_evaluation_split_alike(self):
+        """A seeded split is drawn twice, for the training and for its evaluation: from the same seed."""
+        files = [BUNDLE / "configs" / f"{name}.json" for name in ("train", "evaluate")]
+        train, evaluate = (json.loads(file.read_text()) for file in files)
+        assert train["split_seed"] == evaluate["split_seed"]
+        assert train["evaluation"]["overrides"]["split_seed"] == "@split_seed"
+        assert "@split_seed" in train["data"]
+        assert "@split_seed" in evaluate["dataset"]["data"]
+
+    def test_only_subsets_of_the_requested_modalities(self, case, phantom_dir, tmp_path):
+        write_datalist({"test": [case]}, tmp_path / "one.json")
+        run_in_process(
+            ["inference.json", "evaluate.json"],
+            dataset_dir=phantom_dir,
+            datalist=tmp_path / "one.json",
+            output_dir=tmp_path,
+            modalities=["t1c", "t2"],
+        )
+        assert set(pd.read_csv(tmp_path / "results.csv")["modalities"]) == {"t1c", "t2", "t1c+t2"}
+
     def test_absent_files_equal_dropped_modalities_bit_for_bit(self, case, phantom_dir, tmp_path):
         few = {**case, "modalities": ["t1c", "flair"], "image": [case["image"][1], case["image"][3]]}
         results = []

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from monai.inferers import SlidingWindowInferer
+from monai.data import MetaTensor
 from monai.networks import eval_mode, train_mode
 from networks.golden_m3ae import (
     ARRAYS,
     GOLDEN,
+    GRID_ZYX,
     SEED,
     START,
     authors_shapes,
@@ -16,11 +17,12 @@ from networks.golden_m3ae import (
     transpose,
 )
 
+from common.engines import SubstituteInferer
 from common.io.published import import_m3ae
 from common.losses.m3ae import PretrainingLoss, Reconstruction
 from common.modalities import subsets
 from common.networks import M3AE, ResidualUNet
-from common.transforms import crop_at
+from common.transforms import ScaleBrainIntensityd, crop_at
 
 TOLERANCE = 1e-4
 MISSING = {"full": [], "miss_t1c_t2": [1, 2], "only_flair": [0, 1, 2]}
@@ -76,17 +78,17 @@ def test_pretraining_gives_the_authors_numbers_and_gradients():
 @pytest.mark.parametrize(("situation", "missing"), [("full", []), ("miss_flair", [3]), ("only_t2", [0, 1, 3])])
 def test_windowed_inference_gives_the_authors_numbers(situation, missing):
     pipeline = np.load(GOLDEN / "m3ae_pipeline.npz")
-    raw = pipeline["raw"].astype(np.float64)
-    scaled = []
-    for volume in raw:
-        low, high = np.percentile(volume[volume > 0], [1, 99])
-        scaled.append((volume.clip(low, high) - low) / (high - low))
+    raw = MetaTensor(transpose(pipeline["raw"].astype(np.float32)[None])[0])
+    scaled = ScaleBrainIntensityd("image")({"image": raw})["image"].as_tensor()
     (z0, y0, x0), (z1, y1, x1) = pipeline["box"]
-    image = transpose(np.stack(scaled)[None, :, z0:z1, y0:y1, x0:x1].astype(np.float32))
+    image = scaled[None, :, x0:x1, y0:y1, z0:z1].clone()
+    image[:, missing] = float("nan")
     network = imported(8).eval()
-    inferer = SlidingWindowInferer((32, 32, 32), overlap=0.5, mode="constant")
-    with torch.no_grad():  # the released code looks x_sub up relative to the box: origin 0
-        logits = inferer(substituted(network, missing, image, [0, 0, 0]), network.unet)
+    # the released code looks x_sub up relative to the box: the crop is said to lie at the grid's origin
+    meta = {"original_affine": torch.eye(4)[None], "spatial_shape": torch.tensor([GRID_ZYX[::-1]])}
+    image = MetaTensor(image, affine=torch.eye(4)[None], meta=meta)
+    with torch.no_grad():
+        logits = SubstituteInferer((32, 32, 32), overlap=0.5, mode="constant")(image, network)
     key = f"window/{situation}/logits"
     stride = int(pipeline[f"{key}/stride"])
     ours = transpose(logits).flip(1)[..., ::stride, ::stride, ::stride]

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from common.engines import local_device
+
+SCRIPT = """
+import sys
+import torch
+from common.engines import distributed, local_device
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+network = torch.nn.Linear(1, 1, bias=False)
+wrapped = distributed(network, local_device())
+wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
+torch.save(network.weight.grad, f"{sys.argv[1]}/{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_gradients_are_averaged_over_processes(tmp_path):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*launcher, str(tmp_path / "script.py"), str(tmp_path)], check=True, capture_output=True)
+    assert [torch.load(tmp_path / f"{rank}.pt").item() for rank in range(2)] == [2.0, 2.0]  # of 1 and 3
+
+
+def test_without_torchrun_it_is_said(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(RuntimeError, match="with torchrun -m"):
+        local_device()
