@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, product
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -52,25 +53,45 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def image_problems(images: Mapping[str, MetaTensor], skull_stripped: bool = True) -> Iterator[str]:
-    """Say what is wrong with volumes ``(X, Y, Z)`` that are meant to be one subject's modalities, in a few words each.
+class Finding(NamedTuple):
+    """Something about a subject's images that makes them unusable, or, if not fatal, doubtful.
+
+    Attributes:
+        modalities: those that it is about.
+        what: was found.
+        remedy: what to do.
+        fatal: False if the images can be used all the same.
+    """
+
+    modalities: tuple[str, ...]
+    what: str
+    remedy: str
+    fatal: bool = True
+
+
+def findings(images: Mapping[str, MetaTensor], skull_stripped: bool = True) -> Iterator[Finding]:
+    """Look at volumes ``(X, Y, Z)`` that are meant to be one subject's modalities; the one place with these rules.
 
     Args:
         images: modality -> volume.
-        skull_stripped: say so too if the background is not 0.
+        skull_stripped: find a background that is not 0, too.
     """
     for name, image in images.items():
         voxels = image.as_tensor()
         bad = int((~torch.isfinite(voxels)).sum())
         if bad:
-            yield f"{name}: {bad} voxels are NaN or Inf"
+            yield Finding((name,), f"{bad} voxels are NaN or Inf", "Repair the file, or leave this modality out.")
         elif voxels.min() == voxels.max():
-            yield f"{name}: every voxel is {voxels.min():g}"
+            remedy = "An empty image is not a modality; leave it out: absent modalities are handled."
+            yield Finding((name,), f"every voxel is {voxels.min():g}", remedy)
         elif skull_stripped and (zeros := float((voxels == 0).float().mean())) < BACKGROUND_FRACTION:
-            yield f"{name}: not skull-stripped ({zeros:.0%} of the voxels are 0)"
-    for one, other in combinations(images, 2):
-        if torch.equal(images[one].as_tensor(), images[other].as_tensor()):
-            yield f"{one} and {other} are the same image"
+            remedy = "Networks here are trained on brains with background 0; strip the skull first."
+            yield Finding((name,), f"not skull-stripped ({zeros:.0%} of the voxels are 0)", remedy, fatal=False)
+    for pair in combinations(images, 2):
+        one, other = (images[name].as_tensor() for name in pair)
+        if torch.equal(one, other):
+            remedy = "Give each image once and leave the missing modality out."
+            yield Finding(pair, "the same image", remedy)
 
 
 def grid_offset(volume: MetaTensor, reference: MetaTensor) -> float:
@@ -84,7 +105,7 @@ def grid_offset(volume: MetaTensor, reference: MetaTensor) -> float:
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
     problems: list[str] = []
     images, label = _read(item, problems)
-    problems += image_problems(images, cohort.skull_stripped)
+    problems += [f"{' and '.join(f.modalities)}: {f.what}" for f in findings(images, cohort.skull_stripped)]
     row: dict[str, object] = {
         "case": item["case"],
         "modalities": "+".join(item["modalities"]),

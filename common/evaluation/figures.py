@@ -40,18 +40,20 @@ def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str 
     """Draw the central axial, coronal and sagittal slice of each modality of a substitute image.
 
     Args:
-        x_sub: ``(1, M, X, Y, Z)``, RAS, normalised intensities; grey values run from 0 to 1.
+        x_sub: ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
+            percentile, which its title says.
         modalities: names of the M channels.
         path: PNG file.
     """
     figure = Figure(figsize=(2.2 * len(modalities), 6.2), layout="constrained")
     grid = figure.subplots(3, len(modalities), squeeze=False)
     for column, (name, volume) in enumerate(zip(modalities, x_sub[0], strict=True)):
+        low, high = torch.quantile(volume.flatten(), torch.tensor([0.01, 0.99])).tolist()
         for row, axis in enumerate((2, 1, 0)):
             plane = volume.select(axis, volume.shape[axis] // 2)
-            grid[row][column].imshow(plane.T, origin="lower", cmap="gray", vmin=0, vmax=1)
+            grid[row][column].imshow(plane.T, origin="lower", cmap="gray", vmin=low, vmax=high)
             grid[row][column].set_axis_off()
-        grid[0][column].set_title(display_name(name))
+        grid[0][column].set_title(f"{display_name(name)}\n{low:.3f} to {high:.3f}")
     figure.suptitle("substitute image x_sub")
     _save(figure, path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import get_cohort
-from common.cohorts.check import BACKGROUND_FRACTION, GRID_TOLERANCE, grid_offset
+from common.cohorts.check import GRID_TOLERANCE, findings, grid_offset
 from common.io import read_volume
 from common.modalities import canonical, resolve_subset, subset_name
 
@@ -118,7 +117,7 @@ class LoadSubjectd(MapTransform):
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], skull_stripped: bool) -> None:
-    """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities; see `LoadSubjectd` for the rules.
+    """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities, and warn about doubtful ones.
 
     Args:
         volumes: modality name -> volume.
@@ -126,36 +125,17 @@ def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str],
         skull_stripped: warn if the background is not exactly 0.
 
     Raises:
-        ValueError: as listed there.
+        ValueError: see `common.cohorts.check.findings`; or the grids differ.
     """
-    for name, volume in volumes.items():
-        path, voxels = sources[name], volume.as_tensor()
-        bad = int((~torch.isfinite(voxels)).sum())
-        if bad:
-            raise ValueError(
-                f"{path}: {bad} NaN or Inf voxels in {name}; expected finite intensities. Repair the file, or leave "
-                "this modality out."
-            )
-        if voxels.min() == voxels.max():
-            raise ValueError(
-                f"{path}: every voxel of {name} is {voxels.min().item():g}; an empty image is not a modality. "
-                "Leave it out: absent modalities are handled."
-            )
-        zeros = float((voxels == 0).float().mean())
-        if skull_stripped and zeros < BACKGROUND_FRACTION:
-            logger.warning(
-                f"{path}: only {zeros:.0%} of the voxels of {name} are 0, so this does not look skull-stripped; the "
-                "network was trained on brains with background 0. Strip the skull first."
-            )
+    for found in findings(volumes, skull_stripped):
+        files = " and ".join(sources[name] for name in found.modalities)
+        message = f"{files} ({', '.join(found.modalities)}): {found.what}. {found.remedy}"
+        if found.fatal:
+            raise ValueError(message)
+        logger.warning(message)
     (first, reference), *others = volumes.items()
     for name, volume in others:
         _check_grid(volume, sources[name], reference, sources[first])
-    for one, other in combinations(volumes, 2):
-        if torch.equal(volumes[one].as_tensor(), volumes[other].as_tensor()):
-            raise ValueError(
-                f"{sources[one]} and {sources[other]} hold the same image, given as {one} and as {other}. "
-                "Give each image once and leave the missing modality out."
-            )
 
 
 def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_path: str) -> None:

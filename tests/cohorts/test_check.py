@@ -150,7 +150,7 @@ def test_constant_image(tmp_path, value):
 
 def test_one_image_given_for_two_modalities(tmp_path):
     save(subject(tmp_path) / "x_t2.nii.gz", image(0))
-    assert check(tmp_path)["problems"] == "t1 and t2 are the same image"
+    assert check(tmp_path)["problems"] == "t1 and t2: the same image"
 
 
 def test_image_with_its_skull(tmp_path):

@@ -243,7 +243,7 @@ def test_label_on_another_grid(subject):
 def test_nan_or_inf_inside_a_modality(subject, value):
     edit(subject["image"][1], put(value))
     message = refusal(subject)
-    assert message.startswith(f"{subject['image'][1]}: 2 NaN or Inf voxels in t1c; expected finite")
+    assert message.startswith(f"{subject['image'][1]} (t1c): 2 voxels are NaN or Inf")
     assert "Repair the file, or leave this modality out" in message
 
 
@@ -251,15 +251,15 @@ def test_nan_or_inf_inside_a_modality(subject, value):
 def test_constant_image(subject, value):
     edit(subject["image"][3], put(value, ...))
     message = refusal(subject)
-    assert message.startswith(f"{subject['image'][3]}: every voxel of flair is {value}")
-    assert "Leave it out" in message
+    assert message.startswith(f"{subject['image'][3]} (flair): every voxel is {value}")
+    assert "leave it out" in message
 
 
 def test_one_image_for_two_modalities(subject):
     t1c, flair = subject["image"][1], subject["image"][3]
     Path(flair).write_bytes(Path(t1c).read_bytes())
     message = refusal(subject)
-    assert message.startswith(f"{t1c} and {flair} hold the same image, given as t1c and as flair")
+    assert message.startswith(f"{t1c} and {flair} (t1c, flair): the same image")
     assert "Give each image once and leave the missing modality out" in message
 
 
@@ -268,8 +268,8 @@ def test_not_skull_stripped_is_warned_about(subject, caplog):
     with caplog.at_level(logging.WARNING):
         LoadSubjectd(COHORT)(subject)
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{subject['image'][0]}: only 0% of the voxels of t1 are 0")
-    assert "Strip the skull first" in record.getMessage()
+    assert record.getMessage().startswith(f"{subject['image'][0]} (t1): not skull-stripped (0% of the voxels are 0)")
+    assert "strip the skull first" in record.getMessage()
 
 
 def test_good_subject_is_not_warned_about(subject, caplog):
