@@ -118,7 +118,7 @@ def test_one_file_and_a_requested_subset(subject, tmp_path):
 def test_one_file_with_a_partly_nan_channel(subject, tmp_path):
     path = stacked(subject, tmp_path)
     edit(path, put(np.nan, (0, 0, slice(0, 3), 1)))
-    assert f"{path}: 3 NaN or Inf voxels in t1c" in refusal({"image": path}, keys="image")
+    assert f"{path} (t1c): 3 voxels are NaN or Inf" in refusal({"image": path}, keys="image")
 
 
 def test_one_file_with_nothing_in_it(subject, tmp_path):
