@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -10,6 +11,8 @@ from monai.data import MetaTensor, NibabelWriter
 from monai.transforms import LoadImage
 
 from common.io.files import replacing
+
+logger = logging.getLogger(__name__)
 
 
 def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
@@ -39,4 +42,6 @@ class AtomicNibabelWriter(NibabelWriter):
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write to a temporary file beside ``filename``, then move it there."""
         with replacing(filename) as temporary:
-            super().write(temporary, verbose=verbose, **obj_kwargs)
+            super().write(temporary, verbose=False, **obj_kwargs)
+        if verbose:
+            logger.info(f"written: {filename}")
