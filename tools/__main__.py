@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import fire
+import torch
 
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
@@ -17,7 +19,7 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
     """Write a datalist JSON for a cohort's folder.
 
     Args:
-        cohort: e.g. brats2018, brats2020, brats2023, msd_task01.
+        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later) or msd_task01.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
         split: a published one (brats2018: fold1, fold2, fold3), full, or seeded, the default.
@@ -32,7 +34,7 @@ def check(cohort: str, dataset_dir: str) -> None:
     """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
 
     Args:
-        cohort: e.g. brats2018, brats2020, brats2023, msd_task01.
+        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later) or msd_task01.
         dataset_dir: the folder as downloaded, or one subject's.
     """
     table = check_folder(get_cohort(cohort), dataset_dir)
@@ -64,7 +66,12 @@ def half(checkpoint: str, output: str) -> None:
         output: the file to write, e.g. models/model.pt.
     """
     state = read_checkpoint(checkpoint)
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"{checkpoint}: a file to resume from, not weights; expected a plain state dict (finetuned.pt)."
+        )
     write_checkpoint({key: value.half() for key, value in state.items()}, output)
+    print(f"{output}: {len(state)} tensors, {os.path.getsize(output) / 1e6:.1f} MB")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Files in and out: images, checkpoints, the folder of a bundle."""
 
-from common.io.bundle import bundle_root, flag
+from common.io.bundle import bundle_root, flag, refuse_unknown_options, tell_shipped_weights
 from common.io.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from common.io.files import require_writable
 from common.io.images import AtomicNibabelWriter, read_volume
@@ -12,6 +12,8 @@ __all__ = [
     "load_weights",
     "read_checkpoint",
     "read_volume",
+    "refuse_unknown_options",
     "require_writable",
+    "tell_shipped_weights",
     "write_checkpoint",
 ]

@@ -1,9 +1,19 @@
-"""What every bundle's configs need: its folder, and flags as command lines give them."""
+"""What every bundle's configs need: its folder, and care with what a command line gives."""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
+import logging
+import os
+import re
+import sys
 from pathlib import Path
+
+import monai.bundle
+
+logger = logging.getLogger(__name__)
 
 
 def bundle_root(name: str) -> str:
@@ -37,6 +47,33 @@ def flag(key: str, value: bool | str) -> bool:
     if str(value).lower() not in ("true", "false"):
         raise ValueError(f"{key} {value!r}: expected true or false.")
     return str(value).lower() == "true"
+
+
+def refuse_unknown_options(bundle_root: str) -> None:
+    """Refuse options of ``python -m monai.bundle run`` that no config of the bundle has; MONAI would ignore them.
+
+    Raises:
+        ValueError: an unknown ``--option``; the message names the nearest known one.
+    """
+    if not sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py"):
+        return
+    known = set(inspect.signature(monai.bundle.run).parameters)
+    for path in Path(bundle_root, "configs").rglob("*.json"):
+        known |= {key.split("#")[0] for key in json.loads(path.read_text())}
+    for word in sys.argv[1:]:
+        option = re.split("[=#]|::", word.removeprefix("--"))[0]
+        if word.startswith("--") and option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean --{near[0]}?" if near else "see the scalars at the top of the config."
+            raise ValueError(f"Option --{option} is no key of the configs of {bundle_root}; {hint}")
+
+
+def tell_shipped_weights(ckpt_path: str, bundle_root: str) -> None:
+    """Log what the weights that come with a bundle were trained on and are for, if these are the ones in use."""
+    shipped = Path(bundle_root, "models", "model.pt")
+    if shipped.is_file() and Path(ckpt_path).resolve() == shipped.resolve():
+        metadata = json.loads(Path(bundle_root, "configs", "metadata.json").read_text())
+        logger.warning(f"{shipped}: trained on: {metadata['data_source']}. {metadata['intended_use']}")
 
 
 def _is_bundle(place: Path, name: str) -> bool:

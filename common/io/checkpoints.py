@@ -26,12 +26,14 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         ValueError: it is damaged, or holds more than tensors and plain values.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or pass --ckpt_path with one that exists.")
+        raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path}: not a whole checkpoint of plain tensors ({reason}).") from error
+        raise ValueError(
+            f"{path}: not a whole checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
+            "kind, or holds objects that are not loaded for safety."
+        ) from error
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:

@@ -66,4 +66,7 @@ def _rename_m3ae(key: str) -> str:
         prefix = f"unet.{theirs}."
         if key.startswith(prefix):
             return f"unet.{stage}." + key.removeprefix(prefix).replace("gn", "norm")
-    raise ValueError(f"Key {key!r} is not of the authors' M3AE; expected limage and unet.conv1a ... unet.ds_out.1.")
+    raise ValueError(
+        f"Key {key!r} is not of the authors' M3AE; expected limage and unet.conv1a ... unet.ds_out.1. "
+        "Weights made by this software need no import."
+    )

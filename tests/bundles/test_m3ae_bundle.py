@@ -125,8 +125,7 @@ class TestTraining:
 
     def test_killed_run_resumes_to_the_same_weights(self, phantom_dir, tmp_path):
         settings = {**TINY, "dataset_dir": phantom_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
-        settings["run_id"] = "train_only"
-        stages = {"train_only": "['@pretrain','@finetune']"}
+        stages = {"run": "['@pretrain','@finetune']"}
         whole, broken = tmp_path / "whole", tmp_path / "broken"
         succeed(["train.json"], {**settings, **stages, "output_dir": whole})
         for stage, name, steps in (("pretraining", "pretrained_last.pt", 3), ("fine-tuning", "finetuned_last.pt", 6)):
@@ -292,6 +291,10 @@ class TestInference:
             overlap = 2 * ((label > 0) & (reference > 0)).sum() / ((label > 0).sum() + (reference > 0).sum())
             assert overlap > 0.8
 
+    def test_shipped_weights_say_what_they_are(self, case, tmp_path, caplog):
+        run_in_process(["inference.json"], dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path)
+        assert "no image of a person. Research only." in caplog.text
+
     def test_modalities_leaves_out_others_that_are_there(self, case, tmp_path):
         few = copy_subset(case, ("t1c", "flair"), tmp_path / "few" / case["case"])
         full = copy_subset(case, MODALITIES, tmp_path / "full" / case["case"])
@@ -324,6 +327,7 @@ class TestInference:
         [
             ({"modalities": "['t1x']"}, "Unknown modality 't1x'; expected one of"),
             ({"cohort": "brats1999"}, "Unknown cohort 'brats1999'; expected one of"),
+            ({"modality": "['t1c']"}, "Option --modality is no key of the configs"),
             ({"width": 16}, "a checkpoint of another architecture than M3AE"),
             ({"ckpt_path": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
             ({"output_dir": "/proc/version/out"}, "cannot write there"),

@@ -37,7 +37,7 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such checkpoint\. Train first, or pass --ckpt_path"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such checkpoint\. Train first, or name one"):
         read_checkpoint(tmp_path / "none.pt")
 
 
