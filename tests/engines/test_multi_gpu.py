@@ -17,6 +17,7 @@ network = torch.nn.Linear(1, 1, bias=False)
 wrapped = distributed(network, local_device())
 wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
 torch.save(network.weight.grad, f"{sys.argv[1]}/{rank}.pt")
+torch.distributed.barrier()  # a process that leaves early can abort the other one
 torch.distributed.destroy_process_group()
 """
 
