@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import asdict, fields
+from pathlib import Path
 
 import fire
 import torch
@@ -12,7 +14,14 @@ import torch
 from common.cohorts import get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
-from common.io import published, read_checkpoint, write_checkpoint
+from common.evaluation.comparable import require_comparable
+from common.evaluation.conventions import Conventions
+from common.evaluation.label_maps import evaluate_label_maps
+from common.evaluation.published import published as read_published
+from common.evaluation.report import write_report
+from common.evaluation.results import read_evaluation, write_evaluation
+from common.io import published as authors
+from common.io import read_checkpoint, write_checkpoint
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -53,7 +62,7 @@ def import_m3ae(checkpoint: str, output: str) -> None:
         output: the file to write, for ckpt_path.
     """
     state = read_checkpoint(checkpoint)
-    weights = published.import_m3ae(state.get("state_dict", state))
+    weights = authors.import_m3ae(state.get("state_dict", state))
     write_checkpoint(weights, output)
     print(f"{output}: {len(weights)} tensors")
 
@@ -74,11 +83,64 @@ def half(checkpoint: str, output: str) -> None:
     print(f"{output}: {len(state)} tensors, {os.path.getsize(output) / 1e6:.1f} MB")
 
 
+def compare(
+    output_dir: str,
+    *methods: str,
+    reference: str | None = None,
+    cohort: str | None = None,
+    published: str | None = None,
+    coverage: float = 0.9,
+    allow_missing: bool = False,
+    force: bool = False,
+    **conventions: str | int | float,
+) -> None:
+    """Write one report on several methods: tables, paired tests and figures, as HTML and Markdown.
+
+    Args:
+        output_dir: the folder to write.
+        methods: two or more NAME=FOLDER, the first one being what the others are tested against. A folder is the output
+            of an evaluation, or label maps that any program wrote: one folder per subset of the modalities in it
+            (t1c+flair, ...), or the files of all modalities.
+        reference: the folder of the reference label maps; needed with label maps.
+        cohort: whose label values they have; needed with label maps.
+        published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
+        coverage: of the intervals of the volume.
+        allow_missing: compare the cases that all have, instead of refusing where some lack others.
+        force: compare results of different cohorts or conventions; the report is marked.
+        conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; by default those of the
+            first evaluation, else the default ones.
+    """
+    named = [method.partition("=") for method in methods]
+    if len(named) < 2 or not all(name and folder for name, _, folder in named):
+        raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
+    unknown = set(conventions) - {field.name for field in fields(Conventions)}
+    if unknown:
+        raise ValueError(f"--{unknown.pop()}: no such option; see python -m tools compare --help.")
+    evaluations = {name: read_evaluation(folder, name) for name, _, folder in named if _is_evaluation(folder)}
+    given = conventions or next((asdict(e.conventions) for e in evaluations.values()), {})
+    for name, _, folder in named:
+        if name not in evaluations:
+            if reference is None or cohort is None:
+                raise ValueError(f"{folder}: no results.csv in it; for label maps give --reference and --cohort.")
+            evaluations[name] = evaluate_label_maps(
+                name, folder, reference, get_cohort(cohort), Conventions(**given), allow_missing
+            )
+            write_evaluation(evaluations[name], Path(output_dir, "evaluations", name))
+    ordered, remarks = require_comparable([evaluations[name] for name, _, _ in named], allow_missing, force)
+    beside = None if published is None else read_published(*published.split("/", 2))
+    write_report(ordered, output_dir, coverage, beside, remarks)
+    print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
+
+
+def _is_evaluation(folder: str) -> bool:
+    return Path(folder, "results.csv").is_file()
+
+
 def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        fire.Fire({"datalist": datalist, "check": check, "import_m3ae": import_m3ae, "half": half}, name="tools")
+        fire.Fire({verb.__name__: verb for verb in (datalist, check, compare, import_m3ae, half)}, name="tools")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

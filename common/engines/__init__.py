@@ -3,23 +3,27 @@
 from common.engines.handlers import Checkpoints, EpochLosses, Reseed
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
-from common.engines.results import SubsetResults, SubstituteFigure
+from common.engines.report import report_evaluation
 from common.engines.steps import run_bundle, run_variants
-from common.engines.tracking import close_tracking, log_file, log_results, track
+from common.engines.substitute import SubstituteFigure
+from common.engines.sweep import StoreCases, SubsetSweep
+from common.engines.tracking import close_tracking, log_evaluation, log_file, track
 
 __all__ = [
     "Checkpoints",
     "EpochLosses",
     "ForegroundInferer",
     "Reseed",
-    "SubsetResults",
+    "StoreCases",
+    "SubsetSweep",
     "SubstituteFigure",
     "SubstituteInferer",
     "close_tracking",
     "distributed",
     "local_device",
+    "log_evaluation",
     "log_file",
-    "log_results",
+    "report_evaluation",
     "run_bundle",
     "run_variants",
     "track",

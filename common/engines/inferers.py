@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,22 +33,32 @@ class ForegroundInferer(SlidingWindowInferer):
         """
         if not bool(presence(inputs).any(dim=1).all()):
             raise ValueError("A sample has no modality present; at least one is needed.")
+        box = self.box(inputs)
+        image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
+        return place(super().__call__(image, network, *args, **kwargs), box, inputs.shape[2:])
+
+    def box(self, inputs: torch.Tensor) -> tuple:
+        """Return the index of the voxels that are looked at in ``(B, M, X, Y, Z)``."""
         flat = inputs.as_subclass(torch.Tensor).flatten(0, 1)
         # NaN > 0 is False: absent modalities do not count; allow_smaller keeps the margin within the image
         low, high = generate_spatial_bounding_box(flat, margin=1, allow_smaller=True)
-        box = (..., *(_at_least(*axis) for axis in zip(low, high, self._window(inputs), inputs.shape[2:], strict=True)))
-        image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
-        logits = super().__call__(image, network, *args, **kwargs)
-        full = logits.new_full((*logits.shape[:2], *inputs.shape[2:]), OUTSIDE)
-        full[box] = logits
-        return full
+        ranges = zip(low, high, self.window(inputs), inputs.shape[2:], strict=True)
+        return (..., *(_at_least(*axis) for axis in ranges))
 
-    def _window(self, inputs: torch.Tensor) -> tuple[int, ...]:
+    def window(self, inputs: torch.Tensor) -> tuple[int, ...]:
+        """Return the size in voxels of a window in ``(B, M, X, Y, Z)``."""
         return fall_back_tuple(self.roi_size, inputs.shape[2:])
 
     def complete(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return what the windows are cut from; here the image as it is, with its NaN channels."""
         return inputs
+
+
+def place(logits: torch.Tensor, box: tuple, shape: Sequence[int]) -> torch.Tensor:
+    """Return the logits of a box within those of the whole image ``(B, C, *shape)``, which are `OUTSIDE` around it."""
+    full = logits.new_full((*logits.shape[:2], *shape), OUTSIDE)
+    full[box] = logits
+    return full
 
 
 def _at_least(low: int, high: int, window: int, extent: int) -> slice:

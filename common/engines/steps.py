@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import pandas as pd
 from monai.bundle import run
 
-from common.evaluation import variant_table
+from common.evaluation.results import read_evaluation
+from common.evaluation.tables import comparison_table
 from common.io.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def run_variants(
     Raises:
         ValueError: a folder holds another variant than the one that it would now be used for.
     """
-    results = {}
+    results = []
     for number, (name, overrides) in enumerate(variants.items()):
         folder = Path(output_dir) / f"{number:02d}"
         _claim(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
@@ -60,11 +60,11 @@ def run_variants(
         if not finished.is_file():
             logger.info(f"variant {number + 1} of {len(variants)}: {name} {dict(overrides)}")
             run_bundle(bundle_root, configs, {**shared, **overrides, "output_dir": str(folder), "resume": True})
-        results[name] = pd.read_csv(finished)
-    table = variant_table(results)
+        results.append(read_evaluation(finished.parent, name))
+    table = comparison_table(results, "dice").to_markdown()
     with replacing(Path(output_dir) / "ablation.md") as temporary:
         temporary.write_text(table)
-    print(f"\nMean Dice (%) over all subsets and cases\n\n{table}", flush=True)
+    print(f"\n{table}", flush=True)
 
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:

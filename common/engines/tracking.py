@@ -1,24 +1,38 @@
-"""MLflow beyond what ``monai.bundle run --tracking mlflow`` attaches by itself.
+"""MLflow: trainings beyond what ``monai.bundle run --tracking mlflow`` attaches by itself, and evaluations.
 
-MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without tracking these
-functions do nothing.
+MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without it the functions
+for trainings do nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from ignite.engine import Engine, Events
+from mlflow import MlflowClient
+from mlflow.telemetry import set_telemetry_client
 from monai.engines import Trainer
 from monai.handlers import MLFlowHandler
+from monai.utils import path_to_sqlite_uri
+
+from common.evaluation.results import read_evaluation
+from common.io.files import replacing
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+set_telemetry_client()  # again, since MONAI has imported mlflow already: nothing is to be reported to its makers
+
+EXPERIMENT = "monai_experiment"
+ARTIFACTS = (".csv", ".json", ".md", ".tex", ".html", ".png", ".svg")
+RUN_NOTE = "mlflow.json"
+"""File beside a training's checkpoints that names its run, so that evaluations are logged into the same one."""
 
 
-def track(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
+def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> None:
     """Log a trainer, with the config's top-level scalars as parameters, into the run of the MLFlowHandler in
     ``handlers``.
 
@@ -26,7 +40,10 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
         handlers: the handlers that MONAI's tracking was added to (``train#handlers``).
         trainer: the one that they belong to, or another one that shall share its run, e.g. the pretraining's.
         tag_name: name of its iteration loss.
+        folder: of the training's checkpoints.
     """
+    note = Path(folder, RUN_NOTE)
+    note.unlink(missing_ok=True)
     for handler in _mlflow(handlers):
         # the trainers do not decollate, and MONAI's own transform makes a tuple of a dict's loss
         handler.output_transform = _iteration_loss
@@ -35,32 +52,45 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str) -> None:
             handler.tag_name = tag_name
             if trainer.has_event_handler(handler.close, Events.COMPLETED):  # results are still to come
                 trainer.remove_event_handler(handler.close, Events.COMPLETED)
+            trainer.add_event_handler(Events.STARTED, _write_note, handler, note)
             continue
         twin = copy(handler)
         twin.tag_name, twin.default_tracking_params, twin.close_on_complete = tag_name, [], False
         twin.attach(trainer)
+        trainer.add_event_handler(Events.STARTED, _write_note, twin, note)
         trainer.add_event_handler(Events.COMPLETED, _share_run, twin, handler)
 
 
-def log_results(handlers: Sequence, engine: Engine, folder: str) -> None:
-    """Log ``results.csv`` of an evaluation as metrics ``<metric>/<subset>/<region>``; its tables and figures as
-    artifacts.
+def log_evaluation(folder: str, ckpt_path: str, tracking_uri: str) -> None:
+    """Log an evaluation: settings as parameters, means as metrics ``<metric>/<subset>/<region>``, files as artifacts.
 
     Args:
-        handlers: the handlers that MONAI's tracking was added to.
-        engine: the one that they belong to; a run is opened if it has not run.
-        folder: where `SubsetResults` wrote.
+        folder: where `write_report` wrote.
+        ckpt_path: the weights; if a tracked training left its note beside them, its run is taken.
+        tracking_uri: ``local``: the training's store, or one in the folder; ``none``: nothing is logged; else the URI
+            of an MLflow server or store.
     """
-    for handler in _mlflow(handlers):
-        if handler.cur_run is None:
-            handler.start(engine)
-        run = handler.cur_run.info.run_id
-        for path in sorted(Path(folder).glob("*")):
-            if path.suffix in (".csv", ".md", ".png"):
-                handler.client.log_artifact(run, str(path))
-        results = pd.read_csv(Path(folder) / "results.csv")
-        for keys, value in results.groupby(["metric", "modalities", "region"])["value"].mean().items():
-            handler.client.log_metric(run, "/".join(keys).replace("+", "_"), value)
+    if tracking_uri == "none":
+        return
+    note = Path(ckpt_path).parent / RUN_NOTE
+    known = json.loads(note.read_text()) if note.is_file() else {}
+    if tracking_uri == "local":
+        tracking_uri = known.get("tracking_uri", path_to_sqlite_uri(Path(folder, "mlruns.db")))
+    client = MlflowClient(tracking_uri)
+    evaluation = read_evaluation(folder)
+    ours = known.get("tracking_uri") == tracking_uri
+    run = known["run_id"] if ours else _new_run(client, evaluation.name, Path(folder, "mlruns"))
+    settings = {"method": evaluation.name, "cohort": evaluation.cohort, "ckpt_path": ckpt_path}
+    for key, value in (settings | vars(evaluation.conventions) | dict(evaluation.facts)).items():
+        client.log_param(run, f"evaluation/{key}", value)
+    for keys, value in evaluation.results.groupby(["metric", "modalities", "region"])["value"].mean().dropna().items():
+        client.log_metric(run, "/".join(keys).replace("+", "_"), value)
+    for path in sorted(Path(folder).rglob("*")):
+        where = path.relative_to(folder).parent
+        if path.suffix in ARTIFACTS and where.parts[:1] in ((), ("tables",), ("figures",)):
+            client.log_artifact(run, str(path), None if where == Path() else str(where))
+    if not ours:
+        client.set_terminated(run)
 
 
 def log_file(handlers: Sequence, path: str) -> None:
@@ -74,6 +104,21 @@ def close_tracking(handlers: Sequence) -> None:
     for handler in _mlflow(handlers):
         if handler.cur_run is not None:
             handler.close()
+
+
+def _new_run(client: MlflowClient, name: str, artifacts: Path) -> str:
+    """Open a run in the experiment that MONAI's trainings are in."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        where = artifacts.resolve().as_uri() if client.tracking_uri.startswith("sqlite") else None
+        return client.create_run(client.create_experiment(EXPERIMENT, where), run_name=name).info.run_id
+    return client.create_run(experiment.experiment_id, run_name=name).info.run_id
+
+
+def _write_note(_: Engine, handler: MLFlowHandler, note: Path) -> None:
+    said = {"tracking_uri": handler.client.tracking_uri, "run_id": handler.cur_run.info.run_id}
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(said, indent=4) + "\n")
 
 
 def _mlflow(handlers: Sequence) -> list[MLFlowHandler]:

@@ -1,67 +1,419 @@
-"""Tables over modality subsets. The long form, one row per case, subset, region and metric, is the one source."""
+"""Tables in the papers' layout, made from evaluations, their paired tests, and published numbers beside them.
+
+Each function returns a `Table`, which renders itself as Markdown, LaTeX and HTML. What stars, bold cells and daggers
+mean is in the table's notes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
-from common.io.files import replacing
+from common.evaluation.conventions import METRICS, Metric
+from common.evaluation.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table
+from common.evaluation.published import COLUMNS as PUBLISHED_COLUMNS
+from common.evaluation.published import cite
+from common.evaluation.results import Evaluation
+from common.evaluation.statistics import MEAN, is_pooled, overall, summary
 from common.modalities import display_name, subset_name, subsets
 
-COLUMNS = ("case", "modalities", "region", "metric", "value")
+SIGNIFICANT = 0.05
+
+Keys = frozenset[tuple[str, str, str]]
+"""Method, subset and region of results, here of those that differ significantly from the first method's."""
 
 
-def write_results(rows: Iterable[Sequence], path: Path) -> pd.DataFrame:
-    """Write rows ``case, modalities, region, metric, value`` as CSV (atomically) and return them as a data frame.
-
-    ``modalities`` is a subset's name such as ``t1c+flair``.
-    """
-    results = pd.DataFrame(rows, columns=COLUMNS)
-    with replacing(path) as temporary:
-        results.to_csv(temporary, index=False)
-    return results
-
-
-def mean_by_subset(results: pd.DataFrame, modalities: Sequence[str], metric: str = "dice") -> pd.DataFrame:
-    """Return the mean over cases: one row per subset, fewest modalities first, one column per region."""
-    chosen = results[results["metric"] == metric]
-    means = chosen.pivot_table(index="modalities", columns="region", values="value", sort=False)
-    return means.reindex([name for name in map(subset_name, subsets(modalities)) if name in means.index])
-
-
-def subset_table(results: pd.DataFrame, modalities: Sequence[str], metric: str = "dice") -> str:
-    """Return a Markdown table laid out like the papers': a row per subset, filled circles for what is present.
-
-    Values are means over cases in per cent; the last row is the mean over the subsets.
-    """
-    means = 100 * mean_by_subset(results, modalities, metric)
-    header = [display_name(name) for name in modalities] + [str(r) for r in means.columns]
-    lines = [_row(header), _row([":-:"] * len(modalities) + ["-:"] * len(means.columns))]
-    for name, values in means.iterrows():
-        present = str(name).split("+")
-        lines.append(_row(["●" if m in present else "○" for m in modalities] + [f"{v:.1f}" for v in values]))
-    lines.append(_row(["**mean**"] + [""] * (len(modalities) - 1) + [f"**{v:.1f}**" for v in means.mean()]))
-    return "\n".join(lines) + "\n"
-
-
-def variant_table(results: Mapping[str, pd.DataFrame], metric: str = "dice") -> str:
-    """Return a Markdown table with a row per variant: the mean over cases and subsets (%) of each region, and of all.
+def subset_table(
+    evaluations: Sequence[Evaluation],
+    metric: str = "dice",
+    tests: pd.DataFrame | None = None,
+    published: pd.DataFrame | None = None,
+    corrected: bool = True,
+) -> Table:
+    """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
 
     Args:
-        results: name of the variant -> its long-form results.
-        metric: which one.
+        evaluations: one or more methods on the same cohort; stars are against the first.
+        metric: name in `METRICS`.
+        tests: of `common.evaluation.statistics.compare_to_first`, for the stars.
+        published: rows of `common.evaluation.published.published`, for columns beside the measured ones. Their mean is
+            the printed one, which is left out where the rows are not all subsets.
+        corrected: whether a star means p < 0.05 after Holm's correction or before it (as in M3AE).
+
+    Raises:
+        ValueError: two methods have the same name, or other modalities or regions than the first.
     """
-    means = {
-        name: 100 * long[long["metric"] == metric].groupby("region", sort=False)["value"].mean()
-        for name, long in results.items()
-    }
-    regions = list(next(iter(means.values())).index)
-    lines = [_row(["variant", *regions, "mean"]), _row(["-", *["-:"] * (len(regions) + 1)])]
-    lines += [_row([name, *(f"{row[r]:.1f}" for r in regions), f"{row.mean():.1f}"]) for name, row in means.items()]
-    return "\n".join(lines) + "\n"
+    first, names = _check(evaluations), _subsets(evaluations)
+    quoted = _relevant(published, metric, first.regions)
+    printed = _published(quoted)
+    if len(names) < 2 ** len(first.modalities) - 1:
+        printed = [method.grouped({name: name for name in names}) for method in printed]
+    methods = [*(_measured(evaluation, metric, names) for evaluation in evaluations), *printed]
+    rows = {name: [Cell(PRESENT if m in name.split("+") else ABSENT) for m in first.modalities] for name in names}
+    rows[MEAN] = [Cell(MEAN, span=len(first.modalities))]
+    stars = _stars(tests, first, metric, corrected)
+    return Table(
+        title=_title(evaluations, metric),
+        columns=[*(Column(display_name(m), align="c") for m in first.modalities), *_columns(methods, first.regions)],
+        rows=_grid(rows, methods, first.regions, METRICS[metric], stars),
+        notes=[
+            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation of the rows above.",
+            *_notes(evaluations, metric, tests, corrected, quoted),
+        ],
+        headings=len(first.modalities),
+        totals=1,
+    )
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def missing_table(
+    evaluations: Sequence[Evaluation], metric: str = "dice", published: pd.DataFrame | None = None
+) -> Table:
+    """Return the means over all subsets that lack the same number of modalities.
+
+    Args:
+        evaluations: one or more methods on the same cohort.
+        metric: name in `METRICS`.
+        published: as in `subset_table`; averaged in the same way.
+
+    Raises:
+        ValueError: as `subset_table`.
+    """
+    first, names = _check(evaluations), _subsets(evaluations)
+    missing = {name: str(len(first.modalities) - len(name.split("+"))) for name in names}
+    quoted = _relevant(published, metric, first.regions)
+    methods = [*(_measured(evaluation, metric, names) for evaluation in evaluations), *_published(quoted)]
+    methods = [method.grouped(missing) for method in methods]
+    sizes = pd.Series(missing).value_counts().sort_index()
+    rows = {number: [Cell(number), Cell(str(size))] for number, size in sizes.items()}
+    return Table(
+        title=f"{_title(evaluations, metric)}, by number of missing modalities",
+        columns=[Column("missing"), Column("subsets"), *_columns(methods, first.regions)],
+        rows=_grid(rows, methods, first.regions, METRICS[metric]),
+        notes=[
+            f"{_averaged(evaluations, metric, spread=False)} Rows are means over subsets.",
+            *_notes(evaluations, metric, published=quoted),
+        ],
+        headings=2,
+    )
+
+
+def comparison_table(
+    evaluations: Sequence[Evaluation],
+    metric: str = "dice",
+    tests: pd.DataFrame | None = None,
+    corrected: bool = True,
+    seed: int = 0,
+) -> Table:
+    """Return a row per method with its mean over the subsets, for each region and over regions.
+
+    Beside the mean are its 95 % interval and, of two or more methods, the difference to the first and how many subsets
+    the method wins: those where its mean is the best, and no other method's equals it.
+
+    Args:
+        evaluations: one or more methods on the same cohort.
+        metric: name in `METRICS`.
+        tests: as in `subset_table`.
+        corrected: as in `subset_table`.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: as `subset_table`.
+    """
+    first, names = _check(evaluations), _subsets(evaluations)
+    totals = {evaluation.name: overall(evaluation, metric, seed) for evaluation in evaluations}
+    shown, parts, several = METRICS[metric], list(totals[first.name].index), len(evaluations) > 1
+    ranked = several and shown.best is not None
+    best = {part: _best({name: total.loc[part, "mean"] for name, total in totals.items()}, shown) for part in parts}
+    wins = _wins(evaluations, metric, names) if ranked else pd.DataFrame()
+    stars = _stars(tests, first, metric, corrected)
+
+    def cells(name: str, part: str) -> list[Cell]:
+        mean, low, high = totals[name].loc[part]
+        interval = "" if pd.isna(low) else f" [{_number(low, shown)}, {_number(high, shown)}]"
+        found = [Cell(_number(mean, shown) + interval, name in best[part], (name, MEAN, part) in stars)]
+        if several:
+            difference = mean - totals[first.name].loc[part, "mean"]
+            found.append(Cell(NOTHING if name == first.name else _number(difference, shown, "+")))
+        if ranked:
+            found.append(Cell(str(wins.loc[name, part])))
+        return found
+
+    labels = [shown.label, *["Δ"] * several, *["won"] * ranked]
+    legend = [f"Δ: difference to {first.name}."] * several
+    legend += [f"won: of {len(names)} subsets, those with the best mean."] * ranked
+    return Table(
+        title=f"{_title(evaluations, metric)}, mean over the subsets",
+        columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
+        rows=[[Cell(name), *(cell for part in parts for cell in cells(name, part))] for name in totals],
+        notes=[
+            f"{_averaged(evaluations, metric, spread=False)} In brackets: 95 % bootstrap interval over cases.",
+            *([" ".join(legend)] if legend else []),
+            *_notes(evaluations, metric, tests, corrected),
+        ],
+    )
+
+
+def statistics_table(tests: pd.DataFrame) -> Table:
+    """Return paired tests as a table, a row per test.
+
+    Args:
+        tests: rows of `common.evaluation.statistics.compare_to_first`.
+    """
+    labels = ["n", "mean", "other mean", "difference [95 % CI]", "p", "p (Holm)", "effect"]
+    return Table(
+        title="Paired tests",
+        columns=[
+            *(Column(label, align="l") for label in ("method", "other", "metric", "subset", "region")),
+            *map(Column, labels),
+        ],
+        rows=[_test_row(test) for _, test in tests.iterrows()],
+        notes=[
+            "Wilcoxon signed-rank test over the cases of both methods, two-sided; differences of 0 are dropped. "
+            "p (Holm) is corrected for the subsets and regions of a metric, in the rows mean for the regions. "
+            f"* p (Holm) < {SIGNIFICANT}.",
+            "difference: method minus other, with its 95 % bootstrap interval over cases. "
+            "effect: matched-pairs rank-biserial correlation, above 0 where the method's values are larger.",
+        ],
+        headings=5,
+    )
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A method's numbers: means and standard deviations with a row per subset, and a column per region.
+
+    Attributes:
+        label: header of its columns.
+        mean: in the units of results.csv.
+        std: same shape.
+        published: whether the numbers are a paper's.
+    """
+
+    label: str
+    mean: pd.DataFrame
+    std: pd.DataFrame
+    published: bool = False
+
+    def grouped(self, groups: Mapping[str, str]) -> _Method:
+        """Return the means of groups of rows, without standard deviations; rows in no group are left out."""
+        mean = self.mean.groupby(groups).mean()
+        return replace(self, mean=mean, std=mean * float("nan"))
+
+
+def _measured(evaluation: Evaluation, metric: str, names: Sequence[str]) -> _Method:
+    table = summary(evaluation, metric).reindex(names)
+    mean, std = table["mean"].copy(), table["std"].copy()
+    mean.loc[MEAN], std.loc[MEAN] = table["mean"].mean(), table["mean"].std()
+    return _Method(evaluation.name, mean, std)
+
+
+def _published(published: pd.DataFrame) -> list[_Method]:
+    """Return the methods of published tables, their names marked as such."""
+    marks, methods = _marks(published), []
+    for (*source, name), rows in published.groupby(["paper", "table", "dataset", "method"], sort=False):
+        mean, std = (rows.pivot(index="modalities", columns="region", values=key) for key in ("value", "std"))
+        methods.append(_Method(f"{name} (published){marks[tuple(source)]}", mean, std, published=True))
+    return methods
+
+
+def _relevant(published: pd.DataFrame | None, metric: str, regions: Sequence[str]) -> pd.DataFrame:
+    if published is None:
+        return pd.DataFrame(columns=PUBLISHED_COLUMNS)
+    return published[(published["metric"] == metric) & published["region"].isin(regions)]
+
+
+def _marks(published: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Return the mark of each source (paper, table, dataset): a dagger, with a number if there are several."""
+    sources = list(published[["paper", "table", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
+    return {source: f"†{number}" if len(sources) > 1 else "†" for number, source in enumerate(sources, start=1)}
+
+
+def _check(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Return the first method, if the others can stand beside it.
+
+    Raises:
+        ValueError: two methods have the same name, or other modalities or regions than the first.
+    """
+    first, *others = evaluations
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Methods {names}: two have the same name; give each its own.")
+    for other in others:
+        for key in ("modalities", "regions"):
+            found, expected = getattr(other, key), getattr(first, key)
+            if found != expected:
+                raise ValueError(
+                    f"{other.name!r} has {key} {', '.join(found)}; expected those of {first.name!r}, "
+                    f"{', '.join(expected)}. Compare methods on the same cohort."
+                )
+    return first
+
+
+def _subsets(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the subsets that any of the methods has, fewest modalities first."""
+    found = {name for evaluation in evaluations for name in evaluation.subsets}
+    return [name for name in map(subset_name, subsets(evaluations[0].modalities)) if name in found]
+
+
+def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str, corrected: bool) -> Keys:
+    if tests is None or tests.empty:
+        return frozenset()
+    low = tests["p_holm" if corrected else "p"] < SIGNIFICANT
+    chosen = tests[low & (tests["metric"] == metric) & (tests["other"] == first.name)]
+    return frozenset(chosen[["method", "modalities", "region"]].itertuples(index=False, name=None))
+
+
+def _columns(methods: Sequence[_Method], regions: Sequence[str]) -> list[Column]:
+    if len(methods) == 1:
+        return [Column(region) for region in regions]
+    return [Column(method.label, region, published=method.published) for region in regions for method in methods]
+
+
+def _grid(
+    rows: Mapping[str, list[Cell]],
+    methods: Sequence[_Method],
+    regions: Sequence[str],
+    shown: Metric,
+    stars: Keys = frozenset(),
+) -> list[list[Cell]]:
+    """Return cells: each row's labels, then a cell per region and method."""
+    return [
+        [*labels, *(cell for region in regions for cell in _cells(key, region, methods, shown, stars))]
+        for key, labels in rows.items()
+    ]
+
+
+def _cells(key: str, region: str, methods: Sequence[_Method], shown: Metric, stars: Keys) -> list[Cell]:
+    """Return a cell per method; the best of those measured is bold."""
+    best = _best({m.label: _at(m.mean, key, region) for m in methods if not m.published}, shown)
+    return [
+        Cell(
+            text=_number(_at(method.mean, key, region), shown) + _spread(_at(method.std, key, region), shown),
+            bold=not method.published and method.label in best,
+            star=not method.published and (method.label, key, region) in stars,
+        )
+        for method in methods
+    ]
+
+
+def _at(table: pd.DataFrame, row: str, column: str) -> float:
+    there = row in table.index and column in table.columns
+    return table.loc[row, column] if there else float("nan")
+
+
+def _number(value: float, shown: Metric, sign: str = "-") -> str:
+    """Return a value as printed; ``sign`` is Python's format option."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value * shown.factor:{sign}z.1f}".replace("-", "−")
+
+
+def _spread(std: float, shown: Metric) -> str:
+    return "" if pd.isna(std) else f" ± {_number(std, shown)}"
+
+
+def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
+    """Return the names of the best of two or more values; values that print alike are equal."""
+    printed = {name: round(value * shown.factor, 1) for name, value in values.items() if not pd.isna(value)}
+    if len(values) < 2 or not printed or shown.best is None:
+        return set()
+    best = (max if shown.higher_is_better else min)(printed.values())
+    return {name for name, value in printed.items() if value == best}
+
+
+def _wins(evaluations: Sequence[Evaluation], metric: str, names: Sequence[str]) -> pd.DataFrame:
+    """Return how many subsets each method (row) wins in each region and over regions (columns).
+
+    Subsets that a method lacks are won by none.
+    """
+    means = {evaluation.name: summary(evaluation, metric)["mean"].reindex(names) for evaluation in evaluations}
+    wins = {}
+    for part in (*evaluations[0].regions, MEAN):
+        table = pd.DataFrame({name: mean.mean(axis=1) if part == MEAN else mean[part] for name, mean in means.items()})
+        table = table.dropna()
+        best = table.max(axis=1) if METRICS[metric].higher_is_better else table.min(axis=1)
+        leads = table.eq(best, axis=0)
+        wins[part] = leads[leads.sum(axis=1) == 1].sum()
+    return pd.DataFrame(wins)
+
+
+def _test_row(test: pd.Series) -> list[Cell]:
+    shown = METRICS[test["metric"]]
+    subset = " + ".join(name if name == MEAN else display_name(name) for name in test["modalities"].split("+"))
+    interval = "" if pd.isna(test["low"]) else f" [{_number(test['low'], shown)}, {_number(test['high'], shown)}]"
+    return [
+        *map(Cell, (test["method"], test["other"], f"{shown.label} ({shown.unit})", subset, test["region"])),
+        *map(Cell, (str(test["n"]), _number(test["mean"], shown), _number(test["other_mean"], shown))),
+        Cell(_number(test["difference"], shown, "+") + interval),
+        Cell(_p(test["p"])),
+        Cell(_p(test["p_holm"]), star=test["p_holm"] < SIGNIFICANT),
+        Cell(NOTHING if pd.isna(test["effect"]) else f"{test['effect']:+z.2f}".replace("-", "−")),
+    ]
+
+
+def _p(p: float) -> str:
+    if pd.isna(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _title(evaluations: Sequence[Evaluation], metric: str) -> str:
+    cohorts = " and ".join(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
+    return f"{_label(metric)} ({METRICS[metric].unit}), {cohorts}"
+
+
+def _label(metric: str) -> str:
+    """Return a metric's label as a sentence begins with it."""
+    label = METRICS[metric].label
+    return label[0].upper() + label[1:]
+
+
+def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
+    """Return the sentence on what was averaged, over how many cases."""
+    counts = pd.concat([summary(evaluation, metric)["n"] for evaluation in evaluations])
+    low, high = counts.min(axis=None), counts.max(axis=None)
+    cases = f"{high} cases" if low == high else f"{low} to {high} cases (they differ between cells)"
+    if any(is_pooled(evaluation, metric) for evaluation in evaluations):
+        return f"{_label(metric)} of the voxels of {cases} together."
+    return f"Mean{' ± standard deviation' if spread else ''} over {cases}."
+
+
+def _notes(
+    evaluations: Sequence[Evaluation],
+    metric: str,
+    tests: pd.DataFrame | None = None,
+    corrected: bool = True,
+    published: pd.DataFrame | None = None,
+) -> list[str]:
+    """Return the legend of bold cells, stars and daggers, and what the numbers were made with."""
+    notes, count = [], len(_subsets(evaluations))
+    notes += [
+        f"{evaluation.name} has {len(evaluation.subsets)} of the {count} subsets; its means are over these."
+        for evaluation in evaluations
+        if len(evaluation.subsets) < count
+    ]
+    if len(evaluations) > 1 and METRICS[metric].best is not None:
+        notes.append("Bold: best of the measured methods.")
+    if tests is not None:
+        holm = "Holm-corrected for the subsets and regions" if corrected else "not corrected for their number"
+        reference = evaluations[0].name
+        notes.append(
+            f"* p < {SIGNIFICANT} against {reference}: two-sided Wilcoxon signed-rank test over cases, {holm}."
+        )
+    if published is not None:
+        notes += [f"{mark} Published, not measured: {cite(*source)}." for source, mark in _marks(published).items()]
+    return [*notes, _made_with(evaluations)]
+
+
+def _made_with(evaluations: Sequence[Evaluation]) -> str:
+    """Return the conventions in words; where cohorts or conventions differ, a warning that says whose is what."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for evaluation in evaluations:
+        settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluation.conventions).items())
+        users.setdefault((evaluation.cohort, settings), []).append(evaluation.name)
+    if len(users) == 1:
+        return f"Conventions: {settings}."
+    whose = "; ".join(f"{', '.join(names)}: {cohort}, {settings}" for (cohort, settings), names in users.items())
+    return f"Not comparable, since cohorts or conventions differ. {whose}."

@@ -3,11 +3,13 @@
 from common.io.bundle import bundle_root, flag, refuse_unknown_options, tell_shipped_weights
 from common.io.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from common.io.files import require_writable
+from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
 
 __all__ = [
     "AtomicNibabelWriter",
     "bundle_root",
+    "file_digest",
     "flag",
     "load_weights",
     "read_checkpoint",

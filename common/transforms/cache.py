@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from monai.data import Dataset, MetaTensor
 from monai.transforms import Compose, RandomizableTrait
 
 from common.io.files import replacing
+from common.io.fingerprint import files_of, fingerprint
 
 TENSORS = ("image", "label")
 FORMAT = 1
@@ -45,7 +44,7 @@ class CachedDataset(Dataset):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.first_random = transform.get_index_of_first(lambda t: isinstance(t, RandomizableTrait))
         end = len(transform) if self.first_random is None else self.first_random
-        self._recipe = [_settings(t) for t in transform.transforms[:end]]
+        self._recipe = fingerprint(*transform.transforms[:end])
 
     def _transform(self, index: int) -> Any:
         try:
@@ -69,14 +68,7 @@ class CachedDataset(Dataset):
         return self._read(entry)
 
     def _key(self, item: Mapping[str, Any]) -> str:
-        images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
-        files = [os.stat(path) for path in [*images, item.get("label")] if path is not None and os.path.exists(path)]
-        said = json.dumps(
-            [FORMAT, monai.__version__, item, [(s.st_size, s.st_mtime_ns) for s in files], self._recipe],
-            sort_keys=True,
-            default=str,
-        )
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        return fingerprint(FORMAT, monai.__version__, item, files_of(item), self._recipe)
 
     def _write(self, entry: Path, item: Mapping[str, Any]) -> None:
         entry.mkdir(parents=True, exist_ok=True)
@@ -102,17 +94,6 @@ class CachedDataset(Dataset):
                 values["spatial_shape"] = np.asarray(values["spatial_shape"])
             item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=values)
         return item
-
-
-def _settings(value: Any) -> Any:
-    """Describe a transform by the names and values of its settings, so that the same recipe gives the same key."""
-    if callable(value) and hasattr(value, "__qualname__"):
-        return value.__qualname__
-    if hasattr(value, "__dict__"):
-        return [type(value).__qualname__, sorted((k, _settings(v)) for k, v in vars(value).items())]
-    if isinstance(value, tuple | list):
-        return [_settings(v) for v in value]
-    return repr(value)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,8 @@ import torch
 from monai.bundle import ConfigWorkflow, load
 
 from common.cohorts.datalist import load_datalist, write_datalist
+from common.evaluation.conventions import METRICS
+from common.evaluation.results import read_evaluation
 from common.modalities import subset_name, subsets
 
 ROOT = Path(__file__).parents[2]
@@ -91,17 +94,18 @@ class TestTraining:
     def test_run_leaves_weights_tables_and_pictures(self, trained):
         for name in ("pretrained.pt", "finetuned.pt", "finetuned_last.pt", "pretrained_last.pt"):
             assert torch.load(trained / name, weights_only=True)
-        for name in ("x_sub.png", "evaluation/dice.png"):
+        for name in ("x_sub.png", "evaluation/figures/heatmap.png", "evaluation/report.html"):
             assert (trained / name).stat().st_size > 5000
         results = pd.read_csv(trained / "evaluation" / "results.csv")
         assert list(results.columns) == ["case", "modalities", "region", "metric", "value"]
-        assert len(results) == 2 * 15 * 3
+        assert len(results) == 2 * 15 * 3 * len(METRICS)
         assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
-        assert results["value"].between(0, 1).all()
+        assert results.loc[results["metric"] == "dice", "value"].between(0, 1).all()
+        assert set(pd.read_csv(trained / "evaluation" / "calibration.csv")["case"]) == {"Phantom_007"}
 
     def test_run_prints_the_table_of_15_subsets(self, trained):
         printed = (trained / "stdout").read_text()
-        assert (trained / "evaluation" / "table.md").read_text() in printed
+        assert (trained / "evaluation" / "tables" / "dice.md").read_text() in printed
         assert printed.count("●") == 32
 
     def test_pretraining_reaches_the_fine_tuned_network(self, trained):
@@ -121,7 +125,7 @@ class TestTraining:
         assert {f"dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
         assert tracked.data.params["lambda_con"] == "0.1"
         artifacts = {artifact.path for artifact in client.list_artifacts(tracked.info.run_id)}
-        assert {"results.csv", "table.md", "dice.png", "x_sub.png"} <= artifacts
+        assert {"results.csv", "report.html", "tables", "figures", "x_sub.png"} <= artifacts
 
     def test_killed_run_resumes_to_the_same_weights(self, phantom_dir, tmp_path):
         settings = {**TINY, "dataset_dir": phantom_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
@@ -225,7 +229,7 @@ class TestRecipes:
         variants = {name: {**TINY, "dataset_dir": str(phantom_dir), **keys} for name, keys in variants.items()}
         settings = {"variants": variants, "output_dir": tmp_path, "dataset_dir": phantom_dir}
         succeed(["train.json", "recipes/ablation.json"], settings)
-        lines = (tmp_path / "ablation.md").read_text().splitlines()
+        lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
         assert [line.split("|")[1].strip() for line in lines[2:]] == list(variants)
         results = pd.read_csv(tmp_path / "01" / "evaluation" / "results.csv")
         validation = load_datalist(phantom_dir / "datalist.json", phantom_dir)["validation"]
@@ -242,7 +246,7 @@ class TestRecipes:
         settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
         succeed(["train.json", "baselines/zero_filled.json"], settings)
         assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
-        assert (tmp_path / "evaluation" / "table.md").is_file()
+        assert (tmp_path / "evaluation" / "tables" / "dice.md").is_file()
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +363,11 @@ class TestEvaluation:
         assert train["split_seed"] == evaluate["split_seed"]
         assert train["evaluation"]["overrides"]["split_seed"] == "@split_seed"
         assert "@split_seed" in train["data"]
-        assert "@split_seed" in evaluate["dataset"]["data"]
+        assert "@split_seed" in evaluate["data"]
+        assert train["conventions"] == evaluate["conventions"]
+        for key in ("method", "conventions", "calibrate_on", "coverage"):
+            assert train[key] == evaluate[key]
+            assert train["evaluation"]["overrides"][key] == f"@{key}"
 
     def test_only_subsets_of_the_requested_modalities(self, case, phantom_dir, tmp_path):
         write_datalist({"test": [case]}, tmp_path / "one.json")
@@ -369,8 +377,9 @@ class TestEvaluation:
             datalist=tmp_path / "one.json",
             output_dir=tmp_path,
             modalities=["t1c", "t2"],
+            tracking_uri="none",
         )
-        assert set(pd.read_csv(tmp_path / "results.csv")["modalities"]) == {"t1c", "t2", "t1c+t2"}
+        assert read_evaluation(tmp_path).subsets == ["t1c", "t2", "t1c+t2"]
 
     def test_absent_files_equal_dropped_modalities_bit_for_bit(self, case, phantom_dir, tmp_path):
         few = {**case, "modalities": ["t1c", "flair"], "image": [case["image"][1], case["image"][3]]}
@@ -383,10 +392,11 @@ class TestEvaluation:
                 datalist=tmp_path / f"{name}.json",
                 output_dir=tmp_path / name,
                 subsets=[["t1c"], ["flair"], ["t1c", "flair"]],
+                tracking_uri="none",
             )
             results.append((tmp_path / name / "results.csv").read_text())
         assert results[0] == results[1]
-        assert results[0].count("t1c+flair") == 3
+        assert results[0].count("t1c+flair") == 3 * len(METRICS)
 
     def test_equals_the_files_that_inference_writes(self, case, phantom_dir, tmp_path):
         write_datalist({"test": [case]}, tmp_path / "one.json")
@@ -396,12 +406,39 @@ class TestEvaluation:
             datalist=tmp_path / "one.json",
             output_dir=tmp_path / "evaluation",
             subsets=[["t1c", "t2"]],
+            tracking_uri="none",
         )
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
         run_in_process(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
         label = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz"))).get_fdata()
         reference = nib.load(case["label"]).get_fdata()
-        results = pd.read_csv(tmp_path / "evaluation" / "results.csv").set_index("region")["value"]
+        results = read_evaluation(tmp_path / "evaluation").values("dice").loc["t1c+t2"].iloc[0]
         for region, values in (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))):
             p, g = np.isin(label, values), np.isin(reference, values)
             assert results[region] == pytest.approx(2 * (p & g).sum() / (p.sum() + g.sum()), abs=1e-6)
+
+    def test_killed_sweep_goes_on_to_the_same_files(self, phantom_dir, tmp_path):
+        configs = ["inference.json", "evaluate.json"]
+        settings = {"dataset_dir": phantom_dir, "calibrate_on": "[]", "tracking_uri": "none"}
+        settings["subsets"] = "[['t1'],['t1c'],['t1','t1c','t2','flair']]"
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        succeed(configs, {**settings, "output_dir": whole})
+        process = subprocess.Popen(
+            command(configs, {**settings, "output_dir": broken}), cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        while not list(broken.glob("cases/*.csv")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        (first,) = broken.glob("cases/*.csv")
+        before = first.stat().st_mtime_ns
+        assert not (broken / "results.csv").exists()
+        succeed(configs, {**settings, "output_dir": broken})
+        assert first.stat().st_mtime_ns == before
+        files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+        assert files == sorted(path.relative_to(broken) for path in broken.rglob("*") if path.is_file())
+        timed = ("evaluation.json", "report.html", "report.md", "efficiency")  # hold the time that it took
+        for path in files:
+            if path.suffix != ".npz" and not path.name.startswith(timed):
+                assert (whole / path).read_bytes() == (broken / path).read_bytes(), path

@@ -75,7 +75,7 @@ def test_pinned_packages_are_those_that_the_project_asks_for(meta_file):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {requirement.name: requirement.specifier for requirement in map(Requirement, project["dependencies"])}
     meta = json.loads(meta_file.read_text())
-    own = {"monai": meta["monai_version"], "torch": meta["pytorch_version"]}
+    own = {"monai": meta["monai_version"], "torch": meta["pytorch_version"], "numpy": meta["numpy_version"]}
     pins = {**own, **meta["required_packages_version"]}
     assert pins.keys() == wanted.keys()
     assert {name: version for name, version in pins.items() if version not in wanted[name]} == {}

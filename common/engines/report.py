@@ -1,0 +1,130 @@
+"""The end of an evaluation: from the results of cases to tables, statistics and figures."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.cohorts import get_cohort
+from common.evaluation.conventions import Conventions
+from common.evaluation.figures import Slice
+from common.evaluation.reliability import VolumeIntervals
+from common.evaluation.report import write_report
+from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
+from common.evaluation.store import CaseStore
+from common.modalities import subset_name, subsets
+
+
+def report_evaluation(
+    store: CaseStore,
+    cases: Sequence[Mapping[str, Any]],
+    calibration_cases: Sequence[Mapping[str, Any]],
+    method: str,
+    cohort: str,
+    conventions: Mapping[str, Any],
+    network: nn.Module,
+    window: Sequence[int],
+    coverage: float,
+    output_dir: str,
+) -> None:
+    """Write the results of all cases, and the report on them; print the table of Dice.
+
+    Args:
+        store: of the cases' results; all of them must be there.
+        cases: datalist items that the tables are about.
+        calibration_cases: those that intervals and advice are calibrated on; may be none.
+        method: its name in tables and figures.
+        cohort: name of the cohort.
+        conventions: see `Conventions`.
+        network: whose size is noted.
+        window: of the inference, for the number of operations.
+        coverage: of the intervals of the volume, e.g. 0.9.
+        output_dir: folder of the files.
+    """
+    definition = get_cohort(cohort)
+    results = [store.read(item["case"]) for item in cases]
+    seconds = pd.Series([result.seconds for result in results]).median()
+    latents = [
+        {"case": result.case, "modality": modality, **{f"f{i}": v for i, v in enumerate(features)}}
+        for result in results
+        for modality, features in result.latents.items()
+    ]
+    evaluation = Evaluation(
+        name=method,
+        cohort=cohort,
+        modalities=definition.modalities,
+        regions=tuple(definition.labels.regions),
+        conventions=Conventions(**conventions),
+        results=_ordered([result.results for result in results], COLUMNS, definition.modalities),
+        calibration=_ordered(
+            [store.read(c["case"]).results for c in calibration_cases], COLUMNS, definition.modalities
+        ),
+        bins=_ordered([result.bins for result in results], BIN_COLUMNS, definition.modalities),
+        latents=pd.DataFrame(latents),
+        facts={**network_facts(network, len(definition.modalities), window), "seconds": round(seconds, 4)},
+    )
+    write_evaluation(evaluation, output_dir)
+    if len(evaluation.calibration):
+        intervals = VolumeIntervals.fit(evaluation.calibration, coverage)
+        write_results(intervals.table, Path(output_dir, "intervals.csv"))
+    panels = {method: list(_best_and_worst(evaluation, store))}
+    write_report([evaluation], output_dir, coverage, panels=panels, labels=definition.labels)
+    print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
+
+
+def _best_and_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
+    """Yield slices of the best and the worst case by mean Dice, segmented from each modality alone and from all.
+
+    Where the sweep had none of these subsets, its first five are taken.
+    """
+    dice, names = evaluation.values("dice"), [*evaluation.modalities, subset_name(evaluation.modalities)]
+    shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
+    means = dice.groupby("case").mean().mean(axis=1)
+    for word, case in (("best", means.idxmax()), ("worst", means.idxmin())):
+        planes = store.read(case).planes
+        for subset in shown:
+            if subset in planes:
+                yield Slice(
+                    title=f"{word} case: {case}",
+                    subset=subset,
+                    images=planes["image"].astype(np.float32),
+                    reference=planes["reference"],
+                    prediction=planes[subset],
+                    dice=tuple(dice.loc[(subset, case)]),
+                    spacing=tuple(planes["spacing"]),
+                )
+
+
+def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) -> dict[str, float | int]:
+    """Return the number of ``parameters``, the ``gflops`` of one window with all modalities (a multiplication and an
+    addition count as two), and ``memory_mb``, the largest that the process (on a GPU: its tensors) has used so far.
+    """
+    device = next(network.parameters()).device
+    image = torch.zeros(1, modalities, *window, device=device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_bytes()
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "gflops": round(counter.get_total_flops() / 1e9, 3),
+        "memory_mb": round(used / 1e6),
+    }
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+
+
+def _ordered(frames: Sequence[pd.DataFrame], columns: Sequence[str], modalities: Sequence[str]) -> pd.DataFrame:
+    """Join the rows of cases; within a case, subsets go from few to many modalities."""
+    order = {subset_name(subset): number for number, subset in enumerate(subsets(modalities))}
+    parts = [frame.sort_values("modalities", key=lambda names: names.map(order), kind="stable") for frame in frames]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -1,0 +1,34 @@
+"""A look at M3AE's substitute image while it is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ignite.engine import Engine, Events
+from torch import nn
+
+from common.evaluation.figures import substitute_figure
+
+
+class SubstituteFigure:
+    """Write the learned substitute image of an `M3AE` as a picture at the end of each epoch that is due.
+
+    Args:
+        network: the network with ``x_sub``.
+        path: PNG file.
+        modalities: the cohort's modalities in order.
+        interval: epochs between two pictures; the final epoch is always drawn.
+    """
+
+    def __init__(self, network: nn.Module, path: str, modalities: Sequence[str], interval: int = 50) -> None:
+        self.network, self.path, self.modalities, self.interval = network, path, tuple(modalities), interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register on EPOCH_COMPLETED."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Draw if the epoch is due."""
+        epoch = engine.state.epoch
+        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
+            substitute_figure(self.network.x_sub.detach().cpu(), self.modalities, self.path)

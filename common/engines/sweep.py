@@ -1,0 +1,170 @@
+"""The evaluation of every case with every subset of its modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from time import perf_counter
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import decollate_batch
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose, Invertd, Orientationd
+from nibabel.affines import voxel_sizes
+from torch import nn
+
+from common.cohorts import get_cohort
+from common.engines.inferers import ForegroundInferer, place
+from common.engines.latents import LatentProbe
+from common.engines.windows import decode_subsets
+from common.evaluation.case import CaseMeasure, CaseResult
+from common.evaluation.conventions import Conventions
+from common.evaluation.store import CaseStore
+from common.modalities import drop, presence, resolve_subset, subset_name
+from common.modalities import subsets as all_subsets
+
+
+class SubsetSweep:
+    """The ``iteration_update`` of an evaluator: segment a case with each subset of its modalities, and measure.
+
+    A case is read once for all subsets. A network with ``encode`` and ``decode`` encodes each window once for all
+    subsets whose boxes of the foreground are equal; any other one is forwarded for each subset. Predictions are as if
+    the subset's files alone were there.
+
+    Args:
+        cohort: name of the cohort.
+        subsets: modality subsets, names or aliases; those that a case does not have are left out for it.
+        network: the network that the evaluator runs.
+        inferer: for a batch of images.
+        preprocessing: what made the images, to be inverted.
+        to_probabilities: from ``pred``, logits on the network's grid, to region probabilities on the files' grid.
+        to_labels: from these to a label map in the cohort's values.
+        conventions: see `Conventions`.
+        latent_layer: see `LatentProbe`; its features are kept for single modalities.
+        subsets_at_once: subsets in one batch. 1 equals the inference of a single case bit for bit; more is faster on a
+            GPU, with probabilities equal up to rounding.
+    """
+
+    def __init__(
+        self,
+        cohort: str,
+        subsets: Sequence[Sequence[str]],
+        network: nn.Module,
+        inferer: ForegroundInferer,
+        preprocessing: Compose,
+        to_probabilities: Compose,
+        to_labels: Compose,
+        conventions: Mapping[str, Any],
+        latent_layer: str | None = None,
+        subsets_at_once: int = 1,
+    ) -> None:
+        self.cohort = get_cohort(cohort)
+        wanted = [resolve_subset(subset, self.cohort.modalities) for subset in subsets]
+        self.subsets = [subset for subset in all_subsets(self.cohort.modalities) if subset in wanted]
+        self.inferer, self.to_probabilities, self.to_labels = inferer, to_probabilities, to_labels
+        self.conventions = Conventions(**conventions)
+        self.probe = LatentProbe(network, latent_layer)
+        self.subsets_at_once = subsets_at_once
+        self.to_file_grid = Invertd("shown", transform=preprocessing, orig_keys="image", nearest_interp=False)
+        self.to_ras = Orientationd(["shown", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
+
+    def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> CaseResult:
+        """Return the measures of a batch of one case.
+
+        Raises:
+            ValueError: a subset is wanted of files that were not loaded.
+        """
+        (item,) = decollate_batch(batch)
+        measure = self._measure(item)
+        subsets = self._available(item)
+        latents, seconds = {}, 0.0
+        predictions = self.predictions(batch["image"].to(engine.state.device), engine.network, subsets)
+        for _ in subsets:
+            start = perf_counter()
+            amp = torch.autocast("cuda", **engine.amp_kwargs) if engine.amp else nullcontext()
+            with engine.mode(engine.network), amp:
+                subset, logits = next(predictions)
+            seconds += perf_counter() - start
+            features = self.probe.take()
+            if features is not None and len(subset) == 1:
+                latents[subset[0]] = features
+            output = self.to_probabilities({**item, "pred": logits[0]})
+            probabilities = self.to_ras({"pred": output["pred"]})["pred"]
+            label = self.to_ras({"pred": self.to_labels(output)["pred"]})["pred"]
+            measure.add(subset_name(subset), label[0].cpu().numpy(), probabilities.cpu().numpy())
+        return measure.result(latents, seconds / max(len(subsets), 1))
+
+    def predictions(
+        self, image: torch.Tensor, network: nn.Module, subsets: Sequence[Sequence[str]]
+    ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+        """Yield each subset with its logits ``(1, C, X, Y, Z)``, subsets of equal boxes following each other.
+
+        Args:
+            image: one sample ``(1, M, X, Y, Z)``.
+            network: in evaluation mode.
+            subsets: of the modalities that the image has.
+        """
+        keep = torch.tensor([[name in subset for name in self.cohort.modalities] for subset in subsets])
+        keep = keep.to(image.device)
+        for box, numbers in self._by_box(image, keep):
+            if hasattr(network, "encode"):
+                crop = image.as_subclass(torch.Tensor)[box]
+                found = decode_subsets(crop, network, keep[numbers], self.inferer, self.subsets_at_once)
+                full = (place(logits, box, image.shape[2:]) for logits in found)
+            else:
+                full = self._forwarded(image, network, keep[numbers])
+            yield from zip([subsets[number] for number in numbers], full, strict=True)
+
+    def _forwarded(self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor) -> Iterator[torch.Tensor]:
+        alone = int((keep.sum(dim=1) == 1).sum())  # single modalities, which come first: their latents are looked at
+        for rows in (*keep[:alone].split(1), *keep[alone:].split(self.subsets_at_once)):
+            if len(rows):
+                yield from self.inferer(drop(image, rows), network).split(1)
+
+    def _by_box(self, image: torch.Tensor, keep: torch.Tensor) -> Iterable[tuple[tuple, list[int]]]:
+        groups: dict[str, tuple[tuple, list[int]]] = {}
+        for number, row in enumerate(keep):
+            box = self.inferer.box(image[:, row])
+            groups.setdefault(str(box), (box, []))[1].append(number)
+        return groups.values()
+
+    def _available(self, item: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        there = presence(item["image"][None])[0].tolist()
+        loaded = {name for name, used in zip(self.cohort.modalities, there, strict=True) if used}
+        wanted = [subset for subset in self.subsets if set(subset) <= set(item["modalities"])]
+        for subset in wanted:
+            if not set(subset) <= loaded:
+                raise ValueError(
+                    f"{item['case']}: subset {subset_name(subset)} is asked for, but not all of it was loaded; request "
+                    "its modalities (key `modalities`) or leave the subset out (key `subsets`)."
+                )
+        return wanted
+
+    def _measure(self, item: Mapping[str, Any]) -> CaseMeasure:
+        in_files = self.to_ras(self.to_file_grid({**item, "shown": item["image"]}))
+        label, shown = in_files["label"], in_files["shown"]
+        return CaseMeasure(
+            item["case"],
+            label[0].numpy(),
+            shown.numpy(),
+            voxel_sizes(label.affine.numpy()),
+            self.cohort.labels,
+            self.conventions,
+        )
+
+
+class StoreCases:
+    """Write the result of each case as soon as it is there.
+
+    Args:
+        store: where to.
+    """
+
+    def __init__(self, store: CaseStore) -> None:
+        self.store = store
+
+    def attach(self, engine: Engine) -> None:
+        """Register on ITERATION_COMPLETED."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.store.write(engine.state.output))

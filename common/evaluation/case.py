@@ -1,0 +1,126 @@
+"""What is kept of one case: its measures for every subset, and small arrays for the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.evaluation.conventions import Conventions
+from common.evaluation.metrics import Reference
+from common.evaluation.reliability import bin_probabilities
+from common.evaluation.results import BIN_COLUMNS, COLUMNS
+from common.modalities import LabelSet
+
+
+@dataclass
+class CaseResult:
+    """Measures of a case, predictions themselves not being kept.
+
+    Attributes:
+        case: its name.
+        results: rows as in `Evaluation.results`.
+        bins: rows as in `Evaluation.bins`.
+        latents: modality -> features of the case segmented from that modality alone.
+        planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
+            and for each subset by name the predicted label map (X, Y); ``spacing`` (2,) in mm.
+        seconds: for one subset, from image to logits.
+    """
+
+    case: str
+    results: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    bins: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BIN_COLUMNS))
+    latents: dict[str, np.ndarray] = field(default_factory=dict)
+    planes: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = float("nan")
+
+
+class CaseMeasure:
+    """Measure the predictions for one case against its reference.
+
+    Args:
+        case: name of the case.
+        label: the reference, label map (X, Y, Z) in the cohort's values, RAS.
+        image: (M, X, Y, Z) on the same grid, NaN where a modality is missing.
+        spacing: in mm.
+        labels: the cohort's label set.
+        conventions: what the numbers mean.
+    """
+
+    def __init__(
+        self,
+        case: str,
+        label: np.ndarray,
+        image: np.ndarray,
+        spacing: Sequence[float],
+        labels: LabelSet,
+        conventions: Conventions,
+    ) -> None:
+        self.case, self.labels = case, labels
+        self.reference = Reference(label, labels, spacing, conventions)
+        self.truth = _regions(label, labels)
+        self.brain = (np.nan_to_num(image) != 0).any(axis=0)
+        self.plane = _central_plane(label)
+        self.rows: list[tuple] = []
+        self.bins: list[pd.DataFrame] = []
+        self.planes = {
+            "image": image[..., self.plane].astype(np.float16),
+            "reference": label[..., self.plane],
+            "spacing": np.asarray(spacing[:2], np.float64),
+        }
+
+    def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
+        """Measure one prediction.
+
+        Args:
+            subset: name of the subset that it was made from.
+            prediction: label map (X, Y, Z) in the cohort's values.
+            probabilities: of the regions, (R, X, Y, Z) in [0, 1].
+        """
+        measured = self.reference.measure(prediction)
+        masks = _regions(prediction, self.labels)
+        for number, region in enumerate(self.labels.regions):
+            values = {metric: value for (name, metric), value in measured.items() if name == region}
+            if values:  # none where `Conventions.empty` leaves out a region that the reference lacks
+                values["expected_dice"] = expected_dice(probabilities[number], masks[number])
+            self.rows += [(self.case, subset, region, metric, value) for metric, value in values.items()]
+            bins = bin_probabilities(probabilities[number], self.truth[number], self.brain)
+            self.bins.append(bins.assign(case=self.case, modalities=subset, region=region))
+        self.planes[subset] = prediction[..., self.plane]
+
+    def result(self, latents: Mapping[str, np.ndarray], seconds: float) -> CaseResult:
+        """Return what was measured, subsets in the order that they were added in."""
+        results = pd.DataFrame(self.rows, columns=COLUMNS)
+        none = pd.DataFrame(columns=BIN_COLUMNS)
+        bins = pd.concat(self.bins, ignore_index=True)[list(BIN_COLUMNS)] if self.bins else none
+        return CaseResult(self.case, results, bins, dict(latents), self.planes, seconds)
+
+
+def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
+    """Return the Dice that the network itself expects of a mask: its soft Dice with the probabilities.
+
+    ``2 sum(p y) / (sum(p) + sum(y))``, 1 where both are 0. No reference is looked at.
+
+    Args:
+        probability: of a region, (X, Y, Z) in [0, 1].
+        prediction: its mask.
+    """
+    total = probability.sum(dtype=np.float64) + np.count_nonzero(prediction)
+    if total == 0:
+        return 1.0
+    return float(2 * probability[prediction > 0].sum(dtype=np.float64) / total)
+
+
+def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:
+    return labels.to_regions(torch.from_numpy(label)[None]).numpy()
+
+
+def _central_plane(label: np.ndarray) -> int:
+    """Return the axial plane through the centre of mass of the reference, or the middle one where it is empty."""
+    planes = np.count_nonzero(label, axis=(0, 1))
+    if not planes.any():
+        return label.shape[-1] // 2
+    return round(float(np.average(np.arange(len(planes)), weights=planes)))

@@ -1,0 +1,181 @@
+"""A table as rows of cells, and its three renderings: Markdown, LaTeX and HTML. What the cells say is for `tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+
+PRESENT, ABSENT, NOTHING = "●", "○", "–"
+
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<"})
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "−": "$-$", "Δ": r"$\Delta$", "†": r"$^{\dagger}$", "–": "--"}
+    | {PRESENT: r"$\bullet$", ABSENT: r"$\circ$", "*": "$^{*}$", "[": "{[}"}  # after \\ a bare [ opens an option
+)
+_MARKDOWN_ALIGN = {"l": ":-", "c": ":-:", "r": "-:"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Attributes:
+        text: plain text, without markup.
+        bold: best of its row or column.
+        star: differs significantly from the reference method.
+        span: columns that it covers.
+    """
+
+    text: str = ""
+    bold: bool = False
+    star: bool = False
+    span: int = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        label: its header.
+        group: header over neighbouring columns of the same group; empty for none.
+        align: ``l``, ``c`` or ``r``.
+        published: its numbers are a paper's, not measured.
+    """
+
+    label: str
+    group: str = ""
+    align: str = "r"
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be written as Markdown, LaTeX and HTML.
+
+    Attributes:
+        title: caption.
+        columns: from left to right.
+        rows: cells from left to right; their spans add up to the number of columns.
+        notes: lines below the table.
+        headings: so many columns on the left name the row.
+        totals: so many rows at the bottom are set off.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    headings: int = 1
+    totals: int = 0
+
+    def to_markdown(self) -> str:
+        """Return GitHub-flavoured Markdown; a column's group goes before its label, as there is one header row."""
+        header = [" ".join(filter(None, (column.group, column.label))).translate(_MARKDOWN) for column in self.columns]
+        rows = [[part for cell in row for part in (_markdown(cell), *[""] * (cell.span - 1))] for row in self.rows]
+        lines = [header, [_MARKDOWN_ALIGN[column.align] for column in self.columns], *rows]
+        grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        around = [text.translate(_MARKDOWN) for text in (self.title, *self.notes)]
+        return "\n\n".join([f"**{around[0]}**", grid, *around[1:]]) + "\n"
+
+    def to_latex(self) -> str:
+        """Return a LaTeX table, shrunk if it is wider than the line. It needs the packages booktabs and adjustbox."""
+        grouped, rules, start = [], [], 1
+        for group, size in self._groups():
+            end = start + size - 1
+            grouped.append(f"\\multicolumn{{{size}}}{{c}}{{{group.translate(_LATEX)}}}")
+            rules += [f"\\cmidrule(lr){{{start}-{end}}}"] if group else []
+            start = end + 1
+        lines = [" & ".join(map(_latex, row)) + r" \\" for row in self.rows]
+        if self.totals:
+            lines.insert(-self.totals, r"\midrule")
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                f"\\caption{{{self.title.translate(_LATEX)}}}",
+                r"\begin{adjustbox}{max width=\linewidth}",
+                f"\\begin{{tabular}}{{{''.join(column.align for column in self.columns)}}}",
+                r"\toprule",
+                *([" & ".join(grouped) + r" \\", "".join(rules)] if rules else []),
+                " & ".join(column.label.translate(_LATEX) for column in self.columns) + r" \\",
+                r"\midrule",
+                *lines,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{adjustbox}",
+                *(f"\n\\footnotesize {note.translate(_LATEX)}" for note in self.notes),
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def to_html(self) -> str:
+        """Return a ``<table class="results">``.
+
+        Its cells have the classes ``best``, ``significant``, ``published``, ``present`` and ``absent``, the rows at the
+        bottom are a ``<tbody class="total">``, and the notes a cell of class ``note``.
+        """
+        rows = [self._html_row(row) for row in self.rows]
+        split = len(rows) - self.totals
+        parts = [f"<caption>{escape(self.title)}</caption>", f"<thead>\n{self._html_header()}</thead>"]
+        parts.append(f"<tbody>\n{''.join(rows[:split])}</tbody>")
+        if self.totals:
+            parts.append(f'<tbody class="total">\n{"".join(rows[split:])}</tbody>')
+        if self.notes:
+            notes = "<br>\n".join(map(escape, self.notes))
+            parts.append(f'<tfoot>\n<tr><td class="note" colspan="{len(self.columns)}">{notes}</td></tr>\n</tfoot>')
+        return '<table class="results">\n' + "\n".join(parts) + "\n</table>\n"
+
+    def _groups(self) -> list[tuple[str, int]]:
+        """Return the groups from left to right and how many columns each one has."""
+        return [(group, len(list(columns))) for group, columns in groupby(column.group for column in self.columns)]
+
+    def _html_header(self) -> str:
+        labels = [
+            f'<th scope="col"{_classes(published=column.published)}>{escape(column.label)}</th>'
+            for column in self.columns
+        ]
+        groups = [
+            f'<th scope="colgroup" colspan="{size}">{escape(group)}</th>' if group else f'<td colspan="{size}"></td>'
+            for group, size in self._groups()
+        ]
+        rows = [groups, labels] if any(column.group for column in self.columns) else [labels]
+        return "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
+
+    def _html_row(self, row: Sequence[Cell]) -> str:
+        cells, start = [], 0
+        for cell in row:
+            tag = 'th scope="row"' if start < self.headings else "td"
+            classes = _classes(
+                best=cell.bold,
+                significant=cell.star,
+                published=self.columns[start].published,
+                present=cell.text == PRESENT,
+                absent=cell.text == ABSENT,
+            )
+            span = f' colspan="{cell.span}"' if cell.span > 1 else ""
+            text = f"<strong>{escape(cell.text)}</strong>" if cell.bold else escape(cell.text)
+            cells.append(f"<{tag}{span}{classes}>{text}{'<sup>*</sup>' if cell.star else ''}</{tag[:2]}>")
+            start += cell.span
+        return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def _markdown(cell: Cell) -> str:
+    text = cell.text.translate(_MARKDOWN)
+    return (f"**{text}**" if cell.bold else text) + (r"\*" if cell.star else "")
+
+
+def _latex(cell: Cell) -> str:
+    text = cell.text.translate(_LATEX)
+    text = (f"\\textbf{{{text}}}" if cell.bold else text) + ("$^{*}$" if cell.star else "")
+    return f"\\multicolumn{{{cell.span}}}{{l}}{{{text}}}" if cell.span > 1 else text
+
+
+def _classes(**given: bool) -> str:
+    names = " ".join(name for name, applies in given.items() if applies)
+    return f' class="{names}"' if names else ""

@@ -1,0 +1,109 @@
+"""One report on one or several evaluations: their tables, statistics and figures, as HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+
+from common.evaluation import sections
+from common.evaluation.conventions import Conventions
+from common.evaluation.figures import Slice
+from common.evaluation.results import Evaluation
+from common.evaluation.statistics import compare_to_first
+from common.io.files import replacing
+from common.modalities import LabelSet, display_name
+
+
+def write_report(
+    evaluations: Sequence[Evaluation],
+    folder: str | Path,
+    coverage: float,
+    published: pd.DataFrame | None = None,
+    remarks: Sequence[str] = (),
+    panels: Mapping[str, Sequence[Slice]] | None = None,
+    labels: LabelSet | None = None,
+) -> None:
+    """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
+
+    Args:
+        evaluations: one method, or several on the same cases, the first one being what others are tested against.
+        folder: where to.
+        coverage: level of the intervals of the volume, e.g. 0.9.
+        published: rows of `common.evaluation.published.published` to show beside the measured ones.
+        remarks: what a reader must know first.
+        panels: method -> slices to be drawn.
+        labels: of the cohort, for the slices.
+    """
+    folder = Path(folder)
+    draw = sections.Drawer(folder / "figures")
+    tests = compare_to_first(evaluations) if len(evaluations) > 1 else None
+    parts = [
+        *sections.accuracy(evaluations, tests, published, draw),
+        *(sections.statistics(tests) if tests is not None else ()),
+        *(section for evaluation in evaluations for section in sections.attribution(evaluation, draw)),
+        *(section for evaluation in evaluations for section in sections.reliability(evaluation, coverage, draw)),
+        *sections.efficiency(evaluations, draw),
+        *sections.panels(panels or {}, labels, evaluations[0].modalities, draw),
+    ]
+    for section in parts:
+        for stem, table in section.tables.items():
+            for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("html", table.to_html())):
+                _write(folder / "tables" / f"{stem}.{suffix}", text)
+    shown = {
+        "title": _title(evaluations),
+        "remarks": remarks,
+        "preface": _preface(evaluations),
+        "sections": parts,
+        "images": draw.images(),
+    }
+    templates = Environment(loader=PackageLoader("common.evaluation"), autoescape=lambda name: name.endswith(".html"))
+    for name in ("report.html", "report.md"):
+        _write(folder / name, templates.get_template(name).render(shown))
+
+
+def _title(evaluations: Sequence[Evaluation]) -> str:
+    names = ", ".join(evaluation.name for evaluation in evaluations)
+    return f"Segmentation with missing modalities: {names} on {evaluations[0].cohort}"
+
+
+def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
+    first = evaluations[0]
+    cases = first.results["case"].nunique()
+    lines = [f"{cases} cases, {len(first.subsets)} subsets of {', '.join(map(display_name, first.modalities))}."]
+    if first.cohort == "phantom":
+        lines.append(
+            "The phantom cohort is synthetic: its numbers show that the software works, and nothing about patients."
+        )
+    return [*lines, _said(first.conventions), "Research only; not for clinical use."]
+
+
+def _said(conventions: Conventions) -> str:
+    """Return the conventions in words."""
+    empty = {
+        "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",
+        "released": "both empty is perfect, one empty is Dice 0 and distances of 1 mm",
+        "nan": "undefined values are left out of means",
+        "skip": "cases whose reference lacks a region have no value for it",
+    }[conventions.empty]
+    hd95 = {
+        "max": "the larger of the two directed 95th percentiles",
+        "pooled": "the 95th percentile of the distances of both directions together",
+    }[conventions.hd95]
+    average = {
+        "case": "Means are over cases, then over subsets.",
+        "voxel": "Overlap metrics are of the voxels of all cases together; distances are means over cases.",
+    }[conventions.average]
+    small = conventions.et_min_voxels
+    rule = f"Predicted enhancing tumour below {small} voxels counts as necrosis." if small else "No post-processing."
+    return (
+        f"Empty regions ({conventions.empty}): {empty}. HD95 ({conventions.hd95}): {hd95}. Surface Dice at "
+        f"{conventions.surface_tolerance:g} mm. {rule} {average}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,48 @@
+"""Naming what was computed by what it was computed with, so that nothing stale is taken for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return 16 hexadecimal digits that change when a part does.
+
+    Objects are described by the names and values of their settings, so that the same recipe gives the same digits.
+    """
+    said = json.dumps([_describe(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def files_of(item: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Return path, size and time of change of the files of a datalist item that exist."""
+    images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
+    paths = [path for path in [*images, item.get("label")] if path is not None and os.path.exists(path)]
+    return [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe(value: Any) -> Any:
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if isinstance(value, np.random.RandomState):  # every transform has one; its repr is an address
+        return "RandomState"
+    if hasattr(value, "__dict__"):
+        return [type(value).__qualname__, sorted((k, _describe(v)) for k, v in vars(value).items())]
+    if isinstance(value, tuple | list):
+        return [_describe(v) for v in value]
+    if isinstance(value, Mapping):
+        return sorted((str(k), _describe(v)) for k, v in value.items())
+    return repr(value)

@@ -1,0 +1,186 @@
+"""Every subset of every case: as if the other files were not there, and each file read once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from engines.two_stage import TwoStage
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Orientationd
+from torch import nn
+
+from common.engines import ForegroundInferer, StoreCases, SubsetSweep, SubstituteInferer
+from common.evaluation import CaseStore
+from common.evaluation.conventions import METRICS
+from common.modalities import drop, subset_name, subsets
+from common.networks import M3AE
+from common.transforms import CachedDataset, LoadSubjectd, RegionsToLabelsd, ScaleBrainIntensityd
+
+COHORT, MODALITIES = "brats2020", ("t1", "t1c", "t2", "flair")
+PREPROCESSING = Compose(
+    [
+        LoadSubjectd(COHORT),
+        Orientationd(["image"], axcodes="RAS", labels=None),
+        ScaleBrainIntensityd("image", 1, 99),
+    ]
+)
+WINDOWS = {"roi_size": (8, 8, 8), "overlap": 0.5, "sw_batch_size": 4}
+
+
+class Forwarded(nn.Module):
+    """A network that has no encode and decode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv3d(4, 3, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 4 * self.conv(torch.nan_to_num(image, nan=0.5)) - 1
+
+
+def sweep_of(network: nn.Module, wanted=None, inferer=None, **options) -> SubsetSweep:
+    return SubsetSweep(
+        COHORT,
+        wanted or subsets(MODALITIES),
+        network,
+        inferer or ForegroundInferer(**WINDOWS),
+        PREPROCESSING,
+        Compose(
+            [
+                Activationsd("pred", sigmoid=True),
+                Invertd("pred", transform=PREPROCESSING, orig_keys="image", nearest_interp=False),
+            ]
+        ),
+        Compose([AsDiscreted("pred", threshold=0.5), RegionsToLabelsd("pred", COHORT)]),
+        {},
+        **options,
+    )
+
+
+def evaluator_of(network: nn.Module, sweep: SubsetSweep, items: list, store: CaseStore) -> SupervisedEvaluator:
+    return SupervisedEvaluator(
+        torch.device("cpu"),
+        DataLoader(CachedDataset(store.pending(items), PREPROCESSING), batch_size=1),
+        network,
+        iteration_update=sweep,
+        val_handlers=[StoreCases(store)],
+    )
+
+
+@pytest.fixture(params=[lambda: TwoStage(4, 3), Forwarded], ids=["encode and decode", "forward"])
+def network(request) -> nn.Module:
+    return request.param().eval().requires_grad_(False)
+
+
+def image_with_boxes(different: bool) -> torch.Tensor:
+    image = torch.zeros(1, 4, 24, 20, 18)
+    generator = torch.Generator().manual_seed(0)
+    for channel in range(4):
+        low = 2 + channel if different else 3
+        part = image[0, channel, low : 18 + channel % 2 * different, low:15, 4:14]
+        part += 0.1 + torch.rand(part.shape, generator=generator)
+    return image
+
+
+@pytest.mark.parametrize("different", [False, True], ids=["equal boxes", "different boxes"])
+class TestPredictions:
+    def test_equal_single_inference_bit_for_bit(self, network, different):
+        image, inferer = image_with_boxes(different), ForegroundInferer(**WINDOWS)
+        found = dict(sweep_of(network).predictions(image, network, subsets(MODALITIES)))
+        assert set(found) == set(subsets(MODALITIES))
+        for subset, logits in found.items():
+            alone = drop(image, torch.tensor([[name in subset for name in MODALITIES]]))
+            assert torch.equal(logits, inferer(alone, network))
+
+    def test_batched_subsets_agree(self, network, different):
+        image = image_with_boxes(different)
+        one = dict(sweep_of(network).predictions(image, network, subsets(MODALITIES)))
+        several = dict(sweep_of(network, subsets_at_once=4).predictions(image, network, subsets(MODALITIES)))
+        probabilities = [torch.cat([found[s] for s in subsets(MODALITIES)]).sigmoid() for found in (one, several)]
+        assert (probabilities[0] - probabilities[1]).abs().max() <= 1e-5
+        assert ((probabilities[0] > 0.5) == (probabilities[1] > 0.5)).float().mean() >= 0.99999
+
+
+def test_subsets_of_equal_boxes_share_encodings():
+    network = TwoStage(4, 3).eval().requires_grad_(False)
+    image = image_with_boxes(different=False)
+    list(sweep_of(network).predictions(image, network, subsets(MODALITIES)))
+    shared = network.encoded
+    network.encoded = 0
+    ForegroundInferer(**WINDOWS)(image, network)
+    assert shared == network.encoded
+
+
+def test_m3ae_with_its_substitute_image(subject):
+    torch.manual_seed(0)
+    network = M3AE(width=8, grid=(20, 18, 16)).eval().requires_grad_(False)
+    inferer = SubstituteInferer(roi_size=(16, 16, 16), overlap=0.25, sw_batch_size=4)
+    (batch,) = DataLoader(CachedDataset([subject], PREPROCESSING), batch_size=1)
+    wanted = [("t1",), ("t2", "flair"), MODALITIES]
+    for at_once in (1, 2):
+        sweep = sweep_of(network, wanted, inferer, subsets_at_once=at_once)
+        for subset, logits in sweep.predictions(batch["image"], network, wanted):
+            few = LoadSubjectd(COHORT, subset)
+            transform = Compose([few, *PREPROCESSING.transforms[1:]])
+            (alone,) = DataLoader(CachedDataset([subject], transform), batch_size=1)
+            expected = inferer(alone["image"], network)
+            assert torch.equal(logits, expected) if at_once == 1 else torch.allclose(logits, expected, atol=1e-4)
+
+
+class TestCases:
+    def test_rows(self, network, write_subject, tmp_path, opened):
+        items = [write_subject("a"), write_subject("b", ("t1", "t2"), seed=1)]
+        store = CaseStore(tmp_path / "cases", ["x"])
+        evaluator_of(network, sweep_of(network), items, store).run()
+        a, b = store.read("a"), store.read("b")
+        assert set(a.results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
+        assert set(b.results["modalities"]) == {"t1", "t2", "t1+t2"}
+        assert len(a.results) == 15 * 3 * len(METRICS)
+        assert sorted(opened) == sorted(set(opened))  # each file once, for all subsets
+        assert len([name for name in opened if name.startswith("a")]) == 5
+        assert a.planes["image"].shape == (4, 20, 18)
+        assert np.isnan(b.planes["image"][[1, 3]]).all()
+
+    def test_files_that_are_absent_equal_modalities_that_are_dropped(self, network, write_subject, tmp_path):
+        whole = write_subject("whole")
+        few = {**whole, "case": "few", "image": whole["image"][1::2], "modalities": ["t1c", "flair"]}
+        store = CaseStore(tmp_path / "cases", ["x"])
+        wanted = [("t1c",), ("flair",), ("t1c", "flair")]
+        evaluator_of(network, sweep_of(network, wanted), [whole, few], store).run()
+        one, other = store.read("whole"), store.read("few")
+        pd.testing.assert_frame_equal(one.results.drop(columns="case"), other.results.drop(columns="case"))
+        assert all(np.array_equal(one.planes[subset_name(s)], other.planes[subset_name(s)]) for s in wanted)
+
+    def test_goes_on_where_it_stopped(self, network, write_subject, tmp_path):
+        items = [write_subject(name, seed=number) for number, name in enumerate("abc")]
+        whole, broken = (CaseStore(tmp_path / name, ["x"]) for name in ("whole", "broken"))
+        evaluator_of(network, sweep_of(network), items, whole).run()
+        evaluator_of(network, sweep_of(network), items[:2], broken).run()
+        assert [item["case"] for item in broken.pending(items)] == ["c"]
+        evaluator_of(network, sweep_of(network), items, broken).run()
+        names = sorted(path.name for path in whole.folder.glob("*.csv"))
+        assert names == sorted(path.name for path in broken.folder.glob("*.csv"))
+        assert all((whole.folder / name).read_bytes() == (broken.folder / name).read_bytes() for name in names)
+
+    def test_latents_of_single_modalities(self, subject, tmp_path):
+        network, store = Forwarded().eval(), CaseStore(tmp_path / "cases", ["x"])
+        sweep = sweep_of(network, latent_layer="conv", subsets_at_once=4)
+        evaluator_of(network, sweep, [subject], store).run()
+        latents = store.read("case").latents
+        assert set(latents) == set(MODALITIES)
+        assert all(features.shape == (3,) for features in latents.values())
+        assert not np.allclose(latents["t1"], latents["t2"])
+
+    def test_unknown_layer(self):
+        with pytest.raises(ValueError, match="latent_layer 'nowhere'"):
+            sweep_of(Forwarded(), latent_layer="nowhere")
+
+    def test_subset_that_was_not_loaded(self, network, subject, tmp_path):
+        few = Compose([LoadSubjectd(COHORT, ("t1", "t2")), *PREPROCESSING.transforms[1:]])
+        (batch,) = DataLoader(CachedDataset([subject], few), batch_size=1)
+        store = CaseStore(tmp_path / "cases", ["x"])
+        evaluator = evaluator_of(network, sweep_of(network), [subject], store)
+        with pytest.raises(ValueError, match="case: subset t1c is asked for, but not all of it was loaded"):
+            sweep_of(network)(evaluator, batch)

@@ -1,0 +1,117 @@
+"""Evaluations in MLflow: in a server's store, in the training's run where it is known, else in a local store."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from monai.utils import path_to_sqlite_uri
+
+from common.engines import log_evaluation
+from common.evaluation.conventions import Conventions
+from common.evaluation.report import write_report
+from common.evaluation.results import COLUMNS, Evaluation, write_evaluation
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The URI of an MLflow server of our own."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/store.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "mlflow", *words, *store], stdout=log, stderr=log)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.25)
+        yield uri
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The output folder of an evaluation of two cases and one modality."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    values = {"dice": (0.25, 0.75), "hd95": (2.0, np.nan), "reference_volume": (1.0, 1.0)}
+    rows = [(f"c{i}", "t1+t2", "WT", metric, pair[i]) for metric, pair in values.items() for i in range(2)]
+    evaluation = Evaluation(
+        "M", "phantom", ("t1", "t2"), ("WT",), Conventions(), pd.DataFrame(rows, columns=COLUMNS), facts={"gflops": 2.5}
+    )
+    write_evaluation(evaluation, folder)
+    write_report([evaluation], folder, coverage=0.9)
+    return folder
+
+
+def check(client: MlflowClient, run_id: str) -> None:
+    run = client.get_run(run_id)
+    assert run.data.metrics == {"dice/t1_t2/WT": 0.5, "hd95/t1_t2/WT": 2.0, "reference_volume/t1_t2/WT": 1.0}
+    assert run.data.params["evaluation/empty"] == "brats"
+    assert run.data.params["evaluation/gflops"] == "2.5"
+    paths = {artifact.path for artifact in client.list_artifacts(run_id)}
+    assert {"results.csv", "report.html", "evaluation.json"} <= paths
+    assert {"tables/dice.md", "tables/dice.tex"} <= {a.path for a in client.list_artifacts(run_id, "tables")}
+    assert {"figures/heatmap.png", "figures/heatmap.svg"} <= {a.path for a in client.list_artifacts(run_id, "figures")}
+
+
+def test_a_run_of_its_own_on_a_server(server, folder, tmp_path):
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), server)
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("monai_experiment")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "M"
+    check(client, run.info.run_id)
+
+
+def test_the_training_s_run_where_it_is_known(server, folder, tmp_path):
+    client = MlflowClient(server)
+    training = client.create_run(client.create_experiment("training"))
+    note = {"tracking_uri": server, "run_id": training.info.run_id}
+    (tmp_path / "mlflow.json").write_text(json.dumps(note))
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), "local")
+    check(client, training.info.run_id)
+    assert client.get_run(training.info.run_id).info.status == "RUNNING"  # whoever started it ends it
+
+
+def test_a_local_store_by_default(folder, tmp_path):
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), "local")
+    client = MlflowClient(path_to_sqlite_uri(folder / "mlruns.db"))
+    experiment = client.get_experiment_by_name("monai_experiment")
+    (run,) = client.search_runs([experiment.experiment_id])
+    check(client, run.info.run_id)
+    assert (folder / "mlruns").is_dir()
+
+
+def test_none_logs_nothing(folder, tmp_path):
+    before = sorted(folder.rglob("*"))
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), "none")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_no_telemetry():
+    from mlflow.telemetry.client import get_telemetry_client
+
+    assert get_telemetry_client() is None

@@ -1,0 +1,83 @@
+"""One encoding per window, and the logits of MONAI's sliding windows bit for bit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engines.two_stage import TwoStage
+from monai.inferers import SlidingWindowInferer
+
+from common.engines.windows import decode_subsets
+from common.modalities import drop
+
+KEEP = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
+
+
+@pytest.fixture
+def network():
+    return TwoStage().eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+@pytest.mark.parametrize("sw_batch_size", [1, 4, 7])
+@pytest.mark.parametrize("shape", [(20, 17, 15), (8, 20, 9), (6, 20, 5)])
+def test_equals_monai_bit_for_bit(network, shape, overlap, sw_batch_size, mode):
+    image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
+    inferer = SlidingWindowInferer((8, 8, 8), sw_batch_size, overlap, mode)
+    expected = [inferer(drop(image, row[None]), network) for row in KEEP]
+    found = list(decode_subsets(image, network, KEEP, inferer))
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_every_window_is_encoded_once(network):
+    image = torch.rand(1, 3, 20, 20, 20)
+    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
+    list(decode_subsets(image, network, KEEP, inferer))
+    assert network.encoded == 4**3 * 3
+
+
+def test_a_missing_modality_is_never_encoded(network):
+    image = drop(torch.rand(1, 3, 12, 12, 12), torch.tensor([[True, False, True]]))
+    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
+    (found,) = decode_subsets(image, network, KEEP[:1], inferer)
+    assert network.encoded == 2**3 * 2
+    assert torch.isfinite(found).all()
+
+
+def test_batched_subsets_agree(network):
+    image = torch.rand(1, 3, 20, 17, 15, generator=torch.Generator().manual_seed(1))
+    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
+    one = torch.cat(list(decode_subsets(image, network, KEEP, inferer)))
+    several = torch.cat(list(decode_subsets(image, network, KEEP, inferer, subsets_at_once=2)))
+    assert (one.sigmoid() - several.sigmoid()).abs().max() <= 1e-5
+
+
+MEMORY = """
+import resource, sys, torch
+from monai.inferers import SlidingWindowInferer
+from common.engines.windows import decode_subsets
+from engines.two_stage import TwoStage
+torch.set_grad_enabled(False)
+keep = torch.ones(int(sys.argv[1]), 3, dtype=torch.bool)
+inferer = SlidingWindowInferer((24, 24, 24), 4, 0.25)
+for logits in decode_subsets(torch.rand(1, 3, 240, 96, 96), TwoStage().eval(), keep, inferer):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_memory_does_not_grow_with_subsets_times_volume():
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"}
+    peaks = []
+    for subsets in ("1", "31"):
+        words = [sys.executable, "-c", MEMORY, subsets]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+        peaks.append(int(done.stdout))
+    volume = 2 * 240 * 96 * 96 * 4
+    assert peaks[1] - peaks[0] < 0.4 * 30 * volume

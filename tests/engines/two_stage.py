@@ -1,0 +1,35 @@
+"""A small network with an encoder for each modality, as the evaluation of all subsets needs it."""
+
+import torch
+from torch import nn
+
+from common.modalities import presence
+
+
+class TwoStage(nn.Module):
+    """A network with an encoder for each modality and a mean fusion; it counts the windows that it encodes."""
+
+    def __init__(self, modalities: int = 3, out_channels: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoders = nn.ModuleList([nn.Conv3d(1, 4, 3, padding=1) for _ in range(modalities)])
+        self.norm, self.head = nn.InstanceNorm3d(4), nn.Conv3d(4, out_channels, 3, padding=1)
+        self.encoded = 0
+
+    def encode(self, image, present):
+        present = present & presence(image)
+        self.encoded += int(present.sum())
+        levels = []
+        for m, encoder in enumerate(self.encoders):
+            one = image[:, m : m + 1] if present[:, m].all() else torch.zeros_like(image[:, :1])
+            levels.append(torch.relu(self.norm(encoder(one))))
+        return [torch.stack(levels, dim=1)]
+
+    def decode(self, features, present):
+        weight = present.float()[:, :, None, None, None, None]
+        fused = (features[0] * weight).sum(1) / weight.sum(1)
+        return self.head(fused)
+
+    def forward(self, image, present=None):
+        present = presence(image) if present is None else present & presence(image)
+        return self.decode(self.encode(image, present), present)

@@ -1,0 +1,47 @@
+"""Digits that are equal for equal recipes, in any process, and differ for others."""
+
+import subprocess
+import sys
+
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, Flipd, Spacingd
+
+from common.io.fingerprint import file_digest, files_of, fingerprint
+
+CODE = """
+from monai.transforms import Compose, Spacingd
+from common.io.fingerprint import fingerprint
+print(fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1}))
+"""
+
+
+def test_the_same_in_another_process():
+    ours = fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1})
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ours
+
+
+def test_every_setting_counts():
+    described = [
+        (Spacingd("image", [1, 1, 1]),),
+        (Spacingd("image", [1, 1, 2]),),
+        (Spacingd("label", [1, 1, 1]),),
+        (Compose([Flipd("image", 0), Flipd("image", 1)]),),
+        (Compose([Flipd("image", 1), Flipd("image", 0)]),),
+        (SlidingWindowInferer((8, 8, 8), overlap=0.25),),
+        (SlidingWindowInferer((8, 8, 8), overlap=0.5),),
+        ({"empty": "brats"}, "a"),
+        ({"empty": "nan"}, "a"),
+        ({"empty": "nan"}, "b"),
+    ]
+    assert len({fingerprint(*parts) for parts in described}) == len(described)
+
+
+def test_files(tmp_path):
+    image, label = tmp_path / "a.nii", tmp_path / "b.nii"
+    image.write_bytes(b"abc")
+    assert [entry[:2] for entry in files_of({"image": [str(image)], "label": str(label)})] == [(str(image), 3)]
+    before = files_of({"image": str(image)})
+    image.write_bytes(b"abcd")
+    assert files_of({"image": str(image)}) != before
+    assert file_digest(image) == "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589"
