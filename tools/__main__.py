@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from common.evaluation.label_maps import evaluate_label_maps
 from common.evaluation.published import published as read_published
 from common.evaluation.report import write_report
 from common.evaluation.results import read_evaluation, write_evaluation
+from common.evaluation.sections import stems
 from common.io import published as authors
-from common.io import read_checkpoint, write_checkpoint
+from common.io import read_checkpoint, require_writable, write_checkpoint
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -97,7 +99,8 @@ def compare(
     """Write one report on several methods: tables, paired tests and figures, as HTML and Markdown.
 
     Args:
-        output_dir: the folder to write.
+        output_dir: the folder to write; what is measured of label maps is kept there under evaluations/, and can be
+            given as FOLDER the next time.
         methods: two or more NAME=FOLDER, the first one being what the others are tested against. A folder is the output
             of an evaluation, or label maps that any program wrote: one folder per subset of the modalities in it
             (t1c+flair, ...), or the files of all modalities.
@@ -107,29 +110,46 @@ def compare(
         coverage: of the intervals of the volume.
         allow_missing: compare the cases that all have, instead of refusing where some lack others.
         force: compare results of different cohorts or conventions; the report is marked.
-        conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; by default those of the
-            first evaluation, else the default ones.
+        conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; what is not given is as
+            in the first evaluation, else the default.
     """
+    folders = _by_name(methods)
+    unknown = sorted(set(conventions) - {field.name for field in fields(Conventions)})
+    if unknown:
+        raise ValueError(f"--{unknown[0]}: no such option; see python -m tools compare --help.")
+    if published is not None and published.count("/") < 2:
+        raise ValueError(f"--published {published}: expected PAPER/TABLE/DATASET.")
+    beside = None if published is None else read_published(*published.split("/", 2))
+    evaluations = {name: read_evaluation(folder, name) for name, folder in folders.items() if _is_evaluation(folder)}
+    label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
+    if label_maps and (reference is None or cohort is None):
+        folder = next(iter(label_maps.values()))
+        raise ValueError(f"{folder}: no results.csv in it; for label maps give --reference and --cohort.")
+    if conventions and not label_maps:
+        raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep the conventions they have.")
+    others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
+    settings, places = Conventions(**others | conventions), stems(folders)
+    require_writable(output_dir)
+    for name, folder in label_maps.items():
+        evaluations[name] = evaluate_label_maps(name, folder, reference, get_cohort(cohort), settings, allow_missing)
+        write_evaluation(evaluations[name], Path(output_dir, "evaluations", places[name]))
+    ordered, remarks = require_comparable([evaluations[name] for name in folders], allow_missing, force)
+    write_report(ordered, output_dir, coverage, beside, remarks)
+    print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
+
+
+def _by_name(methods: Sequence[str]) -> dict[str, str]:
+    """Return name -> folder of NAME=FOLDER."""
     named = [method.partition("=") for method in methods]
     if len(named) < 2 or not all(name and folder for name, _, folder in named):
         raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
-    unknown = set(conventions) - {field.name for field in fields(Conventions)}
-    if unknown:
-        raise ValueError(f"--{unknown.pop()}: no such option; see python -m tools compare --help.")
-    evaluations = {name: read_evaluation(folder, name) for name, _, folder in named if _is_evaluation(folder)}
-    given = conventions or next((asdict(e.conventions) for e in evaluations.values()), {})
-    for name, _, folder in named:
-        if name not in evaluations:
-            if reference is None or cohort is None:
-                raise ValueError(f"{folder}: no results.csv in it; for label maps give --reference and --cohort.")
-            evaluations[name] = evaluate_label_maps(
-                name, folder, reference, get_cohort(cohort), Conventions(**given), allow_missing
-            )
-            write_evaluation(evaluations[name], Path(output_dir, "evaluations", name))
-    ordered, remarks = require_comparable([evaluations[name] for name, _, _ in named], allow_missing, force)
-    beside = None if published is None else read_published(*published.split("/", 2))
-    write_report(ordered, output_dir, coverage, beside, remarks)
-    print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
+    folders = {name: folder for name, _, folder in named}
+    if len(folders) < len(named):
+        raise ValueError(f"methods {list(methods)}: two have the same name; give each its own.")
+    absent = [folder for folder in folders.values() if not Path(folder).is_dir()]
+    if absent:
+        raise FileNotFoundError(f"{absent[0]}: no such folder; expected an evaluation's output, or label maps.")
+    return folders
 
 
 def _is_evaluation(folder: str) -> bool:

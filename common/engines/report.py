@@ -14,8 +14,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.cohorts import get_cohort
+from common.evaluation.attribution import Advice
 from common.evaluation.conventions import Conventions
 from common.evaluation.figures import Slice
+from common.evaluation.published import published as read_published
 from common.evaluation.reliability import VolumeIntervals
 from common.evaluation.report import write_report
 from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
@@ -33,6 +35,7 @@ def report_evaluation(
     network: nn.Module,
     window: Sequence[int],
     coverage: float,
+    published: Sequence[str] | None,
     output_dir: str,
 ) -> None:
     """Write the results of all cases, and the report on them; print the table of Dice.
@@ -47,6 +50,7 @@ def report_evaluation(
         network: whose size is noted.
         window: of the inference, for the number of operations.
         coverage: of the intervals of the volume, e.g. 0.9.
+        published: paper, table and dataset of numbers to print beside (`common.evaluation.published.sources`), or None.
         output_dir: folder of the files.
     """
     definition = get_cohort(cohort)
@@ -75,8 +79,11 @@ def report_evaluation(
     if len(evaluation.calibration):
         intervals = VolumeIntervals.fit(evaluation.calibration, coverage)
         write_results(intervals.table, Path(output_dir, "intervals.csv"))
+        advice = Advice.fit(evaluation.calibration, evaluation.modalities)
+        write_results(advice.table, Path(output_dir, "advice.csv"))
+    beside = None if published is None else read_published(*published)
     panels = {method: list(_best_and_worst(evaluation, store))}
-    write_report([evaluation], output_dir, coverage, panels=panels, labels=definition.labels)
+    write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
 
 

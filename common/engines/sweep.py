@@ -14,6 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, Invertd, Orientationd
 from nibabel.affines import voxel_sizes
 from torch import nn
+from tqdm import tqdm
 
 from common.cohorts import get_cohort
 from common.engines.inferers import ForegroundInferer, place
@@ -81,7 +82,7 @@ class SubsetSweep:
         subsets = self._available(item)
         latents, seconds = {}, 0.0
         predictions = self.predictions(batch["image"].to(engine.state.device), engine.network, subsets)
-        for _ in subsets:
+        for _ in tqdm(subsets, desc=item["case"], unit="subset", leave=False):
             start = perf_counter()
             amp = torch.autocast("cuda", **engine.amp_kwargs) if engine.amp else nullcontext()
             with engine.mode(engine.network), amp:

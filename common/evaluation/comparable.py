@@ -55,10 +55,9 @@ def require_comparable(
         raise ValueError(f"{said}. Complete them, or compare the cases in common with --allow-missing.")
     if any(evaluation.results.empty for evaluation in reduced):
         raise ValueError(f"No case is in all of {', '.join(names)}; are these results of the same data?")
-    remarks += [
-        f"Only cases in common are compared: {name} lacks {len(cases)} ({shortened(cases)})."
-        for name, cases in lacking.items()
-    ]
+    if lacking:
+        said = "; ".join(f"{name} lacks {shortened(cases)}" for name, cases in lacking.items())
+        remarks.append(f"Only cases in common are compared: {said}.")
     return reduced, remarks
 
 

@@ -75,11 +75,11 @@ class Table:
 
     def to_markdown(self) -> str:
         """Return GitHub-flavoured Markdown; a column's group goes before its label, as there is one header row."""
-        header = [" ".join(filter(None, (column.group, column.label))).translate(_MARKDOWN) for column in self.columns]
+        header = [markdown(" ".join(filter(None, (column.group, column.label)))) for column in self.columns]
         rows = [[part for cell in row for part in (_markdown(cell), *[""] * (cell.span - 1))] for row in self.rows]
         lines = [header, [_MARKDOWN_ALIGN[column.align] for column in self.columns], *rows]
         grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        around = [text.translate(_MARKDOWN) for text in (self.title, *self.notes)]
+        around = [markdown(text) for text in (self.title, *self.notes)]
         return "\n\n".join([f"**{around[0]}**", grid, *around[1:]]) + "\n"
 
     def to_latex(self) -> str:
@@ -165,8 +165,13 @@ class Table:
         return f"<tr>{''.join(cells)}</tr>\n"
 
 
+def markdown(text: str) -> str:
+    """Return plain text as Markdown that shows it as it is."""
+    return text.translate(_MARKDOWN)
+
+
 def _markdown(cell: Cell) -> str:
-    text = cell.text.translate(_MARKDOWN)
+    text = markdown(cell.text)
     return (f"**{text}**" if cell.bold else text) + (r"\*" if cell.star else "")
 
 

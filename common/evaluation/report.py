@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from common.evaluation import sections
 from common.evaluation.conventions import Conventions
 from common.evaluation.figures import Slice
+from common.evaluation.layout import markdown
 from common.evaluation.results import Evaluation
 from common.evaluation.statistics import compare_to_first
 from common.io.files import replacing
@@ -28,6 +30,8 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
+    Nothing is written before all of it has been made. Methods are tested against each other if they share the cohort.
+
     Args:
         evaluations: one method, or several on the same cases, the first one being what others are tested against.
         folder: where to.
@@ -36,18 +40,23 @@ def write_report(
         remarks: what a reader must know first.
         panels: method -> slices to be drawn.
         labels: of the cohort, for the slices.
+
+    Raises:
+        ValueError: the methods have other modalities or regions than the first, no case in common with it, or no Dice;
+            or the coverage is none.
     """
-    folder = Path(folder)
-    draw = sections.Drawer(folder / "figures")
-    tests = compare_to_first(evaluations) if len(evaluations) > 1 else None
+    folder, draw = Path(folder), sections.Drawer()
+    stems = sections.stems(evaluation.name for evaluation in evaluations)
+    tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
     parts = [
-        *sections.accuracy(evaluations, tests, published, draw),
+        *sections.accuracy(evaluations, tests, published, stems, draw),
         *(sections.statistics(tests) if tests is not None else ()),
-        *(section for evaluation in evaluations for section in sections.attribution(evaluation, draw)),
-        *(section for evaluation in evaluations for section in sections.reliability(evaluation, coverage, draw)),
+        *(part for e in evaluations for part in sections.attribution(e, stems[e.name], draw)),
+        *(part for e in evaluations for part in sections.reliability(e, coverage, stems[e.name], draw)),
         *sections.efficiency(evaluations, draw),
-        *sections.panels(panels or {}, labels, evaluations[0].modalities, draw),
+        *sections.panels(panels or {}, labels, evaluations[0].modalities, stems, draw),
     ]
+    images = draw.save(folder / "figures")
     for section in parts:
         for stem, table in section.tables.items():
             for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("html", table.to_html())):
@@ -57,27 +66,40 @@ def write_report(
         "remarks": remarks,
         "preface": _preface(evaluations),
         "sections": parts,
-        "images": draw.images(),
+        "images": images,
     }
     templates = Environment(loader=PackageLoader("common.evaluation"), autoescape=lambda name: name.endswith(".html"))
+    templates.filters["markdown"] = markdown
     for name in ("report.html", "report.md"):
         _write(folder / name, templates.get_template(name).render(shown))
 
 
 def _title(evaluations: Sequence[Evaluation]) -> str:
     names = ", ".join(evaluation.name for evaluation in evaluations)
-    return f"Segmentation with missing modalities: {names} on {evaluations[0].cohort}"
+    return f"Segmentation with missing modalities: {names} on {' and '.join(_cohorts(evaluations))}"
+
+
+def _cohorts(evaluations: Sequence[Evaluation]) -> list[str]:
+    return list(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
 
 
 def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
-    first = evaluations[0]
-    cases = first.results["case"].nunique()
-    lines = [f"{cases} cases, {len(first.subsets)} subsets of {', '.join(map(display_name, first.modalities))}."]
-    if first.cohort == "phantom":
+    """Return what was evaluated on, and with which conventions; whose they are where methods differ."""
+    modalities = ", ".join(map(display_name, evaluations[0].modalities))
+    data, meaning = defaultdict(list), defaultdict(list)
+    for e in evaluations:
+        data[f"{e.results['case'].nunique()} cases, {len(e.subsets)} subsets of {modalities}."].append(e.name)
+        meaning[_said(e.conventions)].append(e.name)
+    lines = _whose(data)
+    if "phantom" in _cohorts(evaluations):
         lines.append(
             "The phantom cohort is synthetic: its numbers show that the software works, and nothing about patients."
         )
-    return [*lines, _said(first.conventions), "Research only; not for clinical use."]
+    return [*lines, *_whose(meaning), "Research only; not for clinical use."]
+
+
+def _whose(said: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(said) if len(said) == 1 else [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
 def _said(conventions: Conventions) -> str:

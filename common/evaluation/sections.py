@@ -97,20 +97,28 @@ def accuracy(
         dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice over cases of every subset.")
     for evaluation in evaluations:
         caption = f"{evaluation.name}: Dice of every case; box: quartiles and median."
-        dice.figures |= draw(_stem("boxplots", evaluation, several), figures.boxplots(evaluation), caption)
+        stem = f"boxplots_{stems[evaluation.name]}" if several else "boxplots"
+        dice.figures |= draw(stem, figures.boxplots(evaluation), caption)
     caption = "Mean Dice against the number of modalities present, with 95 % bootstrap intervals over cases."
     dice.figures |= draw("robustness", figures.robustness(evaluations), caption)
-    dice.tables["dice"] = subset_table(evaluations, "dice", tests, published)
-    dice.tables["dice_missing"] = missing_table(evaluations, "dice", published)
-    dice.tables["dice_overall"] = comparison_table(evaluations, "dice", tests)
+    dice.tables = _tables(evaluations, "dice", tests, published)
     yield dice
-    distance = Section("HD95")
-    distance.tables["hd95"] = subset_table(evaluations, "hd95", tests, published)
-    distance.tables["hd95_missing"] = missing_table(evaluations, "hd95", published)
-    distance.tables["hd95_overall"] = comparison_table(evaluations, "hd95", tests)
-    yield distance
-    tables = {metric: subset_table(evaluations, metric) for metric in FURTHER}
-    yield Section("Further metrics", tables=tables, folded=True)
+    known = {metric for evaluation in evaluations for metric in evaluation.results["metric"]}
+    if "hd95" in known:
+        yield Section("HD95", tables=_tables(evaluations, "hd95", tests, published))
+    tables = {metric: subset_table(evaluations, metric) for metric in FURTHER if metric in known}
+    if tables:
+        yield Section("Further metrics", tables=tables, folded=True)
+
+
+def _tables(
+    evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None, published: pd.DataFrame | None
+) -> dict[str, Table]:
+    return {
+        metric: subset_table(evaluations, metric, tests, published),
+        f"{metric}_missing": missing_table(evaluations, metric, published),
+        f"{metric}_overall": comparison_table(evaluations, metric, tests),
+    }
 
 
 def statistics(tests: pd.DataFrame) -> Iterator[Section]:
@@ -119,8 +127,14 @@ def statistics(tests: pd.DataFrame) -> Iterator[Section]:
     yield Section("Paired tests", tables=per_metric, folded=True)
 
 
-def attribution(evaluation: Evaluation, draw: Drawer) -> Iterator[Section]:
-    """Yield Shapley values and acquisition advice, if there are results for all subsets."""
+def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Section]:
+    """Yield Shapley values and acquisition advice, if there are results for all subsets.
+
+    Args:
+        evaluation: of one method.
+        stem: what it is called in file names, here and below.
+        draw: what takes the figures.
+    """
     if len(evaluation.subsets) < 2 ** len(evaluation.modalities) - 1:
         return
     worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
@@ -133,25 +147,24 @@ def attribution(evaluation: Evaluation, draw: Drawer) -> Iterator[Section]:
         "predicted: Dice 0 where the reference has the region, else by the convention for empty regions."
     )
     caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
-    section.figures |= draw(f"shapley_{_slug(evaluation.name)}", figures.shapley(worth), caption)
-    section.tables[f"shapley_{_slug(evaluation.name)}"] = _shapley_table(worth, evaluation)
+    section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
+    section.tables[f"shapley_{stem}"] = _shapley_table(worth, evaluation)
     yield section
     if len(evaluation.calibration):
-        yield _advice(evaluation)
+        yield _advice(evaluation, stem)
 
 
 def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
-    worth = worth.assign(
-        text=[f"{100 * m:.1f} [{100 * a:.1f}, {100 * b:.1f}]" for m, a, b in worth[["mean", "low", "high"]].to_numpy()]
-    )
+    worth = worth.assign(text=[_with_interval(*row) for row in worth[["mean", "low", "high"]].to_numpy()])
     wide = worth.pivot(index="modality", columns="region", values="text")
-    wide = wide.loc[list(evaluation.modalities), list(evaluation.regions)].reset_index()
+    wide = wide.reindex(index=evaluation.modalities, columns=evaluation.regions).reset_index(names="modality")
     wide["modality"] = wide["modality"].map(display_name)
-    n = worth["n"].max()
-    return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {n} cases", wide, {})
+    counts = sorted(set(worth["n"]))
+    cases = " to ".join(map(str, {counts[0]: None, counts[-1]: None}))
+    return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {cases} cases", wide, {})
 
 
-def _advice(evaluation: Evaluation) -> Section:
+def _advice(evaluation: Evaluation, stem: str) -> Section:
     gains = worth_of.advice_table(evaluation)
     gains["modalities"] = gains["modalities"].map(_subset)
     gains["modality"] = gains["modality"].map(display_name)
@@ -161,16 +174,18 @@ def _advice(evaluation: Evaluation) -> Section:
         f"Expected gain of adding a sequence, from {evaluation.calibration['case'].nunique()} calibration cases. The "
         "advice for a case looks at its subset and the Dice that the network itself expects, never at its reference."
     )
-    slug = _slug(evaluation.name)
     points = {column: _percent for column in (*evaluation.regions, "mean")}
-    section.tables[f"advice_{slug}"] = _table(
+    section.tables[f"advice_{stem}"] = _table(
         "Expected gain, points of Dice (%)",
         gains,
         points,
         headings=2,
         labels={"modalities": "present", "modality": "added"},
     )
-    section.tables[f"advice_quality_{slug}"] = _table(
+    section.folded = True
+    if quality.empty:  # of two modalities one is missing at most, and there is nothing to choose
+        return section
+    section.tables[f"ranking_{stem}"] = _table(
         "How well the advice ranks the missing sequences of the evaluated cases",
         quality,
         {"mean": _three, "low": _three, "high": _three},
@@ -181,37 +196,35 @@ def _advice(evaluation: Evaluation) -> Section:
         ),
         headings=2,
     )
-    section.folded = True
     return section
 
 
-def reliability(evaluation: Evaluation, coverage: float, draw: Drawer) -> Iterator[Section]:
+def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer) -> Iterator[Section]:
     """Yield calibration errors, volume intervals and latents, as far as there are data."""
-    slug = _slug(evaluation.name)
     if len(evaluation.bins):
         section = Section(f"Reliability of the probabilities: {evaluation.name}")
         section.text.append(
             "Expected calibration error (ECE) of each region's probability, over the voxels of the brain of all cases."
         )
         caption = "Observed frequency against predicted probability, by number of modalities present."
-        section.figures |= draw(f"reliability_{slug}", figures.reliability(evaluation), caption)
+        section.figures |= draw(f"reliability_{stem}", figures.reliability(evaluation), caption)
         error = reliable.calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
-        error = error.loc[evaluation.subsets, list(evaluation.regions)].reset_index()
+        error = error.reindex(index=evaluation.subsets, columns=evaluation.regions).reset_index(names="modalities")
         error["modalities"] = error["modalities"].map(_subset)
         formats = {region: lambda value: f"{100 * value:.2f}" for region in evaluation.regions}
-        section.tables[f"ece_{slug}"] = _table("Expected calibration error (%)", error, formats)
+        section.tables[f"ece_{stem}"] = _table("Expected calibration error (%)", error, formats)
         yield section
     if len(evaluation.calibration):
-        yield _volumes(evaluation, coverage, slug)
+        yield _volumes(evaluation, coverage, stem)
     if len(evaluation.latents):
         section = Section(f"Latents of single modalities: {evaluation.name}")
         caption = "t-SNE of the latent features of each case, segmented from each modality alone."
-        section.figures |= draw(f"latents_{slug}", figures.embedding(evaluation.latents), caption)
+        section.figures |= draw(f"latents_{stem}", figures.embedding(evaluation.latents), caption)
         if section.figures:
             yield section
 
 
-def _volumes(evaluation: Evaluation, coverage: float, slug: str) -> Section:
+def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
     table = reliable.coverage_table(evaluation, coverage)
     count = evaluation.calibration["case"].nunique()
     section = Section(f"Intervals of the volume: {evaluation.name}", folded=True)
@@ -222,8 +235,8 @@ def _volumes(evaluation: Evaluation, coverage: float, slug: str) -> Section:
     )
     table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else _subset(name))
     labels = {"modalities": "subset", "n": "calibration cases", "covered": "covered (%)", "width": "median width (ml)"}
-    formats = {"n": _count, "quantile": _three, "covered": _percent, "width": lambda value: f"{value:.1f}"}
-    section.tables[f"volumes_{slug}"] = _table("Coverage of the intervals", table, formats, headings=2, labels=labels)
+    formats = {"n": "{:.0f}".format, "quantile": _three, "covered": _percent, "width": "{:.1f}".format}
+    section.tables[f"volumes_{stem}"] = _table("Coverage of the intervals", table, formats, headings=2, labels=labels)
     return section
 
 
@@ -248,12 +261,16 @@ def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Sect
 
 
 def panels(
-    slices: Mapping[str, Sequence[figures.Slice]], labels: LabelSet | None, modalities: Sequence[str], draw: Drawer
+    slices: Mapping[str, Sequence[figures.Slice]],
+    labels: LabelSet | None,
+    modalities: Sequence[str],
+    stems: Mapping[str, str],
+    draw: Drawer,
 ) -> Iterator[Section]:
     """Yield each method's slices."""
     for method, chosen in slices.items():
         caption = "The best and the worst case by mean Dice, in the axial plane through the tumour's centre."
-        drawn = draw(f"panels_{_slug(method)}", figures.panels(chosen, labels, modalities), caption)
+        drawn = draw(f"panels_{stems[method]}", figures.panels(chosen, labels, modalities), caption)
         yield Section(f"Cases: {method}", figures=drawn)
 
 
@@ -265,11 +282,13 @@ def _table(
     headings: int = 1,
     labels: Mapping[str, str] | None = None,
 ) -> Table:
-    """Return a data frame as a table; columns without a format are printed as they are."""
+    """Return a data frame as a table; columns without a format are printed as they are, and what is NaN not at all."""
     columns = [
         Column((labels or {}).get(name, name), align="l" if i < headings else "r") for i, name in enumerate(frame)
     ]
-    texts = {name: [formats.get(name, str)(value) for value in frame[name]] for name in frame}
+    texts = {
+        name: ["" if pd.isna(value) else formats.get(name, str)(value) for value in frame[name]] for name in frame
+    }
     rows = [[Cell(text) for text in row] for row in zip(*texts.values(), strict=True)]
     return Table(title, columns, rows, notes, headings=headings)
 
@@ -278,21 +297,13 @@ def _subset(name: str) -> str:
     return " + ".join(map(display_name, name.split("+")))
 
 
-def _stem(stem: str, evaluation: Evaluation, several: bool) -> str:
-    return f"{stem}_{_slug(evaluation.name)}" if several else stem
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+def _with_interval(mean: float, low: float, high: float) -> str:
+    return _percent(mean) + ("" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]")
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{100 * value:z.1f}".replace("-", "−")
 
 
 def _three(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _count(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.0f}"

@@ -365,7 +365,7 @@ class TestEvaluation:
         assert "@split_seed" in train["data"]
         assert "@split_seed" in evaluate["data"]
         assert train["conventions"] == evaluate["conventions"]
-        for key in ("method", "conventions", "calibrate_on", "coverage"):
+        for key in ("method", "conventions", "calibrate_on", "coverage", "published"):
             assert train[key] == evaluate[key]
             assert train["evaluation"]["overrides"][key] == f"@{key}"
 

@@ -1,0 +1,73 @@
+"""A made-up evaluation, for the tests of what is done with evaluations."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from common.evaluation.conventions import METRICS, Conventions
+from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation
+from common.modalities import subset_name, subsets
+
+CASES = ("c1", "c2", "c3", "c4")
+
+
+def made_up(
+    name: str = "one",
+    modalities: Sequence[str] = ("t1", "t2", "flair"),
+    regions: Sequence[str] = ("WT", "ET"),
+    cases: Sequence[str] = CASES,
+    calibration: Sequence[str] = (),
+    probabilities: bool = False,
+    only: Sequence[str] | None = None,
+    cohort: str = "toy",
+    seed: int = 0,
+    facts: dict | None = None,
+    **conventions,
+) -> Evaluation:
+    """Return an evaluation with random values of all metrics; reference volumes are the same for every seed.
+
+    Args:
+        name: of the method.
+        modalities: of the cohort.
+        regions: of the cohort.
+        cases: that were evaluated.
+        calibration: cases to calibrate on.
+        probabilities: with expected Dice, bins and latents.
+        only: names of the subsets there are; None: all.
+        cohort: its name.
+        seed: of the values.
+        facts: of the method.
+        conventions: other than the default ones.
+    """
+    rng = np.random.default_rng(seed)
+    names = [n for n in map(subset_name, subsets(modalities)) if only is None or n in only]
+    metrics = [metric for metric in METRICS if probabilities or metric != "expected_dice"]
+
+    def rows(of: Sequence[str]) -> pd.DataFrame:
+        found = [
+            (case, subset, region, metric, 5.0 + len(case) if metric == "reference_volume" else rng.uniform(0.1, 0.9))
+            for case in of
+            for subset in names
+            for region in regions
+            for metric in metrics
+        ]
+        return pd.DataFrame(found, columns=COLUMNS)
+
+    bins = [(c, s, r, b, 100, 5.0 + 10 * b, 4 + 9 * b) for c in cases for s in names for r in regions for b in range(9)]
+    latents = [(case, modality, *rng.random(3)) for case in cases for modality in modalities]
+    frames = {
+        "bins": pd.DataFrame(bins, columns=BIN_COLUMNS),
+        "latents": pd.DataFrame(latents, columns=["case", "modality", "f0", "f1", "f2"]),
+    }
+    return Evaluation(
+        name=name,
+        cohort=cohort,
+        modalities=tuple(modalities),
+        regions=tuple(regions),
+        conventions=Conventions(**conventions),
+        results=rows(cases),
+        calibration=rows(calibration),
+        facts=facts or {},
+        **(frames if probabilities else {}),
+    )

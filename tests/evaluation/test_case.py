@@ -1,0 +1,155 @@
+"""What is kept of a case, against `Reference` and numbers by hand."""
+
+import numpy as np
+import pytest
+
+from common.evaluation.case import CaseMeasure, expected_dice
+from common.evaluation.conventions import METRICS, Conventions
+from common.evaluation.metrics import Reference
+from common.evaluation.results import BIN_COLUMNS, COLUMNS
+from common.modalities import tumour_labels
+
+LABELS = tumour_labels(NCR=1, ED=2, ET=4)
+SHAPE, SPACING = (8, 7, 6), (1.0, 1.0, 1.5)
+BRAIN = (slice(1, 7), slice(1, 6), slice(0, 6))
+
+
+def reference() -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:6, 2:5, 1:4], label[3:5, 2:4, 2:4], label[3, 3, 3] = 2, 1, 4
+    return label
+
+
+def image() -> np.ndarray:
+    """Return two modalities, the second missing."""
+    found = np.full((2, *SHAPE), np.nan, np.float32)
+    found[0] = 0
+    found[0][BRAIN] = 1
+    return found
+
+
+def measure(label: np.ndarray | None = None, **conventions) -> CaseMeasure:
+    label = reference() if label is None else label
+    return CaseMeasure("case", label, image(), SPACING, LABELS, Conventions(**conventions))
+
+
+def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
+    """Return those of WT, TC and ET, sure of the reference to this extent."""
+    label = reference()
+    masks = np.stack([label > 0, np.isin(label, (1, 4)), label == 4])
+    return np.where(masks, inside, outside).astype(np.float32)
+
+
+class TestExpectedDice:
+    def test_by_hand(self):
+        p, y = np.array([0.9, 0.6, 0.2, 0.1], np.float32), np.array([1, 1, 0, 0])
+        assert expected_dice(p, y) == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-7)
+
+    def test_sure_and_right_is_1(self):
+        y = np.array([1, 0, 1], np.uint8)
+        assert expected_dice(y.astype(np.float32), y) == 1
+
+    def test_nothing_anywhere_is_1(self):
+        assert expected_dice(np.zeros(5, np.float32), np.zeros(5)) == 1
+
+    def test_nothing_predicted_but_some_probability_is_0(self):
+        assert expected_dice(np.full(5, 0.4, np.float32), np.zeros(5)) == 0
+
+
+class TestRows:
+    def test_are_those_of_reference_and_the_expected_dice(self):
+        found = measure()
+        predictions = {"t1": np.roll(reference(), 1, axis=0), "t1+t2": reference()}
+        for subset, prediction in predictions.items():
+            found.add(subset, prediction, probabilities())
+        rows = found.result({}, 1.5).results
+        assert list(rows.columns) == list(COLUMNS)
+        assert set(rows["case"]) == {"case"}
+        assert list(rows["modalities"].unique()) == ["t1", "t1+t2"]
+        values = rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
+        assert len(values) == len(rows) == 2 * 3 * len(METRICS)
+        expected = Reference(reference(), LABELS, SPACING, Conventions())
+        for subset, prediction in predictions.items():
+            measured = expected.measure(prediction)
+            assert {
+                key[1:]: v for key, v in values.items() if key[0] == subset and key[2] != "expected_dice"
+            } == measured
+        # TC has 2 x 2 x 2 = 8 of the 8 x 7 x 6 = 336 voxels; p is 0.9 in it and 0.1 elsewhere
+        soft = 8 * 0.9 + 328 * 0.1
+        assert values["t1+t2", "TC", "expected_dice"] == pytest.approx(2 * 8 * 0.9 / (soft + 8), rel=1e-6)
+        # moved by one, half of it is outside
+        assert values["t1", "TC", "expected_dice"] == pytest.approx(2 * 4 * (0.9 + 0.1) / (soft + 8), rel=1e-6)
+
+    def test_of_a_region_that_the_reference_lacks_are_left_out_by_skip(self):
+        label = np.where(reference() == 4, 1, reference()).astype(np.uint8)
+        regions = {}
+        for empty in ("brats", "skip"):
+            found = measure(label, empty=empty)
+            found.add("t1", label, probabilities())
+            regions[empty] = list(found.result({}, 0).results["region"].unique())
+        assert regions == {"brats": ["WT", "TC", "ET"], "skip": ["WT", "TC"]}
+
+    def test_of_an_empty_reference(self):
+        found = measure(np.zeros(SHAPE, np.uint8))
+        found.add("t1", np.zeros(SHAPE, np.uint8), probabilities())
+        found.add("t2", reference(), probabilities())
+        dice = found.result({}, 0).results.query("metric == 'dice'").set_index(["modalities", "region"])["value"]
+        assert (dice["t1"] == 1).all()
+        assert (dice["t2"] == 0).all()
+
+    def test_without_a_subset_there_are_none(self):
+        result = measure().result({}, float("nan"))
+        assert (len(result.results), len(result.bins)) == (0, 0)
+        assert list(result.bins.columns) == list(BIN_COLUMNS)
+
+
+class TestBins:
+    def test_hold_the_voxels_of_the_brain_alone(self):
+        found = measure()
+        found.add("t1", reference(), probabilities())
+        bins = found.result({}, 0).bins
+        assert list(bins.columns) == list(BIN_COLUMNS)
+        assert list(bins.index) == list(range(3 * 15))
+        totals = bins.groupby("region", sort=False)[["voxels", "positives", "probability"]].sum()
+        assert list(totals["voxels"]) == 3 * [6 * 5 * 6]  # of 8 x 7 x 6, and the missing modality counts nowhere
+        assert list(totals["positives"]) == [36, 8, 1]
+        assert totals.loc["ET", "probability"] == pytest.approx(0.9 + 179 * 0.1, rel=1e-6)
+
+    def test_are_of_each_subset_and_region(self):
+        found = measure()
+        for subset in ("t1", "t2", "t1+t2"):
+            found.add(subset, reference(), probabilities())
+        keys = found.result({}, 0).bins[["case", "modalities", "region"]].drop_duplicates()
+        assert len(keys) == 3 * 3
+
+
+class TestPlanes:
+    def test_go_through_the_centre_of_the_reference(self):
+        found = measure()  # planes 1 to 3 hold 12 voxels each: their mean is 2
+        prediction = np.roll(reference(), 1, axis=0)
+        found.add("t2", prediction, probabilities())
+        planes = found.result({}, 0).planes
+        assert set(planes) == {"image", "reference", "spacing", "t2"}
+        assert (planes["reference"] == reference()[..., 2]).all()
+        assert (planes["t2"] == prediction[..., 2]).all()
+        assert planes["image"].shape == (2, 8, 7)
+        assert planes["image"].dtype == np.float16
+        assert np.isnan(planes["image"][1]).all()
+        assert planes["spacing"].tolist() == [1.0, 1.0]
+
+    def test_the_centre_is_weighted_by_voxels(self):
+        label = np.zeros(SHAPE, np.uint8)
+        label[1:4, 1:4, 5], label[2, 2, 4], label[1, 1, 0] = 2, 2, 2  # (9 x 5 + 4 + 0) / 11 = 4.45
+        found = measure(label)
+        assert (found.planes["reference"] == label[..., 4]).all()
+
+    def test_without_a_tumour_it_is_the_middle_one(self):
+        found = measure(np.zeros(SHAPE, np.uint8))
+        assert found.plane == 3
+
+
+def test_latents_and_seconds_are_passed_on():
+    latents = {"t1": np.arange(3.0)}
+    result = measure().result(latents, 0.25)
+    assert result.latents == latents
+    assert result.seconds == 0.25
