@@ -1,16 +1,24 @@
 """The command lines, as a user types them."""
 
+import base64
 import json
+import re
 import runpy
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from networks.golden_m3ae import GRID_ZYX, authors_state
+from scipy import ndimage
 
+from common.evaluation import sections
 from common.io import load_weights
 from common.networks import M3AE
 from tools.__main__ import main
@@ -87,3 +95,211 @@ def test_import_m3ae_writes_weights_that_load(monkeypatch, tmp_path):
     torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pth")
     assert run(monkeypatch, "import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
     load_weights(M3AE(4, 3, 8, GRID_ZYX[::-1]), tmp_path / "model.pt")
+
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+PATIENTS = ("P_01", "P_02", "P_03", "P_04", "P_05")
+
+
+def tumour(case: str) -> np.ndarray:
+    """Return a reference of nested balls: oedema, core and rim, in BraTS 2020's values."""
+    centre = 9 + np.random.default_rng(int(case[-2:])).uniform(-2, 2, 3)
+    distance = np.linalg.norm(np.indices((20, 19, 18)).T - centre, axis=-1).T
+    return np.select([distance < 2, distance < 3.5, distance < 6], [1, 4, 2]).astype(np.uint8)
+
+
+def eroded(case: str, by: int) -> np.ndarray:
+    """Return what a program that is too careful predicts."""
+    return tumour(case) * ndimage.binary_erosion(tumour(case) > 0, iterations=by)
+
+
+def noisy(case: str, share: float) -> np.ndarray:
+    """Return what a program that guesses predicts: a share of the voxels has any label."""
+    rng, label = np.random.default_rng(int(case[-2:])), tumour(case)
+    guesses = rng.choice(np.array([0, 1, 2, 4], np.uint8), label.shape)
+    return np.where(rng.random(label.shape) < share, guesses, label)
+
+
+def save(label: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(label, np.diag([-1, -1, 1, 1])), path)
+
+
+@pytest.fixture
+def others(tmp_path) -> Path:
+    """What other programs left: a BraTS folder, and label maps of two programs in layouts of their own."""
+    for case in PATIENTS:
+        for modality in ("t1", "t1ce", "t2", "flair"):
+            save(np.full((20, 19, 18), 7, np.int16), tmp_path / "brats" / case / f"{case}_{modality}.nii.gz")
+        save(tumour(case), tmp_path / "brats" / case / f"{case}_seg.nii.gz")
+        for folder, by in {"T1_T2": 3, "t1c+flair": 2, "all": 1}.items():
+            save(eroded(case, by), tmp_path / "careful" / folder / f"{case}.nii.gz")
+        for folder, share in {"flair-t1ce": 0.2, "T1+T1Gd+T2+FLAIR": 0.1}.items():
+            save(noisy(case, share), tmp_path / "guessing" / folder / case / f"{case}_seg.nii.gz")
+    return tmp_path
+
+
+def compare(others: Path, *more: object, careful: str = "careful", guessing: str = "guessing") -> list[object]:
+    """Return the command line that compares the two programs."""
+    methods = [f"Careful={others / careful}", f"A&B <guess>={others / guessing}"]
+    return ["compare", others / "out", *methods, "--reference", others / "brats", "--cohort", "brats2020", *more]
+
+
+def by_numpy(predict: Callable, argument: float, region: str) -> list[float]:
+    """Return the Dice of each case."""
+    pairs = [
+        (np.isin(predict(case, argument), REGIONS[region]), np.isin(tumour(case), REGIONS[region])) for case in PATIENTS
+    ]
+    return [2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in pairs]
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Save no figures, which takes most of the time."""
+    monkeypatch.setattr(sections.Drawer, "save", lambda self, _: dict.fromkeys(self.figures, ""))
+
+
+def test_compare_label_maps_of_other_programs(others):
+    command = [sys.executable, "-m", "tools", *map(str, compare(others))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{others / 'out' / 'report.html'}: 2 methods, 5 cases\n"
+
+    html = (others / "out" / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r'\b(?:src|href)="([^"]*)"', html)
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    assert not re.search(r"https?:|<script|<link|url\(", re.sub(r"base64,[^\"]*", "", html))
+    figures = {path.name for path in (others / "out" / "figures").iterdir()}
+    stems = ("comparison", "robustness", "boxplots_careful", "boxplots_a_b_guess")
+    assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+    pictures = {base64.b64encode(path.read_bytes()).decode() for path in (others / "out" / "figures").glob("*.png")}
+    assert {source.split(",")[1] for source in sources if source.startswith("data:")} == pictures
+
+    markdown = (others / "out" / "report.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in (others / "out" / "tables" / "dice.md").read_text().split("\n")]
+    for circles, by, share in (("●○●○", 3, None), ("○●○●", 2, 0.2), ("●●●●", 1, 0.1)):
+        subset = "+".join(name for name, circle in zip(MODALITIES, circles, strict=True) if circle == "●")
+        (row,) = (row for row in rows if "".join(row[:4]) == circles)
+        for column, region in enumerate(REGIONS):
+            expected = {"careful": by_numpy(eroded, by, region)}
+            if share:
+                expected["a_b_guess"] = by_numpy(noisy, share, region)
+            else:
+                assert row[5 + 2 * column] == "–"
+            for place, (folder, values) in enumerate(expected.items()):
+                results = pd.read_csv(others / "out" / "evaluations" / folder / "results.csv")
+                found = results.set_index(["modalities", "region", "metric"]).loc[(subset, region, "dice")]
+                assert list(found["case"]) == list(PATIENTS)
+                assert found["value"].to_numpy() == pytest.approx(values, abs=1e-12)
+                cell = f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+                assert row[4 + 2 * column + place].replace("*", "").replace("\\", "") == cell
+                assert cell in html
+                assert cell in markdown
+    assert "A&amp;B &lt;guess&gt; has 2 of the 3 subsets; its means are over these." in html
+    assert r"## Paired tests" in markdown
+
+
+def test_compare_takes_what_it_measured(monkeypatch, capsys, others, undrawn):
+    """Evaluations instead of label maps; the conventions of label maps are then those of the evaluation."""
+    assert run(monkeypatch, *compare(others, "--hd95", "pooled", "--et_min_voxels", 500)) is None
+    first = (others / "out" / "tables" / "hd95.md").read_text()
+    assert "hd95 = pooled, et\\_min\\_voxels = 500" in first
+    assert run(monkeypatch, *compare(others, careful="out/evaluations/careful")) is None
+    assert (others / "out" / "tables" / "hd95.md").read_text() == first
+    progress = capsys.readouterr().err
+    assert progress.count("Careful: 100%") == 1  # what was measured is not measured again
+    measured = [f"{name}={others}/out/evaluations/{folder}" for name, folder in (("x", "careful"), ("y", "a_b_guess"))]
+    said = run(monkeypatch, "compare", others / "again", *measured, "--hd95", "pooled")
+    assert said == "error: --hd95: is for label maps; results keep the conventions they have."
+    assert not (others / "again").exists()
+
+
+def refused(monkeypatch, others: Path, *more: object, **folders: str) -> str:
+    """Return what is said about a comparison that must not be made."""
+    said = run(monkeypatch, *compare(others, *more, **folders))
+    assert isinstance(said, str)
+    assert said.startswith("error: ")
+    assert not {"report.html", "report.md", "tables", "figures"} & {path.name for path in (others / "out").glob("*")}
+    return said
+
+
+class TestCompareRefuses:
+    def test_another_grid(self, monkeypatch, others):
+        path = others / "guessing" / "flair-t1ce" / "P_03" / "P_03_seg.nii.gz"
+        nib.save(nib.Nifti1Image(tumour("P_03"), np.diag([-1, -1, 1.1, 1])), path)
+        said = refused(monkeypatch, others)
+        assert f"{path}: on another grid than its reference {others / 'brats' / 'P_03' / 'P_03_seg.nii.gz'}" in said
+
+    def test_missing_cases_unless_allowed(self, monkeypatch, others, undrawn):
+        (others / "careful" / "T1_T2" / "P_02.nii.gz").unlink()
+        shutil.rmtree(others / "brats" / "P_05")
+        said = refused(monkeypatch, others)
+        assert "Careful, t1+t2: cases without a prediction: P_02; cases without a reference: P_05. " in said
+        assert "--allow-missing" in said
+        assert run(monkeypatch, *compare(others, "--allow-missing")) is None
+        html = (others / "out" / "report.html").read_text()
+        assert '<p class="remark">Careful: left out of t1+t2 are cases without a prediction (P_02), cases wit' in html
+        assert "<p>Careful: 4 cases, 3 subsets of T1, T1c, T2, FLAIR.</p>" in html
+
+    def test_labels_of_another_cohort(self, monkeypatch, others):
+        assert "P_01_seg.nii.gz: label values [4] are not of this cohort" in refused(
+            monkeypatch, others, "--cohort", "brats2023"
+        )
+
+    def test_a_case_twice(self, monkeypatch, others):
+        save(tumour("P_01"), others / "careful" / "all" / "more" / "P_01.nii.gz")
+        assert "Case P_01 is there twice, as " in refused(monkeypatch, others)
+
+    def test_other_conventions_and_references_unless_forced(self, monkeypatch, others, undrawn):
+        assert run(monkeypatch, *compare(others)) is None
+        for name in ("report.html", "report.md"):
+            (others / "out" / name).unlink()
+        shutil.rmtree(others / "out" / "tables")
+        save(noisy("P_04", 0.1), others / "brats" / "P_04" / "P_04_seg.nii.gz")
+        measured = {"careful": "out/evaluations/careful"}
+        said = refused(monkeypatch, others, "--empty", "nan", **measured)
+        assert "Not comparable: convention empty of Careful is 'brats', of A&B <guess> 'nan'; " in said
+        assert "the reference of case P_04 is another one" in said
+        assert run(monkeypatch, *compare(others, "--empty", "nan", "--force", **measured)) is None
+        html = (others / "out" / "report.html").read_text()
+        assert html.count('<p class="remark">Compared by force although not comparable: ') == 2
+        assert "Not comparable, since cohorts or conventions differ" in html
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--tolerance", 2], "--tolerance: no such option; see python -m tools compare --help."),
+            (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
+            (["--cohort", "brats"], "Unknown cohort 'brats'"),
+            (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
+            (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
+            (["Careful=."], "two have the same name; give each its own."),
+            (["."], "expected two or more NAME=FOLDER."),
+            (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
+        ],
+    )
+    def test_what_the_command_line_got_wrong(self, monkeypatch, others, more, message):
+        assert message in refused(monkeypatch, others, *more)
+        assert not (others / "out").exists() or not list((others / "out").iterdir())
+
+    def test_label_maps_without_their_reference(self, monkeypatch, others):
+        said = run(monkeypatch, "compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
+        assert (
+            said == f"error: {others / 'careful'}: no results.csv in it; for label maps give --reference and --cohort."
+        )
+
+    def test_a_corrupt_file_and_an_empty_folder(self, monkeypatch, others):
+        path = others / "careful" / "all" / "P_02.nii.gz"
+        path.write_bytes(b"no image")
+        assert f"{path}: cannot be read as an image" in refused(monkeypatch, others)
+        shutil.rmtree(others / "guessing")
+        (others / "guessing").mkdir()
+        shutil.copy(others / "brats" / "P_02" / "P_02_seg.nii.gz", path)
+        assert f"{others / 'guessing'}: no label map in it" in refused(monkeypatch, others)
+
+    def test_results_without_their_note(self, monkeypatch, others, undrawn):
+        (others / "careful" / "results.csv").write_text("case,modalities,region,metric,value\nP_01,t1,WT,dice,1\n")
+        assert "careful/evaluation.json: no such file; results.csv alone does not say" in refused(monkeypatch, others)
+        (others / "careful" / "evaluation.json").write_text("{")
+        assert "careful/evaluation.json: not the note of an evaluation" in refused(monkeypatch, others)

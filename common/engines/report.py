@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.cohorts import get_cohort
 from common.evaluation.attribution import Advice
+from common.evaluation.case import CaseResult
 from common.evaluation.conventions import Conventions
 from common.evaluation.figures import Slice
 from common.evaluation.published import published as read_published
@@ -53,27 +54,25 @@ def report_evaluation(
         published: paper, table and dataset of numbers to print beside (`common.evaluation.published.sources`), or None.
         output_dir: folder of the files.
     """
+    if not cases:
+        raise ValueError("There is no case to evaluate; choose a part of the split that has some (key `part`).")
     definition = get_cohort(cohort)
     results = [store.read(item["case"]) for item in cases]
-    seconds = pd.Series([result.seconds for result in results]).median()
-    latents = [
-        {"case": result.case, "modality": modality, **{f"f{i}": v for i, v in enumerate(features)}}
-        for result in results
-        for modality, features in result.latents.items()
-    ]
+    calibration = [store.read(item["case"]) for item in calibration_cases]
     evaluation = Evaluation(
         name=method,
         cohort=cohort,
         modalities=definition.modalities,
         regions=tuple(definition.labels.regions),
         conventions=Conventions(**conventions),
-        results=_ordered([result.results for result in results], COLUMNS, definition.modalities),
-        calibration=_ordered(
-            [store.read(c["case"]).results for c in calibration_cases], COLUMNS, definition.modalities
-        ),
-        bins=_ordered([result.bins for result in results], BIN_COLUMNS, definition.modalities),
-        latents=pd.DataFrame(latents),
-        facts={**network_facts(network, len(definition.modalities), window), "seconds": round(seconds, 4)},
+        results=_joined([case.results for case in results], COLUMNS, definition.modalities),
+        calibration=_joined([case.results for case in calibration], COLUMNS, definition.modalities),
+        bins=_joined([case.bins for case in results], BIN_COLUMNS, definition.modalities),
+        latents=_latents(results),
+        facts={
+            **network_facts(network, len(definition.modalities), window),
+            "seconds": round(float(np.median([case.seconds for case in results])), 4),
+        },
     )
     write_evaluation(evaluation, output_dir)
     if len(evaluation.calibration):
@@ -130,7 +129,16 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 
-def _ordered(frames: Sequence[pd.DataFrame], columns: Sequence[str], modalities: Sequence[str]) -> pd.DataFrame:
+def _latents(results: Sequence[CaseResult]) -> pd.DataFrame:
+    """Return a row per case and modality, the features in columns f0, f1, ..."""
+    return pd.DataFrame(
+        {"case": result.case, "modality": modality, **{f"f{i}": value for i, value in enumerate(features)}}
+        for result in results
+        for modality, features in result.latents.items()
+    )
+
+
+def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str], modalities: Sequence[str]) -> pd.DataFrame:
     """Join the rows of cases; within a case, subsets go from few to many modalities."""
     order = {subset_name(subset): number for number, subset in enumerate(subsets(modalities))}
     parts = [frame.sort_values("modalities", key=lambda names: names.map(order), kind="stable") for frame in frames]

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from common.evaluation.conventions import Conventions
-from common.evaluation.metrics import Reference
+from common.evaluation.metrics import Reference, postprocessed
 from common.evaluation.reliability import bin_probabilities
 from common.evaluation.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet
@@ -59,7 +59,7 @@ class CaseMeasure:
         labels: LabelSet,
         conventions: Conventions,
     ) -> None:
-        self.case, self.labels = case, labels
+        self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
         self.truth = _regions(label, labels)
         self.brain = (np.nan_to_num(image) != 0).any(axis=0)
@@ -80,6 +80,7 @@ class CaseMeasure:
             prediction: label map (X, Y, Z) in the cohort's values.
             probabilities: of the regions, (R, X, Y, Z) in [0, 1].
         """
+        prediction = postprocessed(prediction, self.labels, self.conventions)
         measured = self.reference.measure(prediction)
         masks = _regions(prediction, self.labels)
         for number, region in enumerate(self.labels.regions):

@@ -84,5 +84,6 @@ class Conventions:
             if getattr(self, key) not in allowed:
                 raise ValueError(f"conventions: {key} is {getattr(self, key)!r}; expected {' or '.join(allowed)}.")
         for key in ("et_min_voxels", "surface_tolerance"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"conventions: {key} is {getattr(self, key)!r}; expected 0 or more.")
+            value = getattr(self, key)
+            if not (isinstance(value, int | float) and value >= 0):
+                raise ValueError(f"conventions: {key} is {value!r}; expected a number, 0 or more.")

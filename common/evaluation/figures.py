@@ -525,7 +525,7 @@ def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: 
 
 def _legend(figure: Figure, names: Sequence[str]) -> None:
     """Name the marks above the panels, which the figure grows by, in as many columns as its width has room for."""
-    names = [fill(name, 50) for name in names]
+    names = [fill(name, 50).replace("$", r"\$") for name in names]  # a name is no formula
     longest = max(len(line) for name in names for line in name.split("\n"))
     columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))
     handles = [Line2D([], [], linestyle="none", **_mark(i)) for i in range(len(names))]

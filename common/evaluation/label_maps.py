@@ -36,10 +36,10 @@ def evaluate_label_maps(
 ) -> Evaluation:
     """Measure the label maps in a folder against those in another one.
 
-    Predictions lie in one folder per modality subset, named after it (``t1c+flair``, ``T1ce_FLAIR``, ...), or, if all
-    modalities were used, in the folder itself. A file belongs to the case that it is named after, up to ``_seg`` or the
-    like: ``<case>.nii.gz``, ``<case>_seg.nii.gz``, ``<case>/<case>_seg.nii.gz``. References may be the cohort's folder
-    as downloaded, images and all.
+    Predictions lie in one folder per modality subset, named after it (``t1c+flair``, ``T1ce_FLAIR``, ``all``), or, if
+    all modalities were used, in the folder itself. A file belongs to the case that it is named after, up to ``_seg`` or
+    the like: ``<case>.nii.gz``, ``<case>_seg.nii.gz``, ``<case>/<case>_seg.nii.gz``. References may be the cohort's
+    folder as downloaded, images and all.
 
     Args:
         name: to call the method by.
@@ -112,6 +112,8 @@ def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, P
 
 
 def _subset_of(folder: Path, modalities: Sequence[str]) -> str | None:
+    if folder.name.lower() == "all":
+        return subset_name(modalities)
     words = [word for word in re.split(r"[-+_, ]+", folder.name.lower()) if word]
     if not words or not set(words) <= set(ALIASES):
         return None

@@ -81,12 +81,9 @@ class Reference:
         """
         if prediction.shape != self._shape:
             raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
+        prediction = postprocessed(prediction, self._labels, self._conventions)
         box = _bounding_box(prediction)
         classes = _classes(prediction[box], self._labels, "The prediction")
-        least = self._conventions.et_min_voxels
-        if least and np.count_nonzero(classes["ET"]) < least:
-            classes["NCR"] |= classes["ET"]
-            classes["ET"] = np.zeros_like(classes["ET"])
         values = {}
         for region, mask in _regions(classes, self._labels).items():
             if self._sizes[region] or self._conventions.empty != "skip":
@@ -108,6 +105,21 @@ class Reference:
         }
         surface = _surface(mask, box, self._spacing)
         return volumes | overlap | _surface_scores(surface, self._surfaces[region], self._conventions)
+
+
+def postprocessed(prediction: np.ndarray, labels: LabelSet, conventions: Conventions) -> np.ndarray:
+    """Return a label map as it is measured: with an enhancing tumour below ``et_min_voxels`` turned into necrosis.
+
+    Args:
+        prediction: integer label map in the cohort's values.
+        labels: the cohort's classes; with ``et_min_voxels`` ET and NCR are among them.
+        conventions: of the evaluation.
+    """
+    if not conventions.et_min_voxels:
+        return prediction
+    enhancing = prediction == labels.values["ET"]
+    small = np.count_nonzero(enhancing) < conventions.et_min_voxels
+    return np.where(enhancing, prediction.dtype.type(labels.values["NCR"]), prediction) if small else prediction
 
 
 def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]:

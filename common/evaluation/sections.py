@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from common.evaluation import attribution as worth_of
 from common.evaluation import figures
 from common.evaluation import reliability as reliable
+from common.evaluation.conventions import METRICS
 from common.evaluation.results import Evaluation
 from common.evaluation.tables import (
     Cell,
@@ -123,7 +124,10 @@ def _tables(
 
 def statistics(tests: pd.DataFrame) -> Iterator[Section]:
     """Yield the paired tests, a table per metric."""
-    per_metric = {f"tests_{metric}": statistics_table(part) for metric, part in tests.groupby("metric", sort=False)}
+    per_metric = {
+        f"tests_{metric}": replace(statistics_table(part), title=f"Paired tests of {METRICS[metric].label}")
+        for metric, part in tests.groupby("metric", sort=False)
+    }
     yield Section("Paired tests", tables=per_metric, folded=True)
 
 
@@ -135,7 +139,8 @@ def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Sec
         stem: what it is called in file names, here and below.
         draw: what takes the figures.
     """
-    if len(evaluation.subsets) < 2 ** len(evaluation.modalities) - 1:
+    volumes = evaluation.results["metric"] == "reference_volume"  # say what an empty prediction scores
+    if len(evaluation.subsets) < 2 ** len(evaluation.modalities) - 1 or not volumes.any():
         return
     worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
     if worth.empty:
@@ -267,8 +272,10 @@ def panels(
     stems: Mapping[str, str],
     draw: Drawer,
 ) -> Iterator[Section]:
-    """Yield each method's slices."""
+    """Yield the slices of each method that has some."""
     for method, chosen in slices.items():
+        if not chosen:
+            continue
         caption = "The best and the worst case by mean Dice, in the axial plane through the tumour's centre."
         drawn = draw(f"panels_{stems[method]}", figures.panels(chosen, labels, modalities), caption)
         yield Section(f"Cases: {method}", figures=drawn)
@@ -286,9 +293,7 @@ def _table(
     columns = [
         Column((labels or {}).get(name, name), align="l" if i < headings else "r") for i, name in enumerate(frame)
     ]
-    texts = {
-        name: ["" if pd.isna(value) else formats.get(name, str)(value) for value in frame[name]] for name in frame
-    }
+    texts = {name: ["" if pd.isna(value) else formats.get(name, str)(value) for value in frame[name]] for name in frame}
     rows = [[Cell(text) for text in row] for row in zip(*texts.values(), strict=True)]
     return Table(title, columns, rows, notes, headings=headings)
 

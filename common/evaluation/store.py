@@ -15,6 +15,9 @@ from common.evaluation.results import BIN_COLUMNS, read_results, write_results
 from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
+FORMAT = 1
+"""To be raised when this package comes to measure something else with the same settings."""
+
 
 class CaseStore:
     """Results of cases, written as they come.
@@ -28,7 +31,7 @@ class CaseStore:
     """
 
     def __init__(self, folder: str | Path, settings: Sequence[Any]) -> None:
-        self.folder, self.settings = Path(folder), fingerprint(*settings)
+        self.folder, self.settings = Path(folder), fingerprint(FORMAT, *settings)
         self.paths: dict[str, Path] = {}
 
     def pending(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -39,7 +42,10 @@ class CaseStore:
         """
         for case, count in Counter(item["case"] for item in items).items():
             if count > 1:
-                raise ValueError(f"Case {case} is listed {count} times; name each case once in the datalist.")
+                raise ValueError(
+                    f"Case {case} is listed {count} times; name each case once in the datalist, and calibrate on other "
+                    "cases than are evaluated (keys `part` and `calibrate_on`; [] for none)."
+                )
         for item in items:
             key = fingerprint(self.settings, item["modalities"], files_of(item))
             self.paths[item["case"]] = self.folder / f"{item['case']}-{key}.csv"

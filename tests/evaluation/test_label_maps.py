@@ -112,11 +112,11 @@ class TestValues:
 
 class TestFiles:
     def test_subset_folders_go_by_any_alias(self, tmp_path, reference):
-        for name in ("t1c+flair", "T1_T2", "FLAIR-T1ce-T2w-T1n", "t2f"):
+        for name in ("t1c+flair", "T1_T2", "All", "t2f", "FLAIR-T1ce-T2w"):
             for seed, case in enumerate(("a", "b")):
                 write(tmp_path / "maps" / name / f"{case}.nii.gz", label_map(seed))
         found = evaluate(tmp_path / "maps", reference)
-        assert found.subsets == ["flair", "t1+t2", "t1c+flair", "t1+t1c+t2+flair"]
+        assert found.subsets == ["flair", "t1+t2", "t1c+flair", "t1c+t2+flair", "t1+t1c+t2+flair"]
         assert list(found.results["modalities"].unique()) == found.subsets  # few modalities first, as everywhere
         assert list(found.results["case"].unique()) == ["a", "b"]
 
@@ -159,7 +159,7 @@ class TestFiles:
         assert values["t1+t1c+t2+flair", "a", "WT"] == 1
 
     def test_folders_of_cases_may_be_links(self, tmp_path, reference, folder):
-        (tmp_path / "maps" / "all").mkdir(parents=True)
+        (tmp_path / "maps").mkdir()
         (tmp_path / "maps" / "linked").symlink_to(folder)
         assert len(dice(evaluate(tmp_path / "maps", reference))) == 6
 

@@ -93,7 +93,7 @@ def check_latex(text: str) -> None:
     for row in rows:
         spans = [int(size) - 1 for size in re.findall(r"\\multicolumn\{(\d+)\}", row)]
         assert len(re.findall(r"(?<!\\)&", row)) + sum(spans) == columns - 1
-    assert re.search(r"(?<!\\)[%_#<>]|(?<![\\$])\$(?=y)", text) is None or "$<$" in text
+        assert not re.search(r"[%#_<>$^~]", re.sub(r"\\[&%$#_{}]|\$[^$]*\$", "", row))
 
 
 def check(folder: Path) -> Page:
@@ -128,6 +128,18 @@ def whole(name: str, seed: int = 0, **more) -> Evaluation:
     """Return an evaluation with everything that a report can show."""
     facts = {"parameters": 2_500_000, "gflops": 2.75, "memory_mb": 900, "seconds": 1.5}
     return made_up(name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, **more)
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Save the figures that are made as empty files, which takes half the time."""
+
+    def save(_: object, stem: Path) -> None:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".png", ".svg"):
+            stem.with_suffix(suffix).write_bytes(b"\x89PNG" + stem.name.encode())
+
+    monkeypatch.setattr(sections.figures, "save", save)
 
 
 @pytest.fixture(scope="module")
@@ -196,11 +208,17 @@ class TestWholeReport:
         pooled = [row for row in rows if row.startswith("| all |")]
         assert [row.split(" | ")[1:4] for row in pooled] == [["WT", "", ""], ["ET", "", ""]]
 
+    def test_tables_that_are_folded_away_can_be_told_apart(self, both):
+        summaries = re.findall(r"<summary>(.*?)</summary>", (both / "report.html").read_text(encoding="utf-8"))
+        of_one = [title for title in summaries if not title.startswith(("Expected gain", "How well", "Coverage"))]
+        assert len(of_one) == len(set(of_one)) > 10
+
     def test_what_is_published_is_said_to_be(self, both):
         assert "M3AE (published)†" in read(both).cells
         assert "† Published, not measured: M3AE (Liu et al., AAAI 2023), Table 1" in (both / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_method_without_anything_but_metrics(tmp_path):
     write_report([made_up()], tmp_path, 0.9)
     page = check(tmp_path)
@@ -216,6 +234,7 @@ def test_one_subset_of_one_case(tmp_path):
     assert "1 cases, 1 subsets of T1, T2, FLAIR." in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_modalities_and_other_regions(tmp_path):
     """Of two modalities one is missing at most: there is advice, but nothing to rank."""
     write_report([whole("iseg", modalities=("t1", "t2"), regions=("CSF", "GM", "WM"))], tmp_path, 0.5)
@@ -225,16 +244,18 @@ def test_two_modalities_and_other_regions(tmp_path):
     assert {"CSF", "GM", "WM"} <= set(page.cells)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_region(tmp_path):
     write_report([whole("one", modalities=("t1", "t2"), regions=("Lesion",))], tmp_path, 0.5)
     assert "Lesion" in check(tmp_path).cells
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("empty", ["nan", "skip"])
 def test_a_region_that_no_reference_has(tmp_path, empty):
-    """Undefined values under ``nan``, no rows under ``skip``; for one of two methods in one more case."""
+    """Undefined values under ``nan``, no rows under ``skip``."""
     evaluations = []
-    for number, name in enumerate(("one", "two")):
+    for number, name in enumerate(("one", "two") if empty == "nan" else ("one",)):
         found = whole(name, seed=number, modalities=("t1", "t2"), empty=empty)
         parts = {}
         for key in ("results", "calibration"):
@@ -255,6 +276,7 @@ def test_a_region_that_no_reference_has(tmp_path, empty):
     assert re.fullmatch(r"\| T1 \| \d.*\] \|  \|", row)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
     found = made_up()
     write_report([replace(found, results=found.results.query("metric in ('dice', 'volume')"))], tmp_path, 0.9)
@@ -262,6 +284,7 @@ def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
     assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_slices_are_drawn(tmp_path):
     image = np.random.default_rng(0).random((3, 12, 10)).astype(np.float32)
     label = np.zeros((12, 10), np.uint8)
@@ -270,11 +293,12 @@ def test_slices_are_drawn(tmp_path):
     evaluation = made_up("My method", only=["t1+flair"], cases=("c1",))
     labels = tumour_labels(NCR=1, ED=2, ET=4)
     labels = replace(labels, regions={name: labels.regions[name] for name in ("WT", "ET")})
-    write_report([evaluation], tmp_path, 0.9, panels={"My method": chosen}, labels=labels)
+    write_report([evaluation], tmp_path, 0.9, panels={"My method": chosen, "another": []}, labels=labels)
     assert check(tmp_path).headings[-1] == "Cases: My method"
     assert "panels_my_method" in names(tmp_path / "figures")
 
 
+@pytest.mark.usefixtures("undrawn")
 class TestForced:
     def test_cohorts_side_by_side_have_no_tests(self, tmp_path):
         evaluations = [made_up(modalities=("t1", "t2")), made_up("two", ("t1", "t2"), cohort="phantom", cases=("p1",))]
