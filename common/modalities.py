@@ -81,6 +81,11 @@ def display_name(modality: str) -> str:
     return "T1c" if modality == "t1c" else modality.upper()
 
 
+def display_subset(name: str) -> str:
+    """Return a subset's name as tables and figures print it: ``T1c + FLAIR`` for ``t1c+flair``."""
+    return " + ".join(map(display_name, name.split("+")))
+
+
 def presence(image: torch.Tensor) -> torch.Tensor:
     """Return which modalities a batch holds: bool ``(B, M)``, False where a channel of ``(B, M, ...)`` holds any NaN.
 

@@ -7,6 +7,7 @@ from common.modalities import (
     ALIASES,
     canonical,
     display_name,
+    display_subset,
     drop,
     presence,
     resolve_subset,
@@ -72,6 +73,7 @@ def test_subsets():
 
 def test_names_as_printed():
     assert [display_name(name) for name in MODALITIES] == ["T1", "T1c", "T2", "FLAIR"]
+    assert [display_subset(name) for name in ("t1c+flair", "t2")] == ["T1c + FLAIR", "T2"]
 
 
 def test_presence_is_false_where_a_channel_holds_any_nan():

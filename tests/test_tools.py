@@ -21,6 +21,7 @@ from scipy import ndimage
 from common.evaluation import sections
 from common.io import load_weights
 from common.networks import M3AE
+from tools import __main__ as tools
 from tools.__main__ import main
 
 
@@ -196,7 +197,7 @@ def test_compare_label_maps_of_other_programs(others):
                 assert row[4 + 2 * column + place].replace("*", "").replace("\\", "") == cell
                 assert cell in html
                 assert cell in markdown
-    assert "A&amp;B &lt;guess&gt; has 2 of the 3 subsets; its means are over these." in html
+    assert "A&amp;B &lt;guess&gt; has 2 of the 3 subsets." in html
     assert r"## Paired tests" in markdown
 
 
@@ -213,6 +214,68 @@ def test_compare_takes_what_it_measured(monkeypatch, capsys, others, undrawn):
     said = run(monkeypatch, "compare", others / "again", *measured, "--hd95", "pooled")
     assert said == "error: --hd95: is for label maps; results keep the conventions they have."
     assert not (others / "again").exists()
+
+
+def measured_of(monkeypatch, others: Path, cases: tuple[str, ...]) -> Path:
+    """Return an evaluation of some of the patients."""
+    for program in ("careful", "guessing"):
+        shutil.copytree(others / program, others / "few" / program)
+        for case in set(PATIENTS) - set(cases):
+            for path in sorted((others / "few" / program).rglob(f"{case}*")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    shutil.copytree(others / "brats", others / "few" / "brats")
+    for case in set(PATIENTS) - set(cases):
+        shutil.rmtree(others / "few" / "brats" / case)
+    assert run(monkeypatch, *compare(others / "few")) is None
+    return others / "few" / "out" / "evaluations" / "careful"
+
+
+def test_compare_label_maps_of_the_cases_of_an_evaluation(monkeypatch, capsys, others, undrawn):
+    """The references are a whole cohort; the evaluation is of a part of it, given by its results.csv."""
+    evaluation = measured_of(monkeypatch, others, PATIENTS[:3])
+    note = json.loads((evaluation / "evaluation.json").read_text())
+    note["facts"]["coverage"] = 0.75
+    (evaluation / "evaluation.json").write_text(json.dumps(note))
+    levels = []
+    monkeypatch.setattr(tools, "write_report", lambda *given: levels.append(given[2]))
+    methods = [f"ours={evaluation / 'results.csv'}", f"theirs={others / 'few' / 'guessing'}"]
+    given = ["compare", others / "out", *methods, "--reference", others / "brats", "--cohort", "brats2020"]
+    assert run(monkeypatch, *given) is None
+    assert capsys.readouterr().out.endswith("2 methods, 3 cases\n")
+    assert run(monkeypatch, *given, "--coverage", 0.5) is None
+    assert levels == [0.75, 0.5]
+
+
+def test_compare_label_maps_of_a_part_of_a_datalist(monkeypatch, capsys, others, undrawn):
+    measured_of(monkeypatch, others, PATIENTS[3:])
+    listed = {"training": [{"case": case} for case in PATIENTS[:3]], "test": [{"case": case} for case in PATIENTS[3:]]}
+    (others / "list.json").write_text(json.dumps(listed))
+    given = ["--datalist", others / "list.json"]
+    folders = {"careful": "few/careful", "guessing": "few/guessing"}
+    assert "cases without a prediction: P_01, P_02, P_03. " in refused(monkeypatch, others, **folders)
+    said = refused(monkeypatch, others, *given, "--part", "training", **folders)
+    assert (
+        "cases without a prediction: P_01, P_02, P_03; cases that are not among those to compare: P_04, P_05. " in said
+    )
+    assert "--part tests: expected training, validation, test." in refused(
+        monkeypatch, others, *given, "--part", "tests", **folders
+    )
+    assert "no datalist with cases in part validation" in refused(
+        monkeypatch, others, *given, "--part", "validation", **folders
+    )
+    assert run(monkeypatch, *compare(others, *given, **folders)) is None
+    assert capsys.readouterr().out.endswith("2 methods, 2 cases\n")
+
+
+def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
+    monkeypatch.chdir(others)
+    for name, number in (("careful", "7"), ("guessing", "8"), ("brats", "10")):
+        (others / name).rename(others / number)
+    given = ["compare", "2024", "1=7", "2=8", "--reference", "10", "--cohort", "brats2020"]
+    assert run(monkeypatch, *given) is None
+    assert (others / "2024" / "report.html").is_file()
+    assert "Unknown cohort '5'" in run(monkeypatch, *given[:-1], "5")
+    assert "expected two or more NAME=FOLDER" in run(monkeypatch, "compare", "2024", "7", "8")
 
 
 def refused(monkeypatch, others: Path, *more: object, **folders: str) -> str:

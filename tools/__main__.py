@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -90,8 +91,10 @@ def compare(
     *methods: str,
     reference: str | None = None,
     cohort: str | None = None,
+    datalist: str | None = None,
+    part: str = "test",
     published: str | None = None,
-    coverage: float = 0.9,
+    coverage: float | None = None,
     allow_missing: bool = False,
     force: bool = False,
     **conventions: str | int | float,
@@ -102,17 +105,23 @@ def compare(
         output_dir: the folder to write; what is measured of label maps is kept there under evaluations/, and can be
             given as FOLDER the next time.
         methods: two or more NAME=FOLDER, the first one being what the others are tested against. A folder is the output
-            of an evaluation, or label maps that any program wrote: one folder per subset of the modalities in it
-            (t1c+flair, ...), or the files of all modalities.
+            of an evaluation (or the results.csv in it), or label maps that any program wrote: one folder per subset of
+            the modalities in it (t1c+flair, ...), or the files of all modalities.
         reference: the folder of the reference label maps; needed with label maps.
         cohort: whose label values they have; needed with label maps.
+        datalist: the JSON file that names the cases to have label maps of; if not given they are those of the
+            evaluations among the methods, else all of the references.
+        part: of the datalist: training, validation or test.
         published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
-        coverage: of the intervals of the volume.
+        coverage: of the intervals of the volume; if not given as in the first evaluation that says it, else 0.9.
         allow_missing: compare the cases that all have, instead of refusing where some lack others.
         force: compare results of different cohorts or conventions; the report is marked.
         conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; what is not given is as
             in the first evaluation, else the default.
     """
+    # Fire makes numbers of words such as 2024.
+    output_dir, *methods = map(str, (output_dir, *methods))
+    reference, cohort, published, datalist = map(_text, (reference, cohort, published, datalist))
     folders = _by_name(methods)
     unknown = sorted(set(conventions) - {field.name for field in fields(Conventions)})
     if unknown:
@@ -127,29 +136,58 @@ def compare(
         raise ValueError(f"{folder}: no results.csv in it; for label maps give --reference and --cohort.")
     if conventions and not label_maps:
         raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep the conventions they have.")
+    if datalist is not None and not label_maps:
+        raise ValueError("--datalist: is for label maps; results keep the cases they have.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
     settings, places = Conventions(**others | conventions), stems(folders)
     require_writable(output_dir)
+    if coverage is None:
+        coverage = next((e.facts["coverage"] for e in evaluations.values() if "coverage" in e.facts), 0.9)
+    if label_maps:
+        definition = get_cohort(cohort)
+        evaluated = {c for e in evaluations.values() if e.cohort == definition.name for c in e.results["case"]}
+        cases = _listed(datalist, part) if datalist else evaluated or None
+    left_out = []
     for name, folder in label_maps.items():
-        evaluations[name] = evaluate_label_maps(name, folder, reference, get_cohort(cohort), settings, allow_missing)
-        write_evaluation(evaluations[name], Path(output_dir, "evaluations", places[name]))
+        measured, said = evaluate_label_maps(name, folder, reference, definition, settings, allow_missing, cases)
+        write_evaluation(measured, Path(output_dir, "evaluations", places[name]))
+        evaluations[name] = measured
+        left_out += said
     ordered, remarks = require_comparable([evaluations[name] for name in folders], allow_missing, force)
-    write_report(ordered, output_dir, coverage, beside, remarks)
+    write_report(ordered, output_dir, coverage, beside, [*left_out, *remarks])
     print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
 
 
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
 def _by_name(methods: Sequence[str]) -> dict[str, str]:
-    """Return name -> folder of NAME=FOLDER."""
+    """Return name -> folder of NAME=FOLDER, or of NAME=FOLDER/results.csv."""
     named = [method.partition("=") for method in methods]
     if len(named) < 2 or not all(name and folder for name, _, folder in named):
         raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
-    folders = {name: folder for name, _, folder in named}
+    folders = {
+        name: str(Path(folder).parent) if Path(folder).name == "results.csv" else folder for name, _, folder in named
+    }
     if len(folders) < len(named):
         raise ValueError(f"methods {list(methods)}: two have the same name; give each its own.")
     absent = [folder for folder in folders.values() if not Path(folder).is_dir()]
     if absent:
         raise FileNotFoundError(f"{absent[0]}: no such folder; expected an evaluation's output, or label maps.")
     return folders
+
+
+def _listed(datalist: str, part: str) -> list[str]:
+    """Return the cases of a part of a datalist; its files need not be here."""
+    if part not in PARTS:
+        raise ValueError(f"--part {part}: expected {', '.join(PARTS)}.")
+    try:
+        return [item["case"] for item in json.loads(Path(datalist).read_text())[part]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{datalist}: no datalist with cases in part {part} ({error}). Make it with `python -m tools datalist`."
+        ) from error
 
 
 def _is_evaluation(folder: str) -> bool:

@@ -3,7 +3,7 @@
 from common.engines.handlers import Checkpoints, EpochLosses, Reseed
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
-from common.engines.report import report_evaluation
+from common.engines.report import check_settings, report_evaluation
 from common.engines.steps import run_bundle, run_variants
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
@@ -18,6 +18,7 @@ __all__ = [
     "SubsetSweep",
     "SubstituteFigure",
     "SubstituteInferer",
+    "check_settings",
     "close_tracking",
     "distributed",
     "local_device",

@@ -21,7 +21,7 @@ class LatentProbe:
     """
 
     def __init__(self, network: nn.Module, layer: str | None) -> None:
-        self.seen: list[torch.Tensor] = []
+        self.layer, self.seen = layer, list[torch.Tensor]()
         if layer is None:
             return
         try:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from common.cohorts import get_cohort
-from common.evaluation.attribution import Advice
+from common.engines.efficiency import network_facts
+from common.engines.tracking import require_store
+from common.evaluation.attribution import Advice, has_gains
 from common.evaluation.case import CaseResult
 from common.evaluation.conventions import Conventions
 from common.evaluation.figures import Slice
@@ -71,19 +70,53 @@ def report_evaluation(
         latents=_latents(results),
         facts={
             **network_facts(network, len(definition.modalities), window),
-            "seconds": round(float(np.median([case.seconds for case in results])), 4),
+            **_cost(results),
+            "coverage": coverage,
         },
     )
     write_evaluation(evaluation, output_dir)
-    if len(evaluation.calibration):
-        intervals = VolumeIntervals.fit(evaluation.calibration, coverage)
-        write_results(intervals.table, Path(output_dir, "intervals.csv"))
-        advice = Advice.fit(evaluation.calibration, evaluation.modalities)
-        write_results(advice.table, Path(output_dir, "advice.csv"))
+    _write_calibrated(evaluation, coverage, Path(output_dir))
     beside = None if published is None else read_published(*published)
     panels = {method: list(_best_and_worst(evaluation, store))}
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
+
+
+def check_settings(coverage: float, published: Sequence[str] | None, tracking: str) -> None:
+    """Refuse, before an evaluation that takes long, what would only matter at its end.
+
+    Raises:
+        ValueError: ``coverage`` is no level, or there is no such published table.
+        ConnectionError: no MLflow server answers at ``tracking``.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
+    if published is not None:
+        read_published(*published)
+    require_store(tracking)
+
+
+def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
+    """Write what is calibrated on the calibration cases, and what it says about each case; no older file stays."""
+    tables = {}
+    if len(evaluation.calibration):
+        intervals = VolumeIntervals.fit(evaluation.calibration, coverage)
+        tables |= {"intervals": intervals.table, "interval_cases": intervals.intervals(evaluation.results)}
+    if has_gains(evaluation.calibration, evaluation.modalities):
+        advice = Advice.fit(evaluation.calibration, evaluation.modalities)
+        tables |= {"advice": advice.table, "advice_cases": advice.gains(evaluation.results)}
+    for name in ("intervals", "interval_cases", "advice", "advice_cases"):
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+        if name in tables:
+            write_results(tables[name], folder / f"{name}.csv")
+
+
+def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
+    """Return the median time and the largest memory over cases, as far as they are known."""
+    seconds = pd.Series([case.seconds for case in results]).median()
+    memory = pd.Series([case.memory_mb for case in results]).max()
+    cost = {"seconds": round(seconds, 4), "memory_mb": round(memory, 1)}
+    return {key: value for key, value in cost.items() if pd.notna(value)}
 
 
 def _best_and_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
@@ -94,7 +127,8 @@ def _best_and_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]
     dice, names = evaluation.values("dice"), [*evaluation.modalities, subset_name(evaluation.modalities)]
     shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
     means = dice.groupby("case").mean().mean(axis=1)
-    for word, case in (("best", means.idxmax()), ("worst", means.idxmin())):
+    best_and_worst = {"best": means.idxmax(), "worst": means.idxmin()} if len(means) > 1 else {"only": means.index[0]}
+    for word, case in best_and_worst.items():
         planes = store.read(case).planes
         for subset in shown:
             if subset in planes:
@@ -107,26 +141,6 @@ def _best_and_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]
                     dice=tuple(dice.loc[(subset, case)]),
                     spacing=tuple(planes["spacing"]),
                 )
-
-
-def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) -> dict[str, float | int]:
-    """Return the number of ``parameters``, the ``gflops`` of one window with all modalities (a multiplication and an
-    addition count as two), and ``memory_mb``, the largest that the process (on a GPU: its tensors) has used so far.
-    """
-    device = next(network.parameters()).device
-    image = torch.zeros(1, modalities, *window, device=device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(image)
-    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_bytes()
-    return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "gflops": round(counter.get_total_flops() / 1e9, 3),
-        "memory_mb": round(used / 1e6),
-    }
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 
 def _latents(results: Sequence[CaseResult]) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def run_variants(
 ) -> None:
     """Train and evaluate a bundle once per variant, and write ``ablation.md`` with their mean Dice.
 
-    A variant whose ``evaluation/results.csv`` is there is not run again; one that was cut off is resumed.
+    A variant whose ``evaluation/evaluation.json`` is there is not run again; one that was cut off is resumed.
 
     Args:
         bundle_root: folder of the bundle.
@@ -56,7 +56,7 @@ def run_variants(
     for number, (name, overrides) in enumerate(variants.items()):
         folder = Path(output_dir) / f"{number:02d}"
         _claim(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
-        finished = folder / "evaluation" / "results.csv"
+        finished = folder / "evaluation" / "evaluation.json"
         if not finished.is_file():
             logger.info(f"variant {number + 1} of {len(variants)}: {name} {dict(overrides)}")
             run_bundle(bundle_root, configs, {**shared, **overrides, "output_dir": str(folder), "resume": True})

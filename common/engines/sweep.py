@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common.cohorts import get_cohort
+from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
 from common.engines.inferers import ForegroundInferer, place
 from common.engines.latents import LatentProbe
 from common.engines.windows import decode_subsets
@@ -43,9 +44,12 @@ class SubsetSweep:
         to_probabilities: from ``pred``, logits on the network's grid, to region probabilities on the files' grid.
         to_labels: from these to a label map in the cohort's values.
         conventions: see `Conventions`.
-        latent_layer: see `LatentProbe`; its features are kept for single modalities.
+        latent_layer: see `LatentProbe`; its features are kept for single modalities, which are forwarded by themselves.
         subsets_at_once: subsets in one batch. 1 equals the inference of a single case bit for bit; more is faster on a
             GPU, with probabilities equal up to rounding.
+
+    Raises:
+        ValueError: a name, a convention or the layer is not known, or the inferer does not go with the network.
     """
 
     def __init__(
@@ -64,6 +68,11 @@ class SubsetSweep:
         self.cohort = get_cohort(cohort)
         wanted = [resolve_subset(subset, self.cohort.modalities) for subset in subsets]
         self.subsets = [subset for subset in all_subsets(self.cohort.modalities) if subset in wanted]
+        if hasattr(network, "encode") and type(inferer).complete is not ForegroundInferer.complete:
+            raise ValueError(
+                f"{type(inferer).__name__} fills in what is missing, so windows cannot be encoded once for all; use a "
+                f"ForegroundInferer with {type(network).__name__}."
+            )
         self.inferer, self.to_probabilities, self.to_labels = inferer, to_probabilities, to_labels
         self.conventions = Conventions(**conventions)
         self.probe = LatentProbe(network, latent_layer)
@@ -75,18 +84,22 @@ class SubsetSweep:
         """Return the measures of a batch of one case.
 
         Raises:
-            ValueError: a subset is wanted of files that were not loaded.
+            ValueError: a batch of several cases, or a subset of files that were not loaded.
         """
-        (item,) = decollate_batch(batch)
+        item, *others = decollate_batch(batch)
+        if others:
+            raise ValueError(f"A batch of {1 + len(others)} cases; the sweep takes one at a time: batch_size 1.")
         measure = self._measure(item)
         subsets = self._available(item)
-        latents, seconds = {}, 0.0
-        predictions = self.predictions(batch["image"].to(engine.state.device), engine.network, subsets)
+        device, latents, seconds = engine.state.device, {}, 0.0
+        reset_peak_memory(device)
+        predictions = self.predictions(batch["image"].to(device), engine.network, subsets)
         for _ in tqdm(subsets, desc=item["case"], unit="subset", leave=False):
             start = perf_counter()
             amp = torch.autocast("cuda", **engine.amp_kwargs) if engine.amp else nullcontext()
             with engine.mode(engine.network), amp:
                 subset, logits = next(predictions)
+            synchronise(device)
             seconds += perf_counter() - start
             features = self.probe.take()
             if features is not None and len(subset) == 1:
@@ -95,7 +108,9 @@ class SubsetSweep:
             probabilities = self.to_ras({"pred": output["pred"]})["pred"]
             label = self.to_ras({"pred": self.to_labels(output)["pred"]})["pred"]
             measure.add(subset_name(subset), label[0].cpu().numpy(), probabilities.cpu().numpy())
-        return measure.result(latents, seconds / max(len(subsets), 1))
+        result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))
+        result.memory_mb = peak_memory_mb(device)
+        return result
 
     def predictions(
         self, image: torch.Tensor, network: nn.Module, subsets: Sequence[Sequence[str]]
@@ -110,19 +125,27 @@ class SubsetSweep:
         keep = torch.tensor([[name in subset for name in self.cohort.modalities] for subset in subsets])
         keep = keep.to(image.device)
         for box, numbers in self._by_box(image, keep):
-            if hasattr(network, "encode"):
-                crop = image.as_subclass(torch.Tensor)[box]
-                found = decode_subsets(crop, network, keep[numbers], self.inferer, self.subsets_at_once)
-                full = (place(logits, box, image.shape[2:]) for logits in found)
-            else:
-                full = self._forwarded(image, network, keep[numbers])
-            yield from zip([subsets[number] for number in numbers], full, strict=True)
+            # a single modality is forwarded by itself where its latents are looked at
+            alone = [number for number in numbers if self.probe.layer is not None and len(subsets[number]) == 1]
+            others = [number for number in numbers if number not in alone]
+            for number in alone:
+                yield subsets[number], self.inferer(drop(image, keep[number][None]), network)
+            if others:
+                found = self._decoded if hasattr(network, "encode") else self._forwarded
+                yield from zip([subsets[n] for n in others], found(image, network, keep[others], box), strict=True)
 
-    def _forwarded(self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor) -> Iterator[torch.Tensor]:
-        alone = int((keep.sum(dim=1) == 1).sum())  # single modalities, which come first: their latents are looked at
-        for rows in (*keep[:alone].split(1), *keep[alone:].split(self.subsets_at_once)):
-            if len(rows):
-                yield from self.inferer(drop(image, rows), network).split(1)
+    def _decoded(
+        self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor, box: tuple
+    ) -> Iterator[torch.Tensor]:
+        crop = image.as_subclass(torch.Tensor)[box]
+        for logits in decode_subsets(crop, network, keep, self.inferer, self.subsets_at_once):
+            yield place(logits, box, image.shape[2:])
+
+    def _forwarded(
+        self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor, _: tuple
+    ) -> Iterator[torch.Tensor]:
+        for rows in keep.split(self.subsets_at_once):
+            yield from self.inferer(drop(image, rows), network).split(1)
 
     def _by_box(self, image: torch.Tensor, keep: torch.Tensor) -> Iterable[tuple[tuple, list[int]]]:
         groups: dict[str, tuple[tuple, list[int]]] = {}
@@ -150,6 +173,7 @@ class SubsetSweep:
             item["case"],
             label[0].numpy(),
             shown.numpy(),
+            self.cohort.modalities,
             voxel_sizes(label.affine.numpy()),
             self.cohort.labels,
             self.conventions,

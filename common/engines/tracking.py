@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from ignite.engine import Engine, Events
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 from mlflow.telemetry import set_telemetry_client
 from monai.engines import Trainer
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
-from common.evaluation.results import read_evaluation
+from common.evaluation.results import Evaluation, read_evaluation
+from common.evaluation.statistics import summary
 from common.io.files import replacing
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -61,36 +65,53 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> N
         trainer.add_event_handler(Events.COMPLETED, _share_run, twin, handler)
 
 
-def log_evaluation(folder: str, ckpt_path: str, tracking_uri: str) -> None:
-    """Log an evaluation: settings as parameters, means as metrics ``<metric>/<subset>/<region>``, files as artifacts.
+def log_evaluation(folder: str, ckpt_path: str, tracking: str, part: str | Sequence[str]) -> None:
+    """Log an evaluation: settings as parameters, means as metrics, files as artifacts.
+
+    Metrics are named ``<part>/<metric>/<subset>/<region>``, e.g. ``test/dice/t1c_flair/ET``; artifacts lie in a folder
+    named after the part. Into a run that has an evaluation of the part already, settings that differ go as tags.
 
     Args:
         folder: where `write_report` wrote.
         ckpt_path: the weights; if a tracked training left its note beside them, its run is taken.
-        tracking_uri: ``local``: the training's store, or one in the folder; ``none``: nothing is logged; else the URI
-            of an MLflow server or store.
+        tracking: ``local``: the training's store, or one in the folder; ``none``: nothing is logged; else the URI of an
+            MLflow server or store.
+        part: of the split.
     """
-    if tracking_uri == "none":
+    if tracking == "none":
         return
     note = Path(ckpt_path).parent / RUN_NOTE
     known = json.loads(note.read_text()) if note.is_file() else {}
-    if tracking_uri == "local":
-        tracking_uri = known.get("tracking_uri", path_to_sqlite_uri(Path(folder, "mlruns.db")))
-    client = MlflowClient(tracking_uri)
-    evaluation = read_evaluation(folder)
-    ours = known.get("tracking_uri") == tracking_uri
+    if tracking == "local":
+        tracking = known.get("tracking_uri", path_to_sqlite_uri(Path(folder, "mlruns.db")))
+    client, evaluation = MlflowClient(tracking), read_evaluation(folder)
+    ours = known.get("tracking_uri") == tracking
     run = known["run_id"] if ours else _new_run(client, evaluation.name, Path(folder, "mlruns"))
-    settings = {"method": evaluation.name, "cohort": evaluation.cohort, "ckpt_path": ckpt_path}
-    for key, value in (settings | vars(evaluation.conventions) | dict(evaluation.facts)).items():
-        client.log_param(run, f"evaluation/{key}", value)
-    for keys, value in evaluation.results.groupby(["metric", "modalities", "region"])["value"].mean().dropna().items():
-        client.log_metric(run, "/".join(keys).replace("+", "_"), value)
+    part = part if isinstance(part, str) else "_".join(part)
+    _log_settings(client, run, part, evaluation, ckpt_path)
+    now, means = int(1000 * time.time()), dict(_means(evaluation))
+    for start in range(0, len(means), 500):
+        some = list(means.items())[start : start + 500]
+        client.log_batch(run, metrics=[Metric(f"{part}/{key}", value, now, 0) for key, value in some])
     for path in sorted(Path(folder).rglob("*")):
         where = path.relative_to(folder).parent
         if path.suffix in ARTIFACTS and where.parts[:1] in ((), ("tables",), ("figures",)):
-            client.log_artifact(run, str(path), None if where == Path() else str(where))
+            client.log_artifact(run, str(path), str(Path(part, where)))
     if not ours:
         client.set_terminated(run)
+
+
+def require_store(tracking: str) -> None:
+    """Refuse a server that does not answer.
+
+    Raises:
+        ConnectionError: nobody answers at the URI.
+    """
+    if tracking.startswith("http"):
+        try:
+            urlopen(f"{tracking}/health", timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"tracking {tracking}: no MLflow server answers there ({error}).") from error
 
 
 def log_file(handlers: Sequence, path: str) -> None:
@@ -104,6 +125,26 @@ def close_tracking(handlers: Sequence) -> None:
     for handler in _mlflow(handlers):
         if handler.cur_run is not None:
             handler.close()
+
+
+def _log_settings(client: MlflowClient, run: str, part: str, evaluation: Evaluation, ckpt_path: str) -> None:
+    settings = {"method": evaluation.name, "cohort": evaluation.cohort, "ckpt_path": ckpt_path}
+    settings |= vars(evaluation.conventions) | dict(evaluation.facts)
+    there = client.get_run(run).data.params
+    for key, value in settings.items():
+        name = f"{part}/{key}"
+        if there.get(name, str(value)) == str(value):
+            client.log_param(run, name, value)
+        else:  # a parameter cannot be changed
+            client.set_tag(run, name, value)
+
+
+def _means(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
+    """Yield ``<metric>/<subset>/<region>`` and the mean, as tables have it."""
+    for metric in evaluation.results["metric"].unique():
+        means = summary(evaluation, metric)["mean"]
+        for subset, row in means.iterrows():
+            yield from ((f"{metric}/{subset.replace('+', '_')}/{r}", value) for r, value in row.dropna().items())
 
 
 def _new_run(client: MlflowClient, name: str, artifacts: Path) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from math import prod
 from tempfile import TemporaryFile
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import compute_importance_map, dense_patch_slices
 from monai.inferers import SlidingWindowInferer
 from monai.inferers.utils import _get_scan_interval  # windows must lie where sliding_window_inference puts them
-from monai.utils import ensure_tuple_rep, fall_back_tuple
+from monai.utils import PytorchPadMode, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import nn
 
 from common.modalities import presence
@@ -27,86 +27,72 @@ def decode_subsets(
 ) -> Iterator[torch.Tensor]:
     """Yield what sliding windows give for each subset, with one encoding of each window for all subsets.
 
-    The windows are the outer loop. Logits that no later window reaches are moved to temporary files: of the subsets
-    together, memory holds one window's depth along X, and of one subset at a time the whole when it is yielded.
+    The windows are the outer loop. The sums of the subsets' logits lie in temporary files (in ``TMPDIR``), of which
+    memory holds one subset's at a time, so that it does not grow with the number of subsets.
 
     Args:
         image: one sample ``(1, M, X, Y, Z)``, missing modalities being NaN.
         network: with ``encode(windows, present)``, which returns a list of tensors ``(N, ...)``, and
             ``decode(features, present)``, which returns logits ``(N, C, ...)`` and heeds only the present ones.
         keep: bool ``(S, M)``, a row per subset of the image's modalities.
-        inferer: its windows, overlap, weighting and ``sw_batch_size`` are used.
+        inferer: its windows, overlap, weighting, padding and ``sw_batch_size`` are used.
         subsets_at_once: how many subsets are decoded in one batch.
 
     Yields:
-        Logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the CPU. With one subset at once they equal those of
-        MONAI's `SlidingWindowInferer` on that subset bit for bit.
+        Logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With one subset at once they equal
+        those of MONAI's `SlidingWindowInferer` on that subset bit for bit.
     """
     window = fall_back_tuple(inferer.roi_size, image.shape[2:])
-    padded, inner = _pad(image, window)
+    padded, inner = _pad(image, window, inferer)
     size = padded.shape[2:]
     interval = _get_scan_interval(size, window, len(size), ensure_tuple_rep(inferer.overlap, len(size)))
     slices = dense_patch_slices(size, window, interval)
     weight = compute_importance_map(window, inferer.mode, inferer.sigma_scale, image.device, image.dtype)
-    with ExitStack() as stack:
-        files = [stack.enter_context(TemporaryFile()) for _ in keep]
-        sums = _Sums(size, slices, weight, files)
-        for start in range(0, len(slices), inferer.sw_batch_size):
-            chunk = slices[start : start + inferer.sw_batch_size]
-            sums.advance(chunk)
-            windows = torch.cat([padded[(..., *place)] for place in chunk])
-            features = network.encode(windows, presence(image).expand(len(chunk), -1))
-            for first in range(0, len(keep), subsets_at_once):
-                some = keep[first : first + subsets_at_once]
-                repeated = features if len(some) == 1 else [torch.cat([level] * len(some)) for level in features]
-                logits = network.decode(repeated, some.repeat_interleave(len(chunk), dim=0))
-                for offset, part in enumerate(logits.split(len(chunk))):
-                    sums.add(first + offset, part, chunk)
-        sums.flush()
-        for file in files:
-            file.seek(0)
-            values = np.fromfile(file, np.float32).reshape(size[0], -1, *size[1:])
-            yield torch.from_numpy(values).transpose(0, 1)[None][inner].contiguous()
+    counts = torch.zeros(size)
+    for place in slices:
+        counts[place] += weight.cpu()
+    sums = [_FileSum() for _ in keep]
+    for start in range(0, len(slices), inferer.sw_batch_size):
+        chunk = slices[start : start + inferer.sw_batch_size]
+        windows = torch.cat([padded[(..., *place)] for place in chunk])
+        features = network.encode(windows, presence(image).expand(len(chunk), -1))
+        for first in range(0, len(keep), subsets_at_once):
+            some = keep[first : first + subsets_at_once]
+            repeated = features if len(some) == 1 else [torch.cat([level] * len(some)) for level in features]
+            logits = network.decode(repeated, some.repeat_interleave(len(chunk), dim=0))
+            logits *= weight
+            for total, part in zip(sums[first:], logits.split(len(chunk)), strict=False):
+                total.add(part, chunk, size)
+    for total in sums:
+        yield (total.read() / counts)[None][inner].contiguous().to(image.device)
 
 
-class _Sums:
-    """Weighted sums of overlapping windows for S subsets, and the files that finished planes along X are moved to."""
+class _FileSum:
+    """A sum of windows that lies in a file, and in memory only while it is worked on."""
 
-    def __init__(self, size: Sequence[int], slices: Sequence, weight: torch.Tensor, files: Sequence) -> None:
-        self.size, self.weight, self.files = size, weight, files
-        self.counts = weight.new_zeros(tuple(size))
-        for place in slices:
-            self.counts[place] += weight
-        self.first = self.end = 0
-        self.values: torch.Tensor | None = None
+    def add(self, parts: torch.Tensor, chunk: Sequence, size: Sequence[int]) -> None:
+        if not hasattr(self, "mapped"):
+            shape = (parts.shape[1], *size)
+            with TemporaryFile() as file:  # lives on as long as it is mapped
+                file.truncate(4 * prod(shape))
+                self.mapped = mmap.mmap(file.fileno(), 0)
+            self.values = torch.frombuffer(self.mapped, dtype=torch.float32).reshape(shape)
+        for place, part in zip(chunk, parts.cpu(), strict=True):
+            self.values[(slice(None), *place)] += part
+        self.mapped.madvise(mmap.MADV_DONTNEED)  # what is in the file need not stay in memory
 
-    def advance(self, chunk: Sequence) -> None:
-        """Write the planes that lie before the windows to come; these come in the order of their position on X."""
-        self.flush(chunk[0][0].start)
-        self.end = max(place[0].stop for place in chunk)
-
-    def add(self, subset: int, logits: torch.Tensor, chunk: Sequence) -> None:
-        if self.values is None:
-            self.values = logits.new_zeros((len(self.files), logits.shape[1], 0, *self.size[1:]), dtype=torch.float32)
-        if (more := self.end - self.first - self.values.shape[2]) > 0:
-            self.values = F.pad(self.values, [0, 0, 0, 0, 0, more])
-        logits *= self.weight
-        for (x, y, z), part in zip(chunk, logits, strict=True):
-            self.values[subset, :, x.start - self.first : x.stop - self.first, y, z] += part
-
-    def flush(self, stop: int | None = None) -> None:
-        stop = self.size[0] if stop is None else stop
-        if self.values is None or stop == self.first:
-            return
-        done = self.values[:, :, : stop - self.first] / self.counts[self.first : stop]
-        for file, planes in zip(self.files, done, strict=True):
-            file.write(planes.transpose(0, 1).contiguous().cpu().numpy().tobytes())
-        self.values, self.first = self.values[:, :, stop - self.first :].clone(), stop
+    def read(self) -> torch.Tensor:
+        values = self.values.clone()
+        self.mapped.madvise(mmap.MADV_DONTNEED)
+        return values
 
 
-def _pad(image: torch.Tensor, window: Sequence[int]) -> tuple[torch.Tensor, tuple]:
+def _pad(image: torch.Tensor, window: Sequence[int], inferer: SlidingWindowInferer) -> tuple[torch.Tensor, tuple]:
     """Pad an image to a window's size, as MONAI does, and return the index of the image in it."""
     lacking = [max(w - n, 0) for w, n in zip(window, image.shape[2:], strict=True)]
     widths = [side for n in reversed(lacking) for side in (n // 2, n - n // 2)]
     inner = [slice(n // 2, n // 2 + extent) for n, extent in zip(lacking, image.shape[2:], strict=True)]
-    return F.pad(image, widths), (..., *inner)
+    if any(widths):
+        mode = look_up_option(inferer.padding_mode, PytorchPadMode)
+        image = F.pad(image, widths, mode, inferer.cval if mode == PytorchPadMode.CONSTANT else None)
+    return image, (..., *inner)

@@ -125,13 +125,24 @@ def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataF
     return rows.loc[rows["gain"].notna(), ["case", "modalities", "modality", "region", "gain"]].reset_index(drop=True)
 
 
+def has_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> bool:
+    """Return whether `Advice` can be fitted: a case has a Dice for a subset and for that subset with one more modality.
+
+    Args:
+        calibration: long-form rows.
+        modalities: the cohort's modalities in order.
+    """
+    return not observed_gains(calibration, modalities).empty
+
+
 @dataclass(frozen=True)
 class Advice:
     """The expected gain in Dice of adding a missing modality, estimated on calibration cases.
 
     A case's own reference is never needed. There are two estimates. ``average`` is the mean gain over the calibration
     cases. ``adjusted`` adds ``slope * (expected_dice - centre)``, so that a case that the network is unsure of can
-    gain more than others; it equals ``average`` where the network's expected Dice is not known.
+    gain more than others; it equals ``average`` where the expected Dice is not known. That is the soft Dice of a
+    prediction and its own probabilities (`common.evaluation.case.expected_dice`).
 
     Attributes:
         table: a row per subset, added modality and region; columns modalities, modality, region, n (calibration
@@ -155,7 +166,7 @@ class Advice:
             modalities: the cohort's modalities in order.
 
         Raises:
-            ValueError: no case has a Dice for a subset and for that subset with one more modality.
+            ValueError: no case has a Dice for a subset and for that subset with one more modality (see `has_gains`).
         """
         rows = observed_gains(calibration, modalities)
         if rows.empty:

@@ -28,6 +28,7 @@ class CaseResult:
         planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
             and for each subset by name the predicted label map (X, Y); ``spacing`` (2,) in mm.
         seconds: for one subset, from image to logits.
+        memory_mb: the most that was in use during the case.
     """
 
     case: str
@@ -36,6 +37,7 @@ class CaseResult:
     latents: dict[str, np.ndarray] = field(default_factory=dict)
     planes: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = float("nan")
+    memory_mb: float = float("nan")
 
 
 class CaseMeasure:
@@ -44,7 +46,8 @@ class CaseMeasure:
     Args:
         case: name of the case.
         label: the reference, label map (X, Y, Z) in the cohort's values, RAS.
-        image: (M, X, Y, Z) on the same grid, NaN where a modality is missing.
+        image: (M, X, Y, Z) on the same grid, NaN where a modality is missing and 0 outside the brain.
+        modalities: the M names, in the image's order.
         spacing: in mm.
         labels: the cohort's label set.
         conventions: what the numbers mean.
@@ -55,6 +58,7 @@ class CaseMeasure:
         case: str,
         label: np.ndarray,
         image: np.ndarray,
+        modalities: Sequence[str],
         spacing: Sequence[float],
         labels: LabelSet,
         conventions: Conventions,
@@ -62,7 +66,7 @@ class CaseMeasure:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
         self.truth = _regions(label, labels)
-        self.brain = (np.nan_to_num(image) != 0).any(axis=0)
+        self.brains = dict(zip(modalities, np.nan_to_num(image) != 0, strict=True))
         self.plane = _central_plane(label)
         self.rows: list[tuple] = []
         self.bins: list[pd.DataFrame] = []
@@ -75,20 +79,22 @@ class CaseMeasure:
     def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
         """Measure one prediction.
 
+        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it is not 0.
+
         Args:
             subset: name of the subset that it was made from.
             prediction: label map (X, Y, Z) in the cohort's values.
             probabilities: of the regions, (R, X, Y, Z) in [0, 1].
         """
         prediction = postprocessed(prediction, self.labels, self.conventions)
-        measured = self.reference.measure(prediction)
+        measured = self.reference.measure_as_is(prediction)
+        brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
         masks = _regions(prediction, self.labels)
         for number, region in enumerate(self.labels.regions):
             values = {metric: value for (name, metric), value in measured.items() if name == region}
-            if values:  # none where `Conventions.empty` leaves out a region that the reference lacks
-                values["expected_dice"] = expected_dice(probabilities[number], masks[number])
+            values["expected_dice"] = expected_dice(probabilities[number], masks[number])
             self.rows += [(self.case, subset, region, metric, value) for metric, value in values.items()]
-            bins = bin_probabilities(probabilities[number], self.truth[number], self.brain)
+            bins = bin_probabilities(probabilities[number], self.truth[number], brain)
             self.bins.append(bins.assign(case=self.case, modalities=subset, region=region))
         self.planes[subset] = prediction[..., self.plane]
 
@@ -101,9 +107,10 @@ class CaseMeasure:
 
 
 def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the Dice that the network itself expects of a mask: its soft Dice with the probabilities.
+    """Return the soft Dice of a prediction and its own probabilities, an estimate of its Dice made without a reference.
 
-    ``2 sum(p y) / (sum(p) + sum(y))``, 1 where both are 0. No reference is looked at.
+    ``2 sum(p y) / (sum(p) + sum(y))``. It is 0 for an empty prediction, however small the probabilities are, unless all
+    of them are 0, when it is 1. It is no better than the probabilities are calibrated.
 
     Args:
         probability: of a region, (X, Y, Z) in [0, 1].

@@ -45,8 +45,7 @@ def require_comparable(
             f"Not comparable: {'; '.join(differences)}. Evaluate all with the same cohort, conventions and references; "
             "--force compares nevertheless and marks the report."
         )
-    remarks = [f"{e.name}: {e.facts['left_out']}." for e in evaluations if "left_out" in e.facts]
-    remarks += [f"Compared by force although not comparable: {what}." for what in differences]
+    remarks = [f"Compared by force although not comparable: {what}." for what in differences]
     if len({evaluation.cohort for evaluation in evaluations}) > 1:
         return list(evaluations), [*remarks, "Different cohorts have no cases in common: there are no paired tests."]
     reduced, lacking = _in_common(evaluations)

@@ -44,7 +44,8 @@ METRICS: dict[str, Metric] = {
     "reference_volume": Metric("reference volume", "ml", 1, None, None),
     "expected_dice": Metric("expected Dice", "%", 100, None, None),
 }
-"""Every metric of results.csv by name. ``expected_dice`` is the network's own estimate, made without a reference."""
+"""Every metric of results.csv by name. ``expected_dice`` is the soft Dice of a prediction and its own probabilities, an
+estimate made without a reference."""
 
 EMPTY = ("brats", "released", "nan", "skip")
 HD95 = ("max", "pooled")
@@ -61,16 +62,18 @@ class Conventions:
             ``released`` (PASSION's published code): as brats, but distances are 1.0 mm where one is empty.
             ``nan`` (MONAI): undefined values are NaN and left out of means: all scores where the reference is empty,
             distances and precision also where the prediction is.
-            ``skip``: cases without the region in the reference have no row for it; one that is missed is the worst.
+            ``skip``: cases without the region in the reference have volumes of it, but no scores; one that is missed is
+            the worst.
         hd95: ``max``, the larger of the two directed 95th percentiles (MONAI), or ``pooled``, the 95th percentile of
             the distances of both directions together (medpy, and so the papers).
         et_min_voxels: a predicted enhancing tumour of fewer voxels becomes necrosis (RFNet family: 500); 0 is off.
         average: tables hold means over cases (``case``), or overlap metrics of the voxels of all cases together
-            (``voxel``).
+            (``voxel``). The latter needs a Dice of every case, hence ``empty`` ``brats`` or ``released``: what is
+            predicted where the reference has nothing counts as well.
         surface_tolerance: of the surface Dice, mm.
 
     Raises:
-        ValueError: a setting has none of these values.
+        ValueError: a setting has none of these values, or two of them do not go together.
     """
 
     empty: str = "brats"
@@ -87,3 +90,9 @@ class Conventions:
             value = getattr(self, key)
             if not (isinstance(value, int | float) and value >= 0):
                 raise ValueError(f"conventions: {key} is {value!r}; expected a number, 0 or more.")
+        if self.average == "voxel" and self.empty in ("nan", "skip"):
+            raise ValueError(
+                f"conventions: average is 'voxel' and empty is {self.empty!r}, which leaves out what is predicted "
+                "where the reference has nothing; expected empty brats or released for a Dice of all voxels. Change "
+                "one of them."
+            )

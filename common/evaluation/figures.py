@@ -23,10 +23,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 
 from common.evaluation.conventions import METRICS
 from common.evaluation.reliability import calibration_error, reliability_curve
-from common.evaluation.results import LATENT_COLUMNS, Evaluation
-from common.evaluation.statistics import overall, summary
+from common.evaluation.results import LATENT_COLUMNS, Evaluation, require_alike
+from common.evaluation.statistics import in_common, overall, summary
 from common.io.files import replacing
-from common.modalities import LabelSet, display_name, subset_name, subsets
+from common.modalities import LabelSet, display_name, display_subset, subset_name, subsets
 
 COLUMN, PAGE = 3.5, 7.2
 """Widths in inches: one column of a journal, and two."""
@@ -68,6 +68,7 @@ STYLE = {
     "grid.linewidth": 0.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.parse_math": False,  # a name with $ is no formula
     "svg.fonttype": "path",  # text as outlines: no font needed to read it
     "svg.hashsalt": "figures",  # the same data gives the same file
 }
@@ -178,7 +179,8 @@ def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
     Raises:
         ValueError: two evaluations have other modalities or regions, or one has no results of the metric.
     """
-    first = _require_alike(evaluations)
+    require_alike(evaluations)
+    first = evaluations[0]
     found = {name for evaluation in evaluations for name in evaluation.subsets}
     names = [name for name in map(subset_name, subsets(first.modalities)) if name in found]
     frames, figure = _subset_panels(names, first.modalities, first.regions)
@@ -195,18 +197,22 @@ def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
 
 
 @_styled
-def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure:
+def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
     """Draw the mean of a metric against the number of modalities present, one panel per region, a line per method.
 
     A point is the mean over the subsets of that size, the bar through it its 95 % bootstrap interval over cases (see
-    `common.evaluation.statistics.overall`). Methods stand beside each other.
+    `common.evaluation.statistics.overall`). Methods stand beside each other. Subsets that a method lacks are left out
+    for all, which the legend says; None where nothing is shared.
 
     Raises:
         ValueError: two evaluations have other modalities or regions, or one has no results of the metric.
     """
-    first = _require_alike(evaluations)
+    common, note = _in_common(evaluations, metric)
+    first = common[0]
+    if not first.subsets:
+        return None
     frames, figure = _row_of_panels(len(first.regions))
-    for i, (shift, evaluation) in enumerate(zip(_dodge(len(evaluations), 0.4), evaluations, strict=True)):
+    for i, (shift, evaluation) in enumerate(zip(_dodge(len(common), 0.4), common, strict=True)):
         curves = _by_size(evaluation, metric)
         for axes, region in zip(frames, first.regions, strict=True):
             curve = curves.xs(region, level="region")
@@ -219,7 +225,7 @@ def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
         axes.set_xlabel("modalities present")
         axes.grid(axis="y")
     frames[0].set_ylabel(f"mean {_label(metric)}")
-    _legend(figure, [evaluation.name for evaluation in evaluations])
+    _legend(figure, [evaluation.name for evaluation in evaluations], note)
     return figure
 
 
@@ -227,13 +233,18 @@ def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
 def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
     """Draw the mean of a metric over subsets and regions (see `summary`) against what a method costs.
 
-    There is a panel for each of `FACTS` that a method states; the figure is None where no method states any.
+    There is a panel for each of `FACTS` that a method states; the figure is None where no method states any. Subsets
+    that a method lacks are left out for all, which the legend says; None where nothing is shared.
+
+    Raises:
+        ValueError: as `comparison`.
     """
+    common, note = _in_common(evaluations, metric)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
     costs = costs.astype(float).dropna(axis=1, how="all")
-    if costs.empty:
+    if costs.empty or not common[0].subsets:
         return None
-    scores = [_means(evaluation, metric).mean().mean() for evaluation in evaluations]
+    scores = [_means(evaluation, metric).mean().mean() for evaluation in common]
     frames, figure = _row_of_panels(len(costs.columns), sharey=True)
     for axes, key in zip(frames, costs, strict=True):
         label, factor = FACTS[key]
@@ -245,7 +256,7 @@ def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4))
     frames[0].set_ylabel(f"mean {_label(metric)}")
-    _legend(figure, [evaluation.name for evaluation in evaluations])
+    _legend(figure, [evaluation.name for evaluation in evaluations], note)
     return figure
 
 
@@ -273,7 +284,7 @@ def panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -
     stripes = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     for stripe, row, crop in zip(stripes, rows, crops, strict=True):
         scores = [f"{name} {_number(100 * value)}" for name, value in zip(labels.regions, row.dice, strict=True)]
-        title = f"{row.title}, {_display(row.subset)}: Dice (%) {', '.join(scores)}"
+        title = f"{row.title}, {display_subset(row.subset)}: Dice (%) {', '.join(scores)}"
         stripe.suptitle(fill(title, 110), x=0.01, ha="left", fontsize=7)
         _draw_slice(stripe.subplots(1, len(modalities) + 2), row, crop, labels, modalities)
     handles = [Line2D([], [], color=OUTLINES[i % len(OUTLINES)]) for i in range(len(labels.regions))]
@@ -285,16 +296,18 @@ def panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -
 @_styled
 def reliability(evaluation: Evaluation) -> Figure | None:
     """Draw reliability diagrams: observed frequency against mean predicted probability, one panel per region, a curve
-    for each number of modalities present, with its calibration error in the legend.
+    for each number of modalities present, with the mean of its subsets' calibration errors in the legend.
 
     On the dotted line, of all voxels said to be in the region with probability p a share of p is; below it the network
-    is overconfident. Cases and subsets of a size are pooled (see `common.evaluation.reliability`). None without bins.
+    is overconfident. Curves pool the cases and subsets of a size (see `common.evaluation.reliability`); errors pool the
+    cases of a subset alone, since subsets that err in opposite ways would cancel. None without bins.
     """
     if evaluation.bins.empty:
         return None
     by = ["region", "present"]
     curves = reliability_curve(evaluation.bins, by).set_index(by)
-    errors = calibration_error(evaluation.bins, by).set_index(by)["ece"]
+    errors = calibration_error(evaluation.bins)
+    errors = errors.assign(present=errors["modalities"].str.count(r"\+") + 1).groupby(by)["ece"].mean()
     frames, figure = _row_of_panels(len(evaluation.regions), sharey=True)
     figure.set_figheight(figure.get_figwidth() / len(frames) + 0.6)  # so that panels are about square
     for axes, region in zip(frames, evaluation.regions, strict=True):
@@ -309,7 +322,7 @@ def reliability(evaluation: Evaluation) -> Figure | None:
                 marker=MARKERS[(size - 1) % len(MARKERS)],
             )
         axes.set(title=region, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted probability")
-        legend = {"ncols": 2, "title": "modalities present: ECE"}
+        legend = {"ncols": 2, "title": "modalities present: mean ECE"}
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, **legend)
     frames[0].set_ylabel("observed frequency")
     return figure
@@ -419,10 +432,6 @@ def _number(value: float) -> str:
     return "n/a" if np.isnan(value) else f"{value:.1f}"
 
 
-def _display(subset: str) -> str:
-    return " + ".join(map(display_name, subset.split("+")))
-
-
 def _values(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric as it is printed, as `Evaluation.values` does; refuse one that there are no results of."""
     values = METRICS[metric].factor * evaluation.values(metric)
@@ -438,22 +447,20 @@ def _means(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     return METRICS[metric].factor * summary(evaluation, metric)["mean"]
 
 
-def _require_alike(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Return the first evaluation, if the others have its modalities and regions."""
-    first, *others = evaluations
-    for other in others:
-        for key in ("modalities", "regions"):
-            if getattr(other, key) != getattr(first, key):
-                raise ValueError(
-                    f"{other.name!r} has {key} {', '.join(getattr(other, key))}, {first.name!r} "
-                    f"{', '.join(getattr(first, key))}; draw methods with the same {key} in the same order."
-                )
-    return first
+def _in_common(evaluations: Sequence[Evaluation], metric: str) -> tuple[list[Evaluation], str | None]:
+    """Return the evaluations of what all of them have, and a note that says so if that is less than some have."""
+    require_alike(evaluations)
+    for evaluation in evaluations:
+        _values(evaluation, metric)  # refuses one without results
+    common = in_common(evaluations, metric)
+    count, most = len(common[0].subsets), len({name for evaluation in evaluations for name in evaluation.subsets})
+    if len(evaluations) == 1 or count == most:
+        return common, None
+    return common, f"over the {count} subset{'s' if count > 1 else ''} that all methods have"
 
 
 def _by_size(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return mean, low and high of a metric as it is printed; index: number of modalities present, and region."""
-    _values(evaluation, metric)
     sizes = evaluation.results["modalities"].str.count(r"\+") + 1
     parts = {
         size: overall(replace(evaluation, results=rows), metric) for size, rows in evaluation.results.groupby(sizes)
@@ -523,13 +530,16 @@ def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: 
     axes.spines[:].set_visible(False)
 
 
-def _legend(figure: Figure, names: Sequence[str]) -> None:
-    """Name the marks above the panels, which the figure grows by, in as many columns as its width has room for."""
-    names = [fill(name, 50).replace("$", r"\$") for name in names]  # a name is no formula
+def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> None:
+    """Name the marks above the panels, which the figure grows by, in as many columns as its width has room for.
+
+    ``note`` stands above the names.
+    """
+    names = [fill(name, 50) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))
     columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))
     handles = [Line2D([], [], linestyle="none", **_mark(i)) for i in range(len(names))]
-    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns)
+    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns, title=note)
     figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,10 @@ def evaluate_label_maps(
     cohort: Cohort,
     conventions: Conventions,
     allow_missing: bool = False,
-) -> Evaluation:
-    """Measure the label maps in a folder against those in another one.
+    cases: Collection[str] | None = None,
+) -> tuple[Evaluation, list[str]]:
+    """Measure the label maps in a folder against those in another one; return what was measured, and remarks that a
+    report must show.
 
     Predictions lie in one folder per modality subset, named after it (``t1c+flair``, ``T1ce_FLAIR``, ``all``), or, if
     all modalities were used, in the folder itself. A file belongs to the case that it is named after, up to ``_seg`` or
@@ -47,7 +49,8 @@ def evaluate_label_maps(
         reference_dir: the references.
         cohort: whose modalities, label values and regions apply.
         conventions: what the numbers mean.
-        allow_missing: leave out cases that only one side has, instead of refusing; the fact ``left_out`` says which.
+        allow_missing: leave out cases that only one side has, instead of refusing; the remarks say which.
+        cases: those that both sides should have, e.g. the test split of a cohort's folder; None: all references.
 
     Raises:
         FileNotFoundError: a folder does not exist or holds no label map.
@@ -56,25 +59,26 @@ def evaluate_label_maps(
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)
-    left_out = _cases_left_out(name, predictions, references, allow_missing)
+    remarks = _cases_left_out(name, predictions, references, cases, allow_missing)
     rows = []
-    cases = [case for case in references if any(case in files for files in predictions.values())]
-    for case in tqdm(cases, desc=name, unit="case"):
+    predicted = set().union(*predictions.values())
+    compared = [case for case in references if case in predicted and (cases is None or case in cases)]
+    for case in tqdm(compared, desc=name, unit="case"):
         truth, label = _read(references[case], cohort)
         reference = Reference(label, cohort.labels, voxel_sizes(truth.affine.numpy()), conventions)
         for subset, files in predictions.items():
             if case in files:
                 values = reference.measure(_on_grid_of(truth, files[case], references[case], cohort))
                 rows += [(case, subset, *key, value) for key, value in values.items()]
-    return Evaluation(
+    evaluation = Evaluation(
         name=name,
         cohort=cohort.name,
         modalities=cohort.modalities,
         regions=tuple(cohort.labels.regions),
         conventions=conventions,
         results=pd.DataFrame(rows, columns=COLUMNS),
-        facts={"left_out": left_out} if left_out else {},
     )
+    return evaluation, remarks
 
 
 def _references(folder: Path, cohort: Cohort) -> dict[str, Path]:
@@ -153,27 +157,33 @@ def _stem(path: Path) -> str:
 
 
 def _cases_left_out(
-    name: str, predictions: Mapping[str, Mapping[str, Path]], references: Mapping[str, Path], allow_missing: bool
-) -> str:
+    name: str,
+    predictions: Mapping[str, Mapping[str, Path]],
+    references: Mapping[str, Path],
+    cases: Collection[str] | None,
+    allow_missing: bool,
+) -> list[str]:
     """Return in words which cases only one side has, subset by subset; refuse them if they are not allowed."""
     found: dict[str, list[str]] = {}
     for subset, files in predictions.items():
+        wanted = {*references, *files} if cases is None else set(cases)
         sides = {
-            "cases without a prediction": sorted(set(references) - set(files)),
-            "cases without a reference": sorted(set(files) - set(references)),
+            "cases without a prediction": sorted(wanted - set(files)),
+            "cases without a reference": sorted(wanted - set(references)),
+            "cases that are not among those to compare": sorted(set(files) - wanted),
         }
         if any(sides.values()) and not allow_missing:
-            said = "; ".join(f"{what}: {', '.join(cases)}" for what, cases in sides.items() if cases)
+            said = "; ".join(f"{what}: {', '.join(those)}" for what, those in sides.items() if those)
             raise ValueError(f"{name}, {subset}: {said}. Complete them, or leave them out with --allow-missing.")
-        if not set(files) & set(references):
+        if not wanted & set(files) & set(references):
             raise ValueError(
-                f"{name}, {subset}: no prediction has the name of a reference; found {shortened(sorted(files), 3)}, "
-                f"expected {shortened(sorted(references), 3)}."
+                f"{name}, {subset}: no prediction has the name of a reference to compare with; found "
+                f"{shortened(sorted(files), 3)}, expected {shortened(sorted(wanted & set(references) or wanted), 3)}."
             )
-        said = ", ".join(f"{what} ({shortened(cases)})" for what, cases in sides.items() if cases)
+        said = ", ".join(f"{what} ({shortened(those)})" for what, those in sides.items() if those)
         if said:
             found.setdefault(said, []).append(subset)
-    return "; ".join(f"left out of {', '.join(names)} are {said}" for said, names in found.items())
+    return [f"{name}: left out of {', '.join(names)} are {said}." for said, names in found.items()]
 
 
 def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:

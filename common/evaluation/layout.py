@@ -9,7 +9,7 @@ from itertools import groupby
 
 PRESENT, ABSENT, NOTHING = "●", "○", "–"
 
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<"})
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<$"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -61,7 +61,7 @@ class Reference:
         self._surfaces = {region: _surface(mask[box], box, self._spacing) for region, mask in self._masks.items()}
 
     def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
-        """Compare a prediction with the reference.
+        """Compare a prediction, post-processed as the conventions say, with the reference.
 
         Surface voxels are those of a region with a face (2D: edge) neighbour outside it or at the image's edge; each
         has a distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th
@@ -73,22 +73,24 @@ class Reference:
 
         Returns:
             ``(region, metric)`` -> value, regions in the label set's order and metrics in that of `METRICS`: fractions,
-            mm, or ml (2D: of slices 1 mm thick). A region that the reference lacks is left out where
-            ``conventions.empty`` is ``skip``; volumes are never NaN.
+            mm, or ml (2D: of slices 1 mm thick). Where ``conventions.empty`` is ``skip``, a region that the reference
+            lacks has volumes alone; these are never NaN.
 
         Raises:
             ValueError: the shapes differ, or the prediction holds a value that the cohort does not define.
         """
+        return self.measure_as_is(postprocessed(prediction, self._labels, self._conventions))
+
+    def measure_as_is(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
+        """Do as `measure` with a prediction that `postprocessed` has seen."""
         if prediction.shape != self._shape:
             raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
-        prediction = postprocessed(prediction, self._labels, self._conventions)
         box = _bounding_box(prediction)
         classes = _classes(prediction[box], self._labels, "The prediction")
         values = {}
         for region, mask in _regions(classes, self._labels).items():
-            if self._sizes[region] or self._conventions.empty != "skip":
-                found = self._compare(region, mask, box)
-                values |= {(region, metric): float(found[metric]) for metric in METRICS if metric in found}
+            found = self._compare(region, mask, box)
+            values |= {(region, metric): float(found[metric]) for metric in METRICS if metric in found}
         return values
 
     def _compare(self, region: str, mask: np.ndarray, box: tuple[slice, ...]) -> dict[str, float]:
@@ -124,6 +126,8 @@ def postprocessed(prediction: np.ndarray, labels: LabelSet, conventions: Convent
 
 def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]:
     """Score a region that is empty on at least one side, as `Conventions` says."""
+    if empty == "skip" and not expected:
+        return {}
     if not (predicted or expected):
         scores = {metric: METRICS[metric].best for metric in SCORES}
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 from math import ceil, inf
 
@@ -30,7 +31,7 @@ def bin_probabilities(
     Args:
         probability: predicted probability of the region, in [0, 1]; any shape.
         truth: the reference's mask of the region, of the same shape.
-        mask: the voxels that count (the brain), of the same shape.
+        mask: the voxels that count (of the brain, as the subset's modalities show it), of the same shape.
         bins: number of equal-width bins; bin b holds ``b / bins <= probability < (b + 1) / bins``, the last one 1 too.
 
     Returns:
@@ -88,8 +89,10 @@ def calibration_error(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "re
 
     It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|``: that of the binary
     question whether a voxel is in the region, not of the confidence in the class predicted (Naeini et al., AAAI 2015;
-    Guo et al., ICML 2017). It is the area-weighted gap of `reliability_curve`; all voxels of the brain count, most of
-    which are far from the region, so values are small and comparable only between the same masks.
+    Guo et al., ICML 2017). It is the area-weighted gap of `reliability_curve`; all voxels of the mask count, most of
+    which are far from the region, so values are small and comparable only between the same masks. Here these are the
+    voxels where any modality of the subset is not 0: comparable between methods, and between subsets as far as the
+    modalities show the same brain.
 
     Args:
         bins: rows with the columns `common.evaluation.results.BIN_COLUMNS`.
@@ -152,6 +155,22 @@ class VolumeIntervals:
         ]
         return cls(pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile"]))
 
+    def intervals(self, results: pd.DataFrame) -> pd.DataFrame:
+        """Return the intervals for the true volumes of cases, which need no reference.
+
+        Args:
+            results: long-form rows; those of ``volume`` are used.
+
+        Returns:
+            Columns case, modalities, region, volume (predicted), low, high; ml. From 0 to infinity where there were too
+            few calibration cases, or none for the subset and region.
+        """
+        keys = ["modalities", "region"]
+        rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
+        quantiles = rows.merge(self.table[[*keys, "quantile"]], on=keys, how="left")["quantile"].fillna(inf)
+        low, high = _bounds(rows["volume"].to_numpy(), quantiles.to_numpy())
+        return rows.assign(low=low, high=high).reset_index(drop=True)
+
     def interval(self, modalities: str, region: str, volume: float) -> tuple[float, float]:
         """Return the interval for the true volume, ml.
 
@@ -173,9 +192,15 @@ class VolumeIntervals:
         return float(low), float(high)
 
 
+def fewest_cases(coverage: float) -> int:
+    """Return the fewest calibration cases with which an interval of this level is finite."""
+    level = Fraction(str(coverage))
+    return ceil(level / (1 - level))
+
+
 def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     """Return the ``ceil((n + 1) coverage)``-th smallest of n scores; infinite where that is more than n."""
-    rank = ceil((len(scores) + 1) * coverage)
+    rank = ceil((len(scores) + 1) * Fraction(str(coverage)))  # exact: in floats, 100 * 0.55 is more than 55
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
 
 
@@ -185,25 +210,27 @@ def coverage_table(evaluation: Evaluation, coverage: float = 0.9) -> pd.DataFram
     Returns:
         A row per subset and region, and per region over all subsets (``modalities`` is ``all``); columns modalities,
         region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated: one per subset), covered
-        (the fraction of these whose true volume is in the interval) and width (median, ml).
+        (the fraction of these whose true volume is in the interval) and width (median, ml). Over all subsets only
+        finite intervals count, since infinite ones always hold; without any, covered and width are NaN.
 
     Raises:
         ValueError: the evaluation has no calibration cases, or the level is not between 0 and 1.
     """
-    intervals = VolumeIntervals.fit(evaluation.calibration, coverage).table
-    volumes = _volumes(evaluation.results).merge(intervals, on=["modalities", "region"], how="left")
+    fitted, keys = VolumeIntervals.fit(evaluation.calibration, coverage), ["modalities", "region"]
+    volumes = _volumes(evaluation.results).merge(fitted.table, on=keys, how="left")
     volumes = volumes.fillna({"n": 0, "quantile": inf})  # a subset without calibration cases: nothing is known
-    low, high = _bounds(volumes["volume"], volumes["quantile"])
-    volumes["covered"] = volumes["reference_volume"].between(low, high)
-    volumes["width"] = high - low
+    volumes = volumes.merge(fitted.intervals(evaluation.results)[["case", *keys, "low", "high"]], on=["case", *keys])
+    volumes["covered"] = volumes["reference_volume"].between(volumes["low"], volumes["high"]).astype(float)
+    volumes["width"] = volumes["high"] - volumes["low"]
     pooled = volumes.assign(modalities="all", n=np.nan, quantile=np.nan)
+    pooled.loc[~np.isfinite(pooled["width"]), ["covered", "width"]] = np.nan
     table = (
         pd.concat([volumes, pooled])
-        .groupby(["modalities", "region"])
+        .groupby(keys)
         .agg(
             n=("n", "first"),
             quantile=("quantile", "first"),
-            cases=("case", "size"),
+            cases=("covered", "count"),
             covered=("covered", "mean"),
             width=("width", "median"),
         )
@@ -222,7 +249,7 @@ def _volumes(results: pd.DataFrame) -> pd.DataFrame:
     return predicted.merge(reference, on=keys).dropna()
 
 
-def _bounds(volume: float | pd.Series, quantile: float | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(volume: float | np.ndarray, quantile: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the interval around predicted volumes, ml."""
     low = (volume + OFFSET) * np.exp(-quantile) - OFFSET
     return np.maximum(low, 0.0), (volume + OFFSET) * np.exp(quantile) - OFFSET

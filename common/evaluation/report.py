@@ -42,9 +42,11 @@ def write_report(
         labels: of the cohort, for the slices.
 
     Raises:
-        ValueError: the methods have other modalities or regions than the first, no case in common with it, or no Dice;
-            or the coverage is none.
+        ValueError: the methods have other modalities or regions than the first, no case in common with it, or no
+            results or no Dice; or the coverage is none.
     """
+    for evaluation in evaluations:
+        _require_dice(evaluation)
     folder, draw = Path(folder), sections.Drawer()
     stems = sections.stems(evaluation.name for evaluation in evaluations)
     tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
@@ -72,6 +74,19 @@ def write_report(
     templates.filters["markdown"] = markdown
     for name in ("report.html", "report.md"):
         _write(folder / name, templates.get_template(name).render(shown))
+
+
+def _require_dice(evaluation: Evaluation) -> None:
+    if evaluation.results.empty:
+        raise ValueError(
+            f"{evaluation.name}: no case has any of the subsets, so there is nothing to report; choose subsets of the "
+            "modalities that the cases have."
+        )
+    if evaluation.values("dice").isna().all(axis=None):
+        raise ValueError(
+            f"{evaluation.name}: no case has a Dice (convention empty: {evaluation.conventions.empty}), so there is "
+            "nothing to report; no reference seems to have any of the regions."
+        )
 
 
 def _title(evaluations: Sequence[Evaluation]) -> str:
@@ -108,7 +123,7 @@ def _said(conventions: Conventions) -> str:
         "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",
         "released": "both empty is perfect, one empty is Dice 0 and distances of 1 mm",
         "nan": "undefined values are left out of means",
-        "skip": "cases whose reference lacks a region have no value for it",
+        "skip": "cases whose reference lacks a region have no score for it",
     }[conventions.empty]
     hd95 = {
         "max": "the larger of the two directed 95th percentiles",

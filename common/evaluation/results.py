@@ -75,6 +75,23 @@ def pivot(results: pd.DataFrame, metric: str, subset_names: Sequence[str], regio
     return wide.loc[[row for name in subset_names for row in wide.index[present == name]]]
 
 
+def require_alike(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse methods that cannot stand beside each other in a table or figure.
+
+    Raises:
+        ValueError: one has other modalities or regions than the first, or has them in another order.
+    """
+    first, *others = evaluations
+    for other in others:
+        for key in ("modalities", "regions"):
+            found, expected = getattr(other, key), getattr(first, key)
+            if found != expected:
+                raise ValueError(
+                    f"{other.name!r} has {key} {', '.join(found)}; expected those of {first.name!r}, "
+                    f"{', '.join(expected)}. Compare methods on the same cohort."
+                )
+
+
 def write_results(results: pd.DataFrame, path: str | Path) -> None:
     """Write rows as CSV, whole or not at all; values keep their 64-bit digits."""
     with replacing(path) as temporary:

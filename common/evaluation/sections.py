@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -132,7 +133,7 @@ def statistics(tests: pd.DataFrame) -> Iterator[Section]:
 
 
 def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Section]:
-    """Yield Shapley values and acquisition advice, if there are results for all subsets.
+    """Yield Shapley values, if there are results for all subsets, and acquisition advice, if there are gains.
 
     Args:
         evaluation: of one method.
@@ -140,11 +141,15 @@ def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Sec
         draw: what takes the figures.
     """
     volumes = evaluation.results["metric"] == "reference_volume"  # say what an empty prediction scores
-    if len(evaluation.subsets) < 2 ** len(evaluation.modalities) - 1 or not volumes.any():
-        return
-    worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
-    if worth.empty:
-        return
+    if len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1 and volumes.any():
+        worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
+        if len(worth):
+            yield _worth(worth, evaluation, stem, draw)
+    if worth_of.has_gains(evaluation.calibration, evaluation.modalities):
+        yield _advice(evaluation, stem)
+
+
+def _worth(worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> Section:
     section = Section(f"What each modality is worth: {evaluation.name}")
     section.text.append(
         "Shapley value: the Dice that a modality adds, averaged over all orders in which they can be acquired. The "
@@ -154,9 +159,7 @@ def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Sec
     caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
     section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
     section.tables[f"shapley_{stem}"] = _shapley_table(worth, evaluation)
-    yield section
-    if len(evaluation.calibration):
-        yield _advice(evaluation, stem)
+    return section
 
 
 def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
@@ -177,7 +180,9 @@ def _advice(evaluation: Evaluation, stem: str) -> Section:
     section = Section(f"Which missing sequence to acquire: {evaluation.name}")
     section.text.append(
         f"Expected gain of adding a sequence, from {evaluation.calibration['case'].nunique()} calibration cases. The "
-        "advice for a case looks at its subset and the Dice that the network itself expects, never at its reference."
+        "advice for a case looks at its subset and its expected Dice (the soft Dice of the prediction and its own "
+        "probabilities, 0 for an empty prediction), never at its reference. Each case's is in advice_cases.csv, beside "
+        "the evaluation's results.csv."
     )
     points = {column: _percent for column in (*evaluation.regions, "mean")}
     section.tables[f"advice_{stem}"] = _table(
@@ -209,7 +214,9 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
     if len(evaluation.bins):
         section = Section(f"Reliability of the probabilities: {evaluation.name}")
         section.text.append(
-            "Expected calibration error (ECE) of each region's probability, over the voxels of the brain of all cases."
+            "Expected calibration error (ECE) of each region's probability, over the voxels of all cases where any "
+            "modality of the subset is not 0. Comparable only between the same masks: between methods, and between "
+            "subsets as far as their modalities show the same brain."
         )
         caption = "Observed frequency against predicted probability, by number of modalities present."
         section.figures |= draw(f"reliability_{stem}", figures.reliability(evaluation), caption)
@@ -236,8 +243,13 @@ def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
     section.text.append(
         f"Split-conformal intervals that should hold the true volume in {100 * coverage:g} % of cases, calibrated on "
         f"{count} cases for each subset and region. The coverage seen on the evaluated cases is in the table; an "
-        "infinite width means that there are too few calibration cases for this level."
+        "infinite width means that there are too few calibration cases for this level, and over all subsets such "
+        "intervals do not count. Each case's intervals are in interval_cases.csv, beside the evaluation's results.csv."
     )
+    if not np.isfinite(table["quantile"]).any():
+        section.text.append(
+            f"No interval of this level is finite: that takes {reliable.fewest_cases(coverage)} calibration cases."
+        )
     table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else _subset(name))
     labels = {"modalities": "subset", "n": "calibration cases", "covered": "covered (%)", "width": "median width (ml)"}
     formats = {"n": "{:.0f}".format, "quantile": _three, "covered": _percent, "width": "{:.1f}".format}

@@ -5,7 +5,8 @@ Tables and figures take their numbers from here, so that `Conventions.average` i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,33 @@ def summary(evaluation: Evaluation, metric: str) -> pd.DataFrame:
         key: part.reindex(evaluation.subsets, fill_value=0 if key == "n" else np.nan) for key, part in parts.items()
     }
     return pd.concat(table, axis=1, names=["statistic", "region"])
+
+
+def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tuple[str, str]]:
+    """Return the subsets and regions for which all methods have a mean of a metric.
+
+    Means over subsets can be set against each other over these alone, since it matters much which modalities are there.
+
+    Args:
+        evaluations: one or more.
+        metric: name in `METRICS`.
+
+    Raises:
+        ValueError: as `summary`.
+    """
+    means = [summary(evaluation, metric)["mean"] for evaluation in evaluations]
+    return frozenset.intersection(*(frozenset(mean.stack().dropna().index) for mean in means))
+
+
+def in_common(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
+    """Return the evaluations with the results of `shared_cells` alone; without any if nothing is shared."""
+    shared = shared_cells(evaluations, metric)
+
+    def kept(results: pd.DataFrame) -> pd.DataFrame:
+        cells = zip(results["modalities"], results["region"], strict=True)
+        return results[np.fromiter((cell in shared for cell in cells), bool, len(results))]
+
+    return [replace(evaluation, results=kept(evaluation.results)) for evaluation in evaluations]
 
 
 def overall(evaluation: Evaluation, metric: str, seed: int = 0) -> pd.DataFrame:
@@ -171,7 +199,9 @@ def signed_rank(difference: ArrayLike) -> tuple[float, float]:
     return float(p), float(signed.sum() / ranks.sum())
 
 
-def paired_tests(one: Evaluation, other: Evaluation, metric: str, seed: int = 0) -> pd.DataFrame:
+def paired_tests(
+    one: Evaluation, other: Evaluation, metric: str, seed: int = 0, averaged: Collection[tuple[str, str]] | None = None
+) -> pd.DataFrame:
     """Compare two methods over the cases that both have a value for, for each subset and region.
 
     Tests and their means are per case, also where tables pool voxels (``average: voxel``).
@@ -181,6 +211,7 @@ def paired_tests(one: Evaluation, other: Evaluation, metric: str, seed: int = 0)
         other: the method that it is compared with.
         metric: name in `METRICS`.
         seed: of the bootstrap.
+        averaged: subsets and regions that the rows ``mean`` are over; None: all that both have.
 
     Returns:
         A row per subset and region of both, then per region one named ``mean``, for which each case's values are
@@ -202,7 +233,9 @@ def paired_tests(one: Evaluation, other: Evaluation, metric: str, seed: int = 0)
         )
     left, right = left.loc[common, regions], right.loc[common, regions]
     left, right = left.where(right.notna()), right.where(left.notna())
-    per_case = [frame.groupby("case", sort=False).mean() for frame in (left, right)]
+    subset_of = common.get_level_values("modalities")
+    counts = np.array([[averaged is None or (name, region) in averaged for region in regions] for name in subset_of])
+    per_case = [frame.where(counts).groupby("case", sort=False).mean() for frame in (left, right)]
     samples = {name: (left.loc[name], right.loc[name]) for name in common.unique("modalities")} | {MEAN: per_case}
     rows = [
         {"modalities": name, "region": region, **_test(a[region].dropna(), b[region].dropna(), seed)}
@@ -227,7 +260,7 @@ def compare_to_first(
 
     Returns:
         Rows of `paired_tests`, ``one`` being the method and ``other`` the first one; columns ``method``, ``other``
-        (names) and ``metric`` go before.
+        (names) and ``metric`` go before. The rows ``mean`` are over the `shared_cells` of all methods, as tables are.
 
     Raises:
         ValueError: as `paired_tests`.
@@ -236,8 +269,11 @@ def compare_to_first(
         shared = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
         metrics = [name for name, metric in METRICS.items() if metric.best is not None and name in shared]
     first, *rest = evaluations
+    averaged = {metric: shared_cells(evaluations, metric) for metric in metrics}
     tests = [
-        paired_tests(method, first, metric, seed).assign(method=method.name, other=first.name, metric=metric)
+        paired_tests(method, first, metric, seed, averaged[metric]).assign(
+            method=method.name, other=first.name, metric=metric
+        )
         for method in rest
         for metric in metrics
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import monai
 import numpy as np
 import pandas as pd
 
@@ -27,29 +28,30 @@ class CaseStore:
 
     Args:
         folder: for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays).
-        settings: what results depend on besides the items' files.
+        settings: what results depend on besides the items and their files.
+        items: datalist items of all cases.
+
+    Raises:
+        ValueError: two items have the same case name.
     """
 
-    def __init__(self, folder: str | Path, settings: Sequence[Any]) -> None:
-        self.folder, self.settings = Path(folder), fingerprint(FORMAT, *settings)
-        self.paths: dict[str, Path] = {}
-
-    def pending(self, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Return the datalist items that have no result yet; from then on the store knows their cases.
-
-        Raises:
-            ValueError: two items have the same case name.
-        """
+    def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:
         for case, count in Counter(item["case"] for item in items).items():
             if count > 1:
                 raise ValueError(
                     f"Case {case} is listed {count} times; name each case once in the datalist, and calibrate on other "
                     "cases than are evaluated (keys `part` and `calibrate_on`; [] for none)."
                 )
-        for item in items:
-            key = fingerprint(self.settings, item["modalities"], files_of(item))
-            self.paths[item["case"]] = self.folder / f"{item['case']}-{key}.csv"
-        return [item for item in items if not self._is_whole(item["case"])]
+        recipe = fingerprint(FORMAT, monai.__version__, *settings)
+        self.folder, self.items = Path(folder), items
+        self.paths = {
+            item["case"]: self.folder / f"{item['case']}-{fingerprint(recipe, item, files_of(item))}.csv"
+            for item in items
+        }
+
+    def pending(self) -> list[Mapping[str, Any]]:
+        """Return the items that have no result yet."""
+        return [item for item in self.items if not self._is_whole(item["case"])]
 
     def write(self, result: CaseResult) -> None:
         """Write the result of a case."""
@@ -58,7 +60,7 @@ class CaseStore:
         arrays |= {f"latent/{name}": features for name, features in result.latents.items()}
         arrays |= {f"bins/{name}": np.array(result.bins[name].tolist()) for name in BIN_COLUMNS}
         with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, seconds=result.seconds, **arrays)
+            np.savez_compressed(file, seconds=result.seconds, memory_mb=result.memory_mb, **arrays)
         write_results(result.results, path)  # last: then the result is whole
 
     def read(self, case: str) -> CaseResult:
@@ -70,9 +72,9 @@ class CaseStore:
                 if "/" in key:
                     group, name = key.split("/")
                     groups[group][name] = arrays[key]
-            seconds = float(arrays["seconds"])
+            cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
         bins = pd.DataFrame(groups["bins"])
-        return CaseResult(case, read_results(path), bins, groups["latent"], groups["plane"], seconds)
+        return CaseResult(case, read_results(path), bins, groups["latent"], groups["plane"], **cost)
 
     def _is_whole(self, case: str) -> bool:
         return all(self.paths[case].with_suffix(suffix).is_file() for suffix in (".csv", ".npz"))

@@ -1,11 +1,13 @@
 """Tables in the papers' layout, made from evaluations, their paired tests, and published numbers beside them.
 
+Where methods lack subsets, every mean over subsets is over those that all methods have, and the notes name these.
 Each function returns a `Table`, which renders itself as Markdown, LaTeX and HTML. What stars, bold cells and daggers
 mean is in the table's notes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -15,9 +17,9 @@ from common.evaluation.conventions import METRICS, Metric
 from common.evaluation.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table
 from common.evaluation.published import COLUMNS as PUBLISHED_COLUMNS
 from common.evaluation.published import cite
-from common.evaluation.results import Evaluation
-from common.evaluation.statistics import MEAN, is_pooled, overall, summary
-from common.modalities import display_name, subset_name, subsets
+from common.evaluation.results import Evaluation, require_alike
+from common.evaluation.statistics import MEAN, in_common, is_pooled, overall, summary
+from common.modalities import display_name, display_subset, subset_name, subsets
 
 SIGNIFICANT = 0.05
 
@@ -30,7 +32,6 @@ def subset_table(
     metric: str = "dice",
     tests: pd.DataFrame | None = None,
     published: pd.DataFrame | None = None,
-    corrected: bool = True,
 ) -> Table:
     """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
 
@@ -39,28 +40,29 @@ def subset_table(
         metric: name in `METRICS`.
         tests: of `common.evaluation.statistics.compare_to_first`, for the stars.
         published: rows of `common.evaluation.published.published`, for columns beside the measured ones. Their mean is
-            the printed one, which is left out where the rows are not all subsets.
-        corrected: whether a star means p < 0.05 after Holm's correction or before it (as in M3AE).
+            the printed one, which is left out where the measured one is not over all subsets.
 
     Raises:
         ValueError: two methods have the same name, or other modalities or regions than the first.
     """
     first, names = _check(evaluations), _subsets(evaluations)
     quoted = _relevant(published, metric, first.regions)
-    printed = _published(quoted)
-    if len(names) < 2 ** len(first.modalities) - 1:
-        printed = [method.grouped({name: name for name in names}) for method in printed]
-    methods = [*(_measured(evaluation, metric, names) for evaluation in evaluations), *printed]
+    printed, common = _published(quoted), in_common(evaluations, metric)
+    if len(common[0].subsets) < 2 ** len(first.modalities) - 1:
+        printed = [replace(one, mean=one.mean.reindex(names), std=one.std.reindex(names)) for one in printed]
+    measured = [_measured(one, shared, metric) for one, shared in zip(evaluations, common, strict=True)]
+    methods = [*measured, *printed]
     rows = {name: [Cell(PRESENT if m in name.split("+") else ABSENT) for m in first.modalities] for name in names}
     rows[MEAN] = [Cell(MEAN, span=len(first.modalities))]
-    stars = _stars(tests, first, metric, corrected)
+    stars = _stars(tests, first, metric)
     return Table(
         title=_title(evaluations, metric),
         columns=[*(Column(display_name(m), align="c") for m in first.modalities), *_columns(methods, first.regions)],
         rows=_grid(rows, methods, first.regions, METRICS[metric], stars),
         notes=[
-            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation of the rows above.",
-            *_notes(evaluations, metric, tests, corrected, quoted),
+            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
+            *_lacking(evaluations, common),
+            *_notes(evaluations, metric, tests, "the subsets and regions, in the row mean for the regions", quoted),
         ],
         headings=len(first.modalities),
         totals=1,
@@ -70,29 +72,31 @@ def subset_table(
 def missing_table(
     evaluations: Sequence[Evaluation], metric: str = "dice", published: pd.DataFrame | None = None
 ) -> Table:
-    """Return the means over all subsets that lack the same number of modalities.
+    """Return the means over the subsets that lack the same number of modalities, and how many subsets these are.
 
     Args:
         evaluations: one or more methods on the same cohort.
         metric: name in `METRICS`.
-        published: as in `subset_table`; averaged in the same way.
+        published: as in `subset_table`; averaged over the same subsets, where it has them all.
 
     Raises:
         ValueError: as `subset_table`.
     """
     first, names = _check(evaluations), _subsets(evaluations)
     missing = {name: str(len(first.modalities) - len(name.split("+"))) for name in names}
-    quoted = _relevant(published, metric, first.regions)
-    methods = [*(_measured(evaluation, metric, names) for evaluation in evaluations), *_published(quoted)]
-    methods = [method.grouped(missing) for method in methods]
-    sizes = pd.Series(missing).value_counts().sort_index()
-    rows = {number: [Cell(number), Cell(str(size))] for number, size in sizes.items()}
+    quoted, common = _relevant(published, metric, first.regions), in_common(evaluations, metric)
+    groups = {name: missing[name] for name in common[0].subsets}
+    measured = [_measured(shared, shared, metric) for shared in common]
+    methods = [method.grouped(groups) for method in (*measured, *_published(quoted))]
+    sizes = Counter(groups.values())
+    rows = {number: [Cell(number), Cell(str(sizes[number]))] for number in sorted(set(missing.values()))}
     return Table(
         title=f"{_title(evaluations, metric)}, by number of missing modalities",
         columns=[Column("missing"), Column("subsets"), *_columns(methods, first.regions)],
         rows=_grid(rows, methods, first.regions, METRICS[metric]),
         notes=[
             f"{_averaged(evaluations, metric, spread=False)} Rows are means over subsets.",
+            *_lacking(evaluations, common),
             *_notes(evaluations, metric, published=quoted),
         ],
         headings=2,
@@ -103,7 +107,6 @@ def comparison_table(
     evaluations: Sequence[Evaluation],
     metric: str = "dice",
     tests: pd.DataFrame | None = None,
-    corrected: bool = True,
     seed: int = 0,
 ) -> Table:
     """Return a row per method with its mean over the subsets, for each region and over regions.
@@ -115,19 +118,18 @@ def comparison_table(
         evaluations: one or more methods on the same cohort.
         metric: name in `METRICS`.
         tests: as in `subset_table`.
-        corrected: as in `subset_table`.
         seed: of the bootstrap.
 
     Raises:
         ValueError: as `subset_table`.
     """
-    first, names = _check(evaluations), _subsets(evaluations)
-    totals = {evaluation.name: overall(evaluation, metric, seed) for evaluation in evaluations}
+    first, common = _check(evaluations), in_common(evaluations, metric)
+    totals = {evaluation.name: overall(evaluation, metric, seed) for evaluation in common}
     shown, parts, several = METRICS[metric], list(totals[first.name].index), len(evaluations) > 1
     ranked = several and shown.best is not None
     best = {part: _best({name: total.loc[part, "mean"] for name, total in totals.items()}, shown) for part in parts}
-    wins = _wins(evaluations, metric, names) if ranked else pd.DataFrame()
-    stars = _stars(tests, first, metric, corrected)
+    wins = _wins(common, metric) if ranked else pd.DataFrame()
+    stars = _stars(tests, first, metric)
 
     def cells(name: str, part: str) -> list[Cell]:
         mean, low, high = totals[name].loc[part]
@@ -137,12 +139,12 @@ def comparison_table(
             difference = mean - totals[first.name].loc[part, "mean"]
             found.append(Cell(NOTHING if name == first.name else _number(difference, shown, "+")))
         if ranked:
-            found.append(Cell(str(wins.loc[name, part])))
+            found.append(Cell(str(wins.loc[name, part]) if common[0].subsets else NOTHING))
         return found
 
     labels = [shown.label, *["Δ"] * several, *["won"] * ranked]
     legend = [f"Δ: difference to {first.name}."] * several
-    legend += [f"won: of {len(names)} subsets, those with the best mean."] * ranked
+    legend += [f"won: of {_range([len(common[0].subsets)], 'subset')}, those with the best mean."] * ranked
     return Table(
         title=f"{_title(evaluations, metric)}, mean over the subsets",
         columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
@@ -150,7 +152,8 @@ def comparison_table(
         notes=[
             f"{_averaged(evaluations, metric, spread=False)} In brackets: 95 % bootstrap interval over cases.",
             *([" ".join(legend)] if legend else []),
-            *_notes(evaluations, metric, tests, corrected),
+            *_lacking(evaluations, common),
+            *_notes(evaluations, metric, tests, "the regions"),
         ],
     )
 
@@ -173,6 +176,8 @@ def statistics_table(tests: pd.DataFrame) -> Table:
             "Wilcoxon signed-rank test over the cases of both methods, two-sided; differences of 0 are dropped. "
             "p (Holm) is corrected for the subsets and regions of a metric, in the rows mean for the regions. "
             f"* p (Holm) < {SIGNIFICANT}.",
+            "Rows mean: each case's mean over the subsets that all methods have. Tests and means are per case, also "
+            "where other tables pool voxels.",
             "difference: method minus other, with its 95 % bootstrap interval over cases. "
             "effect: matched-pairs rank-biserial correlation, above 0 where the method's values are larger.",
         ],
@@ -197,15 +202,20 @@ class _Method:
     published: bool = False
 
     def grouped(self, groups: Mapping[str, str]) -> _Method:
-        """Return the means of groups of rows, without standard deviations; rows in no group are left out."""
-        mean = self.mean.groupby(groups).mean()
+        """Return the means of groups of rows, without standard deviations; rows in no group are left out.
+
+        The mean of a group that a paper lacks a row of is NaN: it would be over other subsets than the measured ones.
+        """
+        rows = self.mean.reindex(list(groups)).groupby(groups)
+        mean = rows.agg(lambda values: values.mean(skipna=not self.published))
         return replace(self, mean=mean, std=mean * float("nan"))
 
 
-def _measured(evaluation: Evaluation, metric: str, names: Sequence[str]) -> _Method:
-    table = summary(evaluation, metric).reindex(names)
+def _measured(evaluation: Evaluation, shared: Evaluation, metric: str) -> _Method:
+    """Return a method's numbers, with a row for the mean over the subsets that it shares with the others."""
+    table, means = summary(evaluation, metric), summary(shared, metric)["mean"]
     mean, std = table["mean"].copy(), table["std"].copy()
-    mean.loc[MEAN], std.loc[MEAN] = table["mean"].mean(), table["mean"].std()
+    mean.loc[MEAN], std.loc[MEAN] = means.mean(), means.std()
     return _Method(evaluation.name, mean, std)
 
 
@@ -236,19 +246,11 @@ def _check(evaluations: Sequence[Evaluation]) -> Evaluation:
     Raises:
         ValueError: two methods have the same name, or other modalities or regions than the first.
     """
-    first, *others = evaluations
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
         raise ValueError(f"Methods {names}: two have the same name; give each its own.")
-    for other in others:
-        for key in ("modalities", "regions"):
-            found, expected = getattr(other, key), getattr(first, key)
-            if found != expected:
-                raise ValueError(
-                    f"{other.name!r} has {key} {', '.join(found)}; expected those of {first.name!r}, "
-                    f"{', '.join(expected)}. Compare methods on the same cohort."
-                )
-    return first
+    require_alike(evaluations)
+    return evaluations[0]
 
 
 def _subsets(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -257,10 +259,10 @@ def _subsets(evaluations: Sequence[Evaluation]) -> list[str]:
     return [name for name in map(subset_name, subsets(evaluations[0].modalities)) if name in found]
 
 
-def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str, corrected: bool) -> Keys:
+def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
     if tests is None or tests.empty:
         return frozenset()
-    low = tests["p_holm" if corrected else "p"] < SIGNIFICANT
+    low = tests["p_holm"] < SIGNIFICANT
     chosen = tests[low & (tests["metric"] == metric) & (tests["other"] == first.name)]
     return frozenset(chosen[["method", "modalities", "region"]].itertuples(index=False, name=None))
 
@@ -317,20 +319,17 @@ def _spread(std: float, shown: Metric) -> str:
 def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
     """Return the names of the best of two or more values; values that print alike are equal."""
     printed = {name: round(value * shown.factor, 1) for name, value in values.items() if not pd.isna(value)}
-    if len(values) < 2 or not printed or shown.best is None:
+    if len(printed) < 2 or shown.best is None:
         return set()
     best = (max if shown.higher_is_better else min)(printed.values())
     return {name for name, value in printed.items() if value == best}
 
 
-def _wins(evaluations: Sequence[Evaluation], metric: str, names: Sequence[str]) -> pd.DataFrame:
-    """Return how many subsets each method (row) wins in each region and over regions (columns).
-
-    Subsets that a method lacks are won by none.
-    """
-    means = {evaluation.name: summary(evaluation, metric)["mean"].reindex(names) for evaluation in evaluations}
+def _wins(common: Sequence[Evaluation], metric: str) -> pd.DataFrame:
+    """Return how many subsets each method (row) wins in each region and over regions (columns)."""
+    means = {evaluation.name: summary(evaluation, metric)["mean"] for evaluation in common}
     wins = {}
-    for part in (*evaluations[0].regions, MEAN):
+    for part in (*common[0].regions, MEAN):
         table = pd.DataFrame({name: mean.mean(axis=1) if part == MEAN else mean[part] for name, mean in means.items()})
         table = table.dropna()
         best = table.max(axis=1) if METRICS[metric].higher_is_better else table.min(axis=1)
@@ -341,7 +340,7 @@ def _wins(evaluations: Sequence[Evaluation], metric: str, names: Sequence[str]) 
 
 def _test_row(test: pd.Series) -> list[Cell]:
     shown = METRICS[test["metric"]]
-    subset = " + ".join(name if name == MEAN else display_name(name) for name in test["modalities"].split("+"))
+    subset = MEAN if test["modalities"] == MEAN else display_subset(test["modalities"])
     interval = "" if pd.isna(test["low"]) else f" [{_number(test['low'], shown)}, {_number(test['high'], shown)}]"
     return [
         *map(Cell, (test["method"], test["other"], f"{shown.label} ({shown.unit})", subset, test["region"])),
@@ -372,35 +371,62 @@ def _label(metric: str) -> str:
 
 def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
     """Return the sentence on what was averaged, over how many cases."""
-    counts = pd.concat([summary(evaluation, metric)["n"] for evaluation in evaluations])
-    low, high = counts.min(axis=None), counts.max(axis=None)
-    cases = f"{high} cases" if low == high else f"{low} to {high} cases (they differ between cells)"
+    cells = [summary(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
+    everyone = [evaluation.values(metric).dropna(how="all").index.unique("case").size for evaluation in evaluations]
+    cases = _range(everyone, "case")
+    if any((counts < size).any() for counts, size in zip(cells, everyone, strict=True)):
+        cases = f"{_range([n for counts in cells for n in counts.flat])} of {cases} (they differ between cells)"
     if any(is_pooled(evaluation, metric) for evaluation in evaluations):
         return f"{_label(metric)} of the voxels of {cases} together."
     return f"Mean{' ± standard deviation' if spread else ''} over {cases}."
+
+
+def _range(counts: Sequence[int], noun: str = "") -> str:
+    """Return how many there are of something: ``1 case``, ``2 cases`` or ``0 to 2 cases``."""
+    low, high = min(counts), max(counts)
+    number = f"{low} to {high}" if low < high else str(high)
+    return f"{number} {noun}{'' if number == '1' else 's'}" if noun else number
+
+
+def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
+    """Return what methods lack, and which subsets the means are over for that reason."""
+    names, shared = _subsets(evaluations), common[0].subsets
+    if len(evaluations) == 1:
+        return []
+    notes = [
+        f"{evaluation.name} has {len(evaluation.subsets)} of the {_range([len(names)], 'subset')}."
+        for evaluation in evaluations
+        if len(evaluation.subsets) < len(names)
+    ]
+    if not shared:
+        return [*notes, "No subset has results of all methods, so there are no means over subsets."]
+    if len(shared) < len(names):
+        which = f"{_range([len(shared)], 'subset')} that all methods have: {', '.join(map(display_subset, shared))}"
+        notes.append(f"Means over subsets are over the {which}.")
+    if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
+        notes.append("Where a method has no value (–), means over subsets leave out the cell for all methods.")
+    return notes
 
 
 def _notes(
     evaluations: Sequence[Evaluation],
     metric: str,
     tests: pd.DataFrame | None = None,
-    corrected: bool = True,
+    family: str = "",
     published: pd.DataFrame | None = None,
 ) -> list[str]:
-    """Return the legend of bold cells, stars and daggers, and what the numbers were made with."""
-    notes, count = [], len(_subsets(evaluations))
-    notes += [
-        f"{evaluation.name} has {len(evaluation.subsets)} of the {count} subsets; its means are over these."
-        for evaluation in evaluations
-        if len(evaluation.subsets) < count
-    ]
+    """Return the legend of bold cells, stars and daggers, and what the numbers were made with.
+
+    ``family`` is what the p-values behind the stars are corrected for.
+    """
+    notes = []
     if len(evaluations) > 1 and METRICS[metric].best is not None:
         notes.append("Bold: best of the measured methods.")
     if tests is not None:
-        holm = "Holm-corrected for the subsets and regions" if corrected else "not corrected for their number"
-        reference = evaluations[0].name
+        pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
         notes.append(
-            f"* p < {SIGNIFICANT} against {reference}: two-sided Wilcoxon signed-rank test over cases, {holm}."
+            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
+            f"Holm-corrected for {family}." + " Tests are per case, not of the voxels together." * pooled
         )
     if published is not None:
         notes += [f"{mark} Published, not measured: {cite(*source)}." for source, mark in _marks(published).items()]

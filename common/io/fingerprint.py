@@ -7,9 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 
 def fingerprint(*parts: Any) -> str:
@@ -35,14 +38,26 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def _describe(value: Any) -> Any:
-    if callable(value) and hasattr(value, "__qualname__"):
-        return value.__qualname__
     if isinstance(value, np.random.RandomState):  # every transform has one; its repr is an address
         return "RandomState"
+    if isinstance(value, np.ndarray | torch.Tensor):
+        array = np.ascontiguousarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+        return [array.dtype.str, array.shape, hashlib.sha256(array).hexdigest()]
+    if isinstance(value, nn.Module):  # what it is made of; its weights are a file of their own
+        return [[name, type(part).__qualname__, _settings(part)] for name, part in value.named_modules()]
+    if isinstance(value, FunctionType):
+        return [value.__qualname__, value.__code__.co_code.hex(), repr(value.__code__.co_consts)]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
     if hasattr(value, "__dict__"):
-        return [type(value).__qualname__, sorted((k, _describe(v)) for k, v in vars(value).items())]
+        return [type(value).__qualname__, _settings(value)]
     if isinstance(value, tuple | list):
         return [_describe(v) for v in value]
     if isinstance(value, Mapping):
         return sorted((str(k), _describe(v)) for k, v in value.items())
     return repr(value)
+
+
+def _settings(value: Any) -> list[tuple[str, Any]]:
+    hidden = isinstance(value, nn.Module)  # of a module: the parts that PyTorch keeps for itself
+    return sorted((k, _describe(v)) for k, v in vars(value).items() if not (hidden and k.startswith("_")))

@@ -24,6 +24,7 @@ from common.modalities import subset_name, subsets
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "m3ae"
 MODALITIES = ("t1", "t1c", "t2", "flair")
+CALIBRATED = ("intervals", "interval_cases", "advice", "advice_cases")
 TINY = {
     "spacing": [6, 6, 6],
     "grid": [40, 40, 26],
@@ -102,6 +103,12 @@ class TestTraining:
         assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert results.loc[results["metric"] == "dice", "value"].between(0, 1).all()
         assert set(pd.read_csv(trained / "evaluation" / "calibration.csv")["case"]) == {"Phantom_007"}
+        rows = {name: len(pd.read_csv(trained / "evaluation" / f"{name}.csv")) for name in CALIBRATED}
+        assert rows == {"intervals": 45, "interval_cases": 90, "advice": 28 * 3, "advice_cases": 2 * 28 * 3}
+        facts = read_evaluation(trained / "evaluation").facts
+        assert facts["parameters"] == sum(p.numel() for p in torch.load(trained / "finetuned.pt").values())
+        assert 100 < facts["memory_mb"] < 4000
+        assert 0 < facts["seconds"] < 10
 
     def test_run_prints_the_table_of_15_subsets(self, trained):
         printed = (trained / "stdout").read_text()
@@ -122,10 +129,12 @@ class TestTraining:
         assert tracked.info.status == "FINISHED"
         names = set(tracked.data.metrics)
         assert {"pretrain_mse", "pretrain_regulariser", "train_segmentation", "val_mean_dice", "pretrain_loss"} <= names
-        assert {f"dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
+        assert {f"test/dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
         assert tracked.data.params["lambda_con"] == "0.1"
         artifacts = {artifact.path for artifact in client.list_artifacts(tracked.info.run_id)}
-        assert {"results.csv", "report.html", "tables", "figures", "x_sub.png"} <= artifacts
+        assert {"test", "x_sub.png"} <= artifacts
+        logged = {Path(artifact.path).name for artifact in client.list_artifacts(tracked.info.run_id, "test")}
+        assert {"results.csv", "report.html", "tables", "figures"} <= logged
 
     def test_killed_run_resumes_to_the_same_weights(self, phantom_dir, tmp_path):
         settings = {**TINY, "dataset_dir": phantom_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
@@ -377,7 +386,7 @@ class TestEvaluation:
             datalist=tmp_path / "one.json",
             output_dir=tmp_path,
             modalities=["t1c", "t2"],
-            tracking_uri="none",
+            mlflow="none",
         )
         assert read_evaluation(tmp_path).subsets == ["t1c", "t2", "t1c+t2"]
 
@@ -392,7 +401,7 @@ class TestEvaluation:
                 datalist=tmp_path / f"{name}.json",
                 output_dir=tmp_path / name,
                 subsets=[["t1c"], ["flair"], ["t1c", "flair"]],
-                tracking_uri="none",
+                mlflow="none",
             )
             results.append((tmp_path / name / "results.csv").read_text())
         assert results[0] == results[1]
@@ -406,7 +415,7 @@ class TestEvaluation:
             datalist=tmp_path / "one.json",
             output_dir=tmp_path / "evaluation",
             subsets=[["t1c", "t2"]],
-            tracking_uri="none",
+            mlflow="none",
         )
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
         run_in_process(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
@@ -417,9 +426,51 @@ class TestEvaluation:
             p, g = np.isin(label, values), np.isin(reference, values)
             assert results[region] == pytest.approx(2 * (p & g).sum() / (p.sum() + g.sum()), abs=1e-6)
 
+    def test_one_subset_alone(self, case, phantom_dir, tmp_path):
+        """Nothing is nested in it, so there is no advice; the calibration cases still give intervals."""
+        write_datalist({"test": [case], "validation": [{**case, "case": "other"}]}, tmp_path / "two.json")
+        run_in_process(
+            ["inference.json", "evaluate.json"],
+            dataset_dir=phantom_dir,
+            datalist=tmp_path / "two.json",
+            output_dir=tmp_path / "out",
+            subsets=[list(MODALITIES)],
+            mlflow="none",
+        )
+        assert (tmp_path / "out" / "report.html").is_file()
+        assert (tmp_path / "out" / "interval_cases.csv").is_file()
+        assert not (tmp_path / "out" / "advice.csv").exists()
+
+    def test_another_network_is_evaluated_anew(self, case, phantom_dir, tmp_path):
+        """The stored results are of the network as it was, not only of its weights."""
+        write_datalist({"test": [case]}, tmp_path / "one.json")
+        settings = {"dataset_dir": phantom_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
+        settings |= {"subsets": [["t1c"]], "mlflow": "none"}
+        for upsample in ("nearest", "trilinear", "nearest"):
+            run_in_process(["inference.json", "evaluate.json"], **settings, **{"network_def#upsample": upsample})
+        assert len(list((tmp_path / "out" / "cases").glob("*.csv"))) == 2
+
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            ({"coverage": 90}, "coverage is 90; expected a level"),
+            ({"published": "['M3AE','9','x']"}, "No published table M3AE, 9, x"),
+            ({"mlflow": "http://127.0.0.1:9"}, "no MLflow server answers"),
+            ({"conventions#empty": "none"}, "conventions: empty is 'none'; expected brats or released or nan or skip"),
+            ({"calibrate_on": "test"}, "calibrate on other cases than are evaluated"),
+            ({"part": "training2"}, "Unknown part 'training2'"),
+        ],
+    )
+    def test_wrong_settings_are_named_at_once(self, phantom_dir, tmp_path, overrides, message):
+        settings = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "out", **overrides}
+        done = run(["inference.json", "evaluate.json"], settings)
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert not list((tmp_path / "out").glob("cases/*"))
+
     def test_killed_sweep_goes_on_to_the_same_files(self, phantom_dir, tmp_path):
         configs = ["inference.json", "evaluate.json"]
-        settings = {"dataset_dir": phantom_dir, "calibrate_on": "[]", "tracking_uri": "none"}
+        settings = {"dataset_dir": phantom_dir, "calibrate_on": "[]", "mlflow": "none"}
         settings["subsets"] = "[['t1'],['t1c'],['t1','t1c','t2','flair']]"
         whole, broken = tmp_path / "whole", tmp_path / "broken"
         succeed(configs, {**settings, "output_dir": whole})

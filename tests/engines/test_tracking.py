@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import pytest
 from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
-from common.engines import log_evaluation
+from common.engines import check_settings, log_evaluation
 from common.evaluation.conventions import Conventions
 from common.evaluation.report import write_report
-from common.evaluation.results import COLUMNS, Evaluation, write_evaluation
+from common.evaluation.results import COLUMNS, Evaluation, read_evaluation, write_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +68,23 @@ def folder(tmp_path_factory) -> Path:
 
 def check(client: MlflowClient, run_id: str) -> None:
     run = client.get_run(run_id)
-    assert run.data.metrics == {"dice/t1_t2/WT": 0.5, "hd95/t1_t2/WT": 2.0, "reference_volume/t1_t2/WT": 1.0}
-    assert run.data.params["evaluation/empty"] == "brats"
-    assert run.data.params["evaluation/gflops"] == "2.5"
-    paths = {artifact.path for artifact in client.list_artifacts(run_id)}
-    assert {"results.csv", "report.html", "evaluation.json"} <= paths
-    assert {"tables/dice.md", "tables/dice.tex"} <= {a.path for a in client.list_artifacts(run_id, "tables")}
-    assert {"figures/heatmap.png", "figures/heatmap.svg"} <= {a.path for a in client.list_artifacts(run_id, "figures")}
+    means = {"dice/t1_t2/WT": 0.5, "hd95/t1_t2/WT": 2.0, "reference_volume/t1_t2/WT": 1.0}
+    assert {key: value for key, value in run.data.metrics.items() if key.startswith("test/")} == {
+        f"test/{key}": value for key, value in means.items()
+    }
+    assert run.data.params["test/empty"] == "brats"
+    assert run.data.params["test/gflops"] == "2.5"
+
+    def names(where: str) -> set[str]:
+        return {Path(artifact.path).name for artifact in client.list_artifacts(run_id, f"test{where}")}
+
+    assert {"results.csv", "report.html", "evaluation.json"} <= names("")
+    assert {"dice.md", "dice.tex"} <= names("/tables")
+    assert {"heatmap.png", "heatmap.svg"} <= names("/figures")
 
 
 def test_a_run_of_its_own_on_a_server(server, folder, tmp_path):
-    log_evaluation(str(folder), str(tmp_path / "model.pt"), server)
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), server, "test")
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("monai_experiment")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -91,13 +98,28 @@ def test_the_training_s_run_where_it_is_known(server, folder, tmp_path):
     training = client.create_run(client.create_experiment("training"))
     note = {"tracking_uri": server, "run_id": training.info.run_id}
     (tmp_path / "mlflow.json").write_text(json.dumps(note))
-    log_evaluation(str(folder), str(tmp_path / "model.pt"), "local")
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), "local", "test")
     check(client, training.info.run_id)
     assert client.get_run(training.info.run_id).info.status == "RUNNING"  # whoever started it ends it
+    other = replace(read_evaluation(folder), facts={"gflops": 3.0})  # again, and of another part
+    again = tmp_path / "again"
+    write_evaluation(other, again)
+    log_evaluation(str(again), str(tmp_path / "model.pt"), "local", "test")
+    log_evaluation(str(again), str(tmp_path / "model.pt"), "local", "validation")
+    check(client, training.info.run_id)
+    run = client.get_run(training.info.run_id)
+    assert run.data.tags["test/gflops"] == "3.0"
+    assert run.data.params["validation/gflops"] == "3.0"
+    assert run.data.metrics["validation/dice/t1_t2/WT"] == 0.5
+
+
+def test_a_server_that_does_not_answer(tmp_path):
+    with pytest.raises(ConnectionError, match="no MLflow server answers"):
+        check_settings(0.9, None, "http://127.0.0.1:9")
 
 
 def test_a_local_store_by_default(folder, tmp_path):
-    log_evaluation(str(folder), str(tmp_path / "model.pt"), "local")
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), "local", "test")
     client = MlflowClient(path_to_sqlite_uri(folder / "mlruns.db"))
     experiment = client.get_experiment_by_name("monai_experiment")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -107,7 +129,7 @@ def test_a_local_store_by_default(folder, tmp_path):
 
 def test_none_logs_nothing(folder, tmp_path):
     before = sorted(folder.rglob("*"))
-    log_evaluation(str(folder), str(tmp_path / "model.pt"), "none")
+    log_evaluation(str(folder), str(tmp_path / "model.pt"), "none", "test")
     assert sorted(folder.rglob("*")) == before
 
 

@@ -11,6 +11,7 @@ from common.evaluation.attribution import (
     advice_quality,
     advice_table,
     empty_value,
+    has_gains,
     observed_gains,
     ranking_quality,
     shapley,
@@ -247,6 +248,13 @@ def test_no_calibration_cases():
         Advice.fit(evaluation([]).calibration, MODALITIES)
     with pytest.raises(ValueError, match="calibration: no case has Dice"):
         advice_quality(evaluation(random_rows()))
+
+
+def test_subsets_that_are_not_nested_have_no_gains():
+    alone = long([row for row in CALIBRATION if row[1] != "t1+t2"])
+    assert not has_gains(alone, TWO)
+    assert not has_gains(evaluation([]).calibration, TWO)
+    assert has_gains(long(CALIBRATION), TWO)
 
 
 def test_ranking_by_hand():

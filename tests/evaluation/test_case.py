@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from common.evaluation import case, metrics
 from common.evaluation.case import CaseMeasure, expected_dice
 from common.evaluation.conventions import METRICS, Conventions
-from common.evaluation.metrics import Reference
+from common.evaluation.metrics import Reference, postprocessed
 from common.evaluation.results import BIN_COLUMNS, COLUMNS
 from common.modalities import tumour_labels
 
@@ -30,7 +31,7 @@ def image() -> np.ndarray:
 
 def measure(label: np.ndarray | None = None, **conventions) -> CaseMeasure:
     label = reference() if label is None else label
-    return CaseMeasure("case", label, image(), SPACING, LABELS, Conventions(**conventions))
+    return CaseMeasure("case", label, image(), ("t1", "t2"), SPACING, LABELS, Conventions(**conventions))
 
 
 def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
@@ -80,14 +81,31 @@ class TestRows:
         # moved by one, half of it is outside
         assert values["t1", "TC", "expected_dice"] == pytest.approx(2 * 4 * (0.9 + 0.1) / (soft + 8), rel=1e-6)
 
-    def test_of_a_region_that_the_reference_lacks_are_left_out_by_skip(self):
-        label = np.where(reference() == 4, 1, reference()).astype(np.uint8)
-        regions = {}
+    def test_what_needs_no_reference_is_there_without_one(self):
+        """Under ``skip`` a region that the reference lacks has no scores, but all else that it has otherwise."""
+        label, rows = np.where(reference() == 4, 1, reference()).astype(np.uint8), {}
         for empty in ("brats", "skip"):
             found = measure(label, empty=empty)
-            found.add("t1", label, probabilities())
-            regions[empty] = list(found.result({}, 0).results["region"].unique())
-        assert regions == {"brats": ["WT", "TC", "ET"], "skip": ["WT", "TC"]}
+            found.add("t1", reference(), probabilities())
+            rows[empty] = found.result({}, 0).results.set_index(["region", "metric"])["value"]
+        lost = rows["brats"].index.difference(rows["skip"].index)
+        kept = ["expected_dice", "reference_volume", "volume"]
+        assert set(lost.get_level_values("region")) == {"ET"}
+        assert sorted(rows["skip"]["ET"].index) == kept
+        assert (rows["skip"]["ET"][kept] == rows["brats"]["ET"][kept]).all()
+        assert rows["skip"]["ET", "reference_volume"] == 0
+        assert rows["skip"]["ET", "volume"] == pytest.approx(1.5e-3)
+
+    def test_are_of_the_prediction_after_one_post_processing(self, monkeypatch):
+        seen = []
+        for module in (case, metrics):
+            monkeypatch.setattr(module, "postprocessed", lambda *given: seen.append(1) or postprocessed(*given))
+        found = measure(et_min_voxels=2)
+        found.add("t1", reference(), probabilities())
+        values = found.result({}, 0).results.set_index(["region", "metric"])["value"]
+        assert seen == [1]
+        assert (found.planes["t1"] != 4).all()
+        assert (values["ET", "volume"], values["ET", "dice"], values["ET", "expected_dice"]) == (0, 0, 0)
 
     def test_of_an_empty_reference(self):
         found = measure(np.zeros(SHAPE, np.uint8))
@@ -117,10 +135,31 @@ class TestBins:
 
     def test_are_of_each_subset_and_region(self):
         found = measure()
-        for subset in ("t1", "t2", "t1+t2"):
+        for subset in ("t1", "t1+t2", "t2"):
             found.add(subset, reference(), probabilities())
         keys = found.result({}, 0).bins[["case", "modalities", "region"]].drop_duplicates()
         assert len(keys) == 3 * 3
+
+    def test_hold_the_brain_that_the_subset_shows(self):
+        shown = image()
+        shown[1] = 0
+        shown[1, 0:3, 1:6] = 5  # of the first modality's brain two planes, and one more
+        found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+        for subset in ("t1", "t2", "t1+t2"):
+            found.add(subset, reference(), probabilities())
+        bins = found.result({}, 0).bins.query("region == 'WT'")
+        assert bins.groupby("modalities")["voxels"].sum().to_dict() == {"t1": 180, "t2": 90, "t1+t2": 210}
+        assert bins.groupby("modalities")["positives"].sum().to_dict() == {"t1": 36, "t2": 9, "t1+t2": 36}
+
+    def test_are_as_if_the_other_files_were_not_there(self):
+        shown = image()
+        shown[1] = 5
+        found = []
+        for given in (image(), shown):
+            measured = CaseMeasure("case", reference(), given, ("t1", "t2"), SPACING, LABELS, Conventions())
+            measured.add("t1", reference(), probabilities())
+            found.append(measured.result({}, 0).bins)
+        assert found[0].equals(found[1])
 
 
 class TestPlanes:

@@ -10,6 +10,8 @@ from common.evaluation.results import Evaluation
 
 ONE = made_up()
 
+KEPT = ("volume", "reference_volume", "expected_dice")
+
 
 def two(**more) -> Evaluation:
     return made_up("two", seed=1, **more)
@@ -137,9 +139,16 @@ class TestMissingCases:
         with pytest.raises(ValueError, match="No case is in all of one, two; are these results of the same data"):
             require_comparable([ONE, two(cases=("x1", "x2"))], allow_missing=True)
 
-    def test_left_out_when_label_maps_were_measured_are_said(self):
-        _, remarks = require_comparable([ONE, two(facts={"left_out": "left out of t1 are cases (c9)"})])
-        assert remarks == ["two: left out of t1 are cases (c9)."]
+    def test_without_the_regions_that_skip_leaves_out_are_there(self):
+        """The case has volumes alone, since its reference is empty, and an expected Dice for one of the methods."""
+        one, other = made_up(empty="skip", probabilities=True), two(empty="skip")
+        unscored = [
+            replace(e, results=e.results[(e.results["case"] != "c2") | e.results["metric"].isin(KEPT)])
+            for e in (one, other)
+        ]
+        evaluations, remarks = require_comparable(unscored)
+        assert remarks == []
+        assert there(evaluations[0]) == there(one)
 
 
 def test_forced_cohorts_keep_their_own_cases():

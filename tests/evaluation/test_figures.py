@@ -106,9 +106,10 @@ def all_figures():
     groups["iseg"] = [replace(iseg, name=name) for name in LONG]
     groups["long names"] = [replace(iseg, name=f"nnU-Net, {number} " + "all its modalities " * 4) for number in "12345"]
     groups["long names, wide"] = [replace(eight[0], name=f"a method called {number} " * 2) for number in "12345678"]
+    groups["lacking"] = [eight[0], replace(eight[1], results=eight[1].results.query("modalities == 't1+t1c+t2+flair'"))]
     groups["heart"] = [replace(heart, name=name) for name in LONG[3:5]]
     for tag, several in groups.items():
-        others = (figures.robustness, figures.efficiency) if tag in ("eight", "gaps", "heart") else ()
+        others = (figures.robustness, figures.efficiency) if tag in ("eight", "gaps", "heart", "lacking") else ()
         for draw in (figures.comparison, *others):
             yield f"{draw.__name__} {tag}", lambda draw=draw, several=several: draw(several)
     slices = [made_slice(), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
@@ -223,7 +224,7 @@ def test_methods_can_be_told_apart():
 @pytest.mark.parametrize("draw", [figures.comparison, figures.robustness])
 @pytest.mark.parametrize("other", [random_evaluation(("t1", "t2")), random_evaluation(regions=("WT", "TC"))])
 def test_methods_on_other_cohorts_are_refused(draw, other):
-    with pytest.raises(ValueError, match=r"'second' has (modalities t1, t2|regions WT, TC), 'first'"):
+    with pytest.raises(ValueError, match=r"'second' has (modalities t1, t2|regions WT, TC); expected those of 'first'"):
         draw([random_evaluation(cases=1, name="first"), replace(other, name="second")])
 
 
@@ -242,7 +243,7 @@ def test_robustness_with_one_case_has_no_bars():
 
 def test_efficiency():
     one = evaluation_of(TOY, facts={"parameters": 2_500_000, "seconds": 0.5})
-    other = evaluation_of({"t1": [0.25]}, facts={"seconds": 1.5, "weights": "none"})
+    other = evaluation_of({s: [0.25] for s in TOY}, facts={"seconds": 1.5, "weights": "none"})
     millions, seconds = figures.efficiency([one, other]).axes
     assert (millions.get_xlabel(), seconds.get_xlabel()) == ("parameters (million)", "time per prediction (s)")
     mean = 100 * (0.3 + 0.7 + 0.9) / 3
@@ -250,6 +251,30 @@ def test_efficiency():
     np.testing.assert_allclose(millions.lines[1].get_xydata(), [[np.nan, 25]])
     np.testing.assert_allclose([line.get_xydata()[0] for line in seconds.lines], [[0.5, mean], [1.5, 25]])
     assert seconds.get_xlim()[0] == 0
+
+
+def test_means_are_over_the_subsets_that_all_methods_have():
+    facts = {"seconds": 1.0}
+    full = evaluation_of(TOY, facts=facts)
+    some = evaluation_of({"t2": [0.6, 0.4], "t1+t2": [0.9, 0.9]}, facts=facts)
+    figure = figures.robustness([full, some])
+    np.testing.assert_allclose([line.get_ydata() for line in figure.axes[0].lines], [[70, 90], [50, 90]])
+    assert figure.legends[0].get_title().get_text() == "over the 2 subsets that all methods have"
+    last = evaluation_of({"t1+t2": [0.9, 0.9]}, facts=facts)
+    figure = figures.robustness([full, last])
+    np.testing.assert_allclose([line.get_ydata() for line in figure.axes[0].lines], [[90], [90]])
+    assert figure.legends[0].get_title().get_text() == "over the 1 subset that all methods have"
+    figure = figures.efficiency([full, some])
+    np.testing.assert_allclose([line.get_ydata()[0] for line in figure.axes[0].lines], [80, 70])
+    assert figure.legends[0].get_title().get_text() == "over the 2 subsets that all methods have"
+    assert figures.robustness([full, full]).legends[0].get_title().get_text() == ""
+    assert figures.robustness([some]).legends[0].get_title().get_text() == ""
+
+
+def test_nothing_is_shared():
+    methods = [evaluation_of({s: [0.5, 0.7]}, facts={"seconds": 1.0}) for s in ("t1", "t2")]
+    assert figures.robustness(methods) is figures.efficiency(methods) is None
+    assert figures.comparison(methods) is not None
 
 
 def test_efficiency_needs_facts():
@@ -277,10 +302,37 @@ def test_reliability():
     np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
     np.testing.assert_allclose(one.get_xydata(), [[0.15, 0.05], [0.9, 0.8]])
     np.testing.assert_allclose(two.get_xydata(), [[0.9, 1.0]])
-    # 0.8 of the voxels are off by 0.10, 0.2 of them by 0.10; all of the others by 0.10 too.
-    assert [text.get_text() for text in axes.get_legend().texts] == ["1: 10.00 %", "2: 10.00 %"]
+    # T1: half of the voxels are off by 0.05, half by 0.10; T2: by 35 / 300. All of T1 + T2 by 0.10.
+    assert [text.get_text() for text in axes.get_legend().texts] == ["1: 9.58 %", "2: 10.00 %"]
     assert one.get_color() != two.get_color()
     assert figures.reliability(evaluation_of(TOY)) is None
+
+
+def test_calibration_errors_of_subsets_do_not_cancel():
+    rows = [("a", "t1", "WT", 2, 100, 50.0, 70), ("a", "t2", "WT", 2, 100, 50.0, 30)]
+    axes = figures.reliability(evaluation_of(TOY, bins=pd.DataFrame(rows, columns=BIN_COLUMNS))).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0.5, 0.5]])
+    assert [text.get_text() for text in axes.get_legend().texts] == ["1: 20.00 %"]
+    assert axes.get_legend().get_title().get_text() == "modalities present: mean ECE"
+
+
+NAME = r"$\alpha$ & $5 \frac{$"
+"""Would be an invalid formula."""
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(lambda: figures.comparison([replace(evaluation_of(TOY), name=NAME)]), id="legend"),
+        pytest.param(lambda: figures.panels([made_slice(NAME)], LABELS, BRATS), id="title of a case"),
+        pytest.param(lambda: figures.boxplots(random_evaluation(("t1", "t2"), (NAME,), cases=2)), id="title"),
+        pytest.param(lambda: figures.heatmap(random_evaluation(("t1", "t2"), (NAME,), cases=2)), id="ticks"),
+    ],
+)
+def test_names_are_no_formulas(tmp_path, draw):
+    figure = draw()
+    figures.save(figure, tmp_path / "figure")
+    assert any(NAME in text.get_text() for text, _ in drawn_texts(figure))
 
 
 def test_shapley():

@@ -12,6 +12,7 @@ from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
 from common.evaluation.conventions import Conventions
 from common.evaluation.label_maps import evaluate_label_maps
+from common.evaluation.results import Evaluation
 from common.modalities import LabelSet
 
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1.5, 0], [0, 0, 0, 1]])
@@ -48,8 +49,12 @@ def folder(tmp_path) -> Path:
     return tmp_path / "predictions"
 
 
-def evaluate(folder: Path, reference: Path, allow_missing: bool = False, cohort: Cohort = BRATS, **conventions):
-    return evaluate_label_maps("method", folder, reference, cohort, Conventions(**conventions), allow_missing)
+def evaluate(folder: Path, reference: Path, cohort: Cohort = BRATS, cases=None, **conventions) -> Evaluation:
+    evaluation, remarks = evaluate_label_maps(
+        "method", folder, reference, cohort, Conventions(**conventions), cases=cases
+    )
+    assert remarks == []
+    return evaluation
 
 
 def dice(evaluation) -> dict[tuple[str, str, str], float]:
@@ -71,7 +76,6 @@ class TestValues:
         assert len(values) == 2 * 3
         assert (found.name, found.cohort, found.modalities) == ("method", "brats2020", ("t1", "t1c", "t2", "flair"))
         assert found.regions == ("WT", "TC", "ET")
-        assert found.facts == {}
 
     def test_distances_and_volumes_are_in_the_units_of_the_file(self, folder, reference):
         truth, prediction = np.zeros((2, *SHAPE), np.uint8)
@@ -262,16 +266,52 @@ class TestMissingCases:
             evaluate(lacking, reference)
 
     def test_may_be_left_out(self, lacking, reference):
-        found = evaluate(lacking, reference, allow_missing=True)
+        found, remarks = evaluate_label_maps("method", lacking, reference, BRATS, Conventions(), allow_missing=True)
         assert {key[:2] for key in dice(found)} == {("t1", "a"), ("t2", "a"), ("t2", "b")}
-        assert found.facts == {
-            "left_out": "left out of t1 are cases without a prediction (b, c); "
-            "left out of t2 are cases without a prediction (c), cases without a reference (x)"
-        }
+        assert remarks == [
+            "method: left out of t1 are cases without a prediction (b, c).",
+            "method: left out of t2 are cases without a prediction (c), cases without a reference (x).",
+        ]
 
-    def test_but_not_all_of_them(self, tmp_path, reference):
+    def test_but_not_all_of_them(self, tmp_path, folder, reference):
         write(tmp_path / "maps" / "BRATS_001.nii.gz", label_map(0))
         with pytest.raises(
-            ValueError, match="no prediction has the name of a reference; found BRATS_001, expected a, b"
+            ValueError,
+            match="no prediction has the name of a reference to compare with; found BRATS_001, expected a, b",
         ):
-            evaluate(tmp_path / "maps", reference, allow_missing=True)
+            evaluate_label_maps("method", tmp_path / "maps", reference, BRATS, Conventions(), allow_missing=True)
+        with pytest.raises(ValueError, match="reference to compare with; found a, b, expected z"):
+            evaluate_label_maps("method", folder, reference, BRATS, Conventions(), True, ["z"])
+
+
+class TestCasesToCompare:
+    def test_other_references_do_not_count(self, folder, reference):
+        write(reference / "c.nii.gz", label_map(2))  # of the training split, say
+        assert {case for _, case, _ in dice(evaluate(folder, reference, cases=["b", "a"]))} == {"a", "b"}
+
+    def test_on_one_side_only_are_refused(self, folder, reference):
+        (folder / "b.nii.gz").unlink()
+        with pytest.raises(ValueError, match=r"cases without a prediction: b, z; cases without a reference: z\. "):
+            evaluate(folder, reference, cases=["a", "b", "z"])
+        write(folder / "b.nii.gz", label_map(1))
+        with pytest.raises(ValueError, match=r"cases that are not among those to compare: b\. "):
+            evaluate(folder, reference, cases=["a"])
+
+    def test_others_may_be_left_out(self, folder, reference):
+        found, remarks = evaluate_label_maps("method", folder, reference, BRATS, Conventions(), True, ["a"])
+        assert {case for _, case, _ in dice(found)} == {"a"}
+        assert remarks == ["method: left out of t1+t1c+t2+flair are cases that are not among those to compare (b)."]
+
+
+def test_regions_without_a_reference_keep_their_volumes_under_skip(folder, reference):
+    write(reference / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    rows = evaluate(folder, reference, empty="skip").results.query("case == 'a'")
+    assert set(rows["metric"]) == {"volume", "reference_volume"}
+    assert set(rows["region"]) == {"WT", "TC", "ET"}
+
+
+def test_post_processing_is_that_of_the_conventions(folder, reference):
+    rows = evaluate(folder, reference, et_min_voxels=10_000).results.query("region == 'ET'")
+    values = rows.set_index(["case", "metric"])["value"]
+    assert (values["a", "volume"], values["a", "dice"]) == (0, 0)
+    assert values["a", "reference_volume"] > 0

@@ -229,7 +229,7 @@ ONE_MM, NAN = dict.fromkeys(DISTANCES, 1.0), dict.fromkeys(PERFECT, np.nan)
         ("brats", PERFECT, MISSED, MISSED),
         ("released", PERFECT, MISSED | ONE_MM, MISSED | ONE_MM),
         ("nan", NAN, MISSED | dict.fromkeys((*DISTANCES, "precision"), np.nan), NAN),
-        ("skip", None, MISSED, None),
+        ("skip", {}, MISSED, {}),
     ],
 )
 def test_empty_regions(empty, both, missed, invented):
@@ -242,12 +242,24 @@ def test_empty_regions(empty, both, missed, invented):
     ):
         found = measure(prediction, reference, empty=empty)
         volumes = {"volume": prediction.sum() / 1000, "reference_volume": reference.sum() / 1000}
-        assert found == pytest.approx({} if scores is None else scores | volumes, nan_ok=True)
+        assert found == pytest.approx(scores | volumes, nan_ok=True)
 
 
 def test_skip_leaves_out_only_the_region_that_is_not_there():
     reference = Reference(line(3, value=2), GLIOMA, (1, 1, 1), Conventions(empty="skip"))
-    assert {region for region, _ in reference.measure(line(3, value=4))} == {"WT"}
+    found = reference.measure(line(3, value=4))
+    assert {region for region, metric in found if metric == "dice"} == {"WT"}
+    assert (found["ET", "volume"], found["ET", "reference_volume"]) == (0.001, 0)
+
+
+@pytest.mark.parametrize("empty", ["nan", "skip"])
+def test_voxels_cannot_be_pooled_without_all_cases(empty):
+    with pytest.raises(
+        ValueError, match=f"average is 'voxel' and empty is '{empty}'.* expected empty brats or released"
+    ):
+        Conventions(empty=empty, average="voxel")
+    for other in ("brats", "released"):
+        Conventions(empty=other, average="voxel")
 
 
 def test_small_enhancing_tumour_becomes_necrosis():

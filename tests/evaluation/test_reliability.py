@@ -14,6 +14,7 @@ from common.evaluation.reliability import (
     calibration_error,
     conformal_quantile,
     coverage_table,
+    fewest_cases,
     reliability_curve,
 )
 from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation
@@ -129,7 +130,17 @@ def test_probabilities_that_are_right_have_no_error():
 
 @pytest.mark.parametrize(
     ("n", "coverage", "expected"),
-    [(4, 0.8, 4), (3, 0.8, inf), (4, 0.9, inf), (9, 0.8, 8), (9, 0.9, 9), (8, 0.9, inf), (19, 0.95, 19), (99, 0.9, 90)],
+    [
+        (4, 0.8, 4),
+        (3, 0.8, inf),
+        (4, 0.9, inf),
+        (9, 0.8, 8),
+        (9, 0.9, 9),
+        (8, 0.9, inf),
+        (19, 0.95, 19),
+        (99, 0.9, 90),
+        (99, 0.55, 55),
+    ],
 )
 def test_quantile_by_hand(n, coverage, expected):
     assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected
@@ -172,18 +183,49 @@ def test_undefined_volumes_are_left_out():
 
 
 def test_coverage_by_hand():
-    """Quantile log 2: predicted 3 gives [1, 7], predicted 7 gives [3, 15]."""
+    """Quantile log 2: predicted 3 gives [1, 7], predicted 7 gives [3, 15]. Infinite intervals are left out of `all`."""
     calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
     known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
     results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
     found = coverage_table(evaluation(results, calibration), 0.8)
     assert list(found.columns) == ["modalities", "region", "n", "quantile", "cases", "covered", "width"]
     assert found["modalities"].tolist() == ["t1", "t1+t2", "all"]
-    assert found["covered"].tolist() == pytest.approx([0.5, 1, 0.6])
-    assert found["cases"].tolist() == [4, 1, 5]
+    assert found["covered"].tolist() == pytest.approx([0.5, 1, 0.5])
+    assert found["cases"].tolist() == [4, 1, 4]
     np.testing.assert_allclose(found["n"], [4, 0, np.nan])
     np.testing.assert_allclose(found["quantile"], [log(2), inf, np.nan])
     np.testing.assert_allclose(found["width"], [6, inf, 6])
+
+
+def test_coverage_of_infinite_intervals_is_not_known():
+    calibration, known = volumes([1.0] * 4, [3.0] * 4), volumes([3.0, 3.0], [0.9, 1.1])
+    found = coverage_table(evaluation(known, calibration), 0.9)
+    assert found["modalities"].tolist() == ["t1", "all"]
+    np.testing.assert_array_equal(found["covered"], [1, np.nan])
+    np.testing.assert_array_equal(found["width"], [inf, np.nan])
+    assert found["cases"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(("coverage", "n"), [(0.8, 4), (0.9, 9), (0.95, 19), (0.55, 2), (0.99, 99)])
+def test_fewest_cases(coverage, n):
+    assert fewest_cases(coverage) == n
+    assert np.isfinite(conformal_quantile(np.ones(n), coverage))
+    assert np.isinf(conformal_quantile(np.ones(n - 1), coverage))
+
+
+def test_intervals_of_cases_need_no_reference():
+    intervals = VolumeIntervals.fit(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
+    results = pd.concat(
+        [volumes([11.0, 0.5], [1.0, 1.0]), volumes([4.0], [1.0], "t2", name="other")], ignore_index=True
+    )
+    found = intervals.intervals(results[results["metric"] == "volume"])
+    assert list(found.columns) == ["case", "modalities", "region", "volume", "low", "high"]
+    assert found["case"].tolist() == ["c0", "c1", "other0"]
+    assert found["volume"].tolist() == [11, 0.5, 4]
+    assert found["low"].tolist() == pytest.approx([3, 0, 0])
+    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # nothing is known of t2
+    for row in found[:2].itertuples():
+        assert intervals.interval(row.modalities, row.region, row.volume) == pytest.approx((row.low, row.high))
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])

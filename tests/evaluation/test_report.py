@@ -12,12 +12,14 @@ from evaluation.made_up import made_up
 
 from common.evaluation import sections
 from common.evaluation.figures import Slice
+from common.evaluation.metrics import SCORES
 from common.evaluation.published import published
 from common.evaluation.report import write_report
 from common.evaluation.results import Evaluation
 from common.modalities import tumour_labels
 
 NASTY = "A&B <x> *_1_* 50 % $y$"
+VOLUMES = ("volume", "reference_volume")
 VOID = {"meta", "img", "br"}
 
 
@@ -198,7 +200,7 @@ class TestWholeReport:
     def test_names_are_shown_as_they_are(self, both):
         assert NASTY in read(both).cells
         markdown = (both / "report.md").read_text(encoding="utf-8")
-        assert r"A&B \<x> \*\_1\_\* 50 % $y$" in markdown
+        assert r"A&B \<x> \*\_1\_\* 50 % \$y\$" in markdown
         assert "<x>" not in markdown.replace(r"\<x>", "")
         latex = (both / "tables" / "efficiency.tex").read_text(encoding="utf-8")
         assert r"A\&B $<$x$>$ $^{*}$\_1\_$^{*}$ 50 \% \$y\$ &" in latex
@@ -253,7 +255,7 @@ def test_one_region(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("empty", ["nan", "skip"])
 def test_a_region_that_no_reference_has(tmp_path, empty):
-    """Undefined values under ``nan``, no rows under ``skip``."""
+    """Undefined scores under ``nan``, none under ``skip``."""
     evaluations = []
     for number, name in enumerate(("one", "two") if empty == "nan" else ("one",)):
         found = whole(name, seed=number, modalities=("t1", "t2"), empty=empty)
@@ -261,12 +263,9 @@ def test_a_region_that_no_reference_has(tmp_path, empty):
         for key in ("results", "calibration"):
             rows = getattr(found, key)
             absent = rows["region"] == "ET"
-            if empty == "skip":
-                parts[key] = rows[~absent]
-            else:
-                volumes = rows["metric"].isin(["volume", "reference_volume"])
-                value = rows["value"].mask(absent & ~volumes).mask(absent & volumes, 0.0)
-                parts[key] = rows.assign(value=value)
+            volumes, scores = (rows["metric"].isin(those) for those in (VOLUMES, SCORES))
+            rows = rows.assign(value=rows["value"].mask(absent & scores).mask(absent & volumes, 0.0))
+            parts[key] = rows[~(absent & scores)] if empty == "skip" else rows
         evaluations.append(replace(found, **parts))
     write_report(evaluations, tmp_path, 0.5)
     page = check(tmp_path)
@@ -282,6 +281,30 @@ def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
     write_report([replace(found, results=found.results.query("metric in ('dice', 'volume')"))], tmp_path, 0.9)
     assert check(tmp_path).headings[1:] == ["Dice", "Further metrics"]
     assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_subsets_that_are_not_nested_have_no_advice(tmp_path):
+    write_report([whole("one", only=["t1", "t2+flair"])], tmp_path, 0.5)
+    assert not any("acquire" in heading for heading in check(tmp_path).headings)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_some_nested_subsets_have_advice(tmp_path):
+    write_report([whole("one", only=["t1", "t1+t2"])], tmp_path, 0.5)
+    assert check(tmp_path).headings[4] == "Which missing sequence to acquire: one"
+    assert "advice_cases.csv" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_too_few_calibration_cases_are_said(tmp_path):
+    write_report([whole("one", modalities=("t1", "t2"))], tmp_path, 0.9)
+    check(tmp_path)
+    assert (
+        "No interval of this level is finite: that takes 9 calibration cases." in (tmp_path / "report.md").read_text()
+    )
+    write_report([whole("one", modalities=("t1", "t2"))], tmp_path, 0.5)
+    assert "No interval" not in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -326,6 +349,19 @@ class TestForced:
 
 
 class TestErrors:
+    def test_no_results(self, tmp_path):
+        nothing = replace(made_up(), results=made_up().results[:0])
+        for evaluations in ([nothing], [made_up("two", seed=1), nothing]):
+            with pytest.raises(ValueError, match="one: no case has any of the subsets"):
+                write_report(evaluations, tmp_path / "report", 0.9)
+        assert not (tmp_path / "report").exists()
+
+    def test_no_dice(self, tmp_path):
+        found = made_up(empty="skip")
+        unscored = replace(found, results=found.results[found.results["metric"].isin(VOLUMES)])
+        with pytest.raises(ValueError, match=r"one: no case has a Dice \(convention empty: skip\)"):
+            write_report([unscored], tmp_path / "report", 0.9)
+
     def test_leave_nothing_behind(self, tmp_path):
         """The level is looked at last, when all figures of accuracy have been made."""
         with pytest.raises(ValueError, match="coverage is 90; expected a level above 0 and below 1"):

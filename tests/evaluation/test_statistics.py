@@ -11,8 +11,10 @@ from common.evaluation.statistics import (
     bootstrap_mean,
     compare_to_first,
     holm,
+    in_common,
     overall,
     paired_tests,
+    shared_cells,
     signed_rank,
     summary,
 )
@@ -113,6 +115,31 @@ class TestOverall:
         rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10)]
         table = overall(evaluation(rows, regions=("WT",), average="voxel"), "dice")
         assert table.loc["WT"].tolist() == pytest.approx([70 / 130, 1 / 3, 0.6])
+
+
+class TestInCommon:
+    FULL = from_values({(subset, region): [0.5] for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")})
+    SOME = from_values({("t1", "WT"): [0.5], ("t1", "ET"): [NAN], ("t1+t2", "WT"): [0.1], ("t1+t2", "ET"): [0.2]})
+
+    def test_subsets_and_regions_of_which_all_have_a_mean(self):
+        both = {("t1", "WT"), ("t1+t2", "WT"), ("t1+t2", "ET")}
+        assert shared_cells([self.FULL, self.SOME], "dice") == shared_cells([self.SOME, self.FULL], "dice") == both
+        one, other = in_common([self.FULL, self.SOME], "dice")
+        assert (one.subsets, one.name, len(one.results), len(other.results)) == (["t1", "t1+t2"], "a", 3, 3)
+        assert other.results["value"].tolist() == [0.5, 0.1, 0.2]
+
+    def test_what_voxels_are_pooled_with_stays(self):
+        pooled = evaluation(overlap("a", 30, 40, 60), regions=("WT",), average="voxel")
+        (kept,) = in_common([pooled], "dice")
+        pd.testing.assert_frame_equal(summary(kept, "dice"), summary(pooled, "dice"))
+
+    def test_nothing(self):
+        other = from_values({("t2", "WT"): [0.5]})
+        for nothing in in_common([self.SOME, other], "dice"):
+            assert nothing.subsets == []
+            assert summary(nothing, "dice").empty
+            assert overall(nothing, "dice").isna().all(axis=None)
+        assert shared_cells([self.FULL], "hd95") == frozenset()
 
 
 class TestBootstrap:
@@ -237,6 +264,25 @@ class TestPairedTests:
         assert set(tests["other"]) == {"base"}
         assert tests["difference"].tolist() == pytest.approx([0.1, 0.1, -0.1, -0.1])
         assert compare_to_first([first]).empty
+
+    def test_means_are_over_what_all_methods_have(self):
+        values = {("t1", "WT"): [0.1, 0.1], ("t2", "WT"): [0.3, 0.3], ("t1+t2", "WT"): [0.8, 0.8]}
+        methods = [
+            from_values({(s, r): values[s, r] for s, r in values if s in chosen}, name=name, regions=("WT",))
+            for name, chosen in {"a": ("t1", "t2", "t1+t2"), "b": ("t2", "t1+t2"), "c": ("t1", "t1+t2")}.items()
+        ]
+        tests = compare_to_first(methods, ["dice"]).set_index(["method", "modalities"])
+        assert tests.index.tolist() == [
+            *(("b", name) for name in ("t2", "t1+t2", "mean")),
+            *(("c", name) for name in ("t1", "t1+t2", "mean")),
+        ]
+        assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
+        two = compare_to_first(methods[:2], ["dice"]).iloc[-1]
+        assert two["mean"] == pytest.approx(0.55)
+        lost = from_values({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
+        none = compare_to_first([methods[0], methods[1], lost], ["dice"]).query("modalities == 'mean'")
+        assert none["n"].tolist() == [0, 0]
+        assert none[["mean", "difference", "p", "p_holm"]].isna().all(axis=None)
 
     def test_against_the_first_in_all_that_can_be_better_or_worse(self):
         one, other = (

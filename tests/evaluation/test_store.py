@@ -48,20 +48,21 @@ def result(case: str, seed: int = 0) -> CaseResult:
             "spacing": np.array([1.0, 0.9]),
         },
         seconds=0.1 + 0.2,
+        memory_mb=512.5,
     )
 
 
 def stored(folder: Path, items: list[dict], settings=SETTINGS) -> CaseStore:
     """Return a store with the results of all items."""
-    store = CaseStore(folder, settings)
-    for item in store.pending(items):
+    store = CaseStore(folder, settings, items)
+    for item in store.pending():
         store.write(result(item["case"]))
     return store
 
 
 def pending(folder: Path, items: list[dict], settings=SETTINGS) -> list[str]:
     """Return the cases that a later session finds pending."""
-    return [item["case"] for item in CaseStore(folder, settings).pending(items)]
+    return [item["case"] for item in CaseStore(folder, settings, items).pending()]
 
 
 def test_a_result_comes_back_as_it_was(tmp_path, items):
@@ -77,12 +78,11 @@ def test_a_result_comes_back_as_it_was(tmp_path, items):
             for name in ours:
                 assert ours[name].dtype == theirs[name].dtype
                 assert np.array_equal(ours[name], theirs[name])
-        assert found.seconds == written.seconds
+        assert (found.seconds, found.memory_mb) == (written.seconds, written.memory_mb)
 
 
 def test_a_result_without_probabilities_comes_back(tmp_path, items):
-    store = CaseStore(tmp_path / "cases", SETTINGS)
-    store.pending(items)
+    store = CaseStore(tmp_path / "cases", SETTINGS, items)
     store.write(CaseResult("007"))
     found = store.read("007")
     assert (len(found.results), len(found.bins), found.latents, found.planes) == (0, 0, {}, {})
@@ -120,6 +120,13 @@ class TestPending:
         items[1] |= {"modalities": ["t1"], "image": items[1]["image"][:1]}
         assert pending(tmp_path / "cases", items) == ["NA"]
 
+    def test_after_a_change_of_a_channel(self, tmp_path, items):
+        for item in items:  # as in MSD's files of four channels
+            item |= {"image": [item["image"][0]] * 2, "channels": [1, 2]}
+        stored(tmp_path / "cases", items)
+        items[1] |= {"channels": [2, 1]}
+        assert pending(tmp_path / "cases", items) == ["NA"]
+
     @pytest.mark.parametrize("suffix", [".csv", ".npz"])
     def test_where_half_of_a_result_is_there(self, tmp_path, items, suffix):
         stored(tmp_path / "cases", items)
@@ -128,8 +135,7 @@ class TestPending:
         assert pending(tmp_path / "cases", items) == ["007"]
 
     def test_after_a_crash_while_writing(self, tmp_path, items, monkeypatch):
-        store = CaseStore(tmp_path / "cases", SETTINGS)
-        store.pending(items)
+        store = CaseStore(tmp_path / "cases", SETTINGS, items)
         monkeypatch.setattr(module, "write_results", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.write(result("007"))
@@ -140,4 +146,4 @@ class TestPending:
     def test_two_cases_of_one_name_are_refused(self, tmp_path, items):
         twice = [*items, {**items[0], "label": "other"}]
         with pytest.raises(ValueError, match="Case 007 is listed 2 times; name each case once"):
-            CaseStore(tmp_path / "cases", SETTINGS).pending(twice)
+            CaseStore(tmp_path / "cases", SETTINGS, twice)

@@ -1,6 +1,7 @@
 """Tables cell by cell, and that each rendering is well-formed."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -73,7 +74,7 @@ class TestSubsetTable:
         assert table.rows[-1][0].span == 2
         assert not any(cell.bold or cell.star for row in table.rows for cell in row)
         assert table.title == "Dice (%), toy"
-        assert table.notes[0].startswith("Mean ± standard deviation over 0 to 2 cases")
+        assert table.notes[0].startswith("Mean ± standard deviation over 0 to 2 of 2 cases (they differ")
         assert table.notes[-1].startswith("Conventions: empty = brats, hd95 = max,")
 
     def test_best_is_bold_and_ties_share_it(self):
@@ -91,21 +92,24 @@ class TestSubsetTable:
         table = subset_table([steady(9, "a", "volume"), steady(5, "b", "volume")], "volume")
         assert not any(cell.bold for row in table.rows for cell in row)
 
-    def test_stars_after_and_before_correction(self):
-        methods = [steady(0.5, "a"), steady(0.6, "b"), steady(0.5, "c")]
-        tests = compare_to_first(methods, ["dice"])
-        # six cases that all differ: p = 2 / 64; of six subsets and regions 0.19, of two means 0.06
-        assert not any(cell.star for row in subset_table(methods, tests=tests).rows for cell in row)
-        table = subset_table(methods, tests=tests, corrected=False)
-        assert [[cell.star for cell in row[-6:]] for row in table.rows] == [[False, True, False] * 2] * 4
-        assert any(note.startswith("* p < 0.05 against a:") and "not corrected" in note for note in table.notes)
-        assert any("Holm-corrected" in note for note in subset_table(methods, tests=tests).notes)
+    def test_stars_are_after_correction(self):
+        # n cases that all differ have p = 2 / 2^n; times six subsets and regions, and times two for the means
+        for cases, rows, means in ((6, False, False), (7, False, True), (8, True, True)):
+            methods = [steady(0.5, "a", cases=cases), steady(0.6, "b", cases=cases), steady(0.5, "c", cases=cases)]
+            table = subset_table(methods, tests=compare_to_first(methods, ["dice"]))
+            expected = [[False, starred, False] * 2 for starred in (rows, rows, rows, means)]
+            assert [[cell.star for cell in row[-6:]] for row in table.rows] == expected
+        assert (
+            "* p < 0.05 against a: two-sided Wilcoxon signed-rank test over cases, Holm-corrected for the subsets and "
+            "regions, in the row mean for the regions."
+        ) in table.notes
 
     def test_stars_of_another_metric_or_reference_are_not_used(self):
-        methods = [steady(0.5, "a"), steady(0.6, "b")]
+        methods = [steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)]
         tests = compare_to_first(methods, ["dice"])
+        assert any(cell.star for row in subset_table(methods, tests=tests).rows for cell in row)
         for change in ({"metric": "hd95"}, {"other": "x"}):
-            table = subset_table(methods, tests=tests.assign(**change), corrected=False)
+            table = subset_table(methods, tests=tests.assign(**change))
             assert not any(cell.star for row in table.rows for cell in row)
 
     def test_pooled(self):
@@ -120,12 +124,32 @@ class TestSubsetTable:
         table = subset_table([pooled])
         assert texts(table) == [["●", "53.8"], ["mean", "53.8"]]  # 2 * (30 + 5) / (100 + 30)
         assert table.notes[0].startswith("Dice of the voxels of 2 cases together.")
+        other = replace(pooled, name="b")
+        tests = compare_to_first([pooled, other], ["dice"])
+        for build in (subset_table, comparison_table):
+            (note,) = (note for note in build([pooled, other], tests=tests).notes if note.startswith("*"))
+            assert note.endswith(" Tests are per case, not of the voxels together.")
 
-    def test_lacking_subsets_are_said(self):
-        some = evaluation({("t1", "WT"): [0.5, 0.5]}, "some")
-        table = subset_table([base(), some])
-        assert [row[-3].text for row in table.rows] == ["50.0 ± 0.0", "–", "–", "50.0"]
-        assert "some has 1 of the 3 subsets; its means are over these." in table.notes
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ({("t1", "WT"): [0.5], ("t1", "ET"): [0.5]}, "1 case."),
+            ({("t1", "WT"): [0.5, 0.5], ("t1", "ET"): [0.5, 0.5]}, "2 cases."),
+            ({("t1", "WT"): [0.5, NAN], ("t1", "ET"): [NAN, 0.5]}, "1 of 2 cases (they differ between cells)."),
+            ({("t1", "WT"): [0.5, 0.5], ("t1", "ET"): [NAN, 0.5]}, "1 to 2 of 2 cases (they differ between cells)."),
+            ({("t1", "WT"): [0.5, NAN], ("t1", "ET"): [0.5, NAN]}, "1 case."),
+        ],
+    )
+    def test_number_of_cases(self, values, expected):
+        assert subset_table([evaluation(values)]).notes[0].startswith(f"Mean ± standard deviation over {expected}")
+        assert missing_table([evaluation(values)]).notes[0].startswith(f"Mean over {expected}")
+
+    def test_what_one_method_has_alone_is_never_bold(self):
+        some = evaluation({("t1", "WT"): [0.2]}, "some")
+        third = evaluation({("t1", "WT"): [0.1], ("t2", "WT"): [0.1]}, "third")
+        bold = {row[0].text + row[1].text: [c.bold for c in row[2:5]] for row in subset_table([base(), some]).rows[:3]}
+        assert bold == {"●○": [True, False, False], "○●": [False] * 3, "●●": [False] * 3}
+        assert [cell.bold for cell in subset_table([base(), some, third]).rows[1][2:5]] == [True, False, False]
 
     def test_differing_conventions_are_marked(self):
         table = subset_table([base(), base(name="b", hd95="pooled")])
@@ -198,6 +222,85 @@ class TestPublishedBeside:
         assert [row[3].text for row in table.rows] == ["–", "–", "–", "30.0"]
 
 
+class TestLackingSubsets:
+    """Means are over the subsets that all methods have; here one is better there, and lacks what is difficult."""
+
+    FULL = evaluation(
+        {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7], ("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",)
+    )
+    SOME = evaluation({("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.9, 0.9]}, "some", regions=("WT",))
+    LAST = evaluation({("t1+t2", "WT"): [0.7, 0.7]}, "last", regions=("WT",))
+    ONLY = evaluation({("t1", "WT"): [0.7, 0.7]}, "only", regions=("WT",))
+
+    def test_subset_table(self):
+        table = subset_table([self.FULL, self.SOME])
+        assert texts(table) == [
+            ["●", "○", "30.0 ± 14.1", "–"],
+            ["○", "●", "60.0 ± 14.1", "50.0 ± 0.0"],
+            ["●", "●", "80.0 ± 0.0", "90.0 ± 0.0"],
+            ["mean", "70.0 ± 14.1", "70.0 ± 28.3"],
+        ]
+        assert [cell.bold for cell in table.rows[-1]] == [False, True, True]
+        assert "some has 2 of the 3 subsets." in table.notes
+        assert "Means over subsets are over the 2 subsets that all methods have: T2, T1 + T2." in table.notes
+
+    def test_one_shared_subset(self):
+        table = subset_table([self.FULL, self.SOME, self.LAST])
+        assert texts(table)[-1] == ["mean", "80.0", "90.0", "70.0"]
+        assert "Means over subsets are over the 1 subset that all methods have: T1 + T2." in table.notes
+
+    def test_missing_table(self):
+        table = missing_table([self.FULL, self.SOME])
+        assert texts(table) == [["0", "1", "80.0", "90.0"], ["1", "1", "60.0", "50.0"]]
+        assert "Means over subsets are over the 2 subsets that all methods have: T2, T1 + T2." in table.notes
+        assert texts(missing_table([self.FULL, self.LAST])) == [["0", "1", "80.0", "70.0"], ["1", "0", "–", "–"]]
+
+    def test_comparison_table(self):
+        table = comparison_table([self.FULL, self.SOME])
+        assert texts(table) == [
+            ["base", "70.0 [65.0, 75.0]", "–", "1"],
+            ["some", "70.0 [70.0, 70.0]", "+0.0", "1"],
+        ]
+        assert any("won: of 2 subsets," in note for note in table.notes)
+        assert "Means over subsets are over the 2 subsets that all methods have: T2, T1 + T2." in table.notes
+        assert any("won: of 1 subset," in note for note in comparison_table([self.FULL, self.LAST]).notes)
+
+    def test_nothing_is_shared(self):
+        methods = [self.LAST, self.ONLY]
+        said = "No subset has results of all methods, so there are no means over subsets."
+        assert texts(subset_table(methods)) == [
+            ["●", "○", "–", "70.0 ± 0.0"],
+            ["●", "●", "70.0 ± 0.0", "–"],
+            ["mean", "–", "–"],
+        ]
+        assert texts(missing_table(methods)) == [["0", "0", "–", "–"], ["1", "0", "–", "–"]]
+        assert texts(comparison_table(methods)) == [["last", "–", "–", "–"], ["only", "–", "–", "–"]]
+        for build in (subset_table, missing_table, comparison_table):
+            table = build(methods)
+            assert said in table.notes
+            assert not any(cell.bold or cell.star for row in table.rows for cell in row)
+
+    def test_nothing_is_lacking(self):
+        for build in (subset_table, missing_table, comparison_table):
+            for methods in ([self.SOME], [self.SOME, replace(self.SOME, name="same")]):
+                assert not any("subsets that all methods have" in note for note in build(methods).notes)
+
+    def test_published_beside(self):
+        single = {"t1": 0.1, "t2": 0.3, "t1+t2": 0.6, "mean": 0.33}
+        rows = [("GSS", "8", "BraTS2020", "X", name, "WT", "dice", value, NAN) for name, value in single.items()]
+        quoted = pd.DataFrame(rows, columns=PUBLISHED_COLUMNS)
+        for methods, mean, groups in (
+            ([self.FULL], "33.0", ["60.0", "20.0"]),
+            ([self.FULL, self.SOME], "–", ["60.0", "30.0"]),
+            ([self.FULL, self.LAST], "–", ["60.0", "–"]),
+        ):
+            table = subset_table(methods, published=quoted)
+            assert [row[-1].text for row in table.rows] == ["10.0", "30.0", "60.0", mean]
+            assert [row[-1].text for row in missing_table(methods, published=quoted).rows] == groups
+        part = quoted[quoted["modalities"] != "t1"]  # a mean over other subsets than the measured one
+        assert [row[-1].text for row in missing_table([self.FULL], published=part).rows] == ["60.0", "–"]
+
+
 def test_missing_table():
     table = missing_table([base(), base(name="same")])
     assert labels(table) == ["missing", "subsets", "WT/base", "WT/same", "ET/base", "ET/same"]
@@ -225,7 +328,9 @@ class TestComparisonTable:
         first, second = texts(table)
         assert first[1:4] == ["60.0 [48.3, 71.7]", "–", "1"]
         assert second[1:4] == ["60.0 [60.0, 60.0]", "+0.0", "1"]
-        assert second[4:7] == ["61.7 [60.0, 63.3]", "+26.7", "2"]
+        assert first[4].startswith("35.0 ")
+        assert second[4:7] == ["47.5 [45.0, 50.0]", "+12.5", "2"]  # without T2 alone
+        assert "Where a method has no value (–), means over subsets leave out the cell for all methods." in table.notes
         assert [cell.bold for cell in table.rows[0][1::3]] == [True, False, False]
         assert [cell.bold for cell in table.rows[1][1::3]] == [True, True, True]
 
@@ -241,6 +346,9 @@ class TestComparisonTable:
         table = comparison_table(methods, tests=tests)
         assert [cell.star for cell in table.rows[1]] == [False, *[True, False, False] * 2, *[False] * 3]
         assert not any(cell.star for cell in table.rows[0])
+        assert any(
+            note.endswith("signed-rank test over cases, Holm-corrected for the regions.") for note in table.notes
+        )
 
     def test_one_method(self):
         table = comparison_table([base()])
@@ -282,6 +390,7 @@ class TestRendering:
             "\\* p \\< 0.05\n\n"
             "50 % & more\n"
         )
+        assert Table("$x$", [], []).to_markdown().startswith(r"**\$x\$**")
 
     def test_latex(self):
         lines = self.TABLE.to_latex().splitlines()

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
+import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, Flipd, Spacingd
 
 from common.io.fingerprint import file_digest, files_of, fingerprint
+from common.networks import M3AE
 
 CODE = """
 from monai.transforms import Compose, Spacingd
@@ -30,11 +33,24 @@ def test_every_setting_counts():
         (Compose([Flipd("image", 1), Flipd("image", 0)]),),
         (SlidingWindowInferer((8, 8, 8), overlap=0.25),),
         (SlidingWindowInferer((8, 8, 8), overlap=0.5),),
+        (np.arange(5000),),
+        (np.where(np.arange(5000) == 2500, 0, np.arange(5000)),),
+        (torch.zeros(5000),),
+        (torch.zeros(5000).index_fill(0, torch.tensor(2500), 1),),
+        (lambda x: x + 1,),
+        (lambda x: x + 2,),
+        (M3AE(width=8, grid=(8, 8, 8)),),
+        (M3AE(width=16, grid=(8, 8, 8)),),
+        (M3AE(width=8, grid=(8, 8, 8), upsample="trilinear"),),
         ({"empty": "brats"}, "a"),
         ({"empty": "nan"}, "a"),
         ({"empty": "nan"}, "b"),
     ]
     assert len({fingerprint(*parts) for parts in described}) == len(described)
+
+
+def test_weights_do_not_count():
+    assert fingerprint(M3AE(width=8, grid=(8, 8, 8))) == fingerprint(M3AE(width=8, grid=(8, 8, 8)))
 
 
 def test_files(tmp_path):
