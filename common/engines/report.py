@@ -124,14 +124,17 @@ def _best_and_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]
 
     Where the sweep had none of these subsets, its first five are taken.
     """
-    dice, names = evaluation.values("dice"), [*evaluation.modalities, subset_name(evaluation.modalities)]
+    names = [*evaluation.modalities, subset_name(evaluation.modalities)]
+    dice = evaluation.values("dice").dropna(how="all")
     shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
     means = dice.groupby("case").mean().mean(axis=1)
+    if means.empty:
+        return
     best_and_worst = {"best": means.idxmax(), "worst": means.idxmin()} if len(means) > 1 else {"only": means.index[0]}
     for word, case in best_and_worst.items():
         planes = store.read(case).planes
         for subset in shown:
-            if subset in planes:
+            if (subset, case) in dice.index:
                 yield Slice(
                     title=f"{word} case: {case}",
                     subset=subset,

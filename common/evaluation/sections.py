@@ -27,7 +27,7 @@ from common.evaluation.tables import (
     statistics_table,
     subset_table,
 )
-from common.modalities import LabelSet, display_name
+from common.modalities import LabelSet, display_name, display_subset
 
 FURTHER = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
 """Metrics of the section that is folded away."""
@@ -93,7 +93,7 @@ def accuracy(
     several = len(evaluations) > 1
     dice = Section("Dice")
     if several:
-        caption = "Mean Dice of every subset, and the methods' means."
+        caption = "Mean Dice over cases of every subset."
         dice.figures |= draw("comparison", figures.comparison(evaluations), caption)
     else:
         dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice over cases of every subset.")
@@ -174,7 +174,7 @@ def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
 
 def _advice(evaluation: Evaluation, stem: str) -> Section:
     gains = worth_of.advice_table(evaluation)
-    gains["modalities"] = gains["modalities"].map(_subset)
+    gains["modalities"] = gains["modalities"].map(display_subset)
     gains["modality"] = gains["modality"].map(display_name)
     quality = worth_of.advice_quality(evaluation)
     section = Section(f"Which missing sequence to acquire: {evaluation.name}")
@@ -222,7 +222,7 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
         section.figures |= draw(f"reliability_{stem}", figures.reliability(evaluation), caption)
         error = reliable.calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
         error = error.reindex(index=evaluation.subsets, columns=evaluation.regions).reset_index(names="modalities")
-        error["modalities"] = error["modalities"].map(_subset)
+        error["modalities"] = error["modalities"].map(display_subset)
         formats = {region: lambda value: f"{100 * value:.2f}" for region in evaluation.regions}
         section.tables[f"ece_{stem}"] = _table("Expected calibration error (%)", error, formats)
         yield section
@@ -250,7 +250,7 @@ def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
         section.text.append(
             f"No interval of this level is finite: that takes {reliable.fewest_cases(coverage)} calibration cases."
         )
-    table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else _subset(name))
+    table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else display_subset(name))
     labels = {"modalities": "subset", "n": "calibration cases", "covered": "covered (%)", "width": "median width (ml)"}
     formats = {"n": "{:.0f}".format, "quantile": _three, "covered": _percent, "width": "{:.1f}".format}
     section.tables[f"volumes_{stem}"] = _table("Coverage of the intervals", table, formats, headings=2, labels=labels)
@@ -308,10 +308,6 @@ def _table(
     texts = {name: ["" if pd.isna(value) else formats.get(name, str)(value) for value in frame[name]] for name in frame}
     rows = [[Cell(text) for text in row] for row in zip(*texts.values(), strict=True)]
     return Table(title, columns, rows, notes, headings=headings)
-
-
-def _subset(name: str) -> str:
-    return " + ".join(map(display_name, name.split("+")))
 
 
 def _with_interval(mean: float, low: float, high: float) -> str:
