@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +56,7 @@ class Evaluation:
     latents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LATENT_COLUMNS))
     facts: Mapping[str, float | int | str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def subsets(self) -> list[str]:
         """Names of the subsets that there are results for, fewest modalities first."""
         found = set(self.results["modalities"])
@@ -63,7 +64,13 @@ class Evaluation:
 
     def values(self, metric: str) -> pd.DataFrame:
         """Return a metric as a table: index ``(modalities, case)``, a column per region."""
-        return pivot(self.results, metric, self.subsets, self.regions)
+        if metric not in self._wide:
+            self._wide[metric] = pivot(self.results, metric, self.subsets, self.regions)
+        return self._wide[metric].copy()
+
+    @cached_property
+    def _wide(self) -> dict[str, pd.DataFrame]:
+        return {}
 
 
 def pivot(results: pd.DataFrame, metric: str, subset_names: Sequence[str], regions: Sequence[str]) -> pd.DataFrame:
