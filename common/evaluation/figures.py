@@ -63,6 +63,7 @@ STYLE = {
     "lines.markeredgewidth": 0.5,
     "axes.linewidth": 0.6,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "axes.ymargin": 0.08,
     "grid.color": "0.9",
     "grid.linewidth": 0.5,

@@ -98,7 +98,7 @@ def accuracy(
     else:
         dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice over cases of every subset.")
     for evaluation in evaluations:
-        caption = f"{evaluation.name}: Dice of every case; box: quartiles and median."
+        caption = f"{evaluation.name}: Dice of every case; box: quartiles and median; diamond: mean."
         stem = f"boxplots_{stems[evaluation.name]}" if several else "boxplots"
         dice.figures |= draw(stem, figures.boxplots(evaluation), caption)
     caption = "Mean Dice against the number of modalities present, with 95 % bootstrap intervals over cases."
