@@ -30,7 +30,8 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    Nothing is written before all of it has been made. Methods are tested against each other if they share the cohort.
+    Nothing is written before all of it has been made; parts of an earlier report do not stay. Methods are
+    tested against each other if they share the cohort.
 
     Args:
         evaluations: one method, or several on the same cases, the first one being what others are tested against.
@@ -58,6 +59,7 @@ def write_report(
         *sections.efficiency(evaluations, draw),
         *sections.panels(panels or {}, labels, evaluations[0].modalities, stems, draw),
     ]
+    _remove_parts(folder)
     images = draw.save(folder / "figures")
     for section in parts:
         for stem, table in section.tables.items():
@@ -74,6 +76,13 @@ def write_report(
     templates.filters["markdown"] = markdown
     for name in ("report.html", "report.md"):
         _write(folder / name, templates.get_template(name).render(shown))
+
+
+def _remove_parts(folder: Path) -> None:
+    for name, suffixes in (("tables", (".md", ".tex", ".html")), ("figures", (".png", ".svg"))):
+        for path in (folder / name).glob("*"):
+            if path.suffix in suffixes:
+                path.unlink()
 
 
 def _require_dice(evaluation: Evaluation) -> None:

@@ -229,6 +229,15 @@ def test_one_method_without_anything_but_metrics(tmp_path):
     assert "Paired" not in (tmp_path / "report.md").read_text()
 
 
+def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
+    write_report([made_up("before", probabilities=True, calibration=("k1", "k2"))], tmp_path, 0.5)
+    (tmp_path / "tables" / "mine.txt").write_text("not ours")
+    write_report([made_up("after")], tmp_path, 0.5)
+    assert (tmp_path / "tables" / "dice.md").is_file()
+    assert not [path for path in tmp_path.rglob("*") if "before" in path.name]
+    assert (tmp_path / "tables" / "mine.txt").is_file()
+
+
 def test_one_subset_of_one_case(tmp_path):
     """Nothing to attribute, and no interval over one case."""
     write_report([made_up(only=["t2"], cases=("c1",))], tmp_path, 0.9)
