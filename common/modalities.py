@@ -7,7 +7,7 @@ the one test for it; NaN in a file is bad data, and refused where files are read
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
@@ -25,8 +25,15 @@ ALIASES: dict[str, str] = {
     "flair": "flair",
     "t2f": "flair",
     "fla": "flair",
+    "bssfp": "bssfp",
+    "c0": "bssfp",
+    "lge": "lge",
+    "de": "lge",
 }
 """Every accepted spelling (lower case) -> canonical modality name."""
+
+ROUNDING = 1e-5
+"""Share of a modality's range within which a voxel counts as background: resampling blurs a constant by so little."""
 
 
 def canonical(name: str) -> str:
@@ -77,8 +84,8 @@ def subset_name(subset: Sequence[str]) -> str:
 
 
 def display_name(modality: str) -> str:
-    """Return a modality's name as tables and figures print it, e.g. ``T1c`` and ``FLAIR``."""
-    return "T1c" if modality == "t1c" else modality.upper()
+    """Return a modality's name as tables and figures print it, e.g. ``T1c``, ``FLAIR`` and ``bSSFP``."""
+    return {"t1c": "T1c", "bssfp": "bSSFP"}.get(modality, modality.upper())
 
 
 def display_subset(name: str) -> str:
@@ -95,6 +102,17 @@ def presence(image: torch.Tensor) -> torch.Tensor:
     return ~torch.isnan(image).flatten(2).any(dim=2)
 
 
+def foreground(image: torch.Tensor) -> torch.Tensor:
+    """Return where each modality of a batch is above its own lowest value: bool ``(B, M, ...)``.
+
+    In a skull-stripped image this is the brain, whatever value normalisation gave the background. The lowest value is
+    meant up to `ROUNDING`. A missing or constant modality has no foreground.
+    """
+    flat = image.flatten(2)
+    low, high = flat.amin(dim=2, keepdim=True), flat.amax(dim=2, keepdim=True)
+    return (flat > low + ROUNDING * (high - low)).reshape(image.shape)  # NaN > NaN is False
+
+
 def drop(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """Return ``(B, M, ...)`` with every channel where ``keep`` (bool ``(B, M)``) is False replaced by NaN."""
     mask = keep.reshape(*keep.shape, *([1] * (image.ndim - 2)))
@@ -103,15 +121,35 @@ def drop(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The label values of a cohort's files, and the regions on which results are compared.
+    """The label values of a cohort's files, the regions on which results are compared, and the targets of a softmax.
 
     Attributes:
         values: class name -> value in the cohort's files (background is 0).
-        regions: region name -> its classes; larger regions first, each one containing the next.
+        regions: region name -> its classes; of two that share classes, the one that contains the other comes first.
+        targets: target name -> its classes, in the order of a softmax head's channels after the background; every class
+            is in one, and every region is a union of them. By default each class is a target by itself.
+
+    Raises:
+        ValueError: the targets are not such.
     """
 
     values: Mapping[str, int]
     regions: Mapping[str, tuple[str, ...]]
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            object.__setattr__(self, "targets", {name: (name,) for name in self.values})
+        if sorted(name for classes in self.targets.values() for name in classes) != sorted(self.values):
+            raise ValueError(f"targets {dict(self.targets)}: expected each of {', '.join(self.values)} in one of them.")
+        for region, classes in self.regions.items():
+            if set(classes) != {name for target in self._targets_of(region) for name in self.targets[target]}:
+                raise ValueError(f"Region {region} ({', '.join(classes)}) is no union of targets {dict(self.targets)}.")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of label maps in the cohort's values: uint8 where they fit, else int16."""
+        return torch.uint8 if max(self.values.values()) < 256 else torch.int16
 
     def check(self, found: Iterable[int], source: str) -> None:
         """Refuse label values that the cohort does not define.
@@ -145,26 +183,68 @@ class LabelSet:
         return torch.stack(parts).to(torch.uint8)
 
     def from_regions(self, regions: torch.Tensor) -> torch.Tensor:
-        """Turn region masks ``(R, ...)`` into a label map ``(1, ...)``, uint8, in the cohort's values.
+        """Turn region masks ``(R, ...)`` into a label map ``(1, ...)``, of type `dtype`, in the cohort's values.
 
-        Regions are painted from the largest to the smallest, each over those before it, with the first class that a
-        region has and the next one has not. So a region's own mask is kept, and the larger ones become unions.
+        Regions are painted in their order, from larger to smaller ones, each over those before it, with the first class
+        that a region has and no later one has. So a region's own mask is kept, and the larger ones become unions.
         """
-        label = torch.zeros_like(regions[:1], dtype=torch.uint8)
+        label = torch.zeros_like(regions[:1], dtype=self.dtype)
         for mask, name in zip(regions > 0, self.painted(), strict=True):
             label[0, mask] = self.values[name]
         return label
 
     def painted(self) -> list[str]:
-        """Return for each region the class that its voxels get when no smaller region holds them, e.g. WT -> ED."""
-        regions = list(self.regions.values())
-        return [
-            next(name for name in classes if name not in smaller)
-            for classes, smaller in zip(regions, [*regions[1:], ()], strict=True)
-        ]
+        """Return for each region the class that its voxels get when no later region holds them, e.g. WT -> ED."""
+        painted: list[str] = []
+        later: set[str] = set()
+        for classes in reversed(self.regions.values()):
+            painted.insert(0, next(name for name in classes if name not in later))
+            later.update(classes)
+        return painted
+
+    def to_classes(self, label: torch.Tensor) -> torch.Tensor:
+        """Turn a label map ``(1, ...)`` in the cohort's values into the channels of a softmax head, long ``(1, ...)``.
+
+        Background is 0, the first target 1, and so on.
+        """
+        label = label.long()
+        index = torch.zeros_like(label)
+        for number, classes in enumerate(self.targets.values(), start=1):
+            for name in classes:
+                index[label == self.values[name]] = number
+        return index
+
+    def from_classes(self, index: torch.Tensor) -> torch.Tensor:
+        """Turn channels of a softmax head ``(1, ...)`` into a label map ``(1, ...)``, of type `dtype`.
+
+        A target of several classes gets the first one's value.
+        """
+        values = [0, *(self.values[classes[0]] for classes in self.targets.values())]
+        return torch.tensor(values, dtype=self.dtype, device=index.device)[index.long()]
+
+    def region_probabilities(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Turn the probabilities of a softmax head ``(K, ...)`` into those of the regions ``(R, ...)``, sums over it.
+
+        Raises:
+            ValueError: K is not 1 + the number of targets.
+        """
+        channels = {target: number for number, target in enumerate(self.targets, start=1)}
+        if len(probabilities) != len(channels) + 1:
+            raise ValueError(
+                f"A softmax over {len(probabilities)} classes; expected {len(channels) + 1}, the background and "
+                f"{', '.join(channels)}. Give the network so many classes, or choose the cohort it was trained on."
+            )
+        return torch.stack([sum(probabilities[channels[t]] for t in self._targets_of(name)) for name in self.regions])
+
+    def _targets_of(self, region: str) -> list[str]:
+        return [target for target, classes in self.targets.items() if set(classes) <= set(self.regions[region])]
 
 
 def tumour_labels(**values: int) -> LabelSet:
-    """Return the label set of a glioma cohort (ED, NCR, ET and, in BraTS 2015, NET) with regions WT, TC and ET."""
+    """Return the label set of a glioma cohort (ED, NCR, ET and, in BraTS 2015, NET) with regions WT, TC and ET.
+
+    A softmax head's channels are background, NCR, ED, (NET,) ET as in the published code, whatever the files' values.
+    """
     core = tuple(name for name in ("NCR", "NET", "ET") if name in values)
-    return LabelSet(values=values, regions={"WT": ("ED", *core), "TC": core, "ET": ("ET",)})
+    targets = {name: (name,) for name in ("NCR", "ED", "NET", "ET") if name in values}
+    return LabelSet(values=values, regions={"WT": ("ED", *core), "TC": core, "ET": ("ET",)}, targets=targets)

@@ -5,10 +5,12 @@ import torch
 
 from common.modalities import (
     ALIASES,
+    LabelSet,
     canonical,
     display_name,
     display_subset,
     drop,
+    foreground,
     presence,
     resolve_subset,
     subset_name,
@@ -30,12 +32,12 @@ def test_canonical(name, expected):
 
 
 def test_every_alias_leads_to_a_canonical_name():
-    assert set(ALIASES.values()) == set(MODALITIES)
-    assert all(canonical(name) == name for name in MODALITIES)
+    assert set(ALIASES.values()) == {*MODALITIES, "bssfp", "lge"}
+    assert all(canonical(name) == name for name in ALIASES.values())
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"Unknown modality 'adc'; expected one of fla, flair, t1, t1c, "):
+    with pytest.raises(ValueError, match="Unknown modality 'adc'; expected one of bssfp, c0, de, fla, flair, lge, "):
         canonical("adc")
 
 
@@ -73,6 +75,7 @@ def test_subsets():
 
 def test_names_as_printed():
     assert [display_name(name) for name in MODALITIES] == ["T1", "T1c", "T2", "FLAIR"]
+    assert [display_name(name) for name in ("bssfp", "lge")] == ["bSSFP", "LGE"]
     assert [display_subset(name) for name in ("t1c+flair", "t2")] == ["T1c + FLAIR", "T2"]
 
 
@@ -81,6 +84,11 @@ def test_presence_is_false_where_a_channel_holds_any_nan():
     image[0, 1] = NAN
     image[1, 2, 1:3, 1:3, 1:3] = NAN  # a missing channel that a stock tool padded with zeros
     assert presence(image).tolist() == [[True, False, True], [True, True, False]]
+
+
+def test_foreground_is_above_each_modalitys_own_lowest_value():
+    image = torch.tensor([[[-2.0, -2, 0, 1]], [[0, 0, 0, 3]], [[4, 4, 4, 4]], [[NAN, 0, 1, 2]]])[None]
+    assert foreground(image)[0, :, 0].int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [0] * 4, [0] * 4]
 
 
 def test_infinity_is_not_absence():
@@ -126,6 +134,18 @@ def test_predicted_regions_that_do_not_nest():
     assert BRATS.from_regions(only_et).item() == 4
     assert BRATS.from_regions(wt_and_et).item() == 4
     assert BRATS.painted() == ["ED", "NCR", "ET"]
+
+
+def test_regions_that_share_nothing():
+    labels = LabelSet({"a": 200, "b": 600, "c": 2221}, {"A": ("a",), "BC": ("b", "c")})
+    label = torch.tensor([0, 200, 600, 2221], dtype=torch.int16).reshape(1, 4, 1)
+    regions = labels.to_regions(label)
+    assert regions[..., 0].tolist() == [[0, 1, 0, 0], [0, 0, 1, 1]]
+    assert labels.painted() == ["a", "b"]
+    back = labels.from_regions(regions)
+    assert (back.dtype, labels.dtype, BRATS.dtype) == (torch.int16, torch.int16, torch.uint8)
+    assert back.flatten().tolist() == [0, 200, 600, 600]
+    assert labels.from_regions(torch.ones(2, 1, 1)).item() == 600  # where both are predicted, the later one
 
 
 def test_known_values_pass():

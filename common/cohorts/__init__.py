@@ -9,13 +9,25 @@ from common.cohorts import brats
 from common.cohorts.brats import Item, find_cases, shortened
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import PARTS, Parts, load_datalist, split_cases
+from common.cohorts.missing import counts_of, mask_cases
+from common.cohorts.myops import MYOPS
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.phantom import generate as generate_phantom
 from common.modalities import resolve_subset, subset_name
 
-__all__ = ["COHORTS", "Cohort", "cases", "generate_phantom", "get_cohort", "prepare", "take"]
+__all__ = [
+    "COHORTS",
+    "Cohort",
+    "cases",
+    "counts_of",
+    "generate_phantom",
+    "get_cohort",
+    "mask_cases",
+    "prepare",
+    "take",
+]
 
-COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS}
+COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS, MYOPS.name: MYOPS}
 
 
 def get_cohort(name: str) -> Cohort:

@@ -1,8 +1,8 @@
 """The BraTS family, 2015 to 2023 and later, and the Medical Segmentation Decathlon's Task01: labels and files.
 
-One scanner reads them all, since they differ only in names: a file's last token says which sequence it holds
-(``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``, ``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just
-``T1POST.nii.gz``). So it also reads the folders that people have at hand.
+One scanner reads them all, and the folders of other cohorts, since they differ only in names: a file's last token says
+which sequence it holds (``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``,
+``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``). So it also reads the folders that people have at hand.
 """
 
 from __future__ import annotations
@@ -44,11 +44,9 @@ MSD_CHANNELS = {"flair": 0, "t1": 1, "t1c": 2, "t2": 3}
 """Modality -> channel of an MSD Task01 image."""
 
 SUFFIXES = (".nii.gz", ".nii", ".mha")
-LABEL_TOKENS = ("seg", "ot", "segm")
-"""Last tokens of label files: BraTS 2017 and later, BraTS 2015, and BraTS20_Training_355 (``W39_1998.09.19_Segm``)."""
-
 _LABEL, _CHANNELS = "label", "channels"
-_MSD_FOLDERS = ("imagesTr", "imagesTs", "labelsTr")
+_KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "train25", "train25_myops_gd", "test20")
+"""Folders of MSD and MyoPS that hold one kind of file of many cases: these lie a level above."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +123,18 @@ def _image_files(root: Path) -> list[Path]:
     return found
 
 
-def _split_name(name: str) -> tuple[str, str | None]:
+def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
     """Split a file's or folder's name into what precedes its last token, and the role that the token gives."""
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
     stem = name[: len(name) - len(suffix)]
     # BraTS 2015 ends in the number of the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
     head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", re.sub(r"\.\d+$", "", stem), re.DOTALL).groups(default="")
-    role = _LABEL if token.lower() in LABEL_TOKENS else ALIASES.get(token.lower())
+    role = _LABEL if token.lower() in cohort.label_tokens else ALIASES.get(token.lower())
     return (head, role) if role else (stem, None)
 
 
 def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
-    stem, role = _split_name(path.name)
+    stem, role = _split_name(path.name, cohort)
     folder, named = path.parent, path.parent.name
     if role is None and named == "labelsTr":
         role = _LABEL
@@ -144,8 +142,8 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
         role = _CHANNELS
     if folder != root:
         # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is a level above
-        folder_stem, folder_role = _split_name(named)
-        if named in _MSD_FOLDERS or (alone and folder_role):
+        folder_stem, folder_role = _split_name(named, cohort)
+        if named in _KIND_FOLDERS or (alone and folder_role):
             folder = folder.parent
         if alone and folder_role and role is None:
             stem, role = folder_stem, folder_role
@@ -159,9 +157,10 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
     known = [file for file in files if file.role]
     images = [file for file in known if file.role != _LABEL]
     if not images:
+        aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
         raise ValueError(
             f"{folder}: no modality recognised among {shortened(file.path.name for file in files)}. Name each file "
-            f"after its case and modality, e.g. {folder.name}_t1ce.nii.gz; known are {', '.join(sorted(ALIASES))} "
+            f"after its case and modality, e.g. {folder.name}_{cohort.modalities[0]}.nii.gz; known are {aliases} "
             "(for MSD's 4-channel files choose cohort msd_task01)."
         )
     stems = {file.stem for file in images}
@@ -177,7 +176,7 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
     cases: dict[str, list[_File]] = defaultdict(list)
     for file in known:
         cases[file.stem].append(file)
-    if not stacked:
+    if not any(file.path.parent.name in _KIND_FOLDERS for file in images) and not stacked:
         logger.warning(f"{folder}: taken as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
     return list(cases.items())
 

@@ -15,10 +15,14 @@ class Cohort:
         name: as used by the config key ``cohort``.
         modalities: canonical names; their order is the channel order of every tensor.
         labels: the values in its label files and the regions made from them.
-        skull_stripped: True if the images hold only brain; others are warned about (background must be 0).
+        skull_stripped: True if the images hold only brain; those of such a cohort whose background is not 0 are warned
+            about.
+        label_tokens: last tokens of label files' names; by default those of BraTS: 2017 and later, 2015, and
+            BraTS20_Training_355 (``W39_1998.09.19_Segm``).
     """
 
     name: str
     modalities: tuple[str, ...]
     labels: LabelSet
     skull_stripped: bool = True
+    label_tokens: tuple[str, ...] = ("seg", "ot", "segm")

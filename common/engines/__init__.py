@@ -3,6 +3,7 @@
 from common.engines.handlers import Checkpoints, EpochLosses, Reseed
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
+from common.engines.preference import PreferenceBalancer
 from common.engines.report import check_settings, report_evaluation
 from common.engines.steps import run_bundle, run_variants
 from common.engines.substitute import SubstituteFigure
@@ -13,6 +14,7 @@ __all__ = [
     "Checkpoints",
     "EpochLosses",
     "ForegroundInferer",
+    "PreferenceBalancer",
     "Reseed",
     "StoreCases",
     "SubsetSweep",

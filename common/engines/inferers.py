@@ -11,19 +11,32 @@ from monai.transforms import generate_spatial_bounding_box
 from monai.utils import fall_back_tuple
 from torch import nn
 
-from common.modalities import presence
+from common.engines.windows import planewise
+from common.modalities import foreground, presence
 
 OUTSIDE = -1e4
-"""Logit of every channel outside the foreground: sigmoid gives 0, and argmax gives channel 0, the background."""
+"""Logit outside the foreground: of every channel for a sigmoid, of all but the background's for a softmax."""
 
 
 class ForegroundInferer(SlidingWindowInferer):
     """MONAI's sliding windows over the bounding box of the foreground; outside of it nothing is predicted.
 
-    The box holds every voxel at which a modality that is present is above 0, and one voxel around; absent modalities
-    have no say. It is grown to the window's size where the image allows it. Arguments are those of
-    `SlidingWindowInferer`; ``roi_size`` should be the training crop.
+    The box holds every voxel at which a modality that is present is above its lowest value, and one voxel around, so
+    that a skull-stripped image has the same one whether its background is 0 or, after a z-score, below; absent and
+    constant modalities have no say. It is grown to the window's size where the image allows it.
+
+    Args:
+        roi_size: size of a window, which should be the training crop; ``(X, Y)`` looks at planes ``(X, Y, 1)`` with a
+            network of two spatial dims (see `Planewise`).
+        args: as `SlidingWindowInferer`'s.
+        softmax: True if the logits are for a softmax, whose channel 0 is the background; False if for a sigmoid each.
+        kwargs: as `SlidingWindowInferer`'s.
     """
+
+    def __init__(self, roi_size: Sequence[int] | int, *args: Any, softmax: bool = False, **kwargs: Any) -> None:
+        planes = isinstance(roi_size, Sequence) and len(roi_size) == 2
+        super().__init__((*roi_size, 1) if planes else roi_size, *args, **kwargs)
+        self.softmax = softmax
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return logits ``(B, C, X, Y, Z)`` of ``(B, M, X, Y, Z)``, missing modalities being NaN.
@@ -35,13 +48,15 @@ class ForegroundInferer(SlidingWindowInferer):
             raise ValueError("A sample has no modality present; at least one is needed.")
         box = self.box(inputs)
         image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
-        return place(super().__call__(image, network, *args, **kwargs), box, inputs.shape[2:])
+        shown = planewise(network, self.window(inputs))
+        logits = super().__call__(image, shown, *args, **kwargs)
+        return place(logits, box, inputs.shape[2:], self.softmax)
 
     def box(self, inputs: torch.Tensor) -> tuple:
         """Return the index of the voxels that are looked at in ``(B, M, X, Y, Z)``."""
-        flat = inputs.as_subclass(torch.Tensor).flatten(0, 1)
-        # NaN > 0 is False: absent modalities do not count; allow_smaller keeps the margin within the image
-        low, high = generate_spatial_bounding_box(flat, margin=1, allow_smaller=True)
+        inside = foreground(inputs.as_subclass(torch.Tensor)).flatten(0, 1)
+        # allow_smaller keeps the margin within the image
+        low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)
         ranges = zip(low, high, self.window(inputs), inputs.shape[2:], strict=True)
         return (..., *(_at_least(*axis) for axis in ranges))
 
@@ -54,9 +69,14 @@ class ForegroundInferer(SlidingWindowInferer):
         return inputs
 
 
-def place(logits: torch.Tensor, box: tuple, shape: Sequence[int]) -> torch.Tensor:
-    """Return the logits of a box within those of the whole image ``(B, C, *shape)``, which are `OUTSIDE` around it."""
+def place(logits: torch.Tensor, box: tuple, shape: Sequence[int], softmax: bool = False) -> torch.Tensor:
+    """Return the logits of a box within those of the whole image ``(B, C, *shape)``, which are `OUTSIDE` around it.
+
+    With ``softmax`` those of channel 0, the background, are 0 there.
+    """
     full = logits.new_full((*logits.shape[:2], *shape), OUTSIDE)
+    if softmax:
+        full[:, 0] = 0
     full[box] = logits
     return full
 

@@ -24,6 +24,17 @@ def local_device() -> torch.device:
     return device
 
 
-def distributed(network: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """Return the network on the device, wrapped so that gradients are averaged over all processes."""
-    return DistributedDataParallel(network.to(device), device_ids=[device] if device.type == "cuda" else None)
+def distributed(
+    network: nn.Module, device: torch.device, find_unused_parameters: bool = False
+) -> DistributedDataParallel:
+    """Return the network on the device, wrapped so that gradients are averaged over all processes.
+
+    Args:
+        network: what the trainer runs.
+        device: of this process.
+        find_unused_parameters: needed where a step may leave some out, such as the encoders of absent modalities.
+    """
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        network.to(device), device_ids=devices, find_unused_parameters=find_unused_parameters
+    )

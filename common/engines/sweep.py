@@ -41,8 +41,9 @@ class SubsetSweep:
         network: the network that the evaluator runs.
         inferer: for a batch of images.
         preprocessing: what made the images, to be inverted.
-        to_probabilities: from ``pred``, logits on the network's grid, to region probabilities on the files' grid.
+        to_probabilities: from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         to_labels: from these to a label map in the cohort's values.
+        to_regions: from these to region probabilities, for a network of classes; None where they are that already.
         conventions: see `Conventions`.
         latent_layer: see `LatentProbe`; its features are kept for single modalities, which are forwarded by themselves.
         subsets_at_once: subsets in one batch. 1 equals the inference of a single case bit for bit; more is faster on a
@@ -62,6 +63,7 @@ class SubsetSweep:
         to_probabilities: Compose,
         to_labels: Compose,
         conventions: Mapping[str, Any],
+        to_regions: Compose | None = None,
         latent_layer: str | None = None,
         subsets_at_once: int = 1,
     ) -> None:
@@ -74,6 +76,7 @@ class SubsetSweep:
                 f"ForegroundInferer with {type(network).__name__}."
             )
         self.inferer, self.to_probabilities, self.to_labels = inferer, to_probabilities, to_labels
+        self.to_regions = to_regions
         self.conventions = Conventions(**conventions)
         self.probe = LatentProbe(network, latent_layer)
         self.subsets_at_once = subsets_at_once
@@ -105,7 +108,8 @@ class SubsetSweep:
             if features is not None and len(subset) == 1:
                 latents[subset[0]] = features
             output = self.to_probabilities({**item, "pred": logits[0]})
-            probabilities = self.to_ras({"pred": output["pred"]})["pred"]
+            regions = output if self.to_regions is None else self.to_regions(output)
+            probabilities = self.to_ras({"pred": regions["pred"]})["pred"]
             label = self.to_ras({"pred": self.to_labels(output)["pred"]})["pred"]
             measure.add(subset_name(subset), label[0].cpu().numpy(), probabilities.cpu().numpy())
         result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))
@@ -139,7 +143,7 @@ class SubsetSweep:
     ) -> Iterator[torch.Tensor]:
         crop = image.as_subclass(torch.Tensor)[box]
         for logits in decode_subsets(crop, network, keep, self.inferer, self.subsets_at_once):
-            yield place(logits, box, image.shape[2:])
+            yield place(logits, box, image.shape[2:], self.inferer.softmax)
 
     def _forwarded(
         self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor, _: tuple

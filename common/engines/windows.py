@@ -18,6 +18,37 @@ from torch import nn
 from common.modalities import presence
 
 
+class Planewise(nn.Module):
+    """A network of two spatial dims ``(N, C, X, Y)``, shown volumes of one plane ``(N, C, X, Y, 1)``.
+
+    As MONAI's `SliceInferer` does, but with ``encode`` and ``decode`` too.
+
+    Args:
+        network: what the planes are shown to.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the network's logits ``(N, C, X, Y, 1)``."""
+        return self.network(image[..., 0])[..., None]
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
+        """Return the network's features of planes ``(N, M, X, Y, 1)``, as they are."""
+        return self.network.encode(image[..., 0], present)
+
+    def decode(self, features: list[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return the network's logits ``(N, C, X, Y, 1)`` of its features."""
+        return self.network.decode(features, present)[..., None]
+
+
+def planewise(network: nn.Module, window: Sequence[int]) -> nn.Module:
+    """Return what is shown windows of this size: `Planewise` where they are one voxel thick, else the network."""
+    return Planewise(network) if len(window) == 3 and window[-1] == 1 else network
+
+
 def decode_subsets(
     image: torch.Tensor,
     network: nn.Module,
@@ -33,7 +64,8 @@ def decode_subsets(
     Args:
         image: one sample ``(1, M, X, Y, Z)``, missing modalities being NaN.
         network: with ``encode(windows, present)``, which returns a list of tensors ``(N, ...)``, and
-            ``decode(features, present)``, which returns logits ``(N, C, ...)`` and heeds only the present ones.
+            ``decode(features, present)``, which returns logits ``(N, C, ...)`` and heeds only the present ones; of two
+            spatial dims if windows are one voxel thick.
         keep: bool ``(S, M)``, a row per subset of the image's modalities.
         inferer: its windows, overlap, weighting, padding and ``sw_batch_size`` are used.
         subsets_at_once: how many subsets are decoded in one batch.
@@ -43,6 +75,7 @@ def decode_subsets(
         those of MONAI's `SlidingWindowInferer` on that subset bit for bit.
     """
     window = fall_back_tuple(inferer.roi_size, image.shape[2:])
+    network = planewise(network, window)
     padded, inner = _pad(image, window, inferer)
     size = padded.shape[2:]
     interval = _get_scan_interval(size, window, len(size), ensure_tuple_rep(inferer.overlap, len(size)))

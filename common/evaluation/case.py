@@ -13,7 +13,7 @@ from common.evaluation.conventions import Conventions
 from common.evaluation.metrics import Reference, postprocessed
 from common.evaluation.reliability import bin_probabilities
 from common.evaluation.results import BIN_COLUMNS, COLUMNS
-from common.modalities import LabelSet
+from common.modalities import LabelSet, foreground
 
 
 @dataclass
@@ -46,7 +46,7 @@ class CaseMeasure:
     Args:
         case: name of the case.
         label: the reference, label map (X, Y, Z) in the cohort's values, RAS.
-        image: (M, X, Y, Z) on the same grid, NaN where a modality is missing and 0 outside the brain.
+        image: (M, X, Y, Z) on the same grid, NaN where a modality is missing and at its lowest outside the brain.
         modalities: the M names, in the image's order.
         spacing: in mm.
         labels: the cohort's label set.
@@ -66,7 +66,7 @@ class CaseMeasure:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
         self.truth = _regions(label, labels)
-        self.brains = dict(zip(modalities, np.nan_to_num(image) != 0, strict=True))
+        self.brains = dict(zip(modalities, foreground(torch.from_numpy(image)[None])[0].numpy(), strict=True))
         self.plane = _central_plane(label)
         self.rows: list[tuple] = []
         self.bins: list[pd.DataFrame] = []
@@ -79,7 +79,8 @@ class CaseMeasure:
     def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
         """Measure one prediction.
 
-        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it is not 0.
+        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it is above the
+        lowest value that it has.
 
         Args:
             subset: name of the subset that it was made from.

@@ -1,7 +1,7 @@
 """Files in and out: images, checkpoints, the folder of a bundle."""
 
 from common.io.bundle import bundle_root, flag, refuse_unknown_options, tell_shipped_weights
-from common.io.checkpoints import load_weights, read_checkpoint, write_checkpoint
+from common.io.checkpoints import load_weights, read_checkpoint, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
@@ -16,6 +16,7 @@ __all__ = [
     "read_volume",
     "refuse_unknown_options",
     "require_writable",
+    "start_from",
     "tell_shipped_weights",
     "write_checkpoint",
 ]

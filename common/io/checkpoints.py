@@ -32,7 +32,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
     except Exception as error:  # damaged bytes make the unpickler raise anything
         raise ValueError(
             f"{path}: not a whole checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
-            "kind, or holds objects that are not loaded for safety."
+            "kind, or holds objects that are not loaded, since loading them could run any code. Of a file that others "
+            'made, save the tensors alone in a container without network: see "Authors\' weights" in the README.'
         ) from error
 
 
@@ -61,3 +62,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         )
     network.load_state_dict(state)
     return network
+
+
+def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
+    """Start a training from given weights (key `init_from`), as `load_weights` reads them; None leaves it as it is."""
+    if path is not None:
+        load_weights(network, path)

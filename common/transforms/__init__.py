@@ -1,17 +1,27 @@
 """Any-subset loading, normalisation, modality dropping, masking, caching."""
 
 from common.transforms.cache import CachedDataset
-from common.transforms.intensity import ScaleBrainIntensityd
-from common.transforms.labels import LabelsToRegionsd, RegionsToLabelsd
+from common.transforms.intensity import NormalizeBrainIntensityd, ScaleBrainIntensityd
+from common.transforms.labels import (
+    ClassesToLabelsd,
+    ClassesToRegionsd,
+    LabelsToClassesd,
+    LabelsToRegionsd,
+    RegionsToLabelsd,
+)
 from common.transforms.load import LoadSubjectd
 from common.transforms.location import crop_at, locate
-from common.transforms.masking import random_patches, random_subsets
+from common.transforms.masking import random_patches, random_subsets, uniform_subsets
 from common.transforms.subsets import SubsetDataset
 
 __all__ = [
     "CachedDataset",
+    "ClassesToLabelsd",
+    "ClassesToRegionsd",
+    "LabelsToClassesd",
     "LabelsToRegionsd",
     "LoadSubjectd",
+    "NormalizeBrainIntensityd",
     "RegionsToLabelsd",
     "ScaleBrainIntensityd",
     "SubsetDataset",
@@ -19,4 +29,5 @@ __all__ = [
     "locate",
     "random_patches",
     "random_subsets",
+    "uniform_subsets",
 ]

@@ -1,4 +1,4 @@
-"""Between a cohort's label values and regions."""
+"""Between a cohort's label values, regions, and the classes of a softmax."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from common.cohorts import get_cohort
 
 
 class _ConvertLabelsd(MapTransform):
-    """Convert label maps by a cohort's `LabelSet`, keeping affine, meta data and trace."""
+    """Convert volumes by a cohort's `LabelSet`, keeping affine, meta data and trace."""
 
     def __init__(self, keys: KeysCollection, cohort: str) -> None:
         super().__init__(keys)
         self.labels = get_cohort(cohort).labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its label maps converted."""
+        """Return a copy of the item with its volumes converted."""
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
@@ -29,22 +29,53 @@ class _ConvertLabelsd(MapTransform):
             item[key] = result.copy_meta_from(source) if isinstance(source, MetaTensor) else result
         return item
 
-    def convert(self, label: torch.Tensor) -> torch.Tensor:
-        """Convert one label map."""
+    def convert(self, volume: torch.Tensor) -> torch.Tensor:
+        """Convert one volume."""
         raise NotImplementedError
 
 
 class LabelsToRegionsd(_ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8."""
 
-    def convert(self, label: torch.Tensor) -> torch.Tensor:
+    def convert(self, volume: torch.Tensor) -> torch.Tensor:
         """Return region masks."""
-        return self.labels.to_regions(label)
+        return self.labels.to_regions(volume)
 
 
 class RegionsToLabelsd(_ConvertLabelsd):
-    """Turn region masks ``(R, X, Y, Z)`` into one label map ``(1, X, Y, Z)``, uint8, in the cohort's values."""
+    """Turn region masks ``(R, X, Y, Z)`` into one label map ``(1, X, Y, Z)`` in the cohort's values."""
 
-    def convert(self, label: torch.Tensor) -> torch.Tensor:
+    def convert(self, volume: torch.Tensor) -> torch.Tensor:
         """Return a label map."""
-        return self.labels.from_regions(label)
+        return self.labels.from_regions(volume)
+
+
+class LabelsToClassesd(_ConvertLabelsd):
+    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into channels of a softmax head, long ``(1, X, Y, Z)``.
+
+    0 is the background, the others are the targets of the `LabelSet` in their order.
+    """
+
+    def convert(self, volume: torch.Tensor) -> torch.Tensor:
+        """Return class indices."""
+        return self.labels.to_classes(volume)
+
+
+class ClassesToLabelsd(_ConvertLabelsd):
+    """Turn logits or probabilities of a softmax head ``(K, X, Y, Z)`` into a label map ``(1, X, Y, Z)``, by argmax."""
+
+    def convert(self, volume: torch.Tensor) -> torch.Tensor:
+        """Return a label map in the cohort's values."""
+        return self.labels.from_classes(volume.argmax(dim=0, keepdim=True))
+
+
+class ClassesToRegionsd(_ConvertLabelsd):
+    """Turn probabilities of a softmax head ``(K, X, Y, Z)`` into those of the cohort's regions ``(R, X, Y, Z)``.
+
+    Raises:
+        ValueError: on access, if K is not the number of the cohort's targets and the background.
+    """
+
+    def convert(self, volume: torch.Tensor) -> torch.Tensor:
+        """Return region probabilities."""
+        return self.labels.region_probabilities(volume)

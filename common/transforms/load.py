@@ -26,7 +26,7 @@ class LoadSubjectd(MapTransform):
     The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``); files of modalities
     that are absent or not requested are never opened. If ``image`` is a single path, it is a file ``(X, Y, Z, M)`` in
     the cohort's order, as MONAI Label hands over, in which a channel of NaN is missing. ``label`` becomes
-    ``(1, X, Y, Z)`` uint8 in the cohort's values. Affines are in mm, RAS.
+    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``. Affines are in mm, RAS.
 
     Args:
         cohort: name of the cohort, which fixes channel order and label values.
@@ -113,7 +113,7 @@ class LoadSubjectd(MapTransform):
         _check_grid(label, path, image, image_path)
         values = [int(v) if v.is_integer() else v for v in torch.unique(label.as_tensor()).tolist()]
         self.cohort.labels.check(values, str(path))
-        return MetaTensor(label.as_tensor()[None].to(torch.uint8), affine=label.affine)
+        return MetaTensor(label.as_tensor()[None].to(self.cohort.labels.dtype), affine=label.affine)
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], skull_stripped: bool) -> None:

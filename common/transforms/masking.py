@@ -28,6 +28,25 @@ def random_subsets(present: torch.Tensor, generator: torch.Generator | None = No
     return present & (rank >= dropped)
 
 
+def uniform_subsets(present: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Draw for each sample one of the ``2^n - 1`` non-empty subsets of its n present modalities, all alike.
+
+    Source: RFNet, mmFormer, M2FTrans and PASSION, as released.
+
+    Args:
+        present: bool ``(B, M)``, at least one True in each row.
+        generator: CPU generator; None takes torch's own.
+
+    Returns:
+        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
+    """
+    present = present.cpu()
+    count = present.sum(dim=1, keepdim=True)
+    number = 1 + torch.floor(torch.rand(count.shape, generator=generator) * (2**count - 1)).long()
+    bit = (present.cumsum(dim=1) - 1).clamp(min=0)  # the n-th bit of the number is for the n-th present modality
+    return present & ((number >> bit) & 1).bool()
+
+
 def random_patches(
     keep: torch.Tensor, patches: Sequence[int], mask_ratio: float, generator: torch.Generator | None = None
 ) -> torch.Tensor:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import list_data_collate
-from monai.inferers import SlidingWindowInferer
+from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.transforms import Compose, Orientationd, SpatialCropd
 from torch import nn
 
@@ -84,6 +84,44 @@ def test_absent_modality_has_no_say_in_the_box(network):
     inside = torch.sigmoid(logits[0, 0]) > 0
     assert inside.nonzero().min(dim=0).values.tolist() == [3, 2, 5]
     assert inside.nonzero().max(dim=0).values.tolist() == [15, 13, 12]
+
+
+def test_outside_is_background_alone_for_a_softmax(network):
+    image = random_image(*BOXES[:2])
+    logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)
+    box = (..., slice(3, 16), slice(2, 14), slice(5, 13))
+    assert torch.equal(logits[box], ForegroundInferer(**WINDOWS)(image, network)[box])
+    outside = torch.ones(20, 18, 16, dtype=torch.bool)
+    outside[box] = False
+    assert (logits.softmax(dim=1)[0, :, outside] == torch.tensor([[1.0], [0.0]])).all()
+
+
+def test_background_need_not_be_0():
+    """A z-score gives each modality another background, below 0; resampling makes it uneven by rounding."""
+    image = drop(random_image(*BOXES), torch.tensor([[True, True, False]]))
+    level = torch.tensor([-0.8, -2.1, 0]).reshape(1, 3, 1, 1, 1)
+    normalised = 3 * image + level
+    rounded = normalised * (1 + 3e-7 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0)))
+    boxes = [ForegroundInferer(**WINDOWS).box(each) for each in (image, normalised, rounded)]
+    assert boxes[0] == boxes[1] == boxes[2] == (..., slice(3, 16), slice(2, 14), slice(5, 13))
+
+
+def test_constant_modality_has_no_say_in_the_box():
+    image = random_image(*BOXES[:2])
+    image[0, 2] = 7
+    assert ForegroundInferer(**WINDOWS).box(image) == (..., slice(3, 16), slice(2, 14), slice(5, 13))
+
+
+def test_windows_of_two_extents_are_planes_for_a_network_of_two_dimensions():
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 2, 3, padding=1).requires_grad_(False)
+    image = random_image(*BOXES[:2])
+    logits = ForegroundInferer((8, 8), 4, 0.5)(image, network)
+    box = (..., slice(3, 16), slice(2, 14), slice(5, 13))
+    expected = SliceInferer(2, (8, 8), 4, 0.5)(image[box], network)
+    assert logits.shape == (1, 2, 20, 18, 16)
+    assert torch.equal(logits[box], expected)
+    assert torch.equal(ForegroundInferer((8, 8, 1), 4, 0.5)(image, network), logits)
 
 
 def test_box_of_a_batch_holds_all_samples(network):

@@ -10,7 +10,8 @@ import torch
 from engines.two_stage import TwoStage
 from monai.inferers import SlidingWindowInferer
 
-from common.engines.windows import decode_subsets
+from common.engines import ForegroundInferer
+from common.engines.windows import Planewise, decode_subsets
 from common.modalities import drop
 
 KEEP = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
@@ -43,6 +44,23 @@ def test_every_window_is_encoded_once(network):
     inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
     list(decode_subsets(image, network, KEEP, inferer))
     assert network.encoded == 4**3 * 3
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 5), (6, 9, 1)])
+def test_planes_for_a_network_of_two_dimensions(shape):
+    """Decoded together as each subset by itself, and encoded once: the slices of a volume have no say in each other."""
+    network = TwoStage(dims=2).eval().requires_grad_(False)
+    image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
+    inferer = ForegroundInferer((8, 8), 4, 0.5)
+    crop = SlidingWindowInferer((8, 8, 1), 4, 0.5)
+    expected = [crop(drop(image, row[None]), Planewise(network)) for row in KEEP]
+    network.encoded = 0
+    found = list(decode_subsets(image, network, KEEP, inferer))
+    assert network.encoded == {20: 4 * 4, 6: 2}[shape[0]] * shape[2] * 3
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert found[0].shape == (1, 2, *shape)
+    slices = [list(decode_subsets(part, network, KEEP, inferer))[3] for part in image.split(1, dim=-1)]
+    torch.testing.assert_close(torch.cat(slices, dim=-1), found[3], rtol=0, atol=1e-6)
 
 
 def test_a_missing_modality_is_never_encoded(network):

@@ -9,11 +9,12 @@ from common.modalities import presence
 class TwoStage(nn.Module):
     """A network with an encoder for each modality and a mean fusion; it counts the windows that it encodes."""
 
-    def __init__(self, modalities: int = 3, out_channels: int = 2) -> None:
+    def __init__(self, modalities: int = 3, out_channels: int = 2, dims: int = 3) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.encoders = nn.ModuleList([nn.Conv3d(1, 4, 3, padding=1) for _ in range(modalities)])
-        self.norm, self.head = nn.InstanceNorm3d(4), nn.Conv3d(4, out_channels, 3, padding=1)
+        conv, norm = (nn.Conv2d, nn.InstanceNorm2d) if dims == 2 else (nn.Conv3d, nn.InstanceNorm3d)
+        self.encoders = nn.ModuleList([conv(1, 4, 3, padding=1) for _ in range(modalities)])
+        self.norm, self.head = norm(4), conv(4, out_channels, 3, padding=1)
         self.encoded = 0
 
     def encode(self, image, present):
@@ -26,7 +27,7 @@ class TwoStage(nn.Module):
         return [torch.stack(levels, dim=1)]
 
     def decode(self, features, present):
-        weight = present.float()[:, :, None, None, None, None]
+        weight = present.float().reshape(*present.shape, *([1] * (features[0].ndim - 2)))
         fused = (features[0] * weight).sum(1) / weight.sum(1)
         return self.head(fused)
 

@@ -151,6 +151,16 @@ class TestBins:
         assert bins.groupby("modalities")["voxels"].sum().to_dict() == {"t1": 180, "t2": 90, "t1+t2": 210}
         assert bins.groupby("modalities")["positives"].sum().to_dict() == {"t1": 36, "t2": 9, "t1+t2": 36}
 
+    def test_background_need_not_be_0(self):
+        """A z-score leaves it below 0, and resampling uneven by rounding."""
+        rng, found = np.random.default_rng(0), []
+        for shown in (image(), 2.5 * image() - 0.9, (2.5 * image() - 0.9) * rng.uniform(1, 1 + 3e-7, (2, *SHAPE))):
+            given = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+            given.add("t1", reference(), probabilities())
+            found.append(given.result({}, 0).bins)
+        assert found[0].equals(found[1])
+        assert found[0].equals(found[2])
+
     def test_are_as_if_the_other_files_were_not_there(self):
         shown = image()
         shown[1] = 5

@@ -1,4 +1,4 @@
-"""Percentile scaling over the brain, by hand and against the published pipeline's numbers."""
+"""Percentile scaling and z-scores over the brain, by hand and against the published pipeline's numbers."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import CropForegroundd
+from monai.transforms import CropForegroundd, NormalizeIntensityd
 
-from common.transforms import ScaleBrainIntensityd
+from common.transforms import NormalizeBrainIntensityd, ScaleBrainIntensityd
 
 NAN = float("nan")
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "m3ae_pipeline.npz")
@@ -93,3 +93,37 @@ def test_published_box(golden):
     cropped = crop({"image": scale(golden), "case": "x"})
     assert cropped["foreground_start_coord"].tolist() == low.tolist()
     assert cropped["foreground_end_coord"].tolist() == np.minimum(high + 1, golden.shape[1:]).tolist()
+
+
+def normalize(image: torch.Tensor) -> torch.Tensor:
+    return NormalizeBrainIntensityd("image")({"case": "x", "image": MetaTensor(image)})["image"]
+
+
+def test_zero_mean_and_unit_variance_over_the_brain_by_hand():
+    image = torch.tensor([0.0, 0, 2, 4, 4, 10]).reshape(1, 6, 1, 1)  # mean 5, population variance 36 / 4
+    expected = [-5 / 3, -5 / 3, -1, -1 / 3, -1 / 3, 5 / 3]  # the background too
+    assert normalize(image).flatten().tolist() == pytest.approx(expected)
+
+
+def test_normalized_each_modality_by_itself_and_a_missing_one_stays_nan():
+    one, other = channel(np.arange(1, 102)), 100 * channel(np.arange(51, 152)).flip(0)
+    image = torch.stack([one, torch.full_like(one, NAN), other])
+    normalized = normalize(image)
+    assert torch.isnan(normalized[1]).all()
+    assert torch.equal(normalized[0], normalize(one[None])[0])
+    assert torch.equal(normalized[2], normalize(other[None])[0])
+    assert torch.equal(image.nan_to_num(-1), torch.stack([one, -torch.ones_like(one), other]))
+
+
+def test_normalizing_a_brain_without_contrast():
+    image = channel(np.full(101, 7.0))
+    with pytest.raises(ValueError, match="x, channel 0: the standard deviation over the brain is 0; expected an image"):
+        normalize(image[None])
+
+
+def test_monais_normalization_of_whole_volumes_keeps_a_missing_modality():
+    """What images that are not skull-stripped are given instead."""
+    image = torch.stack([torch.full((4, 4, 2), NAN), torch.arange(32.0).reshape(4, 4, 2)])
+    normalized = NormalizeIntensityd("image", channel_wise=True)({"image": MetaTensor(image.clone())})["image"]
+    assert torch.isnan(normalized[0]).all()
+    np.testing.assert_allclose(normalized[1], (image[1] - 15.5) / np.arange(32).std(), rtol=1e-6)

@@ -178,7 +178,7 @@ def test_no_modality_at_all(write_subject):
 
 
 def test_unknown_modality():
-    with pytest.raises(ValueError, match="Unknown modality 'dwi'; expected one of fla, flair, t1, t1c"):
+    with pytest.raises(ValueError, match="Unknown modality 'dwi'; expected one of bssfp, c0, de, fla, flair, lge"):
         LoadSubjectd(COHORT, modalities=["t1", "dwi"])
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from common.transforms import random_patches, random_subsets
+from common.transforms import random_patches, random_subsets, uniform_subsets
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -82,3 +82,20 @@ def test_mask_ratio_that_cannot_be_met(ratio, visible):
         ValueError, match=f"mask_ratio {ratio} leaves {visible} of 2048 patches visible; expected 1 to 512"
     ):
         random_patches(KEEP, [8, 8, 8], ratio)
+
+
+def test_every_non_empty_subset_is_as_likely():
+    counts = Counter(map(tuple, uniform_subsets(torch.ones(30_000, 4, dtype=torch.bool), seeded()).tolist()))
+    assert len(counts) == 15
+    assert (False,) * 4 not in counts
+    assert all(abs(count / 30_000 - 1 / 15) < 0.01 for count in counts.values())
+
+
+def test_uniform_subsets_are_of_what_is_present():
+    present = torch.tensor([[True, False, True, True], [False, False, True, False]]).repeat(5_000, 1)
+    drawn = uniform_subsets(present, seeded())
+    assert not bool((drawn & ~present).any())
+    assert bool(drawn.any(dim=1).all())
+    counts = Counter(map(tuple, drawn[::2].tolist()))
+    assert len(counts) == 7
+    assert all(abs(count / 5_000 - 1 / 7) < 0.03 for count in counts.values())

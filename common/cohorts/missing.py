@@ -1,0 +1,206 @@
+"""Imperfect training data: which subject lacks which modality, the same one in every epoch.
+
+A subject's masked modalities are taken out of its datalist item, so their files are never opened. Source: PASSION (Shi
+et al., ACM MM 2024), "imperfect data training". ``data/passion_masks.csv`` holds the masks that its authors drew for
+their training cases of BraTS 2018 (split fold1) and 2020 (split fixed), from their repository (Jun-Jie-Shi/PASSION,
+Apache-2.0). The digits of a setting's name are ten times the missing rates of T1, T1c, FLAIR and T2: ``mr2468``.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from common.cohorts.brats import Item, shortened
+from common.modalities import resolve_subset, subset_name, subsets
+
+logger = logging.getLogger(__name__)
+
+MASKS_FILE = Path(__file__).parent / "data" / "passion_masks.csv"
+
+Masks = dict[str, tuple[str, ...]]
+"""Case -> the modalities that it has, in the cohort's order."""
+
+
+def mask_cases(
+    items: Sequence[Item],
+    modalities: Sequence[str],
+    missing_rates: Sequence[float] | None = None,
+    masks: str | os.PathLike | None = None,
+    cohort: str | None = None,
+    seed: int = 1037,
+) -> list[Item]:
+    """Return training items without the files of the modalities that each is to lack; log the rates that result.
+
+    Args:
+        items: the training cases of a datalist.
+        modalities: of the cohort, in order.
+        missing_rates: one for each modality; see `draw_masks`. None or zeros leave the items as they are.
+        masks: in place of rates, a published setting of the cohort (``mr2468``), or a CSV file with the columns
+            ``case`` and ``modalities`` (``t1+flair``, those that the case has) and a row for every training case.
+        cohort: name of the cohort, needed for published masks.
+        seed: of the draw.
+
+    Raises:
+        FileNotFoundError: ``masks`` is neither a published setting of the cohort nor a file.
+        ValueError: a bad rate; rates and masks at once; masks that do not list just these cases, name an unknown
+            modality or leave a case without any.
+    """
+    if missing_rates is not None:
+        _check_rates(missing_rates, modalities)
+    drawn = missing_rates is not None and any(missing_rates)
+    if drawn and masks is not None:
+        raise ValueError(f"missing_rates {list(missing_rates)} and masks {masks}: set one of these keys to null.")
+    names = [item["case"] for item in items]
+    if drawn:
+        present = draw_masks(names, missing_rates, modalities, seed)
+    elif masks is not None:
+        present = read_masks(masks, names, modalities, cohort)
+    else:
+        return list(items)
+    masked = [_masked(item, present[item["case"]]) for item in items]
+    rates = (
+        f"{modality} {sum(modality not in item['modalities'] for item in masked) / len(masked):.3f}"
+        for modality in modalities
+    )
+    logger.info(f"missing rates of the {len(masked)} training cases: {', '.join(rates)}")
+    return masked
+
+
+def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
+    """Return how many items have each modality, in the order of ``modalities``.
+
+    Raises:
+        ValueError: none has one of them.
+    """
+    there = [item["modalities"] for item in items]
+    counts = [sum(modality in names for names in there) for modality in modalities]
+    if not all(counts):
+        raise ValueError(
+            f"None of {len(there)} training cases has {modalities[counts.index(0)]}; expected each modality in at "
+            "least one. Lower its missing rate (key `missing_rates`), or give it to more cases (key `masks`)."
+        )
+    return counts
+
+
+def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequence[str], seed: int = 1037) -> Masks:
+    """Draw which modalities each case has, as PASSION's authors did; the order of the cases does not matter.
+
+    Each non-empty subset of modalities is given to ``int(N p)`` of the N cases, p being its probability under
+    independent ``rates``, but to one at least (where p is not 0, and N suffices for all). Who gets which is shuffled.
+    Those left over, about the share of cases that would have nothing, draw each modality by its rate until they have
+    one. So rates are met up to that share, and every subset occurs.
+
+    Args:
+        cases: names.
+        rates: of cases that lack the modality, one for each in the order of ``modalities``.
+        modalities: of the cohort, in order.
+        seed: of the draw.
+
+    Raises:
+        ValueError: not one rate in [0, 1) for each modality.
+    """
+    _check_rates(rates, modalities)
+    rng, names = np.random.default_rng(seed), sorted(cases)
+    rate = dict(zip(modalities, rates, strict=True))
+    chances = {
+        subset: prod(1 - rate[modality] if modality in subset else rate[modality] for modality in modalities)
+        for subset in subsets(modalities)
+    }
+    counts = {subset: max(1, int(len(names) * chance)) if chance else 0 for subset, chance in chances.items()}
+    if sum(counts.values()) > len(names):
+        counts = {subset: int(len(names) * chance) for subset, chance in chances.items()}
+    dealt = [subset for subset, count in counts.items() for _ in range(count)]
+    dealt += [()] * (len(names) - len(dealt))
+    masks = {name: dealt[place] for name, place in zip(names, rng.permutation(len(names)), strict=True)}
+    for name in names:
+        while not masks[name]:
+            masks[name] = tuple(modality for modality in modalities if rng.random() >= rate[modality])
+    return masks
+
+
+def published_masks(cohort: str) -> dict[str, Masks]:
+    """Return the published masks of a cohort, setting -> case -> modalities; empty if there are none."""
+    settings: dict[str, Masks] = {}
+    with MASKS_FILE.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row.pop("cohort") == cohort:
+                case = row.pop("case")
+                for setting, names in row.items():
+                    if names:
+                        settings.setdefault(setting, {})[case] = tuple(names.split("+"))
+    return settings
+
+
+def read_masks(
+    masks: str | os.PathLike, cases: Sequence[str], modalities: Sequence[str], cohort: str | None = None
+) -> Masks:
+    """Return the modalities of each case from a published setting or a CSV file; see `mask_cases`."""
+    published = published_masks(cohort) if cohort else {}
+    if masks in published:
+        source, listed = f"masks {masks} of {cohort}", published[masks]
+    elif os.path.isfile(masks):
+        source, listed = str(masks), _read_csv(masks, modalities)
+    else:
+        settings = f"one of {cohort}'s settings ({', '.join(published)})" if published else "a setting (there is none)"
+        raise FileNotFoundError(f"masks {str(masks)!r}: expected {settings} or a CSV file (key `masks`).")
+    wanted = {case.lower(): case for case in cases}  # releases differ in capitals: Brats18_, BraTS18_
+    given = {case.lower(): names for case, names in listed.items()}
+    _refuse(source, "are not among the training cases", [case for case in listed if case.lower() not in wanted])
+    _refuse(source, "are training cases that it does not list", [wanted[key] for key in wanted if key not in given])
+    return {case: given[key] for key, case in wanted.items()}
+
+
+def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
+    listed: Masks = {}
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"case", "modalities"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path}: columns {reader.fieldnames}; expected case and modalities (e.g. t1+flair).")
+        for row in reader:
+            case, names = row["case"], (row["modalities"] or "").strip()
+            if not names:
+                raise ValueError(f"{path}: case {case} has no modality; give it at least one, or leave the case out.")
+            if case in listed:
+                raise ValueError(f"{path}: case {case} is listed twice; give each case one row.")
+            try:
+                listed[case] = resolve_subset(names, modalities)
+            except ValueError as error:
+                raise ValueError(f"{path}: case {case}: {error}") from error
+    return listed
+
+
+def _refuse(source: str, what: str, cases: Sequence[str]) -> None:
+    if cases:
+        raise ValueError(
+            f"{source}: {len(cases)} cases {what}: {shortened(cases)}. Each training case needs one row; choose the "
+            "masks that belong to the split (keys `masks`, `split`)."
+        )
+
+
+def _masked(item: Item, present: Sequence[str]) -> Item:
+    """Return an item with only the files of the modalities that are present, by its mask and in truth."""
+    kept = [number for number, name in enumerate(item["modalities"]) if name in present]
+    if not kept:
+        raise ValueError(
+            f"{item['case']}: its mask leaves {subset_name(present)}, but the case has only "
+            f"{subset_name(item['modalities'])}; at least one modality must remain. Change its mask (key `masks`), or "
+            "leave the case out."
+        )
+    parallel = [key for key in ("image", "modalities", "channels") if key in item]
+    return {**item, **{key: [item[key][number] for number in kept] for key in parallel}}
+
+
+def _check_rates(rates: Sequence[float], modalities: Sequence[str]) -> None:
+    numbers = isinstance(rates, Sequence) and all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in rates)
+    if not numbers or len(rates) != len(modalities):
+        raise ValueError(
+            f"missing_rates is {rates!r}; expected {len(modalities)} numbers, 0 or more and below 1, for "
+            f"{', '.join(modalities)} in this order."
+        )

@@ -1,0 +1,174 @@
+"""The loss of RFNet, mmFormer and M2FTrans: weighted cross-entropy plus Dice on the softmax of every head.
+
+Source: Ding et al., ICCV 2021 (RFNet), section 3.4; the weights, the clamp and the epsilon are the released code's,
+which the three networks share. Labels are class indices; a one-hot volume is never built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks.blocks import FusionOutput
+
+FLOOR = 0.005
+"""Probabilities are clamped to at least this before a logarithm is taken; below it there is no gradient."""
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
+    """Return a named choice.
+
+    Raises:
+        ValueError: it is none of those there are.
+    """
+    if value not in choices:
+        raise ValueError(f"{key} {value!r}: expected one of {', '.join(map(repr, choices))}.")
+    return value
+
+
+def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return the label ``(B, 1, ...)`` as plain long indices, if they fit the logits ``(B, K, ...)`` of a head.
+
+    Raises:
+        ValueError: its shape is another, or it holds an index outside of 0 to K - 1.
+    """
+    expected, classes = (logits.shape[0], 1, *logits.shape[2:]), logits.shape[1]
+    if label.shape != expected:
+        raise ValueError(f"label: shape {tuple(label.shape)}, expected {expected}: one class index per voxel.")
+    label = label.as_subclass(torch.Tensor).long()
+    low, high = (int(value) for value in label.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"label: holds class indices {low} to {high}, but the network's head has {classes} classes (0 to "
+            f"{classes - 1}): class counts that disagree between network, cohort and loss. Give the network as many "
+            "`classes` as the cohort has, background included, and map the cohort's label values to indices."
+        )
+    return label
+
+
+def probabilities(logits: torch.Tensor, size: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
+    """Return the softmax of ``(B, K, ...)`` at full resolution, a plain float32 tensor.
+
+    A coarser head is upsampled after the softmax, linearly and with aligned corners.
+
+    Args:
+        logits: of a head at its own resolution.
+        size: spatial size to return.
+        temperature: what the logits are divided by.
+    """
+    soft = (logits.as_subclass(torch.Tensor).float() / temperature).softmax(dim=1)
+    if soft.shape[2:] == torch.Size(size):
+        return soft
+    return F.interpolate(soft, size=tuple(size), mode="bilinear" if soft.ndim == 4 else "trilinear", align_corners=True)
+
+
+def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy ``(B,)`` in which a class weighs 1 minus its share of the sample's voxels.
+
+    The mean over voxels of ``-w_y log max(p_y, 0.005)``, not divided by the weights. The loss of a batch is the mean.
+
+    Args:
+        probabilities: ``(B, K, ...)``.
+        label: class indices ``(B, 1, ...)``, long.
+    """
+    weight = 1 - _voxels(label, probabilities.shape[1]) / label[0].numel()
+    weight = weight.gather(1, label.flatten(1))
+    # One index per voxel and no two for the same place: also the gradient of this gather is deterministic.
+    right = probabilities.gather(1, label).flatten(1)
+    return -(weight * right.clamp(FLOOR, 1).log()).mean(dim=1)
+
+
+def overlap(probabilities: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums over space that Dice is made of: ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``."""
+    classes, label_flat = probabilities.shape[1], label.flatten(1)
+    right = probabilities.gather(1, label).flatten(1)
+    both = torch.stack([torch.where(label_flat == k, right, 0).sum(dim=1) for k in range(classes)], dim=1)
+    return both, probabilities.flatten(2).sum(dim=2) + _voxels(label, classes)
+
+
+def dice_from(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """Return 1 minus the mean over classes of Dice, from the sums ``(..., K)`` of `overlap`."""
+    return 1 - (2 * both / (total + 1e-7)).mean(dim=-1)
+
+
+def dice_loss(probabilities: torch.Tensor, label: torch.Tensor, batch: bool = False) -> torch.Tensor:
+    """Return 1 minus the mean Dice over the classes, background included.
+
+    Args:
+        probabilities: ``(B, K, ...)``.
+        label: class indices ``(B, 1, ...)``, long.
+        batch: sum over batch and space and return a scalar; otherwise over space alone and return ``(B,)``.
+    """
+    both, total = overlap(probabilities, label)
+    return dice_from(both.sum(dim=0), total.sum(dim=0)) if batch else dice_from(both, total)
+
+
+def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return `weighted_cross_entropy` plus `dice_loss` of each sample, ``(B,)``."""
+    return weighted_cross_entropy(probabilities, label) + dice_loss(probabilities, label)
+
+
+def by_modality(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return the rows ``(P, ...)`` of the modalities present as a table ``(B, M, ...)`` with zeros for the others."""
+    table = rows.new_zeros(*present.shape, *rows.shape[1:])
+    table[present] = rows
+    return table
+
+
+class FusionLoss(nn.Module):
+    """Cross-entropy plus Dice of the fused, the separate and the auxiliary predictions, all weighted alike.
+
+    Sums of Dice run over the batch. The separate predictions give one loss per modality, over the samples that have it.
+
+    Attributes:
+        terms: the latest values of ``fuse``, ``separate`` and ``deep``, detached.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def parts(self, output: FusionOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the scalars ``fuse``, ``separate`` and ``deep``, and keep them as terms.
+
+        Args:
+            output: the network's training outputs.
+            target: class indices ``(B, 1, ...)``.
+
+        Raises:
+            ValueError: the target does not fit, see `class_indices`.
+        """
+        label = class_indices(target, output.fused.logits)
+        parts = {
+            "fuse": self._head(output.fused.logits, label),
+            "separate": self._separate(output, label),
+            "deep": sum(self._head(logits, label) for logits in output.fused.deep),
+        }
+        self.terms = {name: torch.as_tensor(value).detach() for name, value in parts.items()}
+        return parts
+
+    def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss; arguments and errors are those of `parts`."""
+        return sum(self.parts(output, target).values())
+
+    def _head(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        soft = probabilities(logits, label.shape[2:])
+        return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label, batch=True)
+
+    def _separate(self, output: FusionOutput, label: torch.Tensor) -> torch.Tensor:
+        soft, present = probabilities(output.separate, label.shape[2:]), output.present.as_subclass(torch.Tensor)
+        label = label[present.nonzero()[:, 0]]
+        both, total = (by_modality(sums, present).sum(dim=0) for sums in overlap(soft, label))
+        entropy = by_modality(weighted_cross_entropy(soft, label), present).sum(dim=0)
+        samples = present.sum(dim=0)
+        loss = entropy / samples.clamp_min(1) + dice_from(both, total)
+        return torch.where(samples > 0, loss, 0).sum()
+
+
+def _voxels(label: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return the number of voxels of each class, float ``(B, K)``."""
+    label = label.flatten(1)
+    return torch.stack([(label == k).sum(dim=1) for k in range(classes)], dim=1).float()

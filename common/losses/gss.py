@@ -1,0 +1,286 @@
+"""GSS's loss: the modalities elect, class by class, a soft target that all of them then learn from.
+
+Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well lead; the others, its
+members, are heard where no leader is sure. The votes, normalised over the classes, teach each modality's separate
+prediction. A modality is sure if its probability exceeds a threshold; what it votes with is its probability at
+temperature tau. Where paper and released code differ the choice has a name. The paper is the default, since the
+released votes have slips: a single leader's class gets no vote where its members overrule it, and two leaders that
+agree are counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from common.losses.fusion import FLOOR, FusionLoss, check_choice
+from common.networks.blocks import FusionOutput
+
+
+def single_leader_vote(
+    sure: torch.Tensor, votes: torch.Tensor, leader_threshold: float, member_threshold: float, rule: str = "paper"
+) -> torch.Tensor:
+    """Return the vote ``(B, ...)`` for a class with one leader, algorithm 1.
+
+    The leader's where it is sure, else the mean of the members where all of them are (``released``: 0), else the
+    minimum of all.
+
+    Args:
+        sure: probabilities ``(B, M, ...)`` of the class that decide; the leader is modality 0.
+        votes: the softened probabilities, same shape.
+        leader_threshold: T_L.
+        member_threshold: T_M.
+        rule: ``paper`` or ``released``.
+    """
+    overruled = votes[:, 1:].mean(dim=1) if rule == "paper" else torch.zeros_like(votes[:, 0])
+    vote = torch.where((sure[:, 1:] > member_threshold).all(dim=1), overruled, votes.amin(dim=1))
+    return torch.where(sure[:, 0] > leader_threshold, votes[:, 0], vote)
+
+
+def double_leader_vote(
+    sure: torch.Tensor,
+    votes: torch.Tensor,
+    leader_threshold: float,
+    member_threshold: float,
+    rho: float,
+    rule: str = "paper",
+) -> torch.Tensor:
+    """Return the vote ``(B, ...)`` for a class with two leaders, algorithm 2.
+
+    Where both leaders are sure, the greater vote (``released``: plus once more what follows); where one is, the greater
+    minus rho times their difference; else as with one leader. (Algorithm 2 prints T_M for the second leader in the case
+    of one; text and code have T_L.)
+
+    Args:
+        sure: probabilities ``(B, M, ...)`` of the class that decide; the leaders are modalities 0 and 1.
+        votes: the softened probabilities, same shape.
+        leader_threshold: T_L.
+        member_threshold: T_M.
+        rho: penalty for disagreement.
+        rule: ``paper`` or ``released``.
+    """
+    least, most = votes[:, :2].aminmax(dim=1)
+    penalised = most - rho * (most - least)
+    both = most if rule == "paper" else most + penalised
+    members = torch.where((sure[:, 2:] > member_threshold).all(dim=1), votes[:, 2:].mean(dim=1), votes.amin(dim=1))
+    leaders = (sure[:, :2] > leader_threshold).sum(dim=1)
+    return torch.where(leaders == 2, both, torch.where(leaders == 1, penalised, members))
+
+
+def group_vote(
+    sure: torch.Tensor,
+    votes: torch.Tensor,
+    leaders: Sequence[Sequence[int]],
+    leader_threshold: float,
+    member_threshold: float,
+    rho: float,
+    rule: str = "paper",
+) -> torch.Tensor:
+    """Return the votes ``(B, K, ...)`` of all classes, not normalised.
+
+    Args:
+        sure: probabilities ``(B, M, K, ...)`` that decide.
+        votes: the softened probabilities, same shape.
+        leaders: one or two modalities for each class.
+        leader_threshold: T_L.
+        member_threshold: T_M.
+        rho: penalty for disagreement of two leaders.
+        rule: ``paper`` or ``released``.
+    """
+    elected = []
+    for k, leading in enumerate(leaders):
+        order = [*leading, *(m for m in range(sure.shape[1]) if m not in leading)]
+        ballot = sure[:, order, k], votes[:, order, k], leader_threshold, member_threshold
+        elected.append(
+            single_leader_vote(*ballot, rule) if len(leading) == 1 else double_leader_vote(*ballot, rho, rule)
+        )
+    return torch.stack(elected, dim=1)
+
+
+def normalised_votes(votes: torch.Tensor) -> torch.Tensor:
+    """Return the votes ``(B, K, ...)`` divided by their sum over the classes, eq. (9)."""
+    return votes / votes.sum(dim=1, keepdim=True).clamp_min(torch.finfo(votes.dtype).tiny)
+
+
+def random_mask(students: torch.Tensor, share: float, kind: str = "shared") -> torch.Tensor:
+    """Draw which voxels are kept, from torch's global generator: bool ``(B, M, N)``, eq. (10).
+
+    Args:
+        students: ``(B, M, K, N)``; its shape and device count.
+        share: alpha, of voxels left out.
+        kind: ``shared``: each voxel of a sample is left out with probability alpha, for all students. ``per_student``:
+            for each student ``int(alpha N)`` voxels, drawn with replacement, are left out (released).
+    """
+    (samples, modalities, _, voxels), device = students.shape, students.device
+    if kind == "shared":
+        return (torch.rand(samples, 1, voxels, device=device) >= share).expand(-1, modalities, -1)
+    kept = torch.ones(samples, modalities, voxels, dtype=torch.bool, device=device)
+    drawn = torch.randint(voxels, (samples, modalities, int(share * voxels)), device=device)
+    return kept.scatter_(2, drawn, False)
+
+
+def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor, kind: str = "kl") -> torch.Tensor:
+    """Return the distillation loss summed over the students, a scalar.
+
+    ``kl`` is ``KL(S || Q)``, ``student_first`` is ``KL(Q || S)`` as eq. (2) is printed (S clamped to 0.005 or more);
+    both are means over the voxels kept. ``released`` is the cross-entropy ``-w_k S_k log max(Q_k, 0.005)``, in which a
+    class weighs 1 minus its share of the target, as a mean over all voxels with those left out at 0.
+
+    Args:
+        target: S ``(B, M or 1, K, N)``, the same for all students or one for each; gets no gradient.
+        log_students: log Q ``(B, M, K, N)``.
+        kept: bool ``(B, M, N)``.
+        kind: ``kl``, ``student_first`` or ``released``.
+    """
+    target = target.detach()
+    if kind == "released":
+        shares = (target * kept[:, :, None]).sum(dim=3)
+        weight = (1 - shares / shares.sum(dim=2, keepdim=True))[..., None]
+        each = -(weight * target * log_students.exp().clamp(FLOOR, 1).log()).sum(dim=2)
+        return torch.where(kept, each, 0).mean(dim=(0, 2)).sum()
+    if kind == "kl":
+        each = (torch.xlogy(target, target) - target * log_students).sum(dim=2)
+    else:
+        each = (log_students.exp() * (log_students - target.clamp_min(FLOOR).log())).sum(dim=2)
+    return (torch.where(kept, each, 0).sum(dim=(0, 2)) / kept.sum(dim=(0, 2)).clamp_min(1)).sum()
+
+
+class GSSLoss(nn.Module):
+    """``0.7 task + 0.3 tau^2 distillation``, eq. (3), on the outputs of a network that sees all modalities.
+
+    Args:
+        modalities: names in the cohort's order.
+        classes: names in the order of the network's head, background (``BG``) included.
+        leaders: the names of one or two modalities for each class.
+        task_weight: of the task loss.
+        kd_weight: of the distillation.
+        tau: temperature of the votes and of the students.
+        leader_threshold: T_L, above which a leader is sure.
+        member_threshold: T_M, above which a member is.
+        rho: penalty where two leaders disagree.
+        alpha: share of voxels that the random mask leaves out.
+        votes: ``paper`` or ``released``, see `single_leader_vote` and `double_leader_vote`.
+        kd: ``kl``, ``student_first`` or ``released``, see `kd_loss`.
+        scale: of the distillation: ``tau_squared`` or ``released`` (a tenth of it).
+        task: ``whole``: the weight is on all of the network's loss; ``released``: on the separate predictions' alone.
+        mask: ``shared`` or ``per_student``, see `random_mask`.
+        distillation: what teaches: ``group``, the vote; ``mutual``, for each student the mean of the others' softened
+            predictions (the paper's "direct mutual distillation", of which it gives no formula); ``fusion``, the
+            softened fused prediction.
+        normalise: whether the votes are normalised over the classes.
+
+    Attributes:
+        terms: the latest values of ``fuse``, ``separate``, ``deep`` and ``distillation``, unweighted and detached.
+
+    Raises:
+        ValueError: an unknown choice, a class without leaders or with too many, an unknown class or modality.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        classes: Sequence[str],
+        leaders: Mapping[str, Sequence[str]],
+        task_weight: float = 0.7,
+        kd_weight: float = 0.3,
+        tau: float = 8.0,
+        leader_threshold: float = 0.65,
+        member_threshold: float = 0.75,
+        rho: float = 0.3,
+        alpha: float = 0.2,
+        votes: str = "paper",
+        kd: str = "kl",
+        scale: str = "tau_squared",
+        task: str = "whole",
+        mask: str = "shared",
+        distillation: str = "group",
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= alpha < 1:
+            raise ValueError(f"alpha {alpha}: expected a share of voxels to leave out, 0 <= alpha < 1.")
+        if tau <= 0:
+            raise ValueError(f"tau {tau}: expected a temperature above 0.")
+        self.classes, self.modalities = tuple(classes), tuple(modalities)
+        self.leaders = _resolve(leaders, self.modalities, self.classes)
+        self.task_weight, self.kd_weight, self.tau = task_weight, kd_weight, tau
+        self.thresholds, self.rho, self.alpha = (leader_threshold, member_threshold), rho, alpha
+        self.votes = check_choice("votes", votes, ("paper", "released"))
+        self.kd = check_choice("kd", kd, ("kl", "student_first", "released"))
+        tenth = check_choice("scale", scale, ("tau_squared", "released")) == "released"
+        self.scale = tau**2 / 10 if tenth else tau**2
+        self.whole = check_choice("task", task, ("whole", "released")) == "whole"
+        self.mask = check_choice("mask", mask, ("shared", "per_student"))
+        self.distillation = check_choice("distillation", distillation, ("group", "mutual", "fusion"))
+        self.normalise = normalise
+        self.task_loss = FusionLoss()
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss.
+
+        Args:
+            output: the network's training outputs, all modalities present.
+            target: class indices ``(B, 1, ...)``.
+
+        Raises:
+            ValueError: a sample lacks a modality, the target does not fit (see `class_indices`), or the head's classes
+                are not as many as ``classes``.
+        """
+        self._check(output)
+        parts = self.task_loss.parts(output, target)
+        logits = output.separate.as_subclass(torch.Tensor).float().flatten(2)
+        logits = logits.unflatten(0, output.present.shape)  # (B, M, K, N)
+        log_students = (logits / self.tau).log_softmax(dim=2)
+        taught = self._taught(logits, log_students, output.fused.logits)
+        loss = kd_loss(taught, log_students, random_mask(logits, self.alpha, self.mask), self.kd)
+        self.terms = {**self.task_loss.terms, "distillation": loss.detach()}
+        free = 0 if self.whole else parts["fuse"] + parts["deep"]
+        task = sum(parts.values()) - free
+        return free + self.task_weight * task + self.kd_weight * self.scale * loss
+
+    @torch.no_grad()
+    def _taught(self, logits: torch.Tensor, log_students: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
+        """Return the soft target, ``(B, 1, K, N)`` or for mutual distillation ``(B, M, K, N)``."""
+        if self.distillation == "fusion":
+            return (fused.as_subclass(torch.Tensor).float().flatten(2)[:, None] / self.tau).softmax(dim=2)
+        votes = log_students.exp()
+        if self.distillation == "mutual":
+            return (votes.sum(dim=1, keepdim=True) - votes) / (votes.shape[1] - 1)
+        elected = group_vote(logits.softmax(dim=2), votes, self.leaders, *self.thresholds, self.rho, self.votes)
+        return (normalised_votes(elected) if self.normalise else elected)[:, None]
+
+    def _check(self, output: FusionOutput) -> None:
+        found = output.fused.logits.shape[1]
+        if found != len(self.classes):
+            raise ValueError(
+                f"classes {', '.join(self.classes)}: {len(self.classes)} names, but the network's head has {found} "
+                "classes: class counts that disagree between network, cohort and loss."
+            )
+        if output.present.shape[1] != len(self.modalities) or not bool(output.present.all()):
+            raise ValueError(
+                f"modalities: a sample of the batch lacks one of {', '.join(self.modalities)}, but GSS needs all "
+                "modalities in training, which elect each other's target. Leave incomplete subjects out of the "
+                "training datalist, or train with PASSION."
+            )
+
+
+def _resolve(
+    leaders: Mapping[str, Sequence[str]], modalities: Sequence[str], classes: Sequence[str]
+) -> list[tuple[int, ...]]:
+    """Return the leaders of each class as indices of modalities."""
+    foreign = [name for name in leaders if name not in classes]
+    if foreign:
+        raise ValueError(f"leaders: {foreign[0]!r} is no class; there are {', '.join(classes)}.")
+    for name in classes:
+        given = list(leaders.get(name, ()))
+        if len(given) not in (1, 2) or len(set(given)) != len(given):
+            raise ValueError(f"leaders: class {name!r} has {given or 'none'}; expected one or two modalities.")
+        unknown = [modality for modality in given if modality not in modalities]
+        if unknown:
+            raise ValueError(f"leaders: {unknown[0]!r} of class {name!r} is none of {', '.join(modalities)}.")
+        if len(given) == len(modalities):
+            raise ValueError(f"leaders: class {name!r} has no member left besides {' and '.join(given)}.")
+    return [tuple(modalities.index(modality) for modality in leaders[name]) for name in classes]

@@ -1,0 +1,33 @@
+"""The training step of GSS, and of the backbones by themselves: all modalities are encoded, a random subset is fused.
+
+Source: Qiu et al., "Scratch Each Other's Back: Incomplete Multi-modal Brain Tumor Segmentation Via Category Aware
+Group Self-Support Learning", ICCV 2023, section 3.1. GSS changes the loss alone (`common.losses.gss`), so inference is
+that of the backbone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.networks.blocks import FusionOutput, usable
+from common.transforms import uniform_subsets
+
+
+class RandomSubsetFusion(nn.Module):
+    """Encode and separately decode every modality of a subject; fuse one of the non-empty subsets, all alike.
+
+    Args:
+        network: with ``encode``, ``decode`` and ``decode_separately``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> FusionOutput:
+        """Return the training outputs of crops ``(B, M, ...)``; ``present`` says what was encoded."""
+        present = usable(image, None)
+        features = self.network.encode(image, present)
+        fused = self.network.decode(features, uniform_subsets(present).to(present.device))
+        return FusionOutput(fused, self.network.decode_separately(features, present), present)

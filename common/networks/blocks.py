@@ -1,0 +1,370 @@
+"""Layers and results that RFNet, mmFormer and M2FTrans share, in 2D and 3D.
+
+All three have one convolutional encoder per modality, a decoder that fuses those present, and a decoder with one set of
+weights for all modalities that is used in training only ("separate"). Source: Ding et al., ICCV 2021 (RFNet); Zhang et
+al., MICCAI 2022 (mmFormer); Shi et al., JBHI 2024 (M2FTrans); in the variants released with PASSION (Shi et al., ACM MM
+2024).
+
+Fusing costs little if it is written as products. A 1x1x1 convolution over concatenated modalities is a sum over
+modalities, so each one's part is computed once, with the encoding, for every subset that is decoded (`SplitPointwise`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.modalities import presence
+
+SLOPE = 0.2
+"""Of every LeakyReLU."""
+
+
+class Decoded(NamedTuple):
+    """What decoding one subset gives in training.
+
+    Attributes:
+        logits: ``(B, K, ...)`` at full resolution.
+        deep: logits of the auxiliary heads, fine to coarse, each ``(B, K, ...)`` at its own resolution.
+        features: ``(B, width, ...)``, the input of the last layer.
+    """
+
+    logits: torch.Tensor
+    deep: list[torch.Tensor]
+    features: torch.Tensor
+
+
+class FusionOutput(NamedTuple):
+    """What a network of the family returns in training.
+
+    Attributes:
+        fused: of the modalities present.
+        separate: ``(P, K, ...)`` logits of the separate decoder, a row for each modality present of each sample, in the
+            order of ``present.nonzero()``.
+        present: bool ``(B, M)``.
+    """
+
+    fused: Decoded
+    separate: torch.Tensor
+    present: torch.Tensor
+
+
+def usable(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``.
+
+    Raises:
+        ValueError: a sample has none.
+    """
+    there = presence(image.as_subclass(torch.Tensor))
+    if present is not None:
+        there = there & present.to(there.device)
+    if not bool(there.any(dim=1).all()):
+        raise ValueError("A sample has no modality present; at least one is needed.")
+    return there
+
+
+def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
+    """Refuse a crop that a network cannot take.
+
+    Raises:
+        ValueError: it is not of 2 or 3 extents, each a multiple of ``multiple`` and at least ``least``.
+    """
+    if len(crop) not in (2, 3) or any(extent % multiple or extent < least for extent in crop):
+        raise ValueError(
+            f"crop {list(crop)}: expected 2 or 3 multiples of {multiple}, {least} or more, e.g. "
+            f"{[max(least, round(extent / multiple) * multiple) for extent in crop]} (key `crop`)."
+        )
+
+
+def conv(dims: int, *args: int, **kwargs: int | str) -> nn.Conv2d | nn.Conv3d:
+    """Return a convolution of 2 or 3 spatial dimensions, its weights drawn as in the published code."""
+    layer = (nn.Conv2d if dims == 2 else nn.Conv3d)(*args, **kwargs)
+    nn.init.kaiming_normal_(layer.weight)
+    return layer
+
+
+def pointwise(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the 1x1x1 convolution of ``(B, C, ...)`` with a weight ``(C', C, 1, ...)`` as a matrix product."""
+    # Not `matmul`: of a weight that gets a gradient it makes a transposed product, which is several times slower.
+    factors = weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)
+    y = torch.bmm(*factors) if bias is None else torch.baddbmm(bias[:, None], *factors)
+    return y.reshape(x.shape[0], weight.shape[0], *x.shape[2:])
+
+
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    """Return LeakyReLU of the instance norm (without parameters) of ``(B, C, ...)``."""
+    return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
+
+
+def upsampled(x: torch.Tensor, factor: int = 2) -> torch.Tensor:
+    """Return ``(B, C, ...)`` upsampled linearly, corners aligned."""
+    mode = "bilinear" if x.ndim == 4 else "trilinear"
+    return F.interpolate(x, scale_factor=factor, mode=mode, align_corners=True)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, instance norm and LeakyReLU in this order; or with ``pre``, the convolution last.
+
+    Args:
+        dims: spatial dimensions.
+        channels: before and after.
+        kernel: 1 or 3.
+        stride: of the convolution.
+        pre: norm and activation come first.
+        padding_mode: ``reflect`` or ``zeros``.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        channels: tuple[int, int],
+        kernel: int = 3,
+        stride: int = 1,
+        pre: bool = False,
+        padding_mode: str = "reflect",
+    ) -> None:
+        super().__init__()
+        self.pre, self.kernel = pre, kernel
+        self.conv = conv(dims, *channels, kernel, stride=stride, padding=kernel // 2, padding_mode=padding_mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, C, ...)`` to ``(B, C', ...)``."""
+        if self.pre:
+            return self._convolved(normalised(x))
+        return normalised(self._convolved(x))
+
+    def _convolved(self, x: torch.Tensor) -> torch.Tensor:
+        return pointwise(self.conv.weight, x, self.conv.bias) if self.kernel == 1 else self.conv(x)
+
+
+class SplitPointwise(nn.Module):
+    """A block whose 1x1x1 convolution runs over the concatenated channels of all modalities.
+
+    Absent modalities count as zeros. Equal to a `ConvBlock` on the masked, concatenated features, but each modality's
+    part can be computed before it is known which subset is fused.
+
+    Args:
+        dims: spatial dimensions.
+        modalities: M.
+        channels: of one modality, and of the result.
+        pre: norm and activation come first.
+    """
+
+    def __init__(self, dims: int, modalities: int, channels: tuple[int, int], pre: bool = False) -> None:
+        super().__init__()
+        self.modalities, self.pre = modalities, pre
+        self.conv = conv(dims, modalities * channels[0], channels[1], 1)
+
+    def part(self, modality: int, x: torch.Tensor) -> torch.Tensor:
+        """Return what a modality's features ``(B, C, ...)`` add to the sum: ``(B, C', ...)``."""
+        weight = self.conv.weight.chunk(self.modalities, dim=1)[modality]
+        return pointwise(weight, normalised(x) if self.pre else x)
+
+    def fuse(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the block's result ``(B, C', ...)``.
+
+        Args:
+            parts: ``(B, M, C', ...)``.
+            weights: ``(B, M)``: 1 for the modalities present, 0 for the others.
+        """
+        y = weighted_sum(weights[:, None], parts)[:, 0] + self.conv.bias.reshape(-1, *[1] * (parts.ndim - 3))
+        return y if self.pre else normalised(y)
+
+
+def weighted_sum(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return sums over modalities as one product: weights ``(B, S, M)``, x ``(B, M, C, ...)`` -> ``(B, S, C, ...)``."""
+    y = torch.bmm(weights.to(x.dtype), x.flatten(2))
+    return y.reshape(x.shape[0], weights.shape[1], *x.shape[2:])
+
+
+class Encoder(nn.Module):
+    """The convolutional encoder of one modality: residual levels, each with half the resolution and twice the width.
+
+    Args:
+        dims: spatial dimensions.
+        width: of the first level.
+        levels: how many.
+        pre: blocks with norm and activation first; the very first one is then a plain convolution.
+    """
+
+    def __init__(self, dims: int, width: int, levels: int, pre: bool = False) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        before = 1
+        for level in range(levels):
+            channels, stride = width * 2**level, 1 if level == 0 else 2
+            if level == 0 and pre:
+                first: nn.Module = conv(dims, before, channels, 3, padding=1, padding_mode="reflect")
+            else:
+                first = ConvBlock(dims, (before, channels), stride=stride, pre=pre)
+            others = [ConvBlock(dims, (channels, channels), pre=pre) for _ in range(2)]
+            self.levels.append(nn.ModuleList([first, *others]))
+            before = channels
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Map ``(B, 1, ...)`` to the features of each level, fine to coarse."""
+        features = []
+        for first, second, third in self.levels:
+            x = first(x)
+            x = x + third(second(x))
+            features.append(x)
+        return features
+
+
+class Encoders(nn.ModuleList):
+    """One `Encoder` for each modality."""
+
+    def __init__(self, modalities: int, dims: int, width: int, levels: int, pre: bool = False) -> None:
+        super().__init__([Encoder(dims, width, levels, pre) for _ in range(modalities)])
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor]]:
+        """Encode the modalities that are there; nothing is computed for the others.
+
+        Args:
+            image: ``(B, M, ...)``.
+            present: bool ``(B, M)``.
+
+        Returns:
+            For each modality its levels ``(n, C, ...)``, n being the samples that have it; an empty list for none.
+        """
+        image = image.as_subclass(torch.Tensor)
+        return [
+            encoder(image[rows, modality][:, None]) if bool(rows.any()) else []
+            for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
+        ]
+
+
+def stacked(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
+    """Return one tensor ``(B, M, ...)`` of the parts of each modality ``(n, ...)``, zero where it is absent.
+
+    Args:
+        parts: for each modality, of the samples that have it; None where no sample has.
+        present: bool ``(B, M)``.
+    """
+    some = next(part for part in parts if part is not None)
+    if bool(present.all()):
+        return torch.stack(list(parts), dim=1)
+    full = some.new_zeros(*present.shape, *some.shape[1:])
+    for modality, part in enumerate(parts):
+        if part is not None:
+            full[present[:, modality], modality] = part
+    return full
+
+
+class UpLevel(nn.Module):
+    """One level of a decoder: halve the channels of the upsampled tensor, merge it with a skip, and refine.
+
+    Args:
+        dims: spatial dimensions.
+        width: channels of the level; those of the level below are twice as many.
+        pre: see `ConvBlock`.
+    """
+
+    def __init__(self, dims: int, width: int, pre: bool = False) -> None:
+        super().__init__()
+        self.up = ConvBlock(dims, (2 * width, width), pre=pre)
+        self.merge = ConvBlock(dims, (2 * width, width), pre=pre)
+        self.out = ConvBlock(dims, (width, width), kernel=1, pre=pre)
+
+    def raised(self, below: torch.Tensor) -> torch.Tensor:
+        """Map the level below, ``(B, 2 * width, ...)``, to ``(B, width, 2 ...)``."""
+        return self.up(upsampled(below))
+
+    def merged(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Map two tensors ``(B, width, ...)`` to one; their order matters."""
+        return self.out(self.merge(torch.cat([one, other], dim=1)))
+
+
+class SeparateDecoder(nn.Module):
+    """The decoder of single modalities, one set of weights for all of them; used in training only.
+
+    Args:
+        dims: spatial dimensions.
+        classes: K.
+        width: of the finest level.
+        levels: of the encoder.
+        pre: see `ConvBlock`.
+    """
+
+    def __init__(self, dims: int, classes: int, width: int, levels: int, pre: bool = False) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([UpLevel(dims, width * 2**level, pre) for level in range(levels - 1)])
+        self.head = conv(dims, width, classes, 1)
+
+    def forward(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(P, K, ...)``, a row for each modality present of each sample.
+
+        Args:
+            features: levels ``(B, M, C, ...)``, fine to coarse.
+            present: bool ``(B, M)``.
+        """
+        *skips, y = [level[present] for level in features]
+        for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
+            y = level.merged(level.raised(y), skip)
+        return pointwise(self.head.weight, y, self.head.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one bias-free projection to queries, keys and values.
+
+    Args:
+        dim: of a token.
+        heads: divide ``dim``.
+        dropout: of the attention's weights and of the result.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads: expected a divisor of a token's {dim} channels (key `heads`).")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        self.weight_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """Project tokens ``(B, N, dim)`` to queries, keys and values: ``(3, B, heads, N, dim / heads)``."""
+        batch, tokens, _ = x.shape
+        return self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return what each query ``(B, heads, N, d)`` gets of the values: ``(B, N, heads * d)``."""
+        p = self.weight_dropout.p if self.training else 0.0
+        return self.join(F.scaled_dot_product_attention(query, key, value, dropout_p=p))
+
+    def join(self, found: torch.Tensor) -> torch.Tensor:
+        """Bring the heads' results ``(B, heads, N, d)`` together and project them: ``(B, N, heads * d)``."""
+        return self.dropout(self.proj(found.transpose(1, 2).flatten(2)))
+
+
+class TransformerLayer(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; GELU, dropout.
+
+    Args:
+        dim: of a token.
+        heads: divide ``dim``.
+        mlp_dim: hidden width of the multi-layer perceptron.
+        dropout: as in `Attention`, and twice in the perceptron.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads, dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens ``(B, N, dim)`` to the same shape."""
+        x = x + self.attention.attend(*self.attention.split(self.norm1(x)))
+        return self.refined(x)
+
+    def refined(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the second half of the layer: ``x + mlp(norm(x))``."""
+        return x + self.mlp(self.norm2(x))

@@ -1,0 +1,367 @@
+"""M2FTrans: learnt fusion tokens gather what the modalities present have to say, and weigh every voxel of each.
+
+Source: Shi et al., "M2FTrans: Modality-Masked Fusion Transformer for Incomplete Multi-Modality Brain Tumor
+Segmentation", JBHI 2024, in the variant released with PASSION (auxiliary heads give logits at their own resolution;
+modalities absent in training are not seen by their encoders; the numbers are those of the original's first version).
+
+Little depends on the subset. A modality's tokens attend to themselves alone, so they go through the transformer once,
+with the encoding; the fusion tokens follow for each subset. A voxel's weight scales all its channels, so a 1x1x1
+convolution comes first and is weighted afterwards. One thing differs from that release: in training, all subsets that
+are decoded from one encoding share what dropout did to the modalities' tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks.blocks import (
+    ConvBlock,
+    Decoded,
+    Encoders,
+    FusionOutput,
+    SeparateDecoder,
+    SplitPointwise,
+    TransformerLayer,
+    UpLevel,
+    check_crop,
+    conv,
+    normalised,
+    pointwise,
+    stacked,
+    usable,
+)
+
+LEVELS = 5
+STRIDE = 2 ** (LEVELS - 1)
+"""Voxels of a token along each axis."""
+FINER = 3
+"""So many levels are fused by convolutions; those below by cross attention."""
+DEPTH, CROSS_DEPTH = 3, 2
+"""Layers of the transformer, and of a cross attention."""
+DEEP_HIDDEN = 16
+"""Hidden channels of an auxiliary head; they do not grow with the width."""
+
+
+class M2FTrans(nn.Module):
+    """Encoders of convolutions, a transformer of masked attention, a decoder that fuses weighted features.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution; a token has 16 times as many.
+        crop: size of every window, in voxels, 2 or 3 multiples of 16; positions are learnt for this one size.
+        mlp_dim: hidden width of the transformer's perceptrons.
+        heads: of the transformer; divide ``16 * width``.
+        dropout: in the transformer and the cross attention.
+
+    Raises:
+        ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, or a sample
+            without any modality.
+    """
+
+    def __init__(
+        self,
+        modalities: int = 4,
+        classes: int = 4,
+        width: int = 8,
+        crop: Sequence[int] = (80, 80, 80),
+        mlp_dim: int = 4096,
+        heads: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_crop(crop, multiple=STRIDE, least=2 * STRIDE)
+        self.crop, self.grid = tuple(crop), tuple(extent // STRIDE for extent in crop)
+        dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
+        tokens, coarsest = torch.Size(self.grid).numel(), widths[-1]
+        self.encoders = Encoders(modalities, dims, width, LEVELS)
+        self.transformer = MaskedTransformer(modalities, tokens, coarsest, heads, mlp_dim, dropout)
+        self.fusions = nn.ModuleList([WeightedFusion(dims, modalities, w) for w in widths[:FINER]])
+        self.crosses = nn.ModuleList([CrossBlock(dims, modalities, w, dropout) for w in widths[FINER:]])
+        self.levels = nn.ModuleList([UpLevel(dims, w) for w in widths[:-1]])
+        self.bottom = nn.Sequential(
+            ConvBlock(dims, (2 * coarsest, coarsest)), ConvBlock(dims, (coarsest, coarsest), kernel=1)
+        )
+        self.deep_heads = nn.ModuleList([DeepHead(dims, w, classes) for w in widths])
+        self.head = conv(dims, width, classes, 1)
+        self.separate = SeparateDecoder(dims, classes, width, LEVELS)
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
+        """Segment ``(B, M, ...)``, missing modalities being NaN.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
+        """
+        present = usable(image, present)
+        features = self.encode(image, present)
+        fused = self.decode(features, present)
+        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Encode each modality that is there, and let its tokens see each other.
+
+        Returns:
+            In training mode the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
+            separate decoder. In both modes then, for `decode`: the parts of the three finer levels' fusion
+            ``(B, M, C, ...)``; the features of the fourth level; those of the fifth after the transformer; and the
+            keys and values that the fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
+        """
+        if tuple(image.shape[2:]) != self.crop:
+            raise ValueError(
+                f"A window of {list(image.shape[2:])} voxels: this M2FTrans was built for {list(self.crop)}, since its "
+                "positions are learnt. Give windows of this size, or set the key `crop` and train again."
+            )
+        present = usable(image, present)
+        encoded = self.encoders(image, present)
+        kept = range(LEVELS) if self.training else []
+        features = [stacked([levels[level] if levels else None for levels in encoded], present) for level in kept]
+        for level, fusion in enumerate(self.fusions):
+            parts = [fusion.entry.part(m, levels[level]) if levels else None for m, levels in enumerate(encoded)]
+            features.append(stacked(parts, present))
+        features.append(stacked([levels[FINER] if levels else None for levels in encoded], present))
+        own = [self.transformer.attend(m, levels[-1]) if levels else (None, None) for m, levels in enumerate(encoded)]
+        return [*features, *(stacked(parts, present) for parts in zip(*own, strict=True))]
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are of all five levels.
+        """
+        *features, memory = features[-LEVELS - 1 :]
+        tokens, weights = self.transformer.fuse(memory, present)
+        weights = weights.unflatten(2, self.grid)
+        query, deep = tokens.transpose(1, 2).unflatten(2, self.grid), []
+        for level in reversed(range(LEVELS)):
+            if self.training:
+                deep.insert(0, self.deep_heads[level](query))
+            if level < FINER:
+                fused = self.fusions[level](features[level], weights)
+            else:
+                fused = self.crosses[level - FINER](features[level] * weights[:, :, None], query, present)
+            if level < LEVELS - 1:
+                y = self.levels[level].merged(fused, query)
+            else:
+                y = self.bottom(torch.cat([fused, query], dim=1))
+            if level > 0:
+                query = self.levels[level - 1].raised(y)
+                weights = F.interpolate(weights, scale_factor=2.0, mode="nearest")
+        logits = pointwise(self.head.weight, y, self.head.bias)
+        return Decoded(logits, deep, y) if self.training else logits
+
+    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
+        return self.separate(features[:LEVELS], present)
+
+
+class MaskedTransformer(nn.Module):
+    """A transformer on the tokens of all modalities and as many fusion tokens, with masked attention.
+
+    A modality's tokens see each other. Fusion tokens see each other and those of the modalities present.
+
+    Args:
+        modalities: M.
+        tokens: N, of one modality.
+        dim: E, of a token.
+        heads: divide ``dim``.
+        mlp_dim: hidden width of the perceptrons.
+        dropout: see `TransformerLayer`.
+    """
+
+    def __init__(self, modalities: int, tokens: int, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(modalities + 1, tokens, dim))  # the last ones: of the fusion tokens
+        self.fusion = nn.Parameter(torch.randn(1, tokens, dim))
+        self.layers = nn.ModuleList([TransformerLayer(dim, heads, mlp_dim, dropout) for _ in range(DEPTH)])
+
+    def attend(self, modality: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Send one modality's features ``(n, E, ...)`` through all layers.
+
+        Returns:
+            Features ``(n, E, ...)``, and the keys and values in each layer ``(n, layers, 2, heads, N, d)``.
+        """
+        tokens, memory = x.flatten(2).transpose(1, 2) + self.positions[modality], []
+        for layer in self.layers:
+            query, key, value = layer.attention.split(layer.norm1(tokens))
+            memory.append(torch.stack([key, value], dim=1))
+            tokens = layer.refined(tokens + layer.attention.attend(query, key, value))
+        return tokens.transpose(1, 2).reshape(x.shape), torch.stack(memory, dim=1)
+
+    def fuse(self, memory: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Send the fusion tokens through all layers.
+
+        Args:
+            memory: keys and values of the modalities, ``(B, M, layers, 2, heads, N, d)``.
+            present: bool ``(B, M)``.
+
+        Returns:
+            Fusion tokens ``(B, N, E)``; and how much attention each token of each modality got in the first layer,
+            ``(B, M, N)``, summed over heads and fusion tokens, 0 for an absent modality, without gradient.
+        """
+        tokens = (self.fusion + self.positions[-1]).expand(len(present), -1, -1)
+        count = tokens.shape[1]
+        hidden = F.pad(~present, (0, 1)).repeat_interleave(count, dim=1)[:, None, None]  # the fusion tokens never are
+        weights = None
+        for layer, of_modalities in zip(self.layers, memory.unbind(2), strict=True):
+            query, *own = layer.attention.split(layer.norm1(tokens))
+            key, value = torch.cat([of_modalities.permute(2, 0, 3, 1, 4, 5).flatten(3, 4), torch.stack(own)], dim=3)
+            scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[3] ** -0.5
+            attention = layer.attention.weight_dropout(scores.masked_fill(hidden, -torch.inf).softmax(dim=3))
+            if weights is None:
+                weights = attention.detach()[..., :-count].sum(dim=(1, 2)).unflatten(1, (-1, count))
+            tokens = layer.refined(tokens + layer.attention.join(torch.matmul(attention, value)))
+        return tokens, weights
+
+
+class WeightedFusion(nn.Module):
+    """Convolutions on the weighted features of all modalities together.
+
+    Args:
+        dims: spatial dimensions.
+        modalities: M.
+        width: channels C of one modality, and of the result.
+    """
+
+    def __init__(self, dims: int, modalities: int, width: int) -> None:
+        super().__init__()
+        self.entry = SplitPointwise(dims, modalities, (width, width))
+        self.layers = nn.Sequential(ConvBlock(dims, (width, width)), ConvBlock(dims, (width, width), kernel=1))
+
+    def forward(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return fused features ``(B, C, ...)``.
+
+        Args:
+            parts: of the entry, ``(B, M, C, ...)``.
+            weights: of each voxel, ``(B, M, ...)``, 0 where a modality is absent.
+        """
+        y = self.entry.conv.bias.to(parts.dtype).reshape(-1, *[1] * (parts.ndim - 3))
+        for weight, part in zip(weights.to(parts.dtype).unbind(1), parts.unbind(1), strict=True):
+            y = torch.addcmul(y, weight[:, None], part)  # no tensor of all modalities' channels is formed
+        return self.layers(normalised(y))
+
+
+class CrossBlock(nn.Module):
+    """The decoder's channels gather from the channels of the modalities' weighted features.
+
+    Args:
+        dims: spatial dimensions.
+        modalities: M.
+        width: channels C of one modality, and of the result.
+        dropout: of what was gathered.
+    """
+
+    def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.ModuleList([ChannelAttention(dims, modalities, width, dropout) for _ in range(CROSS_DEPTH)])
+        self.query_refined = nn.ModuleList([Refinement(dims, width) for _ in range(CROSS_DEPTH)])
+        self.features_refined = Refinement(dims, width)  # after the first layer; nothing sees those after the last
+
+    def forward(self, features: torch.Tensor, query: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return fused features ``(B, C, ...)``.
+
+        Args:
+            features: weighted, ``(B, M, C, ...)``.
+            query: the decoder's tensor ``(B, C, ...)``.
+            present: bool ``(B, M)``.
+        """
+        query = self.query_refined[0](query + self.attention[0](query, features, present))
+        features = self.features_refined(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        return self.query_refined[1](query + self.attention[1](query, features, present))
+
+
+class ChannelAttention(nn.Module):
+    """Attention whose tokens are channels, each one a map of all voxels; those of absent modalities are masked.
+
+    Args:
+        dims: spatial dimensions.
+        modalities: M, each with its own projections to keys and values.
+        width: channels C of one modality.
+        dropout: of the result.
+    """
+
+    def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.query, self.out = ChannelMap(dims, width), ChannelMap(dims, width)
+        self.keys = nn.ModuleList([ChannelMap(dims, width) for _ in range(modalities)])
+        self.values = nn.ModuleList([ChannelMap(dims, width) for _ in range(modalities)])
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: torch.Tensor, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return what the channels of ``(B, C, ...)`` find in features ``(B, M, C, ...)`` of the modalities present."""
+        key, value = (
+            torch.cat([one(x) for one, x in zip(maps, features.unbind(1), strict=True)], dim=1).flatten(2)
+            for maps in (self.keys, self.values)
+        )
+        seen = present.repeat_interleave(query.shape[1], dim=1)[:, None]
+        found = F.scaled_dot_product_attention(self.query(query).flatten(2), key, value, attn_mask=seen)
+        return self.dropout(self.out(found.reshape(query.shape)))
+
+
+class ChannelMap(nn.Module):
+    """1x1x1, grouped 3x3x3 and 1x1x1 convolution, each with a layer norm over channels, and GELU in between.
+
+    Args:
+        dims: spatial dimensions.
+        width: channels C before and after, and the number of groups.
+        expansion: the hidden channels are so many times as many; 1 makes the convolution in the middle depth-wise.
+    """
+
+    def __init__(self, dims: int, width: int, expansion: int = 1) -> None:
+        super().__init__()
+        hidden = expansion * width
+        self.conv1, self.norm1 = conv(dims, width, hidden, 1), nn.LayerNorm(hidden, eps=1e-6)
+        self.conv2 = conv(dims, hidden, hidden, 3, padding=1, groups=width)  # pads with zeros, unlike all others
+        self.norm2 = nn.LayerNorm(hidden, eps=1e-6)
+        self.conv3, self.norm3 = conv(dims, hidden, width, 1), nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, C, ...)`` to the same shape."""
+        x = F.gelu(_over_channels(self.norm1, pointwise(self.conv1.weight, x, self.conv1.bias)))
+        x = F.gelu(_over_channels(self.norm2, self.conv2(x)))
+        return _over_channels(self.norm3, pointwise(self.conv3.weight, x, self.conv3.bias))
+
+
+class Refinement(nn.Module):
+    """A residual `ChannelMap` of four times as many hidden channels, then GELU.
+
+    Args:
+        dims: spatial dimensions.
+        width: channels.
+    """
+
+    def __init__(self, dims: int, width: int) -> None:
+        super().__init__()
+        self.map = ChannelMap(dims, width, expansion=4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, C, ...)`` to the same shape."""
+        return F.gelu(x + self.map(x))
+
+
+class DeepHead(nn.Module):
+    """A coarse segmentation at one level of the decoder; used in training only.
+
+    Args:
+        dims: spatial dimensions.
+        width: channels C of the level.
+        classes: K.
+    """
+
+    def __init__(self, dims: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = ConvBlock(dims, (width, DEEP_HIDDEN), kernel=1)
+        self.head = conv(dims, DEEP_HIDDEN, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, C, ...)`` to logits ``(B, K, ...)``."""
+        return pointwise(self.head.weight, self.hidden(x), self.head.bias)
+
+
+def _over_channels(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    return norm(x.movedim(1, -1)).movedim(-1, 1)

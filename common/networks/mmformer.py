@@ -1,0 +1,186 @@
+"""mmFormer: transformers within and across the modalities, between one encoder each and a fusing decoder.
+
+Source: Zhang et al., "mmFormer: Multimodal Medical Transformer for Incomplete Multimodal Learning of Brain Tumor
+Segmentation", MICCAI 2022, in the variant released with PASSION (auxiliary heads give logits at their own resolution;
+modalities absent in training are not seen by their encoders; the numbers are those of the original).
+
+One slip of that release is not followed: its pass of T2 alone, in PASSION's self-distillation, took the tokens of T1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from common.networks.blocks import (
+    ConvBlock,
+    Decoded,
+    Encoders,
+    FusionOutput,
+    SeparateDecoder,
+    SplitPointwise,
+    TransformerLayer,
+    UpLevel,
+    check_crop,
+    conv,
+    pointwise,
+    stacked,
+    usable,
+)
+
+LEVELS = 5
+STRIDE = 2 ** (LEVELS - 1)
+"""Voxels of a token along each axis."""
+AUTHORS_ORDER = (3, 1, 0, 2)
+"""FLAIR, T1c, T1, T2 in our order of modalities. The sequence keeps the authors' order, since tokens that follow each
+other in it are mixed (`MMFormer.correlated`): it is part of the architecture, and published weights depend on it."""
+
+
+class MMFormer(nn.Module):
+    """Encoders of convolutions and a transformer each, one transformer across modalities, a decoder that fuses.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution.
+        crop: size of every window, in voxels, 2 or 3 multiples of 16; positions are learnt for this one size.
+        embed_dim: of a token.
+        mlp_dim: hidden width of the transformers' perceptrons.
+        heads: of the transformers; divide ``embed_dim``.
+        dropout: in the transformers.
+
+    Raises:
+        ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, or a sample
+            without any modality.
+    """
+
+    def __init__(
+        self,
+        modalities: int = 4,
+        classes: int = 4,
+        width: int = 8,
+        crop: Sequence[int] = (80, 80, 80),
+        embed_dim: int = 512,
+        mlp_dim: int = 4096,
+        heads: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_crop(crop, multiple=STRIDE, least=2 * STRIDE)
+        self.crop, self.grid = tuple(crop), tuple(extent // STRIDE for extent in crop)
+        self.order = AUTHORS_ORDER if modalities == len(AUTHORS_ORDER) else tuple(range(modalities))
+        dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
+        tokens, coarsest = torch.Size(self.grid).numel(), widths[-1]
+        self.encoders = Encoders(modalities, dims, width, LEVELS, pre=True)
+        self.embeddings = nn.ModuleList([conv(dims, coarsest, embed_dim, 1) for _ in range(modalities)])
+        self.positions = nn.ParameterList([torch.zeros(1, tokens, embed_dim) for _ in range(modalities)])
+        self.intra = nn.ModuleList([TransformerLayer(embed_dim, heads, mlp_dim, dropout) for _ in range(modalities)])
+        self.inter = TransformerLayer(embed_dim, heads, mlp_dim, dropout)
+        self.projection = conv(dims, modalities * embed_dim, modalities * coarsest, 1)
+        self.entries = nn.ModuleList(
+            [
+                *(SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1]),
+                ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True),
+            ]
+        )
+        self.refinements = nn.ModuleList(
+            [
+                nn.Sequential(
+                    ConvBlock(dims, (w, w), pre=True, padding_mode="zeros"), ConvBlock(dims, (w, w), kernel=1, pre=True)
+                )
+                for w in widths
+            ]
+        )
+        self.levels = nn.ModuleList([UpLevel(dims, w, pre=True) for w in widths[:-1]])
+        self.deep_heads = nn.ModuleList([conv(dims, w, classes, 1) for w in widths[1:]])
+        self.head = conv(dims, width, classes, 1)
+        self.separate = SeparateDecoder(dims, classes, width, LEVELS, pre=True)
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
+        """Segment ``(B, M, ...)``, missing modalities being NaN.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
+        """
+        present = usable(image, present)
+        features = self.encode(image, present)
+        fused = self.decode(features, present)
+        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Encode each modality that is there.
+
+        Returns:
+            In training mode the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
+            separate decoder; in both modes then the parts of the four finer levels' fusion ``(B, M, C, ...)``, and the
+            tokens of each modality ``(B, M, N, D)``.
+        """
+        if tuple(image.shape[2:]) != self.crop:
+            raise ValueError(
+                f"A window of {list(image.shape[2:])} voxels: this mmFormer was built for {list(self.crop)}, since its "
+                "positions are learnt. Give windows of this size, or set the key `crop` and train again."
+            )
+        present = usable(image, present)
+        encoded = self.encoders(image, present)
+        features = []
+        if self.training:
+            features = [
+                stacked([levels[level] if levels else None for levels in encoded], present) for level in range(LEVELS)
+            ]
+        for level, entry in enumerate(self.entries[:-1]):
+            parts = [entry.part(m, levels[level]) if levels else None for m, levels in enumerate(encoded)]
+            features.append(stacked(parts, present))
+        tokens = [self._tokens(m, levels[-1]) if levels else None for m, levels in enumerate(encoded)]
+        return [*features, stacked(tokens, present)]
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are those of the levels below.
+        """
+        *parts, tokens = features[-LEVELS:]
+        y = self.refinements[-1](self.entries[-1](self.correlated(tokens, present)))
+        deep = []
+        for level in reversed(range(LEVELS - 1)):
+            if self.training:
+                head = self.deep_heads[level]
+                deep.insert(0, pointwise(head.weight, y, head.bias))
+            raised = self.levels[level].raised(y)
+            fused = self.refinements[level](self.entries[level].fuse(parts[level], present))
+            y = self.levels[level].merged(fused, raised)
+        logits = pointwise(self.head.weight, y, self.head.bias)
+        return Decoded(logits, deep, y) if self.training else logits
+
+    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
+        return self.separate(features[:LEVELS], present)
+
+    def correlated(self, tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Let the tokens of all modalities see each other, and turn them into the coarsest map.
+
+        Absent modalities take part as zeros plus their positions. The sequence of ``M N`` tokens is read as N voxels of
+        M successive tokens each, as in the published code: a voxel's channels come from neighbours in one modality, not
+        from one place in all.
+
+        Args:
+            tokens: ``(B, M, N, D)``.
+            present: bool ``(B, M)``.
+
+        Returns:
+            ``(B, M * C, ...)``, C being the channels of one modality's coarsest level.
+        """
+        tokens = (tokens * present[:, :, None, None])[:, list(self.order)].flatten(1, 2)
+        positions = torch.cat([self.positions[m] for m in self.order], dim=1)
+        mixed = self.inter(tokens + positions)
+        mixed = mixed.reshape(len(mixed), *self.grid, -1).movedim(-1, 1)
+        return pointwise(self.projection.weight, mixed, self.projection.bias)
+
+    def _tokens(self, modality: int, x: torch.Tensor) -> torch.Tensor:
+        embedding = self.embeddings[modality]
+        tokens = pointwise(embedding.weight, x, embedding.bias).flatten(2).transpose(1, 2)
+        return self.intra[modality](tokens + self.positions[modality])

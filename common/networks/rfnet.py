@@ -1,0 +1,214 @@
+"""RFNet: region-aware fusion of one encoder per modality.
+
+Source: Ding, Yu and Yang, "RFNet: Region-Aware Fusion Network for Incomplete Multi-modal Brain Tumor Segmentation",
+ICCV 2021, in the variant released with PASSION (auxiliary heads give logits at their own resolution; the numbers are
+those of the original).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from common.networks.blocks import (
+    ConvBlock,
+    Decoded,
+    Encoders,
+    FusionOutput,
+    SeparateDecoder,
+    SplitPointwise,
+    UpLevel,
+    check_crop,
+    conv,
+    pointwise,
+    stacked,
+    usable,
+    weighted_sum,
+)
+
+LEVELS = 4
+REGION_HIDDEN, WEIGHT_HIDDEN = 16, 128
+"""Hidden channels of a region head and of the modality weights; they do not grow with the width."""
+
+
+class RFNet(nn.Module):
+    """Four encoders, a decoder that fuses their features region by region, and a separate decoder for training.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution, a multiple of 4.
+        crop: size that it will be trained on, in voxels, of 2 or 3 dimensions; other multiples of 8 are taken as well.
+
+    Raises:
+        ValueError: a crop or a width that it cannot take; in use, a sample without any modality.
+    """
+
+    def __init__(
+        self, modalities: int = 4, classes: int = 4, width: int = 8, crop: Sequence[int] = (80, 80, 80)
+    ) -> None:
+        super().__init__()
+        check_crop(crop, multiple=8, least=16)
+        if width % 4:
+            raise ValueError(f"width {width}: expected a multiple of 4, since region heads divide it by 4.")
+        dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
+        self.encoders = Encoders(modalities, dims, width, LEVELS)
+        self.regions = nn.ModuleList([RegionHead(dims, modalities, classes, w, guided=w < widths[-1]) for w in widths])
+        self.fusions = nn.ModuleList([RegionFusion(dims, modalities, classes, w) for w in widths])
+        self.levels = nn.ModuleList([UpLevel(dims, w) for w in widths[:-1]])
+        self.head = conv(dims, width, classes, 1)
+        self.separate = SeparateDecoder(dims, classes, width, LEVELS)
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
+        """Segment ``(B, M, ...)``, missing modalities being NaN.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
+        """
+        present = usable(image, present)
+        features = self.encode(image, present)
+        fused = self.decode(features, present)
+        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Encode each modality that is there.
+
+        Returns:
+            Of each level, fine to coarse: its features ``(B, M, C, ...)``; then of each level its parts of the two
+            layers that take all modalities together, ``(B, M, C / 4, ...)`` and ``(B, M, C / 2 or C, ...)``.
+        """
+        present = usable(image, present)
+        encoded = self.encoders(image, present)
+        features, parts = [], []
+        for level, (region, fusion) in enumerate(zip(self.regions, self.fusions, strict=True)):
+            of_level = [levels[level] if levels else None for levels in encoded]
+            features.append(stacked(of_level, present))
+            for layer in (region.entry, fusion.shortcut_entry):
+                found = [None if x is None else layer.part(m, x) for m, x in enumerate(of_level)]
+                parts.append(stacked(found, present))
+        return [*features, *parts]
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are those of the regions.
+        """
+        levels, parts = features[:LEVELS], features[LEVELS:]
+        deep, y = [], None
+        for level in reversed(range(LEVELS)):
+            raised = None if y is None else self.levels[level].raised(y)
+            region_parts, shortcut_parts = parts[2 * level : 2 * level + 2]
+            logits = self.regions[level](region_parts, raised, present)
+            regions = logits.detach().softmax(dim=1)
+            fused = self.fusions[level](levels[level], shortcut_parts, regions, present)
+            y = fused if raised is None else self.levels[level].merged(fused, raised)
+            deep.insert(0, logits)
+        logits = pointwise(self.head.weight, y, self.head.bias)
+        return Decoded(logits, deep, y) if self.training else logits
+
+    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`."""
+        return self.separate(features[:LEVELS], present)
+
+
+class RegionHead(nn.Module):
+    """Where the regions are at one level: a coarse segmentation that guides the fusion (probability map learner).
+
+    Args:
+        dims: spatial dimensions.
+        modalities: M.
+        classes: K.
+        width: channels C of one modality.
+        guided: it sees the decoder's tensor too.
+    """
+
+    def __init__(self, dims: int, modalities: int, classes: int, width: int, guided: bool) -> None:
+        super().__init__()
+        self.entry = SplitPointwise(dims, modalities, (width, width // 4))
+        self.embedding = nn.Sequential(
+            ConvBlock(dims, (width // 4, width // 4)), ConvBlock(dims, (width // 4, width), kernel=1)
+        )
+        self.hidden = ConvBlock(dims, (2 * width if guided else width, REGION_HIDDEN), kernel=1)
+        self.head = conv(dims, REGION_HIDDEN, classes, 1)
+
+    def forward(self, parts: torch.Tensor, guide: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(B, K, ...)``.
+
+        Args:
+            parts: of the entry, ``(B, M, C / 4, ...)``.
+            guide: the decoder's tensor ``(B, C, ...)``, or None at the coarsest level.
+            present: bool ``(B, M)``.
+        """
+        embedded = self.embedding(self.entry.fuse(parts, present))
+        y = self.hidden(embedded if guide is None else torch.cat([guide, embedded], dim=1))
+        return pointwise(self.head.weight, y, self.head.bias)
+
+
+class RegionFusion(nn.Module):
+    """Region-aware modal fusion: in each region the modalities get weights of their own, from their means there.
+
+    The features of modality m in region k are ``X_m p_k``. Neither they nor their weighted sums over modalities are
+    formed one by one: means are a product of X with p, sums one of the weights with X.
+
+    Args:
+        dims: spatial dimensions.
+        modalities: M.
+        classes: K, the regions.
+        width: channels C of one modality.
+    """
+
+    def __init__(self, dims: int, modalities: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.weights = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Linear(modalities * width + 1, WEIGHT_HIDDEN),
+                    nn.LeakyReLU(0.2),
+                    nn.Linear(WEIGHT_HIDDEN, modalities),
+                    nn.Sigmoid(),
+                )
+                for _ in range(classes)
+            ]
+        )
+        self.region_layers = _bottleneck(dims, ConvBlock(dims, (classes * width, width), kernel=1), width)
+        self.shortcut_entry = SplitPointwise(dims, modalities, (width, width))
+        self.shortcut = _bottleneck(dims, nn.Identity(), width)
+
+    def forward(
+        self, x: torch.Tensor, shortcut_parts: torch.Tensor, regions: torch.Tensor, present: torch.Tensor
+    ) -> torch.Tensor:
+        """Return fused features ``(B, C, ...)``.
+
+        Args:
+            x: features ``(B, M, C, ...)``.
+            shortcut_parts: of the shortcut's entry, ``(B, M, C, ...)``.
+            regions: probabilities ``(B, K, ...)``.
+            present: bool ``(B, M)``.
+        """
+        weights = self.modality_weights(x, regions, present) * present[:, None]
+        fused = weighted_sum(weights, x).mul_(regions[:, :, None])  # in place: it is the largest tensor of all
+        by_region = self.region_layers(fused.flatten(1, 2))
+        return torch.cat([by_region, self.shortcut(self.shortcut_entry.fuse(shortcut_parts, present))], dim=1)
+
+    def modality_weights(self, x: torch.Tensor, regions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return the weight in (0, 1) of each modality in each region, ``(B, K, M)``, independent of each other."""
+        flat = regions.flatten(2)
+        share = flat.mean(dim=2) + 1e-7
+        means = torch.matmul(x.flatten(3), flat[:, None].transpose(2, 3)) / flat.shape[2]  # (B, M, C, K)
+        means = (means * present[:, :, None, None]).flatten(1, 2) / share[:, None]
+        return torch.stack(
+            [
+                layer(torch.cat([means[:, :, region], share[:, region, None]], dim=1))
+                for region, layer in enumerate(self.weights)
+            ],
+            dim=1,
+        )
+
+
+def _bottleneck(dims: int, entry: nn.Module, width: int) -> nn.Sequential:
+    return nn.Sequential(entry, ConvBlock(dims, (width, width)), ConvBlock(dims, (width, width // 2), kernel=1))

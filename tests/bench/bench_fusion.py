@@ -1,0 +1,464 @@
+"""RFNet, mmFormer and M2FTrans beside a straightforward form of each, with the same weights in the same run.
+
+Run: python tests/bench/bench_fusion.py networks [--network RFNet] [--size 80] [--device cuda] [--tuned_allocator], or
+python tests/bench/bench_fusion.py distillation, for what PASSION's students cost. Both forms take turns; ratios are
+medians over rounds.
+
+The straightforward form does what the published designs do: every subset is a full forward, for which all encoders run,
+on zeros where a modality is absent; features are stacked, masked by copying what is present into zeros, and
+concatenated; RFNet forms modalities x regions x channels at full resolution; M2FTrans sends the tokens of all
+modalities and the fusion tokens through one attention with an additive mask; auxiliary heads that only training needs
+are computed always. It reads the weights of our network, so there is one set. Written from papers and published sizes.
+
+On a CPU one thread is used and its seconds counted, system time included: page faults are a large part of it with
+glibc's defaults, and few with --tuned_allocator, for both forms. Live memory on a CPU is the sum of all storages that
+tensors alive keep, beside weights and input: what autograd saved counts (and gradients of weights), a kernel's own
+workspace does not. On a GPU it is what torch.cuda.max_memory_allocated says beside what was allocated before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+
+import fire
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.losses.fusion import FusionLoss
+from common.losses.passion import PassionLoss
+from common.methods.passion import SelfDistillation
+from common.modalities import subsets
+from common.networks import M2FTrans, MMFormer, RFNet
+from common.networks.blocks import Decoded, FusionOutput, normalised, upsampled
+
+NAMES = ("t1", "t1c", "t2", "flair")
+NETWORKS = {network.__name__: network for network in (RFNet, MMFormer, M2FTrans)}
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
+SPACE = (-3, -2, -1)
+
+# The straightforward form ---------------------------------------------------------------------------------------------
+
+
+def masked(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Copy what is present of ``(B, M, ...)`` into zeros."""
+    y = torch.zeros_like(x)
+    y[present] = x[present]
+    return y
+
+
+def block(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Apply a `ConvBlock` or a `SplitPointwise`, its convolution as such."""
+    return layer.conv(normalised(x)) if layer.pre else normalised(layer.conv(x))
+
+
+def blocks(layers: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
+    """Apply blocks one after the other."""
+    for layer in layers:
+        x = block(layer, x)
+    return x
+
+
+def encoded(network: nn.Module, image: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
+    """Run all encoders, and return the masked features ``(B, M, C, ...)`` of each level."""
+    image = masked(image, present)
+    levels = zip(*(encoder(image[:, m : m + 1]) for m, encoder in enumerate(network.encoders)), strict=True)
+    return [masked(torch.stack(level, dim=1), present) for level in levels]
+
+
+def raised(level: nn.Module, below: torch.Tensor) -> torch.Tensor:
+    """Bring the level below of a decoder to an `UpLevel`."""
+    return block(level.up, upsampled(below))
+
+
+def merged(level: nn.Module, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Merge two tensors in an `UpLevel`."""
+    return blocks([level.merge, level.out], torch.cat([one, other], dim=1))
+
+
+def output(
+    network: nn.Module, y: torch.Tensor, deep: list[torch.Tensor], levels: list[torch.Tensor], present: torch.Tensor
+) -> torch.Tensor | FusionOutput:
+    """Return logits of the decoder's last tensor; in training all outputs, each modality decoded by itself as well."""
+    logits = network.head(y)
+    if not network.training:
+        return logits
+    separate = []
+    for m in range(present.shape[1]):
+        *skips, x = [level[:, m] for level in levels]
+        for level, skip in zip(reversed(network.separate.levels), reversed(skips), strict=True):
+            x = merged(level, raised(level, x), skip)
+        separate.append(network.separate.head(x))
+    return FusionOutput(Decoded(logits, deep, y), masked(torch.stack(separate, dim=1), present)[present], present)
+
+
+def rfnet(network: RFNet, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor | FusionOutput:
+    """Forward RFNet."""
+    levels = encoded(network, image, present)
+    y, deep = None, []
+    for level in reversed(range(len(levels))):
+        guide = None if y is None else raised(network.levels[level], y)
+        head = network.regions[level]
+        embedded = blocks([head.entry, *head.embedding], masked(levels[level], present).flatten(1, 2))
+        logits = head.head(block(head.hidden, embedded if guide is None else torch.cat([guide, embedded], dim=1)))
+        regions = logits.detach().softmax(dim=1)
+        fused = region_fusion(network.fusions[level], masked(levels[level], present), regions)
+        y = fused if guide is None else merged(network.levels[level], fused, guide)
+        deep.insert(0, logits)
+    if not network.training:  # never used
+        [upsampled(logits.softmax(dim=1), 2**level) for level, logits in enumerate(deep) if level]
+    return output(network, y, deep, levels, present)
+
+
+def region_fusion(fusion: nn.Module, x: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+    """Fuse masked features by region, each modality's features in each region formed."""
+    maps = regions[:, :, None].repeat(1, 1, x.shape[2], 1, 1, 1)
+    in_regions = torch.stack([one[:, None] * maps for one in x.unbind(1)], dim=1)  # (B, M, K, C, ...)
+    fused = []
+    for k, layer in enumerate(fusion.weights):
+        part, share = in_regions[:, :, k], regions[:, k].mean(SPACE)[:, None] + 1e-7
+        means = part.mean(SPACE).flatten(1) / share
+        weights = layer(torch.cat([means, share], dim=1))
+        fused.append((part * weights[:, :, None, None, None, None]).sum(dim=1))
+    by_region = blocks(fusion.region_layers, torch.cat(fused, dim=1))
+    shortcut = blocks([fusion.shortcut_entry, *list(fusion.shortcut)[1:]], x.flatten(1, 2))
+    return torch.cat([by_region, shortcut], dim=1)
+
+
+def attention(layer: nn.Module, x: torch.Tensor, mask: torch.Tensor | float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a `TransformerLayer` gives with an additive mask, and its attention."""
+    query, key, value = layer.attention.split(layer.norm1(x))
+    scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5 + mask
+    weights = layer.attention.weight_dropout(scores.softmax(dim=3))
+    return layer.refined(x + layer.attention.join(weights @ value)), weights
+
+
+def mmformer(network: MMFormer, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor | FusionOutput:
+    """Forward mmFormer."""
+    levels = encoded(network, image, present)
+    tokens = []
+    for m, (embed, positions, layer) in enumerate(
+        zip(network.embeddings, network.positions, network.intra, strict=True)
+    ):
+        tokens.append(attention(layer, embed(levels[-1][:, m]).flatten(2).transpose(1, 2) + positions)[0])
+    tokens = masked(torch.stack(tokens, dim=1), present)
+    sequence = torch.cat([tokens[:, m] + network.positions[m] for m in network.order], dim=1)
+    mixed = attention(network.inter, sequence)[0]
+    mixed = network.projection(mixed.reshape(len(mixed), *network.grid, -1).movedim(-1, 1))
+    y, deep = blocks([network.entries[-1], *network.refinements[-1]], mixed), []
+    for level in reversed(range(len(levels) - 1)):
+        deep.insert(0, network.deep_heads[level](y))
+        guide = raised(network.levels[level], y)
+        fused = blocks([network.entries[level], *network.refinements[level]], levels[level].flatten(1, 2))
+        y = merged(network.levels[level], fused, guide)
+    return output(network, y, deep, levels, present)
+
+
+def m2ftrans(network: M2FTrans, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor | FusionOutput:
+    """Forward M2FTrans."""
+    levels, transformer = encoded(network, image, present), network.transformer
+    modalities, count = present.shape[1], transformer.fusion.shape[1]
+    maps = [one.flatten(2).transpose(1, 2) for one in levels[-1].unbind(1)]
+    x = torch.cat([*maps, transformer.fusion.expand(len(image), -1, -1)], dim=1) + transformer.positions.flatten(0, 1)
+    weights = None
+    for layer in transformer.layers:
+        mask = attention_mask(present, count, layer.attention.heads).to(x)
+        x, found = attention(layer, x, mask)
+        if weights is None:
+            weights = found.detach()[:, :, -count:, :-count].sum(dim=(1, 2))
+    weights = weights.reshape(len(image), modalities, 1, *network.grid)
+    *tokens, query = (one.transpose(1, 2).unflatten(2, network.grid) for one in x.split(count, dim=1))
+    features, deep = torch.stack(tokens, dim=1), []
+    for level in reversed(range(len(levels))):
+        head = network.deep_heads[level]
+        deep.insert(0, head.head(block(head.hidden, query)))
+        weighted = features * weights
+        if level < len(network.fusions):
+            fusion = network.fusions[level]
+            fused = blocks([fusion.entry, *fusion.layers], masked(weighted, present).flatten(1, 2))
+        else:
+            fused = cross(network.crosses[level - len(network.fusions)], weighted, query, present)
+        if level == len(levels) - 1:
+            y = blocks(network.bottom, torch.cat([fused, query], dim=1))
+        else:
+            y = merged(network.levels[level], fused, query)
+        if level:
+            query, features = raised(network.levels[level - 1], y), levels[level - 1]
+            weights = torch.stack([F.interpolate(one, scale_factor=2.0) for one in weights.unbind(1)], dim=1)
+    return output(network, y, deep, levels, present)
+
+
+def attention_mask(present: torch.Tensor, count: int, heads: int) -> torch.Tensor:
+    """Return 0 where tokens see each other and minus infinity elsewhere, ``(B, heads, (M + 1) N, (M + 1) N)``."""
+    masks = []
+    for row in present.cpu().numpy():
+        sees = np.eye(len(row) + 1)
+        sees[-1, :-1] = row
+        with np.errstate(divide="ignore"):
+            masks.append(np.stack([np.log(np.kron(sees, np.ones((count, count))))] * heads))
+    return torch.from_numpy(np.stack(masks))
+
+
+def cross(block: nn.Module, features: torch.Tensor, query: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Apply a `CrossBlock` to weighted features ``(B, M, C, ...)``."""
+    for index, layer in enumerate(block.attention):
+        maps = list(features.unbind(1))
+        asked = channel_map(layer.query, query).flatten(2)
+        key, value = (
+            torch.cat([channel_map(one, x).flatten(2) for one, x in zip(side, maps, strict=True)], dim=1)
+            for side in (layer.keys, layer.values)
+        )
+        scores = asked @ key.transpose(1, 2) * asked.shape[2] ** -0.5
+        hidden = ~present.repeat_interleave(query.shape[1], dim=1)[:, None]
+        found = scores.masked_fill(hidden, -torch.inf).softmax(dim=2) @ value
+        query = query + layer.dropout(channel_map(layer.out, found.reshape(query.shape)))
+        query = F.gelu(query + channel_map(block.query_refined[index].map, query))
+        if index == 0:
+            features = torch.stack([F.gelu(x + channel_map(block.features_refined.map, x)) for x in maps], dim=1)
+    return query
+
+
+def channel_map(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Apply a `ChannelMap`, its convolutions as such."""
+    for number in (1, 2, 3):
+        x = getattr(layers, f"conv{number}")(x)
+        x = getattr(layers, f"norm{number}")(x.movedim(1, -1)).movedim(-1, 1)
+        x = F.gelu(x) if number < 3 else x
+    return x
+
+
+STRAIGHTFORWARD = {"RFNet": rfnet, "MMFormer": mmformer, "M2FTrans": m2ftrans}
+
+# What is measured -----------------------------------------------------------------------------------------------------
+
+
+class LiveMemory(TorchDispatchMode):
+    """Bytes of the storages that tensors made inside keep alive.
+
+    Attributes:
+        peak: the largest sum after any operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.peak, self.known = 0, 0, weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if torch.is_tensor(leaf) and leaf.untyped_storage().data_ptr() not in given:
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage in self.known:
+            return
+        self.known.add(storage)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._freed, storage.nbytes())
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
+
+
+def peak_memory(what: Callable[[], object], device: str) -> float:
+    """Return the live peak of a call in megabytes (10^6 bytes)."""
+    if device == "cpu":
+        with LiveMemory() as memory:
+            what()
+        return memory.peak / 1e6
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    what()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def flops(what: Callable[[], object]) -> float:
+    """Return the multiplications and additions of a call's products and convolutions, in units of 10^9."""
+    with FlopCounterMode(display=False) as counter:
+        what()
+    return counter.get_total_flops() / 1e9
+
+
+def seconds(what: Callable[[], object], device: str) -> float:
+    """Return the CPU seconds of a call; on a GPU the time that passes."""
+    if device == "cpu":
+        start = time.process_time()
+        what()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    what()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def interleaved(forms: Sequence[Callable[[], object]], rounds: int, device: str) -> list[list[float]]:
+    """Return the seconds of each form in each round, the first one to run changing from round to round."""
+    spent = [[] for _ in forms]
+    for number in range(rounds):
+        for index in sorted(range(len(forms)), reverse=bool(number % 2)):
+            spent[index].append(seconds(forms[index], device))
+    return spent
+
+
+def counted(network: nn.Module, what: Callable[[], object]) -> tuple[int, object]:
+    """Return how often encoders ran in a call, and what it returned."""
+    calls = []
+    hooks = [encoder.register_forward_hook(lambda *_: calls.append(1)) for encoder in network.encoders]
+    result = what()
+    for hook in hooks:
+        hook.remove()
+    return len(calls), result
+
+
+def training_step(network: nn.Module, forward: Callable[[], FusionOutput]) -> None:
+    """Run forward and backward of the mean squares of all outputs."""
+    network.zero_grad()
+    made = forward()
+    outputs = [made.fused.logits, *made.fused.deep, made.separate]
+    sum(one.square().mean() for one in outputs).backward()
+
+
+def gradients(network: nn.Module, forward: Callable[[], FusionOutput]) -> list[torch.Tensor]:
+    """Return those of a training step without dropout."""
+    rates = {layer: layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)}
+    for layer in rates:
+        layer.p = 0.0
+    training_step(network, forward)
+    for layer, rate in rates.items():
+        layer.p = rate
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def row(name: str, unit: str, slow: Sequence[float], fast: Sequence[float]) -> str:
+    """Return a table's row: medians of both forms and of their ratios."""
+    ratio = median(one / other for one, other in zip(slow, fast, strict=True))
+    return f"| {name}, {unit} | {median(slow):.4g} | {median(fast):.4g} | {ratio:.2f} |"
+
+
+def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
+    """Print one network's table."""
+    torch.manual_seed(1)
+    image, straightforward = torch.randn(1, 4, size, size, size, device=device), STRAIGHTFORWARD[type(network).__name__]
+    keep = torch.tensor([[name in subset for name in NAMES] for subset in subsets(NAMES)], device=device)
+    everything = torch.ones(1, 4, dtype=torch.bool, device=device)
+
+    def slow(present: torch.Tensor = everything) -> torch.Tensor | FusionOutput:
+        return straightforward(network, image, present)
+
+    def fast() -> torch.Tensor | FusionOutput:
+        return network(image)
+
+    def slow_sweep() -> list[torch.Tensor]:
+        return [slow(present[None]).softmax(dim=1) for present in keep]
+
+    def fast_sweep() -> list[torch.Tensor]:
+        features = network.encode(image)
+        return [network.decode(features, present[None]).softmax(dim=1) for present in keep]
+
+    print(f"\n### {type(network).__name__}, {size}^3\n")
+    print("| | straightforward | here | ratio |\n| --- | --- | --- | --- |")
+    network.eval()
+    with torch.no_grad():
+        encodings, results = [], []
+        for sweep in (slow_sweep, fast_sweep):
+            count, made = counted(network, sweep)  # warms up, too
+            encodings.append(count)
+            results.append(made)
+        pairs = list(zip(*results, strict=True))
+        difference = max(float((one - other).abs().max()) for one, other in pairs)
+        equal = min(float((one.argmax(1) == other.argmax(1)).double().mean()) for one, other in pairs)
+        del results, pairs
+        print(row("15 subsets", "s", *interleaved([slow_sweep, fast_sweep], rounds, device)))
+        print(row("one forward", "s", *interleaved([slow, fast], rounds, device)))
+        work = [row("15 subsets", "GFLOP", [flops(slow_sweep)], [flops(fast_sweep)])]
+        work.append(row("one forward", "GFLOP", [flops(slow)], [flops(fast)]))
+        memory = [row("one forward", "MB live", [peak_memory(slow, device)], [peak_memory(fast, device)])]
+    network.train()
+    pairs = list(zip(gradients(network, slow), gradients(network, fast), strict=True))
+    scale = max(float(one.abs().max()) for one, _ in pairs)
+    training = max(float((one - other).abs().max()) for one, other in pairs) / scale
+    del pairs
+    steps = [lambda: training_step(network, slow), lambda: training_step(network, fast)]
+    print(row("training step", "s", *interleaved(steps, rounds, device)))
+    work.append(row("training step", "GFLOP", *([flops(step)] for step in steps)))
+    network.zero_grad()
+    memory.append(row("training step", "MB live", *([peak_memory(step, device)] for step in steps)))
+    print("\n".join([*work, *memory, row("encodings of a window", "15 subsets", *([count] for count in encodings))]))
+    print(f"\nLargest difference of probabilities {difference:.1e}, equal labels {equal:.4%} or more of each subset;")
+    print(f"largest difference of gradients {training:.1e} of the largest gradient.")
+
+
+def prepare(device: str, threads: int, tuned_allocator: bool) -> None:
+    """Set threads and allocator; the latter needs this program to start anew."""
+    if tuned_allocator and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
+    torch.set_num_threads(threads)
+    kind = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {threads} thread(s)"
+    print(f"{kind}; allocator {'tuned' if tuned_allocator else 'as it is'}; torch {torch.__version__}")
+
+
+def networks(
+    network: str | None = None,
+    size: int = 64,
+    width: int = 8,
+    rounds: int = 3,
+    device: str = "cpu",
+    threads: int = 1,
+    tuned_allocator: bool = False,
+) -> None:
+    """Print a table for each network, or for one, e.g. RFNet: 15 subsets of a window, a forward, a training step."""
+    prepare(device, threads, tuned_allocator)
+    for name in [network] if network else NETWORKS:
+        torch.manual_seed(0)
+        compare(NETWORKS[name](width=width, crop=(size,) * 3).to(device), size, rounds, device)
+
+
+def distillation(
+    network: str = "RFNet",
+    size: int = 48,
+    width: int = 8,
+    rounds: int = 3,
+    device: str = "cpu",
+    threads: int = 1,
+    tuned_allocator: bool = False,
+) -> None:
+    """Print what a training step of PASSION costs beside one of its backbone: all modalities present, with losses."""
+    prepare(device, threads, tuned_allocator)
+    torch.manual_seed(0)
+    backbone = NETWORKS[network](width=width, crop=(size,) * 3).to(device)
+    image, label = torch.randn(1, 4, size, size, size, device=device), torch.randint(4, (1, 1, size, size, size))
+    methods = {
+        "PASSION": (SelfDistillation(backbone), PassionLoss(NAMES, (5, 10, 8, 4), 10).to(device)),
+        "backbone": (backbone, FusionLoss()),
+    }
+
+    def step(method: nn.Module, loss: nn.Module) -> None:
+        backbone.zero_grad()
+        loss(method(image), label.to(device)).backward()
+
+    steps = [lambda pair=pair: step(*pair) for pair in methods.values()]
+    print(f"\n### {network}, {size}^3\n\n| training step | {' | '.join(methods)} | ratio |\n| --- | --- | --- | --- |")
+    for one in steps:
+        one()  # warm up
+    print(row("time", "s", *interleaved(steps, rounds, device)))
+    print(row("work", "GFLOP", *([flops(one)] for one in steps)))
+    backbone.zero_grad()
+    print(row("memory", "MB live", *([peak_memory(one, device)] for one in steps)))
+
+
+if __name__ == "__main__":
+    fire.Fire({"networks": networks, "distillation": distillation})

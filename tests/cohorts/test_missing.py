@@ -1,0 +1,224 @@
+"""Who lacks what in training: drawn, published or listed, and never opened."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+
+from common.cohorts import counts_of, mask_cases
+from common.cohorts.datalist import published_splits
+from common.cohorts.missing import draw_masks, published_masks
+from common.modalities import presence, subset_name, subsets
+from common.transforms import CachedDataset, LoadSubjectd
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+CASES = [f"case_{number:03d}" for number in range(219)]
+RATES = (0.2, 0.4, 0.8, 0.6)
+
+
+def item(case: str, *modalities: str, **more) -> dict:
+    return {"case": case, "image": [f"{case}_{m}.nii.gz" for m in modalities], "modalities": [*modalities], **more}
+
+
+def items(*cases: str) -> list[dict]:
+    return [item(case, *MODALITIES) for case in cases]
+
+
+def rates_of(masks: dict) -> list[float]:
+    return [np.mean([m not in present for present in masks.values()]) for m in MODALITIES]
+
+
+class TestDraw:
+    def test_every_subset_occurs_as_often_as_its_probability_says(self):
+        found = Counter(draw_masks(CASES, RATES, MODALITIES).values())
+        assert set(found) == set(subsets(MODALITIES))
+        # 219 x 0.8 x 0.6 x 0.2 x 0.4 = 8.4; 219 x 0.8 x 0.4 x 0.8 x 0.6 = 33.6; 219 x 0.2 x 0.4 x 0.2 x 0.6 = 2.1
+        assert 8 <= found[MODALITIES] <= 9
+        assert 33 <= found["t1",] <= 38
+        assert 2 <= found["t2",] <= 4
+
+    def test_rates_are_met_up_to_the_share_that_would_have_nothing(self):
+        empty = np.prod(RATES)
+        for found, wanted in zip(rates_of(draw_masks(CASES, RATES, MODALITIES)), RATES, strict=True):
+            assert wanted - empty - 0.02 <= found <= wanted + 0.02
+
+    def test_as_the_published_ones(self):
+        """Counts of each subset differ from the authors' only by the 8 subjects of 219 that are drawn at the end."""
+        published = published_masks("brats2020")["mr2468"]
+        drawn = Counter(draw_masks(list(published), RATES, MODALITIES).values())
+        theirs = Counter(published.values())
+        assert sum((drawn - theirs).values()) <= 16
+
+    def test_depends_on_names_and_seed_alone(self):
+        first = draw_masks(CASES, RATES, MODALITIES)
+        assert draw_masks(CASES[::-1], RATES, MODALITIES) == first
+        assert draw_masks(CASES, RATES, MODALITIES, seed=1) != first
+
+    def test_three_modalities(self):
+        found = draw_masks(CASES[:20], (0.3, 0.5, 0.7), ("bssfp", "lge", "t2"))
+        assert set(found.values()) == set(subsets(("bssfp", "lge", "t2")))
+
+    def test_a_rate_of_0_is_exact(self):
+        assert all("t1c" in present for present in draw_masks(CASES, (0.5, 0, 0.5, 0.9), MODALITIES).values())
+
+    def test_fewer_cases_than_subsets(self):
+        found = draw_masks(CASES[:6], RATES, MODALITIES)
+        assert all(found.values())
+        assert found.keys() == set(CASES[:6])
+
+
+@pytest.mark.parametrize(
+    "rates", [(0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.0), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, float("nan"))]
+)
+def test_bad_rates(rates):
+    expected = r"missing_rates is .*; expected 4 numbers, 0 or more and below 1, for t1, t1c, t2, flair in this order"
+    for call in (lambda: mask_cases(items(*CASES), MODALITIES, rates), lambda: draw_masks(CASES, rates, MODALITIES)):
+        with pytest.raises(ValueError, match=expected):
+            call()
+
+
+class TestPublished:
+    REALISED: ClassVar = {  # T1, T1c, T2, FLAIR
+        ("brats2020", "mr2468"): (0.160, 0.384, 0.804, 0.589),
+        ("brats2020", "mr1379"): (0.087, 0.288, 0.895, 0.689),
+        ("brats2020", "mr2258"): (0.183, 0.178, 0.799, 0.493),
+        ("brats2020", "mr2285"): (0.183, 0.178, 0.484, 0.804),
+        ("brats2020", "mr5528"): (0.484, 0.493, 0.808, 0.155),
+        ("brats2020", "mr5582"): (0.484, 0.493, 0.151, 0.808),
+        ("brats2020", "mr8825"): (0.790, 0.799, 0.461, 0.137),
+        ("brats2020", "mr8852"): (0.790, 0.799, 0.132, 0.470),
+        ("brats2018", "mr2468"): (0.146, 0.392, 0.794, 0.588),
+        ("brats2018", "mr1379"): (0.085, 0.291, 0.899, 0.693),
+    }
+
+    def test_settings_and_their_rates(self):
+        found = {(c, s): rates_of(masks) for c in ("brats2018", "brats2020") for s, masks in published_masks(c).items()}
+        assert found.keys() == self.REALISED.keys()
+        for setting, rates in self.REALISED.items():
+            np.testing.assert_allclose(found[setting], rates, atol=5e-4)
+
+    @pytest.mark.parametrize(("cohort", "split"), [("brats2018", "fold1"), ("brats2020", "fixed")])
+    def test_are_of_the_published_split(self, cohort, split, caplog):
+        training = published_splits(cohort)[split]["training"]
+        caplog.set_level(logging.INFO)
+        found = mask_cases(items(*(c.replace("Brats", "BraTS") for c in training)), MODALITIES, None, "mr2468", cohort)
+        assert len(found) == len(training)
+        assert f"missing rates of the {len(training)} training cases: t1 0.1" in caplog.text
+        assert (
+            counts_of(found, MODALITIES) == {"brats2018": [170, 121, 41, 82], "brats2020": [184, 135, 43, 90]}[cohort]
+        )
+
+    def test_one_case(self):
+        assert published_masks("brats2020")["mr2285"]["BraTS20_Training_002"] == ("t1", "t1c", "t2")  # index 13, 0111
+
+    def test_of_another_split(self):
+        with pytest.raises(
+            ValueError, match=r"masks mr2468 of brats2018: 60 cases are not among the training cases: Brats18_.*`split`"
+        ):
+            mask_cases(
+                items(*published_splits("brats2018")["fold3"]["training"]), MODALITIES, None, "mr2468", "brats2018"
+            )
+
+    @pytest.mark.parametrize(
+        ("cohort", "expected"),
+        [("brats2018", r"brats2018's settings \(mr2468, mr1379\)"), ("phantom", "there is none")],
+    )
+    def test_unknown(self, cohort, expected):
+        with pytest.raises(FileNotFoundError, match=f"masks 'mr2285': expected .*{expected}.* or a CSV file"):
+            mask_cases(items("a"), MODALITIES, None, "mr2285", cohort)
+
+
+class TestFile:
+    @pytest.fixture
+    def write(self, tmp_path):
+        def write(*rows: str, header: str = "case,modalities") -> str:
+            path = tmp_path / "masks.csv"
+            path.write_text("\n".join([header, *rows]) + "\n")
+            return str(path)
+
+        return write
+
+    def test_names_may_be_aliases_in_any_order(self, write):
+        path = write("b,FLAIR+T1ce", "a,t2")
+        found = mask_cases(items("a", "b"), MODALITIES, masks=path)
+        assert [each["image"] for each in found] == [["a_t2.nii.gz"], ["b_t1c.nii.gz", "b_flair.nii.gz"]]
+        assert [each["modalities"] for each in found] == [["t2"], ["t1c", "flair"]]
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (["a,t1", "b,t1", "c,t1"], r"masks\.csv: 1 cases are not among the training cases: c\."),
+            (["a,t1"], r"masks\.csv: 1 cases are training cases that it does not list: b\."),
+            (["a,t1", "b,"], r"masks\.csv: case b has no modality; give it at least one"),
+            (["a,t1", "b,t1+adc"], r"masks\.csv: case b: Unknown modality 'adc'; expected one of"),
+            (["a,t1", "b,lge"], r"masks\.csv: case b: Modality 'lge' is not in this cohort"),
+            (["a,t1", "b,t1", "a,t2"], r"masks\.csv: case a is listed twice"),
+        ],
+    )
+    def test_refused(self, write, rows, message):
+        with pytest.raises(ValueError, match=message):
+            mask_cases(items("a", "b"), MODALITIES, masks=write(*rows))
+
+    def test_other_columns(self, write):
+        with pytest.raises(ValueError, match=r"columns \['subject', 'mask'\]; expected case and modalities"):
+            mask_cases(items("a"), MODALITIES, masks=write("a,3", header="subject,mask"))
+
+    def test_and_rates(self, write):
+        with pytest.raises(ValueError, match=r"missing_rates .* and masks .*masks\.csv: set one of these keys to null"):
+            mask_cases(items("a"), MODALITIES, RATES, write("a,t1"))
+
+    def test_files_that_are_missing_in_truth_stay_missing(self, write):
+        path = write("a,t1+t2", "b,t1+t2")
+        (one, other) = mask_cases([item("a", "t1", "flair"), item("b", "t2", "flair")], MODALITIES, masks=path)
+        assert (one["modalities"], other["modalities"]) == (["t1"], ["t2"])
+        with pytest.raises(ValueError, match=r"b: its mask leaves t1\+t2, but the case has only flair; at least one"):
+            mask_cases([item("a", "t1"), item("b", "flair")], MODALITIES, masks=path)
+
+    def test_channels_of_one_file(self, write):
+        stacked = {**item("a", *MODALITIES), "image": ["a.nii.gz"] * 4, "channels": [1, 2, 3, 0], "label": "s.nii.gz"}
+        (found,) = mask_cases([stacked], MODALITIES, masks=write("a,t1c+flair"))
+        assert found == {
+            "case": "a",
+            "image": ["a.nii.gz"] * 2,
+            "modalities": ["t1c", "flair"],
+            "channels": [2, 0],
+            "label": "s.nii.gz",
+        }
+        assert len(stacked["image"]) == 4
+
+
+@pytest.mark.parametrize("rates", [None, [0, 0, 0, 0.0]])
+def test_nothing_is_missing_unless_asked_for(rates):
+    assert mask_cases(items("a", "b"), MODALITIES, rates) == items("a", "b")
+
+
+def test_counts():
+    assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2")) == [1, 2]
+    with pytest.raises(ValueError, match=r"None of 2 training cases has flair; .* Lower its missing rate"):
+        counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2", "flair"))
+
+
+def test_masked_files_are_never_opened(write_subject, opened, tmp_path):
+    """Nor need they be there at all, in any epoch, with the cache and without it."""
+    subjects = [write_subject(f"case{number}", seed=number) for number in range(6)]
+    training = mask_cases(subjects, MODALITIES, (0.5, 0.5, 0.5, 0.5))
+    kept = {path for item in training for path in item["image"]}
+    masked = {path for item in subjects for path in item["image"]} - kept
+    assert 0 < len(masked) < 24
+    for path in masked:
+        Path(path).unlink()
+    for cache in (None, str(tmp_path / "cache")):
+        dataset = CachedDataset(training, Compose([LoadSubjectd("brats2020")]), cache)
+        for _ in range(2):
+            for number, sample in enumerate(dataset):
+                there = presence(torch.as_tensor(sample["image"])[None])[0]
+                assert subset_name([m for m, yes in zip(MODALITIES, there, strict=True) if yes]) == subset_name(
+                    training[number]["modalities"]
+                )
+    assert len(opened) == 3 * (len(kept) + 6)  # two epochs, one filling of the cache
+    assert not {Path(path).name for path in masked} & set(opened)

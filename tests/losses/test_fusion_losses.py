@@ -1,0 +1,156 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.losses import DiceLoss
+
+from common.losses.fusion import (
+    FusionLoss,
+    by_modality,
+    class_indices,
+    dice_loss,
+    probabilities,
+    weighted_cross_entropy,
+)
+from common.networks.blocks import Decoded, FusionOutput
+
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "passion_losses.npz"))
+
+
+def given(key):
+    return torch.from_numpy(GOLDEN[key])
+
+
+def two_by_two():
+    """Return probabilities of two classes at 2 x 2 voxels, and the label."""
+    first = torch.tensor([[0.9, 0.8], [0.4, 0.001]])
+    return torch.stack([first, 1 - first])[None], torch.tensor([[0, 0], [1, 0]])[None, None]
+
+
+def output(present, size=(4, 4), classes=3, deep=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n, *shape):
+        return torch.randn(n, classes, *shape, generator=generator).requires_grad_()
+
+    present = torch.tensor(present, dtype=torch.bool)
+    fused = Decoded(draw(len(present), *size), [draw(len(present), *(s // 2 for s in size)) for _ in range(deep)], None)
+    return FusionOutput(fused, draw(int(present.sum()), *size), present)
+
+
+def label(samples, size=(4, 4), classes=3):
+    return torch.randint(classes, (samples, 1, *size), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", ["all", "absent"])
+def test_cross_entropy_and_dice_give_the_authors_numbers(kind):
+    target = given(f"{kind}/labels").long()[:, None]
+    full, half = (probabilities(given(key), (8, 8, 8)) for key in ("student_logits", "student_logits_half"))
+    found = {
+        "weighted_ce": weighted_cross_entropy(full, target).mean(),
+        "weighted_ce_bs": weighted_cross_entropy(full, target)[:, None],
+        "weighted_ce_bs_up2": weighted_cross_entropy(half, target)[:, None],
+        "dice": dice_loss(full, target, batch=True),
+        "dice_bs": dice_loss(full, target)[:, None],
+        "dice_bs_up2": dice_loss(half, target)[:, None],
+    }
+    for name, value in found.items():
+        np.testing.assert_allclose(value, GOLDEN[f"{kind}/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_cross_entropy_by_hand():
+    # class 0 has 3 of 4 voxels and weighs 1/4, class 1 weighs 3/4; 0.001 counts as 0.005
+    soft, target = two_by_two()
+    expected = -(0.25 * (math.log(0.9) + math.log(0.8) + math.log(0.005)) + 0.75 * math.log(0.6)) / 4
+    assert weighted_cross_entropy(soft, target).tolist() == pytest.approx([expected])
+
+
+def test_dice_by_hand():
+    soft, target = two_by_two()
+    first, second = 2 * 1.701 / (2.101 + 3), 2 * 0.6 / (1.899 + 1)
+    assert dice_loss(soft, target).tolist() == pytest.approx([1 - (first + second) / 2])
+
+
+def test_dice_of_a_batch_sums_over_its_samples():
+    soft, target = output([[True], [True]]).fused.logits.detach().softmax(dim=1), label(2)
+    expected = DiceLoss(to_onehot_y=True, batch=True, smooth_nr=0, smooth_dr=1e-7)(soft, target)
+    assert dice_loss(soft, target, batch=True).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert abs(dice_loss(soft, target, batch=True) - dice_loss(soft, target).mean()) > 1e-4
+
+
+def test_coarse_heads_are_upsampled_after_the_softmax_with_aligned_corners():
+    logits = torch.tensor([[0.0, 0.0], [math.log(3), -math.log(3)]])[None, :, None, :]  # two classes at 1 x 2
+    soft = probabilities(logits, (1, 3))
+    assert soft[0, 1, 0].tolist() == pytest.approx([0.75, 0.5, 0.25])
+    assert probabilities(logits, (1, 3), temperature=2)[0, 1, 0, 0].item() == pytest.approx(3**0.5 / (1 + 3**0.5))
+
+
+def test_rows_go_to_the_modalities_that_are_present():
+    present = torch.tensor([[True, False, True], [False, True, False]])
+    table = by_modality(torch.tensor([1.0, 2.0, 3.0]), present)
+    assert table.tolist() == [[1, 0, 2], [0, 3, 0]]
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 4, 2)])
+def test_fusion_loss_is_the_sum_over_all_heads(size):
+    out, target = output([[True, True], [True, False]], size), label(2, size)
+    loss = FusionLoss()
+    total = loss(out, target)
+
+    def single(logits, target):
+        soft = probabilities(logits, size)
+        return (weighted_cross_entropy(soft, target).mean() + dice_loss(soft, target, batch=True)).item()
+
+    fuse, deep = single(out.fused.logits, target), sum(single(logits, target) for logits in out.fused.deep)
+    # rows 0 and 2 are the first modality of both samples, row 1 is the second one of the first sample
+    separate = single(out.separate[[0, 2]], target) + single(out.separate[[1]], target[:1])
+    assert {k: v.item() for k, v in loss.terms.items()} == pytest.approx(
+        {"fuse": fuse, "separate": separate, "deep": deep}, rel=1e-5
+    )
+    assert total.item() == pytest.approx(fuse + separate + deep, rel=1e-5)
+    assert not any(value.requires_grad for value in loss.terms.values())
+
+
+def test_a_modality_that_no_sample_has_adds_nothing():
+    target = label(1)
+    without, with_it = output([[True, False]]), output([[True]])
+    assert FusionLoss()(without, target).item() == pytest.approx(FusionLoss()(with_it, target).item())
+
+
+def test_gradients_reach_every_head():
+    out = output([[True, True], [True, False]])
+    FusionLoss()(out, label(2)).backward()
+    for logits in (out.fused.logits, *out.fused.deep, out.separate):
+        assert logits.grad.isfinite().all()
+        assert logits.grad.abs().amax(dim=(1, 2, 3)).min() > 0
+
+
+def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors():
+    out, target = output([[True, True], [True, False]]), label(2)
+    expected = FusionLoss()(out, target)
+    half = FusionOutput(
+        Decoded(MetaTensor(out.fused.logits.bfloat16()), [x.bfloat16() for x in out.fused.deep], None),
+        MetaTensor(out.separate.bfloat16()),
+        MetaTensor(out.present),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = FusionLoss()(half, MetaTensor(target))
+    assert type(loss) is torch.Tensor
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("value", [3, -1])
+def test_a_class_that_the_head_lacks_is_refused(value):
+    target = label(2)
+    target[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+        FusionLoss()(output([[True], [True]]), target)
+
+
+def test_a_label_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 4, 3\), expected \(2, 1, 4, 4\)"):
+        class_indices(label(2)[..., :3], torch.zeros(2, 3, 4, 4))

@@ -1,0 +1,448 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from networks.golden_fusion import draw_image, draw_labels, golden, ours, with_golden_weights, without
+
+from common.losses.fusion import FusionLoss, dice_ce, probabilities
+from common.losses.passion import (
+    PassionLoss,
+    PassionOutput,
+    pixel_distillation,
+    prototype_nll,
+    prototypes,
+    relative_preference,
+    similarity,
+    updated_beta,
+)
+from common.methods.passion import SelfDistillation
+from common.networks.blocks import Decoded, FusionOutput
+from common.networks.rfnet import RFNet
+
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = dict(np.load(FOLDER / "passion_losses.npz"))
+PREFERENCE = dict(np.load(FOLDER / "passion_preference.npz"))
+MODALITIES = ("t1", "t1c", "t2", "flair")
+SUBJECTS, COUNTS = 10, (8, 6, 2, 4)
+V = [10 / 8, 10 / 6, 10 / 2, 10 / 4]
+OFF = {"pixel": False, "proto": False, "delta": False, "beta": False}
+
+
+def given(key):
+    return torch.from_numpy(GOLDEN[key])
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def passion(**changes):
+    return PassionLoss(**{"modalities": MODALITIES, "counts": COUNTS, "subjects": SUBJECTS, **changes})
+
+
+def output(present=((1, 1, 0, 1), (0, 1, 1, 0)), size=(4, 4), classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def decoded(n):
+        def draw(channels, *shape):
+            return torch.randn(n, channels, *shape, generator=generator).requires_grad_()
+
+        half, quarter = ([s // by for s in size] for by in (2, 4))
+        return Decoded(draw(classes, *size), [draw(classes, *half), draw(classes, *quarter)], draw(5, *size))
+
+    present = torch.tensor(present, dtype=torch.bool)
+    rows = int(present.sum())
+    separate = torch.randn(rows, classes, *size, generator=generator).requires_grad_()
+    return PassionOutput(decoded(len(present)), decoded(rows), separate, present)
+
+
+def label(samples=2, size=(4, 4), classes=3):
+    return torch.randint(classes, (samples, 1, *size), generator=torch.Generator().manual_seed(1))
+
+
+def terms(loss, out=None, target=None):
+    """Return what a loss says of a batch: total and terms."""
+    total = loss(output() if out is None else out, label() if target is None else target)
+    return total.item(), {name: value.item() for name, value in loss.terms.items()}
+
+
+def masks(target, classes):
+    return (target.flatten() == torch.tensor(classes)[:, None]).float()
+
+
+@pytest.mark.parametrize("kind", ["all", "absent"])
+def test_distillation_gives_the_authors_numbers(kind):
+    for temperature in (1, 4):
+        full = pixel_distillation(given("student_logits"), given("teacher_logits"), (8, 8, 8), temperature)
+        half = pixel_distillation(given("student_logits_half"), given("teacher_logits_half"), (8, 8, 8), temperature)
+        close(full[:, None], GOLDEN[f"{kind}/kl_bs_T{temperature}"])
+        close(full.mean(), GOLDEN[f"{kind}/kl_T{temperature}"])
+        close(half[:, None], GOLDEN[f"{kind}/kl_bs_up2_T{temperature}"])
+    target, classes = given(f"{kind}/labels"), [0, 1, 2, 3] if kind == "all" else [0, 1, 2]
+    for b in range(2):
+        inside = masks(target[b].long(), classes)
+        student, teacher = (given(f"{who}_features")[[b]].flatten(2) for who in ("student", "teacher"))
+        gap = similarity(student, inside) - similarity(teacher, inside)
+        close(gap.square().mean(), GOLDEN[f"{kind}/proto_bs"][b, 0])
+        close(gap.abs().mean(), GOLDEN[f"{kind}/proto_dist_bs"][b, 0])
+
+
+@pytest.mark.parametrize("kind", ["all", "absent"])
+def test_pmr_gives_the_authors_numbers(kind):
+    target, classes = given(f"{kind}/labels").long(), [0, 1, 2, 3] if kind == "all" else [0, 1, 2]
+    each = [prototype_nll(given("student_features")[[b]].flatten(2), masks(target[b], classes)) for b in range(2)]
+    close(torch.cat(each).mean(), GOLDEN[f"{kind}/pmr_nll"])
+
+
+def test_the_whole_loss_gives_the_authors_numbers():
+    arrays, meta = golden("rfnet_small")
+    network = with_golden_weights("rfnet", RFNet(width=4, crop=(32, 32, 32))).train()
+    image = without(draw_image(meta["batch_input_seed"], 2, 32), ours(meta["train_mask"]))
+    loss = passion()
+    loss.v.copy_(ours([meta["modal_weight"]])[0])
+    loss.beta.copy_(ours([meta["beta"]])[0])
+    with torch.no_grad():
+        total, found = terms(loss, SelfDistillation(network)(image), draw_labels(meta["label_seed"], 2, 32))
+    fuse, separate, deep, pixel, prototype, expected = arrays["train/terms"].tolist()
+    authors = {"fuse": fuse, "separate": separate, "deep": deep, "pixel": pixel, "prototype": prototype}
+    assert found == pytest.approx(authors, rel=1e-5)
+    assert total == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(loss.sums, ours(arrays["train/dist_bs"]).sum(dim=0), rtol=1e-5)
+    assert loss.counts.tolist() == ours(meta["train_mask"]).sum(dim=0).tolist()
+
+
+def test_preference_of_a_batch_gives_the_authors_numbers():
+    distance, present = (torch.from_numpy(PREFERENCE[f"iter_{key}"]) for key in ("dist", "mask"))
+    preference = relative_preference(distance, present)
+    close(-preference, PREFERENCE["iter_terms"])
+    close(-preference.sum(dim=0), PREFERENCE["iter_rp"])
+    assert passion()._delta(preference).tolist() == PREFERENCE["iter_delta"].tolist()
+
+
+def test_preference_and_beta_of_six_epochs_give_the_authors_numbers():
+    loss = passion()
+    for i, epoch in enumerate(PREFERENCE["epoch_index"].tolist()):
+        loss.sums.copy_(torch.from_numpy(PREFERENCE["epoch_dist"][i]) * torch.tensor(COUNTS))
+        loss.counts.copy_(torch.tensor(COUNTS))
+        values = loss.end_epoch(epoch)
+        close([values[f"rp_{name}"] for name in MODALITIES], PREFERENCE["rp_epoch"][i])
+        close([values[f"beta_{name}"] for name in MODALITIES], PREFERENCE["beta_after"][i])
+        close(loss.beta, PREFERENCE["beta_after"][i])
+        assert loss.sums.tolist() == loss.counts.tolist() == [0] * 4
+
+
+def test_beta_is_clamped_as_by_the_authors():
+    before, distance = (torch.from_numpy(PREFERENCE[f"clamp_{key}"]) for key in ("beta_before", "dist"))
+    preference = relative_preference(distance[None], torch.ones(1, 4, dtype=torch.bool))[0]
+    close(updated_beta(before, preference, float(PREFERENCE["clamp_eta"])), PREFERENCE["clamp_beta_after"])
+
+
+def test_beta_by_hand():
+    beta, preference = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.5, -0.5, 0.0])
+    assert updated_beta(beta, preference, 0.1, "paper").tolist() == pytest.approx([0.95, 1.05, 1.0])
+    released = updated_beta(beta, preference, 0.1)
+    assert released.square().sum().item() == pytest.approx(3)
+    assert (released / released[2]).tolist() == pytest.approx([0.95, 1.05, 1.0])
+
+
+def test_pixel_distillation_by_hand():
+    # one voxel, two classes: the student says (0.2, 0.8), the teacher (0.6, 0.4)
+    student, teacher = (torch.tensor([[p, 1 - p]]).log()[..., None, None] for p in (0.2, 0.6))
+    q = np.array([0.2, 0.8]), np.array([0.6, 0.4])
+    paper = (q[0] * np.log(q[0] / q[1])).sum()
+    assert pixel_distillation(student, teacher, (1, 1), 1, "paper").tolist() == pytest.approx([paper])
+    released = (q[1] * np.log(q[1] / q[0])).mean()
+    assert pixel_distillation(student, teacher, (1, 1), 1).tolist() == pytest.approx([released])
+    soft = [p**0.5 / (p**0.5).sum() for p in q]
+    softer = 4 * (soft[1] * np.log(soft[1] / soft[0])).mean()
+    assert pixel_distillation(student, teacher, (1, 1), 2).tolist() == pytest.approx([softer])
+
+
+def test_paper_distils_at_each_heads_own_resolution():
+    student, teacher = torch.randn(2, 1, 3, 2, 2)
+    assert torch.equal(*(pixel_distillation(student, teacher, (s, s), 4, "paper") for s in (2, 8)))
+    assert not torch.equal(*(pixel_distillation(student, teacher, (s, s), 4) for s in (2, 8)))
+
+
+def test_prototypes_by_hand():
+    # 2 x 2 voxels of two channels; the first two are of class 0, the third of class 1, the fourth of neither
+    features = torch.tensor([[[1.0, 3.0, 0.0, 1.0], [0.0, 0.0, 2.0, 1.0]]])
+    inside = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0]])
+    assert prototypes(features, inside).tolist() == [[pytest.approx([2, 0], rel=1e-4), pytest.approx([0, 2], rel=1e-4)]]
+    cosines = [[1, 1, 0, 0.5**0.5], [0, 0, 1, 0.5**0.5]]
+    assert similarity(features, inside)[0].tolist() == [pytest.approx(row, abs=1e-6) for row in cosines]
+    assert similarity(7 * features, inside)[0].tolist() == [pytest.approx(row, abs=1e-6) for row in cosines]
+
+
+def test_preference_by_hand():
+    distance = torch.tensor([[0.1, 0.3, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.0]])
+    present = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
+    expected = [[0.5, -0.5, 0], [0, 0, 0], [0, 0, 0]]  # a subject with one modality, one where nothing differs
+    assert relative_preference(distance, present).tolist() == [pytest.approx(row) for row in expected]
+
+
+def test_loss_is_the_formula_of_the_fact_sheet():
+    out, target, loss = output(), label(), passion()
+    loss.beta.copy_(torch.tensor([0.9, 1.1, 1.2, 0.8]))
+    total, found = terms(loss, out, target)
+    beta, rows = loss.beta, out.present.nonzero().tolist()
+
+    def ell(logits, b):
+        return dice_ce(probabilities(logits, (4, 4)), target[b]).item()
+
+    fuse = sum(ell(out.teacher.logits[[b]], [b]) for b in (0, 1))
+    deep = sum(w * ell(out.teacher.deep[i][[b]], [b]) for i, w in ((0, 0.5), (1, 0.25)) for b in (0, 1))
+    pixel = np.zeros(4)
+    separate, proto, distance = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, 4)
+    for row, (b, m) in enumerate(rows):
+        levels = [(1, out.students.logits, out.teacher.logits)]
+        levels += [(0.5**i, out.students.deep[i - 1], out.teacher.deep[i - 1]) for i in (1, 2)]
+        pixel[m] += sum(w * pixel_distillation(s[[row]], t[[b]], (4, 4), 4).item() for w, s, t in levels)
+        inside = masks(target[b], [0, 1, 2])
+        gap = similarity(out.students.features[[row]].flatten(2), inside)
+        gap = gap - similarity(out.teacher.features[[b]].flatten(2), inside)
+        separate[b, m], proto[b, m] = ell(out.separate[[row]], [b]), gap.square().mean().item()
+        distance[b, m] = gap.abs().mean().item()
+    delta = (relative_preference(distance, out.present).sum(dim=0) < 0).float()
+    assert 0 < delta.sum() < 4
+    v = torch.tensor(V)
+    expected = {
+        "fuse": fuse,
+        "deep": deep,
+        "separate": (delta * beta * v * separate).sum().item(),
+        "pixel": (beta * v * torch.tensor(pixel)).sum().item(),
+        "prototype": (delta * v * proto).sum().item(),
+    }
+    assert found == pytest.approx(expected, rel=1e-5)
+    weights = {"pixel": 0.5, "prototype": 0.1}
+    assert total == pytest.approx(sum(weights.get(k, 1) * x for k, x in expected.items()), rel=1e-5)
+    np.testing.assert_allclose(loss.sums, distance.sum(dim=0), rtol=1e-5)
+    assert loss.counts.tolist() == [1, 2, 1, 1]
+
+
+def test_without_the_four_switches_the_loss_is_the_baselines():
+    assert terms(passion(**OFF)) == terms(passion(training="baseline")) == terms(passion(training="moddrop"))
+    # of one sample with all modalities it is the backbones' own loss, but for the weights of the auxiliary heads
+    out, target = output(((1, 1, 1, 1),)), label(1)
+    plain = FusionLoss()
+    plain(FusionOutput(out.teacher, out.separate, out.present), target)
+    found = terms(passion(training="baseline", level_weights="unit"), out, target)[1]
+    assert found == pytest.approx({name: value.item() for name, value in plain.terms.items()}, rel=1e-5)
+
+
+def test_each_switch_brings_its_part():
+    plain = terms(passion(**OFF))[1]
+    assert set(plain) == {"fuse", "deep", "separate"}
+    assert set(terms(passion(**{**OFF, "pixel": True}))[1]) - set(plain) == {"pixel"}
+    assert set(terms(passion(**{**OFF, "proto": True}))[1]) - set(plain) == {"prototype"}
+    assert terms(passion(**{**OFF, "delta": True}))[1]["separate"] < plain["separate"]  # only those that lag behind
+    assert terms(passion(**{**OFF, "beta": True}))[1]["separate"] > plain["separate"]  # rare modalities weigh more
+
+
+@pytest.mark.parametrize("changes", [OFF, {"training": "baseline"}, {"training": "pmr"}, {"proto": False}])
+def test_preference_is_measured_in_every_run_and_beta_stays_unless_it_acts(changes):
+    loss, full = passion(**changes), passion()
+    terms(loss)
+    terms(full)
+    assert torch.allclose(loss.sums, full.sums)
+    before, values, expected = loss.beta.clone(), loss.end_epoch(0), full.end_epoch(0)
+    preference = [values[f"rp_{name}"] for name in MODALITIES]
+    assert preference == pytest.approx([expected[f"rp_{name}"] for name in MODALITIES])
+    assert any(preference)
+    assert torch.equal(loss.beta, before) == (changes != {"proto": False})
+
+
+def test_pmr_adds_its_prototype_loss():
+    (plain, _), (total, found) = terms(passion(training="baseline")), terms(passion(training="pmr", lambda_pmr=0.3))
+    assert total == pytest.approx(plain + 0.3 * found["pmr"], rel=1e-6)
+    out, target = output(), label()
+    each = [
+        prototype_nll(out.students.features[[row]].flatten(2), masks(target[b], [0, 1, 2])).item()
+        for row, (b, _) in enumerate(out.present.nonzero().tolist())
+    ]
+    assert found["pmr"] == pytest.approx(sum(each), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differ"),
+    [
+        ({"kl": "paper"}, {"pixel"}),
+        ({"level_weights": "unit"}, {"deep", "pixel"}),
+        ({"prototype": "paper"}, {"prototype"}),
+        ({"task_mask": "paper"}, {"separate", "prototype"}),
+        ({"temperature": 2.0}, {"pixel"}),
+        ({"separate_loss": False}, {"separate"}),
+        ({"perfect_data": True}, set()),
+    ],
+)
+def test_each_choice_changes_its_own_terms(changes, differ):
+    present = ((1, 1, 1, 1),) * 2
+    counts = {"counts": (SUBJECTS,) * 4} if "perfect_data" in changes else {}
+    _, released = terms(passion(**counts), output(present))
+    _, found = terms(passion(**changes, **counts), output(present))
+    assert {name for name in released if found.get(name) != pytest.approx(released[name], rel=1e-4)} == differ
+
+
+def test_paper_masks_by_sample_and_leaves_the_separate_loss_alone():
+    preference = torch.tensor([[0.1, -0.1, 0.0, 0.0], [-0.3, 0.2, 0.1, 0.0]])
+    assert passion(task_mask="paper")._delta(preference).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
+    assert passion()._delta(preference).tolist() == [1, 0, 0, 0]
+    _, found = terms(passion(task_mask="paper"))
+    assert found["separate"] == pytest.approx(terms(passion(delta=False))[1]["separate"])
+
+
+def test_prototypes_are_of_classes_that_all_samples_show_or_in_the_paper_the_sample():
+    target = label()
+    target[1] = target[1].clamp_max(1)  # no class 2 in the second crop
+    assert passion()._classes(target, 3).tolist() == [[True, True, False]] * 2
+    assert passion(prototype="paper")._classes(target, 3).tolist() == [[True] * 3, [True, True, False]]
+    out = output(((1, 1, 1, 1),) * 2)
+    mean, total = passion(), passion(prototype="paper")
+    terms(mean, out, target.clamp_max(1))
+    terms(total, out, target.clamp_max(1))
+    assert torch.allclose(total.sums, 2 * mean.sums)  # both crops show two classes: sum and mean over them
+
+
+def test_update_as_in_the_paper():
+    loss = passion(update="paper")
+    assert loss.beta.tolist() == pytest.approx(V)
+    assert loss.v.tolist() == [1] * 4
+    out = output()
+    _, found = terms(loss, out)
+    released = passion()
+    assert found["pixel"] == pytest.approx(terms(released, out)[1]["pixel"], rel=1e-5)  # beta v is the same at first
+    distance = torch.tensor([[0.1, 0.3, 0, 0.2], [0, 0.4, 0.2, 0]])
+    preference = relative_preference(distance, out.present)
+    loss.sums.zero_()
+    loss.counts.zero_()
+    loss._measure(distance, preference, out.present)
+    values = loss.end_epoch(250)
+    # per sample: (0.5, -0.5, -, 0) and (-, -1/3, 1/3, -), averaged over the samples that have the modality
+    expected = [0.5, -(0.5 + 1 / 3) / 2, 1 / 3, 0]
+    assert [values[f"rp_{name}"] for name in MODALITIES] == pytest.approx(expected, abs=1e-6)
+    assert loss.beta.tolist() == pytest.approx([v - 0.01 * rp for v, rp in zip(V, expected, strict=True)])
+
+
+@pytest.mark.parametrize(("epoch", "rate"), [(0, 0.015), (99, 0.015), (100, 0.0225), (200, 0.03375)])
+def test_update_rate_grows(epoch, rate):
+    loss = passion()
+    loss.sums.copy_(torch.tensor([1.0, 3.0, 2.0, 2.0]))
+    loss.counts.fill_(1)
+    loss.end_epoch(epoch)
+    expected = torch.tensor([1 - 0.5 * rate, 1 + 0.5 * rate, 1, 1])
+    assert torch.allclose(loss.beta, 2 * expected / expected.norm())
+
+
+def test_a_modality_not_seen_in_an_epoch_has_no_preference():
+    loss = passion()
+    loss.sums.copy_(torch.tensor([0.1, 0.0, 0.3, 0.0]))
+    loss.counts.copy_(torch.tensor([1.0, 0, 1, 0]))
+    values = loss.end_epoch(0)
+    assert [values[f"rp_{name}"] for name in MODALITIES] == pytest.approx([0.5, 0, -0.5, 0])
+    assert set(passion().end_epoch(0).values()) == {0.0, 1.0}
+
+
+def test_a_subject_with_one_modality_is_neither_preferred_nor_neglected():
+    loss = passion()
+    total, found = terms(loss, output(((0, 0, 1, 0),)), label(1))
+    assert found["separate"] == found["prototype"] == 0
+    assert found["pixel"] > 0
+    assert loss.counts.tolist() == [0, 0, 1, 0]
+    assert np.isfinite(total)
+
+
+@pytest.mark.parametrize("changes", [{}, {"training": "pmr"}])
+def test_no_class_shared_by_all_samples(changes):
+    target, out, loss = torch.zeros(2, 1, 4, 4, dtype=torch.long), output(), passion(**changes)
+    target[1] = 1
+    total = loss(out, target)
+    total.backward()
+    assert loss.terms.get("prototype", loss.terms.get("pmr")) == 0
+    assert loss.sums.tolist() == loss.counts.tolist() == [0] * 4  # nothing was measured
+    assert all(x.grad.isfinite().all() for x in (out.separate, out.teacher.logits))
+
+
+def test_teachers_are_not_pulled_to_their_students():
+    out, target = output(), label()
+    passion()(out, target).backward()
+    alone = output()
+    passion(**OFF)(alone, target).backward()
+    assert torch.equal(out.teacher.logits.grad, alone.teacher.logits.grad)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(out.teacher.deep, alone.teacher.deep, strict=True))
+    assert out.teacher.features.grad is None
+    for part in (out.students.logits, *out.students.deep):
+        assert part.grad.abs().amax(dim=(1, 2, 3)).min() > 0
+    assert out.students.features.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("changes", [{"training": "baseline"}, {"training": "moddrop"}, OFF])
+def test_students_get_no_gradient_where_nothing_is_distilled(changes):
+    out = output()
+    passion(**changes)(out, label()).backward()
+    assert out.students.features.grad is None
+    assert out.students.logits.grad is None
+
+
+def test_state_to_resume_from_is_plain_and_whole():
+    loss, other = passion(), passion()
+    out = output()
+    meta = out._replace(separate=MetaTensor(out.separate), present=MetaTensor(out.present))
+    teacher, students = (
+        decoded._replace(logits=MetaTensor(decoded.logits), features=MetaTensor(decoded.features))
+        for decoded in (out.teacher, out.students)
+    )
+    total = loss(meta._replace(teacher=teacher, students=students), MetaTensor(label()))
+    assert type(total) is torch.Tensor
+    assert total.item() == passion()(out, label()).item()
+    assert set(loss.state_dict()) == {"beta", "sums", "counts"}
+    assert all(type(value) is torch.Tensor for value in (*loss.state_dict().values(), *loss.terms.values()))
+    other.load_state_dict(loss.state_dict())
+    assert other.end_epoch(3) == loss.end_epoch(3)
+
+
+def test_loss_is_float32_under_autocast():
+    out, target = output(), label()
+    expected = passion()(out, target).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert passion()(out, target).item() == expected
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("choice", ["released", "paper"])
+def test_number_of_classes_modalities_and_dimensions_is_free(dims, choice):
+    size = (4,) * dims
+    loss = PassionLoss(
+        ("bssfp", "lge", "t2"), (3, 2, 1), 3, kl=choice, prototype=choice, task_mask=choice, update=choice
+    )
+    assert loss(output(((1, 1, 1), (0, 1, 1)), size, classes=5), label(2, size, 5)).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": "plain"}, "training 'plain': expected one of 'passion', 'baseline', 'moddrop', 'pmr'"),
+        ({"kl": "reverse"}, "kl 'reverse': expected one of 'released', 'paper'"),
+        ({"level_weights": "half"}, "level_weights 'half': expected one of 'halved', 'unit'"),
+        ({"prototype": "code"}, "prototype 'code'"),
+        ({"task_mask": "code"}, "task_mask 'code'"),
+        ({"update": "code"}, "update 'code'"),
+        ({"counts": (8, 6, 2)}, "counts .8, 6, 2.: expected the number of training subjects with each of t1, t1c"),
+        ({"counts": (8, 6, 2, 0)}, "1 to 10"),
+        ({"counts": (8, 6, 2, 11)}, "1 to 10"),
+        ({"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        passion(**changes)
+
+
+def test_batches_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+        passion()(output(classes=2), label())
+    with pytest.raises(ValueError, match="modalities t1, t1c, t2, flair: the network's output is of 3 modalities"):
+        passion()(output(((1, 1, 1), (1, 1, 1))), label())
+    with pytest.raises(ValueError, match="perfect_data: a sample lacks a modality"):
+        passion(perfect_data=True, counts=(SUBJECTS,) * 4)(output(), label())

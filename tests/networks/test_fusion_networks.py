@@ -1,0 +1,317 @@
+"""RFNet, mmFormer and M2FTrans: the authors' numbers, and what all three have in common."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks import eval_mode, train_mode
+from networks.golden_fusion import (
+    NAMES,
+    TOLERANCE,
+    authors_state,
+    draw_image,
+    golden,
+    ours,
+    published_shapes,
+    relative_error,
+    subset,
+    with_golden_weights,
+    without,
+)
+from torch import nn
+
+from common.io.fusion_keys import export_fusion, import_fusion
+from common.modalities import drop, subsets
+from common.networks import M2FTrans, MMFormer, RFNet
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One of the networks.
+
+    Attributes:
+        name: of its golden files.
+        network: the class.
+        small: its sizes in the small golden file, beside the width of 4 and the crop of 32^3.
+        tiny: the smallest sizes that make sense.
+        finest: downsamplings of the finest auxiliary head.
+        levels: number of auxiliary heads.
+        trained: golden file of the training.
+        tensors: number of them in a checkpoint.
+        parameters: width -> number.
+    """
+
+    name: str
+    network: type[nn.Module]
+    tensors: int
+    parameters: dict[int, int]
+    levels: int
+    finest: int = 0
+    small: dict = field(default_factory=dict)
+    tiny: dict = field(default_factory=dict)
+    trained: str = ""
+
+    def made(self, **kwargs) -> nn.Module:
+        return self.network(**{"width": 4, "crop": (32, 32, 32), **self.small, **kwargs})
+
+    def made_tiny(self, **kwargs) -> nn.Module:
+        return self.made(**{**self.tiny, **kwargs})
+
+
+SPECS = [
+    Spec("rfnet", RFNet, 288, {8: 2_381_792, 16: 8_984_960, 4: 667_985}, levels=4),
+    Spec(
+        "mmformer",
+        MMFormer,
+        279,
+        {8: 35_599_184, 16: 60_236_680, 4: 29_110_420},
+        levels=4,
+        finest=1,
+        small={"embed_dim": 32, "mlp_dim": 64, "heads": 4, "dropout": 0.0},
+        tiny={"width": 2, "embed_dim": 8, "mlp_dim": 8, "heads": 2},
+        trained="mmformer_small_t2fixed",
+    ),
+    Spec(
+        "m2ftrans",
+        M2FTrans,
+        801,
+        {8: 13_194_788, 16: 45_429_660, 4: 4_222_152},
+        levels=5,
+        small={"mlp_dim": 64, "heads": 4, "dropout": 0.0},
+        tiny={"width": 2, "mlp_dim": 8, "heads": 2},
+    ),
+]
+each = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture(scope="module", params=SPECS, ids=lambda spec: spec.name)
+def imported(request):
+    """A network with the golden weights, and its golden arrays."""
+    spec = request.param
+    return spec, with_golden_weights(spec.name, spec.made()), *golden(f"{spec.name}_small")
+
+
+@pytest.fixture(scope="module")
+def trained(imported):
+    """What training mode gives for the golden batch, the features of its encoding, and the golden arrays."""
+    spec, network, *_ = imported
+    arrays, meta = golden(spec.trained or f"{spec.name}_small")
+    image = without(draw_image(meta["batch_input_seed"], 2, meta["crop"]), ours(meta["train_mask"]))
+    with train_mode(network), torch.no_grad():
+        return network(image), network.encode(image), arrays, meta
+
+
+class TestGolden:
+    def test_logits_for_every_stored_subset(self, imported, record_property):
+        _, network, arrays, meta = imported
+        masks = [key.split("/")[1] for key in arrays if key.startswith("eval/") and key.endswith("/logits")]
+        assert len(masks) == 8
+        image = draw_image(meta["input_seed"], 1, meta["crop"])
+        errors = {}
+        for mask in masks:
+            with eval_mode(network), torch.no_grad():
+                logits = network(without(image, subset(mask)))
+            errors[mask] = relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"])
+            counts = logits.argmax(dim=1).flatten().bincount(minlength=4)
+            assert (counts - torch.as_tensor(arrays[f"eval/{mask}/label_counts"])).abs().sum() <= 1e-3 * counts.sum()
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_samples_of_a_batch_may_lack_different_modalities(self, imported):
+        _, network, arrays, meta = imported
+        image = draw_image(meta["batch_input_seed"], 2, meta["crop"])
+        with eval_mode(network), torch.no_grad():
+            logits = network(without(image, ours(meta["batch_masks"])))
+        assert relative_error(logits, arrays["batch/logits"], meta["eval_stride"]) <= TOLERANCE
+
+    @pytest.mark.parametrize("mask", ["flair+t1ce+t1+t2", "t2"])
+    @each
+    def test_as_published(self, spec, mask):
+        arrays, meta = golden(f"{spec.name}_published")
+        network = spec.network()
+        shapes = {key: tuple(value.shape) for key, value in export_fusion(network, prefix="").items()}
+        assert shapes == published_shapes(spec.name)
+        with_golden_weights(spec.name, network)
+        with eval_mode(network), torch.no_grad():
+            logits = network(without(draw_image(meta["input_seed"], 1, meta["crop"]), subset(mask)))
+        assert relative_error(logits, arrays[f"eval/{mask}/logits"], meta["eval_stride"]) <= TOLERANCE
+
+    def test_fused_head_and_auxiliary_heads(self, imported, trained):
+        spec, fused, arrays, meta = imported[0], trained[0].fused, *trained[2:]
+        stride = meta["train_stride"]
+        errors = {
+            "logits": relative_error(fused.logits, arrays["train/logits"], stride),
+            "features": relative_error(fused.features, arrays["train/decoder_feature_full_resolution"], stride),
+        }
+        assert len(fused.deep) == spec.levels
+        for level, logits in enumerate(fused.deep):
+            key = f"train/prm_logits_level{level + 1}"
+            errors[key] = relative_error(logits, arrays[key], max(1, stride // 2 ** (level + spec.finest)))
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_separate_decoder(self, trained):
+        output, _, arrays, meta = trained
+        rows = output.present.nonzero().tolist()
+        assert len(rows) == len(output.separate) == 5
+        for (sample, m), logits in zip(rows, output.separate, strict=True):
+            expected = arrays[f"train/sample{sample}/sep_{NAMES[m]}"]
+            assert relative_error(logits.softmax(dim=0), expected, meta["train_stride"]) <= TOLERANCE
+
+    def test_each_modality_alone(self, imported, trained):
+        network, (output, features, arrays, meta) = imported[1], trained
+        for m, name in enumerate(NAMES):
+            alone = torch.zeros(2, 4, dtype=torch.bool)
+            alone[:, m] = True
+            with train_mode(network), torch.no_grad():
+                logits = network.decode(features, alone).logits
+            for sample in output.present[:, m].nonzero()[:, 0].tolist():
+                expected = arrays[f"train/sample{sample}/uni_logits_{name}"]
+                assert relative_error(logits[sample], expected, meta["train_stride"]) <= TOLERANCE, name
+
+
+class TestCheckpoints:
+    @each
+    def test_number_of_parameters(self, spec):
+        for width, parameters in spec.parameters.items():
+            with torch.device("meta"):
+                assert count(spec.network(width=width)) == parameters
+
+    @each
+    def test_goes_in_and_out_unchanged(self, spec):
+        theirs = {f"module.{key}": value for key, value in authors_state(spec.name, spec.made()).items()}
+        network = spec.made()
+        state, match = import_fusion({"epoch": 3, "state_dict": theirs, "optim_dict": {}}, network)
+        network.load_state_dict(state)
+        assert len(match.matched) == spec.tensors
+        back = export_fusion(network)
+        assert set(back) == set(theirs)
+        assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+
+    def test_keys_that_only_the_original_mmformer_has(self):
+        spec = SPECS[1]
+        theirs = authors_state(spec.name, spec.made())
+        unused = {f"{m}_decode_conv.{end}": torch.zeros(1) for m in NAMES for end in ("weight", "bias")}
+        _, match = import_fusion(theirs | unused, spec.made())
+        assert sorted(match.unused) == sorted(unused)
+
+    @each
+    def test_another_width_is_named(self, spec):
+        with pytest.raises(ValueError, match=r"of another size \['.* in the network'.*another width, crop"):
+            import_fusion(authors_state(spec.name, spec.made()), spec.made(width=8))
+
+    def test_another_network_is_named(self):
+        theirs = authors_state("rfnet", SPECS[0].made())
+        with pytest.raises(ValueError, match=r"missing \['.*have no place \['.*another release or arch"):
+            import_fusion(theirs, SPECS[1].made())
+
+    def test_our_own_weights_need_no_import(self):
+        network = SPECS[0].made()
+        with pytest.raises(ValueError, match="made by this software and need no import"):
+            import_fusion(network.state_dict(), network)
+
+    def test_only_four_modalities_were_published(self):
+        with pytest.raises(ValueError, match="RFNet of 3 modalities"):
+            import_fusion({}, RFNet(modalities=3))
+
+
+class TestSubsets:
+    @each
+    @pytest.mark.parametrize("mode", [eval_mode, train_mode])
+    def test_nothing_is_encoded_of_missing_modalities(self, spec, mode):
+        network, seen = spec.made_tiny(), []
+        for m, encoder in enumerate(network.encoders):
+            encoder.register_forward_hook(lambda module, args, output, m=m: seen.append((m, len(args[0]))))
+        present = torch.tensor([[True, False, True, False], [False, False, True, False]])
+        with mode(network), torch.no_grad():
+            network(without(torch.randn(2, 4, 32, 32, 32), present))
+        assert sorted(seen) == [(0, 1), (2, 2)]  # once each, with the samples that have the modality
+
+    def test_one_encoding_serves_every_subset(self, imported):
+        """So the published pdt and idt, which encode or do not encode what is left out, decode alike."""
+        _, network, *_ = imported
+        image = torch.randn(1, 4, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+        with eval_mode(network), torch.no_grad():
+            features = network.encode(image)
+            assert all(len(tensor) == 1 for tensor in features)
+            for names in subsets(NAMES):
+                present = subset("+".join(names))
+                expected = network(without(image, present))
+                assert torch.allclose(network.decode(features, present), expected, rtol=1e-4, atol=1e-4), names
+                assert torch.equal(network(image, present), expected), names
+
+    @each
+    def test_a_sample_without_any_modality_is_refused(self, spec):
+        image = torch.randn(2, 4, 32, 32, 32)
+        image[1] = torch.nan
+        with pytest.raises(ValueError, match="no modality present"):
+            spec.made_tiny()(image)
+        present = torch.tensor([[True] * 4, [False] * 4])
+        with pytest.raises(ValueError, match="no modality present"):
+            spec.made_tiny()(torch.randn(2, 4, 32, 32, 32), present)
+
+    @each
+    def test_nan_never_gets_into_values_or_gradients(self, spec):
+        network = spec.made_tiny()
+        present = torch.tensor([[True, False, True, True], [False, True, False, False]])
+        image = without(torch.randn(2, 4, 32, 32, 32), present)
+        image[1, 3, :16] = 0.0  # as padding leaves it: NaN beside zeros
+        output = network(MetaTensor(image))
+        assert torch.equal(output.present, present)
+        assert type(output.fused.logits) is torch.Tensor
+        values = [output.fused.logits, *output.fused.deep, output.fused.features, output.separate]
+        assert all(value.isfinite().all() for value in values)
+        sum(value.square().mean() for value in values).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+class TestSizes:
+    @each
+    @pytest.mark.parametrize(
+        ("modalities", "crop", "classes"), [(4, (32, 48), 3), (3, (32, 32, 48), 4), (3, (48, 32), 2)]
+    )
+    def test_other_modalities_classes_and_dimensions(self, spec, modalities, crop, classes):
+        network = spec.made_tiny(modalities=modalities, crop=crop, classes=classes)
+        present = torch.ones(2, modalities, dtype=torch.bool)
+        present[1, 0] = False
+        image = drop(torch.randn(2, modalities, *crop), present)
+        output = network(image)
+        width = output.fused.features.shape[1]
+        assert output.fused.logits.shape == (2, classes, *crop)
+        assert [tuple(logits.shape[2:]) for logits in output.fused.deep] == [
+            tuple(extent // 2 ** (level + spec.finest) for extent in crop) for level in range(spec.levels)
+        ]
+        assert output.fused.features.shape == (2, width, *crop)
+        assert output.separate.shape == (2 * modalities - 1, classes, *crop)
+        heads = [output.fused.logits, *output.fused.deep, output.separate]
+        sum(logits.square().mean() for logits in heads).backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+        with eval_mode(network), torch.no_grad():
+            assert network(image).shape == (2, classes, *crop)
+
+    @each
+    @pytest.mark.parametrize("crop", [(36, 32, 32), (8, 32, 32), (32,), (32, 32, 32, 32)])
+    def test_a_crop_that_it_cannot_take_is_refused(self, spec, crop):
+        with pytest.raises(ValueError, match=r"crop \[.*expected 2 or 3 multiples of (8, 16|16, 32) or more"):
+            spec.made_tiny(crop=crop)
+
+    @pytest.mark.parametrize("spec", SPECS[1:], ids=lambda spec: spec.name)
+    def test_positions_are_of_one_window_size(self, spec):
+        with pytest.raises(ValueError, match=r"\[32, 32, 48\].*built for \[32, 32, 32\]"):
+            spec.made_tiny()(torch.zeros(1, 4, 32, 32, 48))
+
+    def test_rfnet_takes_windows_of_any_size(self):
+        with eval_mode(network := RFNet(width=4, crop=(16, 16, 16))), torch.no_grad():
+            assert network(torch.zeros(1, 4, 24, 16, 40)).shape == (1, 4, 24, 16, 40)
+
+    def test_rfnet_refuses_a_width_that_heads_cannot_divide(self):
+        with pytest.raises(ValueError, match="width 6: expected a multiple of 4"):
+            RFNet(width=6)
+
+    @pytest.mark.parametrize("spec", SPECS[1:], ids=lambda spec: spec.name)
+    def test_heads_divide_a_token(self, spec):
+        with pytest.raises(ValueError, match="3 heads"):
+            spec.made_tiny(heads=3)

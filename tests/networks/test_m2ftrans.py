@@ -1,0 +1,82 @@
+"""The parts of M2FTrans, by hand; the whole of it is in test_fusion_networks.py."""
+
+import pytest
+import torch
+from networks.golden_fusion import authors_state
+
+from common.io.fusion_keys import import_fusion
+from common.networks import M2FTrans
+from common.networks.m2ftrans import ChannelAttention, MaskedTransformer, WeightedFusion
+
+
+def small(**kwargs):
+    return M2FTrans(**{"width": 4, "crop": (32, 32, 32), "mlp_dim": 64, "heads": 4, "dropout": 0.0, **kwargs})
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_m2ftrans_parts_have_as_many_parameters_as_published():
+    with torch.device("meta"):
+        network = M2FTrans()
+    assert {count(encoder) for encoder in network.encoders} == {1_473_216}
+    assert network.transformer.positions.numel() == 80_000
+    assert network.transformer.fusion.numel() == 16_000
+    assert count(network.transformer.layers) == 3_356_928
+    decoder = [network.fusions, network.crosses, network.levels, network.bottom, network.deep_heads, network.head]
+    assert sum(map(count, decoder)) == 3_255_640
+    assert count(network.separate) == 593_356
+
+
+def test_m2ftrans_positions_of_a_modality_go_with_it():
+    network = small()
+    theirs = authors_state("m2ftrans", network)
+    theirs["pos"] = (
+        torch.arange(5.0).repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
+    )  # flair, t1ce, t1, t2, fusion
+    state, _ = import_fusion(theirs, network)
+    assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
+
+
+def test_m2ftrans_import_refuses_another_crop():
+    theirs = authors_state("m2ftrans", small())
+    with pytest.raises(ValueError, match=r"pos \(1, 40, 64\).*crop"):
+        import_fusion(theirs, small(crop=(32, 32, 48)))
+
+
+def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attention():
+    transformer = MaskedTransformer(modalities=3, tokens=4, dim=8, heads=2, mlp_dim=8, dropout=0.0)
+    torch.nn.init.zeros_(transformer.layers[0].attention.qkv.weight)  # equal scores: attention is spread evenly
+    memory = torch.zeros(2, 3, 3, 2, 2, 4, 4)
+    tokens, weights = transformer.fuse(memory, torch.tensor([[True, False, True], [False, True, False]]))
+    assert tokens.shape == (2, 4, 8)
+    assert not weights.requires_grad
+    # 2 heads and 4 fusion tokens each spread a sum of 1 over the tokens that they see, 3 * 4 or 2 * 4 of them.
+    expected = torch.tensor([[8 / 12, 0, 8 / 12], [0, 1, 0]])
+    assert torch.allclose(weights, expected[:, :, None].expand(-1, -1, 4))
+
+
+def test_m2ftrans_voxels_are_weighted_before_they_are_fused():
+    fusion = WeightedFusion(dims=2, modalities=2, width=3)
+    x, weights = torch.randn(2, 2, 3, 4, 4), torch.rand(2, 2, 4, 4)
+    parts = torch.stack([fusion.entry.part(m, x[:, m]) for m in range(2)], dim=1)
+    convolved = fusion.entry.conv((x * weights[:, :, None]).flatten(1, 2))
+    expected = torch.nn.functional.leaky_relu(torch.nn.functional.instance_norm(convolved), 0.2)
+    assert torch.allclose(fusion(parts, weights), fusion.layers(expected), atol=1e-5)
+
+
+def test_m2ftrans_channels_of_an_absent_modality_are_not_attended_to():
+    attention = ChannelAttention(dims=2, modalities=2, width=4, dropout=0.0)
+    query, features = torch.randn(1, 4, 3, 3), torch.randn(1, 2, 4, 3, 3)
+    other = features.clone()
+    other[:, 1] = 100 * torch.randn(1, 4, 3, 3)
+    first, both = torch.tensor([[True, False]]), torch.tensor([[True, True]])
+    assert torch.equal(attention(query, features, first), attention(query, other, first))
+    assert not torch.allclose(attention(query, features, both), attention(query, other, both))
+
+
+def test_m2ftrans_positions_start_at_zero_and_are_learnt():
+    positions = small().transformer.positions
+    assert isinstance(positions, torch.nn.Parameter)
+    assert torch.equal(positions, torch.zeros(5, 8, 64))
