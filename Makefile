@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch>=2.6,<2.14
+BUNDLE ?= m3ae
 
 .PHONY: train test lint clean
 
 train: $(VENV)/.installed
-	$(VENV)/bin/python -m monai.bundle run --config_file bundles/m3ae/configs/train.json
+	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest

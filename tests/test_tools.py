@@ -20,7 +20,8 @@ from scipy import ndimage
 
 from common.evaluation import sections
 from common.io import load_weights
-from common.networks import M3AE
+from common.io.fusion_keys import export_fusion
+from common.networks import M3AE, RFNet
 from tools import __main__ as tools
 from tools.__main__ import main
 
@@ -89,6 +90,26 @@ def test_module_runs(monkeypatch, capsys, data):
         runpy.run_module("tools", run_name="__main__")
     assert stop.value.code == 1
     assert "label values [4] are not of this cohort" in capsys.readouterr().out
+
+
+def test_import_fusion_writes_weights_that_load(monkeypatch, tmp_path, capsys):
+    network = RFNet(width=4)
+    theirs = export_fusion(network)
+    torch.save({"epoch": 299, "state_dict": theirs, "optim_dict": {"state": {}}}, tmp_path / "theirs.pth")
+    words = ("import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    assert run(monkeypatch, *words, "--width", "4") is None
+    assert "288 tensors matched" in capsys.readouterr().out
+    other = load_weights(RFNet(width=4), tmp_path / "model.pt")
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
+    assert "Likely cause: another width" in run(monkeypatch, *words, "--width", "8")
+    assert "backbone 'UNet': expected one of RFNet" in run(monkeypatch, "import_fusion", "UNet", *words[2:])
+
+
+def test_import_fusion_refuses_what_could_run_code(monkeypatch, tmp_path):
+    torch.save({"state_dict": {}, "args": Path("x")}, tmp_path / "theirs.pth")
+    said = run(monkeypatch, "import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    assert "save the tensors alone in a container without network" in said
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_import_m3ae_writes_weights_that_load(monkeypatch, tmp_path):

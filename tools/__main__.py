@@ -20,18 +20,21 @@ from common.evaluation.comparable import require_comparable
 from common.evaluation.conventions import Conventions
 from common.evaluation.label_maps import evaluate_label_maps
 from common.evaluation.published import published as read_published
+from common.evaluation.repeats import average_repeats, spread
 from common.evaluation.report import write_report
 from common.evaluation.results import read_evaluation, write_evaluation
 from common.evaluation.sections import stems
 from common.io import published as authors
 from common.io import read_checkpoint, require_writable, write_checkpoint
+from common.io.fusion_keys import import_fusion as import_state
+from common.networks import BACKBONES, build_backbone
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
     """Write a datalist JSON for a cohort's folder.
 
     Args:
-        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later) or msd_task01.
+        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
         split: a published one (brats2018: fold1, fold2, fold3), full, or seeded, the default.
@@ -46,7 +49,7 @@ def check(cohort: str, dataset_dir: str) -> None:
     """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
 
     Args:
-        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later) or msd_task01.
+        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01 or myops2020.
         dataset_dir: the folder as downloaded, or one subject's.
     """
     table = check_folder(get_cohort(cohort), dataset_dir)
@@ -68,6 +71,37 @@ def import_m3ae(checkpoint: str, output: str) -> None:
     weights = authors.import_m3ae(state.get("state_dict", state))
     write_checkpoint(weights, output)
     print(f"{output}: {len(weights)} tensors")
+
+
+def import_fusion(
+    backbone: str,
+    checkpoint: str,
+    output: str,
+    width: int = 8,
+    crop: Sequence[int] = (80, 80, 80),
+    classes: int = 4,
+    mlp_dim: int = 4096,
+) -> None:
+    """Turn a checkpoint of RFNet, mmFormer, M2FTrans, PASSION or GSS as their authors saved it into weights for ours.
+
+    Args:
+        backbone: RFNet, mmFormer or M2FTrans.
+        checkpoint: their file; it is read with weights_only=True.
+        output: the file to write, for ckpt_path or init_from.
+        width: of the network: 8 in PASSION's releases, 16 in RFNet's, GSS's and M2FTrans' own.
+        crop: that it was trained on: [128,128,128] in mmFormer's own release.
+        classes: of its head, background included: 5 for BraTS 2015.
+        mlp_dim: of its transformers.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
+    network = build_backbone(backbone, 4, classes, width, crop, mlp_dim=mlp_dim)
+    try:
+        weights, match = import_state(read_checkpoint(checkpoint), network)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
+    write_checkpoint(weights, output)
+    print(f"{output}: {match}")
 
 
 def half(checkpoint: str, output: str) -> None:
@@ -158,6 +192,21 @@ def compare(
     print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
 
 
+def average(output_dir: str, name: str, *folders: str) -> None:
+    """Write the evaluations of several trainings of one method, e.g. with other seeds, as one: each case's mean.
+
+    Args:
+        output_dir: the folder to write, to be given to compare.
+        name: of the method.
+        folders: two or more output folders of evaluations.
+    """
+    output_dir, name, *folders = map(str, (output_dir, name, *folders))
+    repeats = [read_evaluation(folder) for folder in folders]
+    write_evaluation(average_repeats(name, repeats), output_dir)
+    print(f"{output_dir}: {name}, {len(folders)} trainings; mean Dice (%) and its spread over trainings:")
+    print((100 * spread(repeats)).round(1).to_string())
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -198,7 +247,9 @@ def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        fire.Fire({verb.__name__: verb for verb in (datalist, check, compare, import_m3ae, half)}, name="tools")
+        fire.Fire(
+            {verb.__name__: verb for verb in (datalist, check, compare, import_m3ae, import_fusion, half)}, name="tools"
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -9,7 +9,7 @@ from common.cohorts import brats
 from common.cohorts.brats import Item, find_cases, shortened
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import PARTS, Parts, load_datalist, split_cases
-from common.cohorts.missing import counts_of, mask_cases
+from common.cohorts.missing import counts_of, mask_cases, require_complete
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.phantom import generate as generate_phantom
@@ -24,6 +24,7 @@ __all__ = [
     "get_cohort",
     "mask_cases",
     "prepare",
+    "require_complete",
     "take",
 ]
 

@@ -89,6 +89,27 @@ def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
     return counts
 
 
+def require_complete(items: Sequence[Item], modalities: Sequence[str], method: str) -> list[Item]:
+    """Return the items, all of which have all modalities.
+
+    Args:
+        items: training cases.
+        modalities: of the cohort.
+        method: what needs them, for the message.
+
+    Raises:
+        ValueError: some lack one.
+    """
+    lacking = [item["case"] for item in items if not set(modalities) <= set(item["modalities"])]
+    if lacking:
+        raise ValueError(
+            f"{len(lacking)} of {len(items)} training cases lack a modality, e.g. {shortened(lacking)}, but {method} "
+            f"needs all of {', '.join(modalities)} in training. Leave these cases out of the datalist, or train with "
+            "PASSION."
+        )
+    return list(items)
+
+
 def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequence[str], seed: int = 1037) -> Masks:
     """Draw which modalities each case has, as PASSION's authors did; the order of the cases does not matter.
 

@@ -1,6 +1,6 @@
 """RFNet, mmFormer and M2FTrans beside a straightforward form of each, with the same weights in the same run.
 
-Run: python tests/bench/bench_fusion.py networks [--network RFNet] [--size 80] [--device cuda] [--tuned_allocator], or
+Run: python tests/bench/bench_fusion.py networks [--network RFNet] [--size 80] [--device cuda] [--tuned-allocator], or
 python tests/bench/bench_fusion.py distillation, for what PASSION's students cost. Both forms take turns; ratios are
 medians over rounds.
 
@@ -11,7 +11,7 @@ modalities and the fusion tokens through one attention with an additive mask; au
 are computed always. It reads the weights of our network, so there is one set. Written from papers and published sizes.
 
 On a CPU one thread is used and its seconds counted, system time included: page faults are a large part of it with
-glibc's defaults, and few with --tuned_allocator, for both forms. Live memory on a CPU is the sum of all storages that
+glibc's defaults, and few with --tuned-allocator, for both forms. Live memory on a CPU is the sum of all storages that
 tensors alive keep, beside weights and input: what autograd saved counts (and gradients of weights), a kernel's own
 workspace does not. On a GPU it is what torch.cuda.max_memory_allocated says beside what was allocated before.
 """
@@ -23,12 +23,12 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from statistics import median
 
 import fire
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.networks import eval_mode, train_mode
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -285,13 +285,6 @@ def peak_memory(what: Callable[[], object], device: str) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
-def flops(what: Callable[[], object]) -> float:
-    """Return the multiplications and additions of a call's products and convolutions, in units of 10^9."""
-    with FlopCounterMode(display=False) as counter:
-        what()
-    return counter.get_total_flops() / 1e9
-
-
 def seconds(what: Callable[[], object], device: str) -> float:
     """Return the CPU seconds of a call; on a GPU the time that passes."""
     if device == "cpu":
@@ -314,19 +307,20 @@ def interleaved(forms: Sequence[Callable[[], object]], rounds: int, device: str)
     return spent
 
 
-def counted(network: nn.Module, what: Callable[[], object]) -> tuple[int, object]:
-    """Return how often encoders ran in a call, and what it returned."""
+def observed(what: Callable[[], object], network: nn.Module) -> tuple[object, float, int]:
+    """Return what a call returned, its products and convolutions in 10^9 operations, and how often encoders ran."""
     calls = []
     hooks = [encoder.register_forward_hook(lambda *_: calls.append(1)) for encoder in network.encoders]
-    result = what()
+    with FlopCounterMode(display=False) as counter:
+        result = what()
     for hook in hooks:
         hook.remove()
-    return len(calls), result
+    return result, counter.get_total_flops() / 1e9, len(calls)
 
 
 def training_step(network: nn.Module, forward: Callable[[], FusionOutput]) -> None:
     """Run forward and backward of the mean squares of all outputs."""
-    network.zero_grad()
+    network.zero_grad()  # so gradients count as memory of the step
     made = forward()
     outputs = [made.fused.logits, *made.fused.deep, made.separate]
     sum(one.square().mean() for one in outputs).backward()
@@ -343,63 +337,66 @@ def gradients(network: nn.Module, forward: Callable[[], FusionOutput]) -> list[t
     return [parameter.grad for parameter in network.parameters()]
 
 
-def row(name: str, unit: str, slow: Sequence[float], fast: Sequence[float]) -> str:
-    """Return a table's row: medians of both forms and of their ratios."""
-    ratio = median(one / other for one, other in zip(slow, fast, strict=True))
-    return f"| {name}, {unit} | {median(slow):.4g} | {median(fast):.4g} | {ratio:.2f} |"
+def table(title: str, columns: Iterable[str]) -> None:
+    """Print a table's head."""
+    print(f"\n### {title}\n\n| | {' | '.join(columns)} | ratio |\n| --- | --- | --- | --- |")
 
 
-def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
-    """Print one network's table."""
+def row(name: str, slow: float | Sequence[float], fast: float | Sequence[float]) -> None:
+    """Print a table's row: values of both forms and their ratio, or medians over rounds."""
+    slow, fast = np.atleast_1d(slow), np.atleast_1d(fast)
+    print(f"| {name} | {np.median(slow):.4g} | {np.median(fast):.4g} | {np.median(slow / fast):.2f} |", flush=True)
+
+
+def compare(network: nn.Module, size: int, rounds: int, device: str, at_once: int) -> None:
+    """Print one network's table, and how far the forms' results are apart."""
+    name = type(network).__name__
     torch.manual_seed(1)
-    image, straightforward = torch.randn(1, 4, size, size, size, device=device), STRAIGHTFORWARD[type(network).__name__]
-    keep = torch.tensor([[name in subset for name in NAMES] for subset in subsets(NAMES)], device=device)
-    everything = torch.ones(1, 4, dtype=torch.bool, device=device)
+    image = torch.randn(1, len(NAMES), size, size, size, device=device)
+    keep = torch.tensor([[modality in subset for modality in NAMES] for subset in subsets(NAMES)], device=device)
 
-    def slow(present: torch.Tensor = everything) -> torch.Tensor | FusionOutput:
-        return straightforward(network, image, present)
+    def slow(present: torch.Tensor = keep[-1]) -> torch.Tensor | FusionOutput:
+        return STRAIGHTFORWARD[name](network, image, present[None])
 
     def fast() -> torch.Tensor | FusionOutput:
         return network(image)
 
-    def slow_sweep() -> list[torch.Tensor]:
-        return [slow(present[None]).softmax(dim=1) for present in keep]
+    def slow_sweep() -> torch.Tensor:
+        return torch.cat([slow(present).softmax(dim=1) for present in keep])
 
-    def fast_sweep() -> list[torch.Tensor]:
-        features = network.encode(image)
-        return [network.decode(features, present[None]).softmax(dim=1) for present in keep]
+    def fast_sweep() -> torch.Tensor:
+        features, made = network.encode(image), []
+        for some in keep.split(at_once):
+            repeated = features if len(some) == 1 else [torch.cat([level] * len(some)) for level in features]
+            made.append(network.decode(repeated, some).softmax(dim=1))
+        return torch.cat(made)
 
-    print(f"\n### {type(network).__name__}, {size}^3\n")
-    print("| | straightforward | here | ratio |\n| --- | --- | --- | --- |")
-    network.eval()
-    with torch.no_grad():
-        encodings, results = [], []
-        for sweep in (slow_sweep, fast_sweep):
-            count, made = counted(network, sweep)  # warms up, too
-            encodings.append(count)
-            results.append(made)
-        pairs = list(zip(*results, strict=True))
-        difference = max(float((one - other).abs().max()) for one, other in pairs)
-        equal = min(float((one.argmax(1) == other.argmax(1)).double().mean()) for one, other in pairs)
-        del results, pairs
-        print(row("15 subsets", "s", *interleaved([slow_sweep, fast_sweep], rounds, device)))
-        print(row("one forward", "s", *interleaved([slow, fast], rounds, device)))
-        work = [row("15 subsets", "GFLOP", [flops(slow_sweep)], [flops(fast_sweep)])]
-        work.append(row("one forward", "GFLOP", [flops(slow)], [flops(fast)]))
-        memory = [row("one forward", "MB live", [peak_memory(slow, device)], [peak_memory(fast, device)])]
-    network.train()
-    pairs = list(zip(gradients(network, slow), gradients(network, fast), strict=True))
-    scale = max(float(one.abs().max()) for one, _ in pairs)
-    training = max(float((one - other).abs().max()) for one, other in pairs) / scale
-    del pairs
-    steps = [lambda: training_step(network, slow), lambda: training_step(network, fast)]
-    print(row("training step", "s", *interleaved(steps, rounds, device)))
-    work.append(row("training step", "GFLOP", *([flops(step)] for step in steps)))
-    network.zero_grad()
-    memory.append(row("training step", "MB live", *([peak_memory(step, device)] for step in steps)))
-    print("\n".join([*work, *memory, row("encodings of a window", "15 subsets", *([count] for count in encodings))]))
-    print(f"\nLargest difference of probabilities {difference:.1e}, equal labels {equal:.4%} or more of each subset;")
-    print(f"largest difference of gradients {training:.1e} of the largest gradient.")
+    table(f"{name}, {size}^3", ["straightforward", "here"])
+    with eval_mode(network), torch.no_grad():
+        (one, *slow_costs), (other, *fast_costs) = (observed(sweep, network) for sweep in (slow_sweep, fast_sweep))
+        difference = (one - other).abs().max()
+        equal = (one.argmax(dim=1) == other.argmax(dim=1)).double().mean(dim=(1, 2, 3))
+        del one, other
+        row("15 subsets, s", *interleaved([slow_sweep, fast_sweep], rounds, device))
+        row("15 subsets, GFLOP", slow_costs[0], fast_costs[0])
+        row("15 subsets, encodings", slow_costs[1], fast_costs[1])
+        row("one forward, s", *interleaved([slow, fast], rounds, device))
+        row("one forward, GFLOP", *(observed(form, network)[1] for form in (slow, fast)))
+        row("one forward, live MB", *(peak_memory(form, device) for form in (slow, fast)))
+    with train_mode(network):
+        (one, slow_work, _), (other, fast_work, _) = (
+            observed(lambda form=form: gradients(network, form), network) for form in (slow, fast)
+        )
+        apart = max((a - b).abs().max() for a, b in zip(one, other, strict=True)) / max(a.abs().max() for a in one)
+        del one, other
+        steps = [lambda form=form: training_step(network, form) for form in (slow, fast)]
+        row("training step, s", *interleaved(steps, rounds, device))
+        row("training step, GFLOP", slow_work, fast_work)
+        row("training step, live MB", *(peak_memory(step, device) for step in steps))
+    print(
+        f"\nProbabilities differ by {difference:.1e} at most; labels are equal in {equal.mean():.4%} of voxels, "
+        f"{equal.min():.4%} in the worst subset. Gradients differ by {apart:.1e} of the largest one at most."
+    )
 
 
 def prepare(device: str, threads: int, tuned_allocator: bool) -> None:
@@ -419,12 +416,16 @@ def networks(
     device: str = "cpu",
     threads: int = 1,
     tuned_allocator: bool = False,
+    subsets_at_once: int = 1,
 ) -> None:
-    """Print a table for each network, or for one, e.g. RFNet: 15 subsets of a window, a forward, a training step."""
+    """Print a table for each network, or for one, e.g. RFNet: 15 subsets of a window, a forward, a training step.
+
+    With several subsets at once, as `common.engines.windows` can do it too, ours are decoded in batches.
+    """
     prepare(device, threads, tuned_allocator)
     for name in [network] if network else NETWORKS:
         torch.manual_seed(0)
-        compare(NETWORKS[name](width=width, crop=(size,) * 3).to(device), size, rounds, device)
+        compare(NETWORKS[name](width=width, crop=(size,) * 3).to(device), size, rounds, device, subsets_at_once)
 
 
 def distillation(
@@ -440,7 +441,8 @@ def distillation(
     prepare(device, threads, tuned_allocator)
     torch.manual_seed(0)
     backbone = NETWORKS[network](width=width, crop=(size,) * 3).to(device)
-    image, label = torch.randn(1, 4, size, size, size, device=device), torch.randint(4, (1, 1, size, size, size))
+    image = torch.randn(1, len(NAMES), size, size, size, device=device)
+    label = torch.randint(4, (1, 1, size, size, size), device=device)
     methods = {
         "PASSION": (SelfDistillation(backbone), PassionLoss(NAMES, (5, 10, 8, 4), 10).to(device)),
         "backbone": (backbone, FusionLoss()),
@@ -448,16 +450,14 @@ def distillation(
 
     def step(method: nn.Module, loss: nn.Module) -> None:
         backbone.zero_grad()
-        loss(method(image), label.to(device)).backward()
+        loss(method(image), label).backward()
 
     steps = [lambda pair=pair: step(*pair) for pair in methods.values()]
-    print(f"\n### {network}, {size}^3\n\n| training step | {' | '.join(methods)} | ratio |\n| --- | --- | --- | --- |")
-    for one in steps:
-        one()  # warm up
-    print(row("time", "s", *interleaved(steps, rounds, device)))
-    print(row("work", "GFLOP", *([flops(one)] for one in steps)))
-    backbone.zero_grad()
-    print(row("memory", "MB live", *([peak_memory(one, device)] for one in steps)))
+    table(f"{network}, {size}^3", methods)
+    work = [observed(one, backbone)[1] for one in steps]  # warms up
+    row("training step, s", *interleaved(steps, rounds, device))
+    row("training step, GFLOP", *work)
+    row("training step, live MB", *(peak_memory(one, device) for one in steps))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""A sixth backbone: all that PASSION and GSS need of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks import Decoded, FusionOutput
+from common.networks.blocks import Encoders, check_crop, stacked, usable
+
+
+class SmallUNet(nn.Module):
+    """Two levels per modality, their mean over the modalities present, one decoder for the mean and for each alone."""
+
+    def __init__(self, modalities: int, classes: int, width: int, crop: Sequence[int]) -> None:
+        super().__init__()
+        check_crop(crop, multiple=2, least=8)
+        self.encoders = Encoders(modalities, len(crop), width, levels=2)
+        self.merge = nn.Conv3d(3 * width, width, 3, padding=1)
+        self.head, self.deep_head = nn.Conv3d(width, classes, 1), nn.Conv3d(2 * width, classes, 1)
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
+        present = usable(image, present)
+        features = self.encode(image, present)
+        fused = self.decode(features, present)
+        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        present = usable(image, present)
+        encoded = self.encoders(image, present)
+        return [stacked([levels[n] if levels else None for levels in encoded], present) for n in range(2)]
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
+        share = present / present.sum(dim=1, keepdim=True)
+        return self._decoded(*(torch.einsum("bm,bm...->b...", share, level) for level in features))
+
+    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        decoded = self._decoded(*(level[present] for level in features))
+        return decoded.logits if self.training else decoded
+
+    def _decoded(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor | Decoded:
+        raised = F.interpolate(coarse, scale_factor=2, mode="trilinear", align_corners=True)
+        y = F.relu(self.merge(torch.cat([fine, raised], dim=1)))
+        logits = self.head(y)
+        return Decoded(logits, [self.deep_head(coarse)], y) if self.training else logits

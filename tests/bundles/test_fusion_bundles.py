@@ -1,0 +1,330 @@
+"""PASSION and GSS through monai.bundle, as their users run them, at a size that takes seconds."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bundles.running import TORCHRUN, Bundle, copy_subset
+from monai.bundle import ConfigWorkflow
+
+from common.cohorts.datalist import load_datalist, write_datalist
+from common.evaluation.conventions import METRICS
+from common.evaluation.results import read_evaluation
+from common.modalities import subset_name, subsets
+from common.networks import M2FTrans, MMFormer, RFNet
+
+PASSION, GSS = Bundle("passion"), Bundle("gss")
+MODALITIES = ("t1", "t1c", "t2", "flair")
+RATES = [0.3, 0.3, 0.5, 0.5]
+TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "overlap": 0.25, "epochs": 1, "val_interval": 1}
+TINY |= {"width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2, "val_subsets": [list(MODALITIES)]}
+each = pytest.mark.parametrize("bundle", [PASSION, GSS], ids=lambda bundle: bundle.name)
+
+
+def tiny(bundle, phantom_dir, output_dir):
+    rates = {"missing_rates": RATES} if bundle is PASSION else {}
+    return {**TINY, **rates, "dataset_dir": phantom_dir, "output_dir": output_dir}
+
+
+@pytest.fixture(scope="module")
+def case(phantom_dir):
+    """The datalist item of a test subject."""
+    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
+
+
+class TestTraining:
+    @each
+    def test_run_leaves_weights_tables_and_pictures(self, bundle, phantom_dir, tmp_path):
+        models = bundle.folder / "models"
+        before = {path: path.stat().st_mtime_ns for path in models.iterdir()}
+        done = bundle.succeed(["train.json"], tiny(bundle, phantom_dir, tmp_path))
+        assert {path: path.stat().st_mtime_ns for path in models.iterdir()} == before
+        for name in ("trained.pt", "trained_last.pt"):
+            assert torch.load(tmp_path / name, weights_only=True)
+        results = pd.read_csv(tmp_path / "evaluation" / "results.csv")
+        assert len(results) == 2 * 15 * 3 * len(METRICS)
+        assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
+        assert (tmp_path / "evaluation" / "tables" / "dice.md").read_text() in done.stdout
+        assert (tmp_path / "evaluation" / "report.html").stat().st_size > 5000
+        if bundle is PASSION:
+            history = pd.read_csv(tmp_path / "preference.csv")
+            assert history["modality"].tolist() == list(MODALITIES)
+            assert history["relative_preference"].sum() == pytest.approx(0, abs=1e-4)  # relative to their mean
+            assert (tmp_path / "preference.png").stat().st_size > 5000
+            assert "rp_t1c" in done.stdout
+            assert "missing rates of the 6 training cases" in done.stdout
+
+    def test_killed_run_resumes_to_the_same_weights_and_balance(self, phantom_dir, tmp_path):
+        settings = {**tiny(PASSION, phantom_dir, tmp_path), "epochs": 3, "val_interval": 3, "batch_size": 1}
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        PASSION.run_here(["train.json"], "fit", **{**settings, "output_dir": whole})
+        PASSION.kill_in_epoch_two(["train.json"], {**settings, "output_dir": broken}, "training")
+        assert torch.load(broken / "trained_last.pt", weights_only=True)["trainer"]["epoch"] == 1
+        PASSION.run_here(["train.json"], "fit", **{**settings, "output_dir": broken, "resume": True})
+        ends = [torch.load(folder / "trained_last.pt", weights_only=True) for folder in (whole, broken)]
+        for key in ("network", "loss"):
+            assert all(torch.equal(ends[0][key][name], ends[1][key][name]) for name in ends[0][key])
+        assert not torch.equal(ends[0]["loss"]["beta"], torch.ones(4))
+        assert (whole / "preference.csv").read_text() == (broken / "preference.csv").read_text()
+
+    def test_two_processes_train_together(self, phantom_dir, tmp_path):
+        """Subjects lack modalities, so encoders may have no gradient; RP is over all processes' subjects."""
+        settings = {**tiny(PASSION, phantom_dir, tmp_path), "batch_size": 1}
+        PASSION.succeed(["train.json", "multi_gpu_train.json"], settings, run_id=["fit"], launcher=TORCHRUN)
+        state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
+        assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
+        assert len(pd.read_csv(tmp_path / "preference.csv")) == 4
+
+    @pytest.mark.parametrize("training", ["baseline", "moddrop", "pmr"])
+    def test_what_passion_is_compared_to(self, phantom_dir, tmp_path, training):
+        settings = {**tiny(PASSION, phantom_dir, tmp_path), "training": training}
+        PASSION.run_here(["train.json"], "fit", **settings)
+        loss = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
+        assert torch.equal(loss["beta"], torch.ones(4))
+        assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # measured all the same
+
+    def test_perfect_data(self, phantom_dir, tmp_path):
+        settings = {**tiny(PASSION, phantom_dir, tmp_path), "perfect_data": True, "missing_rates": None}
+        PASSION.run_here(["train.json"], "fit", **settings)
+        assert (tmp_path / "trained.pt").is_file()
+
+    @each
+    @pytest.mark.parametrize("backbone", ["RFNet", "mmFormer", "M2FTrans", "bundles.small_unet.SmallUNet"])
+    def test_backbone_is_one_scalar(self, bundle, phantom_dir, tmp_path, backbone):
+        """The last one is a sixth: one file, one config line."""
+        settings = {**tiny(bundle, phantom_dir, tmp_path), "backbone": backbone, "val_interval": 2}
+        bundle.run_here(["train.json"], "fit", **settings)
+        weights = torch.load(tmp_path / "trained.pt", weights_only=True)
+        assert any(key.startswith("encoders.3") for key in weights)
+
+    def test_gss_goes_on_from_given_weights(self, phantom_dir, tmp_path):
+        """The released script trains in rounds, each from the one before."""
+        settings = {**tiny(GSS, phantom_dir, tmp_path / "first"), "val_interval": 2}
+        GSS.run_here(["train.json"], "fit", **settings)
+        start = torch.load(tmp_path / "first" / "trained.pt", weights_only=True)
+        settings |= {"output_dir": tmp_path / "second", "init_from": tmp_path / "first" / "trained.pt"}
+        GSS.run_here(["train.json"], "fit", **settings, learning_rate=0.0, weight_decay=0.0)
+        end = torch.load(tmp_path / "second" / "trained.pt", weights_only=True)
+        assert all(torch.equal(start[key], end[key]) for key in start)
+
+    @pytest.mark.parametrize(
+        ("bundle", "overrides", "message"),
+        [
+            (PASSION, {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates is [0.2, 0.4, 0.8]; expected 4"),
+            (PASSION, {"missing_rates": [0.2, 0.4, 0.8, 1.0]}, "missing_rates is [0.2, 0.4, 0.8, 1.0]; expected"),
+            (PASSION, {"missing_rates": None, "masks": "mr9999"}, "mr9999"),
+            (PASSION, {"crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples of 16"),
+            (PASSION, {"backbone": "RFNet", "crop": [36, 32, 32]}, "expected 2 or 3 multiples of 8"),
+            (PASSION, {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
+            (PASSION, {"training": "pasion"}, "training 'pasion': expected one of"),
+            (PASSION, {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
+            (GSS, {"leaders": {"BG": ["flair"]}}, "leaders: class 'NCR' has none; expected one or two modalities"),
+            (GSS, {"leaders": {"NET": ["flair"]}}, "leaders: 'NET' is no class; there are BG, NCR, ED, ET"),
+            (GSS, {"network_def#classes": 3}, "class counts that disagree between network, cohort and loss"),
+            (GSS, {"init_from": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
+        ],
+    )
+    def test_wrong_settings_are_named_before_training(self, bundle, phantom_dir, tmp_path, overrides, message):
+        settings = {**tiny(bundle, phantom_dir, tmp_path), **overrides}
+        assert message in bundle.complaint(["train.json"], "fit", **settings)
+        assert not (tmp_path / "trained_last.pt").exists()
+
+    def test_masks_of_unknown_subjects_are_refused(self, phantom_dir, tmp_path):
+        (tmp_path / "masks.csv").write_text("case,modalities\nNobody,t1+t2\n")
+        settings = {**tiny(PASSION, phantom_dir, tmp_path), "missing_rates": None, "masks": tmp_path / "masks.csv"}
+        assert "Nobody" in PASSION.complaint(["train.json"], "fit", **settings)
+
+    def test_gss_needs_complete_subjects(self, phantom_dir, tmp_path):
+        parts = json.loads((phantom_dir / "datalist.json").read_text())
+        for item in parts["training"]:
+            item["image"], item["modalities"] = item["image"][:3], item["modalities"][:3]
+        write_datalist(parts, phantom_dir / "incomplete.json")
+        settings = {
+            **tiny(GSS, phantom_dir, tmp_path),
+            "datalist": phantom_dir / "incomplete.json",
+            "cohort": "phantom",
+        }
+        assert "GSS needs all" in GSS.complaint(["train.json"], "fit", **settings)
+
+
+class TestRecipes:
+    PASSION_BRATS = {  # noqa: RUF012
+        "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [80] * 3, "spacing": [1.0] * 3,
+        "batch_size": 1, "epochs": 300, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, "lambda_1": 0.5,
+        "lambda_2": 0.1, "temperature": 4.0, "gamma": 0.01, "masks": "mr2468", "missing_rates": None, "overlap": 0.5,
+        "training": "passion", "backbone": "mmFormer", "kl": "released", "update": "released",
+    }  # fmt: skip
+    GSS_BRATS = {  # noqa: RUF012
+        "width": 16, "crop": [80] * 3, "spacing": [1.0] * 3, "batch_size": 2, "epochs": 300, "learning_rate": 2e-4,
+        "weight_decay": 1e-4, "tau": 8.0, "T_L": 0.65, "T_M": 0.75, "rho": 0.3, "alpha": 0.2, "task_weight": 0.7,
+        "kd_weight": 0.3, "backbone": "RFNet", "votes": "paper", "kd": "kl",
+    }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("bundle", "recipe", "split", "expected", "parameters"),
+        [
+            (PASSION, "brats2020", "fixed", PASSION_BRATS, 35_599_184),
+            (PASSION, "brats2018", "fold1", PASSION_BRATS, 35_599_184),
+            (GSS, "brats2020", "fixed", GSS_BRATS, 8_984_960),
+            (GSS, "brats2018", "fold1", GSS_BRATS, 8_984_960),
+            (GSS, "brats2015", "robustseg", GSS_BRATS, None),
+        ],
+    )
+    def test_paper_constants(self, bundle, recipe, split, expected, parameters):
+        files = [str(bundle.folder / "configs" / f"{name}.json") for name in ("train", f"recipes/{recipe}")]
+        get = ConfigWorkflow(config_file=files, logging_file=False).parser.get_parsed_content
+        expected = {**expected, "cohort": recipe, "split": split}
+        assert {key: get(key) for key in expected} == expected
+        with torch.device("meta"):
+            network = get("network_def")
+        if parameters:
+            assert sum(p.numel() for p in network.parameters()) == parameters
+        else:  # non-enhancing core is a class of its own
+            assert network.head.weight.shape[0] == 5
+            assert get("train#loss").classes == ("BG", "NCR", "ED", "NET", "ET")
+
+    def test_tables_of_passion_name_published_masks(self):
+        table = json.loads((PASSION.folder / "configs/recipes/table1_brats2020.json").read_text())["variants"]
+        masks = {keys["masks"] for keys in table.values()} - {None}
+        assert masks == {"mr2258", "mr2285", "mr5528", "mr5582", "mr8825", "mr8852"}
+        assert len(table) == 1 + 6 * 4
+        table = json.loads((PASSION.folder / "configs/recipes/table3.json").read_text())["variants"]
+        assert {keys["backbone"] for keys in table.values()} == {"RFNet", "mmFormer", "M2FTrans"}
+        assert len(table) == 9
+
+    def test_table_2_reports_each_component(self, phantom_dir, tmp_path):
+        table = json.loads((PASSION.folder / "configs/recipes/table2.json").read_text())["variants"]
+        assert len(table) == 6
+        settings = {
+            **TINY,
+            "missing_rates": RATES,
+            "dataset_dir": str(phantom_dir),
+            "evaluation#overrides#subsets": [list(MODALITIES)],
+        }
+        chosen = {name: {**settings, **table[name]} for name in ("baseline", "pixel + proto + delta + beta")}
+        PASSION.run_here(
+            ["train.json", "recipes/table2.json"], variants=chosen, output_dir=tmp_path, dataset_dir=phantom_dir
+        )
+        lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
+        assert [line.split("|")[1].strip() for line in lines[2:]] == list(chosen)
+
+    def test_gss_backbone_by_itself(self, phantom_dir, tmp_path):
+        GSS.run_here(["train.json", "baselines/backbone.json"], "fit", **tiny(GSS, phantom_dir, tmp_path))
+        assert (tmp_path / "trained.pt").is_file()
+
+    def test_myops_trains_on_slices_and_scores_subjects(self, tmp_path):
+        data = tmp_path / "MyoPS"
+        rng = np.random.default_rng(0)
+        for number in range(101, 107):
+            label = np.zeros((48, 48, 3), np.int16)
+            label[12:36, 12:36], label[16:32, 16:32], label[8:12, 12:36] = 200, 500, 600
+            label[30:34, 14:20], label[14:18, 30:34] = 1220, 2221
+            for token in ("C0", "DE", "T2"):
+                image = np.float32(label / 10 + rng.normal(100, 5, label.shape))
+                write(data / "train25" / f"myops_training_{number}_{token}.nii.gz", image)
+            write(data / "train25_myops_gd" / f"myops_training_{number}_gd.nii.gz", label)
+        sizes = {key: TINY[key] for key in ("width", "embed_dim", "mlp_dim", "heads", "epochs")}
+        PASSION.run_here(
+            ["train.json", "recipes/myops2020.json"],
+            **sizes, crop=[32, 32], num_workers=0, dataset_dir=data, output_dir=tmp_path / "out", published=None,
+        )  # fmt: skip
+        evaluation = read_evaluation(tmp_path / "out" / "evaluation")
+        assert evaluation.regions == ("LVB", "RVB", "MYO")
+        assert evaluation.modalities == ("bssfp", "lge", "t2")
+        assert len(evaluation.subsets) == 7
+        assert evaluation.results["case"].nunique() == 1
+        history = pd.read_csv(tmp_path / "out" / "preference.csv")
+        assert set(history["modality"]) == {"bssfp", "lge", "t2"}
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.5, 8.0, 1.0])), path)
+
+
+class TestInference:
+    @each
+    def test_demo_weights_segment_every_subset(self, bundle, case, tmp_path):
+        reference = np.asarray(nib.load(case["label"]).dataobj)
+        for subset in subsets(MODALITIES):
+            name = subset_name(subset)
+            copy_subset(case, subset, tmp_path / "in" / name / case["case"])
+            bundle.run_here(["inference.json"], dataset_dir=tmp_path / "in" / name, output_dir=tmp_path / "out" / name)
+            written = nib.load(tmp_path / "out" / name / case["case"] / f"{case['case']}_seg.nii.gz")
+            assert written.shape == reference.shape
+            assert np.array_equal(written.affine, nib.load(case["image"][0]).affine)
+            label = np.asarray(written.dataobj)
+            assert label.dtype == np.uint8
+            assert set(np.unique(label)) <= {0, 1, 2, 4}
+        overlap = 2 * ((label > 0) & (reference > 0)).sum() / ((label > 0).sum() + (reference > 0).sum())
+        assert overlap > 0.75
+
+    @each
+    def test_evaluation_equals_the_files_that_inference_writes(self, bundle, case, phantom_dir, tmp_path):
+        write_datalist({"test": [case]}, tmp_path / "one.json")
+        wanted = {"subsets": [["t1c", "t2"]], "mlflow": "none", "datalist": tmp_path / "one.json"}
+        bundle.run_here(
+            ["inference.json", "evaluate.json"], dataset_dir=phantom_dir, output_dir=tmp_path / "evaluation", **wanted
+        )
+        copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
+        bundle.run_here(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        label = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz"))).get_fdata()
+        reference = nib.load(case["label"]).get_fdata()
+        results = read_evaluation(tmp_path / "evaluation").values("dice").loc["t1c+t2"].iloc[0]
+        for region, values in (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))):
+            p, g = np.isin(label, values), np.isin(reference, values)
+            assert results[region] == pytest.approx(2 * (p & g).sum() / max(1, p.sum() + g.sum()), abs=1e-6)
+
+    @each
+    def test_shipped_weights_say_what_they_are(self, bundle, case, tmp_path, caplog):
+        bundle.run_here(["inference.json"], dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path)
+        assert "no image of a person. Research only." in caplog.text
+
+    @each
+    def test_from_within_the_bundle_copied_elsewhere(self, bundle, case, tmp_path, monkeypatch):
+        copied = shutil.copytree(bundle.folder, tmp_path / bundle.name, ignore=shutil.ignore_patterns("eval"))
+        monkeypatch.chdir(copied)
+        workflow = ConfigWorkflow(
+            config_file="configs/inference.json", logging_file=False, workflow_type="infer",
+            dataset_dir=str(Path(case["image"][0]).parent), output_dir=str(tmp_path / "out"),
+        )  # fmt: skip
+        workflow.initialize()
+        workflow.run()
+        assert list((tmp_path / "out").rglob("*_seg.nii.gz"))
+
+
+class TestConfigs:
+    @each
+    def test_training_and_evaluation_agree(self, bundle):
+        train, evaluate, inference = (
+            json.loads((bundle.folder / "configs" / f"{name}.json").read_text())
+            for name in ("train", "evaluate", "inference")
+        )
+        for key in ("method", "conventions", "calibrate_on", "coverage", "published", "split_seed"):
+            assert train[key] == evaluate[key]
+            assert train["evaluation"]["overrides"][key] == f"@{key}"
+        for key in (
+            "backbone",
+            "width",
+            "embed_dim",
+            "mlp_dim",
+            "heads",
+            "spacing",
+            "crop",
+            "overlap",
+            "sw_batch_size",
+        ):
+            assert train[key] == inference[key]
+            assert train["evaluation"]["overrides"][key] == f"@{key}"
+        assert train["network_def"] == inference["network_def"]
+
+    def test_names_of_backbones(self):
+        files = [str(PASSION.folder / "configs" / "train.json")]
+        for name, network in (("RFNet", RFNet), ("mmFormer", MMFormer), ("M2FTrans", M2FTrans)):
+            workflow = ConfigWorkflow(config_file=files, logging_file=False, backbone=name)
+            assert isinstance(workflow.parser.get_parsed_content("network_def"), network)
