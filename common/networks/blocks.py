@@ -51,6 +51,51 @@ class FusionOutput(NamedTuple):
     present: torch.Tensor
 
 
+class FusionNetwork(nn.Module):
+    """A network that encodes modalities by themselves and fuses those present.
+
+    A subclass has ``encode(image, present)``, which returns a list of tensors, batch first, with those of the separate
+    decoder at the beginning when training; ``decode(features, present)``, which returns logits, or a `Decoded` in
+    training; and a decoder ``separate``.
+    """
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
+        """Segment ``(B, M, ...)``, missing modalities being NaN.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        present = usable(image, present)
+        features = self.encode(image, present)
+        fused = self.decode(features, present)
+        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
+
+    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
+        return self.separate(features, present)
+
+
+def require_window(network: nn.Module, image: torch.Tensor) -> None:
+    """Refuse windows ``(B, M, ...)`` of another size than a network's ``crop``, for which its positions are learnt.
+
+    Raises:
+        ValueError: they are.
+    """
+    if tuple(image.shape[2:]) != network.crop:
+        raise ValueError(
+            f"A window of {list(image.shape[2:])} voxels: this {type(network).__name__} was built for "
+            f"{list(network.crop)}, since its positions are learnt. Give windows of this size, or set the key `crop` "
+            "and train again."
+        )
+
+
 def usable(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``.
 
@@ -297,10 +342,10 @@ class SeparateDecoder(nn.Module):
         """Return logits ``(P, K, ...)``, a row for each modality present of each sample.
 
         Args:
-            features: levels ``(B, M, C, ...)``, fine to coarse.
+            features: levels ``(B, M, C, ...)``, fine to coarse; what follows them is not read.
             present: bool ``(B, M)``.
         """
-        *skips, y = [level[present] for level in features]
+        *skips, y = [level[present] for level in features[: len(self.levels) + 1]]
         for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
             y = level.merged(level.raised(y), skip)
         return pointwise(self.head.weight, y, self.head.bias)

@@ -20,7 +20,7 @@ from common.networks.blocks import (
     ConvBlock,
     Decoded,
     Encoders,
-    FusionOutput,
+    FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
     TransformerLayer,
@@ -29,6 +29,7 @@ from common.networks.blocks import (
     conv,
     normalised,
     pointwise,
+    require_window,
     stacked,
     usable,
 )
@@ -44,7 +45,7 @@ DEEP_HIDDEN = 16
 """Hidden channels of an auxiliary head; they do not grow with the width."""
 
 
-class M2FTrans(nn.Module):
+class M2FTrans(FusionNetwork):
     """Encoders of convolutions, a transformer of masked attention, a decoder that fuses weighted features.
 
     Args:
@@ -88,21 +89,6 @@ class M2FTrans(nn.Module):
         self.head = conv(dims, width, classes, 1)
         self.separate = SeparateDecoder(dims, classes, width, LEVELS)
 
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Segment ``(B, M, ...)``, missing modalities being NaN.
-
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
-
-        Returns:
-            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
-        """
-        present = usable(image, present)
-        features = self.encode(image, present)
-        fused = self.decode(features, present)
-        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
-
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Encode each modality that is there, and let its tokens see each other.
 
@@ -112,11 +98,7 @@ class M2FTrans(nn.Module):
             ``(B, M, C, ...)``; the features of the fourth level; those of the fifth after the transformer; and the
             keys and values that the fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
         """
-        if tuple(image.shape[2:]) != self.crop:
-            raise ValueError(
-                f"A window of {list(image.shape[2:])} voxels: this M2FTrans was built for {list(self.crop)}, since its "
-                "positions are learnt. Give windows of this size, or set the key `crop` and train again."
-            )
+        require_window(self, image)
         present = usable(image, present)
         encoded = self.encoders(image, present)
         kept = range(LEVELS) if self.training else []
@@ -154,10 +136,6 @@ class M2FTrans(nn.Module):
                 weights = F.interpolate(weights, scale_factor=2.0, mode="nearest")
         logits = pointwise(self.head.weight, y, self.head.bias)
         return Decoded(logits, deep, y) if self.training else logits
-
-    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
-        return self.separate(features[:LEVELS], present)
 
 
 class MaskedTransformer(nn.Module):

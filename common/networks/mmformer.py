@@ -16,7 +16,7 @@ from common.networks.blocks import (
     ConvBlock,
     Decoded,
     Encoders,
-    FusionOutput,
+    FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
     TransformerLayer,
@@ -24,6 +24,7 @@ from common.networks.blocks import (
     check_crop,
     conv,
     pointwise,
+    require_window,
     stacked,
     usable,
 )
@@ -36,7 +37,7 @@ AUTHORS_ORDER = (3, 1, 0, 2)
 other in it are mixed (`MMFormer.correlated`): it is part of the architecture, and published weights depend on it."""
 
 
-class MMFormer(nn.Module):
+class MMFormer(FusionNetwork):
     """Encoders of convolutions and a transformer each, one transformer across modalities, a decoder that fuses.
 
     Args:
@@ -96,21 +97,6 @@ class MMFormer(nn.Module):
         self.head = conv(dims, width, classes, 1)
         self.separate = SeparateDecoder(dims, classes, width, LEVELS, pre=True)
 
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Segment ``(B, M, ...)``, missing modalities being NaN.
-
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
-
-        Returns:
-            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
-        """
-        present = usable(image, present)
-        features = self.encode(image, present)
-        fused = self.decode(features, present)
-        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
-
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Encode each modality that is there.
 
@@ -119,11 +105,7 @@ class MMFormer(nn.Module):
             separate decoder; in both modes then the parts of the four finer levels' fusion ``(B, M, C, ...)``, and the
             tokens of each modality ``(B, M, N, D)``.
         """
-        if tuple(image.shape[2:]) != self.crop:
-            raise ValueError(
-                f"A window of {list(image.shape[2:])} voxels: this mmFormer was built for {list(self.crop)}, since its "
-                "positions are learnt. Give windows of this size, or set the key `crop` and train again."
-            )
+        require_window(self, image)
         present = usable(image, present)
         encoded = self.encoders(image, present)
         features = []
@@ -155,10 +137,6 @@ class MMFormer(nn.Module):
             y = self.levels[level].merged(fused, raised)
         logits = pointwise(self.head.weight, y, self.head.bias)
         return Decoded(logits, deep, y) if self.training else logits
-
-    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
-        return self.separate(features[:LEVELS], present)
 
     def correlated(self, tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Let the tokens of all modalities see each other, and turn them into the coarsest map.

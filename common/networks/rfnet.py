@@ -14,7 +14,7 @@ from common.networks.blocks import (
     ConvBlock,
     Decoded,
     Encoders,
-    FusionOutput,
+    FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
@@ -31,7 +31,7 @@ REGION_HIDDEN, WEIGHT_HIDDEN = 16, 128
 """Hidden channels of a region head and of the modality weights; they do not grow with the width."""
 
 
-class RFNet(nn.Module):
+class RFNet(FusionNetwork):
     """Four encoders, a decoder that fuses their features region by region, and a separate decoder for training.
 
     Args:
@@ -58,21 +58,6 @@ class RFNet(nn.Module):
         self.levels = nn.ModuleList([UpLevel(dims, w) for w in widths[:-1]])
         self.head = conv(dims, width, classes, 1)
         self.separate = SeparateDecoder(dims, classes, width, LEVELS)
-
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Segment ``(B, M, ...)``, missing modalities being NaN.
-
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
-
-        Returns:
-            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
-        """
-        present = usable(image, present)
-        features = self.encode(image, present)
-        fused = self.decode(features, present)
-        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Encode each modality that is there.
@@ -110,10 +95,6 @@ class RFNet(nn.Module):
             deep.insert(0, logits)
         logits = pointwise(self.head.weight, y, self.head.bias)
         return Decoded(logits, deep, y) if self.training else logits
-
-    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`."""
-        return self.separate(features[:LEVELS], present)
 
 
 class RegionHead(nn.Module):

@@ -348,7 +348,7 @@ def row(name: str, slow: float | Sequence[float], fast: float | Sequence[float])
     print(f"| {name} | {np.median(slow):.4g} | {np.median(fast):.4g} | {np.median(slow / fast):.2f} |", flush=True)
 
 
-def compare(network: nn.Module, size: int, rounds: int, device: str, at_once: int) -> None:
+def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
     """Print one network's table, and how far the forms' results are apart."""
     name = type(network).__name__
     torch.manual_seed(1)
@@ -365,11 +365,8 @@ def compare(network: nn.Module, size: int, rounds: int, device: str, at_once: in
         return torch.cat([slow(present).softmax(dim=1) for present in keep])
 
     def fast_sweep() -> torch.Tensor:
-        features, made = network.encode(image), []
-        for some in keep.split(at_once):
-            repeated = features if len(some) == 1 else [torch.cat([level] * len(some)) for level in features]
-            made.append(network.decode(repeated, some).softmax(dim=1))
-        return torch.cat(made)
+        features = network.encode(image)
+        return torch.cat([network.decode(features, present[None]).softmax(dim=1) for present in keep])
 
     table(f"{name}, {size}^3", ["straightforward", "here"])
     with eval_mode(network), torch.no_grad():
@@ -416,16 +413,12 @@ def networks(
     device: str = "cpu",
     threads: int = 1,
     tuned_allocator: bool = False,
-    subsets_at_once: int = 1,
 ) -> None:
-    """Print a table for each network, or for one, e.g. RFNet: 15 subsets of a window, a forward, a training step.
-
-    With several subsets at once, as `common.engines.windows` can do it too, ours are decoded in batches.
-    """
+    """Print a table for each network, or for one, e.g. RFNet: 15 subsets of a window, a forward, a training step."""
     prepare(device, threads, tuned_allocator)
     for name in [network] if network else NETWORKS:
         torch.manual_seed(0)
-        compare(NETWORKS[name](width=width, crop=(size,) * 3).to(device), size, rounds, device, subsets_at_once)
+        compare(NETWORKS[name](width=width, crop=(size,) * 3).to(device), size, rounds, device)
 
 
 def distillation(

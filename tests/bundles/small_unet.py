@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks import Decoded, FusionOutput
-from common.networks.blocks import Encoders, check_crop, stacked, usable
+from common.networks import Decoded
+from common.networks.blocks import Encoders, FusionNetwork, check_crop, stacked, usable
 
 
-class SmallUNet(nn.Module):
+class SmallUNet(FusionNetwork):
     """Two levels per modality, their mean over the modalities present, one decoder for the mean and for each alone."""
 
     def __init__(self, modalities: int, classes: int, width: int, crop: Sequence[int]) -> None:
@@ -21,12 +21,6 @@ class SmallUNet(nn.Module):
         self.encoders = Encoders(modalities, len(crop), width, levels=2)
         self.merge = nn.Conv3d(3 * width, width, 3, padding=1)
         self.head, self.deep_head = nn.Conv3d(width, classes, 1), nn.Conv3d(2 * width, classes, 1)
-
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        present = usable(image, present)
-        features = self.encode(image, present)
-        fused = self.decode(features, present)
-        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         present = usable(image, present)
