@@ -341,11 +341,21 @@ class SeparateDecoder(nn.Module):
     def forward(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
         """Return logits ``(P, K, ...)``, a row for each modality present of each sample.
 
+        One modality after the other: all in one batch would need tensors too large for an allocator to keep.
+
         Args:
             features: levels ``(B, M, C, ...)``, fine to coarse; what follows them is not read.
             present: bool ``(B, M)``.
         """
-        *skips, y = [level[present] for level in features[: len(self.levels) + 1]]
+        levels = features[: len(self.levels) + 1]
+        decoded = [
+            self._decoded([level[rows, modality] for level in levels]) if bool(rows.any()) else None
+            for modality, rows in enumerate(present.T)
+        ]
+        return stacked(decoded, present)[present]
+
+    def _decoded(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        *skips, y = levels
         for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
             y = level.merged(level.raised(y), skip)
         return pointwise(self.head.weight, y, self.head.bias)
