@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from evaluation.made_up import made_up
 from networks.golden_m3ae import GRID_ZYX, authors_state
 from scipy import ndimage
 
 from common.evaluation import sections
+from common.evaluation.results import read_evaluation, write_evaluation
 from common.io import load_weights
 from common.io.fusion_keys import export_fusion
 from common.networks import M3AE, RFNet
@@ -90,6 +92,16 @@ def test_module_runs(monkeypatch, capsys, data):
         runpy.run_module("tools", run_name="__main__")
     assert stop.value.code == 1
     assert "label values [4] are not of this cohort" in capsys.readouterr().out
+
+
+def test_average_of_seeds(monkeypatch, capsys, tmp_path):
+    one = made_up()
+    for name in ("a", "b"):
+        write_evaluation(one, tmp_path / name)
+    assert run(monkeypatch, "average", tmp_path / "out", "Method", tmp_path / "a", tmp_path / "b") is None
+    assert "Method, 2 trainings" in capsys.readouterr().out
+    assert read_evaluation(tmp_path / "out").name == "Method"
+    assert "expected those of two or more" in run(monkeypatch, "average", tmp_path / "out", "Method", tmp_path / "a")
 
 
 def test_import_fusion_writes_weights_that_load(monkeypatch, tmp_path, capsys):

@@ -24,9 +24,9 @@ from common.evaluation.repeats import average_repeats, spread
 from common.evaluation.report import write_report
 from common.evaluation.results import read_evaluation, write_evaluation
 from common.evaluation.sections import stems
-from common.io import published as authors
 from common.io import read_checkpoint, require_writable, write_checkpoint
-from common.io.fusion_keys import import_fusion as import_state
+from common.io.fusion_keys import import_fusion as fusion_state
+from common.io.m3ae_keys import import_m3ae as m3ae_state
 from common.networks import BACKBONES, build_backbone
 
 
@@ -68,7 +68,7 @@ def import_m3ae(checkpoint: str, output: str) -> None:
         output: the file to write, for ckpt_path.
     """
     state = read_checkpoint(checkpoint)
-    weights = authors.import_m3ae(state.get("state_dict", state))
+    weights = m3ae_state(state.get("state_dict", state))
     write_checkpoint(weights, output)
     print(f"{output}: {len(weights)} tensors")
 
@@ -80,7 +80,6 @@ def import_fusion(
     width: int = 8,
     crop: Sequence[int] = (80, 80, 80),
     classes: int = 4,
-    mlp_dim: int = 4096,
 ) -> None:
     """Turn a checkpoint of RFNet, mmFormer, M2FTrans, PASSION or GSS as their authors saved it into weights for ours.
 
@@ -91,13 +90,12 @@ def import_fusion(
         width: of the network: 8 in PASSION's releases, 16 in RFNet's, GSS's and M2FTrans' own.
         crop: that it was trained on: [128,128,128] in mmFormer's own release.
         classes: of its head, background included: 5 for BraTS 2015.
-        mlp_dim: of its transformers.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
-    network = build_backbone(backbone, 4, classes, width, crop, mlp_dim=mlp_dim)
+    network = build_backbone(backbone, 4, classes, width, crop)
     try:
-        weights, match = import_state(read_checkpoint(checkpoint), network)
+        weights, match = fusion_state(read_checkpoint(checkpoint), network)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
     write_checkpoint(weights, output)
@@ -247,9 +245,8 @@ def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        fire.Fire(
-            {verb.__name__: verb for verb in (datalist, check, compare, import_m3ae, import_fusion, half)}, name="tools"
-        )
+        verbs = (datalist, check, compare, average, import_m3ae, import_fusion, half)
+        fire.Fire({verb.__name__: verb for verb in verbs}, name="tools")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 

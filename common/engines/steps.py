@@ -26,6 +26,7 @@ def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str,
         configs: file names below its ``configs``, later ones over earlier ones.
         overrides: config keys to set, e.g. ``ckpt_path`` and ``output_dir``.
     """
+    overrides = {key: "$None" if value is None else value for key, value in overrides.items()}  # MONAI leaves None out
     if idist.get_rank() == 0:
         files = [str(Path(bundle_root) / "configs" / name) for name in configs]
         run(config_file=files, bundle_root=bundle_root, **overrides)

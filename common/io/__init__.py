@@ -1,6 +1,6 @@
 """Files in and out: images, checkpoints, the folder of a bundle."""
 
-from common.io.bundle import bundle_root, flag, refuse_unknown_options, tell_shipped_weights
+from common.io.bundle import bundle_root, flag, optional, refuse_unknown_options, tell_shipped_weights
 from common.io.checkpoints import load_weights, read_checkpoint, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
@@ -12,6 +12,7 @@ __all__ = [
     "file_digest",
     "flag",
     "load_weights",
+    "optional",
     "read_checkpoint",
     "read_volume",
     "refuse_unknown_options",

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
 
@@ -47,6 +48,11 @@ def flag(key: str, value: bool | str) -> bool:
     if str(value).lower() not in ("true", "false"):
         raise ValueError(f"{key} {value!r}: expected true or false.")
     return str(value).lower() == "true"
+
+
+def optional(value: Any) -> Any:
+    """Return what a config gives; None also for the texts ``null`` and ``None``, by which a command line says so."""
+    return None if isinstance(value, str) and value.lower() in ("null", "none") else value
 
 
 def refuse_unknown_options(bundle_root: str) -> None:

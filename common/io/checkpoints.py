@@ -65,6 +65,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
-    """Start a training from given weights (key `init_from`), as `load_weights` reads them; None leaves it as it is."""
+    """Load weights to start a training from (key `init_from`); None leaves the network as it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: see `load_weights`.
+    """
+    if path is not None and not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such checkpoint (key `init_from`).")
     if path is not None:
         load_weights(network, path)

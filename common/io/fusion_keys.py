@@ -89,14 +89,19 @@ def import_fusion(checkpoint: Mapping, network: nn.Module) -> tuple[dict[str, to
         ValueError: keys or shapes differ; the first few of each side are named, and the likely cause.
     """
     keys, own = _key_map(network), network.state_dict()
+    expected = {key: tuple(value.shape) for key, value in export_fusion(network, prefix="").items()}
+    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict", checkpoint), Mapping):
+        raise ValueError(
+            "Not a checkpoint: expected a state dict, or what was saved around it with the key state_dict."
+        )
     state = checkpoint.get("state_dict", checkpoint)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     wanted = {keys.theirs(key): key for key in own}
     unused = [key for key in state if key not in wanted and re.match(keys.unused, key)]
     shapes = [
-        f"{theirs} {tuple(state[theirs].shape)} in the file, {tuple(own[ours].shape)} in the network"
-        for theirs, ours in wanted.items()
-        if theirs in state and state[theirs].numel() != own[ours].numel()
+        f"{theirs} {tuple(getattr(state[theirs], 'shape', ()))} in the file, {shape} in the network"
+        for theirs, shape in expected.items()
+        if theirs in state and getattr(state[theirs], "shape", None) != shape
     ]
     match = Match(
         matched=[ours for theirs, ours in wanted.items() if theirs in state],

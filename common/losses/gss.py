@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from common.losses.fusion import FLOOR, FusionLoss, check_choice
+from common.losses.fusion import FLOOR, FusionLoss, check_choice, check_number
+from common.modalities import ALIASES
 from common.networks.blocks import FusionOutput
 
 
@@ -201,8 +202,11 @@ class GSSLoss(nn.Module):
         super().__init__()
         if not 0 <= alpha < 1:
             raise ValueError(f"alpha {alpha}: expected a share of voxels to leave out, 0 <= alpha < 1.")
-        if tau <= 0:
-            raise ValueError(f"tau {tau}: expected a temperature above 0.")
+        for key, value in (("task_weight", task_weight), ("kd_weight", kd_weight)):
+            check_number(key, value, 0)
+        for key, value in (("T_L", leader_threshold), ("T_M", member_threshold), ("rho", rho)):
+            check_number(key, value, 0, 1)
+        check_number("tau", tau, 0.01)
         self.classes, self.modalities = tuple(classes), tuple(modalities)
         self.leaders = _resolve(leaders, self.modalities, self.classes)
         self.task_weight, self.kd_weight, self.tau = task_weight, kd_weight, tau
@@ -274,8 +278,12 @@ def _resolve(
     foreign = [name for name in leaders if name not in classes]
     if foreign:
         raise ValueError(f"leaders: {foreign[0]!r} is no class; there are {', '.join(classes)}.")
+    resolved = []
     for name in classes:
-        given = list(leaders.get(name, ()))
+        given = leaders.get(name, ())
+        if isinstance(given, str):
+            raise ValueError(f"leaders: class {name!r} has the text {given!r}; expected a list, e.g. [{given!r}].")
+        given = [ALIASES.get(modality.lower(), modality) for modality in given]
         if len(given) not in (1, 2) or len(set(given)) != len(given):
             raise ValueError(f"leaders: class {name!r} has {given or 'none'}; expected one or two modalities.")
         unknown = [modality for modality in given if modality not in modalities]
@@ -283,4 +291,5 @@ def _resolve(
             raise ValueError(f"leaders: {unknown[0]!r} of class {name!r} is none of {', '.join(modalities)}.")
         if len(given) == len(modalities):
             raise ValueError(f"leaders: class {name!r} has no member left besides {' and '.join(given)}.")
-    return [tuple(modalities.index(modality) for modality in leaders[name]) for name in classes]
+        resolved.append(tuple(modalities.index(modality) for modality in given))
+    return resolved

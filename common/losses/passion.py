@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.losses.fusion import FLOOR, by_modality, check_choice, class_indices, dice_ce, probabilities
+from common.losses.fusion import FLOOR, by_modality, check_choice, check_number, class_indices, dice_ce, probabilities
 from common.networks.blocks import Decoded
 
 EPSILON = 1e-5
@@ -35,13 +35,13 @@ class PassionOutput(NamedTuple):
     Attributes:
         teacher: what is decoded from each sample's own subset, B rows.
         students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
-        separate: ``(P, K, ...)``, logits of the separate decoder, same order.
+        separate: ``(P, K, ...)``, logits of the separate decoder, same order; None if it has not run.
         present: bool ``(B, M)``, the modalities that are taught and count.
     """
 
     teacher: Decoded
     students: Decoded
-    separate: torch.Tensor
+    separate: torch.Tensor | None
     present: torch.Tensor
 
 
@@ -223,8 +223,9 @@ class PassionLoss(nn.Module):
         self.use_pixel, self.use_proto = ours and pixel, ours and proto
         self.use_delta, self.use_beta = ours and delta, ours and beta
         self.use_separate = separate_loss or not ours
-        self.lambda_1, self.lambda_2, self.lambda_pmr = lambda_1, lambda_2, lambda_pmr
-        self.temperature, self.gamma, self.growth = temperature, gamma, tuple(growth)
+        self.lambda_1, self.lambda_2 = check_number("lambda_1", lambda_1, 0), check_number("lambda_2", lambda_2, 0)
+        self.lambda_pmr, self.gamma = check_number("lambda_pmr", lambda_pmr, 0), check_number("gamma", gamma, 0)
+        self.temperature, self.growth = check_number("temperature", temperature, 0.01), tuple(growth)
         self.kl = check_choice("kl", kl, ("released", "paper"))
         self.level_weights = check_choice("level_weights", level_weights, ("halved", "unit"))
         self.prototype = check_choice("prototype", prototype, ("released", "paper"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.networks.blocks import FusionOutput, usable
+from common.networks.blocks import FusionNetwork, FusionOutput, usable
 from common.transforms import uniform_subsets
 
 
@@ -18,10 +18,10 @@ class RandomSubsetFusion(nn.Module):
     """Encode and separately decode every modality of a subject; fuse one of the non-empty subsets, all alike.
 
     Args:
-        network: with ``encode``, ``decode`` and ``decode_separately``.
+        network: what is trained.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
         self.network = network
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.losses.passion import PassionOutput
-from common.networks.blocks import Decoded, usable
+from common.networks.blocks import Decoded, FusionNetwork, usable
 from common.transforms import uniform_subsets
 
 
@@ -20,20 +20,31 @@ class SelfDistillation(nn.Module):
     """Forward each subject with its modalities (the teacher) and with each of them alone (the students).
 
     Args:
-        network: with ``encode``, ``decode`` and ``decode_separately``.
+        network: what is trained.
         drop_modalities: draw a non-empty subset of the subject's modalities each time, all alike, and use only these
             (the ModDrop baseline).
         perfect_data: all modalities of every subject are there and encoded; only the teacher's fusion is drawn a subset
             (PDT, the way of RFNet, mmFormer and M2FTrans).
         distil: gradients flow through the students; without, they are run to measure their distance to the teacher.
+        separate: run the separate decoder.
+
+    Raises:
+        ValueError: modalities are to be dropped from perfect data.
     """
 
     def __init__(
-        self, network: nn.Module, drop_modalities: bool = False, perfect_data: bool = False, distil: bool = True
+        self,
+        network: FusionNetwork,
+        drop_modalities: bool = False,
+        perfect_data: bool = False,
+        distil: bool = True,
+        separate: bool = True,
     ) -> None:
         super().__init__()
+        if drop_modalities and perfect_data:
+            raise ValueError("training moddrop: with perfect_data true nothing is dropped; set one of the two keys.")
         self.network, self.drop_modalities, self.perfect_data = network, drop_modalities, perfect_data
-        self.distil = distil
+        self.distil, self.separate = distil, separate
 
     def forward(self, image: torch.Tensor) -> PassionOutput:
         """Return what teacher, students and separate decoder say on crops ``(B, M, ...)``."""
@@ -42,7 +53,8 @@ class SelfDistillation(nn.Module):
         if self.drop_modalities:
             present = subset
         features = self.network.encode(image, present)
-        separate = self.network.decode_separately(features, present)
+        separate = self.network.decode_separately(features, present) if self.separate else None
+        features = self.network.fused_features(features)
         sample, modality = present.nonzero(as_tuple=True)
         alone = F.one_hot(modality, present.shape[1]).bool()
         if self.distil:  # in one batch, which shares the work and the kernels' starts

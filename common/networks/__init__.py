@@ -1,6 +1,6 @@
 """One file per architecture."""
 
-from common.networks.backbones import BACKBONES, build_backbone
+from common.networks.backbones import BACKBONES, build_backbone, require_classes
 from common.networks.blocks import Decoded, FusionOutput
 from common.networks.m2ftrans import M2FTrans
 from common.networks.m3ae import M3AE
@@ -19,4 +19,5 @@ __all__ = [
     "ResidualUNet",
     "SegmentationOutput",
     "build_backbone",
+    "require_classes",
 ]

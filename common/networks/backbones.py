@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai.utils import optional_import
-from torch import nn
 
+from common.networks.blocks import FusionNetwork
 from common.networks.m2ftrans import M2FTrans
 from common.networks.mmformer import MMFormer
 from common.networks.rfnet import RFNet
 
-BACKBONES: dict[str, type[nn.Module]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
+BACKBONES: dict[str, type[FusionNetwork]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
 TRANSFORMER = {"RFNet": (), "mmFormer": ("embed_dim", "mlp_dim", "heads"), "M2FTrans": ("mlp_dim", "heads")}
 """Backbone -> which of the transformer's sizes it has."""
 
@@ -25,12 +25,12 @@ def build_backbone(
     embed_dim: int = 512,
     mlp_dim: int = 4096,
     heads: int = 8,
-) -> nn.Module:
+) -> FusionNetwork:
     """Return a network by its name.
 
     Args:
-        name: ``RFNet``, ``mmFormer`` or ``M2FTrans``; or the dotted path of any class that is made from ``modalities``,
-            ``classes``, ``width`` and ``crop``, and has their ``encode``, ``decode`` and ``decode_separately``.
+        name: ``RFNet``, ``mmFormer`` or ``M2FTrans``; or the dotted path of another `FusionNetwork` that is made from
+            ``modalities``, ``classes``, ``width`` and ``crop``.
         modalities: M.
         classes: K of the softmax, background included.
         width: channels at full resolution.
@@ -47,10 +47,25 @@ def build_backbone(
     if backbone is None:
         module, _, attribute = name.rpartition(".")
         backbone, found = optional_import(module, name=attribute) if module else (None, False)
-    if not found:
+    if not found or not (isinstance(backbone, type) and issubclass(backbone, FusionNetwork)):
         raise ValueError(
-            f"backbone {name!r}: expected one of {', '.join(BACKBONES)}, or the dotted path of a class that can be "
-            "imported (key `backbone`)."
+            f"backbone {name!r}: expected one of {', '.join(BACKBONES)}, or the dotted path of a FusionNetwork that "
+            "can be imported (key `backbone`)."
         )
     chosen = {key: sizes[key] for key in TRANSFORMER.get(name, ())}
     return backbone(modalities=modalities, classes=classes, width=width, crop=tuple(crop), **chosen)
+
+
+def require_classes(network: FusionNetwork, targets: Sequence[str]) -> None:
+    """Refuse a network whose softmax is not over the background and a cohort's targets.
+
+    Raises:
+        ValueError: it is over more or fewer classes.
+    """
+    found = network.head.weight.shape[0]
+    if found != 1 + len(targets):
+        raise ValueError(
+            f"The network's head has {found} classes, but the cohort has {1 + len(targets)}: the background, "
+            f"{', '.join(targets)}. Class counts that disagree between network, cohort and loss; set `cohort` to "
+            "the one that the network is for."
+        )

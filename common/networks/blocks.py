@@ -56,7 +56,7 @@ class FusionNetwork(nn.Module):
 
     A subclass has ``encode(image, present)``, which returns a list of tensors, batch first, with those of the separate
     decoder at the beginning when training; ``decode(features, present)``, which returns logits, or a `Decoded` in
-    training; and a decoder ``separate``.
+    training; a decoder ``separate``, and a last layer ``head``.
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
@@ -80,6 +80,10 @@ class FusionNetwork(nn.Module):
     def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
         """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
         return self.separate(features, present)
+
+    def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return those of the features that `decode` needs; it takes these as well as all of them."""
+        return features
 
 
 def require_window(network: nn.Module, image: torch.Tensor) -> None:
@@ -273,7 +277,12 @@ class Encoders(nn.ModuleList):
 
         Returns:
             For each modality its levels ``(n, C, ...)``, n being the samples that have it; an empty list for none.
+
+        Raises:
+            ValueError: the image has other modalities than there are encoders.
         """
+        if image.shape[1] != len(self):
+            raise ValueError(f"An image of {image.shape[1]} channels: the network was made for {len(self)} modalities.")
         image = image.as_subclass(torch.Tensor)
         return [
             encoder(image[rows, modality][:, None]) if bool(rows.any()) else []

@@ -137,6 +137,10 @@ class M2FTrans(FusionNetwork):
         logits = pointwise(self.head.weight, y, self.head.bias)
         return Decoded(logits, deep, y) if self.training else logits
 
+    def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what `decode` needs: not the levels for the separate decoder."""
+        return features[-LEVELS - 1 :]
+
 
 class MaskedTransformer(nn.Module):
     """A transformer on the tokens of all modalities and as many fusion tokens, with masked attention.

@@ -138,6 +138,10 @@ class MMFormer(FusionNetwork):
         logits = pointwise(self.head.weight, y, self.head.bias)
         return Decoded(logits, deep, y) if self.training else logits
 
+    def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return what `decode` needs: not the levels for the separate decoder."""
+        return features[-LEVELS:]
+
     def correlated(self, tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Let the tokens of all modalities see each other, and turn them into the coarsest map.
 

@@ -27,6 +27,8 @@ from common.networks.blocks import (
 )
 
 LEVELS = 4
+STRIDE = 2 ** (LEVELS - 1)
+"""Voxels of the coarsest level's, along each axis."""
 REGION_HIDDEN, WEIGHT_HIDDEN = 16, 128
 """Hidden channels of a region head and of the modality weights; they do not grow with the width."""
 
@@ -48,7 +50,7 @@ class RFNet(FusionNetwork):
         self, modalities: int = 4, classes: int = 4, width: int = 8, crop: Sequence[int] = (80, 80, 80)
     ) -> None:
         super().__init__()
-        check_crop(crop, multiple=8, least=16)
+        check_crop(crop, multiple=STRIDE, least=2 * STRIDE)
         if width % 4:
             raise ValueError(f"width {width}: expected a multiple of 4, since region heads divide it by 4.")
         dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
@@ -66,6 +68,10 @@ class RFNet(FusionNetwork):
             Of each level, fine to coarse: its features ``(B, M, C, ...)``; then of each level its parts of the two
             layers that take all modalities together, ``(B, M, C / 4, ...)`` and ``(B, M, C / 2 or C, ...)``.
         """
+        if any(extent % STRIDE for extent in image.shape[2:]):
+            raise ValueError(
+                f"A window of {list(image.shape[2:])} voxels: RFNet takes multiples of {STRIDE} (key `crop`)."
+            )
         present = usable(image, present)
         encoded = self.encoders(image, present)
         features, parts = [], []
@@ -178,9 +184,10 @@ class RegionFusion(nn.Module):
 
     def modality_weights(self, x: torch.Tensor, regions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return the weight in (0, 1) of each modality in each region, ``(B, K, M)``, independent of each other."""
-        flat = regions.flatten(2)
+        flat = regions.float().flatten(2)
         share = flat.mean(dim=2) + 1e-7
-        means = torch.matmul(x.flatten(3), flat[:, None].transpose(2, 3)) / flat.shape[2]  # (B, M, C, K)
+        with torch.autocast(x.device.type, enabled=False):  # sums over all voxels are too large for half precision
+            means = torch.matmul(x.float().flatten(3), flat[:, None].transpose(2, 3)) / flat.shape[2]  # (B, M, C, K)
         means = (means * present[:, :, None, None]).flatten(1, 2) / share[:, None]
         return torch.stack(
             [

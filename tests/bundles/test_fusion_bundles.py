@@ -14,6 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.evaluation.conventions import METRICS
+from common.evaluation.published import published
 from common.evaluation.results import read_evaluation
 from common.modalities import subset_name, subsets
 from common.networks import M2FTrans, MMFormer, RFNet
@@ -88,9 +89,9 @@ class TestTraining:
         assert torch.equal(loss["beta"], torch.ones(4))
         assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # measured all the same
 
-    def test_perfect_data(self, phantom_dir, tmp_path):
-        settings = {**tiny(PASSION, phantom_dir, tmp_path), "perfect_data": True, "missing_rates": None}
-        PASSION.run_here(["train.json"], "fit", **settings)
+    def test_perfect_data_as_a_command_line_says_it(self, phantom_dir, tmp_path):
+        settings = {**tiny(PASSION, phantom_dir, tmp_path), "perfect_data": "true", "missing_rates": "null"}
+        PASSION.succeed(["train.json"], {**settings, "val_interval": 2}, run_id=["fit"])
         assert (tmp_path / "trained.pt").is_file()
 
     @each
@@ -123,6 +124,9 @@ class TestTraining:
             (PASSION, {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
             (PASSION, {"training": "pasion"}, "training 'pasion': expected one of"),
             (PASSION, {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
+            (PASSION, {"perfect_data": True, "missing_rates": None, "training": "moddrop"}, "nothing is dropped"),
+            (PASSION, {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
+            (PASSION, {"temperature": 0}, "temperature 0: expected a number from 0.01"),
             (GSS, {"leaders": {"BG": ["flair"]}}, "leaders: class 'NCR' has none; expected one or two modalities"),
             (GSS, {"leaders": {"NET": ["flair"]}}, "leaders: 'NET' is no class; there are BG, NCR, ED, ET"),
             (GSS, {"network_def#classes": 3}, "class counts that disagree between network, cohort and loss"),
@@ -132,7 +136,7 @@ class TestTraining:
     def test_wrong_settings_are_named_before_training(self, bundle, phantom_dir, tmp_path, overrides, message):
         settings = {**tiny(bundle, phantom_dir, tmp_path), **overrides}
         assert message in bundle.complaint(["train.json"], "fit", **settings)
-        assert not (tmp_path / "trained_last.pt").exists()
+        assert not list(tmp_path.iterdir())  # not even a case was loaded
 
     def test_masks_of_unknown_subjects_are_refused(self, phantom_dir, tmp_path):
         (tmp_path / "masks.csv").write_text("case,modalities\nNobody,t1+t2\n")
@@ -199,14 +203,15 @@ class TestRecipes:
 
     def test_table_2_reports_each_component(self, phantom_dir, tmp_path):
         table = json.loads((PASSION.folder / "configs/recipes/table2.json").read_text())["variants"]
-        assert len(table) == 6
+        table |= json.loads((PASSION.folder / "configs/recipes/table3.json").read_text())["variants"]
+        assert len(table) == 6 + 9
         settings = {
             **TINY,
             "missing_rates": RATES,
             "dataset_dir": str(phantom_dir),
             "evaluation#overrides#subsets": [list(MODALITIES)],
         }
-        chosen = {name: {**settings, **table[name]} for name in ("baseline", "pixel + proto + delta + beta")}
+        chosen = {name: {**settings, **table[name]} for name in ("RFNet, PDT", "pixel + proto + delta + beta")}
         PASSION.run_here(
             ["train.json", "recipes/table2.json"], variants=chosen, output_dir=tmp_path, dataset_dir=phantom_dir
         )
@@ -299,6 +304,28 @@ class TestInference:
 
 
 class TestConfigs:
+    def test_buffers_of_the_loss_go_to_the_device(self):
+        files = [str(PASSION.folder / "configs" / "train.json")]
+        workflow = ConfigWorkflow(config_file=files, logging_file=False, device=torch.device("meta"))
+        workflow.parser["training_cases"] = [{"case": "x", "modalities": list(MODALITIES), "image": []}]
+        trainer = workflow.parser.get_parsed_content("train#trainer")
+        assert {buffer.device.type for buffer in trainer.loss_function.buffers()} == {"meta"}
+
+    def test_metrics_of_the_metadata_are_the_bundle_s_own(self):
+        found = [
+            json.loads((bundle.folder / "configs" / "metadata.json").read_text())["eval_metrics"]
+            for bundle in (PASSION, GSS, Bundle("m3ae"))
+        ]
+        assert found[0] != found[1] != found[2] != found[0]
+
+    @each
+    def test_published_tables_beside_recipes_exist(self, bundle):
+        for path in (bundle.folder / "configs" / "recipes").glob("*.json"):
+            recipe = json.loads(path.read_text())
+            for keys in (recipe, *recipe.get("variants", {}).values()):
+                if keys.get("published"):
+                    assert len(published(*keys["published"]).results)
+
     @each
     def test_training_and_evaluation_agree(self, bundle):
         train, evaluate, inference = (

@@ -246,7 +246,7 @@ def test_number_of_classes_and_dimensions_is_free(dims):
         ({"leaders": {"BG": ["flair"]}}, "class 'NCR' has none"),
         ({"leaders": {**LEADERS, "ED": ["t1", "t2", "flair"]}}, "class 'ED' has .* expected one or two"),
         ({"leaders": {**LEADERS, "ED": ["t1", "t1"]}}, "class 'ED' has .* expected one or two"),
-        ({"leaders": {**LEADERS, "ET": ["t1ce"]}}, "'t1ce' of class 'ET' is none of t1, t1c, t2, flair"),
+        ({"leaders": {**LEADERS, "ET": ["pet"]}}, "'pet' of class 'ET' is none of t1, t1c, t2, flair"),
         ({"modalities": ("t1c", "t2", "flair"), "leaders": {**LEADERS, "ED": ["t1"]}}, "'t1' of class 'ED' is none"),
         ({"votes": "code"}, "votes 'code': expected one of 'paper', 'released'"),
         ({"kd": "ce"}, "kd 'ce'"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.io.published import import_m3ae
+from common.io.m3ae_keys import import_m3ae
 from common.networks import M3AE
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -208,6 +208,20 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match=r"missing \['.*have no place \['.*another release or arch"):
             import_fusion(theirs, SPECS[1].made())
 
+    def test_a_weight_of_another_shape_is_not_reshaped(self):
+        theirs = authors_state("rfnet", SPECS[0].made())
+        key = "decoder_fuse.d1_c1.conv.weight"
+        theirs[key] = theirs[key].transpose(0, 1).contiguous()
+        with pytest.raises(
+            ValueError, match=r"1 are of another size \['decoder_fuse.d1_c1.conv.weight \(8, 4, 3, 3, 3\)"
+        ):
+            import_fusion(theirs, SPECS[0].made())
+
+    @pytest.mark.parametrize("what", [torch.zeros(3), [1, 2], {"state_dict": None}])
+    def test_something_else_is_no_checkpoint(self, what):
+        with pytest.raises(ValueError, match="Not a checkpoint: expected a state dict"):
+            import_fusion(what, SPECS[0].made())
+
     def test_our_own_weights_need_no_import(self):
         network = SPECS[0].made()
         with pytest.raises(ValueError, match="made by this software and need no import"):
@@ -306,6 +320,28 @@ class TestSizes:
     def test_rfnet_takes_windows_of_any_size(self):
         with eval_mode(network := RFNet(width=4, crop=(16, 16, 16))), torch.no_grad():
             assert network(torch.zeros(1, 4, 24, 16, 40)).shape == (1, 4, 24, 16, 40)
+
+    def test_rfnet_refuses_windows_of_other_sizes(self):
+        with pytest.raises(ValueError, match=r"window of \[36, 16, 16\] voxels: RFNet takes multiples of 8"):
+            RFNet(width=4, crop=(16, 16, 16))(torch.zeros(1, 4, 36, 16, 16))
+
+    @each
+    def test_an_image_of_other_modalities_is_refused(self, spec):
+        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+            spec.made_tiny()(torch.zeros(1, 3, 32, 32, 32))
+
+    def test_rfnet_sums_over_a_volume_in_half_precision(self):
+        """Sums of a whole window overflow float16."""
+        fusion = RFNet(width=4, crop=(16, 16, 16)).fusions[0]
+        x, regions, present = (
+            torch.ones(1, 4, 4, 64, 64, 64),
+            torch.full((1, 4, 64, 64, 64), 0.25),
+            torch.ones(1, 4) > 0,
+        )
+        expected = fusion.modality_weights(x, regions, present)
+        with torch.autocast("cpu", torch.float16):
+            found = fusion.modality_weights(x, regions, present)
+        assert torch.allclose(found.float(), expected, atol=1e-2)
 
     def test_rfnet_refuses_a_width_that_heads_cannot_divide(self):
         with pytest.raises(ValueError, match="width 6: expected a multiple of 4"):

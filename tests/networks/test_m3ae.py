@@ -18,7 +18,7 @@ from networks.golden_m3ae import (
 )
 
 from common.engines import SubstituteInferer
-from common.io.published import import_m3ae
+from common.io.m3ae_keys import import_m3ae
 from common.losses.m3ae import PretrainingLoss, Reconstruction
 from common.modalities import subsets
 from common.networks import M3AE, ResidualUNet
