@@ -35,6 +35,8 @@ TINY = {
     "epochs": 1,
     "val_interval": 1,
 }
+ONE = {"evaluation#overrides#subsets": [list(MODALITIES)]}
+"""An evaluation of one subset, which is quicker."""
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +152,7 @@ class TestTraining:
         assert torch.load(tmp_path / "finetuned_last.pt", weights_only=True)["trainer"]["iteration"] == 2
 
     def test_two_processes_train_together(self, phantom_dir, tmp_path):
-        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path, "pretrain_batch_size": 1}
+        settings = {**TINY, **ONE, "dataset_dir": phantom_dir, "output_dir": tmp_path, "pretrain_batch_size": 1}
         M3AE.succeed(["train.json", "multi_gpu_train.json"], settings, launcher=TORCHRUN)
         state = torch.load(tmp_path / "finetuned_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
@@ -193,7 +195,7 @@ class TestRecipes:
 
     def test_ablation_reports_each_variant(self, phantom_dir, tmp_path):
         variants = {"full": {}, "mean image fill": {"fill": "mean", "lambda_con": 0}}
-        variants = {name: {**TINY, "dataset_dir": str(phantom_dir), **keys} for name, keys in variants.items()}
+        variants = {name: {**TINY, **ONE, "dataset_dir": str(phantom_dir), **keys} for name, keys in variants.items()}
         settings = {"variants": variants, "output_dir": tmp_path, "dataset_dir": phantom_dir}
         M3AE.succeed(["train.json", "recipes/ablation.json"], settings)
         lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
@@ -210,7 +212,7 @@ class TestRecipes:
         assert "the folder holds another variant" in again.stderr
 
     def test_zero_filled_baseline(self, phantom_dir, tmp_path):
-        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+        settings = {**TINY, **ONE, "dataset_dir": phantom_dir, "output_dir": tmp_path}
         M3AE.succeed(["train.json", "baselines/zero_filled.json"], settings)
         assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
         assert (tmp_path / "evaluation" / "tables" / "dice.md").is_file()
