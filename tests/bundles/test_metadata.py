@@ -87,9 +87,9 @@ def test_channels_are_those_of_the_cohort(meta_file):
     formats = json.loads(meta_file.read_text())["network_data_format"]
     image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     label = formats["post_processed_outputs"]["pred"]
-    first_words = [[text.split()[0].strip(":") for text in entry["channel_def"].values()] for entry in (image, pred)]
+    first_words = [[text.split()[0].strip(":,") for text in entry["channel_def"].values()] for entry in (image, pred)]
     assert [name.lower() for name in first_words[0]] == list(cohort.modalities)
-    assert first_words[1] == list(cohort.labels.regions)
+    assert first_words[1] in (list(cohort.labels.regions), ["background", *cohort.labels.targets])
     assert all(f"{value} {name}" in label["channel_def"]["0"] for name, value in cohort.labels.values.items())
     assert label["value_range"] == [0, max(cohort.labels.values.values())]
 
