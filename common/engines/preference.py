@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import ignite.distributed as idist
-import matplotlib
 import pandas as pd
 from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.evaluation.figures import COLOURS, COLUMN, MARKERS, STYLE
+from common.evaluation.style import COLUMN, mark, styled
 from common.io.files import replacing
 from common.losses.passion import PassionLoss
 from common.modalities import display_name
@@ -47,6 +46,7 @@ class PreferenceBalancer:
         if idist.get_rank() == 0:
             self._write(engine.state.epoch, values)
 
+    @styled
     def _write(self, epoch: int, values: dict[str, float]) -> None:
         rows = [(epoch, name, values[f"rp_{name}"], values[f"beta_{name}"]) for name in self.loss.modalities]
         history = pd.DataFrame(rows, columns=["epoch", "modality", "relative_preference", "beta"])
@@ -56,10 +56,11 @@ class PreferenceBalancer:
             history = pd.concat([before[before["epoch"] < epoch], history], ignore_index=True)
         with replacing(path) as temporary:
             history.to_csv(temporary, index=False)
-        with replacing(self.folder / "preference.png") as temporary, matplotlib.rc_context(STYLE):
+        with replacing(self.folder / "preference.png") as temporary:
             preference_figure(history).savefig(temporary, dpi=150)
 
 
+@styled
 def preference_figure(history: pd.DataFrame) -> Figure:
     """Draw each modality's relative preference over the epochs; 0 is balance, below it a modality is neglected.
 
@@ -73,10 +74,9 @@ def preference_figure(history: pd.DataFrame) -> Figure:
         axes.plot(
             rows["epoch"],
             rows["relative_preference"],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
             markevery=max(len(rows) // 10, 1),
             label=display_name(name),
+            **mark(i),
         )
     axes.set(xlabel="epoch", ylabel="relative preference")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -16,11 +16,11 @@ from common.engines.tracking import require_store
 from common.evaluation.attribution import Advice, has_gains
 from common.evaluation.case import CaseResult
 from common.evaluation.conventions import Conventions
-from common.evaluation.figures import Slice
 from common.evaluation.published import published as read_published
 from common.evaluation.reliability import VolumeIntervals
 from common.evaluation.report import write_report
 from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
+from common.evaluation.slices import Slice
 from common.evaluation.store import CaseStore
 from common.modalities import subset_name, subsets
 

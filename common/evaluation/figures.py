@@ -1,21 +1,18 @@
 """Figures of an evaluation, drawn from data that is handed in. Nothing here opens a window.
 
-Each function returns a `matplotlib.figure.Figure` of one (3.5 in) or two (7.2 in) columns' width with text of 7 pt and
-more; `save` writes it. Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/) and, where they are
-ordered, viridis; methods and modalities differ in their markers too. Means are those of `common.evaluation.statistics`.
+Each function returns a `matplotlib.figure.Figure` in the style of `common.evaluation.style`; colours that are ordered
+are viridis. Means are those of `common.evaluation.statistics`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from textwrap import fill
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,19 +22,8 @@ from common.evaluation.conventions import METRICS
 from common.evaluation.reliability import calibration_error, reliability_curve
 from common.evaluation.results import LATENT_COLUMNS, Evaluation, require_alike
 from common.evaluation.statistics import in_common, overall, summary
-from common.io.files import replacing
-from common.modalities import LabelSet, display_name, display_subset, subset_name, subsets
-
-COLUMN, PAGE = 3.5, 7.2
-"""Widths in inches: one column of a journal, and two."""
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe-Ito with grey for its yellow, which white paper swallows."""
-
-OUTLINES = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73")
-"""The lighter ones of Okabe-Ito, for regions on grey images: larger regions first."""
-
-MARKERS = "osD^vPX<"
+from common.evaluation.style import COLOURS, COLUMN, MARKERS, PAGE, dodge, mark, number, styled
+from common.modalities import display_name, subset_name, subsets
 
 FACTS = {
     "parameters": ("parameters (million)", 1e-6),
@@ -47,69 +33,8 @@ FACTS = {
 }
 """What `efficiency` draws: key of an evaluation's facts -> label, factor."""
 
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
-    "font.size": 7,
-    "axes.titlesize": 8,
-    "axes.labelsize": 7,
-    "figure.titlesize": 8,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
-    "legend.frameon": False,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "lines.markeredgewidth": 0.5,
-    "axes.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "axes.ymargin": 0.08,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.parse_math": False,  # a name with $ is no formula
-    "svg.fonttype": "path",  # text as outlines: no font needed to read it
-    "svg.hashsalt": "figures",  # the same data gives the same file
-}
-_styled = matplotlib.rc_context(STYLE)
 
-
-@dataclass(frozen=True)
-class Slice:
-    """An axial slice of a case, with the prediction made from one subset of its modalities.
-
-    Attributes:
-        title: what the row is, e.g. ``worst case: Phantom_029``.
-        subset: name of the subset, e.g. ``t1c+flair``.
-        images: ``(M, X, Y)``, RAS; what the subset lacks is not looked at.
-        reference: label map ``(X, Y)`` in the cohort's values.
-        prediction: label map ``(X, Y)`` in the cohort's values.
-        dice: of each region over the whole case, fractions; NaN where there is none.
-        spacing: size of a pixel (mm) along x and y.
-    """
-
-    title: str
-    subset: str
-    images: np.ndarray
-    reference: np.ndarray
-    prediction: np.ndarray
-    dice: Sequence[float]
-    spacing: tuple[float, float] = (1.0, 1.0)
-
-
-@_styled
-def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write a figure as ``<stem>.png`` (150 dpi) and ``<stem>.svg``, both or neither; return the two paths."""
-    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
-    with replacing(png) as first, replacing(svg) as second:
-        figure.savefig(first, dpi=150)
-        figure.savefig(second, dpi=300, metadata={"Date": None})
-    return [png, svg]
-
-
-@_styled
+@styled
 def heatmap(evaluation: Evaluation, metric: str = "dice") -> Figure:
     """Draw the mean of a metric (see `summary`) for every subset (rows) and region (columns); bright is good.
 
@@ -129,12 +54,12 @@ def heatmap(evaluation: Evaluation, metric: str = "dice") -> Figure:
     right.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(means.to_numpy()):
         dark = _luminance(image.cmap(image.norm(value))) < 0.45
-        right.text(column, row, _number(value), ha="center", va="center", color="white" if dark else "black")
+        right.text(column, row, number(value), ha="center", va="center", color="white" if dark else "black")
     figure.colorbar(image, ax=right, label=f"mean {_label(metric)}", fraction=0.1, aspect=30)
     return figure
 
 
-@_styled
+@styled
 def boxplots(evaluation: Evaluation, metric: str = "dice") -> Figure:
     """Draw the distribution of a metric over cases for every subset, one panel per region.
 
@@ -161,7 +86,7 @@ def boxplots(evaluation: Evaluation, metric: str = "dice") -> Figure:
             capprops={"color": COLOURS[0], "linewidth": 0.8},
             meanprops={"marker": "D", "ms": 3.5, "mfc": "white", "mec": "black", "mew": 0.8},
         )
-        places = np.arange(len(names)) + _dodge(len(cases), 0.6)[:, None]
+        places = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
         # As pixels: thousands of points would make the SVG heavy.
         axes.scatter(places, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
         axes.set_ylabel(_label(metric))
@@ -173,7 +98,7 @@ def boxplots(evaluation: Evaluation, metric: str = "dice") -> Figure:
     return figure
 
 
-@_styled
+@styled
 def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure:
     """Draw the mean of a metric (see `summary`) of several methods for every subset, one panel per region.
 
@@ -190,14 +115,14 @@ def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
     for axes, region in zip(frames, first.regions, strict=True):
         for place in places[::2]:
             axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
-        for i, (shift, table) in enumerate(zip(_dodge(len(means), 0.76), means, strict=True)):
-            axes.plot(places + shift, table[region], linestyle="none", **_mark(i))
+        for i, (shift, table) in enumerate(zip(dodge(len(means), 0.76), means, strict=True)):
+            axes.plot(places + shift, table[region], linestyle="none", **mark(i))
         axes.set_ylabel(f"mean {_label(metric)}")
     _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
 
 
-@_styled
+@styled
 def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
     """Draw the mean of a metric against the number of modalities present, one panel per region, a line per method.
 
@@ -213,12 +138,12 @@ def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
     if not first.subsets:
         return None
     frames, figure = _row_of_panels(len(first.regions))
-    for i, (shift, evaluation) in enumerate(zip(_dodge(len(common), 0.4), common, strict=True)):
+    for i, (shift, evaluation) in enumerate(zip(dodge(len(common), 0.4), common, strict=True)):
         curves = _by_size(evaluation, metric)
         for axes, region in zip(frames, first.regions, strict=True):
             curve = curves.xs(region, level="region")
-            axes.plot(curve.index + shift, curve["mean"], **_mark(i), linewidth=0.8)
-            axes.vlines(curve.index + shift, curve["low"], curve["high"], color=_mark(i)["color"], linewidth=0.8)
+            axes.plot(curve.index + shift, curve["mean"], **mark(i), linewidth=0.8)
+            axes.vlines(curve.index + shift, curve["low"], curve["high"], color=mark(i)["color"], linewidth=0.8)
     for axes, region in zip(frames, first.regions, strict=True):
         axes.set_title(region)
         axes.set_xticks(range(1, len(first.modalities) + 1))
@@ -230,7 +155,7 @@ def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
     return figure
 
 
-@_styled
+@styled
 def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
     """Draw the mean of a metric over subsets and regions (see `summary`) against what a method costs.
 
@@ -250,7 +175,7 @@ def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
     for axes, key in zip(frames, costs, strict=True):
         label, factor = FACTS[key]
         for i, score in enumerate(scores):
-            axes.plot([factor * costs[key][i]], [score], linestyle="none", **_mark(i) | {"markersize": 6})
+            axes.plot([factor * costs[key][i]], [score], linestyle="none", **mark(i) | {"markersize": 6})
         axes.set_xlabel(label)
         axes.set_xlim(0, 1.12 * factor * costs[key].max())
         axes.margins(y=0.1)
@@ -261,40 +186,7 @@ def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
     return figure
 
 
-@_styled
-def panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
-    """Draw slices with the reference and the prediction outlined: what a subset saw, and what it led to.
-
-    A row holds a frame for each modality, empty where the subset lacks it, then the outlines on the last modality that
-    it has. The view is radiological (the patient's left on the right) and cut to where there is something to see; black
-    and white are each image's 1st and 99th percentile there.
-
-    Args:
-        rows: from top to bottom.
-        labels: regions of the label maps; each is outlined over those before it.
-        modalities: names of the M channels.
-    """
-    crops = [_crop(row, modalities) for row in rows]
-    width = PAGE / (len(modalities) + 2) - 0.06
-    shapes = [row.images[0][crop].shape for row, crop in zip(rows, crops, strict=True)]
-    heights = [
-        0.4 + width * (shape[1] * row.spacing[1]) / (shape[0] * row.spacing[0])
-        for row, shape in zip(rows, shapes, strict=True)
-    ]
-    figure = Figure(figsize=(PAGE, sum(heights) + 0.45), layout="constrained")
-    stripes = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for stripe, row, crop in zip(stripes, rows, crops, strict=True):
-        scores = [f"{name} {_number(100 * value)}" for name, value in zip(labels.regions, row.dice, strict=True)]
-        title = f"{row.title}, {display_subset(row.subset)}: Dice (%) {', '.join(scores)}"
-        stripe.suptitle(fill(title, 110), x=0.01, ha="left", fontsize=7)
-        _draw_slice(stripe.subplots(1, len(modalities) + 2), row, crop, labels, modalities)
-    handles = [Line2D([], [], color=OUTLINES[i % len(OUTLINES)]) for i in range(len(labels.regions))]
-    note = "Axial slices, radiological view: the patient's left is on the right."
-    figure.legend(handles, list(labels.regions), loc="outside lower center", ncols=len(handles), title=note)
-    return figure
-
-
-@_styled
+@styled
 def reliability(evaluation: Evaluation) -> Figure | None:
     """Draw reliability diagrams: observed frequency against mean predicted probability, one panel per region, a curve
     for each number of modalities present, with the mean of its subsets' calibration errors in the legend.
@@ -329,7 +221,7 @@ def reliability(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-@_styled
+@styled
 def shapley(table: pd.DataFrame) -> Figure:
     """Draw the Shapley value of each modality for Dice with its confidence interval, one panel per region.
 
@@ -342,7 +234,7 @@ def shapley(table: pd.DataFrame) -> Figure:
         part = table[table["region"] == region].set_index("modality").reindex(modalities)
         mean, low, high = (100 * part[key] for key in ("mean", "low", "high"))
         places = np.arange(len(modalities))
-        axes.bar(places, mean, color=[_mark(i)["color"] for i in places], width=0.7)
+        axes.bar(places, mean, color=[mark(i)["color"] for i in places], width=0.7)
         axes.vlines(places, low, high, color="black", linewidth=1)
         axes.grid(axis="y")
         axes.axhline(0, color="black", linewidth=0.6)
@@ -352,7 +244,7 @@ def shapley(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def embedding(latents: pd.DataFrame) -> Figure | None:
     """Draw a t-SNE of latents, coloured and marked by modality (van der Maaten and Hinton, JMLR 2008; scikit-learn's,
     seeded). None with fewer than 2 modalities, cases or features, or 4 rows: those have no picture.
@@ -380,7 +272,7 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
     names = list(latents["modality"].unique())
     for i, name in enumerate(names):
         chosen = places[(latents["modality"] == name).to_numpy()]
-        axes.plot(*chosen.T, linestyle="none", alpha=0.8, **_mark(i))
+        axes.plot(*chosen.T, linestyle="none", alpha=0.8, **mark(i))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     axes.set_title(f"distance between modalities / spread within: {modality_gap(latents):.2f}")
     _legend(figure, [display_name(name) for name in names])
@@ -401,36 +293,8 @@ def modality_gap(latents: pd.DataFrame) -> float:
     return float(between.mean() / spread)
 
 
-@_styled
-def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str | Path) -> None:
-    """Draw the central axial, coronal and sagittal slice of each modality of a substitute image.
-
-    Args:
-        x_sub: ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
-            percentile, which its title says.
-        modalities: names of the M channels.
-        path: PNG file.
-    """
-    figure = Figure(figsize=(PAGE / 4 * len(modalities), 5.4), layout="constrained")
-    grid = figure.subplots(3, len(modalities), squeeze=False)
-    for column, (name, volume) in enumerate(zip(modalities, x_sub[0], strict=True)):
-        low, high = torch.quantile(volume.flatten(), torch.tensor([0.01, 0.99])).tolist()
-        for row, axis in enumerate((2, 1, 0)):
-            plane = volume.select(axis, volume.shape[axis] // 2)
-            grid[row][column].imshow(plane.T.numpy(), origin="lower", cmap="gray", vmin=low, vmax=high)
-            grid[row][column].set_axis_off()
-        grid[0][column].set_title(f"{display_name(name)}\n{low:.3f} to {high:.3f}")
-    figure.suptitle("substitute image x_sub")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
 def _label(metric: str) -> str:
     return f"{METRICS[metric].label} ({METRICS[metric].unit})"
-
-
-def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.1f}"
 
 
 def _values(evaluation: Evaluation, metric: str) -> pd.DataFrame:
@@ -467,16 +331,6 @@ def _by_size(evaluation: Evaluation, metric: str) -> pd.DataFrame:
         size: overall(replace(evaluation, results=rows), metric) for size, rows in evaluation.results.groupby(sizes)
     }
     return METRICS[metric].factor * pd.concat(parts, names=["size"])
-
-
-def _mark(i: int) -> dict[str, str]:
-    """Return the colour and marker of the i-th method or modality."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-
-
-def _dodge(count: int, width: float) -> np.ndarray:
-    """Return where ``count`` things stand beside each other around 0, within a width."""
-    return width * ((np.arange(count) + 0.5) / count - 0.5)
 
 
 def _ordered(size: int, count: int) -> tuple[float, ...]:
@@ -539,53 +393,6 @@ def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> No
     names = [fill(name, 50) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))
     columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))
-    handles = [Line2D([], [], linestyle="none", **_mark(i)) for i in range(len(names))]
+    handles = [Line2D([], [], linestyle="none", **mark(i)) for i in range(len(names))]
     legend = figure.legend(handles, names, loc="outside upper center", ncols=columns, title=note)
     figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
-
-
-def _present(row: Slice, modalities: Sequence[str]) -> list[int]:
-    """Return the channels that a row's subset has."""
-    return [modalities.index(name) for name in row.subset.split("+")]
-
-
-def _crop(row: Slice, modalities: Sequence[str]) -> tuple[slice, slice]:
-    """Return the box outside of which the present images and the labels have the value of their corner."""
-    planes = np.stack([*row.images[_present(row, modalities)], row.reference, row.prediction])
-    inside = (planes != planes[:, :1, :1]).any(axis=0)
-    if not inside.any():
-        return slice(None), slice(None)
-    box = [np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0)]
-    return slice(box[0][0], box[0][-1] + 1), slice(box[1][0], box[1][-1] + 1)
-
-
-def _draw_slice(
-    axes: np.ndarray, row: Slice, crop: tuple[slice, slice], labels: LabelSet, modalities: Sequence[str]
-) -> None:
-    present = _present(row, modalities)
-    for channel, frame in enumerate(axes[: len(modalities)]):
-        frame.set_title(display_name(modalities[channel]), fontsize=7)
-        if channel in present:
-            _show(frame, row.images[channel][crop], row.spacing)
-        else:
-            _show(frame, np.zeros_like(row.images[present[0]][crop]), row.spacing)
-            frame.images[0].set_alpha(0.06)
-            frame.text(0.5, 0.5, "missing", ha="center", va="center", transform=frame.transAxes, color="0.4")
-    for frame, name, label in zip(axes[-2:], ("reference", "prediction"), (row.reference, row.prediction), strict=True):
-        frame.set_title(f"{name} on {display_name(modalities[present[-1]])}", fontsize=7)
-        _show(frame, row.images[present[-1]][crop], row.spacing)
-        masks = labels.to_regions(torch.as_tensor(label[crop].astype(np.int64))[None]).numpy()
-        for i, (mask, width) in enumerate(zip(masks, np.linspace(1.6, 0.6, len(masks)), strict=True)):
-            if mask.any() and not mask.all():  # else there is no outline to draw
-                # Thinner and thinner, so that all are seen where they run together.
-                frame.contour(mask.T, levels=[0.5], colors=OUTLINES[i % len(OUTLINES)], linewidths=width)
-
-
-def _show(axes: Axes, plane: np.ndarray, spacing: tuple[float, float]) -> None:
-    """Draw a plane ``(X, Y)``, RAS, as radiologists see it: the patient's right on the left."""
-    plane = plane.astype(np.float32)
-    low, high = np.quantile(plane, (0.01, 0.99))
-    axes.imshow(plane.T, origin="lower", cmap="gray", vmin=low, vmax=high, aspect=spacing[1] / spacing[0])
-    axes.invert_xaxis()
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)

@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader
 
 from common.evaluation import sections
 from common.evaluation.conventions import Conventions
-from common.evaluation.figures import Slice
 from common.evaluation.layout import markdown
 from common.evaluation.results import Evaluation
+from common.evaluation.slices import Slice
 from common.evaluation.statistics import compare_to_first
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name

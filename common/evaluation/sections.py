@@ -18,6 +18,8 @@ from common.evaluation import figures
 from common.evaluation import reliability as reliable
 from common.evaluation.conventions import METRICS
 from common.evaluation.results import Evaluation
+from common.evaluation.slices import Slice, slice_panels
+from common.evaluation.style import save
 from common.evaluation.tables import (
     Cell,
     Column,
@@ -68,7 +70,7 @@ class Drawer:
     def save(self, folder: Path) -> dict[str, str]:
         """Write the figures; return file stem -> PNG in base 64."""
         for stem, figure in self.figures.items():
-            figures.save(figure, folder / stem)
+            save(figure, folder / stem)
         return {stem: base64.b64encode((folder / f"{stem}.png").read_bytes()).decode() for stem in self.figures}
 
 
@@ -278,7 +280,7 @@ def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Sect
 
 
 def panels(
-    slices: Mapping[str, Sequence[figures.Slice]],
+    slices: Mapping[str, Sequence[Slice]],
     labels: LabelSet | None,
     modalities: Sequence[str],
     stems: Mapping[str, str],
@@ -289,7 +291,7 @@ def panels(
         if not chosen:
             continue
         caption = "The best and the worst case by mean Dice, in the axial plane through the tumour's centre."
-        drawn = draw(f"panels_{stems[method]}", figures.panels(chosen, labels, modalities), caption)
+        drawn = draw(f"panels_{stems[method]}", slice_panels(chosen, labels, modalities), caption)
         yield Section(f"Cases: {method}", figures=drawn)
 
 

@@ -1,4 +1,4 @@
-"""What every bundle's configs need: its folder, and care with what a command line gives."""
+"""A bundle's folder, options and weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import monai.bundle
 
@@ -37,22 +36,6 @@ def bundle_root(name: str) -> str:
         f"The bundle {name!r} is in none of {', '.join(map(str, places))}. "
         "Run from the repository or the bundle's folder, or pass --bundle_root."
     )
-
-
-def flag(key: str, value: bool | str) -> bool:
-    """Return a flag that a config (``true``) or a command line (text such as ``false`` or ``True``) gives.
-
-    Raises:
-        ValueError: it is neither true nor false.
-    """
-    if str(value).lower() not in ("true", "false"):
-        raise ValueError(f"{key} {value!r}: expected true or false.")
-    return str(value).lower() == "true"
-
-
-def optional(value: Any) -> Any:
-    """Return what a config gives; None also for the texts ``null`` and ``None``, by which a command line says so."""
-    return None if isinstance(value, str) and value.lower() in ("null", "none") else value
 
 
 def refuse_unknown_options(bundle_root: str) -> None:

@@ -18,28 +18,6 @@ FLOOR = 0.005
 """Probabilities are clamped to at least this before a logarithm is taken; below it there is no gradient."""
 
 
-def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
-    """Return a named choice.
-
-    Raises:
-        ValueError: it is none of those there are.
-    """
-    if value not in choices:
-        raise ValueError(f"{key} {value!r}: expected one of {', '.join(map(repr, choices))}.")
-    return value
-
-
-def check_number(key: str, value: float, low: float, high: float = float("inf")) -> float:
-    """Return a constant.
-
-    Raises:
-        ValueError: it is not a number from ``low`` to ``high``.
-    """
-    if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{key} {value}: expected a number from {low:g} to {high:g}.")
-    return value
-
-
 def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Return the label ``(B, 1, ...)`` as plain long indices, if they fit the logits ``(B, K, ...)`` of a head.
 

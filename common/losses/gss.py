@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from common.losses.fusion import FLOOR, FusionLoss, check_choice, check_number
+from common.io.settings import check_choice, check_number
+from common.losses.fusion import FLOOR, FusionLoss
 from common.modalities import ALIASES
 from common.networks.blocks import FusionOutput
 

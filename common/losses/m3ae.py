@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import nn
 
+from common.io.settings import check_choice
 from common.networks import SegmentationOutput
 
 
@@ -110,9 +111,8 @@ class FineTuningLoss(nn.Module):
 
     def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", pool_views: bool = True) -> None:
         super().__init__()
-        if consistency not in ("bottleneck", "quarter_logits"):
-            raise ValueError(f"consistency {consistency!r}: expected 'bottleneck' or 'quarter_logits'.")
-        self.lambda_con, self.consistency, self.pool_views = lambda_con, consistency, pool_views
+        self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))
+        self.lambda_con, self.pool_views = lambda_con, pool_views
         self.loss = SegmentationLoss()
         self.terms: dict[str, torch.Tensor] = {}
 

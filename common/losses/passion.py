@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.losses.fusion import FLOOR, by_modality, check_choice, check_number, class_indices, dice_ce, probabilities
+from common.io.settings import check_choice, check_number
+from common.losses.fusion import FLOOR, by_modality, class_indices, dice_ce, probabilities
 from common.networks.blocks import Decoded
 
 EPSILON = 1e-5

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common.io import read_checkpoint
+from common.io.settings import check_choice
 from common.losses.m3ae import Reconstruction
 from common.modalities import presence
 from common.networks import M3AE, SegmentationOutput
@@ -42,9 +43,8 @@ class Pretraining(nn.Module):
 
     def __init__(self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae") -> None:
         super().__init__()
-        if masking not in MASKINGS:
-            raise ValueError(f"masking {masking!r}: expected one of {', '.join(MASKINGS)}.")
-        self.network, self.mask_ratio, self.patch_size, self.masking = network, mask_ratio, patch_size, masking
+        self.network, self.mask_ratio, self.patch_size = network, mask_ratio, patch_size
+        self.masking = check_choice("masking", masking, MASKINGS)
 
     def forward(self, image: torch.Tensor) -> Reconstruction:
         """Mask and reconstruct crops ``(B, M, X, Y, Z)``."""
@@ -111,9 +111,7 @@ def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
     Raises:
         ValueError: an unknown fill.
     """
-    if fill not in FILLS:
-        raise ValueError(f"fill {fill!r}: expected one of {', '.join(FILLS)}.")
-    if fill == "x_sub":
+    if check_choice("fill", fill, FILLS) == "x_sub":
         return
     network.x_sub.requires_grad_(False)
     network.x_sub.zero_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from monai.utils import optional_import
@@ -12,8 +13,6 @@ from common.networks.mmformer import MMFormer
 from common.networks.rfnet import RFNet
 
 BACKBONES: dict[str, type[FusionNetwork]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
-TRANSFORMER = {"RFNet": (), "mmFormer": ("embed_dim", "mlp_dim", "heads"), "M2FTrans": ("mlp_dim", "heads")}
-"""Backbone -> which of the transformer's sizes it has."""
 
 
 def build_backbone(
@@ -52,7 +51,8 @@ def build_backbone(
             f"backbone {name!r}: expected one of {', '.join(BACKBONES)}, or the dotted path of a FusionNetwork that "
             "can be imported (key `backbone`)."
         )
-    chosen = {key: sizes[key] for key in TRANSFORMER.get(name, ())}
+    taken = inspect.signature(backbone).parameters
+    chosen = {key: size for key, size in sizes.items() if key in taken}
     return backbone(modalities=modalities, classes=classes, width=width, crop=tuple(crop), **chosen)
 
 

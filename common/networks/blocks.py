@@ -147,10 +147,10 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
 
 
-def upsampled(x: torch.Tensor, factor: int = 2) -> torch.Tensor:
-    """Return ``(B, C, ...)`` upsampled linearly, corners aligned."""
+def upsampled(x: torch.Tensor) -> torch.Tensor:
+    """Return ``(B, C, ...)`` at twice the resolution, linearly, corners aligned."""
     mode = "bilinear" if x.ndim == 4 else "trilinear"
-    return F.interpolate(x, scale_factor=factor, mode=mode, align_corners=True)
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True)
 
 
 class ConvBlock(nn.Module):
@@ -206,10 +206,14 @@ class SplitPointwise(nn.Module):
         self.modalities, self.pre = modalities, pre
         self.conv = conv(dims, modalities * channels[0], channels[1], 1)
 
-    def part(self, modality: int, x: torch.Tensor) -> torch.Tensor:
-        """Return what a modality's features ``(B, C, ...)`` add to the sum: ``(B, C', ...)``."""
-        weight = self.conv.weight.chunk(self.modalities, dim=1)[modality]
-        return pointwise(weight, normalised(x) if self.pre else x)
+    def parts(self, features: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
+        """Return what each modality adds to the sum, ``(B, M, C', ...)``, of a level as `Encoders` gives it."""
+        weights = self.conv.weight.chunk(self.modalities, dim=1)
+        parts = [
+            None if x is None else pointwise(weight, normalised(x) if self.pre else x)
+            for weight, x in zip(weights, features, strict=True)
+        ]
+        return stacked(parts, present)
 
     def fuse(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return the block's result ``(B, C', ...)``.
@@ -268,7 +272,7 @@ class Encoders(nn.ModuleList):
     def __init__(self, modalities: int, dims: int, width: int, levels: int, pre: bool = False) -> None:
         super().__init__([Encoder(dims, width, levels, pre) for _ in range(modalities)])
 
-    def forward(self, image: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor]]:
+    def forward(self, image: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor | None]]:
         """Encode the modalities that are there; nothing is computed for the others.
 
         Args:
@@ -276,7 +280,8 @@ class Encoders(nn.ModuleList):
             present: bool ``(B, M)``.
 
         Returns:
-            For each modality its levels ``(n, C, ...)``, n being the samples that have it; an empty list for none.
+            For each level, fine to coarse, the features of each modality ``(n, C, ...)``, n being the samples that have
+            it; None where no sample has.
 
         Raises:
             ValueError: the image has other modalities than there are encoders.
@@ -284,10 +289,11 @@ class Encoders(nn.ModuleList):
         if image.shape[1] != len(self):
             raise ValueError(f"An image of {image.shape[1]} channels: the network was made for {len(self)} modalities.")
         image = image.as_subclass(torch.Tensor)
-        return [
-            encoder(image[rows, modality][:, None]) if bool(rows.any()) else []
+        encoded = [
+            encoder(image[rows, modality][:, None]) if bool(rows.any()) else [None] * len(encoder.levels)
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
         ]
+        return [list(level) for level in zip(*encoded, strict=True)]
 
 
 def stacked(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:

@@ -100,15 +100,12 @@ class M2FTrans(FusionNetwork):
         """
         require_window(self, image)
         present = usable(image, present)
-        encoded = self.encoders(image, present)
-        kept = range(LEVELS) if self.training else []
-        features = [stacked([levels[level] if levels else None for levels in encoded], present) for level in kept]
-        for level, fusion in enumerate(self.fusions):
-            parts = [fusion.entry.part(m, levels[level]) if levels else None for m, levels in enumerate(encoded)]
-            features.append(stacked(parts, present))
-        features.append(stacked([levels[FINER] if levels else None for levels in encoded], present))
-        own = [self.transformer.attend(m, levels[-1]) if levels else (None, None) for m, levels in enumerate(encoded)]
-        return [*features, *(stacked(parts, present) for parts in zip(*own, strict=True))]
+        levels = self.encoders(image, present)
+        features = [stacked(level, present) for level in levels] if self.training else []
+        parts = [fusion.entry.parts(level, present) for fusion, level in zip(self.fusions, levels[:FINER], strict=True)]
+        own = [(None, None) if x is None else self.transformer.attend(m, x) for m, x in enumerate(levels[-1])]
+        attended = [stacked(one, present) for one in zip(*own, strict=True)]
+        return [*features, *parts, stacked(levels[FINER], present), *attended]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.

@@ -107,17 +107,11 @@ class MMFormer(FusionNetwork):
         """
         require_window(self, image)
         present = usable(image, present)
-        encoded = self.encoders(image, present)
-        features = []
-        if self.training:
-            features = [
-                stacked([levels[level] if levels else None for levels in encoded], present) for level in range(LEVELS)
-            ]
-        for level, entry in enumerate(self.entries[:-1]):
-            parts = [entry.part(m, levels[level]) if levels else None for m, levels in enumerate(encoded)]
-            features.append(stacked(parts, present))
-        tokens = [self._tokens(m, levels[-1]) if levels else None for m, levels in enumerate(encoded)]
-        return [*features, stacked(tokens, present)]
+        levels = self.encoders(image, present)
+        features = [stacked(level, present) for level in levels] if self.training else []
+        parts = [entry.parts(level, present) for entry, level in zip(self.entries[:-1], levels[:-1], strict=True)]
+        tokens = [None if x is None else self._tokens(m, x) for m, x in enumerate(levels[-1])]
+        return [*features, *parts, stacked(tokens, present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.

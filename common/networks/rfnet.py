@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from common.networks.blocks import (
+    SLOPE,
     ConvBlock,
     Decoded,
     Encoders,
@@ -73,14 +74,10 @@ class RFNet(FusionNetwork):
                 f"A window of {list(image.shape[2:])} voxels: RFNet takes multiples of {STRIDE} (key `crop`)."
             )
         present = usable(image, present)
-        encoded = self.encoders(image, present)
         features, parts = [], []
-        for level, (region, fusion) in enumerate(zip(self.regions, self.fusions, strict=True)):
-            of_level = [levels[level] if levels else None for levels in encoded]
-            features.append(stacked(of_level, present))
-            for layer in (region.entry, fusion.shortcut_entry):
-                found = [None if x is None else layer.part(m, x) for m, x in enumerate(of_level)]
-                parts.append(stacked(found, present))
+        for level, region, fusion in zip(self.encoders(image, present), self.regions, self.fusions, strict=True):
+            features.append(stacked(level, present))
+            parts += [layer.parts(level, present) for layer in (region.entry, fusion.shortcut_entry)]
         return [*features, *parts]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
@@ -155,7 +152,7 @@ class RegionFusion(nn.Module):
             [
                 nn.Sequential(
                     nn.Linear(modalities * width + 1, WEIGHT_HIDDEN),
-                    nn.LeakyReLU(0.2),
+                    nn.LeakyReLU(SLOPE),
                     nn.Linear(WEIGHT_HIDDEN, modalities),
                     nn.Sigmoid(),
                 )

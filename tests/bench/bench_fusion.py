@@ -1,8 +1,7 @@
 """RFNet, mmFormer and M2FTrans beside a straightforward form of each, with the same weights in the same run.
 
-Run: python tests/bench/bench_fusion.py networks [--network RFNet] [--size 80] [--device cuda] [--tuned-allocator], or
-python tests/bench/bench_fusion.py distillation, for what PASSION's students cost. Both forms take turns; ratios are
-medians over rounds.
+Run: python tests/bench/bench_fusion.py forms [--network RFNet] [--size 80] [--device cuda] [--tuned_allocator], or
+... distillation --size 48, for what PASSION's students cost. Both forms take turns; ratios are medians over rounds.
 
 The straightforward form does what the published designs do: every subset is a full forward, for which all encoders run,
 on zeros where a modality is absent; features are stacked, masked by copying what is present into zeros, and
@@ -11,7 +10,7 @@ modalities and the fusion tokens through one attention with an additive mask; au
 are computed always. It reads the weights of our network, so there is one set. Written from papers and published sizes.
 
 On a CPU one thread is used and its seconds counted, system time included: page faults are a large part of it with
-glibc's defaults, and few with --tuned-allocator, for both forms. Live memory on a CPU is the sum of all storages that
+glibc's defaults, and few with --tuned_allocator, for both forms. Live memory on a CPU is the sum of all storages that
 tensors alive keep, beside weights and input: what autograd saved counts (and gradients of weights), a kernel's own
 workspace does not. On a GPU it is what torch.cuda.max_memory_allocated says beside what was allocated before.
 """
@@ -115,7 +114,8 @@ def rfnet(network: RFNet, image: torch.Tensor, present: torch.Tensor) -> torch.T
         y = fused if guide is None else merged(network.levels[level], fused, guide)
         deep.insert(0, logits)
     if not network.training:  # never used
-        [upsampled(logits.softmax(dim=1), 2**level) for level, logits in enumerate(deep) if level]
+        sizes = dict(size=image.shape[2:], mode="trilinear", align_corners=True)
+        [F.interpolate(logits.softmax(dim=1), **sizes) for logits in deep[1:]]
     return output(network, y, deep, levels, present)
 
 
@@ -396,62 +396,63 @@ def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
     )
 
 
-def prepare(device: str, threads: int, tuned_allocator: bool) -> None:
-    """Set threads and allocator; the latter needs this program to start anew."""
-    if tuned_allocator and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
-    torch.set_num_threads(threads)
-    kind = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {threads} thread(s)"
-    print(f"{kind}; allocator {'tuned' if tuned_allocator else 'as it is'}; torch {torch.__version__}")
+class Bench:
+    """What is measured, and how.
 
+    Args:
+        network: RFNet, MMFormer or M2FTrans.
+        size: edge of the window in voxels.
+        width: channels at full resolution.
+        rounds: how often each form has its turn.
+        device: ``cpu`` or ``cuda``.
+        threads: on a CPU.
+        tuned_allocator: keep freed memory, see above; this program starts anew for it.
+    """
 
-def networks(
-    network: str | None = None,
-    size: int = 64,
-    width: int = 8,
-    rounds: int = 3,
-    device: str = "cpu",
-    threads: int = 1,
-    tuned_allocator: bool = False,
-) -> None:
-    """Print a table for each network, or for one, e.g. RFNet: 15 subsets of a window, a forward, a training step."""
-    prepare(device, threads, tuned_allocator)
-    for name in [network] if network else NETWORKS:
+    def __init__(
+        self,
+        network: str = "RFNet",
+        size: int = 64,
+        width: int = 8,
+        rounds: int = 3,
+        device: str = "cpu",
+        threads: int = 1,
+        tuned_allocator: bool = False,
+    ) -> None:
+        if tuned_allocator and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
+            os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
+        torch.set_num_threads(threads)
+        kind = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {threads} thread(s)"
+        print(f"{kind}; allocator {'tuned' if tuned_allocator else 'as it is'}; torch {torch.__version__}")
         torch.manual_seed(0)
-        compare(NETWORKS[name](width=width, crop=(size,) * 3).to(device), size, rounds, device)
+        self._network = NETWORKS[network](width=width, crop=(size,) * 3).to(device)
+        self._size, self._rounds, self._device = size, rounds, device
 
+    def forms(self) -> None:
+        """Print the two forms of a network: 15 subsets of a window, a forward, a training step."""
+        compare(self._network, self._size, self._rounds, self._device)
 
-def distillation(
-    network: str = "RFNet",
-    size: int = 48,
-    width: int = 8,
-    rounds: int = 3,
-    device: str = "cpu",
-    threads: int = 1,
-    tuned_allocator: bool = False,
-) -> None:
-    """Print what a training step of PASSION costs beside one of its backbone: all modalities present, with losses."""
-    prepare(device, threads, tuned_allocator)
-    torch.manual_seed(0)
-    backbone = NETWORKS[network](width=width, crop=(size,) * 3).to(device)
-    image = torch.randn(1, len(NAMES), size, size, size, device=device)
-    label = torch.randint(4, (1, 1, size, size, size), device=device)
-    methods = {
-        "PASSION": (SelfDistillation(backbone), PassionLoss(NAMES, (5, 10, 8, 4), 10).to(device)),
-        "backbone": (backbone, FusionLoss()),
-    }
+    def distillation(self) -> None:
+        """Print what a training step of PASSION costs beside one of its backbone, losses included."""
+        size, device, backbone = self._size, self._device, self._network
+        image = torch.randn(1, len(NAMES), size, size, size, device=device)
+        label = torch.randint(4, (1, 1, size, size, size), device=device)
+        methods = {
+            "PASSION": (SelfDistillation(backbone), PassionLoss(NAMES, (5, 10, 8, 4), 10).to(device)),
+            "backbone": (backbone, FusionLoss()),
+        }
 
-    def step(method: nn.Module, loss: nn.Module) -> None:
-        backbone.zero_grad()
-        loss(method(image), label).backward()
+        def step(method: nn.Module, loss: nn.Module) -> None:
+            backbone.zero_grad()
+            loss(method(image), label).backward()
 
-    steps = [lambda pair=pair: step(*pair) for pair in methods.values()]
-    table(f"{network}, {size}^3", methods)
-    work = [observed(one, backbone)[1] for one in steps]  # warms up
-    row("training step, s", *interleaved(steps, rounds, device))
-    row("training step, GFLOP", *work)
-    row("training step, live MB", *(peak_memory(one, device) for one in steps))
+        steps = [lambda pair=pair: step(*pair) for pair in methods.values()]
+        table(f"{type(backbone).__name__}, {size}^3", methods)
+        work = [observed(one, backbone)[1] for one in steps]  # warms up
+        row("training step, s", *interleaved(steps, self._rounds, device))
+        row("training step, GFLOP", *work)
+        row("training step, live MB", *(peak_memory(one, device) for one in steps))
 
 
 if __name__ == "__main__":
-    fire.Fire({"networks": networks, "distillation": distillation})
+    fire.Fire(Bench)

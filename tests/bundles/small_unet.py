@@ -24,8 +24,7 @@ class SmallUNet(FusionNetwork):
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         present = usable(image, present)
-        encoded = self.encoders(image, present)
-        return [stacked([levels[n] if levels else None for levels in encoded], present) for n in range(2)]
+        return [stacked(level, present) for level in self.encoders(image, present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         share = present / present.sum(dim=1, keepdim=True)

@@ -15,9 +15,10 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from common.evaluation import figures
+from common.evaluation import figures, style
 from common.evaluation.conventions import PENALTY, Conventions
 from common.evaluation.results import BIN_COLUMNS, COLUMNS, LATENT_COLUMNS, Evaluation
+from common.evaluation.slices import Slice, slice_panels, substitute_figure
 from common.modalities import subset_name, subsets, tumour_labels
 
 BRATS = ("t1", "t1c", "t2", "flair")
@@ -81,7 +82,7 @@ def made_slice(title: str = "worst case: a", subset: str = "t1c+flair", modaliti
     images[[i for i, name in enumerate(modalities) if name not in subset.split("+")]] = np.nan
     reference = np.zeros((60, 60), np.uint8)
     reference[14:26, 20:40], reference[16:24, 24:36], reference[18:22, 26:32] = 2, 4, 1
-    return figures.Slice(title, subset, images, reference, np.roll(reference, 6, 1), (0.9, 0.75, np.nan))
+    return Slice(title, subset, images, reference, np.roll(reference, 6, 1), (0.9, 0.75, np.nan))
 
 
 LABELS = tumour_labels(ED=2, NCR=1, ET=4)
@@ -112,10 +113,10 @@ def all_figures():
         others = (figures.robustness, figures.efficiency) if tag in ("eight", "gaps", "heart", "lacking") else ()
         for draw in (figures.comparison, *others):
             yield f"{draw.__name__} {tag}", lambda draw=draw, several=several: draw(several)
-    slices = [made_slice(), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
-    yield "panels", lambda: figures.panels([*slices, made_slice(subset="t1+t1c+t2+flair")], LABELS, BRATS)
+    rows = [made_slice(), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
+    yield "panels", lambda: slice_panels([*rows, made_slice(subset="t1+t1c+t2+flair")], LABELS, BRATS)
     two = replace(made_slice(subset="t2", modalities=("t1", "t2")), spacing=(1.0, 2.0))
-    yield "panels two", lambda: figures.panels([two], LABELS, ("t1", "t2"))
+    yield "panels two", lambda: slice_panels([two], LABELS, ("t1", "t2"))
 
 
 def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
@@ -143,7 +144,7 @@ def test_texts_are_whole_apart_and_large_enough(name, draw):
     figure.set_dpi(150)
     texts = drawn_texts(figure)
     assert texts
-    assert figure.get_figwidth() in (figures.COLUMN, figures.PAGE)
+    assert figure.get_figwidth() in (style.COLUMN, style.PAGE)
     width, height = figure.bbox.size
     for text, box in texts:
         assert 7 <= text.get_fontsize() <= 8, text
@@ -191,7 +192,7 @@ def test_boxplots():
     points = axes.collections[0].get_offsets()
     np.testing.assert_allclose(points[:, 1].filled(-1), [20, 50, 80, -1, 90, 100])
     np.testing.assert_allclose(points[1:3, 0], [0.85, 1.85])
-    levels = [line.get_ydata()[0] for line in axes.lines if line.get_color() == figures.COLOURS[1]]
+    levels = [line.get_ydata()[0] for line in axes.lines if line.get_color() == style.COLOURS[1]]
     np.testing.assert_allclose(levels, [20, 70, 90])  # medians
 
 
@@ -324,14 +325,14 @@ NAME = r"$\alpha$ & $5 \frac{$"
     "draw",
     [
         pytest.param(lambda: figures.comparison([replace(evaluation_of(TOY), name=NAME)]), id="legend"),
-        pytest.param(lambda: figures.panels([made_slice(NAME)], LABELS, BRATS), id="title of a case"),
+        pytest.param(lambda: slice_panels([made_slice(NAME)], LABELS, BRATS), id="title of a case"),
         pytest.param(lambda: figures.boxplots(random_evaluation(("t1", "t2"), (NAME,), cases=2)), id="title"),
         pytest.param(lambda: figures.heatmap(random_evaluation(("t1", "t2"), (NAME,), cases=2)), id="ticks"),
     ],
 )
 def test_names_are_no_formulas(tmp_path, draw):
     figure = draw()
-    figures.save(figure, tmp_path / "figure")
+    style.save(figure, tmp_path / "figure")
     assert any(NAME in text.get_text() for text, _ in drawn_texts(figure))
 
 
@@ -387,7 +388,7 @@ def test_embedding_of_too_little(latents):
 
 
 def test_panels():
-    figure = figures.panels([made_slice()], LABELS, BRATS)
+    figure = slice_panels([made_slice()], LABELS, BRATS)
     frames = figure.axes
     titles = ["T1", "T1c", "T2", "FLAIR", "reference on FLAIR", "prediction on FLAIR"]
     assert [frame.get_title() for frame in frames] == titles
@@ -411,7 +412,7 @@ def test_panels():
 
 def test_panels_are_radiological():
     """Low x in RAS is the patient's left and is drawn on the right; low y is the back and is drawn at the bottom."""
-    frame = figures.panels([made_slice()], LABELS, BRATS).axes[1]
+    frame = slice_panels([made_slice()], LABELS, BRATS).axes[1]
     left, right = frame.transData.transform([(0, 0), (39, 0)])[:, 0]
     assert left > right
     back, front = frame.transData.transform([(0, 0), (0, 49)])[:, 1]
@@ -420,7 +421,7 @@ def test_panels_are_radiological():
 
 def test_panels_keep_proportions():
     row = replace(made_slice(), spacing=(1.0, 2.0))
-    figure = figures.panels([row], LABELS, BRATS)
+    figure = slice_panels([row], LABELS, BRATS)
     FigureCanvasAgg(figure).draw()
     box = figure.axes[1].get_window_extent()
     assert box.height / box.width == pytest.approx(2 * 50 / 40, rel=0.02)
@@ -429,15 +430,15 @@ def test_panels_keep_proportions():
 def test_panels_without_anything_outlined():
     row = made_slice()
     empty = replace(row, prediction=np.zeros_like(row.prediction), reference=np.full_like(row.reference, 4))
-    figure = figures.panels([empty], LABELS, BRATS)
+    figure = slice_panels([empty], LABELS, BRATS)
     assert not [c for frame in figure.axes for c in frame.collections if isinstance(c, ContourSet)]
 
 
 def test_save(tmp_path):
-    paths = figures.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "new" / "dice.v1")
+    paths = style.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "new" / "dice.v1")
     assert paths == [tmp_path / "new" / "dice.v1.png", tmp_path / "new" / "dice.v1.svg"]
     assert sorted((tmp_path / "new").iterdir()) == paths
-    assert imread(paths[0]).shape[1] == pytest.approx(150 * figures.COLUMN, abs=1)
+    assert imread(paths[0]).shape[1] == pytest.approx(150 * style.COLUMN, abs=1)
     assert "<svg" in paths[1].read_text()
     assert "<text" not in paths[1].read_text()  # outlines: no font is needed
 
@@ -448,12 +449,12 @@ def test_save(tmp_path):
         lambda: figures.boxplots(evaluation_of(TOY)),
         lambda: figures.robustness([evaluation_of(TOY)]),
         lambda: figures.embedding(random_evaluation().latents),
-        lambda: figures.panels([made_slice()], LABELS, BRATS),
+        lambda: slice_panels([made_slice()], LABELS, BRATS),
     ],
     ids=["boxplots", "robustness", "embedding", "panels"],
 )
 def test_same_data_gives_the_same_svg(tmp_path, draw):
-    first, second = (figures.save(draw(), tmp_path / name)[1] for name in ("first", "second"))
+    first, second = (style.save(draw(), tmp_path / name)[1] for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -467,17 +468,17 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        figures.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "dice")
+        style.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "dice")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_substitute_figure(tmp_path):
     x_sub = torch.rand(1, 4, 12, 10, 8, generator=torch.Generator().manual_seed(0))
-    figures.substitute_figure(x_sub, BRATS, tmp_path / "x_sub.png")
-    figures.substitute_figure(torch.zeros_like(x_sub), BRATS, tmp_path / "zeros.png")
+    substitute_figure(x_sub, BRATS, tmp_path / "x_sub.png")
+    substitute_figure(torch.zeros_like(x_sub), BRATS, tmp_path / "zeros.png")
     drawn, zeros = imread(tmp_path / "x_sub.png"), imread(tmp_path / "zeros.png")
     assert min(drawn.shape[:2]) > 400
     assert (drawn != zeros).any(axis=2).mean() > 0.2
     with pytest.raises(ValueError, match="not supported"):
-        figures.substitute_figure(x_sub, BRATS, tmp_path / "figure.nosuchformat")
+        substitute_figure(x_sub, BRATS, tmp_path / "figure.nosuchformat")
     assert len(list(tmp_path.iterdir())) == 2

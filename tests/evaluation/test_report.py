@@ -11,11 +11,11 @@ import pytest
 from evaluation.made_up import made_up
 
 from common.evaluation import sections
-from common.evaluation.figures import Slice
 from common.evaluation.metrics import SCORES
 from common.evaluation.published import published
 from common.evaluation.report import write_report
 from common.evaluation.results import Evaluation
+from common.evaluation.slices import Slice
 from common.modalities import tumour_labels
 
 NASTY = "A&B <x> *_1_* 50 % $y$"
@@ -141,7 +141,7 @@ def undrawn(monkeypatch) -> None:
         for suffix in (".png", ".svg"):
             stem.with_suffix(suffix).write_bytes(b"\x89PNG" + stem.name.encode())
 
-    monkeypatch.setattr(sections.figures, "save", save)
+    monkeypatch.setattr(sections, "save", save)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +379,7 @@ class TestErrors:
 
     def test_leave_the_report_of_before(self, tmp_path, monkeypatch):
         (tmp_path / "report.html").write_text("before")
-        monkeypatch.setattr(sections.figures, "save", lambda *_: 1 / 0)
+        monkeypatch.setattr(sections, "save", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_report([made_up(only=["t1"])], tmp_path, 0.9)
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.io import bundle as module
-from common.io import bundle_root, flag
+from common.io import bundle_root
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -55,13 +55,3 @@ def test_nowhere(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* pass --bundle_root") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
-
-
-@pytest.mark.parametrize(("value", "expected"), [(True, True), ("true", True), ("False", False), (False, False)])
-def test_flag_understands_what_a_command_line_gives(value, expected):
-    assert flag("resume", value) is expected
-
-
-def test_flag_refuses_anything_else():
-    with pytest.raises(ValueError, match="resume 'no': expected true or false"):
-        flag("resume", "no")

@@ -104,5 +104,5 @@ def test_views_of_several_subjects_are_paired_subject_by_subject():
 
 
 def test_unknown_consistency_is_refused():
-    with pytest.raises(ValueError, match="'decoder': expected 'bottleneck' or 'quarter_logits'"):
+    with pytest.raises(ValueError, match="'decoder': expected one of 'bottleneck', 'quarter_logits'"):
         FineTuningLoss(consistency="decoder")

@@ -65,7 +65,7 @@ def test_pretraining_learns_x_sub_only_where_it_stood_in():
 def test_pretraining_refuses_what_it_cannot_tile_or_does_not_know(network):
     with pytest.raises(ValueError, match="multiples of patch_size 16"):
         Pretraining(network)(torch.rand(1, 4, 24, 32, 32))
-    with pytest.raises(ValueError, match="masking 'random': expected one of m3ae"):
+    with pytest.raises(ValueError, match="masking 'random': expected one of 'm3ae'"):
         Pretraining(network, masking="random")
 
 
@@ -107,7 +107,7 @@ def test_pretraining_parameters_give_x_sub_its_own_rate():
     prepare_fill(network, "zero", None)
     assert len(pretraining_parameters(network, 3e-4, 5e-3)) == 1
     assert network.x_sub.abs().sum() == 0
-    with pytest.raises(ValueError, match="fill 'noise': expected one of x_sub, zero, mean"):
+    with pytest.raises(ValueError, match="fill 'noise': expected one of 'x_sub', 'zero', 'mean'"):
         prepare_fill(network, "noise", None)
 
 

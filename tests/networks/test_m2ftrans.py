@@ -60,7 +60,7 @@ def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attentio
 def test_m2ftrans_voxels_are_weighted_before_they_are_fused():
     fusion = WeightedFusion(dims=2, modalities=2, width=3)
     x, weights = torch.randn(2, 2, 3, 4, 4), torch.rand(2, 2, 4, 4)
-    parts = torch.stack([fusion.entry.part(m, x[:, m]) for m in range(2)], dim=1)
+    parts = fusion.entry.parts(x.unbind(1), torch.ones(2, 2, dtype=torch.bool))
     convolved = fusion.entry.conv((x * weights[:, :, None]).flatten(1, 2))
     expected = torch.nn.functional.leaky_relu(torch.nn.functional.instance_norm(convolved), 0.2)
     assert torch.allclose(fusion(parts, weights), fusion.layers(expected), atol=1e-5)

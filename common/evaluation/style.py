@@ -1,0 +1,77 @@
+"""How figures look, and how they are written.
+
+A figure has one (3.5 in) or two (7.2 in) columns' width and text of 7 pt and more. Colours are those of Okabe and Ito
+(https://jfly.uni-koeln.de/color/); methods and modalities differ in their markers too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from common.io.files import replacing
+
+COLUMN, PAGE = 3.5, 7.2
+"""Widths in inches: one column of a journal, and two."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Okabe-Ito with grey for its yellow, which white paper swallows."""
+
+MARKERS = "osD^vPX<"
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "figure.titlesize": 8,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "lines.markeredgewidth": 0.5,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.ymargin": 0.08,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a name with $ is no formula
+    "svg.fonttype": "path",  # text as outlines: no font needed to read it
+    "svg.hashsalt": "figures",  # the same data gives the same file
+}
+styled = matplotlib.rc_context(STYLE)
+"""Decorates what draws or writes a figure."""
+
+
+@styled
+def save(figure: Figure, stem: str | Path) -> list[Path]:
+    """Write a figure as ``<stem>.png`` (150 dpi) and ``<stem>.svg``, both or neither; return the two paths."""
+    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
+    with replacing(png) as first, replacing(svg) as second:
+        figure.savefig(first, dpi=150)
+        figure.savefig(second, dpi=300, metadata={"Date": None})
+    return [png, svg]
+
+
+def mark(i: int) -> dict[str, str]:
+    """Return the colour and marker of the i-th method or modality."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def dodge(count: int, width: float) -> np.ndarray:
+    """Return where ``count`` things stand beside each other around 0, within a width."""
+    return width * ((np.arange(count) + 0.5) / count - 0.5)
+
+
+def number(value: float) -> str:
+    """Return a number as figures print it, ``n/a`` for NaN."""
+    return "n/a" if np.isnan(value) else f"{value:.1f}"

@@ -1,0 +1,44 @@
+"""What a config or a command line gives for a key, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def flag(key: str, value: bool | str) -> bool:
+    """Return a flag that a config (``true``) or a command line (text such as ``false`` or ``True``) gives.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(f"{key} {value!r}: expected true or false.")
+    return str(value).lower() == "true"
+
+
+def optional(value: Any) -> Any:
+    """Return what a config gives; None also for the texts ``null`` and ``None``, by which a command line says so."""
+    return None if isinstance(value, str) and value.lower() in ("null", "none") else value
+
+
+def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
+    """Return a named choice.
+
+    Raises:
+        ValueError: it is none of those there are.
+    """
+    if value not in choices:
+        raise ValueError(f"{key} {value!r}: expected one of {', '.join(map(repr, choices))}.")
+    return value
+
+
+def check_number(key: str, value: float, low: float, high: float = float("inf")) -> float:
+    """Return a constant.
+
+    Raises:
+        ValueError: it is not a number from ``low`` to ``high``.
+    """
+    if not low <= value <= high:  # also refuses NaN
+        raise ValueError(f"{key} {value}: expected a number from {low:g} to {high:g}.")
+    return value

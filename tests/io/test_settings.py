@@ -1,0 +1,33 @@
+"""What a config or a command line gives for a key."""
+
+import pytest
+
+from common.io import flag, optional
+from common.io.settings import check_choice, check_number
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, True), ("true", True), ("False", False), (False, False)])
+def test_flag_understands_what_a_command_line_gives(value, expected):
+    assert flag("resume", value) is expected
+
+
+def test_flag_refuses_anything_else():
+    with pytest.raises(ValueError, match="resume 'no': expected true or false"):
+        flag("resume", "no")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("null", None), ("None", None), (None, None), ("nullable", "nullable"), (0, 0)]
+)
+def test_a_command_line_can_say_null(value, expected):
+    assert optional(value) == expected
+
+
+def test_choices_and_numbers():
+    assert check_choice("kl", "paper", ("released", "paper")) == "paper"
+    with pytest.raises(ValueError, match="kl 'papr': expected one of 'released', 'paper'"):
+        check_choice("kl", "papr", ("released", "paper"))
+    assert check_number("rate", 1, 0, 1) == 1
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=f"rate {value}: expected a number from 0 to 1"):
+            check_number("rate", value, 0, 1)
