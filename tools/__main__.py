@@ -13,9 +13,10 @@ from pathlib import Path
 import fire
 import torch
 
-from common.cohorts import get_cohort
+from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
+from common.engines.leaderboard import folders_of, read_entries, run_entries
 from common.evaluation.comparable import require_comparable
 from common.evaluation.conventions import Conventions
 from common.evaluation.label_maps import evaluate_label_maps
@@ -25,19 +26,23 @@ from common.evaluation.report import write_report
 from common.evaluation.results import read_evaluation, write_evaluation
 from common.evaluation.sections import stems
 from common.io import read_checkpoint, require_writable, write_checkpoint
+from common.io.cotraining_keys import import_cotraining as cotraining_state
 from common.io.fusion_keys import import_fusion as fusion_state
 from common.io.m3ae_keys import import_m3ae as m3ae_state
-from common.networks import BACKBONES, build_backbone
+from common.modalities import resolve_subset
+from common.networks import BACKBONES, build_network
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
     """Write a datalist JSON for a cohort's folder.
 
     Args:
-        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01 or myops2020.
+        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
+            iseg2017 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
-        split: a published one (brats2018: fold1, fold2, fold3), full, or seeded, the default.
+        split: a published one (brats2018: fold1, fold2, fold3; msd_task01 and iseg2017: mag_ms), full, or seeded, the
+            default.
         seed: of a seeded split.
     """
     made = make_datalist(get_cohort(cohort), dataset_dir, split, seed)
@@ -49,7 +54,8 @@ def check(cohort: str, dataset_dir: str) -> None:
     """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
 
     Args:
-        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01 or myops2020.
+        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
+            iseg2017 or myops2020.
         dataset_dir: the folder as downloaded, or one subject's.
     """
     table = check_folder(get_cohort(cohort), dataset_dir)
@@ -93,13 +99,40 @@ def import_fusion(
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
-    network = build_backbone(backbone, 4, classes, width, crop)
+    network = build_network(backbone, 4, classes, width, crop)
     try:
         weights, match = fusion_state(read_checkpoint(checkpoint), network)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
     write_checkpoint(weights, output)
     print(f"{output}: {match}")
+
+
+def import_cotraining(network: str, full: str, output: str, *missing: str, width: int = 16) -> None:
+    """Turn checkpoints of ACN or SMU-Net as their authors saved them, a pair of paths each, into weights for ours.
+
+    Args:
+        network: ACN or SMU-Net.
+        full: their file of the path for all modalities; it is read with weights_only=True.
+        output: the file to write, for ckpt_path; give the subsets by the key dedicated.
+        missing: one or more SUBSET=FILE, their files of the paths for incomplete subsets, e.g. t1c=mono.pth.
+        width: of the paths.
+    """
+    if network not in ("ACN", "SMU-Net"):
+        raise ValueError(f"network {network!r}: expected ACN or SMU-Net.")
+    modalities = get_cohort("brats2018").modalities
+    files = {resolve_subset(name, modalities): file for name, _, file in (word.partition("=") for word in missing)}
+    channels = {tuple(modalities.index(name) for name in subset): file for subset, file in files.items()}
+    made, weights = build_network(network, 4, 4, width, (), subsets=list(channels)), {}
+    for subset, file in {None: full, **channels}.items():
+        try:
+            found, match = cotraining_state(read_checkpoint(file), made, subset)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        print(f"{file}: {match}")
+        weights |= found
+    write_checkpoint(weights, output)
+    print(f"{output}: {len(weights)} tensors")
 
 
 def half(checkpoint: str, output: str) -> None:
@@ -205,6 +238,41 @@ def average(output_dir: str, name: str, *folders: str) -> None:
     print((100 * spread(repeats)).round(1).to_string())
 
 
+def leaderboard(
+    methods: str,
+    output_dir: str,
+    cohort: str = "phantom",
+    dataset_dir: str | None = None,
+    coverage: float | None = None,
+) -> None:
+    """Train and evaluate a list of methods on one cohort, and write one report on all of them.
+
+    What is finished is not run again, and what was cut off is resumed: give the same command again after a stop. One
+    process for each GPU runs at a time, or one on the CPU.
+
+    Args:
+        methods: JSON file, e.g. bundles/leaderboard.json: config keys for all methods (settings) and, by name, each
+            method's bundle, configs over its train.json, and settings.
+        output_dir: the folder to write: a folder for each method, leaderboard.csv with the times, report/.
+        cohort: what to train on.
+        dataset_dir: the cohort's folder; the phantom is generated if none is given.
+        coverage: of the intervals of the volume; if not given as in the evaluations.
+    """
+    entries, definition = read_entries(methods), get_cohort(cohort)
+    require_writable(output_dir)
+    if dataset_dir is None and definition.name == "phantom":
+        dataset_dir = str(generate_phantom(Path(output_dir).resolve() / "phantom"))
+    if dataset_dir is None or not Path(dataset_dir).is_dir():
+        raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of cohort {cohort}.")
+    failed = run_entries(entries, output_dir, {"cohort": cohort, "dataset_dir": str(Path(dataset_dir).resolve())})
+    done = {name: folder for name, folder in folders_of(entries, output_dir).items() if name not in failed}
+    if len(done) >= 2:
+        named = [f"{name}={folder / 'evaluation'}" for name, folder in done.items()]
+        compare(str(Path(output_dir, "report")), *named, coverage=coverage)
+    if failed:
+        raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each one's folder, and give the command again.")
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -245,7 +313,7 @@ def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        verbs = (datalist, check, compare, average, import_m3ae, import_fusion, half)
+        verbs = (datalist, check, compare, average, leaderboard, import_m3ae, import_fusion, import_cotraining, half)
         fire.Fire({verb.__name__: verb for verb in verbs}, name="tools")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

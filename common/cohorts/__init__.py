@@ -9,6 +9,7 @@ from common.cohorts import brats
 from common.cohorts.brats import Item, find_cases, shortened
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import PARTS, Parts, load_datalist, split_cases
+from common.cohorts.iseg import ISEG
 from common.cohorts.missing import counts_of, mask_cases, require_complete
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom import PHANTOM
@@ -28,7 +29,7 @@ __all__ = [
     "take",
 ]
 
-COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS, MYOPS.name: MYOPS}
+COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS, MYOPS.name: MYOPS, ISEG.name: ISEG}
 
 
 def get_cohort(name: str) -> Cohort:

@@ -4,6 +4,9 @@ Published splits lie in ``data/brats_splits.csv`` (columns cohort, split, case, 
 BraTS 2015 (242 / 12 / 20, RobustSeg), 2018 (three folds of 199 / 29 / 57; RFNet, M2FTrans, and M3AE, which uses fold3),
 2020 (219 / 50 / 100, RFNet and those after it) and 2021 (876 / 125 / 250). The folds of 2018 are three draws, not a
 cross-validation: their test cases overlap. In BraTS 2015's a patient's time points may be in several parts.
+
+MAG-MS says only how many of MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net) train,
+validate and test; of these splits (`COUNTS`) who is in which part is drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import json
 import logging
 import os
 import random
+import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("training", "validation", "test")
 SPLITS_FILE = Path(__file__).parent / "data" / "brats_splits.csv"
+COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 24)}}
+"""Cohort -> split -> how many patients each of `PARTS` has, where a paper says no more."""
+CROSS_VALIDATION = re.compile(r"cv(\d+)of(\d+)")
+"""Splits of any cohort: ``cv1of3`` is the first of three folds."""
 
 Parts = dict[str, list[Item]]
 """Part (`PARTS`) -> its items."""
@@ -43,8 +52,9 @@ def split_cases(
     Args:
         cohort: what the folder holds.
         dataset_dir: the folder as downloaded; see `find_cases`.
-        split: a published one; ``full`` trains on every labelled case and tests on those without a label; None or
-            ``seeded`` shuffles the patients, so that no one is in two parts.
+        split: a published one, shuffled if only its numbers are (`COUNTS`); ``full`` trains on every labelled case and
+            tests on those without a label; None or ``seeded`` shuffles the patients, so that no one is in two parts;
+            ``cv1of3`` shuffles them, tests on the first third and validates on a tenth of the others.
         seed: of the shuffle.
         fractions: of the patients, in the order of `PARTS`; validation and test get at least one each.
 
@@ -53,14 +63,18 @@ def split_cases(
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the cohort has no such split, listed cases or their labels are missing, there is nothing to split,
-            or the files' names are ambiguous.
+        ValueError: the cohort has no such split, listed cases or their labels are missing, there is nothing to split
+            or not as many as published, or the files' names are ambiguous.
     """
     items = find_cases(dataset_dir, cohort)
     if split in (None, "seeded"):
         parts = _seeded(items, dataset_dir, seed, fractions)
     elif split == "full":
         parts = _full(items, dataset_dir)
+    elif CROSS_VALIDATION.fullmatch(split):
+        parts = _fold(items, dataset_dir, seed, split)
+    elif split in COUNTS.get(cohort.name, {}):
+        parts = _counted(items, dataset_dir, seed, split, COUNTS[cohort.name][split])
     else:
         parts = _published(items, cohort.name, split, dataset_dir)
     used = {item["case"] for part in parts.values() for item in part}
@@ -87,7 +101,7 @@ def make_datalist(
         "modalities": list(cohort.modalities),
         "labels": dict(cohort.labels.values),
         "split": split,
-        **({"seed": seed} if split == "seeded" else {}),
+        **({} if split == "full" or split in published_splits(cohort.name) else {"seed": seed}),
         "numTraining": len(parts["training"]),
         **_with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
     }
@@ -155,9 +169,8 @@ def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
 def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
     splits = published_splits(cohort)
     if split not in splits:
-        raise ValueError(
-            f"Unknown split {split!r} of {cohort}; expected one of {', '.join((*splits, 'full', 'seeded'))}."
-        )
+        known = (*splits, *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5")
+        raise ValueError(f"Unknown split {split!r} of {cohort}; expected one of {', '.join(known)}.")
     on_disk = {item["case"].lower(): item for item in items}  # releases differ in capitals: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
     _refuse_missing("not there", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)
@@ -185,22 +198,58 @@ def _full(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
 def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int, fractions: Sequence[float]) -> Parts:
     if len(fractions) != len(PARTS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions {tuple(fractions)}; expected three positive numbers that sum to 1.")
-    labelled = [item for item in items if "label" in item]
-    patients = sorted({patient(item["case"]) for item in labelled})
-    if len(patients) < len(PARTS):
+    count = len(_labelled_patients(items))
+    if count < len(PARTS):
         raise ValueError(
-            f"{dataset_dir}: {len(patients)} patients with a label among {len(items)} cases; expected at least 3 to "
+            f"{dataset_dir}: {count} patients with a label among {len(items)} cases; expected at least 3 to "
             "train, validate and test on. Use split `full` to train on all."
         )
+    validation, test = (max(1, round(fraction * count)) for fraction in fractions[1:])
+    return _shuffled(items, seed, (count - validation - test, validation, test))
+
+
+def _counted(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: str, counts: Sequence[int]) -> Parts:
+    found = len(_labelled_patients(items))
+    if found != sum(counts):
+        raise ValueError(
+            f"{dataset_dir}: {found} patients with a label; split {split} has {sum(counts)} "
+            f"({' / '.join(map(str, counts))}). Pass the folder with the whole official download, or split what is "
+            "there with split `seeded`."
+        )
+    return _shuffled(items, seed, counts)
+
+
+def _shuffled(items: list[Item], seed: int, counts: Sequence[int]) -> Parts:
+    patients = _labelled_patients(items)
     random.Random(seed).shuffle(patients)
-    validation, test = (max(1, round(fraction * len(patients))) for fraction in fractions[1:])
-    bounds = [0, len(patients) - validation - test, len(patients) - test, len(patients)]
-    part_of = {
-        name: part
-        for part, start, stop in zip(PARTS, bounds, bounds[1:], strict=False)
-        for name in patients[start:stop]
-    }
+    bounds = pairwise(accumulate(counts, initial=0))
+    part_of = {name: part for part, (start, stop) in zip(PARTS, bounds, strict=True) for name in patients[start:stop]}
+    labelled = [item for item in items if "label" in item]
     return {part: [item for item in labelled if part_of[patient(item["case"])] == part] for part in PARTS}
+
+
+def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: str) -> Parts:
+    fold, folds = map(int, CROSS_VALIDATION.fullmatch(split).groups())
+    patients = _labelled_patients(items)
+    if not 1 <= fold <= folds or not 2 <= folds < len(patients):
+        raise ValueError(
+            f"{dataset_dir}: split {split} of {len(patients)} patients with a label; expected cv1of3, cv2of3, ... of "
+            "two folds or more, and more patients than folds."
+        )
+    random.Random(seed).shuffle(patients)
+    test = set(patients[fold - 1 :: folds])
+    others = [name for name in patients if name not in test]
+    validation = set(others[: max(1, round(len(others) / 10))])
+    parts: Parts = {part: [] for part in PARTS}
+    for item in items:
+        if "label" in item:
+            name = patient(item["case"])
+            parts["test" if name in test else "validation" if name in validation else "training"].append(item)
+    return parts
+
+
+def _labelled_patients(items: list[Item]) -> list[str]:
+    return sorted({patient(item["case"]) for item in items if "label" in item})
 
 
 def _check_item(item: Any, path: str | os.PathLike) -> None:

@@ -1,5 +1,6 @@
 """What MONAI's Ignite engines lack: inferers for any subset, handlers, the steps that join stages."""
 
+from common.engines.epoch import SetEpoch
 from common.engines.handlers import Checkpoints, EpochLosses, Reseed
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
@@ -16,6 +17,7 @@ __all__ = [
     "ForegroundInferer",
     "PreferenceBalancer",
     "Reseed",
+    "SetEpoch",
     "StoreCases",
     "SubsetSweep",
     "SubstituteFigure",

@@ -56,7 +56,7 @@ def run_variants(
     results = []
     for number, (name, overrides) in enumerate(variants.items()):
         folder = Path(output_dir) / f"{number:02d}"
-        _claim(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
+        claim(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
         finished = folder / "evaluation" / "evaluation.json"
         if not finished.is_file():
             logger.info(f"variant {number + 1} of {len(variants)}: {name} {dict(overrides)}")
@@ -68,8 +68,12 @@ def run_variants(
     print(f"\n{table}", flush=True)
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note in a folder what it holds; refuse one that holds something else."""
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note in a folder what it holds.
+
+    Raises:
+        ValueError: it holds something else.
+    """
     note, text = folder / "variant.json", json.dumps(settings, indent=4, default=str)
     if note.is_file() and note.read_text() != text:
         raise ValueError(f"{note}: the folder holds another variant than {settings}; choose another output_dir.")

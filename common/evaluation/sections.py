@@ -235,6 +235,11 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
         caption = "t-SNE of the latent features of each case, segmented from each modality alone."
         section.figures |= draw(f"latents_{stem}", figures.embedding(evaluation.latents), caption)
         if section.figures:
+            gap = figures.modality_gap(evaluation.latents)
+            section.text.append(
+                "How far apart the modalities are for the network: the mean distance between the centres of two over "
+                f"the mean distance of a latent from its own centre is {gap:.2f}."
+            )
             yield section
 
 

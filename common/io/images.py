@@ -7,16 +7,21 @@ import os
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor, NibabelWriter
+from monai.data import MetaTensor, NibabelReader, NibabelWriter
 from monai.transforms import LoadImage
 
 from common.io.files import replacing
 
 logger = logging.getLogger(__name__)
 
+ANALYZE = (".hdr", ".img")
+"""Suffixes of Analyze images, either of which names both files; MONAI has no reader by default for them."""
+
 
 def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
-    """Read an image file (NIfTI, MHA, ...) as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
+    """Read an image file (NIfTI, MHA, Analyze) as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
+
+    A fourth dimension of one channel, as iSEG's images have, is dropped.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -27,13 +32,15 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
             f"{path}: no such file. A listed file must exist; leave a modality that is absent out of the list."
         )
     try:
-        return LoadImage(image_only=True, dtype=dtype)(str(path))
+        reader = NibabelReader() if str(path).lower().endswith(ANALYZE) else None
+        volume = LoadImage(image_only=True, dtype=dtype)(str(path), reader)
     except Exception as error:  # every reader raises its own kinds
         cause = error.__cause__ or error
         raise ValueError(
             f"{path}: cannot be read as an image ({type(cause).__name__}: {str(cause).splitlines()[0]}); "
-            "expected a whole NIfTI or MHA file. It is corrupt or truncated: copy or download it again."
+            "expected a whole NIfTI, MHA or Analyze file. It is corrupt or truncated: copy or download it again."
         ) from error
+    return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
 
 
 class AtomicNibabelWriter(NibabelWriter):

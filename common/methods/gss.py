@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from common.networks.blocks import FusionNetwork, FusionOutput, usable
+from common.networks.build import require_fusion
 from common.transforms import uniform_subsets
 
 
@@ -19,11 +20,14 @@ class RandomSubsetFusion(nn.Module):
 
     Args:
         network: what is trained.
+
+    Raises:
+        ValueError: the network does not fuse modalities.
     """
 
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = require_fusion(network, "This training")
 
     def forward(self, image: torch.Tensor) -> FusionOutput:
         """Return the training outputs of crops ``(B, M, ...)``; ``present`` says what was encoded."""

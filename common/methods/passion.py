@@ -13,6 +13,7 @@ from torch import nn
 
 from common.losses.passion import PassionOutput
 from common.networks.blocks import Decoded, FusionNetwork, usable
+from common.networks.build import require_fusion
 from common.transforms import uniform_subsets
 
 
@@ -29,7 +30,7 @@ class SelfDistillation(nn.Module):
         separate: run the separate decoder.
 
     Raises:
-        ValueError: modalities are to be dropped from perfect data.
+        ValueError: modalities are to be dropped from perfect data; the network does not fuse modalities.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class SelfDistillation(nn.Module):
         super().__init__()
         if drop_modalities and perfect_data:
             raise ValueError("training moddrop: with perfect_data true nothing is dropped; set one of the two keys.")
-        self.network, self.drop_modalities, self.perfect_data = network, drop_modalities, perfect_data
+        self.network = require_fusion(network, "Self-distillation")
+        self.drop_modalities, self.perfect_data = drop_modalities, perfect_data
         self.distil, self.separate = distil, separate
 
     def forward(self, image: torch.Tensor) -> PassionOutput:

@@ -1,7 +1,8 @@
 """One file per architecture."""
 
-from common.networks.backbones import BACKBONES, build_backbone, require_classes
 from common.networks.blocks import Decoded, FusionOutput
+from common.networks.build import BACKBONES, NETWORKS, build_network, require_classes
+from common.networks.cotraining import ACN, SMUNet
 from common.networks.m2ftrans import M2FTrans
 from common.networks.m3ae import M3AE
 from common.networks.mmformer import MMFormer
@@ -9,15 +10,18 @@ from common.networks.residual_unet import ResidualUNet, SegmentationOutput
 from common.networks.rfnet import RFNet
 
 __all__ = [
+    "ACN",
     "BACKBONES",
     "M3AE",
+    "NETWORKS",
     "Decoded",
     "FusionOutput",
     "M2FTrans",
     "MMFormer",
     "RFNet",
     "ResidualUNet",
+    "SMUNet",
     "SegmentationOutput",
-    "build_backbone",
+    "build_network",
     "require_classes",
 ]

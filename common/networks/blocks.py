@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.io.settings import check_choice
 from common.modalities import presence
 
 SLOPE = 0.2
@@ -232,6 +233,49 @@ def weighted_sum(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return y.reshape(x.shape[0], weights.shape[1], *x.shape[2:])
 
 
+class FeatureEncoder(nn.Module):
+    """What brings each modality into a space where all can be aligned: one 3x3x3 convolution of each by itself.
+
+    It stands in front of a network's own encoders. Source: Liu et al., MedMAP, section IV; the paper gives the numbers
+    of channels only. That of ``shared`` (T*) has as many weights as a convolution C -> C for each of J modalities.
+
+    Args:
+        modalities: J.
+        dims: spatial dimensions.
+        kind: ``shared``, one set of weights for all, 1 -> J channels; ``separate`` (T), one for each, 1 -> 1; None: the
+            image is left as it is.
+
+    Attributes:
+        channels: of each modality.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+
+    def __init__(self, modalities: int, dims: int, kind: str | None) -> None:
+        super().__init__()
+        if kind is not None:
+            check_choice("feature_encoder", kind, ("shared", "separate"))
+        self.kind, self.channels = kind, modalities if kind == "shared" else 1
+        layer, count = nn.Conv2d if dims == 2 else nn.Conv3d, {"shared": 1, "separate": modalities, None: 0}[kind]
+        self.layers = nn.ModuleList([layer(1, self.channels, 3, padding=1) for _ in range(count)])
+        self.output = nn.Identity()  # sees each modality's features by themselves, for those who look at latents
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, J, ...)`` to ``(B, J, C, ...)``, zero where a modality is absent (``present``: bool ``(B, J)``).
+
+        An image that is left as it is keeps its NaN.
+        """
+        image = image.as_subclass(torch.Tensor)
+        if self.kind is None:
+            return image[:, :, None]
+        parts = [
+            self.output(self.layers[m % len(self.layers)](image[rows, m][:, None])) if bool(rows.any()) else None
+            for m, rows in enumerate(present.T)
+        ]
+        return stacked(parts, present)
+
+
 class Encoder(nn.Module):
     """The convolutional encoder of one modality: residual levels, each with half the resolution and twice the width.
 
@@ -240,24 +284,25 @@ class Encoder(nn.Module):
         width: of the first level.
         levels: how many.
         pre: blocks with norm and activation first; the very first one is then a plain convolution.
+        channels: of the input.
     """
 
-    def __init__(self, dims: int, width: int, levels: int, pre: bool = False) -> None:
+    def __init__(self, dims: int, width: int, levels: int, pre: bool = False, channels: int = 1) -> None:
         super().__init__()
         self.levels = nn.ModuleList()
-        before = 1
+        before = channels
         for level in range(levels):
-            channels, stride = width * 2**level, 1 if level == 0 else 2
+            after, stride = width * 2**level, 1 if level == 0 else 2
             if level == 0 and pre:
-                first: nn.Module = conv(dims, before, channels, 3, padding=1, padding_mode="reflect")
+                first: nn.Module = conv(dims, before, after, 3, padding=1, padding_mode="reflect")
             else:
-                first = ConvBlock(dims, (before, channels), stride=stride, pre=pre)
-            others = [ConvBlock(dims, (channels, channels), pre=pre) for _ in range(2)]
+                first = ConvBlock(dims, (before, after), stride=stride, pre=pre)
+            others = [ConvBlock(dims, (after, after), pre=pre) for _ in range(2)]
             self.levels.append(nn.ModuleList([first, *others]))
-            before = channels
+            before = after
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Map ``(B, 1, ...)`` to the features of each level, fine to coarse."""
+        """Map ``(B, channels, ...)`` to the features of each level, fine to coarse."""
         features = []
         for first, second, third in self.levels:
             x = first(x)
@@ -267,16 +312,13 @@ class Encoder(nn.Module):
 
 
 class Encoders(nn.ModuleList):
-    """One `Encoder` for each modality."""
+    """An encoder for each modality, e.g. an `Encoder`: ``(n, C, ...)`` to a feature map for each of its ``levels``."""
 
-    def __init__(self, modalities: int, dims: int, width: int, levels: int, pre: bool = False) -> None:
-        super().__init__([Encoder(dims, width, levels, pre) for _ in range(modalities)])
-
-    def forward(self, image: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor | None]]:
+    def forward(self, x: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor | None]]:
         """Encode the modalities that are there; nothing is computed for the others.
 
         Args:
-            image: ``(B, M, ...)``.
+            x: ``(B, M, C, ...)``, of a `FeatureEncoder`.
             present: bool ``(B, M)``.
 
         Returns:
@@ -286,11 +328,10 @@ class Encoders(nn.ModuleList):
         Raises:
             ValueError: the image has other modalities than there are encoders.
         """
-        if image.shape[1] != len(self):
-            raise ValueError(f"An image of {image.shape[1]} channels: the network was made for {len(self)} modalities.")
-        image = image.as_subclass(torch.Tensor)
+        if x.shape[1] != len(self):
+            raise ValueError(f"An image of {x.shape[1]} channels: the network was made for {len(self)} modalities.")
         encoded = [
-            encoder(image[rows, modality][:, None]) if bool(rows.any()) else [None] * len(encoder.levels)
+            encoder(x[rows, modality]) if bool(rows.any()) else [None] * len(encoder.levels)
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
         ]
         return [list(level) for level in zip(*encoded, strict=True)]

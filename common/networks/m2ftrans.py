@@ -19,7 +19,9 @@ from torch import nn
 from common.networks.blocks import (
     ConvBlock,
     Decoded,
+    Encoder,
     Encoders,
+    FeatureEncoder,
     FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
@@ -56,6 +58,7 @@ class M2FTrans(FusionNetwork):
         mlp_dim: hidden width of the transformer's perceptrons.
         heads: of the transformer; divide ``16 * width``.
         dropout: in the transformer and the cross attention.
+        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
 
     Raises:
         ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, or a sample
@@ -71,13 +74,16 @@ class M2FTrans(FusionNetwork):
         mlp_dim: int = 4096,
         heads: int = 8,
         dropout: float = 0.1,
+        feature_encoder: str | None = None,
     ) -> None:
         super().__init__()
         check_crop(crop, multiple=STRIDE, least=2 * STRIDE)
         self.crop, self.grid = tuple(crop), tuple(extent // STRIDE for extent in crop)
         dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
         tokens, coarsest = torch.Size(self.grid).numel(), widths[-1]
-        self.encoders = Encoders(modalities, dims, width, LEVELS)
+        self.feature_encoder = FeatureEncoder(modalities, dims, feature_encoder)
+        channels = self.feature_encoder.channels
+        self.encoders = Encoders(Encoder(dims, width, LEVELS, channels=channels) for _ in range(modalities))
         self.transformer = MaskedTransformer(modalities, tokens, coarsest, heads, mlp_dim, dropout)
         self.fusions = nn.ModuleList([WeightedFusion(dims, modalities, w) for w in widths[:FINER]])
         self.crosses = nn.ModuleList([CrossBlock(dims, modalities, w, dropout) for w in widths[FINER:]])
@@ -100,7 +106,7 @@ class M2FTrans(FusionNetwork):
         """
         require_window(self, image)
         present = usable(image, present)
-        levels = self.encoders(image, present)
+        levels = self.encoders(self.feature_encoder(image, present), present)
         features = [stacked(level, present) for level in levels] if self.training else []
         parts = [fusion.entry.parts(level, present) for fusion, level in zip(self.fusions, levels[:FINER], strict=True)]
         own = [(None, None) if x is None else self.transformer.attend(m, x) for m, x in enumerate(levels[-1])]

@@ -15,7 +15,9 @@ from torch import nn
 from common.networks.blocks import (
     ConvBlock,
     Decoded,
+    Encoder,
     Encoders,
+    FeatureEncoder,
     FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
@@ -49,6 +51,7 @@ class MMFormer(FusionNetwork):
         mlp_dim: hidden width of the transformers' perceptrons.
         heads: of the transformers; divide ``embed_dim``.
         dropout: in the transformers.
+        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
 
     Raises:
         ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, or a sample
@@ -65,6 +68,7 @@ class MMFormer(FusionNetwork):
         mlp_dim: int = 4096,
         heads: int = 8,
         dropout: float = 0.1,
+        feature_encoder: str | None = None,
     ) -> None:
         super().__init__()
         check_crop(crop, multiple=STRIDE, least=2 * STRIDE)
@@ -72,7 +76,9 @@ class MMFormer(FusionNetwork):
         self.order = AUTHORS_ORDER if modalities == len(AUTHORS_ORDER) else tuple(range(modalities))
         dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
         tokens, coarsest = torch.Size(self.grid).numel(), widths[-1]
-        self.encoders = Encoders(modalities, dims, width, LEVELS, pre=True)
+        self.feature_encoder = FeatureEncoder(modalities, dims, feature_encoder)
+        channels = self.feature_encoder.channels
+        self.encoders = Encoders(Encoder(dims, width, LEVELS, pre=True, channels=channels) for _ in range(modalities))
         self.embeddings = nn.ModuleList([conv(dims, coarsest, embed_dim, 1) for _ in range(modalities)])
         self.positions = nn.ParameterList([torch.zeros(1, tokens, embed_dim) for _ in range(modalities)])
         self.intra = nn.ModuleList([TransformerLayer(embed_dim, heads, mlp_dim, dropout) for _ in range(modalities)])
@@ -107,7 +113,7 @@ class MMFormer(FusionNetwork):
         """
         require_window(self, image)
         present = usable(image, present)
-        levels = self.encoders(image, present)
+        levels = self.encoders(self.feature_encoder(image, present), present)
         features = [stacked(level, present) for level in levels] if self.training else []
         parts = [entry.parts(level, present) for entry, level in zip(self.entries[:-1], levels[:-1], strict=True)]
         tokens = [None if x is None else self._tokens(m, x) for m, x in enumerate(levels[-1])]

@@ -104,21 +104,50 @@ class ResidualUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
         """Return logits ``(B, C, X, Y, Z)``; in training mode a `SegmentationOutput`."""
-        if x.shape[2] % 8 + x.shape[3] % 8 + x.shape[4] % 8 > 0:
-            raise ValueError(f"spatial size {x.shape[2:]}: expected multiples of 8 (three downsamplings by 2).")
-        features = []
-        level = x
-        for stage in self.encoder:
-            level = stage(level)
-            features.append(level)
+        features = self.encode(x)[0]
         bottleneck = features[3]
-        quarter = self.up4(bottleneck, features[2])
-        half = self.up3(quarter, features[1])
-        logits = self.head(self.up2(half, features[0]))
+        levels = self.decode(bottleneck, features)
+        logits = self.head(levels[2])
         if not self.training:
             return logits
-        levels = [quarter, half]
         deep: list[torch.Tensor] = []
         for index, head in enumerate(self.deep_heads):
             deep.append(F.interpolate(head(levels[index]), size=x.shape[2:], mode="trilinear", align_corners=True))
         return SegmentationOutput(logits, deep, bottleneck)
+
+    def encode(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the features of the four levels, fine to coarse, the last being the bottleneck.
+
+        Args:
+            x: ``(B, in_channels, X, Y, Z)``.
+
+        Returns:
+            Features ``(B, 2^l * width, X / 2^l, ...)`` of each level l, and what each level's first convolution gives
+            its blocks, of the same shapes.
+
+        Raises:
+            ValueError: a spatial size is not a multiple of 8.
+        """
+        if x.shape[2] % 8 + x.shape[3] % 8 + x.shape[4] % 8 > 0:
+            raise ValueError(f"spatial size {x.shape[2:]}: expected multiples of 8 (three downsamplings by 2).")
+        features: list[torch.Tensor] = []
+        entries: list[torch.Tensor] = []
+        level = x
+        for stage in self.encoder:
+            for index, layer in enumerate(stage):
+                level = layer(level)
+                if index == 0:
+                    entries.append(level)
+            features.append(level)
+        return features, entries
+
+    def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the decoder's levels at 1/4, 1/2 and full resolution, the last being the input of the head.
+
+        Args:
+            bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
+            features: of `encode`, whose finer three levels are the skips.
+        """
+        quarter = self.up4(bottleneck, features[2])
+        half = self.up3(quarter, features[1])
+        return [quarter, half, self.up2(half, features[0])]

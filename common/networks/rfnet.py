@@ -14,7 +14,9 @@ from common.networks.blocks import (
     SLOPE,
     ConvBlock,
     Decoded,
+    Encoder,
     Encoders,
+    FeatureEncoder,
     FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
@@ -42,20 +44,28 @@ class RFNet(FusionNetwork):
         classes: K, background included.
         width: channels at full resolution, a multiple of 4.
         crop: size that it will be trained on, in voxels, of 2 or 3 dimensions; other multiples of 8 are taken as well.
+        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
 
     Raises:
         ValueError: a crop or a width that it cannot take; in use, a sample without any modality.
     """
 
     def __init__(
-        self, modalities: int = 4, classes: int = 4, width: int = 8, crop: Sequence[int] = (80, 80, 80)
+        self,
+        modalities: int = 4,
+        classes: int = 4,
+        width: int = 8,
+        crop: Sequence[int] = (80, 80, 80),
+        feature_encoder: str | None = None,
     ) -> None:
         super().__init__()
         check_crop(crop, multiple=STRIDE, least=2 * STRIDE)
         if width % 4:
             raise ValueError(f"width {width}: expected a multiple of 4, since region heads divide it by 4.")
         dims, widths = len(crop), [width * 2**level for level in range(LEVELS)]
-        self.encoders = Encoders(modalities, dims, width, LEVELS)
+        self.feature_encoder = FeatureEncoder(modalities, dims, feature_encoder)
+        channels = self.feature_encoder.channels
+        self.encoders = Encoders(Encoder(dims, width, LEVELS, channels=channels) for _ in range(modalities))
         self.regions = nn.ModuleList([RegionHead(dims, modalities, classes, w, guided=w < widths[-1]) for w in widths])
         self.fusions = nn.ModuleList([RegionFusion(dims, modalities, classes, w) for w in widths])
         self.levels = nn.ModuleList([UpLevel(dims, w) for w in widths[:-1]])
@@ -74,8 +84,9 @@ class RFNet(FusionNetwork):
                 f"A window of {list(image.shape[2:])} voxels: RFNet takes multiples of {STRIDE} (key `crop`)."
             )
         present = usable(image, present)
+        encoded = self.encoders(self.feature_encoder(image, present), present)
         features, parts = [], []
-        for level, region, fusion in zip(self.encoders(image, present), self.regions, self.fusions, strict=True):
+        for level, region, fusion in zip(encoded, self.regions, self.fusions, strict=True):
             features.append(stacked(level, present))
             parts += [layer.parts(level, present) for layer in (region.entry, fusion.shortcut_entry)]
         return [*features, *parts]

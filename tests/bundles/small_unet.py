@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks import Decoded
-from common.networks.blocks import Encoders, FusionNetwork, check_crop, stacked, usable
+from common.networks.blocks import Encoder, Encoders, FusionNetwork, check_crop, stacked, usable
 
 
 class SmallUNet(FusionNetwork):
@@ -18,13 +18,13 @@ class SmallUNet(FusionNetwork):
     def __init__(self, modalities: int, classes: int, width: int, crop: Sequence[int]) -> None:
         super().__init__()
         check_crop(crop, multiple=2, least=8)
-        self.encoders = Encoders(modalities, len(crop), width, levels=2)
+        self.encoders = Encoders(Encoder(len(crop), width, levels=2) for _ in range(modalities))
         self.merge = nn.Conv3d(3 * width, width, 3, padding=1)
         self.head, self.deep_head = nn.Conv3d(width, classes, 1), nn.Conv3d(2 * width, classes, 1)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         present = usable(image, present)
-        return [stacked(level, present) for level in self.encoders(image, present)]
+        return [stacked(level, present) for level in self.encoders(image[:, :, None], present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         share = present / present.sum(dim=1, keepdim=True)

@@ -42,6 +42,29 @@ def brats2018(tmp_path_factory) -> Path:
     return root
 
 
+def test_folds_of_a_cross_validation_test_each_patient_once(tmp_path):
+    root = folder(tmp_path, [f"BraTS-GLI-{n:05d}-{time:03d}" for n in range(23) for time in (0, 1)])
+    folds = [split_cases(get_cohort("brats2023"), root, f"cv{k}of3", seed=5) for k in (1, 2, 3)]
+    assert [len(fold["test"]) for fold in folds] == [16, 16, 14]
+    assert [len(fold["validation"]) for fold in folds] == [4, 4, 4]
+    assert sorted(name for fold in folds for name in names(fold["test"])) == names(find_all(folds[0]))
+    for fold in folds:
+        patients = [{name[:15] for name in names(fold[part])} for part in PARTS]
+        assert sum(map(len, patients)) == 23  # nobody is in two parts
+    assert names(split_cases(get_cohort("brats2023"), root, "cv1of3", seed=6)["test"]) != names(folds[0]["test"])
+
+
+def find_all(parts: dict) -> list[dict]:
+    return sorted((item for part in PARTS for item in parts[part]), key=lambda item: item["case"])
+
+
+@pytest.mark.parametrize("split", ["cv0of3", "cv4of3", "cv1of1", "cv1of9"])
+def test_folds_that_there_are_none_of_are_refused(tmp_path, split):
+    root = folder(tmp_path, [f"BraTS20_Training_{n:03d}" for n in range(9)])
+    with pytest.raises(ValueError, match=f"split {split} of 9 patients with a label; expected cv1of3"):
+        split_cases(get_cohort("brats2020"), root, split)
+
+
 def test_published_splits_have_the_papers_counts_and_are_disjoint():
     expected = {
         ("brats2015", "robustseg"): (242, 12, 20),

@@ -1,0 +1,181 @@
+"""Many methods trained and evaluated one after the other on one cohort, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from common.engines.steps import claim
+from common.evaluation.sections import stems
+from common.io.bundle import bundle_root
+from common.io.files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method of a leaderboard.
+
+    Attributes:
+        name: in tables.
+        bundle: name of a bundle.
+        configs: file names below the bundle's ``configs``, over its ``train.json``.
+        settings: config keys to set.
+    """
+
+    name: str
+    bundle: str
+    configs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        """The config files, later ones over earlier ones."""
+        return [str(Path(bundle_root(self.bundle), "configs", name)) for name in ("train.json", *self.configs)]
+
+
+def read_entries(path: str | os.PathLike) -> list[Entry]:
+    """Read a leaderboard's list: ``settings``, config keys to set for all, and ``methods``.
+
+    Of each method, by its name in tables: ``bundle``, ``configs`` over the bundle's ``train.json``, and ``settings``
+    over those for all. Keys that begin with ``_`` are remarks.
+
+    Raises:
+        FileNotFoundError: there is no such list, bundle or config.
+        ValueError: the list is not of this form, or a setting is no key of the bundle's configs.
+    """
+    try:
+        read = json.loads(Path(path).read_text())
+        shared, methods = read.get("settings", {}), dict(read["methods"])
+        entries = []
+        for name, made in methods.items():
+            unknown = sorted(set(made) - {"bundle", "configs", "settings"})
+            if unknown:
+                raise ValueError(f"{name} has {unknown[0]!r}; expected bundle, configs and settings")
+            settings = {**shared, **made.get("settings", {})}
+            entries.append(Entry(name, made["bundle"], tuple(made.get("configs", ())), settings))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see the README."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from error
+    if len(entries) < 2:
+        raise ValueError(f"{path}: {len(entries)} methods; expected two or more to compare.")
+    for entry in entries:
+        _require_known(entry, path)
+    return entries
+
+
+def run_entries(entries: Sequence[Entry], output_dir: str | os.PathLike, shared: Mapping[str, Any]) -> list[str]:
+    """Train and evaluate each method, one process per GPU at a time, or one at all on the CPU.
+
+    Each has a folder in ``output_dir`` with its ``log.txt``. One that is finished is not run again, one that was cut
+    off is resumed. ``leaderboard.csv`` says how long each took in all (columns method, folder, minutes, state).
+
+    Args:
+        entries: what to run.
+        output_dir: where to.
+        shared: config keys to set for all, e.g. ``cohort`` and ``dataset_dir``.
+
+    Returns:
+        Names of those that failed; what they said is in their logs.
+
+    Raises:
+        ValueError: a folder holds another method or other settings than it would now be used for.
+    """
+    folders = folders_of(entries, output_dir)
+    for entry in entries:
+        claim(folders[entry.name], {"configs": entry.files, "settings": {**entry.settings, **shared}})
+    gpus: Queue[int | None] = Queue()
+    for gpu in range(torch.cuda.device_count()) or [None]:
+        gpus.put(gpu)
+    failed = []
+    with ThreadPoolExecutor(gpus.qsize()) as pool, tqdm(total=len(entries), unit="method", desc="leaderboard") as bar:
+
+        def run(entry: Entry) -> None:
+            gpu = gpus.get()
+            try:
+                bar.set_postfix_str(entry.name)
+                if not _run(entry, folders[entry.name], shared, gpu):
+                    failed.append(entry.name)
+            finally:
+                gpus.put(gpu)
+            _write_times(entries, folders, output_dir)
+            bar.update()
+
+        list(pool.map(run, entries))
+    return [entry.name for entry in entries if entry.name in failed]
+
+
+def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
+    """Return each method's folder, named after it."""
+    places = stems([entry.name for entry in entries])
+    return {entry.name: Path(output_dir, places[entry.name]) for entry in entries}
+
+
+def finished(folder: Path) -> bool:
+    """Return if a method's evaluation is there."""
+    return (folder / "evaluation" / "evaluation.json").is_file()
+
+
+def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], gpu: int | None) -> bool:
+    if finished(folder):
+        logger.info(f"{entry.name}: is finished")
+        return True
+    settings = {**entry.settings, **shared, "method": entry.name, "output_dir": str(folder), "resume": True}
+    words = [word for key, value in settings.items() for word in (f"--{key}", _word(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *words]
+    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
+    start = time.monotonic()
+    with open(folder / "log.txt", "a") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    with open(folder / "seconds.txt", "a") as spent:
+        spent.write(f"{time.monotonic() - start:.0f}\n")
+    if done.returncode:
+        logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
+    return done.returncode == 0 and finished(folder)
+
+
+def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_dir: str | os.PathLike) -> None:
+    rows = []
+    for entry in entries:
+        spent = folders[entry.name] / "seconds.txt"
+        seconds = sum(map(int, spent.read_text().split())) if spent.is_file() else 0
+        state = "finished" if finished(folders[entry.name]) else "not finished"
+        rows.append((entry.name, folders[entry.name].name, round(seconds / 60, 1), state))
+    with replacing(Path(output_dir, "leaderboard.csv")) as temporary:
+        pd.DataFrame(rows, columns=["method", "folder", "minutes", "state"]).to_csv(temporary, index=False)
+
+
+def _require_known(entry: Entry, path: str | os.PathLike) -> None:
+    try:
+        files = entry.files
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: method {entry.name!r}: {error}") from error
+    absent = [file for file in files if not Path(file).is_file()]
+    if absent:
+        raise FileNotFoundError(f"{path}: method {entry.name!r}: {absent[0]}: no such config.")
+    known = {key for file in files for key in json.loads(Path(file).read_text())}
+    unknown = [key for key in entry.settings if key.split("#")[0] not in known]
+    if unknown:
+        raise ValueError(f"{path}: method {entry.name!r}: {unknown[0]!r} is no key of {', '.join(files)}.")
+
+
+def _word(value: Any) -> str:
+    return "$None" if value is None else str(value)

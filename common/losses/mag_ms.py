@@ -1,0 +1,103 @@
+"""MAG-MS's loss: the fused prediction and each modality's own learn the labels, and the latter the former.
+
+Source: He et al., 2023, section 2.2, eq. (1) and (2). What the paper leaves open: the softmax is over exclusive classes
+and Dice counts the background; the divergence is a mean over voxels; the distance is a mean over the elements of the
+bottleneck (a sum would swamp the other terms); the teacher is a fixed target of a step.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceCELoss
+from torch import nn
+
+from common.io.settings import check_number
+from common.losses.fusion import class_indices
+from common.networks.mag_ms import MagMSDecoded
+
+
+class MagMSOutput(NamedTuple):
+    """What MAG-MS's method forwards to its loss.
+
+    Attributes:
+        teacher: what is decoded from the mean of each sample's modalities, B rows.
+        students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
+        present: bool ``(B, M)``.
+    """
+
+    teacher: MagMSDecoded
+    students: MagMSDecoded
+    present: torch.Tensor
+
+
+def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Return ``T^2 KL(teacher || student)`` of the softmax at temperature T, a mean over voxels and samples.
+
+    Args:
+        student: logits ``(n, K, ...)``.
+        teacher: logits of the same shape.
+        temperature: T.
+    """
+    student, teacher = ((logits / temperature).log_softmax(dim=1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
+
+
+class MagMSLoss(nn.Module):
+    """``DC(y, f) + sum_m [DC(y, f_m) + lambda KL(f || f_m) + gamma |z_m - z|^2]``, eq. (2).
+
+    DC is Dice loss plus cross-entropy, f and z are the fused prediction and bottleneck, f_m and z_m those of modality m
+    alone. The sum is over modalities; each one's summand is a mean over the samples that have it.
+
+    Args:
+        lambda_kl: weight of the divergence; 0 with ``gamma`` 0 is the paper's ablation "MAG".
+        gamma: weight of the distance between bottlenecks.
+        temperature: of the divergence.
+        detach_teacher: neither of the two terms has a gradient for what is fused.
+
+    Attributes:
+        terms: the latest values of ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities, unweighted and
+            detached.
+
+    Raises:
+        ValueError: a negative weight, or a temperature that is not positive.
+    """
+
+    def __init__(
+        self, lambda_kl: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, detach_teacher: bool = True
+    ) -> None:
+        super().__init__()
+        self.lambda_kl, self.gamma = check_number("lambda_kl", lambda_kl, 0), check_number("gamma", gamma, 0)
+        self.temperature, self.detach_teacher = check_number("temperature", temperature, 0.01), detach_teacher
+        self.dice_ce = DiceCELoss(softmax=True, to_onehot_y=True)
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def forward(self, output: MagMSOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss.
+
+        Args:
+            output: what the method forwards.
+            target: class indices ``(B, 1, ...)``.
+
+        Raises:
+            ValueError: the target does not fit, see `class_indices`.
+        """
+        label = class_indices(target, output.teacher.logits)
+        teacher, students = (MagMSDecoded(*map(_plain, decoded)) for decoded in (output.teacher, output.students))
+        known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
+        terms = {"fuse": self.dice_ce(teacher.logits, label), "single": 0, "kl": 0, "l2": 0}
+        sample, modality = output.present.as_subclass(torch.Tensor).nonzero(as_tuple=True)
+        for m in modality.unique():
+            rows = modality == m
+            of, logits = sample[rows], students.logits[rows]
+            terms["single"] = terms["single"] + self.dice_ce(logits, label[of])
+            terms["kl"] = terms["kl"] + divergence(logits, known.logits[of], self.temperature)
+            terms["l2"] = terms["l2"] + F.mse_loss(students.bottleneck[rows], known.bottleneck[of])
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]
+
+
+def _plain(x: torch.Tensor) -> torch.Tensor:
+    return x.as_subclass(torch.Tensor).float()

@@ -1,0 +1,150 @@
+"""MedMAP's alignment: every modality's features are drawn to one anchor.
+
+Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV,
+eq. (12) to (17). Features are those of the feature encoder T (`common.networks.blocks.FeatureEncoder`), or bottlenecks.
+The norm is a mean over the features' elements: with alpha = 1/8 "of the original loss" only that is of its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from common.io.settings import check_choice, check_number
+from common.networks.blocks import weighted_sum
+
+FLOOR = 1e-6
+"""Added to a standard deviation before its logarithm is taken; weights that sum to less have no mean."""
+
+
+class AlignedOutput(NamedTuple):
+    """What a method gave, and the features to align.
+
+    Attributes:
+        output: of the method.
+        features: ``(B, M, C, ...)``, zero where a modality is absent; None where nothing is aligned.
+        present: bool ``(B, M)``.
+    """
+
+    output: Any
+    features: torch.Tensor | None
+    present: torch.Tensor | None
+
+
+class Alignment(nn.Module):
+    """L_A, the mean squared distance of the modalities' features from their anchor.
+
+    The anchor of ``adaptive`` (P*, eq. 13) is a sum of all modalities, whose weights are learnt; both sides move. That
+    of a modality's name (P^k, eq. 12) are its features, by default without a gradient. ``normal`` (P_N) has none: the
+    divergence of each channel's mean and standard deviation over space from those of N(0, 1).
+
+    Where modalities are absent, sums run over those present; the adaptive weights are scaled to their whole sum. With
+    the named modality absent a sample has no loss.
+
+    Args:
+        modalities: names, in the image's order.
+        anchor: ``adaptive``, ``normal``, or one of the modalities.
+        prior: the modality whose weight is 1 at first, the others' being 0.
+        detach: no gradient flows into the features that are a named anchor.
+
+    Raises:
+        ValueError: an unknown anchor or prior.
+    """
+
+    def __init__(
+        self, modalities: Sequence[str], anchor: str = "adaptive", prior: str = "flair", detach: bool = True
+    ) -> None:
+        super().__init__()
+        self.modalities, self.detach = tuple(modalities), detach
+        self.anchor = check_choice("anchor", anchor, ("adaptive", "normal", *modalities))
+        if anchor == "adaptive":
+            check_choice("prior", prior, modalities)
+            self.weights = nn.Parameter(torch.tensor([float(name == prior) for name in modalities]))
+
+    def forward(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return the scalar L_A of features ``(B, M, C, ...)``, ``present`` being bool ``(B, M)``.
+
+        Raises:
+            ValueError: features are of another number of modalities.
+        """
+        if features.shape[1] != len(self.modalities):
+            raise ValueError(
+                f"Features of {features.shape[1]} modalities to align; expected {len(self.modalities)} "
+                f"({', '.join(self.modalities)}). The anchor and the features have to be of one cohort."
+            )
+        features, share = features.float(), present / present.sum(dim=1, keepdim=True)
+        if self.anchor == "normal":
+            return (self._divergence(features) * share).sum(dim=1).mean()
+        anchor, valid = self._anchor(features, present)
+        distance = (features - anchor).square().flatten(2).mean(dim=2)
+        return (distance * share * valid).sum(dim=1).mean()
+
+    def _anchor(self, features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the anchor ``(B, 1, C, ...)`` of each sample, and if it has one, ``(B, 1)``."""
+        if self.anchor != "adaptive":
+            k = self.modalities.index(self.anchor)
+            anchor = features[:, k : k + 1]
+            return anchor.detach() if self.detach else anchor, present[:, k : k + 1]
+        weights = self.weights * present
+        part = weights.sum(dim=1, keepdim=True)
+        even = present / present.sum(dim=1, keepdim=True)
+        usable = part.abs() > FLOOR
+        weights = torch.where(usable, weights * self.weights.sum() / torch.where(usable, part, 1), even)
+        return weighted_sum(weights[:, None], features), torch.ones_like(usable)
+
+    @staticmethod
+    def _divergence(features: torch.Tensor) -> torch.Tensor:
+        flat = features.flatten(3)
+        mean, std = flat.mean(dim=3), flat.std(dim=3, unbiased=False) + FLOOR
+        return (-std.log() + (std.square() + mean.square() - 1) / 2).mean(dim=2)
+
+
+class AlignedLoss(nn.Module):
+    """A method's loss plus alpha L_A, eq. (14), (16), (17).
+
+    Args:
+        loss: of the method.
+        modalities: names, in the image's order.
+        anchor: see `Alignment`; None for the loss alone.
+        alpha: weight of the alignment.
+        prior: see `Alignment`.
+        detach: see `Alignment`.
+
+    Attributes:
+        terms: the latest values of the loss's terms and of ``align``, detached.
+
+    Raises:
+        ValueError: see `Alignment`; a negative alpha.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        modalities: Sequence[str],
+        anchor: str | None = "adaptive",
+        alpha: float = 0.125,
+        prior: str = "flair",
+        detach: bool = True,
+    ) -> None:
+        super().__init__()
+        self.loss, self.alpha = loss, check_number("alpha", alpha, 0)
+        self.alignment = None if anchor is None else Alignment(modalities, anchor, prior, detach)
+        self.terms: dict[str, torch.Tensor] = {}
+
+    @property
+    def aligns(self) -> bool:
+        """If there is an anchor."""
+        return self.alignment is not None
+
+    def forward(self, output: AlignedOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of what a method gave and its target."""
+        total = self.loss(output.output, target)
+        self.terms = dict(self.loss.terms)
+        if self.alignment is not None:
+            align = self.alignment(output.features, output.present)
+            self.terms["align"] = align.detach()
+            total = total + self.alpha * align
+        return total

@@ -1,0 +1,73 @@
+"""The loss of RobustSeg: segmentation, reconstruction, and appearances that stay near a standard normal.
+
+Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
+2019; constants as released.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.io.settings import check_number
+from common.losses.fusion import by_modality
+from common.losses.pmkl import SegmentationLoss
+from common.networks.robustseg import RobustSegOutput
+
+LEAST = 1e-12
+"""A squared shift is clamped to at least this before its logarithm is taken."""
+
+
+def divergence(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Return ``sum (scale^2 + shift^2 - 1 - log shift^2) / 2`` over the channels of ``(P, C)``: ``(P,)``.
+
+    The divergence of N(scale, shift^2) from N(0, 1): the paper takes the decoder's scale for a mean and its shift for a
+    standard deviation.
+    """
+    variance = shift.square()
+    return (scale.square() + variance - 1 - variance.clamp_min(LEAST).log()).sum(dim=1) / 2
+
+
+class RobustSegLoss(nn.Module):
+    """``CE + Dice + 1e-4 l2 + 0.1 sum_m L1_m + 0.1 sum_m KL_m``.
+
+    L1 and KL of a modality are means over the samples that have it; one that no sample has adds nothing.
+
+    Args:
+        l2_weight: of half the sum of squared kernels.
+        l1_weight: of the reconstruction's mean absolute error.
+        kl_weight: of `divergence`.
+
+    Attributes:
+        terms: the latest values of ``ce``, ``dice``, ``l2``, ``l1`` and ``kl``, unweighted and detached.
+
+    Raises:
+        ValueError: a negative weight.
+    """
+
+    def __init__(self, l2_weight: float = 1e-4, l1_weight: float = 0.1, kl_weight: float = 0.1) -> None:
+        super().__init__()
+        self.weights = {
+            "l2": check_number("l2_weight", l2_weight, 0),
+            "l1": check_number("l1_weight", l1_weight, 0),
+            "kl": check_number("kl_weight", kl_weight, 0),
+        }
+        self.segmentation = SegmentationLoss()
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def forward(self, output: RobustSegOutput, target: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss; arguments and errors are those of `SegmentationLoss`."""
+        loss = self.segmentation(output, target)
+        error = (output.image - output.reconstruction.float()).abs().flatten(1).mean(dim=1)
+        parts = {
+            "l2": output.squares,
+            "l1": _over_samples(error, output.there).sum(),
+            "kl": _over_samples(divergence(output.scale.float(), output.shift.float()), output.there).sum(),
+        }
+        self.terms = {**self.segmentation.terms, **{name: value.detach() for name, value in parts.items()}}
+        return loss + sum(self.weights[name] * value for name, value in parts.items())
+
+
+def _over_samples(rows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each modality's rows, ``(M,)``; 0 for one without."""
+    return by_modality(rows, there).sum(dim=0) / there.sum(dim=0).clamp_min(1)

@@ -1,0 +1,44 @@
+"""The training step of ACN and SMU-Net: the full path and one missing path see the same subjects.
+
+Source: Wang et al., MICCAI 2021 (ACN); Azad et al., MIDL 2022 (SMU-Net). They train a pair of paths for one subset;
+here each step draws one of the subsets that there are missing paths for. The losses are in `common.losses.acn` and
+`common.losses.smunet`, the networks in `common.networks.cotraining`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.losses.cotraining import CoTrainingOutput
+from common.networks.blocks import usable
+from common.networks.dedicated import FullAndMissing
+
+
+class CoTraining(nn.Module):
+    """Forward all modalities by the full path, and a drawn subset, the same for the whole batch, by its missing path.
+
+    Args:
+        network: an ACN or a SMUNet.
+    """
+
+    def __init__(self, network: FullAndMissing) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> CoTrainingOutput:
+        """Return what both paths give for crops ``(B, M, X, Y, Z)``.
+
+        Raises:
+            ValueError: a modality is missing.
+        """
+        present = usable(image, None)
+        if not bool(present.all()):
+            lacking = (~present).any(dim=0).nonzero().flatten().tolist()
+            raise ValueError(
+                f"Of {len(present)} training samples {int((~present).any(dim=1).sum())} lack a modality (channels "
+                f"{lacking}), but the full path of {type(self.network).__name__} needs all. Train on complete subjects."
+            )
+        x, missing = self.network.features(image, present), self.network.missing
+        subset = missing.drawn(present)
+        return CoTrainingOutput(self.network.full(x), missing.of(subset)(missing.taken(x, subset)))

@@ -1,0 +1,31 @@
+"""The training of a network for each subset, as one network: each step trains one of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.networks.blocks import usable
+
+
+class OneSubset(nn.Module):
+    """Draw one of the subsets that there is a network for, and forward it for the whole batch.
+
+    Args:
+        network: holds a `common.networks.dedicated.Dedicated` as ``dedicated``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the logits ``(B, K, ...)`` of crops ``(B, M, ...)``.
+
+        Raises:
+            ValueError: there is no network for what all samples have.
+        """
+        present = usable(image, None)
+        chosen = torch.zeros_like(present)
+        chosen[:, list(self.network.dedicated.drawn(present))] = True
+        return self.network(image, chosen)

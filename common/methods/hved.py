@@ -1,0 +1,52 @@
+"""The training steps of U-HVED and U-HeMIS: a random subset of what a subject has is fused.
+
+Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
+2019, as released: the number of modalities is drawn first, every number alike, and then which. The losses are in
+`common.losses.hved`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.networks.blocks import usable
+from common.networks.hved import UHVED, HVEDOutput, UHeMIS
+from common.transforms import random_subsets
+
+
+class JointCompletion(nn.Module):
+    """Fuse a random subset, and complete and segment from it; every modality that the subject has is encoded.
+
+    Args:
+        network: what is trained.
+    """
+
+    def __init__(self, network: UHVED) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> HVEDOutput:
+        """Return the training outputs of crops ``(B, M, X, Y, Z)``."""
+        present = usable(image, None)
+        chosen = random_subsets(present).to(present.device)
+        features = self.network.encode(image, present)
+        completed = self.network.decode(features, chosen)
+        return HVEDOutput(completed, features, image.as_subclass(torch.Tensor), present, chosen)
+
+
+class RandomSubset(nn.Module):
+    """Segment from a random subset; nothing is encoded of the others.
+
+    Args:
+        network: what is trained.
+    """
+
+    def __init__(self, network: UHeMIS) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(B, K, X, Y, Z)`` of crops ``(B, M, X, Y, Z)``."""
+        present = usable(image, None)
+        return self.network(image, random_subsets(present).to(present.device))

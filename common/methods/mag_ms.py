@@ -1,0 +1,33 @@
+"""MAG-MS's training step: all of a subject's modalities, and each of them alone, through one decoder.
+
+Source: He et al., 2023, sections 2.2 and 2.3, Algorithm 1. The loss is in `common.losses.mag_ms`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.losses.mag_ms import MagMSOutput
+from common.networks.blocks import usable
+from common.networks.mag_ms import MAGMS
+
+
+class MultiModalitySelfDistillation(nn.Module):
+    """Decode each subject's modalities fused (the teacher), and each of them by itself (the students).
+
+    Args:
+        network: what is trained.
+    """
+
+    def __init__(self, network: MAGMS) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> MagMSOutput:
+        """Return what teacher and students say on crops ``(B, M, ...)``."""
+        present = usable(image, None)
+        features = self.network.encode(image, present)
+        alone = [level[present][:, None] for level in features]  # (P, 1, C, ...): no student needs the others' features
+        students = self.network.decode(alone, present.new_ones(len(alone[0]), 1))
+        return MagMSOutput(self.network.decode(features, present), students, present)

@@ -1,0 +1,106 @@
+"""PMKL's second stage: the students learn from the label and from the multimodal teacher, which is frozen.
+
+Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021. In the first
+stage the teacher is trained by itself (`common.methods.plain`). The losses are in `common.losses.pmkl`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from common.io import load_weights
+from common.losses.pmkl import PMKLOutput
+from common.networks.blocks import usable
+from common.networks.dedicated import Dedicated
+from common.networks.gated import half_squares
+from common.networks.pmkl import PMKL, MetricHead
+
+logger = logging.getLogger(__name__)
+
+
+class MetricHeads(nn.Module):
+    """The two heads of a student: for its own features, and for the teacher's."""
+
+    def __init__(self, width: int, crop: Sequence[int], stride: int) -> None:
+        super().__init__()
+        self.student, self.teacher = MetricHead(width, crop, stride), MetricHead(width, crop, stride)
+
+
+class PrivilegedDistillation(nn.Module):
+    """Draw one of the sets that there are students for, and forward its student beside the frozen teacher.
+
+    The metric heads are parts of this method and not of the network, whose weights are then those of inference alone:
+    give the optimiser the method's parameters, of which the teacher's get no gradient, and the checkpoint ``heads``.
+
+    Args:
+        network: whose students are trained, see `load_teacher`.
+        crop: size of the training crops in voxels.
+        metric_stride: of the metric heads' pooling; released: 1, see `MetricHead`.
+
+    Attributes:
+        heads: `MetricHeads` of each student.
+    """
+
+    def __init__(self, network: PMKL, crop: Sequence[int], metric_stride: int = 40) -> None:
+        super().__init__()
+        self.network = network
+        width = network.full.head.in_channels
+        self.heads = Dedicated(network.missing.subsets, lambda channels: MetricHeads(width, crop, metric_stride))
+
+    def train(self, mode: bool = True) -> PrivilegedDistillation:
+        """Set the mode of the students and their heads; the teacher stays in evaluation mode."""
+        super().train(mode)
+        self.network.full.eval()
+        return self
+
+    def forward(self, image: torch.Tensor) -> PMKLOutput:
+        """Return what a student and the teacher say on crops ``(B, M, X, Y, Z)``.
+
+        Raises:
+            ValueError: there is no student for any set that all subjects of the batch have.
+        """
+        image = image.as_subclass(torch.Tensor)
+        present = usable(image, None)
+        subset = self.network.missing.drawn(present)
+        student, heads, teacher = self.network.missing.of(subset), self.heads.of(subset), self.network.full
+        with torch.no_grad():
+            taught = teacher.decoder(teacher.fuse(teacher.encode(image, present), present))
+        learnt = student(self.network.missing.taken(image, subset))
+        return PMKLOutput(
+            learnt.logits,
+            taught.logits,
+            heads.student(learnt.features),
+            heads.teacher(taught.features),
+            half_squares([student, heads]),
+        )
+
+
+def load_teacher(network: PMKL, path: str) -> None:
+    """Take and freeze the teacher of the first stage, and start the students' feature encoders from its own.
+
+    Args:
+        network: gets the weights in ``full``.
+        path: plain state dict of the teacher.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another network (width, modalities, classes, feature encoder).
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: no weights of a teacher, which PMKL's students learn from. Train it first, or name the weights "
+            "of one (key `teacher`)."
+        )
+    load_weights(network.full, path).requires_grad_(False)
+    network.full.zero_grad()  # what its own training left, if it was in this process
+    ours = network.full.feature_encoder
+    for subset in network.missing.subsets:
+        layers = ours.layers if ours.kind == "shared" else [ours.layers[m] for m in subset if ours.kind]
+        for layer, start in zip(network.missing.of(subset).feature_encoder.layers, layers, strict=True):
+            layer.load_state_dict(start.state_dict())
+    logger.info(f"the students' teacher is {path}")

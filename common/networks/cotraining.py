@@ -1,0 +1,217 @@
+"""ACN and SMU-Net: a network for all modalities, the full path, and missing paths that are trained together with it.
+
+Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
+2021; Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022;
+details from their released code. All paths are the `ResidualUNet` of M3AE with dropout on the bottleneck. ACN's
+variational auto-encoder is left out: no loss of the released code reads it.
+
+Three departures. The papers train a pair of paths for each incomplete subset; here one full path is shared by all
+missing paths (``subsets`` of one subset gives their pair). The released heads have a sigmoid for each class and one for
+the background that is not supervised; the probabilities above 0.5 are painted ED, NCR, ET over each other. Here losses
+take the sigmoids, too, but in evaluation the background's logit is 0, so that the logits are those of a softmax, which
+is the sigmoid where all other classes are improbable. And as everywhere here, channel 0 is the background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks.blocks import FeatureEncoder, stacked, usable
+from common.networks.dedicated import FullAndMissing, Subset
+from common.networks.residual_unet import ResidualUNet
+
+DROPOUT = 0.2
+"""Of the bottleneck's elements, before it is decoded."""
+
+FLOOR = 1e-5
+"""Of a predicted variance."""
+
+
+class ACNOutput(NamedTuple):
+    """What a path of ACN returns in training.
+
+    Attributes:
+        logits: ``(B, K, X, Y, Z)`` of sigmoids; that of channel 0, the background, is not supervised.
+        bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``, before dropout.
+        mean: of the full path's bottleneck as a missing path predicts it, same shape; None of the full path.
+        variance: ``(8 * width,)``, of this prediction.
+    """
+
+    logits: torch.Tensor
+    bottleneck: torch.Tensor
+    mean: torch.Tensor | None
+    variance: torch.Tensor | None
+
+
+class SMUNetOutput(NamedTuple):
+    """What a path of SMU-Net returns in training.
+
+    Attributes:
+        logits: ``(B, K, X, Y, Z)`` of sigmoids; that of channel 0, the background, is not supervised.
+        content: ``(B, 8 * width, X/8, Y/8, Z/8)``, the bottleneck.
+        style: same shape, of the two coarser levels' first features and the content.
+    """
+
+    logits: torch.Tensor
+    content: torch.Tensor
+    style: torch.Tensor
+
+
+class Path(nn.Module):
+    """A U-Net with dropout on what it decodes.
+
+    Args:
+        channels: of the input.
+        classes: K, with the background.
+        width: channels at full resolution.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.unet = ResidualUNet(channels, classes, width, deep_supervision=False)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
+        """Return logits ``(B, K, X, Y, Z)``: of sigmoids in training, of a softmax in evaluation.
+
+        Args:
+            bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
+            features: of `ResidualUNet.encode`.
+        """
+        logits = self.unet.head(self.unet.decode(self.dropout(bottleneck), features)[2])
+        if self.training:
+            return logits
+        return torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:]], dim=1)
+
+
+class ACNPath(Path):
+    """A path of ACN: 4.7 M parameters at width 16.
+
+    Args:
+        channels: of the input.
+        classes: K.
+        width: channels at full resolution.
+        predicts: the full path's bottleneck, with a variance for each of its channels (variational information
+            distillation); missing paths do.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int, predicts: bool = True) -> None:
+        super().__init__(channels, classes, width)
+        self.predicts = predicts
+        if predicts:
+            pointwise = [nn.Conv3d(8 * width, 8 * width, 1, bias=False) for _ in range(3)]
+            self.regressor = nn.Sequential(pointwise[0], nn.ReLU(), pointwise[1], nn.ReLU(), pointwise[2])
+            self.log_scale = nn.Parameter(torch.full((8 * width,), math.log(math.expm1(5 - FLOOR))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | ACNOutput:
+        """Map ``(B, channels, X, Y, Z)`` to logits ``(B, K, X, Y, Z)``; in training mode to an `ACNOutput`."""
+        features, _ = self.unet.encode(x)
+        bottleneck = features[3]
+        logits = self.decode(bottleneck, features)
+        if not self.training:
+            return logits
+        if not self.predicts:
+            return ACNOutput(logits, bottleneck, None, None)
+        return ACNOutput(logits, bottleneck, self.regressor(bottleneck), F.softplus(self.log_scale) + FLOOR)
+
+
+class SMUNetPath(Path):
+    """A path of SMU-Net: the bottleneck, its content, is joined by a style before it is decoded.
+
+    Arguments are those of `Path`.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__(channels, classes, width)
+        self.style = nn.Conv3d((4 + 8 + 8) * width, 8 * width, 1)
+        self.merge = nn.Conv3d(2 * 8 * width, 8 * width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | SMUNetOutput:
+        """Map ``(B, channels, X, Y, Z)`` to logits ``(B, K, X, Y, Z)``; in training mode to a `SMUNetOutput`."""
+        features, entries = self.unet.encode(x)
+        content = features[3]
+        style = self.style(torch.cat([F.max_pool3d(entries[2], 2), entries[3], content], dim=1))
+        logits = self.decode(self.merge(torch.cat([style, content], dim=1)), features)
+        return SMUNetOutput(logits, content, style) if self.training else logits
+
+
+class ACN(FullAndMissing):
+    """ACN, with one full path for all missing paths.
+
+    Args:
+        modalities: M.
+        classes: K, with the background.
+        width: channels at full resolution, a multiple of 8.
+        feature_encoder: ``shared`` or ``separate``, MedMAP's in front of all paths, see `FeatureEncoder`; None: the
+            paths take the images.
+        subsets: incomplete ones, as channels of the image, to have missing paths for; None: all, 14 of four modalities.
+
+    Raises:
+        ValueError: the width is not a multiple of 8; an unknown feature encoder; in ``forward``, a spatial size is not
+            a multiple of 8, a sample has no modality, or there is no path for what it has.
+    """
+
+    def __init__(
+        self,
+        modalities: int = 4,
+        classes: int = 4,
+        width: int = 16,
+        feature_encoder: str | None = None,
+        subsets: Sequence[Subset] | None = None,
+    ) -> None:
+        encoder = FeatureEncoder(modalities, 3, feature_encoder)
+        full = ACNPath(modalities * encoder.channels, classes, width, predicts=False)
+        super().__init__(modalities, full, lambda channels: ACNPath(channels, classes, width), encoder, subsets)
+
+    def bottlenecks(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the full path's bottleneck of each modality by itself, the others being zero.
+
+        Args:
+            image: ``(B, M, X, Y, Z)``.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            ``(B, M, 8 * width, X/8, Y/8, Z/8)``, zero where a modality is absent.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        present = usable(image, present)
+        x = self.feature_encoder(image, present)
+        parts: list[torch.Tensor | None] = []
+        for m, rows in enumerate(present.T):
+            alone = torch.zeros_like(x[rows])
+            alone[:, m] = x[rows, m]
+            parts.append(self.full.unet.encode(alone.flatten(1, 2))[0][3] if len(alone) else None)
+        return stacked(parts, present)
+
+
+class SMUNet(FullAndMissing):
+    """SMU-Net, with one full path for all missing paths.
+
+    Args:
+        modalities: M.
+        classes: K, with the background.
+        width: channels at full resolution, a multiple of 8.
+        subsets: see `ACN`.
+
+    Raises:
+        ValueError: see `ACN`.
+    """
+
+    def __init__(
+        self, modalities: int = 4, classes: int = 4, width: int = 16, subsets: Sequence[Subset] | None = None
+    ) -> None:
+        super().__init__(
+            modalities,
+            SMUNetPath(modalities, classes, width),
+            lambda channels: SMUNetPath(channels, classes, width),
+            FeatureEncoder(modalities, 3, None),
+            subsets,
+        )

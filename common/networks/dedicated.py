@@ -1,0 +1,159 @@
+"""Networks that are each made for one subset of the modalities, as one network.
+
+Methods that train a network for every situation (one UNETR per subset, PMKL's students, the missing paths of ACN and
+SMU-Net) become one network of many: a sample is sent to the one that is for what it has. So they are trained, saved and
+evaluated as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import torch
+from torch import nn
+
+from common.modalities import resolve_subset
+from common.networks.blocks import FeatureEncoder, usable
+
+Subset = tuple[int, ...]
+"""Channels of an image: the positions of the modalities in the cohort's order."""
+
+
+def channel_subsets(modalities: int, complete: bool = True) -> list[Subset]:
+    """Return the non-empty subsets of M channels, fewest first; all of them together only if ``complete``."""
+    sizes = range(1, modalities + 1 if complete else modalities)
+    return [subset for size in sizes for subset in combinations(range(modalities), size)]
+
+
+def channels_of(subsets: Sequence[Sequence[str]] | None, modalities: Sequence[str]) -> list[Subset] | None:
+    """Return subsets of a cohort's modalities, given by names or aliases, as channels; None for None.
+
+    Raises:
+        ValueError: a name is none of the cohort's, see `resolve_subset`.
+    """
+    if subsets is None:
+        return None
+    return [tuple(map(modalities.index, resolve_subset(subset, modalities))) for subset in subsets]
+
+
+class Dedicated(nn.Module):
+    """A network for each of some subsets of the modalities.
+
+    Args:
+        subsets: what there is a network for.
+        build: makes the network for a number of input channels.
+        channels: C of one modality.
+    """
+
+    def __init__(self, subsets: Sequence[Subset], build: Callable[[int], nn.Module], channels: int = 1) -> None:
+        super().__init__()
+        self.subsets, self.channels = [tuple(subset) for subset in subsets], channels
+        self.networks = nn.ModuleDict({_key(subset): build(channels * len(subset)) for subset in self.subsets})
+
+    def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(B, K, ...)``, each sample's by the network for exactly what it has.
+
+        Args:
+            x: ``(B, M * C, ...)``; what is absent is not read.
+            present: bool ``(B, M)``.
+
+        Raises:
+            ValueError: there is no network for what a sample has.
+        """
+        rows = {subset: (present == present.new_tensor(row)).all(dim=1) for subset, row in self._present_in(present)}
+        parts = {subset: self.networks[_key(subset)](self.taken(x[of], subset)) for subset, of in rows.items()}
+        first = next(iter(parts.values()))
+        logits = first.new_zeros(len(x), *first.shape[1:])
+        for subset, of in rows.items():
+            logits[of] = parts[subset]
+        return logits
+
+    def of(self, subset: Subset) -> nn.Module:
+        """Return the network for a subset."""
+        return self.networks[_key(subset)]
+
+    def taken(self, x: torch.Tensor, subset: Subset) -> torch.Tensor:
+        """Return a subset's channels ``(B, |S| * C, ...)`` of ``(B, M * C, ...)``."""
+        return torch.cat([x[:, m * self.channels : (m + 1) * self.channels] for m in subset], dim=1)
+
+    def drawn(self, present: torch.Tensor) -> Subset:
+        """Draw one of the subsets that every sample of ``present`` (bool ``(B, M)``) has, all alike.
+
+        Raises:
+            ValueError: there is none.
+        """
+        everywhere = present.all(dim=0).tolist()
+        possible = [subset for subset in self.subsets if all(everywhere[m] for m in subset)]
+        if not possible:
+            raise ValueError(
+                f"The samples of a batch share channels {[m for m, there in enumerate(everywhere) if there]}; networks "
+                f"are trained for {self.subsets}, and none goes with these. Train on complete subjects."
+            )
+        return possible[int(torch.randint(len(possible), ()))]
+
+    def _present_in(self, present: torch.Tensor) -> list[tuple[Subset, list[bool]]]:
+        found = []
+        for row in present.unique(dim=0).tolist():
+            subset = tuple(m for m, there in enumerate(row) if there)
+            if subset not in self.subsets:
+                raise ValueError(
+                    f"No network was trained for the modalities at channels {list(subset)}; there are those for "
+                    f"{self.subsets}. Leave the subset out (key `subsets`), or train one for it (key `dedicated`)."
+                )
+            found.append((subset, row))
+        return found
+
+
+class FullAndMissing(nn.Module):
+    """A network for all modalities, and one for each incomplete subset that learns from it.
+
+    Args:
+        modalities: M.
+        full: for all of them; takes ``(B, M * C, ...)``.
+        missing: makes the network of an incomplete subset for a number of input channels.
+        feature_encoder: MedMAP's, in front of both.
+        subsets: incomplete ones to have networks for; None: all.
+    """
+
+    def __init__(
+        self,
+        modalities: int,
+        full: nn.Module,
+        missing: Callable[[int], nn.Module],
+        feature_encoder: FeatureEncoder,
+        subsets: Sequence[Subset] | None = None,
+    ) -> None:
+        super().__init__()
+        self.feature_encoder, self.full = feature_encoder, full
+        wanted = channel_subsets(modalities, complete=False) if subsets is None else subsets
+        self.missing = Dedicated(wanted, missing, feature_encoder.channels)
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, missing modalities being NaN; in evaluation mode.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Raises:
+            ValueError: a sample has no modality, or a subset that there is no network for.
+        """
+        present = usable(image, present)
+        x, complete = self.features(image, present), present.all(dim=1)
+        if bool(complete.all()):
+            return self.full(x)
+        incomplete = self.missing(x[~complete], present[~complete])
+        logits = incomplete.new_zeros(len(x), *incomplete.shape[1:])
+        logits[~complete] = incomplete
+        if bool(complete.any()):
+            logits[complete] = self.full(x[complete])
+        return logits
+
+    def features(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Return what the networks take, ``(B, M * C, ...)``."""
+        return self.feature_encoder(image, present).flatten(1, 2)
+
+
+def _key(subset: Subset) -> str:
+    return "_".join(map(str, subset))

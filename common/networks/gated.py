@@ -1,0 +1,219 @@
+"""Encoders of each modality by itself whose features are gated and fused at every level: RobustSeg, PMKL's teacher.
+
+Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
+2019; Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021 (PMKL). Sizes,
+padding, norms and initial weights are those of the released code, which both share.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, stacked, usable
+
+LEVELS = 4
+STRIDE = 2 ** (LEVELS - 1)
+"""Voxels of the coarsest level's, along each axis."""
+STD = 0.01
+"""Of initial weights, normal and truncated at twice that."""
+
+
+class GatedOutput(NamedTuple):
+    """What a decoder gives.
+
+    Attributes:
+        logits: ``(B, K, X, Y, Z)``.
+        features: ``(B, width, X, Y, Z)``, the input of the last layer.
+    """
+
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+def conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv3d:
+    """Return a convolution that pads by reflection, one voxel less where the kernel is even; weights as released."""
+    mode = "zeros" if kernel == 1 else "reflect"
+    layer = nn.Conv3d(before, after, kernel, stride, padding=(kernel - 1) // 2, padding_mode=mode)
+    _draw(layer)
+    return layer
+
+
+def linear(before: int, after: int, bias: bool = True) -> nn.Linear:
+    """Return a linear layer, weights as released."""
+    layer = nn.Linear(before, after, bias)
+    _draw(layer)
+    return layer
+
+
+def unit(before: int, after: int, kernel: int = 3, stride: int = 1, active: bool = True) -> nn.Sequential:
+    """Return convolution, instance norm with parameters and, if ``active``, LeakyReLU."""
+    layers = [conv(before, after, kernel, stride), nn.InstanceNorm3d(after, eps=1e-6, affine=True)]
+    return nn.Sequential(*layers, *([nn.LeakyReLU(SLOPE, inplace=True)] if active else []))
+
+
+def half_squares(modules: Iterable[nn.Module]) -> torch.Tensor:
+    """Return ``sum ||W||^2 / 2`` over the kernels of convolutions and linear layers; biases and norms do not count."""
+    layers = [layer for module in modules for layer in module.modules() if isinstance(layer, (nn.Conv3d, nn.Linear))]
+    return torch.stack([layer.weight.square().sum() for layer in layers]).sum() / 2
+
+
+class ContentEncoder(nn.Module):
+    """Four residual levels, each with half the resolution and twice the width of the one before.
+
+    Args:
+        channels: of the input.
+        width: of the first level.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for level in range(LEVELS):
+            after = width * 2**level
+            first = unit(channels, after, stride=1 if level == 0 else 2)
+            self.levels.append(nn.ModuleList([first, unit(after, after), unit(after, after)]))
+            channels = after
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Map ``(B, channels, X, Y, Z)`` to the features of each level, fine to coarse.
+
+        Raises:
+            ValueError: an extent that the levels cannot halve.
+        """
+        if any(extent % STRIDE or extent < 2 * STRIDE for extent in x.shape[2:]):
+            raise ValueError(
+                f"A window of {list(x.shape[2:])} voxels: this network takes multiples of {STRIDE}, {2 * STRIDE} or "
+                "more (key `crop`)."
+            )
+        features = []
+        for first, second, third in self.levels:
+            x = first(x)
+            x = x + third(second(x))
+            features.append(x)
+        return features
+
+
+class GatedFusion(nn.Module):
+    """Weigh every voxel of each modality by a gate in (0, 1) that sees all of them, and mix the weighted features.
+
+    Args:
+        modalities: M.
+        width: channels of one modality, and of the result.
+    """
+
+    def __init__(self, modalities: int, width: int) -> None:
+        super().__init__()
+        self.gate = unit(modalities * width, modalities, active=False)
+        self.mix = unit(modalities * width, width, kernel=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, M, width, ...)``, zero where a modality is absent, to ``(B, width, ...)``."""
+        gates = self.gate(x.flatten(1, 2)).sigmoid()
+        return self.mix((x * gates[:, :, None]).flatten(1, 2))
+
+
+class DecoderLevel(nn.Module):
+    """Halve the channels of the level below at twice its resolution (nearest neighbour), merge a skip, and refine."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.merge = unit(2 * width, width), unit(2 * width, width)
+        self.out = unit(width, width, kernel=1)
+
+    def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, 2 * width, ...)`` and a skip ``(B, width, 2 ...)`` to the skip's shape."""
+        raised = self.up(F.interpolate(below, scale_factor=2))
+        return self.out(self.merge(torch.cat([raised, skip], dim=1)))
+
+
+class Decoder(nn.Module):
+    """Three levels and a last layer.
+
+    Args:
+        classes: K.
+        width: of the finest level.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([DecoderLevel(width * 2**level) for level in range(LEVELS - 1)])
+        self.head = conv(width, classes, 1)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> GatedOutput:
+        """Decode the features of each level, fine to coarse."""
+        *skips, y = features
+        for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
+            y = level(y, skip)
+        return GatedOutput(self.head(y), y)
+
+
+class GatedNetwork(nn.Module):
+    """An encoder for each modality, gated fusion at four levels, one decoder; 6.7 M parameters as published.
+
+    The features of an absent modality are zero before the gate, so no bias or norm of its encoder gets through.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution.
+        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
+
+    Raises:
+        ValueError: in use, a window that it cannot take, or a sample without any modality.
+    """
+
+    def __init__(
+        self, modalities: int = 4, classes: int = 4, width: int = 16, feature_encoder: str | None = None
+    ) -> None:
+        super().__init__()
+        self.feature_encoder = FeatureEncoder(modalities, 3, feature_encoder)
+        channels = self.feature_encoder.channels
+        self.encoders = Encoders(ContentEncoder(channels, width) for _ in range(modalities))
+        self.fusions = nn.ModuleList([GatedFusion(modalities, width * 2**level) for level in range(LEVELS)])
+        self.decoder = Decoder(classes, width)
+
+    @property
+    def head(self) -> nn.Conv3d:
+        """The last layer."""
+        return self.decoder.head
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | GatedOutput:
+        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, X, Y, Z)``; in training mode a `GatedOutput`.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        present = usable(image, present)
+        return self.decode(self.encode(image, present), present)
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Return the features of each level, fine to coarse, ``(B, M, C, ...)``; zero where a modality is absent."""
+        present = usable(image, present)
+        encoded = self.encoders(self.feature_encoder(image, present), present)
+        return [stacked(level, present) for level in encoded]
+
+    def fuse(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> list[torch.Tensor]:
+        """Return each level ``(B, C, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows."""
+        kept = present[:, :, None, None, None, None]
+        return [fusion(level * kept) for fusion, level in zip(self.fusions, features, strict=True)]
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | GatedOutput:
+        """Fuse and decode what `encode` gave; as `forward` otherwise."""
+        output = self.decoder(self.fuse(features, present))
+        return output if self.training else output.logits
+
+
+def _draw(layer: nn.Conv3d | nn.Linear) -> None:
+    nn.init.trunc_normal_(layer.weight, std=STD, a=-2 * STD, b=2 * STD)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

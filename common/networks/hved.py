@@ -1,0 +1,276 @@
+"""U-HVED and U-HeMIS: an encoder for each modality, and statistics of those present in place of their features.
+
+Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
+2019, with the widths of its released checkpoints; U-HeMIS is that release's 3D variant of Havaei et al., "HeMIS:
+Hetero-Modal Image Segmentation", MICCAI 2016. U-HVED decodes a sample of a product of Gaussians, from which images can
+be completed too; U-HeMIS decodes mean and variance of the features.
+
+Two choices: in evaluation U-HVED segments from the mean, where the release draws a sample; and decoders double the
+resolution with corners aligned, of which nothing is published.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from common.networks.blocks import Encoders, conv, stacked, upsampled, usable, weighted_sum
+
+LEVELS = 4
+STRIDE = 2 ** (LEVELS - 1)
+"""Voxels of the coarsest level's, along each axis."""
+SLOPE = 0.02
+"""Of every LeakyReLU; NiftyNet's, on which the release is built."""
+NORM_FLOOR = 1e-6
+VARIANCE_FLOOR = 1e-7
+"""Added to every variance that is divided by, or whose logarithm is taken."""
+LOG_VARIANCE_LIMIT = 50.0
+
+
+class Completed(NamedTuple):
+    """What U-HVED decodes of one subset in training.
+
+    Attributes:
+        logits: ``(B, K, X, Y, Z)``.
+        reconstructions: of the image, ``(B, M, X, Y, Z)``, modalities that are absent included.
+    """
+
+    logits: torch.Tensor
+    reconstructions: torch.Tensor
+
+
+class HVEDOutput(NamedTuple):
+    """What U-HVED returns in training.
+
+    Attributes:
+        completed: of the modalities chosen.
+        posteriors: of each level, fine to coarse, mean and logarithm of the variance of each modality by itself,
+            ``(B, M, 2 C, ...)``; zero where it is absent.
+        image: ``(B, M, X, Y, Z)``, absent modalities being NaN.
+        present: bool ``(B, M)``, the modalities that the samples have.
+        chosen: bool ``(B, M)``, those that were fused.
+    """
+
+    completed: Completed
+    posteriors: list[torch.Tensor]
+    image: torch.Tensor
+    present: torch.Tensor
+    chosen: torch.Tensor
+
+
+class HeteroModal(nn.Module):
+    """What U-HVED and U-HeMIS share. A subclass has ``decode(features, present)``.
+
+    Args:
+        modalities: M.
+        width: channels at full resolution, an even number.
+        halved: a level's last convolution has half of its channels.
+
+    Raises:
+        ValueError: an odd width; in use, a window that cannot be halved three times, or a sample without any modality.
+    """
+
+    def __init__(self, modalities: int, width: int, halved: bool) -> None:
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"width {width}: expected an even number, of which {type(self).__name__} takes halves.")
+        self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN.
+
+        Args:
+            image: normalised intensities; X, Y and Z are multiples of 8, 16 or more.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, X, Y, Z)``.
+
+        Raises:
+            ValueError: a window of another size, or a sample without any modality.
+        """
+        present = usable(image, present)
+        return self.decode(self.encode(image, present), present)
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Encode each modality that is there; nothing is computed for the others.
+
+        Returns:
+            Of each level, fine to coarse, its features ``(B, M, C, ...)``, zero where a modality is absent.
+        """
+        if any(extent % STRIDE or extent < 2 * STRIDE for extent in image.shape[2:]):
+            raise ValueError(
+                f"A window of {list(image.shape[2:])} voxels: {type(self).__name__} takes multiples of {STRIDE}, "
+                f"{2 * STRIDE} or more (key `crop`)."
+            )
+        present = usable(image, present)
+        levels = self.encoders(image.as_subclass(torch.Tensor)[:, :, None], present)
+        return [stacked(level, present) for level in levels]
+
+
+class UHVED(HeteroModal):
+    """A variational encoder-decoder whose latents at each level are a product of the Gaussians of the modalities.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution, an even number; a half of them are means, the other log-variances.
+
+    Raises:
+        ValueError: see `HeteroModal`.
+    """
+
+    def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
+        super().__init__(modalities, width, halved=False)
+        channels = [width // 2 * 2**level for level in range(LEVELS)]
+        self.segmentation = Decoder(width, channels, classes)
+        self.completion = nn.ModuleList([Decoder(width, channels, 1) for _ in range(modalities)])
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | HVEDOutput:
+        """Segment as `HeteroModal` does; in training mode, an `HVEDOutput` in which all that is there is chosen."""
+        if not self.training:
+            return super().forward(image, present)
+        present = usable(image, present)
+        features = self.encode(image, present)
+        return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+
+        Returns:
+            Logits ``(B, K, X, Y, Z)`` of the latents' means; in training mode a `Completed` of a sample of them.
+        """
+        latents = [self._latent(level, present) for level in features]
+        logits = self.segmentation(latents)
+        if not self.training:
+            return logits
+        return Completed(logits, torch.cat([decoder(latents) for decoder in self.completion], dim=1))
+
+    def _latent(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        mean, log_variance = (part[:, 0] for part in product_of_gaussians(features, present[:, None]))
+        return mean + (log_variance / 2).exp() * torch.randn_like(mean) if self.training else mean
+
+
+class UHeMIS(HeteroModal):
+    """An encoder-decoder on the mean and the variance of the modalities' features at each level.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution, an even number.
+
+    Raises:
+        ValueError: see `HeteroModal`.
+    """
+
+    def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
+        super().__init__(modalities, width, halved=True)
+        self.segmentation = Decoder(width, [width * 2**level for level in range(LEVELS)], classes)
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(B, K, X, Y, Z)`` of the modalities that ``present`` (bool ``(B, M)``) allows."""
+        return self.segmentation([mean_and_variance(level, present) for level in features])
+
+
+class Block(nn.Sequential):
+    """Instance norm, LeakyReLU and a 3x3x3 convolution, twice.
+
+    Args:
+        channels: before, between and after.
+    """
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        for before, after in pairwise(channels):
+            self.append(nn.InstanceNorm3d(before, eps=NORM_FLOOR, affine=True))
+            self.append(nn.LeakyReLU(SLOPE, inplace=True))
+            self.append(conv(3, before, after, 3, padding=1, bias=False))
+
+
+class Encoder(nn.Module):
+    """Of one modality: four blocks with max-pooling between them.
+
+    Args:
+        width: of the first level.
+        halved: see `HeteroModal`.
+    """
+
+    def __init__(self, width: int, halved: bool) -> None:
+        super().__init__()
+        self.entry = nn.Sequential(conv(3, 1, width, 1, bias=False), nn.LeakyReLU(SLOPE, inplace=True))
+        self.pool = nn.MaxPool3d(2)
+        self.levels, before = nn.ModuleList(), width
+        for nominal in (width * 2**level for level in range(LEVELS)):
+            after = nominal // 2 if halved else nominal
+            self.levels.append(Block((before, nominal, after)))
+            before = after
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Map ``(B, 1, X, Y, Z)`` to the features of each level, fine to coarse."""
+        features = [self.levels[0](self.entry(x))]
+        for block in self.levels[1:]:
+            features.append(block(self.pool(features[-1])))
+        return features
+
+
+class Decoder(nn.Module):
+    """From the latents of the four levels to an image or logits.
+
+    Args:
+        width: of the finest level's block.
+        channels: of the latents, fine to coarse.
+        outputs: of the last layer.
+    """
+
+    def __init__(self, width: int, channels: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        nominal = [width * 2**level for level in range(LEVELS - 1)]
+        below = [*(n // 2 for n in nominal[1:]), channels[-1]]
+        self.levels = nn.ModuleList(
+            [Block((c + b, n, n // 2)) for c, b, n in zip(channels[:-1], below, nominal, strict=True)]
+        )
+        self.head = conv(3, width // 2, outputs, 1, bias=False)
+
+    def forward(self, latents: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the levels ``(B, C, ...)``, fine to coarse, to ``(B, outputs, X, Y, Z)``."""
+        *skips, y = latents
+        for block, skip in zip(reversed(self.levels), reversed(skips), strict=True):
+            y = block(torch.cat([upsampled(y), skip], dim=1))
+        return self.head(y)
+
+
+def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the product of a standard normal and the Gaussians of each subset's modalities.
+
+    Args:
+        features: means, then logarithms of variances, ``(B, M, 2 C, ...)``; the latter count from -50 to 50.
+        subsets: bool ``(B, S, M)``.
+
+    Returns:
+        Mean and logarithm of the variance, each ``(B, S, C, ...)``, float32.
+    """
+    mean, log_variance = features.float().chunk(2, dim=2)
+    with torch.autocast(features.device.type, enabled=False):  # precisions reach 1e7
+        precision = 1 / (log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT).exp() + VARIANCE_FLOOR)
+        total = 1 + weighted_sum(subsets, precision)
+        return weighted_sum(subsets, mean * precision) / total, (1 / total + VARIANCE_FLOOR).log()
+
+
+def mean_and_variance(features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return mean and population variance over the modalities present, one after the other along the channels.
+
+    Args:
+        features: ``(B, M, C, ...)``.
+        present: bool ``(B, M)``.
+
+    Returns:
+        ``(B, 2 C, ...)``, float32; the variance of a single modality is exactly 0.
+    """
+    features = features.float()
+    weights = (present / present.sum(dim=1, keepdim=True))[:, None]
+    with torch.autocast(features.device.type, enabled=False):  # squares
+        mean = weighted_sum(weights, features)
+        variance = weighted_sum(weights, (features - mean).square())
+    return torch.cat([mean[:, 0], variance[:, 0]], dim=1)

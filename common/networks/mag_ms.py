@@ -1,0 +1,184 @@
+"""MAG-MS: a UNETR whose encoder there is one of for each modality, and whose decoder takes their mean.
+
+Source: He et al., "Modality-Agnostic Learning for Medical Image Segmentation Using Multi-modality Self-distillation",
+2023, section 2.1; UNETR is Hatamizadeh et al., WACV 2022, in MONAI's blocks. The paper leaves open what belongs to an
+encoder, and where the modalities meet. Here an encoder is all that sees one modality alone, the blocks that make the
+skips included, and the modalities meet at each of the five levels that the decoder takes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+from monai.networks.nets import ViT
+from torch import nn
+
+from common.networks.blocks import check_crop, pointwise, require_window, stacked, usable, weighted_sum
+
+PATCH = 16
+"""Voxels of a token along each axis."""
+TAPPED = (3, 6, 9)
+"""Of the ViT's twelve layers, counted from 0: those that the skips are made of, fine to coarse."""
+STYLE = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
+"""Of every convolutional block, as UNETR is published."""
+
+
+class MagMSDecoded(NamedTuple):
+    """What decoding one subset gives in training.
+
+    Attributes:
+        logits: ``(B, K, ...)`` at full resolution.
+        bottleneck: ``(B, hidden, ...)``, the coarsest level as the decoder takes it.
+    """
+
+    logits: torch.Tensor
+    bottleneck: torch.Tensor
+
+
+class MAGMS(nn.Module):
+    """UNETR encoders for each modality, the mean of those present at each level, one decoder.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        crop: size of every window, in voxels, 2 or 3 multiples of 16; positions are learnt for this one size.
+        width: channels at full resolution.
+        hidden: of a token.
+        mlp_dim: hidden width of the transformers' perceptrons.
+        heads: of the transformers; divide ``hidden``.
+
+    Raises:
+        ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, an image of
+            other modalities, or a sample without any.
+    """
+
+    def __init__(
+        self,
+        modalities: int = 4,
+        classes: int = 4,
+        crop: Sequence[int] = (96, 96, 96),
+        width: int = 16,
+        hidden: int = 768,
+        mlp_dim: int = 3072,
+        heads: int = 12,
+    ) -> None:
+        super().__init__()
+        check_sizes(crop, hidden, heads)
+        self.crop, dims = tuple(crop), len(crop)
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        layer = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.encoders = nn.ModuleList([Encoder(crop, width, hidden, mlp_dim, heads) for _ in range(modalities)])
+        self.projections = nn.ModuleList(
+            [nn.ModuleList([layer(channels, channels, 1) for channels in (*widths, hidden)]) for _ in range(modalities)]
+        )
+        self.levels = nn.ModuleList(
+            [
+                UnetrUpBlock(dims, below, channels, upsample_kernel_size=2, **STYLE)
+                for channels, below in zip(widths, (*widths[1:], hidden), strict=True)
+            ]
+        )
+        self.head = layer(width, classes, 1)
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Encode each modality that is there, its point-wise convolutions included.
+
+        Args:
+            image: normalised intensities ``(B, M, ...)``, missing modalities being NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+
+        Returns:
+            The levels s1, s2, s3, s4 and z, fine to coarse, each ``(B, M, C, ...)``, zero where a modality is absent.
+        """
+        require_window(self, image)
+        if image.shape[1] != len(self.encoders):
+            raise ValueError(
+                f"An image of {image.shape[1]} channels: the network was made for {len(self.encoders)} modalities."
+            )
+        present, image = usable(image, present), image.as_subclass(torch.Tensor)
+        encoded = [self._encoded(m, image[rows, m][:, None]) for m, rows in enumerate(present.T)]
+        return [stacked(level, present) for level in zip(*encoded, strict=True)]
+
+    def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
+        """Decode the mean of the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+
+        Returns:
+            Logits ``(B, K, ...)``; in training mode a `MagMSDecoded`.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        count = present.sum(dim=1, keepdim=True)
+        if not bool(count.all()):
+            raise ValueError("A sample has no modality present; at least one is needed.")
+        *skips, bottleneck = (weighted_sum((present / count)[:, None], level)[:, 0] for level in features)
+        y = bottleneck
+        for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
+            y = level(y, skip)
+        logits = self.head(y)
+        return MagMSDecoded(logits, bottleneck) if self.training else logits
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | MagMSDecoded:
+        """Segment ``(B, M, ...)``; arguments are those of `encode`, and what is returned is that of `decode`."""
+        present = usable(image, present)
+        return self.decode(self.encode(image, present), present)
+
+    def _encoded(self, modality: int, x: torch.Tensor) -> list[torch.Tensor | None]:
+        layers = self.projections[modality]
+        if not len(x):
+            return [None] * len(layers)
+        levels = self.encoders[modality](x)
+        return [pointwise(layer.weight, level, layer.bias) for layer, level in zip(layers, levels, strict=True)]
+
+
+class Encoder(nn.Module):
+    """UNETR's encoder of one modality: a ViT, and the blocks that make skips of the image and of some of its layers.
+
+    Args:
+        crop: size of every window.
+        width: channels at full resolution.
+        hidden: of a token.
+        mlp_dim: hidden width of the transformer's perceptrons.
+        heads: of the transformer.
+    """
+
+    def __init__(self, crop: Sequence[int], width: int, hidden: int, mlp_dim: int, heads: int) -> None:
+        super().__init__()
+        dims, self.grid = len(crop), tuple(extent // PATCH for extent in crop)
+        self.vit = ViT(1, tuple(crop), (PATCH,) * dims, hidden, mlp_dim, num_heads=heads, spatial_dims=dims)
+        self.finest = UnetrBasicBlock(dims, 1, width, stride=1, **STYLE)
+        self.others = nn.ModuleList(
+            [
+                UnetrPrUpBlock(
+                    dims,
+                    hidden,
+                    width * 2**level,
+                    num_layer=3 - level,
+                    stride=1,
+                    upsample_kernel_size=2,
+                    conv_block=True,
+                    **STYLE,
+                )
+                for level in (1, 2, 3)
+            ]
+        )
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Map ``(B, 1, ...)`` to s1, s2, s3, s4 and z, fine to coarse."""
+        last, layers = self.vit(x)
+        skips = [block(self._map(layers[tapped])) for block, tapped in zip(self.others, TAPPED, strict=True)]
+        return [self.finest(x), *skips, self._map(last)]
+
+    def _map(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.mT.reshape(len(tokens), -1, *self.grid)
+
+
+def check_sizes(crop: Sequence[int], hidden: int, heads: int) -> None:
+    """Refuse sizes that a UNETR cannot take.
+
+    Raises:
+        ValueError: the crop is not of 2 or 3 multiples of 16, or the heads do not divide a token.
+    """
+    check_crop(crop, multiple=PATCH, least=PATCH)
+    if hidden % heads:
+        raise ValueError(f"{heads} heads: expected a divisor of a token's {hidden} channels (key `heads`).")

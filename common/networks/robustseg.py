@@ -1,0 +1,163 @@
+"""RobustSeg: gated fusion of contents that are learnt apart from each modality's appearance.
+
+Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
+2019; sizes as released. From the fused content and the appearance of one modality its image is reconstructed; that is
+done in training only.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks.blocks import stacked, usable
+from common.networks.gated import STRIDE, GatedNetwork, conv, half_squares, linear
+
+STYLE = 8
+"""Entries of an appearance; they do not grow with the width."""
+
+
+class RobustSegOutput(NamedTuple):
+    """What the network returns in training, P being the modalities of all subjects as in ``there.nonzero()``.
+
+    Attributes:
+        logits: ``(B, K, X, Y, Z)`` of the modalities that were to be used.
+        image: ``(P, X, Y, Z)``, each modality that the subject has, used or not.
+        reconstruction: ``(P, X, Y, Z)``.
+        scale: ``(P, 8 * width)``, by which the decoders' residual blocks scale (the paper's mu).
+        shift: ``(P, 8 * width)``, by which they shift (the paper's sigma).
+        there: bool ``(B, M)``.
+        squares: scalar, half the sum of squared kernels, see `RobustSeg.squares`.
+    """
+
+    logits: torch.Tensor
+    image: torch.Tensor
+    reconstruction: torch.Tensor
+    scale: torch.Tensor
+    shift: torch.Tensor
+    there: torch.Tensor
+    squares: torch.Tensor
+
+
+class AppearanceEncoder(nn.Sequential):
+    """Map the image of one modality ``(B, 1, X, Y, Z)`` to its appearance ``(B, 8)``."""
+
+    def __init__(self, width: int) -> None:
+        widths = [2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
+        layers: list[nn.Module] = [conv(1, widths[0], 7), nn.ReLU(inplace=True)]
+        for before, after in pairwise(widths):
+            layers += [conv(before, after, 4, stride=2), nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), linear(widths[-1], STYLE))
+
+
+class AdaptiveResidual(nn.Module):
+    """Two convolutions, each followed by an instance norm whose scale and shift are given; plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv(channels, channels, 3), conv(channels, channels, 3)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, C, ...)`` to the same shape; scale and shift are ``(B, C, 1, 1, 1)``."""
+        y = F.relu(F.instance_norm(self.conv1(x)) * scale + shift)
+        return x + F.instance_norm(self.conv2(y)) * scale + shift
+
+
+class ImageDecoder(nn.Module):
+    """Turn a content and an appearance into the features of an image.
+
+    Args:
+        width: of the features; the content has 8 times as many channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        content = STRIDE * width
+        self.hidden = nn.Sequential(linear(STYLE, content), nn.ReLU(), linear(content, content), nn.ReLU())
+        self.scale, self.shift = (linear(content, content) for _ in range(2))
+        self.residuals = nn.ModuleList([AdaptiveResidual(content) for _ in range(4)])
+        self.ups = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Upsample(scale_factor=2),
+                    conv(before, before // 2, 5),
+                    nn.GroupNorm(1, before // 2, eps=1e-12),  # a layer norm over channels and space
+                    nn.ReLU(inplace=True),
+                )
+                for before in (8 * width, 4 * width, 2 * width)
+            ]
+        )
+
+    def forward(
+        self, content: torch.Tensor, appearance: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return features ``(B, width, X, Y, Z)``, and the scale and the shift ``(B, 8 * width)`` that led to them.
+
+        Args:
+            content: ``(B, 8 * width, X / 8, Y / 8, Z / 8)``.
+            appearance: ``(B, 8)``.
+        """
+        hidden = self.hidden(appearance)
+        scale, shift = self.scale(hidden), self.shift(hidden)
+        for residual in self.residuals:
+            content = residual(content, scale[:, :, None, None, None], shift[:, :, None, None, None])
+        for up in self.ups:
+            content = up(content)
+        return content, scale, shift
+
+
+class RobustSeg(GatedNetwork):
+    """A `GatedNetwork`, and for training an appearance encoder and an image decoder for each modality.
+
+    Args:
+        modalities: M.
+        classes: K, background included.
+        width: channels at full resolution.
+    """
+
+    def __init__(self, modalities: int = 4, classes: int = 4, width: int = 16) -> None:
+        super().__init__(modalities, classes, width)
+        self.appearances = nn.ModuleList([AppearanceEncoder(width) for _ in range(modalities)])
+        self.image_decoders = nn.ModuleList([ImageDecoder(width) for _ in range(modalities)])
+        self.image_head = conv(width, 1, 7)  # shared by all modalities
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | RobustSegOutput:
+        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN; in training, reconstruct all that are there.
+
+        Args:
+            image: normalised intensities.
+            present: bool ``(B, M)``; modalities whose content may be used. None allows every one that has no NaN.
+
+        Returns:
+            Logits ``(B, K, X, Y, Z)``; in training mode a `RobustSegOutput`.
+
+        Raises:
+            ValueError: a sample has no modality.
+        """
+        there, present = usable(image, None), usable(image, present)
+        fused = self.fuse(self.encode(image, present), present)
+        logits = self.decoder(fused).logits
+        if not self.training:
+            return logits
+        image = image.as_subclass(torch.Tensor)
+        parts = [
+            self._reconstructed(m, image[rows, m][:, None], fused[-1][rows]) if bool(rows.any()) else (None,) * 3
+            for m, rows in enumerate(there.T)
+        ]
+        reconstruction, scale, shift = (stacked(part, there)[there] for part in zip(*parts, strict=True))
+        return RobustSegOutput(logits, image[there], reconstruction, scale, shift, there, self.squares())
+
+    def squares(self) -> torch.Tensor:
+        """Return half the sum of squared kernels, without those of the fusions and of ``image_head``.
+
+        The release decays by the names of variables; that of ``image_head`` lies outside of the decoders'.
+        """
+        return half_squares([self.encoders, self.decoder, self.appearances, self.image_decoders])
+
+    def _reconstructed(
+        self, modality: int, image: torch.Tensor, content: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        features, scale, shift = self.image_decoders[modality](content, self.appearances[modality](image))
+        return self.image_head(features)[:, 0], scale, shift

@@ -1,0 +1,172 @@
+"""iSEG-2017: Analyze files with a fourth dimension of one, label values up to 250, and splits of which only numbers are
+published."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks import one_hot
+from monai.transforms import SaveImage
+
+from common.cohorts import cases, get_cohort, prepare
+from common.cohorts.check import check_folder
+from common.cohorts.datalist import PARTS, make_datalist, split_cases
+from common.io import AtomicNibabelWriter, read_volume
+from common.transforms import ClassesToLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd, RegionsToLabelsd
+
+COHORT = get_cohort("iseg2017")
+SHAPE = (12, 10, 8)
+
+
+def volume(seed, label=False):
+    rng, brain = np.random.default_rng(seed), np.zeros(SHAPE, bool)
+    brain[2:10, 2:8, 2:7] = True
+    values = rng.choice([0, 10, 150, 250], SHAPE) if label else rng.integers(1, 999, SHAPE)
+    return np.where(brain, values, 0).astype(np.uint8 if label else np.int16)
+
+
+def write(root, numbers, labelled=True, suffix=".hdr", empty=False):
+    """Write subjects as the challenge's download has them, or converted to NIfTI."""
+    root.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        for seed, token in enumerate(("T1", "T2", "label") if labelled else ("T1", "T2")):
+            path = root / f"subject-{number}-{token}{suffix}"
+            voxels = volume(10 * number + seed, label=token == "label")[..., None]
+            if empty:
+                path.with_suffix(".img").touch()
+                path.touch()
+            elif suffix == ".hdr":
+                nib.save(nib.AnalyzeImage(voxels, None, nib.AnalyzeHeader(endianness=">")), path)
+            else:
+                nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+    return root
+
+
+@pytest.fixture
+def download(tmp_path):
+    write(tmp_path / "iSeg-2017-Training", range(1, 11), empty=True)
+    write(tmp_path / "iSeg-2017-Testing", range(11, 24), labelled=False, empty=True)
+    return tmp_path
+
+
+def test_official_folder(download, caplog):
+    found = {item["case"]: item for item in cases("iseg2017", download)}
+    assert sorted(found) == sorted(f"subject-{number}" for number in range(1, 24))
+    training = download / "iSeg-2017-Training"
+    assert found["subject-1"] == {
+        "case": "subject-1",
+        "image": [str(training / "subject-1-T1.img"), str(training / "subject-1-T2.img")],
+        "modalities": ["t1", "t2"],
+        "label": str(training / "subject-1-label.img"),
+    }
+    assert "label" not in found["subject-11"]
+    assert [item["case"] for item in cases("iseg2017", download / "iSeg-2017-Testing")] == [
+        f"subject-{number}" for number in range(11, 24)
+    ]
+    assert not caplog.records
+
+
+def test_a_subject_without_a_sequence(download):
+    (download / "iSeg-2017-Training" / "subject-3-T1.img").unlink()
+    found = {item["case"]: item["modalities"] for item in cases("iseg2017", download)}
+    assert found.pop("subject-3") == ["t2"]
+    assert set(map(tuple, found.values())) == {("t1", "t2")}
+
+
+@pytest.mark.parametrize("suffix", [".hdr", ".nii"])
+def test_values_survive_loading_and_the_way_to_regions_and_back(tmp_path, caplog, suffix):
+    write(tmp_path / "iSeg-2017-Training", [1, 2], suffix=suffix)
+    item = cases("iseg2017", tmp_path)[0]
+    loaded = LoadSubjectd("iseg2017")(item)
+    assert not caplog.records
+    truth = torch.from_numpy(volume(12, label=True))[None]
+    np.testing.assert_array_equal(loaded["image"].numpy(), np.stack([volume(10), volume(11)]))
+    assert loaded["label"].dtype == torch.uint8
+    assert torch.equal(loaded["label"].as_tensor(), truth)
+    classes = LabelsToClassesd("label", "iseg2017")(loaded)["label"]
+    for index, value in enumerate([0, 10, 150, 250]):
+        assert torch.equal(classes[0] == index, truth[0] == value)
+    regions = LabelsToRegionsd("label", "iseg2017")(loaded)["label"]
+    assert torch.equal(regions.bool(), torch.stack([truth[0] == value for value in (10, 150, 250)]))
+    back = RegionsToLabelsd("label", "iseg2017")({"label": regions})["label"]
+    assert torch.equal(back.as_tensor(), truth)
+
+
+def test_results_are_written_in_the_cohorts_values(tmp_path):
+    write(tmp_path / "data", [4])
+    loaded = LoadSubjectd("iseg2017")(cases("iseg2017", tmp_path / "data")[0])
+    index = LabelsToClassesd("label", "iseg2017")(loaded)["label"].as_tensor()
+    logits = MetaTensor(one_hot(index[None], 4)[0], affine=loaded["image"].affine, meta={"filename_or_obj": "x.nii.gz"})
+    pred = ClassesToLabelsd("pred", "iseg2017")({"pred": logits})["pred"]
+    save = {"separate_folder": False, "resample": False, "print_log": False, "output_dtype": np.uint8}
+    SaveImage(tmp_path, "seg", writer=AtomicNibabelWriter, **save)(pred)
+    written = read_volume(tmp_path / "x_seg.nii.gz")
+    np.testing.assert_array_equal(written.numpy(), volume(42, label=True))
+    np.testing.assert_array_equal(written.affine, read_volume(tmp_path / "data" / "subject-4-T1.hdr").affine)
+
+
+@pytest.mark.parametrize("suffix", [".hdr", ".img"])
+def test_either_of_the_two_files_names_the_image(tmp_path, suffix):
+    write(tmp_path, [1])
+    read = read_volume(tmp_path / f"subject-1-T2{suffix}")
+    assert read.shape == SHAPE
+    assert read.dtype == torch.float32
+    np.testing.assert_array_equal(read.numpy(), volume(11))
+    np.testing.assert_array_equal(np.abs(np.diag(read.affine)), np.ones(4))
+
+
+def test_an_image_without_its_header_is_named(tmp_path):
+    write(tmp_path, [1])
+    (tmp_path / "subject-1-T2.hdr").unlink()
+    with pytest.raises(ValueError, match=r"subject-1-T2\.img: cannot be read as an image .*Analyze file"):
+        LoadSubjectd("iseg2017")(cases("iseg2017", tmp_path)[0])
+
+
+def test_the_check_finds_nothing_wrong_and_says_what_is(tmp_path):
+    write(tmp_path / "iSeg-2017-Training", [1, 2])
+    write(tmp_path / "iSeg-2017-Testing", [11], labelled=False)
+    table = check_folder(COHORT, tmp_path).set_index("case")
+    assert table["problems"].tolist() == [""] * 3
+    assert table.loc["subject-1", ["modalities", "shape", "spacing_mm", "label_values"]].tolist() == [
+        "t1+t2",
+        "12x10x8",
+        "1x1x1",
+        "0 10 150 250",
+    ]
+    assert table.loc["subject-11", "label_values"] == ""
+    label = tmp_path / "iSeg-2017-Training" / "subject-2-label.hdr"
+    nib.save(nib.AnalyzeImage((volume(22, label=True) > 0).astype(np.uint8), None), label)
+    problems = check_folder(COHORT, tmp_path).set_index("case")["problems"]
+    assert problems["subject-1"] == ""
+    assert "label values [1] are not of this cohort, which has 0, 10 (CSF), 150 (GM), 250 (WM)" in problems["subject-2"]
+
+
+def test_mag_ms_split_has_the_papers_numbers(download, caplog):
+    parts = prepare("iseg2017", download, "mag_ms")
+    assert [len(parts[part]) for part in PARTS] == [6, 1, 3]
+    names = [item["case"] for part in PARTS for item in parts[part]]
+    assert sorted(names) == sorted(f"subject-{number}" for number in range(1, 11))
+    assert split_cases(COHORT, download, "mag_ms", seed=0) == parts
+    assert split_cases(COHORT, download, "mag_ms", seed=1) != parts
+    made = make_datalist(COHORT, download, "mag_ms", seed=5)
+    assert (made["split"], made["seed"]) == ("mag_ms", 5)
+    assert "13 cases are in no part of split mag_ms" in caplog.text
+
+
+def test_mag_ms_split_of_msd(tmp_path):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        for number in range(1, 485):
+            (tmp_path / folder / f"BRATS_{number:03d}.nii.gz").touch()
+    parts = split_cases(get_cohort("msd_task01"), tmp_path, "mag_ms")
+    assert [len(parts[part]) for part in PARTS] == [388, 72, 24]
+    assert len({item["case"] for part in parts.values() for item in part}) == 484
+
+
+def test_mag_ms_split_of_fewer_subjects_is_refused(download):
+    (download / "iSeg-2017-Training" / "subject-3-label.img").unlink()
+    with pytest.raises(ValueError, match=r"9 patients with a label; split mag_ms has 10 \(6 / 1 / 3\)"):
+        split_cases(COHORT, download, "mag_ms")
+    with pytest.raises(ValueError, match="'fold1' of iseg2017; expected one of mag_ms, full, seeded"):
+        split_cases(COHORT, download, "fold1")

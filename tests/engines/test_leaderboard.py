@@ -1,0 +1,105 @@
+"""A leaderboard's list is checked before anything runs; runs go on where they stopped."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from common.engines import leaderboard
+from common.engines.leaderboard import Entry, finished, folders_of, read_entries, run_entries
+
+
+def write(path, methods, **more):
+    path.write_text(json.dumps({"methods": methods, **more}))
+    return path
+
+
+GSS = {"bundle": "gss", "settings": {"backbone": "mmFormer"}}
+RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
+
+
+def test_settings_of_a_method_go_over_those_of_all(tmp_path):
+    path = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET}, settings={"epochs": 2, "backbone": "RFNet"})
+    first, second = read_entries(path)
+    assert first.settings == {"epochs": 2, "backbone": "mmFormer"}
+    assert second.settings == {"epochs": 2, "backbone": "RFNet"}
+    assert [file.split("/configs/")[1] for file in second.files] == ["train.json", "baselines/backbone.json"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "error", "message"),
+    [
+        ({"GSS": GSS}, ValueError, "1 methods; expected two or more"),
+        ({"GSS": GSS, "x": {"bundle": "nosuch"}}, FileNotFoundError, "method 'x': The bundle 'nosuch' is in none of"),
+        ({"GSS": GSS, "x": {"bundle": "gss", "configs": ["no.json"]}}, FileNotFoundError, "no.json: no such config"),
+        (
+            {"GSS": GSS, "x": {"bundle": "gss", "settings": {"epoch": 1}}},
+            ValueError,
+            "method 'x': 'epoch' is no key of",
+        ),
+        (
+            {"GSS": GSS, "x": {"bundle": "gss", "config": []}},
+            ValueError,
+            "x has 'config'; expected bundle, configs and",
+        ),
+        ({"GSS": GSS, "x": {}}, ValueError, "no list of a leaderboard"),
+    ],
+)
+def test_wrong_lists_are_refused(tmp_path, methods, error, message):
+    with pytest.raises(error, match=message):
+        read_entries(write(tmp_path / "list.json", methods))
+
+
+def test_text_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "list.json").write_text("GSS, RFNet")
+    with pytest.raises(ValueError, match="no list of a leaderboard"):
+        read_entries(tmp_path / "list.json")
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """Let a small program stand in for Python and MONAI: it notes its call, and finishes unless its folder says no."""
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "options = dict(zip(sys.argv[4::2], sys.argv[5::2]))\n"
+        "folder = Path(options['--output_dir'])\n"
+        "with open(folder / 'calls.txt', 'a') as file:\n"
+        "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "if (folder / 'fail').exists():\n"
+        "    sys.exit('out of memory')\n"
+        "(folder / 'evaluation').mkdir()\n"
+        "(folder / 'evaluation' / 'evaluation.json').write_text('{}')\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(leaderboard.sys, "executable", str(program))
+
+
+def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python):
+    entries = [Entry("GSS", "gss"), Entry("RFNet, alone", "gss", ("baselines/backbone.json",), {"split": None})]
+    places = folders_of(entries, tmp_path)
+    assert [place.name for place in places.values()] == ["gss", "rfnet_alone"]
+    places["GSS"].mkdir()
+    (places["GSS"] / "fail").touch()
+    assert run_entries(entries, tmp_path, {"cohort": "phantom"}) == ["GSS"]
+    assert "out of memory" in (places["GSS"] / "log.txt").read_text()
+    (places["GSS"] / "fail").unlink()
+    assert run_entries(entries, tmp_path, {"cohort": "phantom"}) == []
+    assert all(finished(place) for place in places.values())
+    assert len((places["GSS"] / "calls.txt").read_text().splitlines()) == 2
+    (call,) = (places["RFNet, alone"] / "calls.txt").read_text().splitlines()
+    for words in ("--method RFNet, alone", "--cohort phantom", "--resume True", "--split $None"):
+        assert words in call
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert table["method"].tolist() == ["GSS", "RFNet, alone"]
+    assert table["state"].tolist() == ["finished", "finished"]
+
+
+def test_a_folder_is_not_used_for_other_settings(tmp_path, python):
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    run_entries(entries, tmp_path, {"cohort": "phantom"})
+    with pytest.raises(ValueError, match="the folder holds another variant"):
+        run_entries(entries, tmp_path, {"cohort": "brats2018"})

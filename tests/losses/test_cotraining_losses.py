@@ -1,0 +1,348 @@
+"""The losses of ACN and SMU-Net: the authors' numbers, formulas by hand, and who learns from what."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from networks import golden_cotraining
+from networks.golden_cotraining import ARRAYS, TOLERANCE, relative_error, trained, with_golden_discriminator
+
+from common.losses.acn import ACNLoss, entropy_maps, mutual_information
+from common.losses.cotraining import CoTrainingOutput, Discriminator, fooling, ramp, telling
+from common.losses.smunet import SMUNetLoss, StyleDiscriminator, gram, style_distance
+from common.networks.cotraining import ACNOutput, SMUNetOutput
+
+SIZE = (8, 8, 8)
+both = pytest.mark.parametrize("name", ["acn", "smunet"])
+
+
+def stored(name, key):
+    return pytest.approx(float(ARRAYS[name][key]), rel=1e-4)
+
+
+def output(name, classes=4, width=8, samples=2):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(samples, *shape, generator=generator).requires_grad_()
+
+    def path(missing):
+        logits, features = draw(classes, *SIZE), draw(8 * width, 4, 4, 4)
+        if name == "smunet":
+            return SMUNetOutput(logits, features, draw(8 * width, 4, 4, 4))
+        variance = torch.rand(8 * width, generator=generator).add(0.5).requires_grad_()
+        predicted = (draw(8 * width, 4, 4, 4), variance) if missing else (None, None)
+        return ACNOutput(logits, features, *predicted)
+
+    return CoTrainingOutput(path(False), path(True))
+
+
+def target(classes=4, samples=2):
+    return torch.randint(classes, (samples, 1, *SIZE), generator=torch.Generator().manual_seed(1))
+
+
+def loss_of(name, width=8, **kwargs):
+    torch.manual_seed(0)
+    return (ACNLoss if name == "acn" else SMUNetLoss)(width=width, **kwargs)
+
+
+def leaves(path):
+    return {key: value for key, value in path._asdict().items() if value is not None}
+
+
+def grads(out):
+    return {f"{side}.{key}": value.grad for side, path in out._asdict().items() for key, value in leaves(path).items()}
+
+
+@pytest.fixture(scope="module")
+def acn():
+    loss = ACNLoss()
+    for ours, theirs in (("entropy", "d_main."), ("knowledge", "d_feature.")):
+        with_golden_discriminator("acn", theirs, loss.discriminators[ours])
+    return loss
+
+
+class TestGolden:
+    def test_discriminators_of_acn(self, acn):
+        out = trained("acn")
+        errors = {}
+        with torch.no_grad():
+            for theirs, path in (("full", out.full), ("mono", out.missing)):
+                maps = entropy_maps(path.logits.sigmoid())
+                logits = acn.discriminators["entropy"](maps)
+                errors[f"d_main/{theirs}"] = relative_error("acn", logits, f"d_main/{theirs}")
+                logits = acn.discriminators["knowledge"](path.bottleneck)
+                errors[f"d_feature/{theirs}"] = relative_error("acn", logits, f"d_feature/{theirs}")
+        maps = entropy_maps(out.full.logits.sigmoid())
+        errors["entropy"] = relative_error("acn", maps, "entropy/full_softmax_of_sigmoid", classes=True)
+        print(f"\nacn discriminators: largest relative error {max(errors.values()):.2e}")
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_terms_of_acn(self, acn):
+        acn(trained("acn"), golden_cotraining.label("acn"))
+        golden = ARRAYS["acn"]
+        expected = {
+            "full": sum(float(golden[f"loss/{c}_dc_loss"]) for c in ("ed", "net", "et")),
+            "missing": sum(float(golden[f"loss/{c}_mono_dc_loss"]) for c in ("ed", "net", "et")),
+            "consistency": float(golden["loss/consistency_loss"]),
+            "information": float(golden["loss/mi_target_full"]),
+            "entropy": float(golden["loss/adv_ena_generator"]),
+            "knowledge": float(golden["loss/adv_kna_generator"]),
+            "discriminators": float(golden["loss/adv_ena_disc"]) + float(golden["loss/adv_kna_disc"]),
+        }
+        found = {name: value.item() for name, value in acn.terms.items()}
+        print(f"\nacn terms: {max(abs(found[k] / expected[k] - 1) for k in expected):.2e}")
+        assert found == pytest.approx(expected, rel=1e-4)
+        assert mutual_information(trained("acn"), "released").item() == stored("acn", "loss/mi_as_coded")
+
+    def test_terms_of_smunet(self):
+        loss = SMUNetLoss()
+        loss(trained("smunet"), golden_cotraining.label("smunet"))
+        golden = ARRAYS["smunet"]
+        expected = {
+            "full": float(golden["loss/loss_dc"]),
+            "missing": float(golden["loss/loss_miss_dc"]),
+            "consistency": float(golden["loss/consistency_loss"]),
+            "content": float(golden["loss/content_loss"]),
+            "style": float(golden["loss/style"]) / 1e-4,
+        }
+        found = {name: loss.terms[name].item() for name in expected}
+        print(f"\nsmunet terms: {max(abs(found[k] / expected[k] - 1) for k in expected):.2e}")
+        assert found == pytest.approx(expected, rel=1e-4)
+
+    @both
+    @pytest.mark.parametrize("epoch", [0, 7, 30])
+    def test_co_training_over_the_epochs(self, name, epoch):
+        off = ("information", "entropy", "knowledge") if name == "acn" else ("adversary",)
+        loss = loss_of(name, 16, **{f"{term}_weight": 0.0 for term in off})
+        loss.epoch = epoch
+        total = loss(trained(name), golden_cotraining.label(name)) - loss.terms["discriminators"]
+        assert total.item() == stored(name, f"loss/co/epoch{epoch}")
+        if name == "acn":
+            assert 10 * ramp(epoch, 20) == stored(name, f"loss/consistency_weight/epoch{epoch}")
+
+    def test_released_discriminator_of_styles(self):
+        discriminator = with_golden_discriminator("smunet", "d_style.", StyleDiscriminator(16, "released"))
+        seed = int(ARRAYS["smunet"]["seed"]) + 2
+        style = np.random.default_rng(seed).standard_normal((1, 128, 20, 24, 16)).astype(np.float32)
+        style = torch.from_numpy(style)
+        with torch.no_grad():
+            assert relative_error("smunet", discriminator(style), "d_style/out") <= TOLERANCE
+            full, missing = fooling(discriminator, style), 2 * telling(discriminator, style, style)
+        as_source = float(ARRAYS["smunet"]["loss/adv_style_as_source"])
+        assert full.item() == pytest.approx(as_source, rel=1e-4)
+        as_target = float(ARRAYS["smunet"]["loss/adv_style_as_target"])
+        assert missing.item() == pytest.approx(as_source + as_target, rel=1e-4)
+
+
+class TestFormulas:
+    def test_ramp(self):
+        assert [ramp(t, 20) for t in (0, 10, 20, 300)] == pytest.approx([math.exp(-5), math.exp(-1.25), 1, 1])
+
+    @both
+    def test_dice_and_consistency_by_hand(self, name):
+        """Two voxels in the batch; class 1 at the first, class 2 at the second; class 3 nowhere."""
+        full = torch.tensor([[[0.7, 0.6], [0.8, 0.1], [0.4, 0.5], [0.2, 0.0]]])
+        missing = torch.tensor([[[0.1, 0.2], [0.8, 0.3], [0.4, 0.5], [0.2, 0.4]]])
+        empty = torch.zeros(1, 64, 1, 1, 1)
+        rest = (empty, empty, torch.ones(64)) if name == "acn" else (empty, empty)
+        paths = [p.logit().reshape(1, 4, 2, 1, 1).clamp(-50, 50) for p in (full, missing)]
+        out = CoTrainingOutput(*((ACNOutput if name == "acn" else SMUNetOutput)(p, *rest) for p in paths))
+        loss = loss_of(name)
+        loss(out, torch.tensor([1, 2]).reshape(1, 1, 2, 1, 1))
+        expected = (1 - 1.6 / (0.65 + 1)) + (1 - 1.0 / (0.41 + 1)) + 1
+        assert loss.terms["full"].item() == pytest.approx(expected, rel=1e-5)
+        assert loss.terms["consistency"].item() == pytest.approx((0.04 + 0.16) / 2, rel=1e-5)
+
+    @both
+    def test_total_is_the_weighted_sum(self, name):
+        weights = {"acn": (0.2, 0.8, 0.5, 0.001, 0.0002), "smunet": (0.4, 0.6, 0.2, 1e-4, 0.0002)}[name]
+        names = {"acn": ("information", "entropy", "knowledge"), "smunet": ("content", "style", "adversary")}[name]
+        loss = loss_of(name)
+        loss.epoch = 10
+        total = loss(output(name), target())
+        scale = dict(zip(("full", "missing", *names), weights, strict=True))
+        scale |= {"consistency": 10 * math.exp(-1.25), "discriminators": 1}
+        assert set(loss.terms) == set(scale)
+        assert total.item() == pytest.approx(sum(scale[k] * v.item() for k, v in loss.terms.items()), rel=1e-5)
+        assert not any(value.requires_grad for value in loss.terms.values())
+
+    def test_entropy_maps_by_hand(self):
+        even = entropy_maps(torch.full((1, 4, 1, 1, 1), 0.3))
+        assert even.flatten().tolist() == pytest.approx([0.25] * 4)  # -1/4 log2(1/4) / 2
+        p = math.e / (math.e + 1)
+        one, other = entropy_maps(torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1, 1)).flatten().tolist()
+        assert (one, other) == pytest.approx((-p * math.log2(p), -(1 - p) * math.log2(1 - p)))
+
+    def test_mutual_information_by_hand(self):
+        mean, own, full = (torch.tensor(v).reshape(1, 2, 1, 1, 1) for v in ([1.0, 2.0], [0.0, 2.0], [3.0, 1.0]))
+        variance = torch.tensor([2.0, 0.5])
+        out = CoTrainingOutput(ACNOutput(None, full, None, None), ACNOutput(None, own, mean, variance))
+        logs = math.log(2) + math.log(0.5)
+        assert mutual_information(out, "intended").item() == pytest.approx((4 / 2 + 1 / 0.5 + logs) / 4)
+        assert mutual_information(out, "released").item() == pytest.approx((1 / 2 + 0 / 0.5 + logs) / 4)
+
+    def test_style_by_hand(self):
+        """Two channels of 1 x 1 x 2: Gram matrices of plain products, divided by four elements."""
+        full = torch.tensor([[1.0, 2.0], [0.0, 1.0]]).reshape(1, 2, 1, 1, 2)
+        missing = torch.zeros(1, 2, 1, 1, 2)
+        assert (4 * gram(full)).tolist() == [[5, 2], [2, 1]]
+        assert style_distance(full, missing).item() == pytest.approx((25 + 4 + 4 + 1) / 16 / (4 * 4 * 1))
+        tall = torch.ones(1, 1, 2, 3, 5)  # H W = 6, the third extent does not count
+        assert style_distance(tall, 0 * tall).item() == pytest.approx(1 / (4 * 36))
+
+    def test_discriminators_objectives_by_hand(self):
+        sure = Discriminator((1, 1), 1, (1,))
+        with torch.no_grad():
+            sure[0].weight.fill_(1)
+            sure[0].bias.fill_(0.5)
+        sure[0].padding = (0, 0, 0)
+        full, missing = torch.full((2, 1, 1, 1, 1), -2.0), torch.full((2, 1, 1, 1, 1), 1.0)
+        assert fooling(sure, missing).item() == pytest.approx(math.log1p(math.exp(1.5)))
+        expected = (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(-1.5))) / 2
+        assert telling(sure, full, missing).item() == pytest.approx(expected)
+
+
+class TestGradients:
+    def test_fooling_teaches_the_map_and_telling_the_discriminator(self):
+        discriminator = Discriminator((3, 4, 1), 3, (1, 2))
+        full, missing = (torch.randn(1, 3, 4, 4, 4, requires_grad=True) for _ in range(2))
+        fooling(discriminator, missing).backward()
+        assert missing.grad.abs().max() > 0
+        assert all(parameter.grad is None for parameter in discriminator.parameters())
+        missing.grad = None
+        telling(discriminator, full, missing).backward()
+        assert full.grad is missing.grad is None
+        assert all(parameter.grad.abs().max() > 0 for parameter in discriminator.parameters())
+
+    @both
+    def test_one_backward_gives_what_two_optimisers_would(self, name):
+        loss, out = loss_of(name), output(name)
+        loss(out, target()).backward()
+        if name == "acn":
+            maps = {
+                "entropy": [entropy_maps(path.logits.detach().sigmoid()) for path in out],
+                "knowledge": [path.bottleneck.detach() for path in out],
+            }
+            share = 0.5
+        else:
+            maps, share = {"style": [path.style.detach() for path in out]}, 1.0
+        bce = torch.nn.functional.binary_cross_entropy_with_logits
+        for key, (full, missing) in maps.items():
+            discriminator = loss.discriminators[key]
+            own = list(discriminator.parameters())
+            real, fake = discriminator(full), discriminator(missing)
+            alone = share * (bce(real, torch.zeros_like(real)) + bce(fake, torch.ones_like(fake)))
+            for parameter, expected in zip(own, torch.autograd.grad(alone, own), strict=True):
+                torch.testing.assert_close(parameter.grad, expected)
+
+    @both
+    def test_adversaries_pull_the_missing_path_alone(self, name):
+        terms = ("entropy", "knowledge") if name == "acn" else ("adversary",)
+        found = []
+        for weight in (0.0, 1.0):
+            out = output(name)
+            loss_of(name, **{f"{term}_weight": weight for term in terms})(out, target()).backward()
+            found.append(grads(out))
+        moved = {key for key in found[0] if not _same(found[0][key], found[1][key])}
+        assert moved == ({"missing.logits", "missing.bottleneck"} if name == "acn" else {"missing.style"})
+
+    @both
+    def test_consistency_pulls_both_paths(self, name):
+        found = []
+        for weight in (0.0, 1.0):
+            out = output(name)
+            loss_of(name, consistency_weight=weight)(out, target()).backward()
+            found.append(grads(out))
+        assert {key for key in found[0] if not _same(found[0][key], found[1][key])} == {"full.logits", "missing.logits"}
+        assert found[1]["full.logits"][:, 0].abs().max() == 0  # the background is not supervised
+
+    @pytest.mark.parametrize(("mi", "reached"), [("intended", False), ("released", True)])
+    def test_information_teaches_the_missing_path(self, mi, reached):
+        out = output("acn")
+        mutual_information(out, mi).backward()
+        assert {key for key, grad in grads(out).items() if grad is not None} == {
+            "missing.mean",
+            "missing.variance",
+            *(["missing.bottleneck"] if reached else []),
+        }
+
+    def test_content_and_style_pull_both_paths(self):
+        out = output("smunet")
+        SMUNetLoss(width=8, adversary_weight=0, style_weight=1)(out, target()).backward()
+        assert all(grad.abs().max() > 0 for grad in grads(out).values())
+
+    def test_everything_that_learns_is_among_the_parameters(self):
+        for name, keys in (("acn", {"entropy", "knowledge"}), ("smunet", {"style"})):
+            loss = loss_of(name)
+            assert set(loss.discriminators) == keys
+            assert len(list(loss.parameters())) == len(list(loss.discriminators.parameters())) > 0
+
+
+class TestSizes:
+    def test_published_numbers_of_parameters(self):
+        published = {
+            "acn": {"entropy": "d_main.", "knowledge": "d_feature."},
+            "smunet": {"style": "d_style."},
+        }
+        losses = {"acn": ACNLoss(), "smunet": SMUNetLoss(style_discriminator="released")}
+        for name, parts in published.items():
+            shapes = golden_cotraining.authors_shapes(name)
+            for ours, theirs in parts.items():
+                expected = {k.removeprefix(theirs): s for k, s in shapes.items() if k.startswith(theirs)}
+                state = losses[name].discriminators[ours].state_dict()
+                assert {key: tuple(value.shape) for key, value in state.items()} == expected
+
+    @both
+    @pytest.mark.parametrize("classes", [2, 5])
+    def test_other_numbers_of_classes(self, name, classes):
+        loss = loss_of(name, **({"classes": classes} if name == "acn" else {}))
+        assert loss(output(name, classes), target(classes)).isfinite()
+
+    @pytest.mark.parametrize("size", [(2, 2, 2), (4, 4, 4), (8, 12, 10)])
+    def test_styles_of_any_size_get_one_answer(self, size):
+        discriminator = StyleDiscriminator(8, "pooled")
+        assert discriminator(torch.randn(2, 64, *size)).shape == (2, 1, 1, 1, 1)
+
+    def test_small_maps_are_padded_by_zeros_at_their_end(self):
+        discriminator, maps = Discriminator((2, 2, 1), 4, (2, 2), least=4), torch.randn(1, 2, 4, 2, 3)
+        padded = torch.zeros(1, 2, 4, 4, 4)
+        padded[:, :, :, :2, :3] = maps
+        assert torch.equal(discriminator(maps), discriminator(padded))
+
+    def test_released_discriminator_takes_the_published_crop_alone(self):
+        with pytest.raises(ValueError, match=r"style of \[4, 4, 4\] voxels: the released .* `style_discriminator`"):
+            loss_of("smunet", style_discriminator="released")(output("smunet"), target())
+
+    def test_unknown_choices_and_numbers_are_refused(self):
+        with pytest.raises(ValueError, match="mi 'paper': expected one of 'intended', 'released'"):
+            ACNLoss(mi="paper", width=8)
+        with pytest.raises(ValueError, match="style_discriminator 'none'"):
+            SMUNetLoss(style_discriminator="none")
+        with pytest.raises(ValueError, match="knowledge_weight -1: expected a number from 0"):
+            ACNLoss(knowledge_weight=-1, width=8)
+        with pytest.raises(ValueError, match="ramp_epochs 0: expected a number from 1"):
+            SMUNetLoss(ramp_epochs=0)
+
+    @both
+    def test_a_class_that_the_head_lacks_is_refused(self, name):
+        with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+            loss_of(name)(output(name), target().fill_(4))
+
+    @both
+    def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors(self, name):
+        out, expected = output(name), loss_of(name)(output(name), target())
+        half = CoTrainingOutput(*(type(p)(*(x if x is None else x.bfloat16() for x in p)) for p in out))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(name)(half, MetaTensor(target()))
+        assert type(loss) is torch.Tensor
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected.item(), rel=2e-2)
+
+
+def _same(one, other):
+    if one is None or other is None:
+        return one is other
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-9)

@@ -1,0 +1,145 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.losses import DiceCELoss
+
+from common.losses.mag_ms import MagMSLoss, MagMSOutput, divergence
+from common.networks.mag_ms import MagMSDecoded
+
+
+def dice_ce(logits, label):
+    """Return MONAI's loss of each sample by itself."""
+    loss = DiceCELoss(softmax=True, to_onehot_y=True)
+    return torch.stack([loss(logits[b : b + 1], label[b : b + 1]) for b in range(len(logits))])
+
+
+def output(present=((1, 1), (0, 1)), size=(2, 2, 2), classes=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def decoded(n):
+        draw = (torch.randn(n, c, *s, generator=generator) for c, s in ((classes, size), (5, (1, 1, 1))))
+        return MagMSDecoded(*(x.requires_grad_() for x in draw))
+
+    present = torch.tensor(present, dtype=torch.bool)
+    return MagMSOutput(decoded(len(present)), decoded(int(present.sum())), present)
+
+
+def label(samples=2, size=(2, 2, 2), classes=3):
+    return torch.randint(classes, (samples, 1, *size), generator=torch.Generator().manual_seed(1))
+
+
+def test_divergence_by_hand():
+    # two voxels of two classes: the teacher says 0.8 and 0.5, the student 0.5 and 0.5
+    teacher, student = (torch.tensor([[p, 0.5], [1 - p, 0.5]]).log()[None, :, :, None, None] for p in (0.8, 0.5))
+    first = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    assert divergence(student, teacher).item() == pytest.approx(first / 2)
+    back = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)  # the other way round is another number
+    assert divergence(teacher, student).item() == pytest.approx(back / 2)
+
+
+def test_temperature_softens_both_and_its_square_is_the_weight():
+    # at T = 2 odds of 16 : 1 become 4 : 1
+    teacher = torch.tensor([16.0, 1.0]).log().reshape(1, 2, 1, 1, 1)
+    student = torch.zeros(1, 2, 1, 1, 1)
+    expected = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    assert divergence(student, teacher, 2.0).item() == pytest.approx(4 * expected)
+
+
+def test_dice_and_cross_entropy_by_hand():
+    # one sample, one modality, two voxels of two classes; p of the right class 0.9 and 0.6
+    logits = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).log().reshape(1, 2, 2, 1, 1)
+    one = MagMSDecoded(logits, torch.zeros(1, 1, 1, 1, 1))
+    target = torch.tensor([0, 1]).reshape(1, 1, 2, 1, 1)
+    loss = MagMSLoss()
+    total = loss(MagMSOutput(one, one, torch.ones(1, 1, dtype=torch.bool)), target).item()
+    entropy = -(math.log(0.9) + math.log(0.6)) / 2
+    dice = 1 - (2 * 0.9 / (1.3 + 1) + 2 * 0.6 / (0.7 + 1)) / 2  # the background is the first of the two
+    assert loss.terms["fuse"].item() == pytest.approx(entropy + dice, abs=1e-5)
+    assert total == pytest.approx(2 * (entropy + dice), abs=2e-5)  # fused and single agree: nothing else is added
+
+
+def test_distance_is_a_mean_over_the_bottleneck_s_elements():
+    logits = torch.zeros(1, 2, 1, 1, 1)
+    teacher = MagMSDecoded(logits, torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1, 1))
+    students = MagMSDecoded(
+        logits.expand(2, -1, -1, -1, -1), torch.tensor([[1.0, 2, 6], [2, 3, 4]])[..., None, None, None]
+    )
+    loss = MagMSLoss()
+    loss(MagMSOutput(teacher, students, torch.ones(1, 2, dtype=torch.bool)), torch.zeros(1, 1, 1, 1, 1))
+    assert loss.terms["l2"].item() == pytest.approx(9 / 3 + 3 / 3)  # of the two modalities, summed
+
+
+def test_total_is_a_sum_over_modalities_of_means_over_the_samples_that_have_it():
+    out, target = output(), label()
+    each = dice_ce(out.students.logits, target[[0, 0, 1]])  # sample 0: both modalities; sample 1: the second
+    kl = [divergence(out.students.logits[[i]], out.teacher.logits[[b]]) for i, b in enumerate((0, 0, 1))]
+    l2 = [F.mse_loss(out.students.bottleneck[i], out.teacher.bottleneck[b]) for i, b in enumerate((0, 0, 1))]
+    expected = {
+        "fuse": dice_ce(out.teacher.logits, target).mean(),
+        "single": each[0] + each[1:].mean(),
+        "kl": kl[0] + (kl[1] + kl[2]) / 2,
+        "l2": l2[0] + (l2[1] + l2[2]) / 2,
+    }
+    loss = MagMSLoss(lambda_kl=0.5, gamma=3.0)
+    total = loss(out, target)
+    torch.testing.assert_close(loss.terms, {name: value.detach() for name, value in expected.items()})
+    weights = {"fuse": 1, "single": 1, "kl": 0.5, "l2": 3}
+    torch.testing.assert_close(total, sum(weights[name] * value for name, value in expected.items()))
+
+
+def test_mag_is_the_sum_of_dice_ce_of_all_and_of_each():
+    out, target = output(((1, 1, 1), (1, 1, 1))), label()
+    heads = [out.teacher.logits, *(out.students.logits[[m, 3 + m]] for m in range(3))]
+    expected = sum(dice_ce(logits, target).mean() for logits in heads)
+    torch.testing.assert_close(MagMSLoss(lambda_kl=0, gamma=0)(out, target), expected)
+
+
+def test_a_detached_teacher_learns_from_the_labels_alone():
+    target = label()
+    alone, distilled = output(), output()
+    MagMSLoss(lambda_kl=0, gamma=0)(alone, target).backward()
+    MagMSLoss()(distilled, target).backward()
+    assert torch.equal(alone.teacher.logits.grad, distilled.teacher.logits.grad)
+    assert distilled.teacher.bottleneck.grad is None
+    assert not torch.equal(alone.students.logits.grad, distilled.students.logits.grad)
+    assert distilled.students.bottleneck.grad.abs().min() > 0
+
+
+def test_a_teacher_that_is_not_detached_moves_too():
+    target = label()
+    alone, distilled = output(), output()
+    MagMSLoss(lambda_kl=0, gamma=0)(alone, target).backward()
+    MagMSLoss(detach_teacher=False)(distilled, target).backward()
+    assert not torch.equal(alone.teacher.logits.grad, distilled.teacher.logits.grad)
+    assert distilled.teacher.bottleneck.grad.abs().min() > 0
+
+
+def test_loss_is_float32_under_autocast_and_plain_for_meta_tensors():
+    out, target = output(), label()
+    meta = MagMSOutput(
+        MagMSDecoded(*map(MetaTensor, out.teacher)),
+        MagMSDecoded(*map(MetaTensor, out.students)),
+        MetaTensor(out.present),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        found = MagMSLoss()(meta, MetaTensor(target))
+    assert type(found) is torch.Tensor
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(MagMSLoss()(out, target).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"lambda_kl": -1}, "lambda_kl -1"), ({"gamma": -0.1}, "gamma -0.1"), ({"temperature": 0}, "temperature 0")],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MagMSLoss(**changes)
+
+
+def test_class_counts_that_disagree_are_refused():
+    with pytest.raises(ValueError, match="class counts that disagree"):
+        MagMSLoss()(output(), label(classes=3) + 1)

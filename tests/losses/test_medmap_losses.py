@@ -1,0 +1,155 @@
+"""MedMAP's alignment against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from common.losses.medmap import AlignedLoss, AlignedOutput, Alignment
+
+NAMES = ("t1", "t1c", "t2", "flair")
+ALL = torch.ones(2, 4, dtype=torch.bool)
+
+
+def constant(*values: float, batch: int = 2) -> torch.Tensor:
+    """Return features ``(B, M, 3, 2, 2, 2)`` that are one value in each modality."""
+    return torch.tensor(values)[None, :, None, None, None, None].expand(batch, -1, 3, 2, 2, 2).clone()
+
+
+@pytest.mark.parametrize("anchor", ["adaptive", "t1", "flair"])
+def test_equal_features_are_aligned(anchor):
+    assert Alignment(NAMES, anchor)(torch.randn(2, 1, 3, 4, 4, 4).expand(-1, 4, -1, -1, -1, -1), ALL) == 0
+
+
+def test_distance_to_one_modality():
+    features = constant(1.0, 2.0, 4.0, 7.0)
+    # The fixed one counts among the J = 4: ((1-2)^2 + 0 + (4-2)^2 + (7-2)^2) / 4.
+    assert Alignment(NAMES, "t1c")(features, ALL).item() == pytest.approx(30 / 4)
+
+
+def test_distance_to_the_learnt_mixture():
+    alignment = Alignment(NAMES, "adaptive")
+    features = constant(1.0, 2.0, 4.0, 7.0)
+    assert alignment.weights.tolist() == [0, 0, 0, 1]
+    assert alignment(features, ALL) == Alignment(NAMES, "flair")(features, ALL)
+    with torch.no_grad():
+        alignment.weights.copy_(torch.tensor([0.5, 0.5, 0.25, 0.0]))
+    # 0.5 + 1 + 1 = 2.5, whatever the sum of the weights: (1.5^2 + 0.5^2 + 1.5^2 + 4.5^2) / 4
+    assert alignment(features, ALL).item() == pytest.approx((2.25 + 0.25 + 2.25 + 20.25) / 4)
+
+
+def test_mixture_of_those_present_keeps_the_sum_of_the_weights():
+    alignment = Alignment(NAMES, "adaptive")
+    with torch.no_grad():
+        alignment.weights.copy_(torch.tensor([0.5, 0.5, 0.25, 0.0]))
+    present = torch.tensor([[True, False, True, False]])
+    features = constant(1.0, 0.0, 4.0, 0.0, batch=1)
+    anchor = 1.25 / 0.75 * (0.5 * 1 + 0.25 * 4)
+    assert alignment(features, present).item() == pytest.approx(((1 - anchor) ** 2 + (4 - anchor) ** 2) / 2)
+
+
+def test_mixture_is_the_mean_where_those_present_have_no_weight():
+    """At the start with FLAIR absent."""
+    present = torch.tensor([[True, False, True, False]])
+    found = Alignment(NAMES, "adaptive")(constant(1.0, 9.0, 4.0, 9.0, batch=1), present)
+    assert found.item() == pytest.approx(1.5**2)
+
+
+def test_sample_without_the_named_anchor_has_no_loss():
+    present = torch.tensor([[True, True, True, True], [True, False, True, True]])
+    whole = Alignment(NAMES, "t1c")(constant(1.0, 2.0, 4.0, 7.0, batch=1), ALL[:1])
+    assert Alignment(NAMES, "t1c")(constant(1.0, 2.0, 4.0, 7.0), present) == whole / 2
+
+
+def test_absent_modalities_have_no_say():
+    features, present = (
+        torch.randn(2, 4, 3, 4, 4, 4),
+        torch.tensor([[True, True, False, True], [True, True, True, True]]),
+    )
+    other = features.clone()
+    other[0, 2] = 100
+    for anchor in ("adaptive", "flair", "normal"):
+        alignment = Alignment(NAMES, anchor)
+        assert alignment(features, present) == alignment(other, present)
+
+
+def test_standardised_features_are_normal_already():
+    features = torch.randn(2, 4, 3, 8, 8, 8)
+    features = (features - features.mean((3, 4, 5), True)) / features.std((3, 4, 5), unbiased=False, keepdim=True)
+    alignment = Alignment(NAMES, "normal")
+    assert alignment(features, ALL).item() == pytest.approx(0, abs=1e-5)
+    assert alignment(features + 3, ALL).item() == pytest.approx(3**2 / 2, rel=1e-4)
+    assert alignment(2 * features, ALL).item() == pytest.approx(math.log(1 / 2) + (4 - 1) / 2, rel=1e-4)
+
+
+def test_gradients_move_both_sides_of_the_mixture_but_not_a_named_anchor():
+    features = torch.randn(1, 4, 3, 2, 2, 2, dtype=torch.double, requires_grad=True)
+    named = Alignment(NAMES, "flair")
+    named(features, ALL[:1]).backward()
+    assert features.grad[:, 3].abs().max() == 0
+    assert features.grad[:, 0].abs().min() > 0
+    features.grad = None
+    Alignment(NAMES, "flair", detach=False)(features, ALL[:1]).backward()
+    assert features.grad[:, 3].abs().max() > 0
+    adaptive = Alignment(NAMES, "adaptive")
+    adaptive(features, ALL[:1]).backward()
+    assert adaptive.weights.grad.abs().min() > 0
+
+
+def test_gradient_of_the_weights_is_that_of_finite_differences():
+    alignment, features = Alignment(NAMES, "adaptive"), torch.randn(2, 4, 3, 2, 2, 2)
+    with torch.no_grad():
+        alignment.weights.copy_(torch.tensor([0.3, -0.2, 0.4, 0.7]))
+    alignment(features, ALL).backward()
+    for m in range(4):
+        with torch.no_grad():
+            alignment.weights[m] += 1e-2
+            high = alignment(features, ALL)
+            alignment.weights[m] -= 2e-2
+            low = alignment(features, ALL)
+            alignment.weights[m] += 1e-2
+        assert alignment.weights.grad[m].item() == pytest.approx((high - low).item() / 2e-2, rel=1e-2, abs=1e-3)
+
+
+class Constant(nn.Module):
+    """A loss of 3 with one term."""
+
+    def __init__(self):
+        super().__init__()
+        self.terms = {"fuse": torch.tensor(3.0)}
+
+    def forward(self, output, target):
+        return output.sum() * 0 + 3.0
+
+
+def test_alignment_is_added_with_its_weight():
+    output = AlignedOutput(torch.zeros(1), constant(1.0, 2.0, 4.0, 7.0), ALL)
+    loss = AlignedLoss(Constant(), NAMES, anchor="t1c")
+    assert loss(output, torch.zeros(1)).item() == pytest.approx(3 + 0.125 * 7.5)
+    assert {name: value.item() for name, value in loss.terms.items()} == pytest.approx({"fuse": 3, "align": 7.5})
+
+
+def test_without_an_anchor_the_loss_is_the_methods():
+    loss = AlignedLoss(Constant(), NAMES, anchor=None)
+    assert loss(AlignedOutput(torch.zeros(1), None, None), torch.zeros(1)) == 3
+    assert not loss.aligns
+    assert not list(loss.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"anchor": "pd"}, "anchor 'pd': expected one of 'adaptive', 'normal', 't1', 't1c', 't2', 'flair'"),
+        ({"prior": "pd"}, "prior 'pd': expected one of 't1'"),
+        ({"alpha": -1}, "alpha -1: expected a number from 0"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AlignedLoss(Constant(), NAMES, **settings)
+
+
+def test_features_of_another_cohort_are_refused():
+    with pytest.raises(ValueError, match=r"Features of 3 modalities to align; expected 4 \(t1, t1c, t2, flair\)"):
+        Alignment(NAMES)(torch.zeros(1, 3, 4, 2, 2, 2), ALL[:1, :3])

@@ -1,0 +1,212 @@
+"""What PMKL and RobustSeg forward, what they train, and how the students get their teacher."""
+
+import pytest
+import torch
+from torch import nn
+
+from common.io import write_checkpoint
+from common.losses.pmkl import PMKLLoss, SegmentationLoss
+from common.losses.robustseg import RobustSegLoss
+from common.methods.plain import Plain
+from common.methods.pmkl import PrivilegedDistillation, load_teacher
+from common.methods.robustseg import Disentanglement, independent_subsets
+from common.modalities import drop
+from common.networks.gated import GatedNetwork
+from common.networks.pmkl import PMKL
+from common.networks.robustseg import RobustSeg
+
+CROP = (16, 16, 16)
+SUBSETS = [(1,), (0, 3)]
+
+
+def image(present=((True,) * 4,) * 2):
+    present = torch.tensor(present)
+    return drop(torch.randn(len(present), 4, *CROP, generator=torch.Generator().manual_seed(1)), present)
+
+
+def label(samples=2):
+    return torch.randint(4, (samples, 1, *CROP), generator=torch.Generator().manual_seed(2))
+
+
+def method(subsets=SUBSETS, **kwargs):
+    torch.manual_seed(0)
+    return PrivilegedDistillation(PMKL(width=2, subsets=subsets, **kwargs), CROP)
+
+
+def draws(method, wanted):
+    """Let the method draw one subset always."""
+    method.network.missing.drawn = lambda present: wanted
+    return method
+
+
+class TestPMKL:
+    def test_the_student_drawn_and_its_heads_are_trained_and_nothing_else(self):
+        step = draws(method(), (0, 3))
+        before = {name: value.clone() for name, value in step.state_dict().items()}
+        optimizer = torch.optim.SGD(step.parameters(), lr=0.1, weight_decay=0.1)
+        output = step.train()(image())
+        PMKLLoss()(output, label()).backward()
+        trained = ("network.missing.networks.0_3.", "heads.networks.0_3.")
+        for name, parameter in step.named_parameters():
+            assert (parameter.grad is not None) == name.startswith(trained), name
+        optimizer.step()
+        changed = {name for name, value in step.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed
+        assert all(name.startswith(trained) for name in changed)
+        assert {"student", "teacher"} <= {name.split(".")[3] for name in changed if name.startswith("heads")}
+
+    def test_the_teacher_sees_all_and_the_student_its_subset(self):
+        step, x = draws(method(), (0, 3)), image()
+        output = step.train()(x)
+        assert not step.network.full.training
+        assert step.network.missing.of((0, 3)).training
+        with torch.no_grad():
+            torch.testing.assert_close(output.taught, step.network.full(x))
+            step.network.eval()
+            torch.testing.assert_close(
+                output.logits, step.network(drop(x, torch.tensor([[True, False, False, True]] * 2)))
+            )
+        assert not output.taught.requires_grad
+        assert output.logits.requires_grad
+        assert output.taught_embedding.requires_grad  # by its metric head
+        assert output.embedding.shape == output.taught_embedding.shape == (2, 16)
+
+    def test_kernels_of_the_students_step_decay(self):
+        step = draws(method(), (1,))
+        step.train()(image()).squares.backward()
+        for name, parameter in step.named_parameters():
+            used = name.startswith(("network.missing.networks.1.", "heads.networks.1.")) and parameter.ndim > 1
+            assert (parameter.grad is not None) == used, name
+            if used:
+                torch.testing.assert_close(parameter.grad, parameter)
+
+    def test_students_are_drawn_from_what_all_subjects_have(self):
+        step, seen = method().train(), []
+        for name, student in step.network.missing.networks.items():
+            student.register_forward_hook(lambda *_, name=name: seen.append(name))
+        for _ in range(12):
+            step(image())
+        assert set(seen) == {"1", "0_3"}
+        seen.clear()
+        for _ in range(6):
+            step(image([[True, False, True, True], [True, False, False, True]]))
+        assert set(seen) == {"0_3"}
+        with pytest.raises(ValueError, match=r"share channels \[2\]"):
+            step(image([[False, False, True, True], [True, True, True, False]]))
+
+    def test_weights_of_inference_know_nothing_of_the_metric_heads(self):
+        step = method()
+        network = PMKL(width=2, subsets=SUBSETS)
+        network.load_state_dict(step.network.state_dict())
+        assert all(name.startswith("networks.") for name in step.heads.state_dict())
+
+    def test_first_stage_trains_a_teacher_that_the_second_one_loads(self, tmp_path):
+        torch.manual_seed(0)
+        teacher = GatedNetwork(width=2)
+        loss = SegmentationLoss()(Plain(teacher)(image()), label())
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in teacher.parameters())
+        write_checkpoint(teacher.state_dict(), tmp_path / "teacher.pt")
+        network = PMKL(width=2)
+        load_teacher(network, str(tmp_path / "teacher.pt"))
+        assert all(torch.equal(value, network.full.state_dict()[name]) for name, value in teacher.state_dict().items())
+
+    def test_a_teacher_trained_in_the_same_process_is_frozen_with_nothing_left_of_its_gradients(self, tmp_path):
+        step = draws(method(), (1,))
+        teacher = step.network.full
+        SegmentationLoss()(Plain(teacher)(image()), label()).backward()  # the method is there before its teacher is
+        assert teacher.head.weight.grad.abs().max() > 0
+        write_checkpoint(teacher.state_dict(), tmp_path / "teacher.pt")
+        load_teacher(step.network, str(tmp_path / "teacher.pt"))
+        PMKLLoss()(step.train()(image()), label()).backward()
+        assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+
+    @pytest.mark.parametrize("kind", ["shared", "separate"])
+    def test_students_start_from_the_teachers_feature_encoder_and_go_their_own_way(self, kind, tmp_path):
+        torch.manual_seed(0)
+        write_checkpoint(GatedNetwork(width=2, feature_encoder=kind).state_dict(), tmp_path / "teacher.pt")
+        step = draws(method(feature_encoder=kind), (0, 3))
+        load_teacher(step.network, str(tmp_path / "teacher.pt"))
+        x, ours = image(), step.network.full.feature_encoder
+        for subset in SUBSETS:
+            theirs = step.network.missing.of(subset).feature_encoder
+            there = torch.ones(2, 4, dtype=torch.bool)
+            found = theirs(x[:, list(subset)], there[:, : len(subset)])
+            assert torch.equal(found, ours(x, there)[:, list(subset)])
+        before = [parameter.clone() for parameter in ours.parameters()]
+        PMKLLoss()(step.train()(x), label()).backward()
+        assert all(p.grad.abs().max() > 0 for p in step.network.missing.of((0, 3)).feature_encoder.parameters())
+        assert all(p.grad is None and torch.equal(p, b) for p, b in zip(ours.parameters(), before, strict=True))
+
+    def test_a_teacher_that_does_not_fit_is_refused(self, tmp_path):
+        network, path = PMKL(width=2, subsets=SUBSETS), tmp_path / "teacher.pt"
+        with pytest.raises(
+            FileNotFoundError, match=r"teacher.pt: no weights of a teacher.*Train it first.*key `teacher`"
+        ):
+            load_teacher(network, str(path))
+        others = [GatedNetwork(width=4), GatedNetwork(modalities=3, width=2), GatedNetwork(classes=3, width=2)]
+        for other in (*others, GatedNetwork(width=2, feature_encoder="shared")):
+            write_checkpoint(other.state_dict(), path)
+            with pytest.raises(ValueError, match=r"teacher.pt: a checkpoint of another architecture than GatedNetwork"):
+                load_teacher(network, str(path))
+
+
+class TestRobustSeg:
+    def test_modalities_stay_independently_and_one_always_does(self):
+        present = torch.ones(64_000, 4, dtype=torch.bool)
+        kept = independent_subsets(present, 0.5, torch.Generator().manual_seed(0))
+        codes = (kept * torch.tensor([1, 2, 4, 8])).sum(dim=1)
+        found = codes.bincount(minlength=16) / len(codes)
+        expected = torch.tensor([1 / 16 + (bin(code).count("1") == 1) / 64 if code else 0.0 for code in range(16)])
+        assert found[0] == 0
+        statistic = (len(codes) * (found - expected).square()[1:] / expected[1:]).sum()
+        assert statistic < 36.1  # chi-square with 14 degrees of freedom, p = 0.001
+
+    def test_only_modalities_that_are_there_are_kept(self):
+        present = torch.tensor([[False, True, False, True], [False, False, True, False]]).repeat(200, 1)
+        kept = independent_subsets(present, 0.5)
+        assert kept.any(dim=1).all()
+        assert not (kept & ~present).any()
+        assert len(kept[::2].unique(dim=0)) == 3
+        assert torch.equal(independent_subsets(present, 1.0), present)
+
+    def test_dropped_modalities_are_reconstructed_but_not_encoded(self):
+        torch.manual_seed(0)
+        step, seen = Disentanglement(RobustSeg(width=2), keep=0.0), []
+        for m, encoder in enumerate(step.network.encoders):
+            encoder.register_forward_hook(lambda *_, m=m: seen.append(m))
+        output = step(image([[True, True, False, True]]))
+        assert len(seen) == 1
+        assert output.reconstruction.shape == (3, *CROP)
+        assert output.there.tolist() == [[True, True, False, True]]
+
+    def test_a_step_trains_every_part(self):
+        torch.manual_seed(0)
+        step = Disentanglement(RobustSeg(width=2), keep=1.0)
+        loss = RobustSegLoss()(step(image()), label())
+        loss.backward()
+        for name, parameter in step.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+    def test_keep_is_a_probability(self):
+        with pytest.raises(ValueError, match=r"keep 1\.5: expected a number from 0 to 1"):
+            Disentanglement(RobustSeg(width=2), keep=1.5)
+
+
+@pytest.mark.parametrize("network", [GatedNetwork, RobustSeg])
+def test_a_few_steps_from_the_released_initial_weights_lower_the_loss(network):
+    torch.manual_seed(0)
+    x, target = image(), label()
+    x[:, 1] += 3 * (target[:, 0] == 3)
+    net = network(width=2)
+    step = (Plain if network is GatedNetwork else Disentanglement)(net)
+    loss: nn.Module = SegmentationLoss() if network is GatedNetwork else RobustSegLoss()
+    optimizer, found = torch.optim.Adam(net.parameters(), lr=1e-2), []
+    for _ in range(8):
+        value = loss(step(x), target)
+        found.append(value.item())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert found[-1] < found[0]

@@ -1,0 +1,109 @@
+"""MedMAP around other methods: what is aligned, and what is refused."""
+
+import pytest
+import torch
+
+from common.losses.fusion import FusionLoss
+from common.losses.medmap import AlignedLoss
+from common.methods.gss import RandomSubsetFusion
+from common.methods.medmap import Aligned
+from common.methods.passion import SelfDistillation
+from common.modalities import drop
+from common.networks import M2FTrans, MMFormer, RFNet
+from common.networks.blocks import FeatureEncoder
+
+NAMES = ("t1", "t1c", "t2", "flair")
+SMALL = {"width": 4, "crop": (32, 32, 32)}
+
+
+def image(batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 4, 32, 32, 32)
+
+
+def test_weights_of_the_feature_encoders():
+    def count(kind: str) -> int:
+        return sum(p.numel() for p in FeatureEncoder(4, 3, kind).parameters())
+
+    assert count("shared") == 27 * 4 + 4
+    assert count("separate") == 4 * (27 + 1)
+    assert not list(FeatureEncoder(4, 3, None).parameters())
+
+
+def test_shared_feature_encoder_treats_modalities_alike_and_separate_ones_do_not():
+    x, there, order = image(), torch.ones(2, 4, dtype=torch.bool), [2, 0, 3, 1]
+    shared, separate = FeatureEncoder(4, 3, "shared"), FeatureEncoder(4, 3, "separate")
+    assert shared(x, there).shape == (2, 4, 4, 32, 32, 32)
+    assert torch.allclose(shared(x[:, order], there), shared(x, there)[:, order], atol=1e-6)
+    assert separate(x, there).shape == (2, 4, 1, 32, 32, 32)
+    assert not torch.allclose(separate(x[:, order], there), separate(x, there)[:, order])
+
+
+def test_features_of_absent_modalities_are_zero():
+    present = torch.tensor([[True, False, True, True], [True, True, True, True]])
+    features = FeatureEncoder(4, 3, "shared")(drop(image(), present), present)
+    assert not features.isnan().any()
+    assert features[0, 1].abs().max() == 0
+
+
+@pytest.mark.parametrize("network", [RFNet, MMFormer, M2FTrans])
+def test_encoders_take_as_many_channels_as_the_feature_encoder_has(network):
+    network = network(**SMALL, feature_encoder="shared").eval()
+    first = next(iter(network.encoders[0].parameters()))
+    assert first.shape == (4, 4, 3, 3, 3)
+    present = torch.tensor([[True, False, False, True]])
+    x = drop(image(1), present)
+    with torch.no_grad():
+        assert torch.equal(network(x), network.decode(network.encode(x), present))
+
+
+def test_what_is_aligned_are_the_features_that_the_network_saw():
+    network = RFNet(**SMALL, feature_encoder="shared").train()
+    x = image()
+    output = Aligned(RandomSubsetFusion(network), network)(x)
+    assert torch.equal(output.features, network.feature_encoder(x, output.present))
+    assert bool(output.present.all())
+    assert output.features.requires_grad
+
+
+def test_alignment_teaches_the_feature_encoder_and_nothing_behind_it():
+    network = RFNet(**SMALL, feature_encoder="shared").train()
+    loss = AlignedLoss(FusionLoss(), NAMES, anchor="adaptive")
+    output = Aligned(RandomSubsetFusion(network), network)(image())
+    loss.alignment(output.features, output.present).backward()
+    with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert with_gradient == {"feature_encoder.layers.0.weight", "feature_encoder.layers.0.bias"}
+
+
+def test_alpha_0_gives_the_gradients_of_the_backbone_alone():
+    network = RFNet(**SMALL, feature_encoder="shared").train()
+    x, label = image(), torch.randint(4, (2, 1, 32, 32, 32))
+    found = []
+    for align, settings in ((True, {"anchor": "adaptive", "alpha": 0.0}), (False, {"anchor": None})):
+        network.zero_grad()
+        torch.manual_seed(0)
+        AlignedLoss(FusionLoss(), NAMES, **settings)(
+            Aligned(RandomSubsetFusion(network), network, align)(x), label
+        ).backward()
+        found.append([p.grad.clone() for p in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_under_passion_the_subjects_own_modalities_are_aligned():
+    network = RFNet(**SMALL, feature_encoder="shared").train()
+    present = torch.tensor([[True, False, True, True], [False, True, True, False]])
+    output = Aligned(SelfDistillation(network), network)(drop(image(), present))
+    assert torch.equal(output.present, present)
+    assert torch.equal(output.output.present, present)
+
+
+def test_a_network_without_a_feature_encoder_cannot_be_aligned():
+    network = RFNet(**SMALL)
+    with pytest.raises(ValueError, match="RFNet has 0 feature encoders to align; expected one"):
+        Aligned(RandomSubsetFusion(network), network)
+    assert Aligned(RandomSubsetFusion(network), network, align=False)(image()).features is None
+
+
+def test_only_networks_with_bottlenecks_align_there():
+    network = RFNet(**SMALL, feature_encoder="shared")
+    with pytest.raises(ValueError, match="align_at 'bottleneck': RFNet has no bottleneck"):
+        Aligned(RandomSubsetFusion(network), network, at="bottleneck")

@@ -1,0 +1,256 @@
+"""ACN and SMU-Net: the authors' numbers, their checkpoints, subsets of modalities."""
+
+import pytest
+import torch
+from monai.networks import eval_mode
+from networks.golden_cotraining import (
+    MISSING,
+    NETWORKS,
+    TOLERANCE,
+    authors_shapes,
+    authors_state,
+    draw_image,
+    imported,
+    missing_subset,
+    path_shapes,
+    relative_error,
+    trained,
+)
+
+from common.io.cotraining_keys import import_cotraining
+from common.modalities import drop, subsets
+from common.networks.cotraining import ACN, ACNPath, SMUNet, SMUNetPath
+
+T1C_FLAIR = (1, 3)
+both = pytest.mark.parametrize("name", NETWORKS)
+
+
+def small(name, **kwargs):
+    torch.manual_seed(0)
+    return NETWORKS[name](width=8, **kwargs).eval()
+
+
+def image(samples=1, size=16):
+    return torch.randn(samples, 4, size, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def row(*channels):
+    return torch.tensor([[m in channels for m in range(4)]])
+
+
+class TestGolden:
+    @both
+    @pytest.mark.parametrize("path", ["full", "missing"])
+    def test_each_path_gives_the_authors_numbers(self, name, path):
+        output = getattr(trained(name), path)
+        theirs = path if path == "full" else MISSING[name]
+        arrays = {"prob": (output.logits.sigmoid(), True)}
+        if name == "acn":
+            arrays["bottleneck"] = output.bottleneck, False
+            if path == "missing":
+                arrays["vid_mean"] = output.mean, False
+        else:
+            arrays |= {"style": (output.style, False), "content": (output.content, False)}
+        errors = {
+            key: relative_error(name, ours, f"{theirs}/{key}", classes=classes)
+            for key, (ours, classes) in arrays.items()
+        }
+        print(f"\n{name} {path}: largest relative error {max(errors.values()):.2e}")
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_the_full_path_would_predict_as_the_authors_does(self):
+        """Theirs has the branch, too, though nothing reads it."""
+        path, theirs = ACNPath(4, 4, 16), authors_state("acn", "full")
+        branch = {key.removeprefix("VID_branch."): v for key, v in theirs.items() if key.startswith("VID_branch.")}
+        path.load_state_dict(imported("acn").full.state_dict() | branch)
+        with torch.no_grad():
+            output = path.train()(draw_image("acn"))
+        assert relative_error("acn", output.mean, "full/vid_mean") <= TOLERANCE
+        variance = torch.log1p(theirs["VID_branch.log_scale"].exp()) + 1e-5
+        torch.testing.assert_close(output.variance.detach(), variance)
+
+    @both
+    def test_evaluation_differs_in_the_background_alone(self, name):
+        network, output, x = imported(name), trained(name), draw_image(name)
+        with eval_mode(network), torch.no_grad():
+            full, missing = network(x), network(x, row(*missing_subset(name)))
+        for logits, expected in ((full, output.full.logits), (missing, output.missing.logits)):
+            assert torch.equal(logits[:, 0], torch.zeros_like(logits[:, 0]))
+            torch.testing.assert_close(logits[:, 1:], expected[:, 1:])
+        assert output.full.logits[:, 0].abs().min() > 0
+
+    def test_probability_of_a_class_is_its_sigmoid_where_the_others_are_improbable(self):
+        path = ACNPath(1, 4, 8).eval()
+        with torch.no_grad():
+            path.unet.head.weight.zero_()
+            path.unet.head.bias.copy_(torch.tensor([7.0, -30.0, 0.4, -30.0]))
+            soft = path(image()[:, :1]).softmax(dim=1)
+        torch.testing.assert_close(soft[:, 2], torch.full_like(soft[:, 2], torch.tensor(0.4).sigmoid().item()))
+
+    @both
+    def test_a_fifth_of_what_is_decoded_is_dropped_in_training_alone(self, name):
+        path, seen = small(name, subsets=[(0,)]).full, []
+        path.unet.up4.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        with torch.no_grad():
+            path(image(size=32))
+            output = path.train()(image(size=32))
+        decoded, dropped = seen
+        there = dropped != 0
+        assert 0.18 < 1 - there.float().mean() < 0.22
+        assert there.flatten(2).any(dim=2).all()  # elements, not channels
+        torch.testing.assert_close(0.8 * dropped[there], decoded[there])
+        if name == "acn":
+            torch.testing.assert_close(output.bottleneck, decoded)  # transferred before dropout
+
+
+class TestCheckpoints:
+    def test_number_of_parameters_of_a_path(self):
+        with torch.device("meta"):
+            paths = {
+                name: {channels: path(channels, 4, 16) for channels in (4, 1)}
+                for name, path in (("acn", ACNPath), ("smunet", SMUNetPath))
+            }
+            full = ACNPath(4, 4, 16, predicts=False)
+        for name, sizes in paths.items():
+            for channels, path in sizes.items():
+                published = sum(torch.Size(shape).numel() for shape in path_shapes(name, channels).values())
+                assert count(path) == published
+        assert count(full) == 4_704_228
+        assert count(paths["acn"][4]) == 4_753_508
+        assert count(paths["smunet"][4]) == 4_778_212
+
+    @both
+    def test_everything_of_a_checkpoint_has_a_place_but_what_nobody_reads(self, name):
+        theirs = {f"module.{key}": torch.zeros(shape) for key, shape in authors_shapes(name).items() if key[:2] != "d_"}
+        network = NETWORKS[name](subsets=[T1C_FLAIR])
+        state, match = import_cotraining({"epoch": 1, "state_dict": theirs}, network)
+        own = {f"full.{key}": value.shape for key, value in network.full.state_dict().items()}
+        assert {key: value.shape for key, value in state.items()} == own
+        assert len(match.matched) + len(match.unused) == len(theirs)
+        parts = {key.split(".")[0] for key in match.unused}
+        assert parts == ({"vae_branch", "VID_branch"} if name == "acn" else set())
+
+    def test_modalities_and_classes_are_brought_into_our_order(self):
+        subset, conv = (1, 2, 3), "unet.encoder.0.0.weight"
+        acn, smunet = ACN(subsets=[subset]), SMUNet(subsets=[subset])
+        theirs = authors_state("acn", "full")
+        state, _ = import_cotraining(theirs, acn)
+        assert torch.equal(state[f"full.{conv}"], theirs["unet.conv1a.weight"][:, [0, 3, 1, 2]])  # t1, t2, flair, t1ce
+        background, ncr, ed, et = state["full.unet.head.bias"]
+        assert torch.equal(torch.stack([ed, ncr, et, background]), theirs["unet.up1conv.bias"])
+        theirs = authors_state("smunet", "full")
+        state, _ = import_cotraining(theirs, smunet)
+        assert torch.equal(state[f"full.{conv}"], theirs["unet.conv1a.weight"][:, [1, 2, 3, 0]])  # flair, t1, t1ce, t2
+        theirs = authors_state("smunet", "missing", channels=3)
+        state, _ = import_cotraining(theirs, smunet, subset)
+        weight = state[f"missing.networks.1_2_3.{conv}"]
+        assert torch.equal(weight, theirs["unet.conv1a.weight"][:, [1, 2, 0]])  # flair, t1ce, t2
+
+    def test_other_checkpoints_are_refused(self):
+        acn, smunet = small("acn", subsets=[(0,)]), SMUNet(subsets=[(0,)])
+        theirs = authors_state("acn", "full")
+        with pytest.raises(ValueError, match=r"missing \['unet.convc.weight.*0 have no place"):
+            import_cotraining(theirs, smunet)
+        with pytest.raises(ValueError, match=r"4 have no place \['unet\.convc\.weight"):
+            import_cotraining(authors_state("smunet", "full"), ACN(subsets=[(0,)]))
+        with pytest.raises(ValueError, match=r"of another size \['unet.conv1a.weight \(16, 4, 3, 3, 3\) in the file"):
+            import_cotraining(theirs, acn)
+        with pytest.raises(ValueError, match=r"path for channels \[0\].*1 are of another size \['unet.conv1a.weight"):
+            import_cotraining(theirs, ACN(subsets=[(0,)]), (0,))
+        with pytest.raises(ValueError, match=r"weights that this software made, which need no import"):
+            import_cotraining(acn.state_dict(), acn)
+        with pytest.raises(ValueError, match=r"No missing path for channels \[1\]; there are those for \[\(0,\)\]"):
+            import_cotraining(theirs, acn, (1,))
+        with pytest.raises(ValueError, match="Linear: expected ACN or SMUNet"):
+            import_cotraining(theirs, torch.nn.Linear(1, 1))
+        with pytest.raises(ValueError, match="expected a state dict"):
+            import_cotraining({"state_dict": None}, acn)
+
+    def test_a_branch_that_a_missing_path_needs_may_not_lack(self):
+        theirs = {k: v for k, v in authors_state("acn", "mono", 1).items() if not k.startswith("VID_branch")}
+        with pytest.raises(ValueError, match=r"4 are missing \['VID_branch\.log_scale"):
+            import_cotraining(theirs, ACN(subsets=[(0,)]), (0,))
+
+
+class TestSubsets:
+    @both
+    def test_each_subset_is_segmented_by_its_own_path_from_what_there_is(self, name):
+        network, x = small(name), image()
+        assert len(network.missing.networks) == 14
+        with torch.no_grad():
+            for names in subsets(("t1", "t1c", "t2", "flair")):
+                channels = [("t1", "t1c", "t2", "flair").index(n) for n in names]
+                path = network.full if len(channels) == 4 else network.missing.of(tuple(channels))
+                logits = network(drop(x, row(*channels)))
+                assert torch.equal(logits, path(x[:, channels])), names
+                assert torch.equal(network(x, row(*channels)), logits), names
+
+    @both
+    def test_samples_of_a_batch_may_lack_different_modalities(self, name):
+        network, x = small(name), image(3)
+        present = torch.cat([row(1, 3), row(0, 1, 2, 3), row(2)])
+        with torch.no_grad():
+            together = network(x, present)
+            alone = torch.cat([network(x[b : b + 1], present[b : b + 1]) for b in range(3)])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+    @both
+    def test_a_pair_knows_its_subset_alone(self, name):
+        network = small(name, subsets=[[1, 3]])
+        with torch.no_grad():
+            assert network(image(), row(1, 3)).shape == (1, 4, 16, 16, 16)
+            with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[0\]"):
+                network(image(), row(0))
+
+    @both
+    @pytest.mark.parametrize("classes", [2, 5])
+    def test_other_numbers_of_modalities_and_classes(self, name, classes):
+        network = small(name, modalities=2, classes=classes)
+        with torch.no_grad():
+            assert network(image()[:, :2]).shape == (1, classes, 16, 16, 16)
+            assert network(image()[:, :2], torch.tensor([[False, True]])).shape == (1, classes, 16, 16, 16)
+
+    @both
+    def test_impossible_sizes_are_refused(self, name):
+        with pytest.raises(ValueError, match="width 12: expected a multiple of 8"):
+            NETWORKS[name](width=12)
+        with pytest.raises(ValueError, match="expected multiples of 8"), torch.no_grad():
+            small(name)(image(size=20))
+
+
+class TestFeatureEncoder:
+    @pytest.mark.parametrize(("kind", "channels"), [("shared", 4), ("separate", 1)])
+    def test_paths_take_the_encoded_modalities(self, kind, channels):
+        network, x = small("acn", feature_encoder=kind), image()
+        assert network.full.unet.encoder[0][0].in_channels == 4 * channels
+        assert network.missing.of((0, 2)).unet.encoder[0][0].in_channels == 2 * channels
+        with torch.no_grad():
+            z = network.feature_encoder(x, row(0, 1, 2, 3))
+            assert torch.equal(network(x), network.full(z.flatten(1, 2)))
+            expected = network.missing.of((0, 2))(torch.cat([z[:, 0], z[:, 2]], dim=1))
+            torch.testing.assert_close(network(drop(x, row(0, 2))), expected)
+
+    def test_smunet_has_none(self):
+        with pytest.raises(TypeError):
+            SMUNet(feature_encoder="shared")
+
+    @pytest.mark.parametrize("kind", [None, "shared"])
+    def test_bottlenecks_are_of_one_modality_by_itself(self, kind):
+        network, x = small("acn", feature_encoder=kind), image(2)
+        present = torch.cat([row(0, 1, 3), row(1)])
+        found = network.bottlenecks(drop(x, present))
+        assert found.shape == (2, 4, 64, 2, 2, 2)
+        assert found[~present].abs().max() == 0
+        with torch.no_grad():
+            z = network.feature_encoder(x, row(0, 1, 2, 3).expand(2, -1))
+            alone = torch.zeros_like(z)
+            alone[:, 1] = z[:, 1]
+            expected = network.full.unet.encode(alone.flatten(1, 2))[0][3]
+        torch.testing.assert_close(found[:, 1], expected)
+        found.square().mean().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in network.full.unet.encoder.parameters())
+        assert all(parameter.grad is None for parameter in network.full.unet.up4.parameters())

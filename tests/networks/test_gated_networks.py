@@ -1,0 +1,361 @@
+"""PMKL and RobustSeg: the authors' numbers, and what their encoders, gates and students do."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.networks import eval_mode
+from networks.golden_gated import (
+    GOLDEN,
+    NAMES,
+    TOLERANCE,
+    draw_image,
+    pmkl_layers,
+    relative_error,
+    robustseg_layers,
+    with_golden_weights,
+)
+from torch import nn
+
+from common.losses.pmkl import PMKLLoss, SegmentationLoss, teachers_lead
+from common.losses.robustseg import RobustSegLoss, divergence
+from common.methods.pmkl import PrivilegedDistillation
+from common.modalities import drop
+from common.networks.gated import GatedNetwork, GatedOutput, half_squares
+from common.networks.pmkl import PMKL, MetricHead
+from common.networks.robustseg import RobustSeg
+
+CROP = (16, 16, 16)
+PRESENT = torch.tensor([[True, False, True, True], [False, True, False, False]])
+both = pytest.mark.parametrize("network", [GatedNetwork, RobustSeg])
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def image(present=PRESENT, crop=CROP, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return drop(torch.randn(*present.shape, *crop, generator=generator), present)
+
+
+def lively(network):
+    """Give a network weights that make a difference; the initial ones are too small for that."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=1 / max(1.0, parameter[0].numel()) ** 0.5)
+    return network
+
+
+@pytest.fixture(scope="module")
+def pmkl():
+    """What the golden files' network gives for a student's step."""
+    arrays = dict(np.load(GOLDEN / "pmkl.npz"))
+    subset, x = (int(arrays["mono_channel"]),), draw_image(int(arrays["seed"]), (2, 4, 48, 48, 48))
+    network = PMKL(modalities=4, classes=5, width=16, subsets=[subset])
+    method = PrivilegedDistillation(network, (48, 48, 48), metric_stride=1)
+    with_golden_weights("pmkl", pmkl_layers(network, method.heads.of(subset), subset))
+    seen = []
+    for module in (network.full.decoder, network.missing.of(subset).decoder):
+        module.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    with torch.no_grad():
+        output, features = method.train()(x), network.full.encode(x)
+    label = torch.from_numpy(arrays["label"]).reshape(2, 1, 48, 48, 48)
+    return SimpleNamespace(arrays=arrays, output=output, features=features, seen=seen, label=label)
+
+
+@pytest.fixture(scope="module")
+def robustseg():
+    arrays = dict(np.load(GOLDEN / "robustseg.npz"))
+    network, x = RobustSeg(4, 5, 16), draw_image(int(arrays["seed"]), (1, 4, 32, 32, 32))
+    with_golden_weights("robustseg", robustseg_layers(network))
+    cases = [torch.from_numpy(row)[None].bool() for row in arrays["availability"]]
+    with torch.no_grad():
+        outputs = [network(x, case) for case in cases]
+    label = torch.from_numpy(arrays["label"]).reshape(1, 1, 32, 32, 32)
+    return SimpleNamespace(arrays=arrays, network=network, image=x, cases=cases, outputs=outputs, label=label)
+
+
+class TestGolden:
+    def test_pmkl_as_published(self, pmkl):
+        (_, teacher), (levels, student) = pmkl.seen
+        found = {
+            "teacher/logits": pmkl.output.taught,
+            "student/logits": pmkl.output.logits,
+            "teacher/d1_out": teacher.features,
+            "student/d1_out": student.features,
+            "teacher/embedding": pmkl.output.taught_embedding,
+            "student/embedding": pmkl.output.embedding,
+            "teacher/flair_s4": pmkl.features[3][:, 0],
+            "student/s4": levels[3],
+        }
+        errors = {key: relative_error(value, pmkl.arrays, key) for key, value in found.items()}
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_losses_of_pmkl(self, pmkl):
+        loss, teacher = PMKLLoss(), SegmentationLoss()
+        teacher(GatedOutput(pmkl.output.taught, None), pmkl.label)
+        found = {
+            "student_total": loss(pmkl.output, pmkl.label),
+            "ce_student": loss.terms["ce"],
+            "dice_student": loss.terms["dice"],
+            "ce_teacher": teacher.terms["ce"],
+            "dice_teacher": teacher.terms["dice"],
+            "kd": loss.terms["kd"],
+            "kd_mask_sum": teachers_lead(pmkl.output.logits, pmkl.output.taught, pmkl.label.long()).sum(),
+            "contrastive": loss.terms["contrastive"],
+            "l2_student": 1e-5 * loss.terms["l2"],
+        }
+        assert {f"loss/{key}" for key in found} == {key for key in pmkl.arrays if key.startswith("loss/")}
+        for key, value in found.items():
+            assert value.item() == pytest.approx(float(pmkl.arrays[f"loss/{key}"]), rel=TOLERANCE), key
+
+    def test_robustseg_as_published(self, robustseg):
+        errors = {}
+        for number, output in enumerate(robustseg.outputs):
+            found = {"logits": output.logits}
+            found |= {f"recon_{name}": output.reconstruction[None, m : m + 1] for m, name in enumerate(NAMES)}
+            for name, value in found.items():
+                errors[f"case{number}/{name}"] = relative_error(value, robustseg.arrays, f"case{number}/{name}")
+        assert len(errors) == 15
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_appearances_and_contents_of_robustseg(self, robustseg):
+        network, output = robustseg.network, robustseg.outputs[0]
+        with torch.no_grad():
+            content = network.encode(robustseg.image, robustseg.cases[0])[3][:, 0]
+            styles = [network.appearances[m](robustseg.image[:, m : m + 1]) for m in range(4)]
+        found = {"case0/content_flair_s4": content}
+        for m, name in enumerate(NAMES):
+            found |= {f"case0/mu_{name}": output.scale[m], f"case0/sigma_{name}": output.shift[m]}
+            found[f"case0/style_{name}"] = styles[m]
+        errors = {
+            key: relative_error(value.reshape(tuple(robustseg.arrays[f"{key}/shape"])), robustseg.arrays, key)
+            for key, value in found.items()
+        }
+        assert max(errors.values()) <= TOLERANCE, errors
+
+    def test_losses_of_robustseg(self, robustseg):
+        for number, output in enumerate(robustseg.outputs):
+            expected = {k.split("/")[2]: float(v) for k, v in robustseg.arrays.items() if f"case{number}/loss" in k}
+            loss, apart = RobustSegLoss(), divergence(output.scale, output.shift)
+            loss(output, robustseg.label)
+            found = {"ce": loss.terms["ce"], "dice": loss.terms["dice"]}
+            for m, name in enumerate(NAMES):
+                found[f"kl_{name}"] = apart[m]
+                found[f"l1_{name}"] = F.l1_loss(output.reconstruction[m], robustseg.image[0, m])
+            assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=TOLERANCE)
+            for term in ("l1", "kl"):
+                whole = sum(expected[f"{term}_{name}"] for name in NAMES)
+                assert loss.terms[term].item() == pytest.approx(whole, rel=TOLERANCE)
+
+    def test_number_of_parameters(self):
+        """Counted from the published lists of variables, which have a fifth class (17 parameters more per decoder)."""
+        with torch.device("meta"):
+            network = PMKL()
+            assert count(GatedNetwork(classes=5)) == 6_650_309
+            assert count(network.full) == 6_650_292
+            assert count(network.missing.of((1,))) == 2_056_309 - 17
+            assert count(network.missing.of((0, 1))) == 2_056_292 - 2 * 27 * 16
+            assert len(network.missing.networks) == 14
+            assert count(RobustSeg(classes=5)) == 37_455_766
+            assert count(RobustSeg()) == 37_455_749
+            assert count(MetricHead(16, (80, 80, 80), 1)) == 16 * 41**3 * 32 + 32 * 16
+            assert count(MetricHead(16, (80, 80, 80), 40)) == 16 * 2**3 * 32 + 32 * 16
+
+    def test_initial_weights_are_small_and_truncated(self):
+        weight = GatedNetwork().encoders[0].levels[3][1][0].weight
+        assert weight.abs().max() <= 0.02
+        assert weight.std().item() == pytest.approx(0.0088, rel=0.02)  # of a normal cut at two deviations
+        assert not any(layer.bias.any() for layer in RobustSeg(width=2).modules() if isinstance(layer, nn.Conv3d))
+
+
+class TestSubsets:
+    @both
+    def test_nothing_is_encoded_of_missing_modalities(self, network):
+        network, seen = network(width=2), []
+        for m, encoder in enumerate(network.encoders):
+            encoder.register_forward_hook(lambda module, args, output, m=m: seen.append((m, len(args[0]))))
+        with torch.no_grad():
+            network(image())
+        assert sorted(seen) == [(0, 1), (1, 1), (2, 1), (3, 1)]
+        assert [level.shape[1:3] for level in network.encode(image())] == [(4, 2), (4, 4), (4, 8), (4, 16)]
+
+    @both
+    def test_one_encoding_serves_every_subset(self, network):
+        network = lively(network(width=2))
+        whole = image(torch.ones(2, 4, dtype=torch.bool))
+        with eval_mode(network), torch.no_grad():
+            logits = network.decode(network.encode(whole), PRESENT)
+            torch.testing.assert_close(logits, network(whole, PRESENT))
+            torch.testing.assert_close(logits, network(drop(whole, PRESENT)))
+            assert (logits - network(whole)).abs().max() > 1e-3
+
+    def test_values_of_a_modality_that_may_not_be_used_change_nothing(self):
+        network, one = lively(GatedNetwork(width=2)), image(torch.ones(2, 4, dtype=torch.bool))
+        other = torch.where(PRESENT[:, :, None, None, None], one, 1e3 * one)
+        with eval_mode(network), torch.no_grad():
+            assert torch.equal(network(one, PRESENT), network(other, PRESENT))
+
+    @pytest.mark.parametrize("kind", ["plain", "shared", "separate", "robustseg"])
+    def test_nan_never_gets_into_values_or_gradients(self, kind):
+        kinds = {"plain": None, "shared": "shared", "separate": "separate"}
+        network = RobustSeg(width=2) if kind == "robustseg" else GatedNetwork(width=2, feature_encoder=kinds[kind])
+        x = image()
+        x[1, 3, :8] = 0.0  # as padding leaves it: NaN beside zeros
+        output = network(MetaTensor(x))
+        assert type(output.logits) is torch.Tensor
+        values = [value for value in output if value.is_floating_point()]
+        assert all(value.isfinite().all() for value in values)
+        sum(value.square().mean() for value in values).backward()
+        used = [p for p in network.parameters() if p.grad is not None]
+        assert len(used) == len(list(network.parameters()))
+        assert all(p.grad.isfinite().all() for p in used)
+
+    def test_encoders_of_absent_modalities_get_no_gradient(self):
+        network = GatedNetwork(width=2)
+        network(image(PRESENT[:1])).logits.square().mean().backward()
+        assert [network.encoders[m].levels[0][0][0].weight.grad is not None for m in range(4)] == PRESENT[0].tolist()
+
+    @both
+    def test_a_sample_without_any_modality_is_refused(self, network):
+        with pytest.raises(ValueError, match="no modality present"):
+            network(width=2)(image(torch.tensor([[False] * 4])))
+
+    @pytest.mark.parametrize("crop", [(16, 16, 20), (8, 16, 16)])
+    def test_a_window_that_it_cannot_take_is_refused(self, crop):
+        with pytest.raises(ValueError, match=r"takes multiples of 8, 16 or more \(key `crop`\)"):
+            GatedNetwork(width=2)(torch.zeros(1, 4, *crop))
+
+    def test_an_image_of_other_modalities_is_refused(self):
+        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+            GatedNetwork(width=2)(torch.zeros(1, 3, *CROP))
+
+    def test_other_sizes(self):
+        network, x = GatedNetwork(modalities=2, classes=3, width=2), torch.randn(1, 2, 16, 24, 32)
+        output = network(x)
+        assert (output.logits.shape, output.features.shape) == ((1, 3, 16, 24, 32), (1, 2, 16, 24, 32))
+        assert network.eval()(x).shape == (1, 3, 16, 24, 32)
+
+
+class TestFusion:
+    def test_a_gate_of_one_half_halves_every_modality(self):
+        fusion = GatedNetwork(width=2).fusions[0]
+        nn.init.zeros_(fusion.gate[1].weight)  # the norm gives 0, the sigmoid 1/2
+        x = torch.randn(2, 4, 2, *CROP)
+        torch.testing.assert_close(fusion(x), fusion.mix(x.flatten(1, 2) / 2))
+
+    def test_each_modality_has_its_own_gate(self):
+        fusion = GatedNetwork(width=2).fusions[0]
+        nn.init.zeros_(fusion.gate[1].weight)
+        with torch.no_grad():
+            fusion.gate[1].bias.copy_(torch.tensor([50.0, -50.0, -50.0, 50.0]))  # gates of 1, 0, 0, 1
+        x = torch.randn(2, 4, 2, *CROP)
+        kept = x * torch.tensor([1.0, 0, 0, 1])[:, None, None, None, None]
+        torch.testing.assert_close(fusion(x), fusion.mix(kept.flatten(1, 2)))
+
+
+class TestStudents:
+    @pytest.mark.parametrize(
+        ("kind", "channels"), [(None, [4, 2, 3]), ("shared", [4, 8, 12]), ("separate", [4, 2, 3])], ids=str
+    )
+    def test_a_students_input_are_its_modalities_alone(self, kind, channels):
+        network = lively(PMKL(width=2, feature_encoder=kind, subsets=[(3,), (0, 2), (0, 1, 3)])).eval()
+        students = [network.missing.of(subset) for subset in network.missing.subsets]
+        assert [student.encoder.levels[0][0][0].in_channels for student in students] == channels
+        for subset in network.missing.subsets:
+            there = torch.zeros(2, 4, dtype=torch.bool)
+            there[:, list(subset)] = True
+            one, other = image(there), image(torch.ones(2, 4, dtype=torch.bool))
+            with torch.no_grad():
+                assert torch.equal(network(one), network(torch.where(there[:, :, None, None, None], one, other), there))
+                student = network.missing.of(subset)(one[:, list(subset)])
+                torch.testing.assert_close(network(one), student)
+
+    def test_a_single_modality_is_seen_as_often_as_there_are_modalities(self):
+        student = lively(PMKL(width=2, subsets=[(3,)])).missing.of((3,)).eval()
+        x, seen = torch.randn(1, 1, *CROP), []
+        student.encoder.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+        with torch.no_grad():
+            student(x)
+        assert torch.equal(seen[0], torch.cat([x] * 4, dim=1))
+
+    def test_complete_samples_go_to_the_teacher_and_others_to_their_students(self):
+        network = lively(PMKL(width=2, subsets=[(1,)])).eval()
+        x = image(torch.tensor([[True] * 4, [False, True, False, False]]))
+        with torch.no_grad():
+            logits = network(x)
+            torch.testing.assert_close(logits[:1], network.full(x[:1]))
+            torch.testing.assert_close(logits[1:], network.missing.of((1,))(x[1:, 1:2]))
+        with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[0, 2, 3\]"):
+            network(image(PRESENT[:1]))
+
+    @pytest.mark.parametrize(("crop", "stride", "edges"), [((48, 40, 44), 2, (40, 40, 40)), (CROP, 40, CROP)])
+    def test_metric_heads_pool_boxes_and_give_unit_vectors(self, crop, stride, edges):
+        head, features = lively(MetricHead(2, crop, stride)), torch.randn(2, 2, *crop)
+        pooled = F.avg_pool3d(features, edges, stride).permute(0, 2, 3, 4, 1).flatten(1)
+        expected = head.hidden(pooled).clamp_min(0) @ head.embedding.weight.T
+        found = head(features)
+        torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True), rtol=1e-4, atol=1e-5)
+        assert found.norm(dim=1).tolist() == pytest.approx([1, 1])
+
+
+class TestReconstruction:
+    def test_every_modality_of_a_subject_is_reconstructed_used_or_not(self):
+        network, there = lively(RobustSeg(width=2)), torch.tensor([[True, True, False, True], [True] * 4])
+        x = image(there)
+        output = network(x, torch.tensor([[True, False, True, False]] * 2))
+        assert torch.equal(output.there, there)
+        assert torch.equal(output.image, x[there])
+        assert output.reconstruction.shape == output.image.shape == (7, *CROP)
+        assert output.scale.shape == output.shift.shape == (7, 16)
+        for number, (b, m) in enumerate(there.nonzero().tolist()):
+            appearance = network.appearances[m](x[b : b + 1, m : m + 1])
+            assert torch.allclose(
+                output.scale[number],
+                network.image_decoders[m].scale(network.image_decoders[m].hidden(appearance))[0],
+                atol=1e-5,
+            )
+
+    def test_a_segmentation_does_not_know_the_appearances(self):
+        network, x = lively(RobustSeg(width=2)), image(torch.ones(1, 4, dtype=torch.bool))
+        output = network(x, PRESENT[:1])
+        output.logits.square().mean().backward(retain_graph=True)
+        assert all(p.grad is None for p in (*network.appearances.parameters(), *network.image_decoders.parameters()))
+        output.reconstruction.square().mean().backward()
+        assert all(p.grad is not None for p in network.image_decoders.parameters())
+        assert network.encoders[1].levels[0][0][0].weight.grad is None  # dropped: its content helps in neither
+        assert network.appearances[1][0].weight.grad.abs().max() > 0
+
+    def test_inference_runs_neither_appearances_nor_image_decoders(self):
+        network = RobustSeg(width=2)
+        for part in (*network.appearances, *network.image_decoders):
+            part.register_forward_hook(lambda *_: pytest.fail("a training-only part ran"))
+        with eval_mode(network), torch.no_grad():
+            assert network(image()).shape == (2, 4, *CROP)
+
+    def test_adaptive_norms_scale_and_shift(self):
+        block = RobustSeg(width=2).image_decoders[0].residuals[0]
+        block.conv1, block.conv2 = nn.Identity(), nn.Identity()
+        x, scale, shift = torch.randn(1, 16, 4, 4, 4), torch.full((1, 16, 1, 1, 1), 2.0), torch.full((1,), 3.0)
+        inner = (x - x.mean((2, 3, 4), True)) / (x.var((2, 3, 4), False, keepdim=True) + 1e-5).sqrt()
+        hidden = (2 * inner + 3).clamp_min(0)
+        outer = (hidden - hidden.mean((2, 3, 4), True)) / (hidden.var((2, 3, 4), False, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(block(x, scale, shift), x + 2 * outer + 3, rtol=1e-4, atol=1e-4)
+
+    def test_fusions_and_the_shared_last_layer_do_not_decay(self):
+        network = RobustSeg(width=2)
+        network.squares().backward()
+        named = {name for name, p in network.named_parameters() if p.grad is not None}
+        assert not any(name.startswith(("fusions", "image_head")) or name.endswith("bias") for name in named)
+        weight = network.appearances[2][0].weight
+        torch.testing.assert_close(weight.grad, weight)
+
+    def test_half_squares_by_hand(self):
+        layers = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2, affine=True), nn.Linear(2, 1))
+        for parameter in layers.parameters():
+            nn.init.constant_(parameter, 3.0)
+        assert half_squares([layers]).item() == (2 * 9 + 2 * 9) / 2

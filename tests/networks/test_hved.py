@@ -1,0 +1,250 @@
+"""U-HVED and U-HeMIS: the authors' fusion and the layout of their checkpoints, and what must hold for any subset."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks import eval_mode, train_mode
+from networks.golden_fusion import TOLERANCE, relative_error, without
+
+from common.modalities import subsets
+from common.networks.hved import UHVED, UHeMIS, mean_and_variance, product_of_gaussians
+
+FILES = Path(__file__).parents[1] / "golden"
+GOLDEN = dict(np.load(FILES / "uhved_fusion.npz"))
+NAMES = ("T1", "T1c", "T2", "Flair")
+CROP = (16, 16, 16)
+CASES = range(len(GOLDEN["availability"]))
+MIXED = torch.tensor([[True, False, True, True], [False, True, False, False], [True, True, True, True]])
+both = pytest.mark.parametrize("network", [UHVED, UHeMIS])
+
+
+def made(network, modalities=4, classes=3, width=2):
+    torch.manual_seed(0)
+    return network(modalities, classes, width)
+
+
+def image(batch=1, modalities=4, crop=CROP):
+    return torch.randn(batch, modalities, *crop, generator=torch.Generator().manual_seed(1))
+
+
+def golden_features(*names):
+    """Return golden arrays of all modalities, ``(1, 4, C, ...)`` each, concatenated along the channels."""
+    return torch.cat([torch.from_numpy(GOLDEN[name]).transpose(0, 1) for name in names], dim=2)
+
+
+def available(case):
+    return torch.from_numpy(GOLDEN["availability"][case] > 0)[None]
+
+
+def published(name):
+    """Return key -> shape of a released checkpoint, convolutions in PyTorch's layout."""
+    lines = [line.split("\t") for line in (FILES / f"state_dict_{name}.txt").read_text().splitlines() if line[0] != "#"]
+    shapes = {key: tuple(map(int, shape.strip("()").rstrip(",").split(","))) for key, shape in lines}
+    return {key: (*shape[:2:-1], *shape[:3]) if len(shape) == 5 else shape for key, shape in shapes.items()}
+
+
+def authors_key(key):
+    """Return the released name of a parameter of ours."""
+    part, *rest = key.split(".")
+    number = rest.pop(0) if part != "segmentation" else None
+    name = "seg" if number is None else NAMES[int(number)]
+    if rest[0] == "entry":
+        return f"VAE/ConvEncoder/conv_0_{name}_leakyrelu/conv_/w"
+    if rest[0] == "head":
+        return f"VAE/ConvDecoderImg/final_conv_seg/{number}"
+    level, layer = int(rest[1]), int(rest[2])
+    folder = f"ConvEncoder/block_{level + 1}" if part == "encoders" else f"ConvDecoderImg/block_{3 - level}"
+    kinds = {"weight": "gamma", "bias": "beta"}
+    end = f"conv_{layer // 3}/w" if layer % 3 == 2 else f"in_{layer // 3}/InstanceNorm/{kinds[rest[3]]}"
+    return f"VAE/{folder}_{name}/{end}"
+
+
+class TestPublished:
+    @pytest.mark.parametrize("case", CASES)
+    def test_product_of_gaussians_is_the_authors(self, case):
+        mean, log_variance = product_of_gaussians(golden_features("mu", "logvar"), available(case)[:, None])
+        assert relative_error(mean[:, 0], GOLDEN[f"case{case}/posterior_mean"]) <= TOLERANCE
+        assert relative_error(log_variance[:, 0], GOLDEN[f"case{case}/posterior_logvar"]) <= TOLERANCE
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_mean_and_variance_are_the_authors(self, case):
+        found = mean_and_variance(golden_features("mu"), available(case))
+        assert relative_error(found, GOLDEN[f"case{case}/hemis"]) <= TOLERANCE
+
+    @pytest.mark.parametrize(("network", "name", "count"), [(UHVED, "uhved", 1_250_552), (UHeMIS, "uhemis", 565_888)])
+    def test_every_parameter_has_its_counterpart_in_the_checkpoint(self, network, name, count):
+        ours = {authors_key(key): tuple(p.shape) for key, p in network().named_parameters()}
+        theirs = published(name)
+        # heads are numbered in the order of the decoders, the segmentation's last
+        images = {f"VAE/ConvDecoderImg/final_conv_seg/{n}": f"_{n}" if n else "" for n in range(4)}
+        last = "_4" if network is UHVED else ""
+        heads = {**images, "VAE/ConvDecoderImg/final_conv_seg/None": last}
+        ours = {
+            f"VAE/ConvDecoderImg/final_conv_seg{heads[key]}/conv_/w" if key in heads else key: shape
+            for key, shape in ours.items()
+        }
+        assert ours == theirs
+        assert sum(map(math.prod, ours.values())) == count
+
+
+class TestFusion:
+    def test_product_by_hand(self):
+        # precisions 1 (prior), 1 and 1/4: their sum is 9/4, and the mean (2 * 1 + 8 / 4) / (9 / 4)
+        features = torch.tensor([[2.0, 0.0], [8.0, math.log(4)], [torch.pi, 1.0]]).reshape(1, 3, 2, 1)
+        chosen = torch.tensor([[[True, True, False], [True, False, False]]])
+        mean, log_variance = product_of_gaussians(features, chosen)
+        assert mean.flatten().tolist() == pytest.approx([16 / 9, 1.0], rel=1e-5)
+        assert log_variance.flatten().tolist() == pytest.approx([math.log(4 / 9), math.log(1 / 2)], rel=1e-5)
+
+    def test_log_variances_are_clipped(self):
+        features = torch.tensor([[3.0, 1000.0], [3.0, -1000.0]]).reshape(2, 1, 2, 1).requires_grad_()
+        mean, log_variance = product_of_gaussians(features, torch.ones(2, 1, 1, dtype=torch.bool))
+        assert mean.flatten().tolist() == pytest.approx([0.0, 3.0])
+        assert log_variance.flatten().tolist() == pytest.approx([0.0, math.log(2e-7)], abs=1e-3)
+        (mean + log_variance).sum().backward()
+        assert features.grad.isfinite().all()
+
+    def test_mean_and_variance_by_hand(self):
+        features = torch.tensor([[1.0], [5.0], [100.0]])[None]
+        found = mean_and_variance(features, torch.tensor([[True, True, False]]))
+        assert found.tolist() == [[3.0, 4.0]]  # of the population: divided by 2, not by 1
+
+    def test_variance_of_a_single_modality_is_exactly_zero(self):
+        features = torch.randn(2, 4, 3, 5)
+        found = mean_and_variance(features, torch.eye(4, dtype=torch.bool)[:2])
+        assert torch.equal(found[:, :3], torch.stack([features[0, 0], features[1, 1]]))
+        assert not found[:, 3:].any()
+
+    def test_both_are_float32_under_autocast(self):
+        features = golden_features("mu", "logvar")
+        chosen = available(0)
+        expected = [*product_of_gaussians(features - 9, chosen[:, None]), mean_and_variance(features, chosen)]
+        with torch.autocast("cpu", torch.float16):
+            found = [*product_of_gaussians(features - 9, chosen[:, None]), mean_and_variance(features, chosen)]
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+
+
+class TestSampling:
+    def test_evaluation_decodes_the_mean(self):
+        network, x = made(UHVED), image()
+        with eval_mode(network), torch.no_grad():
+            features = network.encode(x)
+            full = torch.ones(1, 1, 4, dtype=torch.bool)
+            means = [product_of_gaussians(level, full)[0][:, 0] for level in features]
+            assert torch.equal(network(x), network.segmentation(means))
+
+    def test_training_decodes_one_sample_for_all_decoders(self):
+        network, x = made(UHVED), image()
+        full = torch.ones(1, 4, dtype=torch.bool)
+        with train_mode(network), torch.no_grad():
+            features = network.encode(x, full)
+            torch.manual_seed(5)
+            found = network.decode(features, full)
+            torch.manual_seed(5)
+            latents = []
+            for level in features:
+                mean, log_variance = (part[:, 0] for part in product_of_gaussians(level, full[:, None]))
+                latents.append(mean + log_variance.exp().sqrt() * torch.randn(mean.shape))
+            torch.testing.assert_close(found.logits, network.segmentation(latents))
+            expected = torch.cat([decoder(latents) for decoder in network.completion], dim=1)
+            torch.testing.assert_close(found.reconstructions, expected)
+
+    def test_training_output(self):
+        network, x = made(UHVED), without(image(3), MIXED)
+        output = network(MetaTensor(x))
+        assert output.completed.logits.shape == (3, 3, *CROP)
+        assert output.completed.reconstructions.shape == (3, 4, *CROP)
+        assert [tuple(p.shape) for p in output.posteriors] == [(3, 4, 2 * 2**n, *[16 // 2**n] * 3) for n in range(4)]
+        assert torch.equal(output.present, MIXED)
+        assert torch.equal(output.chosen, MIXED)
+        assert torch.equal(output.image.isnan().flatten(2).all(dim=2), ~MIXED)
+        assert type(output.image) is torch.Tensor
+
+
+class TestSubsets:
+    @both
+    def test_one_encoding_serves_every_subset(self, network):
+        network, x = made(network), image()
+        with eval_mode(network), torch.no_grad():
+            features = network.encode(x)
+            results = []
+            for names in subsets(NAMES):
+                present = torch.tensor([[name in names for name in NAMES]])
+                results.append(network.decode(features, present))
+                for expected in (network(without(x, present)), network(x, present)):
+                    assert relative_error(results[-1], expected.numpy()) <= TOLERANCE
+        assert all(not torch.allclose(results[0], other) for other in results[1:])
+
+    @both
+    def test_samples_of_a_batch_may_lack_different_modalities(self, network):
+        network, x = made(network), without(image(3), MIXED)
+        with eval_mode(network), torch.no_grad():
+            single = torch.cat([network(x[b : b + 1]) for b in range(3)])
+            assert relative_error(network(x), single.numpy()) <= TOLERANCE
+
+    @both
+    def test_what_is_not_fused_has_no_say(self, network):
+        network, x = made(network), image()
+        present = torch.tensor([[True, False, False, True]])
+        with eval_mode(network), torch.no_grad():
+            features = network.encode(x)
+            others = [level.clone() for level in features]
+            for level in others:
+                level[:, 1:3] = torch.randn_like(level[:, 1:3])
+            assert torch.equal(network.decode(features, present), network.decode(others, present))
+
+    @both
+    def test_nothing_is_encoded_of_missing_modalities(self, network):
+        network, seen = made(network), []
+        for m, encoder in enumerate(network.encoders):
+            encoder.register_forward_hook(lambda module, args, output, m=m: seen.append((m, len(args[0]))))
+        with torch.no_grad():
+            network(without(image(2), MIXED[:2]), torch.tensor([[True, True, True, False], [True] * 4]))
+        assert seen == [(0, 1), (1, 1), (2, 1)]
+
+    @both
+    def test_nan_never_gets_into_values_or_gradients(self, network):
+        network, x = made(network), without(image(2), MIXED[:2])
+        x[1, 3, :8] = 0.0  # as padding leaves it: NaN beside zeros
+        output = network(MetaTensor(x))
+        values = [*output.completed, *output.posteriors] if isinstance(network, UHVED) else [output]
+        assert all(type(value) is torch.Tensor for value in values)
+        sum(value.square().mean() for value in values).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+    @both
+    def test_a_sample_without_any_modality_is_refused(self, network):
+        with pytest.raises(ValueError, match="no modality present"):
+            made(network)(image(2), torch.tensor([[True] * 4, [False] * 4]))
+
+
+class TestSizes:
+    @both
+    def test_other_modalities_classes_and_windows(self, network):
+        network, x = made(network, modalities=2, classes=5, width=4), image(2, 2, (16, 24, 32))
+        x[1, 0] = torch.nan
+        with eval_mode(network), torch.no_grad():
+            assert network(x).shape == (2, 5, 16, 24, 32)
+
+    @both
+    @pytest.mark.parametrize("crop", [(20, 16, 16), (8, 16, 16)])
+    def test_windows_of_other_sizes_are_refused(self, network, crop):
+        with pytest.raises(
+            ValueError, match=rf"\[{crop[0]}, 16, 16\] voxels: U.* takes multiples of 8, 16 or .*`crop`"
+        ):
+            made(network)(image(crop=crop))
+
+    @both
+    def test_an_odd_width_is_refused(self, network):
+        with pytest.raises(ValueError, match="width 5: expected an even number"):
+            made(network, width=5)
+
+    @both
+    def test_an_image_of_other_modalities_is_refused(self, network):
+        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+            made(network)(image(modalities=3))

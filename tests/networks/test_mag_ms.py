@@ -1,0 +1,223 @@
+"""MAG-MS's network, and the UNETRs that it is compared to."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks import train_mode
+from monai.networks.nets import UNETR
+
+from common.modalities import drop, subsets
+from common.networks.dedicated import channel_subsets, channels_of
+from common.networks.mag_ms import MAGMS
+from common.networks.unetr import DedicatedUNETR, FilledUNETR
+
+CROP = (32, 32, 32)
+SIZES = {"width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2}
+TINY = {**SIZES, "crop": (16, 16, 16)}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+"""Sums of floats depend on the size of the batch that they are made in."""
+MODALITIES = ("t1", "t1c", "t2", "flair")
+each = pytest.mark.parametrize("network", [MAGMS, FilledUNETR, DedicatedUNETR])
+
+
+def made(network=MAGMS, seed=0, **changes):
+    torch.manual_seed(seed)
+    return network(**{**TINY, **changes}).eval()
+
+
+def image(present=(1, 1, 1, 1), size=TINY["crop"], samples=2):
+    drawn = torch.randn(samples, len(present), *size, generator=torch.Generator().manual_seed(1))
+    return drop(drawn, torch.tensor([present] * samples, dtype=torch.bool))
+
+
+def only(m, modalities=4, samples=2):
+    keep = torch.zeros(samples, modalities, dtype=torch.bool)
+    keep[:, m] = True
+    return keep
+
+
+def as_unetr(network, unetr, modality):
+    """Give a UNETR of one channel the weights of one modality's path, whose point-wise convolutions do nothing."""
+    encoder = network.encoders[modality]
+    parts = {
+        "vit": encoder.vit,
+        "encoder1": encoder.finest,
+        **{f"encoder{number}": block for number, block in enumerate(encoder.others, start=2)},
+        **{f"decoder{number}": block for number, block in enumerate(network.levels, start=2)},
+    }
+    for name, part in parts.items():
+        getattr(unetr, name).load_state_dict(part.state_dict())
+    unetr.out.conv.conv.load_state_dict(network.head.state_dict())
+    for layer in network.projections[modality]:
+        torch.nn.init.dirac_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return unetr.eval()
+
+
+class TestMAGMS:
+    @pytest.mark.parametrize("size", [CROP, (32, 16, 48), (32, 16)])
+    def test_each_modality_s_path_is_monai_s_unetr(self, size):
+        network = made(crop=size, modalities=2)
+        for m in range(2):
+            unetr = UNETR(1, 4, size, 4, 16, 16, 2, spatial_dims=len(size))
+            as_unetr(network, unetr, m)
+            x = image((1, 1), size)
+            with torch.no_grad():
+                torch.testing.assert_close(network(x, only(m, 2)), unetr(x[:, [m]]), **CLOSE)
+
+    def test_what_is_decoded_is_the_mean_over_those_present_at_each_level(self):
+        network, x = made(), image()
+        present = torch.tensor([[1, 0, 1, 1], [0, 0, 1, 0]], dtype=torch.bool)
+        with torch.no_grad():
+            features = network.encode(x)
+            means = [torch.stack([level[0, [0, 2, 3]].mean(dim=0), level[1, 2]]).unsqueeze(1) for level in features]
+            expected = network.decode(means, torch.ones(2, 1, dtype=torch.bool))
+            torch.testing.assert_close(network.decode(features, present), expected, **CLOSE)
+
+    def test_levels_are_those_of_a_unetr_for_every_modality(self):
+        shapes = [tuple(level.shape) for level in made(crop=CROP).encode(image(size=CROP))]
+        assert shapes == [(2, 4, c, s, s, s) for c, s in ((4, 32), (8, 16), (16, 8), (32, 4), (16, 2))]
+
+    def test_point_wise_convolutions_are_of_one_modality_and_level(self):
+        network, x = made(), image()
+        before = network.encode(x)
+        with torch.no_grad():
+            network.projections[1][3].bias += 1
+        changed = [(after - level).abs().amax(dim=(0, 2, 3, 4, 5)) for after, level in zip(network.encode(x), before)]  # noqa: B905
+        expected = torch.zeros(5, 4)
+        expected[3, 1] = 1
+        torch.testing.assert_close(torch.stack(changed), expected)
+
+    def test_samples_of_a_batch_may_lack_different_modalities(self):
+        network, x = made(), image()
+        keep = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1]], dtype=torch.bool)
+        with torch.no_grad():
+            both = network(drop(x, keep))
+            for b in range(2):
+                alone = network(drop(x, keep)[b : b + 1])
+                torch.testing.assert_close(both[b : b + 1], alone, **CLOSE)
+
+    def test_encoding_once_decodes_every_subset_as_if_its_files_alone_were_there(self):
+        network, x = made(), image(samples=1)
+        with torch.no_grad():
+            features = network.encode(x)
+            for subset in subsets(MODALITIES):
+                keep = torch.tensor([[name in subset for name in MODALITIES]])
+                torch.testing.assert_close(network.decode(features, keep), network(drop(x, keep)), **CLOSE)
+
+    def test_absent_modalities_are_not_encoded_and_their_encoders_get_no_gradient(self):
+        network = made().train()
+        network(image((1, 0, 1, 0))).logits.sum().backward()
+        for m, there in enumerate((True, False, True, False)):
+            parts = [*network.encoders[m].parameters(), *network.projections[m].parameters()]
+            assert any(p.grad is not None for p in parts) == there
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+    def test_training_gives_the_fused_bottleneck_too(self):
+        network, x = made(), image()
+        with train_mode(network), torch.no_grad():
+            output = network(x)
+            features = network.encode(x)
+        torch.testing.assert_close(output.bottleneck, features[-1].mean(dim=1))
+        with torch.no_grad():
+            torch.testing.assert_close(network(x), output.logits)  # no dropout, no batch statistics
+
+    def test_nobody_is_divided_by_zero(self):
+        network, x = made(), image()
+        with pytest.raises(ValueError, match="no modality present"):
+            network(image((0, 0, 0, 0)))
+        with pytest.raises(ValueError, match="no modality present"):
+            network.decode(network.encode(x), torch.zeros(2, 4, dtype=torch.bool))
+
+    def test_parameters_as_published(self):
+        with torch.device("meta"):
+            network = MAGMS(crop=(128, 128, 128))
+            one = UNETR(1, 4, (128, 128, 128))
+        count = {
+            name: sum(p.numel() for p in part.parameters())
+            for name, part in {
+                "all": network,
+                "encoders": network.encoders,
+                "projections": network.projections,
+                "unetr": one,
+            }.items()
+        }
+        assert count["projections"] == 4 * sum(c * c + c for c in (16, 32, 64, 128, 768))
+        decoder = count["all"] - count["encoders"] - count["projections"]
+        assert count["encoders"] / 4 + decoder == count["unetr"]
+        assert count["unetr"] == pytest.approx(93.0e6, rel=1e-3)
+        assert count["all"] - count["projections"] == pytest.approx(364e6, rel=1e-3)
+
+    def test_other_numbers_of_modalities_are_refused(self):
+        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+            made()(image((1, 1, 1)))
+
+
+class TestFilledUNETR:
+    def test_zero_and_mean_by_hand(self):
+        x = torch.tensor([1.0, 5.0, 3.0]).reshape(1, 3, 1, 1, 1).expand(1, 3, 2, 2, 2).clone()
+        x[:, 2, 0] = 11  # another value in half of the voxels
+        x = drop(x, torch.tensor([[True, False, True]]))
+        present = torch.tensor([[True, False, True]])
+        zero = made(FilledUNETR, modalities=3).filled(x, present)
+        assert zero[0, 1].unique().tolist() == [0]
+        mean = made(FilledUNETR, modalities=3, fill="mean").filled(x, present)
+        assert mean[0, 1, 0].unique().tolist() == [6]
+        assert mean[0, 1, 1].unique().tolist() == [2]
+        assert torch.equal(mean[0, [0, 2]], x[0, [0, 2]])
+
+    @pytest.mark.parametrize("fill", ["zero", "mean"])
+    def test_with_all_modalities_it_is_monai_s_unetr(self, fill):
+        network, x = made(FilledUNETR, fill=fill), image()
+        with torch.no_grad():
+            assert torch.equal(network(x), network.unetr(x))
+
+    def test_missing_and_not_allowed_are_alike(self):
+        network, x = made(FilledUNETR, fill="mean"), image()
+        keep = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 1]], dtype=torch.bool)
+        with torch.no_grad():
+            assert torch.equal(network(x, keep), network(drop(x, keep)))
+
+    def test_fills_are_named(self):
+        with pytest.raises(ValueError, match="fill 'median': expected one of 'zero', 'mean'"):
+            made(FilledUNETR, fill="median")
+
+
+class TestDedicatedUNETR:
+    def test_each_subset_has_a_network_of_its_own(self):
+        network, x = made(DedicatedUNETR, modalities=3), image((1, 1, 1))
+        assert len(network.dedicated.networks) == 7
+        for subset in channel_subsets(3):
+            keep = torch.zeros(2, 3, dtype=torch.bool)
+            keep[:, list(subset)] = True
+            with torch.no_grad():
+                assert torch.equal(network(drop(x, keep)), network.dedicated.of(subset)(x[:, list(subset)]))
+
+    def test_subsets_are_chosen_by_names(self):
+        chosen = channels_of([["flair"], ["t1ce", "T1"]], MODALITIES)
+        assert chosen == [(3,), (0, 1)]
+        assert channels_of(None, MODALITIES) is None
+        network = made(DedicatedUNETR, subsets=chosen)
+        assert set(network.dedicated.networks) == {"3", "0_1"}
+        with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[2\]"):
+            network(image((0, 0, 1, 0)))
+        with pytest.raises(ValueError, match="not in this cohort"):
+            channels_of([["lge"]], MODALITIES)
+
+
+@each
+def test_wrong_windows_and_sizes_name_their_key(network):
+    with pytest.raises(ValueError, match=r"A window of \[32, 32, 32\] voxels: .* key `crop`"):
+        made(network)(image(size=CROP))
+    with pytest.raises(ValueError, match=r"crop \[24, 32, 32\]: expected 2 or 3 multiples of 16"):
+        made(network, crop=(24, 32, 32))
+    with pytest.raises(ValueError, match="3 heads: expected a divisor of a token's 16 channels"):
+        made(network, heads=3)
+
+
+@each
+def test_meta_tensors_give_plain_logits(network):
+    with torch.no_grad():
+        found = made(network)(MetaTensor(image((1, 0, 1, 1))))
+    assert type(found) is torch.Tensor
+    assert found.shape == (2, 4, 16, 16, 16)
