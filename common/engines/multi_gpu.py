@@ -24,17 +24,23 @@ def local_device() -> torch.device:
     return device
 
 
-def distributed(
-    network: nn.Module, device: torch.device, find_unused_parameters: bool = False
-) -> DistributedDataParallel:
-    """Return the network on the device, wrapped so that gradients are averaged over all processes.
+def distributed(network: nn.Module, device: torch.device, find_unused_parameters: bool = False) -> nn.Module:
+    """Return a module on the device, wrapped so that gradients are averaged over all processes.
+
+    Buffers stay each process's own: no layer here has running statistics, and losses sum over their own subjects. A
+    module without parameters, such as most losses, is returned as it is.
 
     Args:
-        network: what the trainer runs.
+        network: what the trainer runs, or a loss with parameters.
         device: of this process.
         find_unused_parameters: needed where a step may leave some out, such as the encoders of absent modalities.
     """
-    devices = [device] if device.type == "cuda" else None
+    network = network.to(device)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        return network
     return DistributedDataParallel(
-        network.to(device), device_ids=devices, find_unused_parameters=find_unused_parameters
+        network,
+        device_ids=[device] if device.type == "cuda" else None,
+        find_unused_parameters=find_unused_parameters,
+        broadcast_buffers=False,
     )

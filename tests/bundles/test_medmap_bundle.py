@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from bundles.running import ROOT, Bundle
+from bundles.running import ROOT, TORCHRUN, Bundle
 
 from common.modalities import subset_name, subsets
 from tools.__main__ import leaderboard
@@ -61,6 +61,15 @@ def test_acn_is_aligned_at_either_place(phantom_dir, tmp_path, align_at):
     state = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
     assert any("discriminators" in key for key in state)
     assert "alignment.weights" in state
+
+
+def test_two_processes_share_mixture_and_discriminators(phantom_dir, tmp_path):
+    settings = tiny(phantom_dir, tmp_path, width=8, batch_size=1, val_subsets=[["t1"], ["t2"]])
+    configs = ["train.json", "backbones/acn.json", "multi_gpu_train.json"]
+    MEDMAP.succeed(configs, settings, run_id=["fit"], launcher=TORCHRUN)
+    state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
+    assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
+    assert not torch.equal(state["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
 
 
 def test_smu_net_trains(phantom_dir, tmp_path):
