@@ -93,7 +93,7 @@ class SubsetSweep:
         if others:
             raise ValueError(f"A batch of {1 + len(others)} cases; the sweep takes one at a time: batch_size 1.")
         measure = self._measure(item)
-        subsets = self._available(item)
+        subsets = sorted(self._available(item), key=len, reverse=True)  # others are measured against the largest
         device, latents, seconds = engine.state.device, {}, 0.0
         reset_peak_memory(device)
         predictions = self.predictions(batch["image"].to(device), engine.network, subsets)
@@ -112,6 +112,7 @@ class SubsetSweep:
             probabilities = self.to_ras({"pred": regions["pred"]})["pred"]
             label = self.to_ras({"pred": self.to_labels(output)["pred"]})["pred"]
             measure.add(subset_name(subset), label[0].cpu().numpy(), probabilities.cpu().numpy())
+        latents = {name: latents[name] for name in self.cohort.modalities if name in latents}
         result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))
         result.memory_mb = peak_memory_mb(device)
         return result
@@ -120,6 +121,8 @@ class SubsetSweep:
         self, image: torch.Tensor, network: nn.Module, subsets: Sequence[Sequence[str]]
     ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield each subset with its logits ``(1, C, X, Y, Z)``, subsets of equal boxes following each other.
+
+        The first subset stays the first one, unless its latents are looked at.
 
         Args:
             image: one sample ``(1, M, X, Y, Z)``.
@@ -132,11 +135,11 @@ class SubsetSweep:
             # a single modality is forwarded by itself where its latents are looked at
             alone = [number for number in numbers if self.probe.layer is not None and len(subsets[number]) == 1]
             others = [number for number in numbers if number not in alone]
-            for number in alone:
-                yield subsets[number], self.inferer(drop(image, keep[number][None]), network)
             if others:
                 found = self._decoded if hasattr(network, "encode") else self._forwarded
                 yield from zip([subsets[n] for n in others], found(image, network, keep[others], box), strict=True)
+            for number in alone:
+                yield subsets[number], self.inferer(drop(image, keep[number][None]), network)
 
     def _decoded(
         self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor, box: tuple

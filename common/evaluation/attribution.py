@@ -1,4 +1,4 @@
-"""What each modality is worth: Shapley values, and advice on which missing one to acquire."""
+"""What modalities are worth: Shapley values, the best subset, and advice on which missing one to acquire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from common.evaluation.conventions import Conventions
 from common.evaluation.results import Evaluation
-from common.evaluation.statistics import bootstrap_mean
+from common.evaluation.statistics import MEAN, bootstrap_mean
 from common.modalities import subset_name, subsets
 
 KEPT = np.linspace(0, 0.95, 20)
@@ -71,8 +71,7 @@ def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
         ValueError: a case has no ``reference_volume``, which says what an empty prediction scores.
     """
     results, names = evaluation.results, {frozenset(s): subset_name(s) for s in subsets(evaluation.modalities)}
-    dice = results[results["metric"] == "dice"].pivot(index=["case", "region"], columns="modalities", values="value")
-    dice = dice.reindex(columns=names.values()).dropna().reindex(evaluation.regions, level="region")
+    dice = _complete(results, [*names.values()]).reindex(evaluation.regions, level="region")
     volumes = results[results["metric"] == "reference_volume"].groupby(["case", "region"])["value"].first()
     volumes = volumes.reindex(dice.index)
     if volumes.isna().any():
@@ -99,6 +98,44 @@ def shapley_summary(values: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             chosen = values.loc[(values["region"] == region) & (values["modality"] == modality), "value"].to_numpy()
             rows.append((region, modality, *bootstrap_mean(chosen, seed=seed), len(chosen)))
     return pd.DataFrame(rows, columns=["region", "modality", "mean", "low", "high", "n"])
+
+
+def best_subsets(evaluation: Evaluation, seed: int = 0) -> pd.DataFrame:
+    """Return the subset with the best mean Dice, and what it gains over all modalities.
+
+    A subset can be better than all of them (MAG-MS, He et al., section 3.2). To choose it and to measure it on the same
+    cases flatters it, so it is chosen on the calibration cases where these have the Dice. Only cases with a Dice for
+    every subset of the evaluation count, also where tables pool voxels; of equal subsets the one of the fewest
+    modalities is taken.
+
+    Args:
+        evaluation: of two or more subsets, one of them of all modalities; there are no rows of any other one.
+        seed: of the bootstrap.
+
+    Returns:
+        A row per region and, of two or more, one named ``mean`` for the mean of their means; columns region, modalities
+        (the best subset), best (its Dice), all (that of all modalities), gain (best - all, paired by case) with its
+        95 % bootstrap interval over cases low and high, n (cases), chosen_on (``calibration`` or ``evaluated``: the
+        cases that the subset was chosen on). Dice are fractions.
+    """
+    columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
+    names, everything, rows = evaluation.subsets, subset_name(evaluation.modalities), []
+    if everything not in names or len(names) < 2:
+        return pd.DataFrame(columns=columns)
+    measured, held_out = (_complete(frame, names) for frame in (evaluation.results, evaluation.calibration))
+    parts = {region: [region] for region in evaluation.regions}
+    if len(parts) > 1:
+        parts[MEAN] = [*parts]
+    for part, regions in parts.items():
+        here, before = (dice[dice.index.isin(regions, level="region")] for dice in (measured, held_out))
+        if here.empty:
+            continue
+        chosen_on = "evaluated" if before.empty else "calibration"
+        best = _mean_dice(here if before.empty else before).idxmax()
+        gain = (here[best] - here[everything]).unstack("case")
+        dice = _mean_dice(here)[[best, everything]]
+        rows.append((part, best, *dice, *bootstrap_mean(gain, seed=seed), gain.shape[1], chosen_on))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
@@ -280,6 +317,17 @@ def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]
         "concordance": float(agreement[order != 0].mean()) if order.any() else float("nan"),
         "regret": float(gained.max() - gained[chosen].mean()),
     }
+
+
+def _complete(results: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the Dice where there is one for all subsets: index (case, region), a column per subset in this order."""
+    dice = results[results["metric"] == "dice"].pivot(index=["case", "region"], columns="modalities", values="value")
+    return dice.reindex(columns=names).dropna()
+
+
+def _mean_dice(dice: pd.DataFrame) -> pd.Series:
+    """Return the mean over cases, then over regions, of each subset (column)."""
+    return dice.groupby("region").mean().mean()
 
 
 def _with_expected_dice(rows: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:

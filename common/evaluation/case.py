@@ -13,7 +13,10 @@ from common.evaluation.conventions import Conventions
 from common.evaluation.metrics import Reference, postprocessed
 from common.evaluation.reliability import bin_probabilities
 from common.evaluation.results import BIN_COLUMNS, COLUMNS
-from common.modalities import LabelSet, foreground
+from common.modalities import LabelSet, foreground, presence, subset_name
+
+CLIPPED = 1e-7
+"""Probabilities are this far from 0 and 1 at least where their logarithms are taken."""
 
 
 @dataclass
@@ -43,6 +46,9 @@ class CaseResult:
 class CaseMeasure:
     """Measure the predictions for one case against its reference.
 
+    The prediction from all modalities of the case goes first, since the others' divergence is from it; that of what is
+    added before it, or without it, is NaN.
+
     Args:
         case: name of the case.
         label: the reference, label map (X, Y, Z) in the cohort's values, RAS.
@@ -66,7 +72,12 @@ class CaseMeasure:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
         self.truth = _regions(label, labels)
-        self.brains = dict(zip(modalities, foreground(torch.from_numpy(image)[None])[0].numpy(), strict=True))
+        batch = torch.from_numpy(image)[None]
+        self.brains = dict(zip(modalities, foreground(batch)[0].numpy(), strict=True))
+        self.whole_brain = np.logical_or.reduce([*self.brains.values()])
+        there = zip(modalities, presence(batch)[0].tolist(), strict=True)
+        self.everything = subset_name([modality for modality, used in there if used])
+        self.whole: Sequence[np.ndarray | float] = [np.nan] * len(labels.regions)
         self.plane = _central_plane(label)
         self.rows: list[tuple] = []
         self.bins: list[pd.DataFrame] = []
@@ -80,7 +91,8 @@ class CaseMeasure:
         """Measure one prediction.
 
         Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it is above the
-        lowest value that it has.
+        lowest value that it has. Entropies are over the brain as all modalities of the case show it, so that they can
+        be compared between subsets.
 
         Args:
             subset: name of the subset that it was made from.
@@ -91,9 +103,13 @@ class CaseMeasure:
         measured = self.reference.measure_as_is(prediction)
         brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
         masks = _regions(prediction, self.labels)
+        inside = [probability[self.whole_brain] for probability in probabilities]
+        if subset == self.everything:
+            self.whole = inside
         for number, region in enumerate(self.labels.regions):
             values = {metric: value for (name, metric), value in measured.items() if name == region}
             values["expected_dice"] = expected_dice(probabilities[number], masks[number])
+            values |= uncertainty(inside[number], self.whole[number])
             self.rows += [(self.case, subset, region, metric, value) for metric, value in values.items()]
             bins = bin_probabilities(probabilities[number], self.truth[number], brain)
             self.bins.append(bins.assign(case=self.case, modalities=subset, region=region))
@@ -121,6 +137,26 @@ def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
     if total == 0:
         return 1.0
     return float(2 * probability[prediction > 0].sum(dtype=np.float64) / total)
+
+
+def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str, float]:
+    """Return how unsure a region's probabilities are, and how far they are from those that all modalities give.
+
+    ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence`` is the mean of
+    the Kullback-Leibler divergence KL(all modalities || subset), ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``.
+    Both are in nats, of probabilities clipped to [`CLIPPED`, 1 - `CLIPPED`]. MAG-MS (He et al.; Theorem 1, proof in
+    appendix 6.1) has them of the softmax's classes.
+
+    Args:
+        probability: q, from a subset, at the V voxels that count; (V,) in [0, 1].
+        whole: p, from all modalities, likewise; NaN where it is not known, then so is the divergence.
+    """
+    q, p = (np.clip(given, CLIPPED, 1 - CLIPPED, dtype=np.float64) for given in (probability, whole))
+    log_q, log_rest = np.log(q), np.log(1 - q)
+    return {
+        "entropy": float(-(q * log_q + (1 - q) * log_rest).mean()),
+        "divergence": float((p * (np.log(p) - log_q) + (1 - p) * (np.log(1 - p) - log_rest)).mean()),
+    }
 
 
 def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:

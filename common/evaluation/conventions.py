@@ -43,9 +43,12 @@ METRICS: dict[str, Metric] = {
     "volume": Metric("volume", "ml", 1, None, None),
     "reference_volume": Metric("reference volume", "ml", 1, None, None),
     "expected_dice": Metric("expected Dice", "%", 100, None, None),
+    "entropy": Metric("entropy", "mnat", 1000, None, None),
+    "divergence": Metric("divergence from all modalities", "mnat", 1000, None, None),
 }
-"""Every metric of results.csv by name. ``expected_dice`` is the soft Dice of a prediction and its own probabilities, an
-estimate made without a reference."""
+"""Every metric of results.csv by name. The last three need no reference, but probabilities: ``expected_dice`` is the
+soft Dice of a prediction and its own probabilities, an estimate of its Dice; for the others see
+`common.evaluation.case.uncertainty`."""
 
 EMPTY = ("brats", "released", "nan", "skip")
 HD95 = ("max", "pooled")

@@ -55,6 +55,7 @@ def write_report(
         *sections.accuracy(evaluations, tests, published, stems, draw),
         *(sections.statistics(tests) if tests is not None else ()),
         *(part for e in evaluations for part in sections.attribution(e, stems[e.name], draw)),
+        *sections.entropy(evaluations),
         *(part for e in evaluations for part in sections.reliability(e, coverage, stems[e.name], draw)),
         *sections.efficiency(evaluations, draw),
         *sections.panels(panels or {}, labels, evaluations[0].modalities, stems, draw),

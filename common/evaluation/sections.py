@@ -33,6 +33,8 @@ from common.modalities import LabelSet, display_name, display_subset
 
 FURTHER = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
 """Metrics of the section that is folded away."""
+ENTROPY = ("entropy", "divergence")
+"""Metrics of probabilities, which label maps and older results have not."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ def statistics(tests: pd.DataFrame) -> Iterator[Section]:
 
 
 def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Section]:
-    """Yield Shapley values, if there are results for all subsets, and acquisition advice, if there are gains.
+    """Yield Shapley values, if there are results for all subsets, the best one, and advice, if there are gains.
 
     Args:
         evaluation: of one method.
@@ -143,16 +145,21 @@ def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Sec
         draw: what takes the figures.
     """
     volumes = evaluation.results["metric"] == "reference_volume"  # say what an empty prediction scores
+    section = Section(f"What each modality is worth: {evaluation.name}")
     if len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1 and volumes.any():
         worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
         if len(worth):
-            yield _worth(worth, evaluation, stem, draw)
+            _add_worth(section, worth, evaluation, stem, draw)
+    best = worth_of.best_subsets(evaluation)
+    if len(best):
+        section.tables[f"best_{stem}"] = _best_table(best)
+    if section.tables:
+        yield section
     if worth_of.has_gains(evaluation.calibration, evaluation.modalities):
         yield _advice(evaluation, stem)
 
 
-def _worth(worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> Section:
-    section = Section(f"What each modality is worth: {evaluation.name}")
+def _add_worth(section: Section, worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> None:
     section.text.append(
         "Shapley value: the Dice that a modality adds, averaged over all orders in which they can be acquired. The "
         "values of all modalities sum to the Dice with all of them minus that with none. With none nothing is "
@@ -161,7 +168,6 @@ def _worth(worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer)
     caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
     section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
     section.tables[f"shapley_{stem}"] = _shapley_table(worth, evaluation)
-    return section
 
 
 def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
@@ -172,6 +178,28 @@ def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
     counts = sorted(set(worth["n"]))
     cases = " to ".join(map(str, {counts[0]: None, counts[-1]: None}))
     return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {cases} cases", wide, {})
+
+
+def _best_table(best: pd.DataFrame) -> Table:
+    shown = best.assign(
+        modalities=best["modalities"].map(display_subset),
+        gain=[_with_interval(*row) for row in best[["gain", "low", "high"]].to_numpy()],
+    ).drop(columns=["low", "high"])
+    notes = [
+        "The subset of the best mean Dice, and its gain over all modalities, paired by case. Only cases with a Dice for "
+        "every subset count."
+    ]
+    if (best["chosen_on"] == "calibration").any():
+        notes.append("Chosen on calibration: on the calibration cases; all numbers are of the evaluated ones.")
+    if (best["chosen_on"] == "evaluated").any():
+        notes.append(
+            "Chosen on evaluated: on the cases that it is measured on, for want of calibration cases. This flatters "
+            "it: its gain cannot be below 0."
+        )
+    labels = {"modalities": "best subset", "best": "its Dice", "all": "all modalities", "gain": "gain [95 % CI]"}
+    labels |= {"n": "cases", "chosen_on": "chosen on"}
+    formats = {"best": _percent, "all": _percent}
+    return _table("Which subset is best, mean Dice (%)", shown, formats, notes, headings=2, labels=labels)
 
 
 def _advice(evaluation: Evaluation, stem: str) -> Section:
@@ -209,6 +237,23 @@ def _advice(evaluation: Evaluation, stem: str) -> Section:
         headings=2,
     )
     return section
+
+
+def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
+    """Yield how unsure the predictions of the methods are, as far as there were probabilities."""
+    known = {m: [e for e in evaluations if e.values(m).notna().any(axis=None)] for m in ENTROPY}
+    tables = {metric: subset_table(those, metric) for metric, those in known.items() if those}
+    if tables:
+        section = Section("Entropy of the predictions", tables=tables, folded=True)
+        section.text.append(
+            "Entropy of each region's probability, and the Kullback-Leibler divergence KL(all modalities of the case || "
+            "subset): means over the brain, the same voxels for every subset; 1 mnat is 0.001 nats. MAG-MS argues "
+            "(Theorem 1) that the entropy of a subset's prediction is bounded by that of all modalities plus the "
+            "divergence, which self-distillation makes smaller. The bound rests on the assumption that predictions "
+            "from all modalities are the more probable ones, and is about the softmax; the numbers here are per region. "
+            "A small entropy does not mean that a prediction is right."
+        )
+        yield section
 
 
 def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer) -> Iterator[Section]:

@@ -16,7 +16,7 @@ from common.evaluation.results import BIN_COLUMNS, read_results, write_results
 from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when this package comes to measure something else with the same settings."""
 
 

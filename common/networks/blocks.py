@@ -9,7 +9,7 @@ Fusing costs little if it is written as products. A 1x1x1 convolution over conca
 modalities, so each one's part is computed once, with the encoding, for every subset that is decoded (`SplitPointwise`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -303,12 +303,17 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(B, channels, ...)`` to the features of each level, fine to coarse."""
-        features = []
-        for first, second, third in self.levels:
-            x = first(x)
-            x = x + third(second(x))
-            features.append(x)
-        return features
+        return residual_levels(self.levels, x)
+
+
+def residual_levels(levels: Iterable[Iterable[nn.Module]], x: torch.Tensor) -> list[torch.Tensor]:
+    """Return what each level makes of the one before, ``y + third(second(y))`` with ``y = first(x)`` of its layers."""
+    features = []
+    for first, second, third in levels:
+        x = first(x)
+        x = x + third(second(x))
+        features.append(x)
+    return features
 
 
 class Encoders(nn.ModuleList):

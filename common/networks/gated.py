@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, stacked, usable
+from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, residual_levels, stacked, usable
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -88,12 +88,7 @@ class ContentEncoder(nn.Module):
                 f"A window of {list(x.shape[2:])} voxels: this network takes multiples of {STRIDE}, {2 * STRIDE} or "
                 "more (key `crop`)."
             )
-        features = []
-        for first, second, third in self.levels:
-            x = first(x)
-            x = x + third(second(x))
-            features.append(x)
-        return features
+        return residual_levels(self.levels, x)
 
 
 class GatedFusion(nn.Module):

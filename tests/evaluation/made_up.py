@@ -9,6 +9,8 @@ from common.evaluation.conventions import METRICS, Conventions
 from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation
 from common.modalities import subset_name, subsets
 
+PROBABILISTIC = ("expected_dice", "entropy", "divergence")
+"""Metrics that need probabilities."""
 CASES = ("c1", "c2", "c3", "c4")
 
 
@@ -33,7 +35,7 @@ def made_up(
         regions: of the cohort.
         cases: that were evaluated.
         calibration: cases to calibrate on.
-        probabilities: with expected Dice, bins and latents.
+        probabilities: with the metrics of these, bins and latents.
         only: names of the subsets there are; None: all.
         cohort: its name.
         seed: of the values.
@@ -42,7 +44,7 @@ def made_up(
     """
     rng = np.random.default_rng(seed)
     names = [n for n in map(subset_name, subsets(modalities)) if only is None or n in only]
-    metrics = [metric for metric in METRICS if probabilities or metric != "expected_dice"]
+    metrics = [metric for metric in METRICS if probabilities or metric not in PROBABILISTIC]
 
     def rows(of: Sequence[str]) -> pd.DataFrame:
         found = [
