@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch>=2.6,<2.14
 BUNDLE ?= m3ae
+JOBS ?= 2
 
 .PHONY: train test lint clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
 
+# One test process per core, each with one thread: files are shared out, so that fixtures of a file are made once.
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

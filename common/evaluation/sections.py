@@ -186,8 +186,8 @@ def _best_table(best: pd.DataFrame) -> Table:
         gain=[_with_interval(*row) for row in best[["gain", "low", "high"]].to_numpy()],
     ).drop(columns=["low", "high"])
     notes = [
-        "The subset of the best mean Dice, and its gain over all modalities, paired by case. Only cases with a Dice for "
-        "every subset count."
+        "The subset of the best mean Dice, and its gain over all modalities, paired by case. Only cases with a Dice "
+        "for every subset count."
     ]
     if (best["chosen_on"] == "calibration").any():
         notes.append("Chosen on calibration: on the calibration cases; all numbers are of the evaluated ones.")
@@ -246,12 +246,12 @@ def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
     if tables:
         section = Section("Entropy of the predictions", tables=tables, folded=True)
         section.text.append(
-            "Entropy of each region's probability, and the Kullback-Leibler divergence KL(all modalities of the case || "
-            "subset): means over the brain, the same voxels for every subset; 1 mnat is 0.001 nats. MAG-MS argues "
+            "Entropy of each region's probability, and the Kullback-Leibler divergence KL(all modalities of the case "
+            "|| subset): means over the brain, the same voxels for every subset; 1 mnat is 0.001 nats. MAG-MS argues "
             "(Theorem 1) that the entropy of a subset's prediction is bounded by that of all modalities plus the "
             "divergence, which self-distillation makes smaller. The bound rests on the assumption that predictions "
-            "from all modalities are the more probable ones, and is about the softmax; the numbers here are per region. "
-            "A small entropy does not mean that a prediction is right."
+            "from all modalities are the more probable ones, and is about the softmax; the numbers here are per "
+            "region. A small entropy does not mean that a prediction is right."
         )
         yield section
 

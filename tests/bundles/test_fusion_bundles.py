@@ -220,8 +220,10 @@ class TestRecipes:
         lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
         assert [line.split("|")[1].strip() for line in lines[2:]] == list(chosen)
 
-    def test_gss_backbone_by_itself(self, phantom_dir, tmp_path):
-        GSS.run_here(["train.json", "baselines/backbone.json"], "fit", **tiny(GSS, phantom_dir, tmp_path))
+    @pytest.mark.parametrize("baseline", ["backbone", "uhved", "robustseg"])
+    def test_what_gss_is_compared_to(self, phantom_dir, tmp_path, baseline):
+        settings = {**tiny(GSS, phantom_dir, tmp_path), "width": 4 if baseline == "backbone" else 2}
+        GSS.run_here(["train.json", f"baselines/{baseline}.json"], "fit", **settings)
         assert (tmp_path / "trained.pt").is_file()
 
     def test_myops_trains_on_slices_and_scores_subjects(self, tmp_path):

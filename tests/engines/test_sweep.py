@@ -102,6 +102,11 @@ class TestPredictions:
         assert (probabilities[0] - probabilities[1]).abs().max() <= 1e-5
         assert ((probabilities[0] > 0.5) == (probabilities[1] > 0.5)).float().mean() >= 0.99999
 
+    def test_begin_with_the_first_subset(self, network, different):
+        sweep = sweep_of(network, latent_layer=next(name for name, _ in network.named_children()))
+        subset, _ = next(sweep.predictions(image_with_boxes(different), network, [MODALITIES, *subsets(MODALITIES)]))
+        assert subset == MODALITIES
+
 
 def test_subsets_of_equal_boxes_share_encodings():
     network = TwoStage(4, 3).eval().requires_grad_(False)
@@ -148,6 +153,10 @@ class TestCases:
         assert len(a.results) == 15 * 3 * len(METRICS)
         assert sorted(opened) == sorted(set(opened))  # each file once, for all subsets
         assert len([name for name in opened if name.startswith("a")]) == 5
+        for result, everything in ((a, subset_name(MODALITIES)), (b, "t1+t2")):
+            divergence = result.results.query("metric == 'divergence'").set_index("modalities")["value"]
+            assert (divergence[everything] == 0).all()
+            assert (divergence.drop(everything) > 0).all()
         assert a.planes["image"].shape == (4, 20, 18)
         assert np.isnan(b.planes["image"][[1, 3]]).all()
 
@@ -158,7 +167,10 @@ class TestCases:
         wanted = [("t1c",), ("flair",), ("t1c", "flair")]
         evaluator_of(network, sweep_of(network, wanted), store).run()
         one, other = store.read("whole"), store.read("few")
-        pd.testing.assert_frame_equal(one.results.drop(columns="case"), other.results.drop(columns="case"))
+        as_if_alone = "metric not in ('entropy', 'divergence')"  # these look at all modalities of the case
+        found = [result.results.query(as_if_alone).drop(columns="case") for result in (one, other)]
+        pd.testing.assert_frame_equal(*found)
+        assert one.results.query("metric == 'divergence'")["value"].isna().all()
         assert all(np.array_equal(one.planes[subset_name(s)], other.planes[subset_name(s)]) for s in wanted)
 
     def test_goes_on_where_it_stopped(self, network, write_subject, tmp_path):
@@ -178,7 +190,8 @@ class TestCases:
         sweep = sweep_of(network, latent_layer=layer, subsets_at_once=4)
         evaluator_of(network, sweep, store).run()
         result = store.read("case")
-        assert set(result.latents) == set(MODALITIES)
+        assert tuple(result.latents) == MODALITIES
+        assert (result.results.query("metric == 'divergence'")["value"].notna()).all()
         assert len(set(result.results["modalities"])) == 15
         (batch,) = DataLoader(CachedDataset([subject], PREPROCESSING), batch_size=1)
         for number, name in enumerate(MODALITIES):  # the layer is the last one: its output are the logits

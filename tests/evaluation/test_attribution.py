@@ -10,6 +10,7 @@ from common.evaluation.attribution import (
     Advice,
     advice_quality,
     advice_table,
+    best_subsets,
     empty_value,
     has_gains,
     observed_gains,
@@ -20,6 +21,7 @@ from common.evaluation.attribution import (
 )
 from common.evaluation.conventions import Conventions
 from common.evaluation.results import COLUMNS, Evaluation
+from common.evaluation.statistics import bootstrap_mean
 from common.modalities import subset_name, subsets
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
@@ -168,6 +170,75 @@ TWO = ("t1", "t2")
 CALIBRATION = dice_rows("x", {"t1": 0.1, "t2": 0.5, "t1+t2": 0.7}) + dice_rows(
     "y", {"t1": 0.3, "t2": 0.5, "t1+t2": 0.5}
 )
+
+
+def cases_of(dice: dict[str, list[float]], region: str = "WT", name: str = "c") -> list[tuple]:
+    return [
+        (f"{name}{number}", subset, region, "dice", value)
+        for subset, values in dice.items()
+        for number, value in enumerate(values)
+    ]
+
+
+BEST = {"t1": [0.6, 0.7, 0.8], "t2": [0.1, 0.2, 0.6], "t1+t2": [0.5, 0.7, 0.6]}
+
+
+class TestBestSubsets:
+    def found(self, results: list[tuple], calibration=(), regions=("WT",)) -> list[tuple]:
+        best = best_subsets(evaluation(results, calibration, TWO, regions))
+        return list(best.itertuples(index=False, name=None))
+
+    def test_by_hand(self):
+        best = best_subsets(evaluation(cases_of(BEST), (), TWO, ("WT",)))
+        columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
+        assert list(best.columns) == columns
+        (row,) = best.itertuples(index=False, name=None)
+        assert row[:2] == ("WT", "t1")
+        assert row[2:7] == pytest.approx((0.7, 0.6, *bootstrap_mean([0.1, 0.0, 0.2])))
+        assert row[4:6] == pytest.approx((0.1, 0.0))
+        assert row[7:] == (3, "evaluated")
+
+    def test_chosen_on_calibration_cases_and_measured_on_others(self):
+        calibration = cases_of({"t1": [0.5], "t2": [0.9], "t1+t2": [0.8]}, name="v")
+        (row,) = self.found(cases_of(BEST), calibration)
+        assert row[:2] == ("WT", "t2")
+        assert row[2:7] == pytest.approx((0.3, 0.6, *bootstrap_mean([-0.4, -0.5, 0.0])))
+        assert row[7:] == (3, "calibration")
+
+    @pytest.mark.parametrize("lost", [{"modalities": "t1+t2"}, {"metric": "dice"}])
+    def test_calibration_without_dice_of_all_subsets_does_not_choose(self, lost):
+        ((key, value),) = lost.items()
+        rows = cases_of({"t1": [0.5], "t2": [0.9], "t1+t2": [0.8]}, name="v")
+        (row,) = self.found(cases_of(BEST), [row for row in rows if row[COLUMNS.index(key)] != value])
+        assert (row[1], row[-1]) == ("t1", "evaluated")
+
+    def test_only_cases_with_all_subsets_count(self):
+        more = {"t2": [0.0] * 3 + [1.0, 1.0], "t1+t2": [0.0] * 3 + [np.nan]}
+        rows = cases_of(BEST) + [row for row in cases_of(more) if row[0] in ("c3", "c4")]
+        assert self.found(rows) == self.found(cases_of(BEST))
+
+    def test_the_mean_is_of_the_means_of_regions(self):
+        """ET is defined in two cases only; over cases first, t2 would be (0.5 + 0.5 + 0.6) / 3."""
+        et = {"t1": [0.2, 0.4], "t2": [0.9, 0.8], "t1+t2": [0.3, 0.3]}
+        rows = self.found(cases_of(BEST) + cases_of(et, "ET"), regions=("WT", "ET"))
+        assert [row[:2] for row in rows] == [("WT", "t1"), ("ET", "t2"), ("mean", "t2")]
+        assert rows[2][2:5] == pytest.approx(((0.3 + 0.85) / 2, (0.6 + 0.3) / 2, (-0.3 + 0.55) / 2))
+        assert rows[2][5] <= rows[2][4] <= rows[2][6]
+        assert [row[7] for row in rows] == [3, 2, 3]
+
+    def test_of_equal_ones_the_fewest_modalities(self):
+        (row,) = self.found(cases_of({"t1": [0.1], "t1+t2": [0.5], "t2": [0.5]}))
+        assert row[1] == "t2"
+        assert row[2:5] == (0.5, 0.5, 0)
+
+    def test_all_modalities_may_be_best(self):
+        (row,) = self.found(cases_of({"t1": [0.1, 0.2], "t1+t2": [0.5, 0.9]}))
+        assert row[1] == "t1+t2"
+        assert row[4:7] == (0, 0, 0)
+
+    @pytest.mark.parametrize("only", [["t1+t2"], ["t1", "t2"]])
+    def test_nothing_to_choose(self, only):
+        assert self.found(cases_of({subset: BEST[subset] for subset in only})) == []
 
 
 def test_average_gains_by_hand():

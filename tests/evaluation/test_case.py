@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from evaluation.made_up import PROBABILISTIC
 
 from common.evaluation import case, metrics
-from common.evaluation.case import CaseMeasure, expected_dice
+from common.evaluation.case import CaseMeasure, expected_dice, uncertainty
 from common.evaluation.conventions import METRICS, Conventions
 from common.evaluation.metrics import Reference, postprocessed
 from common.evaluation.results import BIN_COLUMNS, COLUMNS
@@ -57,6 +58,62 @@ class TestExpectedDice:
         assert expected_dice(np.full(5, 0.4, np.float32), np.zeros(5)) == 0
 
 
+def bernoulli(q: float) -> float:
+    return -q * np.log(q) - (1 - q) * np.log(1 - q)
+
+
+class TestUncertainty:
+    def test_by_hand(self):
+        found = uncertainty(np.array([0.5, 0.9], np.float32), np.array([0.8, 0.9], np.float32))
+        assert found == pytest.approx({"entropy": (0.693147 + 0.325083) / 2, "divergence": 0.192745 / 2}, abs=1e-6)
+
+    def test_of_certainty_is_finite(self):
+        """1e-7 and 1 - 1e-7: log(1e-7) is -16.118."""
+        found = uncertainty(np.array([0.0, 1.0], np.float32), np.array([1.0, 1.0], np.float32))
+        assert found == pytest.approx({"entropy": 1e-7 * 17.118, "divergence": 16.1181 / 2}, rel=1e-4)
+
+    def test_of_one_subset_alone(self):
+        found = uncertainty(np.array([0.5]), np.nan)
+        assert found == pytest.approx({"entropy": np.log(2), "divergence": np.nan}, nan_ok=True)
+
+
+class TestEntropies:
+    def measured(self, *added: tuple[str, np.ndarray], shown: np.ndarray | None = None) -> dict[tuple, float]:
+        """Return what is found with a second modality that shows 90 voxels, 30 of them outside the first one's 180."""
+        if shown is None:
+            shown = image()
+            shown[1] = 0
+            shown[1, 0:3, 1:6] = 5
+        found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+        for subset, given in added:
+            found.add(subset, reference(), given)
+        rows = found.result({}, 0).results
+        return rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
+
+    def test_are_over_the_brain_that_all_modalities_show(self):
+        whole, part = np.full((3, *SHAPE), 0.8, np.float32), np.full((3, *SHAPE), 0.8, np.float32)
+        part[0] = 0.9
+        part[0][BRAIN] = 0.5
+        values = self.measured(("t1+t2", whole), ("t1", part), ("t2", part))
+        near, far = 0.192745, 0.8 * np.log(0.8 / 0.9) + 0.2 * np.log(0.2 / 0.1)  # KL(0.8 || 0.5), KL(0.8 || 0.9)
+        for subset in ("t1", "t2"):
+            assert values[subset, "WT", "entropy"] == pytest.approx((180 * np.log(2) + 30 * bernoulli(0.9)) / 210)
+            assert values[subset, "WT", "divergence"] == pytest.approx((180 * near + 30 * far) / 210, rel=1e-5)
+        for subset, region in (("t1", "TC"), ("t1", "ET"), ("t1+t2", "WT")):
+            assert values[subset, region, "entropy"] == pytest.approx(bernoulli(0.8))
+            assert values[subset, region, "divergence"] == 0
+
+    def test_all_modalities_are_those_of_the_case(self):
+        values = self.measured(("t1", probabilities()), shown=image())
+        assert values["t1", "WT", "divergence"] == 0
+
+    def test_without_all_modalities_there_is_no_divergence(self):
+        values = self.measured(("t1", probabilities()), ("t1+t2", probabilities()), ("t2", probabilities()))
+        assert np.isnan(values["t1", "WT", "divergence"])
+        assert values["t1", "WT", "entropy"] > 0
+        assert values["t2", "WT", "divergence"] == 0
+
+
 class TestRows:
     def test_are_those_of_reference_and_the_expected_dice(self):
         found = measure()
@@ -73,7 +130,7 @@ class TestRows:
         for subset, prediction in predictions.items():
             measured = expected.measure(prediction)
             assert {
-                key[1:]: v for key, v in values.items() if key[0] == subset and key[2] != "expected_dice"
+                key[1:]: v for key, v in values.items() if key[0] == subset and key[2] not in PROBABILISTIC
             } == measured
         # TC has 2 x 2 x 2 = 8 of the 8 x 7 x 6 = 336 voxels; p is 0.9 in it and 0.1 elsewhere
         soft = 8 * 0.9 + 328 * 0.1
@@ -89,7 +146,7 @@ class TestRows:
             found.add("t1", reference(), probabilities())
             rows[empty] = found.result({}, 0).results.set_index(["region", "metric"])["value"]
         lost = rows["brats"].index.difference(rows["skip"].index)
-        kept = ["expected_dice", "reference_volume", "volume"]
+        kept = ["divergence", "entropy", "expected_dice", "reference_volume", "volume"]
         assert set(lost.get_level_values("region")) == {"ET"}
         assert sorted(rows["skip"]["ET"].index) == kept
         assert (rows["skip"]["ET"][kept] == rows["brats"]["ET"][kept]).all()

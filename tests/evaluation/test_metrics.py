@@ -3,8 +3,8 @@
 import medpy.metric.binary as medpy
 import numpy as np
 import pytest
-from evaluation.made_up import PROBABILISTIC
 import torch
+from evaluation.made_up import PROBABILISTIC
 from monai import metrics as monai
 from scipy.ndimage import gaussian_filter
 

@@ -13,6 +13,7 @@ from evaluation.made_up import made_up
 from common.evaluation import sections
 from common.evaluation.metrics import SCORES
 from common.evaluation.published import published
+from common.evaluation.repeats import average_repeats
 from common.evaluation.report import write_report
 from common.evaluation.results import Evaluation
 from common.evaluation.slices import Slice
@@ -169,6 +170,7 @@ class TestWholeReport:
                 for name in (NASTY, "a+b (x)_1_50%%[y]")
                 for title in ("What each modality is worth", "Which missing sequence to acquire")
             ),
+            "Entropy of the predictions",
             *(
                 f"{title}: {name}"
                 for name in (NASTY, "a+b (x)_1_50%%[y]")
@@ -185,7 +187,7 @@ class TestWholeReport:
         figures, tables = names(both / "figures"), names(both / "tables")
         for kind in ("boxplots", "shapley", "reliability", "latents"):
             assert {f"{kind}_a_b_x_1_50_y", f"{kind}_a_b_x_1_50_y_2"} <= figures
-        for kind in ("shapley", "advice", "ranking", "ece", "volumes"):
+        for kind in ("shapley", "best", "advice", "ranking", "ece", "volumes"):
             assert {f"{kind}_a_b_x_1_50_y", f"{kind}_a_b_x_1_50_y_2"} <= tables
         one, other = (both / "tables" / f"volumes_a_b_x_1_50_y{end}.md" for end in ("", "_2"))
         assert one.read_text() != other.read_text()
@@ -196,6 +198,9 @@ class TestWholeReport:
         assert f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" in page.cells
         values = whole("other", seed=1).values("hd95").loc["t2", "WT"]
         assert any(cell.startswith(f"{values.mean():.1f} ± {values.std():.1f}") for cell in page.cells)
+
+        values = 1000 * whole(NASTY).values("divergence").loc["t1+flair", "ET"]
+        assert f"{values.mean():.1f} ± {values.std():.1f}" in page.cells
 
     def test_names_are_shown_as_they_are(self, both):
         assert NASTY in read(both).cells
@@ -288,8 +293,33 @@ def test_a_region_that_no_reference_has(tmp_path, empty):
 def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
     found = made_up()
     write_report([replace(found, results=found.results.query("metric in ('dice', 'volume')"))], tmp_path, 0.9)
-    assert check(tmp_path).headings[1:] == ["Dice", "Further metrics"]
-    assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume"}
+    assert check(tmp_path).headings[1:] == ["Dice", "Further metrics", "What each modality is worth: one"]
+    assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume", "best_one"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_best_subset_is_told_with_some_subsets_and_where_it_was_chosen(tmp_path):
+    few = {"only": ["t2", "t1+t2+flair"], "regions": ("WT",)}
+    write_report([made_up(**few), made_up("two", calibration=("v1",), seed=1, **few)], tmp_path, 0.5)
+    assert "What each modality is worth: one" in check(tmp_path).headings
+    one, two = ((tmp_path / "tables" / f"best_{name}.md").read_text() for name in ("one", "two"))
+    measured_on_others = "all numbers are of the evaluated ones"
+    assert {"| evaluated |" in one, "cannot be below 0" in one, measured_on_others not in one} == {True}
+    assert {"| calibration |" in two, "cannot be below 0" not in two, measured_on_others in two} == {True}
+    dice = made_up(**few).values("dice")["WT"].unstack("case").mean(axis=1)
+    best = {"t2": "T2", "t1+t2+flair": "T1 + T2 + FLAIR"}[dice.idxmax()]
+    assert f"| WT | {best} | {100 * dice.max():.1f} | {100 * dice['t1+t2+flair']:.1f} |" in one
+    assert not list((tmp_path / "figures").glob("shapley*"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_entropy_is_of_methods_with_probabilities(tmp_path):
+    write_report([whole("one"), made_up("maps", seed=1)], tmp_path, 0.5)
+    check(tmp_path)
+    assert "maps" not in (tmp_path / "tables" / "entropy.md").read_text()
+    averaged = average_repeats("both", [whole("one"), made_up("old", seed=1, calibration=("v1", "v2", "v3"))])
+    assert averaged.values("entropy").isna().all(axis=None)
+    assert list(sections.entropy([averaged, made_up("maps", seed=1)])) == []
 
 
 @pytest.mark.usefixtures("undrawn")
