@@ -37,7 +37,7 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
     """Write a datalist JSON for a cohort's folder.
 
     Args:
-        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
+        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
             iseg2017 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
@@ -54,7 +54,7 @@ def check(cohort: str, dataset_dir: str) -> None:
     """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
 
     Args:
-        cohort: brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
+        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
             iseg2017 or myops2020.
         dataset_dir: the folder as downloaded, or one subject's.
     """
@@ -170,8 +170,8 @@ def compare(
         output_dir: the folder to write; what is measured of label maps is kept there under evaluations/, and can be
             given as FOLDER the next time.
         methods: two or more NAME=FOLDER, the first one being what the others are tested against. A folder is the output
-            of an evaluation (or the results.csv in it), or label maps that any program wrote: one folder per subset of
-            the modalities in it (t1c+flair, ...), or the files of all modalities.
+            of an evaluation (or the results.csv in it), or label maps that any program wrote, with one folder per
+            subset of the modalities (t1c+flair, ...) or the files of all modalities.
         reference: the folder of the reference label maps; needed with label maps.
         cohort: whose label values they have; needed with label maps.
         datalist: the JSON file that names the cases to have label maps of; if not given they are those of the
@@ -232,6 +232,8 @@ def average(output_dir: str, name: str, *folders: str) -> None:
         folders: two or more output folders of evaluations.
     """
     output_dir, name, *folders = map(str, (output_dir, name, *folders))
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"folders {folders}: one is given twice; expected a training each.")
     repeats = [read_evaluation(folder) for folder in folders]
     write_evaluation(average_repeats(name, repeats), output_dir)
     print(f"{output_dir}: {name}, {len(folders)} trainings; mean Dice (%) and its spread over trainings:")

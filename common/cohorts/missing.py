@@ -169,7 +169,8 @@ def read_masks(
     elif os.path.isfile(masks):
         source, listed = str(masks), _read_csv(masks, modalities)
     else:
-        settings = f"one of {cohort}'s settings ({', '.join(published)})" if published else "a setting (there is none)"
+        of = f"cohort {cohort}" if cohort else "this cohort"
+        settings = f"one of {cohort}'s settings ({', '.join(published)})" if published else f"a setting ({of} has none)"
         raise FileNotFoundError(f"masks {str(masks)!r}: expected {settings} or a CSV file (key `masks`).")
     wanted = {case.lower(): case for case in cases}  # releases differ in capitals: Brats18_, BraTS18_
     given = {case.lower(): names for case, names in listed.items()}
@@ -193,7 +194,7 @@ def _read_csv(path: str | os.PathLike, modalities: Sequence[str]) -> Masks:
             try:
                 listed[case] = resolve_subset(names, modalities)
             except ValueError as error:
-                raise ValueError(f"{path}: case {case}: {error}") from error
+                raise ValueError(f"{path}: case {case}: {error} Expected names joined by +, e.g. t1+flair.") from error
     return listed
 
 

@@ -153,7 +153,7 @@ class Checkpoints:
         if not self.resume:
             return
         if not self.last.is_file():
-            logger.info(f"resume: no checkpoint {self.last} yet, starting from the beginning")
+            logger.warning(f"resume: no checkpoint {self.last}, starting from the beginning")
             return
         wanted_epochs = trainer.state.max_epochs
         state = read_checkpoint(self.last, map_location=trainer.state.device)

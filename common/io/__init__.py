@@ -5,7 +5,7 @@ from common.io.checkpoints import load_weights, read_checkpoint, start_from, wri
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
-from common.io.settings import flag, optional
+from common.io.settings import flag, optional, per_axis
 
 __all__ = [
     "AtomicNibabelWriter",
@@ -14,6 +14,7 @@ __all__ = [
     "flag",
     "load_weights",
     "optional",
+    "per_axis",
     "read_checkpoint",
     "read_volume",
     "refuse_unknown_options",

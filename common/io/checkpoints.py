@@ -34,7 +34,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             f"{path}: not a whole checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
             "kind, or holds objects that are not loaded, since loading them could run any code. Of a file that others "
             'made, save the tensors alone in a container without network: see "Authors\' weights" in the README.'
-        ) from error
+        ) from None  # torch's own message advises to load it unsafely
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:

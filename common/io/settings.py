@@ -42,3 +42,14 @@ def check_number(key: str, value: float, low: float, high: float = float("inf"))
     if not low <= value <= high:  # also refuses NaN
         raise ValueError(f"{key} {value}: expected a number from {low:g} to {high:g}.")
     return value
+
+
+def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
+    """Return numbers of which there is one for each of the three axes of an image.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+        raise ValueError(f"{key} {values}: expected 3 numbers, for x, y and z.")
+    return values

@@ -126,7 +126,7 @@ class TestPublished:
 
     @pytest.mark.parametrize(
         ("cohort", "expected"),
-        [("brats2018", r"brats2018's settings \(mr2468, mr1379\)"), ("phantom", "there is none")],
+        [("brats2018", r"brats2018's settings \(mr2468, mr1379\)"), ("phantom", "cohort phantom has none")],
     )
     def test_unknown(self, cohort, expected):
         with pytest.raises(FileNotFoundError, match=f"masks 'mr2285': expected .*{expected}.* or a CSV file"):

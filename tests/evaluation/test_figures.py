@@ -283,7 +283,9 @@ def test_efficiency_needs_facts():
 
 
 @pytest.mark.parametrize(
-    "draw", [figures.heatmap, figures.boxplots, lambda *a: figures.robustness([a[0]], a[1])], ids=str
+    "draw",
+    [figures.heatmap, figures.boxplots, lambda *a: figures.robustness([a[0]], a[1])],
+    ids=["heatmap", "boxplots", "robustness"],
 )
 def test_metric_without_results_is_refused(draw):
     with pytest.raises(ValueError, match=r"toy: no results of metric 'hd95' to draw; there are those of dice\."):

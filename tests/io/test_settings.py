@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.io import flag, optional
+from common.io import flag, optional, per_axis
 from common.io.settings import check_choice, check_number
 
 
@@ -31,3 +31,10 @@ def test_choices_and_numbers():
     for value in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=f"rate {value}: expected a number from 0 to 1"):
             check_number("rate", value, 0, 1)
+
+
+@pytest.mark.parametrize("values", [[6.0, 6.0], [6.0] * 4, 6.0, "6,6,6"])
+def test_an_image_has_three_axes(values):
+    assert per_axis("spacing", [6, 6, 6]) == [6, 6, 6]
+    with pytest.raises(ValueError, match=r"spacing .*: expected 3 numbers"):
+        per_axis("spacing", values)
