@@ -431,18 +431,18 @@ class TestEvaluation:
         process = subprocess.Popen(
             M3AE.command(configs, {**settings, "output_dir": broken}), cwd=ROOT, stderr=subprocess.DEVNULL
         )
-        while not list(broken.glob("cases/*.csv")):
+        while not list(broken.glob("cases/[!.]*.csv")):  # hidden ones are not whole yet
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        (first,) = broken.glob("cases/*.csv")
+        (first,) = broken.glob("cases/[!.]*.csv")
         before = first.stat().st_mtime_ns
         assert not (broken / "results.csv").exists()
         M3AE.succeed(configs, {**settings, "output_dir": broken})
         assert first.stat().st_mtime_ns == before
         files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
-        assert files == sorted(path.relative_to(broken) for path in broken.rglob("*") if path.is_file())
+        assert files == sorted(path.relative_to(broken) for path in broken.rglob("[!.]*") if path.is_file())
         timed = ("evaluation.json", "report.html", "report.md", "efficiency")  # hold the time that it took
         for path in files:
             if path.suffix == ".png":  # matplotlib may lay out the same figure a hair differently in another process
