@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.networks.attention import TransformerLayer
 from common.networks.blocks import (
     ConvBlock,
     Decoded,
@@ -25,7 +26,6 @@ from common.networks.blocks import (
     FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
-    TransformerLayer,
     UpLevel,
     check_crop,
     conv,

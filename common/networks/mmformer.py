@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from common.networks.attention import TransformerLayer
 from common.networks.blocks import (
     ConvBlock,
     Decoded,
@@ -21,7 +22,6 @@ from common.networks.blocks import (
     FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
-    TransformerLayer,
     UpLevel,
     check_crop,
     conv,

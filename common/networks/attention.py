@@ -1,0 +1,72 @@
+"""Transformer layers that mmFormer and M2FTrans share.
+
+Source: Zhang et al., MICCAI 2022 (mmFormer); Shi et al., JBHI 2024 (M2FTrans); in the variants released with PASSION.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one bias-free projection to queries, keys and values.
+
+    Args:
+        dim: of a token.
+        heads: divide ``dim``.
+        dropout: of the attention's weights and of the result.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{heads} heads: expected a divisor of a token's {dim} channels (key `heads`).")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        self.weight_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """Project tokens ``(B, N, dim)`` to queries, keys and values: ``(3, B, heads, N, dim / heads)``."""
+        batch, tokens, _ = x.shape
+        return self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return what each query ``(B, heads, N, d)`` gets of the values: ``(B, N, heads * d)``."""
+        p = self.weight_dropout.p if self.training else 0.0
+        return self.join(F.scaled_dot_product_attention(query, key, value, dropout_p=p))
+
+    def join(self, found: torch.Tensor) -> torch.Tensor:
+        """Bring the heads' results ``(B, heads, N, d)`` together and project them: ``(B, N, heads * d)``."""
+        return self.dropout(self.proj(found.transpose(1, 2).flatten(2)))
+
+
+class TransformerLayer(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; GELU, dropout.
+
+    Args:
+        dim: of a token.
+        heads: divide ``dim``.
+        mlp_dim: hidden width of the multi-layer perceptron.
+        dropout: as in `Attention`, and twice in the perceptron.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads, dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens ``(B, N, dim)`` to the same shape."""
+        x = x + self.attention.attend(*self.attention.split(self.norm1(x)))
+        return self.refined(x)
+
+    def refined(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the second half of the layer: ``x + mlp(norm(x))``."""
+        return x + self.mlp(self.norm2(x))
