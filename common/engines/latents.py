@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ class LatentProbe:
 
     Args:
         network: the network that will run.
-        layer: name of a submodule whose output is ``(B, C, ...)``, e.g. ``unet.encoder.3``; None looks at nothing.
+        layer: name of a submodule, e.g. ``unet.encoder.3``, or a pattern of those of each modality, ``encoders.*``.
+            Its output is ``(B, C, ...)``, or several of that form, fine to coarse, of which the coarsest is looked at.
+            None looks at nothing.
 
     Raises:
         ValueError: the network has no such submodule.
@@ -24,15 +28,24 @@ class LatentProbe:
         self.layer, self.seen = layer, list[torch.Tensor]()
         if layer is None:
             return
-        try:
-            network.get_submodule(layer).register_forward_hook(self._look)
-        except AttributeError as error:
-            raise ValueError(f"latent_layer {layer!r}: the network has no such submodule ({error}).") from None
+        found = [module for name, module in network.named_modules() if _matches(name, layer)]
+        if not found:
+            names = ", ".join(name for name, _ in network.named_children())
+            raise ValueError(f"latent_layer {layer!r}: the network has no such submodule; at its top are {names}.")
+        for module in found:
+            module.register_forward_hook(self._look)
 
-    def _look(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        self.seen.append(output.detach().float().flatten(2).mean(dim=2).cpu())
+    def _look(self, module: nn.Module, inputs: Any, output: torch.Tensor | Sequence[torch.Tensor]) -> None:
+        coarsest = output if isinstance(output, torch.Tensor) else output[-1]
+        self.seen.append(coarsest.detach().float().flatten(2).mean(dim=2).cpu())
 
     def take(self) -> np.ndarray | None:
         """Return the mean ``(C,)`` and forget it; None if the layer has not run."""
         seen, self.seen = self.seen, []
         return torch.cat(seen).mean(dim=0).numpy() if seen else None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return if a submodule's name is of the pattern, part by part."""
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))

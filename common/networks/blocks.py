@@ -259,7 +259,6 @@ class FeatureEncoder(nn.Module):
         self.kind, self.channels = kind, modalities if kind == "shared" else 1
         layer, count = nn.Conv2d if dims == 2 else nn.Conv3d, {"shared": 1, "separate": modalities, None: 0}[kind]
         self.layers = nn.ModuleList([layer(1, self.channels, 3, padding=1) for _ in range(count)])
-        self.output = nn.Identity()  # sees each modality's features by themselves, for those who look at latents
 
     def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Map ``(B, J, ...)`` to ``(B, J, C, ...)``, zero where a modality is absent (``present``: bool ``(B, J)``).
@@ -270,7 +269,7 @@ class FeatureEncoder(nn.Module):
         if self.kind is None:
             return image[:, :, None]
         parts = [
-            self.output(self.layers[m % len(self.layers)](image[rows, m][:, None])) if bool(rows.any()) else None
+            self.layers[m % len(self.layers)](image[rows, m][:, None]) if bool(rows.any()) else None
             for m, rows in enumerate(present.T)
         ]
         return stacked(parts, present)
