@@ -246,11 +246,11 @@ def leaderboard(
     cohort: str = "phantom",
     dataset_dir: str | None = None,
     coverage: float | None = None,
+    at_once: int | None = None,
 ) -> None:
     """Train and evaluate a list of methods on one cohort, and write one report on all of them.
 
-    What is finished is not run again, and what was cut off is resumed: give the same command again after a stop. One
-    process for each GPU runs at a time, or one on the CPU.
+    What is finished is not run again, and what was cut off is resumed: give the same command again after a stop.
 
     Args:
         methods: JSON file, e.g. bundles/leaderboard.json: config keys for all methods (settings) and, by name, each
@@ -259,6 +259,7 @@ def leaderboard(
         cohort: what to train on.
         dataset_dir: the cohort's folder; the phantom is generated if none is given.
         coverage: of the intervals of the volume; if not given as in the evaluations.
+        at_once: methods that run side by side; if not given one for each GPU, or one on the CPU.
     """
     entries, definition = read_entries(methods), get_cohort(cohort)
     require_writable(output_dir)
@@ -266,7 +267,8 @@ def leaderboard(
         dataset_dir = str(generate_phantom(Path(output_dir).resolve() / "phantom"))
     if dataset_dir is None or not Path(dataset_dir).is_dir():
         raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of cohort {cohort}.")
-    failed = run_entries(entries, output_dir, {"cohort": cohort, "dataset_dir": str(Path(dataset_dir).resolve())})
+    shared = {"cohort": cohort, "dataset_dir": str(Path(dataset_dir).resolve())}
+    failed = run_entries(entries, output_dir, shared, at_once)
     done = {name: folder for name, folder in folders_of(entries, output_dir).items() if name not in failed}
     if len(done) >= 2:
         named = [f"{name}={folder / 'evaluation'}" for name, folder in done.items()]

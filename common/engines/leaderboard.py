@@ -1,7 +1,8 @@
-"""Many methods trained and evaluated one after the other on one cohort, each in a process of its own."""
+"""Many methods trained and evaluated on one cohort, each in a process of its own."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -82,8 +83,10 @@ def read_entries(path: str | os.PathLike) -> list[Entry]:
     return entries
 
 
-def run_entries(entries: Sequence[Entry], output_dir: str | os.PathLike, shared: Mapping[str, Any]) -> list[str]:
-    """Train and evaluate each method, one process per GPU at a time, or one at all on the CPU.
+def run_entries(
+    entries: Sequence[Entry], output_dir: str | os.PathLike, shared: Mapping[str, Any], at_once: int | None = None
+) -> list[str]:
+    """Train and evaluate each method in a process of its own.
 
     Each has a folder in ``output_dir`` with its ``log.txt``. One that is finished is not run again, one that was cut
     off is resumed. ``leaderboard.csv`` says how long each took in all (columns method, folder, minutes, state).
@@ -92,30 +95,33 @@ def run_entries(entries: Sequence[Entry], output_dir: str | os.PathLike, shared:
         entries: what to run.
         output_dir: where to.
         shared: config keys to set for all, e.g. ``cohort`` and ``dataset_dir``.
+        at_once: processes at a time. They take turns in the GPUs, or share the CPU's cores evenly; small networks are
+            faster side by side than each on all cores. None: one for each GPU, or one on the CPU.
 
     Returns:
         Names of those that failed; what they said is in their logs.
 
     Raises:
-        ValueError: a folder holds another method or other settings than it would now be used for.
+        ValueError: a folder holds another method or other settings than it would now be used for; no process is to run.
     """
+    environments = _environments(at_once)
     folders = folders_of(entries, output_dir)
     for entry in entries:
         claim(folders[entry.name], {"configs": entry.files, "settings": {**entry.settings, **shared}})
-    gpus: Queue[int | None] = Queue()
-    for gpu in range(torch.cuda.device_count()) or [None]:
-        gpus.put(gpu)
-    failed = []
-    with ThreadPoolExecutor(gpus.qsize()) as pool, tqdm(total=len(entries), unit="method", desc="leaderboard") as bar:
+    free: Queue[dict[str, str]] = Queue()
+    for environment in environments:
+        free.put(environment)
+    failed, bar = [], tqdm(total=len(entries), unit="method", desc="leaderboard")
+    with ThreadPoolExecutor(len(environments)) as pool, bar:
 
         def run(entry: Entry) -> None:
-            gpu = gpus.get()
+            environment = free.get()
             try:
                 bar.set_postfix_str(entry.name)
-                if not _run(entry, folders[entry.name], shared, gpu):
+                if not _run(entry, folders[entry.name], shared, environment):
                     failed.append(entry.name)
             finally:
-                gpus.put(gpu)
+                free.put(environment)
             _write_times(entries, folders, output_dir)
             bar.update()
 
@@ -134,17 +140,37 @@ def finished(folder: Path) -> bool:
     return (folder / "evaluation" / "evaluation.json").is_file()
 
 
-def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], gpu: int | None) -> bool:
+def _environments(at_once: int | None) -> list[dict[str, str]]:
+    """Return what each process that runs at a time is to add to its environment: a GPU, or threads of the CPU."""
+    gpus = torch.cuda.device_count()
+    at_once = max(gpus, 1) if at_once is None else at_once
+    if not isinstance(at_once, int) or at_once < 1:
+        raise ValueError(f"at_once {at_once}: expected 1 or more processes.")
+    if gpus:
+        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+        return [{"CUDA_VISIBLE_DEVICES": visible[process % gpus]} for process in range(at_once)]
+    if at_once == 1:
+        return [{}]
+    return [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // at_once))}] * at_once
+
+
+def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     if finished(folder):
         logger.info(f"{entry.name}: is finished")
         return True
     settings = {**entry.settings, **shared, "method": entry.name, "output_dir": str(folder), "resume": True}
     words = [word for key, value in settings.items() for word in (f"--{key}", _word(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *words]
-    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)}
     start = time.monotonic()
     with open(folder / "log.txt", "a") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            fcntl.flock(
+                log, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # inherited by a process that outlives us
+        except BlockingIOError:
+            logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
+            return False
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
     with open(folder / "seconds.txt", "a") as spent:
         spent.write(f"{time.monotonic() - start:.0f}\n")
     if done.returncode:

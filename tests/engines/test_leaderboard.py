@@ -1,7 +1,12 @@
 """A leaderboard's list is checked before anything runs; runs go on where they stopped."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +20,7 @@ def write(path, methods, **more):
     return path
 
 
+PYTHON = sys.executable
 GSS = {"bundle": "gss", "settings": {"backbone": "mmFormer"}}
 RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
 
@@ -63,12 +69,13 @@ def python(tmp_path, monkeypatch):
     program = tmp_path / "python"
     program.write_text(
         f"#!{sys.executable}\n"
-        "import sys\n"
+        "import os, sys\n"
         "from pathlib import Path\n"
         "options = dict(zip(sys.argv[4::2], sys.argv[5::2]))\n"
         "folder = Path(options['--output_dir'])\n"
         "with open(folder / 'calls.txt', 'a') as file:\n"
         "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "(folder / 'threads.txt').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))\n"
         "if (folder / 'fail').exists():\n"
         "    sys.exit('out of memory')\n"
         "(folder / 'evaluation').mkdir()\n"
@@ -103,3 +110,45 @@ def test_a_folder_is_not_used_for_other_settings(tmp_path, python):
     run_entries(entries, tmp_path, {"cohort": "phantom"})
     with pytest.raises(ValueError, match="the folder holds another variant"):
         run_entries(entries, tmp_path, {"cohort": "brats2018"})
+
+
+def test_processes_at_once_share_the_threads(tmp_path, python, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(leaderboard.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(leaderboard.torch.cuda, "device_count", lambda: 0)
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    for at_once, threads in ((None, "all"), (1, "all"), (2, "4"), (20, "1")):
+        output_dir = tmp_path / str(at_once)
+        assert run_entries(entries, output_dir, {}, at_once) == []
+        assert {(place / "threads.txt").read_text() for place in folders_of(entries, output_dir).values()} == {threads}
+    with pytest.raises(ValueError, match="at_once 0: expected 1 or more"):
+        run_entries(entries, tmp_path, {}, 0)
+
+
+def test_gpus_are_those_that_the_user_allows(monkeypatch):
+    monkeypatch.setattr(leaderboard.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    assert [made["CUDA_VISIBLE_DEVICES"] for made in leaderboard._environments(3)] == ["5", "3", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [made["CUDA_VISIBLE_DEVICES"] for made in leaderboard._environments(None)] == ["0", "1"]
+
+
+def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, python, caplog):
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    log = folders_of(entries, tmp_path)["GSS"] / "log.txt"
+    log.parent.mkdir()
+    killed = (
+        "import fcntl, subprocess, sys\n"
+        f"log = open({str(log)!r}, 'a')\n"
+        "fcntl.flock(log, fcntl.LOCK_EX)\n"
+        "print(subprocess.Popen(['sleep', '60'], stdout=log, stderr=log).pid)\n"
+    )
+    child = int(subprocess.run([PYTHON, "-c", killed], capture_output=True, check=True).stdout)
+    try:
+        assert run_entries(entries, tmp_path, {}) == ["GSS"]
+        assert "GSS: an earlier process still runs" in caplog.text
+    finally:
+        os.kill(child, signal.SIGKILL)
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split(")")[1]:
+        time.sleep(0.01)
+    assert run_entries(entries, tmp_path, {}) == []
