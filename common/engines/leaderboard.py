@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
 from common.engines.steps import claim
@@ -62,9 +63,11 @@ def read_entries(path: str | os.PathLike) -> list[Entry]:
     """
     try:
         read = json.loads(Path(path).read_text())
-        shared, methods = read.get("settings", {}), dict(read["methods"])
+        shared = read.get("settings", {})
         entries = []
-        for name, made in methods.items():
+        for name, made in read["methods"].items():
+            if not isinstance(made.get("configs", []), list):
+                raise ValueError(f"{name} has configs {made['configs']!r}; expected a list of file names")
             unknown = sorted(set(made) - {"bundle", "configs", "settings"})
             if unknown:
                 raise ValueError(f"{name} has {unknown[0]!r}; expected bundle, configs and settings")
@@ -102,12 +105,14 @@ def run_entries(
         Names of those that failed; what they said is in their logs.
 
     Raises:
-        ValueError: a folder holds another method or other settings than it would now be used for; no process is to run.
+        ValueError: a method's configs cannot be used with these settings; a folder holds another method or other
+            settings than it would now be used for; no process is to run.
     """
     environments = _environments(at_once)
     folders = folders_of(entries, output_dir)
     for entry in entries:
         claim(folders[entry.name], {"configs": entry.files, "settings": {**entry.settings, **shared}})
+    _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)
@@ -122,10 +127,11 @@ def run_entries(
                     failed.append(entry.name)
             finally:
                 free.put(environment)
+
+        for done in as_completed([pool.submit(run, entry) for entry in entries]):
+            done.result()
             _write_times(entries, folders, output_dir)
             bar.update()
-
-        list(pool.map(run, entries))
     return [entry.name for entry in entries if entry.name in failed]
 
 
@@ -158,33 +164,44 @@ def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Map
     if finished(folder):
         logger.info(f"{entry.name}: is finished")
         return True
-    settings = {**entry.settings, **shared, "method": entry.name, "output_dir": str(folder), "resume": True}
+    settings = _settings(entry, folder, shared)
     words = [word for key, value in settings.items() for word in (f"--{key}", _word(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *words]
-    start = time.monotonic()
     with open(folder / "log.txt", "a") as log:
         try:
-            fcntl.flock(
-                log, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # inherited by a process that outlives us
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by a process that outlives us
         except BlockingIOError:
             logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
             return False
+        _end_run(folder, Path(log.name).stat().st_mtime)  # of one that was killed with us: its last word
+        with open(folder / "runs.txt", "a") as runs:
+            runs.write(f"{time.time():.0f}")
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
-    with open(folder / "seconds.txt", "a") as spent:
-        spent.write(f"{time.monotonic() - start:.0f}\n")
+    _end_run(folder, time.time())
     if done.returncode:
         logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
     return done.returncode == 0 and finished(folder)
 
 
+def _end_run(folder: Path, when: float) -> None:
+    """Note when the latest run ended, unless that is known."""
+    runs = folder / "runs.txt"
+    if runs.is_file() and not runs.read_text().endswith("\n"):
+        with open(runs, "a") as file:
+            file.write(f" {when:.0f}\n")
+
+
+def _minutes(folder: Path) -> float:
+    runs = folder / "runs.txt"
+    ended = [line.split() for line in runs.read_text().splitlines()] if runs.is_file() else []
+    return sum(int(run[1]) - int(run[0]) for run in ended if len(run) == 2) / 60
+
+
 def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_dir: str | os.PathLike) -> None:
     rows = []
     for entry in entries:
-        spent = folders[entry.name] / "seconds.txt"
-        seconds = sum(map(int, spent.read_text().split())) if spent.is_file() else 0
         state = "finished" if finished(folders[entry.name]) else "not finished"
-        rows.append((entry.name, folders[entry.name].name, round(seconds / 60, 1), state))
+        rows.append((entry.name, folders[entry.name].name, round(_minutes(folders[entry.name]), 1), state))
     with replacing(Path(output_dir, "leaderboard.csv")) as temporary:
         pd.DataFrame(rows, columns=["method", "folder", "minutes", "state"]).to_csv(temporary, index=False)
 
@@ -201,6 +218,31 @@ def _require_known(entry: Entry, path: str | os.PathLike) -> None:
     unknown = [key for key in entry.settings if key.split("#")[0] not in known]
     if unknown:
         raise ValueError(f"{path}: method {entry.name!r}: {unknown[0]!r} is no key of {', '.join(files)}.")
+
+
+def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
+    """Prepare each method as its own process will, up to the first step, so that a mistake costs no other's training.
+
+    Raises:
+        ValueError: at least one cannot be; the message has the reason of each.
+    """
+    wrong = []
+    for entry in tqdm(entries, desc="checking", unit="method", leave=False):
+        settings = {**_settings(entry, folders[entry.name], shared), "device": "cpu", "resume": False}
+        try:
+            workflow = ConfigWorkflow(config_file=entry.files, workflow_type="train", logging_file=False, **settings)
+            workflow.initialize()
+            workflow.parser.get_parsed_content("train#trainer")
+        except Exception as error:  # whatever a config's parts raise
+            while error.__cause__ is not None:  # MONAI's own say which expression failed, the first one says why
+                error = error.__cause__
+            wrong.append(f"{entry.name}: {error}")
+    if wrong:
+        raise ValueError("no method was started, since\n" + "\n".join(wrong))
+
+
+def _settings(entry: Entry, folder: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+    return {**entry.settings, **shared, "method": entry.name, "output_dir": str(folder), "resume": True}
 
 
 def _word(value: Any) -> str:

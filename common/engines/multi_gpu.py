@@ -28,7 +28,7 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
     """Return a module on the device, wrapped so that gradients are averaged over all processes.
 
     Buffers stay each process's own: no layer here has running statistics, and losses sum over their own subjects. A
-    module without parameters, such as most losses, is returned as it is.
+    module without parameters, such as most losses, and that of a process which is alone, are returned as they are.
 
     Args:
         network: what the trainer runs, or a loss with parameters.
@@ -36,7 +36,8 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
         find_unused_parameters: needed where a step may leave some out, such as the encoders of absent modalities.
     """
     network = network.to(device)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
+    alone = not torch.distributed.is_initialized()
+    if alone or not any(parameter.requires_grad for parameter in network.parameters()):
         return network
     return DistributedDataParallel(
         network,

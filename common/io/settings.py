@@ -39,7 +39,7 @@ def check_number(key: str, value: float, low: float, high: float = float("inf"))
     Raises:
         ValueError: it is not a number from ``low`` to ``high``.
     """
-    if not low <= value <= high:  # also refuses NaN
+    if not isinstance(value, (int, float)) or not low <= value <= high:  # also refuses NaN
         raise ValueError(f"{key} {value}: expected a number from {low:g} to {high:g}.")
     return value
 

@@ -17,7 +17,10 @@ from common.io.settings import check_choice, check_number
 from common.networks.blocks import weighted_sum
 
 FLOOR = 1e-6
-"""Added to a standard deviation before its logarithm is taken; weights that sum to less have no mean."""
+"""Added to a standard deviation before its logarithm is taken."""
+LEAST_SHARE = 0.1
+"""Of the weights' absolute sum: where those of the modalities present sum to less, they nearly cancel, and would be
+scaled up without bound."""
 
 
 class AlignedOutput(NamedTuple):
@@ -41,8 +44,8 @@ class Alignment(nn.Module):
     of a modality's name (P^k, eq. 12) are its features, by default without a gradient. ``normal`` (P_N) has none: the
     divergence of each channel's mean and standard deviation over space from those of N(0, 1).
 
-    Where modalities are absent, sums run over those present; the adaptive weights are scaled to their whole sum. With
-    the named modality absent a sample has no loss.
+    Where modalities are absent, sums run over those present; the adaptive weights are scaled to their whole sum, or,
+    where little of it is left (`LEAST_SHARE`), all are alike. With the named modality absent a sample has no loss.
 
     Args:
         modalities: names, in the image's order.
@@ -91,7 +94,7 @@ class Alignment(nn.Module):
         weights = self.weights * present
         part = weights.sum(dim=1, keepdim=True)
         even = present / present.sum(dim=1, keepdim=True)
-        usable = part.abs() > FLOOR
+        usable = part.abs() > LEAST_SHARE * self.weights.abs().sum()
         weights = torch.where(usable, weights * self.weights.sum() / torch.where(usable, part, 1), even)
         return weighted_sum(weights[:, None], features), torch.ones_like(usable)
 
@@ -144,7 +147,8 @@ class AlignedLoss(nn.Module):
         total = self.loss(output.output, target)
         self.terms = dict(self.loss.terms)
         if self.alignment is not None:
-            align = self.alignment(output.features, output.present)
+            with torch.autocast(output.features.device.type, enabled=False):
+                align = self.alignment(output.features, output.present)
             self.terms["align"] = align.detach()
             total = total + self.alpha * align
         return total

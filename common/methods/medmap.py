@@ -6,8 +6,6 @@ loss is in `common.losses.medmap`. At inference the feature encoder stays, and t
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -34,7 +32,6 @@ class Aligned(nn.Module):
         super().__init__()
         self.method, self.network, self.align = method, network, align
         self.at = check_choice("align_at", at, ("input", "bottleneck"))
-        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         encoders = [module for module in network.modules() if isinstance(module, FeatureEncoder) and module.kind]
         if not align:
             return
@@ -48,21 +45,20 @@ class Aligned(nn.Module):
                 f"{type(network).__name__} has {len(encoders)} feature encoders to align; expected one. Set "
                 "`feature_encoder` to shared or separate, or `anchor` to null to train without alignment."
             )
-        if at == "input":
-            encoders[0].register_forward_hook(self._keep)
+        self.aligned = encoders[0] if at == "input" else None
 
     def forward(self, image: torch.Tensor) -> AlignedOutput:
         """Return the method's outputs of crops ``(B, M, ...)`` and the features to align."""
-        self._seen.clear()
-        output = self.method(image)
         if not self.align:
-            return AlignedOutput(output, None, None)
-        if self.at == "bottleneck":
+            return AlignedOutput(self.method(image), None, None)
+        if self.aligned is None:
             present = usable(image, None)
-            return AlignedOutput(output, self.network.bottlenecks(image, present), present)
-        ((features, present),) = self._seen
-        self._seen.clear()
+            return AlignedOutput(self.method(image), self.network.bottlenecks(image, present), present)
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        hook = self.aligned.register_forward_hook(lambda _, inputs, output: seen.append((output, inputs[1])))
+        try:
+            output = self.method(image)
+        finally:
+            hook.remove()  # validation, which nobody would empty the list after, is not looked at
+        ((features, present),) = seen
         return AlignedOutput(output, features, present)
-
-    def _keep(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        self._seen.append((output, inputs[1]))

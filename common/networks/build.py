@@ -51,7 +51,8 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         sizes: other arguments that some networks have, such as ``heads``; a network is given those of its own.
 
     Raises:
-        ValueError: no such network, or a size that it cannot take.
+        ValueError: no such network, a size that it cannot take, or a ``feature_encoder`` or ``subsets`` for one that
+            has neither.
     """
     network, found = NETWORKS.get(name), True
     if network is None:
@@ -64,6 +65,9 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         )
     sizes = {"modalities": modalities, "classes": classes, "width": width, "crop": tuple(crop), **sizes}
     taken = inspect.signature(network).parameters
+    for size, key in (("feature_encoder", "feature_encoder"), ("subsets", "dedicated")):
+        if sizes.get(size) is not None and size not in taken:
+            raise ValueError(f"{key} {sizes[size]!r}: backbone {name!r} has nothing of the kind; set `{key}` to null.")
     return network(**{key: size for key, size in sizes.items() if key in taken})
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, residual_levels, stacked, usable
+from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, check_crop, residual_levels, stacked, usable
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -83,11 +83,7 @@ class ContentEncoder(nn.Module):
         Raises:
             ValueError: an extent that the levels cannot halve.
         """
-        if any(extent % STRIDE or extent < 2 * STRIDE for extent in x.shape[2:]):
-            raise ValueError(
-                f"A window of {list(x.shape[2:])} voxels: this network takes multiples of {STRIDE}, {2 * STRIDE} or "
-                "more (key `crop`)."
-            )
+        check_crop(x.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         return residual_levels(self.levels, x)
 
 

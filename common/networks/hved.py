@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from common.networks.blocks import Encoders, conv, stacked, upsampled, usable, weighted_sum
+from common.networks.blocks import Encoders, check_crop, conv, stacked, upsampled, usable, weighted_sum
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -100,11 +100,7 @@ class HeteroModal(nn.Module):
         Returns:
             Of each level, fine to coarse, its features ``(B, M, C, ...)``, zero where a modality is absent.
         """
-        if any(extent % STRIDE or extent < 2 * STRIDE for extent in image.shape[2:]):
-            raise ValueError(
-                f"A window of {list(image.shape[2:])} voxels: {type(self).__name__} takes multiples of {STRIDE}, "
-                f"{2 * STRIDE} or more (key `crop`)."
-            )
+        check_crop(image.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         present = usable(image, present)
         levels = self.encoders(image.as_subclass(torch.Tensor)[:, :, None], present)
         return [stacked(level, present) for level in levels]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import ROOT, TORCHRUN, Bundle
+from monai.bundle import ConfigWorkflow
 
 from common.modalities import subset_name, subsets
 from tools.__main__ import leaderboard
@@ -14,11 +15,18 @@ MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
 MODALITIES = ("t1", "t1c", "t2", "flair")
 TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 1, "val_interval": 1, "val_subsets": [list(MODALITIES)]}
 TINY |= {"embed_dim": 16, "mlp_dim": 16, "heads": 2}
+ON_PHANTOM = {"cohort": "phantom", "split": "$None", "num_workers": 0}
 CHEAP = {"evaluation#overrides#mlflow": "none", "evaluation#overrides#subsets": [["t1"], list(MODALITIES)]}
 
 
 def tiny(phantom_dir, output_dir, **more):
     return {**TINY, "dataset_dir": phantom_dir, "output_dir": output_dir, **more}
+
+
+def merged(configs, **overrides):
+    """Return what looks a key up in configs below ``configs/``, the last one winning, and instantiates it."""
+    files = [str(MEDMAP.folder / "configs" / name) for name in configs]
+    return ConfigWorkflow(config_file=files, logging_file=False, **overrides).parser.get_parsed_content
 
 
 def test_run_leaves_weights_of_the_feature_encoder_and_the_mixture(phantom_dir, tmp_path):
@@ -72,6 +80,20 @@ def test_two_processes_share_mixture_and_discriminators(phantom_dir, tmp_path):
     assert not torch.equal(state["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
 
 
+def test_two_processes_train_one_teacher(phantom_dir, tmp_path):
+    settings = tiny(phantom_dir, tmp_path, width=2, teacher_epochs=1, batch_size=1, val_subsets=[["t1"], ["t2"]])
+    trained = "[*@teacher_network.parameters(), *@teach#loss.parameters()]"
+    keep = f"$torch.save({trained}, @output_dir + '/of_rank_%d.pt' % torch.distributed.get_rank())"
+    settings |= {"instruct": ["$@teach#trainer.run()", keep], "evaluate": []}
+    MEDMAP.succeed(["train.json", "backbones/pmkl.json", "multi_gpu_train.json"], settings, launcher=TORCHRUN)
+    ranks = [torch.load(tmp_path / f"of_rank_{rank}.pt") for rank in range(2)]
+    assert all(torch.equal(first, second) for first, second in zip(*ranks, strict=True))
+    teacher, students = (torch.load(tmp_path / f"{name}.pt") for name in ("teacher", "trained"))
+    assert all(torch.equal(students[f"full.{key}"], value) for key, value in teacher.items())
+    for name in ("teacher_last", "trained_last"):  # six subjects shared by two processes
+        assert torch.load(tmp_path / f"{name}.pt", weights_only=True)["trainer"]["iteration"] == 3
+
+
 def test_smu_net_trains(phantom_dir, tmp_path):
     MEDMAP.run_here(["train.json", "baselines/smunet.json"], "fit", **tiny(phantom_dir, tmp_path, width=8))
     assert torch.load(tmp_path / "trained.pt", weights_only=True)
@@ -83,6 +105,93 @@ def test_alignment_goes_with_passions_training(phantom_dir, tmp_path):
     loss = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
     assert {"alignment.weights", "loss.beta"} <= set(loss)
     assert (tmp_path / "preference.csv").is_file()
+
+
+STACKS = {
+    "PMKL": ["train.json", "backbones/pmkl.json", "recipes/brats2018.json", "recipes/pmkl.json"],
+    "ACN": ["train.json", "backbones/acn.json", "recipes/brats2018.json", "recipes/acn.json"],
+    "SMU-Net": [
+        "train.json", "baselines/smunet.json", "recipes/brats2018.json", "recipes/acn.json", "recipes/smunet.json"
+    ],
+}  # fmt: skip
+COTRAINING = {
+    "width": 16, "crop": [160, 192, 128], "batch_size": 1, "learning_rate": 1e-4, "weight_decay": 1e-5, "power": 0.9,
+    "discriminator_learning_rate": 1e-4, "discriminator_betas": [0.9, 0.99], "consistency_weight": 10.0,
+    "ramp_epochs": 20, "flip_prob": 0.5, "rotation": 0.0, "shift": 0.0, "scale": 0.0,
+}  # fmt: skip
+PUBLISHED = {
+    "PMKL": {
+        "width": 16, "crop": [80] * 3, "batch_size": 4, "learning_rate": 1e-3, "momentum": 0.9, "power": 0.9,
+        "steps": 60_000, "weight_decay": 0.0, "l2_weight": 1e-5, "kd_weight": 0.5, "contrastive_weight": 0.5,
+        "temperature": 10.0, "margin": 1.0, "flip_prob": 0.0, "rotation": 0.0, "shift": 0.0, "scale": 0.0,
+    },
+    "ACN": {
+        **COTRAINING, "epochs": 300, "full_weight": 0.2, "missing_weight": 0.8, "information_weight": 0.5,
+        "entropy_weight": 1e-3, "knowledge_weight": 2e-4,
+    },
+    "SMU-Net": {
+        **COTRAINING, "epochs": 250, "full_weight": 0.4, "missing_weight": 0.6, "content_weight": 0.2,
+        "style_weight": 1e-4, "adversary_weight": 2e-4, "style_discriminator": "released",
+    },
+}  # fmt: skip
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("cohort", ["brats2018", "brats2020"])
+    @pytest.mark.parametrize(("name", "parameters"), [("PMKL", 6.7e6), ("ACN", 4.7e6), ("SMU-Net", 4.8e6)])
+    def test_published_constants_and_size(self, name, parameters, cohort):
+        get = merged([config.replace("brats2018", cohort) for config in STACKS[name]])
+        expected = {**PUBLISHED[name], "cohort": cohort, "backbone": name}
+        assert {key: get(key) for key in expected} == expected
+        assert get("output_dir").endswith(f"eval/{cohort}/{name}")
+        with torch.device("meta"):
+            network = get("network_def")
+        assert sum(p.numel() for p in network.full.parameters()) == pytest.approx(parameters, rel=0.02)
+
+    def test_pmkl_has_sgd_in_both_stages(self, phantom_dir):
+        get = merged(STACKS["PMKL"], **ON_PHANTOM, dataset_dir=str(phantom_dir), width=2, steps=9)
+        assert get("epochs") == get("teacher_epochs") == get("val_interval") == 4  # of six subjects in two steps
+        for stage in ("teach", "train"):
+            optimizer, schedule = get(f"{stage}#optimizer"), get(f"{stage}#lr_scheduler")
+            (group,) = optimizer.param_groups
+            assert type(optimizer) is torch.optim.SGD
+            assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 0.0)
+            optimizer.step()
+            schedule.step()
+            assert group["lr"] == pytest.approx(1e-3 * (3 / 4) ** 0.9)
+
+    @pytest.mark.parametrize(("name", "anchor"), [("ACN", "adaptive"), ("ACN", "$None"), ("SMU-Net", "$None")])
+    def test_discriminators_are_a_group_without_schedule(self, name, anchor):
+        get = merged(STACKS[name], width=8, anchor=anchor)
+        optimizer, schedule = get("train#optimizer"), get("train#lr_scheduler")
+        paths, discriminators = optimizer.param_groups
+        assert type(optimizer) is torch.optim.Adam
+        assert not optimizer.defaults["amsgrad"]
+        assert (paths["lr"], *paths["betas"], paths["weight_decay"]) == (1e-4, 0.9, 0.999, 1e-5)
+        assert (discriminators["lr"], *discriminators["betas"], discriminators["weight_decay"]) == (1e-4, 0.9, 0.99, 0)
+        every = [*get("network").parameters(), *get("train#loss").parameters()]
+        assert sorted(map(id, paths["params"] + discriminators["params"])) == sorted(map(id, every))
+        assert list(map(id, discriminators["params"])) == list(map(id, get("task_loss").discriminators.parameters()))
+        optimizer.step()
+        for _ in range(100):
+            schedule.step()
+        assert paths["lr"] == pytest.approx(1e-4 * (1 - 100 / get("epochs")) ** 0.9)
+        assert discriminators["lr"] == 1e-4
+
+    def test_pmkl_trains(self, phantom_dir, tmp_path):
+        settings = tiny(phantom_dir, tmp_path, **ON_PHANTOM, width=2, overlap=0.25, evaluate=[])
+        MEDMAP.run_here(STACKS["PMKL"], **settings)
+        for name in ("teacher_last", "trained_last"):
+            (group,) = torch.load(tmp_path / f"{name}.pt", weights_only=True)["optimizer"]["param_groups"]
+            assert group["momentum"] == 0.9
+            assert group["lr"] == 0  # at the end of the schedule
+
+    def test_acn_trains_and_is_evaluated(self, phantom_dir, tmp_path):
+        settings = tiny(phantom_dir, tmp_path, **ON_PHANTOM, width=8, overlap=0.25, **CHEAP)
+        MEDMAP.run_here(STACKS["ACN"], **settings)
+        groups = torch.load(tmp_path / "trained_last.pt", weights_only=True)["optimizer"]["param_groups"]
+        assert [group["lr"] for group in groups] == [0, 1e-4]  # at the end of the schedule
+        assert set(pd.read_csv(tmp_path / "evaluation" / "results.csv")["modalities"]) == {"t1", "t1+t1c+t2+flair"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from common.cohorts.phantom import generate
 from common.engines import leaderboard
 from common.engines.leaderboard import Entry, finished, folders_of, read_entries, run_entries
 
@@ -50,6 +51,8 @@ def test_settings_of_a_method_go_over_those_of_all(tmp_path):
             "x has 'config'; expected bundle, configs and",
         ),
         ({"GSS": GSS, "x": {}}, ValueError, "no list of a leaderboard"),
+        ([GSS, RFNET], ValueError, "no list of a leaderboard"),
+        ({"GSS": GSS, "x": {"bundle": "gss", "configs": "x.json"}}, ValueError, "x has configs 'x.json'; expected a"),
     ],
 )
 def test_wrong_lists_are_refused(tmp_path, methods, error, message):
@@ -85,16 +88,22 @@ def python(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard.sys, "executable", str(program))
 
 
-def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python):
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = generate(tmp_path_factory.mktemp("phantom") / "phantom", subjects=9)
+    return {"cohort": "phantom", "dataset_dir": str(folder)}
+
+
+def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, shared):
     entries = [Entry("GSS", "gss"), Entry("RFNet, alone", "gss", ("baselines/backbone.json",), {"split": None})]
     places = folders_of(entries, tmp_path)
     assert [place.name for place in places.values()] == ["gss", "rfnet_alone"]
     places["GSS"].mkdir()
     (places["GSS"] / "fail").touch()
-    assert run_entries(entries, tmp_path, {"cohort": "phantom"}) == ["GSS"]
+    assert run_entries(entries, tmp_path, shared) == ["GSS"]
     assert "out of memory" in (places["GSS"] / "log.txt").read_text()
     (places["GSS"] / "fail").unlink()
-    assert run_entries(entries, tmp_path, {"cohort": "phantom"}) == []
+    assert run_entries(entries, tmp_path, shared) == []
     assert all(finished(place) for place in places.values())
     assert len((places["GSS"] / "calls.txt").read_text().splitlines()) == 2
     (call,) = (places["RFNet, alone"] / "calls.txt").read_text().splitlines()
@@ -105,24 +114,24 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python):
     assert table["state"].tolist() == ["finished", "finished"]
 
 
-def test_a_folder_is_not_used_for_other_settings(tmp_path, python):
+def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
-    run_entries(entries, tmp_path, {"cohort": "phantom"})
+    run_entries(entries, tmp_path, shared)
     with pytest.raises(ValueError, match="the folder holds another variant"):
-        run_entries(entries, tmp_path, {"cohort": "brats2018"})
+        run_entries(entries, tmp_path, {**shared, "split_seed": 1})
 
 
-def test_processes_at_once_share_the_threads(tmp_path, python, monkeypatch):
+def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(leaderboard.torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(leaderboard.torch.cuda, "device_count", lambda: 0)
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
     for at_once, threads in ((None, "all"), (1, "all"), (2, "4"), (20, "1")):
         output_dir = tmp_path / str(at_once)
-        assert run_entries(entries, output_dir, {}, at_once) == []
+        assert run_entries(entries, output_dir, shared, at_once) == []
         assert {(place / "threads.txt").read_text() for place in folders_of(entries, output_dir).values()} == {threads}
     with pytest.raises(ValueError, match="at_once 0: expected 1 or more"):
-        run_entries(entries, tmp_path, {}, 0)
+        run_entries(entries, tmp_path, shared, 0)
 
 
 def test_gpus_are_those_that_the_user_allows(monkeypatch):
@@ -133,7 +142,7 @@ def test_gpus_are_those_that_the_user_allows(monkeypatch):
     assert [made["CUDA_VISIBLE_DEVICES"] for made in leaderboard._environments(None)] == ["0", "1"]
 
 
-def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, python, caplog):
+def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, python, shared, caplog):
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
     log = folders_of(entries, tmp_path)["GSS"] / "log.txt"
     log.parent.mkdir()
@@ -145,10 +154,41 @@ def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, pyt
     )
     child = int(subprocess.run([PYTHON, "-c", killed], capture_output=True, check=True).stdout)
     try:
-        assert run_entries(entries, tmp_path, {}) == ["GSS"]
+        assert run_entries(entries, tmp_path, shared) == ["GSS"]
         assert "GSS: an earlier process still runs" in caplog.text
     finally:
         os.kill(child, signal.SIGKILL)
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split(")")[1]:
         time.sleep(0.01)
-    assert run_entries(entries, tmp_path, {}) == []
+    assert run_entries(entries, tmp_path, shared) == []
+
+
+def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, shared):
+    entries = [Entry(f"GSS {number}", "gss") for number in range(8)]
+    for _ in range(3):
+        assert run_entries(entries, tmp_path, shared, at_once=4) == []
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 8
+
+
+def test_time_of_a_killed_run_counts(tmp_path, python, shared):
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    folder = folders_of(entries, tmp_path)["GSS"]
+    folder.mkdir()
+    (folder / "log.txt").touch()
+    os.utime(folder / "log.txt", (7000, 7000))
+    (folder / "runs.txt").write_text("1000 1600\n4000")
+    run_entries(entries, tmp_path, shared)
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["minutes"][0] == pytest.approx(60, abs=0.5)
+
+
+def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
+    entries = [
+        Entry("GSS", "gss"),
+        Entry("of nothing", "gss", settings={"backbone": "Nonsense"}),
+        Entry("to nowhere", "medmap", settings={"anchor": "pd"}),
+    ]
+    with pytest.raises(ValueError, match="no method was started") as refusal:
+        run_entries(entries, tmp_path, shared)
+    assert "of nothing: backbone 'Nonsense': expected one of RFNet" in str(refusal.value)
+    assert "to nowhere: anchor 'pd': expected one of 'adaptive'" in str(refusal.value)
+    assert not list(tmp_path.glob("*/calls.txt"))

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 import torch
 
-from common.engines import local_device
+from common.engines import distributed, local_device
 
 SCRIPT = """
 import sys
@@ -30,6 +30,11 @@ def test_gradients_are_averaged_over_processes(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([*launcher, str(tmp_path / "script.py"), str(tmp_path)], check=True, capture_output=True)
     assert [torch.load(tmp_path / f"{rank}.pt").item() for rank in range(2)] == [2.0, 2.0]  # of 1 and 3
+
+
+def test_a_process_that_is_alone_averages_nothing():
+    network = torch.nn.Linear(1, 1)
+    assert distributed(network, torch.device("cpu")) is network
 
 
 def test_without_torchrun_it_is_said(monkeypatch):

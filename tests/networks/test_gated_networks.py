@@ -227,7 +227,7 @@ class TestSubsets:
 
     @pytest.mark.parametrize("crop", [(16, 16, 20), (8, 16, 16)])
     def test_a_window_that_it_cannot_take_is_refused(self, crop):
-        with pytest.raises(ValueError, match=r"takes multiples of 8, 16 or more \(key `crop`\)"):
+        with pytest.raises(ValueError, match=r"multiples of 8, 16 or more, .*\(key `crop`\)"):
             GatedNetwork(width=2)(torch.zeros(1, 4, *crop))
 
     def test_an_image_of_other_modalities_is_refused(self):

@@ -235,7 +235,7 @@ class TestSizes:
     @pytest.mark.parametrize("crop", [(20, 16, 16), (8, 16, 16)])
     def test_windows_of_other_sizes_are_refused(self, network, crop):
         with pytest.raises(
-            ValueError, match=rf"\[{crop[0]}, 16, 16\] voxels: U.* takes multiples of 8, 16 or .*`crop`"
+            ValueError, match=rf"crop \[{crop[0]}, 16, 16\]: expected 2 or 3 multiples of 8, 16 or more"
         ):
             made(network)(image(crop=crop))
 
