@@ -6,7 +6,7 @@ from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
 from common.engines.preference import PreferenceBalancer
 from common.engines.report import check_settings, report_evaluation
-from common.engines.steps import run_bundle, run_variants
+from common.engines.steps import run_bundle, run_variants, train_teacher
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
@@ -32,4 +32,5 @@ __all__ = [
     "run_bundle",
     "run_variants",
     "track",
+    "train_teacher",
 ]

@@ -21,7 +21,7 @@ class LatentProbe:
             None looks at nothing.
 
     Raises:
-        ValueError: the network has no such submodule.
+        ValueError: the network has no such submodule; in use, its output is of another form.
     """
 
     def __init__(self, network: nn.Module, layer: str | None) -> None:
@@ -37,6 +37,11 @@ class LatentProbe:
 
     def _look(self, module: nn.Module, inputs: Any, output: torch.Tensor | Sequence[torch.Tensor]) -> None:
         coarsest = output if isinstance(output, torch.Tensor) else output[-1]
+        if coarsest.ndim not in (4, 5):
+            raise ValueError(
+                f"latent_layer {self.layer!r}: its output is {tuple(coarsest.shape)}; expected (B, C, X, Y, Z) of one "
+                "modality, e.g. of a pattern such as 'encoders.*'."
+            )
         self.seen.append(coarsest.detach().float().flatten(2).mean(dim=2).cpu())
 
     def take(self) -> np.ndarray | None:

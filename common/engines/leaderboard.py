@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -63,9 +64,14 @@ def read_entries(path: str | os.PathLike) -> list[Entry]:
     """
     try:
         read = json.loads(Path(path).read_text())
+        foreign = sorted(key for key in read if key not in ("settings", "methods") and not key.startswith("_"))
+        if foreign:
+            raise ValueError(f"{foreign[0]!r} is none of its keys; expected settings and methods")
         shared = read.get("settings", {})
         entries = []
         for name, made in read["methods"].items():
+            if not isinstance(made["bundle"], str):
+                raise ValueError(f"{name} has bundle {made['bundle']!r}; expected a name such as m3ae")
             if not isinstance(made.get("configs", []), list):
                 raise ValueError(f"{name} has configs {made['configs']!r}; expected a list of file names")
             unknown = sorted(set(made) - {"bundle", "configs", "settings"})
@@ -110,9 +116,10 @@ def run_entries(
     """
     environments = _environments(at_once)
     folders = folders_of(entries, output_dir)
-    for entry in entries:
-        claim(folders[entry.name], {"configs": entry.files, "settings": {**entry.settings, **shared}})
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
+    for entry in entries:
+        digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
+        claim(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)
@@ -128,16 +135,20 @@ def run_entries(
             finally:
                 free.put(environment)
 
-        for done in as_completed([pool.submit(run, entry) for entry in entries]):
-            done.result()
-            _write_times(entries, folders, output_dir)
-            bar.update()
+        try:
+            for done in as_completed([pool.submit(run, entry) for entry in entries]):
+                done.result()
+                _write_times(entries, folders, output_dir)
+                bar.update()
+        except BaseException:  # a Ctrl-C ends those that run by itself
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return [entry.name for entry in entries if entry.name in failed]
 
 
 def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
     """Return each method's folder, named after it."""
-    places = stems([entry.name for entry in entries])
+    places = stems(["report", "phantom", *(entry.name for entry in entries)])  # two that the verb writes
     return {entry.name: Path(output_dir, places[entry.name]) for entry in entries}
 
 
@@ -162,6 +173,7 @@ def _environments(at_once: int | None) -> list[dict[str, str]]:
 
 def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     if finished(folder):
+        _end_run(folder, (folder / "evaluation" / "evaluation.json").stat().st_mtime)  # had the leaderboard been killed
         logger.info(f"{entry.name}: is finished")
         return True
     settings = _settings(entry, folder, shared)

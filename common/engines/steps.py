@@ -10,10 +10,12 @@ from typing import Any
 
 import ignite.distributed as idist
 from monai.bundle import run
+from monai.engines import Trainer
 
 from common.evaluation.results import read_evaluation
 from common.evaluation.tables import comparison_table
 from common.io.files import replacing
+from common.methods.pmkl import note_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,22 @@ def run_variants(
     with replacing(Path(output_dir) / "ablation.md") as temporary:
         temporary.write_text(table)
     print(f"\n{table}", flush=True)
+
+
+def train_teacher(trainer: Trainer, given: str | None, weights: str, cohort: str) -> None:
+    """Train a teacher, unless one is given, and note beside its weights which cohort it is of.
+
+    Args:
+        trainer: of the teacher; its handlers write the weights.
+        given: weights of a teacher that there is already, or None.
+        weights: where the trained one's are.
+        cohort: what it is trained on.
+    """
+    if given is not None:
+        return
+    trainer.run()
+    if idist.get_rank() == 0:
+        note_teacher(weights, cohort)
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:

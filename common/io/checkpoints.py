@@ -58,7 +58,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"{path}: a checkpoint of another architecture than {type(network).__name__}: "
             f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
             f"{len(shapes)} of another shape {shapes[:3]}. Give the config that it was trained with "
-            "(width, grid, regions), or another checkpoint."
+            "(cohort, backbone, width, crop), or another checkpoint."
         )
     network.load_state_dict(state)
     return network

@@ -6,14 +6,17 @@ stage the teacher is trained by itself (`common.methods.plain`). The losses are 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from common.io import load_weights
+from common.io.files import replacing
 from common.losses.pmkl import PMKLOutput
 from common.networks.blocks import usable
 from common.networks.dedicated import Dedicated
@@ -80,22 +83,47 @@ class PrivilegedDistillation(nn.Module):
         )
 
 
-def load_teacher(network: PMKL, path: str) -> None:
-    """Take and freeze the teacher of the first stage, and start the students' feature encoders from its own.
+def note_teacher(path: str | os.PathLike, cohort: str) -> None:
+    """Note beside a teacher's weights which cohort it was trained on."""
+    with replacing(_note(path)) as temporary:
+        temporary.write_text(json.dumps({"cohort": cohort}))
 
-    Args:
-        network: gets the weights in ``full``.
-        path: plain state dict of the teacher.
+
+def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
+    """Refuse weights of a teacher that are absent, or noted to be of another cohort; None will be trained.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or of another network (width, modalities, classes, feature encoder).
+        ValueError: the teacher is of another cohort.
     """
+    if path is None:
+        return
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path}: no weights of a teacher, which PMKL's students learn from. Train it first, or name the weights "
             "of one (key `teacher`)."
         )
+    if not _note(path).is_file():
+        logger.warning(f"{path}: nothing beside it says which cohort this teacher is of; {cohort} is assumed")
+        return
+    noted = json.loads(_note(path).read_text())["cohort"]
+    if noted != cohort:
+        raise ValueError(f"{path}: a teacher trained on {noted}, but the students are to learn from {cohort}.")
+
+
+def load_teacher(network: PMKL, path: str, cohort: str) -> None:
+    """Take and freeze the teacher of the first stage, and start the students' feature encoders from its own.
+
+    Args:
+        network: gets the weights in ``full``.
+        path: plain state dict of the teacher.
+        cohort: what the students are trained on.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, of another network (width, modalities, classes, feature encoder), or another cohort.
+    """
+    require_teacher(path, cohort)
     load_weights(network.full, path).requires_grad_(False)
     network.full.zero_grad()  # what its own training left, if it was in this process
     ours = network.full.feature_encoder
@@ -104,3 +132,7 @@ def load_teacher(network: PMKL, path: str) -> None:
         for layer, start in zip(network.missing.of(subset).feature_encoder.layers, layers, strict=True):
             layer.load_state_dict(start.state_dict())
     logger.info(f"the students' teacher is {path}")
+
+
+def _note(path: str | os.PathLike) -> Path:
+    return Path(path).with_suffix(".json")

@@ -69,6 +69,10 @@ class Dedicated(nn.Module):
             logits[of] = parts[subset]
         return logits
 
+    def served(self, modalities: Sequence[str]) -> list[list[str]]:
+        """Return the subsets that there are networks for, by the cohort's names of the modalities."""
+        return [[modalities[m] for m in subset] for subset in self.subsets]
+
     def of(self, subset: Subset) -> nn.Module:
         """Return the network for a subset."""
         return self.networks[_key(subset)]
@@ -149,6 +153,10 @@ class FullAndMissing(nn.Module):
         if bool(complete.any()):
             logits[complete] = self.full(x[complete])
         return logits
+
+    def served(self, modalities: Sequence[str]) -> list[list[str]]:
+        """Return the subsets that there are networks for, by the cohort's names of the modalities."""
+        return [*self.missing.served(modalities), list(modalities)]
 
     def features(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return what the networks take, ``(B, M * C, ...)``."""

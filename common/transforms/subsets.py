@@ -37,7 +37,10 @@ class SubsetDataset(CachedDataset):
     ) -> None:
         super().__init__(data, transform, cache_dir)
         self.modalities = tuple(modalities)
-        wanted = [resolve_subset(subset, self.modalities) for subset in subsets]
+        try:
+            wanted = [resolve_subset(subset, self.modalities) for subset in subsets]
+        except ValueError as error:
+            raise ValueError(f"{error} (key `val_subsets`)") from None
         self.pairs = [
             (number, subset)
             for number, item in enumerate(data)

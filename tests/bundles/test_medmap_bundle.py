@@ -60,6 +60,19 @@ def test_pmkl_has_an_aligned_teacher_and_students(phantom_dir, tmp_path):
     assert set(pd.read_csv(tmp_path / "evaluation" / "results.csv")["modalities"]) == {"t1", "t1+t1c+t2+flair"}
 
 
+def test_pmkl_takes_a_teacher_that_there_is(phantom_dir, tmp_path):
+    settings = tiny(phantom_dir, tmp_path, width=2, teacher_epochs=1, dedicated=[["t1c"], ["t1", "t2"]], val_subsets=[])
+    MEDMAP.run_here(["train.json", "backbones/pmkl.json"], "instruct", **settings)
+    settings |= {"teacher": tmp_path / "teacher.pt", "output_dir": tmp_path / "students"}
+    del settings["val_subsets"]  # those that there are students for
+    MEDMAP.run_here(["train.json", "backbones/pmkl.json"], **settings)
+    assert not (tmp_path / "students" / "teacher.pt").exists()
+    found = set(pd.read_csv(tmp_path / "students" / "evaluation" / "results.csv")["modalities"])
+    assert found == {"t1c", "t1+t2", "t1+t1c+t2+flair"}
+    settings["cohort"] = "brats2021"
+    assert "a teacher trained on phantom" in MEDMAP.complaint(["train.json", "backbones/pmkl.json"], **settings)
+
+
 @pytest.mark.parametrize("align_at", ["input", "bottleneck"])
 def test_acn_is_aligned_at_either_place(phantom_dir, tmp_path, align_at):
     settings = tiny(phantom_dir, tmp_path, width=8, align_at=align_at)
@@ -202,6 +215,9 @@ class TestRecipes:
         ([], {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
         ([], {"feature_encoder": "both"}, "feature_encoder 'both': expected one of 'shared', 'separate'"),
         ([], {"align_at": "bottleneck"}, "align_at 'bottleneck': MMFormer has no bottleneck"),
+        ([], {"backbone": "U-HVED"}, "feature_encoder 'shared': backbone 'U-HVED' has nothing of the kind"),
+        ([], {"dedicated": [["t1"]]}, "backbone 'mmFormer' has nothing of the kind; set `dedicated` to null"),
+        (["backbones/pmkl.json"], {"align_at": "bottleneck", "width": 2}, "GatedNetwork has no bottleneck"),
         ([], {"backbone": "ACN", "width": 8}, "decodes each modality by itself and fused, which ACN does not"),
         (["backbones/pmkl.json"], {"teacher": "/nowhere.pt", "width": 2}, "/nowhere.pt: no weights of a teacher"),
     ],
@@ -210,8 +226,8 @@ def test_combinations_that_make_no_sense_are_refused_before_training(
     phantom_dir, tmp_path, configs, overrides, message
 ):
     settings = {**tiny(phantom_dir, tmp_path), "width": 4, **overrides}
-    assert message in MEDMAP.complaint(["train.json", *configs], "fit", **settings)
-    assert not (tmp_path / "trained_last.pt").exists()
+    assert message in MEDMAP.complaint(["train.json", *configs], **settings)
+    assert not list(tmp_path.glob("*_last.pt"))
 
 
 def test_leaderboard_trains_compares_and_goes_on(phantom_dir, tmp_path, monkeypatch):
@@ -227,6 +243,6 @@ def test_leaderboard_trains_compares_and_goes_on(phantom_dir, tmp_path, monkeypa
         leaderboard(str(tmp_path / "list.json"), str(tmp_path / "out"), dataset_dir=str(phantom_dir))
     minutes = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert minutes["state"].tolist() == ["finished", "finished"]
-    seconds = (tmp_path / "out" / "u_hved" / "seconds.txt").read_text().splitlines()
-    assert len(seconds) == 1  # the second time nothing was run
+    runs = (tmp_path / "out" / "u_hved" / "runs.txt").read_text().splitlines()
+    assert len(runs) == 1  # the second time nothing was run
     assert "another seed" in (tmp_path / "out" / "report" / "report.md").read_text()

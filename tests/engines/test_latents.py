@@ -31,6 +31,14 @@ def test_pattern_is_of_one_depth(network):
     assert not any(module._forward_hooks for encoder in network.encoders for module in encoder.levels.modules())
 
 
+@torch.no_grad()
+def test_features_of_all_modalities_side_by_side_are_refused():
+    network = RFNet(width=4, feature_encoder="shared").eval()
+    LatentProbe(network, "feature_encoder")
+    with pytest.raises(ValueError, match=r"its output is \(1, 4, 4, 16, 16, 16\); expected \(B, C, X, Y, Z\)"):
+        network(torch.randn(1, 4, 16, 16, 16))
+
+
 def test_no_such_layer_names_what_there_is(network):
     with pytest.raises(ValueError, match=r"latent_layer 'encoder\.\*': .*encoders"):
         LatentProbe(network, "encoder.*")

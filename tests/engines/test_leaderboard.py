@@ -51,6 +51,7 @@ def test_settings_of_a_method_go_over_those_of_all(tmp_path):
             "x has 'config'; expected bundle, configs and",
         ),
         ({"GSS": GSS, "x": {}}, ValueError, "no list of a leaderboard"),
+        ({"GSS": GSS, "x": {"bundle": 5}}, ValueError, "x has bundle 5; expected a name such as m3ae"),
         ([GSS, RFNET], ValueError, "no list of a leaderboard"),
         ({"GSS": GSS, "x": {"bundle": "gss", "configs": "x.json"}}, ValueError, "x has configs 'x.json'; expected a"),
     ],
@@ -58,6 +59,18 @@ def test_settings_of_a_method_go_over_those_of_all(tmp_path):
 def test_wrong_lists_are_refused(tmp_path, methods, error, message):
     with pytest.raises(error, match=message):
         read_entries(write(tmp_path / "list.json", methods))
+
+
+def test_unknown_keys_are_refused_and_remarks_are_not(tmp_path):
+    methods = {"GSS": GSS, "RFNet": RFNET}
+    assert len(read_entries(write(tmp_path / "list.json", methods, _desc_="two"))) == 2
+    with pytest.raises(ValueError, match="'setings' is none of its keys; expected settings and methods"):
+        read_entries(write(tmp_path / "list.json", methods, setings={"epochs": 2}))
+
+
+def test_methods_are_not_put_where_the_report_is(tmp_path):
+    places = folders_of([Entry("Report", "gss"), Entry("phantom", "gss")], tmp_path)
+    assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
 
 
 def test_text_that_is_no_json_is_refused(tmp_path):

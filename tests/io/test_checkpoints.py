@@ -81,7 +81,7 @@ def test_another_width(tmp_path):
     message = str(info.value)
     assert str(tmp_path / "model.pt") in message
     assert "conv.weight (4, 1, 1, 1, 1) in the file, (2, 1, 1, 1, 1) in the network" in message
-    assert "Give the config that it was trained with (width, grid, regions), or another checkpoint" in message
+    assert "Give the config that it was trained with (cohort, backbone, width, crop), or another checkpoint" in message
 
 
 def test_other_keys_are_counted_and_named_and_nothing_is_loaded(tmp_path):

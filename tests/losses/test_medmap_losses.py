@@ -56,6 +56,24 @@ def test_mixture_is_the_mean_where_those_present_have_no_weight():
     assert found.item() == pytest.approx(1.5**2)
 
 
+def test_weights_of_those_present_that_nearly_cancel_are_not_scaled_up():
+    """They learn any sign: 1 % against -0.99 % would be 10 000 times as large, and its gradient 10^8 times."""
+    alignment = Alignment(NAMES, "adaptive")
+    with torch.no_grad():
+        alignment.weights.copy_(torch.tensor([0.01, -0.0099, 0.0, 1.0]))
+    present = torch.tensor([[True, True, False, False]])
+    found = alignment(constant(1.0, 4.0, 0.0, 0.0, batch=1), present)
+    assert found.item() == pytest.approx(1.5**2)
+
+
+def test_alignment_keeps_its_precision_under_amp():
+    loss = AlignedLoss(Constant(), NAMES)
+    features = (1000 + torch.rand(2, 1, 3, 4, 4, 4)).expand(-1, 4, -1, -1, -1, -1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss(AlignedOutput(torch.zeros(()), features, ALL), torch.zeros(()))
+    assert loss.terms["align"] == 0
+
+
 def test_sample_without_the_named_anchor_has_no_loss():
     present = torch.tensor([[True, True, True, True], [True, False, True, True]])
     whole = Alignment(NAMES, "t1c")(constant(1.0, 2.0, 4.0, 7.0, batch=1), ALL[:1])

@@ -8,7 +8,7 @@ from common.io import write_checkpoint
 from common.losses.pmkl import PMKLLoss, SegmentationLoss
 from common.losses.robustseg import RobustSegLoss
 from common.methods.plain import Plain
-from common.methods.pmkl import PrivilegedDistillation, load_teacher
+from common.methods.pmkl import PrivilegedDistillation, load_teacher, note_teacher, require_teacher
 from common.methods.robustseg import Disentanglement, independent_subsets
 from common.modalities import drop
 from common.networks.gated import GatedNetwork
@@ -108,7 +108,7 @@ class TestPMKL:
         assert all(parameter.grad is not None for parameter in teacher.parameters())
         write_checkpoint(teacher.state_dict(), tmp_path / "teacher.pt")
         network = PMKL(width=2)
-        load_teacher(network, str(tmp_path / "teacher.pt"))
+        load_teacher(network, str(tmp_path / "teacher.pt"), "phantom")
         assert all(torch.equal(value, network.full.state_dict()[name]) for name, value in teacher.state_dict().items())
 
     def test_a_teacher_trained_in_the_same_process_is_frozen_with_nothing_left_of_its_gradients(self, tmp_path):
@@ -117,7 +117,7 @@ class TestPMKL:
         SegmentationLoss()(Plain(teacher)(image()), label()).backward()  # the method is there before its teacher is
         assert teacher.head.weight.grad.abs().max() > 0
         write_checkpoint(teacher.state_dict(), tmp_path / "teacher.pt")
-        load_teacher(step.network, str(tmp_path / "teacher.pt"))
+        load_teacher(step.network, str(tmp_path / "teacher.pt"), "phantom")
         PMKLLoss()(step.train()(image()), label()).backward()
         assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
 
@@ -126,7 +126,7 @@ class TestPMKL:
         torch.manual_seed(0)
         write_checkpoint(GatedNetwork(width=2, feature_encoder=kind).state_dict(), tmp_path / "teacher.pt")
         step = draws(method(feature_encoder=kind), (0, 3))
-        load_teacher(step.network, str(tmp_path / "teacher.pt"))
+        load_teacher(step.network, str(tmp_path / "teacher.pt"), "phantom")
         x, ours = image(), step.network.full.feature_encoder
         for subset in SUBSETS:
             theirs = step.network.missing.of(subset).feature_encoder
@@ -143,12 +143,23 @@ class TestPMKL:
         with pytest.raises(
             FileNotFoundError, match=r"teacher.pt: no weights of a teacher.*Train it first.*key `teacher`"
         ):
-            load_teacher(network, str(path))
+            load_teacher(network, str(path), "phantom")
         others = [GatedNetwork(width=4), GatedNetwork(modalities=3, width=2), GatedNetwork(classes=3, width=2)]
         for other in (*others, GatedNetwork(width=2, feature_encoder="shared")):
             write_checkpoint(other.state_dict(), path)
             with pytest.raises(ValueError, match=r"teacher.pt: a checkpoint of another architecture than GatedNetwork"):
-                load_teacher(network, str(path))
+                load_teacher(network, str(path), "phantom")
+
+    def test_a_teacher_of_another_cohort_is_refused(self, tmp_path, caplog):
+        path = tmp_path / "teacher.pt"
+        require_teacher(None, "brats2018")
+        write_checkpoint(GatedNetwork(width=2).state_dict(), path)
+        require_teacher(path, "brats2018")
+        assert "nothing beside it says which cohort" in caplog.text
+        note_teacher(path, "phantom")
+        require_teacher(path, "phantom")
+        with pytest.raises(ValueError, match="a teacher trained on phantom, but the students are to learn from brats"):
+            load_teacher(PMKL(width=2), str(path), "brats2018")
 
 
 class TestRobustSeg:

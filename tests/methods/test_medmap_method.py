@@ -107,3 +107,11 @@ def test_only_networks_with_bottlenecks_align_there():
     network = RFNet(**SMALL, feature_encoder="shared")
     with pytest.raises(ValueError, match="align_at 'bottleneck': RFNet has no bottleneck"):
         Aligned(RandomSubsetFusion(network), network, at="bottleneck")
+
+
+def test_features_are_kept_for_no_longer_than_a_step():
+    """Validation runs hundreds of windows, whose features nobody takes."""
+    network = RFNet(**SMALL, feature_encoder="shared").train()
+    step = Aligned(RandomSubsetFusion(network), network)
+    step(image())
+    assert not network.feature_encoder._forward_hooks

@@ -1,0 +1,40 @@
+"""A training that is killed and resumed ends as one that was not: discriminators, mixtures, heads, teachers too."""
+
+import pytest
+import torch
+from bundles.running import Bundle
+
+MEDMAP, MAG_MS = Bundle("medmap"), Bundle("mag_ms")
+TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
+TINY |= {"val_subsets": [["t1", "t1c", "t2", "flair"]]}
+
+
+def tensors(value, name=""):
+    """Yield every tensor of nested dicts and lists by its place."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from tensors(part, f"{name}/{key}")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "configs", "settings", "stage"),
+    [
+        (MAG_MS, ["train.json"], {"hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}, "training"),
+        (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
+        (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
+    ],
+    ids=["MAG-MS", "ACN", "PMKL"],
+)
+def test_killed_run_resumes_to_the_same_end(phantom_dir, tmp_path, bundle, configs, settings, stage):
+    settings = {**TINY, **settings, "dataset_dir": phantom_dir}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    bundle.run_here(configs, **settings, output_dir=whole)
+    bundle.kill_in_epoch_two(configs, {**settings, "output_dir": broken}, stage)
+    bundle.run_here(configs, **settings, output_dir=broken, resume=True)
+    first, second = (
+        dict(tensors(torch.load(folder / "trained_last.pt", weights_only=True))) for folder in (whole, broken)
+    )
+    assert first.keys() == second.keys()
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
