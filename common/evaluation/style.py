@@ -63,8 +63,9 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
 
 
 def mark(i: int) -> dict[str, str]:
-    """Return the colour and marker of the i-th method or modality."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+    """Return the colour and marker of the i-th method or modality; after as many as there are, markers are hollow."""
+    fill = ("full", "none", "top")[i // len(MARKERS) % 3]
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "fillstyle": fill}
 
 
 def dodge(count: int, width: float) -> np.ndarray:
