@@ -164,9 +164,7 @@ def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Map
     start = time.monotonic()
     with open(folder / "log.txt", "a") as log:
         try:
-            fcntl.flock(
-                log, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # inherited by a process that outlives us
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by a process that outlives us
         except BlockingIOError:
             logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from monai.transforms import LoadImage
 from common.io.files import replacing
 
 logger = logging.getLogger(__name__)
+
+# Every LoadImage makes every reader; where pydicom is installed, one of them complains that it lacks a GPU's decoder.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 ANALYZE = (".hdr", ".img")
 """Suffixes of Analyze images, either of which names both files; MONAI has no reader by default for them."""

@@ -1,0 +1,153 @@
+"""Segmentations as DICOM: a SEG object on the grid of a series, by highdicom.
+
+Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their modifiers NCI Thesaurus):
+
+| class | type | modifier |
+|---|---|---|
+| ED | SCT 79654002 Edema | |
+| NCR | SCT 6574001 Necrosis | |
+| ET | SCT 108369006 Neoplasm | NCIt C113842 Enhancing Lesion |
+| NET | SCT 108369006 Neoplasm | NCIt C81175 Non-Enhancing Lesion |
+
+Category of all is SCT 49755003 Morphologically Abnormal Structure, region SCT 12738006 Brain. SNOMED CT has no code for
+the enhancing part of a tumour, hence the modifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from common.io.dicom.series import Series
+from common.io.files import replacing
+
+DESCRIPTION = "Tumour segmentation, research only, not for clinical use"
+CLASSES: dict[str, tuple[str, Code, Code | None]] = {
+    "NCR": ("Necrotic core", codes.SCT.Necrosis, None),
+    "ED": ("Oedema", codes.SCT.Edema, None),
+    "NET": ("Non-enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.NonEnhancingLesion),
+    "ET": ("Enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.EnhancingLesion),
+}
+"""Class -> segment label, type, and modifier of the type."""
+
+
+def write_seg(
+    path: str | Path, label: np.ndarray, reference: Series, classes: Mapping[str, int], software: str
+) -> list[str]:
+    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
+
+    Label and code of a segment are those of its class, whichever others occur; segments are numbered from 1 in the
+    order of `classes`, as DICOM wants. Frames without any voxel are left out.
+
+    Args:
+        path: the file; replaced only by a whole one.
+        label: integer ``(columns, rows, slices)`` on the grid of `reference`.
+        reference: the series that was segmented; its images are referenced, patient and study are taken from it.
+        classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
+        software: name and version of what made it, e.g. ``m3ae 0.1.0``.
+
+    Returns:
+        The classes that occur, by segment number.
+
+    Raises:
+        ValueError: the label map is empty, has another shape or other values, a class has no code, or the reference
+            has no frame of reference or is no volume.
+    """
+    _check(label, reference, classes)
+    occurring = [name for name, value in classes.items() if (label == value).any()]
+    if not occurring:
+        raise ValueError(f"{reference.name}: the segmentation is empty; DICOM SEG cannot say so, so none is written.")
+    segments = np.zeros(label.shape, np.uint8)
+    for number, name in enumerate(occurring, start=1):
+        segments[label == classes[name]] = number
+    name, _, version = software.rpartition(" ")
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=name or software, version=version, family=codes.DCM.ArtificialIntelligence
+    )
+    sources, positions = _sources(reference)
+    segmentation = Segmentation(
+        source_images=sources,
+        pixel_array=segments.T,  # slices, rows, columns
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(n, c, algorithm) for n, c in enumerate(occurring, start=1)],
+        plane_positions=positions,
+        series_instance_uid=hd.UID(),
+        series_number=1000 + reference.number,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="missing-modality-bundles",
+        manufacturer_model_name=name or software,
+        software_versions=version,
+        device_serial_number="0",
+        content_label="BRAIN_TUMOUR",
+        content_description="Research only, not for clinical use",
+        series_description=DESCRIPTION,
+    )
+    with replacing(path) as temporary:
+        segmentation.save_as(temporary)
+    return occurring
+
+
+def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
+    unknown = [name for name in classes if name not in CLASSES]
+    if unknown:
+        raise ValueError(f"Class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
+    if reference.problem or not reference.frame_of_reference:
+        raise ValueError(
+            f"{reference.name} cannot be referred to by a DICOM SEG: {reference.problem or 'no frame of reference'}."
+        )
+    if label.shape != reference.shape or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(
+            f"{reference.name}: a label map of shape {label.shape} and type {label.dtype}; expected integers of shape "
+            f"{reference.shape}, the grid of the series."
+        )
+    foreign = sorted(set(np.unique(label).tolist()) - {0, *classes.values()})
+    if foreign:
+        raise ValueError(f"{reference.name}: label values {foreign} are of no class; expected 0 and {dict(classes)}.")
+
+
+def _describe(number: int, name: str, algorithm: hd.AlgorithmIdentificationSequence) -> SegmentDescription:
+    label, kind, modifier = CLASSES[name]
+    description = SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        anatomic_regions=[codes.SCT.Brain],
+    )
+    if modifier:
+        concept = hd.sr.CodedConcept.from_code(modifier)
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept]
+    return description
+
+
+def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
+    """Return the images to refer to, without pixels, and where slices lie that are frames of one image.
+
+    highdicom compares orientations digit by digit, and looks for those of a multi-frame image among what its frames
+    share; scanners do not always write them so.
+    """
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
+    if not reference.multiframe:
+        for image in images:
+            image.ImageOrientationPatient = images[0].ImageOrientationPatient
+        return images, None
+    frames = [images[0].PerFrameFunctionalGroupsSequence[frame] for frame in reference.frames]
+    shared = images[0].SharedFunctionalGroupsSequence[0]
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if name in frames[0]:
+            setattr(shared, name, frames[0][name].value)
+    return images, [
+        hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, frame.PlanePositionSequence[0].ImagePositionPatient)
+        for frame in frames
+    ]

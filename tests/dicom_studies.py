@@ -1,0 +1,359 @@
+"""DICOM studies of the phantom: what a scanner would have sent of the subject, written with pydicom.
+
+`write_study(folder, subject_dir)` writes a whole study; `STUDY` is what it holds, and `study(...)` one with fewer
+sequences. Every series may have its own plane, tilt, spacing, order of slices, frame of reference and encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+from nibabel.affines import apply_affine
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
+from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
+
+SLOPE, INTERCEPT = 0.5, -16.0
+"""Rescale of what is stored, so that a reader who forgets it fails."""
+PATIENT = {"PatientName": "Secret^Phantom", "PatientID": "SECRET-0815", "PatientBirthDate": "19700101"}
+"""Must never be seen in a message or a log."""
+ACCESSION = "SECRET-ACC"
+
+# Columns of each: direction of increasing column index, of increasing row index, and of the slices, in RAS.
+PLANES = {
+    "axial": np.array([[-1.0, 0, 0], [0, -1, 0], [0, 0, 1]]).T,
+    "sagittal": np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]).T,
+    "coronal": np.array([[-1.0, 0, 0], [0, 0, -1], [0, -1, 0]]).T,
+}
+
+AGENT = {"ContrastBolusAgent": "Gadovist"}
+MPRAGE = {
+    "ScanningSequence": ["GR", "IR"], "SequenceVariant": ["SK", "SP", "MP"], "MRAcquisitionType": "3D",
+    "RepetitionTime": 2200, "EchoTime": 2.67, "InversionTime": 900, "FlipAngle": 8, "SequenceName": "*tfl3d1_16ns",
+}  # fmt: skip
+T1_SE = {
+    "ScanningSequence": "SE", "SequenceVariant": ["SP", "OSP"], "MRAcquisitionType": "2D",
+    "RepetitionTime": 550, "EchoTime": 9.1, "FlipAngle": 70, "SequenceName": "*se2d1",
+}  # fmt: skip
+T2_TSE = {
+    "ScanningSequence": "SE", "SequenceVariant": ["SK", "SP", "OSP"], "MRAcquisitionType": "2D",
+    "RepetitionTime": 5200, "EchoTime": 98, "FlipAngle": 150, "SequenceName": "*tse2d1_15",
+}  # fmt: skip
+SPACE_FLAIR = {
+    "ScanningSequence": ["SE", "IR"], "SequenceVariant": ["SK", "SP", "MP"], "MRAcquisitionType": "3D",
+    "RepetitionTime": 5000, "EchoTime": 388, "InversionTime": 1800, "FlipAngle": 120, "SequenceName": "*spcir_242ns",
+}  # fmt: skip
+EPI = {
+    "ScanningSequence": "EP", "SequenceVariant": ["SK", "SP"], "MRAcquisitionType": "2D",
+    "RepetitionTime": 6000, "EchoTime": 90, "FlipAngle": 90, "SequenceName": "*ep_b0_1000",
+}  # fmt: skip
+LOCALIZER = {
+    "ScanningSequence": "GR", "SequenceVariant": ["SP", "OSP"], "MRAcquisitionType": "2D",
+    "RepetitionTime": 8.6, "EchoTime": 4, "FlipAngle": 20, "SequenceName": "*fl2d1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One volume to write. Those with the same number are one series.
+
+    Attributes:
+        number: SeriesNumber.
+        image: what is seen in it: a modality of the subject (t1, t1c, t2, flair), or a difference such as ``t1c-t1``.
+        description: SeriesDescription.
+        header: further attributes by keyword.
+        plane: axial, sagittal or coronal.
+        tilt: of the plane, degrees around x, y and z of the patient (RAS).
+        spacing: mm between columns, rows and slices.
+        slices: how many, around the middle; None: over the whole field of view.
+        reverse: InstanceNumber and file names run against the direction of the slices.
+        moved: how the patient had moved before it, degrees around x, y, z and mm; then it has a frame of reference of
+            its own.
+        multiframe: one enhanced multi-frame file instead of a file for each slice.
+        transfer_syntax: of the files; they are compressed if it says so.
+        image_type: ImageType; of a multi-frame image the first four values.
+    """
+
+    number: int
+    image: str
+    description: str
+    header: Mapping[str, Any] = field(default_factory=dict)
+    plane: str = "axial"
+    tilt: tuple[float, float, float] = (0, 0, 0)
+    spacing: tuple[float, float, float] = (3, 3, 3)
+    slices: int | None = None
+    reverse: bool = False
+    moved: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    multiframe: bool = False
+    transfer_syntax: str = ExplicitVRLittleEndian
+    image_type: tuple[str, ...] = ("ORIGINAL", "PRIMARY", "M", "ND", "NORM")
+
+
+STUDY = (
+    Scan(1, "t1", "localizer", LOCALIZER, spacing=(4, 4, 40), slices=3),
+    Scan(1, "t1", "localizer", LOCALIZER, plane="sagittal", spacing=(4, 4, 40), slices=3),
+    Scan(1, "t1", "localizer", LOCALIZER, plane="coronal", spacing=(4, 4, 40), slices=3),
+    Scan(2, "t1", "t1_mprage_sag_p2_iso", MPRAGE, "sagittal", (4, -3, 5), (2.5, 2.5, 3)),
+    Scan(3, "t2", "t2_tse_tra_4mm", T2_TSE, "axial", (8, -4, 6), (2.5, 2.5, 4), reverse=True),
+    Scan(4, "flair", "t2_spc_da-fl_sag_p2", SPACE_FLAIR, "coronal", (0, 3, 0), (3, 3, 3),
+         moved=((3, -2, 4), (3, -2, 4))),
+    Scan(5, "t2", "ep2d_diff_b0_1000_ADC", EPI, spacing=(3, 3, 5),
+         image_type=("DERIVED", "PRIMARY", "DIFFUSION", "ADC", "ND", "NORM")),
+    Scan(6, "t1c", "t1_mprage_sag_p2_iso_KM", MPRAGE | AGENT, "sagittal", (4, -3, 5), (2.5, 2.5, 3)),
+    Scan(7, "t1c-t1", "t1_mprage_sag_p2_iso_SUB", MPRAGE | AGENT, "sagittal", (4, -3, 5), (2.5, 2.5, 3),
+         image_type=("DERIVED", "PRIMARY", "M", "ND", "NORM", "SUB")),
+    Scan(8, "t1c", "t1_se_tra_KM", T1_SE | AGENT, "axial", (8, -4, 6), (2.5, 2.5, 5)),
+)  # fmt: skip
+"""A tumour protocol: three-plane localizer in one series; T1, T2, FLAIR (in a frame of reference of its own), ADC map,
+T1c in 3D and 2D, and a subtraction; oblique, of different planes and spacings, one with its slices in reverse."""
+
+
+def study(modalities: Sequence[str] = ("t1", "t1c", "t2", "flair")) -> tuple[Scan, ...]:
+    """Return `STUDY` with only some of the sequences; localizer and ADC map stay, the subtraction needs T1 and T1c."""
+    return tuple(
+        scan for scan in STUDY if scan.number in (1, 5) or all(image in modalities for image in scan.image.split("-"))
+    )
+
+
+def write_study(
+    folder: str | Path,
+    subject_dir: str | Path,
+    scans: Sequence[Scan] = STUDY,
+    patient: Mapping[str, str] = PATIENT,
+    seed: str = "study",
+) -> list[nib.Nifti1Image]:
+    """Write a study into a folder, ``<folder>/<SeriesNumber>/<image>.dcm``, and return what is in it.
+
+    Args:
+        folder: made if need be; what is there stays.
+        subject_dir: a subject of the phantom or of BraTS: ``<case>_t1.nii.gz``, ``_t1ce``, ``_t2``, ``_flair``.
+        scans: the volumes.
+        patient: PatientName, PatientID, PatientBirthDate.
+        seed: of the UIDs; the same seed is the same StudyInstanceUID.
+
+    Returns:
+        For each scan the volume as it must be read: float32, rescaled, affine voxel -> RAS mm, its axes those of the
+        columns, the rows and the slices, the latter in ascending order along the normal.
+    """
+    written = []
+    for index, scan in enumerate(scans):
+        image, affine = _acquire(Path(subject_dir), scan)
+        stored = np.clip(np.round((image - INTERCEPT) / SLOPE), 0, 4095).astype(np.uint16)
+        common = _common(scan, index, seed, patient)
+        place = Path(folder, f"{scan.number:03d}")
+        place.mkdir(parents=True, exist_ok=True)
+        write = _write_multiframe if scan.multiframe else _write_slices
+        write(place, index, scan, common, stored, affine)
+        written.append(nib.Nifti1Image((stored * SLOPE + INTERCEPT).astype(np.float32), affine))
+    return written
+
+
+def resample(image: nib.Nifti1Image, affine: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarray:
+    """Return an image on another grid, its lowest value outside of its own; order 0 for label maps."""
+    to_source = np.linalg.inv(image.affine) @ affine
+    voxels = np.asanyarray(image.dataobj)
+    return affine_transform(voxels, to_source[:3, :3], to_source[:3, 3], tuple(shape), order=order, cval=voxels.min())
+
+
+def edit(path: str | Path, change: Callable[[FileDataset], None]) -> None:
+    """Change a file in place."""
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+
+
+def _acquire(subject_dir: Path, scan: Scan) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image ``(columns, rows, slices)`` of a scan, and its affine."""
+    parts = [nib.load(_file(subject_dir, name)) for name in scan.image.split("-")]
+    tilt = Rotation.from_euler("xyz", scan.tilt, degrees=True).as_matrix()
+    axes, spacing = tilt @ PLANES[scan.plane], np.array(scan.spacing, float)
+    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in parts[0].shape])).reshape(3, -1).T
+    extent = np.ptp(apply_affine(parts[0].affine, corners), axis=0)
+    shape = np.ceil(np.abs(PLANES[scan.plane].T) @ extent / spacing - 1e-6).astype(int)
+    if scan.slices:
+        shape[2] = scan.slices
+    middle = apply_affine(parts[0].affine, (np.array(parts[0].shape) - 1) / 2)
+    affine = np.eye(4)
+    affine[:3, :3] = axes * spacing
+    affine[:3, 3] = middle - affine[:3, :3] @ ((shape - 1) / 2)
+    seen = np.linalg.inv(_motion(scan, middle)) @ affine  # a voxel of the scan, where it was before the patient moved
+    images = [resample(part, seen, shape).astype(np.float64) for part in parts]
+    return images[0] if len(images) == 1 else np.maximum(images[0] - images[1], 0), affine
+
+
+def _motion(scan: Scan, middle: np.ndarray) -> np.ndarray:
+    motion = np.eye(4)
+    if scan.moved:
+        angles, shift = scan.moved
+        motion[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+        motion[:3, 3] = middle + shift - motion[:3, :3] @ middle
+    return motion
+
+
+def _file(subject_dir: Path, modality: str) -> Path:
+    name = {"t1c": "t1ce"}.get(modality, modality)
+    return next(subject_dir.glob(f"*_{name}.nii.gz"))
+
+
+def _common(scan: Scan, index: int, seed: str, patient: Mapping[str, str]) -> Dataset:
+    """Return the attributes that all files of a scan have."""
+    dataset = Dataset()
+    dataset.update(dict(patient))
+    dataset.PatientSex = "O"
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[seed])
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[seed, str(scan.number)])
+    frame = f"moved {index}" if scan.moved else "frame"
+    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[seed, frame])
+    dataset.PositionReferenceIndicator = ""
+    dataset.StudyID, dataset.AccessionNumber, dataset.ReferringPhysicianName = "1", ACCESSION, ""
+    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = "20240102"
+    dataset.StudyTime = "100000"
+    dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"{100000 + 100 * scan.number}"
+    dataset.Modality, dataset.SeriesNumber = "MR", scan.number
+    dataset.Manufacturer, dataset.ManufacturerModelName = "SIEMENS", "Phantom"
+    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "0", "1"
+    dataset.SeriesDescription = dataset.ProtocolName = scan.description
+    dataset.BodyPartExamined, dataset.PatientPosition = "BRAIN", "HFS"
+    dataset.ImageType = list(scan.image_type)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    return dataset
+
+
+def _geometry(affine: np.ndarray, spacing: Sequence[float]) -> tuple[list[float], Callable[[int], list[float]]]:
+    """Return ImageOrientationPatient, and a function slice -> ImagePositionPatient; both in LPS."""
+    lps = np.diag([-1.0, -1, 1, 1]) @ affine
+    orientation = [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
+
+    def position(k: int) -> list[float]:
+        return _decimals(lps[:3, 3] + k * lps[:3, 2])
+
+    return _decimals(orientation), position
+
+
+def _decimals(values: Sequence[float]) -> list[float]:
+    """Return numbers as a decimal string of 16 characters can hold them."""
+    return [float(f"{value:.10f}") for value in values]
+
+
+def _write_slices(place: Path, index: int, scan: Scan, common: Dataset, stored: np.ndarray, affine: np.ndarray) -> None:
+    orientation, position = _geometry(affine, scan.spacing)
+    count = stored.shape[2]
+    for k in range(count):
+        number = 1000 * index + (count - k if scan.reverse else k + 1)
+        dataset = _file_dataset(MRImageStorage, common, scan, number)
+        dataset.EchoTrainLength, dataset.ScanOptions = "", ""
+        for keyword, value in scan.header.items():
+            setattr(dataset, keyword, value)
+        dataset.ImageOrientationPatient, dataset.ImagePositionPatient = orientation, position(k)
+        dataset.PixelSpacing = [scan.spacing[1], scan.spacing[0]]
+        dataset.SliceThickness = dataset.SpacingBetweenSlices = scan.spacing[2]
+        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = SLOPE, INTERCEPT, "US"
+        _save(dataset, stored[:, :, k].T, scan, place / f"{number:06d}.dcm")
+
+
+def _write_multiframe(
+    place: Path, index: int, scan: Scan, common: Dataset, stored: np.ndarray, affine: np.ndarray
+) -> None:
+    """Write an Enhanced MR Image with the functional groups that a scanner fills in, as far as they are read."""
+    orientation, position = _geometry(affine, scan.spacing)
+    dataset = _file_dataset(EnhancedMRImageStorage, common, scan, 1000 * index + 1)
+    header = dict(scan.header)
+    dataset.ImageType = list(scan.image_type[:4])
+    dataset.ContentQualification, dataset.AcquisitionContrast = "RESEARCH", "UNKNOWN"
+    dataset.ComplexImageComponent, dataset.PixelPresentation, dataset.VolumetricProperties = (
+        "MAGNITUDE",
+        "MONOCHROME",
+        "VOLUME",
+    )
+    dataset.VolumeBasedCalculationTechnique = "NONE"
+    dataset.MRAcquisitionType = header.pop("MRAcquisitionType", "3D")
+    scanning = np.atleast_1d(header.pop("ScanningSequence", "SE"))
+    dataset.EchoPulseSequence = "GRADIENT" if "GR" in scanning else "SPIN"
+    dataset.PulseSequenceName = header.pop("SequenceName", "")
+    if "ContrastBolusAgent" in header:
+        gadolinium = _item(CodeValue="105879004", CodingSchemeDesignator="SCT", CodeMeaning="Gadolinium")
+        dataset.ContrastBolusAgentSequence = [gadolinium]
+    timing = _item(RepetitionTime=float(header["RepetitionTime"]), FlipAngle=float(header["FlipAngle"]))
+    modifier = _item(InversionRecovery="YES" if "IR" in scanning else "NO")
+    if "InversionTime" in header:
+        modifier.InversionTimes = float(header["InversionTime"])
+    transform = _item(RescaleSlope=SLOPE, RescaleIntercept=INTERCEPT, RescaleType="US")
+    measures = _item(
+        PixelSpacing=[scan.spacing[1], scan.spacing[0]],
+        SliceThickness=scan.spacing[2],
+        SpacingBetweenSlices=scan.spacing[2],
+    )
+    dataset.SharedFunctionalGroupsSequence = [
+        _item(
+            PixelMeasuresSequence=[measures],
+            PlaneOrientationSequence=[_item(ImageOrientationPatient=orientation)],
+            PixelValueTransformationSequence=[transform],
+            MRTimingAndRelatedParametersSequence=[timing],
+            MREchoSequence=[_item(EffectiveEchoTime=float(header["EchoTime"]))],
+            MRModifierSequence=[modifier],
+            MRImageFrameTypeSequence=[_item(FrameType=dataset.ImageType)],
+        )
+    ]
+    count = stored.shape[2]
+    order = list(range(count))[:: -1 if scan.reverse else 1]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _item(
+            PlanePositionSequence=[_item(ImagePositionPatient=position(k))],
+            FrameContentSequence=[
+                _item(StackID="1", InStackPositionNumber=n, DimensionIndexValues=[1, n], TemporalPositionIndex=1)
+            ],
+        )
+        for n, k in enumerate(order, start=1)
+    ]
+    dataset.NumberOfFrames = count
+    dataset.AcquisitionDateTime = common.AcquisitionDate + common.AcquisitionTime
+    _dimensions(dataset)
+    _save(dataset, np.stack([stored[:, :, k].T for k in order]), scan, place / f"{1000 * index + 1:06d}.dcm")
+
+
+def _dimensions(dataset: FileDataset) -> None:
+    """Give a multi-frame image the module that says by what its frames are ordered."""
+    uid = generate_uid(entropy_srcs=[dataset.SOPInstanceUID, "dimensions"])
+    dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=uid)]
+    dataset.DimensionIndexSequence = [
+        _item(DimensionOrganizationUID=uid, DimensionIndexPointer=pointer, FunctionalGroupPointer=0x00209111)
+        for pointer in (0x00209056, 0x00209057)  # StackID, InStackPositionNumber
+    ]
+
+
+def _item(**values: Any) -> Dataset:
+    item = Dataset()
+    item.update(values)
+    return item
+
+
+def _file_dataset(sop_class: str, common: Dataset, scan: Scan, number: int) -> FileDataset:
+    meta = FileMetaDataset()
+    uid = generate_uid(entropy_srcs=[common.SeriesInstanceUID, str(number)])
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.update(common)
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.InstanceNumber = sop_class, uid, number
+    return dataset
+
+
+def _save(dataset: FileDataset, pixels: np.ndarray, scan: Scan, path: Path) -> None:
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
+    if scan.transfer_syntax != ExplicitVRLittleEndian:
+        dataset.compress(scan.transfer_syntax, generate_instance_uid=False)
+    dataset.save_as(path, enforce_file_format=True)
