@@ -17,6 +17,7 @@ from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
 from common.engines.leaderboard import folders_of, read_entries, run_entries
+from common.engines.predict import predict as predict_study
 from common.evaluation.comparable import require_comparable
 from common.evaluation.conventions import Conventions
 from common.evaluation.label_maps import evaluate_label_maps
@@ -25,10 +26,12 @@ from common.evaluation.repeats import average_repeats, spread
 from common.evaluation.report import write_report
 from common.evaluation.results import read_evaluation, write_evaluation
 from common.evaluation.sections import stems
-from common.io import read_checkpoint, require_writable, write_checkpoint
+from common.io import flag, read_checkpoint, require_writable, write_checkpoint
 from common.io.cotraining_keys import import_cotraining as cotraining_state
 from common.io.fusion_keys import import_fusion as fusion_state
+from common.io.index import download_bundle, write_index
 from common.io.m3ae_keys import import_m3ae as m3ae_state
+from common.io.package import make_package
 from common.modalities import resolve_subset
 from common.networks import BACKBONES, build_network
 
@@ -277,6 +280,87 @@ def leaderboard(
         raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each one's folder, and give the command again.")
 
 
+def package(bundle: str, output_dir: str) -> None:
+    """Make one zip of a bundle that works alone, and list it in the index beside it.
+
+    Args:
+        bundle: the bundle's folder, e.g. bundles/m3ae.
+        output_dir: the folder to write: NAME_vVERSION.zip, and index.json of all packages there.
+    """
+    made = make_package(str(bundle), require_writable(str(output_dir)))
+    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {write_index(made.parent)}")
+
+
+def download(name: str, index: str, output_dir: str, version: str | None = None) -> None:
+    """Fetch a packaged bundle, check its SHA-256 and those of its files, and place its folder, whole or not at all.
+
+    Args:
+        name: of the bundle, e.g. m3ae.
+        index: URL or path of the index.json that lists it.
+        output_dir: where the bundle's folder is placed.
+        version: e.g. 0.1.0; the newest if not given.
+    """
+    placed = download_bundle(name, str(index), str(output_dir), _text(version))
+    print(f"{placed}: its needs are in requirements.txt, how to use it in docs/README.md")
+
+
+def predict(
+    study: str,
+    output_dir: str,
+    bundle: str,
+    series: dict | None = None,
+    modalities: Sequence[str] | None = None,
+    reference: str | None = None,
+    recipe: str | None = None,
+    ckpt_path: str | None = None,
+    device: str | None = None,
+    skull_strip: bool = False,
+) -> None:
+    """Segment a patient's study of any non-empty subset of the sequences, and say what was taken for what.
+
+    Args:
+        study: the folder: DICOM series, or NIfTI files named after their sequences.
+        output_dir: the folder to write: label.nii.gz, seg.dcm (for DICOM) and summary.html.
+        bundle: name or folder of a bundle, e.g. m3ae.
+        series: SeriesNumbers for what is not recognised, or wrongly, e.g. "{'t1c': 7}"; None leaves a sequence out.
+        modalities: use these only, e.g. t1c,flair.
+        reference: the sequence on whose grid the result is wanted; if not given T1c, else the finest.
+        recipe: that the weights were trained with, e.g. brats2018; if not given the bundle's demo settings.
+        ckpt_path: weights; if not given the bundle's own.
+        device: cpu, cuda or cuda:1; if not given a GPU if there is one.
+        skull_strip: strip the skull where there is one; needs the extra skull_strip.
+    """
+    if series is not None and not isinstance(series, dict):
+        raise ValueError(f"--series {series}: expected sequences and SeriesNumbers, e.g. \"{{'t1c': 7}}\".")
+    made = predict_study(
+        str(study),
+        str(output_dir),
+        str(bundle),
+        series,
+        modalities,
+        *map(_text, (reference, recipe, ckpt_path, device)),
+        flag("skull_strip", skull_strip),
+    )
+    said, summary = {"In the study": made.explanations}, made.summary
+    said["Geometry"] = summary.notes
+    said["Warnings"] = summary.warnings
+    said["Volumes"] = [
+        f"{region}: {volume:.1f} ml" + _interval(summary.intervals.get(region))
+        for region, volume in summary.volumes.items()
+    ]
+    said["Written (research only, not for clinical use)"] = [f"{what}: {file}" for what, file in made.files.items()]
+    for title, lines in said.items():
+        if lines:
+            print("\n  ".join([f"{title}:", *lines]))
+
+
+def _interval(interval: tuple[float, float, float] | None) -> str:
+    if interval is None:
+        return ""
+    low, high, coverage = interval
+    return f" ({low:.1f} to {high:.1f} with {coverage:.0%})"
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -317,9 +401,10 @@ def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        verbs = (datalist, check, compare, average, leaderboard, import_m3ae, import_fusion, import_cotraining, half)
+        verbs = (datalist, check, compare, average, leaderboard, predict, package, download)
+        verbs += (import_m3ae, import_fusion, import_cotraining, half)
         fire.Fire({verb.__name__: verb for verb in verbs}, name="tools")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -13,24 +13,28 @@ from pathlib import Path
 
 import monai.bundle
 
+from common.io.package import require_same_common
+
 logger = logging.getLogger(__name__)
 
 
 def bundle_root(name: str) -> str:
     """Return the folder of a bundle: the working directory if it is that bundle, else ``bundles/<name>`` under it, else
-    the one beside the installed ``common``.
+    the one beside the installed ``common``, else the one beside the packaged bundle that ``common`` came with.
 
     Args:
         name: the bundle's folder name, e.g. ``m3ae``.
 
     Raises:
         FileNotFoundError: none of these places holds the bundle.
+        ValueError: it was packaged with another version of ``common``.
     """
     here = Path.cwd()
     beside = Path(__file__).resolve().parents[2]
-    places = [here, here / "bundles" / name, beside / "bundles" / name, beside]
+    places = [here, here / "bundles" / name, beside / "bundles" / name, beside, beside.parent / name]
     for place in places:
         if _is_bundle(place, name):
+            require_same_common(place)
             return str(place)
     raise FileNotFoundError(
         f"The bundle {name!r} is in none of {', '.join(map(str, places))}. "
@@ -42,8 +46,10 @@ def refuse_unknown_options(bundle_root: str) -> None:
     """Refuse options of ``python -m monai.bundle run`` that no config of the bundle has; MONAI would ignore them.
 
     Raises:
-        ValueError: an unknown ``--option``; the message names the nearest known one.
+        ValueError: an unknown ``--option``; the message names the nearest known one. Or the bundle, which an option may
+            have named, was packaged with another version of ``common``.
     """
+    require_same_common(bundle_root)
     if not sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py"):
         return
     known = set(inspect.signature(monai.bundle.run).parameters)

@@ -9,6 +9,7 @@ Fusing costs little if it is written as products. A 1x1x1 convolution over conca
 modalities, so each one's part is computed once, with the encoding, for every subset that is decoded (`SplitPointwise`).
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,8 @@ class FusionNetwork(nn.Module):
         Raises:
             ValueError: a sample has no modality.
         """
+        if torch.jit.is_tracing():
+            return traced(self, image, present)
         present = usable(image, present)
         features = self.encode(image, present)
         fused = self.decode(features, present)
@@ -105,14 +108,50 @@ def usable(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``.
 
     Raises:
-        ValueError: a sample has none.
+        ValueError: a sample has none; or a network is being traced that has no regard for it (see `traced`).
     """
+    if present is None and torch.jit.is_tracing():
+        raise ValueError(
+            "This network cannot be exported: which of its layers run depends on the sequences that are there, and a "
+            "trace always runs those that its example needed."
+        )
     there = presence(image.as_subclass(torch.Tensor))
     if present is not None:
         there = there & present.to(there.device)
     if not bool(there.any(dim=1).all()):
         raise ValueError("A sample has no modality present; at least one is needed.")
     return there
+
+
+def traced(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+    """Return a network's logits by operations that are the same for every subset, as an export records them once.
+
+    Every modality is encoded, an absent one as zeros, and what comes of that is replaced by zeros. A sample without any
+    modality, else an error, gives NaN.
+
+    Args:
+        network: with ``encode`` and ``decode``, whose features are ``(B, M, ...)``, zero where a modality is absent.
+        image: ``(B, M, ...)``, missing modalities being NaN; in the example all are there.
+        present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+    """
+    image = image.as_subclass(torch.Tensor)
+    there = presence(image) if present is None else presence(image) & present
+    with warnings.catch_warnings():
+        # of decisions by values; these are the same for every image without NaN
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        features = network.encode(_kept(image, there), torch.ones_like(there))
+        logits = network.decode([_kept(level, there) for level in features], there)
+    return _kept(logits, there.any(dim=1), torch.nan)
+
+
+def _kept(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+    """Return ``(B, ...)`` or ``(B, M, ...)`` with ``fill`` where ``there``, bool ``(B,)`` or ``(B, M)``, is False."""
+    return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - there.ndim)), x, fill)
+
+
+def having(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return the samples of ``(B, ...)`` where ``rows`` (bool ``(B,)``) is True."""
+    return x if bool(rows.all()) else x[rows]  # no selection of all: ONNX would lose their shape
 
 
 def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
@@ -269,7 +308,7 @@ class FeatureEncoder(nn.Module):
         if self.kind is None:
             return image[:, :, None]
         parts = [
-            self.layers[m % len(self.layers)](image[rows, m][:, None]) if bool(rows.any()) else None
+            self.layers[m % len(self.layers)](having(image[:, m], rows)[:, None]) if bool(rows.any()) else None
             for m, rows in enumerate(present.T)
         ]
         return stacked(parts, present)
@@ -335,7 +374,7 @@ class Encoders(nn.ModuleList):
         if x.shape[1] != len(self):
             raise ValueError(f"An image of {x.shape[1]} channels: the network was made for {len(self)} modalities.")
         encoded = [
-            encoder(x[rows, modality]) if bool(rows.any()) else [None] * len(encoder.levels)
+            encoder(having(x[:, modality], rows)) if bool(rows.any()) else [None] * len(encoder.levels)
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
         ]
         return [list(level) for level in zip(*encoded, strict=True)]

@@ -189,7 +189,7 @@ class MaskedTransformer(nn.Module):
             Fusion tokens ``(B, N, E)``; and how much attention each token of each modality got in the first layer,
             ``(B, M, N)``, summed over heads and fusion tokens, 0 for an absent modality, without gradient.
         """
-        tokens = (self.fusion + self.positions[-1]).expand(len(present), -1, -1)
+        tokens = (self.fusion + self.positions[-1]).expand(present.shape[0], -1, -1)
         count = tokens.shape[1]
         hidden = F.pad(~present, (0, 1)).repeat_interleave(count, dim=1)[:, None, None]  # the fusion tokens never are
         weights = None

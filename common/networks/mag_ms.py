@@ -14,7 +14,16 @@ from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from monai.networks.nets import ViT
 from torch import nn
 
-from common.networks.blocks import check_crop, pointwise, require_window, stacked, usable, weighted_sum
+from common.networks.blocks import (
+    check_crop,
+    having,
+    pointwise,
+    require_window,
+    stacked,
+    traced,
+    usable,
+    weighted_sum,
+)
 
 PATCH = 16
 """Voxels of a token along each axis."""
@@ -96,7 +105,7 @@ class MAGMS(nn.Module):
                 f"An image of {image.shape[1]} channels: the network was made for {len(self.encoders)} modalities."
             )
         present, image = usable(image, present), image.as_subclass(torch.Tensor)
-        encoded = [self._encoded(m, image[rows, m][:, None]) for m, rows in enumerate(present.T)]
+        encoded = [self._encoded(m, having(image[:, m], rows)[:, None]) for m, rows in enumerate(present.T)]
         return [stacked(level, present) for level in zip(*encoded, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
@@ -120,6 +129,8 @@ class MAGMS(nn.Module):
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | MagMSDecoded:
         """Segment ``(B, M, ...)``; arguments are those of `encode`, and what is returned is that of `decode`."""
+        if torch.jit.is_tracing():
+            return traced(self, image, present)
         present = usable(image, present)
         return self.decode(self.encode(image, present), present)
 
@@ -170,7 +181,7 @@ class Encoder(nn.Module):
         return [self.finest(x), *skips, self._map(last)]
 
     def _map(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.mT.reshape(len(tokens), -1, *self.grid)
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self.grid)
 
 
 def check_sizes(crop: Sequence[int], hidden: int, heads: int) -> None:

@@ -159,7 +159,7 @@ class MMFormer(FusionNetwork):
         tokens = (tokens * present[:, :, None, None])[:, list(self.order)].flatten(1, 2)
         positions = torch.cat([self.positions[m] for m in self.order], dim=1)
         mixed = self.inter(tokens + positions)
-        mixed = mixed.reshape(len(mixed), *self.grid, -1).movedim(-1, 1)
+        mixed = mixed.reshape(mixed.shape[0], *self.grid, -1).movedim(1 + len(self.grid), 1)  # ONNX has no -1
         return pointwise(self.projection.weight, mixed, self.projection.bias)
 
     def _tokens(self, modality: int, x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.io import bundle as module
-from common.io import bundle_root
+from common.io import bundle_root, refuse_unknown_options
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -38,16 +38,36 @@ def test_elsewhere_it_is_beside_common(tmp_path, monkeypatch):
     assert bundle_root("m3ae") == str(REPOSITORY / "bundles" / "m3ae")
 
 
+def copied(folder: Path):
+    """Return the module as one that lies in a download's `common`."""
+    (folder / "common" / "io").mkdir(parents=True)
+    copy = shutil.copy(module.__file__, folder / "common" / "io")
+    spec = importlib.util.spec_from_file_location("copy_of_bundle", copy)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
 def test_download_with_common_beside_configs(tmp_path, monkeypatch):
     download = make(tmp_path / "download", "m3ae")
-    (download / "common" / "io").mkdir(parents=True)
-    copy = shutil.copy(module.__file__, download / "common" / "io")
-    spec = importlib.util.spec_from_file_location("copy_of_bundle", copy)
-    copied = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(copied)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert copied.bundle_root("m3ae") == str(download)
+    assert copied(download).bundle_root("m3ae") == str(download)
+
+
+def test_download_beside_the_one_that_common_came_with(tmp_path, monkeypatch):
+    download, other = make(tmp_path / "passion", "passion"), make(tmp_path / "m3ae", "m3ae")
+    monkeypatch.chdir(tmp_path)
+    assert copied(download).bundle_root("m3ae") == str(other)
+
+
+def test_package_of_another_version_of_common(tmp_path, monkeypatch):
+    bundle = make(tmp_path, "m3ae")
+    monkeypatch.chdir(tmp_path)
+    (bundle / "manifest.json").write_text(json.dumps({"common": "99.0.0"}))
+    for entry in (lambda: bundle_root("m3ae"), lambda: refuse_unknown_options(str(bundle))):
+        with pytest.raises(ValueError, match=r"was made with version 99\.0\.0 of `common`"):
+            entry()
 
 
 def test_nowhere(tmp_path, monkeypatch):

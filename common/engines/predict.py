@@ -1,0 +1,408 @@
+"""From a patient's study to a segmentation on the grid of one of its series, by a bundle's inference.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from monai.bundle import ConfigWorkflow
+from nibabel.affines import voxel_sizes
+
+from common.cohorts.cohort import Cohort
+from common.cohorts.study import Study, read_folder, with_skull
+from common.evaluation.attribution import Advice
+from common.evaluation.case import expected_dice
+from common.evaluation.reliability import VolumeIntervals
+from common.evaluation.results import COLUMNS
+from common.evaluation.summary import Summary, Training, UsedModality, doubts, pictures, volumes, write_summary
+from common.io import bundle_root, require_writable
+from common.io.files import replacing
+from common.io.grid import Aligned, finest, to_one_grid
+from common.io.grid import back as back_to
+from common.io.package import require_same_common
+from common.modalities import LabelSet, canonical, display_name, display_subset, subset_name
+
+LEAST_COVERED = 0.95
+"""A series that shows less than this share of the reference's foreground is warned about."""
+LITTLE_INFORMATION = 1.03
+"""A registered series of less normalised mutual information is warned about: on the phantom, sequences of one subject
+have 1.04 and more, those of two subjects about 1.01."""
+MOST_TILTED = 15.0
+"""Degrees between a reference's axes and the patient's from which on it is said: atlas space has none."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was made of a study.
+
+    Attributes:
+        label: label map on the reference's grid, in the cohort's values.
+        reference: modality on whose grid the result lies.
+        summary: what the page says.
+        explanations: a line for everything found in the study.
+        files: what they are -> where they lie.
+    """
+
+    label: nib.Nifti1Image
+    reference: str
+    summary: Summary
+    explanations: list[str]
+    files: dict[str, Path]
+
+
+def predict(
+    study: str | Path,
+    output_dir: str | Path,
+    bundle: str,
+    series: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    reference: str | None = None,
+    recipe: str | None = None,
+    ckpt_path: str | None = None,
+    device: str | None = None,
+    skull_strip: bool = False,
+) -> Prediction:
+    """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
+
+    Series are recognised, brought onto one grid of 1 mm over the reference's field of view, and given to the bundle's
+    inference.json; the result is brought back onto the reference's own grid. Into ``output_dir`` go ``label.nii.gz``,
+    ``seg.dcm`` (for DICOM, unless nothing was found) and ``summary.html``.
+
+    Args:
+        study: folder of one patient's files; see `read_folder`.
+        output_dir: where the results go.
+        bundle: name of a bundle, or its folder.
+        series: modality -> SeriesNumber, for what is not recognised, or wrongly.
+        modalities: use these only.
+        reference: modality on whose grid the result is wanted; by default T1c, else the finest.
+        recipe: that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
+        ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of ``intervals.csv`` and
+            ``advice.csv`` beside the weights, if there are any.
+        device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
+        skull_strip: strip the skull where there is one.
+
+    Raises:
+        OSError: a folder or file is not there or cannot be written.
+        ValueError: the study, or what is asked for, cannot be used; nothing is written then.
+        ImportError: a package for DICOM, registration or skull stripping is needed and not installed.
+    """
+    require_writable(output_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        inference = _Inference(bundle, recipe, ckpt_path, device, Path(folder))
+        cohort = inference.cohort
+        found = read_folder(study, cohort, modalities, series)
+        chosen, why = _reference(found, reference)
+        aligned = to_one_grid(found.images, found.frames, chosen)
+        skulls = with_skull(found) if cohort.skull_stripped else []
+        if skulls and skull_strip:
+            aligned = _stripped(aligned, chosen, inference.device, Path(folder))
+        label, probabilities = inference.run(aligned.images)
+    grid = aligned.images[chosen]
+    target = found.images[chosen]
+    on_target = back_to(label, grid.affine, target.affine, target.shape, cohort.labels.values.values())
+    spacing = voxel_sizes(target.affine)
+    measured = volumes(on_target, cohort.labels, spacing)
+    subset = subset_name(found.images)
+    confident = _expected_dice(label, probabilities, cohort.labels)
+    acquired = {name: voxel_sizes(image.affine).tolist() for name, image in found.images.items()}
+    warnings = [
+        *_preparation(found, aligned, skulls, skull_strip),
+        *doubts(label, probabilities, acquired, cohort.labels, voxel_sizes(grid.affine), inference.training),
+        *found.warnings,
+        *inference.warnings,
+    ]
+    summary = Summary(
+        title=f"Segmentation from {display_subset(subset)}",
+        bundle=inference.metadata["name"],
+        version=inference.metadata["version"],
+        used=[
+            UsedModality(name, found.sources[name], found.reasons[name], found.confidences[name])
+            for name in found.images
+        ],
+        missing=[name for name in cohort.modalities if name not in found.images],
+        volumes=measured,
+        intervals=_intervals(inference.beside("intervals.csv"), subset, measured),
+        gains=_gains(inference.beside("advice.csv"), subset, confident),
+        pictures=pictures(
+            {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},
+            label,
+            cohort.labels,
+            voxel_sizes(grid.affine),
+        ),
+        warnings=warnings,
+        notes=[
+            f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}.",
+            *(registration.text + "." for registration in aligned.registered.values()),
+        ],
+    )
+    result = nib.Nifti1Image(on_target, target.affine)
+    result.header["descrip"] = "research only, not for clinical use"
+    result.header.set_xyzt_units("mm")
+    files = _write(Path(output_dir), result, summary, found, chosen, cohort, inference.software)
+    return Prediction(result, chosen, summary, found.explanations, files)
+
+
+class _Inference:
+    """A bundle's inference.json, for one case.
+
+    Args:
+        bundle: its name or folder.
+        recipe: overlay that sets what the weights were trained with, or None.
+        ckpt_path: weights other than the bundle's own, or None.
+        device: to run on, or None.
+        folder: an empty one, for the files in between.
+    """
+
+    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
+        root = Path(bundle).resolve() if Path(bundle, "configs", "inference.json").is_file() else bundle_root(bundle)
+        require_same_common(root)
+        configs = Path(root, "configs")
+        files = [configs / "inference.json"]
+        if recipe is not None:
+            files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
+        if not files[-1].is_file():
+            known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
+            raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
+        self.data = folder / "case"
+        overrides = {
+            "bundle_root": str(root),
+            "dataset_dir": str(self.data),
+            "output_dir": str(folder),
+            "postprocessing": "@to_probabilities",
+            "handlers": [],  # no progress bar
+        }
+        if ckpt_path is not None:
+            overrides["ckpt_path"] = str(ckpt_path)
+        if device is not None:
+            overrides["device"] = f"$torch.device({_usable(device)!r})"
+        with _quiet(), _unwrapped():
+            self.workflow = ConfigWorkflow(
+                [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
+            )
+            self.workflow.initialize()  # reads the weights
+        self.metadata = json.loads((configs / "metadata.json").read_text())
+        self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
+        self.weights = Path(self._content("ckpt_path"))
+        self.cohort: Cohort = self._content("cohort_def")
+        self.device: torch.device = self._content("device")
+        self.training = Training(spacing=tuple(self._content("spacing")))
+        shipped = self.weights.resolve() == Path(root, "models", "model.pt").resolve()
+        self.warnings = [f"The weights were trained on: {self.metadata['data_source']}."] if shipped else []
+
+    def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.
+
+        Args:
+            images: modality -> volume, all on one grid.
+        """
+        self.data.mkdir()
+        for name, image in images.items():
+            nib.save(image, self.data / f"case_{name}.nii")
+        with _quiet(), _unwrapped():
+            self.workflow.run()
+        (output,) = self._content("evaluator").state.output
+        label = self._content("to_labels")(dict(output))["pred"]
+        if "to_regions" in self.workflow.parser:  # a softmax of classes
+            output = self._content("to_regions")(dict(output))
+        return label[0].cpu().numpy(), output["pred"].cpu().numpy()
+
+    def beside(self, name: str) -> pd.DataFrame | None:
+        """Return a table that lies beside the weights, None if there is none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        path = self.weights.with_name(name)
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_csv(path)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path}: no table ({error}); expected what an evaluation wrote, or no such file."
+            ) from error
+
+    def _content(self, key: str) -> Any:
+        return self.workflow.parser.get_parsed_content(key)
+
+
+def _reference(study: Study, asked: str | None) -> tuple[str, str]:
+    """Return the modality on whose grid the result will lie, and why."""
+    if asked is not None:
+        name = canonical(asked)
+        if name not in study.images:
+            raise ValueError(f"--reference {asked}: not among what is used, {subset_name(study.images)}.")
+        return name, "as asked for"
+    if "t1c" in study.images:
+        return "t1c", "as T1c is there"
+    return finest(study.images), "the finest there is"
+
+
+def _preparation(study: Study, aligned: Aligned, skulls: Sequence[str], stripped: bool) -> Iterator[str]:
+    """Yield what the images lack that the training data has."""
+    if skulls:
+        named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in skulls)
+        if stripped:
+            yield f"{named}: not skull-stripped; the brain was cut out by HD-BET, look at the pictures."
+        else:
+            yield (
+                f"{named}: not skull-stripped, and the network knows only brains with 0 around them: do not trust the "
+                "result. Strip the skull first, or give --skull_strip."
+            )
+    for name, registration in aligned.registered.items():
+        if registration.quality < LITTLE_INFORMATION:
+            yield (
+                f"{display_name(name)} ({study.sources[name]}) tells little about the reference after registration; "
+                "look at the pictures whether it is of the same head, and in its place."
+            )
+    for name, share in aligned.covered.items():
+        if share < LEAST_COVERED:
+            yield (
+                f"{display_name(name)} ({study.sources[name]}) shows only {share:.0%} of what the reference shows; the "
+                "rest is empty in it."
+            )
+    affine = next(iter(aligned.images.values())).affine
+    tilt = np.degrees(np.arccos(np.clip(np.diag(affine)[:3] / voxel_sizes(affine), -1, 1))).max()
+    if tilt > MOST_TILTED:
+        yield (
+            f"The axes of the reference are tilted by {tilt:.0f} degrees against the patient's; training images lie "
+            "straight, as in an atlas."
+        )
+
+
+def _stripped(aligned: Aligned, reference: str, device: torch.device, folder: Path) -> Aligned:
+    """Return the volumes with 0 outside the brain, which HD-BET finds in the reference."""
+    try:
+        from brainles_preprocessing.brain_extraction import HDBetExtractor
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "--skull_strip needs brainles-preprocessing, which is not installed: "
+            "pip install 'missing-modality-bundles[skull_strip]'."
+        ) from error
+    whole, cut, mask = (folder / f"{name}.nii.gz" for name in ("whole", "cut", "mask"))
+    nib.save(aligned.images[reference], whole)
+    on_gpu = device.type == "cuda"
+    HDBetExtractor().extract(
+        whole,
+        cut,
+        mask,
+        mode="accurate" if on_gpu else "fast",
+        device=device.index or 0 if on_gpu else "cpu",
+        do_tta=on_gpu,
+    )
+    brain = np.asarray(nib.load(mask).dataobj) > 0
+    images = {
+        name: nib.Nifti1Image(np.where(brain, image.dataobj, np.float32(0)), image.affine)
+        for name, image in aligned.images.items()
+    }
+    return Aligned(images, aligned.registered, aligned.covered)
+
+
+def _expected_dice(label: np.ndarray, probabilities: np.ndarray, labels: LabelSet) -> dict[str, float]:
+    """Return the Dice of each region that its own probabilities lead to expect."""
+    masks = labels.to_regions(torch.from_numpy(label)[None]).numpy()
+    return {name: expected_dice(*pair) for name, *pair in zip(labels.regions, probabilities, masks, strict=True)}
+
+
+def _intervals(
+    table: pd.DataFrame | None, subset: str, measured: Mapping[str, float]
+) -> dict[str, tuple[float, float, float]]:
+    """Return the interval of each region's volume and its coverage, as far as calibration reached."""
+    if table is None:
+        return {}
+    bounds = VolumeIntervals(table).intervals(_rows(subset, "volume", measured))
+    coverage = float(table["coverage"].iloc[0])
+    return {row.region: (row.low, row.high, coverage) for row in bounds.itertuples() if np.isfinite(row.high)}
+
+
+def _gains(table: pd.DataFrame | None, subset: str, confident: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return missing modality -> region -> Dice that it is expected to add."""
+    if table is None:
+        return {}
+    gains: dict[str, dict[str, float]] = {}
+    for row in Advice(table).gains(_rows(subset, "expected_dice", confident)).itertuples():
+        gains.setdefault(row.modality, {})[row.region] = row.adjusted
+    return gains
+
+
+def _rows(subset: str, metric: str, values: Mapping[str, float]) -> pd.DataFrame:
+    """Return a value for each region as rows of results."""
+    return pd.DataFrame([("case", subset, *item) for item in _tagged(metric, values)], columns=COLUMNS)
+
+
+def _tagged(metric: str, values: Mapping[str, float]) -> Iterator[tuple[str, str, float]]:
+    for region, value in values.items():
+        yield region, metric, value
+
+
+def _write(
+    folder: Path,
+    label: nib.Nifti1Image,
+    summary: Summary,
+    study: Study,
+    reference: str,
+    cohort: Cohort,
+    software: str,
+) -> dict[str, Path]:
+    """Write the results; a segmentation of an earlier run does not stay. Return what they are -> where."""
+    files = {"label map": folder / "label.nii.gz"}
+    with replacing(files["label map"]) as temporary:
+        nib.save(label, temporary)
+    segmentation = folder / "seg.dcm"
+    segmentation.unlink(missing_ok=True)
+    voxels = np.asarray(label.dataobj)
+    if study.series and voxels.any():
+        from common.io import dicom
+
+        with _quiet():  # highdicom logs UIDs
+            dicom.write_seg(segmentation, voxels, study.series[reference], cohort.labels.values, software)
+        files["DICOM SEG"] = segmentation
+    files["summary"] = folder / "summary.html"
+    write_summary(summary, files["summary"])
+    return files
+
+
+def _usable(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {device}: not to be had here ({said}); expected cpu, or cuda with a GPU."
+        ) from error
+    return device
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise what is wrong with files and settings as it was said, out of the errors that MONAI wraps it in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ValueError | OSError):
+            cause = cause.__cause__
+        if cause is None or cause is error:
+            raise
+        raise cause from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing below an error be logged: what matters of the case is in the summary."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,213 @@
+"""Packages from an index, over a local HTTP server, as users type it."""
+
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from small_bundle import write_bundle
+
+from tools.__main__ import main
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; of ``/cut/<file>`` it sends half of what it announces, ``/moved/<file>`` is elsewhere."""
+
+    def do_GET(self):
+        kind, _, name = self.path[1:].partition("/")
+        if kind == "moved":
+            self.send_response(302)
+            self.send_header("Location", f"/{name}")
+            self.end_headers()
+        elif kind == "cut":
+            content = Path(self.directory, name).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+        else:
+            super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory) -> Path:
+    """A folder with two versions of one bundle and one of another, and their index."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name, version in (("tiny", "0.9.0"), ("tiny", "0.10.0"), ("other", "1.0.0")):
+        bundle = write_bundle(folder / f"{name}{version}" / name, name, version, weights=version.encode())
+        assert run("package", bundle, folder / "dist") is None
+    return folder / "dist"
+
+
+@pytest.fixture
+def site(packages, tmp_path) -> Iterator[tuple[Path, str]]:
+    """A copy of the packages' folder that may be changed, and the URL that it is served at."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for path in packages.iterdir():
+        os.link(path, folder / path.name)
+    handler = partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def run(*arguments: object) -> int | str | None:
+    """Run ``python -m tools`` in this process; return what it exits with, None if it just ends."""
+    before, sys.argv = sys.argv, ["tools", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = before
+    return None
+
+
+def download(url: str, out: Path, name: str = "tiny", *more: object) -> int | str | None:
+    return run("download", name, "--index", url, "--output_dir", out, *more)
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    """Change the entries of the index."""
+    index = folder / "index.json"
+    entries = [entry | changes for entry in json.loads(index.read_text())]
+    index.unlink()  # it is linked to
+    index.write_text(json.dumps(entries))
+
+
+def replace(folder: Path, content) -> None:
+    """Change every zip, not the index."""
+    for path in folder.glob("*.zip"):
+        changed = content(path.read_bytes())
+        path.unlink()
+        path.write_bytes(changed)
+
+
+def test_index(packages):
+    index = json.loads((packages / "index.json").read_text())
+    assert [(entry["name"], entry["version"]) for entry in index] == [
+        ("other", "1.0.0"),
+        ("tiny", "0.10.0"),
+        ("tiny", "0.9.0"),
+    ]
+    assert [entry["size"] for entry in index] == [(packages / entry["file"]).stat().st_size for entry in index]
+    assert all(entry["url"] == entry["file"] == f"{entry['name']}_v{entry['version']}.zip" for entry in index)
+    assert sorted(os.listdir(packages)) == sorted(["index.json", *(entry["file"] for entry in index)])
+
+
+@pytest.mark.parametrize(("more", "version"), [((), "0.10.0"), (("--version", "0.9.0"), "0.9.0")])
+def test_download_by_name_and_version(site, more, version, tmp_path, capsys):
+    _, url = site
+    assert download(f"{url}/index.json", tmp_path / "new" / "out", "tiny", *more) is None
+    placed = tmp_path / "new" / "out" / "tiny"
+    assert (placed / "models" / "model.pt").read_text() == version
+    assert (placed / "common" / "modalities.py").is_file()
+    assert os.listdir(placed.parent) == ["tiny"]
+    said = capsys.readouterr()
+    assert str(placed) in said.out
+    assert "100%" in said.err
+    assert download(f"{url}/index.json", placed.parent, "tiny", *more) is None  # it is there
+
+
+def test_index_by_its_path(packages, tmp_path):
+    assert download(str(packages / "index.json"), tmp_path) is None
+    assert (tmp_path / "tiny" / "LICENSE").is_file()
+
+
+def test_packages_elsewhere_and_redirections(site, tmp_path):
+    folder, url = site
+    edit_index(folder, url=f"{url}/moved/tiny_v0.10.0.zip")
+    assert download(f"{url}/moved/index.json", tmp_path, "tiny", "--version", "0.10.0") is None
+    assert (tmp_path / "tiny" / "LICENSE").is_file()
+
+
+def test_another_version_is_not_written_over(site, tmp_path):
+    _, url = site
+    assert download(f"{url}/index.json", tmp_path, "tiny", "--version", "0.9.0") is None
+    said = download(f"{url}/index.json", tmp_path)
+    assert said.startswith(f"error: {tmp_path}/tiny is there already, with other content")
+    assert (tmp_path / "tiny" / "models" / "model.pt").read_text() == "0.9.0"
+
+
+FAILURES = {
+    "changed": (lambda folder, url: replace(folder, lambda content: content[:-1] + b"x"), "with SHA-256"),
+    "truncated": (lambda folder, url: replace(folder, lambda content: content[:1000]), "1000 bytes with SHA-256"),
+    "longer": (lambda folder, url: replace(folder, lambda content: content + b"more"), "with SHA-256"),
+    "empty": (lambda folder, url: replace(folder, lambda content: b""), "0 bytes with SHA-256"),
+    "cut": (lambda folder, url: edit_index(folder, url="cut/tiny_v0.10.0.zip"), "tiny_v0.10.0.zip: "),
+    "other": (
+        lambda folder, url: edit_index(folder, **json.loads((folder / "index.json").read_text())[0] | {"name": "tiny"}),
+        "a package of other 1.0.0, listed as another one",
+    ),
+    "absent": (lambda folder, url: edit_index(folder, url="nosuch.zip"), "nosuch.zip: cannot be fetched .*404"),
+    "file": (lambda folder, url: edit_index(folder, url="file:///etc/passwd"), "expected https"),
+    "digest": (lambda folder, url: edit_index(folder, sha256=None), "no index of packages"),
+    "size": (lambda folder, url: edit_index(folder, size=-1), "no index of packages"),
+    "version": (lambda folder, url: edit_index(folder, version="new"), "no index of packages"),
+    "dead": (
+        lambda folder, url: edit_index(folder, url="http://127.0.0.1:9/x.zip"),
+        "x.zip: cannot be fetched .*refused",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_nothing_is_placed_unless_all_is_right(site, how, tmp_path):
+    (folder, url), (damage, complaint) = site, FAILURES[how]
+    damage(folder, url)
+    out = tmp_path / "out"
+    out.mkdir()
+    said = download(f"{url}/index.json", out)
+    assert isinstance(said, str)
+    assert said.startswith("error: ")
+    assert re.search(complaint, said), said
+    assert os.listdir(out) == []
+
+
+@pytest.mark.parametrize(
+    ("index", "name", "more", "complaint"),
+    [
+        ("index.json", "nosuch", (), "no nosuch; it lists other 1.0.0, tiny 0.10.0, tiny 0.9.0"),
+        ("index.json", "tiny", ("--version", "2.0.0"), "no tiny 2.0.0; it lists"),
+        ("nosuch.json", "tiny", (), "nosuch.json: cannot be fetched (HTTP Error 404"),
+        ("tiny_v0.9.0.zip", "tiny", (), "no index of packages"),
+    ],
+    ids=["name", "version", "no-index", "not-an-index"],
+)
+def test_what_is_not_there(site, index, name, more, complaint, tmp_path):
+    said = download(f"{site[1]}/{index}", tmp_path / "out", name, *more)
+    assert complaint in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_index_path_that_does_not_exist(tmp_path):
+    assert "nosuch.json: cannot be fetched" in download(str(tmp_path / "nosuch.json"), tmp_path / "out")
+
+
+def test_a_zip_that_is_no_package_is_not_indexed(packages, tmp_path):
+    bundle = write_bundle(tmp_path / "tiny")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "a_v1.zip").write_bytes(b"PK")
+    assert "a_v1.zip: no whole package" in run("package", bundle, tmp_path / "dist")
+    assert not (tmp_path / "dist" / "index.json").exists()
+
+
+def test_monai_downloads_it(site, tmp_path):
+    """It needs the name: without, MONAI 1.6.1 unpacks and then fails."""
+    words = [sys.executable, "-m", "monai.bundle", "download", "tiny", "--url", f"{site[1]}/tiny_v0.9.0.zip"]
+    done = subprocess.run([*words, "--bundle_dir", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "tiny" / "models" / "model.pt").read_text() == "0.9.0"
+    assert (tmp_path / "out" / "tiny" / "configs" / "metadata.json").is_file()
