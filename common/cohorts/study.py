@@ -74,6 +74,8 @@ def read_folder(
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
     wanted = resolve_subset(modalities, cohort.modalities)
     images = [path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES) and path.is_file()]
+    if images and any(_is_dicom(path) for path in folder.rglob("*")):
+        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
     study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
     for name, image in study.images.items():
         volume = MetaTensor(np.asarray(image.dataobj), affine=image.affine)
@@ -95,6 +97,14 @@ def with_skull(study: Study) -> list[str]:
         if millilitres > LARGEST_BRAIN or [*findings({name: MetaTensor(volume)})]:
             found.append(name)
     return found
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return if it is a file of DICOM's format (PS3.10, section 7.1)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
@@ -130,8 +140,8 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         reasons=dict.fromkeys(images, "named by its file"),
         confidences=dict.fromkeys(images),
         explanations=[
-            f"{Path(path).name}: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
-            for path, name in zip(case["image"], case["modalities"], strict=True)
+            f"image file: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
+            for name in case["modalities"]
         ],
         warnings=[note] if apart else [],
     )

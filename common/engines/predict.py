@@ -26,12 +26,12 @@ from common.evaluation.reliability import VolumeIntervals
 from common.evaluation.results import COLUMNS
 from common.evaluation.summary import Summary, UsedModality, doubts, pictures, volumes, write_summary
 from common.io import bundle_root, require_writable
-from common.io.files import replacing
 from common.io.grid import Aligned, finest, to_one_grid
 from common.io.grid import back as back_to
 from common.io.package import require_same_common
 from common.modalities import LabelSet, canonical, display_name, display_subset, subset_name
 
+RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
 LEAST_COVERED = 0.95
 """A series that shows less than this share of the reference's foreground is warned about."""
 LITTLE_INFORMATION = 1.03
@@ -96,6 +96,8 @@ def predict(
         ValueError: the study, or what is asked for, cannot be used; nothing is written then.
         ImportError: a package for DICOM, registration or skull stripping is needed and not installed.
     """
+    if Path(study).resolve() in (Path(output_dir).resolve(), *Path(output_dir).resolve().parents):
+        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected one elsewhere.")
     require_writable(output_dir)
     with tempfile.TemporaryDirectory() as folder:
         inference = _Inference(bundle, recipe, ckpt_path, device, Path(folder))
@@ -358,21 +360,22 @@ def _write(
     software: str,
 ) -> dict[str, Path]:
     """Write the results; a segmentation of an earlier run does not stay. Return what they are -> where."""
-    files = {"label map": folder / "label.nii.gz"}
-    with replacing(files["label map"]) as temporary:
-        nib.save(label, temporary)
-    segmentation = folder / "seg.dcm"
-    segmentation.unlink(missing_ok=True)
     voxels = np.asarray(label.dataobj)
-    if study.series and voxels.any():
-        from common.io import dicom
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        made = {what: Path(temporary, name) for what, name in RESULTS.items()}
+        nib.save(label, made["label map"])
+        write_summary(summary, made["summary"])
+        if study.series and voxels.any():
+            from common.io import dicom
 
-        with _quiet():  # highdicom logs UIDs
-            dicom.write_seg(segmentation, voxels, study.series[reference], cohort.labels.values, software)
-        files["DICOM SEG"] = segmentation
-    files["summary"] = folder / "summary.html"
-    write_summary(summary, files["summary"])
-    return files
+            dicom.write_seg(made["DICOM SEG"], voxels, study.series[reference], cohort.labels.values, software)
+        files = {what: folder / name for what, name in RESULTS.items()}
+        for what, file in files.items():  # all are made by now
+            if made[what].exists():
+                made[what].replace(file)
+            else:
+                file.unlink(missing_ok=True)
+    return {what: file for what, file in files.items() if file.exists()}
 
 
 def _usable(device: str) -> str:

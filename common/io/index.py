@@ -89,7 +89,7 @@ def _read_index(address: str) -> list[dict[str, Any]]:
         kinds = {"name": str, "version": str, "sha256": str, "size": int, "url": str}
         usable = all(isinstance(entry[key], kind) for entry in entries for key, kind in kinds.items())
         usable = usable and all(VERSION.fullmatch(entry["version"]) and entry["size"] > 0 for entry in entries)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         usable = False
     if not usable:
         raise ValueError(f"{address}: no index of packages as `python -m tools package` writes it.")

@@ -1,6 +1,6 @@
-"""Packages: a bundle and the `common` that it was made with, as one zip file that is the same byte for byte every time.
+"""Packages: a bundle with the code that it was made with, as one zip file that is the same byte for byte every time.
 
-In the zip lies one folder, the bundle's: what the bundle consists of, ``common``, ``requirements.txt``, and
+In the zip lies one folder, the bundle's: what the bundle consists of, ``common``, ``tools``, ``requirements.txt``, and
 ``manifest.json`` with size and SHA-256 of every other file. Nothing is compressed: compressors differ between systems,
 and weights hardly shrink.
 """
@@ -31,6 +31,8 @@ PARTS = ("LICENSE", "configs", "docs", "models")
 NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
 """Files without which there is no package."""
 COMMON = Path(__file__).resolve().parents[1]
+EXTRAS = ("dicom", "registration")
+"""What `python -m tools predict` needs of the project's extras."""
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 IMPORTED_FIRST = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
@@ -144,7 +146,7 @@ def _lay_out(bundle: Path, folder: Path) -> None:
     if not project.is_file():
         raise FileNotFoundError(f"{project}: no such file; packages are made in a clone of the repository.")
     folder.mkdir()
-    for source in [*(bundle / part for part in PARTS), COMMON]:
+    for source in [*(bundle / part for part in PARTS), COMMON, COMMON.parent / "tools"]:
         if source.is_dir():
             ignore = shutil.ignore_patterns("__pycache__", ".*")
             shutil.copytree(source, folder / source.name, symlinks=True, ignore=ignore)
@@ -153,7 +155,8 @@ def _lay_out(bundle: Path, folder: Path) -> None:
     links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
     if links:
         raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")
-    requirements = tomllib.loads(project.read_text())["project"]["dependencies"]
+    said = tomllib.loads(project.read_text())["project"]
+    requirements = sum((said["optional-dependencies"][extra] for extra in EXTRAS), said["dependencies"])
     Path(folder, "requirements.txt").write_text("".join(f"{requirement}\n" for requirement in requirements))
     Path(folder, "__init__.py").write_text(IMPORTED_FIRST)
     for config in Path(folder, "configs").rglob("*.json"):
@@ -202,8 +205,10 @@ def _checked_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
         manifest = json.loads(archive.read(name))
         folder = manifest["bundle"]
         listed = {f"{folder}/{path}": entry["size"] for path, entry in manifest["files"].items()}
+        digests = [entry["sha256"] for entry in manifest["files"].values()]
         usable = folder.isidentifier() and VERSION.fullmatch(manifest["version"]) and "common" in manifest
-    except (KeyError, TypeError, AttributeError, ValueError):
+        usable = usable and all(isinstance(digest, str) for digest in digests)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         usable = False
     if not usable:
         raise ValueError(f"{name} cannot be read")

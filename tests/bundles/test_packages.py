@@ -52,6 +52,14 @@ def test_inference(alone, phantom_dir, name, below, tmp_path):
     assert str(alone / name) in done.stderr + done.stdout  # the shipped weights say where they are
 
 
+def test_a_study_in_and_a_segmentation_out(alone, phantom_dir, tmp_path):
+    case = sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
+    words = ["-m", "tools", "predict", str(case), str(tmp_path), ".", "--modalities", "t2,flair", "--device", "cpu"]
+    done = python(*words, cwd=alone / "m3ae")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert nib.load(tmp_path / "label.nii.gz").shape == nib.load(case / f"{case.name}_flair.nii.gz").shape
+
+
 LOAD = """
 import monai.bundle
 from pathlib import Path

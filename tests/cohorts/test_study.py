@@ -31,11 +31,19 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     assert not found.warnings
     assert not found.series
     assert found.explanations == [
-        "case_t1.nii.gz: T1, by its name; not requested.",
-        "case_t1ce.nii.gz: T1c, by its name.",
-        "case_t2.nii.gz: T2, by its name; not requested.",
-        "case_flair.nii.gz: FLAIR, by its name.",
+        "image file: T1, by its name; not requested.",
+        "image file: T1c, by its name.",
+        "image file: T2, by its name; not requested.",
+        "image file: FLAIR, by its name.",
     ]
+
+
+def test_a_folder_of_both_kinds_is_refused(subject, tmp_path):
+    write_study(tmp_path, subject, study(("t1",)))
+    (tmp_path / "001").rename(tmp_path / "localizer")
+    (tmp_path / "case_t2.nii.gz").symlink_to(subject / "case_t2.nii.gz")
+    with pytest.raises(ValueError, match=r"both DICOM and image files \(1\)"):
+        read_folder(tmp_path, PHANTOM)
 
 
 def test_files_on_different_grids_are_warned_about(subject, tmp_path):

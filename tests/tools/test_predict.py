@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
+from common.engines.predict import RESULTS
 from common.evaluation.reliability import VolumeIntervals
-from common.io import bundle_root, read_checkpoint, write_checkpoint
+from common.io import bundle_root, dicom, read_checkpoint, write_checkpoint
 from tools.__main__ import main
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
@@ -103,11 +104,19 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
         volume = mask.sum() * SPACING**3 / 1000
         low, high = table.interval("t1c+flair", region, volume)
         assert f"{region}: {volume:.1f} ml ({low:.1f} to {high:.1f} with 80%)" in said
-    assert "Doe_t1.nii.gz: T1, by its name; not requested" in said
+    assert "image file: T1, by its name; not requested" in said
+    assert not SECRETS.search(said.replace(str(tmp_path), ""))
     assert "grid of the T1c (image file), as T1c is there" in said
     assert "The weights were trained on: the synthetic phantom" in said
     assert "not for clinical use" in page
     assert not SECRETS.search(page)  # nor is the name of a file in it, which may be a patient's
+
+
+def test_a_tilted_series_gives_what_its_volume_gives_as_nifti(studies, tmp_path):
+    for study in studies:
+        assert run(study, tmp_path / study.name, "m3ae", "--modalities", "t2") is None
+    made, expected = (np.asarray(nib.load(tmp_path / study.name / "label.nii.gz").dataobj) for study in studies)
+    assert min(dice(made, expected).values()) >= 0.98
 
 
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
@@ -216,6 +225,24 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(argum
     assert error.startswith("error: ")
     assert message in error
     assert not any(tmp_path.iterdir())
+
+
+def test_results_do_not_go_into_the_study(subject):
+    assert "lies in the study's folder; expected one elsewhere" in run(subject, subject / "out", "m3ae")
+    assert not (subject / "out").exists()
+
+
+def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    for name in RESULTS.values():
+        (tmp_path / name).write_text("of another run")
+    monkeypatch.setattr(dicom, "write_seg", fail)
+    assert "no space left" in run(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        RESULTS.values(), "of another run"
+    )
 
 
 def test_a_bundle_that_is_not_there_and_a_study_that_is_not_there(subject, tmp_path):
