@@ -59,7 +59,9 @@ def test_what_is_in_it(package, contents):
     assert "common/cohorts/data/brats_splits.csv" in contents
     assert not any("__pycache__" in name or "/." in name for name in contents)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert contents["requirements.txt"].decode().splitlines() == project["dependencies"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["dicom"], *extras["registration"]]
+    assert contents["requirements.txt"].decode().splitlines() == needed
     for config in ("configs/inference.json", "configs/recipes/one.json"):
         assert json.loads(contents[config])["imports"] == ["$import tiny", "$import common.io as io"]
 
