@@ -115,7 +115,7 @@ def test_a_t1_that_says_nothing_after_contrast():
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in selection.explanations[2]
     assert selection.warnings == [
-        "series 7 is taken for T1c with a confidence of 0.68 only (said: 't1w'; measured: TR 2300 ms, TE 3 ms, TI 900 "
+        "series 7 is taken for T1c with a confidence of 0.68 only (said: 't1'; measured: TR 2300 ms, TE 3 ms, TI 900 "
         "ms, GR, IR; no contrast agent is named, but it was acquired after a series with contrast agent). If it is "
         "another: --series \"{'t1c': None}\", or the SeriesNumber of the right one."
     ]
@@ -143,8 +143,8 @@ def test_by_hand():
 
 def test_one_of_several_with_a_number():
     parts = [series(3, "t2_tse", T2, part=1), series(3, "t2_tse", T2, part=2)]
-    assert choose(parts, {"t2": 3.2}).modalities["t2"] is parts[1]
-    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3\.1, 3\.2"):
+    assert choose(parts, {"t2": "3-2"}).modalities["t2"] is parts[1]
+    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
         choose(parts, {"t2": 3})
 
 

@@ -136,7 +136,7 @@ def test_mixed_series_are_split(tmp_path, subject):
              for what in ("TRACEW", "ADC")]  # fmt: skip
     expected = write_study(tmp_path, subject, [*echoes, *planes, *types])
     series = read_study(tmp_path)
-    assert [one.key for one in series] == ["2.1", "2.2", "3.1", "3.2", "4.1", "4.2"]
+    assert [one.key for one in series] == ["2-1", "2-2", "3-1", "3-2", "4-1", "4-2"]
     assert all(one.problem is None for one in series)
     found = {(one.number, one.header.EchoTime, one.shape, one.header.ImageType[-1]): load(one) for one in series}
     assert len(found) == 6
@@ -187,7 +187,7 @@ def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, subject):
 def test_two_series_with_one_number(study):
     for path in files(study, 3):
         edit(path, lambda dataset: setattr(dataset, "SeriesNumber", 2))
-    assert [one.key for one in read_study(study)] == ["2.1", "2.2"]
+    assert [one.key for one in read_study(study)] == ["2-1", "2-2"]
 
 
 def test_an_instance_that_is_there_twice(study):
@@ -359,7 +359,7 @@ def test_a_tumour_protocol(tmp_path, subject):
     coarse = [scan if scan.slices else replace(scan, spacing=(5, 5, 2 * scan.spacing[2])) for scan in STUDY]
     write_study(tmp_path, subject, coarse)
     series = read_study(tmp_path)
-    assert [one.key for one in series] == ["1.1", "1.2", "1.3", "2", "3", "4", "5", "6", "7", "8"]
+    assert [one.key for one in series] == ["1-1", "1-2", "1-3", "2", "3", "4", "5", "6", "7", "8"]
     selection = choose(series)
     assert {name: one.number for name, one in selection.modalities.items()} == {"t1": 2, "t1c": 6, "t2": 3, "flair": 4}
     assert selection.warnings == []
