@@ -46,15 +46,15 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
 
 
 TYPE_2 = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
-    "ReferringPhysicianName",
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
 """Attributes of patient and study that a SEG must have, empty where the source has none."""
 
 
 @quiet()
 def require_referable(series: Series) -> None:
-    """Check that `write_seg` can write a SEG of a series, whatever its label map; takes about a second.
+    """Check that `write_seg` can write a SEG of a series, whatever its label map, by writing one to memory.
 
     Raises:
         ValueError: the series is no volume, has no frame of reference, or its attributes are not as DICOM wants them.
@@ -127,6 +127,7 @@ def _segmentation(segments: np.ndarray, reference: Series, classes: Sequence[str
         content_label="BRAIN_TUMOUR",
         content_description="Research only, not for clinical use",
         series_description=DESCRIPTION,
+        specific_character_set="ISO_IR 192",  # UTF-8 holds every name; highdicom does not know all sets of the sources
     )
 
 
@@ -139,10 +140,9 @@ def _explained(reference: Series) -> Iterator[None]:
         raise
     except Exception as error:
         malformed = ", ".join(_malformed(pydicom.dcmread(reference.files[0], stop_before_pixels=True)))
-        what = f"not as DICOM wants it: {malformed}" if malformed else f"highdicom cannot ({type(error).__name__})"
-    else:
-        return
-    raise ValueError(f"{reference.name} cannot be referred to by a DICOM SEG: {what}. Correct its files.")
+        wrong = f"attributes that are not as DICOM wants them: {malformed}"
+        what = wrong if malformed else f"highdicom ends with {type(error).__name__}"
+        raise ValueError(f"{reference.name} cannot be referred to by a DICOM SEG: {what}. Correct its files.") from None
 
 
 def _malformed(image: Dataset) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _malformed(image: Dataset) -> Iterator[str]:
             continue
         try:
             element = image[tag]
-            if element.VM == 1:
+            if isinstance(element.value, str):
                 validate_value(element.VR, element.value, RAISE)
             if element.keyword == "PatientSex" and element.value not in ("", None, "M", "F", "O"):
                 raise ValueError

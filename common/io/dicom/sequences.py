@@ -31,8 +31,8 @@ LEFT_OUT = {
     "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
                  r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
                  r"noddi|hardi|dsi",
-    "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|(rel|[rnks])?cb[vf] ?(corr|leak)?|"
-                 r"mtt|ttp|tmax|k ?trans|gbp|pbp",
+    "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
+                 r"(rel|[rnks])?cb[vf] ?(corr|leak)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
     "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
     "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
     "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
@@ -73,11 +73,14 @@ OPERATION = (
     r"stealth|brainlab|plan))"
 )
 """What is not said of contrast agent after "pre" or "post": operations and other treatments, and planning of them."""
-DENIED = rf"(without|w ?o|sans|ohne|sin)(?= *$| ((iv|i v|any) )?({AGENT}|c|ce|con|inj\w*|iv)(?![a-z0-9]))"
-BEFORE = rf"(pre|before|vor|avant) ?({AGENT}|c|inj\w*)|{DENIED}|nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
+WITHOUT = r"(without|w ?o|sans|ohne|sin)"
+BEFORE = (
+    rf"(pre|before|vor|avant) ?({AGENT}|c|inj\w*)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|inj\w*|iv)|"
+    r"nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
+)
 """What is said of a T1 without contrast agent."""
-EARLIER = rf"(pre|before|vor|avant){OPERATION}"
-"""What is said of it as well, but not before what."""
+PERHAPS_BEFORE = rf"(pre|before|vor|avant){OPERATION}|{WITHOUT}(?= *$)"
+"""What is said of it as well, but not before or without what."""
 AFTER = (
     rf"post{OPERATION}\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|(after|nach|apres|avec){OPERATION}"
 )
@@ -148,15 +151,15 @@ def contrast(header: Dataset) -> tuple[bool, float, str]:
     after, word = words
     if after is None:
         return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
-    certainty = 1.0 if after == agent else 0.95 if after else 0.8 if _found(EARLIER, word) == word else 0.9
+    certainty = 1.0 if after == agent else 0.95 if after else 0.8 if _found(PERHAPS_BEFORE, word) == word else 0.9
     return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
 
 
 def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
     """Return whether the description says after or before contrast agent (None: both) and by what; None if neither."""
     text = _description(header)
-    both, before, earlier, after, agent = (_found(pattern, text) for pattern in (BOTH, BEFORE, EARLIER, AFTER, AGENT))
-    before = before or earlier
+    both, before, after, agent = (_found(pattern, text) for pattern in (BOTH, BEFORE, AFTER, AGENT))
+    before = before or _found(PERHAPS_BEFORE, text)
     if both or (before and after):
         return None, both or f"{before} {after}"
     if before:
