@@ -277,6 +277,10 @@ def test_treatments_say_nothing_of_contrast(description):
     assert recognise(siemens(description, *MPRAGE)).modality == "t1"
 
 
+def test_planning_after_contrast():
+    assert recognise(siemens("AX T1 POST STEALTH", *MPRAGE)).modality == "t1c"
+
+
 @pytest.mark.parametrize(
     ("description", "sure"),
     [

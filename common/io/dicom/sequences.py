@@ -32,11 +32,11 @@ LEFT_OUT = {
                  r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
                  r"noddi|hardi|dsi",
     "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
-                 r"(rel|[rnks])?cb[vf] ?(corr|leak)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
+                 r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
     "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
     "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
     "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
-    "angiography": r"([23]d)?tof([23]d)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|3d ?pc|pca|"
+    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|3d ?pc|pca|"
                    r"inhance|tricks|twist|trance|cow|carotids?",
     "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
     "STIR": r"[a-z]?stir",
@@ -68,24 +68,24 @@ AGENT = (
     r"clariscan"
 )
 """Contrast agents, which are also named to say that there is none yet ("pre GD")."""
-OPERATION = (
-    r"(?! ?(op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr|nav|"
-    r"stealth|brainlab|plan))"
-)
-"""What is not said of contrast agent after "pre" or "post": operations and other treatments, and planning of them."""
+TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr"
+"""Beginnings of words after "pre" and "post" by which no contrast agent is meant ("er" is that of "posterior")."""
+PLANNED = r"nav|stealth|brainlab|plan"
+"""The same after "pre"; what is planned on is often after contrast agent ("post stealth")."""
 WITHOUT = r"(without|w ?o|sans|ohne|sin)"
 BEFORE = (
     rf"(pre|before|vor|avant) ?({AGENT}|c|inj\w*)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|inj\w*|iv)|"
     r"nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
 )
 """What is said of a T1 without contrast agent."""
-PERHAPS_BEFORE = rf"(pre|before|vor|avant){OPERATION}|{WITHOUT}(?= *$)"
+PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
 """What is said of it as well, but not before or without what."""
 AFTER = (
-    rf"post{OPERATION}\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|(after|nach|apres|avec){OPERATION}"
+    rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|"
+    rf"(after|nach|apres|avec)(?! ?({TREATED}))"
 )
 """What is said of a T1 after contrast agent."""
-BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post{OPERATION})|(without|w ?o) ?(and|\+)? ?with"
+BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
 """What is said of a whole examination."""
 NO_AGENT = (
     r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
