@@ -1,5 +1,9 @@
 """A DICOM SEG lies on the grid of its source, voxel for voxel, and says the right things."""
 
+import logging
+import re
+import traceback
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from nibabel.affines import apply_affine
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
 from common.cohorts import generate_phantom
-from common.io.dicom import read_study, write_seg
+from common.io.dicom import read_study, require_referable, write_seg
 
 CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
 SCAN = Scan(5, "t1c", "t1_mprage_KM", MPRAGE, "sagittal", (4, -3, 5), (3, 3.5, 4))
@@ -185,6 +189,90 @@ def test_required_attributes(segmented):
     for keywords, items in wanted:
         for keyword in keywords.split():
             assert all(item.get(keyword) not in (None, "", []) for item in items), keyword
+
+
+IDENTITY = """
+    PatientName PatientID PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime
+    ReferringPhysicianName"""
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_deidentified_sources(tmp_path, subject, multiframe):
+    write_study(tmp_path, subject, [replace(SCAN, multiframe=multiframe)])
+
+    def remove(dataset):
+        for keyword in [*IDENTITY.split(), "SliceThickness"]:
+            if keyword in dataset:
+                delattr(dataset, keyword)
+
+    for path in (tmp_path / "005").iterdir():
+        edit(path, remove)
+    (series,) = read_study(tmp_path)
+    require_referable(series)
+    write_seg(tmp_path / "seg.dcm", label_of(subject, series), series, CLASSES, "m3ae 0.1.0")
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert all(keyword in seg and not seg[keyword].value for keyword in IDENTITY.split())
+    assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == pytest.approx(4)
+    assert seg.StudyInstanceUID == series.header.StudyInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("ISO_IR 100", "Müller^Ä"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("ISO_IR 6", "Secret^Phantom"),
+        (None, "SECRETNAME"),
+    ],
+)
+def test_names_are_written_as_they_are_and_nowhere_else(tmp_path, subject, capfd, recwarn, caplog, charset, name):
+    write_study(tmp_path, subject, [SCAN])
+
+    def rename(dataset):
+        if charset:
+            dataset.SpecificCharacterSet = charset
+        dataset.PatientName = name
+
+    for path in (tmp_path / "005").iterdir():
+        edit(path, rename)
+    with caplog.at_level(logging.DEBUG):
+        (series,) = read_study(tmp_path)
+        require_referable(series)
+        write_seg(tmp_path / "seg.dcm", label_of(subject, series), series, CLASSES, "m3ae 0.1.0")
+    assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == name
+    said = f"{capfd.readouterr()} {caplog.text} {[str(warning.message) for warning in recwarn]}".casefold()
+    assert not [part for part in re.split(r"\W", name.casefold()) if len(part) > 1 and part in said]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("PatientBirthDate", "01.02.1971"), ("StudyTime", "ten"), ("PatientSex", "SECRET")]
+)
+def test_malformed_identity(tmp_path, subject, capfd, recwarn, keyword, value):
+    write_study(tmp_path, subject, [SCAN])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in (tmp_path / "005").iterdir():
+            edit(path, lambda dataset: setattr(dataset, keyword, value))
+    (series,) = read_study(tmp_path)
+    message = rf"^series 5 cannot be referred to by a DICOM SEG: attributes that are not as DICOM .*: {keyword}\. "
+    for call in (
+        lambda: require_referable(series),
+        lambda: write_seg(tmp_path / "seg.dcm", label_of(subject, series), series, CLASSES, "m3ae 0.1.0"),
+    ):
+        with pytest.raises(ValueError, match=message) as info:
+            call()
+        said = "".join(traceback.format_exception(info.value))
+        assert f"{value}'" not in said
+    assert value not in f"{capfd.readouterr()} {[str(warning.message) for warning in recwarn]}"
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_what_cannot_be_referred_to_is_said_before(segmented):
+    series = segmented[0]
+    require_referable(series)
+    for wrong, message in [({"frame_of_reference": ""}, "no frame of"), ({"problem": "1 slice is missing"}, "1 slice")]:
+        with pytest.raises(ValueError, match=rf"series 5 cannot be referred to .* {message}"):
+            require_referable(replace(series, **wrong))
 
 
 def test_refusals_leave_nothing(tmp_path, segmented):

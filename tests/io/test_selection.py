@@ -1,9 +1,11 @@
 """Which series of a study are taken."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+from fire.parser import DefaultParseValue
 from pydicom.dataset import Dataset
 
 from common.io.dicom import Series, choose
@@ -115,7 +117,7 @@ def test_a_t1_that_says_nothing_after_contrast():
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in selection.explanations[2]
     assert selection.warnings == [
-        "series 7 is taken for T1c with a confidence of 0.68 only (said: 't1w'; measured: TR 2300 ms, TE 3 ms, TI 900 "
+        "series 7 is taken for T1c with a confidence of 0.68 only (said: 't1'; measured: TR 2300 ms, TE 3 ms, TI 900 "
         "ms, GR, IR; no contrast agent is named, but it was acquired after a series with contrast agent). If it is "
         "another: --series \"{'t1c': None}\", or the SeriesNumber of the right one."
     ]
@@ -143,9 +145,38 @@ def test_by_hand():
 
 def test_one_of_several_with_a_number():
     parts = [series(3, "t2_tse", T2, part=1), series(3, "t2_tse", T2, part=2)]
-    assert choose(parts, {"t2": 3.2}).modalities["t2"] is parts[1]
-    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3\.1, 3\.2"):
+    assert choose(parts, {"t2": "3-2"}).modalities["t2"] is parts[1]
+    with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3.2})
+    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
         choose(parts, {"t2": 3})
+
+
+def test_ten_of_several_with_a_number():
+    """What a message says to type is taken as typed: 3.10 would be 3.1."""
+    parts = [series(3, "t2_tse", T2, part=part) for part in range(1, 12)]
+    with pytest.raises(ValueError, match=r"cannot be told apart") as info:
+        choose(parts)
+    typed = re.search(r'--series "(.*)"', str(info.value))[1]
+    assert typed == "{'t2': '3-11'}"
+    assert choose(parts, DefaultParseValue(typed)).modalities["t2"] is parts[10]
+    assert choose(parts, DefaultParseValue("{'t2': '3-10'}")).modalities["t2"] is parts[9]
+
+
+def test_two_t1_that_say_nothing_and_no_t1c():
+    study = [*FULL[:4], series(7, "t1_mprage", T1, spacing=(1, 1, 2))]
+    selection = choose(study)
+    assert selection.warnings == [
+        "series 2 and 7 are all T1 and say nothing of contrast agent, and there is no T1c; one of them may be after "
+        "it. If so: --series \"{'t1c': 7}\""
+    ]
+    assert choose(study, {"t1c": 7}).warnings == choose(study, {"t1c": None}).warnings == []
+    for other in (
+        FULL[4],
+        series(7, "t1_mprage nativ", T1, spacing=(1, 1, 2)),
+        series(7, "t1_mprage MPR", T1, ImageType=["DERIVED", "SECONDARY", "MPR"]),
+    ):
+        assert choose([*FULL[:4], other]).warnings == []
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Series are read from DICOM files that pydicom wrote of the phantom."""
 
 import importlib
+import logging
 import shutil
 import sys
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,8 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, STUDY, T2_TSE, Scan, edit, write_study
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
 
 from common.cohorts import generate_phantom
@@ -136,7 +140,7 @@ def test_mixed_series_are_split(tmp_path, subject):
              for what in ("TRACEW", "ADC")]  # fmt: skip
     expected = write_study(tmp_path, subject, [*echoes, *planes, *types])
     series = read_study(tmp_path)
-    assert [one.key for one in series] == ["2.1", "2.2", "3.1", "3.2", "4.1", "4.2"]
+    assert [one.key for one in series] == ["2-1", "2-2", "3-1", "3-2", "4-1", "4-2"]
     assert all(one.problem is None for one in series)
     found = {(one.number, one.header.EchoTime, one.shape, one.header.ImageType[-1]): load(one) for one in series}
     assert len(found) == 6
@@ -187,7 +191,7 @@ def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, subject):
 def test_two_series_with_one_number(study):
     for path in files(study, 3):
         edit(path, lambda dataset: setattr(dataset, "SeriesNumber", 2))
-    assert [one.key for one in read_study(study)] == ["2.1", "2.2"]
+    assert [one.key for one in read_study(study)] == ["2-1", "2-2"]
 
 
 def test_an_instance_that_is_there_twice(study):
@@ -247,6 +251,125 @@ def test_tilted_gantry(study):
     for k, path in enumerate(files(study, 3)):
         shift(path, 0.4 * k, direction=1)
     assert "shifted against each other" in only(study, 3).problem
+
+
+def test_a_slice_beside_the_others(study):
+    """Ends and distances are as they should be."""
+    shift(files(study, 3)[5], 3.5, direction=1)
+    count = len(files(study, 3))
+    assert only(study, 3).problem == f"1 of its {count} slices lie beside the others, by up to 3.50 mm"
+
+
+def test_a_slice_hardly_beside_the_others(study):
+    shift(files(study, 3)[5], 2.5, direction=1)  # of pixels of 6 mm
+    assert only(study, 3).problem is None
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_every_second_slice_missing(tmp_path, subject, multiframe):
+    write_study(tmp_path, subject, [replace(OTHER, multiframe=multiframe)])
+
+    def halve(dataset):
+        if multiframe:
+            dataset = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        dataset.SpacingBetweenSlices = 4.01
+
+    for path in files(tmp_path, 3):
+        edit(path, halve)
+    assert "8.00 mm apart, but by SpacingBetweenSlices 4.01 mm: only one in 2 is there" in only(tmp_path, 3).problem
+
+
+@pytest.mark.parametrize(("stated", "thickness"), [(2, 6), (8.3, 8), (3, 3), (0, 8), (None, None)])
+def test_spacings_that_mean_no_missing_slices(study, stated, thickness):
+    """The gap beside the thickness, as some write it; what is no multiple; nothing."""
+
+    def change(dataset):
+        dataset.SpacingBetweenSlices, dataset.SliceThickness = stated, thickness
+
+    for path in files(study, 3):
+        edit(path, change)
+    assert only(study, 3).problem is None
+
+
+MALFORMED = {
+    "PixelSpacing": ("6", "PixelSpacing: missing, or not as many numbers"),
+    "ImageOrientationPatient": (["1", "0", "0"], "ImageOrientationPatient: missing, or not as many numbers"),
+    "ImagePositionPatient": (["1", "0"], "some of its images do not say where they lie"),
+    "Rows": ([45, 45], "Rows: missing"),
+    "EchoTime": (["12", "98"], None),
+    "SeriesNumber": (["3", "4"], None),
+    "SliceThickness": (["3", "4"], None),
+    "SpacingBetweenSlices": (["3", "4"], None),
+}
+
+
+@pytest.mark.parametrize("keyword", MALFORMED)
+@pytest.mark.parametrize("whole", [False, True], ids=["one image", "all images"])
+def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
+    value, problem = MALFORMED[keyword]
+    for path in files(study, 3)[: None if whole else 1]:
+        edit(path, lambda dataset: setattr(dataset, keyword, value))
+    good, others = only(study, 2), [one for one in read_study(study) if one.number != 2]
+    assert good.problem is None
+    if problem:
+        assert any(problem in str(one.problem) or one.problem == "it has a single slice" for one in others)
+        assert sum(one.problem is None for one in others) == (0 if whole or keyword == "ImagePositionPatient" else 1)
+    elif whole:
+        assert [one.problem for one in others] == [None]
+        assert load(others[0]).shape == others[0].shape
+
+
+@pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
+def test_text_in_the_place_of_a_number(study, raw):
+    """Values that pydicom refuses to convert, and quotes when it does."""
+
+    def change(dataset):
+        for keyword in ("EchoTime", "PixelSpacing"):
+            dataset[keyword] = RawDataElement(Tag(keyword), "DS", len(raw), raw, 0, False, True)
+
+    for path in files(study, 3):
+        edit(path, change)
+    assert "PixelSpacing: missing" in only(study, 3).problem
+    assert choose(read_study(study), {"t2": None}).modalities["t1"].number == 2
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+@pytest.mark.parametrize("value", ["", None])
+def test_images_without_uids(study, keyword, value):
+    def change(dataset):
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+
+    for path in files(study, 3):
+        edit(path, change)
+    with pytest.raises(ValueError, match=rf"{len(files(study, 3))} MR images have no {keyword}; .* replace them"):
+        read_study(study)
+
+
+def test_libraries_keep_silent(study, capfd, recwarn, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in (2, 3):
+            for path in files(study, number):
+                edit(path, badly_identified)
+    for what in (caplog, recwarn):
+        what.clear()
+    capfd.readouterr()
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        series = read_study(study)
+        choose(series)
+        for one in series:
+            load(one)
+    said = [*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in recwarn)]
+    tells_nothing([line for line in said if line])
+    assert "Invalid value" not in str(said)
+
+
+def badly_identified(dataset) -> None:
+    dataset.PatientName, dataset.PatientBirthDate, dataset.AcquisitionDate = "SECRETNAME", "01.02.1970", "03.04.1980"
 
 
 def test_images_that_do_not_say_where_they_are(study):
@@ -359,7 +482,7 @@ def test_a_tumour_protocol(tmp_path, subject):
     coarse = [scan if scan.slices else replace(scan, spacing=(5, 5, 2 * scan.spacing[2])) for scan in STUDY]
     write_study(tmp_path, subject, coarse)
     series = read_study(tmp_path)
-    assert [one.key for one in series] == ["1.1", "1.2", "1.3", "2", "3", "4", "5", "6", "7", "8"]
+    assert [one.key for one in series] == ["1-1", "1-2", "1-3", "2", "3", "4", "5", "6", "7", "8"]
     selection = choose(series)
     assert {name: one.number for name, one in selection.modalities.items()} == {"t1": 2, "t1c": 6, "t2": 3, "flair": 4}
     assert selection.warnings == []

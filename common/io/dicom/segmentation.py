@@ -15,17 +15,23 @@ the enhancing part of a tumour, hence the modifier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom.config import RAISE
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DSfloat, validate_value
 
+from common.io.dicom.headers import number, quiet
 from common.io.dicom.series import Series
 from common.io.files import replacing
 
@@ -39,6 +45,28 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
 """Class -> segment label, type, and modifier of the type."""
 
 
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+"""Attributes of patient and study that a SEG must have, empty where the source has none."""
+
+
+@quiet()
+def require_referable(series: Series) -> None:
+    """Check that `write_seg` can write a SEG of a series, whatever its label map, by writing one to memory.
+
+    Raises:
+        ValueError: the series is no volume, has no frame of reference, or its attributes are not as DICOM wants them.
+    """
+    _check_source(series)
+    one_voxel = np.zeros(series.shape, np.uint8)
+    one_voxel[0, 0, 0] = 1
+    with _explained(series):
+        _segmentation(one_voxel, series, ["ED"], "check 0").save_as(BytesIO())
+
+
+@quiet()
 def write_seg(
     path: str | Path, label: np.ndarray, reference: Series, classes: Mapping[str, int], software: str
 ) -> list[str]:
@@ -59,25 +87,34 @@ def write_seg(
 
     Raises:
         ValueError: the label map is empty, has another shape or other values, a class has no code, or the reference
-            has no frame of reference or is no volume.
+            cannot be referred to, see `require_referable`.
     """
     _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]
     if not occurring:
         raise ValueError(f"{reference.name}: the segmentation is empty; DICOM SEG cannot say so, so none is written.")
     segments = np.zeros(label.shape, np.uint8)
-    for number, name in enumerate(occurring, start=1):
-        segments[label == classes[name]] = number
+    for segment, name in enumerate(occurring, start=1):
+        segments[label == classes[name]] = segment
+    with _explained(reference):
+        segmentation = _segmentation(segments, reference, occurring, software)
+        with replacing(path) as temporary:
+            segmentation.save_as(temporary)
+    return occurring
+
+
+def _segmentation(segments: np.ndarray, reference: Series, classes: Sequence[str], software: str) -> Segmentation:
+    """Return the SEG; `segments` has the number of a voxel's segment, from 1 in the order of `classes`."""
     name, _, version = software.rpartition(" ")
     algorithm = hd.AlgorithmIdentificationSequence(
         name=name or software, version=version, family=codes.DCM.ArtificialIntelligence
     )
     sources, positions = _sources(reference)
-    segmentation = Segmentation(
+    return Segmentation(
         source_images=sources,
         pixel_array=segments.T,  # slices, rows, columns
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(n, c, algorithm) for n, c in enumerate(occurring, start=1)],
+        segment_descriptions=[_describe(n, c, algorithm) for n, c in enumerate(classes, start=1)],
         plane_positions=positions,
         series_instance_uid=hd.UID(),
         series_number=1000 + reference.number,
@@ -90,20 +127,51 @@ def write_seg(
         content_label="BRAIN_TUMOUR",
         content_description="Research only, not for clinical use",
         series_description=DESCRIPTION,
+        specific_character_set="ISO_IR 192",  # UTF-8 holds every name; highdicom does not know all sets of the sources
     )
-    with replacing(path) as temporary:
-        segmentation.save_as(temporary)
-    return occurring
+
+
+@contextmanager
+def _explained(reference: Series) -> Iterator[None]:
+    """Say what is wrong with attributes of the source by their names; what the libraries raise quotes their values."""
+    try:
+        yield
+    except OSError:  # of the file that is written
+        raise
+    except Exception as error:
+        malformed = ", ".join(_malformed(pydicom.dcmread(reference.files[0], stop_before_pixels=True)))
+        wrong = f"attributes that are not as DICOM wants them: {malformed}"
+        what = wrong if malformed else f"highdicom ends with {type(error).__name__}"
+        raise ValueError(f"{reference.name} cannot be referred to by a DICOM SEG: {what}. Correct its files.") from None
+
+
+def _malformed(image: Dataset) -> Iterator[str]:
+    """Yield the names of the attributes whose values DICOM does not allow, of those that may matter here."""
+    for tag in image.keys():  # noqa: SIM118  iterating over the dataset converts values
+        if tag.is_private or tag.group > 0x0028:
+            continue
+        try:
+            element = image[tag]
+            if isinstance(element.value, str):
+                validate_value(element.VR, element.value, RAISE)
+            if element.keyword == "PatientSex" and element.value not in ("", None, "M", "F", "O"):
+                raise ValueError
+        except Exception:  # whatever it is, it is not usable
+            yield keyword_for_tag(tag)
+
+
+def _check_source(series: Series) -> None:
+    if series.problem or not series.frame_of_reference:
+        raise ValueError(
+            f"{series.name} cannot be referred to by a DICOM SEG: {series.problem or 'no frame of reference'}."
+        )
 
 
 def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
     unknown = [name for name in classes if name not in CLASSES]
     if unknown:
         raise ValueError(f"Class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
-    if reference.problem or not reference.frame_of_reference:
-        raise ValueError(
-            f"{reference.name} cannot be referred to by a DICOM SEG: {reference.problem or 'no frame of reference'}."
-        )
+    _check_source(reference)
     if label.shape != reference.shape or not np.issubdtype(label.dtype, np.integer):
         raise ValueError(
             f"{reference.name}: a label map of shape {label.shape} and type {label.dtype}; expected integers of shape "
@@ -134,13 +202,19 @@ def _describe(number: int, name: str, algorithm: hd.AlgorithmIdentificationSeque
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
     """Return the images to refer to, without pixels, and where slices lie that are frames of one image.
 
-    highdicom compares orientations digit by digit, and looks for those of a multi-frame image among what its frames
-    share; scanners do not always write them so.
+    What the files lack and highdicom wants is filled in: attributes of type 2 with nothing. highdicom compares
+    orientations digit by digit, and looks for those of a multi-frame image among what its frames share; scanners do not
+    always write them so.
     """
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
+    for name in TYPE_2:
+        if name not in images[0]:
+            setattr(images[0], name, "")
     if not reference.multiframe:
         for image in images:
             image.ImageOrientationPatient = images[0].ImageOrientationPatient
+        if number(images[0], "SliceThickness") is None:
+            images[0].SliceThickness = DSfloat(reference.spacing[2], auto_format=True)
         return images, None
     frames = [images[0].PerFrameFunctionalGroupsSequence[frame] for frame in reference.frames]
     shared = images[0].SharedFunctionalGroupsSequence[0]

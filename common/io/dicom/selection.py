@@ -8,6 +8,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from common.io.dicom.headers import quiet
 from common.io.dicom.sequences import (
     Verdict,
     agent_named,
@@ -57,6 +58,7 @@ class Selection:
     warnings: list[str]
 
 
+@quiet()
 def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -> Selection:
     """Choose a series for each sequence.
 
@@ -65,8 +67,8 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
 
     Args:
         series: of one study.
-        by_hand: modality -> SeriesNumber (with the part after a dot if there are several), which overrules what is
-            recognised; None instead of a number leaves the modality out.
+        by_hand: modality -> `Series.key`: the SeriesNumber, or a text such as ``3-1`` if several volumes have this
+            number. It overrules what is recognised; None leaves the modality out.
 
     Raises:
         ValueError: two candidates cannot be told apart, all candidates of a sequence are unusable (slices missing,
@@ -87,6 +89,8 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         if candidates:
             chosen[modality] = _best(candidates, verdicts, modality, notes)
             warnings += _doubts(chosen[modality], candidates, verdicts)
+    if "t1c" not in fixed and "t1c" not in chosen:
+        warnings += _perhaps_after_contrast(series, verdicts)
     for one in series:
         modality = verdicts[one.key].modality
         if modality in fixed and fixed[modality] is not one:
@@ -96,7 +100,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         wanted = [name for name in MODALITIES if name not in fixed]
         names, listed = ", ".join(map(display_name, wanted)), "\n".join(explanations)
         raise ValueError(
-            f"No series is recognised as one of {names}. Set by SeriesNumber: {_by_hand(wanted[0], 7)}\n{listed}"
+            f"No series is recognised as one of {names}. Set by SeriesNumber: {_by_hand(wanted[0], '7')}\n{listed}"
         )
     return Selection(chosen, {name: verdicts[one.key] for name, one in chosen.items()}, explanations, warnings)
 
@@ -214,14 +218,31 @@ def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, V
     return doubts
 
 
+def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Warn of several T1 of which none says anything of contrast agent, where no T1c was found."""
+    silent = [
+        one.key
+        for one in series
+        if verdicts[one.key].modality == "t1"
+        and not (one.problem or reformatted(one.header) or agent_named(one.header) or contrast_words(one.header))
+    ]
+    if len(silent) < 2:
+        return []
+    return [
+        f"series {' and '.join(silent)} are all T1 and say nothing of contrast agent, and there is no T1c; one of them "
+        f"may be after it. If so: {_by_hand('t1c', silent[-1])}"
+    ]
+
+
 def _note(verdict: Verdict) -> str:
     if verdict.modality is None:
         return f"left out: {verdict.reason}"
     return f"{display_name(verdict.modality)}, confidence {verdict.confidence:.2f} ({verdict.reason})"
 
 
-def _by_hand(modality: str, key: Any) -> str:
-    return f"--series \"{{'{modality}': {key}}}\""
+def _by_hand(modality: str, key: str | None) -> str:
+    """Return what to type; a key with a part is a text, a number need not be one."""
+    return f"--series \"{{'{modality}': {repr(key) if key and '-' in key else key}}}\""
 
 
 def _acquired(header: Dataset) -> str:

@@ -7,7 +7,8 @@ TI tell T1, T2 and FLAIR apart. Where the two contradict each other the series i
 T1c is a T1 after contrast agent; a T2 or FLAIR keeps its name after it. The agent's attribute often stays set for all
 that is acquired later, or for the whole study, and is missing as often, so words count more.
 
-Descriptions are never quoted whole, since people write into them what they like; only words that are known here are.
+Descriptions are never quoted whole, since people write into them what they like, names of patients among it; only
+words that are known here are.
 """
 
 from __future__ import annotations
@@ -15,24 +16,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from pydicom.dataset import Dataset
 
+from common.io.dicom.headers import number, quiet
+
 LEFT_OUT = {
     "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
     "subtraction": r"subs?|subtr\w*|substr\w*|difference",
-    "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|\w*render\w*",
-    "diffusion": r"\w*dwi\w*|dw|\w*dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc\w*|exponential adc|(col ?)?fa|trace\w*|"
-                 r"tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|noddi|hardi|dsi",
-    "perfusion": r"perf\w*|pwi|dsc|dce|[a-z]*asl\w*|[a-z]*cb[vf]\w*|mtt|ttp|tmax|k ?trans|gbp|pbp",
-    "functional image": r"bold|(rs ?)?fmri\w*|rest|resting|mosaic|t ?test",
-    "susceptibility": r"swi\w*|e?swan\w*|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
+    "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
+                  r"((volume|surface|3d) ?)?render(ed|ing)?",
+    "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
+                 r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
+                 r"noddi|hardi|dsi",
+    "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
+                 r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
+    "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
+    "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
     "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
-    "angiography": r"(3d)?tof\w*|[a-z]?3di|mr[av]|\w*angio\w*|venogra\w*|3d ?pc|pca|inhance|tricks|twist|trance|cow|"
-                   r"carotids?",
+    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|3d ?pc|pca|"
+                   r"inhance|tricks|twist|trance|cow|carotids?",
     "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
-    "STIR": r"[a-z]?stir\w*",
+    "STIR": r"[a-z]?stir",
     "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
     "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
     "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
@@ -56,27 +63,40 @@ WEIGHTINGS = {
 }
 """The words of a weighting."""
 
-BEFORE = (
-    r"pre|pre ?contrast|pre ?ga?d|nativ\w*|plain|before|vor|avant|sans|sin|ohne|without|w ?o|non? ?con\w*|no ?c|"
-    r"no ga?d|un ?enhanced"
-)
-"""What is said of a T1 without contrast agent."""
-AFTER = (
-    r"post(?! ?(op|er|proc|surg|rt|treat))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|after|nach|"
-    r"apres|avec"
-)
-"""What is said of a T1 after contrast agent."""
 AGENT = (
-    r"ga?d|[a-z]*\d?w?gd|gado\w*|(t1)?km|contrast\w*|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
+    r"ga?d|[a-z]*\d?w?gd|gado\w*|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
     r"clariscan"
 )
 """Contrast agents, which are also named to say that there is none yet ("pre GD")."""
-BOTH = r"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post)"
+TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr"
+"""Beginnings of words after "pre" and "post" by which no contrast agent is meant ("er" is that of "posterior")."""
+PLANNED = r"nav|stealth|brainlab|plan"
+"""The same after "pre"; what is planned on is often after contrast agent ("post stealth")."""
+WITHOUT = r"(without|w ?o|sans|ohne|sin)"
+BEFORE = (
+    rf"(pre|before|vor|avant) ?({AGENT}|c|inj\w*)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|inj\w*|iv)|"
+    r"nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
+)
+"""What is said of a T1 without contrast agent."""
+PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
+"""What is said of it as well, but not before or without what."""
+AFTER = (
+    rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|"
+    rf"(after|nach|apres|avec)(?! ?({TREATED}))"
+)
+"""What is said of a T1 after contrast agent."""
+BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
 """What is said of a whole examination."""
 NO_AGENT = (
     r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
 )
 """Values of ContrastBolusAgent that say that there was none."""
+
+
+WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
+"""The parts of the patterns above that match anything."""
+KINDS = {"se", "ir", "gr", "ep", "rm"}
+"""Values of ScanningSequence."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,7 @@ class Verdict:
     reason: str
 
 
+@quiet()
 def recognise(header: Dataset) -> Verdict:
     """Say which sequence an image is, by its header alone.
 
@@ -130,7 +151,7 @@ def contrast(header: Dataset) -> tuple[bool, float, str]:
     after, word = words
     if after is None:
         return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
-    certainty = 1.0 if after == agent else 0.95 if after else 0.9
+    certainty = 1.0 if after == agent else 0.95 if after else 0.8 if _found(PERHAPS_BEFORE, word) == word else 0.9
     return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
 
 
@@ -138,6 +159,7 @@ def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
     """Return whether the description says after or before contrast agent (None: both) and by what; None if neither."""
     text = _description(header)
     both, before, after, agent = (_found(pattern, text) for pattern in (BOTH, BEFORE, AFTER, AGENT))
+    before = before or _found(PERHAPS_BEFORE, text)
     if both or (before and after):
         return None, both or f"{before} {after}"
     if before:
@@ -167,7 +189,7 @@ def _unwanted(header: Dataset) -> str | None:
     for kind, values in IMAGE_TYPES.items():
         if values & set(types):
             return f"{kind} (ImageType)"
-    if (_number(header, "DiffusionBValue") or 0) > 0:
+    if (number(header, "DiffusionBValue") or 0) > 0:
         return "diffusion (b-value)"
     if header.get("AngioFlag") == "Y":
         return "angiography (AngioFlag)"
@@ -192,8 +214,8 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
     STIR nulls fat; a long TI with a long TE nulls fluid (FLAIR); one between with a short TE makes T1 (T1 FLAIR).
     Gradient echoes of short TE are T1, of long TE T2*.
     """
-    tr, te, ti = (_number(header, name) for name in ("RepetitionTime", "EchoTime", "InversionTime"))
-    kinds = set(_text(header, "ScanningSequence").split())
+    tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
+    kinds = KINDS & set(_text(header, "ScanningSequence").split())
     named = [f"{name} {value:g} ms" for name, value in (("TR", tr), ("TE", te), ("TI", ti)) if value]
     parameters = ", ".join([*named, *sorted(kind.upper() for kind in kinds)])
     if "ep" in kinds:
@@ -250,14 +272,6 @@ def _description(header: Dataset) -> str:
     return _text(header, "SeriesDescription") or _text(header, "ProtocolName")
 
 
-def _number(header: Dataset, name: str) -> float | None:
-    """Return a number; None if it is missing, zero or none."""
-    try:
-        return float(next(iter(_values(header, name)), 0)) or None
-    except (TypeError, ValueError):
-        return None
-
-
 def _text(header: Dataset, name: str) -> str:
     return _words(" ".join(str(value) for value in _values(header, name)))
 
@@ -275,6 +289,12 @@ def _words(text: str) -> str:
 
 
 def _found(pattern: str, text: str) -> str | None:
-    """Return what matches a pattern first in a text of words, as whole words."""
-    match = re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9*])", text)
-    return match and match.group()
+    """Return the words that match a pattern first in a text of words; what its wildcards match is left out of them."""
+    wildcards = count()
+    marked = WILDCARD.sub(lambda wildcard: f"(?P<any{next(wildcards)}>{wildcard.group()})", pattern)
+    match = re.search(rf"(?<![a-z0-9])(?:{marked})(?![a-z0-9*])", text)
+    if match is None:
+        return None
+    start, end = match.span()
+    hidden = {k for name in match.groupdict() for k in range(*match.span(name))}
+    return "".join(text[k] for k in range(start, end) if k not in hidden)

@@ -21,6 +21,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_rescale, get_decoder
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
+from common.io.dicom.headers import number, numbers, quiet
+
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -33,6 +35,8 @@ TAGS = [
     "SamplesPerPixel", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """What is read of every file; of the first one of a volume all is."""
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+"""Without these an image belongs to nothing, and nothing can refer to it."""
 
 MISSING = "copy the study again from where it came from"
 
@@ -42,7 +46,7 @@ class Series:
     """A volume of a study: a DICOM series, or a part of one that mixes several. Its repr tells nothing of the patient.
 
     Attributes:
-        number: SeriesNumber; 0 if there is none.
+        number: SeriesNumber; 0 if there is none, or no number.
         uid: SeriesInstanceUID.
         files: in the order of the slices, which ascends along the normal of ImageOrientationPatient. Of a multi-frame
             image the one file.
@@ -73,8 +77,8 @@ class Series:
 
     @property
     def key(self) -> str:
-        """How it is set by hand: its SeriesNumber, and after a dot its part if there are several."""
-        return f"{self.number}.{self.part}" if self.part else str(self.number)
+        """How it is set by hand: its SeriesNumber, and after a hyphen its part if there are several."""
+        return f"{self.number}-{self.part}" if self.part else str(self.number)
 
     @property
     def name(self) -> str:
@@ -89,6 +93,7 @@ class _Slice:
     header: Dataset
 
 
+@quiet()
 def read_study(folder: str | Path) -> list[Series]:
     """Find the MR series in a folder and below it; pixels are not read.
 
@@ -101,20 +106,29 @@ def read_study(folder: str | Path) -> list[Series]:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds no DICOM file or no MR image, a damaged file, images of two patients, or two studies.
+        ValueError: it holds no DICOM file or no MR image, a damaged file, images without UIDs, images of two patients,
+            or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
     slices, others, patients, studies = [], Counter(), [], set()
-    seen = set()
+    seen, nameless = set(), Counter()
     for path, dataset in _datasets(folder):
         patients.append(_patient(dataset))
         if dataset.SOPClassUID not in (MRImageStorage, *MULTIFRAME):
             others[dataset.get("Modality", "other")] += 1
+        elif any(not dataset.get(name) for name in UIDS):
+            nameless.update(name for name in UIDS if not dataset.get(name))
         elif dataset.SOPInstanceUID not in seen:
             seen.add(dataset.SOPInstanceUID)
-            studies.add(dataset.get("StudyInstanceUID"))
+            studies.add(dataset.StudyInstanceUID)
             slices += _slices(path, dataset)
+    if nameless:
+        found = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
+        raise ValueError(
+            f"{folder}: {found}; expected one in each. Where they were taken out to remove the patient's identity, "
+            f"replace them instead; else {MISSING}."
+        )
     _require_one_patient(folder, patients)
     if not slices:
         found = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
@@ -126,6 +140,7 @@ def read_study(folder: str | Path) -> list[Series]:
     return _numbered([_series(volume) for volume in _volumes(slices)])
 
 
+@quiet()
 def load(series: Series) -> nib.Nifti1Image:
     """Read the pixels: float32 ``(columns, rows, slices)``, rescaled as the files say, with the affine of the series.
 
@@ -150,7 +165,7 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     for path in paths:
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            whole = "SOPClassUID" in dataset and "SeriesInstanceUID" in dataset
+            whole = bool(dataset.get("SOPClassUID"))
         except InvalidDicomError:
             dataset, whole = None, False
         except Exception:  # pydicom raises anything on damaged bytes
@@ -194,28 +209,22 @@ def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
 
 def _flat(dataset: Dataset, frame: int) -> Dataset:
     """Return a frame of a multi-frame image as if it were an image by itself."""
-    flat = Dataset()
-    groups = []
-    for element in dataset:
-        if element.keyword == "SharedFunctionalGroupsSequence":
-            groups += element.value[:1]
-        elif element.keyword == "PerFrameFunctionalGroupsSequence":
-            groups += element.value[frame : frame + 1]
-        else:
-            flat.add(element)
+    flat, groups = Dataset(), []
+    flat.update(dataset)  # as it lies in the file: conversion stops at the first value that is malformed
+    for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
+        if name in dataset:
+            groups += (dataset[name].value or [])[index : index + 1]
+            del flat[name]
     for group in groups:
         for macro in group:
             if macro.VR == "SQ" and macro.value and not macro.tag.is_private:
                 flat.update(macro.value[0])
-    for ours, theirs in {
-        "EchoTime": "EffectiveEchoTime",
-        "InversionTime": "InversionTimes",
-        "ImageType": "FrameType",
-        "SequenceName": "PulseSequenceName",
-    }.items():
+    for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
         if theirs in flat:
-            value = flat[theirs].value
-            setattr(flat, ours, value if ours == "ImageType" or isinstance(value, str | float) else value[0])
+            setattr(flat, ours, number(flat, theirs))
+    for ours, theirs in {"ImageType": "FrameType", "SequenceName": "PulseSequenceName"}.items():
+        if theirs in flat:
+            setattr(flat, ours, flat[theirs].value)
     sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(flat.get("EchoPulseSequence"), [])
     sequence += ["IR"] * (flat.get("InversionRecovery") == "YES")
     sequence += ["EP"] * (flat.get("EchoPlanarPulseSequence") == "YES")
@@ -235,12 +244,9 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
         key = (
             header.SeriesInstanceUID,
             piece.path if piece.frame is not None else None,
-            *(header.get(name) for name in ("FrameOfReferenceUID", "Rows", "Columns")),
+            str(header.get("FrameOfReferenceUID")),
             tuple(header.get("ImageType") or ()),
-            *(
-                None if header.get(name) is None else float(header[name].value)
-                for name in ("EchoTime", "DiffusionBValue")
-            ),
+            *(number(header, name) for name in ("Rows", "Columns", "EchoTime", "DiffusionBValue")),
         )
         for volume in groups[key]:
             if _same_plane(volume[0].header, header):
@@ -252,24 +258,28 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
 
 
 def _same_plane(one: Dataset, other: Dataset) -> bool:
-    values = [
-        [*(header.get("ImageOrientationPatient") or [0] * 6), *(header.get("PixelSpacing") or [0] * 2)]
-        for header in (one, other)
-    ]
-    return np.allclose(*np.array(values, float), atol=1e-3)
+    return all(
+        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (one, other)), atol=1e-3)
+        for name, count in (("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+    )
+
+
+def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
+    """Return values, or what stands for them in a series that cannot be used without them."""
+    return np.array(default, float) if values is None else values
 
 
 def _series(volume: list[_Slice]) -> Series:
     header = volume[0].header
-    orientation = np.array(header.get("ImageOrientationPatient") or [1, 0, 0, 0, 1, 0], float).reshape(2, 3)
+    orientation = _or(numbers(header, "ImageOrientationPatient", 6), [1, 0, 0, 0, 1, 0]).reshape(2, 3)
     normal = np.cross(*orientation)
-    positions = np.array([piece.header.get("ImagePositionPatient") or [np.nan] * 3 for piece in volume], float)
+    positions = np.array([_or(numbers(piece.header, "ImagePositionPatient", 3), [np.nan] * 3) for piece in volume])
     order = np.argsort(positions @ normal, kind="stable")
     volume, positions = [volume[k] for k in order], positions[order]
     header = _whole_header(volume[0])
-    rows, columns = (float(value) for value in header.get("PixelSpacing") or (1, 1))
+    rows, columns = _or(numbers(header, "PixelSpacing", 2), [1, 1]).tolist()
     steps = len(volume) - 1
-    step = (positions[-1] - positions[0]) / steps if steps else normal * float(header.get("SliceThickness") or 1)
+    step = (positions[-1] - positions[0]) / steps if steps else normal * (number(header, "SliceThickness") or 1)
     problem = _problem(header, orientation, positions, (columns, rows))
     affine = np.eye(4)
     if problem is None:
@@ -278,13 +288,13 @@ def _series(volume: list[_Slice]) -> Series:
         affine = LPS_TO_RAS @ affine
     multiframe = volume[0].frame is not None
     return Series(
-        number=int(header.get("SeriesNumber") or 0),
+        number=int(number(header, "SeriesNumber") or 0),
         uid=str(header.SeriesInstanceUID),
         files=tuple(piece.path for piece in volume[: 1 if multiframe else None]),
         header=header,
         frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
         spacing=(columns, rows, float(np.linalg.norm(step))),
-        shape=(int(header.get("Columns") or 0), int(header.get("Rows") or 0), len(volume)),
+        shape=(int(number(header, "Columns") or 0), int(number(header, "Rows") or 0), len(volume)),
         affine=affine,
         multiframe=multiframe,
         frames=tuple(piece.frame for piece in volume) if multiframe else (),
@@ -299,15 +309,22 @@ def _whole_header(piece: _Slice) -> Dataset:
 
 def _problem(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pixel: tuple[float, float]) -> str | None:
     """Say why slices, sorted along the normal, are no volume on a regular grid; None if they are one."""
-    if any(name not in header for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")):
-        return "its images do not say where they lie in space or how large they are"
+    geometry = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+    wrong = [name for name, count in geometry.items() if numbers(header, name, count) is None]
+    if wrong:
+        return (
+            "its images do not say where they lie in space or how large they are "
+            f"({', '.join(wrong)}: missing, or not as many numbers as expected)"
+        )
+    if min(pixel) <= 0:
+        return "its pixels have no size (PixelSpacing)"
     if not np.isfinite(positions).all():
-        return "some of its images do not say where they lie in space"
+        return "some of its images do not say where they lie in space (ImagePositionPatient)"
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
         return "the directions of its rows and columns are not at right angles"
-    if int(header.get("SamplesPerPixel", 1)) != 1:
+    if number(header, "SamplesPerPixel") not in (None, 1):
         return "its images are in colour"
-    if header.SOPClassUID == MRImageStorage and int(header.get("NumberOfFrames") or 1) > 1:
+    if header.SOPClassUID == MRImageStorage and (number(header, "NumberOfFrames") or 1) > 1:
         return "a single-frame MR image with several frames, which DICOM does not know"
     if len(positions) < 2:
         return "it has a single slice"
@@ -330,9 +347,22 @@ def _problem(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pi
         )
     if np.abs(gaps - usual).max() > tolerance:
         return f"the distance between its slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
-    sideways = (positions[-1] - positions[0]) @ orientation.T
-    if np.abs(sideways).max() > 0.5 * min(pixel):
+    stated = number(header, "SpacingBetweenSlices")
+    times = round(usual / stated) if stated and stated > 0 else 1
+    # Some scanners write the gap between slices there, not the distance from one to the next.
+    is_gap = times > 2 and abs(stated + (number(header, "SliceThickness") or 0) - usual) <= tolerance
+    if times >= 2 and abs(usual / stated - times) <= 0.01 * times and not is_gap:
+        return (
+            f"its slices lie {usual:.2f} mm apart, but by SpacingBetweenSlices {stated:.2f} mm: only one in {times} is "
+            f"there; {MISSING}"
+        )
+    sideways = (positions - positions[0]) @ orientation.T
+    if np.abs(sideways[-1]).max() > 0.5 * min(pixel):
         return "its slices are shifted against each other, as with a tilted gantry"
+    displaced = np.abs(sideways - np.linspace(0, 1, len(positions))[:, None] * sideways[-1]).max(axis=1)
+    if displaced.max() > 0.5 * min(pixel):
+        count = int((displaced > 0.5 * min(pixel)).sum())
+        return f"{count} of its {len(positions)} slices lie beside the others, by up to {displaced.max():.2f} mm"
     return None
 
 
