@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -30,6 +30,9 @@ from common.io.grid import Aligned, finest, to_one_grid
 from common.io.grid import back as back_to
 from common.io.package import require_same_common
 from common.modalities import LabelSet, canonical, display_name, display_subset, subset_name
+
+if TYPE_CHECKING:
+    from common.io.dicom import Series
 
 RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
 LEAST_COVERED = 0.95
@@ -104,6 +107,8 @@ def predict(
         cohort = inference.cohort
         found = read_folder(study, cohort, modalities, series)
         chosen, why = _reference(found, reference)
+        if found.series:
+            _require_referable(found.series[chosen])  # before the long part
         aligned = to_one_grid(found.images, found.frames, chosen)
         skulls = with_skull(found) if cohort.skull_stripped else []
         if skulls and skull_strip:
@@ -251,6 +256,12 @@ def _reference(study: Study, asked: str | None) -> tuple[str, str]:
     if "t1c" in study.images:
         return "t1c", "as T1c is there"
     return finest(study.images), "the finest there is"
+
+
+def _require_referable(series: Series) -> None:
+    from common.io import dicom  # NIfTI needs none of its packages
+
+    dicom.require_referable(series)
 
 
 def _preparation(study: Study, aligned: Aligned, skulls: Sequence[str], stripped: bool) -> Iterator[str]:
