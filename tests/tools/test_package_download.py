@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from run_tools import run
 from small_bundle import write_bundle
-
-from tools.__main__ import main
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -61,18 +60,6 @@ def site(packages, tmp_path) -> Iterator[tuple[Path, str]]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-def run(*arguments: object) -> int | str | None:
-    """Run ``python -m tools`` in this process; return what it exits with, None if it just ends."""
-    before, sys.argv = sys.argv, ["tools", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code
-    finally:
-        sys.argv = before
-    return None
 
 
 def download(url: str, out: Path, name: str = "tiny", *more: object) -> int | str | None:

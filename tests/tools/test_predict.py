@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
 from nibabel.affines import apply_affine
+from run_tools import run
 from scipy.spatial.transform import Rotation
 
 from common.cohorts.phantom import PHANTOM
@@ -19,7 +20,6 @@ from common.cohorts.simulation import SPACING, simulate
 from common.engines.predict import RESULTS
 from common.evaluation.reliability import VolumeIntervals
 from common.io import bundle_root, dicom, read_checkpoint, write_checkpoint
-from tools.__main__ import main
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
@@ -63,17 +63,9 @@ def only(modality: str, subject: Path, folder: Path) -> Path:
     return folder
 
 
-def run(*arguments: object) -> int | str | None:
-    """Run ``python -m tools predict`` in this process; return what it exits with, None if it just ends."""
-    device = () if "--device" in arguments else ("--device", "cpu")
-    before, sys.argv = sys.argv, ["tools", "predict", *map(str, arguments), *device]
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code
-    finally:
-        sys.argv = before
-    return None
+def predict(*arguments: object) -> int | str | None:
+    """Run ``python -m tools predict``, on CPU if nothing else is said; return what `run` does."""
+    return run("predict", *arguments, *(() if "--device" in arguments else ("--device", "cpu")))
 
 
 def regions(label: np.ndarray) -> dict[str, np.ndarray]:
@@ -89,7 +81,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
 
 
 def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
-    assert run(subject, tmp_path, "m3ae", "--modalities", "t1c,flair") is None
+    assert predict(subject, tmp_path, "m3ae", "--modalities", "t1c,flair") is None
     found, truth = nib.load(tmp_path / "label.nii.gz"), nib.load(subject / "Doe_seg.nii.gz")
     assert np.array_equal(found.affine, truth.affine)
     assert found.get_data_dtype() == np.uint8
@@ -114,16 +106,16 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
 
 def test_a_tilted_series_gives_what_its_volume_gives_as_nifti(studies, tmp_path):
     for study in studies:
-        assert run(study, tmp_path / study.name, "m3ae", "--modalities", "t2") is None
+        assert predict(study, tmp_path / study.name, "m3ae", "--modalities", "t2") is None
     made, expected = (np.asarray(nib.load(tmp_path / study.name / "label.nii.gz").dataobj) for study in studies)
     assert min(dice(made, expected).values()) >= 0.98
 
 
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
     dicom, nifti = studies
-    assert run(dicom, tmp_path / "dicom", "m3ae") is None
+    assert predict(dicom, tmp_path / "dicom", "m3ae") is None
     said = "".join(capsys.readouterr()) + caplog.text
-    assert run(nifti, tmp_path / "nifti", "m3ae") is None
+    assert predict(nifti, tmp_path / "nifti", "m3ae") is None
     made, expected = (nib.load(tmp_path / kind / "label.nii.gz") for kind in ("dicom", "nifti"))
     np.testing.assert_allclose(made.affine, expected.affine, atol=1e-4)
     label = np.asarray(made.dataobj)
@@ -165,7 +157,7 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     out.mkdir()
     (out / "seg.dcm").write_text("of another run")
     study = only("t2", subject, tmp_path / "study")
-    assert run(study, out, "m3ae", "--ckpt_path", tmp_path / "own.pt") is None
+    assert predict(study, out, "m3ae", "--ckpt_path", tmp_path / "own.pt") is None
     assert not np.asarray(nib.load(out / "label.nii.gz").dataobj).any()
     assert not (out / "seg.dcm").exists()
     said = capsys.readouterr().out
@@ -182,7 +174,7 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
     study.mkdir()
     nib.save(nib.Nifti1Image(np.where(brain == 0, 900, brain).astype(np.int16), LPS), study / "Doe_t2.nii.gz")
     monkeypatch.setitem(sys.modules, "brainles_preprocessing", None)
-    error = run(study, out, "m3ae", "--skull_strip")
+    error = predict(study, out, "m3ae", "--skull_strip")
     assert error.startswith("error: --skull_strip needs brainles-preprocessing")
     assert "missing-modality-bundles[skull_strip]" in error
     assert not any(out.iterdir())
@@ -199,11 +191,11 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
     module.HDBetExtractor = Extractor
     monkeypatch.setitem(sys.modules, "brainles_preprocessing", ModuleType("brainles_preprocessing"))
     monkeypatch.setitem(sys.modules, "brainles_preprocessing.brain_extraction", module)
-    assert run(study, out, "m3ae", "--skull_strip") is None
+    assert predict(study, out, "m3ae", "--skull_strip") is None
     assert "T2 (image file): not skull-stripped; the brain was cut out by HD-BET" in capsys.readouterr().out
     truth = np.asarray(nib.load(subject / "Doe_seg.nii.gz").dataobj)
     assert dice(np.asarray(nib.load(out / "label.nii.gz").dataobj), truth)["WT"] > 0.7
-    assert run(study, out, "m3ae") is None
+    assert predict(study, out, "m3ae") is None
     assert "do not trust the result" in capsys.readouterr().out
 
 
@@ -221,14 +213,14 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
     ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device"],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(arguments, message, subject, tmp_path):
-    error = run(subject, tmp_path, "m3ae", *arguments)
+    error = predict(subject, tmp_path, "m3ae", *arguments)
     assert error.startswith("error: ")
     assert message in error
     assert not any(tmp_path.iterdir())
 
 
 def test_results_do_not_go_into_the_study(subject):
-    assert "lies in the study's folder; expected one elsewhere" in run(subject, subject / "out", "m3ae")
+    assert "lies in the study's folder; expected one elsewhere" in predict(subject, subject / "out", "m3ae")
     assert not (subject / "out").exists()
 
 
@@ -239,12 +231,12 @@ def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, mon
     for name in RESULTS.values():
         (tmp_path / name).write_text("of another run")
     monkeypatch.setattr(dicom, "write_seg", fail)
-    assert "no space left" in run(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
+    assert "no space left" in predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         RESULTS.values(), "of another run"
     )
 
 
 def test_a_bundle_that_is_not_there_and_a_study_that_is_not_there(subject, tmp_path):
-    assert "bundle 'm4ae' is in none of" in run(subject, tmp_path / "out", "m4ae")
-    assert "no such folder" in run(tmp_path / "absent", tmp_path / "out", "m3ae")
+    assert "bundle 'm4ae' is in none of" in predict(subject, tmp_path / "out", "m4ae")
+    assert "no such folder" in predict(tmp_path / "absent", tmp_path / "out", "m3ae")
