@@ -36,8 +36,8 @@ LEFT_OUT = {
     "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
     "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
     "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
-    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|3d ?pc|pca|"
-                   r"inhance|tricks|twist|trance|cow|carotids?",
+    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
+                   r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
     "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
     "STIR": r"[a-z]?stir",
     "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
