@@ -89,7 +89,9 @@ def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[flo
     for i, (mask, width) in enumerate(zip(masks, np.linspace(thickest, 0.6, len(masks)), strict=True)):
         if mask.any() and not mask.all():  # else there is no outline to draw
             colour = OUTLINES[i % len(OUTLINES)]
-            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, origin="lower", extent=extent)
+            # With an extent its corners are those of the outer pixels, without one pixels are at whole numbers.
+            place = {} if extent is None else {"origin": "lower", "extent": extent}
+            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **place)
 
 
 @styled
