@@ -13,8 +13,8 @@ from common.engines.leaderboard import read_entries
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup_epochs", "ema_momentum", "val_subsets")
 SHARED += ("crop_ratios", "affine_prob", "rotation", "zoom", "scale", "shift", "flip_prob", "lr_scheduler")
-TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "overlap": 0.25, "epochs": 2, "val_interval": 1}
-TINY |= {"width": 8, "split": "seeded", "val_subsets": [["t1c"]]}
+TINY = {"spacing": [8, 8, 8], "crop": [16, 16, 16], "overlap": 0, "epochs": 2, "val_interval": 1}
+TINY |= {"width": 8, "batch_size": 2, "split": "seeded", "val_subsets": [["t1c"]]}
 
 
 def recipe(name: str) -> dict:
@@ -54,7 +54,7 @@ def test_inference_takes_the_recipe_too(name):
 def test_a_short_training_leaves_the_average_of_the_weights(name, phantom_dir, tmp_path):
     """The phantom's files have the names, and for ET the value, of BraTS 2021."""
     settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
-    own = {"m3ae": {"grid": [40, 40, 26], "pretrain_epochs": 1}, "mag_ms": {"hidden": 16, "mlp_dim": 16, "heads": 2}}
+    own = {"m3ae": {"grid": [30, 30, 20], "pretrain_epochs": 1}, "mag_ms": {"hidden": 16, "mlp_dim": 16, "heads": 2}}
     stages = ["pretrain", "finetune"] if name == "m3ae" else ["fit"]
     for stage in stages:
         Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings, **own.get(name, {}))
