@@ -67,3 +67,7 @@ def test_a_short_training_leaves_the_average_of_the_weights(name, phantom_dir, t
     if last["best"]["best_metric_epoch"] == 2:
         assert all(torch.equal(value, last["average"][f"module.{key}"]) for key, value in written.items())
     assert not all(torch.equal(value, last["network"][key]) for key, value in written.items())
+    stage, settings = stages[-1], {**settings, **own.get(name, {}), "resume": True}
+    Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)
+    again = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
+    assert again["lr_scheduler"]["last_epoch"] == last["lr_scheduler"]["last_epoch"] == 2
