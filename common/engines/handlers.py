@@ -131,7 +131,7 @@ class Checkpoints:
         validator: evaluator whose key metric says what is best (higher is better).
         interval: epochs between two checkpoints; the final epoch is always kept.
         resume: continue from ``<name>_last.pt`` if there is one.
-        average: of the network's weights, for ``<name>.pt``.
+        average: of the network's weights, for ``<name>.pt``; it is attached with this handler.
 
     Raises:
         ValueError: on resume, the checkpoint is damaged, of another configuration, or of another number of epochs.
@@ -149,13 +149,13 @@ class Checkpoints:
         average: WeightAverage | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
-        average = average or WeightAverage(network)
-        self.network, self.objects, self.validator = average.network, {"network": network, **objects}, validator
-        self.objects |= average.state
+        self.average, self.validator = average or WeightAverage(network), validator
+        self.objects = {"network": network, **objects, **self.average.state}
         self.interval, self.resume = interval, resume
 
     def attach(self, engine: Trainer) -> None:
-        """Register on STARTED and EPOCH_COMPLETED."""
+        """Register on STARTED and EPOCH_COMPLETED, and the average on ITERATION_COMPLETED."""
+        self.average.attach(engine)
         engine.add_event_handler(Events.STARTED, self._load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
@@ -181,7 +181,7 @@ class Checkpoints:
         best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
         if idist.get_rank() == 0:
             if best_epoch == epoch or (best_epoch < 1 and due):
-                write_checkpoint(self.network.state_dict(), self.weights)
+                write_checkpoint(self.average.network.state_dict(), self.weights)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written

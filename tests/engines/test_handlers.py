@@ -71,7 +71,6 @@ def trainer():
                 validator.state.best_metric_epoch = engine.state.epoch
 
         average = WeightAverage(network, momentum)
-        average.attach(trainer)
         checkpoints = Checkpoints(folder, "net", network, {"optimizer": optimizer}, validator, 1, resume, average)
         checkpoints.attach(trainer)
         return trainer, network, validator
