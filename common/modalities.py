@@ -103,14 +103,15 @@ def presence(image: torch.Tensor) -> torch.Tensor:
 
 
 def foreground(image: torch.Tensor) -> torch.Tensor:
-    """Return where each modality of a batch is above its own lowest value: bool ``(B, M, ...)``.
+    """Return where each modality of a batch differs from its own first voxel, a corner: bool ``(B, M, ...)``.
 
-    In a skull-stripped image this is the brain, whatever value normalisation gave the background. The lowest value is
-    meant up to `ROUNDING`. A missing or constant modality has no foreground.
+    In a skull-stripped image this is the brain, whatever value normalisation gave the background, and though some
+    voxels of the brain are below it (BraTS-Africa). Differences up to `ROUNDING` of its range do not count. A missing
+    or constant modality has no foreground.
     """
     flat = image.flatten(2)
-    low, high = flat.amin(dim=2, keepdim=True), flat.amax(dim=2, keepdim=True)
-    return (flat > low + ROUNDING * (high - low)).reshape(image.shape)  # NaN > NaN is False
+    extent = flat.amax(dim=2, keepdim=True) - flat.amin(dim=2, keepdim=True)
+    return ((flat - flat[..., :1]).abs() > ROUNDING * extent).reshape(image.shape)  # NaN > NaN is False
 
 
 def drop(image: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
@@ -128,14 +129,17 @@ class LabelSet:
         regions: region name -> its classes; of two that share classes, the one that contains the other comes first.
         targets: target name -> its classes, in the order of a softmax head's channels after the background; every class
             is in one, and every region is a union of them. By default each class is a target by itself.
+        synonyms: value that a file may hold in place of one of ``values`` -> that one, for cohorts put together from
+            several publishers' files. Reading replaces it, so that it occurs in no tensor and is never written.
 
     Raises:
-        ValueError: the targets are not such.
+        ValueError: the targets, or the synonyms, are not such.
     """
 
     values: Mapping[str, int]
     regions: Mapping[str, tuple[str, ...]]
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    synonyms: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -145,6 +149,9 @@ class LabelSet:
         for region, classes in self.regions.items():
             if set(classes) != {name for target in self._targets_of(region) for name in self.targets[target]}:
                 raise ValueError(f"Region {region} ({', '.join(classes)}) is no union of targets {dict(self.targets)}.")
+        own = {0, *self.values.values()}
+        if set(self.synonyms) & own or not set(self.synonyms.values()) <= own:
+            raise ValueError(f"synonyms {dict(self.synonyms)}: expected other values than {own} for some of these.")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -159,10 +166,17 @@ class LabelSet:
             source: the file that they come from, for the message.
 
         Raises:
-            ValueError: an unknown value; 3 and 4 get the hint on which BraTS release uses which for ET.
+            ValueError: an unknown value; 3 and 4 get the hint on which BraTS release uses which for ET. Or a value
+                beside its synonym: in one file they are two classes.
         """
-        known = {0, *self.values.values()}
-        unknown = sorted(set(found) - known)
+        found = set(found)
+        for other, own in self.synonyms.items():
+            if {other, own} <= found:
+                raise ValueError(
+                    f"{source}: label values {own} and {other}, which both mean one class in this cohort; expected one "
+                    "of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
+                )
+        unknown = sorted(found - {0, *self.values.values(), *self.synonyms})
         if not unknown:
             return
         hint = ""
@@ -173,6 +187,22 @@ class LabelSet:
             f"{source}: label values {unknown} are not of this cohort, which has 0, {named}.{hint} "
             "choose the cohort that the file belongs to (key `cohort`)."
         )
+
+    def read(self, label: torch.Tensor, source: str) -> torch.Tensor:
+        """Return a file's label map, of any shape and type, in the cohort's own values, of type `dtype`.
+
+        Args:
+            label: what the file holds.
+            source: the file, for the message.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        self.check([int(v) if float(v).is_integer() else v for v in torch.unique(label).tolist()], source)
+        own = label.to(self.dtype)
+        for other, value in self.synonyms.items():
+            own[label == other] = value
+        return own
 
     def to_regions(self, label: torch.Tensor) -> torch.Tensor:
         """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8."""

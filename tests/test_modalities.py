@@ -1,5 +1,7 @@
 """Names, presence, subsets, label values and regions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -86,9 +88,9 @@ def test_presence_is_false_where_a_channel_holds_any_nan():
     assert presence(image).tolist() == [[True, False, True], [True, True, False]]
 
 
-def test_foreground_is_above_each_modalitys_own_lowest_value():
-    image = torch.tensor([[[-2.0, -2, 0, 1]], [[0, 0, 0, 3]], [[4, 4, 4, 4]], [[NAN, 0, 1, 2]]])[None]
-    assert foreground(image)[0, :, 0].int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [0] * 4, [0] * 4]
+def test_foreground_is_where_a_modality_differs_from_its_corner():
+    image = torch.tensor([[[-2.0, -2, 0, 1]], [[0, 0, 0, 3]], [[0, 0, -1, 3]], [[4, 4, 4, 4]], [[NAN, 0, 1, 2]]])[None]
+    assert foreground(image)[0, :, 0].int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 1], [0] * 4, [0] * 4]
 
 
 def test_infinity_is_not_absence():
@@ -164,6 +166,29 @@ def test_another_releases_value_of_et_is_said(et, other):
     with pytest.raises(ValueError, match="4 in BraTS up to 2021 and 3 in BraTS 2023") as info:
         tumour_labels(NCR=1, ED=2, ET=et).check([0, 1, 2, other], "seg.nii")
     assert f"seg.nii: label values [{other}]" in str(info.value)
+
+
+def test_another_publishers_value_becomes_the_cohorts_own():
+    labels = replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})
+    read = labels.read(torch.tensor([0.0, 1, 2, 4]).reshape(1, 4, 1), "seg.nii")
+    assert (read.dtype, read.flatten().tolist()) == (torch.uint8, [0, 1, 2, 3])
+    assert labels.read(torch.tensor([0, 1, 2, 3]), "seg.nii").tolist() == [0, 1, 2, 3]
+    assert labels.from_classes(torch.tensor([[0, 1, 2, 3]])).tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_value_beside_its_synonym_is_refused():
+    """3 and 4 in one file are two classes, as in BraTS 2015."""
+    labels = replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})
+    with pytest.raises(ValueError, match=r"seg\.nii: label values 3 and 4, which both mean one class"):
+        labels.read(torch.tensor([0, 3, 4]), "seg.nii")
+    with pytest.raises(ValueError, match=r"label values \[5\] are not of this cohort, which has 0, 1 \(NCR\)"):
+        labels.check([4, 5], "seg.nii")
+
+
+@pytest.mark.parametrize("synonyms", [{1: 3}, {4: 5}])
+def test_synonyms_that_are_none_are_refused(synonyms):
+    with pytest.raises(ValueError, match="expected other values than"):
+        replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms=synonyms)
 
 
 def test_fractional_value_is_unknown():

@@ -5,6 +5,9 @@ BraTS 2015 (242 / 12 / 20, RobustSeg), 2018 (three folds of 199 / 29 / 57; RFNet
 2020 (219 / 50 / 100, RFNet and those after it) and 2021 (876 / 125 / 250). The folds of 2018 are three draws, not a
 cross-validation: their test cases overlap. In BraTS 2015's a patient's time points may be in several parts.
 
+The open glioma cases (39 of 38 patients) have splits of our own, by patient: ``fixed`` (25 / 5 / 9), and the
+cross-validation ``fold0`` to ``fold4``, whose validation cases are every second patient, by name, of the next fold.
+
 MAG-MS says only how many of MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net) train,
 validate and test; of these splits (`COUNTS`) who is in which part is drawn.
 """

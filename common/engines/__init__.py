@@ -1,7 +1,7 @@
 """What MONAI's Ignite engines lack: inferers for any subset, handlers, the steps that join stages."""
 
 from common.engines.epoch import SetEpoch
-from common.engines.handlers import Checkpoints, EpochLosses, Reseed
+from common.engines.handlers import Checkpoints, EpochLosses, Reseed, WeightAverage
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
 from common.engines.preference import PreferenceBalancer
@@ -22,6 +22,7 @@ __all__ = [
     "SubsetSweep",
     "SubstituteFigure",
     "SubstituteInferer",
+    "WeightAverage",
     "check_settings",
     "close_tracking",
     "distributed",

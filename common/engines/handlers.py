@@ -13,6 +13,7 @@ from ignite.handlers import Checkpoint
 from monai.engines import Evaluator, Trainer
 from monai.utils import set_determinism
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.io import read_checkpoint, write_checkpoint
 
@@ -82,22 +83,55 @@ class EpochLosses:
             engine.state.metrics[self.prefix + name] = idist.all_reduce(float(value)) / count
 
 
+class WeightAverage:
+    """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
+
+    It is what is validated and written in the weights' place. Buffers are the network's latest.
+
+    Args:
+        network: that is trained.
+        momentum: m; None keeps none, and `network` is the trained one.
+
+    Attributes:
+        network: the one with the average weights.
+        state: of `Checkpoints`, to resume: name -> object.
+
+    Raises:
+        ValueError: the momentum is not between 0 and 1.
+    """
+
+    def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
+        self.trained, self.network, self.state = network, network, {}
+        if momentum is None:
+            return
+        if not 0 < momentum < 1:
+            raise ValueError(f"ema_momentum {momentum}: expected a number between 0 and 1, or null for no average.")
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - momentum))
+        self.network, self.state = self.average.module, {"average": self.average}
+
+    def attach(self, engine: Engine) -> None:
+        """Register on ITERATION_COMPLETED; the first step's weights are taken as they are."""
+        if self.state:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.average.update_parameters(self.trained))
+
+
 class Checkpoints:
     """Keep the last state to resume from, and the weights that count.
 
     ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, replaced
-    every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network: the best of the
-    validations so far, or before the first one the latest. Both are written atomically, by rank 0. Attach it after
-    the learning-rate and validation handlers.
+    every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average: the best
+    of the validations so far, or before the first one the latest. Both are written atomically, by rank 0. Attach it
+    after the learning-rate and validation handlers.
 
     Args:
         folder: where to write.
         name: of the stage, e.g. ``finetuned``.
-        network: whose weights ``<name>.pt`` gets.
+        network: that is trained.
         objects: what else is needed to resume: name -> optimiser, scheduler, loss with buffers ...
         validator: evaluator whose key metric says what is best (higher is better).
         interval: epochs between two checkpoints; the final epoch is always kept.
         resume: continue from ``<name>_last.pt`` if there is one.
+        average: of the network's weights, for ``<name>.pt``; it is attached with this handler.
 
     Raises:
         ValueError: on resume, the checkpoint is damaged, of another configuration, or of another number of epochs.
@@ -112,13 +146,16 @@ class Checkpoints:
         validator: Evaluator | None = None,
         interval: int = 1,
         resume: bool = False,
+        average: WeightAverage | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
-        self.network, self.objects, self.validator = network, {"network": network, **objects}, validator
+        self.average, self.validator = average or WeightAverage(network), validator
+        self.objects = {"network": network, **objects, **self.average.state}
         self.interval, self.resume = interval, resume
 
     def attach(self, engine: Trainer) -> None:
-        """Register on STARTED and EPOCH_COMPLETED."""
+        """Register on STARTED and EPOCH_COMPLETED, and the average on ITERATION_COMPLETED."""
+        self.average.attach(engine)
         engine.add_event_handler(Events.STARTED, self._load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
@@ -144,7 +181,7 @@ class Checkpoints:
         best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
         if idist.get_rank() == 0:
             if best_epoch == epoch or (best_epoch < 1 and due):
-                write_checkpoint(self.network.state_dict(), self.weights)
+                write_checkpoint(self.average.network.state_dict(), self.weights)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written

@@ -21,7 +21,7 @@ OUTSIDE = -1e4
 class ForegroundInferer(SlidingWindowInferer):
     """MONAI's sliding windows over the bounding box of the foreground; outside of it nothing is predicted.
 
-    The box holds every voxel at which a modality that is present is above its lowest value, and one voxel around, so
+    The box holds every voxel at which a modality that is present differs from its background, and one voxel around, so
     that a skull-stripped image has the same one whether its background is 0 or, after a z-score, below; absent and
     constant modalities have no say. It is grown to the window's size where the image allows it.
 

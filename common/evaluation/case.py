@@ -90,9 +90,9 @@ class CaseMeasure:
     def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
         """Measure one prediction.
 
-        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it is above the
-        lowest value that it has. Entropies are over the brain as all modalities of the case show it, so that they can
-        be compared between subsets.
+        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it differs from its
+        background. Entropies are over the brain as all modalities of the case show it, so that they can be compared
+        between subsets.
 
         Args:
             subset: name of the subset that it was made from.

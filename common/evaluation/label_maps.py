@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from tqdm import tqdm
@@ -187,7 +188,7 @@ def _cases_left_out(
 
 
 def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
-    """Return a label map with its grid, and its values (X, Y, Z), int16."""
+    """Return a label map with its grid, and its values (X, Y, Z), see `LabelSet.read`."""
     volume = read_volume(path)
     if volume.ndim != 3:
         raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected a label map (X, Y, Z).")
@@ -197,8 +198,7 @@ def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
     wrong = found[found != label]
     if len(wrong):
         raise ValueError(f"{path}: holds {wrong[0]:g}, so it is no label map; expected the cohort's integer values.")
-    cohort.labels.check(np.unique(label[label != 0]).tolist(), str(path))
-    return volume, label
+    return volume, cohort.labels.read(torch.from_numpy(label), str(path)).numpy()
 
 
 def _on_grid_of(truth: MetaTensor, path: Path, reference_path: Path, cohort: Cohort) -> np.ndarray:

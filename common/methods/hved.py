@@ -1,8 +1,8 @@
-"""The training steps of U-HVED and U-HeMIS: a random subset of what a subject has is fused.
+"""The training step of U-HVED: a random subset of what a subject has is fused, and everything is completed from it.
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
 2019, as released: the number of modalities is drawn first, every number alike, and then which. The losses are in
-`common.losses.hved`.
+`common.losses.hved`; U-HeMIS is trained by `common.methods.plain.RandomSubset`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.networks.blocks import usable
-from common.networks.hved import UHVED, HVEDOutput, UHeMIS
+from common.networks.hved import UHVED, HVEDOutput
 from common.transforms import random_subsets
 
 
@@ -33,20 +33,3 @@ class JointCompletion(nn.Module):
         features = self.network.encode(image, present)
         completed = self.network.decode(features, chosen)
         return HVEDOutput(completed, features, image.as_subclass(torch.Tensor), present, chosen)
-
-
-class RandomSubset(nn.Module):
-    """Segment from a random subset; nothing is encoded of the others.
-
-    Args:
-        network: what is trained.
-    """
-
-    def __init__(self, network: UHeMIS) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(B, K, X, Y, Z)`` of crops ``(B, M, X, Y, Z)``."""
-        present = usable(image, None)
-        return self.network(image, random_subsets(present).to(present.device))

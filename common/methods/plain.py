@@ -1,9 +1,12 @@
-"""Supervised training without a method for missing modalities: the baseline that every paper is compared to."""
+"""Supervised training by itself: the baselines that every paper is compared to."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from common.networks.blocks import usable
+from common.transforms import random_subsets
 
 
 class Plain(nn.Module):
@@ -20,3 +23,22 @@ class Plain(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the network's training outputs of crops ``(B, M, X, Y, Z)``."""
         return self.network(image.as_subclass(torch.Tensor))
+
+
+class RandomSubset(nn.Module):
+    """Forward each subject once, with a random subset of the modalities that it has (modality dropout, ModDrop).
+
+    The number of modalities is drawn first, every number alike, and then which; see `random_subsets`.
+
+    Args:
+        network: takes crops ``(B, M, X, Y, Z)`` and ``present``, bool ``(B, M)``, which says what it may use of them.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the network's training outputs of crops ``(B, M, X, Y, Z)``."""
+        present = usable(image, None)
+        return self.network(image.as_subclass(torch.Tensor), random_subsets(present).to(present.device))

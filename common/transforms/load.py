@@ -111,9 +111,7 @@ class LoadSubjectd(MapTransform):
     def _label(self, path: str, image: MetaTensor, image_path: str) -> MetaTensor:
         label = read_volume(path)
         _check_grid(label, path, image, image_path)
-        values = [int(v) if v.is_integer() else v for v in torch.unique(label.as_tensor()).tolist()]
-        self.cohort.labels.check(values, str(path))
-        return MetaTensor(label.as_tensor()[None].to(self.cohort.labels.dtype), affine=label.affine)
+        return MetaTensor(self.cohort.labels.read(label.as_tensor()[None], str(path)), affine=label.affine)
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], skull_stripped: bool) -> None:

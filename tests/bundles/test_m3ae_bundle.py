@@ -211,9 +211,10 @@ class TestRecipes:
         assert again.returncode
         assert "the folder holds another variant" in again.stderr
 
-    def test_zero_filled_baseline(self, phantom_dir, tmp_path):
+    @pytest.mark.parametrize("baseline", ["zero_filled", "moddrop"])
+    def test_zero_filled_baselines(self, phantom_dir, tmp_path, baseline):
         settings = {**TINY, **ONE, "dataset_dir": phantom_dir, "output_dir": tmp_path}
-        M3AE.succeed(["train.json", "baselines/zero_filled.json"], settings)
+        M3AE.succeed(["train.json", f"baselines/{baseline}.json"], settings)
         assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
         assert (tmp_path / "evaluation" / "tables" / "dice.md").is_file()
 

@@ -36,6 +36,7 @@ def names(item: dict, key: str = "image") -> list[str] | str:
         ("brats2020", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
         ("brats2021", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
         ("brats2023", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
+        ("open_glioma", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
         ("msd_task01", {"ED": 1, "NCR": 2, "ET": 3}, ("NCR", "ET")),
     ],
 )

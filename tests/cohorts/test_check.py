@@ -70,6 +70,16 @@ def test_ssa_is_ras(tmp_path):
     assert (row["orientation"], row["problems"]) == ("RAS", "")
 
 
+def test_open_glioma_has_both_releases_values(tmp_path):
+    for case, et in (("BraTS2021_00002", 4), ("BraTS-SSA-00002-000", 3)):
+        save(subject(tmp_path / case) / "x_seg.nii.gz", label(1, 2, et))
+    table = check_folder(get_cohort("open_glioma"), tmp_path)
+    assert table["label_values"].tolist() == ["0 1 2 3", "0 1 2 4"]
+    assert table["problems"].tolist() == ["", ""]
+    save(tmp_path / "BraTS2021_00002" / "x_seg.nii.gz", label(1, 2, 3, 4))
+    assert "label values 3 and 4" in check_folder(get_cohort("open_glioma"), tmp_path)["problems"][1]
+
+
 def test_one_row_for_each_case(tmp_path):
     for case in ("b", "a"):
         subject(tmp_path / case)

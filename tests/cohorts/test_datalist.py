@@ -10,7 +10,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImage
 
-from common.cohorts import cases, get_cohort, prepare
+from common.cohorts import COHORTS, cases, get_cohort, prepare
+from common.cohorts.brats import patient
 from common.cohorts.datalist import (
     PARTS,
     load_datalist,
@@ -73,13 +74,40 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
         ("brats2018", "fold3"): (199, 29, 57),
         ("brats2020", "fixed"): (219, 50, 100),
         ("brats2021", "fixed"): (876, 125, 250),
+        ("open_glioma", "fixed"): (25, 5, 9),
+        ("open_glioma", "fold0"): (26, 4, 9),
+        ("open_glioma", "fold1"): (27, 4, 8),
+        ("open_glioma", "fold2"): (27, 4, 8),
+        ("open_glioma", "fold3"): (28, 4, 7),
+        ("open_glioma", "fold4"): (27, 5, 7),
     }
     found = {}
-    for cohort in ("brats2015", "brats2018", "brats2019", "brats2020", "brats2021", "brats2023", "msd_task01"):
+    for cohort in COHORTS:
         for split, parts in published_splits(cohort).items():
             found[cohort, split] = tuple(len(parts[part]) for part in PARTS)
             assert len({case for part in parts.values() for case in part}) == sum(found[cohort, split])
     assert found == expected
+
+
+def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path):
+    splits = published_splits("open_glioma")
+    listed = [case for part in splits["fixed"].values() for case in part]
+    for case in listed:
+        tokens = ("t1n", "t1c", "t2w", "t2f") if "SSA" in case else ("t1", "t1ce", "t2", "flair")
+        for token in (*tokens, "seg"):
+            path = tmp_path / case / f"{case}{'-' if 'SSA' in case else '_'}{token}.nii.gz"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    assert sum("SSA" in case for case in listed) == 24
+    folds = [prepare("open_glioma", tmp_path, f"fold{k}") for k in range(5)]
+    assert sorted(case for fold in folds for case in names(fold["test"])) == sorted(listed)
+    for number, fold in enumerate(folds):
+        assert set(names(fold["validation"])) < set(names(folds[(number + 1) % 5]["test"]))
+    for split in splits:
+        parts = prepare("open_glioma", tmp_path, split)
+        patients = [{patient(case) for case in names(parts[part])} for part in PARTS]
+        assert sum(map(len, patients)) == 38
+        assert all(item["modalities"] == ["t1", "t1c", "t2", "flair"] for part in PARTS for item in parts[part])
 
 
 def test_brats2015_from_a_folder_where_a_name_is_in_both_grades(tmp_path):

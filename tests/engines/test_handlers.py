@@ -8,7 +8,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.transforms import Compose, RandScaleIntensityd
 
-from common.engines import Checkpoints, EpochLosses, Reseed
+from common.engines import Checkpoints, EpochLosses, Reseed, WeightAverage
 
 
 def draws(seed, epochs):
@@ -48,7 +48,7 @@ def test_epoch_losses_are_means_over_the_epoch():
 def trainer():
     """A trainer of a linear network, and a validator whose score is set by the test."""
 
-    def make(folder, epochs, scores, resume=False):
+    def make(folder, epochs, scores, resume=False, momentum=None):
         torch.manual_seed(0)
         network = torch.nn.Linear(1, 1)
         optimizer = torch.optim.Adam(network.parameters(), 0.1)
@@ -70,7 +70,8 @@ def trainer():
                 validator.state.best_metric = scores[engine.state.epoch]
                 validator.state.best_metric_epoch = engine.state.epoch
 
-        checkpoints = Checkpoints(folder, "net", network, {"optimizer": optimizer}, validator, resume=resume)
+        average = WeightAverage(network, momentum)
+        checkpoints = Checkpoints(folder, "net", network, {"optimizer": optimizer}, validator, 1, resume, average)
         checkpoints.attach(trainer)
         return trainer, network, validator
 
@@ -93,6 +94,33 @@ def test_resumed_training_ends_like_an_unbroken_one_and_keeps_the_best(trainer, 
     kept = torch.load(tmp_path / "broken" / "net.pt", weights_only=True)
     assert torch.equal(kept["weight"], best["weight"])  # epochs 3 and 4 were worse than the best before the break
     assert not torch.equal(kept["weight"], resumed.weight)
+
+
+def test_weights_written_are_the_moving_average_also_after_a_break(trainer, tmp_path):
+    scores = {1: 0.1, 2: 0.2, 3: 0.3}
+    whole, network, _ = trainer(tmp_path / "whole", 3, scores, momentum=0.25)
+    seen = []
+    whole.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(network.weight.item()))
+    whole.run()
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.75 * expected + 0.25 * weight
+    written = torch.load(tmp_path / "whole" / "net.pt", weights_only=True)
+    assert list(written) == ["weight", "bias"]
+    assert written["weight"].item() == pytest.approx(expected)
+    assert abs(expected - seen[-1]) > 1e-3
+    first, _, _ = trainer(tmp_path / "broken", 3, scores, momentum=0.25)
+    first.add_event_handler(Events.EPOCH_STARTED(once=2), first.terminate)
+    first.run()
+    trainer(tmp_path / "broken", 3, scores, resume=True, momentum=0.25)[0].run()
+    resumed = torch.load(tmp_path / "broken" / "net.pt", weights_only=True)
+    assert torch.equal(resumed["weight"], written["weight"])
+
+
+@pytest.mark.parametrize("momentum", [0, 1, -0.1])
+def test_momentum_that_averages_nothing_is_refused(momentum):
+    with pytest.raises(ValueError, match=f"ema_momentum {momentum}: expected a number between 0 and 1, or null"):
+        WeightAverage(torch.nn.Linear(1, 1), momentum)
 
 
 def test_finished_training_is_not_repeated_on_resume(trainer, tmp_path):

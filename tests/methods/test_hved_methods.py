@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from common.losses.hved import HVEDLoss, SoftmaxLoss
-from common.methods.hved import JointCompletion, RandomSubset
+from common.methods.hved import JointCompletion
+from common.methods.plain import RandomSubset
 from common.modalities import drop
 from common.networks.hved import UHVED, Completed, UHeMIS
 

@@ -1,0 +1,73 @@
+"""The recipe open_glioma: the same data settings in every bundle, and a short training by it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from bundles.running import ROOT, Bundle
+from monai.bundle import ConfigWorkflow
+
+from common.engines.leaderboard import read_entries
+
+BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
+SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup_epochs", "ema_momentum", "val_subsets")
+SHARED += ("crop_ratios", "affine_prob", "rotation", "zoom", "scale", "shift", "flip_prob", "lr_scheduler")
+TINY = {"spacing": [8, 8, 8], "crop": [16, 16, 16], "overlap": 0, "epochs": 2, "val_interval": 1}
+TINY |= {"width": 8, "batch_size": 2, "split": "seeded", "val_subsets": [["t1c"]]}
+
+
+def recipe(name: str) -> dict:
+    return json.loads((ROOT / "bundles" / name / "configs" / "recipes" / "open_glioma.json").read_text())
+
+
+def augmentation(made: dict) -> list[dict]:
+    """Return a recipe's random transforms but that of the label, which a head of regions has its own of."""
+    return [step for step in made["random_transforms"] if not step["_target_"].startswith("common.transforms.LabelsTo")]
+
+
+def test_data_settings_are_the_same_in_all_bundles():
+    first, *others = map(recipe, BUNDLES)
+    assert len(augmentation(first)) == 8
+    for other in others:
+        assert {key: other[key] for key in SHARED} == {key: first[key] for key in SHARED}
+        assert augmentation(other) == augmentation(first)
+
+
+def test_all_methods_of_the_list_train_by_the_recipe():
+    entries = read_entries(ROOT / "bundles" / "open_glioma.json")
+    assert {entry.bundle for entry in entries} == set(BUNDLES)
+    assert len(entries) == 8
+    assert all(Path(entry.files[-1]).name == "open_glioma.json" for entry in entries)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_inference_takes_the_recipe_too(name):
+    files = [str(ROOT / "bundles" / name / "configs" / f) for f in ("inference.json", "recipes/open_glioma.json")]
+    get = ConfigWorkflow(files, workflow_type="infer", logging_file=False).parser.get_parsed_content
+    assert list(get("inferer").roi_size) == recipe(name)["crop"]
+    assert get("network_def").training
+    assert get("cohort_def").name == "open_glioma"
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_a_short_training_leaves_the_average_of_the_weights(name, phantom_dir, tmp_path):
+    """The phantom's files have the names, and for ET the value, of BraTS 2021."""
+    settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+    own = {"m3ae": {"grid": [30, 30, 20], "pretrain_epochs": 1}, "mag_ms": {"hidden": 16, "mlp_dim": 16, "heads": 2}}
+    stages = ["pretrain", "finetune"] if name == "m3ae" else ["fit"]
+    for stage in stages:
+        Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings, **own.get(name, {}))
+    weights = "finetuned" if name == "m3ae" else "trained"
+    last = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
+    assert last["average"]["n_averaged"] == last["trainer"]["iteration"] > 2
+    written = torch.load(tmp_path / f"{weights}.pt", weights_only=True)
+    assert last["best"]["best_metric_epoch"] in (1, 2)
+    assert written.keys() == last["network"].keys()
+    if last["best"]["best_metric_epoch"] == 2:
+        assert all(torch.equal(value, last["average"][f"module.{key}"]) for key, value in written.items())
+    assert not all(torch.equal(value, last["network"][key]) for key, value in written.items())
+    stage, settings = stages[-1], {**settings, **own.get(name, {}), "resume": True}
+    Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)
+    again = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
+    assert again["lr_scheduler"]["last_epoch"] == last["lr_scheduler"]["last_epoch"] == 2
