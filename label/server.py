@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     output_dir: str = "label_output",
-    **conf: str,
+    **conf: object,
 ) -> None:
     """Serve until stopped.
 
@@ -50,17 +51,25 @@ def serve(
         studies = str(generate_phantom(Path(output_dir, "phantom"), 3))
     remote = studies.startswith(("http://", "https://"))
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up
     with _private_folder():
-        app = App(app_dir=str(Path(__file__).parent), studies=studies, conf={"output": output_dir} | conf)
+        app = App(app_dir=str(Path(__file__).parent), studies=studies, conf={"output": output_dir} | _texts(conf))
         try:
             api = web(app, studies.rstrip("/") if remote else None, (user, password) if user else None)
             if host in LOCAL:  # a page elsewhere cannot take this server's name
                 api.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
             shown = f"http://{host}:{port}/" + ("ohif/" if remote else "")
-            print(f"Serving {', '.join(app.info()['models'])} at {shown} Research only, not for clinical use.", flush=True)
+            print(
+                f"Serving {', '.join(app.info()['models'])} at {shown} Research only, not for clinical use.", flush=True
+            )
             uvicorn.run(api, host=host, port=port, log_config=None, access_log=False, server_header=False)
         finally:
             app.close()
+
+
+def _texts(conf: Mapping[str, object]) -> dict[str, str]:
+    """Return settings as they were typed: Fire makes a tuple of what has commas."""
+    return {key: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in conf.items()}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ TAGS = ("final", "original")
 """Labels of MONAI Label: what a person has approved of, and what a model made."""
 TIMEOUT = (10, 120)
 """Seconds to connect to an archive, and to wait for its next bytes."""
+PAGE = 200
+"""Results asked for at a time."""
 UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
@@ -219,12 +221,12 @@ class Archive(Studies):
 
     def list_images(self) -> list[str]:
         """Return the StudyInstanceUIDs of the MR studies."""
-        found = self.client.search_for_studies(search_filters={"ModalitiesInStudy": "MR"}, get_remaining=True)
+        found = _all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
         return sorted({_value(study, "0020000D") for study in found})
 
     def labelled(self, tag: str) -> set[str]:
         """Return the studies with a segmentation of this kind."""
-        found = self.client.search_for_series(search_filters={"Modality": "SEG"}, get_remaining=True)
+        found = _all(self.client.search_for_series, search_filters={"Modality": "SEG"})
         segmentations = [
             (_value(s, "0020000D"), _value(s, "0020000E")) for s in found if _value(s, "00080060") == "SEG"
         ]
@@ -286,7 +288,7 @@ class Archive(Studies):
         return studies.pop(), image
 
     def _series(self, study: str, modality: str) -> list[str]:
-        found = self.client.search_for_series(study, search_filters={"Modality": modality}, get_remaining=True)
+        found = _all(self.client.search_for_series, study, search_filters={"Modality": modality})
         return [_value(series, "0020000E") for series in found if _value(series, "00080060") == modality]
 
     def _retrieve(self, study: str, series: str, folder: Path) -> list[Path]:
@@ -310,7 +312,7 @@ class Archive(Studies):
     def _send(self, path: Path) -> str:
         dataset = pydicom.dcmread(path)
         answer = self.client.store_instances([dataset])
-        if "FailedSOPSequence" in answer or not answer.get("ReferencedSOPSequence"):
+        if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
             raise ValueError("The archive did not take the segmentation; look into its own log.")
         return str(dataset.SeriesInstanceUID)
 
@@ -318,3 +320,13 @@ class Archive(Studies):
 def _value(found: Mapping[str, Any], tag: str) -> str:
     """Return an attribute of DICOM JSON as text; empty if there is none."""
     return str((found.get(tag, {}).get("Value") or [""])[0])
+
+
+def _all(search: Callable[..., list[dict[str, Any]]], *of: str, **options: Any) -> list[dict[str, Any]]:
+    """Return what an archive finds, page by page; Orthanc heeds an offset only beside a limit."""
+    found: list[dict[str, Any]] = []
+    while page := search(*of, **options, limit=PAGE, offset=len(found)):
+        if page[0] in found:
+            raise ValueError("The archive answers every page of a search with the first one.")
+        found += page
+    return found

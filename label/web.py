@@ -200,7 +200,7 @@ def _refusal(error: Exception) -> Response:
         status, said = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
     elif isinstance(error, PermissionError):
         status = 403
-    elif isinstance(error, FileNotFoundError) or type(error) is LookupError:
+    elif isinstance(error, FileNotFoundError):
         status = 404
     elif isinstance(error, ImportError):
         status = 501
