@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from fastapi import HTTPException
 from monai.data import ITKWriter
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from common.engines.predict import Inference, Prediction, predict
+from common.engines.predict import Inference, predict
 from common.io import flag
 from common.io.dicom import CLASSES
-from common.modalities import display_name
 from label.studies import Studies
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
@@ -27,6 +31,7 @@ class Segmentation(InferTask):
 
     Args:
         bundle: its name or folder.
+        worker: where it segments.
         adopted: weights that are served in the place of others once they are there, see `label.train`.
         recipe: that the weights were trained with, see `predict`.
         ckpt_path: weights other than the bundle's own.
@@ -40,6 +45,7 @@ class Segmentation(InferTask):
     def __init__(
         self,
         bundle: str,
+        worker: Worker,
         adopted: Path,
         recipe: str | None = None,
         ckpt_path: str | None = None,
@@ -47,7 +53,8 @@ class Segmentation(InferTask):
     ) -> None:
         if ckpt_path and adopted.is_file():
             raise ValueError(f"{bundle}: both {ckpt_path} and {adopted} could be served; move one of them away.")
-        self.bundle, self.adopted, self.recipe, self.own, self.device = bundle, adopted, recipe, ckpt_path, device
+        self.bundle, self.worker, self.adopted = bundle, worker, adopted
+        self.recipe, self.own, self.device = recipe, ckpt_path, device
         inference = self.check(self.ckpt_path)
         self.cohort, self.weights = inference.cohort, inference.weights
         values = {class_label(name): value for name, value in self.cohort.labels.values.items()}
@@ -89,35 +96,65 @@ class Segmentation(InferTask):
             FileNotFoundError: there is no such study.
             PermissionError: the image lies outside the store.
             ValueError: the study or the options cannot be used.
+            HTTPException: see `Worker.run`.
         """
-        cohort, folder = self.cohort, Path(request["output_dir"])
-        wanted = [name for name in cohort.modalities if _flag(request, f"use_{name}", True)]
+        folder = Path(request["output_dir"])
+        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:
             raise ValueError("All modalities are left out; use one at least.")
         extension = request.get("result_extension") or EXTENSIONS[0]
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        by_hand = _by_hand(request.get("series"))
+        by_hand, strip = _by_hand(request.get("series")), _flag(request, "skull_strip")
         study, reference = studies.fetch(str(request["image"]), folder)
-        results = folder / "results"
-        prediction = _predict(
-            study, results, self.bundle, by_hand, wanted, reference, self.recipe, self.ckpt_path, self.device,
-            skull_strip=_flag(request, "skull_strip"),
+        files, told = self.worker.run(
+            _segment, study, folder / "results", self.bundle, by_hand, wanted, reference, self.recipe, self.ckpt_path,
+            self.device, strip,
         )  # fmt: skip
-        present = set(np.unique(np.asarray(prediction.label.dataobj)).tolist()) - {0}
-        found = list(prediction.files) if present else []
-        stored = studies.keep_result(str(request["image"]), prediction.files) if store and found else None
+        label = nib.load(files["label map"])
+        present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
         return {
-            "file": _write(prediction.label, folder / f"label{extension}"),
-            "dicom_seg": prediction.files.get("DICOM SEG"),
+            "file": _write(label, folder / f"label{extension}"),
+            "dicom_seg": files.get("DICOM SEG"),
             "params": {
                 "label_names": {name: value for name, value in self.labels.items() if value in present},
                 "empty": not present,
-                "stored": stored,
-                **_told(prediction, [name for name in cohort.modalities if name not in wanted]),
+                "stored": studies.keep_result(str(request["image"]), files) if store and present else None,
+                "left_out": [name for name in self.cohort.modalities if name not in wanted],
+                **told,
+                "missing": [name for name in told["missing"] if name in wanted],
             },
         }
+
+
+class Worker:
+    """A process that segments, one study at a time, while the server answers others.
+
+    A thread would not do: registration holds Python's global lock as long as it takes.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns, or raise what it raises; HTTPException (503) if the process dies."""
+        try:
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            self._start()
+            raise HTTPException(
+                503, "The process that segments ended, perhaps for lack of memory."
+            ) from None
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, warnings.simplefilter, ("ignore",))  # pydicom's quote headers
 
 
 def class_label(name: str) -> str:
@@ -125,29 +162,24 @@ def class_label(name: str) -> str:
     return CLASSES.get(name, (name,))[0]
 
 
-def _predict(study: Path, *arguments: Any, **options: Any) -> Prediction:
-    """Call `predict`; no message names a folder of the server."""
+def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Call `predict`; return its files, and what is told of them. No message names a folder of the server."""
     try:
-        return predict(study, *arguments, **options)
+        prediction = predict(study, *arguments)
     except (ValueError, FileNotFoundError) as error:
         kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
         raise kind(str(error).replace(f"{study}", "The study")) from None
-
-
-def _told(prediction: Prediction, left_out: list[str]) -> dict[str, Any]:
     summary = prediction.summary
-    return {
-        "modalities": {
-            used.modality: {"source": used.source, "reason": used.reason, "confidence": used.confidence}
-            for used in summary.used
-        },
-        "left_out": left_out,
-        "missing": [name for name in summary.missing if name not in left_out],
+    used = {
+        one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
+    }
+    return prediction.files, {
+        "modalities": used,
+        "missing": list(summary.missing),
         "reference": prediction.reference,
         "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
         "explanations": prediction.explanations,
-        "summary": f"{summary.title}; {', '.join(map(display_name, summary.missing)) or 'nothing'} missing.",
     }
 
 

@@ -16,7 +16,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from common.cohorts.study import read_folder
 from common.engines.predict import choose_reference
 from common.io import read_volume
-from label.infer import Segmentation, class_label
+from label.infer import Segmentation, Worker, class_label
 from label.studies import Studies, on_grid, open_studies
 from label.train import FineTuning
 
@@ -37,7 +37,7 @@ class App(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        self._output = Path(conf["output"])
+        self._output, self._worker = Path(conf["output"]), Worker()
         names = [name.strip() for name in conf.get("models", ",".join(BUNDLES)).split(",")]
         self._models = {Path(name).name: self._model(name, conf) for name in names}
         _refuse_unknown(conf, self._models)
@@ -57,7 +57,7 @@ class App(MONAILabelApp):
     def _model(self, name: str, conf: Mapping[str, str]) -> Segmentation:
         short = Path(name).name
         chosen = (conf.get(f"{short}.{key}") for key in ("recipe", "ckpt_path"))
-        return Segmentation(name, self._output / short / "served.pt", *chosen, device=conf.get("device"))
+        return Segmentation(name, self._worker, self._output / short / "served.pt", *chosen, device=conf.get("device"))
 
     def init_datastore(self) -> Studies:
         """Open the store."""
@@ -149,6 +149,7 @@ class App(MONAILabelApp):
     def close(self) -> None:
         """End what is running."""
         self.stop_training()
+        self._worker.close()
 
     def _named(self, tasks: Mapping[str, Any], name: str | None) -> Any:
         if name not in tasks:

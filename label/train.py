@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -125,7 +126,10 @@ class FineTuning(TrainTask):
         """Return what is known of the last training, {} if there was none."""
         if self.run is None:
             return {}
+        running = self.running  # asked before: a process may end in between
         status = json.loads((self.run / "status.json").read_text())
+        if running:  # what is written is not yet at its place, or memory not yet free
+            status["status"] = "RUNNING"
         return {"id": self.run.name, "model": self.model.bundle, "details": [_line(status)], **status}
 
     def stop(self) -> dict[str, Any]:
@@ -287,6 +291,7 @@ def _whole(key: str, value: Any) -> int:
 def main() -> None:
     """Train, and leave the reason in ``status.json`` if it cannot be done."""
     run, data = map(Path, sys.argv[1:])
+    warnings.simplefilter("ignore")  # pydicom's quote headers
     try:
         train(run, data)
     except Exception as error:
