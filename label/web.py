@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import monailabel.endpoints
 import requests
 from fastapi import Body, Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from requests_toolbelt import MultipartEncoder
 from starlette.concurrency import run_in_threadpool
@@ -43,6 +43,7 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.middleware("http")(_answer)
+    api.add_exception_handler(StarletteHTTPException, lambda request, error: _refusal(error))
     one_at_a_time = asyncio.Lock()
 
     @api.get("/info/")
@@ -97,6 +98,13 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
     def train(model: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
         return app.start_training(model, params or {})
 
+    @api.post("/train/")
+    def train_the_one(params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
+        names = list(params or app.info()["trainers"])  # OHIF's button names the models whose options were changed
+        if len(names) != 1:
+            raise ValueError(f"One model is trained at a time: change an option of one of {', '.join(names)} first.")
+        return app.start_training(names[0], (params or {}).get(names[0], {}))
+
     @api.get("/train/")
     def training(check_if_running: bool = False) -> dict[str, Any]:
         task = app.training()
@@ -129,9 +137,11 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
 
 
 class _Viewer(StaticFiles):
-    """OHIF's files; what is none of them is a page that its script makes."""
+    """OHIF's files, with our configuration; what is none of them is a page that its script makes."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if path == "app-config.js":
+            return FileResponse(Path(__file__).with_name("viewer.js"), headers={"cache-control": "no-cache"})
         try:
             return await super().get_response(path, scope)
         except StarletteHTTPException as error:
@@ -143,21 +153,29 @@ class _Viewer(StaticFiles):
 def _infer(app: App, asked: Mapping[str, Any], output: str) -> Response:
     with TemporaryDirectory() as folder:  # gone before the answer is sent
         result = app.infer({**asked, "output_dir": folder})
+        params = result["params"]
         if output == "json":
-            return JSONResponse(result["params"])
-        if output == "dicom_seg":
+            response: Response = JSONResponse(params)
+        elif output == "image":
+            response = _file(result["file"])
+        elif output == "dicom_seg":
             if result["dicom_seg"] is None:
                 raise HTTPException(404, "There is no DICOM SEG: nothing was found, or the study is not DICOM.")
-            return _file(result["dicom_seg"])
-        if output == "image":
-            return _file(result["file"])
-        path = Path(result["file"])
-        fields = {
-            "params": (None, json.dumps(result["params"]), "application/json"),
-            "image": (path.name, path.read_bytes(), "application/octet-stream"),
-        }
-        parts = MultipartEncoder(fields=fields)
-        return Response(parts.to_string(), media_type=parts.content_type)
+            response = _file(result["dicom_seg"])
+        else:
+            path = Path(result["file"])
+            image = (path.name, path.read_bytes(), "application/octet-stream")
+            parts = MultipartEncoder({"params": (None, json.dumps(params), "application/json"), "image": image})
+            response = Response(parts.to_string(), media_type=parts.content_type)
+    found = "" if not params["empty"] else "Nothing was found."
+    stored = "Stored." if params["stored"] else ""
+    response.headers["x-said"] = _ascii(" ".join(filter(None, (params["summary"], found, stored, *params["warnings"]))))
+    return response
+
+
+def _ascii(text: str) -> str:
+    """Return a text as it can stand in a header: as JSON."""
+    return json.dumps(text[:4000])
 
 
 def _file(path: str | Path) -> Response:
@@ -187,16 +205,19 @@ async def _answer(request: Request, call_next: Callable[[Request], Awaitable[Res
             response = await call_next(request)
         except Exception as error:
             response = _refusal(error)
+    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
     route = getattr(request.scope.get("route"), "path", "-")
     model = request.path_params.get("model", "")
-    logger.info("%s %s %s %d %.2fs", request.method, route, model, response.status_code, time.monotonic() - began)
+    logger.log(level, "%s %s %s %d %.2fs", request.method, route, model, response.status_code, time.monotonic() - began)
     return response
 
 
 def _refusal(error: Exception) -> Response:
     """Return the answer to a request that cannot be done: the reason in a line, for what the client can do about."""
     said = " ".join(str(error).split())
-    if isinstance(error, requests.RequestException):
+    if isinstance(error, StarletteHTTPException):
+        status, said = error.status_code, str(error.detail)
+    elif isinstance(error, requests.RequestException):
         status, said = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
     elif isinstance(error, PermissionError):
         status = 403
@@ -210,4 +231,4 @@ def _refusal(error: Exception) -> Response:
         status, said = 500, "This failed for a reason that was not foreseen; the server's log says where."
         where = "".join(traceback.format_tb(error.__traceback__))  # without the message: it may name a patient
         logger.error("%s\n%s", type(error).__name__, where)
-    return JSONResponse({"detail": said}, status)
+    return JSONResponse({"detail": said}, status, {"x-said": _ascii(said)})

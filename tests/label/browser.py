@@ -45,12 +45,13 @@ class Page:
             raise RuntimeError(json.dumps(result["exceptionDetails"])[:1000])
         return result["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 120) -> Any:
-        """Return the value of an expression as soon as it is true."""
+    def wait(self, expression: str, seconds: float = 120) -> None:
+        """Wait until an expression is true; an error is not."""
+        tried = f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if value := self.evaluate(expression):
-                return value
+            if self.evaluate(tried):
+                return
             time.sleep(0.5)
         raise TimeoutError(f"After {seconds} s not true: {expression}")
 
