@@ -148,13 +148,12 @@ def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Map
     selection = dicom.choose(series, {name: None for name in MODALITIES if name not in wanted} | given)
     said = {one.name: line for one, line in zip(series, selection.explanations, strict=True)}
     chosen = {name: selection.modalities[name] for name in wanted if name in selection.modalities}
-    verdicts = {name: dicom.recognise(one.header) for name, one in chosen.items()}
     return Study(
         images={name: dicom.load(one) for name, one in chosen.items()},
         frames={name: one.frame_of_reference or one.name for name, one in chosen.items()},
         sources={name: one.name for name, one in chosen.items()},
         reasons={name: said[one.name].removeprefix(f"{one.name}: ") for name, one in chosen.items()},
-        confidences={name: None if given.get(name) else verdict.confidence for name, verdict in verdicts.items()},
+        confidences={name: None if given.get(name) else selection.verdicts[name].confidence for name in chosen},
         explanations=selection.explanations,
         warnings=selection.warnings,
         series=chosen,

@@ -24,7 +24,7 @@ from common.evaluation.attribution import Advice
 from common.evaluation.case import expected_dice
 from common.evaluation.reliability import VolumeIntervals
 from common.evaluation.results import COLUMNS
-from common.evaluation.summary import Summary, Training, UsedModality, doubts, pictures, volumes, write_summary
+from common.evaluation.summary import Summary, UsedModality, doubts, pictures, volumes, write_summary
 from common.io import bundle_root, require_writable
 from common.io.files import replacing
 from common.io.grid import Aligned, finest, to_one_grid
@@ -118,7 +118,7 @@ def predict(
     acquired = {name: voxel_sizes(image.affine).tolist() for name, image in found.images.items()}
     warnings = [
         *_preparation(found, aligned, skulls, skull_strip),
-        *doubts(label, probabilities, acquired, cohort.labels, voxel_sizes(grid.affine), inference.training),
+        *doubts(label, probabilities, acquired, cohort.labels, voxel_sizes(grid.affine), inference.spacing),
         *found.warnings,
         *inference.warnings,
     ]
@@ -188,7 +188,7 @@ class Inference:
         self.weights = Path(self._content("ckpt_path"))
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
-        self.training = Training(spacing=tuple(self._content("spacing")))
+        self.spacing: Sequence[float] = self._content("spacing")
         shipped = self.weights.resolve() == Path(root, "models", "model.pt").resolve()
         self.warnings = [f"The weights were trained on: {self.metadata['data_source']}."] if shipped else []
 
@@ -200,7 +200,10 @@ class Inference:
         """
         self.data.mkdir()
         for name, image in images.items():
-            nib.save(image, self.data / f"case_{name}.nii")
+            # Straight and at the origin: of tilted axes MONAI's Spacingd rounds where its grid begins, now at a corner,
+            # now so that the centres meet. The network sees voxels, and its label map comes back on the same ones.
+            straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
+            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
         with _quiet(), _unwrapped():
             self.workflow.run()
         (output,) = self._content("evaluator").state.output

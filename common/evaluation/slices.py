@@ -77,6 +77,21 @@ def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[s
     return figure
 
 
+def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[float] | None = None) -> None:
+    """Outline regions on a plane, each thinner than the one before, so that all are seen where they run together.
+
+    Args:
+        axes: where the plane is drawn.
+        masks: bool ``(R, A, B)``, the first axis of the plane from left to right.
+        thickest: width of the first line in points; that of the last is 0.6.
+        extent: left, right, bottom and top of the plane; by default pixels.
+    """
+    for i, (mask, width) in enumerate(zip(masks, np.linspace(thickest, 0.6, len(masks)), strict=True)):
+        if mask.any() and not mask.all():  # else there is no outline to draw
+            colour = OUTLINES[i % len(OUTLINES)]
+            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, origin="lower", extent=extent)
+
+
 @styled
 def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str | Path) -> None:
     """Draw the central axial, coronal and sagittal slice of each modality of a substitute image.
@@ -132,10 +147,7 @@ def _draw_slice(
         frame.set_title(f"{name} on {display_name(modalities[present[-1]])}", fontsize=7)
         _show(frame, row.images[present[-1]][crop], row.spacing)
         masks = labels.to_regions(torch.as_tensor(label[crop].astype(np.int64))[None]).numpy()
-        for i, (mask, width) in enumerate(zip(masks, np.linspace(1.6, 0.6, len(masks)), strict=True)):
-            if mask.any() and not mask.all():  # else there is no outline to draw
-                # Thinner and thinner, so that all are seen where they run together.
-                frame.contour(mask.T, levels=[0.5], colors=OUTLINES[i % len(OUTLINES)], linewidths=width)
+        outline(frame, masks, 1.6)
 
 
 def _show(axes: Axes, plane: np.ndarray, spacing: tuple[float, float]) -> None:

@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from common.evaluation.case import uncertainty
 from common.evaluation.layout import NOTHING, Cell, Column, Table
-from common.evaluation.slices import OUTLINES
+from common.evaluation.slices import OUTLINES, outline
 from common.evaluation.style import number, styled
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name, foreground
@@ -59,19 +59,6 @@ class UsedModality:
     source: str
     reason: str
     confidence: float | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """What the network was trained on, as far as it is known.
-
-    Attributes:
-        spacing: voxel size in mm.
-        volumes: region -> smallest and largest volume in ml.
-    """
-
-    spacing: Sequence[float] | None = None
-    volumes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,7 +126,7 @@ def doubts(
     acquired: Mapping[str, Sequence[float]],
     labels: LabelSet,
     spacing: Sequence[float],
-    training: Training | None = None,
+    trained: Sequence[float],
 ) -> list[str]:
     """Return in words why a prediction may be wrong, as far as it can be told without a reference.
 
@@ -149,7 +136,7 @@ def doubts(
         acquired: modality that was used -> its voxel size (mm) as acquired, before any resampling.
         labels: whose regions are meant, larger ones first.
         spacing: voxel size of the label map in mm.
-        training: what the network was trained on; None: not known.
+        trained: voxel size in mm that the network was trained at.
 
     Raises:
         ValueError: the probabilities are not those of the regions on the label map's grid.
@@ -167,7 +154,7 @@ def doubts(
     if "ET" in found and "t1c" not in acquired:
         said.append(_without_t1c(found["ET"]))
     said += _unsure(masks, probabilities, labels)
-    said += _outside_training(found, acquired, training or Training())
+    said += _coarse(acquired, trained)
     said += _at_the_edge(lesion)
     said += _in_pieces(lesion)
     return said
@@ -229,29 +216,19 @@ def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSe
     ]
 
 
-def _outside_training(
-    found: Mapping[str, float], acquired: Mapping[str, Sequence[float]], training: Training
-) -> list[str]:
-    """Say what is unlike what the network was trained on: volumes, and modalities with larger voxels."""
-    said = []
-    for region, (low, high) in training.volumes.items():
-        if found[region] and not low <= found[region] <= high:
-            said.append(
-                f"The {_words(region)} ({_ml(found[region])} ml) is {'smaller' if found[region] < low else 'larger'} "
-                f"than any that the network was trained on ({_ml(low)} to {_ml(high)} ml)."
-            )
-    if training.spacing is not None:
-        coarse = [
-            f"{display_name(name)} ({_mm(size)} mm)"
-            for name, size in acquired.items()
-            if max(size) > COARSER * max(training.spacing)
-        ]
-        if coarse:
-            said.append(
-                f"Coarser than what the network was trained on ({_mm(training.spacing)} mm): {', '.join(coarse)}. "
-                "Small parts may be missed, and volumes are less exact."
-            )
-    return said
+def _coarse(acquired: Mapping[str, Sequence[float]], trained: Sequence[float]) -> list[str]:
+    """Name the modalities with larger voxels than those that the network was trained at."""
+    coarse = [
+        f"{display_name(name)} ({_mm(size)} mm)"
+        for name, size in acquired.items()
+        if max(size) > COARSER * max(trained)
+    ]
+    if not coarse:
+        return []
+    return [
+        f"Coarser than what the network was trained on ({_mm(trained)} mm): {', '.join(coarse)}. Small parts may be "
+        "missed, and volumes are less exact."
+    ]
 
 
 def _at_the_edge(lesion: np.ndarray) -> list[str]:
@@ -334,10 +311,7 @@ def _draw_plane(
     """Draw a plane (A, B) whose first axis runs to the patient's right or front, which is drawn on the left."""
     extent = (0, plane.shape[0] * spacing[0], 0, plane.shape[1] * spacing[1])
     axes.imshow(plane.T, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
-    for i, (mask, width) in enumerate(zip(masks, np.linspace(1.4, 0.6, len(masks)), strict=True)):
-        if mask.any() and not mask.all():  # else there is no outline to draw
-            colour = OUTLINES[i % len(OUTLINES)]
-            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, origin="lower", extent=extent)
+    outline(axes, masks, 1.4, extent)
     axes.invert_xaxis()
     axes.set_axis_off()
     axes.text(0.01, 0.5, side, transform=axes.transAxes, color="white", va="center")

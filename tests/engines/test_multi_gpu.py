@@ -28,7 +28,8 @@ torch.distributed.destroy_process_group()
 def test_gradients_are_averaged_over_processes(tmp_path):
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run([*launcher, str(tmp_path / "script.py"), str(tmp_path)], check=True, capture_output=True)
+    ended = subprocess.run([*launcher, str(tmp_path / "script.py"), str(tmp_path)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
     assert [torch.load(tmp_path / f"{rank}.pt").item() for rank in range(2)] == [2.0, 2.0]  # of 1 and 3
 
 
