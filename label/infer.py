@@ -21,6 +21,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from common.engines.predict import Inference, predict
 from common.io import flag
 from common.io.dicom import CLASSES
+from common.modalities import display_name
 from label.studies import Studies
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
@@ -143,9 +144,7 @@ class Worker:
             return self._pool.submit(function, *arguments).result()
         except BrokenProcessPool:
             self._start()
-            raise HTTPException(
-                503, "The process that segments ended, perhaps for lack of memory."
-            ) from None
+            raise HTTPException(503, "The process that segments ended, perhaps for lack of memory.") from None
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -173,7 +172,9 @@ def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, A
     used = {
         one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
     }
+    missing = ", ".join(map(display_name, summary.missing)) or "nothing"
     return prediction.files, {
+        "summary": f"{summary.title}; {missing} is missing.",
         "modalities": used,
         "missing": list(summary.missing),
         "reference": prediction.reference,
@@ -189,10 +190,10 @@ def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
 
 
 def _by_hand(said: Any) -> Mapping[str, Any] | None:
-    """Return modality -> SeriesNumber."""
+    """Return modality -> SeriesNumber of ``t1c=7, flair=4``, or as messages write it, ``{'t1c': 7}``."""
     if not said or isinstance(said, Mapping):
         return said or None
-    pairs = [re.fullmatch(r"\s*(\w+)\s*=\s*([\w.]+)\s*", pair) for pair in str(said).split(",")]
+    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w.]+)\W*", pair) for pair in str(said).split(",")]
     if None in pairs:
         raise ValueError(f"series {said!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
     return dict(pair.groups() for pair in pairs)

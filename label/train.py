@@ -66,7 +66,8 @@ class FineTuning(TrainTask):
         """Return how far the last training is, in the words of MONAI Label's clients."""
         status = self.status()
         names = {"epoch": "epoch", "max_epochs": "total_epochs", "best_metric": "best_metric"}
-        return {theirs: status[ours] for ours, theirs in names.items() if status.get(ours) is not None}
+        stats = {theirs: status[ours] for ours, theirs in names.items() if status.get(ours) is not None}
+        return stats if self.running else {**stats, "total_time": status.get("end_ts", "none")}  # that is: it has ended
 
     def __call__(self, request: Mapping[str, Any], datastore: Studies) -> dict[str, Any]:
         """Start a training, or adopt the weights of a finished one.
@@ -181,11 +182,18 @@ def train(run: Path, data: Path) -> None:
     cohort = get_cohort(job["cohort"])
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
     items = collect(open_studies(job["studies"], cohort, user, password), cohort, data)
+    _, configs = config_files(job["bundle"], "train.json", job["recipe"])
+    config = json.loads(configs[0].read_text())
+    labelled = len(items)
+    if str(dict(config.get("training_cases", {})).get("_target_")).endswith("require_complete"):
+        items = [item for item in items if item["modalities"] == list(cohort.modalities)]
+        if not items:
+            raise ValueError(f"It learns from complete studies, and none of the {labelled} labelled has all modalities.")
+    left_out = labelled - len(items)
     count = round(job["val_split"] * len(items))
     count = min(max(count, int(job["val_split"] > 0)), len(items) - 1)
     parts = {"training": items[count:], "validation": items[:count], "test": []}
     write_datalist({"cohort": cohort.name, "modalities": list(cohort.modalities), **parts}, data / "datalist.json")
-    _, configs = config_files(job["bundle"], "train.json", job["recipe"])
     overrides = {
         "cohort": cohort.name,
         "dataset_dir": str(data),
@@ -195,10 +203,10 @@ def train(run: Path, data: Path) -> None:
         "init_from": job["init_from"],
         "epochs": job["max_epochs"],
         "val_interval": max(1, job["max_epochs"] // 5),
+        **({"missing_rates": None} if "missing_rates" in config else {}),  # studies lack what they lack
         **({"device": f"$torch.device({job['device']!r})"} if job["device"] else {}),
     }
-    stages = json.loads(configs[0].read_text())
-    stage = "finetune" if "finetune" in stages else "fit"
+    stage = "finetune" if "finetune" in config else "fit"
     workflow = ConfigWorkflow(
         [str(path) for path in configs], workflow_type="train", run_id=stage, logging_file=False, **overrides
     )
@@ -209,7 +217,11 @@ def train(run: Path, data: Path) -> None:
     def tell(engine: Any, ended: str | None = None) -> None:
         best = workflow.parser.get_parsed_content("validate#evaluator").state.best_metric if count else None
         state = {"epoch": engine.state.epoch, "best_metric": None if best is None or best < 0 else float(best)}
-        facts = {"training_studies": len(parts["training"]), "validation_studies": count}
+        facts = {
+            "training_studies": len(parts["training"]),
+            "validation_studies": count,
+            "left_out": given - len(items),
+        }
         _write_status(run, {**started, **facts, **state, **({"status": ended, "end_ts": _now()} if ended else {})})
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 import threading
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 from dicom_studies import edit, study, write_study
+from fastapi import HTTPException
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
 from running import server
@@ -24,6 +26,7 @@ from running import server
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
+from label.infer import Worker
 from label.studies import Folder
 from label.train import collect
 
@@ -199,8 +202,8 @@ def test_the_server_answers_while_it_infers(url):
     ("image", "params", "status", "reason"),
     [
         ("patients", {}, 400, "The study: images of 2 patients"),
-        ("candidates", {}, 400, "series 6 and series 9"),
-        ("unusable", {}, 400, "none of"),
+        ("candidates", {}, 400, "series 6 and 9 are all T1c and cannot be told apart"),
+        ("unusable", {}, 400, "No series is recognised as one of T1, T1c, T2, FLAIR"),
         ("nobody", {}, 404, "no study of this name"),
         ("/etc/passwd", {}, 403, "does not lie in the study store"),
         ("../store/two", {}, 403, "does not lie in the study store"),
@@ -235,9 +238,9 @@ def test_an_unknown_model_and_an_image_in_the_params(url):
 
 
 def test_two_candidates_are_decided_by_hand(url):
-    params = infer(url, "candidates", series="t1c=9").json()
-    assert params["modalities"]["t1c"]["source"] == "series 9"
-    assert any(line.startswith("series 6: left out") for line in params["explanations"])
+    params = infer(url, "candidates", series="t1c=9, t2=3").json()
+    assert {name: one["source"] for name, one in params["modalities"].items()} == {"t1c": "series 9", "t2": "series 3"}
+    assert any(line.startswith("series 6: T1c") and "not taken, as asked" in line for line in params["explanations"])
 
 
 class TestTraining:
@@ -292,7 +295,7 @@ class TestTraining:
         truth = nib.load(store / "labels" / "final" / "two.nii.gz")
         for value in NAMES.values():
             small, large = (np.count_nonzero(np.asarray(one.dataobj) == value) for one in (truth, label))
-            assert large == pytest.approx(small * SPACING**3, rel=0.05)
+            assert large == pytest.approx(small * SPACING**3, rel=0.1)
 
     def test_a_training_changes_what_is_served_only_when_told(self, url, store, place, tmp_path):
         models = {name: Path(bundle_root(name), "models", "model.pt") for name in BUNDLES}
@@ -340,13 +343,13 @@ class TestTraining:
         assert np.array_equal(volume(url, "two", tmp_path / "again.nii.gz").dataobj, first.dataobj)
 
     def test_a_training_is_stopped(self, url, place):
-        assert train(url, "medmap", max_epochs=500).status_code == 200
+        assert train(url, "passion", max_epochs=500, val_split=0).status_code == 200
         while requests.get(f"{url}/train/", timeout=10).json()["epoch"] < 1:
             assert requests.get(f"{url}/train/", timeout=10).json()["status"] == "RUNNING"
             time.sleep(0.2)
         stopped = requests.delete(f"{url}/train/", timeout=60).json()
         assert (stopped["status"], stopped["max_epochs"]) == ("STOPPED", 500)
-        assert train(url, "medmap", adopt=stopped["id"]).status_code == 400
+        assert train(url, "passion", adopt=stopped["id"]).status_code == 400
         assert not [path for path in (place / "tmp").rglob("*") if path.suffix in (".gz", ".nii", ".dcm", ".pt")]
 
     @pytest.mark.parametrize(
@@ -361,6 +364,15 @@ class TestTraining:
         answer = train(url, **params)
         assert answer.status_code == 400
         assert reason in answer.json()["detail"]
+
+
+def test_a_worker_that_dies_is_replaced():
+    worker = Worker()
+    with pytest.raises(HTTPException) as found:
+        worker.run(os._exit, 1)
+    assert found.value.status_code == 503
+    assert worker.run(abs, -1) == 1
+    worker.close()
 
 
 def test_weights_of_another_network_are_not_served(store, tmp_path):
