@@ -38,7 +38,8 @@ window.config = {
 document.cookie = `MONAILABEL_SERVER_URL=${escape(location.origin + '/')}`;
 
 function say(message, type) {
-  window.services.uiNotificationService.show({ title: 'Server', message, type, duration: 20000 });
+  const show = () => window.services.uiNotificationService.show({ title: 'Server', message, type, duration: 20000 });
+  setTimeout(show, 500); // above the panel's own
 }
 
 function drawnOnAnother(series) {
@@ -57,7 +58,9 @@ XMLHttpRequest.prototype.send = function (body) {
   const { method, url } = this.asked;
   const series = url.pathname.startsWith('/infer/') && url.searchParams.get('image');
   if (series && drawnOnAnother(series)) {
-    const message = 'The panel draws on the series it was connected with. Press the round arrow beside Server first.';
+    const message =
+      'The panel draws on the series that was shown when it connected: show that one again, or reload the page and ' +
+      'show this one before you press the round arrow.';
     say(message, 'error');
     throw new Error(message);
   }

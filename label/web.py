@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -26,6 +26,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Scope
 
+from common.modalities import display_name
 from label.main import App
 from label.proxy import pass_on
 
@@ -167,10 +168,21 @@ def _infer(app: App, asked: Mapping[str, Any], output: str) -> Response:
             image = (path.name, path.read_bytes(), "application/octet-stream")
             parts = MultipartEncoder({"params": (None, json.dumps(params), "application/json"), "image": image})
             response = Response(parts.to_string(), media_type=parts.content_type)
-    found = "" if not params["empty"] else "Nothing was found."
-    stored = "Stored." if params["stored"] else ""
-    response.headers["x-said"] = _ascii(" ".join(filter(None, (params["summary"], found, stored, *params["warnings"]))))
+    response.headers["x-said"] = _ascii(" ".join(_said(params)))
     return response
+
+
+def _said(params: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a person should know of a result."""
+    used, missing, left_out = (
+        ", ".join(map(display_name, params[key])) for key in ("modalities", "missing", "left_out")
+    )
+    yield f"Made from {used}{missing and f'; missing: {missing}'}{left_out and f'; left out: {left_out}'}."
+    if params["empty"]:
+        yield "Nothing was found, and nothing is stored."
+    if params["stored"]:
+        yield "The result is stored."
+    yield from params["warnings"]
 
 
 def _ascii(text: str) -> str:
@@ -229,6 +241,6 @@ def _refusal(error: Exception) -> Response:
         status = 400
     else:
         status, said = 500, "This failed for a reason that was not foreseen; the server's log says where."
-        where = "".join(traceback.format_tb(error.__traceback__))  # without the message: it may name a patient
+        where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # without the message: it may name a patient
         logger.error("%s\n%s", type(error).__name__, where)
     return JSONResponse({"detail": said}, status, {"x-said": _ascii(said)})
