@@ -188,7 +188,9 @@ def train(run: Path, data: Path) -> None:
     if str(dict(config.get("training_cases", {})).get("_target_")).endswith("require_complete"):
         items = [item for item in items if item["modalities"] == list(cohort.modalities)]
         if not items:
-            raise ValueError(f"It learns from complete studies, and none of the {labelled} labelled has all modalities.")
+            raise ValueError(
+                f"It learns from complete studies, and none of the {labelled} labelled has all modalities."
+            )
     left_out = labelled - len(items)
     count = round(job["val_split"] * len(items))
     count = min(max(count, int(job["val_split"] > 0)), len(items) - 1)
@@ -220,7 +222,7 @@ def train(run: Path, data: Path) -> None:
         facts = {
             "training_studies": len(parts["training"]),
             "validation_studies": count,
-            "left_out": given - len(items),
+            "left_out": left_out,
         }
         _write_status(run, {**started, **facts, **state, **({"status": ended, "end_ts": _now()} if ended else {})})
 
