@@ -17,10 +17,10 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-from conftest import PATIENTS, SERIES, Stack, uid, write_studies
 from dicom_studies import resample
 from orthanc import PLUGIN, orthanc, series, upload
 from running import server
+from stack import PATIENTS, SERIES, Stack, uid, write_studies
 
 from common.io.dicom import read_study
 
@@ -152,7 +152,7 @@ class TestProxy:
         everything = requests.get(f"{stack.archive}/dicom-web/studies", timeout=30).content
 
         class Heedless(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 self.send_response(200)
                 self.send_header("content-type", "application/dicom+json")
                 self.end_headers()
@@ -197,8 +197,8 @@ def test_other_sites_pages_can_do_nothing(stack):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("PUT", "model/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("POST", "batch/infer/m3ae"),
-     ("DELETE", "datastore/image?id=x"), ("PUT", "session/"), ("GET", "datastore/dataset")],
+    [("PUT", "model/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("PUT", "session/"),
+     ("POST", "batch/infer/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset")],
 )  # fmt: skip
 def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
     assert requests.request(method, f"{stack.url}/{path}", timeout=30).status_code in (404, 405)

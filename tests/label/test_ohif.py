@@ -13,30 +13,45 @@ import numpy as np
 import pytest
 import requests
 from browser import Page, chromium
-from conftest import Stack, uid
 from nibabel.affines import apply_affine
 from orthanc import PLUGIN
+from stack import Stack, uid
 
 pytestmark = pytest.mark.skipif(
     not (Path(browser.PROGRAM).is_file() and Path(PLUGIN).is_file()),
     reason="Debian's packages chromium, orthanc and orthanc-dicomweb",
 )
 DRAWN = """(() => {
-  const { segmentationService } = services;
-  const drawn = segmentationService.getLabelmapVolume(segmentationService.getSegmentations().at(-1).segmentationId);
-  const labels = segmentationService.getSegmentations().at(-1).segments;
-  const voxels = drawn.voxelManager.getCompleteScalarDataArray();
-  const [columns, rows] = drawn.dimensions;
-  const sums = {};
-  voxels.forEach((value, i) => {
-    if (!value) return;
-    const sum = (sums[labels[value].label] ??= [0, 0, 0, 0]);
-    [1, i % columns, Math.floor(i / columns) % rows, Math.floor(i / columns / rows)].forEach((x, k) => (sum[k] += x));
-  });
-  return Object.fromEntries(Object.entries(sums).map(([label, [n, ...sum]]) =>
-    [label, { voxels: n, middle: [...drawn.imageData.indexToWorld(sum.map((x) => x / n))] }]));
+  const drawn = services.segmentationService.getSegmentations().at(-1), sums = {};
+  for (const id of drawn.representationData.Labelmap.imageIds) {
+    const image = cornerstone.cache.getImage(id);
+    const plane = cornerstone.metaData.get('imagePlaneModule', image.referencedImageId);
+    image.voxelManager.getScalarData().forEach((value, i) => {
+      if (!value) return;
+      const right = (i % image.columns) * plane.columnPixelSpacing;
+      const down = Math.floor(i / image.columns) * plane.rowPixelSpacing;
+      const sum = (sums[drawn.segments[value].label] ??= [0, 0, 0, 0]);
+      for (const k of [0, 1, 2])
+        sum[k] += plane.imagePositionPatient[k] + right * plane.rowCosines[k] + down * plane.columnCosines[k];
+      sum[3] += 1;
+    });
+  }
+  return Object.fromEntries(
+    Object.entries(sums).map(([label, [x, y, z, n]]) => [label, { voxels: n, middle: [x / n, y / n, z / n] }])
+  );
 })()"""
 """Of the newest segmentation, by label: its voxels, and their middle in the patient (mm, LPS)."""
+LOOK = """(() => {
+  const { segmentationService, viewportGridService, cornerstoneViewportService } = services;
+  const { imageIds } = segmentationService.getSegmentations().at(-1).representationData.Labelmap;
+  const images = imageIds.map((id) => cornerstone.cache.getImage(id));
+  const filled = images.map((image) => image.voxelManager.getScalarData().filter(Boolean).length);
+  const most = images[filled.indexOf(Math.max(...filled))].referencedImageId;
+  const viewport = cornerstoneViewportService.getCornerstoneViewport(viewportGridService.getState().activeViewportId);
+  viewport.setProperties({ voiRange: { lower: 0, upper: 1800 } });
+  return viewport.setImageIdIndex(viewport.getImageIds().indexOf(most)).then(() => viewport.render());
+})()"""
+"""Go to the image in which most is drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +63,7 @@ def page(stack, tmp_path_factory):
 def screenshot(page: Page, name: str) -> None:
     """Keep a picture where SCREENSHOTS says, if it says so."""
     if folder := os.environ.get("SCREENSHOTS"):
+        time.sleep(3)  # notices move
         page.screenshot(Path(folder, f"{name}.png"))
 
 
@@ -57,7 +73,7 @@ def press(page: Page, text: str) -> None:
     page.evaluate(f"{button}.click()")
 
 
-def show(page: Page, modality: str, number: int) -> None:
+def show(page: Page, number: int) -> None:
     """Show a series in the active viewport."""
     chosen = f"services.displaySetService.getActiveDisplaySets().find((d) => d.SeriesNumber == {number})"
     page.wait(chosen)
@@ -91,6 +107,7 @@ def middle(label: nib.Nifti1Image, value: int) -> np.ndarray:
 
 def test_the_study_list_and_one_study(page, stack):
     page.open(f"{stack.url}/ohif/")
+    press(page, "Confirm and Hide")
     for patient in ("SECRET-0815", "SECRET-4711", "SECRET-0042"):
         said(page, patient)
     screenshot(page, "studies")
@@ -116,7 +133,7 @@ def test_the_panel_draws_what_the_server_found(page, stack, tmp_path):
         assert np.allclose(drawn[name]["middle"], middle(label, value), atol=0.01)
 
     # The panel draws voxel by voxel on the series that was shown when it connected; it must not for another.
-    show(page, "MR", 3)
+    show(page, 3)
     press(page, "Run")
     said(page, "The panel draws on the series that was shown when it connected")
     screenshot(page, "another_series")
@@ -129,10 +146,15 @@ def test_a_stored_segmentation_is_shown_with_the_right_names(page, stack, tmp_pa
     (tmp_path / "label.nii.gz").write_bytes(answer.content)
     label = nib.load(tmp_path / "label.nii.gz")
     page.open(f"{stack.url}/ohif/viewer?StudyInstanceUIDs={uid('two')}")
-    show(page, "MR", 4)
-    show(page, "SEG", 1004)
+    show(page, 4)
+    show(page, 1004)
+    press(page, "Yes")  # it is to be opened
     page.wait(f"Object.keys({DRAWN}).length", 60)
     drawn = page.evaluate(DRAWN)
+    page.evaluate(
+        "services.panelService.activatePanel('@ohif/extension-cornerstone.panelModule.panelSegmentation', true)"
+    )
+    page.evaluate(LOOK)
     screenshot(page, "stored")
     assert list(drawn) == ["Oedema"]
     assert drawn["Oedema"]["voxels"] == np.count_nonzero(label.dataobj)
