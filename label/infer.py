@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import re
 import tempfile
@@ -22,7 +23,7 @@ from common.engines.predict import Inference, predict
 from common.io import flag
 from common.io.dicom import CLASSES
 from common.modalities import display_name
-from label.studies import Studies
+from label.studies import Studies, unnamed
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
@@ -162,12 +163,12 @@ def class_label(name: str) -> str:
 
 
 def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Call `predict`; return its files, and what is told of them. No message names a folder of the server."""
+    """Call `predict`; return its files, and what is told of them."""
     try:
-        prediction = predict(study, *arguments)
-    except (ValueError, FileNotFoundError) as error:
-        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
-        raise kind(str(error).replace(f"{study}", "The study")) from None
+        with unnamed(study):
+            prediction = predict(study, *arguments)
+    finally:
+        gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
     summary = prediction.summary
     used = {
         one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 import nibabel as nib
@@ -13,7 +14,6 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
-from common.cohorts.study import read_folder
 from common.engines.predict import choose_reference
 from common.io import read_volume
 from label.infer import Segmentation, Worker, class_label
@@ -37,7 +37,7 @@ class App(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        self._output, self._worker = Path(conf["output"]), Worker()
+        self._output, self._worker, self._starting = Path(conf["output"]), Worker(), Lock()
         names = [name.strip() for name in conf.get("models", ",".join(BUNDLES)).split(",")]
         self._models = {Path(name).name: self._model(name, conf) for name in names}
         _refuse_unknown(conf, self._models)
@@ -85,16 +85,14 @@ class App(MONAILabelApp):
 
     def image(self, image: str, folder: str | Path) -> Path:
         """Write the volume of a study that a client is shown, and on whose grid it gets a result, as NIfTI."""
-        place, reference = self.datastore().fetch(image, folder)
-        study = read_folder(place, self.datastore().cohort)
+        study, reference = self.datastore().read(image, folder)
         path = Path(folder, "image.nii.gz")
         nib.save(study.images[choose_reference(study, reference)[0]], path)
         return path
 
     def label(self, image: str, tag: str, folder: str | Path) -> Path:
         """Write a study's label map as NIfTI; raise FileNotFoundError if it has none of this tag."""
-        place, _ = self.datastore().fetch(image, folder)
-        study = read_folder(place, self.datastore().cohort)
+        study, _ = self.datastore().read(image, folder)
         path = Path(folder, "label.nii.gz")
         nib.save(self.datastore().label(image, tag, study, folder), path)
         return path
@@ -119,8 +117,7 @@ class App(MONAILabelApp):
         voxels = _by_name(np.asarray(label.dataobj), params.get("label_info"), studies.cohort.labels.values)
         label = nib.Nifti1Image(voxels, label.affine)
         with TemporaryDirectory() as folder:
-            place, _ = studies.fetch(image, folder)
-            study = read_folder(place, studies.cohort)
+            study, _ = studies.read(image, folder)
             return {"image": image, "label": studies.keep_final(image, label, study, on_grid(study, label), folder)}
 
     def start_training(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +129,10 @@ class App(MONAILabelApp):
             ValueError: nothing can be trained or adopted so.
         """
         trainer = self._named(self._trainers, model)
-        if not params.get("adopt") and any(one.running for one in self._trainers.values()):
-            raise HTTPException(429, "A training is running; stop it, or wait until it has ended.")
-        return trainer(params, self.datastore())
+        with self._starting:
+            if not params.get("adopt") and any(one.running for one in self._trainers.values()):
+                raise HTTPException(429, "A training is running; stop it, or wait until it has ended.")
+            return trainer(params, self.datastore())
 
     def training(self) -> dict[str, Any]:
         """Return the status of the last training, {} if there was none."""

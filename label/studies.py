@@ -10,7 +10,8 @@ import logging
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.study import Study
+from common.cohorts.study import Study, read_folder
 from common.io import dicom
 from common.io.files import replacing
 
@@ -87,6 +88,12 @@ class Studies(ABC):
     def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
         """Store a label map, on the grid of one of the modalities, with the tag ``final``; return its name there."""
 
+    def read(self, image: str, folder: str | Path) -> tuple[Study, str | None]:
+        """Fetch a study, and read its volumes; raise as `fetch` and `read_folder` do."""
+        place, reference = self.fetch(image, folder)
+        with unnamed(place):
+            return read_folder(place, self.cohort), reference
+
     def get_unlabeled_images(self, tag: str | None = None, labels: Sequence[str] | None = None) -> list[str]:
         """Return the studies without a final label, for MONAI Label's strategies."""
         done = self.labelled("final")
@@ -117,6 +124,16 @@ def open_studies(place: str, cohort: Cohort, user: str = "", password: str = "")
     if place.startswith(("http://", "https://")):
         return Archive(place, cohort, user, password)
     return Folder(place, cohort)
+
+
+@contextmanager
+def unnamed(folder: str | Path) -> Iterator[None]:
+    """Let no message name a folder of the server, which tells a client nothing."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+        raise kind(str(error).replace(f"{folder}", "The study")) from None
 
 
 def on_grid(study: Study, label: nib.Nifti1Image) -> str:
@@ -223,6 +240,10 @@ class Archive(Studies):
         """Return the StudyInstanceUIDs of the MR studies."""
         found = _all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
         return sorted({_value(study, "0020000D") for study in found})
+
+    def status(self) -> dict[str, Any]:
+        """Return nothing: an archive may have very many studies, too many to count whenever GET /info is asked."""
+        return {}
 
     def labelled(self, tag: str) -> set[str]:
         """Return the studies with a segmentation of this kind."""

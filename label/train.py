@@ -28,9 +28,7 @@ from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.tasks.train import TrainTask
 
 from common.cohorts import get_cohort
-from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import write_datalist
-from common.cohorts.study import read_folder
 from common.engines.predict import config_files
 from common.io.files import replacing
 from common.io.grid import back, to_one_grid
@@ -151,7 +149,7 @@ class FineTuning(TrainTask):
         self.model.check(str(weights))
         served, kept = self.model.adopted, None
         if served.is_file():
-            kept = served.with_name(f"replaced_{datetime.now():%Y%m%d_%H%M%S}.pt")
+            kept = served.with_name(f"replaced_{datetime.now():%Y%m%d_%H%M%S_%f}.pt")
             shutil.copyfile(served, kept)
         with replacing(served) as temporary:
             shutil.copyfile(weights, temporary)
@@ -181,16 +179,14 @@ def train(run: Path, data: Path) -> None:
     job = json.loads((run / "job.json").read_text())
     cohort = get_cohort(job["cohort"])
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    items = collect(open_studies(job["studies"], cohort, user, password), cohort, data)
+    items = collect(open_studies(job["studies"], cohort, user, password), data)
     _, configs = config_files(job["bundle"], "train.json", job["recipe"])
     config = json.loads(configs[0].read_text())
     labelled = len(items)
-    if str(dict(config.get("training_cases", {})).get("_target_")).endswith("require_complete"):
+    if "require_complete" in str(config.get("training_cases")):
         items = [item for item in items if item["modalities"] == list(cohort.modalities)]
         if not items:
-            raise ValueError(
-                f"It learns from complete studies, and none of the {labelled} labelled has all modalities."
-            )
+            raise ValueError(f"It learns from complete studies, and none of {labelled} labelled has all modalities.")
     left_out = labelled - len(items)
     count = round(job["val_split"] * len(items))
     count = min(max(count, int(job["val_split"] > 0)), len(items) - 1)
@@ -235,12 +231,11 @@ def train(run: Path, data: Path) -> None:
     tell(trainer, "DONE")
 
 
-def collect(studies: Studies, cohort: Cohort, folder: Path) -> list[dict[str, Any]]:
+def collect(studies: Studies, folder: Path) -> list[dict[str, Any]]:
     """Write the studies that have a final label as NIfTI files on one grid each; absent modalities are left out.
 
     Args:
         studies: where they are.
-        cohort: theirs.
         folder: where to write; what is fetched for the time being is removed again.
 
     Returns:
@@ -254,16 +249,15 @@ def collect(studies: Studies, cohort: Cohort, folder: Path) -> list[dict[str, An
         case = f"case_{number:03d}"
         try:
             with tempfile.TemporaryDirectory(dir=folder) as fetched:
-                place, _ = studies.fetch(image, Path(fetched))
-                study = read_folder(place, cohort)
-                label = studies.label(image, "final", study, Path(fetched))
+                study, _ = studies.read(image, fetched)
+                label = studies.label(image, "final", study, fetched)
                 reference = on_grid(study, label)
                 aligned = to_one_grid(study.images, study.frames, reference)
         except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"Labelled study {number + 1}: {str(error).replace(str(place), 'the study')}") from None
+            raise ValueError(f"Labelled study {number + 1}: {error}") from None
         grid = aligned.images[reference]
         voxels = np.asarray(label.dataobj).astype(np.uint8)
-        moved = back(voxels, label.affine, grid.affine, grid.shape, cohort.labels.values.values())
+        moved = back(voxels, label.affine, grid.affine, grid.shape, studies.cohort.labels.values.values())
         volumes = {**aligned.images, "seg": nib.Nifti1Image(moved, grid.affine)}
         for name, volume in volumes.items():
             nib.save(volume, folder / f"{case}_{name}.nii.gz")

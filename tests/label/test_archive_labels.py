@@ -61,7 +61,8 @@ def test_final_labels_train_and_results_of_models_do_not(url, archive, subject, 
     studies = Archive(place, PHANTOM)
     images = studies.list_images()
     assert len(images) == 2
-    assert requests.get(f"{url}/info/", timeout=10).json()["datastore"]["total"] == 2
+    listed = requests.get(f"{url}/datastore/", params={"output": "all"}, timeout=10).json()["objects"]
+    assert listed == {image: {"labels": {}} for image in images}
 
     # What a model made is stored, and is no label to train on.
     result = requests.post(
@@ -113,7 +114,7 @@ def test_final_labels_train_and_results_of_models_do_not(url, archive, subject, 
     (tmp_path / "again.nii.gz").write_bytes(again.content)
     voxels = np.asarray(drawn[images[0]].dataobj)
     assert np.array_equal(nib.load(tmp_path / "again.nii.gz").dataobj, np.select([voxels == 1, voxels == 2], [4, 2], 0))
-    items = collect(studies, PHANTOM, tmp_path)
+    items = collect(studies, tmp_path)
     assert sorted(item["modalities"] for item in items) == [["t1c", "t2"], ["t2"]]
     assert not SECRETS.search(json.dumps(items))
 

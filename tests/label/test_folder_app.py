@@ -195,7 +195,7 @@ def test_the_server_answers_while_it_infers(url):
     assert done == [200]
     assert len(waited) > 5
     assert np.median(waited) < 0.5
-    assert max(waited) < 2  # on a machine with nothing else to do it is below 1
+    assert max(waited) < 1
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ class TestTraining:
         assert not left & {"two", "four"}
 
     def test_absent_modalities_are_left_out_of_the_datalist(self, store, tmp_path):
-        four, two = collect(Folder(store, PHANTOM), PHANTOM, tmp_path)
+        four, two = collect(Folder(store, PHANTOM), tmp_path)
         assert (four["modalities"], two["modalities"]) == (["t1", "t1c", "t2", "flair"], ["t1c", "flair"])
         assert not SECRETS.search(json.dumps([four, two]) + "".join(path.name for path in tmp_path.iterdir()))
         label, image = (nib.load(tmp_path / name) for name in (two["label"], two["image"][0]))
