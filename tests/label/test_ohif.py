@@ -123,6 +123,8 @@ def test_the_panel_draws_what_the_server_found(page, stack, tmp_path):
     said(page, "Made from T1, T1c, T2, FLAIR.")
     page.wait(f"Object.keys({DRAWN}).length == 3")
     drawn = page.evaluate(DRAWN)
+    there = json.dumps(drawn["Enhancing tumour"]["middle"])
+    page.evaluate(f"cornerstone.getRenderingEngines().map((e) => e.getViewports().map((v) => v.jumpToWorld({there}))), 1")
     screenshot(page, "panel")
     shown = page.evaluate("services.segmentationService.getLabelmapVolume('1').metadata.SeriesInstanceUID")
     query = {"image": shown, "output": "image"}
