@@ -124,7 +124,7 @@ def test_the_panel_draws_what_the_server_found(page, stack, tmp_path):
     page.wait(f"Object.keys({DRAWN}).length == 3")
     drawn = page.evaluate(DRAWN)
     there = json.dumps(drawn["Enhancing tumour"]["middle"])
-    page.evaluate(f"cornerstone.getRenderingEngines().map((e) => e.getViewports().map((v) => v.jumpToWorld({there}))), 1")
+    page.evaluate(f"cornerstone.getRenderingEngines()[0].getViewports().map((one) => one.jumpToWorld({there}))")
     screenshot(page, "panel")
     shown = page.evaluate("services.segmentationService.getLabelmapVolume('1').metadata.SeriesInstanceUID")
     query = {"image": shown, "output": "image"}
