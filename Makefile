@@ -1,12 +1,15 @@
-# `make train` and `make test` work on a fresh clone. They share one virtual environment, made on first use.
+# `make train` and `make test` work on a fresh clone. They share one virtual environment, made on first use; what serves
+# the bundles to viewers (`make label`) has its own.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch>=2.6,<2.14
 BUNDLE ?= m3ae
 JOBS ?= 2
+LABEL_VENV ?= .venv-label
+STUDIES ?=
 
-.PHONY: train test lint clean
+.PHONY: train test lint label test-label clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
@@ -19,8 +22,16 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+# STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
+label: $(LABEL_VENV)/.installed
+	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m label.server $(if $(STUDIES),--studies "$(STUDIES)")
+
+# Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
+test-label: $(LABEL_VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -rs tests/label
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL_VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
 # Stamps: an installation is repeated only when pyproject.toml has changed.
 $(VENV)/.installed: pyproject.toml
@@ -31,4 +42,15 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install "$(TORCH)" -e ".[test]"
+	touch $@
+
+# MONAI Label's own requirements are left out: half of them are for what is not used, see label/stock.py.
+$(LABEL_VENV)/.installed: pyproject.toml label/requirements.txt
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_VENV)/bin/python -m pip install "$(TORCH)" -e ".[dicom,registration]" -r label/requirements.txt
+	$(LABEL_VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
+	touch $@
+
+$(LABEL_VENV)/.installed-test: $(LABEL_VENV)/.installed
+	$(LABEL_VENV)/bin/python -m pip install "pytest>=8" "pytest-xdist>=3.5" "websocket-client>=1.8"
 	touch $@

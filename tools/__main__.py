@@ -324,7 +324,8 @@ def predict(
         bundle: name or folder of a bundle, e.g. m3ae.
         series: SeriesNumbers for what is not recognised, or wrongly, e.g. "{'t1c': 7}"; None leaves a sequence out.
         modalities: use these only, e.g. t1c,flair.
-        reference: the sequence on whose grid the result is wanted; if not given T1c, else the finest.
+        reference: the sequence, or SeriesInstanceUID of one, on whose grid the result is wanted; if not given T1c, else
+            the finest.
         recipe: that the weights were trained with, e.g. brats2018; if not given the bundle's demo settings.
         ckpt_path: weights; if not given the bundle's own.
         device: cpu, cuda or cuda:1; if not given a GPU if there is one.

@@ -87,7 +87,8 @@ def predict(
         bundle: name of a bundle, or its folder.
         series: modality -> SeriesNumber, for what is not recognised, or wrongly.
         modalities: use these only.
-        reference: modality on whose grid the result is wanted; by default T1c, else the finest.
+        reference: modality, or SeriesInstanceUID of the series used for it, on whose grid the result is wanted; by
+            default T1c, else the finest.
         recipe: that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
         ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of ``intervals.csv`` and
             ``advice.csv`` beside the weights, if there are any.
@@ -103,10 +104,10 @@ def predict(
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected one elsewhere.")
     require_writable(output_dir)
     with tempfile.TemporaryDirectory() as folder:
-        inference = _Inference(bundle, recipe, ckpt_path, device, Path(folder))
+        inference = Inference(bundle, recipe, ckpt_path, device, Path(folder))
         cohort = inference.cohort
         found = read_folder(study, cohort, modalities, series)
-        chosen, why = _reference(found, reference)
+        chosen, why = choose_reference(found, reference)
         if found.series:
             _require_referable(found.series[chosen])  # before the long part
         aligned = to_one_grid(found.images, found.frames, chosen)
@@ -159,7 +160,7 @@ def predict(
     return Prediction(result, chosen, summary, found.explanations, files)
 
 
-class _Inference:
+class Inference:
     """A bundle's inference.json, for one case.
 
     Args:
@@ -171,15 +172,7 @@ class _Inference:
     """
 
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
-        root = Path(bundle).resolve() if Path(bundle, "configs", "inference.json").is_file() else bundle_root(bundle)
-        require_same_common(root)
-        configs = Path(root, "configs")
-        files = [configs / "inference.json"]
-        if recipe is not None:
-            files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
-        if not files[-1].is_file():
-            known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
-            raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
+        root, files = config_files(bundle, "inference.json", recipe)
         self.data = folder / "case"
         overrides = {
             "bundle_root": str(root),
@@ -197,7 +190,7 @@ class _Inference:
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
             )
             self.workflow.initialize()  # reads the weights
-        self.metadata = json.loads((configs / "metadata.json").read_text())
+        self.metadata = json.loads(Path(root, "configs", "metadata.json").read_text())
         self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
         self.weights = Path(self._content("ckpt_path"))
         self.cohort: Cohort = self._content("cohort_def")
@@ -246,12 +239,49 @@ class _Inference:
         return self.workflow.parser.get_parsed_content(key)
 
 
-def _reference(study: Study, asked: str | None) -> tuple[str, str]:
-    """Return the modality on whose grid the result will lie, and why."""
+def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
+    """Return a bundle's folder, and a config of it with the recipe laid over it.
+
+    Args:
+        bundle: its name or folder.
+        config: name of the file, e.g. ``train.json``.
+        recipe: a name in the bundle's ``configs/recipes``, a file, or None.
+
+    Raises:
+        FileNotFoundError: there is no such bundle or recipe.
+        ValueError: the bundle was packaged with another version of ``common``.
+    """
+    here = Path(bundle, "configs", "inference.json").is_file()
+    root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
+    require_same_common(root)
+    configs = root / "configs"
+    files = [configs / config]
+    if recipe is not None:
+        files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
+    if not files[-1].is_file():
+        known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
+        raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
+    return root, files
+
+
+def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
+    """Return the modality on whose grid the result will lie, and why.
+
+    Args:
+        study: what is used.
+        asked: a modality or the SeriesInstanceUID of a series; None: T1c if it is there, else the finest.
+
+    Raises:
+        ValueError: it is not among what is used.
+    """
     if asked is not None:
-        name = canonical(asked)
+        by_uid = {series.uid: name for name, series in study.series.items()}
+        is_uid = asked.replace(".", "").isdecimal()
+        name = by_uid.get(asked, "") if is_uid else canonical(asked)
         if name not in study.images:
-            raise ValueError(f"--reference {asked}: not among what is used, {subset_name(study.images)}.")
+            used = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.images)
+            what = "this series is" if is_uid else f"{asked}:"  # a UID belongs into no message
+            raise ValueError(f"--reference {what} not among what is used, {used}.")
         return name, "as asked for"
     if "t1c" in study.images:
         return "t1c", "as T1c is there"

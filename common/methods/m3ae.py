@@ -7,6 +7,7 @@ AAAI 2023. The losses are in `common.losses.m3ae`, the network in `common.networ
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,7 @@ from monai.networks.utils import copy_model_state
 from torch import nn
 from tqdm import tqdm
 
-from common.io import read_checkpoint
+from common.io import read_checkpoint, start_from
 from common.io.settings import check_choice
 from common.losses.m3ae import Reconstruction
 from common.modalities import presence
@@ -146,6 +147,21 @@ def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
         full[:, *inside] = torch.where(there[:, None, None, None], batch[0].as_tensor()[:, *source], 0)
         total, count = total + full, count + there
     return total / count.clamp(min=1)[None, :, None, None, None]
+
+
+def start_finetuning(
+    network: M3AE, pretrained: str, weights: bool = True, init_from: str | os.PathLike | None = None
+) -> None:
+    """Start from whole weights of the segmentation network (key ``init_from``), or as `load_pretrained` does.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged, or of another architecture.
+    """
+    if init_from is None:
+        load_pretrained(network, pretrained, weights)
+    else:
+        start_from(network, init_from)
 
 
 def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:

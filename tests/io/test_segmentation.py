@@ -17,7 +17,7 @@ from nibabel.affines import apply_affine
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
 from common.cohorts import generate_phantom
-from common.io.dicom import read_study, require_referable, write_seg
+from common.io.dicom import read_seg, read_study, require_referable, write_seg
 
 CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
 SCAN = Scan(5, "t1c", "t1_mprage_KM", MPRAGE, "sagittal", (4, -3, 5), (3, 3.5, 4))
@@ -107,6 +107,7 @@ def test_every_voxel_lies_where_it_should(tmp_path, subject, change, then):
     occurring = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
     values = np.array([0, *(CLASSES[name] for name in occurring)])
     np.testing.assert_array_equal(values[read_back(tmp_path / "seg.dcm", series)], label)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
     volume = hd.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
     for number, name in enumerate(occurring, start=1):
         found = places(volume.array == number, LPS @ volume.affine)
@@ -146,6 +147,36 @@ def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
     assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == [labels[n] for n in present]
     for number, name in enumerate(present, start=1):
         np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", series) == number, some == CLASSES[name])
+
+
+def test_segments_are_read_by_their_labels(tmp_path, segmented, subject):
+    series, label, path = segmented
+    renumbered = {"ET": 3, "NCR": 1, "ED": 2}
+    expected = np.where(label == 4, 3, label)
+    np.testing.assert_array_equal(read_seg(path, series, renumbered), expected)
+
+    def rename(dataset) -> None:
+        for segment, name in zip(dataset.SegmentSequence, ("ED", "ncr", "ENHANCING TUMOUR"), strict=True):
+            segment.SegmentLabel = name
+
+    copy = tmp_path / "seg.dcm"
+    copy.write_bytes(path.read_bytes())
+    edit(copy, rename)
+    np.testing.assert_array_equal(read_seg(copy, series, renumbered), expected)
+    edit(copy, lambda dataset: setattr(dataset.SegmentSequence[0], "SegmentLabel", "Liver"))
+    with pytest.raises(ValueError, match=r"segment 'Liver'; expected some of Enhancing tumour, Necrotic core, Oedema"):
+        read_seg(copy, series, renumbered)
+    write_study(tmp_path / "other", subject, [replace(SCAN, spacing=(3, 3.5, 3.7))])
+    (other,) = read_study(tmp_path / "other")
+    with pytest.raises(ValueError, match="does not lie on the grid of series 5"):
+        read_seg(path, other, renumbered)
+
+
+def test_what_a_person_corrected_says_so(tmp_path, segmented):
+    series, label, _ = segmented
+    write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "by hand", algorithm_type="SEMIAUTOMATIC")
+    types = {segment.SegmentAlgorithmType for segment in pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence}
+    assert types == {"SEMIAUTOMATIC"}
 
 
 def test_attributes(segmented):

@@ -10,6 +10,7 @@ from common.methods.m3ae import (
     mean_image,
     prepare_fill,
     pretraining_parameters,
+    start_finetuning,
 )
 from common.methods.plain import Plain
 from common.networks import M3AE
@@ -144,6 +145,15 @@ def test_load_pretrained_takes_everything_but_the_heads(tmp_path):
     load_pretrained(other, tmp_path / "pretrained.pt", weights=False)
     assert torch.equal(other.x_sub, source.x_sub)
     assert not torch.equal(other.unet.encoder[3][0].weight, source.unet.encoder[3][0].weight)
+
+
+def test_fine_tuning_goes_on_from_whole_weights(tmp_path):
+    source, network = M3AE(4, 3, 8, (8, 8, 8)), M3AE(4, 3, 8, (8, 8, 8))
+    write_checkpoint(source.state_dict(), tmp_path / "model.pt")
+    start_finetuning(network, tmp_path / "none.pt", init_from=tmp_path / "model.pt")
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in source.state_dict().items())
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such checkpoint"):
+        start_finetuning(network, tmp_path / "none.pt")
 
 
 def test_load_pretrained_refuses_another_architecture(tmp_path):

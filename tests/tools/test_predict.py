@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
-from common.engines.predict import RESULTS
+from common.cohorts.study import read_folder
+from common.engines.predict import RESULTS, choose_reference
 from common.evaluation.reliability import VolumeIntervals
 from common.io import bundle_root, dicom, read_checkpoint, write_checkpoint
 
@@ -148,6 +149,19 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     assert np.array_equal(again, label)
 
 
+def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
+    study = read_folder(studies[0], PHANTOM)
+    assert choose_reference(study) == ("t1c", "as T1c is there")
+    for name, series in study.series.items():
+        assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as asked for")
+    localizer = next(one.uid for one in dicom.read_study(studies[0]) if one.number == 1)
+    used = r"T1 \(series 2\), T1c \(series 6\), T2 \(series 3\), FLAIR \(series 4\)\."
+    for asked in (localizer, "1.2.3"):
+        with pytest.raises(ValueError, match=rf"--reference this series is not among what is used, {used}") as found:
+            choose_reference(study, asked)
+        assert asked not in str(found.value)
+
+
 def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     weights = read_checkpoint(Path(bundle_root("m3ae"), "models", "model.pt"))
     weights = {key: value.float() for key, value in weights.items()}
@@ -202,7 +216,7 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--reference", "t2", "--modalities", "t1"), "--reference t2: not among what is used, t1"),
+        (("--reference", "t2", "--modalities", "t1"), "--reference t2: not among what is used, T1 (image file)"),
         (("--series", "{'t1': 3}"), "--series is for DICOM"),
         (("--series", "3"), "--series 3: expected sequences and SeriesNumbers"),
         (("--modalities", "t1,pd"), "Unknown modality 'pd'"),

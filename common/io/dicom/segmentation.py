@@ -24,6 +24,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from nibabel.affines import apply_affine
 from pydicom.config import RAISE
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
@@ -32,7 +33,7 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat, validate_value
 
 from common.io.dicom.headers import number, quiet
-from common.io.dicom.series import Series
+from common.io.dicom.series import LPS_TO_RAS, Series
 from common.io.files import replacing
 
 DESCRIPTION = "Tumour segmentation, research only, not for clinical use"
@@ -43,6 +44,8 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
     "ET": ("Enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.EnhancingLesion),
 }
 """Class -> segment label, type, and modifier of the type."""
+OFF_GRID = 0.05
+"""Share of a voxel by which those of a SEG may lie beside the grid's: positions are written as decimals."""
 
 
 TYPE_2 = (
@@ -68,7 +71,12 @@ def require_referable(series: Series) -> None:
 
 @quiet()
 def write_seg(
-    path: str | Path, label: np.ndarray, reference: Series, classes: Mapping[str, int], software: str
+    path: str | Path,
+    label: np.ndarray,
+    reference: Series,
+    classes: Mapping[str, int],
+    software: str,
+    algorithm_type: str = "AUTOMATIC",
 ) -> list[str]:
     """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
 
@@ -81,6 +89,7 @@ def write_seg(
         reference: the series that was segmented; its images are referenced, patient and study are taken from it.
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of what made it, e.g. ``m3ae 0.1.0``.
+        algorithm_type: of the segments; ``SEMIAUTOMATIC`` where a person has corrected them.
 
     Returns:
         The classes that occur, by segment number.
@@ -97,13 +106,15 @@ def write_seg(
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
     with _explained(reference):
-        segmentation = _segmentation(segments, reference, occurring, software)
+        segmentation = _segmentation(segments, reference, occurring, software, algorithm_type)
         with replacing(path) as temporary:
             segmentation.save_as(temporary)
     return occurring
 
 
-def _segmentation(segments: np.ndarray, reference: Series, classes: Sequence[str], software: str) -> Segmentation:
+def _segmentation(
+    segments: np.ndarray, reference: Series, classes: Sequence[str], software: str, algorithm_type: str = "AUTOMATIC"
+) -> Segmentation:
     """Return the SEG; `segments` has the number of a voxel's segment, from 1 in the order of `classes`."""
     name, _, version = software.rpartition(" ")
     algorithm = hd.AlgorithmIdentificationSequence(
@@ -114,7 +125,7 @@ def _segmentation(segments: np.ndarray, reference: Series, classes: Sequence[str
         source_images=sources,
         pixel_array=segments.T,  # slices, rows, columns
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(n, c, algorithm) for n, c in enumerate(classes, start=1)],
+        segment_descriptions=[_describe(n, c, algorithm_type, algorithm) for n, c in enumerate(classes, start=1)],
         plane_positions=positions,
         series_instance_uid=hd.UID(),
         series_number=1000 + reference.number,
@@ -167,6 +178,46 @@ def _check_source(series: Series) -> None:
         )
 
 
+@quiet()
+def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) -> np.ndarray:
+    """Read a DICOM SEG, ours or another program's, as a label map on the grid of a series.
+
+    Segments are told by their labels, those of `CLASSES` or the names of the classes, never by their numbers.
+
+    Args:
+        path: the file.
+        reference: the series that it is of, or another one on the same grid.
+        classes: class name -> value in the label map.
+
+    Returns:
+        uint8 ``(columns, rows, slices)``.
+
+    Raises:
+        ValueError: it has a segment of no class, two that overlap, or voxels beside the grid; or holds fractions.
+    """
+    segmentation = hd.seg.segread(path)
+    if segmentation.SegmentationType == "FRACTIONAL":
+        raise ValueError("The segmentation holds fractions; expected a binary one or a label map.")
+    names = {label.casefold(): name for name in classes for label in (name, CLASSES.get(name, (name,))[0])}
+    found = np.zeros(reference.shape, np.uint8)
+    for segment in segmentation.segment_numbers:
+        label = segmentation.get_segment_description(segment).segment_label.strip()
+        if label.casefold() not in names:
+            known = ", ".join(CLASSES.get(name, (name,))[0] for name in classes)
+            raise ValueError(f"The segmentation has a segment {label!r}; expected some of {known}.")
+        volume = segmentation.get_volume(segment_numbers=[segment], combine_segments=False)
+        to_grid = np.linalg.inv(reference.affine) @ LPS_TO_RAS @ volume.affine
+        exact = apply_affine(to_grid, np.argwhere(volume.array[..., 0]))
+        voxels = exact.round().astype(int)
+        if np.abs(exact - voxels).max(initial=0) > OFF_GRID or not ((voxels >= 0) & (voxels < found.shape)).all():
+            raise ValueError(f"The segmentation does not lie on the grid of {reference.name}.")
+        at = tuple(voxels.T)
+        if found[at].any():
+            raise ValueError(f"The segment {label!r} overlaps another one; expected one class for each voxel.")
+        found[at] = classes[names[label.casefold()]]
+    return found
+
+
 def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
     unknown = [name for name in classes if name not in CLASSES]
     if unknown:
@@ -182,14 +233,16 @@ def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> 
         raise ValueError(f"{reference.name}: label values {foreign} are of no class; expected 0 and {dict(classes)}.")
 
 
-def _describe(number: int, name: str, algorithm: hd.AlgorithmIdentificationSequence) -> SegmentDescription:
+def _describe(
+    number: int, name: str, algorithm_type: str, algorithm: hd.AlgorithmIdentificationSequence
+) -> SegmentDescription:
     label, kind, modifier = CLASSES[name]
     description = SegmentDescription(
         segment_number=number,
         segment_label=label,
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=kind,
-        algorithm_type="AUTOMATIC",
+        algorithm_type=algorithm_type,
         algorithm_identification=algorithm,
         anatomic_regions=[codes.SCT.Brain],
     )

@@ -1,0 +1,211 @@
+"""A bundle as a model of MONAI Label: a study in, a label map and a DICOM SEG out, by `common.engines.predict`."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from fastapi import HTTPException
+from monai.data import ITKWriter
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from common.engines.predict import Inference, predict
+from common.io import flag
+from common.io.dicom import CLASSES
+from common.modalities import display_name
+from label.studies import Studies, unnamed
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+
+
+class Segmentation(InferTask):
+    """A bundle with its weights, which are checked as it is made, and read again, strictly, for each study.
+
+    Args:
+        bundle: its name or folder.
+        worker: where it segments.
+        adopted: weights that are served in the place of others once they are there, see `label.train`.
+        recipe: that the weights were trained with, see `predict`.
+        ckpt_path: weights other than the bundle's own.
+        device: to run on; None: a GPU if there is one.
+
+    Raises:
+        FileNotFoundError: there is no such bundle, recipe or weights.
+        ValueError: the weights are not of this network, or it is not said which ones are to be served.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        worker: Worker,
+        adopted: Path,
+        recipe: str | None = None,
+        ckpt_path: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        if ckpt_path and adopted.is_file():
+            raise ValueError(f"{bundle}: both {ckpt_path} and {adopted} could be served; move one of them away.")
+        self.bundle, self.worker, self.adopted = bundle, worker, adopted
+        self.recipe, self.own, self.device = recipe, ckpt_path, device
+        inference = self.check(self.ckpt_path)
+        self.cohort, self.weights = inference.cohort, inference.weights
+        values = {class_label(name): value for name, value in self.cohort.labels.values.items()}
+        super().__init__(InferType.SEGMENTATION, values, 3, inference.metadata["name"], self._options())
+
+    @property
+    def ckpt_path(self) -> str | None:
+        """The weights to serve; None: the bundle's own."""
+        return str(self.adopted) if self.adopted.is_file() else self.own
+
+    def check(self, ckpt_path: str | None) -> Inference:
+        """Build the network and load weights, to see whether they fit; raise as the class does."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
+
+    def is_valid(self) -> bool:
+        """Return True: a model that is not valid is not made."""
+        return True
+
+    def _options(self) -> dict[str, Any]:
+        use = {f"use_{name}": True for name in self.cohort.modalities}
+        return {**use, "series": "", "skull_strip": False, "store": False}
+
+    def __call__(self, request: Mapping[str, Any], studies: Studies) -> dict[str, Any]:
+        """Segment a study.
+
+        Args:
+            request: ``image`` (a study, or a DICOM series on whose grid the result is wanted) and ``output_dir``; and
+                the options in `config`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip``, ``store`` or ``save_label``, and
+                ``result_extension``.
+            studies: where the image is.
+
+        Returns:
+            ``file``, the label map; ``dicom_seg``, None for NIfTI studies and if nothing was found; ``params``: what
+            was used, left out and missing, warnings, the values of the classes that occur, and what was stored as.
+
+        Raises:
+            FileNotFoundError: there is no such study.
+            PermissionError: the image lies outside the store.
+            ValueError: the study or the options cannot be used.
+            HTTPException: see `Worker.run`.
+        """
+        folder = Path(request["output_dir"])
+        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
+        if not wanted:
+            raise ValueError("All modalities are left out; use one at least.")
+        extension = request.get("result_extension") or EXTENSIONS[0]
+        if extension not in EXTENSIONS:
+            raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
+        store = _flag(request, "store") or _flag(request, "save_label")
+        by_hand, strip = _by_hand(request.get("series")), _flag(request, "skull_strip")
+        study, reference = studies.fetch(str(request["image"]), folder)
+        files, told = self.worker.run(
+            _segment, study, folder / "results", self.bundle, by_hand, wanted, reference, self.recipe, self.ckpt_path,
+            self.device, strip,
+        )  # fmt: skip
+        label = nib.load(files["label map"])
+        present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
+        return {
+            "file": _write(label, folder / f"label{extension}"),
+            "dicom_seg": files.get("DICOM SEG"),
+            "params": {
+                "label_names": {name: value for name, value in self.labels.items() if value in present},
+                "empty": not present,
+                "stored": studies.keep_result(str(request["image"]), files) if store and present else None,
+                "left_out": [name for name in self.cohort.modalities if name not in wanted],
+                **told,
+                "missing": [name for name in told["missing"] if name in wanted],
+            },
+        }
+
+
+class Worker:
+    """A process that segments, one study at a time, while the server answers others.
+
+    A thread would not do: registration holds Python's global lock as long as it takes.
+    """
+
+    def __init__(self) -> None:
+        self._start()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns, or raise what it raises; HTTPException (503) if the process dies."""
+        try:
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            self._start()
+            raise HTTPException(503, "The process that segments ended, perhaps for lack of memory.") from None
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, warnings.simplefilter, ("ignore",))  # pydicom's quote headers
+
+
+def class_label(name: str) -> str:
+    """Return what clients call a class: as in our DICOM SEG, e.g. ``Oedema`` for ``ED``."""
+    return CLASSES.get(name, (name,))[0]
+
+
+def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Call `predict`; return its files, and what is told of them."""
+    try:
+        with unnamed(study):
+            prediction = predict(study, *arguments)
+    finally:
+        gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
+    summary = prediction.summary
+    used = {
+        one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
+    }
+    missing = ", ".join(map(display_name, summary.missing)) or "nothing"
+    return prediction.files, {
+        "summary": f"{summary.title}; {missing} is missing.",
+        "modalities": used,
+        "missing": list(summary.missing),
+        "reference": prediction.reference,
+        "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
+        "warnings": list(summary.warnings),
+        "explanations": prediction.explanations,
+    }
+
+
+def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    value = request.get(key)
+    return default if value is None or value == "" else flag(key, value)
+
+
+def _by_hand(said: Any) -> Mapping[str, Any] | None:
+    """Return modality -> SeriesNumber of ``t1c=7, flair=4``, or as messages write it, ``{'t1c': 7}``."""
+    if not said or isinstance(said, Mapping):
+        return said or None
+    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w.]+)\W*", pair) for pair in str(said).split(",")]
+    if None in pairs:
+        raise ValueError(f"series {said!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
+    return dict(pair.groups() for pair in pairs)
+
+
+def _write(label: nib.Nifti1Image, path: Path) -> Path:
+    if path.suffix == ".nrrd":
+        writer = ITKWriter(output_dtype=np.uint8)
+        writer.set_data_array(np.asarray(label.dataobj), channel_dim=None)
+        writer.set_metadata({"affine": label.affine})
+        writer.write(path)
+    else:
+        nib.save(label, path)
+    return path

@@ -1,0 +1,87 @@
+"""Passes the viewer's requests on to the DICOMweb archive, and only answers to what was asked for back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import requests
+from fastapi import HTTPException, Response
+
+PART = re.compile(r"(?!\.+$)[\w.,-]+")
+LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
+TAGS = {
+    "StudyInstanceUID": "0020000D",
+    "SeriesInstanceUID": "0020000E",
+    "SOPInstanceUID": "00080018",
+    "PatientID": "00100020",
+}
+TIMEOUT = (10, 120)
+"""Seconds to connect, and to wait for the next bytes."""
+
+
+def pass_on(
+    archive: str,
+    auth: tuple[str, str] | None,
+    method: str,
+    path: str,
+    query: Sequence[tuple[str, str]],
+    headers: Mapping[str, str],
+    body: bytes,
+) -> Response:
+    """Return the archive's answer to a request.
+
+    MONAI Label's own proxy drops the query, so that a viewer is given other patients' studies than the one it asks for.
+
+    Args:
+        archive: URL of the DICOMweb service.
+        auth: user and password, if it asks for them.
+        method: GET, or POST for files to be stored.
+        path: below the archive's URL; starts with studies, series or instances.
+        query: the request's, passed on whole.
+        headers: the request's, of which Accept and Content-Type are passed on.
+        body: of a POST.
+
+    Raises:
+        HTTPException: the path is none of DICOMweb's (404), or the archive's answer holds other studies, series,
+            instances or patients than were asked for (502).
+        requests.RequestException: the archive does not answer.
+    """
+    parts = path.strip("/").split("/")
+    if parts[0] not in LEVELS or not all(map(PART.fullmatch, parts)) or (method == "POST" and parts[0] != "studies"):
+        raise HTTPException(404, "No path of DICOMweb.")
+    kept = {name: headers[name] for name in ("accept", "content-type") if name in headers}
+    answer = requests.request(
+        method,
+        f"{archive}/{'/'.join(parts)}",
+        params=list(query),
+        headers=kept,
+        data=body,
+        auth=auth,
+        timeout=TIMEOUT,
+        allow_redirects=False,
+    )
+    kind = answer.headers.get("content-type", "application/octet-stream")
+    if method == "GET" and answer.ok and answer.content and "json" in kind and "multipart" not in kind:
+        _require_asked(answer.json(), _asked(parts, query))
+    return Response(answer.content, answer.status_code, media_type=kind)
+
+
+def _asked(parts: Sequence[str], query: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return attribute -> the values that an answer may have, for what is asked for without wildcards."""
+    named = [(LEVELS[level], uid) for level, uid in zip(parts[::2], parts[1::2], strict=False) if level in LEVELS]
+    keywords = {tag: keyword for keyword, tag in TAGS.items()}
+    for key, value in query:
+        keyword = keywords.get(key.upper(), key)
+        if keyword in TAGS and value and not set(value) & set("*?"):
+            named.append((keyword, value))
+    return {keyword: set(re.split(r"[,\\]", value)) for keyword, value in named}
+
+
+def _require_asked(found: Sequence[Mapping[str, Any]], asked: Mapping[str, set[str]]) -> None:
+    for dataset in found:
+        for keyword, allowed in asked.items():
+            values = dataset.get(TAGS[keyword], {}).get("Value")
+            if values and values[0] not in allowed:
+                raise HTTPException(502, f"The archive answered with another {keyword} than was asked for; not shown.")

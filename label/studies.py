@@ -1,0 +1,353 @@
+"""Where studies lie: in a folder, with a subfolder for each, or in a DICOMweb archive.
+
+What MONAI Label calls an image is a whole study here: it is one case, whatever series it has. Nothing is kept between
+two requests, whatever is fetched goes into a folder of the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+from dicomweb_client.session_utils import create_session_from_user_pass
+
+from common.cohorts.cohort import Cohort
+from common.cohorts.study import Study, read_folder
+from common.io import dicom
+from common.io.files import replacing
+
+TAGS = ("final", "original")
+"""Labels of MONAI Label: what a person has approved of, and what a model made."""
+TIMEOUT = (10, 120)
+"""Seconds to connect to an archive, and to wait for its next bytes."""
+PAGE = 200
+"""Results asked for at a time."""
+UID = re.compile(r"[0-9][0-9.]{0,63}")
+
+
+class Studies(ABC):
+    """The studies and their labels, by what MONAI Label's clients call them: images with identifiers, labels with tags.
+
+    Args:
+        cohort: which modalities studies have, and what the values in label maps mean.
+    """
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+
+    @abstractmethod
+    def list_images(self) -> list[str]:
+        """Return the studies' identifiers."""
+
+    @abstractmethod
+    def labelled(self, tag: str) -> set[str]:
+        """Return the studies that have a label of this tag."""
+
+    @abstractmethod
+    def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
+        """Get a study's files.
+
+        Args:
+            image: a study's identifier; in an archive the SeriesInstanceUID of one of its series will do.
+            folder: where they may be put.
+
+        Returns:
+            The folder in which they lie; the SeriesInstanceUID, if that is what was given.
+
+        Raises:
+            FileNotFoundError: there is no such study.
+            PermissionError: what is asked for lies outside the store.
+        """
+
+    @abstractmethod
+    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> nib.Nifti1Image:
+        """Return the newest label map with a tag, in the cohort's values, on the grid of one of the study's series.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be used.
+        """
+
+    @abstractmethod
+    def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
+        """Store what `predict` wrote with the tag ``original``; return what it is called in the store."""
+
+    @abstractmethod
+    def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
+        """Store a label map, on the grid of one of the modalities, with the tag ``final``; return its name there."""
+
+    def read(self, image: str, folder: str | Path) -> tuple[Study, str | None]:
+        """Fetch a study, and read its volumes; raise as `fetch` and `read_folder` do."""
+        place, reference = self.fetch(image, folder)
+        with unnamed(place):
+            return read_folder(place, self.cohort), reference
+
+    def get_unlabeled_images(self, tag: str | None = None, labels: Sequence[str] | None = None) -> list[str]:
+        """Return the studies without a final label, for MONAI Label's strategies."""
+        done = self.labelled("final")
+        return [image for image in self.list_images() if image not in done]
+
+    def get_image_info(self, image: str) -> dict[str, Any]:
+        """Return what is known of a study, for MONAI Label's strategies."""
+        return {"name": f"{image}.nii.gz"}
+
+    def status(self) -> dict[str, Any]:
+        """Return how many studies and labels there are, as GET /info shows it."""
+        counts = {tag: len(self.labelled(tag)) for tag in TAGS}
+        return {"total": len(self.list_images()), "completed": counts["final"], "label_tags": counts}
+
+    def json(self) -> dict[str, Any]:
+        """Return the studies and the tags of their labels."""
+        labelled = {tag: self.labelled(tag) for tag in TAGS}
+        tags = {image: [tag for tag in TAGS if image in labelled[tag]] for image in self.list_images()}
+        return {"objects": {image: {"labels": {tag: {} for tag in its}} for image, its in tags.items()}}
+
+
+def open_studies(place: str, cohort: Cohort, user: str = "", password: str = "") -> Studies:
+    """Return the store at a URL (DICOMweb) or in a folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if place.startswith(("http://", "https://")):
+        return Archive(place, cohort, user, password)
+    return Folder(place, cohort)
+
+
+@contextmanager
+def unnamed(folder: str | Path) -> Iterator[None]:
+    """Let no message name a folder of the server, which tells a client nothing."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+        raise kind(str(error).replace(f"{folder}", "The study")) from None
+
+
+def on_grid(study: Study, label: nib.Nifti1Image) -> str:
+    """Return the modality on whose grid a label map lies.
+
+    Raises:
+        ValueError: it lies on none of them.
+    """
+    for name, image in study.images.items():
+        if label.shape == image.shape and np.allclose(label.affine, image.affine, atol=1e-2):
+            return name
+    grids = ", ".join(f"{study.sources[name]} {image.shape}" for name, image in study.images.items())
+    raise ValueError(
+        f"A label map of shape {label.shape} that lies on the grid of no image of the study, {grids}; draw it on one."
+    )
+
+
+class Folder(Studies):
+    """A folder with a subfolder for each study: DICOM at any depth, or NIfTI named after the modalities.
+
+    Labels lie in ``labels/<tag>/<study>.nii.gz``, as MONAI Label has them.
+    """
+
+    def __init__(self, root: str | Path, cohort: Cohort) -> None:
+        super().__init__(cohort)
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{root}: no such folder; expected one with a subfolder for each study.")
+
+    def list_images(self) -> list[str]:
+        """Return the names of the subfolders."""
+        return sorted(p.name for p in self.root.iterdir() if p.is_dir() and p.name != "labels" and p.name[0] != ".")
+
+    def labelled(self, tag: str) -> set[str]:
+        """Return the studies for which there is a label map."""
+        return {image for image in self.list_images() if self._label(image, tag).is_file()}
+
+    def fetch(self, image: str, folder: str | Path) -> tuple[Path, None]:
+        """Return the study's folder, where it lies."""
+        self._check(image)
+        return self.root / image, None
+
+    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> nib.Nifti1Image:
+        """Read the label map."""
+        self._check(image)
+        path = self._label(image, tag)
+        if not path.is_file():
+            raise FileNotFoundError(f"The study has no label {tag!r}.")
+        label = nib.load(path)
+        self.cohort.labels.check(np.unique(np.asarray(label.dataobj)).tolist(), "The label map")
+        return label
+
+    def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
+        """Copy the label map."""
+        self._check(image)
+        return self._keep(image, "original", partial(shutil.copyfile, files["label map"]))
+
+    def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
+        """Write the label map."""
+        self._check(image)
+        return self._keep(image, "final", partial(nib.save, label))
+
+    def _keep(self, image: str, tag: str, write: Any) -> str:
+        path = self._label(image, tag)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            write(temporary)
+        return image
+
+    def _label(self, image: str, tag: str) -> Path:
+        if tag not in TAGS:
+            raise FileNotFoundError(f"Label {tag!r}; expected one of {', '.join(TAGS)}.")
+        return self.root / "labels" / tag / f"{image}.nii.gz"
+
+    def _check(self, image: str) -> None:
+        if image in self.list_images():
+            return
+        if Path(image).name != image or image == "..":
+            raise PermissionError("This image does not lie in the study store; give the name of one of its studies.")
+        raise FileNotFoundError("The study store has no study of this name.")
+
+
+class Archive(Studies):
+    """A DICOMweb archive: studies by their StudyInstanceUID; labels are DICOM SEG of their series.
+
+    What a person has approved of is told from what a model made by the segments' SegmentAlgorithmType.
+
+    Args:
+        url: of the DICOMweb service.
+        cohort: see `Studies`.
+        user: to log in with; empty for none.
+        password: of the user.
+    """
+
+    def __init__(self, url: str, cohort: Cohort, user: str = "", password: str = "") -> None:
+        super().__init__(cohort)
+        logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # it logs UIDs
+        session = create_session_from_user_pass(user, password) if user else requests.Session()
+        session.request = partial(session.request, timeout=TIMEOUT)
+        self.client = DICOMwebClient(url, session=session)
+        self._is_final = cache(self._approved)
+
+    def list_images(self) -> list[str]:
+        """Return the StudyInstanceUIDs of the MR studies."""
+        found = _all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
+        return sorted({_value(study, "0020000D") for study in found})
+
+    def status(self) -> dict[str, Any]:
+        """Return nothing: an archive may have very many studies, too many to count whenever GET /info is asked."""
+        return {}
+
+    def labelled(self, tag: str) -> set[str]:
+        """Return the studies with a segmentation of this kind."""
+        found = _all(self.client.search_for_series, search_filters={"Modality": "SEG"})
+        segmentations = [
+            (_value(s, "0020000D"), _value(s, "0020000E")) for s in found if _value(s, "00080060") == "SEG"
+        ]
+        return {study for study, series in segmentations if self._is_final(study, series) == (tag == "final")}
+
+    def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
+        """Retrieve the MR series of a study."""
+        study, series = self._find(image)
+        place = Path(folder, "study")
+        for number, one in enumerate(self._series(study, "MR")):
+            self._retrieve(study, one, place / f"{number:03d}")
+        return place, series
+
+    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> nib.Nifti1Image:
+        """Retrieve the newest segmentation of this kind that refers to one of the series used."""
+        uid, _ = self._find(image)
+        used = {series.uid: series for series in study.series.values()}
+        found = []
+        for number, series in enumerate(self._series(uid, "SEG")):
+            if self._is_final(uid, series) != (tag == "final"):
+                continue
+            for path in self._retrieve(uid, series, Path(folder, f"seg{number:03d}")):
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+                referred = [one.SeriesInstanceUID for one in header.get("ReferencedSeriesSequence") or []]
+                made = str(header.get("ContentDate", "")), str(header.get("ContentTime", ""))
+                found += [(made, path, used[one]) for one in referred if one in used]
+        if not found:
+            raise FileNotFoundError(f"The study has no label {tag!r} of one of the series that are used.")
+        _, path, series = max(found, key=lambda one: one[0])
+        return nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
+
+    def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
+        """Send the DICOM SEG to the archive; return its SeriesInstanceUID."""
+        return self._send(files["DICOM SEG"])
+
+    def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
+        """Send the label map to the archive as a DICOM SEG; return its SeriesInstanceUID."""
+        path, voxels = Path(folder, "final.dcm"), np.asarray(label.dataobj)
+        values = self.cohort.labels.values
+        dicom.write_seg(path, voxels, study.series[modality], values, "corrected by hand", "SEMIAUTOMATIC")
+        return self._send(path)
+
+    def _find(self, image: str) -> tuple[str, str | None]:
+        """Return the StudyInstanceUID, and the SeriesInstanceUID if that is what was given."""
+        if not UID.fullmatch(image):
+            raise PermissionError(
+                "This image does not lie in the archive; give a StudyInstanceUID or SeriesInstanceUID."
+            )
+        # What is found is compared, since some proxies and archives do not heed the filter.
+        for study in self.client.search_for_studies(search_filters={"StudyInstanceUID": image}):
+            if _value(study, "0020000D") == image:
+                return image, None
+        found = self.client.search_for_series(search_filters={"SeriesInstanceUID": image})
+        studies = {_value(series, "0020000D") for series in found if _value(series, "0020000E") == image}
+        if not studies:
+            raise FileNotFoundError("The archive has no study and no series of this UID.")
+        if len(studies) > 1:
+            raise ValueError(f"The archive has this series in {len(studies)} studies; give the StudyInstanceUID.")
+        return studies.pop(), image
+
+    def _series(self, study: str, modality: str) -> list[str]:
+        found = _all(self.client.search_for_series, study, search_filters={"Modality": modality})
+        return [_value(series, "0020000E") for series in found if _value(series, "00080060") == modality]
+
+    def _retrieve(self, study: str, series: str, folder: Path) -> list[Path]:
+        folder.mkdir(parents=True)
+        paths = []
+        for number, instance in enumerate(self.client.iter_series(study, series)):
+            if (instance.StudyInstanceUID, instance.SeriesInstanceUID) != (study, series):
+                raise ValueError("The archive answered with images of another study or series.")
+            paths.append(folder / f"{number:06d}.dcm")
+            instance.save_as(paths[-1])
+        return paths
+
+    def _approved(self, study: str, series: str) -> bool:
+        described = [
+            _value(segment, "00620008")
+            for instance in self.client.retrieve_series_metadata(study, series)
+            for segment in instance.get("00620002", {}).get("Value", [])
+        ]
+        return bool(described) and "AUTOMATIC" not in described
+
+    def _send(self, path: Path) -> str:
+        dataset = pydicom.dcmread(path)
+        answer = self.client.store_instances([dataset])
+        if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
+            raise ValueError("The archive did not take the segmentation; look into its own log.")
+        return str(dataset.SeriesInstanceUID)
+
+
+def _value(found: Mapping[str, Any], tag: str) -> str:
+    """Return an attribute of DICOM JSON as text; empty if there is none."""
+    return str((found.get(tag, {}).get("Value") or [""])[0])
+
+
+def _all(search: Callable[..., list[dict[str, Any]]], *of: str, **options: Any) -> list[dict[str, Any]]:
+    """Return what an archive finds, page by page; Orthanc heeds an offset only beside a limit."""
+    found: list[dict[str, Any]] = []
+    while page := search(*of, **options, limit=PAGE, offset=len(found)):
+        if page[0] in found:
+            raise ValueError("The archive answers every page of a search with the first one.")
+        found += page
+    return found

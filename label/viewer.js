@@ -1,0 +1,79 @@
+// Served as OHIF's app-config.js. MONAI Label's panel neither says why a request failed nor what a result was made from,
+// and it draws a result on the series that it was connected with, whichever it was made for: see to that here.
+
+window.config = {
+  routerBasename: '/ohif/',
+  showStudyList: true,
+  extensions: [],
+  modes: [],
+  showWarningMessageForCrossOrigin: true,
+  showCPUFallbackMessage: true,
+  showLoadingIndicator: true,
+  strictZSpacingForVolumeViewport: true,
+  useSharedArrayBuffer: 'FALSE',
+  defaultDataSourceName: 'dicomweb',
+  dataSources: [
+    {
+      namespace: '@ohif/extension-default.dataSourcesModule.dicomweb',
+      sourceName: 'dicomweb',
+      configuration: {
+        friendlyName: 'DICOMweb archive',
+        name: 'archive',
+        wadoUriRoot: '/proxy/dicom/wado',
+        qidoRoot: '/proxy/dicom/qido',
+        wadoRoot: '/proxy/dicom/wado',
+        qidoSupportsIncludeField: true,
+        imageRendering: 'wadors',
+        thumbnailRendering: 'wadors',
+        enableStudyLazyLoad: false,
+        supportsFuzzyMatching: false,
+        supportsWildcard: true,
+        bulkDataURI: { enabled: true },
+      },
+    },
+  ],
+};
+
+// The panel would look for the server at port 8000.
+document.cookie = `MONAILABEL_SERVER_URL=${escape(location.origin + '/')}`;
+
+function say(message, type) {
+  const show = () => window.services.uiNotificationService.show({ title: 'Server', message, type, duration: 20000 });
+  setTimeout(show, 500); // above the panel's own
+}
+
+function drawnOnAnother(series) {
+  const drawing = window.services.segmentationService.getLabelmapVolume('1'); // the panel's own
+  return drawing && drawing.metadata.SeriesInstanceUID !== series;
+}
+
+const { open, send } = XMLHttpRequest.prototype;
+
+XMLHttpRequest.prototype.open = function (method, url, ...others) {
+  this.asked = { method, url: new URL(url, location.href) };
+  return open.call(this, method, url, ...others);
+};
+
+XMLHttpRequest.prototype.send = function (body) {
+  const { method, url } = this.asked;
+  const series = url.pathname.startsWith('/infer/') && url.searchParams.get('image');
+  if (series && drawnOnAnother(series)) {
+    const message =
+      'The panel draws on the series that was shown when it connected: show that one again, or reload the page and ' +
+      'show this one before you press the round arrow.';
+    say(message, 'error');
+    throw new Error(message);
+  }
+  if (method.toUpperCase() !== 'GET') {
+    this.addEventListener('load', () => {
+      if (series && drawnOnAnother(series)) {
+        Object.defineProperty(this, 'status', { value: 409 }); // before the panel looks at it
+        say('The panel was connected with another series meanwhile; the result is not drawn.', 'error');
+        return;
+      }
+      const said = this.getResponseHeader('x-said');
+      if (said) say(JSON.parse(said), this.status < 400 ? 'info' : 'error');
+    });
+  }
+  return send.call(this, body);
+};

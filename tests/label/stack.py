@@ -1,0 +1,88 @@
+"""An archive with studies and a server on it, for the tests that need both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from dicom_studies import STUDY, Scan, write_study
+from orthanc import orthanc, upload
+from pydicom.uid import generate_uid
+from running import server
+
+from common.cohorts.simulation import SPACING, simulate
+from common.io import bundle_root, read_checkpoint, write_checkpoint
+
+PATIENTS = {
+    "four": {"PatientName": "Secret^Phantom", "PatientID": "SECRET-0815", "PatientBirthDate": "19700101"},
+    "two": {"PatientName": "Other^Secret", "PatientID": "SECRET-4711", "PatientBirthDate": "19800102"},
+    "one": {"PatientName": "Third^Secret", "PatientID": "SECRET-0042", "PatientBirthDate": "19900103"},
+}
+SERIES = {"four": (1, 2, 3, 4, 6), "two": (3, 4), "one": (4,)}
+"""Of `dicom_studies.STUDY`, by SeriesNumber: 1 localizer, 2 T1, 3 T2 (axial, slices in reverse), 4 FLAIR, 6 T1c."""
+BIASES = {"oedema": (0, -1e3, -1e3), "nothing": (-1e3, -1e3, -1e3)}
+"""Models that find nothing else, whatever is there: added to the logits of WT, TC and ET."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What runs.
+
+    Attributes:
+        archive: address of Orthanc.
+        url: address of the server.
+        folder: has ``server.log``, ``tmp`` and, by name, the studies as they were uploaded.
+        label: the tumours, in the patient.
+    """
+
+    archive: str
+    url: str
+    folder: Path
+    label: nib.Nifti1Image
+
+
+def uid(study: str, number: int | None = None) -> str:
+    """Return the StudyInstanceUID of a study, or the SeriesInstanceUID of one of its series."""
+    return generate_uid(entropy_srcs=[study] if number is None else [study, str(number)])
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Stack]:
+    """Run Orthanc with the studies, and a server on it with the models m3ae, oedema and nothing."""
+    label = write_studies(folder)
+    models = ",".join(["m3ae", *(str(_model(folder / name, biases)) for name, biases in BIASES.items())])
+    with orthanc(folder) as archive:
+        for study in SERIES:
+            upload(archive, folder / study)
+        with server(folder, f"{archive}/dicom-web", models=models) as url:
+            yield Stack(archive, url, folder, label)
+
+
+def write_studies(folder: Path) -> nib.Nifti1Image:
+    """Write the studies, each in a folder by its name; return the tumours that all have."""
+    affine = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+    images, label = simulate(1000 * 2023 + 29)
+    (folder / "subject").mkdir()
+    for name, voxels in images.items():
+        file = f"case_{'t1ce' if name == 't1c' else name}.nii.gz"
+        nib.save(nib.Nifti1Image(voxels, affine), folder / "subject" / file)
+    for study, numbers in SERIES.items():
+        write_study(folder / study, folder / "subject", _scans(numbers), PATIENTS[study], seed=study)
+    return nib.Nifti1Image(label, affine)
+
+
+def _scans(numbers: tuple[int, ...]) -> list[Scan]:
+    return [replace(scan, moved=None) for scan in STUDY if scan.number in numbers]  # registration has tests elsewhere
+
+
+def _model(folder: Path, biases: tuple[float, ...]) -> Path:
+    shutil.copytree(bundle_root("m3ae"), folder, ignore=shutil.ignore_patterns("eval"))
+    weights = {key: value.float() for key, value in read_checkpoint(folder / "models" / "model.pt").items()}
+    weights["unet.head.bias"] += weights["unet.head.bias"].new_tensor(biases)
+    write_checkpoint(weights, folder / "models" / "model.pt")
+    return folder

@@ -1,0 +1,409 @@
+"""The server on a folder of studies, over HTTP: what it answers, what it refuses, and what MONAI Label got wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import highdicom as hd
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+from dicom_studies import edit, study, write_study
+from fastapi import HTTPException
+from nibabel.affines import apply_affine
+from pydicom.uid import generate_uid
+from running import server
+
+from common.cohorts.phantom import PHANTOM
+from common.cohorts.simulation import SPACING, simulate
+from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
+from label.infer import Worker
+from label.studies import Folder
+from label.train import collect
+
+LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
+NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
+DEMO = Path(bundle_root("m3ae"), "models", "model.pt")
+BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    """A test case of the phantom with its label map."""
+    folder = tmp_path_factory.mktemp("phantom")
+    images, label = simulate(1000 * 2023 + 29)
+    for name, voxels in (images | {"seg": label}).items():
+        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(subject, tmp_path_factory) -> Path:
+    """Studies with one to four sequences, NIfTI and DICOM, and some that cannot be used."""
+    root = tmp_path_factory.mktemp("store")
+    for name, modalities in {
+        "one": ["t2"],
+        "two": ["t1ce", "flair"],
+        "three": ["t1", "t1ce", "flair"],
+        "four": ["t1", "t1ce", "t2", "flair"],
+    }.items():
+        (root / name).mkdir()
+        for modality in modalities:
+            shutil.copy(subject / f"Doe_{modality}.nii.gz", root / name)
+    write_study(root / "dicom", subject, study(("t1c", "t2")))
+    for name in ("patients", "candidates"):
+        shutil.copytree(root / "dicom", root / name)
+    for path in (root / "patients" / "003").iterdir():
+        edit(path, lambda dataset: setattr(dataset, "PatientID", "SECRET-2"))
+    shutil.copytree(root / "candidates" / "006", root / "candidates" / "009")
+    again = generate_uid()
+    for path in (root / "candidates" / "009").iterdir():
+        edit(path, lambda dataset: dataset.update({"SeriesInstanceUID": again, "SOPInstanceUID": generate_uid()}))
+        edit(path, lambda dataset: dataset.update({"SeriesNumber": 9}))
+    (root / "unusable").mkdir()
+    shutil.copytree(root / "dicom" / "001", root / "unusable" / "001")
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def url(store, place):
+    with server(place, store) as address:
+        yield address
+    assert not any((place / "tmp").iterdir())  # at its end nothing of a patient is left
+    log = (place / "server.log").read_text()
+    assert "POST /infer/{model} m3ae 200" in log
+    assert not SECRETS.search(log)
+
+
+def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
+    query = {"image": image, "output": output}
+    return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
+
+
+def volume(url: str, image: str, path: Path, **params: object) -> nib.Nifti1Image:
+    answer = infer(url, image, "image", **params)
+    assert answer.status_code == 200, answer.text
+    path.write_bytes(answer.content)
+    return nib.load(path)
+
+
+def put(url: str, image: str, label: Path, tag: str = "final", **params: object) -> requests.Response:
+    with label.open("rb") as file:
+        query, form = {"image": image, "tag": tag}, {"params": json.dumps(params)}
+        return requests.put(f"{url}/datastore/label", params=query, data=form, files={"label": file}, timeout=60)
+
+
+def train(url: str, model: str = "m3ae", **params: object) -> requests.Response:
+    return requests.post(f"{url}/train/{model}", json=params, timeout=60)
+
+
+def trained(url: str) -> dict:
+    """Wait for a training, and return its status."""
+    while True:
+        status = requests.get(f"{url}/train/", timeout=10).json()
+        if status["status"] != "RUNNING":
+            return status
+        time.sleep(0.5)
+
+
+def test_info_lists_all_bundles(url):
+    info = requests.get(f"{url}/info/", timeout=10).json()
+    assert list(info["models"]) == list(info["trainers"]) == list(BUNDLES)
+    for model in info["models"].values():
+        assert (model["type"], model["labels"]) == ("segmentation", NAMES)
+        assert {"use_t1", "use_t1c", "use_t2", "use_flair"} <= set(model["config"])
+    assert info["datastore"]["total"] == 8
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
+     ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"])],
+)  # fmt: skip
+def test_any_subset(url, subject, image, found, tmp_path):
+    answer = infer(url, image, "all")
+    assert answer.status_code == 200
+    parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
+    told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
+    params = json.loads(told)
+    assert list(params["modalities"]) == found
+    assert params["missing"] == [name for name in PHANTOM.modalities if name not in found]
+    assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
+    assert gzip.decompress(mask)[344:348] == b"n+1\0"  # a NIfTI file, as its name says
+    (tmp_path / "mask.nii.gz").write_bytes(mask)
+    label = nib.load(tmp_path / "mask.nii.gz")
+    shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
+    (tmp_path / "image.nii.gz").write_bytes(shown.content)
+    expected = nib.load(tmp_path / "image.nii.gz")
+    assert label.shape == expected.shape  # one volume, not a channel for each region
+    assert np.allclose(label.affine, expected.affine, atol=1e-3)
+    assert label.get_data_dtype() == np.uint8
+    voxels = np.asarray(label.dataobj)
+    assert set(np.unique(voxels)) == {0, *params["label_names"].values()}
+    # Neither mirrored nor moved: where it lies in the patient is where the tumour is.
+    truth = nib.load(subject / "Doe_seg.nii.gz")
+    at = apply_affine(np.linalg.inv(truth.affine) @ label.affine, np.argwhere(voxels)).round().astype(int)
+    at = at[((at >= 0) & (at < truth.shape)).all(axis=1)]
+    hits = np.asarray(truth.dataobj)[tuple(at.T)] > 0
+    assert hits.mean() > 0.6
+    assert voxels.astype(bool).sum() * abs(np.linalg.det(label.affine)) > 0.5 * np.count_nonzero(truth.dataobj) * 27
+
+
+@pytest.mark.parametrize("model", BUNDLES[1:])
+def test_every_bundle_segments(url, model):
+    params = infer(url, "two", model=model).json()
+    assert list(params["modalities"]) == ["t1c", "flair"]
+    assert params["volumes_ml"]["WT"] > 5
+
+
+def test_a_sequence_is_left_out_and_nrrd_lies_where_nifti_does(url, tmp_path):
+    left = infer(url, "two", use_t1c=False).json()
+    assert (list(left["modalities"]), left["left_out"], left["missing"]) == (["flair"], ["t1c"], ["t1", "t2"])
+    assert any("No T1c" in warning for warning in left["warnings"])
+    nifti = volume(url, "dicom", tmp_path / "a.nii.gz")
+    (tmp_path / "a.nrrd").write_bytes(infer(url, "dicom", "image", result_extension=".nrrd").content)
+    nrrd = itk.imread(tmp_path / "a.nrrd")
+    assert np.array_equal(itk.array_from_image(nrrd).T, np.asarray(nifti.dataobj))
+    corner = nifti.affine @ [1, 2, 3, 1]
+    assert np.allclose(nrrd.TransformIndexToPhysicalPoint([1, 2, 3]), corner[:3] * [-1, -1, 1], atol=1e-3)
+
+
+def test_the_server_answers_while_it_infers(url):
+    done, waited = [], []
+    thread = threading.Thread(target=lambda: done.append(infer(url, "four").status_code))
+    thread.start()
+    while thread.is_alive():
+        began = time.monotonic()
+        requests.get(f"{url}/info/", timeout=30).raise_for_status()
+        waited.append(time.monotonic() - began)
+        time.sleep(0.05)
+    assert done == [200]
+    assert len(waited) > 5
+    assert np.median(waited) < 0.5
+    assert max(waited) < 1
+
+
+@pytest.mark.parametrize(
+    ("image", "params", "status", "reason"),
+    [
+        ("patients", {}, 400, "The study: images of 2 patients"),
+        ("candidates", {}, 400, "series 6 and 9 are all T1c and cannot be told apart"),
+        ("unusable", {}, 400, "No series is recognised as one of T1, T1c, T2, FLAIR"),
+        ("nobody", {}, 404, "no study of this name"),
+        ("/etc/passwd", {}, 403, "does not lie in the study store"),
+        ("../store/two", {}, 403, "does not lie in the study store"),
+        ("labels", {}, 404, "no study of this name"),
+        ("two", {"use_t1c": False, "use_flair": False}, 400, "none of the requested modalities"),
+        ("two", {f"use_{name}": False for name in PHANTOM.modalities}, 400, "All modalities are left out"),
+        ("two", {"use_t1c": "perhaps"}, 400, "use_t1c 'perhaps': expected true or false"),
+        ("two", {"series": "t1c"}, 400, "expected modalities and SeriesNumbers"),
+        ("two", {"result_extension": ".mha"}, 400, "expected one of .nii.gz"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_reason(url, store, image, params, status, reason):
+    before = sorted(store.rglob("*"))
+    answer = infer(url, image, store=True, **params)
+    assert answer.status_code == status
+    assert reason in answer.json()["detail"]
+    assert len(answer.json()["detail"].splitlines()) == 1
+    assert not re.search(r"Traceback|/tmp|SECRET", answer.text)
+    assert sorted(store.rglob("*")) == before
+
+
+def test_an_unknown_model_and_an_image_in_the_params(url):
+    answer = infer(url, "two", model="unet")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        404,
+        f"There is no 'unet'; there are {', '.join(BUNDLES)}.",
+    )
+    answer = requests.post(
+        f"{url}/infer/m3ae", params={"image": "nobody"}, data={"params": '{"image": "two"}'}, timeout=60
+    )
+    assert answer.status_code == 404
+
+
+def test_two_candidates_are_decided_by_hand(url):
+    params = infer(url, "candidates", series="t1c=9, t2=3").json()
+    assert {name: one["source"] for name, one in params["modalities"].items()} == {"t1c": "series 9", "t2": "series 3"}
+    assert any(line.startswith("series 6: T1c") and "not taken, as asked" in line for line in params["explanations"])
+
+
+class TestTraining:
+    def test_labels_are_taken_by_name_and_on_the_grid_of_an_image(self, url, store, subject, tmp_path):
+        truth = nib.load(subject / "Doe_seg.nii.gz")
+        voxels = np.asarray(truth.dataobj)
+        file = tmp_path / "label.nii.gz"
+
+        def save(values: np.ndarray, affine: np.ndarray = truth.affine) -> None:
+            nib.save(nib.Nifti1Image(values.astype(np.uint8), affine), file)
+
+        def listed(*names: str) -> dict:
+            return {"label_info": [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]}
+
+        save((voxels == 2).astype(int))
+        for refused, params, reason in [
+            ("one", listed("Oedema", "Tumour"), "Segment 'Tumour'; expected some of Necrotic core"),
+            ("one", {"label_info": [{"name": "Oedema", "idx": 2}]}, "number 1 in the list and 2 by its idx"),
+            ("dicom", {}, "lies on the grid of no image of the study"),
+        ]:
+            answer = put(url, refused, file, **params)
+            assert answer.status_code == 400
+            assert reason in answer.json()["detail"]
+        assert put(url, "one", file, tag="original").status_code == 400
+        save(voxels + 1)
+        assert "values [3, 5]" in put(url, "one", file).json()["detail"]
+        save(voxels, np.diag([1.0, 1, 1, 1]))
+        assert put(url, "one", file).status_code == 400
+        assert not (store / "labels").exists()
+
+        # With oedema alone, the only value is oedema, not the first class of a list.
+        save((voxels == 2).astype(int))
+        assert put(url, "two", file, **listed("Oedema")).status_code == 200
+        kept = np.asarray(nib.load(store / "labels" / "final" / "two.nii.gz").dataobj)
+        assert np.array_equal(kept, np.where(voxels == 2, 2, 0))
+        save(np.select([voxels == 4, voxels == 1, voxels == 2], [1, 2, 3]))
+        for image in ("two", "four"):
+            assert put(url, image, file, **listed("Enhancing tumour", "Necrotic core", "Oedema")).status_code == 200
+            kept = np.asarray(nib.load(store / "labels" / "final" / f"{image}.nii.gz").dataobj)
+            assert np.array_equal(kept, voxels)
+        assert requests.get(f"{url}/info/", timeout=10).json()["datastore"]["completed"] == 2
+        left = {requests.post(f"{url}/activelearning/random", timeout=10).json()["id"] for _ in range(20)}
+        assert not left & {"two", "four"}
+
+    def test_absent_modalities_are_left_out_of_the_datalist(self, store, tmp_path):
+        four, two = collect(Folder(store, PHANTOM), tmp_path)
+        assert (four["modalities"], two["modalities"]) == (["t1", "t1c", "t2", "flair"], ["t1c", "flair"])
+        assert not SECRETS.search(json.dumps([four, two]) + "".join(path.name for path in tmp_path.iterdir()))
+        label, image = (nib.load(tmp_path / name) for name in (two["label"], two["image"][0]))
+        assert np.array_equal(label.affine, image.affine)
+        assert np.asarray(label.dataobj)[np.asarray(image.dataobj) == 0].mean() < 0.01
+        truth = nib.load(store / "labels" / "final" / "two.nii.gz")
+        for value in NAMES.values():
+            small, large = (np.count_nonzero(np.asarray(one.dataobj) == value) for one in (truth, label))
+            assert large == pytest.approx(small * SPACING**3, rel=0.1)
+
+    def test_a_training_changes_what_is_served_only_when_told(self, url, store, place, tmp_path):
+        models = {name: Path(bundle_root(name), "models", "model.pt") for name in BUNDLES}
+        before = {name: file_digest(path) for name, path in models.items()}
+        first = volume(url, "two", tmp_path / "first.nii.gz")
+        started = train(url, max_epochs=1, val_split=0.5)
+        assert started.status_code == 200
+        assert started.json()["status"] == "RUNNING"
+        second = train(url, "gss", max_epochs=1)
+        assert (second.status_code, second.json()["detail"]) == (
+            429,
+            "A training is running; stop it, or wait until it has ended.",
+        )
+        status = trained(url)
+        assert (status["status"], status["epoch"], status["max_epochs"]) == ("DONE", 1, 1)
+        assert (status["training_studies"], status["validation_studies"]) == (1, 1)
+        run = place / "output" / "m3ae" / status["id"]
+        assert sorted(path.name for path in run.iterdir()) == ["job.json", "log.txt", "status.json", "weights.pt"]
+        log = (run / "log.txt").read_text()
+        assert "fine-tuning" in log
+        assert "pretraining" not in log
+        assert not SECRETS.search(log + (run / "job.json").read_text() + (run / "status.json").read_text())
+
+        # It went on from the served weights, and these are served still.
+        served, tuned = (read_checkpoint(path) for path in (models["m3ae"], run / "weights.pt"))
+        weight = "unet.encoder.0.0.weight"
+        assert 0 < (tuned[weight] - served[weight].float()).norm() < 0.3 * served[weight].float().norm()
+        assert np.array_equal(volume(url, "two", tmp_path / "still.nii.gz").dataobj, first.dataobj)
+        assert before == {name: file_digest(path) for name, path in models.items()}
+
+        assert train(url, adopt="another").status_code == 404
+        told = train(url, adopt=status["id"]).json()
+        assert Path(told["kept"]) == models["m3ae"]
+        after = volume(url, "two", tmp_path / "after.nii.gz")
+        assert not np.array_equal(after.dataobj, first.dataobj)
+        assert not any("trained on" in warning for warning in infer(url, "two").json()["warnings"])
+        assert before == {name: file_digest(path) for name, path in models.items()}
+
+        # What was adopted is read strictly again each time: never random weights.
+        write_checkpoint({"another.weight": tuned[weight]}, place / "output" / "m3ae" / "served.pt")
+        answer = infer(url, "two")
+        assert answer.status_code == 400
+        assert "a checkpoint of another architecture" in answer.json()["detail"]
+        (place / "output" / "m3ae" / "served.pt").unlink()
+        assert np.array_equal(volume(url, "two", tmp_path / "again.nii.gz").dataobj, first.dataobj)
+
+    def test_a_training_is_stopped(self, url, place):
+        assert train(url, "passion", max_epochs=500, val_split=0).status_code == 200
+        while requests.get(f"{url}/train/", timeout=10).json()["epoch"] < 1:
+            assert requests.get(f"{url}/train/", timeout=10).json()["status"] == "RUNNING"
+            time.sleep(0.2)
+        stopped = requests.delete(f"{url}/train/", timeout=60).json()
+        assert (stopped["status"], stopped["max_epochs"]) == ("STOPPED", 500)
+        assert train(url, "passion", adopt=stopped["id"]).status_code == 400
+        assert not [path for path in (place / "tmp").rglob("*") if path.suffix in (".gz", ".nii", ".dcm", ".pt")]
+
+    @pytest.mark.parametrize(
+        ("params", "reason"),
+        [
+            ({"max_epochs": 0}, "max_epochs 0; expected a whole number"),
+            ({"max_epochs": "many"}, "max_epochs 'many'; expected a number"),
+            ({"val_split": 2}, "val_split"),
+        ],
+    )
+    def test_what_cannot_be_trained(self, url, params, reason):
+        answer = train(url, **params)
+        assert answer.status_code == 400
+        assert reason in answer.json()["detail"]
+
+
+def test_a_worker_that_dies_is_replaced():
+    worker = Worker()
+    with pytest.raises(HTTPException) as found:
+        worker.run(os._exit, 1)
+    assert found.value.status_code == 503
+    assert worker.run(abs, -1) == 1
+    worker.close()
+
+
+def test_weights_of_another_network_are_not_served(store, tmp_path):
+    write_checkpoint(read_checkpoint(Path(bundle_root("gss"), "models", "model.pt")), tmp_path / "other.pt")
+    own = {"models": "m3ae", "m3ae.ckpt_path": tmp_path / "other.pt"}
+    with pytest.raises(RuntimeError, match=r"error: .*other\.pt: a checkpoint of another architecture") as found:
+        server(tmp_path, store, **own).__enter__()
+    assert "Traceback" not in str(found.value)
+
+
+@pytest.mark.parametrize(("biases", "present"), [((1e3, -1e3, -1e3), {"Oedema": 2}), ((-1e3, -1e3, -1e3), {})])
+def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store, tmp_path, biases, present):
+    weights = {key: value.float() for key, value in read_checkpoint(DEMO).items()}
+    weights["unet.head.bias"] += weights["unet.head.bias"].new_tensor(biases)
+    write_checkpoint(weights, tmp_path / "own.pt")
+    shutil.copytree(store / "dicom", tmp_path / "studies" / "dicom")
+    with server(tmp_path, tmp_path / "studies", models="m3ae", **{"m3ae.ckpt_path": tmp_path / "own.pt"}) as url:
+        params = infer(url, "dicom", store=True).json()
+        seg = infer(url, "dicom", "dicom_seg")
+        label = volume(url, "dicom", tmp_path / "label.nii.gz")
+    assert params["label_names"] == present
+    assert params["empty"] is not bool(present)
+    assert set(np.unique(np.asarray(label.dataobj))) == {0, *present.values()}
+    stored = tmp_path / "studies" / "labels" / "original" / "dicom.nii.gz"
+    if present:
+        (tmp_path / "seg.dcm").write_bytes(seg.content)
+        found = hd.seg.segread(tmp_path / "seg.dcm")
+        assert [found.get_segment_description(n).segment_label for n in found.segment_numbers] == ["Oedema"]
+        assert params["stored"] == "dicom"
+        assert np.array_equal(nib.load(stored).dataobj, label.dataobj)
+    else:
+        assert params["stored"] is None
+        assert not stored.exists()
+        assert (seg.status_code, "nothing was found" in seg.json()["detail"]) == (404, True)
