@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from monai.data import MetaTensor
@@ -24,6 +25,12 @@ GRID_TOLERANCE = 1e-2
 
 BACKGROUND_FRACTION = 0.3
 """A skull-stripped image has more exact zeros than this share of its voxels (BraTS: about 0.8)."""
+
+COARSER = 1.5
+"""Voxels longer than those of the training by more than this factor are doubtful."""
+
+MOST_TILTED = 15.0
+"""Degrees between an image's axes and the patient's from which on it is doubtful: atlas space has none."""
 
 COLUMNS = (
     "case", "modalities", "missing", "shape", "spacing_mm", "orientation", "offset_mm", "label_values", "problems",
@@ -92,6 +99,36 @@ def findings(images: Mapping[str, MetaTensor], skull_stripped: bool = True) -> I
         if torch.equal(one, other):
             remedy = "Give each image once and leave the missing modality out."
             yield Finding(pair, "the same image", remedy)
+
+
+def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
+    """Say of a grid that its voxels are coarser than those that a network was trained at; None if they are not.
+
+    Args:
+        affine: of the grid, to mm.
+        trained: size of the voxels in mm; one below 0 is that of each image itself, and nothing is said.
+    """
+    sizes = voxel_sizes(affine)
+    if min(trained) < 0 or max(sizes) <= COARSER * max(trained):
+        return None
+    found, expected = (" x ".join(f"{size:.3g}" for size in lengths) for lengths in (sizes, trained))
+    return (
+        f"its voxels of {found} mm are coarser than those of {expected} mm that the network was trained at: small "
+        "parts may be missed, and volumes are less exact"
+    )
+
+
+def tilted(affine: np.ndarray) -> str | None:
+    """Say of a grid that its axes, in whatever order, are not nearly the patient's; None if they are.
+
+    Args:
+        affine: of the grid, to mm, RAS.
+    """
+    directions = np.abs(affine[:3, :3] / voxel_sizes(affine)).max(axis=0)
+    tilt = np.degrees(np.arccos(np.clip(directions, 0, 1))).max()
+    if tilt <= MOST_TILTED:
+        return None
+    return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images lie as in an atlas"
 
 
 def grid_offset(volume: MetaTensor, reference: MetaTensor) -> float:

@@ -18,6 +18,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
+from common.cohorts.check import coarse, tilted
 from common.cohorts.cohort import Cohort
 from common.cohorts.study import Study, read_folder, with_skull
 from common.evaluation.attribution import Advice
@@ -40,8 +41,6 @@ LEAST_COVERED = 0.95
 LITTLE_INFORMATION = 1.03
 """A registered series of less normalised mutual information is warned about: on the phantom, sequences of one subject
 have 1.04 and more, those of two subjects about 1.01."""
-MOST_TILTED = 15.0
-"""Degrees between a reference's axes and the patient's from which on it is said: atlas space has none."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,9 @@ def predict(
     measured = volumes(on_target, cohort.labels, spacing)
     subset = subset_name(found.images)
     confident = _expected_dice(label, probabilities, cohort.labels)
-    acquired = {name: voxel_sizes(image.affine).tolist() for name, image in found.images.items()}
     warnings = [
-        *_preparation(found, aligned, skulls, skull_strip),
-        *doubts(label, probabilities, acquired, cohort.labels, voxel_sizes(grid.affine), inference.spacing),
+        *_preparation(found, aligned, skulls, skull_strip, inference.spacing),
+        *doubts(label, probabilities, found.images, cohort.labels, voxel_sizes(grid.affine)),
         *found.warnings,
         *inference.warnings,
     ]
@@ -294,7 +292,9 @@ def _require_referable(series: Series) -> None:
     dicom.require_referable(series)
 
 
-def _preparation(study: Study, aligned: Aligned, skulls: Sequence[str], stripped: bool) -> Iterator[str]:
+def _preparation(
+    study: Study, aligned: Aligned, skulls: Sequence[str], stripped: bool, trained: Sequence[float]
+) -> Iterator[str]:
     """Yield what the images lack that the training data has."""
     if skulls:
         named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in skulls)
@@ -317,13 +317,11 @@ def _preparation(study: Study, aligned: Aligned, skulls: Sequence[str], stripped
                 f"{display_name(name)} ({study.sources[name]}) shows only {share:.0%} of what the reference shows; the "
                 "rest is empty in it."
             )
-    affine = next(iter(aligned.images.values())).affine
-    tilt = np.degrees(np.arccos(np.clip(np.diag(affine)[:3] / voxel_sizes(affine), -1, 1))).max()
-    if tilt > MOST_TILTED:
-        yield (
-            f"The axes of the reference are tilted by {tilt:.0f} degrees against the patient's; training images lie "
-            "straight, as in an atlas."
-        )
+    for name, image in study.images.items():
+        if said := coarse(image.affine, trained):
+            yield f"{display_name(name)} ({study.sources[name]}): {said}."
+    if said := tilted(next(iter(aligned.images.values())).affine):
+        yield f"The reference: {said}."
 
 
 def _stripped(aligned: Aligned, reference: str, device: torch.device, folder: Path) -> Aligned:

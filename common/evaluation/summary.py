@@ -6,7 +6,7 @@ Input is plain data. Nothing that says who the patient is belongs here: no names
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import isfinite
@@ -36,9 +36,6 @@ UNSURE = 0.45
 """A reader is warned of a region whose mean entropy (nats), where it was drawn, is above this: that of probabilities of
 0.84 throughout. M3AE's predictions for the phantom's test subjects from all 15 subsets (360 regions): it picks out 73,
 median Dice 0.40, among them 49 of the 60 with a Dice below 0.5; the median Dice of the others is 0.81."""
-
-COARSER = 1.5
-"""Voxels longer than those of the training by more than this factor are warned of."""
 
 MARGIN = 2
 """Voxels around the head in pictures."""
@@ -123,20 +120,18 @@ def volumes(label: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> di
 def doubts(
     label: np.ndarray,
     probabilities: np.ndarray | None,
-    acquired: Mapping[str, Sequence[float]],
+    used: Collection[str],
     labels: LabelSet,
     spacing: Sequence[float],
-    trained: Sequence[float],
 ) -> list[str]:
     """Return in words why a prediction may be wrong, as far as it can be told without a reference.
 
     Args:
         label: the prediction, label map (X, Y, Z) in the values of ``labels``, RAS.
         probabilities: of the regions, (R, X, Y, Z) in [0, 1]; None where they are not known.
-        acquired: modality that was used -> its voxel size (mm) as acquired, before any resampling.
+        used: modalities that the prediction was made from.
         labels: whose regions are meant, larger ones first.
         spacing: voxel size of the label map in mm.
-        trained: voxel size in mm that the network was trained at.
 
     Raises:
         ValueError: the probabilities are not those of the regions on the label map's grid.
@@ -151,10 +146,9 @@ def doubts(
     said = []
     if not lesion.any():
         said.append("Nothing was segmented. That does not mean that there is no lesion.")
-    if "ET" in found and "t1c" not in acquired:
+    if "ET" in found and "t1c" not in used:
         said.append(_without_t1c(found["ET"]))
     said += _unsure(masks, probabilities, labels)
-    said += _coarse(acquired, trained)
     said += _at_the_edge(lesion)
     said += _in_pieces(lesion)
     return said
@@ -213,21 +207,6 @@ def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSe
     return [
         f"The network is unsure of what it drew as {', '.join(unsure)}. In brackets the mean entropy in nats; more "
         f"than {UNSURE:.2f} is warned of, and 0.69 is a coin toss."
-    ]
-
-
-def _coarse(acquired: Mapping[str, Sequence[float]], trained: Sequence[float]) -> list[str]:
-    """Name the modalities with larger voxels than those that the network was trained at."""
-    coarse = [
-        f"{display_name(name)} ({_mm(size)} mm)"
-        for name, size in acquired.items()
-        if max(size) > COARSER * max(trained)
-    ]
-    if not coarse:
-        return []
-    return [
-        f"Coarser than what the network was trained on ({_mm(trained)} mm): {', '.join(coarse)}. Small parts may be "
-        "missed, and volumes are less exact."
     ]
 
 
@@ -380,7 +359,3 @@ def _heading(region: str) -> str:
 
 def _ml(volume: float) -> str:
     return "< 0.1" if 0 < volume < 0.05 else number(volume)
-
-
-def _mm(size: Sequence[float]) -> str:
-    return " × ".join(f"{length:.3g}" for length in size)

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import get_cohort
-from common.cohorts.check import GRID_TOLERANCE, findings, grid_offset
+from common.cohorts.check import GRID_TOLERANCE, coarse, findings, grid_offset, tilted
 from common.io import read_volume
 from common.modalities import canonical, resolve_subset, subset_name
 
@@ -32,6 +32,8 @@ class LoadSubjectd(MapTransform):
         cohort: name of the cohort, which fixes channel order and label values.
         modalities: the requested subset; None takes every modality that the subject has.
         keys: ``image``, or ``image`` and ``label``.
+        trained: voxel size in mm that the network was trained at; coarser images, and tilted ones, are warned about.
+            None: not known.
 
     Raises:
         FileNotFoundError: a listed file does not exist.
@@ -41,11 +43,16 @@ class LoadSubjectd(MapTransform):
     """
 
     def __init__(
-        self, cohort: str, modalities: Sequence[str] | None = None, keys: Sequence[str] = ("image", "label")
+        self,
+        cohort: str,
+        modalities: Sequence[str] | None = None,
+        keys: Sequence[str] = ("image", "label"),
+        trained: Sequence[float] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.cohort = get_cohort(cohort)
         self.requested = resolve_subset(modalities, self.cohort.modalities)
+        self.trained = trained
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of the item with tensors in place of paths."""
@@ -54,6 +61,10 @@ class LoadSubjectd(MapTransform):
         volumes, sources = self._volumes(item, case)
         check_volumes(volumes, sources, self.cohort.skull_stripped)
         first = next(iter(volumes.values()))
+        if self.trained is not None:
+            affine, in_atlas = first.affine.numpy(), self.cohort.skull_stripped
+            for said in filter(None, (coarse(affine, self.trained), tilted(affine) if in_atlas else None)):
+                logger.warning(f"{case}: {said}.")
         absent = torch.full(first.shape, float("nan"))
         image = torch.stack([volumes[m].as_tensor() if m in volumes else absent for m in self.cohort.modalities])
         meta = {

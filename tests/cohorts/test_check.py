@@ -6,9 +6,11 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.affines import from_matvec
+from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
-from common.cohorts.check import check_folder
+from common.cohorts.check import check_folder, coarse, tilted
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -204,3 +206,19 @@ def test_four_channels_for_one_modality(tmp_path):
     path = subject(tmp_path) / "x_t2.nii.gz"
     save(path, np.stack([image(0), image(1)], axis=-1))
     assert check(tmp_path)["problems"] == f"{path}: shape 6x7x8x2; expected one volume for each modality"
+
+
+def test_what_is_coarser_than_the_training_images():
+    assert coarse(np.diag([0.5, 0.5, 1.7, 1]), (1, 1, 1.2)) is None  # less than 1.5 times 1.2
+    assert "voxels of 0.5 x 0.5 x 5 mm are coarser than those of 1 x 1 x 1.2 mm" in coarse(
+        np.diag([0.5, 0.5, 5, 1]), (1, 1, 1.2)
+    )
+    assert coarse(np.diag([1, 1, 12.0, 1]), (1, 1, -1)) is None  # slices as they are
+
+
+@pytest.mark.parametrize(("degrees", "said"), [(14, None), (16, "tilted by 16 degrees")])
+def test_tilted_axes(degrees, said):
+    turned = Rotation.from_euler("x", degrees, degrees=True).as_matrix() @ np.diag([-1.0, 2, 3])
+    for order in ([0, 1, 2], [2, 0, 1]):  # a sagittal scan is not tilted
+        found = tilted(from_matvec(turned[:, order]))
+        assert found is None if said is None else said in found

@@ -273,8 +273,14 @@ def test_not_skull_stripped_is_warned_about(subject, caplog):
 
 
 def test_good_subject_is_not_warned_about(subject, caplog):
-    LoadSubjectd(COHORT)(subject)
+    LoadSubjectd(COHORT, trained=(1, 1, 1))(subject)
     assert not caplog.records
+
+
+def test_images_unlike_those_of_the_training_are_warned_about(subject, caplog):
+    LoadSubjectd(COHORT, trained=(0.5, 0.5, 0.5))(subject)
+    (record,) = caplog.records
+    assert "are coarser than those of 0.5 x 0.5 x 0.5 mm that the network was trained at" in record.getMessage()
 
 
 @pytest.mark.parametrize(
