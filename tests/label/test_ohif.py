@@ -73,9 +73,9 @@ def press(page: Page, text: str) -> None:
     page.evaluate(f"{button}.click()")
 
 
-def show(page: Page, number: int) -> None:
+def show(page: Page, series: str) -> None:
     """Show a series in the active viewport."""
-    chosen = f"services.displaySetService.getActiveDisplaySets().find((d) => d.SeriesNumber == {number})"
+    chosen = f"services.displaySetService.getActiveDisplaySets().find((d) => d.SeriesInstanceUID == '{series}')"
     page.wait(chosen)
     page.evaluate(
         f"(() => {{ const displaySetInstanceUIDs = [{chosen}.displaySetInstanceUID];"
@@ -135,7 +135,7 @@ def test_the_panel_draws_what_the_server_found(page, stack, tmp_path):
         assert np.allclose(drawn[name]["middle"], middle(label, value), atol=0.01)
 
     # The panel draws voxel by voxel on the series that was shown when it connected; it must not for another.
-    show(page, 3)
+    show(page, uid("four", 3))
     press(page, "Run")
     said(page, "The panel draws on the series that was shown when it connected")
     screenshot(page, "another_series")
@@ -143,13 +143,15 @@ def test_the_panel_draws_what_the_server_found(page, stack, tmp_path):
 
 
 def test_a_stored_segmentation_is_shown_with_the_right_names(page, stack, tmp_path):
-    query, form = {"image": uid("two", 4), "output": "image"}, {"params": json.dumps({"store": True})}
-    answer = requests.post(f"{stack.url}/infer/oedema", params=query, data=form, timeout=300)
+    query = {"image": uid("two", 4), "output": "image"}
+    answer = requests.post(f"{stack.url}/infer/oedema", params=query, timeout=300)
     (tmp_path / "label.nii.gz").write_bytes(answer.content)
     label = nib.load(tmp_path / "label.nii.gz")
+    query, form = query | {"output": "json"}, {"params": json.dumps({"store": True})}
+    params = requests.post(f"{stack.url}/infer/oedema", params=query, data=form, timeout=300).json()
     page.open(f"{stack.url}/ohif/viewer?StudyInstanceUIDs={uid('two')}")
-    show(page, 4)
-    show(page, 1004)
+    show(page, uid("two", 4))
+    show(page, params["stored"])
     press(page, "Yes")  # it is to be opened
     page.wait(f"Object.keys({DRAWN}).length", 60)
     drawn = page.evaluate(DRAWN)
