@@ -108,10 +108,10 @@ class Segmentation(InferTask):
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        by_hand, strip = _by_hand(request.get("series")), _flag(request, "skull_strip")
+        series, strip = by_hand(request.get("series")), _flag(request, "skull_strip")
         study, reference = studies.fetch(str(request["image"]), folder)
         files, told = self.worker.run(
-            _segment, study, folder / "results", self.bundle, by_hand, wanted, reference, self.recipe, self.ckpt_path,
+            _segment, study, folder / "results", self.bundle, series, wanted, reference, self.recipe, self.ckpt_path,
             self.device, strip,
         )  # fmt: skip
         label = nib.load(files["label map"])
@@ -190,11 +190,11 @@ def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
     return default if value is None or value == "" else flag(key, value)
 
 
-def _by_hand(said: Any) -> Mapping[str, Any] | None:
+def by_hand(said: Any) -> Mapping[str, Any] | None:
     """Return modality -> SeriesNumber of ``t1c=7, flair=4``, or as messages write it, ``{'t1c': 7}``."""
     if not said or isinstance(said, Mapping):
         return said or None
-    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w.]+)\W*", pair) for pair in str(said).split(",")]
+    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(said).split(",")]
     if None in pairs:
         raise ValueError(f"series {said!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
     return dict(pair.groups() for pair in pairs)

@@ -26,7 +26,7 @@ from running import server
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
-from label.infer import Worker
+from label.infer import Worker, by_hand
 from label.studies import Folder
 from label.train import collect
 
@@ -95,11 +95,14 @@ def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **par
     return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
 
 
-def volume(url: str, image: str, path: Path, **params: object) -> nib.Nifti1Image:
-    answer = infer(url, image, "image", **params)
+def result(url: str, image: str, path: Path, **params: object) -> tuple[dict, nib.Nifti1Image]:
+    """Return what is told of a segmentation, and its label map."""
+    answer = infer(url, image, "all", **params)
     assert answer.status_code == 200, answer.text
-    path.write_bytes(answer.content)
-    return nib.load(path)
+    parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
+    told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
+    path.write_bytes(mask)
+    return json.loads(told), nib.load(path)
 
 
 def put(url: str, image: str, label: Path, tag: str = "final", **params: object) -> requests.Response:
@@ -136,17 +139,11 @@ def test_info_lists_all_bundles(url):
      ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"])],
 )  # fmt: skip
 def test_any_subset(url, subject, image, found, tmp_path):
-    answer = infer(url, image, "all")
-    assert answer.status_code == 200
-    parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
-    told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
-    params = json.loads(told)
+    params, label = result(url, image, tmp_path / "mask.nii.gz")
     assert list(params["modalities"]) == found
     assert params["missing"] == [name for name in PHANTOM.modalities if name not in found]
     assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
-    assert gzip.decompress(mask)[344:348] == b"n+1\0"  # a NIfTI file, as its name says
-    (tmp_path / "mask.nii.gz").write_bytes(mask)
-    label = nib.load(tmp_path / "mask.nii.gz")
+    assert gzip.decompress((tmp_path / "mask.nii.gz").read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
     shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
     (tmp_path / "image.nii.gz").write_bytes(shown.content)
     expected = nib.load(tmp_path / "image.nii.gz")
@@ -175,7 +172,7 @@ def test_a_sequence_is_left_out_and_nrrd_lies_where_nifti_does(url, tmp_path):
     left = infer(url, "two", use_t1c=False).json()
     assert (list(left["modalities"]), left["left_out"], left["missing"]) == (["flair"], ["t1c"], ["t1", "t2"])
     assert any("No T1c" in warning for warning in left["warnings"])
-    nifti = volume(url, "dicom", tmp_path / "a.nii.gz")
+    _, nifti = result(url, "dicom", tmp_path / "a.nii.gz")
     (tmp_path / "a.nrrd").write_bytes(infer(url, "dicom", "image", result_extension=".nrrd").content)
     nrrd = itk.imread(tmp_path / "a.nrrd")
     assert np.array_equal(itk.array_from_image(nrrd).T, np.asarray(nifti.dataobj))
@@ -300,7 +297,7 @@ class TestTraining:
     def test_a_training_changes_what_is_served_only_when_told(self, url, store, place, tmp_path):
         models = {name: Path(bundle_root(name), "models", "model.pt") for name in BUNDLES}
         before = {name: file_digest(path) for name, path in models.items()}
-        first = volume(url, "two", tmp_path / "first.nii.gz")
+        _, first = result(url, "two", tmp_path / "first.nii.gz")
         started = train(url, max_epochs=1, val_split=0.5)
         assert started.status_code == 200
         assert started.json()["status"] == "RUNNING"
@@ -323,15 +320,15 @@ class TestTraining:
         served, tuned = (read_checkpoint(path) for path in (models["m3ae"], run / "weights.pt"))
         weight = "unet.encoder.0.0.weight"
         assert 0 < (tuned[weight] - served[weight].float()).norm() < 0.3 * served[weight].float().norm()
-        assert np.array_equal(volume(url, "two", tmp_path / "still.nii.gz").dataobj, first.dataobj)
+        assert np.array_equal(result(url, "two", tmp_path / "still.nii.gz")[1].dataobj, first.dataobj)
         assert before == {name: file_digest(path) for name, path in models.items()}
 
         assert train(url, adopt="another").status_code == 404
         told = train(url, adopt=status["id"]).json()
         assert Path(told["kept"]) == models["m3ae"]
-        after = volume(url, "two", tmp_path / "after.nii.gz")
+        params, after = result(url, "two", tmp_path / "after.nii.gz")
         assert not np.array_equal(after.dataobj, first.dataobj)
-        assert not any("trained on" in warning for warning in infer(url, "two").json()["warnings"])
+        assert not any("trained on" in warning for warning in params["warnings"])
         assert before == {name: file_digest(path) for name, path in models.items()}
 
         # What was adopted is read strictly again each time: never random weights.
@@ -340,7 +337,7 @@ class TestTraining:
         assert answer.status_code == 400
         assert "a checkpoint of another architecture" in answer.json()["detail"]
         (place / "output" / "m3ae" / "served.pt").unlink()
-        assert np.array_equal(volume(url, "two", tmp_path / "again.nii.gz").dataobj, first.dataobj)
+        assert np.array_equal(result(url, "two", tmp_path / "again.nii.gz")[1].dataobj, first.dataobj)
 
     def test_a_training_is_stopped(self, url, place):
         assert train(url, "passion", max_epochs=500, val_split=0).status_code == 200
@@ -364,6 +361,12 @@ class TestTraining:
         answer = train(url, **params)
         assert answer.status_code == 400
         assert reason in answer.json()["detail"]
+
+
+def test_series_are_named_as_people_and_messages_do():
+    for said in ("t1c=9, t2=3-10", "{'t1c': 9, 't2': '3-10'}", {"t1c": "9", "t2": "3-10"}):
+        assert by_hand(said) == {"t1c": "9", "t2": "3-10"}
+    assert by_hand("") is None
 
 
 def test_a_worker_that_dies_is_replaced():
@@ -390,9 +393,8 @@ def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store
     write_checkpoint(weights, tmp_path / "own.pt")
     shutil.copytree(store / "dicom", tmp_path / "studies" / "dicom")
     with server(tmp_path, tmp_path / "studies", models="m3ae", **{"m3ae.ckpt_path": tmp_path / "own.pt"}) as url:
-        params = infer(url, "dicom", store=True).json()
+        params, label = result(url, "dicom", tmp_path / "label.nii.gz", store=True)
         seg = infer(url, "dicom", "dicom_seg")
-        label = volume(url, "dicom", tmp_path / "label.nii.gz")
     assert params["label_names"] == present
     assert params["empty"] is not bool(present)
     assert set(np.unique(np.asarray(label.dataobj))) == {0, *present.values()}
