@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import re
 import tempfile
@@ -21,11 +22,11 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from common.engines.predict import Inference, predict
 from common.io import flag
-from common.io.dicom import CLASSES
-from common.modalities import display_name
-from label.studies import Studies, unnamed
+from label.studies import Studies, class_label, unnamed
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+TIMEOUT = 900
+"""Seconds that a segmentation may take."""
 
 
 class Segmentation(InferTask):
@@ -58,7 +59,16 @@ class Segmentation(InferTask):
         self.bundle, self.worker, self.adopted = bundle, worker, adopted
         self.recipe, self.own, self.device = recipe, ckpt_path, device
         inference = self.check(self.ckpt_path)
-        self.cohort, self.weights = inference.cohort, inference.weights
+        self.cohort, self.weights, self.trained_on = (
+            inference.cohort,
+            inference.weights,
+            inference.metadata["data_source"],
+        )
+        adopted_with = self.adopted_facts().get("recipe", recipe)
+        if adopted_with != recipe:
+            raise ValueError(
+                f"{bundle}: {adopted} was trained with recipe {adopted_with}, not {recipe}; say --{bundle}.recipe."
+            )
         values = {class_label(name): value for name, value in self.cohort.labels.values.items()}
         super().__init__(InferType.SEGMENTATION, values, 3, inference.metadata["name"], self._options())
 
@@ -66,6 +76,23 @@ class Segmentation(InferTask):
     def ckpt_path(self) -> str | None:
         """The weights to serve; None: the bundle's own."""
         return str(self.adopted) if self.adopted.is_file() else self.own
+
+    @property
+    def record(self) -> Path:
+        """Where it is written what the adopted weights are."""
+        return self.adopted.with_suffix(".json")
+
+    def adopted_facts(self) -> dict[str, Any]:
+        """Return what the adopted weights are; {} if there are none."""
+        return json.loads(self.record.read_text()) if self.adopted.is_file() else {}
+
+    @property
+    def origin(self) -> str:
+        """What the served weights were trained on, as far as it is known."""
+        facts = self.adopted_facts()
+        if facts:
+            return f"{facts['studies']} studies here (training {facts['run']}), and before on {facts['from']}"
+        return self.trained_on if self.own is None else f"what {Path(self.own).name} was"
 
     def check(self, ckpt_path: str | None) -> Inference:
         """Build the network and load weights, to see whether they fit; raise as the class does."""
@@ -114,6 +141,8 @@ class Segmentation(InferTask):
             _segment, study, folder / "results", self.bundle, series, wanted, reference, self.recipe, self.ckpt_path,
             self.device, strip,
         )  # fmt: skip
+        if self.adopted_facts():
+            told["warnings"].append(f"The weights were trained on {self.origin}.")
         label = nib.load(files["label map"])
         present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
         return {
@@ -140,9 +169,13 @@ class Worker:
         self._start()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns, or raise what it raises; HTTPException (503) if the process dies."""
+        """Return what a function returns, or raise what it raises; HTTPException (503) if it dies or takes too long."""
         try:
-            return self._pool.submit(function, *arguments).result()
+            return self._pool.submit(function, *arguments).result(TIMEOUT)
+        except TimeoutError:
+            self.close()
+            self._start()
+            raise HTTPException(503, f"It took more than {TIMEOUT} s and was ended.") from None
         except BrokenProcessPool:
             self._start()
             raise HTTPException(503, "The process that segments ended, perhaps for lack of memory.") from None
@@ -157,11 +190,6 @@ class Worker:
         self._pool = ProcessPoolExecutor(1, context, warnings.simplefilter, ("ignore",))  # pydicom's quote headers
 
 
-def class_label(name: str) -> str:
-    """Return what clients call a class: as in our DICOM SEG, e.g. ``Oedema`` for ``ED``."""
-    return CLASSES.get(name, (name,))[0]
-
-
 def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
     """Call `predict`; return its files, and what is told of them."""
     try:
@@ -173,9 +201,7 @@ def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, A
     used = {
         one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
     }
-    missing = ", ".join(map(display_name, summary.missing)) or "nothing"
     return prediction.files, {
-        "summary": f"{summary.title}; {missing} is missing.",
         "modalities": used,
         "missing": list(summary.missing),
         "reference": prediction.reference,

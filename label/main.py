@@ -16,8 +16,8 @@ from monailabel.interfaces.app import MONAILabelApp
 
 from common.engines.predict import choose_reference
 from common.io import read_volume
-from label.infer import Segmentation, Worker, class_label
-from label.studies import Studies, on_grid, open_studies
+from label.infer import Segmentation, Worker
+from label.studies import Studies, class_label, on_grid, open_studies
 from label.train import FineTuning
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
@@ -38,6 +38,7 @@ class App(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self._output, self._worker, self._starting = Path(conf["output"]), Worker(), Lock()
+        self._reading = Lock()  # one at a time: DICOM is read with the process's log held back
         names = [name.strip() for name in conf.get("models", ",".join(BUNDLES)).split(",")]
         self._models = {Path(name).name: self._model(name, conf) for name in names}
         _refuse_unknown(conf, self._models)
@@ -85,16 +86,18 @@ class App(MONAILabelApp):
 
     def image(self, image: str, folder: str | Path) -> Path:
         """Write the volume of a study that a client is shown, and on whose grid it gets a result, as NIfTI."""
-        study, reference = self.datastore().read(image, folder)
+        with self._reading:
+            study, reference = self.datastore().read(image, folder)
         path = Path(folder, "image.nii.gz")
         nib.save(study.images[choose_reference(study, reference)[0]], path)
         return path
 
     def label(self, image: str, tag: str, folder: str | Path) -> Path:
         """Write a study's label map as NIfTI; raise FileNotFoundError if it has none of this tag."""
-        study, _ = self.datastore().read(image, folder)
         path = Path(folder, "label.nii.gz")
-        nib.save(self.datastore().label(image, tag, study, folder), path)
+        with self._reading:
+            study, _ = self.datastore().read(image, folder)
+            nib.save(self.datastore().label(image, tag, study, folder)[1], path)
         return path
 
     def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,9 +119,10 @@ class App(MONAILabelApp):
         studies, label = self.datastore(), _read_label(file)
         voxels = _by_name(np.asarray(label.dataobj), params.get("label_info"), studies.cohort.labels.values)
         label = nib.Nifti1Image(voxels, label.affine)
-        with TemporaryDirectory() as folder:
-            study, _ = studies.read(image, folder)
-            return {"image": image, "label": studies.keep_final(image, label, study, on_grid(study, label), folder)}
+        with self._reading, TemporaryDirectory() as folder:
+            study, shown = studies.read(image, folder)
+            modality = on_grid(study, label, shown)
+            return {"image": image, "label": studies.keep_final(image, label, study, modality, folder)}
 
     def start_training(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training of a model, or adopt a finished one, see `FineTuning.__call__`.

@@ -62,7 +62,15 @@ def serve(
             print(
                 f"Serving {', '.join(app.info()['models'])} at {shown} Research only, not for clinical use.", flush=True
             )
-            uvicorn.run(api, host=host, port=port, log_config=None, access_log=False, server_header=False)
+            uvicorn.run(
+                api,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
         finally:
             app.close()
 

@@ -12,7 +12,8 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
+from nibabel.affines import apply_affine
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.study import Study, read_folder
+from common.engines.predict import choose_reference
 from common.io import dicom
 from common.io.files import replacing
 
@@ -34,7 +37,14 @@ TIMEOUT = (10, 120)
 """Seconds to connect to an archive, and to wait for its next bytes."""
 PAGE = 200
 """Results asked for at a time."""
+OFF_GRID = 0.1
+"""mm by which the corners of a label map may lie beside those of an image."""
 UID = re.compile(r"[0-9][0-9.]{0,63}")
+
+
+def class_label(name: str) -> str:
+    """Return what clients call a class: as in our DICOM SEG, e.g. ``Oedema`` for ``ED``."""
+    return dicom.CLASSES.get(name, (name,))[0]
 
 
 class Studies(ABC):
@@ -72,8 +82,8 @@ class Studies(ABC):
         """
 
     @abstractmethod
-    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> nib.Nifti1Image:
-        """Return the newest label map with a tag, in the cohort's values, on the grid of one of the study's series.
+    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
+        """Return the newest label map with a tag, in the cohort's values, and the modality on whose grid it lies.
 
         Raises:
             FileNotFoundError: there is none.
@@ -133,22 +143,48 @@ def unnamed(folder: str | Path) -> Iterator[None]:
         yield
     except (ValueError, FileNotFoundError) as error:
         kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
-        raise kind(str(error).replace(f"{folder}", "The study")) from None
+        raise kind(_without_paths(str(error), folder)) from None
 
 
-def on_grid(study: Study, label: nib.Nifti1Image) -> str:
+def _without_paths(text: str, folder: str | Path) -> str:
+    """Return a message with no path in or below a folder: names of files may be names of patients."""
+    files = re.sub(rf"{re.escape(str(folder))}/[^:,'\"]*", "an image file", text)
+    return files.replace(str(folder), "The study")
+
+
+def on_grid(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> str:
     """Return the modality on whose grid a label map lies.
 
+    Args:
+        study: which has been drawn on.
+        label: the label map.
+        shown: SeriesInstanceUID of the series that was drawn on; None: the one that `App.image` shows. If it lies on
+            that one's grid it is taken to be drawn on it, whichever others have the same grid.
+
     Raises:
-        ValueError: it lies on none of them.
+        ValueError: it lies on none of them, or on several of which each has a frame of reference of its own.
     """
-    for name, image in study.images.items():
-        if label.shape == image.shape and np.allclose(label.affine, image.affine, atol=1e-2):
-            return name
+    first, _ = choose_reference(study, shown)
+    found = [name for name in study.images if _lies_on(label, study.images[name])]
+    if first in found:
+        return first
+    if len({study.frames[name] for name in found}) > 1:
+        raise ValueError(f"The label map lies on the grids of {', '.join(found)}, of different frames of reference.")
+    if found:
+        return found[0]
     grids = ", ".join(f"{study.sources[name]} {image.shape}" for name, image in study.images.items())
     raise ValueError(
         f"A label map of shape {label.shape} that lies on the grid of no image of the study, {grids}; draw it on one."
     )
+
+
+def _lies_on(label: nib.Nifti1Image, image: nib.Nifti1Image) -> bool:
+    """Return if two grids have one shape, and corners within `OFF_GRID` mm of each other."""
+    if label.shape != image.shape:
+        return False
+    corners = np.array(list(product(*[(0, size - 1) for size in image.shape])))
+    apart = apply_affine(label.affine, corners) - apply_affine(image.affine, corners)
+    return float(np.linalg.norm(apart, axis=1).max()) < OFF_GRID
 
 
 class Folder(Studies):
@@ -176,7 +212,7 @@ class Folder(Studies):
         self._check(image)
         return self.root / image, None
 
-    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> nib.Nifti1Image:
+    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
         """Read the label map."""
         self._check(image)
         path = self._label(image, tag)
@@ -184,7 +220,7 @@ class Folder(Studies):
             raise FileNotFoundError(f"The study has no label {tag!r}.")
         label = nib.load(path)
         self.cohort.labels.check(np.unique(np.asarray(label.dataobj)).tolist(), "The label map")
-        return label
+        return on_grid(study, label), label
 
     def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
         """Copy the label map."""
@@ -234,7 +270,8 @@ class Archive(Studies):
         session = create_session_from_user_pass(user, password) if user else requests.Session()
         session.request = partial(session.request, timeout=TIMEOUT)
         self.client = DICOMwebClient(url, session=session)
-        self._is_final = cache(self._approved)
+        self._tags: dict[str, str] = {}
+        self._names = {label.casefold() for name in cohort.labels.values for label in (name, class_label(name))}
 
     def list_images(self) -> list[str]:
         """Return the StudyInstanceUIDs of the MR studies."""
@@ -251,7 +288,7 @@ class Archive(Studies):
         segmentations = [
             (_value(s, "0020000D"), _value(s, "0020000E")) for s in found if _value(s, "00080060") == "SEG"
         ]
-        return {study for study, series in segmentations if self._is_final(study, series) == (tag == "final")}
+        return {study for study, series in segmentations if self._tag(study, series) == tag}
 
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
         """Retrieve the MR series of a study."""
@@ -261,13 +298,13 @@ class Archive(Studies):
             self._retrieve(study, one, place / f"{number:03d}")
         return place, series
 
-    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> nib.Nifti1Image:
+    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
         """Retrieve the newest segmentation of this kind that refers to one of the series used."""
         uid, _ = self._find(image)
-        used = {series.uid: series for series in study.series.values()}
+        used = {series.uid: name for name, series in study.series.items()}
         found = []
         for number, series in enumerate(self._series(uid, "SEG")):
-            if self._is_final(uid, series) != (tag == "final"):
+            if self._tag(uid, series) != tag:
                 continue
             for path in self._retrieve(uid, series, Path(folder, f"seg{number:03d}")):
                 header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -276,8 +313,9 @@ class Archive(Studies):
                 found += [(made, path, used[one]) for one in referred if one in used]
         if not found:
             raise FileNotFoundError(f"The study has no label {tag!r} of one of the series that are used.")
-        _, path, series = max(found, key=lambda one: one[0])
-        return nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
+        _, path, name = max(found, key=lambda one: one[0])
+        series = study.series[name]
+        return name, nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
 
     def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
         """Send the DICOM SEG to the archive; return its SeriesInstanceUID."""
@@ -322,13 +360,19 @@ class Archive(Studies):
             instance.save_as(paths[-1])
         return paths
 
-    def _approved(self, study: str, series: str) -> bool:
-        described = [
-            _value(segment, "00620008")
-            for instance in self.client.retrieve_series_metadata(study, series)
-            for segment in instance.get("00620002", {}).get("Value", [])
-        ]
-        return bool(described) and "AUTOMATIC" not in described
+    def _tag(self, study: str, series: str) -> str | None:
+        """Return the tag of a segmentation; None if it has segments of other things than the classes."""
+        if series not in self._tags:
+            segments = [
+                segment
+                for instance in self.client.retrieve_series_metadata(study, series)
+                for segment in instance.get("00620002", {}).get("Value", [])
+            ]
+            if not segments or any(_value(one, "00620005").strip().casefold() not in self._names for one in segments):
+                return None
+            automatic = any(_value(one, "00620008") == "AUTOMATIC" for one in segments)
+            self._tags[series] = "original" if automatic else "final"
+        return self._tags[series]
 
     def _send(self, path: Path) -> str:
         dataset = pydicom.dcmread(path)

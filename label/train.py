@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from common.io.files import replacing
 from common.io.grid import back, to_one_grid
 from common.io.settings import check_number
 from label.infer import Segmentation
-from label.studies import Studies, on_grid, open_studies
+from label.studies import Studies, open_studies
 
 ENDED = ("DONE", "ERROR", "STOPPED")
 WEIGHTS = "weights.pt"
@@ -147,10 +148,14 @@ class FineTuning(TrainTask):
         if json.loads((self.output / run / "status.json").read_text())["status"] != "DONE":
             raise ValueError(f"The training {run} is not finished, so that it cannot be adopted.")
         self.model.check(str(weights))
+        job, status = (json.loads((self.output / run / f"{name}.json").read_text()) for name in ("job", "status"))
+        facts = {"run": run, "recipe": job["recipe"], "studies": status["training_studies"], "from": self.model.origin}
         served, kept = self.model.adopted, None
         if served.is_file():
             kept = served.with_name(f"replaced_{datetime.now():%Y%m%d_%H%M%S_%f}.pt")
             shutil.copyfile(served, kept)
+        with replacing(self.model.record) as temporary:
+            temporary.write_text(json.dumps(facts, indent=2))
         with replacing(served) as temporary:
             shutil.copyfile(weights, temporary)
         return {"adopted": run, "served": str(served), "kept": str(kept or self.model.own or self.model.weights)}
@@ -161,7 +166,7 @@ class FineTuning(TrainTask):
         shutil.rmtree(data, ignore_errors=True)
         status = json.loads((run / "status.json").read_text())
         if status["status"] not in ENDED:
-            stopped = process.returncode < 0
+            stopped = process.returncode == -signal.SIGTERM
             reason = "stopped" if stopped else f"ended unexpectedly, see {run / 'log.txt'}"
             _write_status(run, {**status, "status": "STOPPED" if stopped else "ERROR", "detail": reason})
 
@@ -179,7 +184,9 @@ def train(run: Path, data: Path) -> None:
     job = json.loads((run / "job.json").read_text())
     cohort = get_cohort(job["cohort"])
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    items = collect(open_studies(job["studies"], cohort, user, password), data)
+    items, refused = collect(open_studies(job["studies"], cohort, user, password), data)
+    if not items:
+        raise ValueError(f"None of {len(refused)} labelled studies can be used; of the first: {refused[0]}")
     _, configs = config_files(job["bundle"], "train.json", job["recipe"])
     config = json.loads(configs[0].read_text())
     labelled = len(items)
@@ -218,7 +225,8 @@ def train(run: Path, data: Path) -> None:
         facts = {
             "training_studies": len(parts["training"]),
             "validation_studies": count,
-            "left_out": left_out,
+            "left_out": left_out + len(refused),
+            "refused": refused,
         }
         _write_status(run, {**started, **facts, **state, **({"status": ended, "end_ts": _now()} if ended else {})})
 
@@ -231,7 +239,7 @@ def train(run: Path, data: Path) -> None:
     tell(trainer, "DONE")
 
 
-def collect(studies: Studies, folder: Path) -> list[dict[str, Any]]:
+def collect(studies: Studies, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Write the studies that have a final label as NIfTI files on one grid each; absent modalities are left out.
 
     Args:
@@ -239,22 +247,23 @@ def collect(studies: Studies, folder: Path) -> list[dict[str, Any]]:
         folder: where to write; what is fetched for the time being is removed again.
 
     Returns:
-        An item of a datalist for each, named by its number: what a study is called may say who the patient is.
+        An item of a datalist for each, named by its number: what a study is called may say who the patient is; and why
+        others cannot be used.
 
     Raises:
-        OSError, ValueError: a study or its label cannot be used; said is its number in the list.
+        OSError: the studies cannot be fetched.
     """
-    items = []
+    items, refused = [], []
     for number, image in enumerate(sorted(studies.labelled("final"))):
         case = f"case_{number:03d}"
         try:
             with tempfile.TemporaryDirectory(dir=folder) as fetched:
                 study, _ = studies.read(image, fetched)
-                label = studies.label(image, "final", study, fetched)
-                reference = on_grid(study, label)
+                reference, label = studies.label(image, "final", study, fetched)
                 aligned = to_one_grid(study.images, study.frames, reference)
         except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"Labelled study {number + 1}: {error}") from None
+            refused.append(str(error))
+            continue
         grid = aligned.images[reference]
         voxels = np.asarray(label.dataobj).astype(np.uint8)
         moved = back(voxels, label.affine, grid.affine, grid.shape, studies.cohort.labels.values.values())
@@ -264,7 +273,7 @@ def collect(studies: Studies, folder: Path) -> list[dict[str, Any]]:
         files = {name: f"{case}_{name}.nii.gz" for name in volumes}
         label_file = files.pop("seg")
         items.append({"case": case, "image": list(files.values()), "modalities": list(files), "label": label_file})
-    return items
+    return items, refused
 
 
 def _line(status: Mapping[str, Any]) -> str:

@@ -210,7 +210,11 @@ async def _body(request: Request) -> bytes:
 async def _answer(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Answer a request, errors included; log what it was, but neither images nor patients."""
     began = time.monotonic()
-    if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") == "cross-site":
+    if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") not in (
+        None,
+        "same-origin",
+        "none",
+    ):
         response: Response = JSONResponse({"detail": "Not from another site's page."}, 403)
     else:
         try:
@@ -229,6 +233,8 @@ def _refusal(error: Exception) -> Response:
     said = " ".join(str(error).split())
     if isinstance(error, StarletteHTTPException):
         status, said = error.status_code, str(error.detail)
+    elif isinstance(error, requests.HTTPError) and error.response is not None:
+        status, said = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
     elif isinstance(error, requests.RequestException):
         status, said = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
     elif isinstance(error, PermissionError):

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
 PROGRAM = "/usr/sbin/Orthanc"
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+needs_orthanc = pytest.mark.skipif(not Path(PLUGIN).is_file(), reason="Debian's packages orthanc and orthanc-dicomweb")
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 import requests
 from dicom_studies import resample, study, write_study
-from orthanc import orthanc, series, upload
+from orthanc import needs_orthanc, orthanc, series, upload
 from running import server
 
 from common.cohorts.phantom import PHANTOM
@@ -24,6 +24,7 @@ from label.studies import Archive
 from label.train import collect
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+pytestmark = needs_orthanc
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|2\.25\.")
 
 
@@ -114,7 +115,8 @@ def test_final_labels_train_and_results_of_models_do_not(url, archive, subject, 
     (tmp_path / "again.nii.gz").write_bytes(again.content)
     voxels = np.asarray(drawn[images[0]].dataobj)
     assert np.array_equal(nib.load(tmp_path / "again.nii.gz").dataobj, np.select([voxels == 1, voxels == 2], [4, 2], 0))
-    items = collect(studies, tmp_path)
+    items, refused = collect(studies, tmp_path)
+    assert not refused
     assert sorted(item["modalities"] for item in items) == [["t1c", "t2"], ["t2"]]
     assert not SECRETS.search(json.dumps(items))
 

@@ -18,13 +18,13 @@ import pydicom
 import pytest
 import requests
 from dicom_studies import resample
-from orthanc import PLUGIN, orthanc, series, upload
+from orthanc import needs_orthanc, orthanc, series, upload
 from running import server
 from stack import PATIENTS, SERIES, Stack, uid, write_studies
 
 from common.io.dicom import read_study
 
-pytestmark = pytest.mark.skipif(not Path(PLUGIN).is_file(), reason="Debian's packages orthanc and orthanc-dicomweb")
+pytestmark = needs_orthanc
 SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
 
 
