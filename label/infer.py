@@ -20,7 +20,8 @@ from fastapi import HTTPException
 from monai.data import ITKWriter
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from common.engines.predict import Inference, predict
+from common.engines.inference import Inference
+from common.engines.predict import predict
 from common.io import flag
 from label.studies import Studies, class_label, unnamed
 

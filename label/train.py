@@ -30,7 +30,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from common.cohorts import get_cohort
 from common.cohorts.datalist import write_datalist
-from common.engines.predict import config_files
+from common.engines.inference import config_files
 from common.io.files import replacing
 from common.io.grid import back, to_one_grid
 from common.io.settings import check_number

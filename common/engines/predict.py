@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +12,20 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
-from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.check import coarse, tilted
 from common.cohorts.cohort import Cohort
 from common.cohorts.study import Study, read_folder, with_skull
+from common.engines.inference import Inference
 from common.evaluation.attribution import Advice
 from common.evaluation.case import expected_dice
 from common.evaluation.reliability import VolumeIntervals
 from common.evaluation.results import COLUMNS
 from common.evaluation.summary import Summary, UsedModality, doubts, pictures, volumes, write_summary
-from common.io import bundle_root, require_writable
+from common.io import require_writable
 from common.io.grid import Aligned, finest, to_one_grid
 from common.io.grid import back as back_to
-from common.io.package import require_same_common
 from common.modalities import LabelSet, canonical, display_name, display_subset, subset_name
 
 if TYPE_CHECKING:
@@ -156,110 +152,6 @@ def predict(
     result.header.set_xyzt_units("mm")
     files = _write(Path(output_dir), result, summary, found, chosen, cohort, inference.software)
     return Prediction(result, chosen, summary, found.explanations, files)
-
-
-class Inference:
-    """A bundle's inference.json, for one case.
-
-    Args:
-        bundle: its name or folder.
-        recipe: overlay that sets what the weights were trained with, or None.
-        ckpt_path: weights other than the bundle's own, or None.
-        device: to run on, or None.
-        folder: an empty one, for the files in between.
-    """
-
-    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
-        root, files = config_files(bundle, "inference.json", recipe)
-        self.data = folder / "case"
-        overrides = {
-            "bundle_root": str(root),
-            "dataset_dir": str(self.data),
-            "output_dir": str(folder),
-            "postprocessing": "@to_probabilities",
-            "handlers": [],  # no progress bar
-        }
-        if ckpt_path is not None:
-            overrides["ckpt_path"] = str(ckpt_path)
-        if device is not None:
-            overrides["device"] = f"$torch.device({_usable(device)!r})"
-        with _quiet(), _unwrapped():
-            self.workflow = ConfigWorkflow(
-                [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
-            )
-            self.workflow.initialize()  # reads the weights
-        self.metadata = json.loads(Path(root, "configs", "metadata.json").read_text())
-        self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
-        self.weights = Path(self._content("ckpt_path"))
-        self.cohort: Cohort = self._content("cohort_def")
-        self.device: torch.device = self._content("device")
-        self.spacing: Sequence[float] = self._content("spacing")
-        shipped = self.weights.resolve() == Path(root, "models", "model.pt").resolve()
-        self.warnings = [f"The weights were trained on: {self.metadata['data_source']}."] if shipped else []
-
-    def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.
-
-        Args:
-            images: modality -> volume, all on one grid.
-        """
-        self.data.mkdir()
-        for name, image in images.items():
-            # Straight and at the origin: of tilted axes MONAI's Spacingd rounds where its grid begins, now at a corner,
-            # now so that the centres meet. The network sees voxels, and its label map comes back on the same ones.
-            straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
-            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
-        with _quiet(), _unwrapped():
-            self.workflow.run()
-        (output,) = self._content("evaluator").state.output
-        label = self._content("to_labels")(dict(output))["pred"]
-        if "to_regions" in self.workflow.parser:  # a softmax of classes
-            output = self._content("to_regions")(dict(output))
-        return label[0].cpu().numpy(), output["pred"].cpu().numpy()
-
-    def beside(self, name: str) -> pd.DataFrame | None:
-        """Return a table that lies beside the weights, None if there is none.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
-        path = self.weights.with_name(name)
-        if not path.is_file():
-            return None
-        try:
-            return pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}: no table ({error}); expected what an evaluation wrote, or no such file."
-            ) from error
-
-    def _content(self, key: str) -> Any:
-        return self.workflow.parser.get_parsed_content(key)
-
-
-def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
-    """Return a bundle's folder, and a config of it with the recipe laid over it.
-
-    Args:
-        bundle: its name or folder.
-        config: name of the file, e.g. ``train.json``.
-        recipe: a name in the bundle's ``configs/recipes``, a file, or None.
-
-    Raises:
-        FileNotFoundError: there is no such bundle or recipe.
-        ValueError: the bundle was packaged with another version of ``common``.
-    """
-    here = Path(bundle, "configs", "inference.json").is_file()
-    root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
-    require_same_common(root)
-    configs = root / "configs"
-    files = [configs / config]
-    if recipe is not None:
-        files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
-    if not files[-1].is_file():
-        known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
-        raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
-    return root, files
 
 
 def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
@@ -415,39 +307,3 @@ def _write(
             else:
                 file.unlink(missing_ok=True)
     return {what: file for what, file in files.items() if file.exists()}
-
-
-def _usable(device: str) -> str:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device {device}: not to be had here ({said}); expected cpu, or cuda with a GPU."
-        ) from error
-    return device
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Raise what is wrong with files and settings as it was said, out of the errors that MONAI wraps it in."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ValueError | OSError):
-            cause = cause.__cause__
-        if cause is None or cause is error:
-            raise
-        raise cause from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Let nothing below an error be logged: what matters of the case is in the summary."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
