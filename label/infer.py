@@ -60,11 +60,7 @@ class Segmentation(InferTask):
         self.bundle, self.worker, self.adopted = bundle, worker, adopted
         self.recipe, self.own, self.device = recipe, ckpt_path, device
         inference = self.check(self.ckpt_path)
-        self.cohort, self.weights, self.trained_on = (
-            inference.cohort,
-            inference.weights,
-            inference.metadata["data_source"],
-        )
+        self.cohort, self.weights, self.trained_on = inference.cohort, inference.weights, inference.trained_on
         adopted_with = self.adopted_facts().get("recipe", recipe)
         if adopted_with != recipe:
             raise ValueError(
@@ -93,7 +89,7 @@ class Segmentation(InferTask):
         facts = self.adopted_facts()
         if facts:
             return f"{facts['studies']} studies here (training {facts['run']}), and before on {facts['from']}"
-        return self.trained_on if self.own is None else f"what {Path(self.own).name} was"
+        return self.trained_on or f"what {Path(self.own).name} was"
 
     def check(self, ckpt_path: str | None) -> Inference:
         """Build the network and load weights, to see whether they fit; raise as the class does."""

@@ -21,6 +21,8 @@ from label.studies import Studies, class_label, on_grid, open_studies
 from label.train import FineTuning
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
+RECIPE = "open_glioma"
+"""That the bundles' own weights were trained with."""
 
 
 class App(MONAILabelApp):
@@ -30,7 +32,8 @@ class App(MONAILabelApp):
         app_dir: of MONAI Label.
         studies: a folder with a subfolder for each study, or the URL of a DICOMweb service.
         conf: ``output``, the folder for trainings and adopted weights; and optionally ``models`` (names or folders of
-            bundles, by commas; all by default), ``device``, ``<model>.recipe`` and ``<model>.ckpt_path``.
+            bundles, by commas; all by default), ``device``, ``<model>.recipe`` (by default `RECIPE`) and
+            ``<model>.ckpt_path``.
 
     Raises:
         OSError, ValueError: a model cannot be served, or the studies cannot be reached; what is wrong is said.
@@ -57,8 +60,10 @@ class App(MONAILabelApp):
 
     def _model(self, name: str, conf: Mapping[str, str]) -> Segmentation:
         short = Path(name).name
-        chosen = (conf.get(f"{short}.{key}") for key in ("recipe", "ckpt_path"))
-        return Segmentation(name, self._worker, self._output / short / "served.pt", *chosen, device=conf.get("device"))
+        recipe, weights = conf.get(f"{short}.recipe", RECIPE), conf.get(f"{short}.ckpt_path")
+        return Segmentation(
+            name, self._worker, self._output / short / "served.pt", recipe, weights, device=conf.get("device")
+        )
 
     def init_datastore(self) -> Studies:
         """Open the store."""

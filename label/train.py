@@ -208,6 +208,7 @@ def train(run: Path, data: Path) -> None:
         "init_from": job["init_from"],
         "epochs": job["max_epochs"],
         "val_interval": max(1, job["max_epochs"] // 5),
+        "ema_momentum": None,  # so few steps do not move an average
         **({"missing_rates": None} if "missing_rates" in config else {}),  # studies lack what they lack
         **({"device": f"$torch.device({job['device']!r})"} if job["device"] else {}),
     }

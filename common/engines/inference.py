@@ -17,7 +17,7 @@ from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.io import bundle_root
+from common.io import bundle_root, shipped_weights
 from common.io.package import require_same_common
 
 
@@ -57,8 +57,9 @@ class Inference:
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
         self.spacing: Sequence[float] = self._content("spacing")
-        shipped = self.weights.resolve() == Path(root, "models", "model.pt").resolve()
-        self.warnings = [f"The weights were trained on: {self.metadata['data_source']}."] if shipped else []
+        shipped = shipped_weights(self.weights, root)
+        self.trained_on = shipped["data_source"] if shipped else None
+        self.warnings = [f"The weights were trained on: {self.trained_on}."] if shipped else []
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
         """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.
@@ -81,12 +82,12 @@ class Inference:
         return label[0].cpu().numpy(), output["pred"].cpu().numpy()
 
     def beside(self, name: str) -> pd.DataFrame | None:
-        """Return a table that lies beside the weights, None if there is none.
+        """Return a table that lies beside the weights, ``model_<name>`` beside ``model.pt``; None if there is none.
 
         Raises:
             ValueError: it cannot be read.
         """
-        path = self.weights.with_name(name)
+        path = self.weights.with_name(f"{self.weights.stem}_{name}")
         if not path.is_file():
             return None
         try:

@@ -1,6 +1,6 @@
 """Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
 
-from common.io.bundle import bundle_root, refuse_unknown_options, tell_shipped_weights
+from common.io.bundle import bundle_root, refuse_unknown_options, shipped_weights, tell_shipped_weights
 from common.io.checkpoints import load_weights, read_checkpoint, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
@@ -19,6 +19,7 @@ __all__ = [
     "read_volume",
     "refuse_unknown_options",
     "require_writable",
+    "shipped_weights",
     "start_from",
     "tell_shipped_weights",
     "write_checkpoint",

@@ -15,6 +15,9 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 ROOT = Path(__file__).parents[2]
+DEMO = ("inference.json", "recipes/phantom.json")
+"""Inference with the demo weights, which the phantom's pictures are for."""
+DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
 
 

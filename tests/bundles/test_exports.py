@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
 import torch
+from bundles.running import DEMO
 from monai.bundle import ConfigParser, ckpt_export, onnx_export
 
 from common.io import load_weights
@@ -23,8 +25,8 @@ def bundle(request):
     """A bundle's folder and its network with the weights that it ships."""
     folder = BUNDLES / request.param
     parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.json"))
-    network = load_weights(parser.get_parsed_content("network_def"), folder / "models" / "model.pt")
+    parser.read_config([folder / "configs" / name for name in DEMO])
+    network = load_weights(parser.get_parsed_content("network_def"), folder / "models" / "phantom.pt")
     return folder, network.eval()
 
 
@@ -36,10 +38,10 @@ def images() -> torch.Tensor:
     return image
 
 
-def places(folder: Path) -> dict[str, str]:
-    config, metadata = folder / "configs" / "inference.json", folder / "configs" / "metadata.json"
-    weights = folder / "models" / "model.pt"
-    return {"config_file": str(config), "meta_file": str(metadata), "ckpt_file": str(weights)}
+def places(folder: Path) -> dict[str, Any]:
+    configs, metadata = [str(folder / "configs" / name) for name in DEMO], folder / "configs" / "metadata.json"
+    weights = folder / "models" / "phantom.pt"
+    return {"config_file": configs, "meta_file": str(metadata), "ckpt_file": str(weights)}
 
 
 def assert_equal(exported, network) -> None:

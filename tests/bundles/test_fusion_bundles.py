@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import TORCHRUN, Bundle, copy_subset
+from bundles.running import DEMO, DEMO_EVALUATION, TORCHRUN, Bundle, copy_subset
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist, write_datalist
@@ -263,7 +263,7 @@ class TestInference:
         for subset in subsets(MODALITIES):
             name = subset_name(subset)
             copy_subset(case, subset, tmp_path / "in" / name / case["case"])
-            bundle.run_here(["inference.json"], dataset_dir=tmp_path / "in" / name, output_dir=tmp_path / "out" / name)
+            bundle.run_here(DEMO, dataset_dir=tmp_path / "in" / name, output_dir=tmp_path / "out" / name)
             written = nib.load(tmp_path / "out" / name / case["case"] / f"{case['case']}_seg.nii.gz")
             assert written.shape == reference.shape
             assert np.array_equal(written.affine, nib.load(case["image"][0]).affine)
@@ -277,11 +277,9 @@ class TestInference:
     def test_evaluation_equals_the_files_that_inference_writes(self, bundle, case, phantom_dir, tmp_path):
         write_datalist({"test": [case]}, tmp_path / "one.json")
         wanted = {"subsets": [["t1c", "t2"]], "mlflow": "none", "datalist": tmp_path / "one.json"}
-        bundle.run_here(
-            ["inference.json", "evaluate.json"], dataset_dir=phantom_dir, output_dir=tmp_path / "evaluation", **wanted
-        )
+        bundle.run_here(DEMO_EVALUATION, dataset_dir=phantom_dir, output_dir=tmp_path / "evaluation", **wanted)
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
-        bundle.run_here(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        bundle.run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
         label = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz"))).get_fdata()
         reference = nib.load(case["label"]).get_fdata()
         results = read_evaluation(tmp_path / "evaluation").values("dice").loc["t1c+t2"].iloc[0]
@@ -291,7 +289,7 @@ class TestInference:
 
     @each
     def test_shipped_weights_say_what_they_are(self, bundle, case, tmp_path, caplog):
-        bundle.run_here(["inference.json"], dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path)
+        bundle.run_here(DEMO, dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path)
         assert "no image of a person. Research only." in caplog.text
 
     @each

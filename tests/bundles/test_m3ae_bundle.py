@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import ROOT, TORCHRUN, Bundle, copy_subset
+from bundles.running import DEMO, DEMO_EVALUATION, ROOT, TORCHRUN, Bundle, copy_subset
 from matplotlib.image import imread
 from monai.bundle import ConfigWorkflow, load
 
@@ -227,8 +227,8 @@ def case(phantom_dir):
 
 class TestPlaces:
     def test_from_within_the_bundle(self, case, tmp_path):
-        words = M3AE.command(["inference.json"], {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path})
-        words[words.index("--config_file") + 1] = "configs/inference.json"
+        words = M3AE.command(DEMO, {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path})
+        words[words.index("--config_file") + 1] = str([f"configs/{config}" for config in DEMO])
         done = subprocess.run(words, cwd=BUNDLE, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         assert (tmp_path / case["case"] / f"{case['case']}_seg.nii.gz").is_file()
@@ -244,7 +244,7 @@ class TestInference:
     @pytest.mark.parametrize("subset", subsets(MODALITIES), ids="+".join)
     def test_demo_weights_segment_every_subset(self, case, subset, tmp_path):
         copy_subset(case, subset, tmp_path / "in" / case["case"])
-        M3AE.run_here(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        M3AE.run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
         written = nib.load(tmp_path / "out" / case["case"] / f"{case['case']}_seg.nii.gz")
         source = nib.load(case["image"][0])
         assert written.shape == source.shape
@@ -258,16 +258,16 @@ class TestInference:
             assert overlap > 0.8
 
     def test_shipped_weights_say_what_they_are(self, case, tmp_path, caplog):
-        M3AE.run_here(["inference.json"], dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path)
+        M3AE.run_here(DEMO, dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path)
         assert "no image of a person. Research only." in caplog.text
 
     def test_modalities_leaves_out_others_that_are_there(self, case, tmp_path):
         few = copy_subset(case, ("t1c", "flair"), tmp_path / "few" / case["case"])
         full = copy_subset(case, MODALITIES, tmp_path / "full" / case["case"])
         one, other = tmp_path / "one", tmp_path / "other"
-        M3AE.run_here(["inference.json"], dataset_dir=few, output_dir=one)
+        M3AE.run_here(DEMO, dataset_dir=few, output_dir=one)
         names = "['FLAIR','t1ce']"
-        M3AE.succeed(["inference.json"], {"dataset_dir": full, "output_dir": other, "modalities": names})
+        M3AE.succeed(DEMO, {"dataset_dir": full, "output_dir": other, "modalities": names})
         masks = [nib.load(next(folder.rglob("*_seg.nii.gz"))).get_fdata() for folder in (one, other)]
         assert np.array_equal(*masks)
 
@@ -278,8 +278,8 @@ class TestInference:
             volume = nib.load(path)
             turned = volume.as_reoriented([[1, 1], [0, -1], [2, 1]]).slicer[3:, :, 2:]
             nib.save(turned, folder / Path(path).name)
-        M3AE.run_here(["inference.json"], dataset_dir=folder, output_dir=tmp_path / "out")
-        M3AE.run_here(["inference.json"], dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path / "ref")
+        M3AE.run_here(DEMO, dataset_dir=folder, output_dir=tmp_path / "out")
+        M3AE.run_here(DEMO, dataset_dir=Path(case["image"][0]).parent, output_dir=tmp_path / "ref")
         written = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz")))
         assert written.shape == turned.shape
         assert np.allclose(written.affine, turned.affine)
@@ -301,11 +301,11 @@ class TestInference:
     )
     def test_wrong_settings_are_named(self, case, tmp_path, overrides, message):
         settings = {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path / "out", **overrides}
-        assert message in M3AE.complaint(["inference.json"], **settings)
+        assert message in M3AE.complaint(DEMO, **settings)
         assert not list(tmp_path.rglob("*.nii.gz"))
 
     def test_an_option_that_no_config_has_is_refused(self, tmp_path):
-        done = M3AE.run(["inference.json"], {"modality": "['t1c']", "output_dir": tmp_path})
+        done = M3AE.run(DEMO, {"modality": "['t1c']", "output_dir": tmp_path})
         assert done.returncode != 0
         assert "Option --modality is no key of the configs" in done.stderr
 
@@ -313,7 +313,7 @@ class TestInference:
         folder = copy_subset(case, ("t1", "t2"), tmp_path / "in")
         damaged = folder / "x_flair.nii.gz"
         damaged.write_bytes(Path(case["image"][3]).read_bytes()[:5000])
-        done = M3AE.run(["inference.json"], {"dataset_dir": folder, "output_dir": tmp_path / "out"})
+        done = M3AE.run(DEMO, {"dataset_dir": folder, "output_dir": tmp_path / "out"})
         assert done.returncode != 0
         assert f"{damaged}: cannot be read as an image" in done.stderr
         assert not list((tmp_path / "out").rglob("*"))
@@ -336,7 +336,7 @@ class TestEvaluation:
     def test_only_subsets_of_the_requested_modalities(self, case, phantom_dir, tmp_path):
         write_datalist({"test": [case]}, tmp_path / "one.json")
         M3AE.run_here(
-            ["inference.json", "evaluate.json"],
+            DEMO_EVALUATION,
             dataset_dir=phantom_dir,
             datalist=tmp_path / "one.json",
             output_dir=tmp_path,
@@ -351,7 +351,7 @@ class TestEvaluation:
         for name, item in (("full", case), ("few", few)):
             write_datalist({"test": [item]}, tmp_path / f"{name}.json")
             M3AE.run_here(
-                ["inference.json", "evaluate.json"],
+                DEMO_EVALUATION,
                 dataset_dir=phantom_dir,
                 datalist=tmp_path / f"{name}.json",
                 output_dir=tmp_path / name,
@@ -367,7 +367,7 @@ class TestEvaluation:
     def test_equals_the_files_that_inference_writes(self, case, phantom_dir, tmp_path):
         write_datalist({"test": [case]}, tmp_path / "one.json")
         M3AE.run_here(
-            ["inference.json", "evaluate.json"],
+            DEMO_EVALUATION,
             dataset_dir=phantom_dir,
             datalist=tmp_path / "one.json",
             output_dir=tmp_path / "evaluation",
@@ -375,7 +375,7 @@ class TestEvaluation:
             mlflow="none",
         )
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
-        M3AE.run_here(["inference.json"], dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        M3AE.run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
         label = nib.load(next((tmp_path / "out").rglob("*_seg.nii.gz"))).get_fdata()
         reference = nib.load(case["label"]).get_fdata()
         results = read_evaluation(tmp_path / "evaluation").values("dice").loc["t1c+t2"].iloc[0]
@@ -387,7 +387,7 @@ class TestEvaluation:
         """Nothing is nested in it, so there is no advice; the calibration cases still give intervals."""
         write_datalist({"test": [case], "validation": [{**case, "case": "other"}]}, tmp_path / "two.json")
         M3AE.run_here(
-            ["inference.json", "evaluate.json"],
+            DEMO_EVALUATION,
             dataset_dir=phantom_dir,
             datalist=tmp_path / "two.json",
             output_dir=tmp_path / "out",
@@ -404,7 +404,7 @@ class TestEvaluation:
         settings = {"dataset_dir": phantom_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
         settings |= {"subsets": [["t1c"]], "mlflow": "none"}
         for upsample in ("nearest", "trilinear", "nearest"):
-            M3AE.run_here(["inference.json", "evaluate.json"], **settings, **{"network_def#upsample": upsample})
+            M3AE.run_here(DEMO_EVALUATION, **settings, **{"network_def#upsample": upsample})
         assert len(list((tmp_path / "out" / "cases").glob("*.csv"))) == 2
 
     @pytest.mark.parametrize(
@@ -420,11 +420,11 @@ class TestEvaluation:
     )
     def test_wrong_settings_are_named_at_once(self, phantom_dir, tmp_path, overrides, message):
         settings = {"dataset_dir": phantom_dir, "output_dir": tmp_path / "out", **overrides}
-        assert message in M3AE.complaint(["inference.json", "evaluate.json"], **settings)
+        assert message in M3AE.complaint(DEMO_EVALUATION, **settings)
         assert not list((tmp_path / "out").glob("cases/*"))
 
     def test_killed_sweep_goes_on_to_the_same_files(self, phantom_dir, tmp_path):
-        configs = ["inference.json", "evaluate.json"]
+        configs = DEMO_EVALUATION
         settings = {"dataset_dir": phantom_dir, "calibrate_on": "[]", "mlflow": "none"}
         settings["subsets"] = "[['t1'],['t1c'],['t1','t1c','t2','flair']]"
         whole, broken = tmp_path / "whole", tmp_path / "broken"

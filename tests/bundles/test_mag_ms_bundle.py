@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import TORCHRUN, Bundle, copy_subset
+from bundles.running import DEMO, TORCHRUN, Bundle, copy_subset
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist
@@ -115,7 +115,7 @@ class TestBaselines:
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
         network = {key: value for key, value in read(overlay).items() if key in ("backbone", "fill")}
         BUNDLE.run_here(
-            ["inference.json"], **SIZES, **network, **chosen,
+            DEMO, **SIZES, **network, **chosen,
             dataset_dir=tmp_path / "in", output_dir=tmp_path / "out", ckpt_path=tmp_path / "trained.pt",
         )  # fmt: skip
         assert list((tmp_path / "out").rglob("*_seg.nii.gz"))
@@ -134,7 +134,7 @@ class TestBaselines:
 class TestInference:
     def test_evaluation_equals_the_file_that_inference_writes(self, trained, case, tmp_path):
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / case["case"])
-        BUNDLE.run_here(["inference.json"], **trained.weights, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        BUNDLE.run_here(DEMO, **trained.weights, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
         written = nib.load(tmp_path / "out" / case["case"] / f"{case['case']}_seg.nii.gz")
         reference = nib.load(case["label"])
         assert written.shape == reference.shape
@@ -158,7 +158,7 @@ class TestInference:
     def test_what_the_weights_are_not_for_is_refused(self, trained, case, tmp_path, overrides, message):
         copy_subset(case, ("flair",), tmp_path / "in" / "x")
         settings = {**trained.weights, "dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", **overrides}
-        assert message in BUNDLE.complaint(["inference.json"], **settings)
+        assert message in BUNDLE.complaint(DEMO, **settings)
         assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 

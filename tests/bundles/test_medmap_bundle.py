@@ -121,10 +121,10 @@ def test_alignment_goes_with_passions_training(phantom_dir, tmp_path):
 
 
 STACKS = {
-    "PMKL": ["train.json", "backbones/pmkl.json", "recipes/brats2018.json", "recipes/pmkl.json"],
-    "ACN": ["train.json", "backbones/acn.json", "recipes/brats2018.json", "recipes/acn.json"],
+    "PMKL": ["train.json", "recipes/brats2018.json", "backbones/pmkl.json", "recipes/pmkl.json"],
+    "ACN": ["train.json", "recipes/brats2018.json", "backbones/acn.json", "recipes/acn.json"],
     "SMU-Net": [
-        "train.json", "baselines/smunet.json", "recipes/brats2018.json", "recipes/acn.json", "recipes/smunet.json"
+        "train.json", "recipes/brats2018.json", "baselines/smunet.json", "recipes/acn.json", "recipes/smunet.json"
     ],
 }  # fmt: skip
 COTRAINING = {

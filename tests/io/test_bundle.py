@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.io import bundle as module
-from common.io import bundle_root, refuse_unknown_options
+from common.io import bundle_root, file_digest, refuse_unknown_options, shipped_weights, tell_shipped_weights
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -75,3 +75,34 @@ def test_nowhere(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* pass --bundle_root") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
+
+
+def a_bundle_with_weights(folder: Path) -> Path:
+    (folder / "configs").mkdir()
+    (folder / "models").mkdir()
+    weights = folder / "models" / "model.pt"
+    weights.write_bytes(b"weights")
+    said = {"sha256": file_digest(weights), "data_source": "39 cases"}
+    metadata = {"bundle": "tiny", "version": "0.2.0", "intended_use": "Research only.", "weights": {"model.pt": said}}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    return weights
+
+
+def test_shipped_weights_say_what_they_are_and_others_do_not(tmp_path, caplog):
+    weights = a_bundle_with_weights(tmp_path)
+    own = tmp_path / "own.pt"
+    own.write_bytes(b"weights")
+    tell_shipped_weights(str(own), str(tmp_path))
+    assert shipped_weights(own, tmp_path) is None
+    assert not caplog.text
+    tell_shipped_weights(str(weights), str(tmp_path))
+    assert "trained on: 39 cases. Research only." in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.pt", "other.pt"])
+def test_weights_of_another_version_of_the_bundle_are_refused(tmp_path, name):
+    a_bundle_with_weights(tmp_path)
+    found = tmp_path / "models" / name
+    found.write_bytes(b"newer")
+    with pytest.raises(ValueError, match=rf"{name} \(SHA-256 \w+\) is not what tiny 0\.2\.0 came with.*--ckpt_path"):
+        shipped_weights(found, tmp_path)

@@ -14,11 +14,12 @@ import requests
 from orthanc import free_port
 
 ROOT = Path(__file__).parents[2]
+BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 
 
 @contextmanager
 def server(folder: Path, studies: str | Path, **conf: str) -> Iterator[str]:
-    """Run a server; yields its address.
+    """Run a server of the phantom's weights; yields its address.
 
     Args:
         folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
@@ -27,7 +28,9 @@ def server(folder: Path, studies: str | Path, **conf: str) -> Iterator[str]:
     """
     port = free_port()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    options = {"studies": studies, "port": port, "output_dir": folder / "output", **conf}
+    names = [Path(name).name for name in conf.get("models", ",".join(BUNDLES)).split(",")]
+    recipes = {f"{name}.recipe": "phantom" for name in names}
+    options = {"studies": studies, "port": port, "output_dir": folder / "output", **recipes, **conf}
     command = [sys.executable, "-m", "label.server", *(f"--{key}={value}" for key, value in options.items())]
     settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     with open(folder / "server.log", "wb") as log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pydicom.uid import generate_uid
 from running import server
 
 from common.cohorts.simulation import SPACING, simulate
-from common.io import bundle_root, read_checkpoint, write_checkpoint
+from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 PATIENTS = {
     "four": {"PatientName": "Secret^Phantom", "PatientID": "SECRET-0815", "PatientBirthDate": "19700101"},
@@ -82,7 +83,11 @@ def _scans(numbers: tuple[int, ...]) -> list[Scan]:
 
 def _model(folder: Path, biases: tuple[float, ...]) -> Path:
     shutil.copytree(bundle_root("m3ae"), folder, ignore=shutil.ignore_patterns("eval"))
-    weights = {key: value.float() for key, value in read_checkpoint(folder / "models" / "model.pt").items()}
+    path, metadata = folder / "models" / "phantom.pt", folder / "configs" / "metadata.json"
+    weights = {key: value.float() for key, value in read_checkpoint(path).items()}
     weights["unet.head.bias"] += weights["unet.head.bias"].new_tensor(biases)
-    write_checkpoint(weights, folder / "models" / "model.pt")
+    write_checkpoint(weights, path)
+    said = json.loads(metadata.read_text())
+    said["weights"]["phantom.pt"]["sha256"] = file_digest(path)
+    metadata.write_text(json.dumps(said))
     return folder

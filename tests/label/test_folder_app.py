@@ -21,7 +21,7 @@ from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
-from running import server
+from running import BUNDLES, server
 
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
@@ -33,8 +33,7 @@ from label.train import collect
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
 NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
-DEMO = Path(bundle_root("m3ae"), "models", "model.pt")
-BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
+DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +295,7 @@ class TestTraining:
             assert large == pytest.approx(small * SPACING**3, rel=0.1)
 
     def test_a_training_changes_what_is_served_only_when_told(self, url, store, place, tmp_path):
-        models = {name: Path(bundle_root(name), "models", "model.pt") for name in BUNDLES}
+        models = {name: Path(bundle_root(name), "models", "phantom.pt") for name in BUNDLES}
         before = {name: file_digest(path) for name, path in models.items()}
         _, first = result(url, "two", tmp_path / "first.nii.gz")
         started = train(url, max_epochs=1, val_split=0.5)
@@ -380,7 +379,7 @@ def test_a_worker_that_dies_is_replaced():
 
 
 def test_weights_of_another_network_are_not_served(store, tmp_path):
-    write_checkpoint(read_checkpoint(Path(bundle_root("gss"), "models", "model.pt")), tmp_path / "other.pt")
+    write_checkpoint(read_checkpoint(Path(bundle_root("gss"), "models", "phantom.pt")), tmp_path / "other.pt")
     own = {"models": "m3ae", "m3ae.ckpt_path": tmp_path / "other.pt"}
     with pytest.raises(RuntimeError, match=r"error: .*other\.pt: a checkpoint of another architecture") as found:
         server(tmp_path, store, **own).__enter__()

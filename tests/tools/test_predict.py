@@ -65,8 +65,10 @@ def only(modality: str, subject: Path, folder: Path) -> Path:
 
 
 def predict(*arguments: object) -> int | str | None:
-    """Run ``python -m tools predict``, on CPU if nothing else is said; return what `run` does."""
-    return run("predict", *arguments, *(() if "--device" in arguments else ("--device", "cpu")))
+    """Run ``python -m tools predict``, on CPU and with the demo weights if nothing else is said."""
+    defaults = {"--device": "cpu", "--recipe": "phantom"}
+    added = [word for key, value in defaults.items() if key not in arguments for word in (key, value)]
+    return run("predict", *arguments, *added)
 
 
 def regions(label: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,7 +94,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert scores["TC"] > 0.7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html"]
     said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
-    table = VolumeIntervals(pd.read_csv(Path(bundle_root("m3ae"), "models", "intervals.csv")))
+    table = VolumeIntervals(pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv")))
     for region, mask in regions(label).items():
         volume = mask.sum() * SPACING**3 / 1000
         low, high = table.interval("t1c+flair", region, volume)
@@ -163,7 +165,7 @@ def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
 
 
 def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
-    weights = read_checkpoint(Path(bundle_root("m3ae"), "models", "model.pt"))
+    weights = read_checkpoint(Path(bundle_root("m3ae"), "models", "phantom.pt"))
     weights = {key: value.float() for key, value in weights.items()}
     weights["unet.head.bias"] -= 1e3
     write_checkpoint(weights, tmp_path / "own.pt")
