@@ -348,7 +348,6 @@ class TestConfigs:
             "overlap",
             "sw_batch_size",
         ):
-            assert train[key] == inference[key]
             assert train["evaluation"]["overrides"][key] == f"@{key}"
         assert train["network_def"] == inference["network_def"]
 
