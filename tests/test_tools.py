@@ -311,6 +311,12 @@ def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
     assert "expected two or more NAME=FOLDER" in run(monkeypatch, "compare", "2024", "7", "8")
 
 
+def test_compare_some_cases_alone(monkeypatch, others, undrawn, capsys):
+    assert run(monkeypatch, *compare(others, "--cases", "P_01,P_0[23]")) is None
+    assert capsys.readouterr().out.endswith("2 methods, 3 cases\n")
+    assert "Only the cases P_01, P_0[23]." in (others / "out" / "report.html").read_text()
+
+
 def refused(monkeypatch, others: Path, *more: object, **folders: str) -> str:
     """Return what is said about a comparison that must not be made."""
     said = run(monkeypatch, *compare(others, *more, **folders))

@@ -18,7 +18,7 @@ from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
 from common.engines.leaderboard import folders_of, read_entries, run_entries
 from common.engines.predict import predict as predict_study
-from common.evaluation.comparable import require_comparable
+from common.evaluation.comparable import require_comparable, select_cases
 from common.evaluation.conventions import Conventions
 from common.evaluation.label_maps import evaluate_label_maps
 from common.evaluation.published import published as read_published
@@ -163,6 +163,7 @@ def compare(
     part: str = "test",
     published: str | None = None,
     coverage: float | None = None,
+    cases: str | Sequence[str] | None = None,
     allow_missing: bool = False,
     force: bool = False,
     **conventions: str | int | float,
@@ -182,6 +183,7 @@ def compare(
         part: of the datalist: training, validation or test.
         published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
         coverage: of the intervals of the volume; if not given as in the first evaluation that says it, else 0.9.
+        cases: those of this name alone, a pattern or several such as "BraTS2021_*,case_01", e.g. of one hospital.
         allow_missing: compare the cases that all have, instead of refusing where some lack others.
         force: compare results of different cohorts or conventions; the report is marked.
         conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; what is not given is as
@@ -214,14 +216,19 @@ def compare(
     if label_maps:
         definition = get_cohort(cohort)
         evaluated = {c for e in evaluations.values() if e.cohort == definition.name for c in e.results["case"]}
-        cases = _listed(datalist, part) if datalist else evaluated or None
+        listed = _listed(datalist, part) if datalist else evaluated or None
     left_out = []
     for name, folder in label_maps.items():
-        measured, said = evaluate_label_maps(name, folder, reference, definition, settings, allow_missing, cases)
+        measured, said = evaluate_label_maps(name, folder, reference, definition, settings, allow_missing, listed)
         write_evaluation(measured, Path(output_dir, "evaluations", places[name]))
         evaluations[name] = measured
         left_out += said
-    ordered, remarks = require_comparable([evaluations[name] for name in folders], allow_missing, force)
+    chosen = [evaluations[name] for name in folders]
+    if cases is not None:
+        patterns = [str(pattern) for pattern in (cases.split(",") if isinstance(cases, str) else cases)]
+        chosen = [select_cases(evaluation, patterns) for evaluation in chosen]
+        left_out.append(f"Only the cases {', '.join(patterns)}.")
+    ordered, remarks = require_comparable(chosen, allow_missing, force)
     write_report(ordered, output_dir, coverage, beside, [*left_out, *remarks])
     print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,21 @@ def require_comparable(
         said = "; ".join(f"{name} lacks {shortened(cases)}" for name, cases in lacking.items())
         remarks.append(f"Only cases in common are compared: {said}.")
     return reduced, remarks
+
+
+def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
+    """Return an evaluation of those cases alone whose name matches a pattern such as ``BraTS2021_*``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    there = sorted(evaluation.results["case"].unique())
+    chosen = [case for case in there if any(fnmatchcase(case, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ValueError(f"{evaluation.name}: no case matches {', '.join(patterns)}; there are {shortened(there)}.")
+    tables = {part: getattr(evaluation, part) for part in ("results", "bins", "latents")}
+    rows = {part: table[table["case"].isin(chosen)] for part, table in tables.items()}
+    return replace(evaluation, **rows)
 
 
 def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dict[str, list[str]]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from evaluation.made_up import made_up
 
-from common.evaluation.comparable import require_comparable
+from common.evaluation.comparable import require_comparable, select_cases
 from common.evaluation.results import Evaluation
 
 ONE = made_up()
@@ -98,6 +98,17 @@ class TestDifferences:
         other = two()
         rounded = other.results["value"].where(other.results["metric"] != "reference_volume", 7.0001)
         require_comparable([ONE, replace(other, results=other.results.assign(value=rounded))])
+
+
+class TestSelectedCases:
+    def test_are_left_in_everything_that_is_drawn(self):
+        found = select_cases(made_up(probabilities=True), ["c[12]", "c4", "other"])
+        for frame in (found.results, found.bins, found.latents):
+            assert set(frame["case"]) == {"c1", "c2", "c4"}
+
+    def test_none_is_an_error(self):
+        with pytest.raises(ValueError, match=r"no case matches C1, d\*; there are c1, c2"):
+            select_cases(ONE, ["C1", "d*"])
 
 
 class TestMissingCases:
