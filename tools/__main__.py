@@ -11,13 +11,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import fire
-import torch
 
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
 from common.engines.leaderboard import folders_of, read_entries, run_entries
 from common.engines.predict import predict as predict_study
+from common.engines.shipping import ship as ship_weights
 from common.evaluation.comparable import require_comparable, select_cases
 from common.evaluation.conventions import Conventions
 from common.evaluation.label_maps import evaluate_label_maps
@@ -138,20 +138,18 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
     print(f"{output}: {len(weights)} tensors")
 
 
-def half(checkpoint: str, output: str) -> None:
-    """Write weights in half precision, for shipping: half the size, loaded into float32 networks as they are.
+def ship(run: str, bundle: str, name: str, data_source: str) -> None:
+    """Make a training's weights those of a bundle: models/NAME.pt in half precision, what is calibrated on them, and
+    what metadata.json says of them.
 
     Args:
-        checkpoint: a plain state dict, e.g. finetuned.pt.
-        output: the file to write, e.g. models/model.pt.
+        run: output_dir of a training that has been evaluated.
+        bundle: folder of the bundle.
+        name: model, which inference takes by default, or phantom.
+        data_source: what they were trained on, in a few words.
     """
-    state = read_checkpoint(checkpoint)
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(
-            f"{checkpoint}: a file to resume from, not weights; expected a plain state dict (finetuned.pt)."
-        )
-    write_checkpoint({key: value.half() for key, value in state.items()}, output)
-    print(f"{output}: {len(state)} tensors, {os.path.getsize(output) / 1e6:.1f} MB")
+    target = ship_weights(run, bundle, str(name), data_source)
+    print(f"{target}: {os.path.getsize(target) / 1e6:.1f} MB")
 
 
 def compare(
@@ -410,7 +408,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         verbs = (datalist, check, compare, average, leaderboard, predict, package, download)
-        verbs += (import_m3ae, import_fusion, import_cotraining, half)
+        verbs += (import_m3ae, import_fusion, import_cotraining, ship)
         fire.Fire({verb.__name__: verb for verb in verbs}, name="tools")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")

@@ -77,7 +77,7 @@ def report_evaluation(
     write_evaluation(evaluation, output_dir)
     _write_calibrated(evaluation, coverage, Path(output_dir))
     beside = None if published is None else read_published(*published)
-    panels = {method: list(_best_and_worst(evaluation, store))}
+    panels = {method: list(_best_to_worst(evaluation, store))}
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
 
@@ -119,24 +119,24 @@ def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
     return {key: value for key, value in cost.items() if pd.notna(value)}
 
 
-def _best_and_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
-    """Yield slices of the best and the worst case by mean Dice, segmented from each modality alone and from all.
+def _best_to_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
+    """Yield slices of the best, the median and the worst case by mean Dice, from each modality alone and from all.
 
     Where the sweep had none of these subsets, its first five are taken.
     """
     names = [*evaluation.modalities, subset_name(evaluation.modalities)]
     dice = evaluation.values("dice").dropna(how="all")
     shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
-    means = dice.groupby("case").mean().mean(axis=1)
-    if means.empty:
-        return
-    best_and_worst = {"best": means.idxmax(), "worst": means.idxmin()} if len(means) > 1 else {"only": means.index[0]}
-    for word, case in best_and_worst.items():
+    ranked = dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
+    words = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}  # of few cases, the later words
+    for place, case in enumerate(ranked):
+        if place not in words:
+            continue
         planes = store.read(case).planes
         for subset in shown:
             if (subset, case) in dice.index:
                 yield Slice(
-                    title=f"{word} case: {case}",
+                    title=f"{words[place]} case: {case}",
                     subset=subset,
                     images=planes["image"].astype(np.float32),
                     reference=planes["reference"],

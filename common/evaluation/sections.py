@@ -340,7 +340,7 @@ def panels(
     for method, chosen in slices.items():
         if not chosen:
             continue
-        caption = "The best and the worst case by mean Dice, in the axial plane through the tumour's centre."
+        caption = "The best, median and worst case by mean Dice, in the axial plane through the tumour's centre."
         drawn = draw(f"panels_{stems[method]}", slice_panels(chosen, labels, modalities), caption)
         yield Section(f"Cases: {method}", figures=drawn)
 

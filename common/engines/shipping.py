@@ -1,0 +1,77 @@
+"""What a training leaves becomes what a bundle ships: weights, what is calibrated on them, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from common.evaluation.results import Evaluation, read_evaluation
+from common.io import file_digest, read_checkpoint, write_checkpoint
+from common.io.files import replacing
+from common.modalities import subset_name
+
+TABLES = ("intervals.csv", "advice.csv")
+
+
+def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
+    """Write ``models/<name>.pt`` in half precision, with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it.
+
+    metadata.json gets the file's SHA-256 and the data's description under ``weights``; of ``model`` also as
+    ``data_source``, and the evaluation's Dice as ``eval_metrics``.
+
+    Args:
+        run: ``output_dir`` of a training that has been evaluated.
+        bundle: the bundle's folder.
+        name: of the weights, ``model`` or ``phantom``.
+        data_source: what they were trained on, in a few words.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        FileNotFoundError: the training or its evaluation is not there.
+        ValueError: the weights are no plain state dict, or half precision does not hold them.
+    """
+    run, bundle = Path(run), Path(bundle)
+    trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
+    if trained is None:
+        raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
+    evaluation = read_evaluation(run / "evaluation")
+    metadata_file = bundle / "configs" / "metadata.json"
+    metadata = json.loads(metadata_file.read_text())
+    target = bundle / "models" / f"{name}.pt"
+    write_checkpoint(_halved(trained), target)
+    for table in TABLES:
+        beside = target.with_name(f"{name}_{table}")
+        beside.unlink(missing_ok=True)
+        if (run / "evaluation" / table).is_file():
+            shutil.copyfile(run / "evaluation" / table, beside)
+    metadata["weights"][target.name] = {"sha256": file_digest(target), "data_source": data_source}
+    if name == "model":
+        metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
+    with replacing(metadata_file) as temporary:
+        temporary.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
+    return target
+
+
+def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return the test cases' mean Dice of each region, with all modalities and as the mean over all subsets."""
+    dice = evaluation.values("dice").groupby("modalities").mean()
+    full = subset_name(evaluation.modalities)
+    metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
+    metrics |= {f"test_dice_{region.lower()}_mean_of_{len(dice)}": dice[region].mean() for region in evaluation.regions}
+    return {key: round(float(value), 3) for key, value in metrics.items()}
+
+
+def _halved(path: Path) -> dict[str, torch.Tensor]:
+    state = read_checkpoint(path)
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: more than weights; expected a plain state dict.")
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    lost = [key for key, value in halved.items() if not value.isfinite().all()]
+    if lost:
+        raise ValueError(f"{path}: {lost[0]} has values that half precision does not hold, or none; not shipped.")
+    return {key: value.contiguous() for key, value in halved.items()}

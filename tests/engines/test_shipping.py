@@ -1,0 +1,73 @@
+"""Shipping what a training left: the weights, their tables and what metadata.json says."""
+
+import json
+
+import pytest
+import torch
+from evaluation.made_up import made_up
+
+from common.engines.shipping import ship
+from common.evaluation.results import write_evaluation
+from common.io import read_checkpoint, shipped_weights, write_checkpoint
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A run that was evaluated, and a bundle."""
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    evaluation = made_up()
+    write_evaluation(evaluation, run / "evaluation")
+    (run / "evaluation" / "intervals.csv").write_text("a\n1\n")
+    state = {"weight": torch.tensor([1.0, 1 / 3]), "steps": torch.tensor(7), "spread": torch.rand(3, 4).T}
+    write_checkpoint(state, run / "trained.pt")
+    for name in ("configs", "models"):
+        (bundle / name).mkdir(parents=True)
+    metadata = {"bundle": "tiny", "version": "0.1.0", "data_source": "phantom", "weights": {"phantom.pt": {}}}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (bundle / "models" / "model_advice.csv").write_text("of other weights\n")
+    return run, bundle, evaluation
+
+
+def test_weights_in_half_with_their_tables_and_what_they_are_worth(places):
+    run, bundle, evaluation = places
+    target = ship(run, bundle, "model", "39 cases")
+    assert target == bundle / "models" / "model.pt"
+    state = read_checkpoint(target)
+    assert state["weight"].dtype == torch.float16
+    assert state["weight"].tolist() == [1, pytest.approx(1 / 3, abs=1e-4)]
+    assert state["steps"].item() == 7
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.pt", "model_intervals.csv"]
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert shipped_weights(target, bundle)["data_source"] == metadata["data_source"] == "39 cases"
+    assert metadata["weights"]["phantom.pt"] == {}
+    results = evaluation.results[evaluation.results["metric"] == "dice"]
+    full = results[results["modalities"] == "+".join(evaluation.modalities)]
+    for region in evaluation.regions:
+        name = f"test_dice_{region.lower()}"
+        ours = full[full["region"] == region]["value"].mean()
+        assert metadata["eval_metrics"][f"{name}_full"] == pytest.approx(ours, abs=5e-4)
+        by_subset = results[results["region"] == region].groupby("modalities")["value"].mean()
+        assert metadata["eval_metrics"][f"{name}_mean_of_{len(by_subset)}"] == pytest.approx(by_subset.mean(), abs=5e-4)
+
+
+def test_demo_weights_leave_the_metrics_alone(places):
+    run, bundle, _ = places
+    ship(run, bundle, "phantom", "the phantom")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["data_source"] == "phantom"
+    assert "eval_metrics" not in metadata
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [({"weight": torch.tensor([1e6])}, "weight has values that half"), ({"epoch": 3}, "more than weights")],
+)
+def test_what_is_not_shipped(places, state, message):
+    run, bundle, _ = places
+    write_checkpoint(state, run / "trained.pt")
+    with pytest.raises(ValueError, match=message):
+        ship(run, bundle, "model", "39 cases")
+    assert not (bundle / "models" / "model.pt").exists()
+    (run / "trained.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"neither finetuned\.pt nor trained\.pt"):
+        ship(run, bundle, "model", "39 cases")
