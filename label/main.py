@@ -32,8 +32,8 @@ class App(MONAILabelApp):
         app_dir: of MONAI Label.
         studies: a folder with a subfolder for each study, or the URL of a DICOMweb service.
         conf: ``output``, the folder for trainings and adopted weights; and optionally ``models`` (names or folders of
-            bundles, by commas; all by default), ``device``, ``<model>.recipe`` (by default `RECIPE`) and
-            ``<model>.ckpt_path``.
+            bundles, by commas; all by default), ``device``, ``recipe`` that the weights were trained with (by
+            default `RECIPE`), ``<model>.recipe`` and ``<model>.ckpt_path``.
 
     Raises:
         OSError, ValueError: a model cannot be served, or the studies cannot be reached; what is wrong is said.
@@ -60,7 +60,7 @@ class App(MONAILabelApp):
 
     def _model(self, name: str, conf: Mapping[str, str]) -> Segmentation:
         short = Path(name).name
-        recipe, weights = conf.get(f"{short}.recipe", RECIPE), conf.get(f"{short}.ckpt_path")
+        recipe, weights = conf.get(f"{short}.recipe", conf.get("recipe", RECIPE)), conf.get(f"{short}.ckpt_path")
         return Segmentation(
             name, self._worker, self._output / short / "served.pt", recipe, weights, device=conf.get("device")
         )
@@ -170,7 +170,13 @@ def _shared(model: Segmentation) -> tuple[Any, ...]:
 
 
 def _refuse_unknown(conf: Mapping[str, str], models: Mapping[str, Segmentation]) -> None:
-    known = ["output", "models", "device", *(f"{name}.{key}" for name in models for key in ("recipe", "ckpt_path"))]
+    known = [
+        "output",
+        "models",
+        "device",
+        "recipe",
+        *(f"{name}.{key}" for name in models for key in ("recipe", "ckpt_path")),
+    ]
     unknown = [key for key in conf if key not in known]
     if unknown:
         raise ValueError(f"--conf {unknown[0]}: no such setting; there are {', '.join(known)}.")

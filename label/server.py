@@ -35,7 +35,7 @@ def serve(
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive, whose user and password are taken
             from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a few phantom subjects,
-            written to ``output_dir``.
+            written to ``output_dir``, and the weights that know them.
         host: address to listen on. There is no log-in: whoever reaches it can see all studies.
         port: to listen on.
         output_dir: where trainings and adopted weights go.
@@ -49,6 +49,7 @@ def serve(
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: there is no log-in here; put a web server with one in front.")
     if studies is None:
         studies = str(generate_phantom(Path(output_dir, "phantom"), 3))
+        conf = {"recipe": "phantom", **conf}
     remote = studies.startswith(("http://", "https://"))
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up

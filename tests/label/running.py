@@ -14,7 +14,6 @@ import requests
 from orthanc import free_port
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 
 
 @contextmanager
@@ -28,9 +27,7 @@ def server(folder: Path, studies: str | Path, **conf: str) -> Iterator[str]:
     """
     port = free_port()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    names = [Path(name).name for name in conf.get("models", ",".join(BUNDLES)).split(",")]
-    recipes = {f"{name}.recipe": "phantom" for name in names}
-    options = {"studies": studies, "port": port, "output_dir": folder / "output", **recipes, **conf}
+    options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", **conf}
     command = [sys.executable, "-m", "label.server", *(f"--{key}={value}" for key, value in options.items())]
     settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     with open(folder / "server.log", "wb") as log:
