@@ -170,13 +170,8 @@ def _shared(model: Segmentation) -> tuple[Any, ...]:
 
 
 def _refuse_unknown(conf: Mapping[str, str], models: Mapping[str, Segmentation]) -> None:
-    known = [
-        "output",
-        "models",
-        "device",
-        "recipe",
-        *(f"{name}.{key}" for name in models for key in ("recipe", "ckpt_path")),
-    ]
+    own = [f"{name}.{key}" for name in models for key in ("recipe", "ckpt_path")]
+    known = ["output", "models", "device", "recipe", *own]
     unknown = [key for key in conf if key not in known]
     if unknown:
         raise ValueError(f"--conf {unknown[0]}: no such setting; there are {', '.join(known)}.")

@@ -21,7 +21,7 @@ from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
-from running import BUNDLES, server
+from running import server
 
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
@@ -34,6 +34,7 @@ LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
 NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
 DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
+BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 
 
 @pytest.fixture(scope="module")
