@@ -85,8 +85,9 @@ def predict(
         reference: modality, or SeriesInstanceUID of the series used for it, on whose grid the result is wanted; by
             default T1c, else the finest.
         recipe: that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
-        ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of ``intervals.csv`` and
-            ``advice.csv`` beside the weights, if there are any.
+        ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of an evaluation's
+            ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as ``<weights>_intervals.csv`` and
+            ``<weights>_advice.csv``.
         device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
         skull_strip: strip the skull where there is one.
 
