@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -99,7 +98,7 @@ class SubsetSweep:
         predictions = self.predictions(batch["image"].to(device), engine.network, subsets)
         for _ in tqdm(subsets, desc=item["case"], unit="subset", leave=False):
             start = perf_counter()
-            amp = torch.autocast("cuda", **engine.amp_kwargs) if engine.amp else nullcontext()
+            amp = torch.autocast("cuda", enabled=engine.amp and device.type == "cuda", **engine.amp_kwargs)
             with engine.mode(engine.network), amp:
                 subset, logits = next(predictions)
             synchronise(device)
