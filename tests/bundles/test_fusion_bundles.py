@@ -346,6 +346,7 @@ class TestConfigs:
             "spacing",
             "crop",
             "overlap",
+            "blend",
             "sw_batch_size",
         ):
             assert train["evaluation"]["overrides"][key] == f"@{key}"

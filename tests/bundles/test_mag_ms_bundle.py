@@ -206,6 +206,6 @@ class TestConfigs:
             assert train[key] == evaluate[key]
             assert overrides[key] == f"@{key}"
         network = ("backbone", "width", "hidden", "mlp_dim", "heads", "fill", "dedicated")
-        for key in (*network, "spacing", "crop", "overlap", "sw_batch_size"):
+        for key in (*network, "spacing", "crop", "overlap", "blend", "sw_batch_size"):
             assert overrides[key] == f"@{key}"
         assert train["network_def"] == inference["network_def"]
