@@ -139,8 +139,8 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
 
 
 def ship(run: str, bundle: str, name: str, data_source: str) -> None:
-    """Make a training's weights those of a bundle: models/NAME.pt in half precision, what is calibrated on them, and
-    what metadata.json says of them.
+    """Make a training's weights those of a bundle: models/NAME.pt in half precision but for small tensors, what is
+    calibrated on them, and what metadata.json says of them.
 
     Args:
         run: output_dir of a training that has been evaluated.

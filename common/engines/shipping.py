@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,13 +16,15 @@ from common.io.files import replacing
 from common.modalities import subset_name
 
 TABLES = ("intervals.csv", "advice.csv")
+SMALL = 30_000
+"""Tensors of up to as many values stay in single precision: they are few, and outputs depend on them most."""
 
 
 def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
-    """Write ``models/<name>.pt`` in half precision, with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it.
+    """Write ``models/<name>.pt`` with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it.
 
-    metadata.json gets the file's SHA-256 and the data's description under ``weights``; of ``model`` also as
-    ``data_source``, and the evaluation's Dice as ``eval_metrics``.
+    Weights are in half precision but for `SMALL` tensors. metadata.json gets the file's SHA-256 and the data's
+    description under ``weights``; of ``model`` also as ``data_source``, and the evaluation's Dice as ``eval_metrics``.
 
     Args:
         run: ``output_dir`` of a training that has been evaluated.
@@ -53,7 +57,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     if name == "model":
         metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
     with replacing(metadata_file) as temporary:
-        temporary.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
+        temporary.write_text(_indented(metadata) + "\n")
     return target
 
 
@@ -66,11 +70,18 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
     return {key: round(float(value), 3) for key, value in metrics.items()}
 
 
+def _indented(metadata: dict[str, Any]) -> str:
+    """Return JSON as people write it: lists of plain values on a line."""
+    text = json.dumps(metadata, indent=4, ensure_ascii=False)
+    return re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
+
+
 def _halved(path: Path) -> dict[str, torch.Tensor]:
     state = read_checkpoint(path)
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: more than weights; expected a plain state dict.")
-    halved = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    large = {key for key, value in state.items() if value.is_floating_point() and value.numel() > SMALL}
+    halved = {key: value.half() if key in large else value for key, value in state.items()}
     lost = [key for key, value in halved.items() if not value.isfinite().all()]
     if lost:
         raise ValueError(f"{path}: {lost[0]} has values that half precision does not hold, or none; not shipped.")
