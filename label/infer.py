@@ -64,7 +64,8 @@ class Segmentation(InferTask):
         adopted_with = self.adopted_facts().get("recipe", recipe)
         if adopted_with != recipe:
             raise ValueError(
-                f"{bundle}: {adopted} was trained with recipe {adopted_with}, not {recipe}; say --{bundle}.recipe."
+                f"{bundle}: {adopted} was trained with recipe {adopted_with}, not {recipe}; say --{bundle}.recipe, "
+                "or another --output_dir."
             )
         values = {class_label(name): value for name, value in self.cohort.labels.values.items()}
         super().__init__(InferType.SEGMENTATION, values, 3, inference.metadata["name"], self._options())
@@ -89,7 +90,7 @@ class Segmentation(InferTask):
         facts = self.adopted_facts()
         if facts:
             return f"{facts['studies']} studies here (training {facts['run']}), and before on {facts['from']}"
-        return self.trained_on or f"what {Path(self.own).name} was"
+        return self.trained_on or f"what {self.weights.name} was"
 
     def check(self, ckpt_path: str | None) -> Inference:
         """Build the network and load weights, to see whether they fit; raise as the class does."""

@@ -166,7 +166,7 @@ class App(MONAILabelApp):
 
 def _shared(model: Segmentation) -> tuple[Any, ...]:
     """Return what all models of a store have in common."""
-    return model.cohort.labels, model.cohort.modalities
+    return model.cohort.labels.values, model.cohort.labels.regions, model.cohort.modalities
 
 
 def _refuse_unknown(conf: Mapping[str, str], models: Mapping[str, Segmentation]) -> None:

@@ -21,6 +21,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import requests
+import torch
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from nibabel.affines import apply_affine
@@ -218,8 +219,9 @@ class Folder(Studies):
         path = self._label(image, tag)
         if not path.is_file():
             raise FileNotFoundError(f"The study has no label {tag!r}.")
-        label = nib.load(path)
-        self.cohort.labels.check(np.unique(np.asarray(label.dataobj)).tolist(), "The label map")
+        written = nib.load(path)
+        voxels = self.cohort.labels.read(torch.as_tensor(written.get_fdata()), "The label map")
+        label = nib.Nifti1Image(voxels.numpy(), written.affine)
         return on_grid(study, label), label
 
     def keep_result(self, image: str, files: Mapping[str, Path]) -> str:

@@ -39,6 +39,8 @@ from label.studies import Studies, open_studies
 
 ENDED = ("DONE", "ERROR", "STOPPED")
 WEIGHTS = "weights.pt"
+AS_THEY_ARE = {"missing_rates": None, "perfect_data": False}
+"""Keys of bundles that let studies lack sequences, to be set so that each lacks what it lacks."""
 
 
 class FineTuning(TrainTask):
@@ -209,7 +211,7 @@ def train(run: Path, data: Path) -> None:
         "epochs": job["max_epochs"],
         "val_interval": max(1, job["max_epochs"] // 5),
         "ema_momentum": None,  # so few steps do not move an average
-        **({"missing_rates": None} if "missing_rates" in config else {}),  # studies lack what they lack
+        **{key: value for key, value in AS_THEY_ARE.items() if key in config},
         **({"device": f"$torch.device({job['device']!r})"} if job["device"] else {}),
     }
     stage = "finetune" if "finetune" in config else "fit"

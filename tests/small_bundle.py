@@ -1,12 +1,14 @@
 """A bundle of a few bytes, for tests of packages."""
 
+import hashlib
 import json
 from pathlib import Path
 
 
 def write_bundle(folder: Path, name: str = "tiny", version: str = "0.1.0", weights: bytes = b"weights") -> Path:
     """Write a bundle, with what its use and an editor leave there; return its folder."""
-    metadata = {"bundle": name, "version": version, "monai_version": "1.6.1"}
+    known = {"model.pt": {"sha256": hashlib.sha256(weights).hexdigest(), "data_source": "nothing"}}
+    metadata = {"bundle": name, "version": version, "monai_version": "1.6.1", "weights": known}
     files = {
         "LICENSE": b"licence",
         "configs/metadata.json": json.dumps(metadata).encode(),

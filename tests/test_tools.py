@@ -311,10 +311,15 @@ def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
     assert "expected two or more NAME=FOLDER" in run(monkeypatch, "compare", "2024", "7", "8")
 
 
-def test_compare_some_cases_alone(monkeypatch, others, undrawn, capsys):
-    assert run(monkeypatch, *compare(others, "--cases", "P_01,P_0[23]")) is None
-    assert capsys.readouterr().out.endswith("2 methods, 3 cases\n")
-    assert "Only the cases P_01, P_0[23]." in (others / "out" / "report.html").read_text()
+def test_compare_some_cases_alone(monkeypatch, tmp_path, undrawn, capsys):
+    for name, seed in (("one", 0), ("two", 1)):
+        write_evaluation(made_up(name, cases=("A_1", "A_2", "B_1", "2024"), seed=seed), tmp_path / name)
+    methods = ["compare", tmp_path / "out", f"one={tmp_path / 'one'}", f"two={tmp_path / 'two'}"]
+    for words, count, said in ((["A_*,B_1"], 3, "A_*, B_1"), (["2024"], 1, "2024")):
+        assert run(monkeypatch, *methods, "--cases", *words) is None
+        assert capsys.readouterr().out.endswith(f"2 methods, {count} cases\n")
+        assert f"Only the cases {said}." in (tmp_path / "out" / "report.html").read_text()
+    assert "no case matches C_*" in run(monkeypatch, *methods, "--cases", "C_*")
 
 
 def refused(monkeypatch, others: Path, *more: object, **folders: str) -> str:

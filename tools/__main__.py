@@ -181,7 +181,8 @@ def compare(
         part: of the datalist: training, validation or test.
         published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
         coverage: of the intervals of the volume; if not given as in the first evaluation that says it, else 0.9.
-        cases: those of this name alone, a pattern or several such as "BraTS2021_*,case_01", e.g. of one hospital.
+        cases: of results, those of this name alone, a pattern or several such as "BraTS2021_*,case_01", e.g. those of
+            one hospital.
         allow_missing: compare the cases that all have, instead of refusing where some lack others.
         force: compare results of different cohorts or conventions; the report is marked.
         conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; what is not given is as
@@ -198,12 +199,19 @@ def compare(
         raise ValueError(f"--published {published}: expected PAPER/TABLE/DATASET.")
     beside = None if published is None else read_published(*published.split("/", 2))
     evaluations = {name: read_evaluation(folder, name) for name, folder in folders.items() if _is_evaluation(folder)}
+    left_out = []
+    if cases is not None:
+        patterns = list(map(str, cases)) if isinstance(cases, list | tuple) else str(cases).split(",")
+        evaluations = {name: select_cases(evaluation, patterns) for name, evaluation in evaluations.items()}
+        left_out.append(f"Only the cases {', '.join(patterns)}.")
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
     if label_maps and (reference is None or cohort is None):
         folder = next(iter(label_maps.values()))
         raise ValueError(f"{folder}: no results.csv in it; for label maps give --reference and --cohort.")
     if conventions and not label_maps:
         raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep the conventions they have.")
+    if cases is not None and label_maps:
+        raise ValueError("--cases: is for results; of label maps a --datalist names the cases.")
     if datalist is not None and not label_maps:
         raise ValueError("--datalist: is for label maps; results keep the cases they have.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
@@ -215,18 +223,12 @@ def compare(
         definition = get_cohort(cohort)
         evaluated = {c for e in evaluations.values() if e.cohort == definition.name for c in e.results["case"]}
         listed = _listed(datalist, part) if datalist else evaluated or None
-    left_out = []
     for name, folder in label_maps.items():
         measured, said = evaluate_label_maps(name, folder, reference, definition, settings, allow_missing, listed)
         write_evaluation(measured, Path(output_dir, "evaluations", places[name]))
         evaluations[name] = measured
         left_out += said
-    chosen = [evaluations[name] for name in folders]
-    if cases is not None:
-        patterns = [str(pattern) for pattern in (cases.split(",") if isinstance(cases, str) else cases)]
-        chosen = [select_cases(evaluation, patterns) for evaluation in chosen]
-        left_out.append(f"Only the cases {', '.join(patterns)}.")
-    ordered, remarks = require_comparable(chosen, allow_missing, force)
+    ordered, remarks = require_comparable([evaluations[name] for name in folders], allow_missing, force)
     write_report(ordered, output_dir, coverage, beside, [*left_out, *remarks])
     print(f"{Path(output_dir, 'report.html')}: {len(ordered)} methods, {ordered[0].results['case'].nunique()} cases")
 

@@ -4,7 +4,7 @@ from common.engines.epoch import SetEpoch
 from common.engines.handlers import Checkpoints, EpochLosses, Reseed, WeightAverage
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
-from common.engines.precision import MixedPrecisionInferer
+from common.engines.precision import BFloat16Inferer
 from common.engines.preference import PreferenceBalancer
 from common.engines.report import check_settings, report_evaluation
 from common.engines.steps import run_bundle, run_variants, train_teacher
@@ -13,10 +13,10 @@ from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
 
 __all__ = [
+    "BFloat16Inferer",
     "Checkpoints",
     "EpochLosses",
     "ForegroundInferer",
-    "MixedPrecisionInferer",
     "PreferenceBalancer",
     "Reseed",
     "SetEpoch",

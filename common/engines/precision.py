@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU, which MONAI's engines have on a GPU alone."""
+"""Training in bfloat16."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 
-class MixedPrecisionInferer(SimpleInferer):
-    """Forward a batch; on a CPU, with ``amp``, in bfloat16 where `torch.autocast` finds that safe.
+class BFloat16Inferer(SimpleInferer):
+    """Forward a batch, if enabled in bfloat16 where `torch.autocast` finds that safe, on a CPU as on a GPU.
 
-    On a GPU MONAI's trainer does so itself, with its own ``amp``. Processors that multiply bfloat16 (AVX512-BF16, AMX)
-    train up to 2.5 times as fast with it; the weights, the losses and the gradients' sums stay in float32.
+    MONAI's trainers have ``amp``, which is float16 and for GPUs alone. Weights, their gradients and losses stay in
+    float32, and no scaling of the loss is needed. Processors that multiply bfloat16 (AVX512-BF16, AMX, GPUs since
+    Ampere) train up to 2.5 times as fast; on others leave it off.
 
     Args:
-        amp: whether to.
+        enabled: whether to.
     """
 
-    def __init__(self, amp: bool = False) -> None:
+    def __init__(self, enabled: bool = False) -> None:
         super().__init__()
-        self.amp = amp
+        self.enabled = enabled
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Return the outputs of ``network``, a tensor or tensors in tuples, in float32."""
-        if not self.amp or inputs.device.type != "cpu":
-            return super().__call__(inputs, network, *args, **kwargs)
-        with torch.autocast("cpu", torch.bfloat16):
+        """Return the outputs of ``network``, a tensor or tensors in tuples; those in bfloat16 as float32."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.enabled):
             outputs = super().__call__(inputs, network, *args, **kwargs)
-        return tree_map_only(torch.Tensor, _single, outputs)
+        return tree_map_only(torch.Tensor, _single, outputs) if self.enabled else outputs
 
 
 def _single(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

@@ -34,6 +34,7 @@ def report_evaluation(
     conventions: Mapping[str, Any],
     network: nn.Module,
     window: Sequence[int],
+    weights: str,
     coverage: float,
     published: Sequence[str] | None,
     output_dir: str,
@@ -49,6 +50,7 @@ def report_evaluation(
         conventions: see `Conventions`.
         network: whose size is noted.
         window: of the inference, for the number of operations.
+        weights: SHA-256 of the file that the network's weights are from.
         coverage: of the intervals of the volume, e.g. 0.9.
         published: paper, table and dataset of numbers to print beside (`common.evaluation.published.sources`), or None.
         output_dir: folder of the files.
@@ -72,6 +74,7 @@ def report_evaluation(
             **network_facts(network, len(definition.modalities), window),
             **_cost(results),
             "coverage": coverage,
+            "weights": weights,
         },
     )
     write_evaluation(evaluation, output_dir)

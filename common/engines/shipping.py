@@ -37,34 +37,43 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
 
     Raises:
         FileNotFoundError: the training or its evaluation is not there.
-        ValueError: the weights are no plain state dict, or half precision does not hold them.
+        ValueError: the weights are no plain state dict, half precision does not hold them, or the evaluation is not of
+            them or lacks all modalities.
     """
     run, bundle = Path(run), Path(bundle)
     trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
     if trained is None:
         raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
-    evaluation = read_evaluation(run / "evaluation")
+    weights, evaluation = _halved(trained), read_evaluation(run / "evaluation")
+    if evaluation.facts.get("weights") != file_digest(trained):
+        raise ValueError(f"{run / 'evaluation'}: not of {trained.name} as it is; evaluate it again (run evaluate).")
     metadata_file = bundle / "configs" / "metadata.json"
     metadata = json.loads(metadata_file.read_text())
+    if name == "model":
+        metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
     target = bundle / "models" / f"{name}.pt"
-    write_checkpoint(_halved(trained), target)
+    write_checkpoint(weights, target)
     for table in TABLES:
         beside = target.with_name(f"{name}_{table}")
         beside.unlink(missing_ok=True)
         if (run / "evaluation" / table).is_file():
             shutil.copyfile(run / "evaluation" / table, beside)
-    metadata["weights"][target.name] = {"sha256": file_digest(target), "data_source": data_source}
-    if name == "model":
-        metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
+    metadata.setdefault("weights", {})[target.name] = {"sha256": file_digest(target), "data_source": data_source}
     with replacing(metadata_file) as temporary:
         temporary.write_text(_indented(metadata) + "\n")
     return target
 
 
 def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Return the test cases' mean Dice of each region, with all modalities and as the mean over all subsets."""
+    """Return the cases' mean Dice of each region, with all modalities and as the mean over all subsets.
+
+    Raises:
+        ValueError: there are no results with all modalities.
+    """
     dice = evaluation.values("dice").groupby("modalities").mean()
     full = subset_name(evaluation.modalities)
+    if full not in dice.index:
+        raise ValueError(f"{evaluation.name}: no results of {full}; evaluate all subsets.")
     metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
     metrics |= {f"test_dice_{region.lower()}_mean_of_{len(dice)}": dice[region].mean() for region in evaluation.regions}
     return {key: round(float(value), 3) for key, value in metrics.items()}
@@ -84,5 +93,5 @@ def _halved(path: Path) -> dict[str, torch.Tensor]:
     halved = {key: value.half() if key in large else value for key, value in state.items()}
     lost = [key for key, value in halved.items() if not value.isfinite().all()]
     if lost:
-        raise ValueError(f"{path}: {lost[0]} has values that half precision does not hold, or none; not shipped.")
+        raise ValueError(f"{path}: {lost[0]} is not finite, or not in half precision; not shipped.")
     return {key: value.contiguous() for key, value in halved.items()}

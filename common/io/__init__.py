@@ -1,11 +1,12 @@
 """Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
 
-from common.io.bundle import bundle_root, refuse_unknown_options, shipped_weights, tell_shipped_weights
+from common.io.bundle import bundle_root, refuse_unknown_options
 from common.io.checkpoints import load_weights, read_checkpoint, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
 from common.io.settings import flag, optional, per_axis
+from common.io.weights import shipped_weights, tell_shipped_weights
 
 __all__ = [
     "AtomicNibabelWriter",

@@ -24,6 +24,7 @@ from typing import Any
 from common import __version__
 from common.io.files import replacing
 from common.io.fingerprint import file_digest
+from common.io.weights import shipped_weights
 
 MANIFEST = "manifest.json"
 PARTS = ("LICENSE", "configs", "docs", "models")
@@ -53,12 +54,15 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     Raises:
         FileNotFoundError: the bundle lacks a file that it must have, or `common` is not that of a clone.
         FileExistsError: this version was packaged before, with other content.
-        ValueError: metadata.json has no usable name or version, or there is a link among the files.
+        ValueError: metadata.json has no usable name or version or does not list the weights as they are, or there is a
+            link among the files.
     """
     bundle = Path(bundle)
     absent = [bundle / path for path in NEEDED if not Path(bundle, path).is_file()]
     if absent:
         raise FileNotFoundError(f"{absent[0]}: no such file; a bundle must have it.")
+    for path in sorted(Path(bundle, "models").glob("*.pt")):
+        shipped_weights(path, bundle)
     metadata = json.loads(Path(bundle, "configs", "metadata.json").read_text())
     name, version = str(metadata.get("bundle")), str(metadata.get("version"))
     if not name.isidentifier() or not VERSION.fullmatch(version):

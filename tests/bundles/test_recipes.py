@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
+
+from common.io import load_weights, shipped_weights
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 RECIPES = sorted(path for path in BUNDLES.glob("*/configs/recipes/*.json") if "cohort" in json.loads(path.read_text()))
@@ -19,6 +22,21 @@ def test_inference_by_a_recipe_is_for_what_was_trained_by_it(path):
     assert {"cohort", "spacing", "crop", "width", "overlap"} <= simple
     differing = {key for key in simple if recipe.get(key, train[key]) != recipe.get(key, inference[key])}
     assert not differing
+
+
+@pytest.mark.parametrize("bundle", sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")}))
+@pytest.mark.parametrize(("name", "recipe"), [("model.pt", "open_glioma"), ("phantom.pt", "phantom")])
+def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
+    configs, parser = BUNDLES / bundle / "configs", ConfigParser()
+    files = [configs / "inference.json", *([configs / "recipes" / "phantom.json"] if recipe == "phantom" else [])]
+    parser.read_config(files)
+    trained_by = json.loads((configs / "recipes" / f"{recipe}.json").read_text())
+    shared = parser.get().keys() & trained_by.keys() - {*OWN, "_desc_", "dataset_dir"}
+    assert {"cohort", "spacing", "crop", "overlap", "blend"} <= shared
+    assert {key: parser[key] for key in shared} == {key: trained_by[key] for key in shared}
+    weights = BUNDLES / bundle / "models" / name
+    assert shipped_weights(weights, BUNDLES / bundle)
+    load_weights(parser.get_parsed_content("network_def"), weights)
 
 
 def test_every_bundle_has_the_recipes_of_its_weights():

@@ -1,25 +1,33 @@
 """Shipping what a training left: the weights, their tables and what metadata.json says."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from evaluation.made_up import made_up
 
 from common.engines.shipping import ship
-from common.evaluation.results import write_evaluation
-from common.io import read_checkpoint, shipped_weights, write_checkpoint
+from common.evaluation.results import Evaluation, write_evaluation
+from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
+
+
+def evaluated(run: Path, **kwargs: Any) -> Evaluation:
+    evaluation = made_up(facts={"weights": file_digest(run / "trained.pt")}, **kwargs)
+    write_evaluation(evaluation, run / "evaluation")
+    (run / "evaluation" / "intervals.csv").write_text("a\n1\n")
+    return evaluation
 
 
 @pytest.fixture
 def places(tmp_path):
     """A run that was evaluated, and a bundle."""
     run, bundle = tmp_path / "run", tmp_path / "bundle"
-    evaluation = made_up()
-    write_evaluation(evaluation, run / "evaluation")
-    (run / "evaluation" / "intervals.csv").write_text("a\n1\n")
     state = {"weight": torch.full((200, 200), 1 / 3).T, "bias": torch.tensor([1 / 3]), "steps": torch.tensor(7)}
+    run.mkdir()
     write_checkpoint(state, run / "trained.pt")
+    evaluation = evaluated(run)
     for name in ("configs", "models"):
         (bundle / name).mkdir(parents=True)
     metadata = {"bundle": "tiny", "version": "0.1.0", "data_source": "phantom", "weights": {"phantom.pt": {}}}
@@ -59,16 +67,27 @@ def test_demo_weights_leave_the_metrics_alone(places):
     assert "eval_metrics" not in metadata
 
 
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [({"weight": torch.full((200, 200), 1e6)}, "weight has values that half"), ({"epoch": 3}, "more than weights")],
-)
-def test_what_is_not_shipped(places, state, message):
-    run, bundle, _ = places
+def unfit(run: Path, state: dict) -> None:
     write_checkpoint(state, run / "trained.pt")
-    with pytest.raises(ValueError, match=message):
-        ship(run, bundle, "model", "39 cases")
-    assert not (bundle / "models" / "model.pt").exists()
-    (run / "trained.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"neither finetuned\.pt nor trained\.pt"):
-        ship(run, bundle, "model", "39 cases")
+    evaluated(run)
+
+
+DAMAGES = {
+    "half precision": (lambda run: unfit(run, {"weight": torch.full((200, 200), 1e6)}), "weight is not finite, or not"),
+    "a checkpoint to resume from": (lambda run: unfit(run, {"epoch": 3}), "more than weights"),
+    "trained on": (lambda run: write_checkpoint({"weight": torch.ones(1)}, run / "trained.pt"), r"not of trained\.pt"),
+    "some subsets": (lambda run: evaluated(run, only=["t1", "t2"]), r"no results of t1\+t2\+flair"),
+    "none": (lambda run: (run / "trained.pt").unlink(), r"neither finetuned\.pt nor trained\.pt"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_shipped_leaves_the_bundle_as_it_was(places, damage):
+    run, bundle, _ = places
+    ship(run, bundle, "model", "39 cases")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    do, message = DAMAGES[damage]
+    do(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        ship(run, bundle, "model", "40 cases")
+    assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
