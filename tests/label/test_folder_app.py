@@ -29,6 +29,7 @@ from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoin
 from label.infer import Worker, by_hand
 from label.studies import Folder
 from label.train import collect
+from label.train import train as fine_tune
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
@@ -294,6 +295,23 @@ class TestTraining:
         for value in NAMES.values():
             small, large = (np.count_nonzero(np.asarray(one.dataobj) == value) for one in (truth, label))
             assert large == pytest.approx(small * SPACING**3, rel=0.1)
+
+    def test_weights_of_patients_learn_from_studies_that_lack_sequences(self, store, tmp_path):
+        """By the default recipe, in whose cohort enhancing tumour has another value than in these labels."""
+        run, data = tmp_path / "run", tmp_path / "data"
+        run.mkdir()
+        data.mkdir()
+        weights = str(Path(bundle_root("passion"), "models", "model.pt"))
+        job = {"studies": str(store), "cohort": "open_glioma", "bundle": "passion", "recipe": "open_glioma"}
+        job |= {"init_from": weights, "device": "cpu", "max_epochs": 1, "val_split": 0}
+        (run / "job.json").write_text(json.dumps(job))
+        (run / "status.json").write_text('{"status": "RUNNING"}')
+        fine_tune(run, data)
+        status = json.loads((run / "status.json").read_text())
+        assert (status["status"], status["training_studies"], status["left_out"]) == ("DONE", 2, 0)
+        assert read_checkpoint(run / "weights.pt").keys() == read_checkpoint(weights).keys()
+        label = nib.load(next(data.glob("*_seg.nii.gz")))
+        assert set(np.unique(np.asarray(label.dataobj))) == {0, 1, 2, 3}
 
     def test_a_training_changes_what_is_served_only_when_told(self, url, store, place, tmp_path):
         models = {name: Path(bundle_root(name), "models", "phantom.pt") for name in BUNDLES}
