@@ -13,9 +13,12 @@ from common.io.files import replacing
 
 
 def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write a state dict or a dict of them; an existing file is replaced only by a whole one."""
-    with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+    """Write a state dict or a dict of them; an existing file is replaced only by a whole one.
+
+    The same tensors give the same bytes: PyTorch writes the file's name into it unless it is given an open file.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        torch.save(dict(state), file)
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:

@@ -93,3 +93,10 @@ def test_other_keys_are_counted_and_named_and_nothing_is_loaded(tmp_path):
     with pytest.raises(ValueError, match=r"1 keys missing \['conv.bias'\], 1 unexpected \['extra'\]"):
         load_weights(target, tmp_path / "model.pt")
     assert torch.equal(target.conv.weight, before)
+
+
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    state = Small().state_dict()
+    for name in ("one.pt", "another.pt"):
+        write_checkpoint(state, tmp_path / name)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
