@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import combinations
 
 import torch
@@ -206,10 +207,8 @@ class LabelSet:
 
     def to_regions(self, label: torch.Tensor) -> torch.Tensor:
         """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8."""
-        parts = []
-        for classes in self.regions.values():
-            values = torch.as_tensor([self.values[name] for name in classes], device=label.device)
-            parts.append(torch.isin(label[0].long(), values))
+        masks = {name: label[0] == value for name, value in self.values.items()}
+        parts = [reduce(torch.logical_or, (masks[name] for name in classes)) for classes in self.regions.values()]
         return torch.stack(parts).to(torch.uint8)
 
     def from_regions(self, regions: torch.Tensor) -> torch.Tensor:

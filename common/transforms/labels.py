@@ -66,7 +66,7 @@ class ClassesToLabelsd(_ConvertLabelsd):
 
     def convert(self, volume: torch.Tensor) -> torch.Tensor:
         """Return a label map in the cohort's values."""
-        return self.labels.from_classes(volume.argmax(dim=0, keepdim=True))
+        return self.labels.from_classes(volume.max(dim=0, keepdim=True).indices)  # argmax is five times slower on a CPU
 
 
 class ClassesToRegionsd(_ConvertLabelsd):
