@@ -34,8 +34,8 @@ def serve(
 
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive, whose user and password are taken
-            from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a few phantom subjects,
-            written to ``output_dir``, and the weights that know them.
+            from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a few phantom subjects and
+            the weights that know them; all that is of these is in ``output_dir``'s folder ``demo``.
         host: address to listen on. There is no log-in: whoever reaches it can see all studies.
         port: to listen on.
         output_dir: where trainings and adopted weights go.
@@ -48,6 +48,7 @@ def serve(
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: there is no log-in here; put a web server with one in front.")
     if studies is None:
+        output_dir = str(Path(output_dir, "demo"))
         studies = str(generate_phantom(Path(output_dir, "phantom"), 3))
         conf = {"recipe": "phantom", **conf}
     remote = studies.startswith(("http://", "https://"))

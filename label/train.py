@@ -188,7 +188,8 @@ def train(run: Path, data: Path) -> None:
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
     items, refused = collect(open_studies(job["studies"], cohort, user, password), data)
     if not items:
-        raise ValueError(f"None of {len(refused)} labelled studies can be used; of the first: {refused[0]}")
+        reason = f"of the first: {refused[0]}" if refused else "no study has a final label; save some."
+        raise ValueError(f"None of {len(refused)} labelled studies can be used; {reason}")
     _, configs = config_files(job["bundle"], "train.json", job["recipe"])
     config = json.loads(configs[0].read_text())
     labelled = len(items)

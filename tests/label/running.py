@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,18 +17,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def server(folder: Path, studies: str | Path, **conf: str) -> Iterator[str]:
+def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iterator[str]:
     """Run a server of the phantom's weights; yields its address.
 
     Args:
         folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
         studies: see `label.server.serve`.
-        conf: further options of it.
+        conf: further options of it; None: not given.
     """
     port = free_port()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", **conf}
-    command = [sys.executable, "-m", "label.server", *(f"--{key}={value}" for key, value in options.items())]
+    command = [sys.executable, "-m", "label.server", *_words(options)]
     settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     with open(folder / "server.log", "wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log)
@@ -39,6 +39,10 @@ def server(folder: Path, studies: str | Path, **conf: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _words(options: Mapping[str, object]) -> list[str]:
+    return [f"--{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _wait(url: str, process: subprocess.Popen, log: Path) -> None:

@@ -96,9 +96,9 @@ def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **par
     return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
 
 
-def result(url: str, image: str, path: Path, **params: object) -> tuple[dict, nib.Nifti1Image]:
+def result(url: str, image: str, path: Path, model: str = "m3ae", **params: object) -> tuple[dict, nib.Nifti1Image]:
     """Return what is told of a segmentation, and its label map."""
-    answer = infer(url, image, "all", **params)
+    answer = infer(url, image, "all", model, **params)
     assert answer.status_code == 200, answer.text
     parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
     told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
@@ -386,6 +386,22 @@ def test_series_are_named_as_people_and_messages_do():
     for said in ("t1c=9, t2=3-10", "{'t1c': 9, 't2': '3-10'}", {"t1c": "9", "t2": "3-10"}):
         assert by_hand(said) == {"t1c": "9", "t2": "3-10"}
     assert by_hand("") is None
+
+
+def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_path):
+    with server(tmp_path, None, recipe=None, models="m3ae") as url:
+        assert requests.get(f"{url}/info/", timeout=10).json()["models"]["m3ae"]["labels"] == NAMES
+        params, _ = result(url, "Phantom_001", tmp_path / "mask.nii.gz")
+    assert any("trained on: the synthetic phantom" in warning for warning in params["warnings"])
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"demo"}
+
+
+def test_studies_get_the_weights_of_patients(store, tmp_path):
+    with server(tmp_path, store, recipe=None, models="gss") as url:
+        found = requests.get(f"{url}/info/", timeout=10).json()["models"]["gss"]["labels"]
+        params, _ = result(url, "four", tmp_path / "mask.nii.gz", model="gss")
+    assert found == NAMES | {"Enhancing tumour": 3}
+    assert any("trained on: 25 openly licensed cases" in warning for warning in params["warnings"])
 
 
 def test_a_worker_that_dies_is_replaced():
