@@ -40,12 +40,12 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
     """Write a datalist JSON for a cohort's folder.
 
     Args:
-        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
-            iseg2017 or myops2020.
+        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later),
+            open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
-        split: a published one (brats2018: fold1, fold2, fold3; msd_task01 and iseg2017: mag_ms), full, or seeded, the
-            default.
+        split: a published one (brats2018: fold1, fold2, fold3; msd_task01 and iseg2017: mag_ms; open_glioma: fixed,
+            fold0 to fold4), cv1of5 and the like for cross-validation, full, or seeded, the default.
         seed: of a seeded split.
     """
     made = make_datalist(get_cohort(cohort), dataset_dir, split, seed)
@@ -57,8 +57,8 @@ def check(cohort: str, dataset_dir: str) -> None:
     """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
 
     Args:
-        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later), msd_task01,
-            iseg2017 or myops2020.
+        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later),
+            open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded, or one subject's.
     """
     table = check_folder(get_cohort(cohort), dataset_dir)
@@ -333,7 +333,7 @@ def predict(
         modalities: use these only, e.g. t1c,flair.
         reference: the sequence, or SeriesInstanceUID of one, on whose grid the result is wanted; if not given T1c, else
             the finest.
-        recipe: that the weights were trained with, e.g. brats2018; if not given the bundle's demo settings.
+        recipe: that the weights were trained with, e.g. brats2018; if not given that of the bundle's own weights.
         ckpt_path: weights; if not given the bundle's own.
         device: cpu, cuda or cuda:1; if not given a GPU if there is one.
         skull_strip: strip the skull where there is one; needs the extra skull_strip.
