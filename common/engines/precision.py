@@ -26,10 +26,18 @@ class BFloat16Inferer(SimpleInferer):
         self.enabled = enabled
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Return the outputs of ``network``, a tensor or tensors in tuples; those in bfloat16 as float32."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.enabled):
+        """Return the outputs of ``network``, a tensor or tensors in tuples; those in bfloat16 as float32.
+
+        Raises:
+            ValueError: the trainer's ``amp`` is on as well.
+        """
+        if not self.enabled:
+            return super().__call__(inputs, network, *args, **kwargs)  # in the trainer's autocast, if amp is on
+        if torch.is_autocast_enabled(inputs.device.type):
+            raise ValueError("amp and bfloat16 are both true; expected one of them (amp is float16, for GPUs alone).")
+        with torch.autocast(inputs.device.type, torch.bfloat16):
             outputs = super().__call__(inputs, network, *args, **kwargs)
-        return tree_map_only(torch.Tensor, _single, outputs) if self.enabled else outputs
+        return tree_map_only(torch.Tensor, _single, outputs)
 
 
 def _single(tensor: torch.Tensor) -> torch.Tensor:

@@ -19,17 +19,18 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
         ValueError: the file in the bundle's ``models/`` is not the one that this version of the bundle came with.
     """
     path = Path(ckpt_path)
-    if path.parent.resolve() != Path(bundle_root, "models").resolve() or not path.is_file():
+    if not path.is_file():
         return None
     metadata = json.loads(Path(bundle_root, "configs", "metadata.json").read_text())
-    known = metadata.get("weights", {}).get(path.name)
-    found = file_digest(path)
-    if known is None or found != known["sha256"]:
+    known, found = metadata.get("weights", {}), file_digest(path)
+    if path.parent.resolve() != Path(bundle_root, "models").resolve():  # a copy elsewhere, or the user's own
+        return next((entry for entry in known.values() if entry["sha256"] == found), None)
+    if known.get(path.name, {}).get("sha256") != found:
         raise ValueError(
             f"{path} (SHA-256 {found}) is not what {metadata['bundle']} {metadata['version']} came with, by `weights` "
             "in configs/metadata.json. Download the bundle again, or name your own weights, elsewhere, by --ckpt_path."
         )
-    return known
+    return known[path.name]
 
 
 def tell_shipped_weights(ckpt_path: str, bundle_root: str) -> None:

@@ -11,6 +11,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from packaging.requirements import Requirement
 
 from common.cohorts import get_cohort
+from common.engines.shipping import eval_metrics
+from common.evaluation.results import read_evaluation
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).with_name("meta_schema.json")
@@ -117,3 +119,11 @@ def test_configs_have_the_properties_that_monai_expects(meta_file, files, kind, 
     workflow.initialize()
     assert workflow.check_properties() == []
     workflow.finalize()
+
+
+@each_bundle
+def test_metrics_and_weights_are_those_of_the_published_results(meta_file):
+    meta = json.loads(meta_file.read_text())
+    published = read_evaluation(ROOT / "docs" / "open_glioma" / "results" / meta["bundle"])
+    assert published.facts["weights"] == meta["weights"]["model.pt"]["sha256"]
+    assert meta["eval_metrics"] == eval_metrics(published)

@@ -41,3 +41,12 @@ def test_bfloat16_inside_and_single_outside(enabled, inside):
     exact = network(image).logits
     difference = float((out.logits - exact).detach().abs().max())
     assert 1e-5 < difference < 0.05 if enabled else difference == 0
+
+
+def test_the_trainers_own_mixed_precision_stays():
+    network, image = Network(), torch.randn(1, 2, 8, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        BFloat16Inferer(False)(image, network)
+        with pytest.raises(ValueError, match="amp and bfloat16 are both true"):
+            BFloat16Inferer(True)(image, network)
+    assert network.seen == [torch.bfloat16]
