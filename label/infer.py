@@ -117,7 +117,8 @@ class Segmentation(InferTask):
 
         Returns:
             ``file``, the label map; ``dicom_seg``, None for NIfTI studies and if nothing was found; ``params``: what
-            was used, left out and missing, warnings, the values of the classes that occur, and what was stored as.
+            was used, left out and missing, warnings, what the weights were trained on (None: not known), the values
+            of the classes that occur, and what was stored as.
 
         Raises:
             FileNotFoundError: there is no such study.
@@ -140,7 +141,7 @@ class Segmentation(InferTask):
             self.device, strip,
         )  # fmt: skip
         if self.adopted_facts():
-            told["warnings"].append(f"The weights were trained on {self.origin}.")
+            told["trained_on"] = self.origin
         label = nib.load(files["label map"])
         present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
         return {
@@ -205,6 +206,7 @@ def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, A
         "reference": prediction.reference,
         "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
+        "trained_on": summary.trained_on,
         "explanations": prediction.explanations,
     }
 

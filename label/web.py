@@ -183,6 +183,8 @@ def _said(params: Mapping[str, Any]) -> Iterator[str]:
     if params["stored"]:
         yield "The result is stored."
     yield from params["warnings"]
+    if params["trained_on"]:
+        yield f"The weights were trained on {params['trained_on']}."
 
 
 def _ascii(text: str) -> str:

@@ -350,6 +350,9 @@ def predict(
         flag("skull_strip", skull_strip),
     )
     said, summary = {"In the study": made.explanations}, made.summary
+    said["Bundle"] = [f"{summary.bundle} {summary.version}"]
+    if summary.trained_on:
+        said["Bundle"].append(f"The weights were trained on {summary.trained_on}.")
     said["Geometry"] = summary.notes
     said["Warnings"] = summary.warnings
     said["Volumes"] = [

@@ -20,6 +20,9 @@ from common.cohorts.cohort import Cohort
 from common.io import bundle_root, shipped_weights
 from common.io.package import require_same_common
 
+SYNTHETIC = "The weights were trained on synthetic images alone: never believe their result on a patient."
+"""The warning of what a bundle's ``models/phantom.pt`` gives."""
+
 
 class Inference:
     """A bundle's inference.json, for one case.
@@ -30,6 +33,10 @@ class Inference:
         ckpt_path: weights other than the bundle's own, or None.
         device: to run on, or None.
         folder: an empty one, for the files in between.
+
+    Attributes:
+        trained_on: what the weights were trained on, in a few words; None of weights other than the bundle's own.
+        warnings: why nothing made with these weights may be believed.
     """
 
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
@@ -59,7 +66,7 @@ class Inference:
         self.spacing: Sequence[float] = self._content("spacing")
         shipped = shipped_weights(self.weights, root)
         self.trained_on = shipped["data_source"] if shipped else None
-        self.warnings = [f"The weights were trained on: {self.trained_on}."] if shipped else []
+        self.warnings = [SYNTHETIC] if shipped and self.weights.name == "phantom.pt" else []
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
         """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.

@@ -119,15 +119,16 @@ def predict(
     subset = subset_name(found.images)
     confident = _expected_dice(label, probabilities, cohort.labels)
     warnings = [
+        *inference.warnings,
         *_preparation(found, aligned, skulls, skull_strip, inference.spacing),
         *doubts(label, probabilities, found.images, cohort.labels, voxel_sizes(grid.affine)),
         *found.warnings,
-        *inference.warnings,
     ]
     summary = Summary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.metadata["name"],
         version=inference.metadata["version"],
+        trained_on=inference.trained_on,
         used=[
             UsedModality(name, found.sources[name], found.reasons[name], found.confidences[name])
             for name in found.images

@@ -125,13 +125,14 @@ def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
 def _best_to_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
     """Yield slices of the best, the median and the worst case by mean Dice, from each modality alone and from all.
 
-    Where the sweep had none of these subsets, its first five are taken.
+    Where the sweep had none of these subsets, its first five are taken. Of few cases some are several of these.
     """
     names = [*evaluation.modalities, subset_name(evaluation.modalities)]
     dice = evaluation.values("dice").dropna(how="all")
     shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
     ranked = dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
-    words = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}  # of few cases, the later words
+    # Of few cases, the later words.
+    words = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
     for place, case in enumerate(ranked):
         if place not in words:
             continue

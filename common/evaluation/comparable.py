@@ -65,12 +65,14 @@ def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
     """Return an evaluation of those cases alone whose name matches a pattern such as ``BraTS2021_*``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none for a pattern.
     """
     there = sorted(evaluation.results["case"].unique())
-    chosen = [case for case in there if any(fnmatchcase(case, pattern) for pattern in patterns)]
-    if not chosen:
-        raise ValueError(f"{evaluation.name}: no case matches {', '.join(patterns)}; there are {shortened(there)}.")
+    found = {pattern: {case for case in there if fnmatchcase(case, pattern)} for pattern in patterns}
+    idle = [pattern for pattern, cases in found.items() if not cases]
+    if idle or not patterns:
+        raise ValueError(f"{evaluation.name}: no case matches {', '.join(idle)}; there are {shortened(there)}.")
+    chosen = set().union(*found.values())
     tables = {part: getattr(evaluation, part) for part in ("results", "bins", "latents")}
     rows = {part: table[table["case"].isin(chosen)] for part, table in tables.items()}
     return replace(evaluation, **rows)

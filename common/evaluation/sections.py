@@ -340,7 +340,9 @@ def panels(
     for method, chosen in slices.items():
         if not chosen:
             continue
-        caption = "The best, median and worst case by mean Dice, in the axial plane through the tumour's centre."
+        kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
+        shown = " and ".join(", ".join(kinds).rsplit(", ", 1)) + " case" + (" by mean Dice" if len(kinds) > 1 else "")
+        caption = f"The {shown}, in the axial plane through the tumour's centre."
         drawn = draw(f"panels_{stems[method]}", slice_panels(chosen, labels, modalities), caption)
         yield Section(f"Cases: {method}", figures=drawn)
 

@@ -22,7 +22,7 @@ SHOWN = {"t1": 0.1, "t2": 0.2, "t1+t2": 0.0}
         ("abcd", ["best case: b", "median case: c", "worst case: a"]),
         ("abc", ["best case: b", "median case: c", "worst case: a"]),
         ("ab", ["best case: b", "worst case: a"]),
-        ("a", ["best case: a"]),
+        ("a", ["only case: a"]),
     ],
 )
 def test_best_median_and_worst_case_are_shown(tmp_path, cases, expected):

@@ -102,13 +102,15 @@ class TestDifferences:
 
 class TestSelectedCases:
     def test_are_left_in_everything_that_is_drawn(self):
-        found = select_cases(made_up(probabilities=True), ["c[12]", "c4", "other"])
+        found = select_cases(made_up(probabilities=True), ["c[12]", "c4"])
         for frame in (found.results, found.bins, found.latents):
             assert set(frame["case"]) == {"c1", "c2", "c4"}
 
-    def test_none_is_an_error(self):
-        with pytest.raises(ValueError, match=r"no case matches C1, d\*; there are c1, c2"):
-            select_cases(ONE, ["C1", "d*"])
+    def test_each_pattern_without_one_is_an_error(self):
+        with pytest.raises(ValueError, match=r"^one: no case matches C1, d\*; there are c1, c2"):
+            select_cases(ONE, ["C1", "c[12]", "d*"])
+        with pytest.raises(ValueError, match="no case matches"):
+            select_cases(ONE, [])
 
 
 class TestMissingCases:

@@ -347,17 +347,30 @@ def test_too_few_calibration_cases_are_said(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_slices_are_drawn(tmp_path):
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (["best", "median", "worst"], "The best, median and worst case by mean Dice, in"),
+        (["best", "worst"], "The best and worst case by mean Dice, in"),
+        (["only"], "The only case, in"),
+    ],
+)
+def test_slices_are_drawn(tmp_path, kinds, said):
     image = np.random.default_rng(0).random((3, 12, 10)).astype(np.float32)
     label = np.zeros((12, 10), np.uint8)
     label[4:8, 3:7] = 2
-    chosen = [Slice("best case: c1", "t1+flair", image, label, np.roll(label, 1), (0.5, float("nan")))]
+    chosen = [
+        Slice(f"{kind} case: c1", subset, image, label, np.roll(label, 1), (0.5, float("nan")))
+        for kind in kinds
+        for subset in ("t1", "t1+flair")
+    ]
     evaluation = made_up("My method", only=["t1+flair"], cases=("c1",))
     labels = tumour_labels(NCR=1, ED=2, ET=4)
     labels = replace(labels, regions={name: labels.regions[name] for name in ("WT", "ET")})
     write_report([evaluation], tmp_path, 0.9, panels={"My method": chosen, "another": []}, labels=labels)
     assert check(tmp_path).headings[-1] == "Cases: My method"
     assert "panels_my_method" in names(tmp_path / "figures")
+    assert said in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("undrawn")

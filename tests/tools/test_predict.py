@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
 from common.cohorts.study import read_folder
+from common.engines.inference import SYNTHETIC, Inference
 from common.engines.predict import RESULTS, choose_reference
 from common.evaluation.reliability import VolumeIntervals
 from common.io import bundle_root, dicom, read_checkpoint, write_checkpoint
@@ -102,7 +103,10 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert "image file: T1, by its name; not requested" in said
     assert not SECRETS.search(said.replace(str(tmp_path), ""))
     assert "grid of the T1c (image file), as T1c is there" in said
-    assert "The weights were trained on: the synthetic phantom" in said
+    for shown in (said, page):
+        assert "The weights were trained on the synthetic phantom" in shown
+    assert f"Warnings:\n  {SYNTHETIC}\n" in said
+    assert f"<li>{SYNTHETIC}</li>" in page
     assert "not for clinical use" in page
     assert not SECRETS.search(page)  # nor is the name of a file in it, which may be a patient's
 
@@ -180,8 +184,19 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert "Nothing was segmented" in said
     assert "No T1c" in said
     assert "WT: 0.0 ml\n" in said  # no interval: those of the bundle are of its own weights
-    assert "trained on: the synthetic" not in said
+    assert "Warnings:\n  No" in said
+    assert "trained on" not in said
     assert "grid of the T2 (image file), the finest there is" in said
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trained_on", "warnings"),
+    [(None, "25 openly licensed cases", []), ("phantom", "the synthetic phantom", [SYNTHETIC])],
+)
+def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warnings, tmp_path):
+    inference = Inference("gss", recipe, None, "cpu", tmp_path)
+    assert inference.trained_on.startswith(trained_on)
+    assert inference.warnings == warnings
 
 
 def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monkeypatch):
@@ -212,7 +227,9 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
     truth = np.asarray(nib.load(subject / "Doe_seg.nii.gz").dataobj)
     assert dice(np.asarray(nib.load(out / "label.nii.gz").dataobj), truth)["WT"] > 0.7
     assert predict(study, out, "m3ae") is None
-    assert "do not trust the result" in capsys.readouterr().out
+    first, second = capsys.readouterr().out.partition("Warnings:\n  ")[2].splitlines()[:2]
+    assert first == SYNTHETIC
+    assert "do not trust the result" in second
 
 
 @pytest.mark.parametrize(
