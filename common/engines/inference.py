@@ -66,7 +66,7 @@ class Inference:
         self.spacing: Sequence[float] = self._content("spacing")
         shipped = shipped_weights(self.weights, root)
         self.trained_on = shipped["data_source"] if shipped else None
-        self.warnings = [SYNTHETIC] if shipped and self.weights.name == "phantom.pt" else []
+        self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
         """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.
