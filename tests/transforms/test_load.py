@@ -280,6 +280,23 @@ def test_not_skull_stripped_is_warned_about(subject, caplog):
     assert "strip the skull first" in record.getMessage()
 
 
+def test_a_head_in_air_of_0_and_a_wrong_voxel_size_are_warned_about(write_subject, caplog):
+    subject = write_subject(modalities=("t2",))
+    distance = sum((axis - (n - 1) / 2) ** 2 for axis, n in zip(np.indices((20, 18, 16)), (20, 18, 16), strict=True))
+    edit(subject["image"][0], lambda voxels: np.where(distance < 7.5**2, 1 + distance, 0).astype(np.float32))
+    for size, said in (
+        (12, "not skull-stripped (3000 ml are not 0; a brain has up to 2000)"),  # 1736 voxels
+        (9, None),
+        (4.5, "a whole brain of only 158 ml, with voxels of 4.5 x 4.5 x 4.5 mm; expected are 700 to 2000"),
+    ):
+        caplog.clear()
+        put_on(subject, np.diag([size, size, size, 1]))
+        LoadSubjectd(COHORT, keys="image")(subject)
+        texts = [record.getMessage() for record in caplog.records]
+        assert len(texts) == (said is not None)
+        assert all(text.startswith(f"{subject['image'][0]} (t2): {said}") for text in texts)
+
+
 def test_good_subject_is_not_warned_about(subject, caplog):
     LoadSubjectd(COHORT, trained=(1, 1, 1))(subject)
     assert not caplog.records
