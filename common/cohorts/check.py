@@ -26,6 +26,9 @@ GRID_TOLERANCE = 1e-2
 BACKGROUND_FRACTION = 0.3
 """A skull-stripped image has more exact zeros than this share of its voxels (BraTS: about 0.8)."""
 
+CUT = 0.5
+"""Where a brain ends at a cross-section of more than this share of its largest, the image shows a part of it."""
+
 COARSER = 1.5
 """Voxels longer than those of the training by more than this factor are doubtful."""
 
@@ -43,8 +46,8 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     Columns: ``case``; ``modalities`` there and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and ``orientation``
     (e.g. LPS) of the first modality; ``offset_mm``, how far at most another file's grid of that shape lies from it,
     corner to corner; ``label_values`` that occur (empty without a label); ``problems``, empty if the case can be used:
-    unreadable files, grids that differ, NaN or Inf, constant images, a background that is not 0 though the cohort is
-    skull-stripped, one image given twice, label values that are not the cohort's. A missing modality or label is no
+    unreadable files, grids that differ, NaN or Inf, constant images, no brain alone or one too small though the cohort
+    is skull-stripped, one image given twice, label values that are not the cohort's. A missing modality or label is no
     problem.
 
     Args:
@@ -68,20 +71,22 @@ class Finding(NamedTuple):
         what: was found.
         remedy: what to do.
         fatal: False if the images can be used all the same.
+        skull: True if it is that there is more than a brain.
     """
 
     modalities: tuple[str, ...]
     what: str
     remedy: str
     fatal: bool = True
+    skull: bool = False
 
 
-def findings(images: Mapping[str, MetaTensor], skull_stripped: bool = True) -> Iterator[Finding]:
+def findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> Iterator[Finding]:
     """Look at volumes ``(X, Y, Z)`` that are meant to be one subject's modalities; the one place with these rules.
 
     Args:
-        images: modality -> volume.
-        skull_stripped: find a background that is not 0, too.
+        images: modality -> volume, with its affine to mm.
+        cohort: whose images they are; if skull-stripped, they are meant to be brains of its ``brain_ml``.
     """
     for name, image in images.items():
         voxels = image.as_tensor()
@@ -91,14 +96,42 @@ def findings(images: Mapping[str, MetaTensor], skull_stripped: bool = True) -> I
         elif voxels.min() == voxels.max():
             remedy = "An empty image is not a modality; leave it out: absent modalities are handled."
             yield Finding((name,), f"every voxel is {voxels.min():g}", remedy)
-        elif skull_stripped and (zeros := float((voxels == 0).float().mean())) < BACKGROUND_FRACTION:
-            remedy = "Networks here are trained on brains with background 0; strip the skull first."
-            yield Finding((name,), f"not skull-stripped ({zeros:.0%} of the voxels are 0)", remedy, fatal=False)
+        elif cohort.skull_stripped:
+            yield from _unlike_a_brain(name, image, *cohort.brain_ml)
     for pair in combinations(images, 2):
         one, other = (images[name].as_tensor() for name in pair)
         if torch.equal(one, other):
             remedy = "Give each image once and leave the missing modality out."
             yield Finding(pair, "the same image", remedy)
+
+
+def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
+    """Find a skull, or a whole brain that is too small: voxels that are not 0 count, in ml."""
+    there, affine = image.as_tensor() != 0, image.affine.numpy()
+    zeros = float((~there).float().mean())
+    found = int(there.sum()) * abs(np.linalg.det(affine[:3, :3])) / 1000
+    size = _lengths(voxel_sizes(affine))
+    strip = "Networks here are trained on brains with background 0; strip the skull first."
+    if zeros < BACKGROUND_FRACTION:
+        yield Finding((name,), f"not skull-stripped ({zeros:.0%} of the voxels are 0)", strip, fatal=False, skull=True)
+    elif found > most:  # some scanners set the air around a head to 0
+        what = f"not skull-stripped ({found:.0f} ml are not 0; a brain has up to {most:.0f})"
+        remedy = f"{strip} Or is its voxel size wrong, {size} mm?"
+        yield Finding((name,), what, remedy, fatal=False, skull=True)
+    elif found < least and _whole(there):
+        what = f"a whole brain of only {found:.0f} ml, with voxels of {size} mm; expected are {least:.0f} to {most:.0f}"
+        remedy = "Is the voxel size in the file right? If not, correct it: the result and its volumes would be wrong."
+        yield Finding((name,), what, remedy, fatal=False)
+
+
+def _whole(there: torch.Tensor) -> bool:
+    """Return if a mask ``(X, Y, Z)`` tapers off to all sides, as a brain does and a part of one (slab, slice) not."""
+    for axis in range(3):
+        areas = there.sum(dim=[other for other in range(3) if other != axis])
+        areas = areas[areas > 0]
+        if max(areas[0], areas[-1]) > CUT * areas.max():
+            return False
+    return True
 
 
 def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
@@ -111,10 +144,9 @@ def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
     sizes = voxel_sizes(affine)
     if min(trained) < 0 or max(sizes) <= COARSER * max(trained):
         return None
-    found, expected = (" x ".join(f"{size:.3g}" for size in lengths) for lengths in (sizes, trained))
     return (
-        f"its voxels of {found} mm are coarser than those of {expected} mm that the network was trained at: small "
-        "parts may be missed, and volumes are less exact"
+        f"its voxels of {_lengths(sizes)} mm are coarser than those of {_lengths(trained)} mm that the network was "
+        "trained at: small parts may be missed, and volumes are less exact"
     )
 
 
@@ -142,7 +174,7 @@ def grid_offset(volume: MetaTensor, reference: MetaTensor) -> float:
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
     problems: list[str] = []
     images, label = _read(item, problems)
-    problems += [f"{' and '.join(f.modalities)}: {f.what}" for f in findings(images, cohort.skull_stripped)]
+    problems += [f"{' and '.join(f.modalities)}: {f.what}" for f in findings(images, cohort)]
     row: dict[str, object] = {
         "case": item["case"],
         "modalities": "+".join(item["modalities"]),
@@ -204,6 +236,10 @@ def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaT
     read = {name: volume(*at) for name, *at in zip(item["modalities"], item["image"], channels, strict=True)}
     images = {name: found for name, found in read.items() if found is not None}
     return images, volume(item["label"]) if "label" in item else None
+
+
+def _lengths(sizes: Iterable[float]) -> str:
+    return " x ".join(f"{size:.3g}" for size in sizes)
 
 
 def _by(sizes: Iterable[object]) -> str:

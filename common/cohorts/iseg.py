@@ -16,5 +16,6 @@ ISEG = Cohort(
     "iseg2017",
     ("t1", "t2"),
     LabelSet(TISSUES, regions={name: (name,) for name in TISSUES}),
+    brain_ml=(300.0, 1500.0),  # at six months
     label_tokens=("label",),
 )

@@ -14,14 +14,11 @@ from monai.data import MetaTensor
 from common.cohorts.brats import MODALITIES, SUFFIXES, find_cases, shortened
 from common.cohorts.check import findings
 from common.cohorts.cohort import Cohort
-from common.io.images import read_volume
+from common.io.images import read_volume, unplaced
 from common.modalities import canonical, display_name, resolve_subset, subset_name
 
 if TYPE_CHECKING:
     from common.io.dicom import Series
-
-LARGEST_BRAIN = 2000.0
-"""More ml than this of voxels that are not 0 are no brain alone, but a head."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +75,23 @@ def read_folder(
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
     study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
     for name, image in study.images.items():
-        volume = MetaTensor(np.asarray(image.dataobj), affine=image.affine)
-        for found in findings({name: volume}, skull_stripped=False):
-            raise ValueError(f"{study.sources[name]} ({display_name(name)}): {found.what}. {found.remedy}")
+        for found in findings({name: _volume(image)}, cohort):
+            said = f"{study.sources[name]} ({display_name(name)}): {found.what}. {found.remedy}"
+            if found.fatal:
+                raise ValueError(said)
+            if not found.skull:  # see `with_skull`
+                study.warnings.append(said)
     return study
 
 
-def with_skull(study: Study) -> list[str]:
-    """Return the modalities of a study whose images hold more than a brain, as far as can be told.
+def with_skull(study: Study, cohort: Cohort) -> list[str]:
+    """Return the modalities of a study whose images hold more than a brain, though the cohort's do not: `findings`."""
+    images = study.images.items()
+    return [name for name, image in images if any(one.skull for one in findings({name: _volume(image)}, cohort))]
 
-    Those are images with few voxels of exactly 0 (see `findings`), or with more than `LARGEST_BRAIN` of others: some
-    scanners set the air around a head to 0.
-    """
-    found = []
-    for name, image in study.images.items():
-        volume = np.asarray(image.dataobj)
-        millilitres = np.count_nonzero(volume) * abs(np.linalg.det(image.affine[:3, :3])) / 1000
-        if millilitres > LARGEST_BRAIN or [*findings({name: MetaTensor(volume)})]:
-            found.append(name)
-    return found
+
+def _volume(image: nib.Nifti1Image) -> MetaTensor:
+    return MetaTensor(np.asarray(image.dataobj), affine=image.affine)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -117,11 +112,15 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         )
     (case,) = cases
     channels = case.get("channels", [None] * len(case["image"]))
-    images = {}
+    images, warnings = {}, []
     for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
         if name not in wanted:
             continue
-        volume = read_volume(path) if channel is None else read_volume(path)[..., channel]
+        volume = read_volume(path)
+        if said := unplaced(volume):
+            warnings.append(f"image file ({display_name(name)}): {said}.")
+        if channel is not None:
+            volume = volume[..., channel]
         if volume.ndim != 3:
             raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected one volume (X, Y, Z).")
         images[name] = nib.Nifti1Image(volume.numpy(), volume.affine.numpy())
@@ -132,7 +131,11 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         )
     first, *others = images.values()
     apart = any(image.shape != first.shape or not np.allclose(image.affine, first.affine) for image in others)
-    note = "The files lie on different grids. They are taken to share one frame of reference, which NIfTI does not say."
+    if apart:
+        warnings.append(
+            "The files lie on different grids. They are taken to share one frame of reference, which NIfTI does not "
+            "say."
+        )
     return Study(
         images,
         frames=dict.fromkeys(images, "NIfTI"),
@@ -143,7 +146,7 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
             f"image file: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
             for name in case["modalities"]
         ],
-        warnings=[note] if apart else [],
+        warnings=warnings,
     )
 
 

@@ -107,7 +107,7 @@ def predict(
         if found.series:
             _require_referable(found.series[chosen])  # before the long part
         aligned = to_one_grid(found.images, found.frames, chosen)
-        skulls = with_skull(found) if cohort.skull_stripped else []
+        skulls = with_skull(found, cohort)
         if skulls and skull_strip:
             aligned = _stripped(aligned, chosen, inference.device, Path(folder))
         label, probabilities = inference.run(aligned.images)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor, NibabelReader, NibabelWriter
 from monai.transforms import LoadImage
+from nibabel.orientations import aff2axcodes
 
 from common.io.files import replacing
 
@@ -26,7 +28,8 @@ ANALYZE = (".hdr", ".img")
 def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
     """Read an image file (NIfTI, MHA, Analyze) as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
 
-    A fourth dimension of one channel, as iSEG's images have, is dropped.
+    A fourth dimension of one channel, as iSEG's images have, is dropped. A file that does not say how it lies is warned
+    about once.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -45,7 +48,25 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
             f"{path}: cannot be read as an image ({type(cause).__name__}: {str(cause).splitlines()[0]}); "
             "expected a whole NIfTI, MHA or Analyze file. It is corrupt or truncated: copy or download it again."
         ) from error
+    if said := unplaced(volume):
+        _warn_once(f"{path}: {said}.")
     return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
+
+
+def unplaced(volume: MetaTensor) -> str | None:
+    """Say of a volume as read from NIfTI that its file does not tell how it lies; None if it does."""
+    if any(int(volume.meta.get(code, 1)) for code in ("qform_code", "sform_code")):
+        return None
+    axes = "".join(aff2axcodes(volume.affine.numpy()))
+    return (
+        f"the file does not say how it lies (qform and sform code 0); taken as {axes}, with the middle at the origin: "
+        "left and right may be exchanged. Convert it again from the scanner's files, or write its affine into it"
+    )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 class AtomicNibabelWriter(NibabelWriter):

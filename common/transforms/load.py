@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from common.cohorts import get_cohort
+from common.cohorts import Cohort, get_cohort
 from common.cohorts.check import GRID_TOLERANCE, coarse, findings, grid_offset, tilted
 from common.io import read_volume
 from common.modalities import canonical, resolve_subset, subset_name
@@ -59,7 +59,7 @@ class LoadSubjectd(MapTransform):
         item = dict(data)
         case = item.get("case") or _stem(item["image"])
         volumes, sources = self._volumes(item, case)
-        check_volumes(volumes, sources, self.cohort.skull_stripped)
+        check_volumes(volumes, sources, self.cohort)
         first = next(iter(volumes.values()))
         if self.trained is not None:
             affine, in_atlas = first.affine.numpy(), self.cohort.skull_stripped
@@ -125,18 +125,18 @@ class LoadSubjectd(MapTransform):
         return MetaTensor(self.cohort.labels.read(label.as_tensor()[None], str(path)), affine=label.affine)
 
 
-def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], skull_stripped: bool) -> None:
+def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:
     """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities, and warn about doubtful ones.
 
     Args:
         volumes: modality name -> volume.
         sources: modality name -> file, for messages.
-        skull_stripped: warn if the background is not exactly 0.
+        cohort: whose images they are; if skull-stripped, those with more than a brain, or too small ones, are doubtful.
 
     Raises:
         ValueError: see `common.cohorts.check.findings`; or the grids differ.
     """
-    for found in findings(volumes, skull_stripped):
+    for found in findings(volumes, cohort):
         files = " and ".join(sources[name] for name in found.modalities)
         message = f"{files} ({', '.join(found.modalities)}): {found.what}. {found.remedy}"
         if found.fatal:

@@ -122,8 +122,39 @@ def test_configs_have_the_properties_that_monai_expects(meta_file, files, kind, 
 
 
 @each_bundle
-def test_metrics_and_weights_are_those_of_the_published_results(meta_file):
+def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
     meta = json.loads(meta_file.read_text())
-    published = read_evaluation(ROOT / "docs" / "open_glioma" / "results" / meta["bundle"])
-    assert published.facts["weights"] == meta["weights"]["model.pt"]["sha256"]
-    assert meta["eval_metrics"] == eval_metrics(published)
+    results = map(read_evaluation, sorted(ROOT.glob("docs/open_glioma/results/*")))
+    (own,) = [found for found in results if found.facts["weights"] == meta["weights"]["model.pt"]["sha256"]]
+    assert meta["eval_metrics"] == eval_metrics(own)
+
+
+def own_inference(meta_file: Path, tmp_path: Path) -> ConfigWorkflow:
+    """Return a copied bundle's inference.json with the weights that it came with, before it is initialised."""
+    copied = tmp_path / meta_file.parts[-3]
+    shutil.copytree(meta_file.parents[1], copied, ignore=shutil.ignore_patterns("docs", "eval"))
+    places = {"bundle_root": str(copied), "output_dir": str(tmp_path / "out")}
+    return ConfigWorkflow(str(copied / "configs/inference.json"), workflow_type="infer", logging_file=False, **places)
+
+
+@each_bundle
+def test_inference_says_what_its_weights_were_trained_on(meta_file, tmp_path, caplog):
+    own_inference(meta_file, tmp_path).initialize()
+    said = json.loads(meta_file.read_text())["weights"]["model.pt"]["data_source"]
+    assert f"models/model.pt: trained on: {said}. " in caplog.text
+
+
+@each_bundle
+def test_inference_refuses_altered_weights(meta_file, tmp_path):
+    workflow = own_inference(meta_file, tmp_path)
+    weights = tmp_path / meta_file.parts[-3] / "models" / "model.pt"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RuntimeError) as info:
+        workflow.initialize()
+    error = info.value
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, ValueError)
+    assert f"is not what {meta_file.parts[-3]} " in str(error)

@@ -6,11 +6,12 @@ import itk
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.data import MetaTensor
 from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
-from common.cohorts.check import check_folder, coarse, tilted
+from common.cohorts.check import Finding, check_folder, coarse, findings, tilted
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -168,6 +169,83 @@ def test_one_image_given_for_two_modalities(tmp_path):
 def test_image_with_its_skull(tmp_path):
     save(subject(tmp_path) / "x_t2.nii.gz", image(2) + 1)
     assert check(tmp_path)["problems"] == "t2: not skull-stripped (0% of the voxels are 0)"
+
+
+def ball(millilitres: float, spacing: float = 6) -> np.ndarray:
+    """A ball of random intensities, of so many ml at voxels of that many mm, in the middle of 32 x 32 x 32."""
+    radius = (3000 * millilitres / 4 / np.pi) ** (1 / 3) / spacing
+    there = sum((axis - 15.5) ** 2 for axis in np.indices((32, 32, 32))) < radius**2
+    return np.where(there, np.random.default_rng(0).uniform(1, 9, there.shape), 0).astype(np.float32)
+
+
+def found(volume: np.ndarray, spacing: float = 6, cohort: str = "brats2020") -> list[Finding]:
+    image = MetaTensor(volume, affine=np.diag([-spacing, -spacing, spacing, 1]))
+    return [*findings({"t2": image}, get_cohort(cohort))]
+
+
+def test_a_head_in_air_of_0_is_more_than_a_brain(tmp_path):
+    head = ball(2800)
+    assert (head == 0).mean() > 0.5
+    save(tmp_path / "x_t2.nii.gz", head, np.diag([-6.0, -6.0, 6.0, 1.0]))
+    expected = (head != 0).sum() * 0.216
+    assert check(tmp_path)["problems"] == (
+        f"t2: not skull-stripped ({expected:.0f} ml are not 0; a brain has up to 2000)"
+    )
+    (finding,) = found(head)
+    assert (finding.skull, finding.fatal) == (True, False)
+    assert "strip the skull first" in finding.remedy
+    assert "Or is its voxel size wrong, 6 x 6 x 6 mm?" in finding.remedy
+
+
+def test_a_brain_of_half_the_voxel_size_is_too_small(tmp_path):
+    brain = ball(1300)
+    save(tmp_path / "x_t2.nii.gz", brain, np.diag([-3.0, -3.0, 3.0, 1.0]))
+    expected = (brain != 0).sum() * 0.027
+    assert 150 < expected < 175
+    assert check(tmp_path)["problems"] == (
+        f"t2: a whole brain of only {expected:.0f} ml, with voxels of 3 x 3 x 3 mm; expected are 700 to 2000"
+    )
+    (finding,) = found(brain, 3)
+    assert (finding.skull, finding.fatal) == (False, False)
+    assert "Is the voxel size in the file right?" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("volume", "spacing"),
+    [(ball(1300), 6), (ball(800), 6), (ball(1900), 6), (ball(1300, 7.5), 7.5)],
+    ids=["brain", "small", "large", "coarse"],
+)
+def test_a_brain_of_an_adult_is_nothing_to_find(volume, spacing):
+    assert not found(volume, spacing)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [np.s_[:, :, 14:18], np.s_[:, :, 16:17], np.s_[:, :, 18:], np.s_[:, :12], np.s_[17:]],
+    ids=["slab", "slice", "top", "back", "one half"],
+)
+def test_a_part_of_a_brain_may_be_small(part):
+    cut = ball(1300)[part]
+    assert 0 < np.count_nonzero(cut) * 0.216 < 700
+    assert not found(cut)
+    padded = np.zeros((32, 32, 32), np.float32)  # a slab on the whole's grid
+    padded[part] = cut
+    assert not found(padded)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "millilitres", "said"),
+    [
+        ("iseg2017", 500, None),  # an infant
+        ("iseg2017", 100, "a whole brain of only"),
+        ("iseg2017", 1700, "not skull-stripped"),
+        ("myops2020", 100, None),  # a heart
+        ("myops2020", 2800, None),
+    ],
+)
+def test_what_is_too_small_or_too_large_depends_on_the_cohort(cohort, millilitres, said):
+    texts = [finding.what for finding in found(ball(millilitres), 6, cohort)]
+    assert [text.startswith(said) for text in texts] == ([] if said is None else [True])
 
 
 @pytest.mark.parametrize(("cohort", "values"), [("brats2023", (1, 2, 4)), ("brats2020", (1, 2, 3))])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from dicom_studies import Scan, study, write_study
 
+from common.cohorts.myops import MYOPS
 from common.cohorts.phantom import PHANTOM
 from common.cohorts.simulation import SPACING, simulate
 from common.cohorts.study import Study, read_folder, with_skull
@@ -116,7 +117,8 @@ def test_an_image_that_is_none_is_refused(tmp_path):
 
 def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject):
     brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
-    assert with_skull(brain) == []
+    assert with_skull(brain, PHANTOM) == []
+    assert not brain.warnings
     t1 = np.asarray(brain.images["t1"].dataobj)
     noisy = np.where(t1 == 0, 3, t1)
     x, y, z = np.indices(t1.shape) - (np.array(t1.shape)[:, None, None, None] - 1) / 2
@@ -127,4 +129,33 @@ def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brai
         "flair": brain.images["flair"],
     }
     assert (head == 0).mean() > 0.5
-    assert with_skull(Study(images, {}, {}, {}, {}, [], [])) == ["t1", "t2"]
+    study = Study(images, {}, {}, {}, {}, [], [])
+    assert with_skull(study, PHANTOM) == ["t1", "t2"]
+    assert with_skull(study, MYOPS) == []
+
+
+def test_a_head_is_no_warning_of_the_study_as_it_may_be_stripped(subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(t2 + 3, LPS), tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    assert (with_skull(found, PHANTOM), found.warnings) == (["t2"], [])
+
+
+def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    (warning,) = found.warnings
+    assert warning.startswith("image file (T2): a whole brain of only ")
+    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in warning
+    assert with_skull(found, PHANTOM) == []
+
+
+def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):
+    t2 = nib.load(subject / "case_t2.nii.gz")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header["pixdim"][1:4] = SPACING
+    nib.save(nib.Nifti1Image(np.asarray(t2.dataobj), None, header), tmp_path / "a_t2.nii.gz")
+    (warning,) = read_folder(tmp_path, PHANTOM).warnings
+    assert warning.startswith("image file (T2): the file does not say how it lies")

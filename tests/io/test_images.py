@@ -47,6 +47,36 @@ def test_four_dimensions(tmp_path, volume):
     np.testing.assert_array_equal(read_volume(tmp_path / "x.nii").numpy(), stack)
 
 
+def test_a_file_that_does_not_say_how_it_lies_is_warned_about_once(tmp_path, volume, caplog):
+    for name, image in (("x.nii.gz", nib.Nifti1Image(volume, None)), ("y.hdr", nib.Nifti1Pair(volume, None))):
+        caplog.clear()
+        nib.save(image, tmp_path / name)
+        for _ in range(2):
+            read_volume(tmp_path / name)
+        (record,) = caplog.records
+        assert record.getMessage().startswith(
+            f"{tmp_path / name}: the file does not say how it lies (qform and sform code 0); taken as LAS"
+        )
+
+
+@pytest.mark.parametrize(("qform", "sform"), [(1, 0), (0, 1), (0, 2), (1, 1)])
+def test_a_file_that_says_how_it_lies_by_either_code_is_not(tmp_path, volume, caplog, qform, sform):
+    image = nib.Nifti1Image(volume, AFFINE)
+    image.set_qform(AFFINE, qform)
+    image.set_sform(AFFINE, sform)
+    nib.save(image, tmp_path / "x.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "x.nii").affine.numpy(), AFFINE)
+    assert not caplog.records
+
+
+def test_formats_without_these_codes_are_not_warned_about(path, tmp_path, volume, caplog):
+    itk.imwrite(itk.imread(str(path)), str(tmp_path / "x.mha"))
+    nib.save(nib.AnalyzeImage(volume, None), tmp_path / "y.hdr")
+    for name in ("x_t1.nii.gz", "x.mha", "y.hdr"):
+        read_volume(tmp_path / name)
+    assert not caplog.records
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x_t2\.nii\.gz: no such file\. A listed file must exist; leave a"):
         read_volume(tmp_path / "x_t2.nii.gz")

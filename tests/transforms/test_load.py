@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, Orientationd
+from nibabel.affines import from_matvec
+from scipy.spatial.transform import Rotation
 
 from common.modalities import presence
 from common.transforms import LoadSubjectd
@@ -26,6 +28,12 @@ def edit(path: str, change=lambda voxels: voxels, shift=(0, 0, 0)) -> None:
     affine = nib.load(path).affine.copy()
     affine[:3, 3] += shift
     nib.save(nib.Nifti1Image(change(array(path).copy()), affine), path)
+
+
+def put_on(item: dict, affine: np.ndarray) -> None:
+    """Rewrite a subject's files with another affine."""
+    for path in (*item["image"], item["label"]):
+        nib.save(nib.Nifti1Image(array(path).copy(), affine), path)
 
 
 def put(value, where=(slice(0, 2), 0, 0)):
@@ -272,6 +280,23 @@ def test_not_skull_stripped_is_warned_about(subject, caplog):
     assert "strip the skull first" in record.getMessage()
 
 
+def test_a_head_in_air_of_0_and_a_wrong_voxel_size_are_warned_about(write_subject, caplog):
+    subject = write_subject(modalities=("t2",))
+    distance = sum((axis - (n - 1) / 2) ** 2 for axis, n in zip(np.indices((20, 18, 16)), (20, 18, 16), strict=True))
+    edit(subject["image"][0], lambda voxels: np.where(distance < 7.5**2, 1 + distance, 0).astype(np.float32))
+    for size, said in (
+        (12, "not skull-stripped (3000 ml are not 0; a brain has up to 2000)"),  # 1736 voxels
+        (9, None),
+        (4.5, "a whole brain of only 158 ml, with voxels of 4.5 x 4.5 x 4.5 mm; expected are 700 to 2000"),
+    ):
+        caplog.clear()
+        put_on(subject, np.diag([size, size, size, 1]))
+        LoadSubjectd(COHORT, keys="image")(subject)
+        texts = [record.getMessage() for record in caplog.records]
+        assert len(texts) == (said is not None)
+        assert all(text.startswith(f"{subject['image'][0]} (t2): {said}") for text in texts)
+
+
 def test_good_subject_is_not_warned_about(subject, caplog):
     LoadSubjectd(COHORT, trained=(1, 1, 1))(subject)
     assert not caplog.records
@@ -281,6 +306,18 @@ def test_images_unlike_those_of_the_training_are_warned_about(subject, caplog):
     LoadSubjectd(COHORT, trained=(0.5, 0.5, 0.5))(subject)
     (record,) = caplog.records
     assert "are coarser than those of 0.5 x 0.5 x 0.5 mm that the network was trained at" in record.getMessage()
+    caplog.clear()
+    put_on(subject, from_matvec(Rotation.from_euler("x", 20, degrees=True).as_matrix()))
+    LoadSubjectd(COHORT, trained=(1, 1, 1))(subject)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("case: its axes are tilted by 20 degrees against the patient's")
+
+
+def test_hearts_may_be_tilted(write_subject, caplog):
+    heart = write_subject(modalities=("bssfp", "lge", "t2"))
+    put_on(heart, from_matvec(Rotation.from_euler("x", 20, degrees=True).as_matrix()))
+    LoadSubjectd("myops2020", keys="image", trained=(1, 1, 1))(heart)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
