@@ -85,13 +85,16 @@ def report_evaluation(
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
 
 
-def check_settings(coverage: float, published: Sequence[str] | None, tracking: str) -> None:
+def check_settings(method: str, coverage: float, published: Sequence[str] | None, tracking: str) -> None:
     """Refuse, before an evaluation that takes long, what would only matter at its end.
 
     Raises:
-        ValueError: ``coverage`` is no level, or there is no such published table.
+        ValueError: ``method`` is no text, as of a name with a comma on a command line; ``coverage`` is no level; or
+            there is no such published table.
         ConnectionError: no MLflow server answers at ``tracking``.
     """
+    if not isinstance(method, str):
+        raise ValueError(f"method {method!r}: expected a text; on a command line put it into two pairs of quotes.")
     if not 0 < coverage < 1:
         raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
     if published is not None:

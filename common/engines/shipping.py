@@ -51,7 +51,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)
     if not isinstance(data_source, str):
-        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line put it into two quotes.")
+        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line in two pairs of quotes.")
     trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
     if trained is None:
         raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
