@@ -308,7 +308,7 @@ def _volume_table(summary: Summary) -> Table:
         columns.append(Column("True volume, interval (ml)"))
         for row, region in zip(rows, summary.volumes, strict=True):
             row.append(Cell(_interval(*summary.intervals[region]) if region in summary.intervals else NOTHING))
-        notes.append("Intervals hold for patients and scanners like those that they were calibrated on.")
+        notes.append("Calibrated on other cases; the model card says on how many, and how often such intervals held.")
     return Table("Volumes", columns, rows, notes)
 
 

@@ -91,7 +91,7 @@ def a_bundle_with_weights(folder: Path) -> Path:
 def test_shipped_weights_say_what_they_are_and_others_do_not(tmp_path, caplog):
     weights = a_bundle_with_weights(tmp_path)
     own = tmp_path / "own.pt"
-    own.write_bytes(b"weights")
+    own.write_bytes(b"other weights")
     tell_shipped_weights(str(own), str(tmp_path))
     assert shipped_weights(own, tmp_path) is None
     assert not caplog.text

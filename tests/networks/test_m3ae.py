@@ -56,8 +56,9 @@ def test_network_gives_the_authors_numbers(width, situation, record_property):
 
 
 def test_pretraining_gives_the_authors_numbers_and_gradients():
-    network = imported(16, outputs=4)
-    image = transpose(draw(SEED + 2, (1, 4, 32, 32, 32)))
+    """In double precision: rounding, which differs between processors, moves activations over the kink of the ReLUs."""
+    network = imported(16, outputs=4).double()
+    image = transpose(draw(SEED + 2, (1, 4, 32, 32, 32))).double()
     visible = transpose(ARRAYS["pretrain/token_visible"][None]).bool()
     for axis in (2, 3, 4):
         visible = visible.repeat_interleave(16, dim=axis)
