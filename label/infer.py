@@ -1,4 +1,4 @@
-"""A bundle as a model of MONAI Label: a study in, a label map and a DICOM SEG out, by `common.engines.predict`."""
+"""A bundle as a model of MONAI Label: a study in, a label map and a DICOM SEG out, by `common.study.predict`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fastapi import HTTPException
 from monai.data import ITKWriter
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from common.engines.inference import Inference
-from common.engines.predict import predict
 from common.io import flag
+from common.study.inference import Inference
+from common.study.predict import predict
 from label.studies import Studies, class_label, unnamed
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")

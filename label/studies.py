@@ -27,10 +27,10 @@ from dicomweb_client.session_utils import create_session_from_user_pass
 from nibabel.affines import apply_affine
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.study import Study, read_folder
-from common.engines.predict import choose_reference
-from common.io import dicom
 from common.io.files import replacing
+from common.study import dicom
+from common.study.predict import choose_reference
+from common.study.reading import Study, read_folder
 
 TAGS = ("final", "original")
 """Labels of MONAI Label: what a person has approved of, and what a model made."""

@@ -30,10 +30,10 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from common.cohorts import get_cohort
 from common.cohorts.datalist import write_datalist
-from common.engines.inference import config_files
 from common.io.files import replacing
-from common.io.grid import back, to_one_grid
 from common.io.settings import check_number
+from common.study.grid import resample_label_to, to_one_grid
+from common.study.inference import config_files
 from label.infer import Segmentation
 from label.studies import Studies, open_studies
 
@@ -270,7 +270,7 @@ def collect(studies: Studies, folder: Path) -> tuple[list[dict[str, Any]], list[
             continue
         grid = aligned.images[reference]
         voxels = np.asarray(label.dataobj).astype(np.uint8)
-        moved = back(voxels, label.affine, grid.affine, grid.shape, studies.cohort.labels.values.values())
+        moved = resample_label_to(voxels, label.affine, grid.affine, grid.shape, studies.cohort.labels.values.values())
         volumes = {**aligned.images, "seg": nib.Nifti1Image(moved, grid.affine)}
         for name, volume in volumes.items():
             nib.save(volume, folder / f"{case}_{name}.nii.gz")

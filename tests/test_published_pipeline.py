@@ -19,8 +19,8 @@ from monai.transforms import (
     ShiftIntensityd,
 )
 
-from common.evaluation.conventions import Conventions
-from common.evaluation.metrics import Reference
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.metrics import Reference
 from common.modalities import presence, tumour_labels
 from common.transforms import NormalizeBrainIntensityd
 

@@ -19,11 +19,11 @@ from evaluation.made_up import made_up
 from networks.golden_m3ae import GRID_ZYX, authors_state
 from scipy import ndimage
 
-from common.evaluation import sections
-from common.evaluation.results import read_evaluation, write_evaluation
+from common.evaluation.metrics.results import read_evaluation, write_evaluation
+from common.evaluation.report import sections
 from common.io import load_weights
-from common.io.fusion_keys import export_fusion
 from common.networks import M3AE, RFNet
+from common.networks.published.fusion_keys import export_fusion
 from tools import __main__ as tools
 from tools.__main__ import main
 

@@ -15,25 +15,25 @@ import fire
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
-from common.engines.leaderboard import folders_of, read_entries, run_entries
-from common.engines.predict import predict as predict_study
-from common.engines.shipping import ship as ship_weights
-from common.evaluation.comparable import require_comparable, select_cases
-from common.evaluation.conventions import Conventions
-from common.evaluation.label_maps import evaluate_label_maps
-from common.evaluation.published import published as read_published
-from common.evaluation.repeats import average_repeats, spread
-from common.evaluation.report import write_report
-from common.evaluation.results import read_evaluation, write_evaluation
-from common.evaluation.sections import stems
+from common.evaluation.analysis.comparable import require_comparable, select_cases
+from common.evaluation.analysis.label_maps import evaluate_label_maps
+from common.evaluation.analysis.published import published as read_published
+from common.evaluation.analysis.repeats import average_repeats, spread
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import read_evaluation, write_evaluation
+from common.evaluation.report.report import write_report
+from common.evaluation.report.sections import stems
 from common.io import flag, read_checkpoint, require_writable, write_checkpoint
-from common.io.cotraining_keys import import_cotraining as cotraining_state
-from common.io.fusion_keys import import_fusion as fusion_state
-from common.io.index import download_bundle, write_index
-from common.io.m3ae_keys import import_m3ae as m3ae_state
-from common.io.package import make_package
 from common.modalities import resolve_subset
 from common.networks import BACKBONES, build_network
+from common.networks.published.cotraining_keys import import_cotraining as cotraining_state
+from common.networks.published.fusion_keys import import_fusion as fusion_state
+from common.networks.published.m3ae_keys import import_m3ae as m3ae_state
+from common.release.index import download_bundle, write_index
+from common.release.leaderboard import folders_of, read_entries, run_entries
+from common.release.package import make_package
+from common.release.shipping import ship as ship_weights
+from common.study.predict import predict as predict_study
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:

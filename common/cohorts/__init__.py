@@ -12,8 +12,8 @@ from common.cohorts.datalist import PARTS, Parts, load_datalist, split_cases
 from common.cohorts.iseg import ISEG
 from common.cohorts.missing import counts_of, mask_cases, require_complete
 from common.cohorts.myops import MYOPS
-from common.cohorts.phantom import PHANTOM
-from common.cohorts.phantom import generate as generate_phantom
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.cohort import generate as generate_phantom
 from common.modalities import resolve_subset, subset_name
 
 __all__ = [

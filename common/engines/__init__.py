@@ -1,7 +1,7 @@
 """What MONAI's Ignite engines lack: inferers for any subset, handlers, the steps that join stages."""
 
 from common.engines.epoch import SetEpoch
-from common.engines.handlers import Checkpoints, EpochLosses, Reseed, WeightAverage
+from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device
 from common.engines.precision import BFloat16Inferer
@@ -14,11 +14,11 @@ from common.engines.tracking import close_tracking, log_evaluation, log_file, tr
 
 __all__ = [
     "BFloat16Inferer",
-    "Checkpoints",
     "EpochLosses",
     "ForegroundInferer",
     "PreferenceBalancer",
     "Reseed",
+    "ResumableCheckpoint",
     "SetEpoch",
     "StoreCases",
     "SubsetSweep",

@@ -94,7 +94,7 @@ class WeightAverage:
 
     Attributes:
         network: the one with the average weights.
-        state: of `Checkpoints`, to resume: name -> object.
+        state: of `ResumableCheckpoint`, to resume: name -> object.
 
     Raises:
         ValueError: the momentum is not between 0 and 1.
@@ -115,7 +115,7 @@ class WeightAverage:
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.average.update_parameters(self.trained))
 
 
-class Checkpoints:
+class ResumableCheckpoint:
     """Keep the last state to resume from, and the weights that count.
 
     ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, replaced

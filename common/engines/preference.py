@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.evaluation.style import COLUMN, mark, styled
+from common.evaluation.report.style import COLUMN, mark, styled
 from common.io.files import replacing
 from common.losses.passion import PassionLoss
 from common.modalities import display_name

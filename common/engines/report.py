@@ -13,15 +13,15 @@ from torch import nn
 from common.cohorts import get_cohort
 from common.engines.efficiency import network_facts
 from common.engines.tracking import require_store
-from common.evaluation.attribution import Advice, has_gains
-from common.evaluation.case import CaseResult
-from common.evaluation.conventions import Conventions
-from common.evaluation.published import published as read_published
-from common.evaluation.reliability import VolumeIntervals
-from common.evaluation.report import write_report
-from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
-from common.evaluation.slices import Slice
-from common.evaluation.store import CaseStore
+from common.evaluation.analysis.attribution import Advice, has_gains
+from common.evaluation.analysis.published import published as read_published
+from common.evaluation.analysis.reliability import VolumeIntervals
+from common.evaluation.metrics.case import CaseResult
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
+from common.evaluation.metrics.store import CaseStore
+from common.evaluation.report.report import write_report
+from common.evaluation.report.slices import Slice
 from common.modalities import subset_name, subsets
 
 
@@ -52,7 +52,7 @@ def report_evaluation(
         window: of the inference, for the number of operations.
         weights: SHA-256 of the file that the network's weights are from.
         coverage: of the intervals of the volume, e.g. 0.9.
-        published: paper, table and dataset of numbers to print beside (`common.evaluation.published.sources`), or None.
+        published: paper, table and dataset of numbers to print beside (`analysis.published.sources`), or None.
         output_dir: folder of the files.
     """
     if not cases:

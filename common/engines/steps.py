@@ -12,8 +12,8 @@ import ignite.distributed as idist
 from monai.bundle import run
 from monai.engines import Trainer
 
-from common.evaluation.results import read_evaluation
-from common.evaluation.tables import comparison_table
+from common.evaluation.metrics.results import read_evaluation
+from common.evaluation.report.tables import comparison_table
 from common.io.files import replacing
 from common.methods.pmkl import note_teacher
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ignite.engine import Engine, Events
 from torch import nn
 
-from common.evaluation.slices import substitute_figure
+from common.evaluation.report.slices import substitute_figure
 
 
 class SubstituteFigure:

@@ -20,9 +20,9 @@ from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchro
 from common.engines.inferers import ForegroundInferer, place
 from common.engines.latents import LatentProbe
 from common.engines.windows import decode_subsets
-from common.evaluation.case import CaseMeasure, CaseResult
-from common.evaluation.conventions import Conventions
-from common.evaluation.store import CaseStore
+from common.evaluation.metrics.case import CaseMeasure, CaseResult
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.store import CaseStore
 from common.modalities import drop, presence, resolve_subset, subset_name
 from common.modalities import subsets as all_subsets
 

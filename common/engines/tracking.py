@@ -23,8 +23,8 @@ from monai.engines import Trainer
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
-from common.evaluation.results import Evaluation, read_evaluation
-from common.evaluation.statistics import summary
+from common.evaluation.analysis.statistics import summary
+from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io.files import replacing
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -1,5 +1,5 @@
 """Metrics, tables, statistics and figures: arrays in, results out."""
 
-from common.evaluation.store import CaseStore
+from common.evaluation.metrics.store import CaseStore
 
 __all__ = ["CaseStore"]

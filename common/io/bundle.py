@@ -12,7 +12,11 @@ from pathlib import Path
 
 import monai.bundle
 
-from common.io.package import require_same_common
+from common import __version__
+
+MANIFEST = "manifest.json"
+"""Of a packaged bundle: the version of `common` it was made with, and size and SHA-256 of its files."""
+COMMON = Path(__file__).resolve().parents[1]
 
 
 def bundle_root(name: str) -> str:
@@ -27,7 +31,7 @@ def bundle_root(name: str) -> str:
         ValueError: it was packaged with another version of ``common``.
     """
     here = Path.cwd()
-    beside = Path(__file__).resolve().parents[2]
+    beside = COMMON.parent
     places = [here, here / "bundles" / name, beside / "bundles" / name, beside, beside.parent / name]
     for place in places:
         if _is_bundle(place, name):
@@ -58,6 +62,21 @@ def refuse_unknown_options(bundle_root: str) -> None:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean --{near[0]}?" if near else "see the scalars at the top of the config."
             raise ValueError(f"Option --{option} is no key of the configs of {bundle_root}; {hint}")
+
+
+def require_same_common(bundle_root: str | os.PathLike) -> None:
+    """Refuse a packaged bundle that was made with another version of `common` than this process has loaded.
+
+    Raises:
+        ValueError: it was.
+    """
+    manifest = Path(bundle_root, MANIFEST)
+    made_with = json.loads(manifest.read_text())["common"] if manifest.is_file() else __version__
+    if made_with != __version__:
+        raise ValueError(
+            f"{bundle_root} was made with version {made_with} of `common`, but this process has loaded {__version__} "
+            f"({COMMON}). One process loads one version: run this bundle in a process of its own, from its own folder."
+        )
 
 
 def _is_bundle(place: Path, name: str) -> bool:

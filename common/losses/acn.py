@@ -12,7 +12,14 @@ import math
 import torch
 
 from common.io.settings import check_choice
-from common.losses.cotraining import CoTrainingLoss, CoTrainingOutput, Discriminator, fooling, sigmoids, telling
+from common.losses.cotraining import (
+    CoTrainingLoss,
+    CoTrainingOutput,
+    Discriminator,
+    discriminator_loss,
+    generator_loss,
+    sigmoids,
+)
 from common.networks.cotraining import ACNOutput
 
 EPSILON = 1e-30
@@ -122,6 +129,8 @@ class ACNLoss(CoTrainingLoss):
             "knowledge": [path.bottleneck for path in output],
         }
         for name, (_, missing) in maps.items():
-            terms[name] = fooling(self.discriminators[name], missing)
-        terms["discriminators"] = sum(telling(self.discriminators[name], *both) for name, both in maps.items())
+            terms[name] = generator_loss(self.discriminators[name], missing)
+        terms["discriminators"] = sum(
+            discriminator_loss(self.discriminators[name], *both) for name, both in maps.items()
+        )
         return self.total(terms)

@@ -69,7 +69,7 @@ class Discriminator(nn.Sequential):
         return super().forward(F.pad(x, [pad for extent in lacking for pad in (0, extent)]) if any(lacking) else x)
 
 
-def fooling(discriminator: nn.Module, missing: torch.Tensor) -> torch.Tensor:
+def generator_loss(discriminator: nn.Module, missing: torch.Tensor) -> torch.Tensor:
     """Return the scalar cross-entropy by which a missing path's map ``(B, C, ...)`` is not taken for the full path's.
 
     Its gradient reaches the map alone.
@@ -79,7 +79,7 @@ def fooling(discriminator: nn.Module, missing: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
 
 
-def telling(discriminator: nn.Module, full: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+def discriminator_loss(discriminator: nn.Module, full: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
     """Return the scalar ``(BCE(D(full), 0) + BCE(D(missing), 1)) / 2`` of two maps ``(B, C, ...)``.
 
     Its gradient reaches the discriminator alone.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice
-from common.losses.cotraining import CoTrainingLoss, CoTrainingOutput, Discriminator, fooling, telling
+from common.losses.cotraining import CoTrainingLoss, CoTrainingOutput, Discriminator, discriminator_loss, generator_loss
 
 PUBLISHED = (20, 24, 16)
 """Size of the style of the published crop, 160x192x128, the only one that the released discriminator takes."""
@@ -137,7 +137,7 @@ class SMUNetLoss(CoTrainingLoss):
         terms = self.shared(output, target) | {
             "content": F.mse_loss(full.content.float(), missing.content.float()),
             "style": style_distance(full.style, missing.style),
-            "adversary": fooling(discriminator, missing.style),
-            "discriminators": 2 * telling(discriminator, full.style, missing.style),
+            "adversary": generator_loss(discriminator, missing.style),
+            "discriminators": 2 * discriminator_loss(discriminator, full.style, missing.style),
         }
         return self.total(terms)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from common.losses.cotraining import CoTrainingOutput
-from common.networks.blocks import usable
+from common.networks.blocks import available_modalities
 from common.networks.dedicated import FullAndMissing
 
 
@@ -32,7 +32,7 @@ class CoTraining(nn.Module):
         Raises:
             ValueError: a modality is missing.
         """
-        present = usable(image, None)
+        present = available_modalities(image, None)
         if not bool(present.all()):
             lacking = (~present).any(dim=0).nonzero().flatten().tolist()
             raise ValueError(

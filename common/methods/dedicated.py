@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.networks.blocks import usable
+from common.networks.blocks import available_modalities
 
 
 class OneSubset(nn.Module):
@@ -25,7 +25,7 @@ class OneSubset(nn.Module):
         Raises:
             ValueError: there is no network for what all samples have.
         """
-        present = usable(image, None)
+        present = available_modalities(image, None)
         chosen = torch.zeros_like(present)
         chosen[:, list(self.network.dedicated.drawn(present))] = True
         return self.network(image, chosen)

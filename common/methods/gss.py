@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.networks.blocks import FusionNetwork, FusionOutput, usable
+from common.networks.blocks import FusionNetwork, FusionOutput, available_modalities
 from common.networks.build import require_fusion
 from common.transforms import uniform_subsets
 
@@ -31,7 +31,7 @@ class RandomSubsetFusion(nn.Module):
 
     def forward(self, image: torch.Tensor) -> FusionOutput:
         """Return the training outputs of crops ``(B, M, ...)``; ``present`` says what was encoded."""
-        present = usable(image, None)
+        present = available_modalities(image, None)
         features = self.network.encode(image, present)
         fused = self.network.decode(features, uniform_subsets(present).to(present.device))
         return FusionOutput(fused, self.network.decode_separately(features, present), present)

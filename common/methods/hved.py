@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.networks.blocks import usable
+from common.networks.blocks import available_modalities
 from common.networks.hved import UHVED, HVEDOutput
 from common.transforms import random_subsets
 
@@ -28,7 +28,7 @@ class JointCompletion(nn.Module):
 
     def forward(self, image: torch.Tensor) -> HVEDOutput:
         """Return the training outputs of crops ``(B, M, X, Y, Z)``."""
-        present = usable(image, None)
+        present = available_modalities(image, None)
         chosen = random_subsets(present).to(present.device)
         features = self.network.encode(image, present)
         completed = self.network.decode(features, chosen)

@@ -11,10 +11,10 @@ from torch import nn
 
 from common.io.settings import check_choice
 from common.losses.medmap import AlignedOutput
-from common.networks.blocks import FeatureEncoder, usable
+from common.networks.blocks import FeatureEncoder, available_modalities
 
 
-class Aligned(nn.Module):
+class FeatureAlignment(nn.Module):
     """Run a method, and take what there is to align from its network.
 
     Args:
@@ -52,7 +52,7 @@ class Aligned(nn.Module):
         if not self.align:
             return AlignedOutput(self.method(image), None, None)
         if self.aligned is None:
-            present = usable(image, None)
+            present = available_modalities(image, None)
             return AlignedOutput(self.method(image), self.network.bottlenecks(image, present), present)
         seen: list[tuple[torch.Tensor, torch.Tensor]] = []
         hook = self.aligned.register_forward_hook(lambda _, inputs, output: seen.append((output, inputs[1])))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.losses.passion import PassionOutput
-from common.networks.blocks import Decoded, FusionNetwork, usable
+from common.networks.blocks import Decoded, FusionNetwork, available_modalities
 from common.networks.build import require_fusion
 from common.transforms import uniform_subsets
 
@@ -50,7 +50,7 @@ class SelfDistillation(nn.Module):
 
     def forward(self, image: torch.Tensor) -> PassionOutput:
         """Return what teacher, students and separate decoder say on crops ``(B, M, ...)``."""
-        present = usable(image, None)
+        present = available_modalities(image, None)
         subset = uniform_subsets(present).to(present.device) if self.drop_modalities or self.perfect_data else present
         if self.drop_modalities:
             present = subset

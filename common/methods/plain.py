@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.networks.blocks import usable
+from common.networks.blocks import available_modalities
 from common.transforms import random_subsets
 
 
@@ -40,5 +40,5 @@ class RandomSubset(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the network's training outputs of crops ``(B, M, X, Y, Z)``."""
-        present = usable(image, None)
+        present = available_modalities(image, None)
         return self.network(image.as_subclass(torch.Tensor), random_subsets(present).to(present.device))

@@ -18,7 +18,7 @@ from torch import nn
 from common.io import load_weights
 from common.io.files import replacing
 from common.losses.pmkl import PMKLOutput
-from common.networks.blocks import usable
+from common.networks.blocks import available_modalities
 from common.networks.dedicated import Dedicated
 from common.networks.gated import half_squares
 from common.networks.pmkl import PMKL, MetricHead
@@ -68,7 +68,7 @@ class PrivilegedDistillation(nn.Module):
             ValueError: there is no student for any set that all subjects of the batch have.
         """
         image = image.as_subclass(torch.Tensor)
-        present = usable(image, None)
+        present = available_modalities(image, None)
         subset = self.network.missing.drawn(present)
         student, heads, teacher = self.network.missing.of(subset), self.heads.of(subset), self.network.full
         with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.io.settings import check_number
-from common.networks.blocks import usable
+from common.networks.blocks import available_modalities
 from common.networks.robustseg import RobustSeg, RobustSegOutput
 
 
@@ -49,5 +49,5 @@ class Disentanglement(nn.Module):
 
     def forward(self, image: torch.Tensor) -> RobustSegOutput:
         """Return the training outputs of crops ``(B, M, X, Y, Z)``."""
-        present = usable(image, None)
+        present = available_modalities(image, None)
         return self.network(image, independent_subsets(present, self.keep))

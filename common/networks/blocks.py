@@ -76,7 +76,7 @@ class FusionNetwork(nn.Module):
         """
         if torch.jit.is_tracing():
             return traced(self, image, present)
-        present = usable(image, present)
+        present = available_modalities(image, present)
         features = self.encode(image, present)
         fused = self.decode(features, present)
         return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
@@ -104,7 +104,7 @@ def require_window(network: nn.Module, image: torch.Tensor) -> None:
         )
 
 
-def usable(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``.
 
     Raises:
@@ -149,7 +149,7 @@ def _kept(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tens
     return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - there.ndim)), x, fill)
 
 
-def having(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def select_rows(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Return the samples of ``(B, ...)`` where ``rows`` (bool ``(B,)``) is True."""
     return x if bool(rows.all()) else x[rows]  # no selection of all: ONNX would lose their shape
 
@@ -253,7 +253,7 @@ class SplitPointwise(nn.Module):
             None if x is None else pointwise(weight, normalised(x) if self.pre else x)
             for weight, x in zip(weights, features, strict=True)
         ]
-        return stacked(parts, present)
+        return scatter_modalities(parts, present)
 
     def fuse(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return the block's result ``(B, C', ...)``.
@@ -308,10 +308,10 @@ class FeatureEncoder(nn.Module):
         if self.kind is None:
             return image[:, :, None]
         parts = [
-            self.layers[m % len(self.layers)](having(image[:, m], rows)[:, None]) if bool(rows.any()) else None
+            self.layers[m % len(self.layers)](select_rows(image[:, m], rows)[:, None]) if bool(rows.any()) else None
             for m, rows in enumerate(present.T)
         ]
-        return stacked(parts, present)
+        return scatter_modalities(parts, present)
 
 
 class Encoder(nn.Module):
@@ -374,13 +374,13 @@ class Encoders(nn.ModuleList):
         if x.shape[1] != len(self):
             raise ValueError(f"An image of {x.shape[1]} channels: the network was made for {len(self)} modalities.")
         encoded = [
-            encoder(having(x[:, modality], rows)) if bool(rows.any()) else [None] * len(encoder.levels)
+            encoder(select_rows(x[:, modality], rows)) if bool(rows.any()) else [None] * len(encoder.levels)
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
         ]
         return [list(level) for level in zip(*encoded, strict=True)]
 
 
-def stacked(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
+def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
     """Return one tensor ``(B, M, ...)`` of the parts of each modality ``(n, ...)``, zero where it is absent.
 
     Args:
@@ -451,7 +451,7 @@ class SeparateDecoder(nn.Module):
             self._decoded([level[rows, modality] for level in levels]) if bool(rows.any()) else None
             for modality, rows in enumerate(present.T)
         ]
-        return stacked(decoded, present)[present]
+        return scatter_modalities(decoded, present)[present]
 
     def _decoded(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
         *skips, y = levels

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import FeatureEncoder, stacked, usable
+from common.networks.blocks import FeatureEncoder, available_modalities, scatter_modalities
 from common.networks.dedicated import FullAndMissing, Subset
 from common.networks.residual_unet import ResidualUNet
 
@@ -182,14 +182,14 @@ class ACN(FullAndMissing):
         Raises:
             ValueError: a sample has no modality.
         """
-        present = usable(image, present)
+        present = available_modalities(image, present)
         x = self.feature_encoder(image, present)
         parts: list[torch.Tensor | None] = []
         for m, rows in enumerate(present.T):
             alone = torch.zeros_like(x[rows])
             alone[:, m] = x[rows, m]
             parts.append(self.full.unet.encode(alone.flatten(1, 2))[0][3] if len(alone) else None)
-        return stacked(parts, present)
+        return scatter_modalities(parts, present)
 
 
 class SMUNet(FullAndMissing):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.modalities import resolve_subset
-from common.networks.blocks import FeatureEncoder, usable
+from common.networks.blocks import FeatureEncoder, available_modalities
 
 Subset = tuple[int, ...]
 """Channels of an image: the positions of the modalities in the cohort's order."""
@@ -143,7 +143,7 @@ class FullAndMissing(nn.Module):
         Raises:
             ValueError: a sample has no modality, or a subset that there is no network for.
         """
-        present = usable(image, present)
+        present = available_modalities(image, present)
         x, complete = self.features(image, present), present.all(dim=1)
         if bool(complete.all()):
             return self.full(x)

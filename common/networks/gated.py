@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, check_crop, residual_levels, stacked, usable
+from common.networks.blocks import (
+    SLOPE,
+    Encoders,
+    FeatureEncoder,
+    available_modalities,
+    check_crop,
+    residual_levels,
+    scatter_modalities,
+)
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -184,14 +192,14 @@ class GatedNetwork(nn.Module):
         Raises:
             ValueError: a sample has no modality.
         """
-        present = usable(image, present)
+        present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Return the features of each level, fine to coarse, ``(B, M, C, ...)``; zero where a modality is absent."""
-        present = usable(image, present)
+        present = available_modalities(image, present)
         encoded = self.encoders(self.feature_encoder(image, present), present)
-        return [stacked(level, present) for level in encoded]
+        return [scatter_modalities(level, present) for level in encoded]
 
     def fuse(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> list[torch.Tensor]:
         """Return each level ``(B, C, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows."""

@@ -16,7 +16,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from common.networks.blocks import Encoders, check_crop, conv, stacked, upsampled, usable, weighted_sum
+from common.networks.blocks import (
+    Encoders,
+    available_modalities,
+    check_crop,
+    conv,
+    scatter_modalities,
+    upsampled,
+    weighted_sum,
+)
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -91,7 +99,7 @@ class HeteroModal(nn.Module):
         Raises:
             ValueError: a window of another size, or a sample without any modality.
         """
-        present = usable(image, present)
+        present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
@@ -101,9 +109,9 @@ class HeteroModal(nn.Module):
             Of each level, fine to coarse, its features ``(B, M, C, ...)``, zero where a modality is absent.
         """
         check_crop(image.shape[2:], multiple=STRIDE, least=2 * STRIDE)
-        present = usable(image, present)
+        present = available_modalities(image, present)
         levels = self.encoders(image.as_subclass(torch.Tensor)[:, :, None], present)
-        return [stacked(level, present) for level in levels]
+        return [scatter_modalities(level, present) for level in levels]
 
 
 class UHVED(HeteroModal):
@@ -128,7 +136,7 @@ class UHVED(HeteroModal):
         """Segment as `HeteroModal` does; in training mode, an `HVEDOutput` in which all that is there is chosen."""
         if not self.training:
             return super().forward(image, present)
-        present = usable(image, present)
+        present = available_modalities(image, present)
         features = self.encode(image, present)
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 

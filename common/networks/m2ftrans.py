@@ -27,13 +27,13 @@ from common.networks.blocks import (
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
+    available_modalities,
     check_crop,
     conv,
     normalised,
     pointwise,
     require_window,
-    stacked,
-    usable,
+    scatter_modalities,
 )
 
 LEVELS = 5
@@ -105,13 +105,13 @@ class M2FTrans(FusionNetwork):
             keys and values that the fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
         """
         require_window(self, image)
-        present = usable(image, present)
+        present = available_modalities(image, present)
         levels = self.encoders(self.feature_encoder(image, present), present)
-        features = [stacked(level, present) for level in levels] if self.training else []
+        features = [scatter_modalities(level, present) for level in levels] if self.training else []
         parts = [fusion.entry.parts(level, present) for fusion, level in zip(self.fusions, levels[:FINER], strict=True)]
         own = [(None, None) if x is None else self.transformer.attend(m, x) for m, x in enumerate(levels[-1])]
-        attended = [stacked(one, present) for one in zip(*own, strict=True)]
-        return [*features, *parts, stacked(levels[FINER], present), *attended]
+        attended = [scatter_modalities(one, present) for one in zip(*own, strict=True)]
+        return [*features, *parts, scatter_modalities(levels[FINER], present), *attended]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.

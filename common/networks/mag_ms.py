@@ -15,13 +15,13 @@ from monai.networks.nets import ViT
 from torch import nn
 
 from common.networks.blocks import (
+    available_modalities,
     check_crop,
-    having,
     pointwise,
     require_window,
-    stacked,
+    scatter_modalities,
+    select_rows,
     traced,
-    usable,
     weighted_sum,
 )
 
@@ -104,9 +104,9 @@ class MAGMS(nn.Module):
             raise ValueError(
                 f"An image of {image.shape[1]} channels: the network was made for {len(self.encoders)} modalities."
             )
-        present, image = usable(image, present), image.as_subclass(torch.Tensor)
-        encoded = [self._encoded(m, having(image[:, m], rows)[:, None]) for m, rows in enumerate(present.T)]
-        return [stacked(level, present) for level in zip(*encoded, strict=True)]
+        present, image = available_modalities(image, present), image.as_subclass(torch.Tensor)
+        encoded = [self._encoded(m, select_rows(image[:, m], rows)[:, None]) for m, rows in enumerate(present.T)]
+        return [scatter_modalities(level, present) for level in zip(*encoded, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
         """Decode the mean of the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
@@ -131,7 +131,7 @@ class MAGMS(nn.Module):
         """Segment ``(B, M, ...)``; arguments are those of `encode`, and what is returned is that of `decode`."""
         if torch.jit.is_tracing():
             return traced(self, image, present)
-        present = usable(image, present)
+        present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
     def _encoded(self, modality: int, x: torch.Tensor) -> list[torch.Tensor | None]:

@@ -23,12 +23,12 @@ from common.networks.blocks import (
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
+    available_modalities,
     check_crop,
     conv,
     pointwise,
     require_window,
-    stacked,
-    usable,
+    scatter_modalities,
 )
 
 LEVELS = 5
@@ -112,12 +112,12 @@ class MMFormer(FusionNetwork):
             tokens of each modality ``(B, M, N, D)``.
         """
         require_window(self, image)
-        present = usable(image, present)
+        present = available_modalities(image, present)
         levels = self.encoders(self.feature_encoder(image, present), present)
-        features = [stacked(level, present) for level in levels] if self.training else []
+        features = [scatter_modalities(level, present) for level in levels] if self.training else []
         parts = [entry.parts(level, present) for entry, level in zip(self.entries[:-1], levels[:-1], strict=True)]
         tokens = [None if x is None else self._tokens(m, x) for m, x in enumerate(levels[-1])]
-        return [*features, *parts, stacked(tokens, present)]
+        return [*features, *parts, scatter_modalities(tokens, present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.

@@ -21,11 +21,11 @@ from common.networks.blocks import (
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
+    available_modalities,
     check_crop,
     conv,
     pointwise,
-    stacked,
-    usable,
+    scatter_modalities,
     weighted_sum,
 )
 
@@ -83,11 +83,11 @@ class RFNet(FusionNetwork):
             raise ValueError(
                 f"A window of {list(image.shape[2:])} voxels: RFNet takes multiples of {STRIDE} (key `crop`)."
             )
-        present = usable(image, present)
+        present = available_modalities(image, present)
         encoded = self.encoders(self.feature_encoder(image, present), present)
         features, parts = [], []
         for level, region, fusion in zip(encoded, self.regions, self.fusions, strict=True):
-            features.append(stacked(level, present))
+            features.append(scatter_modalities(level, present))
             parts += [layer.parts(level, present) for layer in (region.entry, fusion.shortcut_entry)]
         return [*features, *parts]
 

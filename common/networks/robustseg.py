@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import stacked, usable
+from common.networks.blocks import available_modalities, scatter_modalities
 from common.networks.gated import STRIDE, GatedNetwork, conv, half_squares, linear
 
 STYLE = 8
@@ -136,7 +136,7 @@ class RobustSeg(GatedNetwork):
         Raises:
             ValueError: a sample has no modality.
         """
-        there, present = usable(image, None), usable(image, present)
+        there, present = available_modalities(image, None), available_modalities(image, present)
         fused = self.fuse(self.encode(image, present), present)
         logits = self.decoder(fused).logits
         if not self.training:
@@ -146,7 +146,7 @@ class RobustSeg(GatedNetwork):
             self._reconstructed(m, image[rows, m][:, None], fused[-1][rows]) if bool(rows.any()) else (None,) * 3
             for m, rows in enumerate(there.T)
         ]
-        reconstruction, scale, shift = (stacked(part, there)[there] for part in zip(*parts, strict=True))
+        reconstruction, scale, shift = (scatter_modalities(part, there)[there] for part in zip(*parts, strict=True))
         return RobustSegOutput(logits, image[there], reconstruction, scale, shift, there, self.squares())
 
     def squares(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ from monai.networks.nets import UNETR
 from torch import nn
 
 from common.io.settings import check_choice
-from common.networks.blocks import require_window, usable
+from common.networks.blocks import available_modalities, require_window
 from common.networks.dedicated import Dedicated, Subset, channel_subsets
 from common.networks.mag_ms import check_sizes
 
@@ -65,7 +65,7 @@ class FilledUNETR(nn.Module):
             present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
         """
         require_window(self, image)
-        return self.unetr(self.filled(image.as_subclass(torch.Tensor), usable(image, present)))
+        return self.unetr(self.filled(image.as_subclass(torch.Tensor), available_modalities(image, present)))
 
     def filled(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return the image ``(B, M, ...)`` with something for the modalities that ``present`` does not allow."""
@@ -119,4 +119,4 @@ class DedicatedUNETR(nn.Module):
             present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
         """
         require_window(self, image)
-        return self.dedicated(image.as_subclass(torch.Tensor), usable(image, present))
+        return self.dedicated(image.as_subclass(torch.Tensor), available_modalities(image, present))

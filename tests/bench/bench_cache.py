@@ -19,7 +19,7 @@ from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd,
 
 from common.cohorts import get_cohort
 from common.cohorts.brats import find_cases
-from common.cohorts.simulation import simulate
+from common.cohorts.phantom.simulation import simulate
 from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd
 
 

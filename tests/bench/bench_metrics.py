@@ -20,8 +20,8 @@ from medpy.metric.binary import hd95
 from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import gaussian_filter
 
-from common.evaluation.conventions import Conventions
-from common.evaluation.metrics import Reference
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.metrics import Reference
 from common.modalities import tumour_labels
 
 LABELS = tumour_labels(NCR=1, ED=2, ET=4)
@@ -105,7 +105,9 @@ def main(
     by_maximum = Reference(label, LABELS, SPACING, Conventions(hd95="max"))
     for n, prediction in enumerate(predictions):
         found = _timed(spent["measure"], reference.measure, prediction, times=3)
-        with patch.multiple("common.evaluation.metrics", _surface=lambda *_: None, _surface_scores=lambda *_: {}):
+        with patch.multiple(
+            "common.evaluation.metrics.metrics", _surface=lambda *_: None, _surface_scores=lambda *_: {}
+        ):
             dice = _column(_timed(spent["dice"], reference.measure, prediction, times=3), "dice")
         masks = _masks(prediction), _masks(label)
         if n % every == 0:

@@ -1,6 +1,6 @@
 import pytest
 
-from common.cohorts.phantom import generate
+from common.cohorts.phantom.cohort import generate
 
 
 @pytest.fixture(scope="session")

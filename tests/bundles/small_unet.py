@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks import Decoded
-from common.networks.blocks import Encoder, Encoders, FusionNetwork, check_crop, stacked, usable
+from common.networks.blocks import (
+    Encoder,
+    Encoders,
+    FusionNetwork,
+    available_modalities,
+    check_crop,
+    scatter_modalities,
+)
 
 
 class SmallUNet(FusionNetwork):
@@ -23,8 +30,8 @@ class SmallUNet(FusionNetwork):
         self.head, self.deep_head = nn.Conv3d(width, classes, 1), nn.Conv3d(2 * width, classes, 1)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        present = usable(image, present)
-        return [stacked(level, present) for level in self.encoders(image[:, :, None], present)]
+        present = available_modalities(image, present)
+        return [scatter_modalities(level, present) for level in self.encoders(image[:, :, None], present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
         share = present / present.sum(dim=1, keepdim=True)

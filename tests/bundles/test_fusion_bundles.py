@@ -13,9 +13,9 @@ from bundles.running import DEMO, DEMO_EVALUATION, TORCHRUN, Bundle, copy_subset
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist, write_datalist
-from common.evaluation.conventions import METRICS
-from common.evaluation.published import published
-from common.evaluation.results import read_evaluation
+from common.evaluation.analysis.published import published
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import read_evaluation
 from common.modalities import subset_name, subsets
 from common.networks import M2FTrans, MMFormer, RFNet
 

@@ -17,8 +17,8 @@ from matplotlib.image import imread
 from monai.bundle import ConfigWorkflow, load
 
 from common.cohorts.datalist import load_datalist, write_datalist
-from common.evaluation.conventions import METRICS
-from common.evaluation.results import read_evaluation
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import read_evaluation
 from common.modalities import subset_name, subsets
 
 M3AE = Bundle("m3ae")

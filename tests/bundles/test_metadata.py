@@ -11,8 +11,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from packaging.requirements import Requirement
 
 from common.cohorts import get_cohort
-from common.engines.shipping import eval_metrics
-from common.evaluation.results import read_evaluation
+from common.evaluation.metrics.results import read_evaluation
+from common.release.shipping import eval_metrics
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).with_name("meta_schema.json")

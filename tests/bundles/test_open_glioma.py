@@ -8,7 +8,7 @@ import torch
 from bundles.running import ROOT, Bundle
 from monai.bundle import ConfigWorkflow
 
-from common.engines.leaderboard import read_entries
+from common.release.leaderboard import read_entries
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup_epochs", "ema_momentum", "val_subsets")

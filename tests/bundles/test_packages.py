@@ -12,7 +12,7 @@ import nibabel as nib
 import pytest
 
 import common
-from common.io.package import make_package, place_package
+from common.release.package import make_package, place_package
 
 BUNDLES = sorted(path.parents[1] for path in Path(common.__file__).parents[1].glob("bundles/*/configs/metadata.json"))
 NAMES = [path.name for path in BUNDLES]

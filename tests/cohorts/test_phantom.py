@@ -5,9 +5,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.cohorts import phantom, simulation
-from common.cohorts.phantom import PHANTOM, generate
-from common.cohorts.simulation import simulate
+from common.cohorts.phantom import cohort as phantom
+from common.cohorts.phantom import simulation
+from common.cohorts.phantom.cohort import PHANTOM, generate
+from common.cohorts.phantom.simulation import simulate
 
 SEEDS = range(1, 7)
 NCR, ED, ET = (PHANTOM.labels.values[name] for name in ("NCR", "ED", "ET"))

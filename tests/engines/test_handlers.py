@@ -8,7 +8,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.transforms import Compose, RandScaleIntensityd
 
-from common.engines import Checkpoints, EpochLosses, Reseed, WeightAverage
+from common.engines import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage
 
 
 def draws(seed, epochs):
@@ -71,7 +71,9 @@ def trainer():
                 validator.state.best_metric_epoch = engine.state.epoch
 
         average = WeightAverage(network, momentum)
-        checkpoints = Checkpoints(folder, "net", network, {"optimizer": optimizer}, validator, 1, resume, average)
+        checkpoints = ResumableCheckpoint(
+            folder, "net", network, {"optimizer": optimizer}, validator, 1, resume, average
+        )
         checkpoints.attach(trainer)
         return trainer, network, validator
 

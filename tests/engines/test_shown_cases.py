@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from common.engines.report import _best_to_worst
-from common.evaluation.case import CaseResult
-from common.evaluation.conventions import Conventions
-from common.evaluation.results import COLUMNS, Evaluation
-from common.evaluation.store import CaseStore
+from common.evaluation.metrics.case import CaseResult
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import COLUMNS, Evaluation
+from common.evaluation.metrics.store import CaseStore
 
 DICE = {"a": 0.2, "b": 0.9, "c": 0.5, "d": 0.7, "e": 0.6}
 SHOWN = {"t1": 0.1, "t2": 0.2, "t1+t2": 0.0}

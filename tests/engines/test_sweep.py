@@ -12,7 +12,7 @@ from torch import nn
 
 from common.engines import ForegroundInferer, StoreCases, SubsetSweep, SubstituteInferer
 from common.evaluation import CaseStore
-from common.evaluation.conventions import METRICS
+from common.evaluation.metrics.conventions import METRICS
 from common.modalities import drop, subset_name, subsets
 from common.networks import M3AE
 from common.transforms import CachedDataset, LoadSubjectd, RegionsToLabelsd, ScaleBrainIntensityd

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
 
 from common.engines import check_settings, log_evaluation
-from common.evaluation.conventions import Conventions
-from common.evaluation.report import write_report
-from common.evaluation.results import COLUMNS, Evaluation, read_evaluation, write_evaluation
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import COLUMNS, Evaluation, read_evaluation, write_evaluation
+from common.evaluation.report.report import write_report
 
 
 @pytest.fixture(scope="module")

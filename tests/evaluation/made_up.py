@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from common.evaluation.conventions import METRICS, Conventions
-from common.evaluation.results import BIN_COLUMNS, COLUMNS, Evaluation
+from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
 from common.modalities import subset_name, subsets
 
 PROBABILISTIC = ("expected_dice", "entropy", "divergence")

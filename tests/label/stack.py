@@ -16,7 +16,7 @@ from orthanc import orthanc, upload
 from pydicom.uid import generate_uid
 from running import server
 
-from common.cohorts.simulation import SPACING, simulate
+from common.cohorts.phantom.simulation import SPACING, simulate
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 PATIENTS = {

@@ -18,8 +18,8 @@ from dicom_studies import resample, study, write_study
 from orthanc import needs_orthanc, orthanc, series, upload
 from running import server
 
-from common.cohorts.phantom import PHANTOM
-from common.cohorts.simulation import SPACING, simulate
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
 from label.studies import Archive
 from label.train import collect
 

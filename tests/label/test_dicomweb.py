@@ -22,7 +22,7 @@ from orthanc import needs_orthanc, orthanc, series, upload
 from running import server
 from stack import PATIENTS, SERIES, Stack, uid, write_studies
 
-from common.io.dicom import read_study
+from common.study.dicom import read_study
 
 pytestmark = needs_orthanc
 SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORECASE)

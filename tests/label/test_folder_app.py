@@ -23,8 +23,8 @@ from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
 from running import server
 
-from common.cohorts.phantom import PHANTOM
-from common.cohorts.simulation import SPACING, simulate
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 from label.infer import Worker, by_hand
 from label.studies import Folder

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.cohorts.study import Study
+from common.study.reading import Study
 from label.studies import on_grid, unnamed
 
 GRID = np.diag([1.0, 1, 2, 1])

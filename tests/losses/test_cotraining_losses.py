@@ -10,7 +10,7 @@ from networks import golden_cotraining
 from networks.golden_cotraining import ARRAYS, TOLERANCE, relative_error, trained, with_golden_discriminator
 
 from common.losses.acn import ACNLoss, entropy_maps, mutual_information
-from common.losses.cotraining import CoTrainingOutput, Discriminator, fooling, ramp, telling
+from common.losses.cotraining import CoTrainingOutput, Discriminator, discriminator_loss, generator_loss, ramp
 from common.losses.smunet import SMUNetLoss, StyleDiscriminator, gram, style_distance
 from common.networks.cotraining import ACNOutput, SMUNetOutput
 
@@ -130,7 +130,7 @@ class TestGolden:
         style = torch.from_numpy(style)
         with torch.no_grad():
             assert relative_error("smunet", discriminator(style), "d_style/out") <= TOLERANCE
-            full, missing = fooling(discriminator, style), 2 * telling(discriminator, style, style)
+            full, missing = generator_loss(discriminator, style), 2 * discriminator_loss(discriminator, style, style)
         as_source = float(ARRAYS["smunet"]["loss/adv_style_as_source"])
         assert full.item() == pytest.approx(as_source, rel=1e-4)
         as_target = float(ARRAYS["smunet"]["loss/adv_style_as_target"])
@@ -200,20 +200,20 @@ class TestFormulas:
             sure[0].bias.fill_(0.5)
         sure[0].padding = (0, 0, 0)
         full, missing = torch.full((2, 1, 1, 1, 1), -2.0), torch.full((2, 1, 1, 1, 1), 1.0)
-        assert fooling(sure, missing).item() == pytest.approx(math.log1p(math.exp(1.5)))
+        assert generator_loss(sure, missing).item() == pytest.approx(math.log1p(math.exp(1.5)))
         expected = (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(-1.5))) / 2
-        assert telling(sure, full, missing).item() == pytest.approx(expected)
+        assert discriminator_loss(sure, full, missing).item() == pytest.approx(expected)
 
 
 class TestGradients:
     def test_fooling_teaches_the_map_and_telling_the_discriminator(self):
         discriminator = Discriminator((3, 4, 1), 3, (1, 2))
         full, missing = (torch.randn(1, 3, 4, 4, 4, requires_grad=True) for _ in range(2))
-        fooling(discriminator, missing).backward()
+        generator_loss(discriminator, missing).backward()
         assert missing.grad.abs().max() > 0
         assert all(parameter.grad is None for parameter in discriminator.parameters())
         missing.grad = None
-        telling(discriminator, full, missing).backward()
+        discriminator_loss(discriminator, full, missing).backward()
         assert full.grad is missing.grad is None
         assert all(parameter.grad.abs().max() > 0 for parameter in discriminator.parameters())
 

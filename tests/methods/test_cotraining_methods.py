@@ -9,7 +9,7 @@ from common.losses.acn import ACNLoss
 from common.losses.medmap import AlignedLoss
 from common.losses.smunet import SMUNetLoss
 from common.methods.cotraining import CoTraining
-from common.methods.medmap import Aligned
+from common.methods.medmap import FeatureAlignment
 from common.modalities import drop
 from common.networks.cotraining import ACN, SMUNet
 
@@ -103,7 +103,7 @@ def test_incomplete_subjects_are_refused(made):
 @pytest.mark.parametrize(("at", "kind", "channels"), [("input", "shared", 4), ("bottleneck", None, 64)])
 def test_medmap_aligns_acn(at, kind, channels):
     net = network(ACN, feature_encoder=kind)
-    method = Aligned(CoTraining(net), net, at=at)
+    method = FeatureAlignment(CoTraining(net), net, at=at)
     loss = AlignedLoss(ACNLoss(width=8), ("t1", "t1c", "t2", "flair"))
     output = method(image())
     assert output.features.shape[:3] == (2, 4, channels)

@@ -6,7 +6,7 @@ import torch
 from common.losses.fusion import FusionLoss
 from common.losses.medmap import AlignedLoss
 from common.methods.gss import RandomSubsetFusion
-from common.methods.medmap import Aligned
+from common.methods.medmap import FeatureAlignment
 from common.methods.passion import SelfDistillation
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer, RFNet
@@ -59,7 +59,7 @@ def test_encoders_take_as_many_channels_as_the_feature_encoder_has(network):
 def test_what_is_aligned_are_the_features_that_the_network_saw():
     network = RFNet(**SMALL, feature_encoder="shared").train()
     x = image()
-    output = Aligned(RandomSubsetFusion(network), network)(x)
+    output = FeatureAlignment(RandomSubsetFusion(network), network)(x)
     assert torch.equal(output.features, network.feature_encoder(x, output.present))
     assert bool(output.present.all())
     assert output.features.requires_grad
@@ -68,7 +68,7 @@ def test_what_is_aligned_are_the_features_that_the_network_saw():
 def test_alignment_teaches_the_feature_encoder_and_nothing_behind_it():
     network = RFNet(**SMALL, feature_encoder="shared").train()
     loss = AlignedLoss(FusionLoss(), NAMES, anchor="adaptive")
-    output = Aligned(RandomSubsetFusion(network), network)(image())
+    output = FeatureAlignment(RandomSubsetFusion(network), network)(image())
     loss.alignment(output.features, output.present).backward()
     with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
     assert with_gradient == {"feature_encoder.layers.0.weight", "feature_encoder.layers.0.bias"}
@@ -82,7 +82,7 @@ def test_alpha_0_gives_the_gradients_of_the_backbone_alone():
         network.zero_grad()
         torch.manual_seed(0)
         AlignedLoss(FusionLoss(), NAMES, **settings)(
-            Aligned(RandomSubsetFusion(network), network, align)(x), label
+            FeatureAlignment(RandomSubsetFusion(network), network, align)(x), label
         ).backward()
         found.append([p.grad.clone() for p in network.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -91,7 +91,7 @@ def test_alpha_0_gives_the_gradients_of_the_backbone_alone():
 def test_under_passion_the_subjects_own_modalities_are_aligned():
     network = RFNet(**SMALL, feature_encoder="shared").train()
     present = torch.tensor([[True, False, True, True], [False, True, True, False]])
-    output = Aligned(SelfDistillation(network), network)(drop(image(), present))
+    output = FeatureAlignment(SelfDistillation(network), network)(drop(image(), present))
     assert torch.equal(output.present, present)
     assert torch.equal(output.output.present, present)
 
@@ -99,19 +99,19 @@ def test_under_passion_the_subjects_own_modalities_are_aligned():
 def test_a_network_without_a_feature_encoder_cannot_be_aligned():
     network = RFNet(**SMALL)
     with pytest.raises(ValueError, match="RFNet has 0 feature encoders to align; expected one"):
-        Aligned(RandomSubsetFusion(network), network)
-    assert Aligned(RandomSubsetFusion(network), network, align=False)(image()).features is None
+        FeatureAlignment(RandomSubsetFusion(network), network)
+    assert FeatureAlignment(RandomSubsetFusion(network), network, align=False)(image()).features is None
 
 
 def test_only_networks_with_bottlenecks_align_there():
     network = RFNet(**SMALL, feature_encoder="shared")
     with pytest.raises(ValueError, match="align_at 'bottleneck': RFNet has no bottleneck"):
-        Aligned(RandomSubsetFusion(network), network, at="bottleneck")
+        FeatureAlignment(RandomSubsetFusion(network), network, at="bottleneck")
 
 
 def test_features_are_kept_for_no_longer_than_a_step():
     """Validation runs hundreds of windows, whose features nobody takes."""
     network = RFNet(**SMALL, feature_encoder="shared").train()
-    step = Aligned(RandomSubsetFusion(network), network)
+    step = FeatureAlignment(RandomSubsetFusion(network), network)
     step(image())
     assert not network.feature_encoder._forward_hooks

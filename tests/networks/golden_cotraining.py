@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.io.cotraining_keys import AUTHORS, CLASSES, NAMES, import_cotraining
 from common.losses.cotraining import CoTrainingOutput
 from common.methods.cotraining import CoTraining
 from common.networks.cotraining import ACN, SMUNet
+from common.networks.published.cotraining_keys import AUTHORS, CLASSES, NAMES, import_cotraining
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ARRAYS = {name: np.load(GOLDEN / f"{name}.npz") for name in ("acn", "smunet")}

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.io.fusion_keys import AUTHORS, NAMES, export_fusion, import_fusion
 from common.modalities import drop
+from common.networks.published.fusion_keys import AUTHORS, NAMES, export_fusion, import_fusion
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ORDER = [AUTHORS.index(name) for name in NAMES]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.io.m3ae_keys import import_m3ae
 from common.networks import M3AE
+from common.networks.published.m3ae_keys import import_m3ae
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ARRAYS = np.load(GOLDEN / "m3ae.npz")

@@ -17,9 +17,9 @@ from networks.golden_cotraining import (
     trained,
 )
 
-from common.io.cotraining_keys import import_cotraining
 from common.modalities import drop, subsets
 from common.networks.cotraining import ACN, ACNPath, SMUNet, SMUNetPath
+from common.networks.published.cotraining_keys import import_cotraining
 
 T1C_FLAIR = (1, 3)
 both = pytest.mark.parametrize("name", NETWORKS)

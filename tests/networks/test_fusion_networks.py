@@ -21,9 +21,9 @@ from networks.golden_fusion import (
 )
 from torch import nn
 
-from common.io.fusion_keys import export_fusion, import_fusion
 from common.modalities import drop, subsets
 from common.networks import M2FTrans, MMFormer, RFNet
+from common.networks.published.fusion_keys import export_fusion, import_fusion
 
 
 @dataclass(frozen=True)

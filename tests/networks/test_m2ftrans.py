@@ -4,9 +4,9 @@ import pytest
 import torch
 from networks.golden_fusion import authors_state
 
-from common.io.fusion_keys import import_fusion
 from common.networks import M2FTrans
 from common.networks.m2ftrans import ChannelAttention, MaskedTransformer, WeightedFusion
+from common.networks.published.fusion_keys import import_fusion
 
 
 def small(**kwargs):

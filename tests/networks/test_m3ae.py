@@ -18,10 +18,10 @@ from networks.golden_m3ae import (
 )
 
 from common.engines import SubstituteInferer
-from common.io.m3ae_keys import import_m3ae
 from common.losses.m3ae import PretrainingLoss, Reconstruction
 from common.modalities import subsets
 from common.networks import M3AE, ResidualUNet
+from common.networks.published.m3ae_keys import import_m3ae
 from common.transforms import ScaleBrainIntensityd, crop_at
 
 TOLERANCE = 1e-4

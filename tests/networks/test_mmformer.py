@@ -4,8 +4,8 @@ import pytest
 import torch
 from networks.golden_fusion import authors_state
 
-from common.io.fusion_keys import import_fusion
 from common.networks import MMFormer
+from common.networks.published.fusion_keys import import_fusion
 
 
 def small(**kwargs):

@@ -1,0 +1,1 @@
+"""The phantom: a synthetic cohort, generated on first use."""

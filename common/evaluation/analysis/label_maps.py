@@ -1,0 +1,215 @@
+"""Label maps that any program wrote, measured like our own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data import MetaTensor
+from nibabel.affines import voxel_sizes
+from tqdm import tqdm
+
+from common.cohorts import find_cases, shortened
+from common.cohorts.check import GRID_TOLERANCE, grid_offset
+from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.metrics import Reference
+from common.evaluation.metrics.results import COLUMNS, Evaluation
+from common.io.images import read_volume
+from common.modalities import ALIASES, resolve_subset, subset_name, subsets
+
+SUFFIX = re.compile(r"(\.nii(\.gz)?|\.mha|\.nrrd)$")
+LABEL_WORD = re.compile(r"[-_](seg|pred|label)$")
+
+
+def evaluate_label_maps(
+    name: str,
+    folder: str | Path,
+    reference_dir: str | Path,
+    cohort: Cohort,
+    conventions: Conventions,
+    allow_missing: bool = False,
+    cases: Collection[str] | None = None,
+) -> tuple[Evaluation, list[str]]:
+    """Measure the label maps in a folder against those in another one; return what was measured, and remarks that a
+    report must show.
+
+    Predictions lie in one folder per modality subset, named after it (``t1c+flair``, ``T1ce_FLAIR``, ``all``), or, if
+    all modalities were used, in the folder itself. A file belongs to the case that it is named after, up to ``_seg`` or
+    the like: ``<case>.nii.gz``, ``<case>_seg.nii.gz``, ``<case>/<case>_seg.nii.gz``. References may be the cohort's
+    folder as downloaded, images and all.
+
+    Args:
+        name: to call the method by.
+        folder: the predictions, label maps in the cohort's values.
+        reference_dir: the references.
+        cohort: whose modalities, label values and regions apply.
+        conventions: what the numbers mean.
+        allow_missing: leave out cases that only one side has, instead of refusing; the remarks say which.
+        cases: those that both sides should have, e.g. the test split of a cohort's folder; None: all references.
+
+    Raises:
+        FileNotFoundError: a folder does not exist or holds no label map.
+        ValueError: grids of a case differ, cases are missing on one side, a case is there twice, a file is no label
+            map, or label values are not the cohort's.
+    """
+    references = _references(Path(reference_dir), cohort)
+    predictions = _by_subset(Path(folder), cohort.modalities)
+    remarks = _cases_left_out(name, predictions, references, cases, allow_missing)
+    rows = []
+    predicted = set().union(*predictions.values())
+    compared = [case for case in references if case in predicted and (cases is None or case in cases)]
+    for case in tqdm(compared, desc=name, unit="case"):
+        truth, label = _read(references[case], cohort)
+        reference = Reference(label, cohort.labels, voxel_sizes(truth.affine.numpy()), conventions)
+        for subset, files in predictions.items():
+            if case in files:
+                values = reference.measure(_on_grid_of(truth, files[case], references[case], cohort))
+                rows += [(case, subset, *key, value) for key, value in values.items()]
+    evaluation = Evaluation(
+        name=name,
+        cohort=cohort.name,
+        modalities=cohort.modalities,
+        regions=tuple(cohort.labels.regions),
+        conventions=conventions,
+        results=pd.DataFrame(rows, columns=COLUMNS),
+    )
+    return evaluation, remarks
+
+
+def _references(folder: Path, cohort: Cohort) -> dict[str, Path]:
+    """Return case -> file."""
+    files = _label_files(folder)
+    try:  # a cohort's folder: cases are called as in our own evaluations, whatever a label file is called
+        labelled = {item["case"]: Path(item["label"]) for item in find_cases(folder, cohort) if "label" in item}
+    except (FileNotFoundError, ValueError):  # no images there
+        labelled = {}
+    return labelled or _by_case(files)
+
+
+def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Return subset name -> case -> file."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of label maps.")
+    found: dict[str, Path] = {}
+    for child in sorted(child for child in folder.iterdir() if child.is_dir()):
+        subset = _subset_of(child, modalities)
+        if subset in found:
+            raise ValueError(f"{found[subset]} and {child}: two folders for the modalities {subset}; keep one of them.")
+        if subset:
+            found[subset] = child
+    files = _label_files(folder)
+    if not found:
+        return {subset_name(modalities): _by_case(files)}
+    stray = [path for path in files if not set(path.parents) & set(found.values())]
+    if stray:
+        raise ValueError(
+            f"{stray[0]}: not in a folder named after a subset of {', '.join(modalities)}, as "
+            f"{next(iter(found.values())).name} is. Name its folder so, or move it out of {folder}."
+        )
+    order = [name for name in map(subset_name, subsets(modalities)) if name in found]
+    return {subset: _by_case(_label_files(found[subset])) for subset in order}
+
+
+def _subset_of(folder: Path, modalities: Sequence[str]) -> str | None:
+    if folder.name.lower() == "all":
+        return subset_name(modalities)
+    words = [word for word in re.split(r"[-+_, ]+", folder.name.lower()) if word]
+    if not words or not set(words) <= set(ALIASES):
+        return None
+    try:
+        return subset_name(resolve_subset(words, modalities))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+
+
+def _label_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of label maps.")
+    paths = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    files = sorted(path for path in paths if SUFFIX.search(path.name) and not _is_hidden(path.relative_to(folder)))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no label map in it; expected NIfTI, MHA or NRRD files.")
+    labelled = [path for path in files if LABEL_WORD.search(_stem(path))]
+    return labelled or files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _by_case(files: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files:
+        case = LABEL_WORD.sub("", _stem(path))
+        if case in found:
+            raise ValueError(f"Case {case} is there twice, as {found[case]} and {path}; keep one of them.")
+        found[case] = path
+    return found
+
+
+def _stem(path: Path) -> str:
+    return SUFFIX.sub("", path.name)
+
+
+def _cases_left_out(
+    name: str,
+    predictions: Mapping[str, Mapping[str, Path]],
+    references: Mapping[str, Path],
+    cases: Collection[str] | None,
+    allow_missing: bool,
+) -> list[str]:
+    """Return in words which cases only one side has, subset by subset; refuse them if they are not allowed."""
+    found: dict[str, list[str]] = {}
+    for subset, files in predictions.items():
+        wanted = {*references, *files} if cases is None else set(cases)
+        sides = {
+            "cases without a prediction": sorted(wanted - set(files)),
+            "cases without a reference": sorted(wanted - set(references)),
+            "cases that are not among those to compare": sorted(set(files) - wanted),
+        }
+        if any(sides.values()) and not allow_missing:
+            said = "; ".join(f"{what}: {', '.join(those)}" for what, those in sides.items() if those)
+            raise ValueError(f"{name}, {subset}: {said}. Complete them, or leave them out with --allow-missing.")
+        if not wanted & set(files) & set(references):
+            raise ValueError(
+                f"{name}, {subset}: no prediction has the name of a reference to compare with; found "
+                f"{shortened(sorted(files), 3)}, expected {shortened(sorted(wanted & set(references) or wanted), 3)}."
+            )
+        said = ", ".join(f"{what} ({shortened(those)})" for what, those in sides.items() if those)
+        if said:
+            found.setdefault(said, []).append(subset)
+    return [f"{name}: left out of {', '.join(names)} are {said}." for said, names in found.items()]
+
+
+def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
+    """Return a label map with its grid, and its values (X, Y, Z), see `LabelSet.read`."""
+    volume = read_volume(path)
+    if volume.ndim != 3:
+        raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected a label map (X, Y, Z).")
+    found = volume.numpy()
+    with np.errstate(invalid="ignore"):  # NaN and what is too large: found below
+        label = found.astype(np.int16)
+    wrong = found[found != label]
+    if len(wrong):
+        raise ValueError(f"{path}: holds {wrong[0]:g}, so it is no label map; expected the cohort's integer values.")
+    return volume, cohort.labels.read(torch.from_numpy(label), str(path)).numpy()
+
+
+def _on_grid_of(truth: MetaTensor, path: Path, reference_path: Path, cohort: Cohort) -> np.ndarray:
+    volume, label = _read(path, cohort)
+    if volume.shape != truth.shape:
+        problem = f"shape {tuple(volume.shape)} instead of {tuple(truth.shape)}"
+    elif (offset := grid_offset(volume, truth)) > GRID_TOLERANCE:
+        problem = f"corners up to {offset:.3g} mm off"
+    else:
+        return label
+    raise ValueError(
+        f"{path}: on another grid than its reference {reference_path} ({problem}). Nothing is resampled here: write "
+        "the prediction on the grid of the reference."
+    )

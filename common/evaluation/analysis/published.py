@@ -1,0 +1,100 @@
+"""Results as papers print them, to be shown beside measured ones. They are copied numbers: nothing here was measured.
+
+The files in ``data/`` hold the tables in long form; ``data/README.md`` says where they come from and which numbers are
+known to be misprinted.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from common.modalities import ALIASES, resolve_subset, subset_name
+
+FOLDER = Path(__file__).parent / "data"
+
+COLUMNS = ("paper", "table", "dataset", "method", "modalities", "region", "metric", "value", "std")
+
+CITATIONS = {
+    "M3AE": "Liu et al., AAAI 2023",
+    "MAG-MS": "He et al., 2023",
+    "MedMAP": "Liu et al., 2024",
+    "PASSION": "Shi et al., ACM Multimedia 2024",
+    "GSS": "Qiu et al., ICCV 2023",
+}
+
+_VALUES = {"DSC": "dice", "DSC_%": "dice", "sensitivity_%": "sensitivity", "HD95_mm": "hd95", "HD_mm": "hd"}
+"""A file's metric -> ours; those of a file that are not here keep its name and unit."""
+
+_SPREADS = {
+    "DSC_std": "dice",
+    "DSC_std_%": "dice",
+    "HD95_std": "hd95",
+    "HD95_std_mm": "hd95",
+    "DSC_variance": "dice",
+    "HD95_variance": "hd95",
+}
+"""What stands behind a value's plus-minus -> the metric that it belongs to."""
+
+_ORDER = ("t1", "t1c", "t2", "flair")
+
+
+def sources() -> list[tuple[str, str, str]]:
+    """Return the paper, table and dataset of everything that there is."""
+    return list(_read()[["paper", "table", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
+    """Return a published table.
+
+    Args:
+        paper: as in `sources`, e.g. ``M3AE``.
+        table: its number, e.g. ``1`` or ``S3``.
+        dataset: with the split if it is said, e.g. ``BraTS2018 test split (57)``.
+
+    Returns:
+        `COLUMNS`, rows in the paper's order. ``modalities`` is the name of a subset (``t1c+flair``), ``mean`` for the
+        printed mean over all subsets, or says what else was averaged; ``region`` ``mean`` is the mean over regions.
+        ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in its units
+        (fractions, mm), or the source's name and unit, e.g. ``parameters_M``. ``std`` is NaN where none is printed.
+
+    Raises:
+        ValueError: there is no such table; the message lists those that there are.
+    """
+    found = _read().query("paper == @paper and table == @table and dataset == @dataset")
+    if found.empty:
+        there = "\n".join(f"  {', '.join(source)}" for source in sources())
+        raise ValueError(
+            f"No published table {paper}, {table}, {dataset}; expected paper, table and dataset of\n{there}"
+        )
+    return found.reset_index(drop=True)
+
+
+def cite(paper: str, table: str, dataset: str) -> str:
+    """Return a source in words, e.g. ``M3AE (Liu et al., AAAI 2023), Table 1, BraTS2018 test split (57)``."""
+    place = f"Table {table}" if " " not in table else table
+    return f"{paper} ({CITATIONS[paper]}), {place}, {dataset}"
+
+
+@cache
+def _read() -> pd.DataFrame:
+    """Return all files as one table, each value with its spread beside it."""
+    rows = pd.concat([pd.read_csv(path, dtype={"table": str}) for path in sorted(FOLDER.glob("*.csv"))])
+    rows["modalities"] = rows["modalities"].map(_subset)
+    printed = rows["metric"]
+    rows.loc[printed.str.endswith("_%"), "value"] /= 100
+    rows.loc[printed.str.contains("_variance"), "value"] **= 0.5
+    is_spread = printed.isin(_SPREADS)
+    rows["metric"] = printed.map(_VALUES | _SPREADS).fillna(printed)
+    spreads = rows[is_spread].rename(columns={"value": "std"})
+    return rows[~is_spread].merge(spreads, on=list(COLUMNS[:-2]), how="left", validate="one_to_one")[list(COLUMNS)]
+
+
+def _subset(text: str) -> str:
+    """Return the name of the subset that a file calls e.g. ``F+T1c``; other texts, ``mean`` say, as they are."""
+    parts = [{"F": "flair"}.get(part, part) for part in text.split("+")]
+    if not all(part.lower() in ALIASES for part in parts):
+        return text
+    return subset_name(resolve_subset(parts, _ORDER))

@@ -1,0 +1,255 @@
+"""How far a prediction can be trusted given its subset: calibration of probabilities, intervals for volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from math import ceil, inf
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.evaluation.metrics.results import Evaluation
+
+BINS = 15
+"""Equal-width bins of probability, as in Guo et al., On calibration of modern neural networks, ICML 2017."""
+OFFSET = 1.0
+"""Added to volumes (ml) before ratios are taken: an error counts as relative well above it, as absolute below."""
+
+
+def bin_probabilities(
+    probability: torch.Tensor | np.ndarray,
+    truth: torch.Tensor | np.ndarray,
+    mask: torch.Tensor | np.ndarray,
+    bins: int = BINS,
+) -> pd.DataFrame:
+    """Return what a reliability diagram of one region needs, from the voxels of a mask.
+
+    Args:
+        probability: predicted probability of the region, in [0, 1]; any shape.
+        truth: the reference's mask of the region, of the same shape.
+        mask: the voxels that count (of the brain, as the subset's modalities show it), of the same shape.
+        bins: number of equal-width bins; bin b holds ``b / bins <= probability < (b + 1) / bins``, the last one 1 too.
+
+    Returns:
+        A row per bin, empty ones included; columns bin, voxels, probability (sum over the voxels, 64-bit) and positives
+        (voxels of the region).
+
+    Raises:
+        ValueError: the shapes differ, or a value is not a probability.
+    """
+    # On the host: numpy selects by mask and counts several times faster than torch does on a CPU.
+    probability = torch.as_tensor(probability).detach().float().cpu().numpy()
+    truth, mask = (torch.as_tensor(array).cpu().numpy() > 0 for array in (truth, mask))
+    if not probability.shape == truth.shape == mask.shape:
+        raise ValueError(
+            f"Shapes of probability, truth and mask are {probability.shape}, {truth.shape} and {mask.shape}; "
+            "expected the same."
+        )
+    probability, truth = probability[mask], truth[mask]
+    # Sums of class probabilities may be above 1 by rounding.
+    if len(probability) and not (probability.min() >= 0 and probability.max() < 1.001):
+        raise ValueError(
+            f"Probabilities from {probability.min()} to {probability.max()}; expected 0 to 1. Apply softmax or sigmoid."
+        )
+    index = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    return pd.DataFrame(
+        {
+            "bin": np.arange(bins),
+            "voxels": np.bincount(index, minlength=bins),
+            "probability": np.bincount(index, weights=probability, minlength=bins),
+            "positives": np.bincount(index, weights=truth, minlength=bins).astype(np.int64),
+        }
+    )
+
+
+def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
+    """Return the reliability diagram's points, the cases' voxels pooled.
+
+    Args:
+        bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
+        by: what is kept apart: ``modalities`` (the subset), ``present`` (the number of modalities in it), ``region``.
+
+    Returns:
+        A row per bin that has voxels, fewest modalities first; columns ``by``, bin, voxels, probability (mean
+        predicted) and frequency (observed fraction of voxels in the region).
+    """
+    rows = bins.assign(present=bins["modalities"].str.count(r"\+") + 1).sort_values("present", kind="stable")
+    sums = rows.groupby([*by, "bin"], sort=False)[["voxels", "probability", "positives"]].sum().reset_index()
+    sums = sums[sums["voxels"] > 0].reset_index(drop=True)
+    positives = sums.pop("positives")
+    return sums.assign(probability=sums["probability"] / sums["voxels"], frequency=positives / sums["voxels"])
+
+
+def calibration_error(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
+    """Return the expected calibration error (ECE) of a region's probability, the cases' voxels pooled.
+
+    It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|``: that of the binary
+    question whether a voxel is in the region, not of the confidence in the class predicted (Naeini et al., AAAI 2015;
+    Guo et al., ICML 2017). It is the area-weighted gap of `reliability_curve`; all voxels of the mask count, most of
+    which are far from the region, so values are small and comparable only between the same masks. Here these are the
+    voxels where any modality of the subset is not 0: comparable between methods, and between subsets as far as the
+    modalities show the same brain.
+
+    Args:
+        bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
+        by: as for `reliability_curve`; ``("present", "region")`` is by number of modalities. What is pooled can cancel.
+
+    Returns:
+        Columns ``by``, voxels and ece (a fraction).
+    """
+    curve = reliability_curve(bins, by)
+    curve["ece"] = curve["voxels"] * (curve["frequency"] - curve["probability"]).abs()
+    pooled = curve.groupby(list(by), sort=False)[["voxels", "ece"]].sum().reset_index()
+    pooled["ece"] /= pooled["voxels"]
+    return pooled
+
+
+@dataclass(frozen=True)
+class VolumeIntervals:
+    """Split-conformal intervals for the true volume of a region, given the subset that it was predicted from.
+
+    The score of a calibration case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the
+    ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
+    Distribution-free predictive inference for regression, 2018). Intervals then hold the true volume with a probability
+    of at least ``coverage``, provided that the case is exchangeable with the calibration cases. That is marginal: over
+    the draw of both, not for each case or each set of calibration cases. A validation split by which the weights were
+    chosen is exchangeable with the test split only nearly.
+
+    A level needs ``n >= coverage / (1 - coverage)`` cases (4 for 0.8, 9 for 0.9, 19 for 0.95); with fewer the
+    interval is infinite.
+
+    Attributes:
+        table: a row per subset and region; columns modalities, region, coverage (the level), n (calibration cases) and
+            quantile. Plain enough to be written as CSV.
+    """
+
+    table: pd.DataFrame
+
+    @classmethod
+    def fit(cls, calibration: pd.DataFrame, coverage: float = 0.9) -> VolumeIntervals:
+        """Calibrate on cases that are not evaluated on.
+
+        Args:
+            calibration: long-form rows with ``volume`` and ``reference_volume``.
+            coverage: the level, above 0 and below 1.
+
+        Raises:
+            ValueError: the level is not between 0 and 1, or no case has both volumes.
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
+        volumes = _volumes(calibration)
+        if volumes.empty:
+            raise ValueError(
+                "calibration: no case has both volume and reference_volume; expected the validation split's results. "
+                "Evaluate with calibration cases for volume intervals."
+            )
+        score = np.abs(np.log((volumes["reference_volume"] + OFFSET) / (volumes["volume"] + OFFSET)))
+        rows = [
+            (*key, coverage, len(scores), conformal_quantile(scores.to_numpy(), coverage))
+            for key, scores in score.groupby([volumes["modalities"], volumes["region"]], sort=False)
+        ]
+        return cls(pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile"]))
+
+    def intervals(self, results: pd.DataFrame) -> pd.DataFrame:
+        """Return the intervals for the true volumes of cases, which need no reference.
+
+        Args:
+            results: long-form rows; those of ``volume`` are used.
+
+        Returns:
+            Columns case, modalities, region, volume (predicted), low, high; ml. From 0 to infinity where there were too
+            few calibration cases, or none for the subset and region.
+        """
+        keys = ["modalities", "region"]
+        rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
+        quantiles = rows.merge(self.table[[*keys, "quantile"]], on=keys, how="left")["quantile"].fillna(inf)
+        low, high = _bounds(rows["volume"].to_numpy(), quantiles.to_numpy())
+        return rows.assign(low=low, high=high).reset_index(drop=True)
+
+    def interval(self, modalities: str, region: str, volume: float) -> tuple[float, float]:
+        """Return the interval for the true volume, ml.
+
+        Args:
+            modalities: name of the subset.
+            region: name of the region.
+            volume: predicted, ml.
+
+        Raises:
+            ValueError: there were no calibration cases for the subset and region.
+        """
+        chosen = self.table[(self.table["modalities"] == modalities) & (self.table["region"] == region)]
+        if chosen.empty:
+            raise ValueError(
+                f"No volume interval for {region} from {modalities}; there are those for "
+                f"{', '.join(self.table['modalities'].unique())} and {', '.join(self.table['region'].unique())}."
+            )
+        low, high = _bounds(volume, chosen["quantile"].item())
+        return float(low), float(high)
+
+
+def fewest_cases(coverage: float) -> int:
+    """Return the fewest calibration cases with which an interval of this level is finite."""
+    level = Fraction(str(coverage))
+    return ceil(level / (1 - level))
+
+
+def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
+    """Return the ``ceil((n + 1) coverage)``-th smallest of n scores; infinite where that is more than n."""
+    rank = ceil((len(scores) + 1) * Fraction(str(coverage)))  # exact: in floats, 100 * 0.55 is more than 55
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
+
+
+def coverage_table(evaluation: Evaluation, coverage: float = 0.9) -> pd.DataFrame:
+    """Return how often the volume intervals, calibrated on the calibration cases, hold the evaluated cases' volumes.
+
+    Returns:
+        A row per subset and region, and per region over all subsets (``modalities`` is ``all``); columns modalities,
+        region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated: one per subset), covered
+        (the fraction of these whose true volume is in the interval) and width (median, ml). Over all subsets only
+        finite intervals count, since infinite ones always hold; without any, covered and width are NaN.
+
+    Raises:
+        ValueError: the evaluation has no calibration cases, or the level is not between 0 and 1.
+    """
+    fitted, keys = VolumeIntervals.fit(evaluation.calibration, coverage), ["modalities", "region"]
+    volumes = _volumes(evaluation.results).merge(fitted.table, on=keys, how="left")
+    volumes = volumes.fillna({"n": 0, "quantile": inf})  # a subset without calibration cases: nothing is known
+    volumes = volumes.merge(fitted.intervals(evaluation.results)[["case", *keys, "low", "high"]], on=["case", *keys])
+    volumes["covered"] = volumes["reference_volume"].between(volumes["low"], volumes["high"]).astype(float)
+    volumes["width"] = volumes["high"] - volumes["low"]
+    pooled = volumes.assign(modalities="all", n=np.nan, quantile=np.nan)
+    pooled.loc[~np.isfinite(pooled["width"]), ["covered", "width"]] = np.nan
+    table = (
+        pd.concat([volumes, pooled])
+        .groupby(keys)
+        .agg(
+            n=("n", "first"),
+            quantile=("quantile", "first"),
+            cases=("covered", "count"),
+            covered=("covered", "mean"),
+            width=("width", "median"),
+        )
+    )
+    rows = [row for row in product((*evaluation.subsets, "all"), evaluation.regions) if row in table.index]
+    return table.loc[rows].reset_index()
+
+
+def _volumes(results: pd.DataFrame) -> pd.DataFrame:
+    """Return columns case, modalities, region, volume and reference_volume of the rows that have both."""
+    keys = ["case", "modalities", "region"]
+    predicted, reference = (
+        results.loc[results["metric"] == metric, [*keys, "value"]].rename(columns={"value": metric})
+        for metric in ("volume", "reference_volume")
+    )
+    return predicted.merge(reference, on=keys).dropna()
+
+
+def _bounds(volume: float | np.ndarray, quantile: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the interval around predicted volumes, ml."""
+    low = (volume + OFFSET) * np.exp(-quantile) - OFFSET
+    return np.maximum(low, 0.0), (volume + OFFSET) * np.exp(quantile) - OFFSET

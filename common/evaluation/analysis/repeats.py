@@ -1,0 +1,60 @@
+"""Several trainings of one method, by different seeds, as one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from common.evaluation.analysis.comparable import require_comparable
+from common.evaluation.metrics.results import COLUMNS, Evaluation
+
+SAME = ("parameters", "gflops", "coverage")
+"""Facts that repeats have in common."""
+
+
+def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
+    """Return the mean of every measure of each case and subset over repeats of a training.
+
+    So cases stay the units of statistics, whatever the number of seeds. NaN where any repeat has it. Reliability bins,
+    latents and times are of single trainings and are left out.
+
+    Args:
+        name: to call the method by.
+        repeats: evaluations of the same cases and subsets, under the same conventions.
+
+    Raises:
+        ValueError: fewer than two, or they are not comparable.
+    """
+    if len(repeats) < 2:
+        raise ValueError(f"{len(repeats)} evaluations; expected those of two or more trainings.")
+    require_comparable([replace(repeat, name=f"repeat {number}") for number, repeat in enumerate(repeats, 1)])
+    first = repeats[0]
+    facts = {key: first.facts[key] for key in SAME if key in first.facts} | {"repeats": len(repeats)}
+    return Evaluation(
+        name=name,
+        cohort=first.cohort,
+        modalities=first.modalities,
+        regions=first.regions,
+        conventions=first.conventions,
+        results=_mean([repeat.results for repeat in repeats]),
+        calibration=_mean([repeat.calibration for repeat in repeats]),
+        facts=facts,
+    )
+
+
+def spread(repeats: Sequence[Evaluation], metric: str = "dice") -> pd.DataFrame:
+    """Return, for each region, mean and standard deviation (n - 1) over repeats of the mean over cases and subsets.
+
+    Returns:
+        columns ``mean`` and ``std``, a row per region; of Dice in [0, 1].
+    """
+    means = pd.DataFrame([repeat.values(metric).groupby("modalities").mean().mean() for repeat in repeats])
+    return pd.DataFrame({"mean": means.mean(), "std": means.std()})
+
+
+def _mean(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    keys = list(COLUMNS[:-1])
+    joined = pd.concat([frame.set_index(keys)["value"] for frame in frames], axis=1)
+    return joined.mean(axis=1, skipna=False).rename("value").reset_index()

@@ -1,0 +1,321 @@
+"""Means over cases and subsets, their confidence intervals, and paired tests between methods.
+
+Tables and figures take their numbers from here, so that `Conventions.average` is read in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import Evaluation
+
+RESAMPLES = 2000
+"""Bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
+
+MEAN = "mean"
+"""Stands for all subsets, or all regions, where one of them could be named."""
+
+POOLED = {"dice": ("volume", "reference_volume"), "sensitivity": ("reference_volume",), "precision": ("volume",)}
+"""Overlap metrics -> the volumes whose sum is the denominator: 2 TP / (P + R), TP / R and TP / P. Weighted with it, a
+mean over cases is the metric of the voxels of all cases together.
+"""
+
+EXACT = 13
+"""Most pairs for which ties are permuted exactly (2^13 sign patterns); more go by the normal approximation."""
+
+
+def is_pooled(evaluation: Evaluation, metric: str) -> bool:
+    """Return whether a metric's means are those of the voxels of all cases together."""
+    return evaluation.conventions.average == "voxel" and metric in POOLED
+
+
+def summary(evaluation: Evaluation, metric: str) -> pd.DataFrame:
+    """Return a metric's mean, standard deviation and number of cases for each subset and region.
+
+    With ``average: voxel`` the means of `POOLED` metrics are those of the voxels of all cases together, which have no
+    standard deviation (NaN); cases without any of these voxels do not count. All other means are over cases. NaN is
+    left out.
+
+    Args:
+        evaluation: of S subsets and R regions.
+        metric: name in `METRICS`.
+
+    Returns:
+        S rows named by subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that
+        ``summary(...)["mean"]`` is a table of S x R. Units are those of the results; std is the sample's (n - 1).
+
+    Raises:
+        ValueError: as `_weighted`.
+    """
+    values, weights = _weighted(evaluation, metric)
+    total = weights.groupby("modalities", sort=False).sum()
+    mean = (values * weights).groupby("modalities", sort=False).sum() / total.where(total > 0)
+    std = values.groupby("modalities", sort=False).std()
+    if is_pooled(evaluation, metric):
+        std[:] = np.nan
+    count = (weights > 0).groupby("modalities", sort=False).sum()
+    parts = {"mean": mean, "std": std, "n": count}
+    table = {
+        key: part.reindex(evaluation.subsets, fill_value=0 if key == "n" else np.nan) for key, part in parts.items()
+    }
+    return pd.concat(table, axis=1, names=["statistic", "region"])
+
+
+def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tuple[str, str]]:
+    """Return the subsets and regions for which all methods have a mean of a metric.
+
+    Means over subsets can be set against each other over these alone, since it matters much which modalities are there.
+
+    Args:
+        evaluations: one or more.
+        metric: name in `METRICS`.
+
+    Raises:
+        ValueError: as `summary`.
+    """
+    means = [summary(evaluation, metric)["mean"] for evaluation in evaluations]
+    return frozenset.intersection(*(frozenset(mean.stack().dropna().index) for mean in means))
+
+
+def in_common(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
+    """Return the evaluations with the results of `shared_cells` alone; without any if nothing is shared."""
+    shared = shared_cells(evaluations, metric)
+
+    def kept(results: pd.DataFrame) -> pd.DataFrame:
+        cells = zip(results["modalities"], results["region"], strict=True)
+        return results[np.fromiter((cell in shared for cell in cells), bool, len(results))]
+
+    return [replace(evaluation, results=kept(evaluation.results)) for evaluation in evaluations]
+
+
+def overall(evaluation: Evaluation, metric: str, seed: int = 0) -> pd.DataFrame:
+    """Return a metric's mean over the subsets, with a 95 % bootstrap interval over cases.
+
+    Args:
+        evaluation: of R regions.
+        metric: name in `METRICS`.
+        seed: of the bootstrap.
+
+    Returns:
+        A row per region and, of two or more, one named ``mean`` for their mean; columns ``mean`` (of the means of
+        `summary`), ``low`` and ``high``.
+
+    Raises:
+        ValueError: as `_weighted`.
+    """
+    cases = evaluation.values(metric).index.unique("case")
+    values, weights = (
+        np.stack([frame[region].unstack("case").reindex(evaluation.subsets, columns=cases) for region in frame])
+        for frame in _weighted(evaluation, metric)
+    )
+    parts = {region: slice(row, row + 1) for row, region in enumerate(evaluation.regions)}
+    if len(parts) > 1:
+        parts[MEAN] = slice(None)
+    rows = {name: bootstrap_mean(values[part], weights[part], seed) for name, part in parts.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "low", "high"]).rename_axis("region")
+
+
+def bootstrap_mean(
+    values: ArrayLike, weights: ArrayLike | None = None, seed: int = 0, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return a mean over cases and its percentile bootstrap interval; cases are what is drawn again.
+
+    Args:
+        values: ``(..., N)`` for N cases, NaN where there is none. The mean is taken over the cases first, then over
+            the axes before, the last one first: subsets, then regions.
+        weights: of the values, same shape; None: all 1.
+        seed: of the draws; equal seeds give equal intervals.
+        confidence: share of the distribution between the limits.
+
+    Returns:
+        Mean, lower and upper limit. The mean is NaN without cases, the limits are with fewer than two.
+    """
+    values = np.asarray(values, dtype=float)
+    weights = np.where(np.isnan(values), 0, 1 if weights is None else weights)
+    cases = np.flatnonzero((weights > 0).any(axis=tuple(range(weights.ndim - 1))))
+    values, weights = np.nan_to_num(values[..., cases]), weights[..., cases]
+
+    def mean(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        means = _mean(values[..., drawn], weights[..., drawn], axis)
+        for outer in reversed(range(values.ndim - 1)):
+            means = _mean(np.nan_to_num(means), ~np.isnan(means), outer)
+        return means
+
+    everyone = np.arange(len(cases))
+    if len(cases) < 2:
+        return float(mean(everyone)), np.nan, np.nan
+    drawn = stats.bootstrap(
+        (everyone,),
+        mean,
+        n_resamples=RESAMPLES,
+        batch=100,
+        vectorized=True,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(mean(everyone)), *map(float, drawn.confidence_interval)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Return p-values ``(N,)`` corrected for their number (Holm, 1979); NaN stays NaN and does not count."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    return corrected
+
+
+def signed_rank(difference: ArrayLike) -> tuple[float, float]:
+    """Test whether paired differences ``(N,)`` lie around 0: Wilcoxon's signed-rank test, two-sided.
+
+    Differences of 0 are dropped (``zero_method="wilcox"``), ranks of ties averaged, and no continuity correction made.
+    p is exact up to 50 differences, with ties up to `EXACT`, and by the normal approximation beyond.
+
+    Returns:
+        p, 1 where all differences are 0 and NaN of fewer than two; and the matched-pairs rank-biserial correlation,
+        (W+ - W-) / (W+ + W-), from -1 to 1, which is above 0 where positive differences prevail (Kerby, 2014).
+    """
+    difference = np.asarray(difference, dtype=float)
+    if len(difference) < 2:
+        return np.nan, np.nan
+    difference = difference[difference != 0]
+    if not len(difference):
+        return 1.0, 0.0
+    ranks = stats.rankdata(np.abs(difference))
+    signed = np.sign(difference) * ranks
+    if len(difference) <= EXACT and len(np.unique(ranks)) < len(ranks):
+        # the same test as scipy's wilcoxon makes here, which ranks anew for each of the 2^n sign patterns
+        p = stats.permutation_test((signed,), np.sum, permutation_type="samples", vectorized=True).pvalue
+    else:
+        p = stats.wilcoxon(difference).pvalue
+    return float(p), float(signed.sum() / ranks.sum())
+
+
+def paired_tests(
+    one: Evaluation, other: Evaluation, metric: str, seed: int = 0, averaged: Collection[tuple[str, str]] | None = None
+) -> pd.DataFrame:
+    """Compare two methods over the cases that both have a value for, for each subset and region.
+
+    Tests and their means are per case, also where tables pool voxels (``average: voxel``).
+
+    Args:
+        one: a method.
+        other: the method that it is compared with.
+        metric: name in `METRICS`.
+        seed: of the bootstrap.
+        averaged: subsets and regions that the rows ``mean`` are over; None: all that both have.
+
+    Returns:
+        A row per subset and region of both, then per region one named ``mean``, for which each case's values are
+        averaged over the subsets first. Columns: ``modalities``, ``region``, ``n`` (pairs), ``mean`` (of ``one``),
+        ``other_mean``, ``difference`` (of the means), ``low`` and ``high`` (its 95 % bootstrap interval), ``p`` and
+        ``effect`` (see `signed_rank`), ``p_holm`` (corrected for all subsets and regions; the rows ``mean`` for
+        their own number).
+
+    Raises:
+        ValueError: the methods share no case and subset with a value of this metric.
+    """
+    left, right = one.values(metric), other.values(metric)
+    common = left.index[left.index.isin(right.index)]
+    regions = [region for region in one.regions if region in other.regions]
+    if common.empty or not regions:
+        raise ValueError(
+            f"{one.name!r} and {other.name!r} share no case, subset and region with a value of {metric!r}; "
+            f"expected results of the same cases (first ones: {_first(left)} and {_first(right)})."
+        )
+    left, right = left.loc[common, regions], right.loc[common, regions]
+    left, right = left.where(right.notna()), right.where(left.notna())
+    subset_of = common.get_level_values("modalities")
+    counts = np.array([[averaged is None or (name, region) in averaged for region in regions] for name in subset_of])
+    per_case = [frame.where(counts).groupby("case", sort=False).mean() for frame in (left, right)]
+    samples = {name: (left.loc[name], right.loc[name]) for name in common.unique("modalities")} | {MEAN: per_case}
+    rows = [
+        {"modalities": name, "region": region, **_test(a[region].dropna(), b[region].dropna(), seed)}
+        for name, (a, b) in samples.items()
+        for region in regions
+    ]
+    tests = pd.DataFrame(rows)
+    families = tests.groupby(tests["modalities"] == MEAN)["p"]
+    tests.insert(tests.columns.get_loc("p") + 1, "p_holm", families.transform(holm))
+    return tests
+
+
+def compare_to_first(
+    evaluations: Sequence[Evaluation], metrics: Sequence[str] | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Compare every method but the first with the first.
+
+    Args:
+        evaluations: two or more; the first one is the reference.
+        metrics: names in `METRICS`; None: all that have a best value and that every method has results of.
+        seed: of the bootstrap.
+
+    Returns:
+        Rows of `paired_tests`, ``one`` being the method and ``other`` the first one; columns ``method``, ``other``
+        (names) and ``metric`` go before. The rows ``mean`` are over the `shared_cells` of all methods, as tables are.
+
+    Raises:
+        ValueError: as `paired_tests`.
+    """
+    if metrics is None:
+        shared = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
+        metrics = [name for name, metric in METRICS.items() if metric.best is not None and name in shared]
+    first, *rest = evaluations
+    averaged = {metric: shared_cells(evaluations, metric) for metric in metrics}
+    tests = [
+        paired_tests(method, first, metric, seed, averaged[metric]).assign(
+            method=method.name, other=first.name, metric=metric
+        )
+        for method in rest
+        for metric in metrics
+    ]
+    keys = ["method", "other", "metric"]
+    found = pd.concat(tests, ignore_index=True) if tests else pd.DataFrame(columns=keys)
+    return found[[*keys, *found.columns.drop(keys)]]
+
+
+def _weighted(evaluation: Evaluation, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a metric's values and what each counts in the mean over cases; 0 where there is no value.
+
+    Raises:
+        ValueError: the metric is unknown, or voxels are to be pooled and the volumes are not there.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"Unknown metric {metric!r}; expected one of {', '.join(METRICS)}.")
+    values = evaluation.values(metric)
+    weights = values.notna().astype(float)
+    if is_pooled(evaluation, metric):
+        volumes = sum(evaluation.values(name).reindex_like(values) for name in POOLED[metric])
+        if (volumes.isna() & values.notna()).any(axis=None):
+            raise ValueError(
+                f"{evaluation.name}: conventions say `average: voxel`, but some values of {metric} lack their rows of "
+                f"{' and '.join(POOLED[metric])}; evaluate again, or set `average: case`."
+            )
+        weights = volumes.where(values.notna(), 0)
+    return values, weights
+
+
+def _mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+    """Return the weighted mean along an axis; NaN where all weights are 0."""
+    with np.errstate(invalid="ignore"):
+        return (values * weights).sum(axis) / weights.sum(axis)
+
+
+def _test(one: pd.Series, other: pd.Series, seed: int) -> dict[str, float]:
+    difference = (one - other).to_numpy()
+    mean, low, high = bootstrap_mean(difference, seed=seed)
+    p, effect = signed_rank(difference)
+    means = {"mean": one.mean(), "other_mean": other.mean(), "difference": mean}
+    return {"n": len(difference), **means, "low": low, "high": high, "p": p, "effect": effect}
+
+
+def _first(values: pd.DataFrame) -> str:
+    return "/".join(map(str, values.index[0])) if len(values) else "none"

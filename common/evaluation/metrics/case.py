@@ -1,0 +1,171 @@
+"""What is kept of one case: its measures for every subset, and small arrays for the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.evaluation.analysis.reliability import bin_probabilities
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.metrics import Reference, postprocessed
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
+from common.modalities import LabelSet, foreground, presence, subset_name
+
+CLIPPED = 1e-7
+"""Probabilities are this far from 0 and 1 at least where their logarithms are taken."""
+
+
+@dataclass
+class CaseResult:
+    """Measures of a case, predictions themselves not being kept.
+
+    Attributes:
+        case: its name.
+        results: rows as in `Evaluation.results`.
+        bins: rows as in `Evaluation.bins`.
+        latents: modality -> features of the case segmented from that modality alone.
+        planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
+            and for each subset by name the predicted label map (X, Y); ``spacing`` (2,) in mm.
+        seconds: for one subset, from image to logits.
+        memory_mb: the most that was in use during the case.
+    """
+
+    case: str
+    results: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    bins: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BIN_COLUMNS))
+    latents: dict[str, np.ndarray] = field(default_factory=dict)
+    planes: dict[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = float("nan")
+    memory_mb: float = float("nan")
+
+
+class CaseMeasure:
+    """Measure the predictions for one case against its reference.
+
+    The prediction from all modalities of the case goes first, since the others' divergence is from it; that of what is
+    added before it, or without it, is NaN.
+
+    Args:
+        case: name of the case.
+        label: the reference, label map (X, Y, Z) in the cohort's values, RAS.
+        image: (M, X, Y, Z) on the same grid, NaN where a modality is missing and at its lowest outside the brain.
+        modalities: the M names, in the image's order.
+        spacing: in mm.
+        labels: the cohort's label set.
+        conventions: what the numbers mean.
+    """
+
+    def __init__(
+        self,
+        case: str,
+        label: np.ndarray,
+        image: np.ndarray,
+        modalities: Sequence[str],
+        spacing: Sequence[float],
+        labels: LabelSet,
+        conventions: Conventions,
+    ) -> None:
+        self.case, self.labels, self.conventions = case, labels, conventions
+        self.reference = Reference(label, labels, spacing, conventions)
+        self.truth = _regions(label, labels)
+        batch = torch.from_numpy(image)[None]
+        self.brains = dict(zip(modalities, foreground(batch)[0].numpy(), strict=True))
+        self.whole_brain = np.logical_or.reduce([*self.brains.values()])
+        there = zip(modalities, presence(batch)[0].tolist(), strict=True)
+        self.everything = subset_name([modality for modality, used in there if used])
+        self.whole: Sequence[np.ndarray | float] = [np.nan] * len(labels.regions)
+        self.plane = _central_plane(label)
+        self.rows: list[tuple] = []
+        self.bins: list[pd.DataFrame] = []
+        self.planes = {
+            "image": image[..., self.plane].astype(np.float16),
+            "reference": label[..., self.plane],
+            "spacing": np.asarray(spacing[:2], np.float64),
+        }
+
+    def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
+        """Measure one prediction.
+
+        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it differs from its
+        background. Entropies are over the brain as all modalities of the case show it, so that they can be compared
+        between subsets.
+
+        Args:
+            subset: name of the subset that it was made from.
+            prediction: label map (X, Y, Z) in the cohort's values.
+            probabilities: of the regions, (R, X, Y, Z) in [0, 1].
+        """
+        prediction = postprocessed(prediction, self.labels, self.conventions)
+        measured = self.reference.measure_as_is(prediction)
+        brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
+        masks = _regions(prediction, self.labels)
+        inside = [probability[self.whole_brain] for probability in probabilities]
+        if subset == self.everything:
+            self.whole = inside
+        for number, region in enumerate(self.labels.regions):
+            values = {metric: value for (name, metric), value in measured.items() if name == region}
+            values["expected_dice"] = expected_dice(probabilities[number], masks[number])
+            values |= uncertainty(inside[number], self.whole[number])
+            self.rows += [(self.case, subset, region, metric, value) for metric, value in values.items()]
+            bins = bin_probabilities(probabilities[number], self.truth[number], brain)
+            self.bins.append(bins.assign(case=self.case, modalities=subset, region=region))
+        self.planes[subset] = prediction[..., self.plane]
+
+    def result(self, latents: Mapping[str, np.ndarray], seconds: float) -> CaseResult:
+        """Return what was measured, subsets in the order that they were added in."""
+        results = pd.DataFrame(self.rows, columns=COLUMNS)
+        none = pd.DataFrame(columns=BIN_COLUMNS)
+        bins = pd.concat(self.bins, ignore_index=True)[list(BIN_COLUMNS)] if self.bins else none
+        return CaseResult(self.case, results, bins, dict(latents), self.planes, seconds)
+
+
+def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
+    """Return the soft Dice of a prediction and its own probabilities, an estimate of its Dice made without a reference.
+
+    ``2 sum(p y) / (sum(p) + sum(y))``. It is 0 for an empty prediction, however small the probabilities are, unless all
+    of them are 0, when it is 1. It is no better than the probabilities are calibrated.
+
+    Args:
+        probability: of a region, (X, Y, Z) in [0, 1].
+        prediction: its mask.
+    """
+    total = probability.sum(dtype=np.float64) + np.count_nonzero(prediction)
+    if total == 0:
+        return 1.0
+    return float(2 * probability[prediction > 0].sum(dtype=np.float64) / total)
+
+
+def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str, float]:
+    """Return how unsure a region's probabilities are, and how far they are from those that all modalities give.
+
+    ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence`` is the mean of
+    the Kullback-Leibler divergence KL(all modalities || subset), ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``.
+    Both are in nats, of probabilities clipped to [`CLIPPED`, 1 - `CLIPPED`]. MAG-MS (He et al.; Theorem 1, proof in
+    appendix 6.1) has them of the softmax's classes.
+
+    Args:
+        probability: q, from a subset, at the V voxels that count; (V,) in [0, 1].
+        whole: p, from all modalities, likewise; NaN where it is not known, then so is the divergence.
+    """
+    q, p = (np.clip(given, CLIPPED, 1 - CLIPPED, dtype=np.float64) for given in (probability, whole))
+    log_q, log_rest = np.log(q), np.log(1 - q)
+    return {
+        "entropy": float(-(q * log_q + (1 - q) * log_rest).mean()),
+        "divergence": float((p * (np.log(p) - log_q) + (1 - p) * (np.log(1 - p) - log_rest)).mean()),
+    }
+
+
+def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:
+    return labels.to_regions(torch.from_numpy(label)[None]).numpy()
+
+
+def _central_plane(label: np.ndarray) -> int:
+    """Return the axial plane through the centre of mass of the reference, or the middle one where it is empty."""
+    planes = np.count_nonzero(label, axis=(0, 1))
+    if not planes.any():
+        return label.shape[-1] // 2
+    return round(float(np.average(np.arange(len(planes)), weights=planes)))

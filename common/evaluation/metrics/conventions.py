@@ -1,0 +1,101 @@
+"""What a number means: the metrics by name, and the settings on which publications differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PENALTY = 373.13
+"""Distance (mm) where only one side has a region: the diagonal of BraTS's 240 x 240 x 155 mm, as its challenges do."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is printed.
+
+    Attributes:
+        label: its name in tables and figures.
+        unit: of what is printed; Dice and the like are percentages in tables and fractions in results.csv.
+        factor: from results.csv to print.
+        best: the value of a perfect prediction in results.csv; None where there is no better or worse.
+        worst: that of a prediction that misses all of a region; None where there is no better or worse.
+    """
+
+    label: str
+    unit: str
+    factor: float
+    best: float | None
+    worst: float | None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether larger values are better."""
+        return self.best is not None and self.worst is not None and self.best > self.worst
+
+
+METRICS: dict[str, Metric] = {
+    "dice": Metric("Dice", "%", 100, 1, 0),
+    "hd95": Metric("HD95", "mm", 1, 0, PENALTY),
+    "hd": Metric("Hausdorff distance", "mm", 1, 0, PENALTY),
+    "assd": Metric("average surface distance", "mm", 1, 0, PENALTY),
+    "surface_dice": Metric("surface Dice", "%", 100, 1, 0),
+    "sensitivity": Metric("sensitivity", "%", 100, 1, 0),
+    "precision": Metric("precision", "%", 100, 1, 0),
+    "volume": Metric("volume", "ml", 1, None, None),
+    "reference_volume": Metric("reference volume", "ml", 1, None, None),
+    "expected_dice": Metric("expected Dice", "%", 100, None, None),
+    "entropy": Metric("entropy", "mnat", 1000, None, None),
+    "divergence": Metric("divergence from all modalities", "mnat", 1000, None, None),
+}
+"""Every metric of results.csv by name. The last three need no reference, but probabilities: ``expected_dice`` is the
+soft Dice of a prediction and its own probabilities, an estimate of its Dice; for the others see
+`common.evaluation.metrics.case.uncertainty`."""
+
+EMPTY = ("brats", "released", "nan", "skip")
+HD95 = ("max", "pooled")
+AVERAGE = ("case", "voxel")
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """The settings of an evaluation. Results made with different ones must not be compared.
+
+    Attributes:
+        empty: how a region is scored that is empty in the reference, in the prediction, or in both.
+            ``brats`` (the challenge): both empty is perfect, one empty is the worst (Dice 0, distances `PENALTY` mm).
+            ``released`` (PASSION's published code): as brats, but distances are 1.0 mm where one is empty.
+            ``nan`` (MONAI): undefined values are NaN and left out of means: all scores where the reference is empty,
+            distances and precision also where the prediction is.
+            ``skip``: cases without the region in the reference have volumes of it, but no scores; one that is missed is
+            the worst.
+        hd95: ``max``, the larger of the two directed 95th percentiles (MONAI), or ``pooled``, the 95th percentile of
+            the distances of both directions together (medpy, and so the papers).
+        et_min_voxels: a predicted enhancing tumour of fewer voxels becomes necrosis (RFNet family: 500); 0 is off.
+        average: tables hold means over cases (``case``), or overlap metrics of the voxels of all cases together
+            (``voxel``). The latter needs a Dice of every case, hence ``empty`` ``brats`` or ``released``: what is
+            predicted where the reference has nothing counts as well.
+        surface_tolerance: of the surface Dice, mm.
+
+    Raises:
+        ValueError: a setting has none of these values, or two of them do not go together.
+    """
+
+    empty: str = "brats"
+    hd95: str = "max"
+    et_min_voxels: int = 0
+    average: str = "case"
+    surface_tolerance: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("empty", EMPTY), ("hd95", HD95), ("average", AVERAGE)):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"conventions: {key} is {getattr(self, key)!r}; expected {' or '.join(allowed)}.")
+        for key in ("et_min_voxels", "surface_tolerance"):
+            value = getattr(self, key)
+            if not (isinstance(value, int | float) and value >= 0):
+                raise ValueError(f"conventions: {key} is {value!r}; expected a number, 0 or more.")
+        if self.average == "voxel" and self.empty in ("nan", "skip"):
+            raise ValueError(
+                f"conventions: average is 'voxel' and empty is {self.empty!r}, which leaves out what is predicted "
+                "where the reference has nothing; expected empty brats or released for a Dice of all voxels. Change "
+                "one of them."
+            )

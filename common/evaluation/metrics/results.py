@@ -1,0 +1,205 @@
+"""The results of an evaluation: long-form rows and what they were made with. Tables and figures are made from these."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from common.evaluation.metrics.conventions import Conventions
+from common.io.files import replacing
+from common.modalities import subset_name, subsets
+
+COLUMNS = ("case", "modalities", "region", "metric", "value")
+BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "positives")
+LATENT_COLUMNS = ("case", "modality")
+NAMES = ("case", "modalities", "region", "metric", "modality")
+"""Columns of text."""
+EXTRA = {
+    "calibration": ("calibration.csv", COLUMNS),
+    "bins": ("reliability.csv", BIN_COLUMNS),
+    "latents": ("latents.csv", LATENT_COLUMNS),
+}
+"""Attributes of an evaluation that may be empty -> their files beside results.csv, and columns."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One method's results on one part of a cohort.
+
+    Attributes:
+        name: of the method, as tables and figures print it.
+        cohort: name of the cohort.
+        modalities: the cohort's modalities in order.
+        regions: names of the regions in order.
+        conventions: what the numbers mean.
+        results: long form, `COLUMNS`; ``modalities`` is a subset's name such as ``t1c+flair``. Values are as
+            `common.evaluation.metrics.conventions.METRICS` says; NaN where undefined.
+        calibration: the same metrics for the calibration cases (the validation split); empty without them.
+        bins: reliability bins of the results' cases, `BIN_COLUMNS`; empty without probabilities.
+        latents: one row per case and modality, `LATENT_COLUMNS` and the features; empty without them.
+        facts: anything else worth a line, e.g. parameters, gflops, seconds, memory_mb, weights.
+    """
+
+    name: str
+    cohort: str
+    modalities: tuple[str, ...]
+    regions: tuple[str, ...]
+    conventions: Conventions
+    results: pd.DataFrame
+    calibration: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    bins: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BIN_COLUMNS))
+    latents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LATENT_COLUMNS))
+    facts: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    @cached_property
+    def subsets(self) -> list[str]:
+        """Names of the subsets that there are results for, fewest modalities first."""
+        found = set(self.results["modalities"])
+        return [name for name in map(subset_name, subsets(self.modalities)) if name in found]
+
+    def values(self, metric: str) -> pd.DataFrame:
+        """Return a metric as a table: index ``(modalities, case)``, a column per region."""
+        if metric not in self._wide:
+            self._wide[metric] = pivot(self.results, metric, self.subsets, self.regions)
+        return self._wide[metric].copy()
+
+    @cached_property
+    def _wide(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+
+def pivot(results: pd.DataFrame, metric: str, subset_names: Sequence[str], regions: Sequence[str]) -> pd.DataFrame:
+    """Return a metric of long-form results: index ``(modalities, case)`` in the order given, a column per region."""
+    chosen = results[results["metric"] == metric]
+    wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
+    wide = wide.reindex(columns=pd.Index(regions, name="region"))
+    present = wide.index.get_level_values(0)
+    return wide.loc[[row for name in subset_names for row in wide.index[present == name]]]
+
+
+def require_alike(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse methods that cannot stand beside each other in a table or figure.
+
+    Raises:
+        ValueError: one has other modalities or regions than the first, or has them in another order.
+    """
+    first, *others = evaluations
+    for other in others:
+        for key in ("modalities", "regions"):
+            found, expected = getattr(other, key), getattr(first, key)
+            if found != expected:
+                raise ValueError(
+                    f"{other.name!r} has {key} {', '.join(found)}; expected those of {first.name!r}, "
+                    f"{', '.join(expected)}. Compare methods on the same cohort."
+                )
+
+
+def write_results(results: pd.DataFrame, path: str | Path) -> None:
+    """Write rows as CSV, whole or not at all; values keep their 64-bit digits."""
+    with replacing(path) as temporary:
+        results.to_csv(temporary, index=False)
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """Read rows that `write_results` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: other columns than `COLUMNS`, a value that is no number, or two rows for the same case, subset,
+            region and metric.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the results.csv of an evaluation.")
+    results = _read_rows(path, COLUMNS)
+    twice = results[results.duplicated(list(COLUMNS[:-1]))]
+    if len(twice):
+        raise ValueError(
+            f"{path}: {len(twice)} rows are there twice, the first for {'/'.join(twice.iloc[0][:4])}; "
+            "expected one row per case, subset, region and metric."
+        )
+    return results
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
+    """Write ``results.csv``, ``evaluation.json`` and, where there are any, ``calibration.csv``, ``reliability.csv`` and
+    ``latents.csv``; those of an earlier evaluation do not stay.
+    """
+    folder = Path(folder)
+    note = folder / "evaluation.json"
+    note.unlink(missing_ok=True)  # written last: its presence says that the files belong together
+    write_results(evaluation.results, folder / "results.csv")
+    for key, (name, _) in EXTRA.items():
+        (folder / name).unlink(missing_ok=True)
+        if len(getattr(evaluation, key)):
+            write_results(getattr(evaluation, key), folder / name)
+    said = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
+    said |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
+
+
+def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
+    """Read what `write_evaluation` wrote.
+
+    Args:
+        folder: the evaluation's output folder.
+        name: to call the method by, instead of its own name.
+
+    Raises:
+        FileNotFoundError: ``results.csv`` or ``evaluation.json`` is missing.
+        ValueError: a file is not what `write_evaluation` writes, or results are of other subsets or regions than
+            ``evaluation.json`` says.
+    """
+    folder = Path(folder)
+    results, note = read_results(folder / "results.csv"), folder / "evaluation.json"
+    if not note.is_file():
+        raise FileNotFoundError(
+            f"{note}: no such file; results.csv alone does not say with which conventions it was made. "
+            "Give the output folder of an evaluation."
+        )
+    try:
+        said = json.loads(note.read_text(encoding="utf-8"))
+        given = {
+            "name": name or said["name"],
+            "cohort": said["cohort"],
+            "modalities": tuple(said["modalities"]),
+            "regions": tuple(said["regions"]),
+            "conventions": Conventions(**said["conventions"]),
+            "facts": said["facts"],
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{note}: not the note of an evaluation ({error}); run the evaluation again.") from error
+    there = {
+        key: _read_rows(folder / file, columns) for key, (file, columns) in EXTRA.items() if (folder / file).is_file()
+    }
+    evaluation = Evaluation(**given, results=results, **there)
+    known = {"modalities": list(map(subset_name, subsets(evaluation.modalities))), "region": evaluation.regions}
+    for column, names in known.items():
+        foreign = set(results[column]) - set(names)
+        if foreign:
+            raise ValueError(
+                f"{folder / 'results.csv'}: {column} {min(foreign)!r}; expected, as evaluation.json has it, one of "
+                f"{', '.join(names)}."
+            )
+    return evaluation
+
+
+def _read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV that `write_results` wrote; names stay the text that they are, be it ``007`` or ``NA``.
+
+    Raises:
+        ValueError: it is no table, or does not begin with these columns.
+    """
+    types, missing = dict.fromkeys(NAMES, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
+    try:
+        found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
+    except ValueError as error:  # pandas' own errors are of this kind, and do not name the file
+        raise ValueError(f"{path}: cannot be read as the rows of an evaluation ({error}); run it again.") from error
+    if tuple(found.columns[: len(columns)]) != tuple(columns):
+        raise ValueError(f"{path}: columns {list(found.columns[: len(columns)])}; expected {list(columns)}.")
+    return found

@@ -1,0 +1,80 @@
+"""Results of cases on disk, from which an evaluation that was cut off goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import pandas as pd
+
+from common.evaluation.metrics.case import CaseResult
+from common.evaluation.metrics.results import BIN_COLUMNS, read_results, write_results
+from common.io.files import replacing
+from common.io.fingerprint import files_of, fingerprint
+
+FORMAT = 2
+"""To be raised when this package comes to measure something else with the same settings."""
+
+
+class CaseStore:
+    """Results of cases, written as they come.
+
+    A file's name holds a fingerprint of what the result depends on: after a change of settings, weights or images it is
+    not found, and the case is evaluated anew.
+
+    Args:
+        folder: for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays).
+        settings: what results depend on besides the items and their files.
+        items: datalist items of all cases.
+
+    Raises:
+        ValueError: two items have the same case name.
+    """
+
+    def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:
+        for case, count in Counter(item["case"] for item in items).items():
+            if count > 1:
+                raise ValueError(
+                    f"Case {case} is listed {count} times; name each case once in the datalist, and calibrate on other "
+                    "cases than are evaluated (keys `part` and `calibrate_on`; [] for none)."
+                )
+        recipe = fingerprint(FORMAT, monai.__version__, *settings)
+        self.folder, self.items = Path(folder), items
+        self.paths = {
+            item["case"]: self.folder / f"{item['case']}-{fingerprint(recipe, item, files_of(item))}.csv"
+            for item in items
+        }
+
+    def pending(self) -> list[Mapping[str, Any]]:
+        """Return the items that have no result yet."""
+        return [item for item in self.items if not self._is_whole(item["case"])]
+
+    def write(self, result: CaseResult) -> None:
+        """Write the result of a case."""
+        path = self.paths[result.case]
+        arrays = {f"plane/{name}": plane for name, plane in result.planes.items()}
+        arrays |= {f"latent/{name}": features for name, features in result.latents.items()}
+        arrays |= {f"bins/{name}": np.array(result.bins[name].tolist()) for name in BIN_COLUMNS}
+        with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, seconds=result.seconds, memory_mb=result.memory_mb, **arrays)
+        write_results(result.results, path)  # last: then the result is whole
+
+    def read(self, case: str) -> CaseResult:
+        """Return the result of a case that has one."""
+        path = self.paths[case]
+        with np.load(path.with_suffix(".npz")) as arrays:
+            groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}
+            for key in arrays.files:
+                if "/" in key:
+                    group, name = key.split("/")
+                    groups[group][name] = arrays[key]
+            cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
+        bins = pd.DataFrame(groups["bins"])
+        return CaseResult(case, read_results(path), bins, groups["latent"], groups["plane"], **cost)
+
+    def _is_whole(self, case: str) -> bool:
+        return all(self.paths[case].with_suffix(suffix).is_file() for suffix in (".csv", ".npz"))

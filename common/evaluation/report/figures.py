@@ -1,0 +1,398 @@
+"""Figures of an evaluation, drawn from data that is handed in. Nothing here opens a window.
+
+Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; colours that are ordered are viridis.
+Means are those of `analysis.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from textwrap import fill
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
+
+from common.evaluation.analysis.reliability import calibration_error, reliability_curve
+from common.evaluation.analysis.statistics import in_common, overall, summary
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike
+from common.evaluation.report.style import COLOURS, COLUMN, MARKERS, PAGE, dodge, mark, number, styled
+from common.modalities import display_name, subset_name, subsets
+
+FACTS = {
+    "parameters": ("parameters (million)", 1e-6),
+    "gflops": ("GFLOPs per window", 1),
+    "memory_mb": ("memory (MB)", 1),
+    "seconds": ("time per prediction (s)", 1),
+}
+"""What `efficiency` draws: key of an evaluation's facts -> label, factor."""
+
+
+@styled
+def heatmap(evaluation: Evaluation, metric: str = "dice") -> Figure:
+    """Draw the mean of a metric (see `summary`) for every subset (rows) and region (columns); bright is good.
+
+    Raises:
+        ValueError: there are no results of the metric, here and below.
+    """
+    means, meaning = _means(evaluation, metric), METRICS[metric]
+    names, regions, modalities = list(means.index), list(means.columns), evaluation.modalities
+    figure = Figure(figsize=(COLUMN, 0.6 + 0.19 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(modalities) * 0.32, len(regions) * 0.55])
+    _circles(left, names, modalities, rows=True)
+    worse_is_more = meaning.best is not None and not meaning.higher_is_better
+    colours = matplotlib.colormaps["viridis_r" if worse_is_more else "viridis"].with_extremes(bad="0.85")
+    image = right.imshow(means, cmap=colours, aspect="auto", vmin=0, vmax=100 if meaning.unit == "%" else None)
+    right.set_xticks(range(len(regions)), regions)
+    right.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
+    right.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(means.to_numpy()):
+        dark = _luminance(image.cmap(image.norm(value))) < 0.45
+        right.text(column, row, number(value), ha="center", va="center", color="white" if dark else "black")
+    figure.colorbar(image, ax=right, label=f"mean {_label(metric)}", fraction=0.1, aspect=30)
+    return figure
+
+
+@styled
+def boxplots(evaluation: Evaluation, metric: str = "dice") -> Figure:
+    """Draw the distribution of a metric over cases for every subset, one panel per region.
+
+    Boxes reach from the first to the third quartile with the median, whiskers to the last case within 1.5 times that
+    range; the white diamond is the mean. Points are cases, each at the same place in every box. Distances are drawn
+    on a logarithmic axis above 10 mm, since those of missed regions (373 mm) would flatten all others.
+    """
+    values = _values(evaluation, metric)
+    names, cases = evaluation.subsets, values.index.unique("case")
+    frames, figure = _subset_panels(names, evaluation.modalities, evaluation.regions)
+    for axes, region in zip(frames, evaluation.regions, strict=True):
+        table = values[region].unstack("modalities").reindex(index=cases, columns=names)
+        axes.boxplot(
+            [table[name].dropna() for name in names],
+            positions=range(len(names)),
+            widths=0.7,
+            manage_ticks=False,
+            showfliers=False,
+            showmeans=True,
+            patch_artist=True,
+            boxprops={"facecolor": "#BFDFF2", "edgecolor": COLOURS[0], "linewidth": 0.8},
+            medianprops={"color": COLOURS[1], "linewidth": 1.4},
+            whiskerprops={"color": COLOURS[0], "linewidth": 0.8},
+            capprops={"color": COLOURS[0], "linewidth": 0.8},
+            meanprops={"marker": "D", "ms": 3.5, "mfc": "white", "mec": "black", "mew": 0.8},
+        )
+        places = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
+        # As pixels: thousands of points would make the SVG heavy.
+        axes.scatter(places, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
+        axes.set_ylabel(_label(metric))
+        if METRICS[metric].unit == "mm":
+            axes.set_yscale("symlog", linthresh=10)
+            axes.yaxis.set_major_locator(FixedLocator([0, 5, 10, 30, 100, 300]))
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.set_ylim(bottom=-1)
+    return figure
+
+
+@styled
+def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure:
+    """Draw the mean of a metric (see `summary`) of several methods for every subset, one panel per region.
+
+    Raises:
+        ValueError: two evaluations have other modalities or regions, or one has no results of the metric.
+    """
+    require_alike(evaluations)
+    first = evaluations[0]
+    found = {name for evaluation in evaluations for name in evaluation.subsets}
+    names = [name for name in map(subset_name, subsets(first.modalities)) if name in found]
+    frames, figure = _subset_panels(names, first.modalities, first.regions)
+    means = [_means(evaluation, metric).reindex(names) for evaluation in evaluations]
+    places = np.arange(len(names))
+    for axes, region in zip(frames, first.regions, strict=True):
+        for place in places[::2]:
+            axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
+        for i, (shift, table) in enumerate(zip(dodge(len(means), 0.76), means, strict=True)):
+            axes.plot(places + shift, table[region], linestyle="none", **mark(i))
+        axes.set_ylabel(f"mean {_label(metric)}")
+    _legend(figure, [evaluation.name for evaluation in evaluations])
+    return figure
+
+
+@styled
+def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
+    """Draw the mean of a metric against the number of modalities present, one panel per region, a line per method.
+
+    A point is the mean over the subsets of that size, the bar through it its 95 % bootstrap interval over cases (see
+    `analysis.statistics.overall`). Methods stand beside each other. Subsets that a method lacks are left out
+    for all, which the legend says; None where nothing is shared.
+
+    Raises:
+        ValueError: two evaluations have other modalities or regions, or one has no results of the metric.
+    """
+    common, note = _in_common(evaluations, metric)
+    first = common[0]
+    if not first.subsets:
+        return None
+    frames, figure = _row_of_panels(len(first.regions))
+    for i, (shift, evaluation) in enumerate(zip(dodge(len(common), 0.4), common, strict=True)):
+        curves = _by_size(evaluation, metric)
+        for axes, region in zip(frames, first.regions, strict=True):
+            curve = curves.xs(region, level="region")
+            axes.plot(curve.index + shift, curve["mean"], **mark(i), linewidth=0.8)
+            axes.vlines(curve.index + shift, curve["low"], curve["high"], color=mark(i)["color"], linewidth=0.8)
+    for axes, region in zip(frames, first.regions, strict=True):
+        axes.set_title(region)
+        axes.set_xticks(range(1, len(first.modalities) + 1))
+        axes.set_xlim(0.7, len(first.modalities) + 0.3)
+        axes.set_xlabel("modalities present")
+        axes.grid(axis="y")
+    frames[0].set_ylabel(f"mean {_label(metric)}")
+    _legend(figure, [evaluation.name for evaluation in evaluations], note)
+    return figure
+
+
+@styled
+def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
+    """Draw the mean of a metric over subsets and regions (see `summary`) against what a method costs.
+
+    There is a panel for each of `FACTS` that a method states; the figure is None where no method states any. Subsets
+    that a method lacks are left out for all, which the legend says; None where nothing is shared.
+
+    Raises:
+        ValueError: as `comparison`.
+    """
+    common, note = _in_common(evaluations, metric)
+    costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
+    costs = costs.astype(float).dropna(axis=1, how="all")
+    if costs.empty or not common[0].subsets:
+        return None
+    scores = [_means(evaluation, metric).mean().mean() for evaluation in common]
+    frames, figure = _row_of_panels(len(costs.columns), sharey=True)
+    for axes, key in zip(frames, costs, strict=True):
+        label, factor = FACTS[key]
+        for i, score in enumerate(scores):
+            axes.plot([factor * costs[key][i]], [score], linestyle="none", **mark(i) | {"markersize": 6})
+        axes.set_xlabel(label)
+        axes.set_xlim(0, 1.12 * factor * costs[key].max())
+        axes.margins(y=0.1)
+        axes.grid(axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    frames[0].set_ylabel(f"mean {_label(metric)}")
+    _legend(figure, [evaluation.name for evaluation in evaluations], note)
+    return figure
+
+
+@styled
+def reliability(evaluation: Evaluation) -> Figure | None:
+    """Draw reliability diagrams: observed frequency against mean predicted probability, one panel per region, a curve
+    for each number of modalities present, with the mean of its subsets' calibration errors in the legend.
+
+    On the dotted line, of all voxels said to be in the region with probability p a share of p is; below it the network
+    is overconfident. Curves pool the cases and subsets of a size (see `analysis.reliability`); errors pool the
+    cases of a subset alone, since subsets that err in opposite ways would cancel. None without bins.
+    """
+    if evaluation.bins.empty:
+        return None
+    by = ["region", "present"]
+    curves = reliability_curve(evaluation.bins, by).set_index(by)
+    errors = calibration_error(evaluation.bins)
+    errors = errors.assign(present=errors["modalities"].str.count(r"\+") + 1).groupby(by)["ece"].mean()
+    frames, figure = _row_of_panels(len(evaluation.regions), sharey=True)
+    figure.set_figheight(figure.get_figwidth() / len(frames) + 0.6)  # so that panels are about square
+    for axes, region in zip(frames, evaluation.regions, strict=True):
+        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", linewidth=0.8)
+        for size, error in errors[region].items():
+            curve = curves.loc[[(region, size)]]
+            axes.plot(
+                curve["probability"],
+                curve["frequency"],
+                label=f"{size}: {100 * error:.2f} %",
+                color=_ordered(size, len(evaluation.modalities)),
+                marker=MARKERS[(size - 1) % len(MARKERS)],
+            )
+        axes.set(title=region, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted probability")
+        legend = {"ncols": 2, "title": "modalities present: mean ECE"}
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, **legend)
+    frames[0].set_ylabel("observed frequency")
+    return figure
+
+
+@styled
+def shapley(table: pd.DataFrame) -> Figure:
+    """Draw the Shapley value of each modality for Dice with its confidence interval, one panel per region.
+
+    Args:
+        table: of `analysis.attribution.shapley_summary`.
+    """
+    regions, modalities = list(table["region"].unique()), list(table["modality"].unique())
+    frames, figure = _row_of_panels(len(regions), sharey=True)
+    for axes, region in zip(frames, regions, strict=True):
+        part = table[table["region"] == region].set_index("modality").reindex(modalities)
+        mean, low, high = (100 * part[key] for key in ("mean", "low", "high"))
+        places = np.arange(len(modalities))
+        axes.bar(places, mean, color=[mark(i)["color"] for i in places], width=0.7)
+        axes.vlines(places, low, high, color="black", linewidth=1)
+        axes.grid(axis="y")
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set_xticks(places, [display_name(name) for name in modalities])
+        axes.set_title(region)
+    frames[0].set_ylabel("Shapley value of Dice (%)")
+    return figure
+
+
+@styled
+def embedding(latents: pd.DataFrame) -> Figure | None:
+    """Draw a t-SNE of latents, coloured and marked by modality (van der Maaten and Hinton, JMLR 2008; scikit-learn's,
+    seeded). None with fewer than 2 modalities, cases or features, or 4 rows: those have no picture.
+
+    The title holds how far apart the modalities are in the full space: the mean distance between their centres over
+    the mean distance of a latent from its modality's centre. 0 is no gap; t-SNE's own distances say little.
+
+    Args:
+        latents: one row per case and modality, `LATENT_COLUMNS` and the features.
+    """
+    from sklearn.manifold import TSNE  # slow to import, and used here alone
+    from threadpoolctl import threadpool_limits
+
+    if latents.empty:
+        return None
+    features = latents.drop(columns=list(LATENT_COLUMNS)).to_numpy(dtype=float)
+    cases = latents["modality"].value_counts()
+    if len(cases) < 2 or cases.max() < 2 or min(len(features), 2 * features.shape[1]) < 4:
+        return None
+    perplexity = min(30, (len(features) - 1) / 3)
+    with threadpool_limits(1):  # its threads wait for each other actively: 4 times slower where cores are busy
+        places = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
+    figure = Figure(figsize=(COLUMN, 3.3), layout="constrained")
+    axes = figure.subplots()
+    names = list(latents["modality"].unique())
+    for i, name in enumerate(names):
+        chosen = places[(latents["modality"] == name).to_numpy()]
+        axes.plot(*chosen.T, linestyle="none", alpha=0.8, **mark(i))
+    axes.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
+    axes.set_title(f"distance between modalities / spread within: {modality_gap(latents):.2f}")
+    _legend(figure, [display_name(name) for name in names])
+    return figure
+
+
+def modality_gap(latents: pd.DataFrame) -> float:
+    """Return the mean distance between the modalities' centres over the mean distance of a latent from its own centre.
+
+    Args:
+        latents: one row per case and modality, `LATENT_COLUMNS` and the features.
+    """
+    features = latents.drop(columns=list(LATENT_COLUMNS))
+    centres = features.groupby(latents["modality"]).mean()
+    spread = np.linalg.norm(features - centres.loc[latents["modality"]].to_numpy(), axis=1).mean()
+    first, second = np.triu_indices(len(centres), k=1)
+    between = np.linalg.norm(centres.to_numpy()[first] - centres.to_numpy()[second], axis=1)
+    return float(between.mean() / spread)
+
+
+def _label(metric: str) -> str:
+    return f"{METRICS[metric].label} ({METRICS[metric].unit})"
+
+
+def _values(evaluation: Evaluation, metric: str) -> pd.DataFrame:
+    """Return a metric as it is printed, as `Evaluation.values` does; refuse one that there are no results of."""
+    values = METRICS[metric].factor * evaluation.values(metric)
+    if values.empty:
+        found = ", ".join(evaluation.results["metric"].unique())
+        raise ValueError(f"{evaluation.name}: no results of metric {metric!r} to draw; there are those of {found}.")
+    return values
+
+
+def _means(evaluation: Evaluation, metric: str) -> pd.DataFrame:
+    """Return the means of `summary` as they are printed: a row per subset, a column per region."""
+    _values(evaluation, metric)
+    return METRICS[metric].factor * summary(evaluation, metric)["mean"]
+
+
+def _in_common(evaluations: Sequence[Evaluation], metric: str) -> tuple[list[Evaluation], str | None]:
+    """Return the evaluations of what all of them have, and a note that says so if that is less than some have."""
+    require_alike(evaluations)
+    for evaluation in evaluations:
+        _values(evaluation, metric)  # refuses one without results
+    common = in_common(evaluations, metric)
+    count, most = len(common[0].subsets), len({name for evaluation in evaluations for name in evaluation.subsets})
+    if len(evaluations) == 1 or count == most:
+        return common, None
+    return common, f"over the {count} subset{'s' if count > 1 else ''} that all methods have"
+
+
+def _by_size(evaluation: Evaluation, metric: str) -> pd.DataFrame:
+    """Return mean, low and high of a metric as it is printed; index: number of modalities present, and region."""
+    sizes = evaluation.results["modalities"].str.count(r"\+") + 1
+    parts = {
+        size: overall(replace(evaluation, results=rows), metric) for size, rows in evaluation.results.groupby(sizes)
+    }
+    return METRICS[metric].factor * pd.concat(parts, names=["size"])
+
+
+def _ordered(size: int, count: int) -> tuple[float, ...]:
+    """Return the colour of a number of modalities; viridis without its yellow end."""
+    return matplotlib.colormaps["viridis"](0.85 * (size - 1) / max(count - 1, 1))
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Return how bright a colour is, 0 to 1 (ITU-R BT.709)."""
+    return float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
+
+
+def _row_of_panels(count: int, sharey: bool = False) -> tuple[np.ndarray, Figure]:
+    figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 2.3), layout="constrained")
+    return figure.subplots(1, count, sharey=sharey, squeeze=False)[0], figure
+
+
+def _subset_panels(
+    names: Sequence[str], modalities: Sequence[str], regions: Sequence[str]
+) -> tuple[np.ndarray, Figure]:
+    """Return a panel for each region, and their figure; below them circles say which modalities a subset has."""
+    heights = [1.4] * len(regions) + [0.16 * len(modalities)]
+    figure = Figure(figsize=(COLUMN if len(names) < 8 else PAGE, sum(heights) + 0.5), layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    _circles(axes[-1], names, modalities)
+    for panel, region in zip(axes, regions, strict=False):
+        panel.set_title(region)
+        panel.tick_params(bottom=False, labelbottom=False)
+        panel.grid(axis="y")
+        sizes = [name.count("+") for name in names]
+        for place in np.flatnonzero(np.diff(sizes)):
+            panel.axvline(place + 0.5, color="0.6", linewidth=0.6, linestyle=":")
+    axes[-1].set_xlim(-0.5, len(names) - 0.5)
+    return axes[:-1], figure
+
+
+def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: bool = False) -> None:
+    """Draw the papers' circles, filled for a modality that is there: a column per subset, or a row."""
+    there = np.array([[modality in name.split("+") for modality in modalities] for name in names])
+    subset, modality = np.indices(there.shape)
+    x, y = (modality, subset) if rows else (subset, modality)
+    axes.scatter(x, y, s=20, c=np.where(there.ravel(), "black", "white"), edgecolors="black", linewidths=0.7)
+    shown = [display_name(name) for name in modalities]
+    if rows:
+        axes.set_xticks(range(len(shown)), shown)
+        axes.set(yticks=[], xlim=(-0.6, len(shown) - 0.4))
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    else:
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set(xticks=[], ylim=(len(shown) - 0.4, -0.6))
+        axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> None:
+    """Name the marks above the panels, which the figure grows by, in as many columns as its width has room for.
+
+    ``note`` stands above the names.
+    """
+    names = [fill(name, 50) for name in names]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))
+    handles = [Line2D([], [], linestyle="none", **mark(i)) for i in range(len(names))]
+    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns, title=note)
+    figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)

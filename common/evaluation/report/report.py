@@ -1,0 +1,158 @@
+"""One report on one or several evaluations: their tables, statistics and figures, as HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+
+from common.evaluation.analysis.statistics import compare_to_first
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import Evaluation
+from common.evaluation.report import sections
+from common.evaluation.report.layout import markdown
+from common.evaluation.report.slices import Slice
+from common.io.files import replacing
+from common.modalities import LabelSet, display_name
+
+
+def write_report(
+    evaluations: Sequence[Evaluation],
+    folder: str | Path,
+    coverage: float,
+    published: pd.DataFrame | None = None,
+    remarks: Sequence[str] = (),
+    panels: Mapping[str, Sequence[Slice]] | None = None,
+    labels: LabelSet | None = None,
+) -> None:
+    """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
+
+    Nothing is written before all of it has been made; parts of an earlier report do not stay. Methods are
+    tested against each other if they share the cohort.
+
+    Args:
+        evaluations: one method, or several on the same cases, the first one being what others are tested against.
+        folder: where to.
+        coverage: level of the intervals of the volume, e.g. 0.9.
+        published: rows of `common.evaluation.analysis.published.published` to show beside the measured ones.
+        remarks: what a reader must know first.
+        panels: method -> slices to be drawn.
+        labels: of the cohort, for the slices.
+
+    Raises:
+        ValueError: the methods have other modalities or regions than the first, no case in common with it, or no
+            results or no Dice; or the coverage is none.
+    """
+    for evaluation in evaluations:
+        _require_dice(evaluation)
+    folder, draw = Path(folder), sections.Drawer()
+    stems = sections.stems(evaluation.name for evaluation in evaluations)
+    tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
+    parts = [
+        *sections.accuracy(evaluations, tests, published, stems, draw),
+        *(sections.statistics(tests) if tests is not None else ()),
+        *(part for e in evaluations for part in sections.attribution(e, stems[e.name], draw)),
+        *sections.entropy(evaluations),
+        *(part for e in evaluations for part in sections.reliability(e, coverage, stems[e.name], draw)),
+        *sections.efficiency(evaluations, draw),
+        *sections.panels(panels or {}, labels, evaluations[0].modalities, stems, draw),
+    ]
+    _remove_parts(folder)
+    images = draw.save(folder / "figures")
+    for section in parts:
+        for stem, table in section.tables.items():
+            for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("html", table.to_html())):
+                _write(folder / "tables" / f"{stem}.{suffix}", text)
+    shown = {
+        "title": _title(evaluations),
+        "remarks": remarks,
+        "preface": _preface(evaluations),
+        "sections": parts,
+        "images": images,
+    }
+    templates = Environment(
+        loader=PackageLoader("common.evaluation.report"), autoescape=lambda name: name.endswith(".html")
+    )
+    templates.filters["markdown"] = markdown
+    for name in ("report.html", "report.md"):
+        _write(folder / name, templates.get_template(name).render(shown))
+
+
+def _remove_parts(folder: Path) -> None:
+    for name, suffixes in (("tables", (".md", ".tex", ".html")), ("figures", (".png", ".svg"))):
+        for path in (folder / name).glob("*"):
+            if path.suffix in suffixes:
+                path.unlink()
+
+
+def _require_dice(evaluation: Evaluation) -> None:
+    if evaluation.results.empty:
+        raise ValueError(
+            f"{evaluation.name}: no case has any of the subsets, so there is nothing to report; choose subsets of the "
+            "modalities that the cases have."
+        )
+    if evaluation.values("dice").isna().all(axis=None):
+        raise ValueError(
+            f"{evaluation.name}: no case has a Dice (convention empty: {evaluation.conventions.empty}), so there is "
+            "nothing to report; no reference seems to have any of the regions."
+        )
+
+
+def _title(evaluations: Sequence[Evaluation]) -> str:
+    names = ", ".join(evaluation.name for evaluation in evaluations)
+    return f"Segmentation with missing modalities: {names} on {' and '.join(_cohorts(evaluations))}"
+
+
+def _cohorts(evaluations: Sequence[Evaluation]) -> list[str]:
+    return list(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
+
+
+def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return what was evaluated on, and with which conventions; whose they are where methods differ."""
+    modalities = ", ".join(map(display_name, evaluations[0].modalities))
+    data, meaning = defaultdict(list), defaultdict(list)
+    for e in evaluations:
+        data[f"{e.results['case'].nunique()} cases, {len(e.subsets)} subsets of {modalities}."].append(e.name)
+        meaning[_said(e.conventions)].append(e.name)
+    lines = _whose(data)
+    if "phantom" in _cohorts(evaluations):
+        lines.append(
+            "The phantom cohort is synthetic: its numbers show that the software works, and nothing about patients."
+        )
+    return [*lines, *_whose(meaning), "Research only; not for clinical use."]
+
+
+def _whose(said: Mapping[str, Sequence[str]]) -> list[str]:
+    return list(said) if len(said) == 1 else [f"{', '.join(names)}: {text}" for text, names in said.items()]
+
+
+def _said(conventions: Conventions) -> str:
+    """Return the conventions in words."""
+    empty = {
+        "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",
+        "released": "both empty is perfect, one empty is Dice 0 and distances of 1 mm",
+        "nan": "undefined values are left out of means",
+        "skip": "cases whose reference lacks a region have no score for it",
+    }[conventions.empty]
+    hd95 = {
+        "max": "the larger of the two directed 95th percentiles",
+        "pooled": "the 95th percentile of the distances of both directions together",
+    }[conventions.hd95]
+    average = {
+        "case": "Means are over cases, then over subsets.",
+        "voxel": "Overlap metrics are of the voxels of all cases together; distances are means over cases.",
+    }[conventions.average]
+    small = conventions.et_min_voxels
+    rule = f"Predicted enhancing tumour below {small} voxels counts as necrosis." if small else "No post-processing."
+    return (
+        f"Empty regions ({conventions.empty}): {empty}. HD95 ({conventions.hd95}): {hd95}. Surface Dice at "
+        f"{conventions.surface_tolerance:g} mm. {rule} {average}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

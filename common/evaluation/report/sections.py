@@ -1,0 +1,376 @@
+"""The sections of a report: which tables and figures there are, and what is said about them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from common.evaluation.analysis import attribution as worth_of
+from common.evaluation.analysis import reliability as reliable
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import Evaluation
+from common.evaluation.report import figures
+from common.evaluation.report.slices import Slice, slice_panels
+from common.evaluation.report.style import save
+from common.evaluation.report.tables import (
+    Cell,
+    Column,
+    Table,
+    comparison_table,
+    missing_table,
+    statistics_table,
+    subset_table,
+)
+from common.modalities import LabelSet, display_name, display_subset
+
+FURTHER = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
+"""Metrics of the section that is folded away."""
+ENTROPY = ("entropy", "divergence")
+"""Metrics of probabilities, which label maps and older results have not."""
+
+
+@dataclass
+class Section:
+    """A part of the report.
+
+    Attributes:
+        title: its heading.
+        text: paragraphs.
+        tables: file stem -> table.
+        figures: file stem -> what it shows.
+        folded: tables are shown on demand.
+    """
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
+    folded: bool = False
+
+
+class Drawer:
+    """Keeps figures, to be written when all of a report has been made."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, Figure] = {}
+
+    def __call__(self, stem: str, figure: Figure | None, caption: str) -> dict[str, str]:
+        """Return the entry of the figure for a section; none if there is nothing to draw."""
+        if figure is None:
+            return {}
+        self.figures[stem] = figure
+        return {stem: caption}
+
+    def save(self, folder: Path) -> dict[str, str]:
+        """Write the figures; return file stem -> PNG in base 64."""
+        for stem, figure in self.figures.items():
+            save(figure, folder / stem)
+        return {stem: base64.b64encode((folder / f"{stem}.png").read_bytes()).decode() for stem in self.figures}
+
+
+def stems(names: Iterable[str]) -> dict[str, str]:
+    """Return what each method is called in file names: lower-case letters, digits and underscores, no two alike."""
+    found: dict[str, str] = {}
+    for name in names:
+        stem = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:60] or "method"
+        numbered = chain([stem], (f"{stem}_{number}" for number in count(2)))
+        found[name] = next(free for free in numbered if free not in found.values())
+    return found
+
+
+def accuracy(
+    evaluations: Sequence[Evaluation],
+    tests: pd.DataFrame | None,
+    published: pd.DataFrame | None,
+    stems: Mapping[str, str],
+    draw: Drawer,
+) -> Iterator[Section]:
+    """Yield the tables and figures of Dice, of HD95 and of the other metrics."""
+    several = len(evaluations) > 1
+    dice = Section("Dice")
+    if several:
+        caption = "Mean Dice over cases of every subset."
+        dice.figures |= draw("comparison", figures.comparison(evaluations), caption)
+    else:
+        dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice over cases of every subset.")
+    for evaluation in evaluations:
+        caption = f"{evaluation.name}: Dice of every case; box: quartiles and median; diamond: mean."
+        stem = f"boxplots_{stems[evaluation.name]}" if several else "boxplots"
+        dice.figures |= draw(stem, figures.boxplots(evaluation), caption)
+    caption = "Mean Dice against the number of modalities present, with 95 % bootstrap intervals over cases."
+    dice.figures |= draw("robustness", figures.robustness(evaluations), caption)
+    dice.tables = _tables(evaluations, "dice", tests, published)
+    yield dice
+    known = {metric for evaluation in evaluations for metric in evaluation.results["metric"]}
+    if "hd95" in known:
+        yield Section("HD95", tables=_tables(evaluations, "hd95", tests, published))
+    tables = {metric: subset_table(evaluations, metric) for metric in FURTHER if metric in known}
+    if tables:
+        yield Section("Further metrics", tables=tables, folded=True)
+
+
+def _tables(
+    evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None, published: pd.DataFrame | None
+) -> dict[str, Table]:
+    return {
+        metric: subset_table(evaluations, metric, tests, published),
+        f"{metric}_missing": missing_table(evaluations, metric, published),
+        f"{metric}_overall": comparison_table(evaluations, metric, tests),
+    }
+
+
+def statistics(tests: pd.DataFrame) -> Iterator[Section]:
+    """Yield the paired tests, a table per metric."""
+    per_metric = {
+        f"tests_{metric}": replace(statistics_table(part), title=f"Paired tests of {METRICS[metric].label}")
+        for metric, part in tests.groupby("metric", sort=False)
+    }
+    yield Section("Paired tests", tables=per_metric, folded=True)
+
+
+def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Section]:
+    """Yield Shapley values, if there are results for all subsets, the best one, and advice, if there are gains.
+
+    Args:
+        evaluation: of one method.
+        stem: what it is called in file names, here and below.
+        draw: what takes the figures.
+    """
+    volumes = evaluation.results["metric"] == "reference_volume"  # say what an empty prediction scores
+    section = Section(f"What each modality is worth: {evaluation.name}")
+    if len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1 and volumes.any():
+        worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
+        if len(worth):
+            _add_worth(section, worth, evaluation, stem, draw)
+    best = worth_of.best_subsets(evaluation)
+    if len(best):
+        section.tables[f"best_{stem}"] = _best_table(best)
+    if section.tables:
+        yield section
+    if worth_of.has_gains(evaluation.calibration, evaluation.modalities):
+        yield _advice(evaluation, stem)
+
+
+def _add_worth(section: Section, worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> None:
+    section.text.append(
+        "Shapley value: the Dice that a modality adds, averaged over all orders in which they can be acquired. The "
+        "values of all modalities sum to the Dice with all of them minus that with none. With none nothing is "
+        "predicted: Dice 0 where the reference has the region, else by the convention for empty regions."
+    )
+    caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
+    section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
+    section.tables[f"shapley_{stem}"] = _shapley_table(worth, evaluation)
+
+
+def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
+    worth = worth.assign(text=[_with_interval(*row) for row in worth[["mean", "low", "high"]].to_numpy()])
+    wide = worth.pivot(index="modality", columns="region", values="text")
+    wide = wide.reindex(index=evaluation.modalities, columns=evaluation.regions).reset_index(names="modality")
+    wide["modality"] = wide["modality"].map(display_name)
+    counts = sorted(set(worth["n"]))
+    cases = " to ".join(map(str, {counts[0]: None, counts[-1]: None}))
+    return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {cases} cases", wide, {})
+
+
+def _best_table(best: pd.DataFrame) -> Table:
+    shown = best.assign(
+        modalities=best["modalities"].map(display_subset),
+        gain=[_with_interval(*row) for row in best[["gain", "low", "high"]].to_numpy()],
+    ).drop(columns=["low", "high"])
+    notes = [
+        "The subset of the best mean Dice, and its gain over all modalities, paired by case. Only cases with a Dice "
+        "for every subset count."
+    ]
+    if (best["chosen_on"] == "calibration").any():
+        notes.append("Chosen on calibration: on the calibration cases; all numbers are of the evaluated ones.")
+    if (best["chosen_on"] == "evaluated").any():
+        notes.append(
+            "Chosen on evaluated: on the cases that it is measured on, for want of calibration cases. This flatters "
+            "it: its gain cannot be below 0."
+        )
+    labels = {"modalities": "best subset", "best": "its Dice", "all": "all modalities", "gain": "gain [95 % CI]"}
+    labels |= {"n": "cases", "chosen_on": "chosen on"}
+    formats = {"best": _percent, "all": _percent}
+    return _table("Which subset is best, mean Dice (%)", shown, formats, notes, headings=2, labels=labels)
+
+
+def _advice(evaluation: Evaluation, stem: str) -> Section:
+    gains = worth_of.advice_table(evaluation)
+    gains["modalities"] = gains["modalities"].map(display_subset)
+    gains["modality"] = gains["modality"].map(display_name)
+    quality = worth_of.advice_quality(evaluation)
+    section = Section(f"Which missing sequence to acquire: {evaluation.name}")
+    section.text.append(
+        f"Expected gain of adding a sequence, from {evaluation.calibration['case'].nunique()} calibration cases. The "
+        "advice for a case looks at its subset and its expected Dice (the soft Dice of the prediction and its own "
+        "probabilities, 0 for an empty prediction), never at its reference. Each case's is in advice_cases.csv, beside "
+        "the evaluation's results.csv."
+    )
+    points = {column: _percent for column in (*evaluation.regions, "mean")}
+    section.tables[f"advice_{stem}"] = _table(
+        "Expected gain, points of Dice (%)",
+        gains,
+        points,
+        headings=2,
+        labels={"modalities": "present", "modality": "added"},
+    )
+    section.folded = True
+    if quality.empty:  # of two modalities one is missing at most, and there is nothing to choose
+        return section
+    section.tables[f"ranking_{stem}"] = _table(
+        "How well the advice ranks the missing sequences of the evaluated cases",
+        quality,
+        {"mean": _three, "low": _three, "high": _three},
+        notes=(
+            "first_choice: how often the sequence advised first is the best one. concordance: share of pairs of "
+            "sequences ordered alike, 0.5 by chance. regret: Dice (a fraction) lost against the best choice. average: "
+            "mean gain over the calibration cases; adjusted: corrected by the case's expected Dice; chance: random.",
+        ),
+        headings=2,
+    )
+    return section
+
+
+def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
+    """Yield how unsure the predictions of the methods are, as far as there were probabilities."""
+    known = {m: [e for e in evaluations if e.values(m).notna().any(axis=None)] for m in ENTROPY}
+    tables = {metric: subset_table(those, metric) for metric, those in known.items() if those}
+    if tables:
+        section = Section("Entropy of the predictions", tables=tables, folded=True)
+        section.text.append(
+            "Entropy of each region's probability, and the Kullback-Leibler divergence KL(all modalities of the case "
+            "|| subset): means over the brain, the same voxels for every subset; 1 mnat is 0.001 nats. MAG-MS argues "
+            "(Theorem 1) that the entropy of a subset's prediction is bounded by that of all modalities plus the "
+            "divergence, which self-distillation makes smaller. The bound rests on the assumption that predictions "
+            "from all modalities are the more probable ones, and is about the softmax; the numbers here are per "
+            "region. A small entropy does not mean that a prediction is right."
+        )
+        yield section
+
+
+def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer) -> Iterator[Section]:
+    """Yield calibration errors, volume intervals and latents, as far as there are data."""
+    if len(evaluation.bins):
+        section = Section(f"Reliability of the probabilities: {evaluation.name}")
+        section.text.append(
+            "Expected calibration error (ECE) of each region's probability, over the voxels of all cases where any "
+            "modality of the subset is not 0. Comparable only between the same masks: between methods, and between "
+            "subsets as far as their modalities show the same brain."
+        )
+        caption = "Observed frequency against predicted probability, by number of modalities present."
+        section.figures |= draw(f"reliability_{stem}", figures.reliability(evaluation), caption)
+        error = reliable.calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
+        error = error.reindex(index=evaluation.subsets, columns=evaluation.regions).reset_index(names="modalities")
+        error["modalities"] = error["modalities"].map(display_subset)
+        formats = {region: lambda value: f"{100 * value:.2f}" for region in evaluation.regions}
+        section.tables[f"ece_{stem}"] = _table("Expected calibration error (%)", error, formats)
+        yield section
+    if len(evaluation.calibration):
+        yield _volumes(evaluation, coverage, stem)
+    if len(evaluation.latents):
+        section = Section(f"Latents of single modalities: {evaluation.name}")
+        caption = "t-SNE of the latent features of each case, segmented from each modality alone."
+        section.figures |= draw(f"latents_{stem}", figures.embedding(evaluation.latents), caption)
+        if section.figures:
+            gap = figures.modality_gap(evaluation.latents)
+            section.text.append(
+                "How far apart the modalities are for the network: the mean distance between the centres of two over "
+                f"the mean distance of a latent from its own centre is {gap:.2f}."
+            )
+            yield section
+
+
+def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
+    table = reliable.coverage_table(evaluation, coverage)
+    count = evaluation.calibration["case"].nunique()
+    section = Section(f"Intervals of the volume: {evaluation.name}", folded=True)
+    section.text.append(
+        f"Split-conformal intervals that should hold the true volume in {100 * coverage:g} % of cases, calibrated on "
+        f"{count} cases for each subset and region. The coverage seen on the evaluated cases is in the table; an "
+        "infinite width means that there are too few calibration cases for this level, and over all subsets such "
+        "intervals do not count. Each case's intervals are in interval_cases.csv, beside the evaluation's results.csv."
+    )
+    if not np.isfinite(table["quantile"]).any():
+        section.text.append(
+            f"No interval of this level is finite: that takes {reliable.fewest_cases(coverage)} calibration cases."
+        )
+    table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else display_subset(name))
+    labels = {"modalities": "subset", "n": "calibration cases", "covered": "covered (%)", "width": "median width (ml)"}
+    formats = {"n": "{:.0f}".format, "quantile": _three, "covered": _percent, "width": "{:.1f}".format}
+    section.tables[f"volumes_{stem}"] = _table("Coverage of the intervals", table, formats, headings=2, labels=labels)
+    return section
+
+
+def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Section]:
+    """Yield what the methods cost, as far as it is known."""
+    facts = pd.DataFrame([{"method": e.name, **e.facts} for e in evaluations])
+    known = [key for key in figures.FACTS if key in facts]
+    if not known:
+        return
+    section = Section("Size and speed")
+    if len(evaluations) > 1:
+        caption = "Mean Dice over subsets and regions against what it costs."
+        section.figures |= draw("efficiency", figures.efficiency(evaluations), caption)
+    formats = {key: lambda value, key=key: f"{figures.FACTS[key][1] * value:.4g}" for key in known}
+    labels = {key: figures.FACTS[key][0] for key in known}
+    notes = (
+        "GFLOPs: of one window with all modalities, a multiplication and an addition count as two. Memory: the most "
+        "that the evaluation has used. Time: of one subset of one case, from image to logits, where it was run.",
+    )
+    section.tables["efficiency"] = _table("Size and speed", facts[["method", *known]], formats, notes, labels=labels)
+    yield section
+
+
+def panels(
+    slices: Mapping[str, Sequence[Slice]],
+    labels: LabelSet | None,
+    modalities: Sequence[str],
+    stems: Mapping[str, str],
+    draw: Drawer,
+) -> Iterator[Section]:
+    """Yield the slices of each method that has some."""
+    for method, chosen in slices.items():
+        if not chosen:
+            continue
+        kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
+        shown = " and ".join(", ".join(kinds).rsplit(", ", 1)) + " case" + (" by mean Dice" if len(kinds) > 1 else "")
+        caption = f"The {shown}, in the axial plane through the tumour's centre."
+        drawn = draw(f"panels_{stems[method]}", slice_panels(chosen, labels, modalities), caption)
+        yield Section(f"Cases: {method}", figures=drawn)
+
+
+def _table(
+    title: str,
+    frame: pd.DataFrame,
+    formats: Mapping[str, Callable[[float], str]],
+    notes: Sequence[str] = (),
+    headings: int = 1,
+    labels: Mapping[str, str] | None = None,
+) -> Table:
+    """Return a data frame as a table; columns without a format are printed as they are, and what is NaN not at all."""
+    columns = [
+        Column((labels or {}).get(name, name), align="l" if i < headings else "r") for i, name in enumerate(frame)
+    ]
+    texts = {name: ["" if pd.isna(value) else formats.get(name, str)(value) for value in frame[name]] for name in frame}
+    rows = [[Cell(text) for text in row] for row in zip(*texts.values(), strict=True)]
+    return Table(title, columns, rows, notes, headings=headings)
+
+
+def _with_interval(mean: float, low: float, high: float) -> str:
+    return _percent(mean) + ("" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:z.1f}".replace("-", "−")
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}"

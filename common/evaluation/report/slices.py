@@ -1,0 +1,162 @@
+"""Pictures of images: slices with what was predicted, and what stands in for a missing modality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from common.evaluation.report.style import PAGE, number, styled
+from common.io.files import replacing
+from common.modalities import LabelSet, display_name, display_subset
+
+OUTLINES = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73")
+"""The lighter ones of Okabe-Ito, for regions on grey images: larger regions first."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """An axial slice of a case, with the prediction made from one subset of its modalities.
+
+    Attributes:
+        title: what the row is, e.g. ``worst case: Phantom_029``.
+        subset: name of the subset, e.g. ``t1c+flair``.
+        images: ``(M, X, Y)``, RAS; what the subset lacks is not looked at.
+        reference: label map ``(X, Y)`` in the cohort's values.
+        prediction: label map ``(X, Y)`` in the cohort's values.
+        dice: of each region over the whole case, fractions; NaN where there is none.
+        spacing: size of a pixel (mm) along x and y.
+    """
+
+    title: str
+    subset: str
+    images: np.ndarray
+    reference: np.ndarray
+    prediction: np.ndarray
+    dice: Sequence[float]
+    spacing: tuple[float, float] = (1.0, 1.0)
+
+
+@styled
+def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
+    """Draw slices with the reference and the prediction outlined: what a subset saw, and what it led to.
+
+    A row holds a frame for each modality, empty where the subset lacks it, then the outlines on the last modality that
+    it has. The view is radiological (the patient's left on the right) and cut to where there is something to see; black
+    and white are each image's 1st and 99th percentile there.
+
+    Args:
+        rows: from top to bottom.
+        labels: regions of the label maps; each is outlined over those before it.
+        modalities: names of the M channels.
+    """
+    crops = [_crop(row, modalities) for row in rows]
+    width = PAGE / (len(modalities) + 2) - 0.06
+    shapes = [row.images[0][crop].shape for row, crop in zip(rows, crops, strict=True)]
+    heights = [
+        0.4 + width * (shape[1] * row.spacing[1]) / (shape[0] * row.spacing[0])
+        for row, shape in zip(rows, shapes, strict=True)
+    ]
+    figure = Figure(figsize=(PAGE, sum(heights) + 0.45), layout="constrained")
+    stripes = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for stripe, row, crop in zip(stripes, rows, crops, strict=True):
+        scores = [f"{name} {number(100 * value)}" for name, value in zip(labels.regions, row.dice, strict=True)]
+        title = f"{row.title}, {display_subset(row.subset)}: Dice (%) {', '.join(scores)}"
+        stripe.suptitle(fill(title, 110), x=0.01, ha="left", fontsize=7)
+        _draw_slice(stripe.subplots(1, len(modalities) + 2), row, crop, labels, modalities)
+    handles = [Line2D([], [], color=OUTLINES[i % len(OUTLINES)]) for i in range(len(labels.regions))]
+    note = "Axial slices, radiological view: the patient's left is on the right."
+    figure.legend(handles, list(labels.regions), loc="outside lower center", ncols=len(handles), title=note)
+    return figure
+
+
+def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[float] | None = None) -> None:
+    """Outline regions on a plane, each thinner than the one before, so that all are seen where they run together.
+
+    Args:
+        axes: where the plane is drawn.
+        masks: bool ``(R, A, B)``, the first axis of the plane from left to right.
+        thickest: width of the first line in points; that of the last is 0.6.
+        extent: left, right, bottom and top of the plane; by default pixels.
+    """
+    for i, (mask, width) in enumerate(zip(masks, np.linspace(thickest, 0.6, len(masks)), strict=True)):
+        if mask.any() and not mask.all():  # else there is no outline to draw
+            colour = OUTLINES[i % len(OUTLINES)]
+            # With an extent its corners are those of the outer pixels, without one pixels are at whole numbers.
+            place = {} if extent is None else {"origin": "lower", "extent": extent}
+            axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **place)
+
+
+@styled
+def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str | Path) -> None:
+    """Draw the central axial, coronal and sagittal slice of each modality of a substitute image.
+
+    Args:
+        x_sub: ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
+            percentile, which its title says.
+        modalities: names of the M channels.
+        path: PNG file.
+    """
+    figure = Figure(figsize=(PAGE / 4 * len(modalities), 5.4), layout="constrained")
+    grid = figure.subplots(3, len(modalities), squeeze=False)
+    for column, (name, volume) in enumerate(zip(modalities, x_sub[0], strict=True)):
+        low, high = torch.quantile(volume.flatten(), torch.tensor([0.01, 0.99])).tolist()
+        for row, axis in enumerate((2, 1, 0)):
+            plane = volume.select(axis, volume.shape[axis] // 2)
+            grid[row][column].imshow(plane.T.numpy(), origin="lower", cmap="gray", vmin=low, vmax=high)
+            grid[row][column].set_axis_off()
+        grid[0][column].set_title(f"{display_name(name)}\n{low:.3f} to {high:.3f}")
+    figure.suptitle("substitute image x_sub")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _present(row: Slice, modalities: Sequence[str]) -> list[int]:
+    """Return the channels that a row's subset has."""
+    return [modalities.index(name) for name in row.subset.split("+")]
+
+
+def _crop(row: Slice, modalities: Sequence[str]) -> tuple[slice, slice]:
+    """Return the box outside of which the present images and the labels have the value of their corner."""
+    planes = np.stack([*row.images[_present(row, modalities)], row.reference, row.prediction])
+    inside = (planes != planes[:, :1, :1]).any(axis=0)
+    if not inside.any():
+        return slice(None), slice(None)
+    box = [np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0)]
+    return slice(box[0][0], box[0][-1] + 1), slice(box[1][0], box[1][-1] + 1)
+
+
+def _draw_slice(
+    axes: np.ndarray, row: Slice, crop: tuple[slice, slice], labels: LabelSet, modalities: Sequence[str]
+) -> None:
+    present = _present(row, modalities)
+    for channel, frame in enumerate(axes[: len(modalities)]):
+        frame.set_title(display_name(modalities[channel]), fontsize=7)
+        if channel in present:
+            _show(frame, row.images[channel][crop], row.spacing)
+        else:
+            _show(frame, np.zeros_like(row.images[present[0]][crop]), row.spacing)
+            frame.images[0].set_alpha(0.06)
+            frame.text(0.5, 0.5, "missing", ha="center", va="center", transform=frame.transAxes, color="0.4")
+    for frame, name, label in zip(axes[-2:], ("reference", "prediction"), (row.reference, row.prediction), strict=True):
+        frame.set_title(f"{name} on {display_name(modalities[present[-1]])}", fontsize=7)
+        _show(frame, row.images[present[-1]][crop], row.spacing)
+        masks = labels.to_regions(torch.as_tensor(label[crop].astype(np.int64))[None]).numpy()
+        outline(frame, masks, 1.6)
+
+
+def _show(axes: Axes, plane: np.ndarray, spacing: tuple[float, float]) -> None:
+    """Draw a plane ``(X, Y)``, RAS, as radiologists see it: the patient's right on the left."""
+    plane = plane.astype(np.float32)
+    low, high = np.quantile(plane, (0.01, 0.99))
+    axes.imshow(plane.T, origin="lower", cmap="gray", vmin=low, vmax=high, aspect=spacing[1] / spacing[0])
+    axes.invert_xaxis()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,445 @@
+"""Tables in the papers' layout, made from evaluations, their paired tests, and published numbers beside them.
+
+Where methods lack subsets, every mean over subsets is over those that all methods have, and the notes name these.
+Each function returns a `Table`, which renders itself as Markdown, LaTeX and HTML. What stars, bold cells and daggers
+mean is in the table's notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import pandas as pd
+
+from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
+from common.evaluation.analysis.published import cite
+from common.evaluation.analysis.statistics import MEAN, in_common, is_pooled, overall, summary
+from common.evaluation.metrics.conventions import METRICS, Metric
+from common.evaluation.metrics.results import Evaluation, require_alike
+from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table
+from common.modalities import display_name, display_subset, subset_name, subsets
+
+SIGNIFICANT = 0.05
+
+Keys = frozenset[tuple[str, str, str]]
+"""Method, subset and region of results, here of those that differ significantly from the first method's."""
+
+
+def subset_table(
+    evaluations: Sequence[Evaluation],
+    metric: str = "dice",
+    tests: pd.DataFrame | None = None,
+    published: pd.DataFrame | None = None,
+) -> Table:
+    """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
+
+    Args:
+        evaluations: one or more methods on the same cohort; stars are against the first.
+        metric: name in `METRICS`.
+        tests: of `analysis.statistics.compare_to_first`, for the stars.
+        published: rows of `analysis.published.published`, for columns beside the measured ones. Their mean is
+            the printed one, which is left out where the measured one is not over all subsets.
+
+    Raises:
+        ValueError: two methods have the same name, or other modalities or regions than the first.
+    """
+    first, names = _check(evaluations), _subsets(evaluations)
+    quoted = _relevant(published, metric, first.regions)
+    printed, common = _published(quoted), in_common(evaluations, metric)
+    if len(common[0].subsets) < 2 ** len(first.modalities) - 1:
+        printed = [replace(one, mean=one.mean.reindex(names), std=one.std.reindex(names)) for one in printed]
+    measured = [_measured(one, shared, metric) for one, shared in zip(evaluations, common, strict=True)]
+    methods = [*measured, *printed]
+    rows = {name: [Cell(PRESENT if m in name.split("+") else ABSENT) for m in first.modalities] for name in names}
+    rows[MEAN] = [Cell(MEAN, span=len(first.modalities))]
+    stars = _stars(tests, first, metric)
+    return Table(
+        title=_title(evaluations, metric),
+        columns=[*(Column(display_name(m), align="c") for m in first.modalities), *_columns(methods, first.regions)],
+        rows=_grid(rows, methods, first.regions, METRICS[metric], stars),
+        notes=[
+            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
+            *_lacking(evaluations, common),
+            *_notes(evaluations, metric, tests, "the subsets and regions, in the row mean for the regions", quoted),
+        ],
+        headings=len(first.modalities),
+        totals=1,
+    )
+
+
+def missing_table(
+    evaluations: Sequence[Evaluation], metric: str = "dice", published: pd.DataFrame | None = None
+) -> Table:
+    """Return the means over the subsets that lack the same number of modalities, and how many subsets these are.
+
+    Args:
+        evaluations: one or more methods on the same cohort.
+        metric: name in `METRICS`.
+        published: as in `subset_table`; averaged over the same subsets, where it has them all.
+
+    Raises:
+        ValueError: as `subset_table`.
+    """
+    first, names = _check(evaluations), _subsets(evaluations)
+    missing = {name: str(len(first.modalities) - len(name.split("+"))) for name in names}
+    quoted, common = _relevant(published, metric, first.regions), in_common(evaluations, metric)
+    groups = {name: missing[name] for name in common[0].subsets}
+    measured = [_measured(shared, shared, metric) for shared in common]
+    methods = [method.grouped(groups) for method in (*measured, *_published(quoted))]
+    sizes = Counter(groups.values())
+    rows = {number: [Cell(number), Cell(str(sizes[number]))] for number in sorted(set(missing.values()))}
+    return Table(
+        title=f"{_title(evaluations, metric)}, by number of missing modalities",
+        columns=[Column("missing"), Column("subsets"), *_columns(methods, first.regions)],
+        rows=_grid(rows, methods, first.regions, METRICS[metric]),
+        notes=[
+            f"{_averaged(evaluations, metric, spread=False)} Rows are means over subsets.",
+            *_lacking(evaluations, common),
+            *_notes(evaluations, metric, published=quoted),
+        ],
+        headings=2,
+    )
+
+
+def comparison_table(
+    evaluations: Sequence[Evaluation],
+    metric: str = "dice",
+    tests: pd.DataFrame | None = None,
+    seed: int = 0,
+) -> Table:
+    """Return a row per method with its mean over the subsets, for each region and over regions.
+
+    Beside the mean are its 95 % interval and, of two or more methods, the difference to the first and how many subsets
+    the method wins: those where its mean is the best, and no other method's equals it.
+
+    Args:
+        evaluations: one or more methods on the same cohort.
+        metric: name in `METRICS`.
+        tests: as in `subset_table`.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: as `subset_table`.
+    """
+    first, common = _check(evaluations), in_common(evaluations, metric)
+    totals = {evaluation.name: overall(evaluation, metric, seed) for evaluation in common}
+    shown, parts, several = METRICS[metric], list(totals[first.name].index), len(evaluations) > 1
+    ranked = several and shown.best is not None
+    best = {part: _best({name: total.loc[part, "mean"] for name, total in totals.items()}, shown) for part in parts}
+    wins = _wins(common, metric) if ranked else pd.DataFrame()
+    stars = _stars(tests, first, metric)
+
+    def cells(name: str, part: str) -> list[Cell]:
+        mean, low, high = totals[name].loc[part]
+        interval = "" if pd.isna(low) else f" [{_number(low, shown)}, {_number(high, shown)}]"
+        found = [Cell(_number(mean, shown) + interval, name in best[part], (name, MEAN, part) in stars)]
+        if several:
+            difference = mean - totals[first.name].loc[part, "mean"]
+            found.append(Cell(NOTHING if name == first.name else _number(difference, shown, "+")))
+        if ranked:
+            found.append(Cell(str(wins.loc[name, part]) if common[0].subsets else NOTHING))
+        return found
+
+    labels = [shown.label, *["Δ"] * several, *["won"] * ranked]
+    legend = [f"Δ: difference to {first.name}."] * several
+    legend += [f"won: of {_range([len(common[0].subsets)], 'subset')}, those with the best mean."] * ranked
+    return Table(
+        title=f"{_title(evaluations, metric)}, mean over the subsets",
+        columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
+        rows=[[Cell(name), *(cell for part in parts for cell in cells(name, part))] for name in totals],
+        notes=[
+            f"{_averaged(evaluations, metric, spread=False)} In brackets: 95 % bootstrap interval over cases.",
+            *([" ".join(legend)] if legend else []),
+            *_lacking(evaluations, common),
+            *_notes(evaluations, metric, tests, "the regions"),
+        ],
+    )
+
+
+def statistics_table(tests: pd.DataFrame) -> Table:
+    """Return paired tests as a table, a row per test.
+
+    Args:
+        tests: rows of `analysis.statistics.compare_to_first`.
+    """
+    labels = ["n", "mean", "other mean", "difference [95 % CI]", "p", "p (Holm)", "effect"]
+    return Table(
+        title="Paired tests",
+        columns=[
+            *(Column(label, align="l") for label in ("method", "other", "metric", "subset", "region")),
+            *map(Column, labels),
+        ],
+        rows=[_test_row(test) for _, test in tests.iterrows()],
+        notes=[
+            "Wilcoxon signed-rank test over the cases of both methods, two-sided; differences of 0 are dropped. "
+            "p (Holm) is corrected for the subsets and regions of a metric, in the rows mean for the regions. "
+            f"* p (Holm) < {SIGNIFICANT}.",
+            "Rows mean: each case's mean over the subsets that all methods have. Tests and means are per case, also "
+            "where other tables pool voxels.",
+            "difference: method minus other, with its 95 % bootstrap interval over cases. "
+            "effect: matched-pairs rank-biserial correlation, above 0 where the method's values are larger.",
+        ],
+        headings=5,
+    )
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A method's numbers: means and standard deviations with a row per subset, and a column per region.
+
+    Attributes:
+        label: header of its columns.
+        mean: in the units of results.csv.
+        std: same shape.
+        published: whether the numbers are a paper's.
+    """
+
+    label: str
+    mean: pd.DataFrame
+    std: pd.DataFrame
+    published: bool = False
+
+    def grouped(self, groups: Mapping[str, str]) -> _Method:
+        """Return the means of groups of rows, without standard deviations; rows in no group are left out.
+
+        The mean of a group that a paper lacks a row of is NaN: it would be over other subsets than the measured ones.
+        """
+        rows = self.mean.reindex(list(groups)).groupby(groups)
+        mean = rows.agg(lambda values: values.mean(skipna=not self.published))
+        return replace(self, mean=mean, std=mean * float("nan"))
+
+
+def _measured(evaluation: Evaluation, shared: Evaluation, metric: str) -> _Method:
+    """Return a method's numbers, with a row for the mean over the subsets that it shares with the others."""
+    table, means = summary(evaluation, metric), summary(shared, metric)["mean"]
+    mean, std = table["mean"].copy(), table["std"].copy()
+    mean.loc[MEAN], std.loc[MEAN] = means.mean(), means.std()
+    return _Method(evaluation.name, mean, std)
+
+
+def _published(published: pd.DataFrame) -> list[_Method]:
+    """Return the methods of published tables, their names marked as such."""
+    marks, methods = _marks(published), []
+    for (*source, name), rows in published.groupby(["paper", "table", "dataset", "method"], sort=False):
+        mean, std = (rows.pivot(index="modalities", columns="region", values=key) for key in ("value", "std"))
+        methods.append(_Method(f"{name} (published){marks[tuple(source)]}", mean, std, published=True))
+    return methods
+
+
+def _relevant(published: pd.DataFrame | None, metric: str, regions: Sequence[str]) -> pd.DataFrame:
+    if published is None:
+        return pd.DataFrame(columns=PUBLISHED_COLUMNS)
+    return published[(published["metric"] == metric) & published["region"].isin(regions)]
+
+
+def _marks(published: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Return the mark of each source (paper, table, dataset): a dagger, with a number if there are several."""
+    sources = list(published[["paper", "table", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
+    return {source: f"†{number}" if len(sources) > 1 else "†" for number, source in enumerate(sources, start=1)}
+
+
+def _check(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Return the first method, if the others can stand beside it.
+
+    Raises:
+        ValueError: two methods have the same name, or other modalities or regions than the first.
+    """
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Methods {names}: two have the same name; give each its own.")
+    require_alike(evaluations)
+    return evaluations[0]
+
+
+def _subsets(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the subsets that any of the methods has, fewest modalities first."""
+    found = {name for evaluation in evaluations for name in evaluation.subsets}
+    return [name for name in map(subset_name, subsets(evaluations[0].modalities)) if name in found]
+
+
+def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
+    if tests is None or tests.empty:
+        return frozenset()
+    low = tests["p_holm"] < SIGNIFICANT
+    chosen = tests[low & (tests["metric"] == metric) & (tests["other"] == first.name)]
+    return frozenset(chosen[["method", "modalities", "region"]].itertuples(index=False, name=None))
+
+
+def _columns(methods: Sequence[_Method], regions: Sequence[str]) -> list[Column]:
+    if len(methods) == 1:
+        return [Column(region) for region in regions]
+    return [Column(method.label, region, published=method.published) for region in regions for method in methods]
+
+
+def _grid(
+    rows: Mapping[str, list[Cell]],
+    methods: Sequence[_Method],
+    regions: Sequence[str],
+    shown: Metric,
+    stars: Keys = frozenset(),
+) -> list[list[Cell]]:
+    """Return cells: each row's labels, then a cell per region and method."""
+    return [
+        [*labels, *(cell for region in regions for cell in _cells(key, region, methods, shown, stars))]
+        for key, labels in rows.items()
+    ]
+
+
+def _cells(key: str, region: str, methods: Sequence[_Method], shown: Metric, stars: Keys) -> list[Cell]:
+    """Return a cell per method; the best of those measured is bold."""
+    best = _best({m.label: _at(m.mean, key, region) for m in methods if not m.published}, shown)
+    return [
+        Cell(
+            text=_number(_at(method.mean, key, region), shown) + _spread(_at(method.std, key, region), shown),
+            bold=not method.published and method.label in best,
+            star=not method.published and (method.label, key, region) in stars,
+        )
+        for method in methods
+    ]
+
+
+def _at(table: pd.DataFrame, row: str, column: str) -> float:
+    there = row in table.index and column in table.columns
+    return table.loc[row, column] if there else float("nan")
+
+
+def _number(value: float, shown: Metric, sign: str = "-") -> str:
+    """Return a value as printed; ``sign`` is Python's format option."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value * shown.factor:{sign}z.1f}".replace("-", "−")
+
+
+def _spread(std: float, shown: Metric) -> str:
+    return "" if pd.isna(std) else f" ± {_number(std, shown)}"
+
+
+def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
+    """Return the names of the best of two or more values; values that print alike are equal."""
+    printed = {name: round(value * shown.factor, 1) for name, value in values.items() if not pd.isna(value)}
+    if len(printed) < 2 or shown.best is None:
+        return set()
+    best = (max if shown.higher_is_better else min)(printed.values())
+    return {name for name, value in printed.items() if value == best}
+
+
+def _wins(common: Sequence[Evaluation], metric: str) -> pd.DataFrame:
+    """Return how many subsets each method (row) wins in each region and over regions (columns)."""
+    means = {evaluation.name: summary(evaluation, metric)["mean"] for evaluation in common}
+    wins = {}
+    for part in (*common[0].regions, MEAN):
+        table = pd.DataFrame({name: mean.mean(axis=1) if part == MEAN else mean[part] for name, mean in means.items()})
+        table = table.dropna()
+        best = table.max(axis=1) if METRICS[metric].higher_is_better else table.min(axis=1)
+        leads = table.eq(best, axis=0)
+        wins[part] = leads[leads.sum(axis=1) == 1].sum()
+    return pd.DataFrame(wins)
+
+
+def _test_row(test: pd.Series) -> list[Cell]:
+    shown = METRICS[test["metric"]]
+    subset = MEAN if test["modalities"] == MEAN else display_subset(test["modalities"])
+    interval = "" if pd.isna(test["low"]) else f" [{_number(test['low'], shown)}, {_number(test['high'], shown)}]"
+    return [
+        *map(Cell, (test["method"], test["other"], f"{shown.label} ({shown.unit})", subset, test["region"])),
+        *map(Cell, (str(test["n"]), _number(test["mean"], shown), _number(test["other_mean"], shown))),
+        Cell(_number(test["difference"], shown, "+") + interval),
+        Cell(_p(test["p"])),
+        Cell(_p(test["p_holm"]), star=test["p_holm"] < SIGNIFICANT),
+        Cell(NOTHING if pd.isna(test["effect"]) else f"{test['effect']:+z.2f}".replace("-", "−")),
+    ]
+
+
+def _p(p: float) -> str:
+    if pd.isna(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _title(evaluations: Sequence[Evaluation], metric: str) -> str:
+    cohorts = " and ".join(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
+    return f"{_label(metric)} ({METRICS[metric].unit}), {cohorts}"
+
+
+def _label(metric: str) -> str:
+    """Return a metric's label as a sentence begins with it."""
+    label = METRICS[metric].label
+    return label[0].upper() + label[1:]
+
+
+def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
+    """Return the sentence on what was averaged, over how many cases."""
+    cells = [summary(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
+    everyone = [evaluation.values(metric).dropna(how="all").index.unique("case").size for evaluation in evaluations]
+    cases = _range(everyone, "case")
+    if any((counts < size).any() for counts, size in zip(cells, everyone, strict=True)):
+        cases = f"{_range([n for counts in cells for n in counts.flat])} of {cases} (they differ between cells)"
+    if any(is_pooled(evaluation, metric) for evaluation in evaluations):
+        return f"{_label(metric)} of the voxels of {cases} together."
+    return f"Mean{' ± standard deviation' if spread else ''} over {cases}."
+
+
+def _range(counts: Sequence[int], noun: str = "") -> str:
+    """Return how many there are of something: ``1 case``, ``2 cases`` or ``0 to 2 cases``."""
+    low, high = min(counts), max(counts)
+    number = f"{low} to {high}" if low < high else str(high)
+    return f"{number} {noun}{'' if number == '1' else 's'}" if noun else number
+
+
+def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
+    """Return what methods lack, and which subsets the means are over for that reason."""
+    names, shared = _subsets(evaluations), common[0].subsets
+    if len(evaluations) == 1:
+        return []
+    notes = [
+        f"{evaluation.name} has {len(evaluation.subsets)} of the {_range([len(names)], 'subset')}."
+        for evaluation in evaluations
+        if len(evaluation.subsets) < len(names)
+    ]
+    if not shared:
+        return [*notes, "No subset has results of all methods, so there are no means over subsets."]
+    if len(shared) < len(names):
+        which = f"{_range([len(shared)], 'subset')} that all methods have: {', '.join(map(display_subset, shared))}"
+        notes.append(f"Means over subsets are over the {which}.")
+    if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
+        notes.append("Where a method has no value (–), means over subsets leave out the cell for all methods.")
+    return notes
+
+
+def _notes(
+    evaluations: Sequence[Evaluation],
+    metric: str,
+    tests: pd.DataFrame | None = None,
+    family: str = "",
+    published: pd.DataFrame | None = None,
+) -> list[str]:
+    """Return the legend of bold cells, stars and daggers, and what the numbers were made with.
+
+    ``family`` is what the p-values behind the stars are corrected for.
+    """
+    notes = []
+    if len(evaluations) > 1 and METRICS[metric].best is not None:
+        notes.append("Bold: best of the measured methods.")
+    if tests is not None:
+        pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
+        notes.append(
+            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
+            f"Holm-corrected for {family}." + " Tests are per case, not of the voxels together." * pooled
+        )
+    if published is not None:
+        notes += [f"{mark} Published, not measured: {cite(*source)}." for source, mark in _marks(published).items()]
+    return [*notes, _made_with(evaluations)]
+
+
+def _made_with(evaluations: Sequence[Evaluation]) -> str:
+    """Return the conventions in words; where cohorts or conventions differ, a warning that says whose is what."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for evaluation in evaluations:
+        settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluation.conventions).items())
+        users.setdefault((evaluation.cohort, settings), []).append(evaluation.name)
+    if len(users) == 1:
+        return f"Conventions: {settings}."
+    whose = "; ".join(f"{', '.join(names)}: {cohort}, {settings}" for (cohort, settings), names in users.items())
+    return f"Not comparable, since cohorts or conventions differ. {whose}."

@@ -1,0 +1,1 @@
+"""Key maps from the authors' published checkpoints to our networks."""

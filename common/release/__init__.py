@@ -1,0 +1,1 @@
+"""What is handed out: packages of bundles and their index, weights that ship, the leaderboard."""

@@ -1,0 +1,261 @@
+"""Many methods trained and evaluated on one cohort, each in a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pandas as pd
+import torch
+from monai.bundle import ConfigWorkflow
+from tqdm import tqdm
+
+from common.engines.steps import claim
+from common.evaluation.report.sections import stems
+from common.io.bundle import bundle_root
+from common.io.files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method of a leaderboard.
+
+    Attributes:
+        name: in tables.
+        bundle: name of a bundle.
+        configs: file names below the bundle's ``configs``, over its ``train.json``.
+        settings: config keys to set.
+    """
+
+    name: str
+    bundle: str
+    configs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[str]:
+        """The config files, later ones over earlier ones."""
+        return [str(Path(bundle_root(self.bundle), "configs", name)) for name in ("train.json", *self.configs)]
+
+
+def read_entries(path: str | os.PathLike) -> list[Entry]:
+    """Read a leaderboard's list: ``settings``, config keys to set for all, and ``methods``.
+
+    Of each method, by its name in tables: ``bundle``, ``configs`` over the bundle's ``train.json``, and ``settings``
+    over those for all. Keys that begin with ``_`` are remarks.
+
+    Raises:
+        FileNotFoundError: there is no such list, bundle or config.
+        ValueError: the list is not of this form, or a setting is no key of the bundle's configs.
+    """
+    try:
+        read = json.loads(Path(path).read_text())
+        foreign = sorted(key for key in read if key not in ("settings", "methods") and not key.startswith("_"))
+        if foreign:
+            raise ValueError(f"{foreign[0]!r} is none of its keys; expected settings and methods")
+        shared = read.get("settings", {})
+        entries = []
+        for name, made in read["methods"].items():
+            if not isinstance(made["bundle"], str):
+                raise ValueError(f"{name} has bundle {made['bundle']!r}; expected a name such as m3ae")
+            if not isinstance(made.get("configs", []), list):
+                raise ValueError(f"{name} has configs {made['configs']!r}; expected a list of file names")
+            unknown = sorted(set(made) - {"bundle", "configs", "settings"})
+            if unknown:
+                raise ValueError(f"{name} has {unknown[0]!r}; expected bundle, configs and settings")
+            settings = {**shared, **made.get("settings", {})}
+            entries.append(Entry(name, made["bundle"], tuple(made.get("configs", ())), settings))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see the README."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}.") from error
+    if len(entries) < 2:
+        raise ValueError(f"{path}: {len(entries)} methods; expected two or more to compare.")
+    for entry in entries:
+        _require_known(entry, path)
+    return entries
+
+
+def run_entries(
+    entries: Sequence[Entry], output_dir: str | os.PathLike, shared: Mapping[str, Any], at_once: int | None = None
+) -> list[str]:
+    """Train and evaluate each method in a process of its own.
+
+    Each has a folder in ``output_dir`` with its ``log.txt``. One that is finished is not run again, one that was cut
+    off is resumed. ``leaderboard.csv`` says how long each took in all (columns method, folder, minutes, state).
+
+    Args:
+        entries: what to run.
+        output_dir: where to.
+        shared: config keys to set for all, e.g. ``cohort`` and ``dataset_dir``.
+        at_once: processes at a time. They take turns in the GPUs, or share the CPU's cores evenly; small networks are
+            faster side by side than each on all cores. None: one for each GPU, or one on the CPU.
+
+    Returns:
+        Names of those that failed; what they said is in their logs.
+
+    Raises:
+        ValueError: a method's configs cannot be used with these settings; a folder holds another method or other
+            settings than it would now be used for; no process is to run.
+    """
+    environments = _environments(at_once)
+    folders = folders_of(entries, output_dir)
+    _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
+    for entry in entries:
+        digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
+        claim(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
+    free: Queue[dict[str, str]] = Queue()
+    for environment in environments:
+        free.put(environment)
+    failed, bar = [], tqdm(total=len(entries), unit="method", desc="leaderboard")
+    with ThreadPoolExecutor(len(environments)) as pool, bar:
+
+        def run(entry: Entry) -> None:
+            environment = free.get()
+            try:
+                bar.set_postfix_str(entry.name)
+                if not _run(entry, folders[entry.name], shared, environment):
+                    failed.append(entry.name)
+            finally:
+                free.put(environment)
+
+        try:
+            for done in as_completed([pool.submit(run, entry) for entry in entries]):
+                done.result()
+                _write_times(entries, folders, output_dir)
+                bar.update()
+        except BaseException:  # a Ctrl-C ends those that run by itself
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [entry.name for entry in entries if entry.name in failed]
+
+
+def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
+    """Return each method's folder, named after it."""
+    places = stems(["report", "phantom", *(entry.name for entry in entries)])  # two that the verb writes
+    return {entry.name: Path(output_dir, places[entry.name]) for entry in entries}
+
+
+def finished(folder: Path) -> bool:
+    """Return if a method's evaluation is there."""
+    return (folder / "evaluation" / "evaluation.json").is_file()
+
+
+def _environments(at_once: int | None) -> list[dict[str, str]]:
+    """Return what each process that runs at a time is to add to its environment: a GPU, or threads of the CPU."""
+    gpus = torch.cuda.device_count()
+    at_once = max(gpus, 1) if at_once is None else at_once
+    if not isinstance(at_once, int) or at_once < 1:
+        raise ValueError(f"at_once {at_once}: expected 1 or more processes.")
+    if gpus:
+        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+        return [{"CUDA_VISIBLE_DEVICES": visible[process % gpus]} for process in range(at_once)]
+    if at_once == 1:
+        return [{}]
+    return [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // at_once))}] * at_once
+
+
+def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    if finished(folder):
+        _end_run(folder, (folder / "evaluation" / "evaluation.json").stat().st_mtime)  # had the leaderboard been killed
+        logger.info(f"{entry.name}: is finished")
+        return True
+    settings = _settings(entry, folder, shared)
+    words = [word for key, value in settings.items() for word in (f"--{key}", _word(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *words]
+    with open(folder / "log.txt", "a") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by a process that outlives us
+        except BlockingIOError:
+            logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
+            return False
+        _end_run(folder, Path(log.name).stat().st_mtime)  # of one that was killed with us: its last word
+        with open(folder / "runs.txt", "a") as runs:
+            runs.write(f"{time.time():.0f}")
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+    _end_run(folder, time.time())
+    if done.returncode:
+        logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
+    return done.returncode == 0 and finished(folder)
+
+
+def _end_run(folder: Path, when: float) -> None:
+    """Note when the latest run ended, unless that is known."""
+    runs = folder / "runs.txt"
+    if runs.is_file() and not runs.read_text().endswith("\n"):
+        with open(runs, "a") as file:
+            file.write(f" {when:.0f}\n")
+
+
+def _minutes(folder: Path) -> float:
+    runs = folder / "runs.txt"
+    ended = [line.split() for line in runs.read_text().splitlines()] if runs.is_file() else []
+    return sum(int(run[1]) - int(run[0]) for run in ended if len(run) == 2) / 60
+
+
+def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_dir: str | os.PathLike) -> None:
+    rows = []
+    for entry in entries:
+        state = "finished" if finished(folders[entry.name]) else "not finished"
+        rows.append((entry.name, folders[entry.name].name, round(_minutes(folders[entry.name]), 1), state))
+    with replacing(Path(output_dir, "leaderboard.csv")) as temporary:
+        pd.DataFrame(rows, columns=["method", "folder", "minutes", "state"]).to_csv(temporary, index=False)
+
+
+def _require_known(entry: Entry, path: str | os.PathLike) -> None:
+    try:
+        files = entry.files
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: method {entry.name!r}: {error}") from error
+    absent = [file for file in files if not Path(file).is_file()]
+    if absent:
+        raise FileNotFoundError(f"{path}: method {entry.name!r}: {absent[0]}: no such config.")
+    known = {key for file in files for key in json.loads(Path(file).read_text())}
+    unknown = [key for key in entry.settings if key.split("#")[0] not in known]
+    if unknown:
+        raise ValueError(f"{path}: method {entry.name!r}: {unknown[0]!r} is no key of {', '.join(files)}.")
+
+
+def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
+    """Prepare each method as its own process will, up to the first step, so that a mistake costs no other's training.
+
+    Raises:
+        ValueError: at least one cannot be; the message has the reason of each.
+    """
+    wrong = []
+    for entry in tqdm(entries, desc="checking", unit="method", leave=False):
+        settings = {**_settings(entry, folders[entry.name], shared), "device": "cpu", "resume": False}
+        try:
+            workflow = ConfigWorkflow(config_file=entry.files, workflow_type="train", logging_file=False, **settings)
+            workflow.initialize()
+            workflow.parser.get_parsed_content("train#trainer")
+        except Exception as error:  # whatever a config's parts raise
+            while error.__cause__ is not None:  # MONAI's own say which expression failed, the first one says why
+                error = error.__cause__
+            wrong.append(f"{entry.name}: {error}")
+    if wrong:
+        raise ValueError("no method was started, since\n" + "\n".join(wrong))
+
+
+def _settings(entry: Entry, folder: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+    return {**entry.settings, **shared, "method": entry.name, "output_dir": str(folder), "resume": True}
+
+
+def _word(value: Any) -> str:
+    return "$None" if value is None else str(value)

@@ -1,0 +1,133 @@
+"""What a training leaves becomes what a bundle ships: weights, what is calibrated on them, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from common.evaluation.metrics.results import Evaluation, read_evaluation
+from common.io import file_digest, load_weights, read_checkpoint, write_checkpoint
+from common.io.files import replacing
+from common.io.settings import check_choice
+from common.modalities import subset_name, subsets
+from common.study.inference import config_files
+
+NAMES = ("model", "phantom")
+"""The weights of a bundle: what inference takes by default, and what its recipe ``phantom`` takes."""
+TABLES = ("intervals.csv", "advice.csv")
+SMALL = 30_000
+"""Tensors of up to as many values stay in single precision: they are few, and outputs depend on them most."""
+TOLERANCE = 1e-3
+"""Of logits in half precision, as a share of their range."""
+
+
+def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
+    """Write ``models/<name>.pt`` with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it, all or nothing.
+
+    Weights are in half precision but for `SMALL` tensors. metadata.json gets the file's SHA-256 and the data's
+    description under ``weights``; of ``model`` also as ``data_source``, and the evaluation's Dice as ``eval_metrics``.
+
+    Args:
+        run: ``output_dir`` of a training that has been evaluated.
+        bundle: the bundle's folder.
+        name: one of `NAMES`.
+        data_source: what they were trained on, in a few words.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        FileNotFoundError: the training or its evaluation is not there.
+        ValueError: the weights are not for the network of the bundle's inference.json, or half precision does not hold
+            them; or the evaluation is not of them, is of another cohort or of the calibration cases, or lacks a subset.
+    """
+    run, bundle = Path(run), Path(bundle)
+    check_choice("name", name, NAMES)
+    if not isinstance(data_source, str):
+        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line in two pairs of quotes.")
+    trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
+    if trained is None:
+        raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
+    evaluation = read_evaluation(run / "evaluation")
+    if evaluation.facts.get("weights") != file_digest(trained):
+        raise ValueError(f"{run / 'evaluation'}: not of {trained.name} as it is; evaluate it again (run evaluate).")
+    weights = _halved(trained)
+    root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
+    config = ConfigParser()
+    config.read_config([str(path) for path in files])
+    config["bundle_root"] = str(root)
+    _require_fit(evaluation, config["cohort"])
+    _require_same_outputs(config, trained, weights)
+    metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
+    metadata = json.loads(metadata_file.read_text())
+    if name == "model":
+        metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
+    with ExitStack() as stack:  # the files take their places together, when all are written
+        temporary = stack.enter_context(replacing(target))
+        write_checkpoint(weights, temporary)
+        for table in TABLES:
+            if (run / "evaluation" / table).is_file():
+                beside = stack.enter_context(replacing(target.with_name(f"{name}_{table}")))
+                shutil.copyfile(run / "evaluation" / table, beside)
+        digest = {"sha256": file_digest(temporary), "data_source": data_source}
+        metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
+        stack.enter_context(replacing(metadata_file)).write_text(_indented(metadata) + "\n")
+    for table in TABLES:
+        if not (run / "evaluation" / table).is_file():
+            target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # of other weights
+    return target
+
+
+def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return the cases' mean Dice of each region, with all modalities and as the mean over all subsets."""
+    dice = evaluation.values("dice").groupby("modalities").mean()
+    full = subset_name(evaluation.modalities)
+    metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
+    metrics |= {f"test_dice_{region.lower()}_mean_of_{len(dice)}": dice[region].mean() for region in evaluation.regions}
+    return {key: round(float(value), 3) for key, value in metrics.items()}
+
+
+def _require_fit(evaluation: Evaluation, cohort: str) -> None:
+    if evaluation.cohort != cohort:
+        raise ValueError(f"The evaluation is of cohort {evaluation.cohort!r}; expected the bundle's, {cohort!r}.")
+    lost = [name for name in map(subset_name, subsets(evaluation.modalities)) if name not in evaluation.subsets]
+    if lost:
+        raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")
+    both = sorted(set(evaluation.results["case"]) & set(evaluation.calibration["case"]))
+    if both:
+        raise ValueError(f"The evaluation is of cases that it is calibrated on, e.g. {both[0]}; expected test cases.")
+
+
+def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse weights of another network, and those whose logits of a window change by more than `TOLERANCE`."""
+    network = load_weights(config.get_parsed_content("network_def"), trained).eval()
+    modalities = len(config.get_parsed_content("cohort_def").modalities)
+    window = torch.rand(1, modalities, *config["crop"], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = network(window)
+        network.load_state_dict(weights)
+        change = ((network(window) - exact).abs().max() / (exact.max() - exact.min())).item()
+    if not change <= TOLERANCE:
+        raise ValueError(f"{trained}: logits change by {change:.2g} of their range in half precision; not shipped.")
+
+
+def _indented(metadata: dict[str, Any]) -> str:
+    """Return JSON as people write it: lists of plain values on a line."""
+    text = json.dumps(metadata, indent=4, ensure_ascii=False)
+    short = re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    return short if json.loads(short) == metadata else text
+
+
+def _halved(path: Path) -> dict[str, torch.Tensor]:
+    state = read_checkpoint(path)
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: more than weights; expected a plain state dict.")
+    large = {key for key, value in state.items() if value.is_floating_point() and value.numel() > SMALL}
+    return {key: (value.half() if key in large else value).contiguous() for key, value in state.items()}

@@ -1,0 +1,1 @@
+"""A patient's study in, a segmentation out."""

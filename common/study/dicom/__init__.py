@@ -1,0 +1,25 @@
+"""DICOM in and out: the series of a study, which sequence each of them is, segmentations of them."""
+
+try:
+    from common.study.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
+    from common.study.dicom.selection import Selection, choose
+    from common.study.dicom.sequences import Verdict, recognise
+    from common.study.dicom.series import Series, load, read_study
+except ModuleNotFoundError as error:
+    if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
+        raise
+    raise ImportError(f'{error}; for DICOM: pip install "missing-modality-bundles[dicom]".') from error
+
+__all__ = [
+    "CLASSES",
+    "Selection",
+    "Series",
+    "Verdict",
+    "choose",
+    "load",
+    "read_seg",
+    "read_study",
+    "recognise",
+    "require_referable",
+    "write_seg",
+]

@@ -1,0 +1,280 @@
+"""Segmentations as DICOM: a SEG object on the grid of a series, by highdicom.
+
+Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their modifiers NCI Thesaurus):
+
+| class | type | modifier |
+|---|---|---|
+| ED | SCT 79654002 Edema | |
+| NCR | SCT 6574001 Necrosis | |
+| ET | SCT 108369006 Neoplasm | NCIt C113842 Enhancing Lesion |
+| NET | SCT 108369006 Neoplasm | NCIt C81175 Non-Enhancing Lesion |
+
+Category of all is SCT 49755003 Morphologically Abnormal Structure, region SCT 12738006 Brain. SNOMED CT has no code for
+the enhancing part of a tumour, hence the modifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from nibabel.affines import apply_affine
+from pydicom.config import RAISE
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.valuerep import DSfloat, validate_value
+
+from common.io.files import replacing
+from common.study.dicom.headers import number, quiet
+from common.study.dicom.series import LPS_TO_RAS, Series
+
+DESCRIPTION = "Tumour segmentation, research only, not for clinical use"
+CLASSES: dict[str, tuple[str, Code, Code | None]] = {
+    "NCR": ("Necrotic core", codes.SCT.Necrosis, None),
+    "ED": ("Oedema", codes.SCT.Edema, None),
+    "NET": ("Non-enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.NonEnhancingLesion),
+    "ET": ("Enhancing tumour", codes.SCT.Neoplasm, codes.NCIt.EnhancingLesion),
+}
+"""Class -> segment label, type, and modifier of the type."""
+OFF_GRID = 0.05
+"""Share of a voxel by which those of a SEG may lie beside the grid's: positions are written as decimals."""
+
+
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+"""Attributes of patient and study that a SEG must have, empty where the source has none."""
+
+
+@quiet()
+def require_referable(series: Series) -> None:
+    """Check that `write_seg` can write a SEG of a series, whatever its label map, by writing one to memory.
+
+    Raises:
+        ValueError: the series is no volume, has no frame of reference, or its attributes are not as DICOM wants them.
+    """
+    _check_source(series)
+    one_voxel = np.zeros(series.shape, np.uint8)
+    one_voxel[0, 0, 0] = 1
+    with _explained(series):
+        _segmentation(one_voxel, series, ["ED"], "check 0").save_as(BytesIO())
+
+
+@quiet()
+def write_seg(
+    path: str | Path,
+    label: np.ndarray,
+    reference: Series,
+    classes: Mapping[str, int],
+    software: str,
+    algorithm_type: str = "AUTOMATIC",
+) -> list[str]:
+    """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
+
+    Label and code of a segment are those of its class, whichever others occur; segments are numbered from 1 in the
+    order of `classes`, as DICOM wants. Frames without any voxel are left out.
+
+    Args:
+        path: the file; replaced only by a whole one.
+        label: integer ``(columns, rows, slices)`` on the grid of `reference`.
+        reference: the series that was segmented; its images are referenced, patient and study are taken from it.
+        classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
+        software: name and version of what made it, e.g. ``m3ae 0.1.0``.
+        algorithm_type: of the segments; ``SEMIAUTOMATIC`` where a person has corrected them.
+
+    Returns:
+        The classes that occur, by segment number.
+
+    Raises:
+        ValueError: the label map is empty, has another shape or other values, a class has no code, or the reference
+            cannot be referred to, see `require_referable`.
+    """
+    _check(label, reference, classes)
+    occurring = [name for name, value in classes.items() if (label == value).any()]
+    if not occurring:
+        raise ValueError(f"{reference.name}: the segmentation is empty; DICOM SEG cannot say so, so none is written.")
+    segments = np.zeros(label.shape, np.uint8)
+    for segment, name in enumerate(occurring, start=1):
+        segments[label == classes[name]] = segment
+    with _explained(reference):
+        segmentation = _segmentation(segments, reference, occurring, software, algorithm_type)
+        with replacing(path) as temporary:
+            segmentation.save_as(temporary)
+    return occurring
+
+
+def _segmentation(
+    segments: np.ndarray, reference: Series, classes: Sequence[str], software: str, algorithm_type: str = "AUTOMATIC"
+) -> Segmentation:
+    """Return the SEG; `segments` has the number of a voxel's segment, from 1 in the order of `classes`."""
+    name, _, version = software.rpartition(" ")
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=name or software, version=version, family=codes.DCM.ArtificialIntelligence
+    )
+    sources, positions = _sources(reference)
+    return Segmentation(
+        source_images=sources,
+        pixel_array=segments.T,  # slices, rows, columns
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(n, c, algorithm_type, algorithm) for n, c in enumerate(classes, start=1)],
+        plane_positions=positions,
+        series_instance_uid=hd.UID(),
+        series_number=1000 + reference.number,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="missing-modality-bundles",
+        manufacturer_model_name=name or software,
+        software_versions=version,
+        device_serial_number="0",
+        content_label="BRAIN_TUMOUR",
+        content_description="Research only, not for clinical use",
+        series_description=DESCRIPTION,
+        specific_character_set="ISO_IR 192",  # UTF-8 holds every name; highdicom does not know all sets of the sources
+    )
+
+
+@contextmanager
+def _explained(reference: Series) -> Iterator[None]:
+    """Say what is wrong with attributes of the source by their names; what the libraries raise quotes their values."""
+    try:
+        yield
+    except OSError:  # of the file that is written
+        raise
+    except Exception as error:
+        malformed = ", ".join(_malformed(pydicom.dcmread(reference.files[0], stop_before_pixels=True)))
+        wrong = f"attributes that are not as DICOM wants them: {malformed}"
+        what = wrong if malformed else f"highdicom ends with {type(error).__name__}"
+        raise ValueError(f"{reference.name} cannot be referred to by a DICOM SEG: {what}. Correct its files.") from None
+
+
+def _malformed(image: Dataset) -> Iterator[str]:
+    """Yield the names of the attributes whose values DICOM does not allow, of those that may matter here."""
+    for tag in image.keys():  # noqa: SIM118  iterating over the dataset converts values
+        if tag.is_private or tag.group > 0x0028:
+            continue
+        try:
+            element = image[tag]
+            if isinstance(element.value, str):
+                validate_value(element.VR, element.value, RAISE)
+            if element.keyword == "PatientSex" and element.value not in ("", None, "M", "F", "O"):
+                raise ValueError
+        except Exception:  # whatever it is, it is not usable
+            yield keyword_for_tag(tag)
+
+
+def _check_source(series: Series) -> None:
+    if series.problem or not series.frame_of_reference:
+        raise ValueError(
+            f"{series.name} cannot be referred to by a DICOM SEG: {series.problem or 'no frame of reference'}."
+        )
+
+
+@quiet()
+def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) -> np.ndarray:
+    """Read a DICOM SEG, ours or another program's, as a label map on the grid of a series.
+
+    Segments are told by their labels, those of `CLASSES` or the names of the classes, never by their numbers.
+
+    Args:
+        path: the file.
+        reference: the series that it is of, or another one on the same grid.
+        classes: class name -> value in the label map.
+
+    Returns:
+        uint8 ``(columns, rows, slices)``.
+
+    Raises:
+        ValueError: it has a segment of no class, two that overlap, or voxels beside the grid; or holds fractions.
+    """
+    segmentation = hd.seg.segread(path)
+    if segmentation.SegmentationType == "FRACTIONAL":
+        raise ValueError("The segmentation holds fractions; expected a binary one or a label map.")
+    names = {label.casefold(): name for name in classes for label in (name, CLASSES.get(name, (name,))[0])}
+    found = np.zeros(reference.shape, np.uint8)
+    for segment in segmentation.segment_numbers:
+        label = segmentation.get_segment_description(segment).segment_label.strip()
+        if label.casefold() not in names:
+            known = ", ".join(CLASSES.get(name, (name,))[0] for name in classes)
+            raise ValueError(f"The segmentation has a segment {label!r}; expected some of {known}.")
+        volume = segmentation.get_volume(segment_numbers=[segment], combine_segments=False)
+        to_grid = np.linalg.inv(reference.affine) @ LPS_TO_RAS @ volume.affine
+        exact = apply_affine(to_grid, np.argwhere(volume.array[..., 0]))
+        voxels = exact.round().astype(int)
+        if np.abs(exact - voxels).max(initial=0) > OFF_GRID or not ((voxels >= 0) & (voxels < found.shape)).all():
+            raise ValueError(f"The segmentation does not lie on the grid of {reference.name}.")
+        at = tuple(voxels.T)
+        if found[at].any():
+            raise ValueError(f"The segment {label!r} overlaps another one; expected one class for each voxel.")
+        found[at] = classes[names[label.casefold()]]
+    return found
+
+
+def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> None:
+    unknown = [name for name in classes if name not in CLASSES]
+    if unknown:
+        raise ValueError(f"Class {unknown[0]} has no code; expected some of {', '.join(CLASSES)}.")
+    _check_source(reference)
+    if label.shape != reference.shape or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(
+            f"{reference.name}: a label map of shape {label.shape} and type {label.dtype}; expected integers of shape "
+            f"{reference.shape}, the grid of the series."
+        )
+    foreign = sorted(set(np.unique(label).tolist()) - {0, *classes.values()})
+    if foreign:
+        raise ValueError(f"{reference.name}: label values {foreign} are of no class; expected 0 and {dict(classes)}.")
+
+
+def _describe(
+    number: int, name: str, algorithm_type: str, algorithm: hd.AlgorithmIdentificationSequence
+) -> SegmentDescription:
+    label, kind, modifier = CLASSES[name]
+    description = SegmentDescription(
+        segment_number=number,
+        segment_label=label,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=kind,
+        algorithm_type=algorithm_type,
+        algorithm_identification=algorithm,
+        anatomic_regions=[codes.SCT.Brain],
+    )
+    if modifier:
+        concept = hd.sr.CodedConcept.from_code(modifier)
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept]
+    return description
+
+
+def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
+    """Return the images to refer to, without pixels, and where slices lie that are frames of one image.
+
+    What the files lack and highdicom wants is filled in: attributes of type 2 with nothing. highdicom compares
+    orientations digit by digit, and looks for those of a multi-frame image among what its frames share; scanners do not
+    always write them so.
+    """
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
+    for name in TYPE_2:
+        if name not in images[0]:
+            setattr(images[0], name, "")
+    if not reference.multiframe:
+        for image in images:
+            image.ImageOrientationPatient = images[0].ImageOrientationPatient
+        if number(images[0], "SliceThickness") is None:
+            images[0].SliceThickness = DSfloat(reference.spacing[2], auto_format=True)
+        return images, None
+    frames = [images[0].PerFrameFunctionalGroupsSequence[frame] for frame in reference.frames]
+    shared = images[0].SharedFunctionalGroupsSequence[0]
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if name in frames[0]:
+            setattr(shared, name, frames[0][name].value)
+    return images, [
+        hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, frame.PlanePositionSequence[0].ImagePositionPatient)
+        for frame in frames
+    ]

@@ -1,0 +1,251 @@
+"""Which of a study's series are taken: one for each sequence that there is, with the reason for each series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from common.modalities import canonical, display_name
+from common.study.dicom.headers import quiet
+from common.study.dicom.sequences import (
+    Verdict,
+    agent_named,
+    contrast,
+    contrast_words,
+    image_type,
+    recognise,
+    reformatted,
+)
+from common.study.dicom.series import Series
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+ENOUGH = 0.5
+"""Least confidence with which a series is taken."""
+SURE = 0.8
+"""A series of this confidence goes before one of less, whatever their resolution."""
+COVERAGE = 80.0
+"""Least extent in mm of a volume that shows a brain and not a slab of it."""
+
+RANKS = (
+    "recognised more surely",
+    "original and not reformatted",
+    "3D",
+    "of thinner slices",
+    "of a larger matrix",
+    "corrected for distortion or intensity",
+    "later",
+)
+"""What makes one of several series the one to take; the first that differs decides."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The series that are taken.
+
+    Attributes:
+        modalities: modality -> series, in the order t1, t1c, t2, flair; those that there are.
+        verdicts: modality -> what the series was recognised as, with regard to the others; confidence 1 if set by hand.
+        explanations: a line for each series of the study: what it is taken for and why, or why it is left out.
+        warnings: what should be looked at.
+    """
+
+    modalities: dict[str, Series]
+    verdicts: dict[str, Verdict]
+    explanations: list[str]
+    warnings: list[str]
+
+
+@quiet()
+def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -> Selection:
+    """Choose a series for each sequence.
+
+    Of several the one goes first that is recognised for sure, is original and not reformatted, 3D, has thinner slices,
+    a larger matrix, is corrected for distortion or intensity, and, for T1c, is later.
+
+    Args:
+        series: of one study.
+        by_hand: modality -> `Series.key`: the SeriesNumber, or a text such as ``3-1`` if several volumes have this
+            number. It overrules what is recognised; None leaves the modality out.
+
+    Raises:
+        ValueError: two candidates cannot be told apart, all candidates of a sequence are unusable (slices missing,
+            ...), nothing at all is recognised, or what is set by hand does not exist.
+    """
+    fixed = _set_by_hand(series, by_hand or {})
+    verdicts = {one.key: verdict for one, verdict in zip(series, _in_context(series), strict=True)}
+    for modality, one in fixed.items():
+        if one is not None:
+            verdicts[one.key] = Verdict(modality, 1.0, "set by hand")
+    notes = {key: _note(verdict) for key, verdict in verdicts.items()}
+    chosen: dict[str, Series] = {}
+    warnings: list[str] = []
+    for modality in MODALITIES:
+        candidates = [one for one in series if verdicts[one.key].modality == modality]
+        if modality in fixed:
+            candidates = [one for one in candidates if one is fixed[modality]]
+        if candidates:
+            chosen[modality] = _best(candidates, verdicts, modality, notes)
+            warnings += _doubts(chosen[modality], candidates, verdicts)
+    if "t1c" not in fixed and "t1c" not in chosen:
+        warnings += _perhaps_after_contrast(series, verdicts)
+    for one in series:
+        modality = verdicts[one.key].modality
+        if modality in fixed and fixed[modality] is not one:
+            notes[one.key] += "; not taken, as asked"
+    explanations = [f"{one.name}: {notes[one.key]}." for one in series]
+    if not chosen:
+        wanted = [name for name in MODALITIES if name not in fixed]
+        names, listed = ", ".join(map(display_name, wanted)), "\n".join(explanations)
+        raise ValueError(
+            f"No series is recognised as one of {names}. Set by SeriesNumber: {_by_hand(wanted[0], '7')}\n{listed}"
+        )
+    return Selection(chosen, {name: verdicts[one.key] for name, one in chosen.items()}, explanations, warnings)
+
+
+def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:
+    """Return the series that are named, checked."""
+    fixed: dict[str, Series | None] = {}
+    for name, key in by_hand.items():
+        modality = canonical(str(name))
+        if modality not in MODALITIES:
+            raise ValueError(f"--series: {name!r} is none of {', '.join(MODALITIES)}.")
+        if key is None:
+            fixed[modality] = None
+            continue
+        matches = [one for one in series if str(key) in (one.key, str(one.number))]
+        if len(matches) != 1:
+            keys = ", ".join(one.key for one in matches or series)
+            what = "several volumes have this number" if matches else "there is no such series"
+            raise ValueError(f"--series: {modality}: {key}: {what}; expected one of {keys}.")
+        if matches[0].problem:
+            raise ValueError(f"--series: {modality}: {matches[0].name} cannot be used: {matches[0].problem}.")
+        if matches[0] in fixed.values():
+            raise ValueError(f"--series: {matches[0].name} is set for two modalities.")
+        fixed[modality] = matches[0]
+    if [fixed.get(modality, "") for modality in MODALITIES] == [None] * len(MODALITIES):
+        raise ValueError("--series: every modality is left out; at least one is needed.")
+    return fixed
+
+
+def _in_context(series: Sequence[Series]) -> list[Verdict]:
+    """Return what each series is recognised as, with regard to the others of the study.
+
+    Contrast agent stays in the body, so a T1 that says nothing is after it if an earlier series was. An agent that is
+    named for every series was named for the whole study, and does not say which T1 came after it.
+    """
+    agents = [agent_named(one.header) for one in series]
+    times = [_acquired(one.header) for one in series]
+    after = [time for one, time in zip(series, times, strict=True) if time and contrast(one.header)[0]]
+    verdicts = []
+    for one, agent, time in zip(series, agents, times, strict=True):
+        verdict = recognise(one.header)
+        silent = verdict.modality in ("t1", "t1c") and contrast_words(one.header) is None
+        extent = min(size * step for size, step in zip(one.shape, one.spacing, strict=True))
+        if verdict.modality and one.problem is None and extent < COVERAGE:
+            verdict = Verdict(None, 0.0, f"a slab of {extent:.0f} mm, no whole brain ({verdict.reason})")
+        elif silent and agent and len(series) > 1 and all(agents):
+            reason = f"{verdict.reason}, as for every series of the study, which says little"
+            verdict = Verdict("t1c", round(0.75 * verdict.confidence, 2), reason)
+        elif silent and not agent and any(time > earlier for earlier in after):
+            reason = f"{verdict.reason}, but it was acquired after a series with contrast agent"
+            verdict = Verdict("t1c", round(0.8 * verdict.confidence, 2), reason)
+        if verdict.modality and verdict.confidence < ENOUGH:
+            name = display_name(verdict.modality)
+            verdict = Verdict(None, 0.0, f"perhaps {name}, confidence {verdict.confidence:.2f} only ({verdict.reason})")
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _best(
+    candidates: Sequence[Series], verdicts: Mapping[str, Verdict], modality: str, notes: dict[str, str]
+) -> Series:
+    """Return the series to take for a modality, and note at each candidate why, or why not."""
+    name = display_name(modality)
+    usable = [one for one in candidates if one.problem is None]
+    if not usable:
+        raise ValueError(
+            f"{candidates[0].name} is the only {name} and cannot be used: {candidates[0].problem}. "
+            f"To go on without it: {_by_hand(modality, None)}"
+        )
+    ranks = {one.key: _rank(one, verdicts[one.key], modality) for one in usable}
+    best, *others = sorted(usable, key=lambda one: ranks[one.key], reverse=True)
+    equal = [one.key for one in usable if ranks[one.key] == ranks[best.key]]
+    if len(equal) > 1:
+        raise ValueError(
+            f"series {' and '.join(equal)} are all {name} and cannot be told apart. "
+            f"Choose by SeriesNumber: {_by_hand(modality, equal[-1])}"
+        )
+    notes[best.key] += "; taken"
+    for one in others:
+        decisive = next(
+            k for k, pair in enumerate(zip(ranks[best.key], ranks[one.key], strict=True)) if len({*pair}) > 1
+        )
+        notes[one.key] += f"; not taken, since {best.name} is {RANKS[decisive]}"
+    for one in candidates:
+        if one.problem:
+            notes[one.key] += f"; cannot be used: {one.problem}"
+    return best
+
+
+def _rank(series: Series, verdict: Verdict, modality: str) -> tuple:
+    """Return what makes a series better than another, in the order of `RANKS`."""
+    header = series.header
+    return (
+        verdict.confidence >= SURE,
+        not reformatted(header),
+        header.get("MRAcquisitionType") == "3D",
+        -round(series.spacing[2], 1),
+        series.shape[0] * series.shape[1],
+        len({"NORM", "DIS2D", "DIS3D"} & set(image_type(header))),
+        _acquired(header) if modality == "t1c" else "",
+    )
+
+
+def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
+    verdict = verdicts[best.key]
+    name = display_name(verdict.modality)
+    doubts = [f"{one.name} ({name}) is not used: {one.problem}." for one in candidates if one.problem]
+    if verdict.confidence < SURE:
+        doubts.append(
+            f"{best.name} is taken for {name} with a confidence of {verdict.confidence:.2f} only ({verdict.reason}). "
+            f"If it is another: {_by_hand(verdict.modality, None)}, or the SeriesNumber of the right one."
+        )
+    if reformatted(best.header):
+        doubts.append(f"{best.name} ({name}) is reformatted; there is no original.")
+    return doubts
+
+
+def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Warn of several T1 of which none says anything of contrast agent, where no T1c was found."""
+    silent = [
+        one.key
+        for one in series
+        if verdicts[one.key].modality == "t1"
+        and not (one.problem or reformatted(one.header) or agent_named(one.header) or contrast_words(one.header))
+    ]
+    if len(silent) < 2:
+        return []
+    return [
+        f"series {' and '.join(silent)} are all T1 and say nothing of contrast agent, and there is no T1c; one of them "
+        f"may be after it. If so: {_by_hand('t1c', silent[-1])}"
+    ]
+
+
+def _note(verdict: Verdict) -> str:
+    if verdict.modality is None:
+        return f"left out: {verdict.reason}"
+    return f"{display_name(verdict.modality)}, confidence {verdict.confidence:.2f} ({verdict.reason})"
+
+
+def _by_hand(modality: str, key: str | None) -> str:
+    """Return what to type; a key with a part is a text, a number need not be one."""
+    return f"--series \"{{'{modality}': {repr(key) if key and '-' in key else key}}}\""
+
+
+def _acquired(header: Dataset) -> str:
+    """Return when it was acquired, as text that sorts by time; empty if it is not known."""
+    date, time = (str(header.get(name) or "") for name in ("AcquisitionDate", "AcquisitionTime"))
+    return date + time if date and time else str(header.get("AcquisitionDateTime") or "")

@@ -1,0 +1,300 @@
+"""Which sequence a series is: T1, T1c, T2, FLAIR, or none of them, from what its header says.
+
+Two witnesses are heard. The words of the description are what a person wrote, in the habits of vendors and hospitals
+(``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters are what the scanner did: TR, TE and
+TI tell T1, T2 and FLAIR apart. Where the two contradict each other the series is left out, to be set by hand.
+
+T1c is a T1 after contrast agent; a T2 or FLAIR keeps its name after it. The agent's attribute often stays set for all
+that is acquired later, or for the whole study, and is missing as often, so words count more.
+
+Descriptions are never quoted whole, since people write into them what they like, names of patients among it; only
+words that are known here are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from common.study.dicom.headers import number, quiet
+
+LEFT_OUT = {
+    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
+    "subtraction": r"subs?|subtr\w*|substr\w*|difference",
+    "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
+                  r"((volume|surface|3d) ?)?render(ed|ing)?",
+    "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
+                 r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
+                 r"noddi|hardi|dsi",
+    "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
+                 r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
+    "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
+    "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
+    "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
+    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
+                   r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
+    "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
+    "STIR": r"[a-z]?stir",
+    "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
+    "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
+    "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
+    "parameter map": r"[tr][12] ?map\w*|r2 ?\*?|relaxometry|mapit|magic|synthetic|symri|t1 images|mtr",
+    "screen picture": r"screen ?\w*|summary|report|key images?",
+}  # fmt: skip
+"""What is no candidate, and the words of a description, or values of ImageType, that say so."""
+IMAGE_TYPES = {
+    "phase, real or imaginary part": {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"},
+    "fat or opposed-phase image": {"FAT", "F", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE"},
+}
+"""Further values of ImageType, which are no words."""
+
+PREFIX = r"([a-z]?[23]d|wip|vw|[a-z])?"
+"""Letters that vendors put before a weighting: Philips sT1W, eT2W, WIPT1W."""
+WEIGHTINGS = {
+    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp ?rage\w*|\w*spgr\w*|bravo|vibe",
+    "t2": rf"{PREFIX}t2[a-z]*(3d[a-z]*)?|frfse\w*",
+    "flair": rf"{PREFIX}flair\w*|t[12]w?flair|t2f|dark ?fluid\w*|da ?fl|fluid attenuated",
+    "pd": rf"{PREFIX}pdw?|proton density|rho",
+}
+"""The words of a weighting."""
+
+AGENT = (
+    r"ga?d|[a-z]*\d?w?gd|gado\w*|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
+    r"clariscan"
+)
+"""Contrast agents, which are also named to say that there is none yet ("pre GD")."""
+TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr"
+"""Beginnings of words after "pre" and "post" by which no contrast agent is meant ("er" is that of "posterior")."""
+PLANNED = r"nav|stealth|brainlab|plan"
+"""The same after "pre"; what is planned on is often after contrast agent ("post stealth")."""
+WITHOUT = r"(without|w ?o|sans|ohne|sin)"
+BEFORE = (
+    rf"(pre|before|vor|avant) ?({AGENT}|c|inj\w*)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|inj\w*|iv)|"
+    r"nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
+)
+"""What is said of a T1 without contrast agent."""
+PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
+"""What is said of it as well, but not before or without what."""
+AFTER = (
+    rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|"
+    rf"(after|nach|apres|avec)(?! ?({TREATED}))"
+)
+"""What is said of a T1 after contrast agent."""
+BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
+"""What is said of a whole examination."""
+NO_AGENT = (
+    r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
+)
+"""Values of ContrastBolusAgent that say that there was none."""
+
+
+WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
+"""The parts of the patterns above that match anything."""
+KINDS = {"se", "ir", "gr", "ep", "rm"}
+"""Values of ScanningSequence."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a series was recognised as.
+
+    Attributes:
+        modality: t1, t1c, t2 or flair; None: none of them, or not to be told.
+        confidence: 0 to 1, that it is the modality; 0 for None.
+        reason: why.
+    """
+
+    modality: str | None
+    confidence: float
+    reason: str
+
+
+@quiet()
+def recognise(header: Dataset) -> Verdict:
+    """Say which sequence an image is, by its header alone.
+
+    Args:
+        header: of a single-frame MR image, or what `Series.header` has of a multi-frame one. Any attribute may be
+            missing.
+    """
+    unwanted = _unwanted(header)
+    if unwanted:
+        return Verdict(None, 0.0, unwanted)
+    words = {name: _found(pattern, _description(header)) for name, pattern in WEIGHTINGS.items()}
+    said = {name for name, word in words.items() if word}
+    measured, parameters = _measured(header)
+    weighting, confidence = _weigh(said, measured)
+    quoted = ", ".join(f"'{word}'" for word in words.values() if word)
+    heard = [f"said: {quoted}"] * bool(quoted) + [f"measured: {parameters}"] * bool(parameters)
+    evidence = "; ".join(heard) or "its header says nothing"
+    if weighting is None:
+        return Verdict(None, 0.0, f"{_why_not(said, measured)} ({evidence})")
+    if reformatted(header):
+        confidence, evidence = 0.9 * confidence, f"{evidence}; reformatted"
+    if weighting == "t1":
+        after, certainty, reason = contrast(header)
+        weighting, confidence, evidence = "t1c" if after else "t1", certainty * confidence, f"{evidence}; {reason}"
+    return Verdict(weighting, round(confidence, 2), evidence)
+
+
+def contrast(header: Dataset) -> tuple[bool, float, str]:
+    """Return whether a T1 is after contrast agent, how surely (0 to 1), and why."""
+    agent, words = agent_named(header), contrast_words(header)
+    named = "a contrast agent is named" if agent else "no contrast agent is named"
+    if words is None:
+        return agent, 0.9, named
+    after, word = words
+    if after is None:
+        return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
+    certainty = 1.0 if after == agent else 0.95 if after else 0.8 if _found(PERHAPS_BEFORE, word) == word else 0.9
+    return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
+
+
+def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
+    """Return whether the description says after or before contrast agent (None: both) and by what; None if neither."""
+    text = _description(header)
+    both, before, after, agent = (_found(pattern, text) for pattern in (BOTH, BEFORE, AFTER, AGENT))
+    before = before or _found(PERHAPS_BEFORE, text)
+    if both or (before and after):
+        return None, both or f"{before} {after}"
+    if before:
+        return False, before
+    return (True, after or agent) if after or agent else None
+
+
+def agent_named(header: Dataset) -> bool:
+    """Return whether ContrastBolusAgent names one; some scanners fill in "none"."""
+    return not re.fullmatch(NO_AGENT, _text(header, "ContrastBolusAgent"))
+
+
+def reformatted(header: Dataset) -> bool:
+    """Return whether images were made of others, as multi-planar reformats are."""
+    types = image_type(header)
+    return types[:2] == ["DERIVED", "SECONDARY"] or "MPR" in types
+
+
+def image_type(header: Dataset) -> list[str]:
+    """Return the values of ImageType."""
+    return [str(value).strip().upper() for value in _values(header, "ImageType")]
+
+
+def _unwanted(header: Dataset) -> str | None:
+    """Say what an image is if it is no candidate; None if it may be a T1, T2 or FLAIR."""
+    types = image_type(header)
+    for kind, values in IMAGE_TYPES.items():
+        if values & set(types):
+            return f"{kind} (ImageType)"
+    if (number(header, "DiffusionBValue") or 0) > 0:
+        return "diffusion (b-value)"
+    if header.get("AngioFlag") == "Y":
+        return "angiography (AngioFlag)"
+    texts = {
+        "": _description(header),
+        "ImageType ": _words(" ; ".join(types[2:])),
+        "AcquisitionContrast ": _text(header, "AcquisitionContrast"),
+        "SequenceName ": _text(header, "SequenceName"),
+    }
+    for kind, pattern in LEFT_OUT.items():
+        for where, text in texts.items():
+            word = _found(pattern, text)
+            if word:
+                return f"{kind} ({where}'{word}')"
+    return None
+
+
+def _measured(header: Dataset) -> tuple[str | None, str]:
+    """Return the weighting that the parameters make, None if they do not tell, and the parameters.
+
+    Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion the short TI of
+    STIR nulls fat; a long TI with a long TE nulls fluid (FLAIR); one between with a short TE makes T1 (T1 FLAIR).
+    Gradient echoes of short TE are T1, of long TE T2*.
+    """
+    tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
+    kinds = KINDS & set(_text(header, "ScanningSequence").split())
+    named = [f"{name} {value:g} ms" for name, value in (("TR", tr), ("TE", te), ("TI", ti)) if value]
+    parameters = ", ".join([*named, *sorted(kind.upper() for kind in kinds)])
+    if "ep" in kinds:
+        return "echo-planar image", parameters
+    if te is None or tr is None:
+        return None, parameters
+    if ("gr" in kinds and "se" not in kinds) or (tr < 60 and te < 60):  # GE has sequences of no kind, "RM"
+        return ("t1" if te < 10 else "T2*"), parameters
+    if "ir" in kinds or ti:
+        return _inverted(tr, te, ti), parameters
+    if te < 50:
+        return ("t1" if tr < 1500 else "pd"), parameters
+    return ("t2" if te >= 60 and tr >= 1500 else None), parameters
+
+
+def _inverted(tr: float, te: float, ti: float | None) -> str | None:
+    """Return the weighting of a spin echo after an inversion, whose time is not always told."""
+    if ti and ti < 400:
+        return "STIR"
+    if te >= 50 and (ti >= 1500 if ti else tr >= 4000):
+        return "flair"
+    return "t1" if te < 50 and (ti < 1500 if ti else tr < 4000) else None
+
+
+def _weigh(said: set[str], measured: str | None) -> tuple[str | None, float]:
+    """Return the weighting on which words and parameters agree, and how surely; None if they do not."""
+    if "flair" in said and "t1" in said and "t2" not in said:  # T1 FLAIR: an inversion that makes T1 stronger
+        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.75), "pd": ("t1", 0.75)}
+    elif "flair" in said:
+        agreed = {"flair": ("flair", 0.95), None: ("flair", 0.75), "t2": ("flair", 0.7), "t1": ("t1", 0.6)}
+    elif "pd" in said:
+        agreed = {"t2": ("t2", 0.85)} if "t2" in said else {}  # the second of two echoes
+    elif said == {"t1"}:
+        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.8), "pd": ("t1", 0.6)}
+    elif said == {"t2"}:
+        agreed = {"t2": ("t2", 0.95), None: ("t2", 0.8), "flair": ("flair", 0.75)}
+    else:
+        agreed = {"t1": ("t1", 0.65), "t2": ("t2", 0.6), "flair": ("flair", 0.7)}
+    return agreed.get(measured, (None, 0.0))
+
+
+def _why_not(said: set[str], measured: str | None) -> str:
+    if measured in ("T2*", "STIR", "echo-planar image"):
+        return measured
+    if "pd" in said or (measured == "pd" and "t1" not in said):
+        return "proton density"
+    if said and measured:
+        return "what is said and what was measured contradict each other"
+    return "not to be told"
+
+
+def _description(header: Dataset) -> str:
+    """Return the words of the description, or of the protocol's name, which may be that of the whole examination."""
+    return _text(header, "SeriesDescription") or _text(header, "ProtocolName")
+
+
+def _text(header: Dataset, name: str) -> str:
+    return _words(" ".join(str(value) for value in _values(header, name)))
+
+
+def _values(header: Dataset, name: str) -> Iterable[Any]:
+    value = header.get(name)
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | int | float) else value
+
+
+def _words(text: str) -> str:
+    """Return a text in lower case, its words (of letters, digits, + and *) separated by single spaces."""
+    return " ".join(re.sub(r"[^a-z0-9+*;]", " ", text.lower()).replace("+", " +").split())
+
+
+def _found(pattern: str, text: str) -> str | None:
+    """Return the words that match a pattern first in a text of words; what its wildcards match is left out of them."""
+    wildcards = count()
+    marked = WILDCARD.sub(lambda wildcard: f"(?P<any{next(wildcards)}>{wildcard.group()})", pattern)
+    match = re.search(rf"(?<![a-z0-9])(?:{marked})(?![a-z0-9*])", text)
+    if match is None:
+        return None
+    start, end = match.span()
+    hidden = {k for name in match.groupdict() for k in range(*match.span(name))}
+    return "".join(text[k] for k in range(start, end) if k not in hidden)

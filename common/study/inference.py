@@ -1,0 +1,169 @@
+"""A bundle's inference.json for one case whose volumes lie on one grid: label map and probabilities."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from monai.bundle import ConfigWorkflow
+from nibabel.affines import voxel_sizes
+
+from common.cohorts.cohort import Cohort
+from common.io import bundle_root, shipped_weights
+from common.io.bundle import require_same_common
+
+SYNTHETIC = "The weights were trained on synthetic images alone: never believe their result on a patient."
+"""The warning of what a bundle's ``models/phantom.pt`` gives."""
+
+
+class Inference:
+    """A bundle's inference.json, for one case.
+
+    Args:
+        bundle: its name or folder.
+        recipe: overlay that sets what the weights were trained with, or None.
+        ckpt_path: weights other than the bundle's own, or None.
+        device: to run on, or None.
+        folder: an empty one, for the files in between.
+
+    Attributes:
+        trained_on: what the weights were trained on, in a few words; None of weights other than the bundle's own.
+        warnings: why nothing made with these weights may be believed.
+    """
+
+    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
+        root, files = config_files(bundle, "inference.json", recipe)
+        self.data = folder / "case"
+        overrides = {
+            "bundle_root": str(root),
+            "dataset_dir": str(self.data),
+            "output_dir": str(folder),
+            "postprocessing": "@to_probabilities",
+            "handlers": [],  # no progress bar
+        }
+        if ckpt_path is not None:
+            overrides["ckpt_path"] = str(ckpt_path)
+        if device is not None:
+            overrides["device"] = f"$torch.device({_usable(device)!r})"
+        with _quiet(), _unwrapped():
+            self.workflow = ConfigWorkflow(
+                [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
+            )
+            self.workflow.initialize()  # reads the weights
+        self.metadata = json.loads(Path(root, "configs", "metadata.json").read_text())
+        self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
+        self.weights = Path(self._content("ckpt_path"))
+        self.cohort: Cohort = self._content("cohort_def")
+        self.device: torch.device = self._content("device")
+        self.spacing: Sequence[float] = self._content("spacing")
+        shipped = shipped_weights(self.weights, root)
+        self.trained_on = shipped["data_source"] if shipped else None
+        self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
+
+    def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.
+
+        Args:
+            images: modality -> volume, all on one grid.
+        """
+        self.data.mkdir()
+        for name, image in images.items():
+            # Straight and at the origin: of tilted axes MONAI's Spacingd rounds where its grid begins, now at a corner,
+            # now so that the centres meet. The network sees voxels, and its label map comes back on the same ones.
+            straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
+            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
+        with _quiet(), _unwrapped():
+            self.workflow.run()
+        (output,) = self._content("evaluator").state.output
+        label = self._content("to_labels")(dict(output))["pred"]
+        if "to_regions" in self.workflow.parser:  # a softmax of classes
+            output = self._content("to_regions")(dict(output))
+        return label[0].cpu().numpy(), output["pred"].cpu().numpy()
+
+    def beside(self, name: str) -> pd.DataFrame | None:
+        """Return a table that lies beside the weights, ``model_<name>`` beside ``model.pt``; None if there is none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        path = self.weights.with_name(f"{self.weights.stem}_{name}")
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_csv(path)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path}: no table ({error}); expected what an evaluation wrote, or no such file."
+            ) from error
+
+    def _content(self, key: str) -> Any:
+        return self.workflow.parser.get_parsed_content(key)
+
+
+def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
+    """Return a bundle's folder, and a config of it with the recipe laid over it.
+
+    Args:
+        bundle: its name or folder.
+        config: name of the file, e.g. ``train.json``.
+        recipe: a name in the bundle's ``configs/recipes``, a file, or None.
+
+    Raises:
+        FileNotFoundError: there is no such bundle or recipe.
+        ValueError: the bundle was packaged with another version of ``common``.
+    """
+    here = Path(bundle, "configs", "inference.json").is_file()
+    root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
+    require_same_common(root)
+    configs = root / "configs"
+    files = [configs / config]
+    if recipe is not None:
+        files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
+    if not files[-1].is_file():
+        known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
+        raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
+    return root, files
+
+
+def _usable(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device {device}: not to be had here ({said}); expected cpu, or cuda with a GPU."
+        ) from error
+    return device
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise what is wrong with files and settings as it was said, out of the errors that MONAI wraps it in."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ValueError | OSError):
+            cause = cause.__cause__
+        if cause is None or cause is error:
+            raise
+        raise cause from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing below an error be logged: what matters of the case is in the summary."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,173 @@
+"""One patient's study as it comes: DICOM series or NIfTI files in a folder, told apart into a cohort's modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import MetaTensor
+
+from common.cohorts.brats import MODALITIES, SUFFIXES, find_cases, shortened
+from common.cohorts.check import findings
+from common.cohorts.cohort import Cohort
+from common.io.images import read_volume, unplaced
+from common.modalities import canonical, display_name, resolve_subset, subset_name
+
+if TYPE_CHECKING:
+    from common.study.dicom import Series
+
+
+@dataclass(frozen=True)
+class Study:
+    """A patient's volumes.
+
+    Attributes:
+        images: modality -> volume with its own grid, in the cohort's order; affines lead to mm, RAS.
+        frames: modality -> what names its frame of reference.
+        sources: modality -> what was taken for it, e.g. ``series 7``.
+        reasons: modality -> why.
+        confidences: modality -> 0 to 1; None where it was set by hand or named by its file.
+        explanations: a line for everything that was found: what it was taken for, or why it was left out.
+        warnings: what should be looked at.
+        series: modality -> its DICOM series; empty for NIfTI files.
+    """
+
+    images: dict[str, nib.Nifti1Image]
+    frames: dict[str, str]
+    sources: dict[str, str]
+    reasons: dict[str, str]
+    confidences: dict[str, float | None]
+    explanations: list[str]
+    warnings: list[str]
+    series: dict[str, Series] = field(default_factory=dict)
+
+
+def read_folder(
+    folder: str | Path,
+    cohort: Cohort,
+    modalities: Sequence[str] | None = None,
+    by_hand: Mapping[str, Any] | None = None,
+) -> Study:
+    """Read one patient's study.
+
+    Args:
+        folder: DICOM files, at any depth, or NIfTI (or MHA) files named after their modalities, see `find_cases`.
+        cohort: whose modalities are looked for.
+        modalities: use these only; None: all that are found.
+        by_hand: modality -> SeriesNumber, see `common.study.dicom.choose`; for DICOM only.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds both kinds of files, more than one patient, none of the modalities, or an image that cannot
+            be used; or ``by_hand`` does not fit.
+        ImportError: it is DICOM, and the packages for that are not installed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
+    wanted = resolve_subset(modalities, cohort.modalities)
+    images = [path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES) and path.is_file()]
+    if images and any(_is_dicom(path) for path in folder.rglob("*")):
+        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
+    study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
+    for name, image in study.images.items():
+        for found in findings({name: _volume(image)}, cohort):
+            said = f"{study.sources[name]} ({display_name(name)}): {found.what}. {found.remedy}"
+            if found.fatal:
+                raise ValueError(said)
+            if not found.skull:  # see `with_skull`
+                study.warnings.append(said)
+    return study
+
+
+def with_skull(study: Study, cohort: Cohort) -> list[str]:
+    """Return the modalities of a study whose images hold more than a brain, though the cohort's do not: `findings`."""
+    images = study.images.items()
+    return [name for name, image in images if any(one.skull for one in findings({name: _volume(image)}, cohort))]
+
+
+def _volume(image: nib.Nifti1Image) -> MetaTensor:
+    return MetaTensor(np.asarray(image.dataobj), affine=image.affine)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return if it is a file of DICOM's format (PS3.10, section 7.1)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
+    if by_hand:
+        raise ValueError(f"--series is for DICOM, and {folder} holds image files; their names say what they are.")
+    cases = find_cases(folder, cohort)
+    if len(cases) > 1:
+        raise ValueError(
+            f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one."
+        )
+    (case,) = cases
+    channels = case.get("channels", [None] * len(case["image"]))
+    images, warnings = {}, []
+    for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
+        if name not in wanted:
+            continue
+        volume = read_volume(path)
+        if said := unplaced(volume):
+            warnings.append(f"image file ({display_name(name)}): {said}.")
+        if channel is not None:
+            volume = volume[..., channel]
+        if volume.ndim != 3:
+            raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected one volume (X, Y, Z).")
+        images[name] = nib.Nifti1Image(volume.numpy(), volume.affine.numpy())
+    if not images:
+        raise ValueError(
+            f"{folder}: none of the requested modalities ({subset_name(wanted)}); it has "
+            f"{subset_name(case['modalities'])}."
+        )
+    first, *others = images.values()
+    apart = any(image.shape != first.shape or not np.allclose(image.affine, first.affine) for image in others)
+    if apart:
+        warnings.append(
+            "The files lie on different grids. They are taken to share one frame of reference, which NIfTI does not "
+            "say."
+        )
+    return Study(
+        images,
+        frames=dict.fromkeys(images, "NIfTI"),
+        sources=dict.fromkeys(images, "image file"),
+        reasons=dict.fromkeys(images, "named by its file"),
+        confidences=dict.fromkeys(images),
+        explanations=[
+            f"image file: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
+            for name in case["modalities"]
+        ],
+        warnings=warnings,
+    )
+
+
+def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
+    from common.study import dicom  # NIfTI needs none of its packages
+
+    given = {canonical(str(name)): key for name, key in (by_hand or {}).items()}
+    foreign = [name for name in given if name not in wanted]
+    if foreign:
+        raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
+    series = dicom.read_study(folder)
+    selection = dicom.choose(series, {name: None for name in MODALITIES if name not in wanted} | given)
+    said = {one.name: line for one, line in zip(series, selection.explanations, strict=True)}
+    chosen = {name: selection.modalities[name] for name in wanted if name in selection.modalities}
+    return Study(
+        images={name: dicom.load(one) for name, one in chosen.items()},
+        frames={name: one.frame_of_reference or one.name for name, one in chosen.items()},
+        sources={name: one.name for name, one in chosen.items()},
+        reasons={name: said[one.name].removeprefix(f"{one.name}: ") for name, one in chosen.items()},
+        confidences={name: None if given.get(name) else selection.verdicts[name].confidence for name in chosen},
+        explanations=selection.explanations,
+        warnings=selection.warnings,
+        series=chosen,
+    )

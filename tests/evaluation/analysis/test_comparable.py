@@ -1,0 +1,174 @@
+"""Which evaluations may stand side by side, and what is compared of them."""
+
+from dataclasses import replace
+
+import pytest
+from evaluation.made_up import made_up
+
+from common.evaluation.analysis.comparable import require_comparable, select_cases
+from common.evaluation.metrics.results import Evaluation
+
+ONE = made_up()
+
+KEPT = ("volume", "reference_volume", "expected_dice")
+
+
+def two(**more) -> Evaluation:
+    return made_up("two", seed=1, **more)
+
+
+def without(evaluation: Evaluation, case: str, subset: str | None = None) -> Evaluation:
+    """Return an evaluation that lacks a case, or a case's subset."""
+    rows = evaluation.results
+    gone = (rows["case"] == case) & ((rows["modalities"] == subset) if subset else True)
+    return replace(evaluation, results=rows[~gone])
+
+
+def there(evaluation: Evaluation) -> set[tuple[str, str]]:
+    return set(evaluation.results[["modalities", "case"]].itertuples(index=False, name=None))
+
+
+def test_alike_they_stay_as_they_are():
+    evaluations, remarks = require_comparable([ONE, two()])
+    assert remarks == []
+    assert [e.name for e in evaluations] == ["one", "two"]
+    assert evaluations[1].results.equals(two().results)
+
+
+def test_one_alone_is_comparable():
+    (found,), remarks = require_comparable([ONE])
+    assert found.results.equals(ONE.results)
+    assert remarks == []
+
+
+def test_equal_names_are_refused():
+    with pytest.raises(ValueError, match=r"same name \(one, one\); give them as NAME=FOLDER"):
+        require_comparable([ONE, made_up(seed=1)], force=True)
+
+
+class TestDifferences:
+    @pytest.mark.parametrize(
+        ("other", "what"),
+        [
+            (two(cohort="brats2020"), "cohort of one is toy, of two brats2020"),
+            (two(hd95="pooled"), "convention hd95 of one is 'max', of two 'pooled'"),
+            (two(et_min_voxels=500), "convention et_min_voxels of one is 0, of two 500"),
+        ],
+        ids=["cohort", "hd95", "post-processing"],
+    )
+    def test_are_refused_or_said(self, other, what):
+        with pytest.raises(ValueError, match=f"^Not comparable: {what}.*--force"):
+            require_comparable([ONE, other], allow_missing=True)
+        evaluations, remarks = require_comparable([ONE, other], force=True)
+        assert f"Compared by force although not comparable: {what}." in remarks
+        assert there(evaluations[0]) == there(ONE)
+
+    def test_of_the_third_method_are_found_too(self):
+        with pytest.raises(ValueError, match="of one is 'brats', of three 'nan'"):
+            require_comparable([ONE, two(), made_up("three", empty="nan")])
+
+    def test_all_of_them_are_said(self):
+        with pytest.raises(ValueError, match=r"convention empty .*; convention hd95 .*"):
+            require_comparable([ONE, two(empty="skip", hd95="pooled")])
+
+    @pytest.mark.parametrize(
+        ("other", "what"),
+        [
+            (two(modalities=("t1", "t2")), "modalities of one is .*'flair'.*, of two"),
+            (two(regions=("WT", "TC")), "regions of one is"),
+        ],
+        ids=["modalities", "regions"],
+    )
+    def test_of_what_tables_are_made_of_cannot_be_forced(self, other, what):
+        with pytest.raises(ValueError, match=f"^Not comparable: {what}(?!.*--force)"):
+            require_comparable([ONE, other], force=True)
+
+    def test_of_the_references(self):
+        other = two()
+        rows = other.results
+        chosen = (rows["case"] == "c2") & (rows["region"] == "ET") & (rows["metric"] == "reference_volume")
+        other = replace(other, results=rows.assign(value=rows["value"].where(~chosen, 7.5)))
+        what = r"the reference of case c2 is another one \(ET 7 ml for one, 7.5 ml for two\)"
+        with pytest.raises(ValueError, match=f"^Not comparable: {what}"):
+            require_comparable([ONE, other])
+        _, (remark,) = require_comparable([ONE, other], force=True)
+        assert "the reference of case c2" in remark
+
+    def test_of_references_by_rounding_are_none(self):
+        other = two()
+        rounded = other.results["value"].where(other.results["metric"] != "reference_volume", 7.0001)
+        require_comparable([ONE, replace(other, results=other.results.assign(value=rounded))])
+
+
+class TestSelectedCases:
+    def test_are_left_in_everything_that_is_drawn(self):
+        found = select_cases(made_up(probabilities=True), ["c[12]", "c4"])
+        for frame in (found.results, found.bins, found.latents):
+            assert set(frame["case"]) == {"c1", "c2", "c4"}
+
+    def test_each_pattern_without_one_is_an_error(self):
+        with pytest.raises(ValueError, match=r"^one: no case matches C1, d\*; there are c1, c2"):
+            select_cases(ONE, ["C1", "c[12]", "d*"])
+        with pytest.raises(ValueError, match="no case matches"):
+            select_cases(ONE, [])
+
+
+class TestMissingCases:
+    def test_are_listed(self):
+        with pytest.raises(ValueError, match=r"^one lacks c4; two lacks c1\. .*--allow-missing"):
+            require_comparable([without(ONE, "c4"), without(two(), "c1")])
+
+    def test_are_listed_by_subset_where_only_that_lacks(self):
+        with pytest.raises(ValueError, match=r"^two lacks c2 \(t1\+t2\), c3\. "):
+            require_comparable([ONE, without(without(two(), "c2", "t1+t2"), "c3")])
+
+    def test_may_be_left_out(self):
+        first, other = without(ONE, "c4"), without(two(), "c1")
+        evaluations, remarks = require_comparable([first, other], allow_missing=True)
+        assert [set(e.results["case"]) for e in evaluations] == [{"c2", "c3"}] * 2
+        assert remarks == ["Only cases in common are compared: one lacks c4; two lacks c1."]
+
+    def test_of_a_subset_are_left_out_of_it_for_every_method(self):
+        evaluations, _ = require_comparable([ONE, without(two(), "c2", "t1+t2")], allow_missing=True)
+        assert there(evaluations[0]) == there(evaluations[1]) == there(ONE) - {("t1+t2", "c2")}
+
+    def test_subsets_that_a_method_lacks_altogether_are_no_missing_cases(self):
+        evaluations, remarks = require_comparable([ONE, two(only=["t1+t2+flair"])])
+        assert remarks == []
+        assert there(evaluations[0]) == there(ONE)
+
+    def test_are_left_out_of_everything_that_is_drawn(self):
+        whole = made_up(probabilities=True)
+        (found, _), _ = require_comparable([whole, without(two(), "c1")], allow_missing=True)
+        for frame in (found.results, found.bins, found.latents):
+            assert set(frame["case"]) == {"c2", "c3", "c4"}
+        assert list(found.bins.columns) == list(whole.bins.columns)
+
+    def test_without_bins_and_latents_their_columns_stay(self):
+        (found, _), _ = require_comparable([ONE, two()])
+        assert list(found.bins.columns) == list(ONE.bins.columns)
+
+    def test_but_not_all_of_them(self):
+        with pytest.raises(ValueError, match="No case is in all of one, two; are these results of the same data"):
+            require_comparable([ONE, two(cases=("x1", "x2"))], allow_missing=True)
+
+    def test_without_the_regions_that_skip_leaves_out_are_there(self):
+        """The case has volumes alone, since its reference is empty, and an expected Dice for one of the methods."""
+        one, other = made_up(empty="skip", probabilities=True), two(empty="skip")
+        unscored = [
+            replace(e, results=e.results[(e.results["case"] != "c2") | e.results["metric"].isin(KEPT)])
+            for e in (one, other)
+        ]
+        evaluations, remarks = require_comparable(unscored)
+        assert remarks == []
+        assert there(evaluations[0]) == there(one)
+
+
+def test_forced_cohorts_keep_their_own_cases():
+    other = two(cohort="brats2020", cases=("c1", "x2"))
+    evaluations, remarks = require_comparable([ONE, other], force=True)
+    assert [set(e.results["case"]) for e in evaluations] == [{"c1", "c2", "c3", "c4"}, {"c1", "x2"}]
+    assert remarks == [
+        "Compared by force although not comparable: cohort of one is toy, of two brats2020.",
+        "Different cohorts have no cases in common: there are no paired tests.",
+    ]

@@ -1,0 +1,317 @@
+"""Label maps of other programs: how files are found, what is measured, and what is refused."""
+
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from common.cohorts import get_cohort
+from common.cohorts.cohort import Cohort
+from common.evaluation.analysis.label_maps import evaluate_label_maps
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import Evaluation
+from common.modalities import LabelSet
+
+LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1.5, 0], [0, 0, 0, 1]])
+SHAPE = (12, 10, 8)
+BRATS = get_cohort("brats2020")
+
+
+def label_map(seed: int) -> np.ndarray:
+    """Return a tumour of nested parts, in BraTS's values."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 1.5)
+    ranks = noise.ravel().argsort().argsort().reshape(SHAPE) / noise.size
+    return np.select([ranks > 0.97, ranks > 0.94, ranks > 0.85], [4, 1, 2]).astype(np.uint8)
+
+
+def write(path: Path, label: np.ndarray, affine: np.ndarray = LPS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(label, affine), path)
+    return path
+
+
+@pytest.fixture
+def reference(tmp_path) -> Path:
+    """A folder with the label maps of two cases."""
+    for seed, case in enumerate(("a", "b")):
+        write(tmp_path / "reference" / f"{case}.nii.gz", label_map(seed))
+    return tmp_path / "reference"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder of predictions for all modalities: those of case a are right, those of case b shifted by a voxel."""
+    write(tmp_path / "predictions" / "a.nii.gz", label_map(0))
+    write(tmp_path / "predictions" / "b.nii.gz", np.roll(label_map(1), 1, axis=0))
+    return tmp_path / "predictions"
+
+
+def evaluate(folder: Path, reference: Path, cohort: Cohort = BRATS, cases=None, **conventions) -> Evaluation:
+    evaluation, remarks = evaluate_label_maps(
+        "method", folder, reference, cohort, Conventions(**conventions), cases=cases
+    )
+    assert remarks == []
+    return evaluation
+
+
+def dice(evaluation) -> dict[tuple[str, str, str], float]:
+    rows = evaluation.results.query("metric == 'dice'")
+    return rows.set_index(["modalities", "case", "region"])["value"].to_dict()
+
+
+class TestValues:
+    def test_against_numpy(self, folder, reference):
+        found = evaluate(folder, reference)
+        values = dice(found)
+        regions = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
+        for region, classes in regions.items():
+            truth = np.isin(label_map(1), classes)
+            moved = np.roll(truth, 1, axis=0)
+            assert values["t1+t1c+t2+flair", "a", region] == 1
+            expected = 2 * (truth & moved).sum() / (truth.sum() + moved.sum())
+            assert values["t1+t1c+t2+flair", "b", region] == pytest.approx(expected, abs=1e-12)
+        assert len(values) == 2 * 3
+        assert (found.name, found.cohort, found.modalities) == ("method", "brats2020", ("t1", "t1c", "t2", "flair"))
+        assert found.regions == ("WT", "TC", "ET")
+
+    def test_distances_and_volumes_are_in_the_units_of_the_file(self, folder, reference):
+        truth, prediction = np.zeros((2, *SHAPE), np.uint8)
+        truth[3, 3, 3] = prediction[3, 3, 5] = prediction[3, 4, 5] = 4  # planes are 1.5 mm apart
+        write(reference / "a.nii.gz", truth)
+        write(folder / "a.nii.gz", prediction)
+        rows = evaluate(folder, reference).results.query("case == 'a' and region == 'ET'")
+        values = rows.set_index("metric")["value"]
+        assert values["reference_volume"] == pytest.approx(1.5e-3)
+        assert values["volume"] == pytest.approx(3e-3)
+        assert values["hd"] == pytest.approx(10**0.5)
+
+    def test_conventions_apply(self, folder, reference):
+        write(folder / "a.nii.gz", np.where(label_map(0) == 4, 1, label_map(0)).astype(np.uint8))  # no ET
+        values = {
+            empty: evaluate(folder, reference, empty=empty)
+            .results.query("case == 'a' and region == 'ET' and metric == 'hd95'")["value"]
+            .item()
+            for empty in ("brats", "released")
+        }
+        assert values == {"brats": 373.13, "released": 1.0}
+
+    def test_other_modalities_and_regions(self, tmp_path):
+        cohort = Cohort(
+            "iseg", ("t1", "t2"), LabelSet({"CSF": 10, "GM": 150, "WM": 250}, {"GM": ("GM",), "WM": ("WM",)})
+        )
+        label = np.random.default_rng(0).choice([0, 10, 150, 250], SHAPE).astype(np.int16)
+        write(tmp_path / "reference" / "a.nii.gz", label)
+        for subset in ("T1", "T2", "T1_T2"):
+            write(tmp_path / "maps" / subset / "a.nii.gz", label)
+        found = evaluate(tmp_path / "maps", tmp_path / "reference", cohort=cohort)
+        assert found.subsets == ["t1", "t2", "t1+t2"]
+        assert set(dice(found).values()) == {1.0}
+        write(tmp_path / "maps" / "flair" / "a.nii.gz", label)
+        with pytest.raises(ValueError, match=r"maps/flair: Modality 'flair' is not in this cohort; it has t1, t2"):
+            evaluate(tmp_path / "maps", tmp_path / "reference", cohort=cohort)
+
+
+class TestFiles:
+    def test_subset_folders_go_by_any_alias(self, tmp_path, reference):
+        for name in ("t1c+flair", "T1_T2", "All", "t2f", "FLAIR-T1ce-T2w"):
+            for seed, case in enumerate(("a", "b")):
+                write(tmp_path / "maps" / name / f"{case}.nii.gz", label_map(seed))
+        found = evaluate(tmp_path / "maps", reference)
+        assert found.subsets == ["flair", "t1+t2", "t1c+flair", "t1c+t2+flair", "t1+t1c+t2+flair"]
+        assert list(found.results["modalities"].unique()) == found.subsets  # few modalities first, as everywhere
+        assert list(found.results["case"].unique()) == ["a", "b"]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("a.nii", "b.nii.gz"),
+            ("a_seg.nii.gz", "b_pred.nii.gz"),
+            ("a/a_seg.nii.gz", "b/b-label.nii.gz"),
+            ("fold0/a.nii.gz", "fold1/b.nii.gz"),
+        ],
+    )
+    def test_a_file_is_of_the_case_that_it_is_named_after(self, tmp_path, reference, names):
+        for seed, name in enumerate(names):
+            write(tmp_path / "maps" / name, label_map(seed))
+        write(tmp_path / "maps" / "._a.nii.gz", label_map(5))  # macOS
+        write(tmp_path / "maps" / ".cache" / "b.nii.gz", label_map(5))
+        assert set(dice(evaluate(tmp_path / "maps", reference)).values()) == {1.0}
+
+    @pytest.mark.parametrize("suffix", ["mha", "nrrd"])
+    def test_other_formats(self, tmp_path, reference, suffix):
+        """ITK writes (x, y, z) of LPS, which is the grid of the NIfTI files here."""
+        (tmp_path / "maps").mkdir()
+        for seed, case in enumerate(("a", "b")):
+            image = itk.image_from_array(np.ascontiguousarray(label_map(seed).T))
+            image.SetSpacing([1.0, 1.0, 1.5])
+            image.SetOrigin([0.0, -239.0, 0.0])
+            itk.imwrite(image, str(tmp_path / "maps" / f"{case}.{suffix}"))
+        assert set(dice(evaluate(tmp_path / "maps", reference)).values()) == {1.0}
+
+    def test_references_may_be_the_folder_of_the_cohort(self, tmp_path, folder):
+        """With images beside the labels, and BraTS 2020's case 355, whose label is called after nothing."""
+        root = tmp_path / "BraTS2020"
+        for seed, (case, label) in enumerate({"a": "a_seg", "b": "W39_1998.09.19_Segm"}.items()):
+            for modality in ("t1", "t1ce", "t2", "flair"):
+                write(root / case / f"{case}_{modality}.nii.gz", np.full(SHAPE, 0.5 + seed, np.float32))
+            write(root / case / f"{label}.nii.gz", label_map(seed))
+        values = dice(evaluate(folder, root))
+        assert {case for _, case, _ in values} == {"a", "b"}
+        assert values["t1+t1c+t2+flair", "a", "WT"] == 1
+
+    def test_folders_of_cases_may_be_links(self, tmp_path, reference, folder):
+        (tmp_path / "maps").mkdir()
+        (tmp_path / "maps" / "linked").symlink_to(folder)
+        assert len(dice(evaluate(tmp_path / "maps", reference))) == 6
+
+
+class TestBadInput:
+    def refused(self, message: str, *arguments, kind=ValueError, **more) -> None:
+        with pytest.raises(kind, match=message):
+            evaluate(*arguments, **more)
+
+    def test_another_grid(self, folder, reference):
+        path = write(folder / "b.nii.gz", label_map(1)[:-1])
+        what = rf"{path}: on another grid than its reference {reference / 'b.nii.gz'} \(shape \(11, 10, 8\) instead of"
+        self.refused(what, folder, reference)
+        write(path, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]))
+        self.refused(r"b\.nii\.gz.*\(corners up to 2\.1 mm off\)\. Nothing is resampled", folder, reference)
+        write(path, label_map(1), np.eye(4))  # a header that was lost
+        self.refused(r"b\.nii\.gz.*\(corners up to 240 mm off\)", folder, reference)
+
+    def test_rounding_in_a_header_is_no_other_grid(self, folder, reference):
+        write(folder / "b.nii.gz", label_map(1), LPS + 1e-5)
+        assert len(dice(evaluate(folder, reference))) == 6
+
+    def test_label_values_of_another_cohort(self, folder, reference):
+        path = write(folder / "a.nii.gz", np.where(label_map(0) == 4, 3, label_map(0)).astype(np.uint8))
+        self.refused(rf"^{path}: label values \[3\] are not of this cohort.* Enhancing tumour is 4", folder, reference)
+
+    def test_label_values_of_the_references(self, folder, reference):
+        path = write(reference / "a.nii.gz", (label_map(0).astype(np.int16) - 1))
+        self.refused(rf"^{path}: label values \[-1, 3\] are not of this cohort", folder, reference)
+
+    @pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 1e6, -1e-3])
+    def test_no_label_map(self, folder, reference, value):
+        values = label_map(0).astype(np.float32)
+        values[0, 0, 0] = value
+        path = write(folder / "a.nii.gz", values)
+        self.refused(rf"^{path}: holds {value:g}, so it is no label map".replace("+", r"\+"), folder, reference)
+
+    def test_probabilities_in_channels(self, folder, reference):
+        path = write(folder / "a.nii.gz", np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8))
+        self.refused(rf"^{path}: shape \(12, 10, 8, 3\); expected a label map \(X, Y, Z\)", folder, reference)
+
+    @pytest.mark.parametrize("side", ["folder", "reference"])
+    def test_corrupt_file(self, folder, reference, side):
+        path = (folder if side == "folder" else reference) / "b.nii.gz"
+        path.write_bytes(path.read_bytes()[:60])
+        self.refused(rf"^{path}: cannot be read as an image", folder, reference)
+
+    def test_missing_and_empty_folders(self, tmp_path, folder, reference):
+        empty = tmp_path / "empty"
+        self.refused(f"^{empty}: no such folder", empty, reference, kind=FileNotFoundError)
+        self.refused(f"^{empty}: no such folder", folder, empty, kind=FileNotFoundError)
+        empty.mkdir()
+        self.refused(f"^{empty}: no label map in it", empty, reference, kind=FileNotFoundError)
+        self.refused(f"^{empty}: no label map in it", folder, empty, kind=FileNotFoundError)
+        (empty / "t1").mkdir()
+        write(empty / "t2" / "a.nii.gz", label_map(0))
+        self.refused(f"^{empty / 't1'}: no label map in it", empty, reference, kind=FileNotFoundError)
+
+    def test_the_same_case_twice(self, folder, reference):
+        again = write(folder / "more" / "a.nii.gz", label_map(0))
+        self.refused(rf"Case a is there twice, as {folder / 'a.nii.gz'} and {again}; keep one", folder, reference)
+
+    def test_the_same_subset_twice(self, tmp_path, reference):
+        for name in ("flair_t1", "T1w+T2f"):
+            write(tmp_path / "maps" / name / "a.nii.gz", label_map(0))
+        self.refused(
+            r"maps/T1w\+T2f and .*maps/flair_t1: two folders for the modalities t1\+flair", tmp_path / "maps", reference
+        )
+
+    def test_a_modality_twice(self, tmp_path, reference):
+        write(tmp_path / "maps" / "t1c_t1gd" / "a.nii.gz", label_map(0))
+        self.refused(r"maps/t1c_t1gd: A modality is requested twice", tmp_path / "maps", reference)
+
+    @pytest.mark.parametrize("name", ["t1_gadolinium/a.nii.gz", "a.nii.gz"])
+    def test_label_maps_beside_the_subsets_are_not_passed_over(self, tmp_path, reference, name):
+        for case in ("a", "b"):
+            write(tmp_path / "maps" / "t1" / f"{case}.nii.gz", label_map(0))
+        path = write(tmp_path / "maps" / name, label_map(0))
+        self.refused(
+            rf"^{path}: not in a folder named after a subset of t1, t1c, t2, flair", tmp_path / "maps", reference
+        )
+
+
+class TestMissingCases:
+    @pytest.fixture
+    def lacking(self, tmp_path, reference) -> Path:
+        """References of a, b and c; predictions of a and b, and of x; those of t1 of a alone."""
+        write(reference / "c.nii.gz", label_map(2))
+        for name in ("t2/a", "t2/b", "t2/x", "t1/a"):
+            write(tmp_path / "maps" / f"{name}.nii.gz", label_map(0))
+        return tmp_path / "maps"
+
+    def test_are_listed(self, lacking, reference):
+        with pytest.raises(ValueError, match=r"^method, t1: cases without a prediction: b, c\. .*--allow-missing"):
+            evaluate(lacking, reference)
+        (lacking / "t1").rename(lacking / "flair")
+        with pytest.raises(
+            ValueError, match=r"^method, t2: cases without a prediction: c; cases without a reference: x\."
+        ):
+            evaluate(lacking, reference)
+
+    def test_may_be_left_out(self, lacking, reference):
+        found, remarks = evaluate_label_maps("method", lacking, reference, BRATS, Conventions(), allow_missing=True)
+        assert {key[:2] for key in dice(found)} == {("t1", "a"), ("t2", "a"), ("t2", "b")}
+        assert remarks == [
+            "method: left out of t1 are cases without a prediction (b, c).",
+            "method: left out of t2 are cases without a prediction (c), cases without a reference (x).",
+        ]
+
+    def test_but_not_all_of_them(self, tmp_path, folder, reference):
+        write(tmp_path / "maps" / "BRATS_001.nii.gz", label_map(0))
+        with pytest.raises(
+            ValueError,
+            match="no prediction has the name of a reference to compare with; found BRATS_001, expected a, b",
+        ):
+            evaluate_label_maps("method", tmp_path / "maps", reference, BRATS, Conventions(), allow_missing=True)
+        with pytest.raises(ValueError, match="reference to compare with; found a, b, expected z"):
+            evaluate_label_maps("method", folder, reference, BRATS, Conventions(), True, ["z"])
+
+
+class TestCasesToCompare:
+    def test_other_references_do_not_count(self, folder, reference):
+        write(reference / "c.nii.gz", label_map(2))  # of the training split, say
+        assert {case for _, case, _ in dice(evaluate(folder, reference, cases=["b", "a"]))} == {"a", "b"}
+
+    def test_on_one_side_only_are_refused(self, folder, reference):
+        (folder / "b.nii.gz").unlink()
+        with pytest.raises(ValueError, match=r"cases without a prediction: b, z; cases without a reference: z\. "):
+            evaluate(folder, reference, cases=["a", "b", "z"])
+        write(folder / "b.nii.gz", label_map(1))
+        with pytest.raises(ValueError, match=r"cases that are not among those to compare: b\. "):
+            evaluate(folder, reference, cases=["a"])
+
+    def test_others_may_be_left_out(self, folder, reference):
+        found, remarks = evaluate_label_maps("method", folder, reference, BRATS, Conventions(), True, ["a"])
+        assert {case for _, case, _ in dice(found)} == {"a"}
+        assert remarks == ["method: left out of t1+t1c+t2+flair are cases that are not among those to compare (b)."]
+
+
+def test_regions_without_a_reference_keep_their_volumes_under_skip(folder, reference):
+    write(reference / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    rows = evaluate(folder, reference, empty="skip").results.query("case == 'a'")
+    assert set(rows["metric"]) == {"volume", "reference_volume"}
+    assert set(rows["region"]) == {"WT", "TC", "ET"}
+
+
+def test_post_processing_is_that_of_the_conventions(folder, reference):
+    rows = evaluate(folder, reference, et_min_voxels=10_000).results.query("region == 'ET'")
+    values = rows.set_index(["case", "metric"])["value"]
+    assert (values["a", "volume"], values["a", "dice"]) == (0, 0)
+    assert values["a", "reference_volume"] > 0

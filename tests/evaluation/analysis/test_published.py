@@ -1,0 +1,95 @@
+"""Published numbers, as they stand in the papers."""
+
+import math
+
+import pytest
+
+from common.evaluation.analysis.published import CITATIONS, COLUMNS, cite, published, sources
+from common.evaluation.metrics.conventions import METRICS
+from common.modalities import subset_name, subsets
+
+M3AE_2018 = ("M3AE", "1", "BraTS2018 test split (57)")
+SUBSETS = {subset_name(subset) for subset in subsets(("t1", "t1c", "t2", "flair"))}
+
+
+def number(source, method, modalities, region, metric="dice", column="value") -> float:
+    rows = published(*source)
+    found = rows[
+        (rows[["method", "modalities", "region", "metric"]] == [method, modalities, region, metric]).all(axis=1)
+    ]
+    assert len(found) == 1
+    return found[column].item()
+
+
+def test_m3ae():
+    means = [number(M3AE_2018, "M3AE", "mean", region) for region in ("WT", "TC", "ET")]
+    assert means == pytest.approx([0.858, 0.774, 0.599])
+    assert number(M3AE_2018, "HVED", "t2", "WT") == pytest.approx(0.775)
+    assert number(M3AE_2018, "RFNet", "t1+t1c+t2+flair", "WT") == pytest.approx(0.906)
+    assert number(M3AE_2018, "M3AE", "t1c+flair", "ET") == pytest.approx(0.75)
+    assert math.isnan(number(M3AE_2018, "M3AE", "mean", "WT", column="std"))
+    assert set(published(*M3AE_2018)["modalities"]) == {*SUBSETS, "mean"}
+
+
+def test_standard_deviations():
+    assert number(("M3AE", "S3", "BraTS2020 test split (100)"), "U-HVED", "t2", "WT", column="std") == pytest.approx(
+        0.15
+    )
+    online = ("M3AE", "S1", "BraTS2020 online validation")
+    assert number(online, "U-HVED", "t1+t1c+t2+flair", "ET", "hd95", "std") == 109.4
+
+
+def test_variances_become_standard_deviations():
+    source = ("MAG-MS", "3", "MSD Task01 test (24)")
+    assert number(source, "MAG-MS", "flair", "mean") == 0.656
+    assert number(source, "MAG-MS", "flair", "mean", column="std") == pytest.approx(0.016**0.5)
+    # the same spread, which the paper prints as a standard deviation elsewhere
+    elsewhere = number(("MAG-MS", "5", "MSD Task01 test (24)"), "MAG-MS", "flair", "mean", "hd95", "std")
+    assert number(source, "MAG-MS", "flair", "mean", "hd95", "std") == pytest.approx(elsewhere, abs=1e-3)
+
+
+def test_hausdorff_distance_of_passion_is_not_hd95():
+    source = ("PASSION", "1", "BraTS2020 MR=(0,0,0)")
+    assert number(source, "mmFormer baseline", "mean", "WT", "hd") == 14.99
+
+
+def test_other_means_and_measures_keep_their_words():
+    pairs = number(("MedMAP", "II", "BraTS2018"), "PMKL", "mean of pairs (N=2 missing)", "WT")
+    assert pairs == pytest.approx(0.7672)
+    assert number(("M3AE", "S2", "BraTS2018 test split (57)"), "ACN", "mean", "mean", "training_time_h") == 450
+
+
+def test_every_table_reads():
+    kept = {"parameters_M", "train_memory_GB", "training_time_h", "inference_time_s"}
+    for source in sources():
+        rows = published(*source)
+        assert tuple(rows.columns) == COLUMNS
+        assert rows["value"].notna().all()
+        assert set(rows["metric"]) <= {*METRICS, *kept}
+        assert rows.loc[rows["metric"] == "dice", "value"].between(0, 1).all()
+        assert all(name in SUBSETS or name.startswith("mean") for name in rows["modalities"])
+    assert len(sources()) == 47
+    assert {paper for paper, _, _ in sources()} == set(CITATIONS)
+
+
+def test_printed_means_are_those_of_the_rows():
+    rows = published(*M3AE_2018)
+    means = rows[rows["modalities"] != "mean"].groupby(["method", "region"])["value"].mean()
+    printed = rows[rows["modalities"] == "mean"].set_index(["method", "region"])["value"]
+    assert (means - printed).abs().max() < 0.001
+
+
+def test_a_caller_cannot_change_the_numbers():
+    rows = published(*M3AE_2018)
+    rows.loc[:, "value"] = 0
+    assert number(M3AE_2018, "M3AE", "mean", "WT") == pytest.approx(0.858)
+
+
+def test_unknown_table():
+    with pytest.raises(ValueError, match=r"(?s)No published table M3AE, 9, x; .*  GSS, 6, BraTS2015\n"):
+        published("M3AE", "9", "x")
+
+
+def test_source_in_words():
+    assert cite(*M3AE_2018) == "M3AE (Liu et al., AAAI 2023), Table 1, BraTS2018 test split (57)"
+    assert cite("M3AE", "Fig S2", "x") == "M3AE (Liu et al., AAAI 2023), Fig S2, x"

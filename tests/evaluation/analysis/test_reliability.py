@@ -1,0 +1,248 @@
+"""Calibration error and conformal intervals, by hand and in simulation."""
+
+from math import inf, isinf, log
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.evaluation.analysis.reliability import (
+    VolumeIntervals,
+    bin_probabilities,
+    calibration_error,
+    conformal_quantile,
+    coverage_table,
+    fewest_cases,
+    reliability_curve,
+)
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
+
+EVERYWHERE = np.ones(6, bool)
+
+
+def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, regions: tuple[str, ...] = ("WT",)) -> Evaluation:
+    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration)
+
+
+def volumes(predicted, reference, subset="t1", region="WT", name="c") -> pd.DataFrame:
+    rows = [
+        (f"{name}{case}", subset, region, metric, values[case])
+        for case in range(len(predicted))
+        for metric, values in (("volume", predicted), ("reference_volume", reference))
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def test_bins_by_hand():
+    """Edges belong to the bin above, 1 to the last one."""
+    probability = np.array([0, 0.25, 0.3, 0.5, 0.99, 1], np.float32)
+    found = bin_probabilities(probability, np.array([0, 1, 0, 1, 1, 1]), EVERYWHERE, bins=4)
+    assert list(found.columns) == ["bin", "voxels", "probability", "positives"]
+    assert found["bin"].tolist() == [0, 1, 2, 3]
+    assert found["voxels"].tolist() == [1, 2, 1, 2]
+    assert found["positives"].tolist() == [0, 1, 1, 2]
+    assert found["probability"].tolist() == pytest.approx([0, 0.55, 0.5, 1.99])
+
+
+def test_only_the_mask_counts():
+    probability, truth = torch.rand(4, 5, 6), torch.rand(4, 5, 6) < 0.5
+    mask = torch.zeros(4, 5, 6, dtype=torch.uint8)
+    mask[1:3, 2:4] = 1
+    found = bin_probabilities(probability, truth, mask)
+    assert len(found) == 15
+    assert found["voxels"].sum() == 2 * 2 * 6
+    assert found["positives"].sum() == truth[1:3, 2:4].sum()
+    assert found["probability"].sum() == pytest.approx(probability[1:3, 2:4].double().sum().item())
+    elsewhere = torch.where(mask > 0, probability, 7.0)
+    pd.testing.assert_frame_equal(bin_probabilities(elsewhere, truth | (mask == 0), mask), found)
+    assert bin_probabilities(probability, truth, torch.zeros_like(mask))["voxels"].sum() == 0
+
+
+def test_sums_are_of_64_bit():
+    """In 32 bits, four million times 0.3 added up one by one are off by more than a part in a billion."""
+    size = 2**22
+    found = bin_probabilities(torch.full((size,), 0.3), torch.zeros(size), torch.ones(size))
+    assert found["probability"].sum() == pytest.approx(size * float(np.float32(0.3)), rel=1e-9)
+
+
+def test_rounding_above_one_is_a_probability():
+    assert bin_probabilities(np.full(6, 1 + 1e-6), EVERYWHERE, EVERYWHERE)["voxels"].iloc[-1] == 6
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_what_is_no_probability(value):
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        bin_probabilities(np.array([value, 0.5]), np.zeros(2), np.ones(2))
+
+
+def test_shapes_that_differ():
+    with pytest.raises(ValueError, match=r"\(6,\), \(6,\) and \(5,\)"):
+        bin_probabilities(np.zeros(6), EVERYWHERE, EVERYWHERE[:5])
+
+
+BINS = pd.DataFrame(
+    [
+        ("x", "t1", "WT", 0, 60, 6.0, 10),
+        ("x", "t1", "WT", 1, 0, 0.0, 0),
+        ("x", "t1", "WT", 2, 20, 18.0, 10),
+        ("x", "t1+t2", "WT", 0, 10, 0.0, 10),
+        ("y", "t1", "WT", 0, 20, 2.0, 10),
+        ("y", "t2", "WT", 0, 100, 25.0, 5),
+    ],
+    columns=BIN_COLUMNS,
+)
+
+
+def test_calibration_error_by_hand():
+    """t1: bin 0 has 80 voxels, 0.1 predicted, 0.25 observed; bin 2 has 20, 0.9, 0.5: (80 * 0.15 + 20 * 0.4) / 100."""
+    found = calibration_error(BINS)
+    assert list(found.columns) == ["modalities", "region", "voxels", "ece"]
+    assert found["modalities"].tolist() == ["t1", "t2", "t1+t2"]
+    assert found["voxels"].tolist() == [100, 100, 10]
+    assert found["ece"].tolist() == pytest.approx([0.2, 0.2, 1.0])
+
+
+def test_calibration_error_by_number_of_modalities():
+    """One: bin 0 has 180 voxels, 33 predicted, 25 observed; bin 2 as above: (8 + 8) / 200."""
+    found = calibration_error(BINS, by=("present", "region"))
+    assert found["present"].tolist() == [1, 2]
+    assert found["ece"].tolist() == pytest.approx([16 / 200, 1.0])
+
+
+def test_curve_by_hand():
+    found = reliability_curve(BINS).set_index(["modalities", "bin"])
+    assert list(found.index) == [("t1", 0), ("t1", 2), ("t2", 0), ("t1+t2", 0)]
+    assert found.loc[("t1", 0), ["voxels", "probability", "frequency"]].tolist() == pytest.approx([80, 0.1, 0.25])
+    assert found.loc[("t1", 2), ["voxels", "probability", "frequency"]].tolist() == pytest.approx([20, 0.9, 0.5])
+
+
+def test_probabilities_that_are_right_have_no_error():
+    probability = torch.rand(200_000, generator=torch.Generator().manual_seed(0))
+    truth = torch.rand(200_000, generator=torch.Generator().manual_seed(1)) < probability
+    keys = {"case": "x", "modalities": "t1", "region": "WT"}
+    right = calibration_error(bin_probabilities(probability, truth, torch.ones(200_000)).assign(**keys))
+    sure = calibration_error(bin_probabilities(probability**0.5, truth, torch.ones(200_000)).assign(**keys))
+    assert right["ece"].item() < 0.005
+    assert sure["ece"].item() == pytest.approx(2 / 3 - 1 / 2, abs=0.005)  # the means of sqrt(p) and of p
+
+
+@pytest.mark.parametrize(
+    ("n", "coverage", "expected"),
+    [
+        (4, 0.8, 4),
+        (3, 0.8, inf),
+        (4, 0.9, inf),
+        (9, 0.8, 8),
+        (9, 0.9, 9),
+        (8, 0.9, inf),
+        (19, 0.95, 19),
+        (99, 0.9, 90),
+        (99, 0.55, 55),
+    ],
+)
+def test_quantile_by_hand(n, coverage, expected):
+    assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected
+
+
+def test_interval_by_hand():
+    """Scores are log 2/1, log 30/10, log 3/2 and 0; for 0.8 the quantile is the largest of four."""
+    calibration = volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0])
+    intervals = VolumeIntervals.fit(calibration, 0.8)
+    assert intervals.table.to_dict("records") == [
+        {"modalities": "t1", "region": "WT", "coverage": 0.8, "n": 4, "quantile": pytest.approx(log(3))}
+    ]
+    assert intervals.interval("t1", "WT", 11.0) == pytest.approx((3.0, 35.0))
+    assert intervals.interval("t1", "WT", 0.5) == pytest.approx((0.0, 3.5))  # not below nothing
+    assert VolumeIntervals.fit(calibration, 0.9).interval("t1", "WT", 11.0) == (0.0, inf)
+
+
+def test_the_table_is_all_there_is(tmp_path):
+    few, many = volumes([1.0, 2.0], [3.0, 2.0], "t2"), volumes([1.0, 2.0, 4.0, 7.0], [3.0, 2.0, 5.0, 6.0])
+    intervals = VolumeIntervals.fit(pd.concat([few, many]), 0.8)
+    intervals.table.to_csv(tmp_path / "conformal.csv", index=False)
+    again = VolumeIntervals(pd.read_csv(tmp_path / "conformal.csv"))
+    assert again.interval("t1", "WT", 5.0) == pytest.approx(intervals.interval("t1", "WT", 5.0))
+    assert isinf(again.interval("t2", "WT", 5.0)[1])
+
+
+def test_unknown_subsets_and_levels():
+    calibration = volumes([1.0] * 9, [2.0] * 9)
+    with pytest.raises(ValueError, match=r"No volume interval for WT from t2; there are those for t1"):
+        VolumeIntervals.fit(calibration).interval("t2", "WT", 1.0)
+    with pytest.raises(ValueError, match="coverage is 90"):
+        VolumeIntervals.fit(calibration, 90)
+    with pytest.raises(ValueError, match="calibration: no case has both volume"):
+        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)))
+
+
+def test_undefined_volumes_are_left_out():
+    calibration = volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan])
+    assert VolumeIntervals.fit(calibration).table["n"].item() == 1
+
+
+def test_coverage_by_hand():
+    """Quantile log 2: predicted 3 gives [1, 7], predicted 7 gives [3, 15]. Infinite intervals are left out of `all`."""
+    calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
+    known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
+    results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
+    found = coverage_table(evaluation(results, calibration), 0.8)
+    assert list(found.columns) == ["modalities", "region", "n", "quantile", "cases", "covered", "width"]
+    assert found["modalities"].tolist() == ["t1", "t1+t2", "all"]
+    assert found["covered"].tolist() == pytest.approx([0.5, 1, 0.5])
+    assert found["cases"].tolist() == [4, 1, 4]
+    np.testing.assert_allclose(found["n"], [4, 0, np.nan])
+    np.testing.assert_allclose(found["quantile"], [log(2), inf, np.nan])
+    np.testing.assert_allclose(found["width"], [6, inf, 6])
+
+
+def test_coverage_of_infinite_intervals_is_not_known():
+    calibration, known = volumes([1.0] * 4, [3.0] * 4), volumes([3.0, 3.0], [0.9, 1.1])
+    found = coverage_table(evaluation(known, calibration), 0.9)
+    assert found["modalities"].tolist() == ["t1", "all"]
+    np.testing.assert_array_equal(found["covered"], [1, np.nan])
+    np.testing.assert_array_equal(found["width"], [inf, np.nan])
+    assert found["cases"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(("coverage", "n"), [(0.8, 4), (0.9, 9), (0.95, 19), (0.55, 2), (0.99, 99)])
+def test_fewest_cases(coverage, n):
+    assert fewest_cases(coverage) == n
+    assert np.isfinite(conformal_quantile(np.ones(n), coverage))
+    assert np.isinf(conformal_quantile(np.ones(n - 1), coverage))
+
+
+def test_intervals_of_cases_need_no_reference():
+    intervals = VolumeIntervals.fit(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
+    results = pd.concat(
+        [volumes([11.0, 0.5], [1.0, 1.0]), volumes([4.0], [1.0], "t2", name="other")], ignore_index=True
+    )
+    found = intervals.intervals(results[results["metric"] == "volume"])
+    assert list(found.columns) == ["case", "modalities", "region", "volume", "low", "high"]
+    assert found["case"].tolist() == ["c0", "c1", "other0"]
+    assert found["volume"].tolist() == [11, 0.5, 4]
+    assert found["low"].tolist() == pytest.approx([3, 0, 0])
+    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # nothing is known of t2
+    for row in found[:2].itertuples():
+        assert intervals.interval(row.modalities, row.region, row.volume) == pytest.approx((row.low, row.high))
+
+
+@pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])
+def test_coverage_of_exchangeable_cases(n, coverage):
+    """Over many draws the level is reached, and passed by no more than 1 / (n + 1), as the theory says.
+
+    Each draw of calibration and test cases is a region of its own.
+    """
+    rng, draws = np.random.default_rng(0), [f"draw{i}" for i in range(400)]
+
+    def draw(region: str, cases: int) -> pd.DataFrame:
+        reference = rng.lognormal(3, 1, cases) * (rng.uniform(size=cases) > 0.1)
+        predicted = reference * rng.lognormal(0.1, 0.4, cases) + rng.exponential(0.5, cases)
+        return volumes(predicted, reference, region=region)
+
+    test, calibration = (pd.concat([draw(region, cases) for region in draws]) for cases in (10, n))
+    found = coverage_table(evaluation(test, calibration, tuple(draws)), coverage)
+    covered = found.loc[found["modalities"] == "t1", "covered"]
+    assert len(covered) == 400
+    assert coverage - 3 * covered.sem() < covered.mean() < coverage + 1 / (n + 1) + 3 * covered.sem()

@@ -1,0 +1,292 @@
+"""Means, intervals and paired tests against numbers worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from common.evaluation.analysis.statistics import (
+    bootstrap_mean,
+    compare_to_first,
+    holm,
+    in_common,
+    overall,
+    paired_tests,
+    shared_cells,
+    signed_rank,
+    summary,
+)
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import COLUMNS, Evaluation
+
+NAN = float("nan")
+
+
+def evaluation(rows, name="a", modalities=("t1", "t2"), regions=("WT", "ET"), **conventions) -> Evaluation:
+    results = pd.DataFrame(rows, columns=COLUMNS)
+    return Evaluation(name, "toy", modalities, regions, Conventions(**conventions), results)
+
+
+def from_values(values: dict[tuple[str, str], list[float]], metric="dice", **more) -> Evaluation:
+    """Return an evaluation with the given values of cases c0, c1, ... per subset and region."""
+    rows = [
+        (f"c{number}", subset, region, metric, value)
+        for (subset, region), row in values.items()
+        for number, value in enumerate(row)
+    ]
+    return evaluation(rows, **more)
+
+
+def overlap(case: str, hits: float, predicted: float, reference: float) -> list[tuple]:
+    """Return the rows of a case from its numbers of voxels, both sides empty being perfect."""
+    values = {
+        "dice": 2 * hits / (predicted + reference) if predicted + reference else 1,
+        "sensitivity": hits / reference if reference else 1,
+        "precision": hits / predicted if predicted else 1,
+        "volume": predicted / 1000,
+        "reference_volume": reference / 1000,
+        "hd95": hits,
+    }
+    return [(case, "t1", "WT", metric, value) for metric, value in values.items()]
+
+
+class TestSummary:
+    def test_over_cases_without_nan(self):
+        table = summary(
+            from_values({("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}), "dice"
+        )
+        assert list(table.index) == ["t1", "t1+t2"]
+        assert table["mean"].loc["t1", "WT"] == 0.375
+        assert table["std"].loc["t1", "WT"] == pytest.approx(0.125 * 2**0.5)
+        assert table["n"].loc["t1", "WT"] == 2
+        assert np.isnan(table["mean"].loc["t1", "ET"])
+        assert table["n"].loc["t1", "ET"] == 0
+        assert table["std"].loc["t1+t2", "WT"] == 0
+
+    def test_voxels_of_all_cases_together(self):
+        rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10), *overlap("c", 0, 0, 0)]
+        pooled = evaluation(rows, regions=("WT",), average="voxel")
+        for metric, expected in (("dice", 2 * 35 / 130), ("sensitivity", 35 / 70), ("precision", 35 / 60)):
+            mean, std, count = summary(pooled, metric).loc["t1"]
+            assert mean == pytest.approx(expected)
+            assert np.isnan(std)
+            assert count == 2
+        assert summary(pooled, "hd95").loc["t1"].tolist() == [
+            pytest.approx(35 / 3),
+            pytest.approx(np.std([30, 5, 0], ddof=1)),
+            3,
+        ]
+        per_case = evaluation(rows, regions=("WT",))
+        assert summary(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
+
+    def test_voxels_need_volumes(self):
+        with pytest.raises(ValueError, match="lack their rows of volume and reference_volume"):
+            summary(from_values({("t1", "WT"): [1, 0]}, average="voxel"), "dice")
+
+    def test_metric_that_was_not_computed(self):
+        table = summary(from_values({("t1", "WT"): [1, 0]}), "expected_dice")
+        assert table["mean"].isna().all(axis=None)
+        assert table["n"].eq(0).all(axis=None)
+
+    def test_unknown_metric(self):
+        with pytest.raises(ValueError, match=r"'dise'; expected one of dice, hd95"):
+            summary(from_values({("t1", "WT"): [1, 0]}), "dise")
+
+
+class TestOverall:
+    def test_mean_of_subset_means(self):
+        values = {
+            ("t1", "WT"): [0.2, 0.4, 0.6],
+            ("t1+t2", "WT"): [0.5, 0.7, 0.9],
+            ("t1", "ET"): [0.1, 0.1, NAN],
+            ("t1+t2", "ET"): [0.3, 0.3, 0.3],
+        }
+        table = overall(from_values(values), "dice")
+        assert list(table.index) == ["WT", "ET", "mean"]
+        assert table["mean"].tolist() == pytest.approx([0.55, 0.2, 0.375])
+        # cases are drawn whole: all draws of WT lie between its worst and best case, and ET is the same for each
+        assert table.loc["WT", ["low", "high"]].tolist() == pytest.approx([0.35, 0.75], abs=0.01)
+        assert table.loc["ET", "low"] == pytest.approx(0.2)
+
+    def test_one_region_has_no_mean_over_regions(self):
+        assert list(overall(from_values({("t1", "WT"): [0, 1]}, regions=("WT",)), "dice").index) == ["WT"]
+
+    def test_pooled(self):
+        rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10)]
+        table = overall(evaluation(rows, regions=("WT",), average="voxel"), "dice")
+        assert table.loc["WT"].tolist() == pytest.approx([70 / 130, 1 / 3, 0.6])
+
+
+class TestInCommon:
+    FULL = from_values({(subset, region): [0.5] for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")})
+    SOME = from_values({("t1", "WT"): [0.5], ("t1", "ET"): [NAN], ("t1+t2", "WT"): [0.1], ("t1+t2", "ET"): [0.2]})
+
+    def test_subsets_and_regions_of_which_all_have_a_mean(self):
+        both = {("t1", "WT"), ("t1+t2", "WT"), ("t1+t2", "ET")}
+        assert shared_cells([self.FULL, self.SOME], "dice") == shared_cells([self.SOME, self.FULL], "dice") == both
+        one, other = in_common([self.FULL, self.SOME], "dice")
+        assert (one.subsets, one.name, len(one.results), len(other.results)) == (["t1", "t1+t2"], "a", 3, 3)
+        assert other.results["value"].tolist() == [0.5, 0.1, 0.2]
+
+    def test_what_voxels_are_pooled_with_stays(self):
+        pooled = evaluation(overlap("a", 30, 40, 60), regions=("WT",), average="voxel")
+        (kept,) = in_common([pooled], "dice")
+        pd.testing.assert_frame_equal(summary(kept, "dice"), summary(pooled, "dice"))
+
+    def test_nothing(self):
+        other = from_values({("t2", "WT"): [0.5]})
+        for nothing in in_common([self.SOME, other], "dice"):
+            assert nothing.subsets == []
+            assert summary(nothing, "dice").empty
+            assert overall(nothing, "dice").isna().all(axis=None)
+        assert shared_cells([self.FULL], "hd95") == frozenset()
+
+
+class TestBootstrap:
+    def test_two_cases_span_their_values(self):
+        assert bootstrap_mean([1, 2]) == pytest.approx((1.5, 1, 2))
+
+    def test_constant(self):
+        assert bootstrap_mean([0.5] * 9) == (0.5, 0.5, 0.5)
+
+    def test_too_few(self):
+        np.testing.assert_equal(bootstrap_mean([3]), (3, NAN, NAN))
+        np.testing.assert_equal(bootstrap_mean([NAN, 3, NAN]), (3, NAN, NAN))
+        np.testing.assert_equal(bootstrap_mean([]), (NAN, NAN, NAN))
+
+    def test_nan_is_left_out(self):
+        values = np.random.default_rng(0).normal(size=20)
+        assert bootstrap_mean([*values, NAN, NAN]) == bootstrap_mean(values)
+
+    def test_width_and_seed(self):
+        values = np.random.default_rng(0).normal(size=200)
+        mean, low, high = bootstrap_mean(values)
+        assert mean == values.mean()
+        assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.1)
+        assert bootstrap_mean(values, confidence=0.5)[2] < high
+        assert bootstrap_mean(values, seed=0) == (mean, low, high) != bootstrap_mean(values, seed=1)
+
+    def test_weights_and_axes(self):
+        assert bootstrap_mean([0, 1], [1, 3])[0] == 0.75
+        assert bootstrap_mean([[0, 1], [1, NAN]])[0] == 0.75
+        assert bootstrap_mean([[[0, 0], [NAN, NAN]], [[1, 1], [0, 0]]])[0] == 0.25
+
+
+class TestHolm:
+    def test_by_hand(self):
+        np.testing.assert_allclose(holm([0.01, 0.04, NAN, 0.03]), [0.03, 0.06, NAN, 0.06])
+
+    def test_at_most_one(self):
+        np.testing.assert_allclose(holm([0.9, 0.8]), [1, 1])
+
+    def test_nothing(self):
+        np.testing.assert_equal(holm([NAN, NAN]), [NAN, NAN])
+
+
+class TestSignedRank:
+    def test_exact(self):
+        # W- = 6; of the 64 sign patterns 14 have a rank sum of at most 6
+        assert signed_rank([1, 2, 3, 4, 5, -6]) == pytest.approx((2 * 14 / 64, 9 / 21))
+        assert signed_rank([-1, -2, -3, -4, -5, -6]) == pytest.approx((2 / 64, -1))
+
+    def test_zeros_are_dropped(self):
+        assert signed_rank([0, 1, 2, 0, 3, 4, 5, -6]) == signed_rank([1, 2, 3, 4, 5, -6])
+
+    def test_ties(self):
+        assert signed_rank([1, 1, 1, 1]) == pytest.approx((2 / 16, 1))
+        # ranks 1.5, 1.5, 3, 4, 5: of the 32 patterns 3 reach W+ of 13.5 or more
+        assert signed_rank([-1, 1, 2, 3, 4]) == pytest.approx((2 * 3 / 32, 12 / 15))
+
+    @pytest.mark.parametrize("size", [7, 9, 20, 60])
+    def test_as_scipy(self, size):
+        values = np.random.default_rng(size).integers(-4, 8, size).astype(float)
+        values[values == 0] = 1
+        assert signed_rank(values)[0] == pytest.approx(stats.wilcoxon(values).pvalue)
+
+    def test_no_difference(self):
+        assert signed_rank([0, 0, 0]) == (1, 0)
+
+    @pytest.mark.parametrize("values", [[], [0.5]])
+    def test_too_few(self, values):
+        np.testing.assert_equal(signed_rank(values), (NAN, NAN))
+
+
+class TestPairedTests:
+    def test_pairs_are_the_cases_of_both(self):
+        one = from_values({("t1", "WT"): [0.9, 0.8, 0.7, 0.6], ("t1", "ET"): [0.5, NAN, 0.5, 0.5]})
+        other = from_values({("t1", "WT"): [0.5, 0.5, 0.5], ("t1", "ET"): [0.1, 0.1, NAN]}, name="b")
+        tests = paired_tests(one, other, "dice").set_index(["modalities", "region"])
+        assert tests["n"].tolist() == [3, 1, 3, 1]
+        row = tests.loc["t1", "WT"]
+        assert (row["mean"], row["other_mean"], row["difference"]) == pytest.approx((0.8, 0.5, 0.3))
+        assert row["low"] == pytest.approx(0.2)
+        assert row["high"] == pytest.approx(0.4)
+        assert (row["p"], row["effect"]) == pytest.approx((2 / 8, 1))
+        assert np.isnan(tests.loc[("t1", "ET"), ["p", "p_holm", "effect", "low", "high"]].astype(float)).all()
+        assert tests.loc[("t1", "ET"), "difference"] == pytest.approx(0.4)
+
+    def test_subsets_are_averaged_out_over_what_both_have(self):
+        one = from_values({("t1", "WT"): [0.4, 0.4], ("t2", "WT"): [0.8, 0.8]}, regions=("WT",))
+        other = from_values({("t1", "WT"): [0.3, NAN], ("t2", "WT"): [0.5, 0.7]}, regions=("WT",))
+        mean = paired_tests(one, other, "dice").iloc[-1]
+        assert mean["modalities"] == "mean"
+        # case c0: 0.6 against 0.4; c1: only t2 counts, 0.8 against 0.7
+        assert (mean["n"], mean["mean"], mean["other_mean"]) == (2, pytest.approx(0.7), pytest.approx(0.55))
+
+    def test_correction_within_subsets_and_within_means(self):
+        better = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+        keys = [(subset, region) for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")]
+        tests = paired_tests(
+            from_values({key: better for key in keys}), from_values({key: [0] * 6 for key in keys}), "dice"
+        )
+        assert tests["p"].tolist() == pytest.approx([2 / 64] * 8)
+        assert tests["p_holm"].tolist() == pytest.approx([6 * 2 / 64] * 6 + [2 * 2 / 64] * 2)
+
+    def test_equal_methods(self):
+        one = from_values({("t1", "WT"): [0.1, 0.5]}, regions=("WT",))
+        tests = paired_tests(one, one, "dice")
+        assert tests["p"].tolist() == [1, 1]
+        assert tests["effect"].tolist() == [0, 0]
+
+    def test_no_common_case(self):
+        one = evaluation([("x", "t1", "WT", "dice", 1.0)])
+        with pytest.raises(ValueError, match=r"'a' and 'b' share no case.*t1/x and t1/y"):
+            paired_tests(one, evaluation([("y", "t1", "WT", "dice", 1.0)], name="b"), "dice")
+
+    def test_against_the_first(self):
+        first, *others = (
+            from_values({("t1", "WT"): [shift, shift + 0.1]}, name=name, regions=("WT",))
+            for name, shift in (("base", 0.1), ("up", 0.2), ("down", 0.0))
+        )
+        tests = compare_to_first([first, *others], ["dice"])
+        assert tests.columns.tolist()[:5] == ["method", "other", "metric", "modalities", "region"]
+        assert tests["method"].tolist() == ["up", "up", "down", "down"]
+        assert set(tests["other"]) == {"base"}
+        assert tests["difference"].tolist() == pytest.approx([0.1, 0.1, -0.1, -0.1])
+        assert compare_to_first([first]).empty
+
+    def test_means_are_over_what_all_methods_have(self):
+        values = {("t1", "WT"): [0.1, 0.1], ("t2", "WT"): [0.3, 0.3], ("t1+t2", "WT"): [0.8, 0.8]}
+        methods = [
+            from_values({(s, r): values[s, r] for s, r in values if s in chosen}, name=name, regions=("WT",))
+            for name, chosen in {"a": ("t1", "t2", "t1+t2"), "b": ("t2", "t1+t2"), "c": ("t1", "t1+t2")}.items()
+        ]
+        tests = compare_to_first(methods, ["dice"]).set_index(["method", "modalities"])
+        assert tests.index.tolist() == [
+            *(("b", name) for name in ("t2", "t1+t2", "mean")),
+            *(("c", name) for name in ("t1", "t1+t2", "mean")),
+        ]
+        assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
+        two = compare_to_first(methods[:2], ["dice"]).iloc[-1]
+        assert two["mean"] == pytest.approx(0.55)
+        lost = from_values({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
+        none = compare_to_first([methods[0], methods[1], lost], ["dice"]).query("modalities == 'mean'")
+        assert none["n"].tolist() == [0, 0]
+        assert none[["mean", "difference", "p", "p_holm"]].isna().all(axis=None)
+
+    def test_against_the_first_in_all_that_can_be_better_or_worse(self):
+        one, other = (
+            evaluation([("c", "t1", "WT", metric, 1.0) for metric in metrics], name, regions=("WT",))
+            for name, metrics in (("a", ("volume", "hd95", "assd", "dice")), ("b", ("volume", "dice", "hd95")))
+        )
+        assert compare_to_first([one, other])["metric"].unique().tolist() == ["dice", "hd95"]

@@ -1,0 +1,261 @@
+"""What is kept of a case, against `Reference` and numbers by hand."""
+
+import numpy as np
+import pytest
+from evaluation.made_up import PROBABILISTIC
+
+from common.evaluation.metrics import case, metrics
+from common.evaluation.metrics.case import CaseMeasure, expected_dice, uncertainty
+from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.evaluation.metrics.metrics import Reference, postprocessed
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
+from common.modalities import tumour_labels
+
+LABELS = tumour_labels(NCR=1, ED=2, ET=4)
+SHAPE, SPACING = (8, 7, 6), (1.0, 1.0, 1.5)
+BRAIN = (slice(1, 7), slice(1, 6), slice(0, 6))
+
+
+def reference() -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:6, 2:5, 1:4], label[3:5, 2:4, 2:4], label[3, 3, 3] = 2, 1, 4
+    return label
+
+
+def image() -> np.ndarray:
+    """Return two modalities, the second missing."""
+    found = np.full((2, *SHAPE), np.nan, np.float32)
+    found[0] = 0
+    found[0][BRAIN] = 1
+    return found
+
+
+def measure(label: np.ndarray | None = None, **conventions) -> CaseMeasure:
+    label = reference() if label is None else label
+    return CaseMeasure("case", label, image(), ("t1", "t2"), SPACING, LABELS, Conventions(**conventions))
+
+
+def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
+    """Return those of WT, TC and ET, sure of the reference to this extent."""
+    label = reference()
+    masks = np.stack([label > 0, np.isin(label, (1, 4)), label == 4])
+    return np.where(masks, inside, outside).astype(np.float32)
+
+
+class TestExpectedDice:
+    def test_by_hand(self):
+        p, y = np.array([0.9, 0.6, 0.2, 0.1], np.float32), np.array([1, 1, 0, 0])
+        assert expected_dice(p, y) == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-7)
+
+    def test_sure_and_right_is_1(self):
+        y = np.array([1, 0, 1], np.uint8)
+        assert expected_dice(y.astype(np.float32), y) == 1
+
+    def test_nothing_anywhere_is_1(self):
+        assert expected_dice(np.zeros(5, np.float32), np.zeros(5)) == 1
+
+    def test_nothing_predicted_but_some_probability_is_0(self):
+        assert expected_dice(np.full(5, 0.4, np.float32), np.zeros(5)) == 0
+
+
+def bernoulli(q: float) -> float:
+    return -q * np.log(q) - (1 - q) * np.log(1 - q)
+
+
+class TestUncertainty:
+    def test_by_hand(self):
+        found = uncertainty(np.array([0.5, 0.9], np.float32), np.array([0.8, 0.9], np.float32))
+        assert found == pytest.approx({"entropy": (0.693147 + 0.325083) / 2, "divergence": 0.192745 / 2}, abs=1e-6)
+
+    def test_of_certainty_is_finite(self):
+        """1e-7 and 1 - 1e-7: log(1e-7) is -16.118."""
+        found = uncertainty(np.array([0.0, 1.0], np.float32), np.array([1.0, 1.0], np.float32))
+        assert found == pytest.approx({"entropy": 1e-7 * 17.118, "divergence": 16.1181 / 2}, rel=1e-4)
+
+    def test_of_one_subset_alone(self):
+        found = uncertainty(np.array([0.5]), np.nan)
+        assert found == pytest.approx({"entropy": np.log(2), "divergence": np.nan}, nan_ok=True)
+
+
+class TestEntropies:
+    def measured(self, *added: tuple[str, np.ndarray], shown: np.ndarray | None = None) -> dict[tuple, float]:
+        """Return what is found with a second modality that shows 90 voxels, 30 of them outside the first one's 180."""
+        if shown is None:
+            shown = image()
+            shown[1] = 0
+            shown[1, 0:3, 1:6] = 5
+        found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+        for subset, given in added:
+            found.add(subset, reference(), given)
+        rows = found.result({}, 0).results
+        return rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
+
+    def test_are_over_the_brain_that_all_modalities_show(self):
+        whole, part = np.full((3, *SHAPE), 0.8, np.float32), np.full((3, *SHAPE), 0.8, np.float32)
+        part[0] = 0.9
+        part[0][BRAIN] = 0.5
+        values = self.measured(("t1+t2", whole), ("t1", part), ("t2", part))
+        near, far = 0.192745, 0.8 * np.log(0.8 / 0.9) + 0.2 * np.log(0.2 / 0.1)  # KL(0.8 || 0.5), KL(0.8 || 0.9)
+        for subset in ("t1", "t2"):
+            assert values[subset, "WT", "entropy"] == pytest.approx((180 * np.log(2) + 30 * bernoulli(0.9)) / 210)
+            assert values[subset, "WT", "divergence"] == pytest.approx((180 * near + 30 * far) / 210, rel=1e-5)
+        for subset, region in (("t1", "TC"), ("t1", "ET"), ("t1+t2", "WT")):
+            assert values[subset, region, "entropy"] == pytest.approx(bernoulli(0.8))
+            assert values[subset, region, "divergence"] == 0
+
+    def test_all_modalities_are_those_of_the_case(self):
+        values = self.measured(("t1", probabilities()), shown=image())
+        assert values["t1", "WT", "divergence"] == 0
+
+    def test_without_all_modalities_there_is_no_divergence(self):
+        values = self.measured(("t1", probabilities()), ("t1+t2", probabilities()), ("t2", probabilities()))
+        assert np.isnan(values["t1", "WT", "divergence"])
+        assert values["t1", "WT", "entropy"] > 0
+        assert values["t2", "WT", "divergence"] == 0
+
+
+class TestRows:
+    def test_are_those_of_reference_and_the_expected_dice(self):
+        found = measure()
+        predictions = {"t1": np.roll(reference(), 1, axis=0), "t1+t2": reference()}
+        for subset, prediction in predictions.items():
+            found.add(subset, prediction, probabilities())
+        rows = found.result({}, 1.5).results
+        assert list(rows.columns) == list(COLUMNS)
+        assert set(rows["case"]) == {"case"}
+        assert list(rows["modalities"].unique()) == ["t1", "t1+t2"]
+        values = rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
+        assert len(values) == len(rows) == 2 * 3 * len(METRICS)
+        expected = Reference(reference(), LABELS, SPACING, Conventions())
+        for subset, prediction in predictions.items():
+            measured = expected.measure(prediction)
+            assert {
+                key[1:]: v for key, v in values.items() if key[0] == subset and key[2] not in PROBABILISTIC
+            } == measured
+        # TC has 2 x 2 x 2 = 8 of the 8 x 7 x 6 = 336 voxels; p is 0.9 in it and 0.1 elsewhere
+        soft = 8 * 0.9 + 328 * 0.1
+        assert values["t1+t2", "TC", "expected_dice"] == pytest.approx(2 * 8 * 0.9 / (soft + 8), rel=1e-6)
+        # moved by one, half of it is outside
+        assert values["t1", "TC", "expected_dice"] == pytest.approx(2 * 4 * (0.9 + 0.1) / (soft + 8), rel=1e-6)
+
+    def test_what_needs_no_reference_is_there_without_one(self):
+        """Under ``skip`` a region that the reference lacks has no scores, but all else that it has otherwise."""
+        label, rows = np.where(reference() == 4, 1, reference()).astype(np.uint8), {}
+        for empty in ("brats", "skip"):
+            found = measure(label, empty=empty)
+            found.add("t1", reference(), probabilities())
+            rows[empty] = found.result({}, 0).results.set_index(["region", "metric"])["value"]
+        lost = rows["brats"].index.difference(rows["skip"].index)
+        kept = ["divergence", "entropy", "expected_dice", "reference_volume", "volume"]
+        assert set(lost.get_level_values("region")) == {"ET"}
+        assert sorted(rows["skip"]["ET"].index) == kept
+        assert (rows["skip"]["ET"][kept] == rows["brats"]["ET"][kept]).all()
+        assert rows["skip"]["ET", "reference_volume"] == 0
+        assert rows["skip"]["ET", "volume"] == pytest.approx(1.5e-3)
+
+    def test_are_of_the_prediction_after_one_post_processing(self, monkeypatch):
+        seen = []
+        for module in (case, metrics):
+            monkeypatch.setattr(module, "postprocessed", lambda *given: seen.append(1) or postprocessed(*given))
+        found = measure(et_min_voxels=2)
+        found.add("t1", reference(), probabilities())
+        values = found.result({}, 0).results.set_index(["region", "metric"])["value"]
+        assert seen == [1]
+        assert (found.planes["t1"] != 4).all()
+        assert (values["ET", "volume"], values["ET", "dice"], values["ET", "expected_dice"]) == (0, 0, 0)
+
+    def test_of_an_empty_reference(self):
+        found = measure(np.zeros(SHAPE, np.uint8))
+        found.add("t1", np.zeros(SHAPE, np.uint8), probabilities())
+        found.add("t2", reference(), probabilities())
+        dice = found.result({}, 0).results.query("metric == 'dice'").set_index(["modalities", "region"])["value"]
+        assert (dice["t1"] == 1).all()
+        assert (dice["t2"] == 0).all()
+
+    def test_without_a_subset_there_are_none(self):
+        result = measure().result({}, float("nan"))
+        assert (len(result.results), len(result.bins)) == (0, 0)
+        assert list(result.bins.columns) == list(BIN_COLUMNS)
+
+
+class TestBins:
+    def test_hold_the_voxels_of_the_brain_alone(self):
+        found = measure()
+        found.add("t1", reference(), probabilities())
+        bins = found.result({}, 0).bins
+        assert list(bins.columns) == list(BIN_COLUMNS)
+        assert list(bins.index) == list(range(3 * 15))
+        totals = bins.groupby("region", sort=False)[["voxels", "positives", "probability"]].sum()
+        assert list(totals["voxels"]) == 3 * [6 * 5 * 6]  # of 8 x 7 x 6, and the missing modality counts nowhere
+        assert list(totals["positives"]) == [36, 8, 1]
+        assert totals.loc["ET", "probability"] == pytest.approx(0.9 + 179 * 0.1, rel=1e-6)
+
+    def test_are_of_each_subset_and_region(self):
+        found = measure()
+        for subset in ("t1", "t1+t2", "t2"):
+            found.add(subset, reference(), probabilities())
+        keys = found.result({}, 0).bins[["case", "modalities", "region"]].drop_duplicates()
+        assert len(keys) == 3 * 3
+
+    def test_hold_the_brain_that_the_subset_shows(self):
+        shown = image()
+        shown[1] = 0
+        shown[1, 0:3, 1:6] = 5  # of the first modality's brain two planes, and one more
+        found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+        for subset in ("t1", "t2", "t1+t2"):
+            found.add(subset, reference(), probabilities())
+        bins = found.result({}, 0).bins.query("region == 'WT'")
+        assert bins.groupby("modalities")["voxels"].sum().to_dict() == {"t1": 180, "t2": 90, "t1+t2": 210}
+        assert bins.groupby("modalities")["positives"].sum().to_dict() == {"t1": 36, "t2": 9, "t1+t2": 36}
+
+    def test_background_need_not_be_0(self):
+        """A z-score leaves it below 0, and resampling uneven by rounding."""
+        rng, found = np.random.default_rng(0), []
+        for shown in (image(), 2.5 * image() - 0.9, (2.5 * image() - 0.9) * rng.uniform(1, 1 + 3e-7, (2, *SHAPE))):
+            given = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+            given.add("t1", reference(), probabilities())
+            found.append(given.result({}, 0).bins)
+        assert found[0].equals(found[1])
+        assert found[0].equals(found[2])
+
+    def test_are_as_if_the_other_files_were_not_there(self):
+        shown = image()
+        shown[1] = 5
+        found = []
+        for given in (image(), shown):
+            measured = CaseMeasure("case", reference(), given, ("t1", "t2"), SPACING, LABELS, Conventions())
+            measured.add("t1", reference(), probabilities())
+            found.append(measured.result({}, 0).bins)
+        assert found[0].equals(found[1])
+
+
+class TestPlanes:
+    def test_go_through_the_centre_of_the_reference(self):
+        found = measure()  # planes 1 to 3 hold 12 voxels each: their mean is 2
+        prediction = np.roll(reference(), 1, axis=0)
+        found.add("t2", prediction, probabilities())
+        planes = found.result({}, 0).planes
+        assert set(planes) == {"image", "reference", "spacing", "t2"}
+        assert (planes["reference"] == reference()[..., 2]).all()
+        assert (planes["t2"] == prediction[..., 2]).all()
+        assert planes["image"].shape == (2, 8, 7)
+        assert planes["image"].dtype == np.float16
+        assert np.isnan(planes["image"][1]).all()
+        assert planes["spacing"].tolist() == [1.0, 1.0]
+
+    def test_the_centre_is_weighted_by_voxels(self):
+        label = np.zeros(SHAPE, np.uint8)
+        label[1:4, 1:4, 5], label[2, 2, 4], label[1, 1, 0] = 2, 2, 2  # (9 x 5 + 4 + 0) / 11 = 4.45
+        found = measure(label)
+        assert (found.planes["reference"] == label[..., 4]).all()
+
+    def test_without_a_tumour_it_is_the_middle_one(self):
+        found = measure(np.zeros(SHAPE, np.uint8))
+        assert found.plane == 3
+
+
+def test_latents_and_seconds_are_passed_on():
+    latents = {"t1": np.arange(3.0)}
+    result = measure().result(latents, 0.25)
+    assert result.latents == latents
+    assert result.seconds == 0.25

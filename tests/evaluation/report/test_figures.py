@@ -1,0 +1,486 @@
+"""Figures show the numbers that they are given, no text is cut off or covered, and files appear whole or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from common.evaluation.metrics.conventions import PENALTY, Conventions
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, LATENT_COLUMNS, Evaluation
+from common.evaluation.report import figures, style
+from common.evaluation.report.slices import Slice, slice_panels, substitute_figure
+from common.modalities import subset_name, subsets, tumour_labels
+
+BRATS = ("t1", "t1c", "t2", "flair")
+GLIOMA = ("WT", "TC", "ET")
+LONG = ("M3AE", "mmFormer", "RFNet", "U-HVED (2019), trained again for this", "PASSION", "MedMAP", "GSS", "nnU-Net")
+
+
+def random_evaluation(
+    modalities: Sequence[str] = BRATS,
+    regions: Sequence[str] = GLIOMA,
+    cases: int = 8,
+    name: str = "M3AE",
+    missing: float = 0.0,
+) -> Evaluation:
+    rng = np.random.default_rng(len(name))
+    keys = [(f"case{c}", subset_name(s), r) for c in range(cases) for s in subsets(modalities) for r in regions]
+    dice = np.where(rng.random(len(keys)) < missing, np.nan, rng.random(len(keys)))
+    hd95 = np.where(rng.random(len(keys)) < 0.1, PENALTY, rng.uniform(0, 20, len(keys)))
+    rows = [(*key, "dice", value) for key, value in zip(keys, dice, strict=True)]
+    rows += [(*key, "hd95", value) for key, value in zip(keys, hd95, strict=True)]
+    bins = [(*key, b, 100, 100 * (b + rng.random()) / 5, rng.integers(101)) for key in keys for b in range(5)]
+    latents = [(f"case{c}", m, *rng.normal(i, 1, 6)) for c in range(cases) for i, m in enumerate(modalities)]
+    return Evaluation(
+        name,
+        "made up",
+        tuple(modalities),
+        tuple(regions),
+        Conventions(),
+        pd.DataFrame(rows, columns=COLUMNS),
+        bins=pd.DataFrame(bins, columns=BIN_COLUMNS),
+        latents=pd.DataFrame(latents, columns=[*LATENT_COLUMNS, *"abcdef"]),
+        facts={
+            "parameters": 31_200_000 + 10**6 * len(name),
+            "gflops": 812.5,
+            "memory_mb": 4100,
+            "seconds": 1.25,
+            "weights": "a",
+        },
+    )
+
+
+def evaluation_of(values: dict[str, list[float]], metric: str = "dice", **settings) -> Evaluation:
+    """Modalities t1 and t2, one region WT: subset -> a value per case."""
+    rows = [(f"case{i}", s, "WT", metric, v) for s, column in values.items() for i, v in enumerate(column)]
+    results = pd.DataFrame(rows, columns=COLUMNS)
+    return Evaluation("toy", "made up", ("t1", "t2"), ("WT",), Conventions(), results, **settings)
+
+
+TOY = {"t1": [0.2, 0.4], "t2": [0.5, 0.9], "t1+t2": [0.8, 1.0]}
+
+
+def shapley_table(modalities: Sequence[str] = BRATS, regions: Sequence[str] = GLIOMA) -> pd.DataFrame:
+    rows = [(r, m, 0.1 * i - 0.05, 0.1 * i - 0.09, 0.1 * i, 8) for r in regions for i, m in enumerate(modalities)]
+    return pd.DataFrame(rows, columns=["region", "modality", "mean", "low", "high", "n"])
+
+
+def made_slice(title: str = "worst case: a", subset: str = "t1c+flair", modalities: Sequence[str] = BRATS):
+    """A bright square of 40 x 50 in a dark field of 60 x 60; the label is on the patient's left: low x in RAS."""
+    images = np.zeros((len(modalities), 60, 60), np.float16)
+    images[:, 10:50, 5:55] = np.random.default_rng(0).random((40, 50)) + 1
+    images[[i for i, name in enumerate(modalities) if name not in subset.split("+")]] = np.nan
+    reference = np.zeros((60, 60), np.uint8)
+    reference[14:26, 20:40], reference[16:24, 24:36], reference[18:22, 26:32] = 2, 4, 1
+    return Slice(title, subset, images, reference, np.roll(reference, 6, 1), (0.9, 0.75, np.nan))
+
+
+LABELS = tumour_labels(ED=2, NCR=1, ET=4)
+
+
+def all_figures():
+    """One or more of each function's figures: few and many modalities, regions, methods and cases, and gaps."""
+    full, single = random_evaluation(), random_evaluation(cases=1)
+    gaps = random_evaluation(missing=0.5, cases=2)
+    iseg, heart = random_evaluation(("t1", "t2"), ("WM", "GM", "CSF")), random_evaluation(BRATS[1:], ("scar",))
+    for tag, one in {"full": full, "single": single, "gaps": gaps, "iseg": iseg, "heart": heart}.items():
+        for metric in ("dice", "hd95") if one is full else ("dice",):
+            yield f"heatmap {tag} {metric}", lambda one=one, metric=metric: figures.heatmap(one, metric)
+            yield f"boxplots {tag} {metric}", lambda one=one, metric=metric: figures.boxplots(one, metric)
+    for tag, one in {"full": full, "iseg": iseg, "heart": heart}.items():
+        yield f"reliability {tag}", lambda one=one: figures.reliability(one)
+        table = shapley_table(one.modalities, one.regions)
+        yield f"shapley {tag}", lambda table=table: figures.shapley(table)
+        yield f"embedding {tag}", lambda one=one: figures.embedding(one.latents)
+    eight = [random_evaluation(name=name, cases=3) for name in LONG]
+    groups = {"eight": eight, "one": eight[:1], "gaps": [gaps, single]}
+    groups["iseg"] = [replace(iseg, name=name) for name in LONG]
+    groups["long names"] = [replace(iseg, name=f"nnU-Net, {number} " + "all its modalities " * 4) for number in "12345"]
+    groups["long names, wide"] = [replace(eight[0], name=f"a method called {number} " * 2) for number in "12345678"]
+    groups["lacking"] = [eight[0], replace(eight[1], results=eight[1].results.query("modalities == 't1+t1c+t2+flair'"))]
+    groups["heart"] = [replace(heart, name=name) for name in LONG[3:5]]
+    for tag, several in groups.items():
+        others = (figures.robustness, figures.efficiency) if tag in ("eight", "gaps", "heart", "lacking") else ()
+        for draw in (figures.comparison, *others):
+            yield f"{draw.__name__} {tag}", lambda draw=draw, several=several: draw(several)
+    rows = [made_slice(), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
+    yield "panels", lambda: slice_panels([*rows, made_slice(subset="t1+t1c+t2+flair")], LABELS, BRATS)
+    two = replace(made_slice(subset="t2", modalities=("t1", "t2")), spacing=(1.0, 2.0))
+    yield "panels two", lambda: slice_panels([two], LABELS, ("t1", "t2"))
+
+
+def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
+    """Draw a figure and return the texts that were really drawn, with where they are in pixels."""
+    found, draw = [], Text.draw
+
+    def note(self, renderer):
+        if self.get_visible() and self.get_text().strip():
+            found.append((self, self.get_window_extent(renderer)))
+        draw(self, renderer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", note)
+        FigureCanvasAgg(figure).draw()
+    return found
+
+
+def words(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize(("name", "draw"), [pytest.param(n, d, id=n) for n, d in all_figures()])
+def test_texts_are_whole_apart_and_large_enough(name, draw):
+    figure = draw()
+    figure.set_dpi(150)
+    texts = drawn_texts(figure)
+    assert texts
+    assert figure.get_figwidth() in (style.COLUMN, style.PAGE)
+    width, height = figure.bbox.size
+    for text, box in texts:
+        assert 7 <= text.get_fontsize() <= 8, text
+        assert box.x0 > -0.5, text
+        assert box.y0 > -0.5, text
+        assert box.x1 < width + 0.5, text
+        assert box.y1 < height + 0.5, text
+    for (one, here), (other, there) in combinations(texts, 2):
+        apart = here.x1 <= there.x0 or there.x1 <= here.x0 or here.y1 <= there.y0 or there.y1 <= here.y0
+        assert apart, (one, other)
+
+
+def test_heatmap_shows_the_means():
+    full = random_evaluation(missing=0.3)
+    left, right = figures.heatmap(full).axes[:2]
+    rows = full.results[full.results["metric"] == "dice"]
+    means = [
+        100 * rows[(rows["modalities"] == subset_name(s)) & (rows["region"] == r)]["value"].mean()
+        for s in subsets(BRATS)
+        for r in GLIOMA
+    ]
+    assert words(right) == [f"{mean:.1f}" for mean in means]
+    np.testing.assert_allclose(right.images[0].get_array().ravel(), means)
+    circles = left.collections[0]
+    filled = circles.get_offsets()[circles.get_facecolor()[:, 0] == 0]
+    assert {tuple(place) for place in filled[:6]} == {(0, 0), (1, 1), (2, 2), (3, 3), (0, 4), (1, 4)}
+    assert len(filled) == 4 * 8
+
+
+def test_heatmap_of_undefined_values():
+    cells = figures.heatmap(evaluation_of({"t1": [np.nan, np.nan], "t2": [np.nan, 0.5]})).axes[1]
+    assert words(cells) == ["n/a", "50.0"]
+
+
+@pytest.mark.parametrize(("metric", "best"), [("dice", 1), ("hd95", 0)])
+def test_bright_is_good(metric, best):
+    image = figures.heatmap(evaluation_of({"t1": [0.0], "t2": [1.0]}, metric), metric).axes[1].images[0]
+    bright = [sum(colour[:3]) for colour in image.to_rgba(image.get_array())[:, 0]]
+    assert np.argmax(bright) == best
+
+
+def test_boxplots():
+    axes = figures.boxplots(evaluation_of({**TOY, "t1": [0.2, np.nan]})).axes[0]
+    assert axes.get_title() == "WT"
+    points = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(points[:, 1].filled(-1), [20, 50, 80, -1, 90, 100])
+    np.testing.assert_allclose(points[1:3, 0], [0.85, 1.85])
+    levels = [line.get_ydata()[0] for line in axes.lines if line.get_color() == style.COLOURS[1]]
+    np.testing.assert_allclose(levels, [20, 70, 90])  # medians
+
+
+def test_boxplots_of_distances_show_small_and_large_ones():
+    axes = figures.boxplots(evaluation_of({"t1": [0.0, 5.0, PENALTY]}, "hd95"), "hd95").axes[0]
+    assert axes.get_ylabel() == "HD95 (mm)"
+    low, middle, high = axes.transData.transform([(0, 0), (0, 10), (0, PENALTY)])[:, 1]
+    assert 0.2 < (middle - low) / (high - low) < 0.8
+    assert axes.get_ylim()[0] < 0  # a point at 0 is whole
+
+
+def test_comparison():
+    one, other = evaluation_of(TOY), evaluation_of({"t1": [1.0], "t1+t2": [0.5]})
+    figure = figures.comparison([one, replace(other, name="other")])
+    heights = [line.get_ydata() for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    np.testing.assert_allclose(heights, [[30, 70, 90], [100, np.nan, 50]])
+    places = [line.get_xdata() for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    np.testing.assert_allclose(places, [[-0.19, 0.81, 1.81], [0.19, 1.19, 2.19]])
+    assert [text.get_text() for text in figure.legends[0].texts] == ["toy", "other"]
+    shown = [handle.get_color() for handle in figure.legends[0].legend_handles]
+    assert shown == [line.get_color() for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+
+
+def test_methods_can_be_told_apart():
+    figure = figures.comparison([random_evaluation(cases=1, name=name) for name in LONG])
+    lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(LONG)
+
+
+@pytest.mark.parametrize("draw", [figures.comparison, figures.robustness])
+@pytest.mark.parametrize("other", [random_evaluation(("t1", "t2")), random_evaluation(regions=("WT", "TC"))])
+def test_methods_on_other_cohorts_are_refused(draw, other):
+    with pytest.raises(ValueError, match=r"'second' has (modalities t1, t2|regions WT, TC); expected those of 'first'"):
+        draw([random_evaluation(cases=1, name="first"), replace(other, name="second")])
+
+
+def test_robustness():
+    axes = figures.robustness([evaluation_of(TOY)]).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 50], [2, 90]])
+    # Two cases: samples hold the first, the second or both, so 95 % reach from one to the other.
+    np.testing.assert_allclose([segment[:, 1] for segment in axes.collections[0].get_segments()], [[35, 65], [80, 100]])
+
+
+def test_robustness_with_one_case_has_no_bars():
+    axes = figures.robustness([evaluation_of({"t1": [0.5], "t2": [0.7], "t1+t2": [0.9]})]).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [60, 90])
+    assert all(len(segment) == 0 or np.isnan(segment).any() for segment in axes.collections[0].get_segments())
+
+
+def test_efficiency():
+    one = evaluation_of(TOY, facts={"parameters": 2_500_000, "seconds": 0.5})
+    other = evaluation_of({s: [0.25] for s in TOY}, facts={"seconds": 1.5, "weights": "none"})
+    millions, seconds = figures.efficiency([one, other]).axes
+    assert (millions.get_xlabel(), seconds.get_xlabel()) == ("parameters (million)", "time per prediction (s)")
+    mean = 100 * (0.3 + 0.7 + 0.9) / 3
+    np.testing.assert_allclose(millions.lines[0].get_xydata(), [[2.5, mean]])
+    np.testing.assert_allclose(millions.lines[1].get_xydata(), [[np.nan, 25]])
+    np.testing.assert_allclose([line.get_xydata()[0] for line in seconds.lines], [[0.5, mean], [1.5, 25]])
+    assert seconds.get_xlim()[0] == 0
+
+
+def test_means_are_over_the_subsets_that_all_methods_have():
+    facts = {"seconds": 1.0}
+    full = evaluation_of(TOY, facts=facts)
+    some = evaluation_of({"t2": [0.6, 0.4], "t1+t2": [0.9, 0.9]}, facts=facts)
+    figure = figures.robustness([full, some])
+    np.testing.assert_allclose([line.get_ydata() for line in figure.axes[0].lines], [[70, 90], [50, 90]])
+    assert figure.legends[0].get_title().get_text() == "over the 2 subsets that all methods have"
+    last = evaluation_of({"t1+t2": [0.9, 0.9]}, facts=facts)
+    figure = figures.robustness([full, last])
+    np.testing.assert_allclose([line.get_ydata() for line in figure.axes[0].lines], [[90], [90]])
+    assert figure.legends[0].get_title().get_text() == "over the 1 subset that all methods have"
+    figure = figures.efficiency([full, some])
+    np.testing.assert_allclose([line.get_ydata()[0] for line in figure.axes[0].lines], [80, 70])
+    assert figure.legends[0].get_title().get_text() == "over the 2 subsets that all methods have"
+    assert figures.robustness([full, full]).legends[0].get_title().get_text() == ""
+    assert figures.robustness([some]).legends[0].get_title().get_text() == ""
+
+
+def test_nothing_is_shared():
+    methods = [evaluation_of({s: [0.5, 0.7]}, facts={"seconds": 1.0}) for s in ("t1", "t2")]
+    assert figures.robustness(methods) is figures.efficiency(methods) is None
+    assert figures.comparison(methods) is not None
+
+
+def test_efficiency_needs_facts():
+    assert figures.efficiency([evaluation_of(TOY), evaluation_of(TOY, facts={"weights": "none"})]) is None
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [figures.heatmap, figures.boxplots, lambda *a: figures.robustness([a[0]], a[1])],
+    ids=["heatmap", "boxplots", "robustness"],
+)
+def test_metric_without_results_is_refused(draw):
+    with pytest.raises(ValueError, match=r"toy: no results of metric 'hd95' to draw; there are those of dice\."):
+        draw(evaluation_of(TOY), "hd95")
+
+
+def test_reliability():
+    rows = [
+        ("a", "t1", "WT", 0, 100, 10.0, 5),
+        ("b", "t2", "WT", 0, 300, 50.0, 15),  # with the row above: 60 / 400 and 20 / 400
+        ("a", "t1", "WT", 3, 0, 0.0, 0),
+        ("a", "t1", "WT", 4, 100, 90.0, 80),
+        ("a", "t1+t2", "WT", 4, 50, 45.0, 50),
+    ]
+    axes = figures.reliability(evaluation_of(TOY, bins=pd.DataFrame(rows, columns=BIN_COLUMNS))).axes[0]
+    diagonal, one, two = axes.lines
+    np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_allclose(one.get_xydata(), [[0.15, 0.05], [0.9, 0.8]])
+    np.testing.assert_allclose(two.get_xydata(), [[0.9, 1.0]])
+    # T1: half of the voxels are off by 0.05, half by 0.10; T2: by 35 / 300. All of T1 + T2 by 0.10.
+    assert [text.get_text() for text in axes.get_legend().texts] == ["1: 9.58 %", "2: 10.00 %"]
+    assert one.get_color() != two.get_color()
+    assert figures.reliability(evaluation_of(TOY)) is None
+
+
+def test_calibration_errors_of_subsets_do_not_cancel():
+    rows = [("a", "t1", "WT", 2, 100, 50.0, 70), ("a", "t2", "WT", 2, 100, 50.0, 30)]
+    axes = figures.reliability(evaluation_of(TOY, bins=pd.DataFrame(rows, columns=BIN_COLUMNS))).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0.5, 0.5]])
+    assert [text.get_text() for text in axes.get_legend().texts] == ["1: 20.00 %"]
+    assert axes.get_legend().get_title().get_text() == "modalities present: mean ECE"
+
+
+NAME = r"$\alpha$ & $5 \frac{$"
+"""Would be an invalid formula."""
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(lambda: figures.comparison([replace(evaluation_of(TOY), name=NAME)]), id="legend"),
+        pytest.param(lambda: slice_panels([made_slice(NAME)], LABELS, BRATS), id="title of a case"),
+        pytest.param(lambda: figures.boxplots(random_evaluation(("t1", "t2"), (NAME,), cases=2)), id="title"),
+        pytest.param(lambda: figures.heatmap(random_evaluation(("t1", "t2"), (NAME,), cases=2)), id="ticks"),
+    ],
+)
+def test_names_are_no_formulas(tmp_path, draw):
+    figure = draw()
+    style.save(figure, tmp_path / "figure")
+    assert any(NAME in text.get_text() for text, _ in drawn_texts(figure))
+
+
+def test_shapley():
+    figure = figures.shapley(shapley_table(regions=("WT", "ET")))
+    assert [axes.get_title() for axes in figure.axes] == ["WT", "ET"]
+    axes = figure.axes[1]
+    np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [-5, 5, 15, 25])
+    np.testing.assert_allclose(
+        [segment[:, 1] for segment in axes.collections[0].get_segments()], [[-9, 0], [1, 10], [11, 20], [21, 30]]
+    )
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["T1", "T1c", "T2", "FLAIR"]
+
+
+def latents_of(modalities: Sequence[str], features: Sequence[Sequence[float]]) -> pd.DataFrame:
+    rows = [(f"case{i}", m, *f) for i, (m, f) in enumerate(zip(modalities, features, strict=True))]
+    return pd.DataFrame(rows, columns=[*LATENT_COLUMNS, *(f"f{i}" for i in range(len(features[0])))])
+
+
+def test_embedding():
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(0, 1, (12, 8)), rng.normal(20, 1, (12, 8))])
+    latents = latents_of(["t1"] * 12 + ["t1c"] * 12, features)
+    axes = figures.embedding(latents).axes[0]
+    one, other = (line.get_xydata() for line in axes.lines)
+    assert one.shape == other.shape == (12, 2)
+    within = max(np.linalg.norm(cloud - cloud.mean(axis=0), axis=1).mean() for cloud in (one, other))
+    assert np.linalg.norm(one.mean(axis=0) - other.mean(axis=0)) > 2 * within
+    np.testing.assert_array_equal(figures.embedding(latents).axes[0].lines[0].get_xydata(), one)
+    assert axes.get_title().endswith(f" {figures.modality_gap(latents):.2f}")
+
+
+def test_modality_gap():
+    # Centres (0, 0), (4, 0) and (0, 4), apart by 4, 4 and 4 sqrt(2); everything is 2 from its own.
+    features = [(-2, 0), (2, 0), (4, -2), (4, 2), (0, 2), (0, 6)]
+    latents = latents_of(["t1", "t1", "t2", "t2", "flair", "flair"], features)
+    assert figures.modality_gap(latents) == pytest.approx((8 + 4 * 2**0.5) / 3 / 2)
+
+
+@pytest.mark.parametrize(
+    "latents",
+    [
+        pd.DataFrame(),
+        latents_of(["t1", "t1", "t1", "t1"], np.eye(4)),
+        latents_of(BRATS, np.eye(4)),
+        latents_of(["t1", "t1", "t2"], np.eye(3)),
+        latents_of(["t1", "t1", "t2", "t2"], np.eye(4)[:, :1]),
+    ],
+    ids=["none", "one modality", "one case", "three rows", "one feature"],
+)
+def test_embedding_of_too_little(latents):
+    assert figures.embedding(latents) is None
+
+
+def test_panels():
+    figure = slice_panels([made_slice()], LABELS, BRATS)
+    frames = figure.axes
+    titles = ["T1", "T1c", "T2", "FLAIR", "reference on FLAIR", "prediction on FLAIR"]
+    assert [frame.get_title() for frame in frames] == titles
+    assert [words(frame) for frame in frames] == [["missing"], [], ["missing"], [], [], []]
+    assert figure.subfigs[0].get_suptitle() == "worst case: a, T1c + FLAIR: Dice (%) WT 90.0, TC 75.0, ET n/a"
+    shown = frames[1].images[0].get_array()
+    np.testing.assert_array_equal(shown, made_slice().images[1, 10:50, 5:55].T.astype(np.float32))
+    reference, prediction = ([c for c in frame.collections if isinstance(c, ContourSet)] for frame in frames[-2:])
+    assert len(reference) == len(prediction) == 3
+    whole = reference[0].get_paths()[0].vertices
+    np.testing.assert_allclose([whole.min(axis=0), whole.max(axis=0)], [[3.5, 14.5], [15.5, 34.5]])
+    np.testing.assert_allclose(prediction[0].get_paths()[0].vertices.min(axis=0), [3.5, 20.5])
+    inner = reference[2].get_paths()[0].vertices  # ET is a ring: label 4 around 1
+    np.testing.assert_allclose([inner.min(axis=0), inner.max(axis=0)], [[5.5, 18.5], [13.5, 30.5]])
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.texts] == list(GLIOMA)
+    shades = {tuple(contour.get_edgecolor()[0]) for contour in reference}
+    assert len(shades) == 3
+    assert "the patient's left is on the right" in legend.get_title().get_text()
+
+
+def test_panels_are_radiological():
+    """Low x in RAS is the patient's left and is drawn on the right; low y is the back and is drawn at the bottom."""
+    frame = slice_panels([made_slice()], LABELS, BRATS).axes[1]
+    left, right = frame.transData.transform([(0, 0), (39, 0)])[:, 0]
+    assert left > right
+    back, front = frame.transData.transform([(0, 0), (0, 49)])[:, 1]
+    assert back < front
+
+
+def test_panels_keep_proportions():
+    row = replace(made_slice(), spacing=(1.0, 2.0))
+    figure = slice_panels([row], LABELS, BRATS)
+    FigureCanvasAgg(figure).draw()
+    box = figure.axes[1].get_window_extent()
+    assert box.height / box.width == pytest.approx(2 * 50 / 40, rel=0.02)
+
+
+def test_panels_without_anything_outlined():
+    row = made_slice()
+    empty = replace(row, prediction=np.zeros_like(row.prediction), reference=np.full_like(row.reference, 4))
+    figure = slice_panels([empty], LABELS, BRATS)
+    assert not [c for frame in figure.axes for c in frame.collections if isinstance(c, ContourSet)]
+
+
+def test_save(tmp_path):
+    paths = style.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "new" / "dice.v1")
+    assert paths == [tmp_path / "new" / "dice.v1.png", tmp_path / "new" / "dice.v1.svg"]
+    assert sorted((tmp_path / "new").iterdir()) == paths
+    assert imread(paths[0]).shape[1] == pytest.approx(150 * style.COLUMN, abs=1)
+    assert "<svg" in paths[1].read_text()
+    assert "<text" not in paths[1].read_text()  # outlines: no font is needed
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.boxplots(evaluation_of(TOY)),
+        lambda: figures.robustness([evaluation_of(TOY)]),
+        lambda: figures.embedding(random_evaluation().latents),
+        lambda: slice_panels([made_slice()], LABELS, BRATS),
+    ],
+    ids=["boxplots", "robustness", "embedding", "panels"],
+)
+def test_same_data_gives_the_same_svg(tmp_path, draw):
+    first, second = (style.save(draw(), tmp_path / name)[1] for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_failure_leaves_nothing(tmp_path, monkeypatch):
+    write = Figure.savefig
+
+    def fail(self, path, **settings):
+        write(self, path, **settings)
+        if path.suffix == ".svg":
+            raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        style.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "dice")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_substitute_figure(tmp_path):
+    x_sub = torch.rand(1, 4, 12, 10, 8, generator=torch.Generator().manual_seed(0))
+    substitute_figure(x_sub, BRATS, tmp_path / "x_sub.png")
+    substitute_figure(torch.zeros_like(x_sub), BRATS, tmp_path / "zeros.png")
+    drawn, zeros = imread(tmp_path / "x_sub.png"), imread(tmp_path / "zeros.png")
+    assert min(drawn.shape[:2]) > 400
+    assert (drawn != zeros).any(axis=2).mean() > 0.2
+    with pytest.raises(ValueError, match="not supported"):
+        substitute_figure(x_sub, BRATS, tmp_path / "figure.nosuchformat")
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,447 @@
+"""The report as a reader opens it: well-formed, self-contained, with the numbers of the results in it."""
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation.made_up import made_up
+
+from common.evaluation.analysis.published import published
+from common.evaluation.analysis.repeats import average_repeats
+from common.evaluation.metrics.metrics import SCORES
+from common.evaluation.metrics.results import Evaluation
+from common.evaluation.report import sections
+from common.evaluation.report.report import write_report
+from common.evaluation.report.slices import Slice
+from common.modalities import tumour_labels
+
+NASTY = "A&B <x> *_1_* 50 % $y$"
+VOLUMES = ("volume", "reference_volume")
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The texts, links and images of a page; asserts that its elements are nested rightly."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.remarks: list[str] = []
+        self.cells: list[str] = []
+        self.images: list[str] = []
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.tags: set[str] = set()
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        texts = {"h1": self.headings, "h2": self.headings, "th": self.cells, "td": self.cells}
+        if tag in texts:
+            texts[tag].append("")
+        if given.get("class") == "remark":
+            self.remarks.append("")
+        self.images += [given["src"]] if "src" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        if "id" in given:
+            assert given["id"] not in self.ids
+            self.ids.add(given["id"])
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings[-1] += data
+        if {"th", "td"} & set(self.open):
+            self.cells[-1] += data
+        if self.open and self.open[-1] == "p" and self.remarks and not self.remarks[-1]:
+            self.remarks[-1] = data
+
+
+def read(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def check_markdown(text: str) -> None:
+    """Assert that tables are tables: blank lines around, equal numbers of cells, a rule below the header."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if line.startswith("|") and not lines[number - 1].startswith("|"):
+            end = next(i for i in range(number, len(lines)) if not lines[i].startswith("|"))
+            assert lines[number - 1] == lines[end] == ""
+            assert lines[number - 2].startswith("**")
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in lines[number:end]}) == 1
+            assert re.fullmatch(r"\|( :?-:? \|)+", lines[number + 1])
+            assert end > number + 2
+        if line.startswith(("#", "!", "*", ">")):
+            assert {lines[number - 1], lines[number + 1]} == {""} or number == 0
+
+
+def check_latex(text: str) -> None:
+    """Assert that every row of a table has as many cells as there are columns."""
+    columns = len(re.search(r"\\begin\{tabular\}\{([lcr]+)\}", text)[1])
+    rows = [line for line in text.split("\n") if line.endswith(r"\\")]
+    assert rows
+    for row in rows:
+        spans = [int(size) - 1 for size in re.findall(r"\\multicolumn\{(\d+)\}", row)]
+        assert len(re.findall(r"(?<!\\)&", row)) + sum(spans) == columns - 1
+        assert not re.search(r"[%#_<>$^~]", re.sub(r"\\[&%$#_{}]|\$[^$]*\$", "", row))
+
+
+def check(folder: Path) -> Page:
+    """Check all files of a report; return its page."""
+    page = read(folder)
+    assert all(source.startswith("data:image/png;base64,") for source in page.images)
+    assert {link.lstrip("#") for link in page.links} == page.ids
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|url\(|@import", re.sub(r"base64,[^\"]*", "", html))
+    assert "nan" not in page.cells
+    pictures = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
+    assert {base64.b64decode(source.split(",")[1]) for source in page.images} == pictures
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    check_markdown(markdown)
+    drawn = re.findall(r"!\[.*\]\((.*)\)", markdown)
+    assert sorted(drawn) == sorted(f"figures/{path.name}" for path in (folder / "figures").glob("*.png"))
+    assert {path.stem for path in (folder / "figures").iterdir()} == {Path(name).stem for name in drawn}
+    for path in (folder / "tables").glob("*.tex"):
+        check_latex(path.read_text(encoding="utf-8"))
+        assert path.with_suffix(".md").read_text(encoding="utf-8") in markdown
+        assert path.with_suffix(".html").read_text(encoding="utf-8") in html
+    return page
+
+
+def names(folder: Path) -> set[str]:
+    return {path.stem for path in folder.iterdir()}
+
+
+def whole(name: str, seed: int = 0, **more) -> Evaluation:
+    """Return an evaluation with everything that a report can show."""
+    facts = {"parameters": 2_500_000, "gflops": 2.75, "memory_mb": 900, "seconds": 1.5}
+    return made_up(name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, **more)
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Save the figures that are made as empty files, which takes half the time."""
+
+    def save(_: object, stem: Path) -> None:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".png", ".svg"):
+            stem.with_suffix(suffix).write_bytes(b"\x89PNG" + stem.name.encode())
+
+    monkeypatch.setattr(sections, "save", save)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> Path:
+    """A report on two methods with everything in it, whose names are hard on every format and alike in file names."""
+    folder = tmp_path_factory.mktemp("both")
+    beside = published("M3AE", "1", "BraTS2018 test split (57)")
+    remarks = [f"{NASTY} lacks a case.", "Another <b>remark</b>."]
+    write_report([whole(NASTY), whole("a+b (x)_1_50%%[y]", seed=1)], folder, 0.5, beside, remarks)
+    return folder
+
+
+class TestWholeReport:
+    def test_is_well_formed_and_opens_offline(self, both):
+        page = check(both)
+        assert page.remarks == [f"{NASTY} lacks a case.", "Another <b>remark</b>."]
+        assert page.headings == [
+            f"Segmentation with missing modalities: {NASTY}, a+b (x)_1_50%%[y] on toy",
+            "Dice",
+            "HD95",
+            "Further metrics",
+            "Paired tests",
+            *(
+                f"{title}: {name}"
+                for name in (NASTY, "a+b (x)_1_50%%[y]")
+                for title in ("What each modality is worth", "Which missing sequence to acquire")
+            ),
+            "Entropy of the predictions",
+            *(
+                f"{title}: {name}"
+                for name in (NASTY, "a+b (x)_1_50%%[y]")
+                for title in (
+                    "Reliability of the probabilities",
+                    "Intervals of the volume",
+                    "Latents of single modalities",
+                )
+            ),
+            "Size and speed",
+        ]
+
+    def test_each_method_has_its_own_files(self, both):
+        figures, tables = names(both / "figures"), names(both / "tables")
+        for kind in ("boxplots", "shapley", "reliability", "latents"):
+            assert {f"{kind}_a_b_x_1_50_y", f"{kind}_a_b_x_1_50_y_2"} <= figures
+        for kind in ("shapley", "best", "advice", "ranking", "ece", "volumes"):
+            assert {f"{kind}_a_b_x_1_50_y", f"{kind}_a_b_x_1_50_y_2"} <= tables
+        one, other = (both / "tables" / f"volumes_a_b_x_1_50_y{end}.md" for end in ("", "_2"))
+        assert one.read_text() != other.read_text()
+
+    def test_numbers_are_those_of_the_results(self, both):
+        page = read(both)
+        values = whole(NASTY).values("dice").loc["t1+flair", "ET"]
+        assert f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" in page.cells
+        values = whole("other", seed=1).values("hd95").loc["t2", "WT"]
+        assert any(cell.startswith(f"{values.mean():.1f} ± {values.std():.1f}") for cell in page.cells)
+
+        values = 1000 * whole(NASTY).values("divergence").loc["t1+flair", "ET"]
+        assert f"{values.mean():.1f} ± {values.std():.1f}" in page.cells
+
+    def test_names_are_shown_as_they_are(self, both):
+        assert NASTY in read(both).cells
+        markdown = (both / "report.md").read_text(encoding="utf-8")
+        assert r"A&B \<x> \*\_1\_\* 50 % \$y\$" in markdown
+        assert "<x>" not in markdown.replace(r"\<x>", "")
+        latex = (both / "tables" / "efficiency.tex").read_text(encoding="utf-8")
+        assert r"A\&B $<$x$>$ $^{*}$\_1\_$^{*}$ 50 \% \$y\$ &" in latex
+
+    def test_pooled_coverage_has_no_quantile(self, both):
+        rows = (both / "tables" / "volumes_a_b_x_1_50_y.md").read_text().split("\n")
+        pooled = [row for row in rows if row.startswith("| all |")]
+        assert [row.split(" | ")[1:4] for row in pooled] == [["WT", "", ""], ["ET", "", ""]]
+
+    def test_tables_that_are_folded_away_can_be_told_apart(self, both):
+        summaries = re.findall(r"<summary>(.*?)</summary>", (both / "report.html").read_text(encoding="utf-8"))
+        of_one = [title for title in summaries if not title.startswith(("Expected gain", "How well", "Coverage"))]
+        assert len(of_one) == len(set(of_one)) > 10
+
+    def test_what_is_published_is_said_to_be(self, both):
+        assert "M3AE (published)†" in read(both).cells
+        assert "† Published, not measured: M3AE (Liu et al., AAAI 2023), Table 1" in (both / "report.md").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_method_without_anything_but_metrics(tmp_path):
+    write_report([made_up()], tmp_path, 0.9)
+    page = check(tmp_path)
+    assert page.headings[1:] == ["Dice", "HD95", "Further metrics", "What each modality is worth: one"]
+    assert names(tmp_path / "figures") == {"heatmap", "boxplots", "robustness", "shapley_one"}
+    assert "Paired" not in (tmp_path / "report.md").read_text()
+
+
+def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
+    write_report([made_up("before", probabilities=True, calibration=("k1", "k2"))], tmp_path, 0.5)
+    (tmp_path / "tables" / "mine.txt").write_text("not ours")
+    write_report([made_up("after")], tmp_path, 0.5)
+    assert (tmp_path / "tables" / "dice.md").is_file()
+    assert not [path for path in tmp_path.rglob("*") if "before" in path.name]
+    assert (tmp_path / "tables" / "mine.txt").is_file()
+
+
+def test_one_subset_of_one_case(tmp_path):
+    """Nothing to attribute, and no interval over one case."""
+    write_report([made_up(only=["t2"], cases=("c1",))], tmp_path, 0.9)
+    assert check(tmp_path).headings[1:] == ["Dice", "HD95", "Further metrics"]
+    assert "1 cases, 1 subsets of T1, T2, FLAIR." in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_two_modalities_and_other_regions(tmp_path):
+    """Of two modalities one is missing at most: there is advice, but nothing to rank."""
+    write_report([whole("iseg", modalities=("t1", "t2"), regions=("CSF", "GM", "WM"))], tmp_path, 0.5)
+    page = check(tmp_path)
+    assert "Which missing sequence to acquire: iseg" in page.headings
+    assert {"advice_iseg"} == {name for name in names(tmp_path / "tables") if name.startswith(("advice", "ranking"))}
+    assert {"CSF", "GM", "WM"} <= set(page.cells)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_region(tmp_path):
+    write_report([whole("one", modalities=("t1", "t2"), regions=("Lesion",))], tmp_path, 0.5)
+    assert "Lesion" in check(tmp_path).cells
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("empty", ["nan", "skip"])
+def test_a_region_that_no_reference_has(tmp_path, empty):
+    """Undefined scores under ``nan``, none under ``skip``."""
+    evaluations = []
+    for number, name in enumerate(("one", "two") if empty == "nan" else ("one",)):
+        found = whole(name, seed=number, modalities=("t1", "t2"), empty=empty)
+        parts = {}
+        for key in ("results", "calibration"):
+            rows = getattr(found, key)
+            absent = rows["region"] == "ET"
+            volumes, scores = (rows["metric"].isin(those) for those in (VOLUMES, SCORES))
+            rows = rows.assign(value=rows["value"].mask(absent & scores).mask(absent & volumes, 0.0))
+            parts[key] = rows[~(absent & scores)] if empty == "skip" else rows
+        evaluations.append(replace(found, **parts))
+    write_report(evaluations, tmp_path, 0.5)
+    page = check(tmp_path)
+    assert {"WT", "ET", "–"} <= set(page.cells)
+    assert f"Empty regions ({empty}): " in (tmp_path / "report.md").read_text()
+    row = (tmp_path / "tables" / "shapley_one.md").read_text().split("\n")[4]
+    assert re.fullmatch(r"\| T1 \| \d.*\] \|  \|", row)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
+    found = made_up()
+    write_report([replace(found, results=found.results.query("metric in ('dice', 'volume')"))], tmp_path, 0.9)
+    assert check(tmp_path).headings[1:] == ["Dice", "Further metrics", "What each modality is worth: one"]
+    assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume", "best_one"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_best_subset_is_told_with_some_subsets_and_where_it_was_chosen(tmp_path):
+    few = {"only": ["t2", "t1+t2+flair"], "regions": ("WT",)}
+    write_report([made_up(**few), made_up("two", calibration=("v1",), seed=1, **few)], tmp_path, 0.5)
+    assert "What each modality is worth: one" in check(tmp_path).headings
+    one, two = ((tmp_path / "tables" / f"best_{name}.md").read_text() for name in ("one", "two"))
+    measured_on_others = "all numbers are of the evaluated ones"
+    assert {"| evaluated |" in one, "cannot be below 0" in one, measured_on_others not in one} == {True}
+    assert {"| calibration |" in two, "cannot be below 0" not in two, measured_on_others in two} == {True}
+    dice = made_up(**few).values("dice")["WT"].unstack("case").mean(axis=1)
+    best = {"t2": "T2", "t1+t2+flair": "T1 + T2 + FLAIR"}[dice.idxmax()]
+    assert f"| WT | {best} | {100 * dice.max():.1f} | {100 * dice['t1+t2+flair']:.1f} |" in one
+    assert not list((tmp_path / "figures").glob("shapley*"))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_entropy_is_of_methods_with_probabilities(tmp_path):
+    write_report([whole("one"), made_up("maps", seed=1)], tmp_path, 0.5)
+    check(tmp_path)
+    assert "maps" not in (tmp_path / "tables" / "entropy.md").read_text()
+    averaged = average_repeats("both", [whole("one"), made_up("old", seed=1, calibration=("v1", "v2", "v3"))])
+    assert averaged.values("entropy").isna().all(axis=None)
+    assert list(sections.entropy([averaged, made_up("maps", seed=1)])) == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_subsets_that_are_not_nested_have_no_advice(tmp_path):
+    write_report([whole("one", only=["t1", "t2+flair"])], tmp_path, 0.5)
+    assert not any("acquire" in heading for heading in check(tmp_path).headings)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_some_nested_subsets_have_advice(tmp_path):
+    write_report([whole("one", only=["t1", "t1+t2"])], tmp_path, 0.5)
+    assert check(tmp_path).headings[4] == "Which missing sequence to acquire: one"
+    assert "advice_cases.csv" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_too_few_calibration_cases_are_said(tmp_path):
+    write_report([whole("one", modalities=("t1", "t2"))], tmp_path, 0.9)
+    check(tmp_path)
+    assert (
+        "No interval of this level is finite: that takes 9 calibration cases." in (tmp_path / "report.md").read_text()
+    )
+    write_report([whole("one", modalities=("t1", "t2"))], tmp_path, 0.5)
+    assert "No interval" not in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        (["best", "median", "worst"], "The best, median and worst case by mean Dice, in"),
+        (["best", "worst"], "The best and worst case by mean Dice, in"),
+        (["only"], "The only case, in"),
+    ],
+)
+def test_slices_are_drawn(tmp_path, kinds, said):
+    image = np.random.default_rng(0).random((3, 12, 10)).astype(np.float32)
+    label = np.zeros((12, 10), np.uint8)
+    label[4:8, 3:7] = 2
+    chosen = [
+        Slice(f"{kind} case: c1", subset, image, label, np.roll(label, 1), (0.5, float("nan")))
+        for kind in kinds
+        for subset in ("t1", "t1+flair")
+    ]
+    evaluation = made_up("My method", only=["t1+flair"], cases=("c1",))
+    labels = tumour_labels(NCR=1, ED=2, ET=4)
+    labels = replace(labels, regions={name: labels.regions[name] for name in ("WT", "ET")})
+    write_report([evaluation], tmp_path, 0.9, panels={"My method": chosen, "another": []}, labels=labels)
+    assert check(tmp_path).headings[-1] == "Cases: My method"
+    assert "panels_my_method" in names(tmp_path / "figures")
+    assert said in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+class TestForced:
+    def test_cohorts_side_by_side_have_no_tests(self, tmp_path):
+        evaluations = [made_up(modalities=("t1", "t2")), made_up("two", ("t1", "t2"), cohort="phantom", cases=("p1",))]
+        write_report(evaluations, tmp_path, 0.9, remarks=["Compared by force although not comparable: cohort."])
+        page = check(tmp_path)
+        assert page.headings[0].endswith(": one, two on toy and phantom")
+        assert "Paired tests" not in page.headings
+        assert page.remarks == ["Compared by force although not comparable: cohort."]
+        markdown = (tmp_path / "report.md").read_text()
+        assert "one: 4 cases, 3 subsets of T1, T2." in markdown
+        assert "two: 1 cases, 3 subsets of T1, T2." in markdown
+        assert "The phantom cohort is synthetic" in markdown
+        assert "Not comparable, since cohorts or conventions differ." in markdown
+
+    def test_conventions_are_said_of_each(self, tmp_path):
+        few = {"modalities": ("t1", "t2"), "only": ["t1+t2"]}
+        evaluations = [made_up(**few), made_up("two", seed=1, hd95="pooled", et_min_voxels=500, **few)]
+        write_report(evaluations, tmp_path, 0.9)
+        lines = (tmp_path / "report.md").read_text().split("\n")
+        (one,) = (line for line in lines if line.startswith("one: Empty"))
+        (two,) = (line for line in lines if line.startswith("two: Empty"))
+        assert "the larger of the two directed 95th" in one
+        assert "both directions together" in two
+        assert "below 500 voxels" in two
+
+
+class TestErrors:
+    def test_no_results(self, tmp_path):
+        nothing = replace(made_up(), results=made_up().results[:0])
+        for evaluations in ([nothing], [made_up("two", seed=1), nothing]):
+            with pytest.raises(ValueError, match="one: no case has any of the subsets"):
+                write_report(evaluations, tmp_path / "report", 0.9)
+        assert not (tmp_path / "report").exists()
+
+    def test_no_dice(self, tmp_path):
+        found = made_up(empty="skip")
+        unscored = replace(found, results=found.results[found.results["metric"].isin(VOLUMES)])
+        with pytest.raises(ValueError, match=r"one: no case has a Dice \(convention empty: skip\)"):
+            write_report([unscored], tmp_path / "report", 0.9)
+
+    def test_leave_nothing_behind(self, tmp_path):
+        """The level is looked at last, when all figures of accuracy have been made."""
+        with pytest.raises(ValueError, match="coverage is 90; expected a level above 0 and below 1"):
+            write_report([whole("one", modalities=("t1", "t2"))], tmp_path / "report", 90)
+        assert not (tmp_path / "report").exists()
+
+    def test_leave_the_report_of_before(self, tmp_path, monkeypatch):
+        (tmp_path / "report.html").write_text("before")
+        monkeypatch.setattr(sections, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_report([made_up(only=["t1"])], tmp_path, 0.9)
+        assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+        assert (tmp_path / "report.html").read_text() == "before"
+
+    def test_no_results_in_common(self, tmp_path):
+        with pytest.raises(ValueError, match="'two' and 'one' share no case, subset and region"):
+            write_report([made_up(only=["t1"]), made_up("two", only=["t2"])], tmp_path / "report", 0.9)
+        assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["M3AE", "nnU-Net v2"], ["m3ae", "nnu_net_v2"]),
+        (["A+B", "a b", "A-B", "a b 2"], ["a_b", "a_b_2", "a_b_3", "a_b_2_2"]),
+        (["模型", "../../x", "方法"], ["method", "x", "method_2"]),
+        (["x" * 300], ["x" * 60]),
+    ],
+)
+def test_stems_are_safe_and_differ(given, expected):
+    assert list(sections.stems(given).values()) == expected

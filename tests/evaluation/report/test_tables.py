@@ -1,0 +1,484 @@
+"""Tables cell by cell, and that each rendering is well-formed."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
+from common.evaluation.analysis.published import published
+from common.evaluation.analysis.statistics import compare_to_first
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import COLUMNS, Evaluation
+from common.evaluation.report.layout import Cell, Column, Table
+from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
+from common.modalities import subset_name, subsets
+
+NAN = float("nan")
+NAMES = ("t1", "t2", "t1+t2")
+FOUR = ("t1", "t1c", "t2", "flair")
+
+
+def evaluation(values, name="base", metric="dice", modalities=("t1", "t2"), regions=("WT", "ET"), **more) -> Evaluation:
+    """Return an evaluation with ``values``: (subset, region) -> values of cases c0, c1, ..."""
+    rows = [
+        (f"c{number}", subset, region, metric, value)
+        for (subset, region), row in values.items()
+        for number, value in enumerate(row)
+    ]
+    cohort = more.pop("cohort", "toy")
+    return Evaluation(name, cohort, modalities, regions, Conventions(**more), pd.DataFrame(rows, columns=COLUMNS))
+
+
+def base(**more) -> Evaluation:
+    return evaluation(
+        {
+            ("t1+t2", "WT"): [0.8, 1.0],
+            ("t1+t2", "ET"): [0.5, 0.7],
+            ("t1", "WT"): [0.25, 0.75],
+            ("t1", "ET"): [0.1, NAN],
+            ("t2", "WT"): [0.4, 0.4],
+            ("t2", "ET"): [NAN, NAN],
+        },
+        **more,
+    )
+
+
+def steady(value: float, name: str, metric="dice", cases=6, modalities=("t1", "t2"), **more) -> Evaluation:
+    """Return an evaluation with nearly the same value everywhere, each case's differing a little."""
+    row = [value + 0.001 * number for number in range(cases)]
+    keys = [(subset_name(subset), region) for subset in subsets(modalities) for region in ("WT", "ET")]
+    return evaluation({key: row for key in keys}, name, metric, modalities, **more)
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[("*" if cell.star else "") + cell.text for cell in row] for row in table.rows]
+
+
+def labels(table: Table) -> list[str]:
+    return [f"{column.group}/{column.label}" if column.group else column.label for column in table.columns]
+
+
+class TestSubsetTable:
+    def test_one_method(self):
+        table = subset_table([base()])
+        assert labels(table) == ["T1", "T2", "WT", "ET"]
+        assert texts(table) == [
+            ["●", "○", "50.0 ± 35.4", "10.0"],
+            ["○", "●", "40.0 ± 0.0", "–"],
+            ["●", "●", "90.0 ± 14.1", "60.0 ± 14.1"],
+            ["mean", "60.0 ± 26.5", "35.0 ± 35.4"],
+        ]
+        assert table.rows[-1][0].span == 2
+        assert not any(cell.bold or cell.star for row in table.rows for cell in row)
+        assert table.title == "Dice (%), toy"
+        assert table.notes[0].startswith("Mean ± standard deviation over 0 to 2 of 2 cases (they differ")
+        assert table.notes[-1].startswith("Conventions: empty = brats, hd95 = max,")
+
+    def test_best_is_bold_and_ties_share_it(self):
+        table = subset_table([steady(0.5, "a"), steady(0.5001, "b"), steady(0.4, "c")])
+        assert labels(table)[2:5] == ["WT/a", "WT/b", "WT/c"]
+        assert [[cell.bold for cell in row[-3:]] for row in table.rows] == [[True, True, False]] * 4
+
+    def test_smallest_distance_is_bold(self):
+        table = subset_table([steady(9, "a", "hd95"), steady(5, "b", "hd95")], "hd95")
+        assert [cell.bold for cell in table.rows[0][2:4]] == [False, True]
+        assert table.rows[0][2].text == "9.0 ± 0.0"
+        assert table.title == "HD95 (mm), toy"
+
+    def test_volumes_have_no_best(self):
+        table = subset_table([steady(9, "a", "volume"), steady(5, "b", "volume")], "volume")
+        assert not any(cell.bold for row in table.rows for cell in row)
+
+    def test_stars_are_after_correction(self):
+        # n cases that all differ have p = 2 / 2^n; times six subsets and regions, and times two for the means
+        for cases, rows, means in ((6, False, False), (7, False, True), (8, True, True)):
+            methods = [steady(0.5, "a", cases=cases), steady(0.6, "b", cases=cases), steady(0.5, "c", cases=cases)]
+            table = subset_table(methods, tests=compare_to_first(methods, ["dice"]))
+            expected = [[False, starred, False] * 2 for starred in (rows, rows, rows, means)]
+            assert [[cell.star for cell in row[-6:]] for row in table.rows] == expected
+        assert (
+            "* p < 0.05 against a: two-sided Wilcoxon signed-rank test over cases, Holm-corrected for the subsets and "
+            "regions, in the row mean for the regions."
+        ) in table.notes
+
+    def test_stars_of_another_metric_or_reference_are_not_used(self):
+        methods = [steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)]
+        tests = compare_to_first(methods, ["dice"])
+        assert any(cell.star for row in subset_table(methods, tests=tests).rows for cell in row)
+        for change in ({"metric": "hd95"}, {"other": "x"}):
+            table = subset_table(methods, tests=tests.assign(**change))
+            assert not any(cell.star for row in table.rows for cell in row)
+
+    def test_pooled(self):
+        rows = [
+            (case, "t1", "WT", metric, value)
+            for case, dice, predicted, reference in (("a", 0.6, 40, 60), ("b", 1 / 3, 20, 10))
+            for metric, value in (("dice", dice), ("volume", predicted), ("reference_volume", reference))
+        ]
+        pooled = Evaluation(
+            "a", "toy", ("t1",), ("WT",), Conventions(average="voxel"), pd.DataFrame(rows, columns=COLUMNS)
+        )
+        table = subset_table([pooled])
+        assert texts(table) == [["●", "53.8"], ["mean", "53.8"]]  # 2 * (30 + 5) / (100 + 30)
+        assert table.notes[0].startswith("Dice of the voxels of 2 cases together.")
+        other = replace(pooled, name="b")
+        tests = compare_to_first([pooled, other], ["dice"])
+        for build in (subset_table, comparison_table):
+            (note,) = (note for note in build([pooled, other], tests=tests).notes if note.startswith("*"))
+            assert note.endswith(" Tests are per case, not of the voxels together.")
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ({("t1", "WT"): [0.5], ("t1", "ET"): [0.5]}, "1 case."),
+            ({("t1", "WT"): [0.5, 0.5], ("t1", "ET"): [0.5, 0.5]}, "2 cases."),
+            ({("t1", "WT"): [0.5, NAN], ("t1", "ET"): [NAN, 0.5]}, "1 of 2 cases (they differ between cells)."),
+            ({("t1", "WT"): [0.5, 0.5], ("t1", "ET"): [NAN, 0.5]}, "1 to 2 of 2 cases (they differ between cells)."),
+            ({("t1", "WT"): [0.5, NAN], ("t1", "ET"): [0.5, NAN]}, "1 case."),
+        ],
+    )
+    def test_number_of_cases(self, values, expected):
+        assert subset_table([evaluation(values)]).notes[0].startswith(f"Mean ± standard deviation over {expected}")
+        assert missing_table([evaluation(values)]).notes[0].startswith(f"Mean over {expected}")
+
+    def test_what_one_method_has_alone_is_never_bold(self):
+        some = evaluation({("t1", "WT"): [0.2]}, "some")
+        third = evaluation({("t1", "WT"): [0.1], ("t2", "WT"): [0.1]}, "third")
+        bold = {row[0].text + row[1].text: [c.bold for c in row[2:5]] for row in subset_table([base(), some]).rows[:3]}
+        assert bold == {"●○": [True, False, False], "○●": [False] * 3, "●●": [False] * 3}
+        assert [cell.bold for cell in subset_table([base(), some, third]).rows[1][2:5]] == [True, False, False]
+
+    def test_differing_conventions_are_marked(self):
+        table = subset_table([base(), base(name="b", hd95="pooled")])
+        assert table.notes[-1].startswith("Not comparable")
+        assert "b: toy, empty = brats, hd95 = pooled" in table.notes[-1]
+        assert subset_table([base(), base(name="b", cohort="y")]).notes[-1].startswith("Not comparable")
+
+    def test_refuses(self):
+        with pytest.raises(ValueError, match="two have the same name"):
+            subset_table([base(), base()])
+        with pytest.raises(
+            ValueError, match=r"'b' has modalities t1, t1c, t2, flair; expected those of 'base', t1, t2"
+        ):
+            subset_table([base(), steady(0.5, "b", modalities=FOUR)])
+        with pytest.raises(ValueError, match="has regions WT; expected those of 'base', WT, ET"):
+            subset_table([base(), base(name="b", regions=("WT",))])
+        for build in (subset_table, missing_table, comparison_table):
+            with pytest.raises(ValueError, match="Unknown metric 'dise'"):
+                build([base()], "dise")
+
+
+class TestPublishedBeside:
+    SOURCE = ("M3AE", "S3", "BraTS2020 test split (100)")
+
+    def rows(self) -> pd.DataFrame:
+        rows = published(*self.SOURCE)
+        return rows[rows["method"].isin(["M3AE", "ACN"])]
+
+    def test_columns_are_marked_and_never_bold(self):
+        table = subset_table([steady(0.5, "ours", modalities=FOUR)], published=self.rows())
+        assert labels(table)[4:7] == ["WT/ours", "WT/ACN (published)†", "WT/M3AE (published)†"]
+        assert [column.published for column in table.columns[4:7]] == [False, True, True]
+        assert [cell.text for cell in table.rows[2][5:7]] == ["84.4 ± 10.9", "86.1 ± 8.5"]  # T2 alone
+        assert [cell.text for cell in table.rows[-1][2:4]] == ["85.4 ± 3.4", "86.9 ± 4.2"]
+        assert not any(cell.bold or cell.star for row in table.rows for cell in row)
+        source = "M3AE (Liu et al., AAAI 2023), Table S3, BraTS2020 test split (100)."
+        assert f"† Published, not measured: {source}" in table.notes
+
+    def test_a_published_number_does_not_take_the_bold_from_the_measured(self):
+        methods = [steady(0.5, "M3AE", modalities=FOUR), steady(0.1, "b", modalities=FOUR)]
+        row = subset_table(methods, published=self.rows()).rows[0]
+        assert [cell.bold for cell in row[4:8]] == [True, False, False, False]
+
+    def test_several_sources_have_marks_of_their_own(self):
+        both = pd.concat([self.rows(), published("GSS", "8", "BraTS2020").query("method == 'RFNet'")])
+        table = subset_table([steady(0.5, "ours", modalities=FOUR)], published=both)
+        assert labels(table)[5:8] == ["WT/ACN (published)†1", "WT/M3AE (published)†1", "WT/RFNet (published)†2"]
+        assert sum(note.startswith("†2 Published, not measured: GSS") for note in table.notes) == 1
+
+    def test_what_does_not_fit_is_left_out(self):
+        ours = [steady(0.5, "ours", modalities=FOUR)]
+        other_metric = subset_table(
+            ours, published=published("PASSION", "1", "BraTS2020 MR=(0,0,0)").query("metric == 'hd'")
+        )
+        other_regions = subset_table(ours, published=published("PASSION", "1", "MyoPS2020 MR=(0,0,0)"))
+        for table in (other_metric, other_regions):
+            assert not any(column.published for column in table.columns)
+            assert not any("Published" in note for note in table.notes)
+
+    def test_printed_mean_is_left_out_beside_some_subsets(self):
+        some = evaluation({("t1", "WT"): [0.5], ("t1", "ET"): [0.5]}, modalities=FOUR)
+        table = subset_table([some], published=self.rows())
+        assert [cell.text for cell in table.rows[-1][1:4]] == ["50.0", "–", "–"]
+
+    def test_by_number_of_missing(self):
+        single = {"t1": 0.1, "t1c": 0.2, "t2": 0.3, "flair": 0.6}
+        rows = [("GSS", "8", "BraTS2020", "X", name, "WT", "dice", value, NAN) for name, value in single.items()]
+        quoted = pd.DataFrame(rows, columns=PUBLISHED_COLUMNS)
+        table = missing_table([steady(0.5, "ours", modalities=FOUR)], published=quoted)
+        assert [row[3].text for row in table.rows] == ["–", "–", "–", "30.0"]
+
+
+class TestLackingSubsets:
+    """Means are over the subsets that all methods have; here one is better there, and lacks what is difficult."""
+
+    FULL = evaluation(
+        {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7], ("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",)
+    )
+    SOME = evaluation({("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.9, 0.9]}, "some", regions=("WT",))
+    LAST = evaluation({("t1+t2", "WT"): [0.7, 0.7]}, "last", regions=("WT",))
+    ONLY = evaluation({("t1", "WT"): [0.7, 0.7]}, "only", regions=("WT",))
+
+    def test_subset_table(self):
+        table = subset_table([self.FULL, self.SOME])
+        assert texts(table) == [
+            ["●", "○", "30.0 ± 14.1", "–"],
+            ["○", "●", "60.0 ± 14.1", "50.0 ± 0.0"],
+            ["●", "●", "80.0 ± 0.0", "90.0 ± 0.0"],
+            ["mean", "70.0 ± 14.1", "70.0 ± 28.3"],
+        ]
+        assert [cell.bold for cell in table.rows[-1]] == [False, True, True]
+        assert "some has 2 of the 3 subsets." in table.notes
+        assert "Means over subsets are over the 2 subsets that all methods have: T2, T1 + T2." in table.notes
+
+    def test_one_shared_subset(self):
+        table = subset_table([self.FULL, self.SOME, self.LAST])
+        assert texts(table)[-1] == ["mean", "80.0", "90.0", "70.0"]
+        assert "Means over subsets are over the 1 subset that all methods have: T1 + T2." in table.notes
+
+    def test_missing_table(self):
+        table = missing_table([self.FULL, self.SOME])
+        assert texts(table) == [["0", "1", "80.0", "90.0"], ["1", "1", "60.0", "50.0"]]
+        assert "Means over subsets are over the 2 subsets that all methods have: T2, T1 + T2." in table.notes
+        assert texts(missing_table([self.FULL, self.LAST])) == [["0", "1", "80.0", "70.0"], ["1", "0", "–", "–"]]
+
+    def test_comparison_table(self):
+        table = comparison_table([self.FULL, self.SOME])
+        assert texts(table) == [
+            ["base", "70.0 [65.0, 75.0]", "–", "1"],
+            ["some", "70.0 [70.0, 70.0]", "+0.0", "1"],
+        ]
+        assert any("won: of 2 subsets," in note for note in table.notes)
+        assert "Means over subsets are over the 2 subsets that all methods have: T2, T1 + T2." in table.notes
+        assert any("won: of 1 subset," in note for note in comparison_table([self.FULL, self.LAST]).notes)
+
+    def test_nothing_is_shared(self):
+        methods = [self.LAST, self.ONLY]
+        said = "No subset has results of all methods, so there are no means over subsets."
+        assert texts(subset_table(methods)) == [
+            ["●", "○", "–", "70.0 ± 0.0"],
+            ["●", "●", "70.0 ± 0.0", "–"],
+            ["mean", "–", "–"],
+        ]
+        assert texts(missing_table(methods)) == [["0", "0", "–", "–"], ["1", "0", "–", "–"]]
+        assert texts(comparison_table(methods)) == [["last", "–", "–", "–"], ["only", "–", "–", "–"]]
+        for build in (subset_table, missing_table, comparison_table):
+            table = build(methods)
+            assert said in table.notes
+            assert not any(cell.bold or cell.star for row in table.rows for cell in row)
+
+    def test_nothing_is_lacking(self):
+        for build in (subset_table, missing_table, comparison_table):
+            for methods in ([self.SOME], [self.SOME, replace(self.SOME, name="same")]):
+                assert not any("subsets that all methods have" in note for note in build(methods).notes)
+
+    def test_published_beside(self):
+        single = {"t1": 0.1, "t2": 0.3, "t1+t2": 0.6, "mean": 0.33}
+        rows = [("GSS", "8", "BraTS2020", "X", name, "WT", "dice", value, NAN) for name, value in single.items()]
+        quoted = pd.DataFrame(rows, columns=PUBLISHED_COLUMNS)
+        for methods, mean, groups in (
+            ([self.FULL], "33.0", ["60.0", "20.0"]),
+            ([self.FULL, self.SOME], "–", ["60.0", "30.0"]),
+            ([self.FULL, self.LAST], "–", ["60.0", "–"]),
+        ):
+            table = subset_table(methods, published=quoted)
+            assert [row[-1].text for row in table.rows] == ["10.0", "30.0", "60.0", mean]
+            assert [row[-1].text for row in missing_table(methods, published=quoted).rows] == groups
+        part = quoted[quoted["modalities"] != "t1"]  # a mean over other subsets than the measured one
+        assert [row[-1].text for row in missing_table([self.FULL], published=part).rows] == ["60.0", "–"]
+
+
+def test_missing_table():
+    table = missing_table([base(), base(name="same")])
+    assert labels(table) == ["missing", "subsets", "WT/base", "WT/same", "ET/base", "ET/same"]
+    assert texts(table) == [
+        ["0", "1", "90.0", "90.0", "60.0", "60.0"],
+        ["1", "2", "45.0", "45.0", "10.0", "10.0"],
+    ]
+
+
+class TestComparisonTable:
+    def test_means_differences_and_wins(self):
+        other = evaluation(
+            {
+                ("t1", "WT"): [0.5, 0.5],  # a tie, which nobody wins
+                ("t2", "WT"): [0.5, 0.5],
+                ("t1+t2", "WT"): [0.8, 0.8],
+                ("t1", "ET"): [0.3, 0.3],
+                ("t2", "ET"): [0.9, 0.9],  # where the first has nothing
+                ("t1+t2", "ET"): [0.6, 0.7],
+            },
+            "other",
+        )
+        table = comparison_table([base(), other])
+        assert labels(table) == ["method", *(f"{r}/{c}" for r in ("WT", "ET", "mean") for c in ("Dice", "Δ", "won"))]
+        first, second = texts(table)
+        assert first[1:4] == ["60.0 [48.3, 71.7]", "–", "1"]
+        assert second[1:4] == ["60.0 [60.0, 60.0]", "+0.0", "1"]
+        assert first[4].startswith("35.0 ")
+        assert second[4:7] == ["47.5 [45.0, 50.0]", "+12.5", "2"]  # without T2 alone
+        assert "Where a method has no value (–), means over subsets leave out the cell for all methods." in table.notes
+        assert [cell.bold for cell in table.rows[0][1::3]] == [True, False, False]
+        assert [cell.bold for cell in table.rows[1][1::3]] == [True, True, True]
+
+    def test_smaller_distances_win(self):
+        table = comparison_table([steady(9, "a", "hd95"), steady(5, "b", "hd95")], "hd95")
+        assert [row[3].text for row in table.rows] == ["0", "3"]
+        assert table.rows[1][2].text == "−4.0"
+        assert [row[1].bold for row in table.rows] == [False, True]
+
+    def test_stars_are_those_of_the_means_over_subsets(self):
+        methods = [steady(0.5, "a", cases=8), steady(0.6, "b", cases=8)]
+        tests = compare_to_first(methods, ["dice"])  # p = 2 / 256, times two regions
+        table = comparison_table(methods, tests=tests)
+        assert [cell.star for cell in table.rows[1]] == [False, *[True, False, False] * 2, *[False] * 3]
+        assert not any(cell.star for cell in table.rows[0])
+        assert any(
+            note.endswith("signed-rank test over cases, Holm-corrected for the regions.") for note in table.notes
+        )
+
+    def test_one_method(self):
+        table = comparison_table([base()])
+        assert labels(table) == ["method", "WT/Dice", "ET/Dice", "mean/Dice"]
+        assert texts(table)[0][:2] == ["base", "60.0 [48.3, 71.7]"]
+
+
+def test_statistics_table():
+    tests = compare_to_first([steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)], ["dice"])
+    table = statistics_table(tests)
+    assert len(table.rows) == 8
+    assert texts(table)[-1] == [
+        *("b", "a", "Dice (%)", "mean", "ET", "9", "60.4", "50.4", "+10.0 [10.0, 10.0]", "0.004", "*0.008", "+1.00")
+    ]
+    assert texts(table)[4][3] == "T1 + T2"
+    few = statistics_table(compare_to_first([base(), base(name="b")], ["dice"]))
+    assert texts(few)[1][5:] == ["1", "10.0", "10.0", "+0.0", "–", "–", "–"]
+
+
+class TestRendering:
+    TABLE = Table(
+        title="Dice (%) of a_b",
+        columns=[Column("T1", align="c"), Column("x|y", "WT"), Column("q*", "WT", published=True)],
+        rows=[
+            [Cell("●"), Cell("5.0 ± 1.0", bold=True, star=True), Cell("<b>&_")],
+            [Cell("mean"), Cell("covers two", span=2)],
+        ],
+        notes=["* p < 0.05", "50 % & more"],
+        totals=1,
+    )
+
+    def test_markdown(self):
+        assert self.TABLE.to_markdown() == (
+            "**Dice (%) of a\\_b**\n\n"
+            "| T1 | WT x\\|y | WT q\\* |\n"
+            "| :-: | -: | -: |\n"
+            "| ● | **5.0 ± 1.0**\\* | \\<b>&\\_ |\n"
+            "| mean | covers two |  |\n\n"
+            "\\* p \\< 0.05\n\n"
+            "50 % & more\n"
+        )
+        assert Table("$x$", [], []).to_markdown().startswith(r"**\$x\$**")
+
+    def test_latex(self):
+        lines = self.TABLE.to_latex().splitlines()
+        body = lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]
+        assert body == [
+            r"\toprule",
+            r"\multicolumn{1}{c}{} & \multicolumn{2}{c}{WT} \\",
+            r"\cmidrule(lr){2-3}",
+            r"T1 & x$|$y & q$^{*}$ \\",
+            r"\midrule",
+            r"$\bullet$ & \textbf{5.0 $\pm$ 1.0}$^{*}$ & $<$b$>$\&\_ \\",
+            r"\midrule",
+            r"mean & \multicolumn{2}{l}{covers two} \\",
+        ]
+        assert r"\caption{Dice (\%) of a\_b}" in lines
+        assert r"\begin{tabular}{crr}" in lines
+
+    def test_html(self):
+        html = self.TABLE.to_html()
+        assert '<td colspan="1"></td><th scope="colgroup" colspan="2">WT</th>' in html
+        assert '<th scope="col" class="published">q*</th>' in html
+        assert (
+            '<tr><th scope="row" class="present">●</th><td class="best significant"><strong>5.0 ± 1.0</strong>'
+            '<sup>*</sup></td><td class="published">&lt;b&gt;&amp;_</td></tr>'
+        ) in html
+        assert '<tbody class="total">\n<tr><th scope="row">mean</th><td colspan="2">covers two</td></tr>' in html
+        assert '<td class="note" colspan="3">* p &lt; 0.05<br>\n50 % &amp; more</td>' in html
+
+    def real(self) -> list[Table]:
+        methods = [steady(0.5, r"a_1 & 50 % \x [y] ~^", modalities=FOUR), steady(0.6, "b #{2} <i>", modalities=FOUR)]
+        tests = compare_to_first(methods, ["dice"])
+        quoted = published(*TestPublishedBeside.SOURCE)
+        return [
+            subset_table(methods, tests=tests, published=quoted),
+            missing_table(methods, published=quoted),
+            comparison_table(methods, tests=tests),
+            statistics_table(tests),
+        ]
+
+    def test_latex_is_well_formed(self):
+        for table in self.real():
+            text = table.to_latex()
+            begun, ended = re.findall(r"\\begin{(\w+)}", text), re.findall(r"\\end{(\w+)}", text)
+            assert begun == ["table", "adjustbox", "tabular"] == ended[::-1]
+            bare = re.sub(r"\\[\\&%$#_{}]", "", text)  # without what is escaped
+            assert bare.count("{") == bare.count("}")
+            assert bare.count("$") % 2 == 0
+            assert not set("%#~") & set(bare)
+            assert not re.search(r"[_^]", re.sub(r"\$[^$]*\$", "", bare))
+            assert text.isascii()
+            lines = text.splitlines()
+            for line in lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]:
+                if line.endswith(r"\\"):
+                    spans = sum(int(size) - 1 for size in re.findall(r"\\multicolumn{(\d+)}", line))
+                    assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(table.columns)
+                    assert not line.startswith("[")
+
+    def test_html_is_well_formed(self):
+        for table in self.real():
+            found = _Rows()
+            found.feed(table.to_html())
+            found.close()
+            assert not found.open
+            assert set(found.widths) == {len(table.columns)}
+            assert len(found.widths) == len(table.rows) + 2 + any(column.group for column in table.columns)
+            assert "i" not in found.seen
+
+    def test_markdown_rows_have_equal_width(self):
+        for table in self.real():
+            rows = [line for line in table.to_markdown().splitlines() if line.startswith("|")]
+            assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(table.columns) + 1}
+
+
+class _Rows(HTMLParser):
+    """Collects the width of each table row, and which tags are left open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.widths, self.seen = [], [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+        if tag != "br":
+            self.open.append(tag)
+        if tag == "tr":
+            self.widths.append(0)
+        if tag in ("td", "th"):
+            self.widths[-1] += int(dict(attrs).get("colspan", 1))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag

@@ -1,0 +1,207 @@
+"""A leaderboard's list is checked before anything runs; runs go on where they stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from common.cohorts.phantom.cohort import generate
+from common.release import leaderboard
+from common.release.leaderboard import Entry, finished, folders_of, read_entries, run_entries
+
+
+def write(path, methods, **more):
+    path.write_text(json.dumps({"methods": methods, **more}))
+    return path
+
+
+PYTHON = sys.executable
+GSS = {"bundle": "gss", "settings": {"backbone": "mmFormer"}}
+RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
+
+
+def test_settings_of_a_method_go_over_those_of_all(tmp_path):
+    path = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET}, settings={"epochs": 2, "backbone": "RFNet"})
+    first, second = read_entries(path)
+    assert first.settings == {"epochs": 2, "backbone": "mmFormer"}
+    assert second.settings == {"epochs": 2, "backbone": "RFNet"}
+    assert [file.split("/configs/")[1] for file in second.files] == ["train.json", "baselines/backbone.json"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "error", "message"),
+    [
+        ({"GSS": GSS}, ValueError, "1 methods; expected two or more"),
+        ({"GSS": GSS, "x": {"bundle": "nosuch"}}, FileNotFoundError, "method 'x': The bundle 'nosuch' is in none of"),
+        ({"GSS": GSS, "x": {"bundle": "gss", "configs": ["no.json"]}}, FileNotFoundError, "no.json: no such config"),
+        (
+            {"GSS": GSS, "x": {"bundle": "gss", "settings": {"epoch": 1}}},
+            ValueError,
+            "method 'x': 'epoch' is no key of",
+        ),
+        (
+            {"GSS": GSS, "x": {"bundle": "gss", "config": []}},
+            ValueError,
+            "x has 'config'; expected bundle, configs and",
+        ),
+        ({"GSS": GSS, "x": {}}, ValueError, "no list of a leaderboard"),
+        ({"GSS": GSS, "x": {"bundle": 5}}, ValueError, "x has bundle 5; expected a name such as m3ae"),
+        ([GSS, RFNET], ValueError, "no list of a leaderboard"),
+        ({"GSS": GSS, "x": {"bundle": "gss", "configs": "x.json"}}, ValueError, "x has configs 'x.json'; expected a"),
+    ],
+)
+def test_wrong_lists_are_refused(tmp_path, methods, error, message):
+    with pytest.raises(error, match=message):
+        read_entries(write(tmp_path / "list.json", methods))
+
+
+def test_unknown_keys_are_refused_and_remarks_are_not(tmp_path):
+    methods = {"GSS": GSS, "RFNet": RFNET}
+    assert len(read_entries(write(tmp_path / "list.json", methods, _desc_="two"))) == 2
+    with pytest.raises(ValueError, match="'setings' is none of its keys; expected settings and methods"):
+        read_entries(write(tmp_path / "list.json", methods, setings={"epochs": 2}))
+
+
+def test_methods_are_not_put_where_the_report_is(tmp_path):
+    places = folders_of([Entry("Report", "gss"), Entry("phantom", "gss")], tmp_path)
+    assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
+
+
+def test_text_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "list.json").write_text("GSS, RFNet")
+    with pytest.raises(ValueError, match="no list of a leaderboard"):
+        read_entries(tmp_path / "list.json")
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """Let a small program stand in for Python and MONAI: it notes its call, and finishes unless its folder says no."""
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "options = dict(zip(sys.argv[4::2], sys.argv[5::2]))\n"
+        "folder = Path(options['--output_dir'])\n"
+        "with open(folder / 'calls.txt', 'a') as file:\n"
+        "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "(folder / 'threads.txt').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))\n"
+        "if (folder / 'fail').exists():\n"
+        "    sys.exit('out of memory')\n"
+        "(folder / 'evaluation').mkdir()\n"
+        "(folder / 'evaluation' / 'evaluation.json').write_text('{}')\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(leaderboard.sys, "executable", str(program))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = generate(tmp_path_factory.mktemp("phantom") / "phantom", subjects=9)
+    return {"cohort": "phantom", "dataset_dir": str(folder)}
+
+
+def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, shared):
+    entries = [Entry("GSS", "gss"), Entry("RFNet, alone", "gss", ("baselines/backbone.json",), {"split": None})]
+    places = folders_of(entries, tmp_path)
+    assert [place.name for place in places.values()] == ["gss", "rfnet_alone"]
+    places["GSS"].mkdir()
+    (places["GSS"] / "fail").touch()
+    assert run_entries(entries, tmp_path, shared) == ["GSS"]
+    assert "out of memory" in (places["GSS"] / "log.txt").read_text()
+    (places["GSS"] / "fail").unlink()
+    assert run_entries(entries, tmp_path, shared) == []
+    assert all(finished(place) for place in places.values())
+    assert len((places["GSS"] / "calls.txt").read_text().splitlines()) == 2
+    (call,) = (places["RFNet, alone"] / "calls.txt").read_text().splitlines()
+    for words in ("--method RFNet, alone", "--cohort phantom", "--resume True", "--split $None"):
+        assert words in call
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert table["method"].tolist() == ["GSS", "RFNet, alone"]
+    assert table["state"].tolist() == ["finished", "finished"]
+
+
+def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    run_entries(entries, tmp_path, shared)
+    with pytest.raises(ValueError, match="the folder holds another variant"):
+        run_entries(entries, tmp_path, {**shared, "split_seed": 1})
+
+
+def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(leaderboard.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(leaderboard.torch.cuda, "device_count", lambda: 0)
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    for at_once, threads in ((None, "all"), (1, "all"), (2, "4"), (20, "1")):
+        output_dir = tmp_path / str(at_once)
+        assert run_entries(entries, output_dir, shared, at_once) == []
+        assert {(place / "threads.txt").read_text() for place in folders_of(entries, output_dir).values()} == {threads}
+    with pytest.raises(ValueError, match="at_once 0: expected 1 or more"):
+        run_entries(entries, tmp_path, shared, 0)
+
+
+def test_gpus_are_those_that_the_user_allows(monkeypatch):
+    monkeypatch.setattr(leaderboard.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    assert [made["CUDA_VISIBLE_DEVICES"] for made in leaderboard._environments(3)] == ["5", "3", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [made["CUDA_VISIBLE_DEVICES"] for made in leaderboard._environments(None)] == ["0", "1"]
+
+
+def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, python, shared, caplog):
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    log = folders_of(entries, tmp_path)["GSS"] / "log.txt"
+    log.parent.mkdir()
+    killed = (
+        "import fcntl, subprocess, sys\n"
+        f"log = open({str(log)!r}, 'a')\n"
+        "fcntl.flock(log, fcntl.LOCK_EX)\n"
+        "print(subprocess.Popen(['sleep', '60'], stdout=log, stderr=log).pid)\n"
+    )
+    child = int(subprocess.run([PYTHON, "-c", killed], capture_output=True, check=True).stdout)
+    try:
+        assert run_entries(entries, tmp_path, shared) == ["GSS"]
+        assert "GSS: an earlier process still runs" in caplog.text
+    finally:
+        os.kill(child, signal.SIGKILL)
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split(")")[1]:
+        time.sleep(0.01)
+    assert run_entries(entries, tmp_path, shared) == []
+
+
+def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, shared):
+    entries = [Entry(f"GSS {number}", "gss") for number in range(8)]
+    for _ in range(3):
+        assert run_entries(entries, tmp_path, shared, at_once=4) == []
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 8
+
+
+def test_time_of_a_killed_run_counts(tmp_path, python, shared):
+    entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+    folder = folders_of(entries, tmp_path)["GSS"]
+    folder.mkdir()
+    (folder / "log.txt").touch()
+    os.utime(folder / "log.txt", (7000, 7000))
+    (folder / "runs.txt").write_text("1000 1600\n4000")
+    run_entries(entries, tmp_path, shared)
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["minutes"][0] == pytest.approx(60, abs=0.5)
+
+
+def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
+    entries = [
+        Entry("GSS", "gss"),
+        Entry("of nothing", "gss", settings={"backbone": "Nonsense"}),
+        Entry("to nowhere", "medmap", settings={"anchor": "pd"}),
+    ]
+    with pytest.raises(ValueError, match="no method was started") as refusal:
+        run_entries(entries, tmp_path, shared)
+    assert "of nothing: backbone 'Nonsense': expected one of RFNet" in str(refusal.value)
+    assert "to nowhere: anchor 'pd': expected one of 'adaptive'" in str(refusal.value)
+    assert not list(tmp_path.glob("*/calls.txt"))

@@ -1,0 +1,276 @@
+"""A study in, a segmentation out, as users type it, with the demo weights of m3ae."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_studies import STUDY, write_study
+from nibabel.affines import apply_affine
+from run_tools import run
+from scipy.spatial.transform import Rotation
+
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
+from common.evaluation.analysis.reliability import VolumeIntervals
+from common.io import bundle_root, read_checkpoint, write_checkpoint
+from common.study import dicom
+from common.study.inference import SYNTHETIC, Inference
+from common.study.predict import RESULTS, choose_reference
+from common.study.reading import read_folder
+
+LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
+USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
+"""Modality -> number of the series that is the right one in `STUDY`."""
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    """A test case of the phantom with its label map, in the cohort's own grid."""
+    folder = tmp_path_factory.mktemp("phantom") / "case"
+    folder.mkdir()
+    images, label = simulate(1000 * 2023 + 29)
+    for name, voxels in (images | {"seg": label}).items():
+        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studies(subject, tmp_path_factory) -> tuple[Path, Path]:
+    """A study as DICOM, FLAIR after the patient has moved; and its volumes as NIfTI, FLAIR where it was before."""
+    dicom, nifti = tmp_path_factory.mktemp("dicom"), tmp_path_factory.mktemp("nifti")
+    middle = apply_affine(LPS, (np.array(nib.load(subject / "Doe_t1.nii.gz").shape) - 1) / 2)
+    for scan, volume in zip(STUDY, write_study(dicom, subject), strict=True):
+        motion = np.eye(4)
+        if scan.moved:
+            motion[:3, :3] = Rotation.from_euler("xyz", scan.moved[0], degrees=True).as_matrix()
+            motion[:3, 3] = middle + scan.moved[1] - motion[:3, :3] @ middle
+        if USED.get(scan.image) == scan.number:
+            nib.save(
+                nib.Nifti1Image(volume.dataobj, np.linalg.inv(motion) @ volume.affine),
+                nifti / f"Doe_{scan.image}.nii.gz",
+            )
+    return dicom, nifti
+
+
+def only(modality: str, subject: Path, folder: Path) -> Path:
+    """Link a single modality of a subject into a folder."""
+    folder.mkdir()
+    (folder / f"Doe_{modality}.nii.gz").symlink_to(subject / f"Doe_{modality}.nii.gz")
+    return folder
+
+
+def predict(*arguments: object) -> int | str | None:
+    """Run ``python -m tools predict``, on CPU and with the demo weights if nothing else is said."""
+    defaults = {"--device": "cpu", "--recipe": "phantom"}
+    added = [word for key, value in defaults.items() if key not in arguments for word in (key, value)]
+    return run("predict", *arguments, *added)
+
+
+def regions(label: np.ndarray) -> dict[str, np.ndarray]:
+    values = PHANTOM.labels.values
+    return {
+        region: np.isin(label, [values[name] for name in names]) for region, names in PHANTOM.labels.regions.items()
+    }
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    pairs = {region: (mask, regions(other)[region]) for region, mask in regions(one).items()}
+    return {region: 2 * (a & b).sum() / (a.sum() + b.sum()) for region, (a, b) in pairs.items()}
+
+
+def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
+    assert predict(subject, tmp_path, "m3ae", "--modalities", "t1c,flair") is None
+    found, truth = nib.load(tmp_path / "label.nii.gz"), nib.load(subject / "Doe_seg.nii.gz")
+    assert np.array_equal(found.affine, truth.affine)
+    assert found.get_data_dtype() == np.uint8
+    label = np.asarray(found.dataobj)
+    scores = dice(label, np.asarray(truth.dataobj))
+    assert scores["WT"] > 0.8
+    assert scores["TC"] > 0.7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html"]
+    said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
+    table = VolumeIntervals(pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv")))
+    for region, mask in regions(label).items():
+        volume = mask.sum() * SPACING**3 / 1000
+        low, high = table.interval("t1c+flair", region, volume)
+        assert f"{region}: {volume:.1f} ml ({low:.1f} to {high:.1f} with 80%)" in said
+    assert "image file: T1, by its name; not requested" in said
+    assert not SECRETS.search(said.replace(str(tmp_path), ""))
+    assert "grid of the T1c (image file), as T1c is there" in said
+    for shown in (said, page):
+        assert "The weights were trained on the synthetic phantom" in shown
+    assert f"Warnings:\n  {SYNTHETIC}\n" in said
+    assert f"<li>{SYNTHETIC}</li>" in page
+    assert "not for clinical use" in page
+    assert not SECRETS.search(page)  # nor is the name of a file in it, which may be a patient's
+
+
+def test_a_tilted_series_gives_what_its_volume_gives_as_nifti(studies, tmp_path):
+    for study in studies:
+        assert predict(study, tmp_path / study.name, "m3ae", "--modalities", "t2") is None
+    made, expected = (np.asarray(nib.load(tmp_path / study.name / "label.nii.gz").dataobj) for study in studies)
+    assert min(dice(made, expected).values()) >= 0.98
+
+
+def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
+    dicom, nifti = studies
+    assert predict(dicom, tmp_path / "dicom", "m3ae") is None
+    said = "".join(capsys.readouterr()) + caplog.text
+    assert predict(nifti, tmp_path / "nifti", "m3ae") is None
+    made, expected = (nib.load(tmp_path / kind / "label.nii.gz") for kind in ("dicom", "nifti"))
+    np.testing.assert_allclose(made.affine, expected.affine, atol=1e-4)
+    label = np.asarray(made.dataobj)
+    assert min(dice(label, np.asarray(expected.dataobj)).values()) >= 0.98
+
+    for modality, number in USED.items():
+        name = {"t1c": "T1c"}.get(modality, modality.upper())
+        assert re.search(rf"series {number}: {name}, confidence [01]\.\d+ \(.*\); taken", said)
+    assert re.search(r"series 1-3: left out: localizer", said)
+    assert re.search(r"series 5: left out: diffusion", said)
+    assert re.search(r"series 7: left out: subtraction", said)
+    assert "series 8: T1c" in said
+    assert re.search(r"flair to t1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
+    page = (tmp_path / "dicom" / "summary.html").read_text()
+    assert "series 6" in page
+    assert not SECRETS.search(said + page)
+
+    # The SEG lies on the grid of the series that it refers to, and says the same as the label map.
+    segmentation = hd.seg.segread(tmp_path / "dicom" / "seg.dcm")
+    geometry = segmentation.get_volume_geometry()
+    to_ras = np.diag([-1.0, -1, 1, 1]) @ geometry.affine
+    values = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
+    again = np.zeros(label.shape, np.uint8)
+    for number in segmentation.segment_numbers:
+        name = segmentation.get_segment_description(number).segment_label
+        part = segmentation.get_volume(segment_numbers=[number], combine_segments=False).array[..., 0] > 0
+        at = apply_affine(np.linalg.inv(made.affine) @ to_ras, np.argwhere(part))
+        np.testing.assert_allclose(at, at.round(), atol=1e-3)
+        again[tuple(at.round().astype(int).T)] = values[name]
+    assert np.array_equal(again, label)
+
+
+def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
+    study = read_folder(studies[0], PHANTOM)
+    assert choose_reference(study) == ("t1c", "as T1c is there")
+    for name, series in study.series.items():
+        assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as asked for")
+    localizer = next(one.uid for one in dicom.read_study(studies[0]) if one.number == 1)
+    used = r"T1 \(series 2\), T1c \(series 6\), T2 \(series 3\), FLAIR \(series 4\)\."
+    for asked in (localizer, "1.2.3"):
+        with pytest.raises(ValueError, match=rf"--reference this series is not among what is used, {used}") as found:
+            choose_reference(study, asked)
+        assert asked not in str(found.value)
+
+
+def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
+    weights = read_checkpoint(Path(bundle_root("m3ae"), "models", "phantom.pt"))
+    weights = {key: value.float() for key, value in weights.items()}
+    weights["unet.head.bias"] -= 1e3
+    write_checkpoint(weights, tmp_path / "own.pt")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "seg.dcm").write_text("of another run")
+    study = only("t2", subject, tmp_path / "study")
+    assert predict(study, out, "m3ae", "--ckpt_path", tmp_path / "own.pt") is None
+    assert not np.asarray(nib.load(out / "label.nii.gz").dataobj).any()
+    assert not (out / "seg.dcm").exists()
+    said = capsys.readouterr().out
+    assert "Nothing was segmented" in said
+    assert "No T1c" in said
+    assert "WT: 0.0 ml\n" in said  # no interval: those of the bundle are of its own weights
+    assert "Warnings:\n  No" in said
+    assert "trained on" not in said
+    assert "grid of the T2 (image file), the finest there is" in said
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trained_on", "warnings"),
+    [(None, "25 openly licensed cases", []), ("phantom", "the synthetic phantom", [SYNTHETIC])],
+)
+def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warnings, tmp_path):
+    inference = Inference("gss", recipe, None, "cpu", tmp_path)
+    assert inference.trained_on.startswith(trained_on)
+    assert inference.warnings == warnings
+
+
+def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monkeypatch):
+    brain = np.asarray(nib.load(subject / "Doe_t2.nii.gz").dataobj)
+    study, out = tmp_path / "study", tmp_path / "out"
+    study.mkdir()
+    nib.save(nib.Nifti1Image(np.where(brain == 0, 900, brain).astype(np.int16), LPS), study / "Doe_t2.nii.gz")
+    monkeypatch.setitem(sys.modules, "brainles_preprocessing", None)
+    error = predict(study, out, "m3ae", "--skull_strip")
+    assert error.startswith("error: --skull_strip needs brainles-preprocessing")
+    assert "missing-modality-bundles[skull_strip]" in error
+    assert not any(out.iterdir())
+
+    class Extractor:
+        """Finds the phantom's brain as HD-BET would."""
+
+        def extract(self, image: Path, stripped: Path, mask: Path, **settings: object) -> None:
+            assert settings == {"mode": "fast", "device": "cpu", "do_tta": False}
+            whole = nib.load(image)
+            nib.save(nib.Nifti1Image((np.asarray(whole.dataobj) != 900).astype(np.uint8), whole.affine), mask)
+
+    module = ModuleType("brainles_preprocessing.brain_extraction")
+    module.HDBetExtractor = Extractor
+    monkeypatch.setitem(sys.modules, "brainles_preprocessing", ModuleType("brainles_preprocessing"))
+    monkeypatch.setitem(sys.modules, "brainles_preprocessing.brain_extraction", module)
+    assert predict(study, out, "m3ae", "--skull_strip") is None
+    assert "T2 (image file): not skull-stripped; the brain was cut out by HD-BET" in capsys.readouterr().out
+    truth = np.asarray(nib.load(subject / "Doe_seg.nii.gz").dataobj)
+    assert dice(np.asarray(nib.load(out / "label.nii.gz").dataobj), truth)["WT"] > 0.7
+    assert predict(study, out, "m3ae") is None
+    first, second = capsys.readouterr().out.partition("Warnings:\n  ")[2].splitlines()[:2]
+    assert first == SYNTHETIC
+    assert "do not trust the result" in second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--reference", "t2", "--modalities", "t1"), "--reference t2: not among what is used, T1 (image file)"),
+        (("--series", "{'t1': 3}"), "--series is for DICOM"),
+        (("--series", "3"), "--series 3: expected sequences and SeriesNumbers"),
+        (("--modalities", "t1,pd"), "Unknown modality 'pd'"),
+        (("--recipe", "brats1900"), "--recipe brats1900: no such file, and the bundle has ablation, brats2018"),
+        (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
+        (("--device", "tpu"), "--device tpu"),
+    ],
+    ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device"],
+)
+def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(arguments, message, subject, tmp_path):
+    error = predict(subject, tmp_path, "m3ae", *arguments)
+    assert error.startswith("error: ")
+    assert message in error
+    assert not any(tmp_path.iterdir())
+
+
+def test_results_do_not_go_into_the_study(subject):
+    assert "lies in the study's folder; expected one elsewhere" in predict(subject, subject / "out", "m3ae")
+    assert not (subject / "out").exists()
+
+
+def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    for name in RESULTS.values():
+        (tmp_path / name).write_text("of another run")
+    monkeypatch.setattr(dicom, "write_seg", fail)
+    assert "no space left" in predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        RESULTS.values(), "of another run"
+    )
+
+
+def test_a_bundle_that_is_not_there_and_a_study_that_is_not_there(subject, tmp_path):
+    assert "bundle 'm4ae' is in none of" in predict(subject, tmp_path / "out", "m4ae")
+    assert "no such folder" in predict(tmp_path / "absent", tmp_path / "out", "m3ae")

@@ -1,0 +1,161 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_studies import Scan, study, write_study
+
+from common.cohorts.myops import MYOPS
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
+from common.study.reading import Study, read_folder, with_skull
+
+LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "case"
+    folder.mkdir()
+    for name, voxels in simulate(7)[0].items():
+        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"case_{'t1ce' if name == 't1c' else name}.nii.gz")
+    return folder
+
+
+def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject):
+    found = read_folder(subject, PHANTOM, ["flair", "t1c"])
+    assert list(found.images) == ["t1c", "flair"]
+    expected = nib.load(subject / "case_t1ce.nii.gz")
+    np.testing.assert_array_equal(found.images["t1c"].affine, expected.affine)
+    np.testing.assert_array_equal(found.images["t1c"].dataobj, expected.dataobj)
+    assert found.frames["t1c"] == found.frames["flair"]
+    assert not found.warnings
+    assert not found.series
+    assert found.explanations == [
+        "image file: T1, by its name; not requested.",
+        "image file: T1c, by its name.",
+        "image file: T2, by its name; not requested.",
+        "image file: FLAIR, by its name.",
+    ]
+
+
+def test_a_folder_of_both_kinds_is_refused(subject, tmp_path):
+    write_study(tmp_path, subject, study(("t1",)))
+    (tmp_path / "001").rename(tmp_path / "localizer")
+    (tmp_path / "case_t2.nii.gz").symlink_to(subject / "case_t2.nii.gz")
+    with pytest.raises(ValueError, match=r"both DICOM and image files \(1\)"):
+        read_folder(tmp_path, PHANTOM)
+
+
+def test_files_on_different_grids_are_warned_about(subject, tmp_path):
+    voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2, 3, 1])), tmp_path / "a_t1.nii.gz")
+    nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
+    (warning,) = read_folder(tmp_path, PHANTOM).warnings
+    assert "different grids" in warning
+
+
+def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
+    scans = study(("t1", "flair"))
+    volumes = {scan.image: volume for scan, volume in zip(scans, write_study(tmp_path, subject, scans), strict=True)}
+    found = read_folder(tmp_path, PHANTOM)
+    assert list(found.images) == ["t1", "flair"]
+    assert found.sources == {"t1": "series 2", "flair": "series 4"}
+    assert found.frames["t1"] != found.frames["flair"]
+    np.testing.assert_allclose(found.images["flair"].affine, volumes["flair"].affine, atol=1e-4)
+    np.testing.assert_allclose(found.images["flair"].dataobj, volumes["flair"].dataobj)
+    assert "TI 1800 ms" in found.reasons["flair"]
+    assert 0.8 < found.confidences["flair"] <= 1
+    assert len(found.explanations) == 6  # three localizers, T1, FLAIR, ADC
+    assert found.series["t1"].number == 2
+
+
+def test_a_series_set_by_hand_goes_before_what_is_recognised(subject, tmp_path):
+    write_study(tmp_path, subject, study(("t1", "flair")))
+    found = read_folder(tmp_path, PHANTOM, by_hand={"T1ce": 2})
+    assert found.sources == {"t1c": "series 2", "flair": "series 4"}
+    assert found.confidences["t1c"] is None
+    with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
+        read_folder(tmp_path, PHANTOM, ["flair"], {"t1c": 2})
+
+
+def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
+    scans = (
+        Scan(1, "t1", "t1_se_tra", {"RepetitionTime": 500, "EchoTime": 9, "ScanningSequence": "SE"}),
+        Scan(2, "t2", "t2_tse_tra", {"RepetitionTime": 5000, "EchoTime": 98, "ScanningSequence": "SE"}),
+    )
+    write_study(tmp_path, subject, scans)
+    sorted((tmp_path / "002").iterdir())[20].unlink()
+    assert list(read_folder(tmp_path, PHANTOM, ["t1"]).images) == ["t1"]
+    with pytest.raises(ValueError, match=r"series 2 .* slices are missing"):
+        read_folder(tmp_path, PHANTOM)
+
+
+def test_what_cannot_be_one_study_is_refused(subject, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_folder(tmp_path / "absent", PHANTOM)
+    with pytest.raises(ValueError, match="--series is for DICOM"):
+        read_folder(subject, PHANTOM, by_hand={"t1": 3})
+    (tmp_path / "other_t1.nii.gz").symlink_to(subject / "case_t1.nii.gz")
+    with pytest.raises(ValueError, match=r"none of the requested modalities \(t2\); it has t1"):
+        read_folder(tmp_path, PHANTOM, ["t2"])
+    (tmp_path / "another_t1.nii.gz").symlink_to(subject / "case_t1.nii.gz")
+    with pytest.raises(ValueError, match="2 subjects, another, other"):
+        read_folder(tmp_path, PHANTOM)
+
+
+def test_an_image_that_is_none_is_refused(tmp_path):
+    voxels = np.ones((9, 9, 9), np.float32)
+    nib.save(nib.Nifti1Image(voxels, LPS), tmp_path / "a_t1.nii.gz")
+    with pytest.raises(ValueError, match=r"T1.*every voxel is 1"):
+        read_folder(tmp_path, PHANTOM)
+    voxels[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(voxels, LPS), tmp_path / "a_t1.nii.gz")
+    with pytest.raises(ValueError, match=r"T1.*1 voxels are NaN"):
+        read_folder(tmp_path, PHANTOM)
+
+
+def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject):
+    brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
+    assert with_skull(brain, PHANTOM) == []
+    assert not brain.warnings
+    t1 = np.asarray(brain.images["t1"].dataobj)
+    noisy = np.where(t1 == 0, 3, t1)
+    x, y, z = np.indices(t1.shape) - (np.array(t1.shape)[:, None, None, None] - 1) / 2
+    head = np.where((t1 == 0) & (x**2 + y**2 + z**2 < (90 / SPACING) ** 2), 50, t1)  # mm
+    images = {
+        "t1": nib.Nifti1Image(noisy, LPS),
+        "t2": nib.Nifti1Image(head, LPS),
+        "flair": brain.images["flair"],
+    }
+    assert (head == 0).mean() > 0.5
+    study = Study(images, {}, {}, {}, {}, [], [])
+    assert with_skull(study, PHANTOM) == ["t1", "t2"]
+    assert with_skull(study, MYOPS) == []
+
+
+def test_a_head_is_no_warning_of_the_study_as_it_may_be_stripped(subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(t2 + 3, LPS), tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    assert (with_skull(found, PHANTOM), found.warnings) == (["t2"], [])
+
+
+def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    (warning,) = found.warnings
+    assert warning.startswith("image file (T2): a whole brain of only ")
+    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in warning
+    assert with_skull(found, PHANTOM) == []
+
+
+def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):
+    t2 = nib.load(subject / "case_t2.nii.gz")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header["pixdim"][1:4] = SPACING
+    nib.save(nib.Nifti1Image(np.asarray(t2.dataobj), None, header), tmp_path / "a_t2.nii.gz")
+    (warning,) = read_folder(tmp_path, PHANTOM).warnings
+    assert warning.startswith("image file (T2): the file does not say how it lies")

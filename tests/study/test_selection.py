@@ -1,0 +1,222 @@
+"""Which series of a study are taken."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from fire.parser import DefaultParseValue
+from pydicom.dataset import Dataset
+
+from common.study.dicom import Series, choose
+
+T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
+T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
+FLAIR = {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 9000, "EchoTime": 120, "InversionTime": 2500}
+GD = {"ContrastBolusAgent": "Gadovist"}
+
+
+def series(
+    number: int,
+    description: str,
+    parameters: dict[str, Any],
+    *,
+    spacing: tuple[float, ...] = (1, 1, 1),
+    shape: tuple[int, ...] = (256, 256, 170),
+    problem: str | None = None,
+    part: int = 0,
+    **more: Any,
+) -> Series:
+    header = Dataset()
+    header.update({"MRAcquisitionType": "3D", "ImageType": ["ORIGINAL", "PRIMARY", "M"]})
+    header.update({"AcquisitionDate": "20240102", "AcquisitionTime": f"10{number:02d}00"})
+    header.update({"SeriesDescription": description, "SeriesNumber": number, **parameters, **more})
+    return Series(number, f"1.2.{number}", (), header, "1", spacing, shape, np.eye(4), False, (), part, problem)
+
+
+FULL = [
+    series(1, "localizer", T1),
+    series(2, "t1_mprage", T1),
+    series(3, "t2_tse", T2),
+    series(4, "t2_flair", FLAIR),
+    series(5, "t1_mprage_KM", T1 | GD),
+]
+
+
+def numbers(selection) -> dict[str, int]:
+    return {name: one.number for name, one in selection.modalities.items()}
+
+
+def test_a_full_study():
+    selection = choose(FULL)
+    assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
+    assert list(selection.modalities) == ["t1", "t1c", "t2", "flair"]
+    assert selection.verdicts["t1c"].confidence == 0.95
+    assert selection.warnings == []
+    assert selection.explanations[0] == "series 1: left out: localizer ('localizer')."
+    assert selection.explanations[1].startswith("series 2: T1, confidence 0.85 (said: 't1'; measured: TR 2300 ms")
+    assert all(line.endswith("; taken.") for line in selection.explanations[1:])
+
+
+BETTER = {
+    "3D": ({}, {"MRAcquisitionType": "2D", "spacing": (0.5, 0.5, 1), "shape": (512, 512, 170)}),
+    "of thinner slices": ({"spacing": (1, 1, 1)}, {"spacing": (1, 1, 1.5), "shape": (512, 512, 170)}),
+    "of a larger matrix": ({"shape": (320, 320, 170)}, {}),
+    "original and not reformatted": ({"spacing": (1, 1, 5)}, {"ImageType": ["DERIVED", "SECONDARY", "MPR"]}),
+    "corrected for distortion or intensity": ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "DIS2D"]}, {}),
+}
+
+
+@pytest.mark.parametrize("reason", BETTER)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_better_of_two(reason, first):
+    better, worse = BETTER[reason]
+    study = [
+        series(3, "t2_tse", T2, **(better if first else worse)),
+        series(4, "t2_tse", T2, **(worse if first else better)),
+    ]
+    taken, other = (0, 1) if first else (1, 0)
+    selection = choose(study)
+    assert numbers(selection) == {"t2": study[taken].number}
+    assert selection.explanations[taken].endswith("; taken.")
+    assert selection.explanations[other].endswith(f"; not taken, since series {study[taken].number} is {reason}.")
+
+
+def test_the_surer_of_two_whatever_its_resolution():
+    """An agent that is named for the whole study makes no T1c; one that says so goes before it."""
+    said = series(3, "T1 se +C", T1 | GD, spacing=(1, 1, 5), shape=(256, 256, 40))
+    selection = choose([series(2, "t1_mprage", T1 | GD), said, series(4, "t2_tse", T2 | GD)])
+    assert numbers(selection) == {"t1c": 3, "t2": 4}
+    assert "as for every series of the study" in selection.explanations[0]
+    assert selection.explanations[0].endswith("not taken, since series 3 is recognised more surely.")
+
+
+def test_the_later_of_two_after_contrast():
+    assert numbers(choose([*FULL, series(9, "t1_mprage_KM", T1 | GD)]))["t1c"] == 9
+
+
+@pytest.mark.parametrize("description", ["t2_tse", "t1_mprage", "t2_flair"])
+def test_two_that_cannot_be_told_apart(description):
+    parameters = {"t2_tse": T2, "t1_mprage": T1, "t2_flair": FLAIR}[description]
+    with pytest.raises(
+        ValueError, match=r"series 3 and 8 are all .* cannot be told apart\. Choose by SeriesNumber: --series"
+    ):
+        choose([series(3, description, parameters), series(8, description, parameters)])
+    modality = {"t2_tse": "t2", "t1_mprage": "t1", "t2_flair": "flair"}[description]
+    study = [series(3, description, parameters), series(8, description, parameters)]
+    selection = choose(study, {modality: 3})
+    assert numbers(selection) == {modality: 3}
+    assert selection.explanations[1].endswith("; not taken, as asked.")
+
+
+def test_a_t1_that_says_nothing_after_contrast():
+    """Philips sends no agent; the T1 after the perfusion is after contrast, the one before is not."""
+    perfusion = series(5, "DSC perfusion", {"ScanningSequence": "EP"} | GD)
+    study = [series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)]
+    selection = choose(study)
+    assert numbers(selection) == {"t1": 2, "t1c": 7}
+    assert "acquired after a series with contrast agent" in selection.explanations[2]
+    assert selection.warnings == [
+        "series 7 is taken for T1c with a confidence of 0.68 only (said: 't1'; measured: TR 2300 ms, TE 3 ms, TI 900 "
+        "ms, GR, IR; no contrast agent is named, but it was acquired after a series with contrast agent). If it is "
+        "another: --series \"{'t1c': None}\", or the SeriesNumber of the right one."
+    ]
+
+
+def test_a_t1_that_says_before_contrast_is_believed():
+    late = series(7, "T1 pre contrast", T1)
+    assert numbers(choose([series(5, "t1 KM", T1 | GD), late])) == {"t1": 7, "t1c": 5}
+
+
+def test_slabs_are_no_brains():
+    pituitary = series(6, "t1_se_cor_KM", T1 | GD, spacing=(0.4, 0.4, 3), shape=(448, 448, 15))
+    selection = choose([*FULL[:4], pituitary])
+    assert "t1c" not in selection.modalities
+    assert "a slab of 45 mm, no whole brain" in selection.explanations[4]
+
+
+def test_by_hand():
+    selection = choose(FULL, {"T1ce": 2, "t1": None, "flair": "1"})
+    assert numbers(selection) == {"t1c": 2, "t2": 3, "flair": 1}
+    assert selection.verdicts["flair"].confidence == 1
+    assert selection.explanations[0] == "series 1: FLAIR, confidence 1.00 (set by hand); taken."
+    assert selection.explanations[4].endswith("; not taken, as asked.")
+
+
+def test_one_of_several_with_a_number():
+    parts = [series(3, "t2_tse", T2, part=1), series(3, "t2_tse", T2, part=2)]
+    assert choose(parts, {"t2": "3-2"}).modalities["t2"] is parts[1]
+    with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3.2})
+    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3})
+
+
+def test_ten_of_several_with_a_number():
+    """What a message says to type is taken as typed: 3.10 would be 3.1."""
+    parts = [series(3, "t2_tse", T2, part=part) for part in range(1, 12)]
+    with pytest.raises(ValueError, match=r"cannot be told apart") as info:
+        choose(parts)
+    typed = re.search(r'--series "(.*)"', str(info.value))[1]
+    assert typed == "{'t2': '3-11'}"
+    assert choose(parts, DefaultParseValue(typed)).modalities["t2"] is parts[10]
+    assert choose(parts, DefaultParseValue("{'t2': '3-10'}")).modalities["t2"] is parts[9]
+
+
+def test_two_t1_that_say_nothing_and_no_t1c():
+    study = [*FULL[:4], series(7, "t1_mprage", T1, spacing=(1, 1, 2))]
+    selection = choose(study)
+    assert selection.warnings == [
+        "series 2 and 7 are all T1 and say nothing of contrast agent, and there is no T1c; one of them may be after "
+        "it. If so: --series \"{'t1c': 7}\""
+    ]
+    assert choose(study, {"t1c": 7}).warnings == choose(study, {"t1c": None}).warnings == []
+    for other in (
+        FULL[4],
+        series(7, "t1_mprage nativ", T1, spacing=(1, 1, 2)),
+        series(7, "t1_mprage MPR", T1, ImageType=["DERIVED", "SECONDARY", "MPR"]),
+    ):
+        assert choose([*FULL[:4], other]).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "message"),
+    [
+        ({"t1c": 9}, "t1c: 9: there is no such series; expected one of 1, 2, 3, 4, 5"),
+        ({"t1c": 2, "t1": 2}, "series 2 is set for two modalities"),
+        ({"lge": 2}, "'lge' is none of t1, t1c, t2, flair"),
+        ({"adc": 2}, "Unknown modality 'adc'"),
+        ({"t1": 6}, "series 6 cannot be used: it has a single slice"),
+        (dict.fromkeys(["t1", "t1c", "t2"]) | {"flair": None}, "every modality is left out"),
+    ],
+)
+def test_by_hand_refusals(by_hand, message):
+    with pytest.raises(ValueError, match=message):
+        choose([*FULL, series(6, "t1", T1, problem="it has a single slice")], by_hand)
+
+
+def test_problems_matter_where_the_series_is_needed():
+    broken = series(4, "t2_flair", FLAIR, problem="3 of 170 slices are missing")
+    with pytest.raises(ValueError, match="series 4 is the only FLAIR and cannot be used: 3 of 170 slices are missing"):
+        choose([*FULL[:3], broken])
+    selection = choose([*FULL[:3], broken], {"flair": None})
+    assert numbers(selection) == {"t1": 2, "t2": 3}
+    selection = choose([*FULL[:3], broken, series(6, "t2_flair", FLAIR, spacing=(1, 1, 5))])
+    assert numbers(selection)["flair"] == 6
+    assert selection.warnings == ["series 4 (FLAIR) is not used: 3 of 170 slices are missing."]
+    assert numbers(choose([series(1, "localizer", T1, problem="it has a single slice"), *FULL[1:]]))["t1"] == 2
+
+
+def test_a_reformat_is_taken_if_there_is_no_original():
+    selection = choose([series(4, "t2_flair MPR", FLAIR, ImageType=["DERIVED", "SECONDARY", "MPR"])])
+    assert numbers(selection) == {"flair": 4}
+    assert selection.warnings == ["series 4 (FLAIR) is reformatted; there is no original."]
+
+
+def test_nothing_is_recognised():
+    study = [series(1, "localizer", T1), series(2, "Secret Phantom", {"ScanningSequence": "SE"})]
+    with pytest.raises(ValueError, match=r"No series is recognised as one of T1, T1c, T2, FLAIR\. .* --series") as info:
+        choose(study)
+    assert "series 1: left out: localizer" in str(info.value)
+    assert "series 2: left out: not to be told" in str(info.value)
+    assert "Secret" not in str(info.value)
