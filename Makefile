@@ -9,13 +9,16 @@ JOBS ?= 2
 LABEL_VENV ?= .venv-label
 STUDIES ?=
 
-.PHONY: train test lint label test-label clean
+.PHONY: train test test-all lint label test-label clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
 
 # One test process per core, each with one thread: files are shared out, so that fixtures of a file are made once.
 test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+
+test-all: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed-test

@@ -1,6 +1,10 @@
 """Small subjects on disk, as the tests of several folders need them."""
 
-from collections.abc import Callable
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,8 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
+from common.cohorts.phantom.cohort import generate
+from common.evaluation.report import sections
 from common.io import read_volume
 from common.transforms import load
 
@@ -17,6 +23,47 @@ SHAPE = (20, 18, 16)
 BRAIN = (slice(4, 15), slice(5, 14), slice(3, 12))
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 """The affine of BraTS's images."""
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all test processes of a session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(shared_folder) -> Path:
+    """A small phantom cohort: six subjects for training, one for validation, two for test. Nothing may change it."""
+    with _alone(shared_folder):
+        return generate(shared_folder / "phantom", subjects=9)
+
+
+@pytest.fixture(scope="session")
+def coarse_dir(phantom_dir, shared_folder) -> Path:
+    """The same cohort in voxels of 6 mm instead of 3, for what shall take seconds. Nothing may change it."""
+    folder = shared_folder / "coarse"
+    with _alone(shared_folder):
+        if not folder.exists():
+            draft = shutil.copytree(phantom_dir, shared_folder / "draft")
+            for path in draft.rglob("*.nii.gz"):
+                nib.save(nib.load(path).slicer[::2, ::2, ::2], path)
+            draft.rename(folder)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time in."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Save no figures of reports, which takes most of an evaluation's time."""
+    monkeypatch.setattr(sections.Drawer, "save", lambda self, _: dict.fromkeys(self.figures, ""))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +16,14 @@ import pytest
 import torch
 from evaluation.made_up import made_up
 from networks.golden_m3ae import GRID_ZYX, authors_state
+from run_tools import run
 from scipy import ndimage
 
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
-from common.evaluation.report import sections
 from common.io import load_weights
 from common.networks import M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
 from tools import __main__ as tools
-from tools.__main__ import main
 
 
 @pytest.fixture
@@ -41,36 +39,24 @@ def data(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def run(monkeypatch, *arguments: object) -> int | str | None:
-    """Run ``python -m tools`` in this process; return what it exits with, None if it just ends."""
-    monkeypatch.setattr(sys, "argv", ["tools", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code
-    return None
-
-
-def test_datalist(monkeypatch, capsys, data, tmp_path):
+def test_datalist(capsys, data, tmp_path):
     output = tmp_path / "list.json"
-    code = run(
-        monkeypatch, "datalist", "--cohort", "brats2020", "--dataset_dir", data, "--output", output, "--split", "full"
-    )
+    code = run("datalist", "--cohort", "brats2020", "--dataset_dir", data, "--output", output, "--split", "full")
     assert code is None
     assert "3 training, 0 validation, 0 test" in capsys.readouterr().out
     assert [item["case"] for item in json.loads(output.read_text())["training"]] == ["a", "b", "c"]
 
 
-def test_check_of_good_data(monkeypatch, capsys, data):
-    assert run(monkeypatch, "check", "--cohort", "brats2020", "--dataset_dir", data) is None
+def test_check_of_good_data(capsys, data):
+    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) is None
     printed = capsys.readouterr().out
     assert "t1+flair" in printed
     assert "3 cases, 0 with problems" in printed
 
 
-def test_check_of_bad_data_exits_with_1_and_names_the_case(monkeypatch, capsys, data):
+def test_check_of_bad_data_exits_with_1_and_names_the_case(capsys, data):
     nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.float32), np.eye(4)), data / "b" / "b_t1.nii.gz")
-    assert run(monkeypatch, "check", "--cohort", "brats2020", "--dataset_dir", data) == 1
+    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) == 1
     assert capsys.readouterr().out.endswith("3 cases, 1 with problems\nb: t1: every voxel is 0\n")
 
 
@@ -81,8 +67,8 @@ def test_check_of_bad_data_exits_with_1_and_names_the_case(monkeypatch, capsys, 
         (("--cohort", "brats2020", "--dataset_dir", "nowhere"), "nowhere: no such folder"),
     ],
 )
-def test_errors_are_said_without_a_traceback(monkeypatch, arguments, message):
-    assert message in run(monkeypatch, "check", *arguments)
+def test_errors_are_said_without_a_traceback(arguments, message):
+    assert message in run("check", *arguments)
 
 
 def test_module_runs(monkeypatch, capsys, data):
@@ -94,40 +80,40 @@ def test_module_runs(monkeypatch, capsys, data):
     assert "label values [4] are not of this cohort" in capsys.readouterr().out
 
 
-def test_average_of_seeds(monkeypatch, capsys, tmp_path):
+def test_average_of_seeds(capsys, tmp_path):
     one = made_up()
     for name in ("a", "b"):
         write_evaluation(one, tmp_path / name)
-    assert run(monkeypatch, "average", tmp_path / "out", "Method", tmp_path / "a", tmp_path / "b") is None
+    assert run("average", tmp_path / "out", "Method", tmp_path / "a", tmp_path / "b") is None
     assert "Method, 2 trainings" in capsys.readouterr().out
     assert read_evaluation(tmp_path / "out").name == "Method"
-    assert "expected those of two or more" in run(monkeypatch, "average", tmp_path / "out", "Method", tmp_path / "a")
+    assert "expected those of two or more" in run("average", tmp_path / "out", "Method", tmp_path / "a")
 
 
-def test_import_fusion_writes_weights_that_load(monkeypatch, tmp_path, capsys):
+def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
     network = RFNet(width=4)
     theirs = export_fusion(network)
     torch.save({"epoch": 299, "state_dict": theirs, "optim_dict": {"state": {}}}, tmp_path / "theirs.pth")
     words = ("import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert run(monkeypatch, *words, "--width", "4") is None
+    assert run(*words, "--width", "4") is None
     assert "288 tensors matched" in capsys.readouterr().out
     other = load_weights(RFNet(width=4), tmp_path / "model.pt")
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
-    assert "Likely cause: another width" in run(monkeypatch, *words, "--width", "8")
-    assert "backbone 'UNet': expected one of RFNet" in run(monkeypatch, "import_fusion", "UNet", *words[2:])
+    assert "Likely cause: another width" in run(*words, "--width", "8")
+    assert "backbone 'UNet': expected one of RFNet" in run("import_fusion", "UNet", *words[2:])
 
 
-def test_import_fusion_refuses_what_could_run_code(monkeypatch, tmp_path):
+def test_import_fusion_refuses_what_could_run_code(tmp_path):
     torch.save({"state_dict": {}, "args": Path("x")}, tmp_path / "theirs.pth")
-    said = run(monkeypatch, "import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    said = run("import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
     assert "save the tensors alone in a container without network" in said
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_import_m3ae_writes_weights_that_load(monkeypatch, tmp_path):
+def test_import_m3ae_writes_weights_that_load(tmp_path):
     theirs = {f"module.{key}": value for key, value in authors_state(8).items()}
     torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pth")
-    assert run(monkeypatch, "import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
+    assert run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
     load_weights(M3AE(4, 3, 8, GRID_ZYX[::-1]), tmp_path / "model.pt")
 
 
@@ -188,17 +174,9 @@ def by_numpy(predict: Callable, argument: float, region: str) -> list[float]:
     return [2 * (one & other).sum() / (one.sum() + other.sum()) for one, other in pairs]
 
 
-@pytest.fixture
-def undrawn(monkeypatch) -> None:
-    """Save no figures, which takes most of the time."""
-    monkeypatch.setattr(sections.Drawer, "save", lambda self, _: dict.fromkeys(self.figures, ""))
-
-
-def test_compare_label_maps_of_other_programs(others):
-    command = [sys.executable, "-m", "tools", *map(str, compare(others))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{others / 'out' / 'report.html'}: 2 methods, 5 cases\n"
+def test_compare_label_maps_of_other_programs(others, capsys):
+    assert run(*compare(others)) is None
+    assert capsys.readouterr().out == f"{others / 'out' / 'report.html'}: 2 methods, 5 cases\n"
 
     html = (others / "out" / "report.html").read_text(encoding="utf-8")
     sources = re.findall(r'\b(?:src|href)="([^"]*)"', html)
@@ -234,22 +212,22 @@ def test_compare_label_maps_of_other_programs(others):
     assert r"## Paired tests" in markdown
 
 
-def test_compare_takes_what_it_measured(monkeypatch, capsys, others, undrawn):
+def test_compare_takes_what_it_measured(capsys, others, undrawn):
     """Evaluations instead of label maps; the conventions of label maps are then those of the evaluation."""
-    assert run(monkeypatch, *compare(others, "--hd95", "pooled", "--et_min_voxels", 500)) is None
+    assert run(*compare(others, "--hd95", "pooled", "--et_min_voxels", 500)) is None
     first = (others / "out" / "tables" / "hd95.md").read_text()
     assert "hd95 = pooled, et\\_min\\_voxels = 500" in first
-    assert run(monkeypatch, *compare(others, careful="out/evaluations/careful")) is None
+    assert run(*compare(others, careful="out/evaluations/careful")) is None
     assert (others / "out" / "tables" / "hd95.md").read_text() == first
     progress = capsys.readouterr().err
     assert progress.count("Careful:   0%") == 1  # what was measured is not measured again
     measured = [f"{name}={others}/out/evaluations/{folder}" for name, folder in (("x", "careful"), ("y", "a_b_guess"))]
-    said = run(monkeypatch, "compare", others / "again", *measured, "--hd95", "pooled")
+    said = run("compare", others / "again", *measured, "--hd95", "pooled")
     assert said == "error: --hd95: is for label maps; results keep the conventions they have."
     assert not (others / "again").exists()
 
 
-def measured_of(monkeypatch, others: Path, cases: tuple[str, ...]) -> Path:
+def measured_of(others: Path, cases: tuple[str, ...]) -> Path:
     """Return an evaluation of some of the patients."""
     for program in ("careful", "guessing"):
         shutil.copytree(others / program, others / "few" / program)
@@ -259,13 +237,13 @@ def measured_of(monkeypatch, others: Path, cases: tuple[str, ...]) -> Path:
     shutil.copytree(others / "brats", others / "few" / "brats")
     for case in set(PATIENTS) - set(cases):
         shutil.rmtree(others / "few" / "brats" / case)
-    assert run(monkeypatch, *compare(others / "few")) is None
+    assert run(*compare(others / "few")) is None
     return others / "few" / "out" / "evaluations" / "careful"
 
 
 def test_compare_label_maps_of_the_cases_of_an_evaluation(monkeypatch, capsys, others, undrawn):
     """The references are a whole cohort; the evaluation is of a part of it, given by its results.csv."""
-    evaluation = measured_of(monkeypatch, others, PATIENTS[:3])
+    evaluation = measured_of(others, PATIENTS[:3])
     note = json.loads((evaluation / "evaluation.json").read_text())
     note["facts"]["coverage"] = 0.75
     (evaluation / "evaluation.json").write_text(json.dumps(note))
@@ -273,30 +251,26 @@ def test_compare_label_maps_of_the_cases_of_an_evaluation(monkeypatch, capsys, o
     monkeypatch.setattr(tools, "write_report", lambda *given: levels.append(given[2]))
     methods = [f"ours={evaluation / 'results.csv'}", f"theirs={others / 'few' / 'guessing'}"]
     given = ["compare", others / "out", *methods, "--reference", others / "brats", "--cohort", "brats2020"]
-    assert run(monkeypatch, *given) is None
+    assert run(*given) is None
     assert capsys.readouterr().out.endswith("2 methods, 3 cases\n")
-    assert run(monkeypatch, *given, "--coverage", 0.5) is None
+    assert run(*given, "--coverage", 0.5) is None
     assert levels == [0.75, 0.5]
 
 
-def test_compare_label_maps_of_a_part_of_a_datalist(monkeypatch, capsys, others, undrawn):
-    measured_of(monkeypatch, others, PATIENTS[3:])
+def test_compare_label_maps_of_a_part_of_a_datalist(capsys, others, undrawn):
+    measured_of(others, PATIENTS[3:])
     listed = {"training": [{"case": case} for case in PATIENTS[:3]], "test": [{"case": case} for case in PATIENTS[3:]]}
     (others / "list.json").write_text(json.dumps(listed))
     given = ["--datalist", others / "list.json"]
     folders = {"careful": "few/careful", "guessing": "few/guessing"}
-    assert "cases without a prediction: P_01, P_02, P_03. " in refused(monkeypatch, others, **folders)
-    said = refused(monkeypatch, others, *given, "--part", "training", **folders)
+    assert "cases without a prediction: P_01, P_02, P_03. " in refused(others, **folders)
+    said = refused(others, *given, "--part", "training", **folders)
     assert (
         "cases without a prediction: P_01, P_02, P_03; cases that are not among those to compare: P_04, P_05. " in said
     )
-    assert "--part tests: expected training, validation, test." in refused(
-        monkeypatch, others, *given, "--part", "tests", **folders
-    )
-    assert "no datalist with cases in part validation" in refused(
-        monkeypatch, others, *given, "--part", "validation", **folders
-    )
-    assert run(monkeypatch, *compare(others, *given, **folders)) is None
+    assert "--part tests: expected training, validation, test." in refused(others, *given, "--part", "tests", **folders)
+    assert "no datalist with cases in part validation" in refused(others, *given, "--part", "validation", **folders)
+    assert run(*compare(others, *given, **folders)) is None
     assert capsys.readouterr().out.endswith("2 methods, 2 cases\n")
 
 
@@ -305,26 +279,26 @@ def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
     for name, number in (("careful", "7"), ("guessing", "8"), ("brats", "10")):
         (others / name).rename(others / number)
     given = ["compare", "2024", "1=7", "2=8", "--reference", "10", "--cohort", "brats2020"]
-    assert run(monkeypatch, *given) is None
+    assert run(*given) is None
     assert (others / "2024" / "report.html").is_file()
-    assert "Unknown cohort '5'" in run(monkeypatch, *given[:-1], "5")
-    assert "expected two or more NAME=FOLDER" in run(monkeypatch, "compare", "2024", "7", "8")
+    assert "Unknown cohort '5'" in run(*given[:-1], "5")
+    assert "expected two or more NAME=FOLDER" in run("compare", "2024", "7", "8")
 
 
-def test_compare_some_cases_alone(monkeypatch, tmp_path, undrawn, capsys):
+def test_compare_some_cases_alone(tmp_path, undrawn, capsys):
     for name, seed in (("one", 0), ("two", 1)):
         write_evaluation(made_up(name, cases=("A_1", "A_2", "B_1", "2024"), seed=seed), tmp_path / name)
     methods = ["compare", tmp_path / "out", f"one={tmp_path / 'one'}", f"two={tmp_path / 'two'}"]
     for words, count, said in ((["A_*,B_1"], 3, "A_*, B_1"), (["2024"], 1, "2024")):
-        assert run(monkeypatch, *methods, "--cases", *words) is None
+        assert run(*methods, "--cases", *words) is None
         assert capsys.readouterr().out.endswith(f"2 methods, {count} cases\n")
         assert f"Only the cases {said}." in (tmp_path / "out" / "report.html").read_text()
-    assert "no case matches C_*" in run(monkeypatch, *methods, "--cases", "C_*")
+    assert "no case matches C_*" in run(*methods, "--cases", "C_*")
 
 
-def refused(monkeypatch, others: Path, *more: object, **folders: str) -> str:
+def refused(others: Path, *more: object, **folders: str) -> str:
     """Return what is said about a comparison that must not be made."""
-    said = run(monkeypatch, *compare(others, *more, **folders))
+    said = run(*compare(others, *more, **folders))
     assert isinstance(said, str)
     assert said.startswith("error: ")
     assert not {"report.html", "report.md", "tables", "figures"} & {path.name for path in (others / "out").glob("*")}
@@ -332,43 +306,41 @@ def refused(monkeypatch, others: Path, *more: object, **folders: str) -> str:
 
 
 class TestCompareRefuses:
-    def test_another_grid(self, monkeypatch, others):
+    def test_another_grid(self, others):
         path = others / "guessing" / "flair-t1ce" / "P_03" / "P_03_seg.nii.gz"
         nib.save(nib.Nifti1Image(tumour("P_03"), np.diag([-1, -1, 1.1, 1])), path)
-        said = refused(monkeypatch, others)
+        said = refused(others)
         assert f"{path}: on another grid than its reference {others / 'brats' / 'P_03' / 'P_03_seg.nii.gz'}" in said
 
-    def test_missing_cases_unless_allowed(self, monkeypatch, others, undrawn):
+    def test_missing_cases_unless_allowed(self, others, undrawn):
         (others / "careful" / "T1_T2" / "P_02.nii.gz").unlink()
         shutil.rmtree(others / "brats" / "P_05")
-        said = refused(monkeypatch, others)
+        said = refused(others)
         assert "Careful, t1+t2: cases without a prediction: P_02; cases without a reference: P_05. " in said
         assert "--allow-missing" in said
-        assert run(monkeypatch, *compare(others, "--allow-missing")) is None
+        assert run(*compare(others, "--allow-missing")) is None
         html = (others / "out" / "report.html").read_text()
         assert '<p class="remark">Careful: left out of t1+t2 are cases without a prediction (P_02), cases wit' in html
         assert "<p>Careful: 4 cases, 3 subsets of T1, T1c, T2, FLAIR.</p>" in html
 
-    def test_labels_of_another_cohort(self, monkeypatch, others):
-        assert "P_01_seg.nii.gz: label values [4] are not of this cohort" in refused(
-            monkeypatch, others, "--cohort", "brats2023"
-        )
+    def test_labels_of_another_cohort(self, others):
+        assert "P_01_seg.nii.gz: label values [4] are not of this cohort" in refused(others, "--cohort", "brats2023")
 
-    def test_a_case_twice(self, monkeypatch, others):
+    def test_a_case_twice(self, others):
         save(tumour("P_01"), others / "careful" / "all" / "more" / "P_01.nii.gz")
-        assert "Case P_01 is there twice, as " in refused(monkeypatch, others)
+        assert "Case P_01 is there twice, as " in refused(others)
 
-    def test_other_conventions_and_references_unless_forced(self, monkeypatch, others, undrawn):
-        assert run(monkeypatch, *compare(others)) is None
+    def test_other_conventions_and_references_unless_forced(self, others, undrawn):
+        assert run(*compare(others)) is None
         for name in ("report.html", "report.md"):
             (others / "out" / name).unlink()
         shutil.rmtree(others / "out" / "tables")
         save(noisy("P_04", 0.1), others / "brats" / "P_04" / "P_04_seg.nii.gz")
         measured = {"careful": "out/evaluations/careful"}
-        said = refused(monkeypatch, others, "--empty", "nan", **measured)
+        said = refused(others, "--empty", "nan", **measured)
         assert "Not comparable: convention empty of Careful is 'brats', of A&B <guess> 'nan'; " in said
         assert "the reference of case P_04 is another one" in said
-        assert run(monkeypatch, *compare(others, "--empty", "nan", "--force", **measured)) is None
+        assert run(*compare(others, "--empty", "nan", "--force", **measured)) is None
         html = (others / "out" / "report.html").read_text()
         assert html.count('<p class="remark">Compared by force although not comparable: ') == 2
         assert "Not comparable, since cohorts or conventions differ" in html
@@ -386,27 +358,27 @@ class TestCompareRefuses:
             (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
         ],
     )
-    def test_what_the_command_line_got_wrong(self, monkeypatch, others, more, message):
-        assert message in refused(monkeypatch, others, *more)
+    def test_what_the_command_line_got_wrong(self, others, more, message):
+        assert message in refused(others, *more)
         assert not (others / "out").exists() or not list((others / "out").iterdir())
 
-    def test_label_maps_without_their_reference(self, monkeypatch, others):
-        said = run(monkeypatch, "compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
+    def test_label_maps_without_their_reference(self, others):
+        said = run("compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
         assert (
             said == f"error: {others / 'careful'}: no results.csv in it; for label maps give --reference and --cohort."
         )
 
-    def test_a_corrupt_file_and_an_empty_folder(self, monkeypatch, others):
+    def test_a_corrupt_file_and_an_empty_folder(self, others):
         path = others / "careful" / "all" / "P_02.nii.gz"
         path.write_bytes(b"no image")
-        assert f"{path}: cannot be read as an image" in refused(monkeypatch, others)
+        assert f"{path}: cannot be read as an image" in refused(others)
         shutil.rmtree(others / "guessing")
         (others / "guessing").mkdir()
         shutil.copy(others / "brats" / "P_02" / "P_02_seg.nii.gz", path)
-        assert f"{others / 'guessing'}: no label map in it" in refused(monkeypatch, others)
+        assert f"{others / 'guessing'}: no label map in it" in refused(others)
 
-    def test_results_without_their_note(self, monkeypatch, others, undrawn):
+    def test_results_without_their_note(self, others, undrawn):
         (others / "careful" / "results.csv").write_text("case,modalities,region,metric,value\nP_01,t1,WT,dice,1\n")
-        assert "careful/evaluation.json: no such file; results.csv alone does not say" in refused(monkeypatch, others)
+        assert "careful/evaluation.json: no such file; results.csv alone does not say" in refused(others)
         (others / "careful" / "evaluation.json").write_text("{")
-        assert "careful/evaluation.json: not the note of an evaluation" in refused(monkeypatch, others)
+        assert "careful/evaluation.json: not the note of an evaluation" in refused(others)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from monai.bundle import ConfigWorkflow
+from processes import ROOT, run, run_module, start
 
-ROOT = Path(__file__).parents[2]
+from common.modalities import subsets
+
 DEMO = ("inference.json", "recipes/phantom.json")
 """Inference with the demo weights, which the phantom's pictures are for."""
 DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
 
 
 class Bundle:
@@ -31,42 +34,34 @@ class Bundle:
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, ROOT / "bundles" / name
 
-    def command(
-        self,
-        configs: Sequence[str],
-        overrides: Mapping[str, Any],
-        run_id: Sequence[str] = (),
-        launcher: Sequence[str] = (sys.executable, "-m"),
-    ) -> list[str]:
-        """Return the command line that runs configs, named below ``configs/``, with keys set."""
+    def words(self, configs: Sequence[str], overrides: Mapping[str, Any], run_id: str = "run") -> list[str]:
+        """Return what follows ``python -m`` to run configs, named below ``configs/``, with keys set."""
         files = str([f"bundles/{self.name}/configs/{config}" for config in configs])
         options = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
-        return [*launcher, "monai.bundle", "run", *run_id, "--config_file", files, *options]
+        return ["monai.bundle", "run", run_id, "--config_file", files, *options]
 
-    def run(self, configs: Sequence[str], overrides: Mapping[str, Any], **kwargs: Any) -> subprocess.CompletedProcess:
-        """Run it from the repository in a process of its own."""
-        return subprocess.run(self.command(configs, overrides, **kwargs), cwd=ROOT, capture_output=True, text=True)
+    def run(
+        self, configs: Sequence[str], overrides: Mapping[str, Any], run_id: str = "run", processes: int = 1
+    ) -> tuple[int, str]:
+        """Run it from the repository in processes of their own; return the exit code and all that they said."""
+        return run(run_module, *self.words(configs, overrides, run_id), processes=processes)
 
-    def succeed(
-        self, configs: Sequence[str], overrides: Mapping[str, Any], **kwargs: Any
-    ) -> subprocess.CompletedProcess:
-        """Run it as `run` does; it has to succeed."""
-        done = self.run(configs, overrides, **kwargs)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return done
+    def succeed(self, configs: Sequence[str], overrides: Mapping[str, Any], **kwargs: Any) -> str:
+        """Run it as `run` does; it has to succeed. Return what it said."""
+        code, said = self.run(configs, overrides, **kwargs)
+        assert code == 0, said[-6000:]
+        return said
 
     def kill_in_epoch_two(self, configs: Sequence[str], overrides: Mapping[str, Any], stage: str) -> None:
         """Start a training and kill it -9 as soon as its progress bar shows a step of the stage's second epoch."""
-        words = self.command(configs, overrides)
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        seen = b""
-        while not re.search(rf"{stage} \[2/3\]: \[[1-9]".encode(), seen):
-            piece = process.stderr.read1(4096)
-            assert piece, seen[-2000:]
-            seen += piece
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        process.stderr.close()
+        with tempfile.NamedTemporaryFile() as log:
+            process = start(run_module, *self.words(configs, overrides), log=Path(log.name))
+            while not re.search(rf"{stage} \[2/3\]: \[[1-9]".encode(), said := Path(log.name).read_bytes()):
+                assert process.is_alive(), said[-2000:].decode()
+                time.sleep(0.005)
+            process.kill()
+            process.join()
+        assert process.exitcode == -signal.SIGKILL
 
     def run_here(self, configs: Sequence[str], run_id: str = "run", **overrides: Any) -> None:
         """Run it within this process, which saves the start of another one."""
@@ -98,3 +93,21 @@ def copy_subset(case: Mapping[str, Any], subset: Sequence[str], folder: Path) ->
         if name in subset:
             os.symlink(path, folder / Path(path).name)
     return folder
+
+
+def assert_every_subset_is_segmented(bundle: Bundle, case: Mapping[str, Any], folder: Path, least_dice: float) -> None:
+    """Run the inference once, on a copy of a case for each subset of its modalities; compare Dice of all of them."""
+    reference = nib.load(case["label"])
+    names = {f"case_{number}": subset for number, subset in enumerate(subsets(case["modalities"]))}
+    for name, subset in names.items():
+        copy_subset(case, subset, folder / "in" / name)
+    bundle.run_here(DEMO, dataset_dir=folder / "in", output_dir=folder / "out")
+    for name in names:
+        written = nib.load(folder / "out" / name / f"{name}_seg.nii.gz")
+        assert written.shape == reference.shape
+        assert np.array_equal(written.affine, reference.affine)
+        label = np.asarray(written.dataobj)
+        assert label.dtype == np.uint8
+        assert set(np.unique(label)) <= {0, 1, 2, 4}
+    truth = np.asarray(reference.dataobj) > 0  # the last subset is that of all modalities
+    assert 2 * ((label > 0) & truth).sum() / ((label > 0).sum() + truth.sum()) > least_dice

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, TORCHRUN, Bundle, copy_subset
+from bundles.running import DEMO, Bundle, copy_subset
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
+from common.evaluation.report import sections
 from common.modalities import subset_name, subsets
 
 BUNDLE = Bundle("mag_ms")
@@ -29,17 +30,19 @@ def read(name):
 
 
 @pytest.fixture(scope="module")
-def case(phantom_dir):
+def case(coarse_dir):
     """The datalist item of a test subject."""
-    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
+    return load_datalist(coarse_dir / "datalist.json", coarse_dir)["test"][0]
 
 
 @pytest.fixture(scope="module")
-def trained(phantom_dir, tmp_path_factory):
+def trained(coarse_dir, tmp_path_factory):
     """The folder of a run of train.json, and the keys that inference needs with its weights."""
     folder = tmp_path_factory.mktemp("trained")
-    settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": folder, "evaluation#overrides#mlflow": "none"}
-    BUNDLE.run_here(["train.json"], **settings)
+    settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": folder, "evaluation#overrides#mlflow": "none"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sections.Drawer, "save", lambda self, _: dict.fromkeys(self.figures, ""))  # takes long
+        BUNDLE.run_here(["train.json"], **settings)
     return SimpleNamespace(folder=folder, weights={**SIZES, "ckpt_path": folder / "trained.pt"})
 
 
@@ -53,32 +56,29 @@ class TestTraining:
         assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert (evaluation / "report.html").stat().st_size > 5000
 
-    def test_gradients_are_accumulated_over_as_many_batches_as_asked_for(self, phantom_dir, tmp_path):
-        settings = {**TINY, "val_interval": 2, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+    def test_gradients_are_accumulated_over_as_many_batches_as_asked_for(self, coarse_dir, tmp_path):
+        settings = {**TINY, "val_interval": 2, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         BUNDLE.run_here(["train.json"], "fit", **settings, batch_size=1, accumulation_steps=3, num_workers=0)
         last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert last["trainer"]["iteration"] == 6
         assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {2}
 
-    def test_two_processes_train_together(self, phantom_dir, tmp_path):
+    def test_two_processes_train_together(self, coarse_dir, tmp_path):
         settings = {**TINY, "batch_size": 1, "val_subsets": [["t1"], ["t2"]]}  # a validation case for each process
-        done = BUNDLE.succeed(
-            ["train.json", "multi_gpu_train.json"],
-            {**settings, "dataset_dir": phantom_dir, "output_dir": tmp_path},
-            run_id=["fit"],
-            launcher=TORCHRUN,
-        )
-        assert all(f"train_{term}" in done.stdout for term in ("loss", "fuse", "single", "kl", "l2"))
+        settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path}
+        said = BUNDLE.succeed(["train.json", "multi_gpu_train.json"], settings, run_id="fit", processes=2)
+        assert all(f"train_{term}" in said for term in ("loss", "fuse", "single", "kl", "l2"))
         state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
 
-    def test_ablation_reports_its_variants(self, phantom_dir, tmp_path):
+    def test_ablation_reports_its_variants(self, coarse_dir, tmp_path, undrawn):
         variants = read("recipes/ablation.json")["variants"]
         assert variants["MAG"] == {"lambda_kl": 0.0, "gamma": 0.0}
         settings = {**TINY, "val_interval": 2, "evaluation#overrides#subsets": [["t1"]]}
+        settings["evaluation#overrides#mlflow"] = "none"
         chosen = {name: {**settings, **variants[name]} for name in ("MAG-MS, the teacher learns too",)}
         BUNDLE.run_here(
-            ["train.json", "recipes/ablation.json"], variants=chosen, output_dir=tmp_path, dataset_dir=phantom_dir
+            ["train.json", "recipes/ablation.json"], variants=chosen, output_dir=tmp_path, dataset_dir=coarse_dir
         )
         lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
         assert [line.split("|")[1].strip() for line in lines[2:]] == list(chosen)
@@ -95,8 +95,8 @@ class TestTraining:
             ({"dedicated": [["lge"]]}, "Modality 'lge' is not in this cohort"),
         ],
     )
-    def test_wrong_settings_are_named_before_training(self, phantom_dir, tmp_path, overrides, message):
-        settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path, **overrides}
+    def test_wrong_settings_are_named_before_training(self, coarse_dir, tmp_path, overrides, message):
+        settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path, **overrides}
         assert message in BUNDLE.complaint(["train.json"], "fit", **settings)
         assert not (tmp_path / "trained_last.pt").exists()
 
@@ -105,10 +105,10 @@ class TestBaselines:
     DEDICATED = (["t1c", "t2"], list(MODALITIES))
 
     @pytest.mark.parametrize("name", ["unetr_zero", "unetr_mean", "unetr_dedicated", "hemis"])
-    def test_is_trained_and_then_segments_a_subset(self, name, phantom_dir, case, tmp_path):
+    def test_is_trained_and_then_segments_a_subset(self, name, coarse_dir, case, tmp_path):
         overlay = f"baselines/{name}.json"
         chosen = {"dedicated": self.DEDICATED} if name == "unetr_dedicated" else {}
-        settings = {**TINY, **chosen, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+        settings = {**TINY, **chosen, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         BUNDLE.run_here(["train.json", overlay], "fit", **settings)
         last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert last["trainer"]["iteration"] == (6 if chosen else 3)  # an epoch for each of the dedicated ones
@@ -120,8 +120,8 @@ class TestBaselines:
         )  # fmt: skip
         assert list((tmp_path / "out").rglob("*_seg.nii.gz"))
 
-    def test_filling_is_checked(self, phantom_dir, tmp_path):
-        settings = {**TINY, "fill": "median", "dataset_dir": phantom_dir, "output_dir": tmp_path}
+    def test_filling_is_checked(self, coarse_dir, tmp_path):
+        settings = {**TINY, "fill": "median", "dataset_dir": coarse_dir, "output_dir": tmp_path}
         assert "fill 'median': expected one of" in BUNDLE.complaint(
             ["train.json"], "fit", **settings, backbone=read("baselines/unetr_zero.json")["backbone"]
         )

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from bundles.running import ROOT, TORCHRUN, Bundle
+from bundles.running import ROOT, Bundle
 from monai.bundle import ConfigWorkflow
 
 from common.modalities import subset_name, subsets
@@ -14,13 +14,17 @@ from tools.__main__ import leaderboard
 MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
 MODALITIES = ("t1", "t1c", "t2", "flair")
 TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 1, "val_interval": 1, "val_subsets": [list(MODALITIES)]}
-TINY |= {"embed_dim": 16, "mlp_dim": 16, "heads": 2}
+TINY |= {"embed_dim": 16, "mlp_dim": 16, "heads": 2, "overlap": 0.25}
+GATED = {"width": 2, "crop": [16, 16, 16]}
+PATHS = {"width": 8, "crop": [16, 16, 16]}
+"""The smallest sizes of PMKL, and of ACN and SMU-Net."""
 ON_PHANTOM = {"cohort": "phantom", "split": "$None", "num_workers": 0}
-CHEAP = {"evaluation#overrides#mlflow": "none", "evaluation#overrides#subsets": [["t1"], list(MODALITIES)]}
+UNTRACKED = {"evaluation#overrides#mlflow": "none"}
+CHEAP = {**UNTRACKED, "evaluation#overrides#subsets": [["t1"], list(MODALITIES)]}
 
 
-def tiny(phantom_dir, output_dir, **more):
-    return {**TINY, "dataset_dir": phantom_dir, "output_dir": output_dir, **more}
+def tiny(coarse_dir, output_dir, **more):
+    return {**TINY, "dataset_dir": coarse_dir, "output_dir": output_dir, **more}
 
 
 def merged(configs, **overrides):
@@ -29,8 +33,8 @@ def merged(configs, **overrides):
     return ConfigWorkflow(config_file=files, logging_file=False, **overrides).parser.get_parsed_content
 
 
-def test_run_leaves_weights_of_the_feature_encoder_and_the_mixture(phantom_dir, tmp_path):
-    MEDMAP.run_here(["train.json"], **tiny(phantom_dir, tmp_path, width=4))
+def test_run_leaves_weights_of_the_feature_encoder_and_the_mixture(coarse_dir, tmp_path, undrawn):
+    MEDMAP.run_here(["train.json"], **tiny(coarse_dir, tmp_path, width=4), **UNTRACKED)
     weights = torch.load(tmp_path / "trained.pt", weights_only=True)
     assert weights["feature_encoder.layers.0.weight"].shape == (4, 1, 3, 3, 3)
     mixture = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]["alignment.weights"]
@@ -42,16 +46,16 @@ def test_run_leaves_weights_of_the_feature_encoder_and_the_mixture(phantom_dir, 
     assert "How far apart the modalities are" in (tmp_path / "evaluation" / "report.md").read_text()
 
 
-def test_without_alignment_the_backbone_is_left_as_it_is(phantom_dir, tmp_path):
-    settings = tiny(phantom_dir, tmp_path, width=4, feature_encoder=None, anchor=None)
+def test_without_alignment_the_backbone_is_left_as_it_is(coarse_dir, tmp_path):
+    settings = tiny(coarse_dir, tmp_path, width=4, feature_encoder=None, anchor=None)
     MEDMAP.run_here(["train.json"], "fit", **{**settings, "feature_encoder": "null", "anchor": "null"})
     weights = torch.load(tmp_path / "trained.pt", weights_only=True)
     assert not any(key.startswith("feature_encoder") for key in weights)
     assert not torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
 
 
-def test_pmkl_has_an_aligned_teacher_and_students(phantom_dir, tmp_path):
-    settings = tiny(phantom_dir, tmp_path, width=2, teacher_epochs=1, **CHEAP)
+def test_pmkl_has_an_aligned_teacher_and_students(coarse_dir, tmp_path, undrawn):
+    settings = tiny(coarse_dir, tmp_path, **GATED, teacher_epochs=1, **CHEAP)
     MEDMAP.run_here(["train.json", "backbones/pmkl.json"], **settings)
     teacher = torch.load(tmp_path / "teacher.pt", weights_only=True)
     trained = torch.load(tmp_path / "trained.pt", weights_only=True)
@@ -60,8 +64,9 @@ def test_pmkl_has_an_aligned_teacher_and_students(phantom_dir, tmp_path):
     assert set(pd.read_csv(tmp_path / "evaluation" / "results.csv")["modalities"]) == {"t1", "t1+t1c+t2+flair"}
 
 
-def test_pmkl_takes_a_teacher_that_there_is(phantom_dir, tmp_path):
-    settings = tiny(phantom_dir, tmp_path, width=2, teacher_epochs=1, dedicated=[["t1c"], ["t1", "t2"]], val_subsets=[])
+def test_pmkl_takes_a_teacher_that_there_is(coarse_dir, tmp_path, undrawn):
+    settings = tiny(coarse_dir, tmp_path, **GATED, teacher_epochs=1, dedicated=[["t1c"], ["t1", "t2"]], val_subsets=[])
+    settings |= UNTRACKED
     MEDMAP.run_here(["train.json", "backbones/pmkl.json"], "instruct", **settings)
     settings |= {"teacher": tmp_path / "teacher.pt", "output_dir": tmp_path / "students"}
     del settings["val_subsets"]  # those that there are students for
@@ -74,8 +79,8 @@ def test_pmkl_takes_a_teacher_that_there_is(phantom_dir, tmp_path):
 
 
 @pytest.mark.parametrize("align_at", ["input", "bottleneck"])
-def test_acn_is_aligned_at_either_place(phantom_dir, tmp_path, align_at):
-    settings = tiny(phantom_dir, tmp_path, width=8, align_at=align_at)
+def test_acn_is_aligned_at_either_place(coarse_dir, tmp_path, align_at):
+    settings = tiny(coarse_dir, tmp_path, **PATHS, align_at=align_at)
     if align_at == "bottleneck":
         settings["feature_encoder"] = "null"
     MEDMAP.run_here(["train.json", "backbones/acn.json"], "fit", **settings)
@@ -84,21 +89,21 @@ def test_acn_is_aligned_at_either_place(phantom_dir, tmp_path, align_at):
     assert "alignment.weights" in state
 
 
-def test_two_processes_share_mixture_and_discriminators(phantom_dir, tmp_path):
-    settings = tiny(phantom_dir, tmp_path, width=8, batch_size=1, val_subsets=[["t1"], ["t2"]])
+def test_two_processes_share_mixture_and_discriminators(coarse_dir, tmp_path):
+    settings = tiny(coarse_dir, tmp_path, **PATHS, batch_size=1, val_subsets=[["t1"], ["t2"]])
     configs = ["train.json", "backbones/acn.json", "multi_gpu_train.json"]
-    MEDMAP.succeed(configs, settings, run_id=["fit"], launcher=TORCHRUN)
+    MEDMAP.succeed(configs, settings, run_id="fit", processes=2)
     state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
     assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
     assert not torch.equal(state["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
 
 
-def test_two_processes_train_one_teacher(phantom_dir, tmp_path):
-    settings = tiny(phantom_dir, tmp_path, width=2, teacher_epochs=1, batch_size=1, val_subsets=[["t1"], ["t2"]])
+def test_two_processes_train_one_teacher(coarse_dir, tmp_path):
+    settings = tiny(coarse_dir, tmp_path, **GATED, teacher_epochs=1, batch_size=1, val_subsets=[["t1"], ["t2"]])
     trained = "[*@teacher_network.parameters(), *@teach#loss.parameters()]"
     keep = f"$torch.save({trained}, @output_dir + '/of_rank_%d.pt' % torch.distributed.get_rank())"
     settings |= {"instruct": ["$@teach#trainer.run()", keep], "evaluate": []}
-    MEDMAP.succeed(["train.json", "backbones/pmkl.json", "multi_gpu_train.json"], settings, launcher=TORCHRUN)
+    MEDMAP.succeed(["train.json", "backbones/pmkl.json", "multi_gpu_train.json"], settings, processes=2)
     ranks = [torch.load(tmp_path / f"of_rank_{rank}.pt") for rank in range(2)]
     assert all(torch.equal(first, second) for first, second in zip(*ranks, strict=True))
     teacher, students = (torch.load(tmp_path / f"{name}.pt") for name in ("teacher", "trained"))
@@ -107,13 +112,13 @@ def test_two_processes_train_one_teacher(phantom_dir, tmp_path):
         assert torch.load(tmp_path / f"{name}.pt", weights_only=True)["trainer"]["iteration"] == 3
 
 
-def test_smu_net_trains(phantom_dir, tmp_path):
-    MEDMAP.run_here(["train.json", "baselines/smunet.json"], "fit", **tiny(phantom_dir, tmp_path, width=8))
+def test_smu_net_trains(coarse_dir, tmp_path):
+    MEDMAP.run_here(["train.json", "baselines/smunet.json"], "fit", **tiny(coarse_dir, tmp_path, **PATHS))
     assert torch.load(tmp_path / "trained.pt", weights_only=True)
 
 
-def test_alignment_goes_with_passions_training(phantom_dir, tmp_path):
-    settings = tiny(phantom_dir, tmp_path, width=4, missing_rates=[0.3, 0.3, 0.5, 0.5], **CHEAP)
+def test_alignment_goes_with_passions_training(coarse_dir, tmp_path, undrawn):
+    settings = tiny(coarse_dir, tmp_path, width=4, missing_rates=[0.3, 0.3, 0.5, 0.5], **CHEAP)
     PASSION.run_here(["train.json", "recipes/medmap.json"], **settings)
     loss = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
     assert {"alignment.weights", "loss.beta"} <= set(loss)
@@ -161,8 +166,8 @@ class TestRecipes:
             network = get("network_def")
         assert sum(p.numel() for p in network.full.parameters()) == pytest.approx(parameters, rel=0.02)
 
-    def test_pmkl_has_sgd_in_both_stages(self, phantom_dir):
-        get = merged(STACKS["PMKL"], **ON_PHANTOM, dataset_dir=str(phantom_dir), width=2, steps=9)
+    def test_pmkl_has_sgd_in_both_stages(self, coarse_dir):
+        get = merged(STACKS["PMKL"], **ON_PHANTOM, dataset_dir=str(coarse_dir), width=2, steps=9)
         assert get("epochs") == get("teacher_epochs") == get("val_interval") == 4  # of six subjects in two steps
         for stage in ("teach", "train"):
             optimizer, schedule = get(f"{stage}#optimizer"), get(f"{stage}#lr_scheduler")
@@ -191,16 +196,16 @@ class TestRecipes:
         assert paths["lr"] == pytest.approx(1e-4 * (1 - 100 / get("epochs")) ** 0.9)
         assert discriminators["lr"] == 1e-4
 
-    def test_pmkl_trains(self, phantom_dir, tmp_path):
-        settings = tiny(phantom_dir, tmp_path, **ON_PHANTOM, width=2, overlap=0.25, evaluate=[])
+    def test_pmkl_trains(self, coarse_dir, tmp_path):
+        settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **GATED, evaluate=[])
         MEDMAP.run_here(STACKS["PMKL"], **settings)
         for name in ("teacher_last", "trained_last"):
             (group,) = torch.load(tmp_path / f"{name}.pt", weights_only=True)["optimizer"]["param_groups"]
             assert group["momentum"] == 0.9
             assert group["lr"] == 0  # at the end of the schedule
 
-    def test_acn_trains_and_is_evaluated(self, phantom_dir, tmp_path):
-        settings = tiny(phantom_dir, tmp_path, **ON_PHANTOM, width=8, overlap=0.25, **CHEAP)
+    def test_acn_trains_and_is_evaluated(self, coarse_dir, tmp_path, undrawn):
+        settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **PATHS, **CHEAP)
         MEDMAP.run_here(STACKS["ACN"], **settings)
         groups = torch.load(tmp_path / "trained_last.pt", weights_only=True)["optimizer"]["param_groups"]
         assert [group["lr"] for group in groups] == [0, 1e-4]  # at the end of the schedule
@@ -222,25 +227,23 @@ class TestRecipes:
         (["backbones/pmkl.json"], {"teacher": "/nowhere.pt", "width": 2}, "/nowhere.pt: no weights of a teacher"),
     ],
 )
-def test_combinations_that_make_no_sense_are_refused_before_training(
-    phantom_dir, tmp_path, configs, overrides, message
-):
-    settings = {**tiny(phantom_dir, tmp_path), "width": 4, **overrides}
+def test_combinations_that_make_no_sense_are_refused_before_training(coarse_dir, tmp_path, configs, overrides, message):
+    settings = {**tiny(coarse_dir, tmp_path), "width": 4, **overrides}
     assert message in MEDMAP.complaint(["train.json", *configs], **settings)
     assert not list(tmp_path.glob("*_last.pt"))
 
 
-def test_leaderboard_trains_compares_and_goes_on(phantom_dir, tmp_path, monkeypatch):
+@pytest.mark.slow  # each method is trained and evaluated by a process of its own
+def test_leaderboard_trains_compares_and_goes_on(coarse_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cheap = {**TINY, "evaluation#overrides#subsets": [["t1"], list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
-    cheap |= {"width": 2, "quiet": True}
+    cheap = {**TINY, **CHEAP, **GATED, "quiet": True}
     methods = {
         "another seed": {"bundle": "gss", "configs": ["baselines/uhved.json"], "settings": {"seed": 1}},
         "U-HVED": {"bundle": "gss", "configs": ["baselines/uhved.json"]},
     }
     (tmp_path / "list.json").write_text(json.dumps({"settings": cheap, "methods": methods}))
     for _ in range(2):
-        leaderboard(str(tmp_path / "list.json"), str(tmp_path / "out"), dataset_dir=str(phantom_dir))
+        leaderboard(str(tmp_path / "list.json"), str(tmp_path / "out"), dataset_dir=str(coarse_dir))
     minutes = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert minutes["state"].tolist() == ["finished", "finished"]
     runs = (tmp_path / "out" / "u_hved" / "runs.txt").read_text().splitlines()

@@ -51,9 +51,9 @@ def test_inference_takes_the_recipe_too(name):
 
 
 @pytest.mark.parametrize("name", BUNDLES)
-def test_a_short_training_leaves_the_average_of_the_weights(name, phantom_dir, tmp_path):
+def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tmp_path):
     """The phantom's files have the names, and for ET the value, of BraTS 2021."""
-    settings = {**TINY, "dataset_dir": phantom_dir, "output_dir": tmp_path}
+    settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
     own = {"m3ae": {"grid": [30, 30, 20], "pretrain_epochs": 1}, "mag_ms": {"hidden": 16, "mlp_dim": 16, "heads": 2}}
     stages = ["pretrain", "finetune"] if name == "m3ae" else ["fit"]
     for stage in stages:

@@ -5,7 +5,8 @@ import torch
 from bundles.running import Bundle
 
 MEDMAP, MAG_MS = Bundle("medmap"), Bundle("mag_ms")
-TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
+TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
+MAG_MS_SIZES = {"crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}
 TINY |= {"val_subsets": [["t1", "t1c", "t2", "flair"]]}
 
 
@@ -21,14 +22,14 @@ def tensors(value, name=""):
 @pytest.mark.parametrize(
     ("bundle", "configs", "settings", "stage"),
     [
-        (MAG_MS, ["train.json"], {"hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}, "training"),
+        (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
         (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
         (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
     ],
     ids=["MAG-MS", "ACN", "PMKL"],
 )
-def test_killed_run_resumes_to_the_same_end(phantom_dir, tmp_path, bundle, configs, settings, stage):
-    settings = {**TINY, **settings, "dataset_dir": phantom_dir}
+def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
+    settings = {**TINY, **settings, "dataset_dir": coarse_dir}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     bundle.run_here(configs, **settings, output_dir=whole)
     bundle.kill_in_epoch_two(configs, {**settings, "output_dir": broken}, stage)

@@ -40,21 +40,23 @@ def parts(drawn):
     return drawn[1]
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
-    return generate(tmp_path_factory.mktemp("data") / "phantom", subjects=9, seed=7)
+@pytest.fixture
+def cohort(phantom_dir):
+    return phantom_dir
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def datalist(cohort):
     return json.loads((cohort / "datalist.json").read_text())
 
 
 @pytest.fixture
 def blank(monkeypatch):
-    """Spare the drawing where only the writing is tested."""
+    """Spare the drawing where only the writing is tested; return the seeds that would have been drawn from."""
     patient = {name: np.zeros((2, 2, 2), np.int16) for name in PHANTOM.modalities}, np.zeros((2, 2, 2), np.uint8)
-    monkeypatch.setattr(phantom, "simulate", lambda *_, **__: patient)
+    seeds = []
+    monkeypatch.setattr(phantom, "simulate", lambda seed, **_: seeds.append(seed) or patient)
+    return seeds
 
 
 def median(parts, modality, tissue):
@@ -204,7 +206,7 @@ class TestGenerate:
         assert "not draw clinical or scientific conclusions" in (cohort / "README.txt").read_text()
 
     def test_files_hold_what_simulate_draws(self, cohort):
-        images, label = simulate(7003)
+        images, label = simulate(2023003)
         case = cohort / "Phantom_003"
         for name, volume in {"t1": images["t1"], "t1ce": images["t1c"], "flair": images["flair"], "seg": label}.items():
             assert np.array_equal(nib.load(case / f"Phantom_003_{name}.nii.gz").dataobj, volume)
@@ -213,7 +215,7 @@ class TestGenerate:
         assert datalist["name"] == datalist["cohort"] == datalist["split"] == "phantom"
         assert datalist["modalities"] == ["t1", "t1c", "t2", "flair"]
         assert datalist["labels"] == {"NCR": 1, "ED": 2, "ET": 4}
-        assert datalist["seed"] == 7
+        assert datalist["seed"] == 2023
         items = [item for part in ("training", "validation", "test") for item in datalist[part]]
         listed = [path for item in items for path in (*item["image"], item["label"])]
         assert sorted(listed) == sorted(str(path.relative_to(cohort)) for path in cohort.rglob("*.nii.gz"))
@@ -243,7 +245,9 @@ class TestGenerate:
         assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
 
     def test_empty_folder_is_filled(self, tmp_path, blank):
-        assert (generate(tmp_path, subjects=3) / "datalist.json").is_file()
+        made = generate(tmp_path, subjects=3, seed=7)
+        assert json.loads((made / "datalist.json").read_text())["seed"] == 7
+        assert blank == [7001, 7002, 7003]
 
     def test_other_content_is_refused_and_kept(self, tmp_path):
         (tmp_path / "mine.txt").write_text("precious")

@@ -1,35 +1,28 @@
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
+from processes import run
 
 from common.engines import distributed, local_device
 
-SCRIPT = """
-import sys
-import torch
-from common.engines import distributed, local_device
-torch.distributed.init_process_group("gloo")
-rank = torch.distributed.get_rank()
-network = torch.nn.Linear(1, 1, bias=False)
-wrapped = distributed(network, local_device())
-assert distributed(torch.nn.MSELoss(), local_device()).__class__ is torch.nn.MSELoss  # nothing to average
-network.register_buffer("own", torch.tensor(float(rank)))
-wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
-assert network.own == rank
-torch.save(network.weight.grad, f"{sys.argv[1]}/{rank}.pt")
-torch.distributed.barrier()  # a process that leaves early can abort the other one
-torch.distributed.destroy_process_group()
-"""
+
+def average(folder):
+    """Let this process's gradient of a weight be averaged with the other one's, and save it."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    network = torch.nn.Linear(1, 1, bias=False)
+    wrapped = distributed(network, local_device())
+    assert distributed(torch.nn.MSELoss(), local_device()).__class__ is torch.nn.MSELoss  # nothing to average
+    network.register_buffer("own", torch.tensor(float(rank)))
+    wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
+    assert network.own == rank
+    torch.save(network.weight.grad, folder / f"{rank}.pt")
+    torch.distributed.barrier()  # a process that leaves early can abort the other one
+    torch.distributed.destroy_process_group()
 
 
 def test_gradients_are_averaged_over_processes(tmp_path):
-    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    ended = subprocess.run([*launcher, str(tmp_path / "script.py"), str(tmp_path)], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    code, said = run(average, tmp_path, processes=2)
+    assert code == 0, said
     assert [torch.load(tmp_path / f"{rank}.pt").item() for rank in range(2)] == [2.0, 2.0]  # of 1 and 3
 
 

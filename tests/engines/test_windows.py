@@ -1,14 +1,12 @@
 """One encoding per window, and the logits of MONAI's sliding windows bit for bit."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import resource
 
 import pytest
 import torch
 from engines.two_stage import TwoStage
 from monai.inferers import SlidingWindowInferer
+from processes import run
 
 from common.engines import ForegroundInferer
 from common.engines.windows import Planewise, decode_subsets
@@ -79,27 +77,16 @@ def test_batched_subsets_agree(network):
     assert (one.sigmoid() - several.sigmoid()).abs().max() <= 1e-5
 
 
-MEMORY = """
-import resource, sys, torch
-from monai.inferers import SlidingWindowInferer
-from common.engines.windows import decode_subsets
-from engines.two_stage import TwoStage
-torch.set_grad_enabled(False)
-keep = torch.ones(int(sys.argv[1]), 3, dtype=torch.bool)
-inferer = SlidingWindowInferer([int(n) for n in sys.argv[2:]], 1, 0.25)
-for logits in decode_subsets(torch.rand(1, 3, 240, 128, 128), TwoStage().eval(), keep, inferer):
-    pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
+def print_peak_of_memory(subsets):
+    """Decode a large volume; print this process's largest memory in bytes."""
+    image, keep = torch.rand(1, 3, 240, 128, 128), torch.ones(subsets, 3, dtype=torch.bool)
+    with torch.no_grad():
+        for _ in decode_subsets(image, TwoStage().eval(), keep, SlidingWindowInferer((200, 128, 128), 1, 0.25)):
+            pass
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def test_memory_does_not_grow_with_subsets_times_volume():
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"}
-    peaks = []
-    for subsets in ("3", "21"):
-        words = [sys.executable, "-c", MEMORY, subsets, "200", "128", "128"]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
-        peaks.append(int(done.stdout))
+    few, many = (int(run(print_peak_of_memory, subsets)[1]) for subsets in (3, 21))
     volume = 2 * 240 * 128 * 128 * 4
-    assert peaks[1] - peaks[0] < 0.3 * 18 * volume
+    assert many - few < 0.3 * 18 * volume

@@ -1,27 +1,25 @@
 """Digits that are equal for equal recipes, in any process, and differ for others."""
 
-import subprocess
-import sys
-
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, Flipd, Spacingd
+from processes import run
 
 from common.io.fingerprint import file_digest, files_of, fingerprint
 from common.networks import M3AE
 
-CODE = """
-from monai.transforms import Compose, Spacingd
-from common.io.fingerprint import fingerprint
-print(fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1}))
-"""
+
+def made_of_a_recipe():
+    return fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1})
+
+
+def print_fingerprint():
+    print(made_of_a_recipe())
 
 
 def test_the_same_in_another_process():
-    ours = fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1})
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ours
+    assert run(print_fingerprint) == (0, f"{made_of_a_recipe()}\n")
 
 
 def test_every_setting_counts():

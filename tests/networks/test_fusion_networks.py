@@ -34,7 +34,7 @@ class Spec:
         name: of its golden files.
         network: the class.
         small: its sizes in the small golden file, beside the width of 4 and the crop of 32^3.
-        tiny: the smallest sizes that make sense.
+        tiny: the smallest sizes that make sense, beside the crop of ``window`` voxels along each axis.
         finest: downsamplings of the finest auxiliary head.
         levels: number of auxiliary heads.
         trained: golden file of the training.
@@ -51,16 +51,22 @@ class Spec:
     small: dict = field(default_factory=dict)
     tiny: dict = field(default_factory=dict)
     trained: str = ""
+    window: int = 32
 
     def made(self, **kwargs) -> nn.Module:
         return self.network(**{"width": 4, "crop": (32, 32, 32), **self.small, **kwargs})
 
     def made_tiny(self, **kwargs) -> nn.Module:
-        return self.made(**{**self.tiny, **kwargs})
+        return self.made(**{**self.tiny, "crop": (self.window,) * 3, **kwargs})
+
+    def image(self, batch: int) -> torch.Tensor:
+        """Return what the smallest one takes."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(batch, 4, *[self.window] * 3, generator=generator)
 
 
 SPECS = [
-    Spec("rfnet", RFNet, 288, {8: 2_381_792, 16: 8_984_960, 4: 667_985}, levels=4),
+    Spec("rfnet", RFNet, 288, {8: 2_381_792, 16: 8_984_960, 4: 667_985}, levels=4, window=16),
     Spec(
         "mmformer",
         MMFormer,
@@ -241,13 +247,13 @@ class TestSubsets:
             encoder.register_forward_hook(lambda module, args, output, m=m: seen.append((m, len(args[0]))))
         present = torch.tensor([[True, False, True, False], [False, False, True, False]])
         with mode(network), torch.no_grad():
-            network(without(torch.randn(2, 4, 32, 32, 32), present))
+            network(without(spec.image(2), present))
         assert sorted(seen) == [(0, 1), (2, 2)]  # once each, with the samples that have the modality
 
-    def test_one_encoding_serves_every_subset(self, imported):
+    @each
+    def test_one_encoding_serves_every_subset(self, spec):
         """So the published pdt and idt, which encode or do not encode what is left out, decode alike."""
-        _, network, *_ = imported
-        image = torch.randn(1, 4, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+        network, image = with_golden_weights(spec.name, spec.made_tiny()), spec.image(1)
         with eval_mode(network), torch.no_grad():
             features = network.encode(image)
             assert all(len(tensor) == 1 for tensor in features)
@@ -259,20 +265,20 @@ class TestSubsets:
 
     @each
     def test_a_sample_without_any_modality_is_refused(self, spec):
-        image = torch.randn(2, 4, 32, 32, 32)
+        image = spec.image(2)
         image[1] = torch.nan
         with pytest.raises(ValueError, match="no modality present"):
             spec.made_tiny()(image)
         present = torch.tensor([[True] * 4, [False] * 4])
         with pytest.raises(ValueError, match="no modality present"):
-            spec.made_tiny()(torch.randn(2, 4, 32, 32, 32), present)
+            spec.made_tiny()(spec.image(2), present)
 
     @each
     def test_nan_never_gets_into_values_or_gradients(self, spec):
         network = spec.made_tiny()
         present = torch.tensor([[True, False, True, True], [False, True, False, False]])
-        image = without(torch.randn(2, 4, 32, 32, 32), present)
-        image[1, 3, :16] = 0.0  # as padding leaves it: NaN beside zeros
+        image = without(spec.image(2), present)
+        image[1, 3, : spec.window // 2] = 0.0  # as padding leaves it: NaN beside zeros
         output = network(MetaTensor(image))
         assert torch.equal(output.present, present)
         assert type(output.fused.logits) is torch.Tensor

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from common.cohorts.phantom.cohort import generate
 from common.release import leaderboard
 from common.release.leaderboard import Entry, finished, folders_of, read_entries, run_entries
 
@@ -101,10 +100,10 @@ def python(tmp_path, monkeypatch):
     monkeypatch.setattr(leaderboard.sys, "executable", str(program))
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    folder = generate(tmp_path_factory.mktemp("phantom") / "phantom", subjects=9)
-    return {"cohort": "phantom", "dataset_dir": str(folder)}
+@pytest.fixture
+def shared(coarse_dir):
+    sizes = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2}
+    return {"cohort": "phantom", "dataset_dir": str(coarse_dir), **sizes}
 
 
 def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, shared):
@@ -177,10 +176,10 @@ def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, pyt
 
 
 def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, shared):
-    entries = [Entry(f"GSS {number}", "gss") for number in range(8)]
+    entries = [Entry(f"GSS {number}", "gss") for number in range(4)]
     for _ in range(3):
         assert run_entries(entries, tmp_path, shared, at_once=4) == []
-    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 8
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 4
 
 
 def test_time_of_a_killed_run_counts(tmp_path, python, shared):

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from monai.transforms import (
     Spacingd,
     SpatialPadd,
 )
+from processes import run
 
 from common.modalities import presence
 from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd
@@ -181,14 +180,13 @@ def test_unfinished_entry_is_made_anew(subject, folder):
     assert torch.equal(cached[0]["image"].as_tensor(), expected)
 
 
-def test_entry_is_found_by_another_process_with_an_equal_item(subject, folder, tmp_path):
+def make_entry(item, folder):
+    CachedDataset([json.loads(item)], pipeline(), folder)[0]
+
+
+def test_entry_is_found_by_another_process_with_an_equal_item(subject, folder):
     """Hashes of strings, addresses of objects and which equal strings are one object differ between processes."""
-    (tmp_path / "item.json").write_text(json.dumps(subject))
-    code = (
-        f"import sys, json; sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parent)]}\n"
-        "from test_cache import CachedDataset, pipeline\n"
-        f"CachedDataset([json.load(open({str(tmp_path / 'item.json')!r}))], pipeline(), {str(folder)!r})[0]"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    code, said = run(make_entry, json.dumps(subject), folder)
+    assert code == 0, said
     CachedDataset([subject], pipeline(), folder)[0]
     assert len(entries(folder)) == 1

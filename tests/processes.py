@@ -1,0 +1,76 @@
+"""Processes of their own that start at once: each is forked from one that has imported what takes ten seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["monai.bundle", "monai.engines", "common.engines"])
+
+
+def run(work: Callable, *arguments: object, processes: int = 1) -> tuple[int, str]:
+    """Call a function in processes that know of each other as those of torchrun do.
+
+    Returns:
+        The first exit code that is not 0, or 0; and all that they wrote to stdout and stderr.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        port = _free_port()
+        started = [
+            start(work, *arguments, log=log, **(_torchrun(rank, processes, port) if processes > 1 else {}))
+            for rank in range(processes)
+        ]
+        running = started
+        while running and not any(process.exitcode for process in started):
+            wait([process.sentinel for process in running])
+            running = [process for process in started if process.exitcode is None]
+        code = next((process.exitcode for process in started if process.exitcode), 0)
+        for process in running:  # one that waits for another that has failed
+            process.kill()
+            process.join()
+        return code, log.read_text()
+
+
+def start(work: Callable, *arguments: object, log: Path, **environment: object) -> ForkServerProcess:
+    """Start a process that calls a function in the repository's root and writes what it says to a file."""
+    process = CONTEXT.Process(target=_call, args=(work, arguments, log, environment))
+    process.start()
+    return process
+
+
+def run_module(*words: str) -> None:
+    """Do as ``python -m`` does."""
+    sys.argv = list(words)
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def _call(work: Callable, arguments: tuple, log: Path, environment: dict[str, object]) -> None:
+    os.environ.update({key: str(value) for key, value in environment.items()})
+    os.chdir(ROOT)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    work(*arguments)
+
+
+def _torchrun(rank: int, processes: int, port: int) -> dict[str, object]:
+    """Return what torchrun sets for one of several processes on this machine."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, **address}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
