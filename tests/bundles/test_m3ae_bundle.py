@@ -403,8 +403,8 @@ class TestEvaluation:
         write_datalist({"test": [case]}, tmp_path / "one.json")
         settings = {"dataset_dir": phantom_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
         settings |= {"subsets": [["t1c"]], "mlflow": "none"}
-        for upsample in ("nearest", "trilinear", "nearest"):
-            M3AE.run_here(DEMO_EVALUATION, **settings, **{"network_def#upsample": upsample})
+        for heads in (4, 2, 4):
+            Bundle("passion").run_here(DEMO_EVALUATION, **settings, heads=heads)
         assert len(list((tmp_path / "out" / "cases").glob("*.csv"))) == 2
 
     @pytest.mark.parametrize(
