@@ -72,8 +72,8 @@ def download_bundle(name: str, index: str, output_dir: str | os.PathLike, versio
         found = package.stat().st_size, file_digest(package)
         if found != expected:
             raise ValueError(
-                f"{url}: {found[0]} bytes with SHA-256 {found[1]}, but {index} says {expected[0]} and {expected[1]}. It was "
-                "cut off or changed: try again, or ask whoever published it."
+                f"{url}: {found[0]} bytes with SHA-256 {found[1]}, but {index} says {expected[0]} and {expected[1]}. "
+                "It was cut off or changed: try again, or ask whoever published it."
             )
         manifest = read_manifest(package)
         if (manifest["bundle"], manifest["version"]) != (name, entry["version"]):
