@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from evaluation.made_up import PROBABILISTIC
+from evaluation.examples import PROBABILISTIC
 
 from common.evaluation.metrics import case, metrics
 from common.evaluation.metrics.case import CaseMeasure, expected_dice, uncertainty

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 
 from common.evaluation.analysis.published import published
 from common.evaluation.analysis.repeats import average_repeats
@@ -130,7 +130,7 @@ def names(folder: Path) -> set[str]:
 def whole(name: str, seed: int = 0, **more) -> Evaluation:
     """Return an evaluation with everything that a report can show."""
     facts = {"parameters": 2_500_000, "gflops": 2.75, "memory_mb": 900, "seconds": 1.5}
-    return made_up(name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, **more)
+    return random_evaluation(name, calibration=("v1", "v2", "v3"), probabilities=True, facts=facts, seed=seed, **more)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ class TestWholeReport:
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_method_without_anything_but_metrics(tmp_path):
-    write_report([made_up()], tmp_path, 0.9)
+    write_report([random_evaluation()], tmp_path, 0.9)
     page = check(tmp_path)
     assert page.headings[1:] == ["Dice", "HD95", "Further metrics", "What each modality is worth: one"]
     assert names(tmp_path / "figures") == {"heatmap", "boxplots", "robustness", "shapley_one"}
@@ -235,9 +235,9 @@ def test_one_method_without_anything_but_metrics(tmp_path):
 
 
 def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
-    write_report([made_up("before", probabilities=True, calibration=("k1", "k2"))], tmp_path, 0.5)
+    write_report([random_evaluation("before", probabilities=True, calibration=("k1", "k2"))], tmp_path, 0.5)
     (tmp_path / "tables" / "mine.txt").write_text("not ours")
-    write_report([made_up("after")], tmp_path, 0.5)
+    write_report([random_evaluation("after")], tmp_path, 0.5)
     assert (tmp_path / "tables" / "dice.md").is_file()
     assert not [path for path in tmp_path.rglob("*") if "before" in path.name]
     assert (tmp_path / "tables" / "mine.txt").is_file()
@@ -245,7 +245,7 @@ def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
 
 def test_one_subset_of_one_case(tmp_path):
     """Nothing to attribute, and no interval over one case."""
-    write_report([made_up(only=["t2"], cases=("c1",))], tmp_path, 0.9)
+    write_report([random_evaluation(only=["t2"], cases=("c1",))], tmp_path, 0.9)
     assert check(tmp_path).headings[1:] == ["Dice", "HD95", "Further metrics"]
     assert "1 cases, 1 subsets of T1, T2, FLAIR." in (tmp_path / "report.md").read_text()
 
@@ -291,7 +291,7 @@ def test_a_region_that_no_reference_has(tmp_path, empty):
 
 @pytest.mark.usefixtures("undrawn")
 def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
-    found = made_up()
+    found = random_evaluation()
     write_report([replace(found, results=found.results.query("metric in ('dice', 'volume')"))], tmp_path, 0.9)
     assert check(tmp_path).headings[1:] == ["Dice", "Further metrics", "What each modality is worth: one"]
     assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume", "best_one"}
@@ -300,13 +300,15 @@ def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_the_best_subset_is_told_with_some_subsets_and_where_it_was_chosen(tmp_path):
     few = {"only": ["t2", "t1+t2+flair"], "regions": ("WT",)}
-    write_report([made_up(**few), made_up("two", calibration=("v1",), seed=1, **few)], tmp_path, 0.5)
+    write_report(
+        [random_evaluation(**few), random_evaluation("two", calibration=("v1",), seed=1, **few)], tmp_path, 0.5
+    )
     assert "What each modality is worth: one" in check(tmp_path).headings
     one, two = ((tmp_path / "tables" / f"best_{name}.md").read_text() for name in ("one", "two"))
     measured_on_others = "all numbers are of the evaluated ones"
     assert {"| evaluated |" in one, "cannot be below 0" in one, measured_on_others not in one} == {True}
     assert {"| calibration |" in two, "cannot be below 0" not in two, measured_on_others in two} == {True}
-    dice = made_up(**few).values("dice")["WT"].unstack("case").mean(axis=1)
+    dice = random_evaluation(**few).values("dice")["WT"].unstack("case").mean(axis=1)
     best = {"t2": "T2", "t1+t2+flair": "T1 + T2 + FLAIR"}[dice.idxmax()]
     assert f"| WT | {best} | {100 * dice.max():.1f} | {100 * dice['t1+t2+flair']:.1f} |" in one
     assert not list((tmp_path / "figures").glob("shapley*"))
@@ -314,12 +316,12 @@ def test_the_best_subset_is_told_with_some_subsets_and_where_it_was_chosen(tmp_p
 
 @pytest.mark.usefixtures("undrawn")
 def test_entropy_is_of_methods_with_probabilities(tmp_path):
-    write_report([whole("one"), made_up("maps", seed=1)], tmp_path, 0.5)
+    write_report([whole("one"), random_evaluation("maps", seed=1)], tmp_path, 0.5)
     check(tmp_path)
     assert "maps" not in (tmp_path / "tables" / "entropy.md").read_text()
-    averaged = average_repeats("both", [whole("one"), made_up("old", seed=1, calibration=("v1", "v2", "v3"))])
+    averaged = average_repeats("both", [whole("one"), random_evaluation("old", seed=1, calibration=("v1", "v2", "v3"))])
     assert averaged.values("entropy").isna().all(axis=None)
-    assert list(sections.entropy([averaged, made_up("maps", seed=1)])) == []
+    assert list(sections.entropy([averaged, random_evaluation("maps", seed=1)])) == []
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -364,7 +366,7 @@ def test_slices_are_drawn(tmp_path, kinds, said):
         for kind in kinds
         for subset in ("t1", "t1+flair")
     ]
-    evaluation = made_up("My method", only=["t1+flair"], cases=("c1",))
+    evaluation = random_evaluation("My method", only=["t1+flair"], cases=("c1",))
     labels = tumour_labels(NCR=1, ED=2, ET=4)
     labels = replace(labels, regions={name: labels.regions[name] for name in ("WT", "ET")})
     write_report([evaluation], tmp_path, 0.9, panels={"My method": chosen, "another": []}, labels=labels)
@@ -376,7 +378,10 @@ def test_slices_are_drawn(tmp_path, kinds, said):
 @pytest.mark.usefixtures("undrawn")
 class TestForced:
     def test_cohorts_side_by_side_have_no_tests(self, tmp_path):
-        evaluations = [made_up(modalities=("t1", "t2")), made_up("two", ("t1", "t2"), cohort="phantom", cases=("p1",))]
+        evaluations = [
+            random_evaluation(modalities=("t1", "t2")),
+            random_evaluation("two", ("t1", "t2"), cohort="phantom", cases=("p1",)),
+        ]
         write_report(evaluations, tmp_path, 0.9, remarks=["Compared by force although not comparable: cohort."])
         page = check(tmp_path)
         assert page.headings[0].endswith(": one, two on toy and phantom")
@@ -390,7 +395,10 @@ class TestForced:
 
     def test_conventions_are_said_of_each(self, tmp_path):
         few = {"modalities": ("t1", "t2"), "only": ["t1+t2"]}
-        evaluations = [made_up(**few), made_up("two", seed=1, hd95="pooled", et_min_voxels=500, **few)]
+        evaluations = [
+            random_evaluation(**few),
+            random_evaluation("two", seed=1, hd95="pooled", et_min_voxels=500, **few),
+        ]
         write_report(evaluations, tmp_path, 0.9)
         lines = (tmp_path / "report.md").read_text().split("\n")
         (one,) = (line for line in lines if line.startswith("one: Empty"))
@@ -402,14 +410,14 @@ class TestForced:
 
 class TestErrors:
     def test_no_results(self, tmp_path):
-        nothing = replace(made_up(), results=made_up().results[:0])
-        for evaluations in ([nothing], [made_up("two", seed=1), nothing]):
+        nothing = replace(random_evaluation(), results=random_evaluation().results[:0])
+        for evaluations in ([nothing], [random_evaluation("two", seed=1), nothing]):
             with pytest.raises(ValueError, match="one: no case has any of the subsets"):
                 write_report(evaluations, tmp_path / "report", 0.9)
         assert not (tmp_path / "report").exists()
 
     def test_no_dice(self, tmp_path):
-        found = made_up(empty="skip")
+        found = random_evaluation(empty="skip")
         unscored = replace(found, results=found.results[found.results["metric"].isin(VOLUMES)])
         with pytest.raises(ValueError, match=r"one: no case has a Dice \(convention empty: skip\)"):
             write_report([unscored], tmp_path / "report", 0.9)
@@ -424,13 +432,15 @@ class TestErrors:
         (tmp_path / "report.html").write_text("before")
         monkeypatch.setattr(sections, "save", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            write_report([made_up(only=["t1"])], tmp_path, 0.9)
+            write_report([random_evaluation(only=["t1"])], tmp_path, 0.9)
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
         assert (tmp_path / "report.html").read_text() == "before"
 
     def test_no_results_in_common(self, tmp_path):
         with pytest.raises(ValueError, match="'two' and 'one' share no case, subset and region"):
-            write_report([made_up(only=["t1"]), made_up("two", only=["t2"])], tmp_path / "report", 0.9)
+            write_report(
+                [random_evaluation(only=["t1"]), random_evaluation("two", only=["t2"])], tmp_path / "report", 0.9
+            )
         assert not (tmp_path / "report").exists()
 
 
