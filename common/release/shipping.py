@@ -16,7 +16,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io import file_digest, load_weights, read_checkpoint, write_checkpoint
 from common.io.files import replacing
 from common.io.settings import check_choice
-from common.modalities import subset_name, subsets
+from common.modalities import subset_name, subset_names
 from common.study.inference import config_files
 
 NAMES = ("model", "phantom")
@@ -97,7 +97,7 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
 def _require_fit(evaluation: Evaluation, cohort: str) -> None:
     if evaluation.cohort != cohort:
         raise ValueError(f"The evaluation is of cohort {evaluation.cohort!r}; expected the bundle's, {cohort!r}.")
-    lost = [name for name in map(subset_name, subsets(evaluation.modalities)) if name not in evaluation.subsets]
+    lost = [name for name in subset_names(evaluation.modalities) if name not in evaluation.subsets]
     if lost:
         raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")
     both = sorted(set(evaluation.results["case"]) & set(evaluation.calibration["case"]))

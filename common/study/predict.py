@@ -16,12 +16,10 @@ from nibabel.affines import voxel_sizes
 
 from common.cohorts.check import coarse, tilted
 from common.cohorts.cohort import Cohort
-from common.evaluation.analysis.attribution import Advice
-from common.evaluation.analysis.reliability import VolumeIntervals
-from common.evaluation.metrics.case import expected_dice
+from common.evaluation.analysis.reliability import volume_intervals
 from common.evaluation.metrics.results import COLUMNS
 from common.io import require_writable
-from common.modalities import LabelSet, canonical, display_name, display_subset, subset_name
+from common.modalities import canonical, display_name, display_subset, subset_name
 from common.study.grid import AlignedStudy, finest, resample_label_to, to_one_grid
 from common.study.inference import Inference
 from common.study.reading import Study, read_folder, with_skull
@@ -116,7 +114,6 @@ def predict(
     spacing = voxel_sizes(target.affine)
     measured = volumes(on_target, cohort.labels, spacing)
     subset = subset_name(found.images)
-    confident = _expected_dice(label, probabilities, cohort.labels)
     warnings = [
         *inference.warnings,
         *_preparation(found, aligned, skulls, skull_strip, inference.spacing),
@@ -135,7 +132,7 @@ def predict(
         missing=[name for name in cohort.modalities if name not in found.images],
         volumes=measured,
         intervals=_intervals(inference.beside("intervals.csv"), subset, measured),
-        gains=_gains(inference.beside("advice.csv"), subset, confident),
+        gains=_gains(inference.beside("advice.csv"), subset),
         pictures=pictures(
             {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},
             label,
@@ -245,41 +242,25 @@ def _stripped(aligned: AlignedStudy, reference: str, device: torch.device, folde
     return AlignedStudy(images, aligned.registered, aligned.covered)
 
 
-def _expected_dice(label: np.ndarray, probabilities: np.ndarray, labels: LabelSet) -> dict[str, float]:
-    """Return the Dice of each region that its own probabilities lead to expect."""
-    masks = labels.to_regions(torch.from_numpy(label)[None]).numpy()
-    return {name: expected_dice(*pair) for name, *pair in zip(labels.regions, probabilities, masks, strict=True)}
-
-
 def _intervals(
     table: pd.DataFrame | None, subset: str, measured: Mapping[str, float]
 ) -> dict[str, tuple[float, float, float]]:
     """Return the interval of each region's volume and its coverage, as far as calibration reached."""
     if table is None:
         return {}
-    bounds = VolumeIntervals(table).intervals(_rows(subset, "volume", measured))
+    rows = [("case", subset, region, "volume", volume) for region, volume in measured.items()]
+    bounds = volume_intervals(table, pd.DataFrame(rows, columns=COLUMNS))
     coverage = float(table["coverage"].iloc[0])
     return {row.region: (row.low, row.high, coverage) for row in bounds.itertuples() if np.isfinite(row.high)}
 
 
-def _gains(table: pd.DataFrame | None, subset: str, confident: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def _gains(table: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float]]:
     """Return missing modality -> region -> Dice that it is expected to add."""
-    if table is None:
-        return {}
     gains: dict[str, dict[str, float]] = {}
-    for row in Advice(table).gains(_rows(subset, "expected_dice", confident)).itertuples():
-        gains.setdefault(row.modality, {})[row.region] = row.adjusted
+    if table is not None:
+        for row in table[table["modalities"] == subset].itertuples():
+            gains.setdefault(row.modality, {})[row.region] = row.average
     return gains
-
-
-def _rows(subset: str, metric: str, values: Mapping[str, float]) -> pd.DataFrame:
-    """Return a value for each region as rows of results."""
-    return pd.DataFrame([("case", subset, *item) for item in _tagged(metric, values)], columns=COLUMNS)
-
-
-def _tagged(metric: str, values: Mapping[str, float]) -> Iterator[tuple[str, str, float]]:
-    for region, value in values.items():
-        yield region, metric, value
 
 
 def _write(

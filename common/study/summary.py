@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from common.evaluation.metrics.case import uncertainty
-from common.evaluation.report.layout import NOTHING, Cell, Column, Table
+from common.evaluation.report.layout import NOTHING, Cell, Column, Table, decimal
 from common.evaluation.report.slices import OUTLINES, outline
 from common.evaluation.report.style import number, styled
 from common.io.files import replacing
@@ -334,7 +334,7 @@ def _gain_table(summary: StudySummary) -> Table:
 
 
 def _gain(gain: float | None) -> str:
-    return NOTHING if gain is None else f"{100 * gain:+.1f}".replace("-", "−")
+    return NOTHING if gain is None else decimal(100 * gain, sign="+")
 
 
 def _sequence_table(summary: StudySummary) -> Table:

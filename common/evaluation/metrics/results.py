@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.evaluation.metrics.conventions import Conventions
 from common.io.files import replacing
-from common.modalities import subset_name, subsets
+from common.modalities import subset_names
 
 COLUMNS = ("case", "modalities", "region", "metric", "value")
 BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "positives")
@@ -60,7 +61,7 @@ class Evaluation:
     def subsets(self) -> list[str]:
         """Names of the subsets that there are results for, fewest modalities first."""
         found = set(self.results["modalities"])
-        return [name for name in map(subset_name, subsets(self.modalities)) if name in found]
+        return [name for name in subset_names(self.modalities) if name in found]
 
     def values(self, metric: str) -> pd.DataFrame:
         """Return a metric as a table: index ``(modalities, case)``, a column per region."""
@@ -82,12 +83,27 @@ def pivot(results: pd.DataFrame, metric: str, subset_names: Sequence[str], regio
     return wide.loc[[row for name in subset_names for row in wide.index[present == name]]]
 
 
+def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tuple[str, ...]]) -> pd.DataFrame:
+    """Return the rows whose values in these columns are one of the keys."""
+    found = rows[list(columns)].itertuples(index=False, name=None)
+    return rows[np.fromiter((key in keys for key in found), bool, len(rows))]
+
+
+def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the names of the subsets that any of the methods has results for, fewest modalities first."""
+    found = {name for evaluation in evaluations for name in evaluation.subsets}
+    return [name for name in subset_names(evaluations[0].modalities) if name in found]
+
+
 def require_alike(evaluations: Sequence[Evaluation]) -> None:
     """Refuse methods that cannot stand beside each other in a table or figure.
 
     Raises:
-        ValueError: one has other modalities or regions than the first, or has them in another order.
+        ValueError: two have the same name, or one has other modalities or regions than the first, or another order.
     """
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two methods have the same name ({', '.join(names)}); give each its own (NAME=FOLDER).")
     first, *others = evaluations
     for other in others:
         for key in ("modalities", "regions"):
@@ -178,7 +194,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
         key: _read_rows(folder / file, columns) for key, (file, columns) in EXTRA.items() if (folder / file).is_file()
     }
     evaluation = Evaluation(**given, results=results, **there)
-    known = {"modalities": list(map(subset_name, subsets(evaluation.modalities))), "region": evaluation.regions}
+    known = {"modalities": subset_names(evaluation.modalities), "region": evaluation.regions}
     for column, names in known.items():
         foreign = set(results[column]) - set(names)
         if foreign:

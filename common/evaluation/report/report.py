@@ -13,7 +13,7 @@ from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import sections
-from common.evaluation.report.layout import markdown
+from common.evaluation.report.layout import counted, markdown
 from common.evaluation.report.slices import Slice
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name
@@ -115,7 +115,8 @@ def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
     modalities = ", ".join(map(display_name, evaluations[0].modalities))
     data, meaning = defaultdict(list), defaultdict(list)
     for e in evaluations:
-        data[f"{e.results['case'].nunique()} cases, {len(e.subsets)} subsets of {modalities}."].append(e.name)
+        cases, subsets = counted(e.results["case"].nunique(), noun="case"), counted(len(e.subsets), noun="subset")
+        data[f"{cases}, {subsets} of {modalities}."].append(e.name)
         meaning[_said(e.conventions)].append(e.name)
     lines = _whose(data)
     if "phantom" in _cohorts(evaluations):
