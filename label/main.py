@@ -15,7 +15,7 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
 from common.io import read_volume
-from common.study.predict import choose_reference
+from common.study.reading import choose_reference
 from label.infer import Segmentation, Worker
 from label.studies import Studies, class_label, on_grid, open_studies
 from label.train import FineTuning

@@ -29,8 +29,7 @@ from nibabel.affines import apply_affine
 from common.cohorts.cohort import Cohort
 from common.io.files import replacing
 from common.study import dicom
-from common.study.predict import choose_reference
-from common.study.reading import Study, read_folder
+from common.study.reading import Study, choose_reference, read_folder
 
 TAGS = ("final", "original")
 """Labels of MONAI Label: what a person has approved of, and what a model made."""

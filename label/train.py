@@ -32,7 +32,8 @@ from common.cohorts import get_cohort
 from common.cohorts.datalist import write_datalist
 from common.io.files import replacing
 from common.io.settings import check_number
-from common.study.grid import resample_label_to, to_one_grid
+from common.study.alignment import align
+from common.study.grid import resample_label_to
 from common.study.inference import config_files
 from label.infer import Segmentation
 from label.studies import Studies, open_studies
@@ -264,7 +265,7 @@ def collect(studies: Studies, folder: Path) -> tuple[list[dict[str, Any]], list[
             with tempfile.TemporaryDirectory(dir=folder) as fetched:
                 study, _ = studies.read(image, fetched)
                 reference, label = studies.label(image, "final", study, fetched)
-                aligned = to_one_grid(study.images, study.frames, reference)
+                aligned = align(study.images, study.frames, reference)
         except (FileNotFoundError, ValueError) as error:
             refused.append(str(error))
             continue
