@@ -22,8 +22,8 @@ from common.evaluation.metrics.results import COLUMNS
 from common.io import bundle_root, read_checkpoint, write_checkpoint
 from common.study import dicom
 from common.study.inference import SYNTHETIC, Inference
-from common.study.predict import RESULTS, choose_reference
-from common.study.reading import read_folder
+from common.study.predict import RESULTS
+from common.study.reading import choose_reference, read_folder
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
