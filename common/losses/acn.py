@@ -118,7 +118,7 @@ class ACNLoss(CoTrainingLoss):
         Raises:
             ValueError: the target does not fit, see `class_indices`.
         """
-        terms = self.shared(output, target) | {"information": mutual_information(output)}
+        terms = self.shared_terms(output, target) | {"information": mutual_information(output)}
         maps = {
             "entropy": [entropy_maps(sigmoids(path)) for path in output],
             "knowledge": [path.bottleneck for path in output],
@@ -128,4 +128,4 @@ class ACNLoss(CoTrainingLoss):
         terms["discriminators"] = sum(
             discriminator_loss(self.discriminators[name], *both) for name, both in maps.items()
         )
-        return self.total(terms)
+        return self.weighted_total(terms)

@@ -236,7 +236,7 @@ class GSSLoss(nn.Module):
         logits = output.separate.as_subclass(torch.Tensor).float().flatten(2)
         logits = logits.unflatten(0, output.present.shape)  # (B, M, K, N)
         log_students = (logits / self.tau).log_softmax(dim=2)
-        taught = self._taught(logits, log_students, output.fused.logits)
+        taught = self._soft_target(logits, log_students, output.fused.logits)
         loss = kd_loss(taught, log_students, random_mask(logits, self.alpha, self.mask), self.kd)
         self.terms = {**self.task_loss.terms, "distillation": loss.detach()}
         free = 0 if self.whole else parts["fuse"] + parts["deep"]
@@ -244,7 +244,7 @@ class GSSLoss(nn.Module):
         return free + self.task_weight * task + self.kd_weight * self.scale * loss
 
     @torch.no_grad()
-    def _taught(self, logits: torch.Tensor, log_students: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
+    def _soft_target(self, logits: torch.Tensor, log_students: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
         """Return the soft target, ``(B, 1, K, N)`` or for mutual distillation ``(B, M, K, N)``."""
         if self.distillation == "fusion":
             return (fused.as_subclass(torch.Tensor).float().flatten(2)[:, None] / self.tau).softmax(dim=2)

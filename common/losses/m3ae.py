@@ -78,7 +78,7 @@ class DiceBCELoss(nn.Module):
         return self.dice_weight * self.dice(logits, target) + self.bce_weight * bce
 
 
-class SegmentationLoss(nn.Module):
+class DeeplySupervisedLoss(nn.Module):
     """The sum of `DiceBCELoss` over the full-resolution and the deep logits, all weighted alike, eq. (5)."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class FineTuningLoss(nn.Module):
         super().__init__()
         self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))
         self.lambda_con = lambda_con
-        self.loss = SegmentationLoss()
+        self.loss = DeeplySupervisedLoss()
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.losses.fusion import FLOOR, by_modality, class_indices, dice_ce, probabilities
+from common.losses.fusion import FLOOR, class_indices, dice_ce, probabilities, scatter_rows
 from common.networks.blocks import Decoded
 
 EPSILON = 1e-5
@@ -234,17 +234,17 @@ class PassionLoss(nn.Module):
         }
         classes = _common_classes(label, output.teacher.logits.shape[1])
         prototype, distance, pmr = self._semantic(output, label, classes)
-        distance, counted = by_modality(distance, present), present & bool(len(classes))
+        distance, counted = scatter_rows(distance, present), present & bool(len(classes))
         self.sums += (distance * counted).sum(dim=0)
         self.counts += counted.sum(dim=0)
 
         delta = self._delta(relative_preference(distance, present))
         separate = dice_ce(probabilities(output.separate, size), label[present.nonzero()[:, 0]])
-        terms["separate"] = (delta * self.beta * self.v * by_modality(separate, present)).sum()
+        terms["separate"] = (delta * self.beta * self.v * scatter_rows(separate, present)).sum()
         if self.use_pixel:
-            terms["pixel"] = (self.beta * self.v * by_modality(self._pixel(output, size), present)).sum()
+            terms["pixel"] = (self.beta * self.v * scatter_rows(self._pixel(output, size), present)).sum()
         if self.use_proto:
-            terms["prototype"] = (delta * self.v * by_modality(prototype, present)).sum()
+            terms["prototype"] = (delta * self.v * scatter_rows(prototype, present)).sum()
         if self.variant == "pmr":
             terms["pmr"] = pmr.sum()
         self.terms = {name: torch.as_tensor(value).detach() for name, value in terms.items()}

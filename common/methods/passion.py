@@ -58,16 +58,16 @@ class SelfDistillation(nn.Module):
         alone = F.one_hot(modality, present.shape[1]).bool()
         if self.distil:  # in one batch, which shares the work and the kernels' starts
             rows = torch.cat([torch.arange(len(image), device=sample.device), sample])
-            both = self.network.decode(_taken(features, rows), torch.cat([subset, alone]))
+            both = self.network.decode(_select_samples(features, rows), torch.cat([subset, alone]))
             teacher, students = _split(both, len(image))
         else:
             teacher = self.network.decode(features, subset)
             with torch.no_grad():
-                students = self.network.decode(_taken(features, sample), alone)
+                students = self.network.decode(_select_samples(features, sample), alone)
         return PassionOutput(teacher, students, separate, present)
 
 
-def _taken(features: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
+def _select_samples(features: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
     return [level.index_select(0, rows) for level in features]
 
 

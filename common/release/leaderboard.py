@@ -23,7 +23,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
-from common.engines.steps import claim
+from common.engines.steps import claim_folder
 from common.evaluation.report.sections import stems
 from common.io.bundle import bundle_root
 from common.io.files import replacing
@@ -125,7 +125,7 @@ def run_entries(
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
     for entry in entries:
         digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
-        claim(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
+        claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)

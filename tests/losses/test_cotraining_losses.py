@@ -10,7 +10,7 @@ from networks import golden_cotraining
 from networks.golden_cotraining import ARRAYS, TOLERANCE, relative_error, trained, with_golden_discriminator
 
 from common.losses.acn import ACNLoss, entropy_maps, mutual_information
-from common.losses.cotraining import CoTrainingOutput, Discriminator, discriminator_loss, generator_loss, ramp
+from common.losses.cotraining import CoTrainingOutput, Discriminator, discriminator_loss, generator_loss, ramp_up
 from common.losses.smunet import SMUNetLoss, StyleDiscriminator, gram, style_distance
 from common.networks.cotraining import ACNOutput, SMUNetOutput
 
@@ -123,7 +123,7 @@ class TestGolden:
         total = loss(trained(name), golden_cotraining.label(name)) - loss.terms["discriminators"]
         assert total.item() == stored(name, f"loss/co/epoch{epoch}")
         if name == "acn":
-            assert 10 * ramp(epoch, 20) == stored(name, f"loss/consistency_weight/epoch{epoch}")
+            assert 10 * ramp_up(epoch, 20) == stored(name, f"loss/consistency_weight/epoch{epoch}")
 
     def test_released_discriminator_of_styles(self):
         discriminator = with_golden_discriminator("smunet", "d_style.", StyleDiscriminator(16, "released"))
@@ -141,7 +141,7 @@ class TestGolden:
 
 class TestFormulas:
     def test_ramp(self):
-        assert [ramp(t, 20) for t in (0, 10, 20, 300)] == pytest.approx([math.exp(-5), math.exp(-1.25), 1, 1])
+        assert [ramp_up(t, 20) for t in (0, 10, 20, 300)] == pytest.approx([math.exp(-5), math.exp(-1.25), 1, 1])
 
     @both
     def test_dice_and_consistency_by_hand(self, name):

@@ -189,7 +189,7 @@ def test_mutual_and_fusion_targets_by_hand():
         assert gss.terms["distillation"].item() == pytest.approx(0, abs=1e-6)
     q = torch.tensor([0.2, 0.3, 0.4, 0.9])
     log_students = torch.stack([q, 1 - q], dim=1)[None, :, :, None].log()
-    taught = GSSLoss(MODALITIES, CLASSES, LEADERS, distillation="mutual")._taught(log_students, log_students, None)
+    taught = GSSLoss(MODALITIES, CLASSES, LEADERS, distillation="mutual")._soft_target(log_students, log_students, None)
     assert taught[0, :, 0, 0].tolist() == pytest.approx([1.6 / 3, 1.5 / 3, 1.4 / 3, 0.9 / 3])
 
 
@@ -211,7 +211,7 @@ def test_the_vote_has_no_gradient():
     gss(out, label()).backward()
     logits = out.separate.detach().flatten(2).unflatten(0, (2, 4))
     log_students = (logits / 8).log_softmax(dim=2)
-    target = gss._taught(logits, log_students, out.fused.logits)
+    target = gss._soft_target(logits, log_students, out.fused.logits)
     expected = 64 / 8 * (log_students.exp() - target) / (2 * 16)
     assert (out.separate.grad.flatten(2).unflatten(0, (2, 4)) - expected).abs().max() < 1e-6
 

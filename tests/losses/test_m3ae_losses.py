@@ -5,7 +5,7 @@ import pytest
 import torch
 from networks.golden_m3ae import ARRAYS, SEED, draw, transpose
 
-from common.losses.m3ae import DiceBCELoss, FineTuningLoss, PretrainingLoss, Reconstruction, SegmentationLoss
+from common.losses.m3ae import DeeplySupervisedLoss, DiceBCELoss, FineTuningLoss, PretrainingLoss, Reconstruction
 from common.networks import SegmentationOutput
 
 
@@ -64,7 +64,7 @@ def test_segmentation_loss_gives_the_authors_numbers(golden):
     dice = [DiceBCELoss(1, 0)(logits, target).item() for logits in (quarter, half, full)]
     assert dice == pytest.approx(ARRAYS["loss/dice_only"].tolist(), rel=1e-5)
     quarter = quarter.clone().requires_grad_()
-    total = SegmentationLoss()(output(full, [quarter, half], None), target)
+    total = DeeplySupervisedLoss()(output(full, [quarter, half], None), target)
     total.backward()
     assert total.item() == pytest.approx(float(ARRAYS["loss/seg_sum"]), rel=1e-5)
     stride = int(ARRAYS["loss/grad_logits0/stride"])
