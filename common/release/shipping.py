@@ -58,7 +58,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     evaluation = read_evaluation(run / "evaluation")
     if evaluation.facts.get("weights") != file_digest(trained):
         raise ValueError(f"{run / 'evaluation'}: not of {trained.name} as it is; evaluate it again (run evaluate).")
-    weights = _halved(trained)
+    weights = _in_half_precision(trained)
     root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
@@ -78,7 +78,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
                 shutil.copyfile(run / "evaluation" / table, beside)
         digest = {"sha256": file_digest(temporary), "data_source": data_source}
         metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
-        stack.enter_context(replacing(metadata_file)).write_text(_indented(metadata) + "\n")
+        stack.enter_context(replacing(metadata_file)).write_text(_as_json(metadata) + "\n")
     for table in TABLES:
         if not (run / "evaluation" / table).is_file():
             target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # of other weights
@@ -118,14 +118,14 @@ def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str
         raise ValueError(f"{trained}: logits change by {change:.2g} of their range in half precision; not shipped.")
 
 
-def _indented(metadata: dict[str, Any]) -> str:
+def _as_json(metadata: dict[str, Any]) -> str:
     """Return JSON as people write it: lists of plain values on a line."""
     text = json.dumps(metadata, indent=4, ensure_ascii=False)
     short = re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     return short if json.loads(short) == metadata else text
 
 
-def _halved(path: Path) -> dict[str, torch.Tensor]:
+def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:
     state = read_checkpoint(path)
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: more than weights; expected a plain state dict.")
