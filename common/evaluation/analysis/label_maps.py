@@ -128,15 +128,12 @@ def _label_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of label maps.")
     paths = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    files = sorted(path for path in paths if SUFFIX.search(path.name) and not _is_hidden(path.relative_to(folder)))
+    visible = (p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    files = sorted(path for path in visible if SUFFIX.search(path.name))
     if not files:
         raise FileNotFoundError(f"{folder}: no label map in it; expected NIfTI, MHA or NRRD files.")
     labelled = [path for path in files if LABEL_WORD.search(_stem(path))]
     return labelled or files
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _by_case(files: Iterable[Path]) -> dict[str, Path]:

@@ -66,21 +66,16 @@ class Evaluation:
     def values(self, metric: str) -> pd.DataFrame:
         """Return a metric as a table: index ``(modalities, case)``, a column per region."""
         if metric not in self._wide:
-            self._wide[metric] = pivot(self.results, metric, self.subsets, self.regions)
+            chosen = self.results[self.results["metric"] == metric]
+            wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
+            wide = wide.reindex(columns=pd.Index(self.regions, name="region"))
+            there = wide.index.get_level_values("modalities")
+            self._wide[metric] = wide.loc[[row for name in self.subsets for row in wide.index[there == name]]]
         return self._wide[metric].copy()
 
     @cached_property
     def _wide(self) -> dict[str, pd.DataFrame]:
         return {}
-
-
-def pivot(results: pd.DataFrame, metric: str, subset_names: Sequence[str], regions: Sequence[str]) -> pd.DataFrame:
-    """Return a metric of long-form results: index ``(modalities, case)`` in the order given, a column per region."""
-    chosen = results[results["metric"] == metric]
-    wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
-    wide = wide.reindex(columns=pd.Index(regions, name="region"))
-    present = wide.index.get_level_values(0)
-    return wide.loc[[row for name in subset_names for row in wide.index[present == name]]]
 
 
 def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tuple[str, ...]]) -> pd.DataFrame:

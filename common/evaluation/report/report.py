@@ -37,7 +37,7 @@ def write_report(
         evaluations: one method, or several on the same cases, the first one being what others are tested against.
         folder: where to.
         coverage: level of the intervals of the volume, e.g. 0.9.
-        published: rows of `common.evaluation.analysis.published.published` to show beside the measured ones.
+        published: a table of `common.evaluation.analysis.published.published` to show beside the measured ones.
         remarks: what a reader must know first.
         panels: method -> slices to be drawn.
         labels: of the cohort, for the slices.

@@ -55,7 +55,7 @@ def subset_table(
         evaluations: one or more methods on the same cohort; stars are against the first.
         metric: name in `METRICS`.
         tests: of `analysis.statistics.compare_to_first`, for the stars.
-        published: rows of `analysis.published.published`, for columns beside the measured ones. Their mean is
+        published: a table of `analysis.published.published`, for columns beside the measured ones. Their mean is
             the printed one, which is left out where the measured one is not over all subsets.
 
     Raises:
@@ -237,11 +237,11 @@ def _measured(evaluation: Evaluation, shared: Evaluation, metric: str) -> _Metho
 
 
 def _published(published: pd.DataFrame) -> list[_Method]:
-    """Return the methods of published tables, their names marked as such."""
-    marks, methods = _marks(published), []
-    for (*source, name), rows in published.groupby(["paper", "table", "dataset", "method"], sort=False):
+    """Return the methods of a published table, their names marked as such."""
+    methods = []
+    for name, rows in published.groupby("method", sort=False):
         mean, std = (rows.pivot(index="modalities", columns="region", values=key) for key in ("value", "std"))
-        methods.append(_Method(f"{name} (published){marks[tuple(source)]}", mean, std, published=True))
+        methods.append(_Method(f"{name} (published)†", mean, std, published=True))
     return methods
 
 
@@ -249,12 +249,6 @@ def _relevant(published: pd.DataFrame | None, metric: str, regions: Sequence[str
     if published is None:
         return pd.DataFrame(columns=PUBLISHED_COLUMNS)
     return published[(published["metric"] == metric) & published["region"].isin(regions)]
-
-
-def _marks(published: pd.DataFrame) -> dict[tuple[str, ...], str]:
-    """Return the mark of each source (paper, table, dataset): a dagger, with a number if there are several."""
-    sources = list(published[["paper", "table", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
-    return {source: f"†{number}" if len(sources) > 1 else "†" for number, source in enumerate(sources, start=1)}
 
 
 def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
@@ -400,8 +394,8 @@ def _notes(
             f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
             f"Holm-corrected for {family}." + " Tests are per case, not of the voxels together." * pooled
         )
-    if published is not None:
-        notes += [f"{mark} Published, not measured: {cite(*source)}." for source, mark in _marks(published).items()]
+    if published is not None and len(published):
+        notes.append(f"† Published, not measured: {cite(*published.iloc[0][['paper', 'table', 'dataset']])}.")
     return [*notes, _made_with(evaluations)]
 
 

@@ -197,12 +197,6 @@ class TestPublishedBeside:
         row = subset_table(methods, published=self.rows()).rows[0]
         assert [cell.bold for cell in row[4:8]] == [True, False, False, False]
 
-    def test_several_sources_have_marks_of_their_own(self):
-        both = pd.concat([self.rows(), published("GSS", "8", "BraTS2020").query("method == 'RFNet'")])
-        table = subset_table([steady(0.5, "ours", modalities=FOUR)], published=both)
-        assert labels(table)[5:8] == ["WT/ACN (published)†1", "WT/M3AE (published)†1", "WT/RFNet (published)†2"]
-        assert noted(table, "†2 Published", "GSS")
-
     def test_what_does_not_fit_is_left_out(self):
         ours = [steady(0.5, "ours", modalities=FOUR)]
         other_metric = subset_table(
