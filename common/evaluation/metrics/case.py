@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.evaluation.analysis.reliability import bin_probabilities
+from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.metrics import Reference, postprocessed
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
