@@ -67,7 +67,7 @@ class Inference:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
             overrides["device"] = f"$torch.device({_usable(device)!r})"
-        with _quiet(), _unwrapped():
+        with _quiet(), unwrapped_errors():
             self.workflow = ConfigWorkflow(
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
             )
@@ -94,7 +94,7 @@ class Inference:
             # now so that the centres meet. The network sees voxels, and its label map comes back on the same ones.
             straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
             nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
-        with _quiet(), _unwrapped():
+        with _quiet(), unwrapped_errors():
             self.workflow.run()
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")(dict(output))["pred"]
@@ -159,7 +159,7 @@ def _usable(device: str) -> str:
 
 
 @contextmanager
-def _unwrapped() -> Iterator[None]:
+def unwrapped_errors() -> Iterator[None]:
     """Raise what is wrong with files and settings as it was said, out of the errors that MONAI wraps it in."""
     try:
         yield
