@@ -18,9 +18,9 @@ from common.modalities import subset_names
 COLUMNS = ("case", "modalities", "region", "metric", "value")
 BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "positives")
 LATENT_COLUMNS = ("case", "modality")
-NAMES = ("case", "modalities", "region", "metric", "modality")
+TEXT_COLUMNS = ("case", "modalities", "region", "metric", "modality")
 """Columns of text."""
-EXTRA = {
+OPTIONAL_TABLES = {
     "calibration": ("calibration.csv", COLUMNS),
     "bins": ("reliability.csv", BIN_COLUMNS),
     "latents": ("latents.csv", LATENT_COLUMNS),
@@ -144,7 +144,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     note = folder / "evaluation.json"
     note.unlink(missing_ok=True)  # written last: its presence says that the files belong together
     write_results(evaluation.results, folder / "results.csv")
-    for key, (name, _) in EXTRA.items():
+    for key, (name, _) in OPTIONAL_TABLES.items():
         (folder / name).unlink(missing_ok=True)
         if len(getattr(evaluation, key)):
             write_results(getattr(evaluation, key), folder / name)
@@ -186,7 +186,9 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{note}: not the note of an evaluation ({error}); run the evaluation again.") from error
     there = {
-        key: _read_rows(folder / file, columns) for key, (file, columns) in EXTRA.items() if (folder / file).is_file()
+        key: _read_rows(folder / file, columns)
+        for key, (file, columns) in OPTIONAL_TABLES.items()
+        if (folder / file).is_file()
     }
     evaluation = Evaluation(**given, results=results, **there)
     known = {"modalities": subset_names(evaluation.modalities), "region": evaluation.regions}
@@ -206,7 +208,7 @@ def _read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         ValueError: it is no table, or does not begin with these columns.
     """
-    types, missing = dict.fromkeys(NAMES, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
+    types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:
         found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
     except ValueError as error:  # pandas' own errors are of this kind, and do not name the file

@@ -117,20 +117,20 @@ def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
     for e in evaluations:
         cases, subsets = counted(e.results["case"].nunique(), noun="case"), counted(len(e.subsets), noun="subset")
         data[f"{cases}, {subsets} of {modalities}."].append(e.name)
-        meaning[_said(e.conventions)].append(e.name)
-    lines = _whose(data)
+        meaning[_conventions_in_words(e.conventions)].append(e.name)
+    lines = _per_method(data)
     if "phantom" in _cohorts(evaluations):
         lines.append(
             "The phantom cohort is synthetic: its numbers show that the software works, and nothing about patients."
         )
-    return [*lines, *_whose(meaning), "Research only; not for clinical use."]
+    return [*lines, *_per_method(meaning), "Research only; not for clinical use."]
 
 
-def _whose(said: Mapping[str, Sequence[str]]) -> list[str]:
+def _per_method(said: Mapping[str, Sequence[str]]) -> list[str]:
     return list(said) if len(said) == 1 else [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
-def _said(conventions: Conventions) -> str:
+def _conventions_in_words(conventions: Conventions) -> str:
     """Return the conventions in words."""
     empty = {
         "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",

@@ -17,7 +17,6 @@ from common.evaluation.report.tables import comparison_table, missing_table, sta
 from common.modalities import subset_name, subsets
 
 NAN = float("nan")
-NAMES = ("t1", "t2", "t1+t2")
 FOUR = ("t1", "t1c", "t2", "flair")
 
 
