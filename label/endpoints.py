@@ -178,12 +178,11 @@ def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Respo
             response = _file(result["dicom_seg"])
         else:
             image = Path(result["file"])
-            content, kind = encode_multipart_formdata(
-                {
-                    "params": (None, json.dumps(params), "application/json"),
-                    "image": (image.name, image.read_bytes(), "application/octet-stream"),
-                }
-            )
+            parts = {
+                "params": (None, json.dumps(params), "application/json"),
+                "image": (image.name, image.read_bytes()),
+            }
+            content, kind = encode_multipart_formdata(parts)
             response = Response(content, media_type=kind)
     response.headers[MESSAGE] = _as_header(" ".join(_remarks(params)))
     return response

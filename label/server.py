@@ -69,15 +69,8 @@ def serve(
                 api.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
             address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
             print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
-            uvicorn.run(
-                api,
-                host=host,
-                port=port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            )
+            quiet = {"log_config": None, "access_log": False, "server_header": False}
+            uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
         finally:
             app.close()
 

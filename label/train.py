@@ -61,10 +61,8 @@ class BundleTrainTask:
 
     def info(self) -> dict[str, Any]:
         """Return what clients are told, with the options as they are by default."""
-        return {
-            "description": f"Fine-tuning of {self.model.name} on studies with a final label",
-            "config": DEFAULTS,
-        }
+        description = f"Fine-tuning of {self.model.name} on studies with a final label"
+        return {"description": description, "config": DEFAULTS}
 
     def stats(self) -> dict[str, Any]:
         """Return how far the last training is, in the words of MONAI Label's clients."""
