@@ -136,7 +136,7 @@ def test_names_and_sources_that_are_none(places, name, source):
     assert sorted(path.name for path in (bundle / "models").iterdir()) == ["model_advice.csv"]
 
 
-@pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "_indented"])
+@pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "_as_json"])
 def test_files_take_their_places_together(places, step, monkeypatch):
     run, bundle, _ = places
     ship(run, bundle, "model", "39 cases")
