@@ -47,10 +47,10 @@ $(VENV)/.installed-test: pyproject.toml
 	$(VENV)/bin/python -m pip install "$(TORCH)" -e ".[test]"
 	touch $@
 
-# MONAI Label's own requirements are left out: half of them are for what is not used, see label/stock.py.
-$(LABEL_VENV)/.installed: pyproject.toml label/requirements.txt
+# Of MONAI Label only its build of OHIF is used, which no other package has; so none of its requirements.
+$(LABEL_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LABEL_VENV)
-	$(LABEL_VENV)/bin/python -m pip install "$(TORCH)" -e ".[dicom,registration]" -r label/requirements.txt
+	$(LABEL_VENV)/bin/python -m pip install "$(TORCH)" -e ".[label]"
 	$(LABEL_VENV)/bin/python -m pip install --no-deps monailabel==0.8.5
 	touch $@
 

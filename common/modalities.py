@@ -84,6 +84,16 @@ def subset_name(subset: Sequence[str]) -> str:
     return "+".join(subset)
 
 
+def subset_names(modalities: Sequence[str]) -> list[str]:
+    """Return the names of all `subsets`, in their order."""
+    return list(map(subset_name, subsets(modalities)))
+
+
+def subset_size(name: str) -> int:
+    """Return how many modalities the subset of this name has."""
+    return name.count("+") + 1
+
+
 def display_name(modality: str) -> str:
     """Return a modality's name as tables and figures print it, e.g. ``T1c``, ``FLAIR`` and ``bSSFP``."""
     return {"t1c": "T1c", "bssfp": "bSSFP"}.get(modality, modality.upper())

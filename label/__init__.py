@@ -1,3 +1,1 @@
-"""The MONAI Label server of the collection; it needs a virtual environment of its own, see requirements.txt."""
-
-from label import stock as stock  # before anything of MONAI Label is imported
+"""The server of the bundles for 3D Slicer and OHIF, by MONAI Label's interface but without its code."""

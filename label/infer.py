@@ -18,25 +18,27 @@ import nibabel as nib
 import numpy as np
 from fastapi import HTTPException
 from monai.data import ITKWriter
-from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from common.io import flag
 from common.study.inference import Inference
 from common.study.predict import predict
-from label.studies import Studies, class_label, unnamed
+from label.datastore import Datastore, class_label, hidden_paths
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
+"""Among a model's trainings: which of them is served, and, in each one's folder, its weights."""
 TIMEOUT = 900
 """Seconds that a segmentation may take."""
 
 
-class Segmentation(InferTask):
+class BundleInferTask:
     """A bundle with its weights, which are checked as it is made, and read again, strictly, for each study.
 
     Args:
         bundle: its name or folder.
         worker: where it segments.
-        adopted: weights that are served in the place of others once they are there, see `label.train`.
+        output_dir: of the model's trainings, see `label.train`; the weights of one that was adopted are served in the
+            place of others.
         recipe: that the weights were trained with, see `predict`.
         ckpt_path: weights other than the bundle's own.
         device: to run on; None: a GPU if there is one.
@@ -50,70 +52,66 @@ class Segmentation(InferTask):
         self,
         bundle: str,
         worker: Worker,
-        adopted: Path,
+        output_dir: Path,
         recipe: str | None = None,
         ckpt_path: str | None = None,
         device: str | None = None,
     ) -> None:
-        if ckpt_path and adopted.is_file():
-            raise ValueError(f"{bundle}: both {ckpt_path} and {adopted} could be served; move one of them away.")
-        self.bundle, self.worker, self.adopted = bundle, worker, adopted
-        self.recipe, self.own, self.device = recipe, ckpt_path, device
-        inference = self.check(self.ckpt_path)
-        self.cohort, self.weights, self.trained_on = inference.cohort, inference.weights, inference.trained_on
-        adopted_with = self.adopted_facts().get("recipe", recipe)
-        if adopted_with != recipe:
+        self.bundle, self.worker, self.output_dir = bundle, worker, output_dir
+        self.recipe, self.own_ckpt_path, self.device = recipe, ckpt_path, device
+        adopted = self.adopted()
+        if ckpt_path and adopted:
             raise ValueError(
-                f"{bundle}: {adopted} was trained with recipe {adopted_with}, not {recipe}; say --{bundle}.recipe, "
-                "or another --output_dir."
+                f"{bundle}: both {ckpt_path} and the training in {output_dir / ADOPTED} could be served; remove one."
             )
-        values = {class_label(name): value for name, value in self.cohort.labels.values.items()}
-        super().__init__(InferType.SEGMENTATION, values, 3, inference.metadata["name"], self._options())
+        if adopted and adopted["recipe"] != recipe:
+            raise ValueError(
+                f"{bundle}: the training in {output_dir / ADOPTED} had recipe {adopted['recipe']}, not {recipe}; give "
+                f"--{bundle}.recipe, or another --output_dir."
+            )
+        inference = self.load_weights(self.ckpt_path)
+        self.name, self.cohort = inference.metadata["name"], inference.cohort
+        self.weights, self.weights_trained_on = inference.weights, inference.trained_on
+        self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
+
+    def adopted(self) -> dict[str, Any]:
+        """Return ``run``, ``recipe`` and ``trained_on`` of the adopted training; {} if there is none."""
+        file = self.output_dir / ADOPTED
+        return json.loads(file.read_text()) if file.is_file() else {}
 
     @property
     def ckpt_path(self) -> str | None:
         """The weights to serve; None: the bundle's own."""
-        return str(self.adopted) if self.adopted.is_file() else self.own
+        adopted = self.adopted()
+        return str(self.output_dir / adopted["run"] / WEIGHTS) if adopted else self.own_ckpt_path
 
     @property
-    def record(self) -> Path:
-        """Where it is written what the adopted weights are."""
-        return self.adopted.with_suffix(".json")
-
-    def adopted_facts(self) -> dict[str, Any]:
-        """Return what the adopted weights are; {} if there are none."""
-        return json.loads(self.record.read_text()) if self.adopted.is_file() else {}
-
-    @property
-    def origin(self) -> str:
+    def trained_on(self) -> str:
         """What the served weights were trained on, as far as it is known."""
-        facts = self.adopted_facts()
-        if facts:
-            return f"{facts['studies']} studies here (training {facts['run']}), and before on {facts['from']}"
-        return self.trained_on or f"what {self.weights.name} was"
+        known = self.adopted().get("trained_on", self.weights_trained_on)
+        return known or f"what {self.weights.name} was"
 
-    def check(self, ckpt_path: str | None) -> Inference:
+    def load_weights(self, ckpt_path: str | None) -> Inference:
         """Build the network and load weights, to see whether they fit; raise as the class does."""
         with tempfile.TemporaryDirectory() as folder:
             return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
 
-    def is_valid(self) -> bool:
-        """Return True: a model that is not valid is not made."""
-        return True
-
-    def _options(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """Return what clients are told of the model."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
-        return {**use, "series": "", "skull_strip": False, "store": False}
+        config = {**use, "series": "", "skull_strip": False, "store": False}
+        facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
+        return {**facts, "description": self.name, "config": config}
 
-    def __call__(self, request: Mapping[str, Any], studies: Studies) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Segment a study.
 
         Args:
             request: ``image`` (a study, or a DICOM series on whose grid the result is wanted) and ``output_dir``; and
-                the options in `config`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
+                the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip``, ``store`` or ``save_label``, and
                 ``result_extension``.
-            studies: where the image is.
+            datastore: where the image is.
 
         Returns:
             ``file``, the label map; ``dicom_seg``, None for NIfTI studies and if nothing was found; ``params``: what
@@ -126,7 +124,7 @@ class Segmentation(InferTask):
             ValueError: the study or the options cannot be used.
             HTTPException: see `Worker.run`.
         """
-        folder = Path(request["output_dir"])
+        image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:
             raise ValueError("All modalities are left out; use one at least.")
@@ -134,26 +132,29 @@ class Segmentation(InferTask):
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        series, strip = by_hand(request.get("series")), _flag(request, "skull_strip")
-        study, reference = studies.fetch(str(request["image"]), folder)
-        files, told = self.worker.run(
-            _segment, study, folder / "results", self.bundle, series, wanted, reference, self.recipe, self.ckpt_path,
+        series, strip = series_numbers(request.get("series")), _flag(request, "skull_strip")
+        study, reference = datastore.fetch(image, folder)
+        files, facts = self.worker.run(
+            _predict, study, folder / "results", self.bundle, series, wanted, reference, self.recipe, self.ckpt_path,
             self.device, strip,
         )  # fmt: skip
-        if self.adopted_facts():
-            told["trained_on"] = self.origin
+        if self.adopted():
+            facts["trained_on"] = self.trained_on
         label = nib.load(files["label map"])
         present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
+        stored = None
+        if store and present:
+            stored = datastore.save_label(image, "original", files[datastore.label_file])
         return {
             "file": _write(label, folder / f"label{extension}"),
             "dicom_seg": files.get("DICOM SEG"),
             "params": {
                 "label_names": {name: value for name, value in self.labels.items() if value in present},
                 "empty": not present,
-                "stored": studies.keep_result(str(request["image"]), files) if store and present else None,
+                "stored": stored,
                 "left_out": [name for name in self.cohort.modalities if name not in wanted],
-                **told,
-                "missing": [name for name in told["missing"] if name in wanted],
+                **facts,
+                "missing": [name for name in facts["missing"] if name in wanted],
             },
         }
 
@@ -189,10 +190,10 @@ class Worker:
         self._pool = ProcessPoolExecutor(1, context, warnings.simplefilter, ("ignore",))  # pydicom's quote headers
 
 
-def _segment(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Call `predict`; return its files, and what is told of them."""
+def _predict(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Call `predict`; return its files, and what clients are told of them."""
     try:
-        with unnamed(study):
+        with hidden_paths(study):
             prediction = predict(study, *arguments)
     finally:
         gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
@@ -216,13 +217,13 @@ def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
     return default if value is None or value == "" else flag(key, value)
 
 
-def by_hand(said: Any) -> Mapping[str, Any] | None:
+def series_numbers(text: Any) -> Mapping[str, Any] | None:
     """Return modality -> SeriesNumber of ``t1c=7, flair=4``, or as messages write it, ``{'t1c': 7}``."""
-    if not said or isinstance(said, Mapping):
-        return said or None
-    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(said).split(",")]
+    if not text or isinstance(text, Mapping):
+        return text or None
+    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(text).split(",")]
     if None in pairs:
-        raise ValueError(f"series {said!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
+        raise ValueError(f"series {text!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
     return dict(pair.groups() for pair in pairs)
 
 

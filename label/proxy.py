@@ -8,22 +8,17 @@ from typing import Any
 
 import requests
 from fastapi import HTTPException, Response
+from pydicom.datadict import tag_for_keyword
+
+from label.datastore import TIMEOUT, credentials
 
 PART = re.compile(r"(?!\.+$)[\w.,-]+")
 LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
-TAGS = {
-    "StudyInstanceUID": "0020000D",
-    "SeriesInstanceUID": "0020000E",
-    "SOPInstanceUID": "00080018",
-    "PatientID": "00100020",
-}
-TIMEOUT = (10, 120)
-"""Seconds to connect, and to wait for the next bytes."""
+TAGS = {keyword: f"{tag_for_keyword(keyword):08X}" for keyword in (*LEVELS.values(), "PatientID")}
 
 
-def pass_on(
+def forward(
     archive: str,
-    auth: tuple[str, str] | None,
     method: str,
     path: str,
     query: Sequence[tuple[str, str]],
@@ -35,8 +30,7 @@ def pass_on(
     MONAI Label's own proxy drops the query, so that a viewer is given other patients' studies than the one it asks for.
 
     Args:
-        archive: URL of the DICOMweb service.
-        auth: user and password, if it asks for them.
+        archive: URL of the DICOMweb service; see `credentials` for user and password.
         method: GET, or POST for files to be stored.
         path: below the archive's URL; starts with studies, series or instances.
         query: the request's, passed on whole.
@@ -58,7 +52,7 @@ def pass_on(
         params=list(query),
         headers=kept,
         data=body,
-        auth=auth,
+        auth=credentials(),
         timeout=TIMEOUT,
         allow_redirects=False,
     )

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +17,9 @@ import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from common.cohorts import generate_phantom
-from label.main import App
-from label.web import web
+from label.app import BUNDLES, RECIPE, App
+from label.datastore import is_url
+from label.endpoints import create_api
 
 LOCAL = ["127.0.0.1", "localhost"]
 
@@ -28,7 +29,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     output_dir: str = "label_output",
-    **conf: object,
+    models: str | Sequence[str] = BUNDLES,
+    recipe: str | None = None,
+    device: str | None = None,
+    **settings: object,
 ) -> None:
     """Serve until stopped.
 
@@ -39,47 +43,36 @@ def serve(
         host: address to listen on. There is no log-in: whoever reaches it can see all studies.
         port: to listen on.
         output_dir: where trainings and adopted weights go.
-        conf: further settings, see `label.main.App`.
+        models: names or folders of bundles, by commas.
+        recipe: that the weights of the models were trained with; if not given that of the bundles' own.
+        device: such as cpu or cuda:1; if not given a GPU if there is one.
+        settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
 
     Raises:
         OSError: a folder is not there or cannot be written.
-        ValueError: a bundle or its weights cannot be used, or a setting is not known.
+        ValueError: a bundle or its weights cannot be used, or an option is not known.
+        ImportError: there is no OHIF for an archive.
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: there is no log-in here; put a web server with one in front.")
     if studies is None:
         output_dir = str(Path(output_dir, "demo"))
-        studies = str(generate_phantom(Path(output_dir, "phantom"), 3))
-        conf = {"recipe": "phantom", **conf}
-    remote = studies.startswith(("http://", "https://"))
-    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
+        studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
+    names = models.split(",") if isinstance(models, str) else map(str, models)  # Fire makes a tuple of what has commas
+    own = {key: str(value) for key, value in settings.items()}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up
     with _private_folder():
-        app = App(app_dir=str(Path(__file__).parent), studies=studies, conf={"output": output_dir} | _texts(conf))
+        app = App(studies, output_dir, [name.strip() for name in names], recipe or RECIPE, device, own)
         try:
-            api = web(app, studies.rstrip("/") if remote else None, (user, password) if user else None)
+            api = create_api(app, studies.rstrip("/") if is_url(studies) else None)
             if host in LOCAL:  # a page elsewhere cannot take this server's name
                 api.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
-            shown = f"http://{host}:{port}/" + ("ohif/" if remote else "")
-            print(
-                f"Serving {', '.join(app.info()['models'])} at {shown} Research only, not for clinical use.", flush=True
-            )
-            uvicorn.run(
-                api,
-                host=host,
-                port=port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            )
+            address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
+            print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
+            quiet = {"log_config": None, "access_log": False, "server_header": False}
+            uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
         finally:
             app.close()
-
-
-def _texts(conf: Mapping[str, object]) -> dict[str, str]:
-    """Return settings as they were typed: Fire makes a tuple of what has commas."""
-    return {key: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in conf.items()}
 
 
 @contextmanager

@@ -6,15 +6,15 @@ a finished one. ``python -m label.train JOB`` is the process; the password of an
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 import warnings
 from collections.abc import Mapping
@@ -26,42 +26,43 @@ import nibabel as nib
 import numpy as np
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
-from monailabel.interfaces.tasks.train import TrainTask
 
 from common.cohorts import get_cohort
 from common.cohorts.datalist import write_datalist
 from common.io.files import replacing
 from common.io.settings import check_number
-from common.study.grid import resample_label_to, to_one_grid
-from common.study.inference import config_files
-from label.infer import Segmentation
-from label.studies import Studies, open_studies
+from common.study.alignment import align
+from common.study.grid import resample_label_to
+from common.study.inference import config_files, unwrapped_errors
+from label.datastore import Datastore, open_datastore
+from label.infer import ADOPTED, WEIGHTS, BundleInferTask
 
 ENDED = ("DONE", "ERROR", "STOPPED")
-WEIGHTS = "weights.pt"
-AS_THEY_ARE = {"missing_rates": None, "perfect_data": False}
+DEFAULTS = {"max_epochs": 10, "val_split": 0.2, "adopt": ""}
+"""The options of a training."""
+NOTHING_MASKED = {"missing_rates": None, "perfect_data": False}
 """Keys of bundles that let studies lack sequences, to be set so that each lacks what it lacks."""
 
 
-class FineTuning(TrainTask):
+class BundleTrainTask:
     """The trainings of one model.
 
     Args:
         model: as it is served; its weights are what a training starts from.
-        place: of the studies, as `open_studies` takes it.
-        output: folder for the trainings, each in a folder of its own.
+        studies: where they are, as `open_datastore` takes it.
+        output_dir: for the trainings, each in a folder of its own.
     """
 
-    def __init__(self, model: Segmentation, place: str, output: Path) -> None:
-        super().__init__(f"Fine-tuning of {model.description} on studies with a final label")
-        self.model, self.place, self.output = model, place, output
+    def __init__(self, model: BundleInferTask, studies: str, output_dir: Path) -> None:
+        self.model, self.studies, self.output_dir = model, studies, output_dir
         self.run: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
 
-    def config(self) -> dict[str, Any]:
-        """Return the options, with what they are by default."""
-        return {"max_epochs": 10, "val_split": 0.2, "adopt": ""}
+    def info(self) -> dict[str, Any]:
+        """Return what clients are told, with the options as they are by default."""
+        description = f"Fine-tuning of {self.model.name} on studies with a final label"
+        return {"description": description, "config": DEFAULTS}
 
     def stats(self) -> dict[str, Any]:
         """Return how far the last training is, in the words of MONAI Label's clients."""
@@ -70,47 +71,45 @@ class FineTuning(TrainTask):
         stats = {theirs: status[ours] for ours, theirs in names.items() if status.get(ours) is not None}
         return stats if self.running else {**stats, "total_time": status.get("end_ts", "none")}  # that is: it has ended
 
-    def __call__(self, request: Mapping[str, Any], datastore: Studies) -> dict[str, Any]:
-        """Start a training, or adopt the weights of a finished one.
+    def start(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Start a training in a process of its own.
 
         Args:
-            request: ``max_epochs``; ``val_split``, the share of the studies that the best epoch is chosen by;
-                ``adopt``, the identifier of a finished training, whose weights are then served, those before are kept.
+            request: ``max_epochs``; ``val_split``, the share of the studies that the best epoch is chosen by.
             datastore: the studies.
 
         Returns:
             The status.
 
         Raises:
-            FileNotFoundError: there is no such training to adopt.
-            ValueError: it is not finished, or there is nothing to train on, or the options cannot be used.
+            ValueError: there is nothing to train on, or the options cannot be used.
         """
-        if request.get("adopt"):
-            return self.adopt(str(request["adopt"]))
-        options = {**self.config(), **{key: value for key, value in request.items() if value not in (None, "")}}
-        epochs = _whole("max_epochs", options["max_epochs"])
-        share = check_number("val_split", _number("val_split", options["val_split"]), 0, 0.9)
-        if not datastore.labelled("final"):
+        options = {**DEFAULTS, **{key: value for key, value in request.items() if value not in (None, "")}}
+        epochs = _number("max_epochs", options["max_epochs"], 1)
+        if epochs % 1:
+            raise ValueError(f"max_epochs {epochs}: expected a whole number.")
+        share = _number("val_split", options["val_split"], 0, 0.9)
+        if not datastore.labelled_images("final"):
             raise ValueError("No study has a final label; submit some labels first.")
-        self.run = self.output / f"{datetime.now():%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:6]}"
+        self.run = self.output_dir / f"{datetime.now():%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:6]}"
         self.run.mkdir(parents=True)
         job = {
-            "studies": self.place,
+            "studies": self.studies,
             "cohort": self.model.cohort.name,
             "bundle": str(Path(self.model.bundle).resolve()) if Path(self.model.bundle).is_dir() else self.model.bundle,
             "recipe": self.model.recipe,
             "init_from": str(self.model.ckpt_path or self.model.weights),
             "device": self.model.device,
-            "max_epochs": epochs,
+            "max_epochs": int(epochs),
             "val_split": share,
         }
         (self.run / "job.json").write_text(json.dumps(job, indent=2))
-        _write_status(self.run, {"status": "RUNNING", "epoch": 0, "max_epochs": epochs, "start_ts": _now()})
-        data = tempfile.mkdtemp(prefix="training_")
+        _update_status(self.run, status="RUNNING", epoch=0, max_epochs=job["max_epochs"])
+        data = tempfile.TemporaryDirectory(prefix="training_", ignore_cleanup_errors=True)
         root = str(Path(__file__).resolve().parents[1])
         with (self.run / "log.txt").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "label.train", str(self.run), data],
+                [sys.executable, "-m", "label.train", str(self.run), data.name],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
@@ -142,35 +141,44 @@ class FineTuning(TrainTask):
         return self.status()
 
     def adopt(self, run: str) -> dict[str, Any]:
-        """Serve the weights of a finished training; those adopted before are kept beside them. See `__call__`."""
-        known = sorted(path.parent.name for path in self.output.glob("*/job.json"))
+        """Serve the weights of a finished training.
+
+        Args:
+            run: identifier of the training.
+
+        Returns:
+            ``adopted``, the training; ``served``, its weights; ``kept``, those that were served before.
+
+        Raises:
+            FileNotFoundError: there is no such training.
+            ValueError: it is not finished, or its weights are not of this network.
+        """
+        known = sorted(path.parent.name for path in self.output_dir.glob("*/job.json"))
         if run not in known:
             raise FileNotFoundError(f"There is no training {run!r} to adopt; there are {', '.join(known) or 'none'}.")
-        weights = self.output / run / WEIGHTS
-        if json.loads((self.output / run / "status.json").read_text())["status"] != "DONE":
+        folder = self.output_dir / run
+        job, status = (json.loads((folder / f"{name}.json").read_text()) for name in ("job", "status"))
+        if status["status"] != "DONE":
             raise ValueError(f"The training {run} is not finished, so that it cannot be adopted.")
-        self.model.check(str(weights))
-        job, status = (json.loads((self.output / run / f"{name}.json").read_text()) for name in ("job", "status"))
-        facts = {"run": run, "recipe": job["recipe"], "studies": status["training_studies"], "from": self.model.origin}
-        served, kept = self.model.adopted, None
-        if served.is_file():
-            kept = served.with_name(f"replaced_{datetime.now():%Y%m%d_%H%M%S_%f}.pt")
-            shutil.copyfile(served, kept)
-        with replacing(self.model.record) as temporary:
-            temporary.write_text(json.dumps(facts, indent=2))
-        with replacing(served) as temporary:
-            shutil.copyfile(weights, temporary)
-        return {"adopted": run, "served": str(served), "kept": str(kept or self.model.own or self.model.weights)}
+        self.model.load_weights(str(folder / WEIGHTS))
+        kept = str(self.model.ckpt_path or self.model.weights)
+        studies = f"{status['training_studies']} studies here (training {run})"
+        adopted = {"run": run, "recipe": job["recipe"]}
+        adopted["trained_on"] = f"{studies}, and before on {self.model.trained_on}"
+        with replacing(self.output_dir / ADOPTED) as temporary:
+            temporary.write_text(json.dumps(adopted, indent=2))
+        return {"adopted": run, "served": self.model.ckpt_path, "kept": kept}
 
-    def _end(self, process: subprocess.Popen[bytes], run: Path, data: str) -> None:
+    def _end(self, process: subprocess.Popen[bytes], run: Path, data: tempfile.TemporaryDirectory) -> None:
         """Wait for the process; remove the images, and say so if it did not end by itself."""
-        process.wait()
-        shutil.rmtree(data, ignore_errors=True)
-        status = json.loads((run / "status.json").read_text())
-        if status["status"] not in ENDED:
-            stopped = process.returncode == -signal.SIGTERM
-            reason = "stopped" if stopped else f"ended unexpectedly, see {run / 'log.txt'}"
-            _write_status(run, {**status, "status": "STOPPED" if stopped else "ERROR", "detail": reason})
+        with data:
+            process.wait()
+        if json.loads((run / "status.json").read_text())["status"] in ENDED:
+            return
+        if process.returncode == -signal.SIGTERM:
+            _update_status(run, status="STOPPED", detail="stopped")
+        else:
+            _update_status(run, status="ERROR", detail=f"ended unexpectedly, see {run / 'log.txt'}")
 
 
 def train(run: Path, data: Path) -> None:
@@ -185,8 +193,7 @@ def train(run: Path, data: Path) -> None:
     """
     job = json.loads((run / "job.json").read_text())
     cohort = get_cohort(job["cohort"])
-    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    items, refused = collect(open_studies(job["studies"], cohort, user, password), data)
+    items, refused = write_labelled_studies(open_datastore(job["studies"], cohort), data)
     if not items:
         reason = f"of the first: {refused[0]}" if refused else "no study has a final label; save some."
         raise ValueError(f"None of {len(refused)} labelled studies can be used; {reason}")
@@ -197,7 +204,6 @@ def train(run: Path, data: Path) -> None:
         items = [item for item in items if item["modalities"] == list(cohort.modalities)]
         if not items:
             raise ValueError(f"It learns from complete studies, and none of {labelled} labelled has all modalities.")
-    left_out = labelled - len(items)
     count = round(job["val_split"] * len(items))
     count = min(max(count, int(job["val_split"] > 0)), len(items) - 1)
     parts = {"training": items[count:], "validation": items[:count], "test": []}
@@ -212,7 +218,7 @@ def train(run: Path, data: Path) -> None:
         "epochs": job["max_epochs"],
         "val_interval": max(1, job["max_epochs"] // 5),
         "ema_momentum": None,  # so few steps do not move an average
-        **{key: value for key, value in AS_THEY_ARE.items() if key in config},
+        **{key: value for key, value in NOTHING_MASKED.items() if key in config},
         **({"device": f"$torch.device({job['device']!r})"} if job["device"] else {}),
     }
     stage = "finetune" if "finetune" in config else "fit"
@@ -221,29 +227,28 @@ def train(run: Path, data: Path) -> None:
     )
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train#trainer")
-    started = json.loads((run / "status.json").read_text())
+    _update_status(
+        run,
+        training_studies=len(parts["training"]),
+        validation_studies=count,
+        left_out=labelled - len(items) + len(refused),
+        refused=refused,
+    )
 
-    def tell(engine: Any, ended: str | None = None) -> None:
-        best = workflow.parser.get_parsed_content("validate#evaluator").state.best_metric if count else None
-        state = {"epoch": engine.state.epoch, "best_metric": None if best is None or best < 0 else float(best)}
-        facts = {
-            "training_studies": len(parts["training"]),
-            "validation_studies": count,
-            "left_out": left_out + len(refused),
-            "refused": refused,
-        }
-        _write_status(run, {**started, **facts, **state, **({"status": ended, "end_ts": _now()} if ended else {})})
+    def note_progress(engine: Any) -> None:
+        best = workflow.parser.get_parsed_content("validate#evaluator").state.best_metric if count else -1
+        _update_status(run, epoch=engine.state.epoch, best_metric=float(best) if best >= 0 else None)
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, note_progress)
     workflow.run()
     workflow.finalize()
     name = "finetuned" if stage == "finetune" else "trained"
     (run / f"{name}.pt").rename(run / WEIGHTS)
     (run / f"{name}_last.pt").unlink()
-    tell(trainer, "DONE")
+    _update_status(run, status="DONE")
 
 
-def collect(studies: Studies, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def write_labelled_studies(studies: Datastore, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Write the studies that have a final label as NIfTI files on one grid each; absent modalities are left out.
 
     Args:
@@ -258,25 +263,24 @@ def collect(studies: Studies, folder: Path) -> tuple[list[dict[str, Any]], list[
         OSError: the studies cannot be fetched.
     """
     items, refused = [], []
-    for number, image in enumerate(sorted(studies.labelled("final"))):
+    for number, image in enumerate(sorted(studies.labelled_images("final"))):
         case = f"case_{number:03d}"
         try:
             with tempfile.TemporaryDirectory(dir=folder) as fetched:
-                study, _ = studies.read(image, fetched)
-                reference, label = studies.label(image, "final", study, fetched)
-                aligned = to_one_grid(study.images, study.frames, reference)
+                study, _ = studies.read_study(image, fetched)
+                reference, label = studies.read_label(image, "final", study, fetched)
+                aligned = align(study.images, study.frames, reference)
         except (FileNotFoundError, ValueError) as error:
             refused.append(str(error))
             continue
         grid = aligned.images[reference]
         voxels = np.asarray(label.dataobj).astype(np.uint8)
         moved = resample_label_to(voxels, label.affine, grid.affine, grid.shape, studies.cohort.labels.values.values())
-        volumes = {**aligned.images, "seg": nib.Nifti1Image(moved, grid.affine)}
-        for name, volume in volumes.items():
+        for name, volume in {**aligned.images, "seg": nib.Nifti1Image(moved, grid.affine)}.items():
             nib.save(volume, folder / f"{case}_{name}.nii.gz")
-        files = {name: f"{case}_{name}.nii.gz" for name in volumes}
-        label_file = files.pop("seg")
-        items.append({"case": case, "image": list(files.values()), "modalities": list(files), "label": label_file})
+        names = list(aligned.images)
+        files = [f"{case}_{name}.nii.gz" for name in names]
+        items.append({"case": case, "image": files, "modalities": names, "label": f"{case}_seg.nii.gz"})
     return items, refused
 
 
@@ -286,27 +290,21 @@ def _line(status: Mapping[str, Any]) -> str:
     return text + (f", best validation Dice {best:.3f}" if best else "") + f" {status.get('detail', '')}".rstrip()
 
 
-def _write_status(run: Path, status: Mapping[str, Any]) -> None:
-    with replacing(run / "status.json") as temporary:
+def _update_status(run: Path, **changes: Any) -> None:
+    """Write what has changed of a training's status."""
+    file, now = run / "status.json", datetime.now().isoformat(" ", "seconds")
+    status = {**(json.loads(file.read_text()) if file.is_file() else {"start_ts": now}), **changes}
+    if status["status"] in ENDED:
+        status["end_ts"] = now
+    with replacing(file) as temporary:
         temporary.write_text(json.dumps(status))
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _number(key: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{key} {value!r}; expected a number.") from None
-
-
-def _whole(key: str, value: Any) -> int:
-    number = _number(key, value)
-    if number != int(number) or number < 1:
-        raise ValueError(f"{key} {value!r}; expected a whole number from 1.")
-    return int(number)
+def _number(key: str, value: Any, low: float, high: float = math.inf) -> float:
+    """Return an option, which some clients send as text; see `check_number`."""
+    with contextlib.suppress(ValueError, TypeError):
+        value = float(value)
+    return check_number(key, value, low, high)
 
 
 def main() -> None:
@@ -314,15 +312,12 @@ def main() -> None:
     run, data = map(Path, sys.argv[1:])
     warnings.simplefilter("ignore")  # pydicom's quote headers
     try:
-        train(run, data)
+        with unwrapped_errors():
+            train(run, data)
     except Exception as error:
-        cause: BaseException = error
-        while not isinstance(cause, ValueError | OSError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        status = json.loads((run / "status.json").read_text())
-        detail = " ".join(str(cause).split()).replace(str(data), "the data")
-        _write_status(run, {**status, "status": "ERROR", "end_ts": _now(), "detail": detail})
-        sys.exit(f"{type(cause).__name__}: {detail}")
+        detail = " ".join(str(error).split()).replace(str(data), "the data")
+        _update_status(run, status="ERROR", detail=detail)
+        sys.exit(f"{type(error).__name__}: {detail}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 from networks.golden_m3ae import GRID_ZYX, authors_state
 from run_tools import run
 from scipy import ndimage
@@ -81,7 +81,7 @@ def test_module_runs(monkeypatch, capsys, data):
 
 
 def test_average_of_seeds(capsys, tmp_path):
-    one = made_up()
+    one = random_evaluation()
     for name in ("a", "b"):
         write_evaluation(one, tmp_path / name)
     assert run("average", tmp_path / "out", "Method", tmp_path / "a", tmp_path / "b") is None
@@ -287,7 +287,7 @@ def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
 
 def test_compare_some_cases_alone(tmp_path, undrawn, capsys):
     for name, seed in (("one", 0), ("two", 1)):
-        write_evaluation(made_up(name, cases=("A_1", "A_2", "B_1", "2024"), seed=seed), tmp_path / name)
+        write_evaluation(random_evaluation(name, cases=("A_1", "A_2", "B_1", "2024"), seed=seed), tmp_path / name)
     methods = ["compare", tmp_path / "out", f"one={tmp_path / 'one'}", f"two={tmp_path / 'two'}"]
     for words, count, said in ((["A_*,B_1"], 3, "A_*, B_1"), (["2024"], 1, "2024")):
         assert run(*methods, "--cases", *words) is None

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.data import MetaTensor
-from nibabel.affines import voxel_sizes
+from nibabel import Nifti1Image
+from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import aff2axcodes
 from tqdm import tqdm
 
@@ -163,12 +164,11 @@ def tilted(affine: np.ndarray) -> str | None:
     return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images lie as in an atlas"
 
 
-def grid_offset(volume: MetaTensor, reference: MetaTensor) -> float:
+def grid_offset(volume: MetaTensor | Nifti1Image, reference: MetaTensor | Nifti1Image) -> float:
     """Return by how many mm at most the corners of two grids of one shape ``(X, Y, Z)`` lie apart."""
-    ends = [(0, size - 1) for size in reference.shape]
-    corners = torch.tensor([[*corner, 1] for corner in product(*ends)], dtype=torch.float64)
-    apart = corners @ (volume.affine.double() - reference.affine.double()).T
-    return float(apart.norm(dim=1).max())
+    corners = list(product(*[(0, size - 1) for size in reference.shape]))
+    apart = apply_affine(np.asarray(volume.affine), corners) - apply_affine(np.asarray(reference.affine), corners)
+    return float(np.linalg.norm(apart, axis=1).max())
 
 
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:

@@ -5,8 +5,9 @@ BraTS 2015 (242 / 12 / 20, RobustSeg), 2018 (three folds of 199 / 29 / 57; RFNet
 2020 (219 / 50 / 100, RFNet and those after it) and 2021 (876 / 125 / 250). The folds of 2018 are three draws, not a
 cross-validation: their test cases overlap. In BraTS 2015's a patient's time points may be in several parts.
 
-The open glioma cases (39 of 38 patients) have splits of our own, by patient: ``fixed`` (25 / 5 / 9), and the
-cross-validation ``fold0`` to ``fold4``, whose validation cases are every second patient, by name, of the next fold.
+The open glioma cases have splits of our own, by patient: ``fixed`` of 39 cases (25 / 5 / 9) and ``fixed50`` of all 50,
+of 49 patients, with the same validation and test cases (36 / 5 / 9); and, of the 39, the cross-validation ``fold0`` to
+``fold4``, whose validation cases are every second patient, by name, of the next fold.
 
 MAG-MS says only how many of MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net) train,
 validate and test; of these splits (`COUNTS`) who is in which part is drawn.
@@ -129,7 +130,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
 
     Raises:
         FileNotFoundError: the datalist or a file that it lists does not exist.
-        ValueError: it is not a datalist, or of another cohort.
+        ValueError: it is not a datalist, is of another cohort, or lists a case twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")
@@ -146,6 +147,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     for item in [item for items in parts.values() for item in items]:
         _check_item(item, path)
         item["modalities"] = _canonical(item, path)
+    _refuse_repeated(parts, path)
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
@@ -266,6 +268,19 @@ def _check_item(item: Any, path: str | os.PathLike) -> None:
             f"{path}: case {item['case']} has {len(item['image'])} images for modalities {item['modalities']}; "
             "expected one image for each, and at least one."
         )
+
+
+def _refuse_repeated(parts: Parts, path: str | os.PathLike) -> None:
+    """Refuse a case that is listed twice: in two parts it would be tested on after training on it."""
+    place: dict[str, str] = {}
+    for part, items in parts.items():
+        for item in items:
+            if item["case"] in place:
+                raise ValueError(
+                    f"{path}: case {item['case']} is listed in {place[item['case']]} and in {part}; list each case "
+                    "once."
+                )
+            place[item["case"]] = part
 
 
 def _canonical(item: Item, path: str | os.PathLike) -> list[str]:

@@ -14,7 +14,7 @@ from torch import nn
 from common.engines.windows import planewise
 from common.modalities import foreground, presence
 
-OUTSIDE = -1e4
+OUTSIDE_LOGIT = -1e4
 """Logit outside the foreground: of every channel for a sigmoid, of all but the background's for a softmax."""
 
 
@@ -47,10 +47,10 @@ class ForegroundInferer(SlidingWindowInferer):
         if not bool(presence(inputs).any(dim=1).all()):
             raise ValueError("A sample has no modality present; at least one is needed.")
         box = self.box(inputs)
-        image = self.complete(inputs, network).as_subclass(torch.Tensor)[box]
+        image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
         shown = planewise(network, self.window(inputs))
         logits = super().__call__(image, shown, *args, **kwargs)
-        return place(logits, box, inputs.shape[2:], self.softmax)
+        return paste_box(logits, box, inputs.shape[2:], self.softmax)
 
     def box(self, inputs: torch.Tensor) -> tuple:
         """Return the index of the voxels that are looked at in ``(B, M, X, Y, Z)``."""
@@ -58,30 +58,30 @@ class ForegroundInferer(SlidingWindowInferer):
         # allow_smaller keeps the margin within the image
         low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)
         ranges = zip(low, high, self.window(inputs), inputs.shape[2:], strict=True)
-        return (..., *(_at_least(*axis) for axis in ranges))
+        return (..., *(_grown_range(*axis) for axis in ranges))
 
     def window(self, inputs: torch.Tensor) -> tuple[int, ...]:
         """Return the size in voxels of a window in ``(B, M, X, Y, Z)``."""
         return fall_back_tuple(self.roi_size, inputs.shape[2:])
 
-    def complete(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    def fill_missing(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return what the windows are cut from; here the image as it is, with its NaN channels."""
         return inputs
 
 
-def place(logits: torch.Tensor, box: tuple, shape: Sequence[int], softmax: bool = False) -> torch.Tensor:
-    """Return the logits of a box within those of the whole image ``(B, C, *shape)``, which are `OUTSIDE` around it.
+def paste_box(logits: torch.Tensor, box: tuple, shape: Sequence[int], softmax: bool = False) -> torch.Tensor:
+    """Return the logits of a box within those of the whole image, ``(B, C, *shape)``.
 
-    With ``softmax`` those of channel 0, the background, are 0 there.
+    Around the box they are `OUTSIDE_LOGIT`; with ``softmax`` those of channel 0, the background, are 0 there.
     """
-    full = logits.new_full((*logits.shape[:2], *shape), OUTSIDE)
+    full = logits.new_full((*logits.shape[:2], *shape), OUTSIDE_LOGIT)
     if softmax:
         full[:, 0] = 0
     full[box] = logits
     return full
 
 
-def _at_least(low: int, high: int, window: int, extent: int) -> slice:
+def _grown_range(low: int, high: int, window: int, extent: int) -> slice:
     """Grow a range to the window's size where the image allows it, so that real voxels and not padding surround it."""
     size = min(max(high - low, window), extent)
     start = min(max(low - (size - (high - low)) // 2, 0), extent - size)
@@ -91,6 +91,6 @@ def _at_least(low: int, high: int, window: int, extent: int) -> slice:
 class SubstituteInferer(ForegroundInferer):
     """For M3AE: put the location-corresponding content of ``network.x_sub`` into the missing modalities first."""
 
-    def complete(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    def fill_missing(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return the image ``(B, M, X, Y, Z)`` without NaN."""
         return network.substitute(inputs, presence(inputs))

@@ -37,8 +37,8 @@ class BFloat16Inferer(SimpleInferer):
             raise ValueError("amp and bfloat16 are both true; expected one of them (amp is float16, for GPUs alone).")
         with torch.autocast(inputs.device.type, torch.bfloat16):
             outputs = super().__call__(inputs, network, *args, **kwargs)
-        return tree_map_only(torch.Tensor, _single, outputs)
+        return tree_map_only(torch.Tensor, _to_float32, outputs)
 
 
-def _single(tensor: torch.Tensor) -> torch.Tensor:
+def _to_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

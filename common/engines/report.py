@@ -13,16 +13,16 @@ from torch import nn
 from common.cohorts import get_cohort
 from common.engines.efficiency import network_facts
 from common.engines.tracking import require_store
-from common.evaluation.analysis.attribution import Advice, has_gains
+from common.evaluation.analysis.attribution import expected_gains
 from common.evaluation.analysis.published import published as read_published
-from common.evaluation.analysis.reliability import VolumeIntervals
+from common.evaluation.analysis.reliability import calibrate_intervals, volume_intervals
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
 from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
-from common.modalities import subset_name, subsets
+from common.modalities import subset_name, subset_names
 
 
 def report_evaluation(
@@ -103,17 +103,14 @@ def check_settings(method: str, coverage: float, published: Sequence[str] | None
 
 
 def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
-    """Write what is calibrated on the calibration cases, and what it says about each case; no older file stays."""
-    tables = {}
+    """Write what is calibrated on the calibration cases, and each case's intervals; no older file stays."""
+    tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
     if len(evaluation.calibration):
-        intervals = VolumeIntervals.fit(evaluation.calibration, coverage)
-        tables |= {"intervals": intervals.table, "interval_cases": intervals.intervals(evaluation.results)}
-    if has_gains(evaluation.calibration, evaluation.modalities):
-        advice = Advice.fit(evaluation.calibration, evaluation.modalities)
-        tables |= {"advice": advice.table, "advice_cases": advice.gains(evaluation.results)}
-    for name in ("intervals", "interval_cases", "advice", "advice_cases"):
+        tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage)
+        tables["interval_cases"] = volume_intervals(tables["intervals"], evaluation.results)
+    for name in ("intervals", "interval_cases", "advice"):
         (folder / f"{name}.csv").unlink(missing_ok=True)
-        if name in tables:
+        if len(tables.get(name, ())):
             write_results(tables[name], folder / f"{name}.csv")
 
 
@@ -164,6 +161,6 @@ def _latents(results: Sequence[CaseResult]) -> pd.DataFrame:
 
 def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str], modalities: Sequence[str]) -> pd.DataFrame:
     """Join the rows of cases; within a case, subsets go from few to many modalities."""
-    order = {subset_name(subset): number for number, subset in enumerate(subsets(modalities))}
-    parts = [frame.sort_values("modalities", key=lambda names: names.map(order), kind="stable") for frame in frames]
+    place = subset_names(modalities).index
+    parts = [frame.sort_values("modalities", key=lambda names: names.map(place), kind="stable") for frame in frames]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

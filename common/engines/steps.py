@@ -58,7 +58,7 @@ def run_variants(
     results = []
     for number, (name, overrides) in enumerate(variants.items()):
         folder = Path(output_dir) / f"{number:02d}"
-        claim(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
+        claim_folder(folder, {"variant": name, "configs": list(configs), **shared, **overrides})
         finished = folder / "evaluation" / "evaluation.json"
         if not finished.is_file():
             logger.info(f"variant {number + 1} of {len(variants)}: {name} {dict(overrides)}")
@@ -86,7 +86,7 @@ def train_teacher(trainer: Trainer, given: str | None, weights: str, cohort: str
         note_teacher(weights, cohort)
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """Note in a folder what it holds.
 
     Raises:

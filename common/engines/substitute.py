@@ -9,19 +9,21 @@ from torch import nn
 
 from common.evaluation.report.slices import substitute_figure
 
+INTERVAL = 50
+"""Epochs between two pictures."""
+
 
 class SubstituteFigure:
-    """Write the learned substitute image of an `M3AE` as a picture at the end of each epoch that is due.
+    """Write the learned substitute image of an `M3AE` as a picture every 50 epochs, and after the last one.
 
     Args:
         network: the network with ``x_sub``.
         path: PNG file.
         modalities: the cohort's modalities in order.
-        interval: epochs between two pictures; the final epoch is always drawn.
     """
 
-    def __init__(self, network: nn.Module, path: str, modalities: Sequence[str], interval: int = 50) -> None:
-        self.network, self.path, self.modalities, self.interval = network, path, tuple(modalities), interval
+    def __init__(self, network: nn.Module, path: str, modalities: Sequence[str]) -> None:
+        self.network, self.path, self.modalities = network, path, tuple(modalities)
 
     def attach(self, engine: Engine) -> None:
         """Register on EPOCH_COMPLETED."""
@@ -30,5 +32,5 @@ class SubstituteFigure:
     def __call__(self, engine: Engine) -> None:
         """Draw if the epoch is due."""
         epoch = engine.state.epoch
-        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
+        if epoch % INTERVAL == 0 or epoch == engine.state.max_epochs:
             substitute_figure(self.network.x_sub.detach().cpu(), self.modalities, self.path)

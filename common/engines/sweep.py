@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
-from common.engines.inferers import ForegroundInferer, place
+from common.engines.inferers import ForegroundInferer, paste_box
 from common.engines.latents import LatentProbe
 from common.engines.windows import decode_subsets
 from common.evaluation.metrics.case import CaseMeasure, CaseResult
@@ -69,7 +69,7 @@ class SubsetSweep:
         self.cohort = get_cohort(cohort)
         wanted = [resolve_subset(subset, self.cohort.modalities) for subset in subsets]
         self.subsets = [subset for subset in all_subsets(self.cohort.modalities) if subset in wanted]
-        if hasattr(network, "encode") and type(inferer).complete is not ForegroundInferer.complete:
+        if hasattr(network, "encode") and type(inferer).fill_missing is not ForegroundInferer.fill_missing:
             raise ValueError(
                 f"{type(inferer).__name__} fills in what is missing, so windows cannot be encoded once for all; use a "
                 f"ForegroundInferer with {type(network).__name__}."
@@ -145,7 +145,7 @@ class SubsetSweep:
     ) -> Iterator[torch.Tensor]:
         crop = image.as_subclass(torch.Tensor)[box]
         for logits in decode_subsets(crop, network, keep, self.inferer, self.subsets_at_once):
-            yield place(logits, box, image.shape[2:], self.inferer.softmax)
+            yield paste_box(logits, box, image.shape[2:], self.inferer.softmax)
 
     def _forwarded(
         self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor, _: tuple

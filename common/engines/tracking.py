@@ -23,7 +23,7 @@ from monai.engines import Trainer
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri
 
-from common.evaluation.analysis.statistics import summary
+from common.evaluation.analysis.statistics import subset_statistics
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io.files import replacing
 
@@ -142,7 +142,7 @@ def _log_settings(client: MlflowClient, run: str, part: str, evaluation: Evaluat
 def _means(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
     """Yield ``<metric>/<subset>/<region>`` and the mean, as tables have it."""
     for metric in evaluation.results["metric"].unique():
-        means = summary(evaluation, metric)["mean"]
+        means = subset_statistics(evaluation, metric)["mean"]
         for subset, row in means.iterrows():
             yield from ((f"{metric}/{subset.replace('+', '_')}/{r}", value) for r, value in row.dropna().items())
 

@@ -1,8 +1,8 @@
 """ACN's loss: co-training, mutual information between the paths' bottlenecks, two discriminators.
 
 Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
-2021; formulas and constants of the released code. What the code does about the mutual information is not what the paper
-says; the choice has a name, and the paper is the default.
+2021; formulas and constants of the released code, but for the mutual information: in the code both bottlenecks are the
+missing path's own, and the full path has no part. Here it is as the paper says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 
 import torch
 
-from common.io.settings import check_choice
 from common.losses.cotraining import (
     CoTrainingLoss,
     CoTrainingOutput,
@@ -38,21 +37,20 @@ def entropy_maps(probabilities: torch.Tensor) -> torch.Tensor:
     return -soft * (soft + EPSILON).log2() / math.log2(soft.shape[1])
 
 
-def mutual_information(output: CoTrainingOutput, kind: str = "intended") -> torch.Tensor:
-    """Return L_MI, the negative log-likelihood of a bottleneck under the missing path's prediction, up to a constant.
+def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
+    """Return L_MI, the negative log-likelihood of the full path's bottleneck under the missing path's prediction.
 
-    The mean over elements of ``((mean - f)^2 / variance + log variance) / 2``. ``intended``: f is the full path's
-    bottleneck, without a gradient: the bound that this is of the mutual information takes the entropy of f for a
-    constant. ``released``: f is the missing path's own bottleneck, and the full path has no part.
+    Up to a constant: the mean over elements of ``((mean - f)^2 / variance + log variance) / 2``, f being that
+    bottleneck, without a gradient, since the bound that this is of the mutual information takes its entropy for a
+    constant.
 
     Args:
         output: two `ACNOutput`.
-        kind: ``intended`` or ``released``.
     """
     missing: ACNOutput = output.missing
-    target = output.full.bottleneck.detach() if kind == "intended" else missing.bottleneck
+    target = output.full.bottleneck.detach().float()
     variance = missing.variance.float()[:, None, None, None]
-    return ((missing.mean.float() - target.float()).square() / variance + variance.log()).mean() / 2
+    return ((missing.mean.float() - target).square() / variance + variance.log()).mean() / 2
 
 
 class ACNLoss(CoTrainingLoss):
@@ -73,7 +71,6 @@ class ACNLoss(CoTrainingLoss):
         information_weight: of L_MI.
         entropy_weight: of L_EnA.
         knowledge_weight: of L_KnA.
-        mi: ``intended`` or ``released``, see `mutual_information`.
 
     Attributes:
         discriminators: ``entropy`` and ``knowledge``; the optimiser needs their parameters.
@@ -82,7 +79,7 @@ class ACNLoss(CoTrainingLoss):
             and ``discriminators``, without weights, detached.
 
     Raises:
-        ValueError: an unknown choice; see `CoTrainingLoss`.
+        ValueError: see `CoTrainingLoss`.
     """
 
     def __init__(
@@ -96,7 +93,6 @@ class ACNLoss(CoTrainingLoss):
         information_weight: float = 0.5,
         entropy_weight: float = 0.001,
         knowledge_weight: float = 0.0002,
-        mi: str = "intended",
     ) -> None:
         super().__init__(
             ramp_epochs,
@@ -107,7 +103,6 @@ class ACNLoss(CoTrainingLoss):
             entropy=entropy_weight,
             knowledge=knowledge_weight,
         )
-        self.mi = check_choice("mi", mi, ("intended", "released"))
         of_maps = (classes, 4 * width, 8 * width, 16 * width, 32 * width, 1)
         self.discriminators["entropy"] = Discriminator(of_maps, 4, (2, 2, 2, 2, 2), least=32)
         of_features = (8 * width, 16 * width, 32 * width, 1)
@@ -123,7 +118,7 @@ class ACNLoss(CoTrainingLoss):
         Raises:
             ValueError: the target does not fit, see `class_indices`.
         """
-        terms = self.shared(output, target) | {"information": mutual_information(output, self.mi)}
+        terms = self.shared_terms(output, target) | {"information": mutual_information(output)}
         maps = {
             "entropy": [entropy_maps(sigmoids(path)) for path in output],
             "knowledge": [path.bottleneck for path in output],
@@ -133,4 +128,4 @@ class ACNLoss(CoTrainingLoss):
         terms["discriminators"] = sum(
             discriminator_loss(self.discriminators[name], *both) for name, both in maps.items()
         )
-        return self.total(terms)
+        return self.weighted_total(terms)

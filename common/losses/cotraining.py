@@ -36,7 +36,7 @@ class CoTrainingOutput(NamedTuple):
     missing: Any
 
 
-def ramp(epoch: int, length: int) -> float:
+def ramp_up(epoch: int, length: int) -> float:
     """Return ``exp(-5 (1 - min(t, T) / T)^2)``, by which the consistency's weight grows over the first T epochs.
 
     Args:
@@ -95,10 +95,10 @@ class CoTrainingLoss(nn.Module):
 
     Dice of a class is ``1 - (2 sum p y) / (sum p^2 + sum y^2 + 1e-7)`` of its sigmoid p, sums over batch and space; it
     is summed over the classes other than the background, as is the mean squared difference between both paths' sigmoids
-    (the consistency, which draws both). ``w(t) = c ramp(t)``.
+    (the consistency, which draws both). ``w(t) = c ramp_up(t)``.
 
     Args:
-        ramp_epochs: T of `ramp`.
+        ramp_epochs: T of `ramp_up`.
         weights: of the terms, by name; ``full``, ``missing`` and ``consistency`` (c) are those of above.
 
     Attributes:
@@ -127,7 +127,7 @@ class CoTrainingLoss(nn.Module):
         self.epoch = 0
         self.terms: dict[str, torch.Tensor] = {}
 
-    def shared(self, output: CoTrainingOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    def shared_terms(self, output: CoTrainingOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the terms ``full``, ``missing`` and ``consistency``, scalars.
 
         Args:
@@ -142,11 +142,11 @@ class CoTrainingLoss(nn.Module):
         consistency = (full - missing)[:, 1:].square().mean() * (full.shape[1] - 1)
         return {"full": self.dice(full, label), "missing": self.dice(missing, label), "consistency": consistency}
 
-    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    def weighted_total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the weighted sum of the terms, and keep them; ``discriminators`` weighs 1."""
         self.terms = {name: value.detach() for name, value in terms.items()}
         weights = {"discriminators": 1.0, **self.weights}
-        weights["consistency"] *= ramp(self.epoch, self.ramp_epochs)
+        weights["consistency"] *= ramp_up(self.epoch, self.ramp_epochs)
         return sum(weights[name] * value for name, value in terms.items())
 
 

@@ -63,23 +63,23 @@ def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> 
         probabilities: ``(B, K, ...)``.
         label: class indices ``(B, 1, ...)``, long.
     """
-    weight = 1 - _voxels(label, probabilities.shape[1]) / label[0].numel()
+    weight = 1 - _class_sizes(label, probabilities.shape[1]) / label[0].numel()
     weight = weight.gather(1, label.flatten(1))
     # One index per voxel and no two for the same place: also the gradient of this gather is deterministic.
     right = probabilities.gather(1, label).flatten(1)
     return -(weight * right.clamp(FLOOR, 1).log()).mean(dim=1)
 
 
-def overlap(probabilities: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def dice_sums(probabilities: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums over space that Dice is made of: ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``."""
     classes, label_flat = probabilities.shape[1], label.flatten(1)
     right = probabilities.gather(1, label).flatten(1)
     both = torch.stack([torch.where(label_flat == k, right, 0).sum(dim=1) for k in range(classes)], dim=1)
-    return both, probabilities.flatten(2).sum(dim=2) + _voxels(label, classes)
+    return both, probabilities.flatten(2).sum(dim=2) + _class_sizes(label, classes)
 
 
-def dice_from(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """Return 1 minus the mean over classes of Dice, from the sums ``(..., K)`` of `overlap`."""
+def dice_from_sums(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """Return 1 minus the mean over classes of Dice, from the sums ``(..., K)`` of `dice_sums`."""
     return 1 - (2 * both / (total + 1e-7)).mean(dim=-1)
 
 
@@ -91,8 +91,8 @@ def dice_loss(probabilities: torch.Tensor, label: torch.Tensor, batch: bool = Fa
         label: class indices ``(B, 1, ...)``, long.
         batch: sum over batch and space and return a scalar; otherwise over space alone and return ``(B,)``.
     """
-    both, total = overlap(probabilities, label)
-    return dice_from(both.sum(dim=0), total.sum(dim=0)) if batch else dice_from(both, total)
+    both, total = dice_sums(probabilities, label)
+    return dice_from_sums(both.sum(dim=0), total.sum(dim=0)) if batch else dice_from_sums(both, total)
 
 
 def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return weighted_cross_entropy(probabilities, label) + dice_loss(probabilities, label)
 
 
-def by_modality(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Return the rows ``(P, ...)`` of the modalities present as a table ``(B, M, ...)`` with zeros for the others."""
     table = rows.new_zeros(*present.shape, *rows.shape[1:])
     table[present] = rows
@@ -150,14 +150,14 @@ class FusionLoss(nn.Module):
     def _separate(self, output: FusionOutput, label: torch.Tensor) -> torch.Tensor:
         soft, present = probabilities(output.separate, label.shape[2:]), output.present.as_subclass(torch.Tensor)
         label = label[present.nonzero()[:, 0]]
-        both, total = (by_modality(sums, present).sum(dim=0) for sums in overlap(soft, label))
-        entropy = by_modality(weighted_cross_entropy(soft, label), present).sum(dim=0)
+        both, total = (scatter_rows(sums, present).sum(dim=0) for sums in dice_sums(soft, label))
+        entropy = scatter_rows(weighted_cross_entropy(soft, label), present).sum(dim=0)
         samples = present.sum(dim=0)
-        loss = entropy / samples.clamp_min(1) + dice_from(both, total)
+        loss = entropy / samples.clamp_min(1) + dice_from_sums(both, total)
         return torch.where(samples > 0, loss, 0).sum()
 
 
-def _voxels(label: torch.Tensor, classes: int) -> torch.Tensor:
+def _class_sizes(label: torch.Tensor, classes: int) -> torch.Tensor:
     """Return the number of voxels of each class, float ``(B, K)``."""
     label = label.flatten(1)
     return torch.stack([(label == k).sum(dim=1) for k in range(classes)], dim=1).float()

@@ -126,15 +126,15 @@ def random_mask(students: torch.Tensor, share: float, kind: str = "shared") -> t
 def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor, kind: str = "kl") -> torch.Tensor:
     """Return the distillation loss summed over the students, a scalar.
 
-    ``kl`` is ``KL(S || Q)``, ``student_first`` is ``KL(Q || S)`` as eq. (2) is printed (S clamped to 0.005 or more);
-    both are means over the voxels kept. ``released`` is the cross-entropy ``-w_k S_k log max(Q_k, 0.005)``, in which a
-    class weighs 1 minus its share of the target, as a mean over all voxels with those left out at 0.
+    ``kl`` is ``KL(S || Q)``, as a mean over the voxels kept. ``released`` is the cross-entropy
+    ``-w_k S_k log max(Q_k, 0.005)``, in which a class weighs 1 minus its share of the target, as a mean over all voxels
+    with those left out at 0.
 
     Args:
         target: S ``(B, M or 1, K, N)``, the same for all students or one for each; gets no gradient.
         log_students: log Q ``(B, M, K, N)``.
         kept: bool ``(B, M, N)``.
-        kind: ``kl``, ``student_first`` or ``released``.
+        kind: ``kl`` or ``released``.
     """
     target = target.detach()
     if kind == "released":
@@ -142,10 +142,7 @@ def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor
         weight = (1 - shares / shares.sum(dim=2, keepdim=True))[..., None]
         each = -(weight * target * log_students.exp().clamp(FLOOR, 1).log()).sum(dim=2)
         return torch.where(kept, each, 0).mean(dim=(0, 2)).sum()
-    if kind == "kl":
-        each = (torch.xlogy(target, target) - target * log_students).sum(dim=2)
-    else:
-        each = (log_students.exp() * (log_students - target.clamp_min(FLOOR).log())).sum(dim=2)
+    each = (torch.xlogy(target, target) - target * log_students).sum(dim=2)
     return (torch.where(kept, each, 0).sum(dim=(0, 2)) / kept.sum(dim=(0, 2)).clamp_min(1)).sum()
 
 
@@ -164,7 +161,7 @@ class GSSLoss(nn.Module):
         rho: penalty where two leaders disagree.
         alpha: share of voxels that the random mask leaves out.
         votes: ``paper`` or ``released``, see `single_leader_vote` and `double_leader_vote`.
-        kd: ``kl``, ``student_first`` or ``released``, see `kd_loss`.
+        kd: ``kl`` or ``released``, see `kd_loss`.
         scale: of the distillation: ``tau_squared`` or ``released`` (a tenth of it).
         task: ``whole``: the weight is on all of the network's loss; ``released``: on the separate predictions' alone.
         mask: ``shared`` or ``per_student``, see `random_mask`.
@@ -213,7 +210,7 @@ class GSSLoss(nn.Module):
         self.task_weight, self.kd_weight, self.tau = task_weight, kd_weight, tau
         self.thresholds, self.rho, self.alpha = (leader_threshold, member_threshold), rho, alpha
         self.votes = check_choice("votes", votes, ("paper", "released"))
-        self.kd = check_choice("kd", kd, ("kl", "student_first", "released"))
+        self.kd = check_choice("kd", kd, ("kl", "released"))
         tenth = check_choice("scale", scale, ("tau_squared", "released")) == "released"
         self.scale = tau**2 / 10 if tenth else tau**2
         self.whole = check_choice("task", task, ("whole", "released")) == "whole"
@@ -239,7 +236,7 @@ class GSSLoss(nn.Module):
         logits = output.separate.as_subclass(torch.Tensor).float().flatten(2)
         logits = logits.unflatten(0, output.present.shape)  # (B, M, K, N)
         log_students = (logits / self.tau).log_softmax(dim=2)
-        taught = self._taught(logits, log_students, output.fused.logits)
+        taught = self._soft_target(logits, log_students, output.fused.logits)
         loss = kd_loss(taught, log_students, random_mask(logits, self.alpha, self.mask), self.kd)
         self.terms = {**self.task_loss.terms, "distillation": loss.detach()}
         free = 0 if self.whole else parts["fuse"] + parts["deep"]
@@ -247,7 +244,7 @@ class GSSLoss(nn.Module):
         return free + self.task_weight * task + self.kd_weight * self.scale * loss
 
     @torch.no_grad()
-    def _taught(self, logits: torch.Tensor, log_students: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
+    def _soft_target(self, logits: torch.Tensor, log_students: torch.Tensor, fused: torch.Tensor) -> torch.Tensor:
         """Return the soft target, ``(B, 1, K, N)`` or for mutual distillation ``(B, M, K, N)``."""
         if self.distillation == "fusion":
             return (fused.as_subclass(torch.Tensor).float().flatten(2)[:, None] / self.tau).softmax(dim=2)

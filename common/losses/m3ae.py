@@ -78,7 +78,7 @@ class DiceBCELoss(nn.Module):
         return self.dice_weight * self.dice(logits, target) + self.bce_weight * bce
 
 
-class SegmentationLoss(nn.Module):
+class DeeplySupervisedLoss(nn.Module):
     """The sum of `DiceBCELoss` over the full-resolution and the deep logits, all weighted alike, eq. (5)."""
 
     def __init__(self) -> None:
@@ -94,13 +94,13 @@ class SegmentationLoss(nn.Module):
 class FineTuningLoss(nn.Module):
     """Deeply supervised segmentation loss of two views plus lambda times their consistency, eq. (2), (4) and (5).
 
+    One segmentation loss over both views together, as released; eq. (4) adds one per view, about twice as much.
+
     Args:
         lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
             the MSE between their upsampled 1/4 logits (what the released code computes, by an index that is off by
             one).
-        pool_views: True computes one loss over both views together (released code); False adds one loss per
-            view (eq. 4), which is about twice as large, so that lambda_con then weighs half as much.
 
     Attributes:
         terms: the latest values of ``segmentation`` and ``consistency``, detached.
@@ -109,11 +109,11 @@ class FineTuningLoss(nn.Module):
         ValueError: an unknown consistency.
     """
 
-    def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", pool_views: bool = True) -> None:
+    def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck") -> None:
         super().__init__()
         self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))
-        self.lambda_con, self.pool_views = lambda_con, pool_views
-        self.loss = SegmentationLoss()
+        self.lambda_con = lambda_con
+        self.loss = DeeplySupervisedLoss()
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
@@ -124,10 +124,7 @@ class FineTuningLoss(nn.Module):
             target: region masks ``(B, C, X, Y, Z)`` of the subjects.
         """
         one, other = _views(output)
-        if self.pool_views:
-            segmentation = self.loss(output, torch.cat([target, target]))
-        else:
-            segmentation = self.loss(one, target) + self.loss(other, target)
+        segmentation = self.loss(output, torch.cat([target, target]))
         if self.consistency == "bottleneck":
             consistency = F.mse_loss(one.bottleneck, other.bottleneck)
         else:

@@ -85,7 +85,7 @@ class MagMSLoss(nn.Module):
             ValueError: the target does not fit, see `class_indices`.
         """
         label = class_indices(target, output.teacher.logits)
-        teacher, students = (MagMSDecoded(*map(_plain, decoded)) for decoded in (output.teacher, output.students))
+        teacher, students = (MagMSDecoded(*map(_float32, decoded)) for decoded in (output.teacher, output.students))
         known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
         terms = {"fuse": self.dice_ce(teacher.logits, label), "single": 0, "kl": 0, "l2": 0}
         sample, modality = output.present.as_subclass(torch.Tensor).nonzero(as_tuple=True)
@@ -99,5 +99,5 @@ class MagMSLoss(nn.Module):
         return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]
 
 
-def _plain(x: torch.Tensor) -> torch.Tensor:
+def _float32(x: torch.Tensor) -> torch.Tensor:
     return x.as_subclass(torch.Tensor).float()

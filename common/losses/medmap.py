@@ -41,7 +41,7 @@ class Alignment(nn.Module):
     """L_A, the mean squared distance of the modalities' features from their anchor.
 
     The anchor of ``adaptive`` (P*, eq. 13) is a sum of all modalities, whose weights are learnt; both sides move. That
-    of a modality's name (P^k, eq. 12) are its features, by default without a gradient. ``normal`` (P_N) has none: the
+    of a modality's name (P^k, eq. 12) are its features, without a gradient. ``normal`` (P_N) has none: the
     divergence of each channel's mean and standard deviation over space from those of N(0, 1).
 
     Where modalities are absent, sums run over those present; the adaptive weights are scaled to their whole sum, or,
@@ -51,17 +51,14 @@ class Alignment(nn.Module):
         modalities: names, in the image's order.
         anchor: ``adaptive``, ``normal``, or one of the modalities.
         prior: the modality whose weight is 1 at first, the others' being 0.
-        detach: no gradient flows into the features that are a named anchor.
 
     Raises:
         ValueError: an unknown anchor or prior.
     """
 
-    def __init__(
-        self, modalities: Sequence[str], anchor: str = "adaptive", prior: str = "flair", detach: bool = True
-    ) -> None:
+    def __init__(self, modalities: Sequence[str], anchor: str = "adaptive", prior: str = "flair") -> None:
         super().__init__()
-        self.modalities, self.detach = tuple(modalities), detach
+        self.modalities = tuple(modalities)
         self.anchor = check_choice("anchor", anchor, ("adaptive", "normal", *modalities))
         if anchor == "adaptive":
             check_choice("prior", prior, modalities)
@@ -89,8 +86,7 @@ class Alignment(nn.Module):
         """Return the anchor ``(B, 1, C, ...)`` of each sample, and if it has one, ``(B, 1)``."""
         if self.anchor != "adaptive":
             k = self.modalities.index(self.anchor)
-            anchor = features[:, k : k + 1]
-            return anchor.detach() if self.detach else anchor, present[:, k : k + 1]
+            return features[:, k : k + 1].detach(), present[:, k : k + 1]
         weights = self.weights * present
         part = weights.sum(dim=1, keepdim=True)
         even = present / present.sum(dim=1, keepdim=True)
@@ -114,7 +110,6 @@ class AlignedLoss(nn.Module):
         anchor: see `Alignment`; None for the loss alone.
         alpha: weight of the alignment.
         prior: see `Alignment`.
-        detach: see `Alignment`.
 
     Attributes:
         terms: the latest values of the loss's terms and of ``align``, detached.
@@ -130,11 +125,10 @@ class AlignedLoss(nn.Module):
         anchor: str | None = "adaptive",
         alpha: float = 0.125,
         prior: str = "flair",
-        detach: bool = True,
     ) -> None:
         super().__init__()
         self.loss, self.alpha = loss, check_number("alpha", alpha, 0)
-        self.alignment = None if anchor is None else Alignment(modalities, anchor, prior, detach)
+        self.alignment = None if anchor is None else Alignment(modalities, anchor, prior)
         self.terms: dict[str, torch.Tensor] = {}
 
     @property

@@ -3,8 +3,8 @@
 Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities teaches the one from
 each alone (by the same decoder, so "self"), voxel by voxel and through the classes' prototypes. How far a student is
 from the teacher tells which modality is neglected: within a batch those are pushed (task mask delta), from epoch to
-epoch their weights grow (coefficients beta). Where paper and released code differ the choice has a name, and what was
-released, which gave the published numbers, is the default.
+epoch their weights grow (coefficients beta). Where paper and released code differ, this is the released code, which
+gave the published numbers; the bundle's README lists the differences.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.losses.fusion import FLOOR, by_modality, class_indices, dice_ce, probabilities
+from common.losses.fusion import FLOOR, class_indices, dice_ce, probabilities, scatter_rows
 from common.networks.blocks import Decoded
 
 EPSILON = 1e-5
-"""Keeps the mean of an empty class and the cosine of a zero vector finite (released code)."""
+"""Keeps the mean of an empty class and the cosine of a zero vector finite."""
 
 GROWTH = 1.5
-"""Factor by which the update rate grows (released code)."""
+"""Factor by which the update rate grows."""
 
 BETA_RANGE = (0.1, 4.0)
-"""Where beta is clamped to before it is normalised (released code)."""
+"""Where beta is clamped to before it is normalised."""
 
 
 class PassionOutput(NamedTuple):
@@ -36,40 +36,33 @@ class PassionOutput(NamedTuple):
     Attributes:
         teacher: what is decoded from each sample's own subset, B rows.
         students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
-        separate: ``(P, K, ...)``, logits of the separate decoder, same order; None if it has not run.
+        separate: ``(P, K, ...)``, logits of the separate decoder, same order.
         present: bool ``(B, M)``, the modalities that are taught and count.
     """
 
     teacher: Decoded
     students: Decoded
-    separate: torch.Tensor | None
+    separate: torch.Tensor
     present: torch.Tensor
 
 
 def pixel_distillation(
-    students: torch.Tensor, teacher: torch.Tensor, size: Sequence[int], temperature: float, kl: str = "released"
+    students: torch.Tensor, teacher: torch.Tensor, size: Sequence[int], temperature: float
 ) -> torch.Tensor:
     """Return how far students' predictions are from the teacher's at one level, ``(n,)``, eq. (3).
 
-    ``released`` is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled and then
-    clamped to 0.005 or more. ``paper`` is ``KL[student || teacher]`` at the level's own resolution, mean over voxels.
+    That is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled and then clamped
+    to 0.005 or more.
 
     Args:
         students: logits ``(n, K, ...)``.
         teacher: logits ``(1, K, ...)`` for all of them, or ``(n, K, ...)``; gets no gradient.
         size: full resolution.
         temperature: T.
-        kl: ``released`` or ``paper``.
     """
-    teacher = teacher.detach()
-    if kl == "released":
-        known = probabilities(teacher, size, temperature).clamp(FLOOR, 1)
-        guess = probabilities(students, size, temperature).clamp(FLOOR, 1)
-        return temperature**2 * (known * (known.log() - guess.log())).flatten(1).mean(dim=1)
-    known, guess = (
-        (logits.as_subclass(torch.Tensor).float() / temperature).log_softmax(dim=1) for logits in (teacher, students)
-    )
-    return (guess.exp() * (guess - known)).sum(dim=1).flatten(1).mean(dim=1)
+    known = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)
+    guess = probabilities(students, size, temperature).clamp(FLOOR, 1)
+    return temperature**2 * (known * (known.log() - guess.log())).flatten(1).mean(dim=1)
 
 
 def prototypes(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -123,15 +116,9 @@ def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.
     return torch.where(present & (mean > 0), 1 - distance / mean, 0)
 
 
-def updated_beta(beta: torch.Tensor, preference: torch.Tensor, rate: float, update: str = "released") -> torch.Tensor:
-    """Return ``beta - rate * preference``, ``(M,)``, eq. (13).
-
-    ``released`` then clamps it to [0.1, 4] and scales it so that its squares sum to M.
-    """
-    beta = beta - rate * preference
-    if update == "paper":
-        return beta
-    beta = beta.clamp(*BETA_RANGE)
+def updated_beta(beta: torch.Tensor, preference: torch.Tensor, rate: float) -> torch.Tensor:
+    """Return ``beta - rate * preference``, eq. (13), clamped to [0.1, 4] and scaled so that its M squares sum to M."""
+    beta = (beta - rate * preference).clamp(*BETA_RANGE)
     return len(beta) ** 0.5 * beta / torch.linalg.vector_norm(beta)
 
 
@@ -139,9 +126,14 @@ class PassionLoss(nn.Module):
     """PASSION's loss, that of its ablations, and of the baselines that it is compared to.
 
     ``L = fuse + deep + sum_m (delta_m beta_m v_m separate_m + lambda_1 beta_m v_m pixel_m + lambda_2 delta_m v_m
-    prototype_m)``, summed over the samples of the batch; ``v_m = 1 / (1 - MR_m)``. The baselines are ``fuse + deep +
-    sum_m separate_m``, to which ``pmr`` adds its prototype loss (which of PMR's parts the paper took is not known). The
-    distance between students and teacher, hence the relative preference, is measured in all of them.
+    prototype_m)``, summed over the samples of the batch; ``v_m = 1 / (1 - MR_m)``. In ``deep`` and ``pixel`` the
+    auxiliary heads weigh 1/2, 1/4, ..., fine to coarse. Prototypes are compared of the classes in the crop of every
+    sample of the batch, whose preferences together decide on delta; beta follows the preference of the epoch's mean
+    distances.
+
+    The baselines are ``fuse + deep + sum_m separate_m``, to which ``pmr`` adds its prototype loss (which of PMR's parts
+    the paper took is not known). The distance between students and teacher, hence the relative preference, is measured
+    in all of them.
 
     Args:
         modalities: names in the cohort's order.
@@ -158,24 +150,14 @@ class PassionLoss(nn.Module):
         lambda_2: weight of the prototype term.
         temperature: of the pixel-wise term.
         gamma: update rate of beta.
-        growth: epochs (from 0) at which the rate grows by half (released; unused with update ``paper``).
+        growth: epochs (from 0) at which the rate grows by half.
         lambda_pmr: weight of PMR's term.
         perfect_data: nothing is missing in training (PDT): ``v_m = 1``, and all modalities of all samples count.
-        kl: ``released`` or ``paper``, see `pixel_distillation`.
-        level_weights: of the auxiliary heads, fine to coarse: ``halved`` (1/2, 1/4, ...; released) or ``unit`` (paper).
-        prototype: ``released``: the mean over the classes that are in the crop of every sample of the batch. ``paper``:
-            the sum over the classes that are in the sample's own crop. (Its sums over voxels are means here, too.)
-        task_mask: ``released``: one per batch, on prototype and separate term. ``paper``: one per sample, on the
-            prototype term alone, eq. (11).
-        update: ``released``: beta starts at 1 beside the factor v and follows the preference of the epoch's mean
-            distances. ``paper``: beta starts at ``1 / (1 - MR)`` without a factor v and follows the epoch's mean
-            preference, eq. (12), at a constant rate, neither clamped nor normalised.
-        separate_loss: False leaves the separate term out of PASSION's loss, as eq. (14) does.
 
     Attributes:
         beta: ``(M,)``, the coefficients now.
-        sums, counts: ``(M,)``, of the current epoch: sums over samples of what the update needs, and of presence. They
-            are to be summed over ranks before `end_epoch`.
+        sums, counts: ``(M,)``, of the current epoch: sums over samples of D, and of presence. They are to be summed
+            over ranks before `end_epoch`.
         terms: the latest values of the terms in use, summed over samples and modalities with the weights above except
             lambdas: ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype``, ``pmr``; detached.
 
@@ -200,12 +182,6 @@ class PassionLoss(nn.Module):
         growth: Sequence[int] = (0, 100, 200),
         lambda_pmr: float = 1.0,
         perfect_data: bool = False,
-        kl: str = "released",
-        level_weights: str = "halved",
-        prototype: str = "released",
-        task_mask: str = "released",
-        update: str = "released",
-        separate_loss: bool = True,
     ) -> None:
         super().__init__()
         if len(counts) != len(modalities) or not all(1 <= count <= subjects for count in counts):
@@ -223,20 +199,12 @@ class PassionLoss(nn.Module):
         ours = self.variant == "passion"
         self.use_pixel, self.use_proto = ours and pixel, ours and proto
         self.use_delta, self.use_beta = ours and delta, ours and beta
-        self.use_separate = separate_loss or not ours
         self.lambda_1, self.lambda_2 = check_number("lambda_1", lambda_1, 0), check_number("lambda_2", lambda_2, 0)
         self.lambda_pmr, self.gamma = check_number("lambda_pmr", lambda_pmr, 0), check_number("gamma", gamma, 0)
         self.temperature, self.growth = check_number("temperature", temperature, 0.01), tuple(growth)
-        self.kl = check_choice("kl", kl, ("released", "paper"))
-        self.level_weights = check_choice("level_weights", level_weights, ("halved", "unit"))
-        self.prototype = check_choice("prototype", prototype, ("released", "paper"))
-        self.task_mask = check_choice("task_mask", task_mask, ("released", "paper"))
-        self.update = check_choice("update", update, ("released", "paper"))
-
         rarity, ones = subjects / torch.tensor(counts, dtype=torch.float32), torch.ones(len(counts))
-        rarity = rarity if self.use_beta else ones
-        self.register_buffer("beta", (rarity if update == "paper" else ones).clone())
-        self.register_buffer("v", (ones if update == "paper" else rarity).clone(), persistent=False)
+        self.register_buffer("beta", ones.clone())
+        self.register_buffer("v", rarity if self.use_beta else ones, persistent=False)
         self.register_buffer("sums", torch.zeros(len(counts)))
         self.register_buffer("counts", torch.zeros(len(counts)))
         self.terms: dict[str, torch.Tensor] = {}
@@ -262,23 +230,21 @@ class PassionLoss(nn.Module):
         heads = [dice_ce(probabilities(logits, size), label).sum() for logits in output.teacher.deep]
         terms = {
             "fuse": dice_ce(probabilities(output.teacher.logits, size), label).sum(),
-            "deep": sum(weight * head for weight, head in zip(self._weights(len(heads)), heads, strict=True)),
+            "deep": sum(0.5**level * head for level, head in enumerate(heads, 1)),
         }
-        classes = self._classes(label, output.teacher.logits.shape[1])
+        classes = _common_classes(label, output.teacher.logits.shape[1])
         prototype, distance, pmr = self._semantic(output, label, classes)
-        distance = by_modality(distance, present)
-        preference = relative_preference(distance, present)
-        self._measure(distance, preference, present & classes.any(dim=1, keepdim=True))
+        distance, counted = scatter_rows(distance, present), present & bool(len(classes))
+        self.sums += (distance * counted).sum(dim=0)
+        self.counts += counted.sum(dim=0)
 
-        delta = self._delta(preference)
-        if self.use_separate:
-            separate = dice_ce(probabilities(output.separate, size), label[present.nonzero()[:, 0]])
-            pushed = delta if self.task_mask == "released" else 1
-            terms["separate"] = (pushed * self.beta * self.v * by_modality(separate, present)).sum()
+        delta = self._delta(relative_preference(distance, present))
+        separate = dice_ce(probabilities(output.separate, size), label[present.nonzero()[:, 0]])
+        terms["separate"] = (delta * self.beta * self.v * scatter_rows(separate, present)).sum()
         if self.use_pixel:
-            terms["pixel"] = (self.beta * self.v * by_modality(self._pixel(output, size), present)).sum()
+            terms["pixel"] = (self.beta * self.v * scatter_rows(self._pixel(output, size), present)).sum()
         if self.use_proto:
-            terms["prototype"] = (delta * self.v * by_modality(prototype, present)).sum()
+            terms["prototype"] = (delta * self.v * scatter_rows(prototype, present)).sum()
         if self.variant == "pmr":
             terms["pmr"] = pmr.sum()
         self.terms = {name: torch.as_tensor(value).detach() for name, value in terms.items()}
@@ -296,13 +262,11 @@ class PassionLoss(nn.Module):
             for each modality ``rp_<name>``, its relative preference in this epoch (0 if it was not seen), and
             ``beta_<name>``, its coefficient from the next one on.
         """
-        seen = self.counts > 0
-        preference = mean = self.sums / self.counts.clamp_min(1)
-        if self.update == "released":
-            preference = relative_preference((mean * seen)[None], seen[None])[0]
+        distance = self.sums / self.counts.clamp_min(1)
+        preference = relative_preference(distance[None], self.counts[None] > 0)[0]
         if self.use_beta:
-            steps = sum(epoch >= start for start in self.growth) if self.update == "released" else 0
-            self.beta.copy_(updated_beta(self.beta, preference, self.gamma * GROWTH**steps, self.update))
+            steps = sum(epoch >= start for start in self.growth)
+            self.beta.copy_(updated_beta(self.beta, preference, self.gamma * GROWTH**steps))
         self.sums.zero_()
         self.counts.zero_()
         values = {"rp": preference.tolist(), "beta": self.beta.tolist()}
@@ -319,36 +283,19 @@ class PassionLoss(nn.Module):
                 "complete subjects, or set perfect_data to false."
             )
 
-    def _classes(self, label: torch.Tensor, classes: int) -> torch.Tensor:
-        """Return for each sample which classes' prototypes are compared, bool ``(B, K)``."""
-        found = torch.stack([(label == k).flatten(1).any(dim=1) for k in range(classes)], dim=1)
-        return found if self.prototype == "paper" else found.all(dim=0).expand_as(found)
-
-    def _weights(self, heads: int) -> list[float]:
-        return [1.0 if self.level_weights == "unit" else 0.5**i for i in range(1, heads + 1)]
-
     def _delta(self, preference: torch.Tensor) -> torch.Tensor:
-        """Return 1 for the modalities to push and 0 for the others, ``(M,)`` or ``(B, M)``, eq. (11)."""
-        if not self.use_delta:
-            return torch.ones_like(self.beta)
-        neglected = preference.sum(dim=0) if self.task_mask == "released" else preference
-        return (neglected < 0).float()
-
-    @torch.no_grad()
-    def _measure(self, distance: torch.Tensor, preference: torch.Tensor, counted: torch.Tensor) -> None:
-        """Add a batch to the epoch's sums."""
-        self.sums += ((distance if self.update == "released" else preference) * counted).sum(dim=0)
-        self.counts += counted.sum(dim=0)
+        """Return 1 for the modalities to push and 0 for the others, ``(M,)``, eq. (11)."""
+        return (preference.sum(dim=0) < 0).float() if self.use_delta else torch.ones_like(self.beta)
 
     def _pixel(self, output: PassionOutput, size: Sequence[int]) -> torch.Tensor:
         """Return the pixel-wise term over all levels of each student, ``(P,)``."""
         students, teacher = ([decoded.logits, *decoded.deep] for decoded in (output.students, output.teacher))
-        levels = list(zip([1.0, *self._weights(len(teacher) - 1)], students, teacher, strict=True))
+        levels = list(enumerate(zip(students, teacher, strict=True)))
         return torch.cat(
             [
                 sum(
-                    weight * pixel_distillation(guess[rows], known[sample], size, self.temperature, self.kl)
-                    for weight, guess, known in levels
+                    0.5**level * pixel_distillation(guess[rows], known[sample], size, self.temperature)
+                    for level, (guess, known) in levels
                 )
                 for sample, rows in _samples(output.present)
             ]
@@ -362,23 +309,29 @@ class PassionLoss(nn.Module):
         Args:
             output: what the method forwards.
             label: class indices.
-            classes: bool ``(B, K)``, whose prototypes are compared.
+            classes: ``(k, 1)``, whose prototypes are compared.
         """
         parts = []
         for sample, rows in _samples(output.present):
             # The label is compared, not scattered: these masks are the other factor of the prototypes' product.
-            inside = (label[sample].flatten() == classes[sample][0].nonzero()).float()
+            inside = (label[sample].flatten() == classes).float()
             features = output.students.features[rows].as_subclass(torch.Tensor).flatten(2)
             known = similarity(output.teacher.features[sample].detach().as_subclass(torch.Tensor).flatten(2), inside)
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.use_proto):
                 gap = similarity(features, inside) - known
-            share = 1 if self.prototype == "paper" else max(len(inside), 1)
-            prototype = gap.square().sum(dim=1).mean(dim=1) / share
-            distance = gap.detach().abs().sum(dim=1).mean(dim=1) / share
-            pmr = prototype_nll(features, inside) if self.variant == "pmr" and len(inside) else 0 * distance
+            count = max(len(classes), 1)  # without one, term and distance are 0
+            prototype = gap.square().sum(dim=1).mean(dim=1) / count
+            distance = gap.detach().abs().sum(dim=1).mean(dim=1) / count
+            pmr = prototype_nll(features, inside) if self.variant == "pmr" and len(classes) else 0 * distance
             parts.append((prototype, distance, pmr))
         prototype, distance, pmr = (torch.cat(part) for part in zip(*parts, strict=True))
         return prototype, distance, pmr
+
+
+def _common_classes(label: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return the classes that every sample shows, ``(k, 1)``."""
+    shown = torch.stack([(label == k).flatten(1).any(dim=1) for k in range(classes)], dim=1)
+    return shown.all(dim=0).nonzero()
 
 
 def _samples(present: torch.Tensor) -> Iterator[tuple[slice, slice]]:

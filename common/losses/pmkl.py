@@ -22,21 +22,21 @@ class PMKLOutput(NamedTuple):
 
     Attributes:
         logits: of the student, ``(B, K, X, Y, Z)``.
-        taught: logits of the teacher, same shape, without gradient.
+        teacher_logits: of the teacher, same shape, without gradient.
         embedding: of the student's features, unit vectors ``(B, D)``.
-        taught_embedding: of the teacher's features, same shape; the gradient ends in the teacher's metric head.
-        squares: scalar, half the sum of the student's and both metric heads' squared kernels.
+        teacher_embedding: of the teacher's features, same shape; the gradient ends in the teacher's metric head.
+        l2_penalty: scalar, half the sum of the student's and both metric heads' squared kernels.
     """
 
     logits: torch.Tensor
-    taught: torch.Tensor
+    teacher_logits: torch.Tensor
     embedding: torch.Tensor
-    taught_embedding: torch.Tensor
-    squares: torch.Tensor
+    teacher_embedding: torch.Tensor
+    l2_penalty: torch.Tensor
 
 
 @torch.no_grad()
-def teachers_lead(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+def teacher_advantage(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return by how much the student's cross-entropy exceeds the teacher's, 0 where the teacher is wrong or no better.
 
     Args:
@@ -56,8 +56,8 @@ def distillation_loss(
 ) -> torch.Tensor:
     """Return the cross-entropy of the student's softened prediction to the teacher's, a scalar.
 
-    Voxels are weighted by `teachers_lead`. The sum is divided by that of the weights, and is 0 if these are. There is
-    no factor T^2.
+    Voxels are weighted by `teacher_advantage`. The sum is divided by that of the weights, and is 0 if these are. There
+    is no factor T^2.
 
     Args:
         student: logits ``(B, K, ...)``.
@@ -66,7 +66,7 @@ def distillation_loss(
         temperature: T, what logits are divided by.
     """
     soft, target = (probabilities(logits, logits.shape[2:], temperature) for logits in (student, teacher.detach()))
-    weight = teachers_lead(student, teacher, label)
+    weight = teacher_advantage(student, teacher, label)
     each = -(target * soft.clamp(FLOOR, 1).log()).sum(dim=1, keepdim=True)
     return (weight * each).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
@@ -110,7 +110,7 @@ class SegmentationLoss(nn.Module):
         """
         label = class_indices(target, output.logits)
         soft = probabilities(output.logits, label.shape[2:])
-        entropy = weighted_cross_entropy(_as_one(soft), _as_one(label)).mean()
+        entropy = weighted_cross_entropy(_merge_batch(soft), _merge_batch(label)).mean()
         dice = self.dice(soft, label)
         self.terms = {"ce": entropy.detach(), "dice": dice.detach()}
         return entropy + dice
@@ -157,14 +157,14 @@ class PMKLLoss(nn.Module):
         loss = self.segmentation(output, target)
         label = class_indices(target, output.logits)
         parts = {
-            "kd": distillation_loss(output.logits, output.taught, label, self.temperature),
-            "contrastive": contrastive_loss(output.embedding, output.taught_embedding, self.margin),
-            "l2": output.squares,
+            "kd": distillation_loss(output.logits, output.teacher_logits, label, self.temperature),
+            "contrastive": contrastive_loss(output.embedding, output.teacher_embedding, self.margin),
+            "l2": output.l2_penalty,
         }
         self.terms = {**self.segmentation.terms, **{name: value.detach() for name, value in parts.items()}}
         return loss + sum(self.weights[name] * value for name, value in parts.items())
 
 
-def _as_one(x: torch.Tensor) -> torch.Tensor:
+def _merge_batch(x: torch.Tensor) -> torch.Tensor:
     """Return ``(B, C, X, ...)`` as one sample ``(1, C, B * X, ...)``."""
     return x.transpose(0, 1).flatten(1, 2)[None]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.fusion import by_modality
+from common.losses.fusion import scatter_rows
 from common.losses.pmkl import SegmentationLoss
 from common.networks.robustseg import RobustSegOutput
 
@@ -60,7 +60,7 @@ class RobustSegLoss(nn.Module):
         loss = self.segmentation(output, target)
         error = (output.image - output.reconstruction.float()).abs().flatten(1).mean(dim=1)
         parts = {
-            "l2": output.squares,
+            "l2": output.l2_penalty,
             "l1": _over_samples(error, output.there).sum(),
             "kl": _over_samples(divergence(output.scale.float(), output.shift.float()), output.there).sum(),
         }
@@ -70,4 +70,4 @@ class RobustSegLoss(nn.Module):
 
 def _over_samples(rows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     """Return the mean of each modality's rows, ``(M,)``; 0 for one without."""
-    return by_modality(rows, there).sum(dim=0) / there.sum(dim=0).clamp_min(1)
+    return scatter_rows(rows, there).sum(dim=0) / there.sum(dim=0).clamp_min(1)

@@ -134,10 +134,10 @@ class SMUNetLoss(CoTrainingLoss):
         """
         full, missing = output
         discriminator = self.discriminators["style"]
-        terms = self.shared(output, target) | {
+        terms = self.shared_terms(output, target) | {
             "content": F.mse_loss(full.content.float(), missing.content.float()),
             "style": style_distance(full.style, missing.style),
             "adversary": generator_loss(discriminator, missing.style),
             "discriminators": 2 * discriminator_loss(discriminator, full.style, missing.style),
         }
-        return self.total(terms)
+        return self.weighted_total(terms)

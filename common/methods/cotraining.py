@@ -40,5 +40,5 @@ class CoTraining(nn.Module):
                 f"{lacking}), but the full path of {type(self.network).__name__} needs all. Train on complete subjects."
             )
         x, missing = self.network.features(image, present), self.network.missing
-        subset = missing.drawn(present)
-        return CoTrainingOutput(self.network.full(x), missing.of(subset)(missing.taken(x, subset)))
+        subset = missing.draw_subset(present)
+        return CoTrainingOutput(self.network.full(x), missing.network_for(subset)(missing.select_channels(x, subset)))

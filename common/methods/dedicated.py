@@ -27,5 +27,5 @@ class OneSubset(nn.Module):
         """
         present = available_modalities(image, None)
         chosen = torch.zeros_like(present)
-        chosen[:, list(self.network.dedicated.drawn(present))] = True
+        chosen[:, list(self.network.dedicated.draw_subset(present))] = True
         return self.network(image, chosen)

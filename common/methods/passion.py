@@ -27,7 +27,6 @@ class SelfDistillation(nn.Module):
         perfect_data: all modalities of every subject are there and encoded; only the teacher's fusion is drawn a subset
             (PDT, the way of RFNet, mmFormer and M2FTrans).
         distil: gradients flow through the students; without, they are run to measure their distance to the teacher.
-        separate: run the separate decoder.
 
     Raises:
         ValueError: modalities are to be dropped from perfect data; the network does not fuse modalities.
@@ -39,14 +38,12 @@ class SelfDistillation(nn.Module):
         drop_modalities: bool = False,
         perfect_data: bool = False,
         distil: bool = True,
-        separate: bool = True,
     ) -> None:
         super().__init__()
         if drop_modalities and perfect_data:
             raise ValueError("training moddrop: with perfect_data true nothing is dropped; set one of the two keys.")
         self.network = require_fusion(network, "Self-distillation")
-        self.drop_modalities, self.perfect_data = drop_modalities, perfect_data
-        self.distil, self.separate = distil, separate
+        self.drop_modalities, self.perfect_data, self.distil = drop_modalities, perfect_data, distil
 
     def forward(self, image: torch.Tensor) -> PassionOutput:
         """Return what teacher, students and separate decoder say on crops ``(B, M, ...)``."""
@@ -55,22 +52,22 @@ class SelfDistillation(nn.Module):
         if self.drop_modalities:
             present = subset
         features = self.network.encode(image, present)
-        separate = self.network.decode_separately(features, present) if self.separate else None
+        separate = self.network.decode_separately(features, present)
         features = self.network.fused_features(features)
         sample, modality = present.nonzero(as_tuple=True)
         alone = F.one_hot(modality, present.shape[1]).bool()
         if self.distil:  # in one batch, which shares the work and the kernels' starts
             rows = torch.cat([torch.arange(len(image), device=sample.device), sample])
-            both = self.network.decode(_taken(features, rows), torch.cat([subset, alone]))
+            both = self.network.decode(_select_samples(features, rows), torch.cat([subset, alone]))
             teacher, students = _split(both, len(image))
         else:
             teacher = self.network.decode(features, subset)
             with torch.no_grad():
-                students = self.network.decode(_taken(features, sample), alone)
+                students = self.network.decode(_select_samples(features, sample), alone)
         return PassionOutput(teacher, students, separate, present)
 
 
-def _taken(features: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
+def _select_samples(features: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
     return [level.index_select(0, rows) for level in features]
 
 

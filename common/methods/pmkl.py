@@ -20,7 +20,7 @@ from common.io.files import replacing
 from common.losses.pmkl import PMKLOutput
 from common.networks.blocks import available_modalities
 from common.networks.dedicated import Dedicated
-from common.networks.gated import half_squares
+from common.networks.gated import l2_penalty
 from common.networks.pmkl import PMKL, MetricHead
 
 logger = logging.getLogger(__name__)
@@ -69,17 +69,19 @@ class PrivilegedDistillation(nn.Module):
         """
         image = image.as_subclass(torch.Tensor)
         present = available_modalities(image, None)
-        subset = self.network.missing.drawn(present)
-        student, heads, teacher = self.network.missing.of(subset), self.heads.of(subset), self.network.full
+        students, teacher = self.network.missing, self.network.full
+        subset = students.draw_subset(present)
+        heads = self.heads.network_for(subset)
         with torch.no_grad():
             taught = teacher.decoder(teacher.fuse(teacher.encode(image, present), present))
-        learnt = student(self.network.missing.taken(image, subset))
+        student = students.network_for(subset)
+        learnt = student(students.select_channels(image, subset))
         return PMKLOutput(
             learnt.logits,
             taught.logits,
             heads.student(learnt.features),
             heads.teacher(taught.features),
-            half_squares([student, heads]),
+            l2_penalty([student, heads]),
         )
 
 
@@ -129,7 +131,7 @@ def load_teacher(network: PMKL, path: str, cohort: str) -> None:
     ours = network.full.feature_encoder
     for subset in network.missing.subsets:
         layers = ours.layers if ours.kind == "shared" else [ours.layers[m] for m in subset if ours.kind]
-        for layer, start in zip(network.missing.of(subset).feature_encoder.layers, layers, strict=True):
+        for layer, start in zip(network.missing.network_for(subset).feature_encoder.layers, layers, strict=True):
             layer.load_state_dict(start.state_dict())
     logger.info(f"the students' teacher is {path}")
 

@@ -14,21 +14,18 @@ from common.networks.blocks import available_modalities
 from common.networks.robustseg import RobustSeg, RobustSegOutput
 
 
-def independent_subsets(
-    present: torch.Tensor, probability: float, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tensor:
     """Keep each present modality with a probability, independently; where none would stay, one of them, all alike.
 
     Args:
         present: bool ``(B, M)``, at least one True in each row.
         probability: to keep one.
-        generator: CPU generator; None takes torch's own.
 
     Returns:
         bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
     present = present.cpu()
-    score = torch.where(present, torch.rand(present.shape, generator=generator), 2.0)
+    score = torch.where(present, torch.rand(present.shape), 2.0)
     return present & ((score < probability) | (score == score.amin(dim=1, keepdim=True)))
 
 

@@ -75,7 +75,7 @@ class FusionNetwork(nn.Module):
             ValueError: a sample has no modality.
         """
         if torch.jit.is_tracing():
-            return traced(self, image, present)
+            return forward_for_export(self, image, present)
         present = available_modalities(image, present)
         features = self.encode(image, present)
         fused = self.decode(features, present)
@@ -108,7 +108,8 @@ def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> t
     """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``.
 
     Raises:
-        ValueError: a sample has none; or a network is being traced that has no regard for it (see `traced`).
+        ValueError: a sample has none; or a network is being traced that has no regard for it, see
+            `forward_for_export`.
     """
     if present is None and torch.jit.is_tracing():
         raise ValueError(
@@ -123,7 +124,7 @@ def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> t
     return there
 
 
-def traced(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
     """Return a network's logits by operations that are the same for every subset, as an export records them once.
 
     Every modality is encoded, an absent one as zeros, and what comes of that is replaced by zeros. A sample without any
@@ -139,12 +140,12 @@ def traced(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None
     with warnings.catch_warnings():
         # of decisions by values; these are the same for every image without NaN
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        features = network.encode(_kept(image, there), torch.ones_like(there))
-        logits = network.decode([_kept(level, there) for level in features], there)
-    return _kept(logits, there.any(dim=1), torch.nan)
+        features = network.encode(_fill_absent(image, there), torch.ones_like(there))
+        logits = network.decode([_fill_absent(level, there) for level in features], there)
+    return _fill_absent(logits, there.any(dim=1), torch.nan)
 
 
-def _kept(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+def _fill_absent(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
     """Return ``(B, ...)`` or ``(B, M, ...)`` with ``fill`` where ``there``, bool ``(B,)`` or ``(B, M)``, is False."""
     return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - there.ndim)), x, fill)
 

@@ -62,26 +62,28 @@ class Dedicated(nn.Module):
             ValueError: there is no network for what a sample has.
         """
         rows = {subset: (present == present.new_tensor(row)).all(dim=1) for subset, row in self._present_in(present)}
-        parts = {subset: self.networks[_key(subset)](self.taken(x[of], subset)) for subset, of in rows.items()}
+        parts = {
+            subset: self.networks[_key(subset)](self.select_channels(x[of], subset)) for subset, of in rows.items()
+        }
         first = next(iter(parts.values()))
         logits = first.new_zeros(len(x), *first.shape[1:])
         for subset, of in rows.items():
             logits[of] = parts[subset]
         return logits
 
-    def served(self, modalities: Sequence[str]) -> list[list[str]]:
+    def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:
         """Return the subsets that there are networks for, by the cohort's names of the modalities."""
         return [[modalities[m] for m in subset] for subset in self.subsets]
 
-    def of(self, subset: Subset) -> nn.Module:
+    def network_for(self, subset: Subset) -> nn.Module:
         """Return the network for a subset."""
         return self.networks[_key(subset)]
 
-    def taken(self, x: torch.Tensor, subset: Subset) -> torch.Tensor:
+    def select_channels(self, x: torch.Tensor, subset: Subset) -> torch.Tensor:
         """Return a subset's channels ``(B, |S| * C, ...)`` of ``(B, M * C, ...)``."""
         return torch.cat([x[:, m * self.channels : (m + 1) * self.channels] for m in subset], dim=1)
 
-    def drawn(self, present: torch.Tensor) -> Subset:
+    def draw_subset(self, present: torch.Tensor) -> Subset:
         """Draw one of the subsets that every sample of ``present`` (bool ``(B, M)``) has, all alike.
 
         Raises:
@@ -154,9 +156,9 @@ class FullAndMissing(nn.Module):
             logits[complete] = self.full(x[complete])
         return logits
 
-    def served(self, modalities: Sequence[str]) -> list[list[str]]:
+    def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:
         """Return the subsets that there are networks for, by the cohort's names of the modalities."""
-        return [*self.missing.served(modalities), list(modalities)]
+        return [*self.missing.supported_subsets(modalities), list(modalities)]
 
     def features(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return what the networks take, ``(B, M * C, ...)``."""

@@ -56,13 +56,13 @@ def linear(before: int, after: int, bias: bool = True) -> nn.Linear:
     return layer
 
 
-def unit(before: int, after: int, kernel: int = 3, stride: int = 1, active: bool = True) -> nn.Sequential:
-    """Return convolution, instance norm with parameters and, if ``active``, LeakyReLU."""
+def conv_norm_act(before: int, after: int, kernel: int = 3, stride: int = 1, activation: bool = True) -> nn.Sequential:
+    """Return convolution, instance norm with parameters and, if ``activation``, LeakyReLU."""
     layers = [conv(before, after, kernel, stride), nn.InstanceNorm3d(after, eps=1e-6, affine=True)]
-    return nn.Sequential(*layers, *([nn.LeakyReLU(SLOPE, inplace=True)] if active else []))
+    return nn.Sequential(*layers, *([nn.LeakyReLU(SLOPE, inplace=True)] if activation else []))
 
 
-def half_squares(modules: Iterable[nn.Module]) -> torch.Tensor:
+def l2_penalty(modules: Iterable[nn.Module]) -> torch.Tensor:
     """Return ``sum ||W||^2 / 2`` over the kernels of convolutions and linear layers; biases and norms do not count."""
     layers = [layer for module in modules for layer in module.modules() if isinstance(layer, (nn.Conv3d, nn.Linear))]
     return torch.stack([layer.weight.square().sum() for layer in layers]).sum() / 2
@@ -81,8 +81,8 @@ class ContentEncoder(nn.Module):
         self.levels = nn.ModuleList()
         for level in range(LEVELS):
             after = width * 2**level
-            first = unit(channels, after, stride=1 if level == 0 else 2)
-            self.levels.append(nn.ModuleList([first, unit(after, after), unit(after, after)]))
+            first = conv_norm_act(channels, after, stride=1 if level == 0 else 2)
+            self.levels.append(nn.ModuleList([first, conv_norm_act(after, after), conv_norm_act(after, after)]))
             channels = after
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -105,8 +105,8 @@ class GatedFusion(nn.Module):
 
     def __init__(self, modalities: int, width: int) -> None:
         super().__init__()
-        self.gate = unit(modalities * width, modalities, active=False)
-        self.mix = unit(modalities * width, width, kernel=1)
+        self.gate = conv_norm_act(modalities * width, modalities, activation=False)
+        self.mix = conv_norm_act(modalities * width, width, kernel=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, M, width, ...)``, zero where a modality is absent, to ``(B, width, ...)``."""
@@ -119,8 +119,8 @@ class DecoderLevel(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.up, self.merge = unit(2 * width, width), unit(2 * width, width)
-        self.out = unit(width, width, kernel=1)
+        self.up, self.merge = conv_norm_act(2 * width, width), conv_norm_act(2 * width, width)
+        self.out = conv_norm_act(width, width, kernel=1)
 
     def forward(self, below: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Map ``(B, 2 * width, ...)`` and a skip ``(B, width, 2 ...)`` to the skip's shape."""

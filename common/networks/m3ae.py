@@ -27,7 +27,6 @@ class M3AE(nn.Module):
         width: channels at full resolution, a multiple of 8.
         grid: size in voxels of the cohort's whole image grid, in RAS axes and at the training spacing.
         deep_supervision: heads on the coarser levels, used in training only.
-        upsample: of the decoder, ``nearest`` as released or ``trilinear`` as in the paper.
 
     Attributes:
         x_sub: the substitute image, ``(1, M, *grid)``, Gaussian noise at first, intensities as after normalisation.
@@ -40,10 +39,9 @@ class M3AE(nn.Module):
         width: int = 16,
         grid: Sequence[int] = (240, 240, 155),
         deep_supervision: bool = True,
-        upsample: str = "nearest",
     ) -> None:
         super().__init__()
-        self.unet = ResidualUNet(modalities, out_channels, width, deep_supervision, upsample)
+        self.unet = ResidualUNet(modalities, out_channels, width, deep_supervision)
         self.x_sub = nn.Parameter(torch.randn(1, modalities, *grid))
 
     def forward(

@@ -17,19 +17,19 @@ from torch import nn
 from common.networks.blocks import (
     available_modalities,
     check_crop,
+    forward_for_export,
     pointwise,
     require_window,
     scatter_modalities,
     select_rows,
-    traced,
     weighted_sum,
 )
 
 PATCH = 16
 """Voxels of a token along each axis."""
-TAPPED = (3, 6, 9)
+SKIP_LAYERS = (3, 6, 9)
 """Of the ViT's twelve layers, counted from 0: those that the skips are made of, fine to coarse."""
-STYLE = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
+BLOCK = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
 """Of every convolutional block, as UNETR is published."""
 
 
@@ -83,7 +83,7 @@ class MAGMS(nn.Module):
         )
         self.levels = nn.ModuleList(
             [
-                UnetrUpBlock(dims, below, channels, upsample_kernel_size=2, **STYLE)
+                UnetrUpBlock(dims, below, channels, upsample_kernel_size=2, **BLOCK)
                 for channels, below in zip(widths, (*widths[1:], hidden), strict=True)
             ]
         )
@@ -130,7 +130,7 @@ class MAGMS(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | MagMSDecoded:
         """Segment ``(B, M, ...)``; arguments are those of `encode`, and what is returned is that of `decode`."""
         if torch.jit.is_tracing():
-            return traced(self, image, present)
+            return forward_for_export(self, image, present)
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         super().__init__()
         dims, self.grid = len(crop), tuple(extent // PATCH for extent in crop)
         self.vit = ViT(1, tuple(crop), (PATCH,) * dims, hidden, mlp_dim, num_heads=heads, spatial_dims=dims)
-        self.finest = UnetrBasicBlock(dims, 1, width, stride=1, **STYLE)
+        self.finest = UnetrBasicBlock(dims, 1, width, stride=1, **BLOCK)
         self.others = nn.ModuleList(
             [
                 UnetrPrUpBlock(
@@ -168,7 +168,7 @@ class Encoder(nn.Module):
                     stride=1,
                     upsample_kernel_size=2,
                     conv_block=True,
-                    **STYLE,
+                    **BLOCK,
                 )
                 for level in (1, 2, 3)
             ]
@@ -177,7 +177,7 @@ class Encoder(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map ``(B, 1, ...)`` to s1, s2, s3, s4 and z, fine to coarse."""
         last, layers = self.vit(x)
-        skips = [block(self._map(layers[tapped])) for block, tapped in zip(self.others, TAPPED, strict=True)]
+        skips = [block(self._map(layers[layer])) for block, layer in zip(self.others, SKIP_LAYERS, strict=True)]
         return [self.finest(x), *skips, self._map(last)]
 
     def _map(self, tokens: torch.Tensor) -> torch.Tensor:

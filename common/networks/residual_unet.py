@@ -48,9 +48,9 @@ class ResidualBlock(nn.Module):
 class UpBlock(nn.Module):
     """Halve the channels (1x1x1), double the size, add the skip, refine."""
 
-    def __init__(self, channels: int, upsample: str) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.upsample = nn.Upsample(scale_factor=2, mode=upsample)
+        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.reduce = nn.Conv3d(channels, channels // 2, 1)
         self.block = ResidualBlock(channels // 2)
 
@@ -67,7 +67,6 @@ class ResidualUNet(nn.Module):
         out_channels: channels of the logits.
         width: channels at full resolution, a multiple of 8 (8 groups per norm); doubled at each level.
         deep_supervision: add 1x1x1 heads on the 1/4 and 1/2 levels, used in training only.
-        upsample: of the decoder: ``nearest`` as released, or ``trilinear`` as the paper says.
 
     Raises:
         ValueError: the width is not a multiple of 8; in ``forward``, a spatial size is not one.
@@ -79,7 +78,6 @@ class ResidualUNet(nn.Module):
         out_channels: int,
         width: int = 16,
         deep_supervision: bool = True,
-        upsample: str = "nearest",
     ) -> None:
         super().__init__()
         if width % 8:
@@ -92,7 +90,7 @@ class ResidualUNet(nn.Module):
                 self._down(4 * width, blocks=4),
             ]
         )
-        self.up4, self.up3, self.up2 = (UpBlock(channels * width, upsample) for channels in (8, 4, 2))
+        self.up4, self.up3, self.up2 = (UpBlock(channels * width) for channels in (8, 4, 2))
         self.head = nn.Conv3d(width, out_channels, 1)
         deep_widths = (4 * width, 2 * width) if deep_supervision else ()
         self.deep_heads = nn.ModuleList([nn.Conv3d(channels, out_channels, 1) for channels in deep_widths])

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks.blocks import available_modalities, scatter_modalities
-from common.networks.gated import STRIDE, GatedNetwork, conv, half_squares, linear
+from common.networks.gated import STRIDE, GatedNetwork, conv, l2_penalty, linear
 
-STYLE = 8
+APPEARANCE = 8
 """Entries of an appearance; they do not grow with the width."""
 
 
@@ -29,7 +29,7 @@ class RobustSegOutput(NamedTuple):
         scale: ``(P, 8 * width)``, by which the decoders' residual blocks scale (the paper's mu).
         shift: ``(P, 8 * width)``, by which they shift (the paper's sigma).
         there: bool ``(B, M)``.
-        squares: scalar, half the sum of squared kernels, see `RobustSeg.squares`.
+        l2_penalty: scalar, half the sum of squared kernels, see `RobustSeg.l2_penalty`.
     """
 
     logits: torch.Tensor
@@ -38,7 +38,7 @@ class RobustSegOutput(NamedTuple):
     scale: torch.Tensor
     shift: torch.Tensor
     there: torch.Tensor
-    squares: torch.Tensor
+    l2_penalty: torch.Tensor
 
 
 class AppearanceEncoder(nn.Sequential):
@@ -49,7 +49,7 @@ class AppearanceEncoder(nn.Sequential):
         layers: list[nn.Module] = [conv(1, widths[0], 7), nn.ReLU(inplace=True)]
         for before, after in pairwise(widths):
             layers += [conv(before, after, 4, stride=2), nn.ReLU(inplace=True)]
-        super().__init__(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), linear(widths[-1], STYLE))
+        super().__init__(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), linear(widths[-1], APPEARANCE))
 
 
 class AdaptiveResidual(nn.Module):
@@ -75,7 +75,7 @@ class ImageDecoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         content = STRIDE * width
-        self.hidden = nn.Sequential(linear(STYLE, content), nn.ReLU(), linear(content, content), nn.ReLU())
+        self.hidden = nn.Sequential(linear(APPEARANCE, content), nn.ReLU(), linear(content, content), nn.ReLU())
         self.scale, self.shift = (linear(content, content) for _ in range(2))
         self.residuals = nn.ModuleList([AdaptiveResidual(content) for _ in range(4)])
         self.ups = nn.ModuleList(
@@ -147,14 +147,14 @@ class RobustSeg(GatedNetwork):
             for m, rows in enumerate(there.T)
         ]
         reconstruction, scale, shift = (scatter_modalities(part, there)[there] for part in zip(*parts, strict=True))
-        return RobustSegOutput(logits, image[there], reconstruction, scale, shift, there, self.squares())
+        return RobustSegOutput(logits, image[there], reconstruction, scale, shift, there, self.l2_penalty())
 
-    def squares(self) -> torch.Tensor:
+    def l2_penalty(self) -> torch.Tensor:
         """Return half the sum of squared kernels, without those of the fusions and of ``image_head``.
 
         The release decays by the names of variables; that of ``image_head`` lies outside of the decoders'.
         """
-        return half_squares([self.encoders, self.decoder, self.appearances, self.image_decoders])
+        return l2_penalty([self.encoders, self.decoder, self.appearances, self.image_decoders])
 
     def _reconstructed(
         self, modality: int, image: torch.Tensor, content: torch.Tensor

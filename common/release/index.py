@@ -61,19 +61,19 @@ def download_bundle(name: str, index: str, output_dir: str | os.PathLike, versio
         FileExistsError: there is something else of the bundle's name.
     """
     address = index if urlsplit(index).scheme in ("http", "https") else Path(index).resolve().as_uri()
-    entry = _choose(_read_index(address), index, name, version)
-    url, said = urljoin(address, entry["url"]), (entry["size"], entry["sha256"])
+    entry = _select(_read_index(address), index, name, version)
+    url, expected = urljoin(address, entry["url"]), (entry["size"], entry["sha256"])
     if urlsplit(url).scheme not in ("https", urlsplit(address).scheme):
         raise ValueError(f"{index}: the URL of {name} is {url}; expected https, or a file beside the index.")
     folder = require_writable(output_dir)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         package = Path(temporary, f"{name}_v{entry['version']}.zip")
-        _fetch(url, package, entry["size"])
+        _download(url, package, entry["size"])
         found = package.stat().st_size, file_digest(package)
-        if found != said:
+        if found != expected:
             raise ValueError(
-                f"{url}: {found[0]} bytes with SHA-256 {found[1]}, but {index} says {said[0]} and {said[1]}. It was "
-                "cut off or changed: try again, or ask whoever published it."
+                f"{url}: {found[0]} bytes with SHA-256 {found[1]}, but {index} says {expected[0]} and {expected[1]}. "
+                "It was cut off or changed: try again, or ask whoever published it."
             )
         manifest = read_manifest(package)
         if (manifest["bundle"], manifest["version"]) != (name, entry["version"]):
@@ -82,21 +82,21 @@ def download_bundle(name: str, index: str, output_dir: str | os.PathLike, versio
 
 
 def _read_index(address: str) -> list[dict[str, Any]]:
-    with _answer(address) as response:
+    with _open_url(address) as response:
         content = response.read()
     try:
         entries = json.loads(content)
         kinds = {"name": str, "version": str, "sha256": str, "size": int, "url": str}
         usable = all(isinstance(entry[key], kind) for entry in entries for key, kind in kinds.items())
         usable = usable and all(VERSION.fullmatch(entry["version"]) and entry["size"] > 0 for entry in entries)
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         usable = False
     if not usable:
         raise ValueError(f"{address}: no index of packages as `python -m tools package` writes it.")
     return entries
 
 
-def _choose(entries: list[dict[str, Any]], index: str, name: str, version: str | None) -> dict[str, Any]:
+def _select(entries: list[dict[str, Any]], index: str, name: str, version: str | None) -> dict[str, Any]:
     """Return the entry of a name and version; None is the newest version."""
     fitting = [entry for entry in entries if entry["name"] == name and version in (None, entry["version"])]
     if not fitting:
@@ -105,16 +105,16 @@ def _choose(entries: list[dict[str, Any]], index: str, name: str, version: str |
     return max(fitting, key=lambda entry: [int(number) for number in entry["version"].split(".")])
 
 
-def _fetch(url: str, path: Path, size: int) -> None:
+def _download(url: str, path: Path, size: int) -> None:
     """Fetch a file, but not more than one byte over its size, so that what is too long is seen."""
-    with _answer(url) as response, path.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True) as progress:
+    with _open_url(url) as response, path.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True) as progress:
         while chunk := response.read(min(CHUNK, size + 1 - progress.n)):
             file.write(chunk)
             progress.update(len(chunk))
 
 
 @contextmanager
-def _answer(url: str) -> Iterator[Any]:
+def _open_url(url: str) -> Iterator[Any]:
     """Open a URL, and say of whatever goes wrong on the way which one it is."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:

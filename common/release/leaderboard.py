@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -22,12 +23,17 @@ import torch
 from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
-from common.engines.steps import claim
+from common.engines.steps import claim_folder
 from common.evaluation.report.sections import stems
 from common.io.bundle import bundle_root
 from common.io.files import replacing
 
 logger = logging.getLogger(__name__)
+
+MINUTES = "minutes.txt"
+"""In a method's folder: how long it has run, all its runs together."""
+NOTED_EVERY = 60.0
+"""Seconds after which that is noted again, so that the time of a run counts that is killed with the leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def run_entries(
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
     for entry in entries:
         digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
-        claim(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
+        claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)
@@ -172,41 +178,34 @@ def _environments(at_once: int | None) -> list[dict[str, str]]:
 
 
 def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Run a method unless it is finished; return if it is then."""
     if finished(folder):
-        _end_run(folder, (folder / "evaluation" / "evaluation.json").stat().st_mtime)  # had the leaderboard been killed
         logger.info(f"{entry.name}: is finished")
         return True
     settings = _settings(entry, folder, shared)
-    words = [word for key, value in settings.items() for word in (f"--{key}", _word(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *words]
+    options = [word for key, value in settings.items() for word in (f"--{key}", _as_text(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *options]
     with open(folder / "log.txt", "a") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by a process that outlives us
         except BlockingIOError:
             logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
             return False
-        _end_run(folder, Path(log.name).stat().st_mtime)  # of one that was killed with us: its last word
-        with open(folder / "runs.txt", "a") as runs:
-            runs.write(f"{time.time():.0f}")
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
-    _end_run(folder, time.time())
-    if done.returncode:
+        before, began = _minutes(folder), time.monotonic()
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(NOTED_EVERY)
+            with replacing(folder / MINUTES) as temporary:
+                temporary.write_text(f"{before + (time.monotonic() - began) / 60:.2f}\n")
+    if process.returncode:
         logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
-    return done.returncode == 0 and finished(folder)
-
-
-def _end_run(folder: Path, when: float) -> None:
-    """Note when the latest run ended, unless that is known."""
-    runs = folder / "runs.txt"
-    if runs.is_file() and not runs.read_text().endswith("\n"):
-        with open(runs, "a") as file:
-            file.write(f" {when:.0f}\n")
+    return process.returncode == 0 and finished(folder)
 
 
 def _minutes(folder: Path) -> float:
-    runs = folder / "runs.txt"
-    ended = [line.split() for line in runs.read_text().splitlines()] if runs.is_file() else []
-    return sum(int(run[1]) - int(run[0]) for run in ended if len(run) == 2) / 60
+    """Return how long a method has run until now."""
+    return float((folder / MINUTES).read_text()) if (folder / MINUTES).is_file() else 0.0
 
 
 def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_dir: str | os.PathLike) -> None:
@@ -257,5 +256,5 @@ def _settings(entry: Entry, folder: Path, shared: Mapping[str, Any]) -> dict[str
     return {**entry.settings, **shared, "method": entry.name, "output_dir": str(folder), "resume": True}
 
 
-def _word(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "$None" if value is None else str(value)

@@ -12,13 +12,12 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from common import __version__
@@ -29,12 +28,12 @@ from common.io.weights import shipped_weights
 
 PARTS = ("LICENSE", "configs", "docs", "models")
 """What is taken of a bundle's folder: not what its use leaves there (eval/)."""
-NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
+REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
 """Files without which there is no package."""
 EXTRAS = ("dicom", "registration")
 """What `python -m tools predict` needs of the project's extras."""
 VERSION = re.compile(r"\d+\.\d+\.\d+")
-IMPORTED_FIRST = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
+PACKAGE_INIT = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
 import sys
 
@@ -57,7 +56,7 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
             link among the files.
     """
     bundle = Path(bundle)
-    absent = [bundle / path for path in NEEDED if not Path(bundle, path).is_file()]
+    absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]
     if absent:
         raise FileNotFoundError(f"{absent[0]}: no such file; a bundle must have it.")
     for path in sorted(Path(bundle, "models").glob("*.pt")):
@@ -72,9 +71,11 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     target = Path(output_dir, f"{name}_v{version}.zip")
     with tempfile.TemporaryDirectory() as temporary, replacing(target) as written:
         folder = Path(temporary, name)
-        _lay_out(bundle, folder)
+        _assemble(bundle, folder)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        entries = {path: {"sha256": file_digest(files[path]), "size": _size(files[path])} for path in sorted(files)}
+        entries = {
+            path: {"sha256": file_digest(files[path]), "size": files[path].stat().st_size} for path in sorted(files)
+        }
         manifest = {"bundle": name, "version": version, "common": __version__, "files": entries}
         Path(folder, MANIFEST).write_text(json.dumps(manifest, indent=1))
         _write_zip(folder, written)
@@ -90,10 +91,10 @@ def read_manifest(package: str | os.PathLike) -> dict[str, Any]:
     """Return a package's manifest: ``bundle``, ``version``, ``common`` (its version) and, by path, ``files``.
 
     Raises:
-        ValueError: the zip is damaged, or holds other files than the manifest says. What is in them is not checked.
+        ValueError: the zip is damaged, or has no such manifest. The other files are not looked at.
     """
-    with _opened(package) as archive:
-        return _checked_manifest(archive)
+    with _open_zip(package) as archive:
+        return _manifest(archive)
 
 
 def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
@@ -107,18 +108,22 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
         output_dir: an existing folder.
 
     Raises:
-        ValueError: the zip is damaged, or not exactly what its manifest says.
+        ValueError: the zip is damaged, or its files are not those of its manifest.
         FileExistsError: there is something else of the bundle's name.
     """
-    with _opened(package) as archive, tempfile.TemporaryDirectory(dir=output_dir, prefix=".") as temporary:
-        manifest = _checked_manifest(archive)
-        name, target = manifest["bundle"], Path(output_dir, manifest["bundle"])
-        archive.extractall(temporary)  # names were checked to be safe
-        differing = _first_differing(Path(temporary, name), manifest)
+    with _open_zip(package) as archive, tempfile.TemporaryDirectory(dir=output_dir, prefix=".") as temporary:
+        manifest = _manifest(archive)
+        folder, target = Path(temporary, manifest["bundle"]), Path(output_dir, manifest["bundle"])
+        if sum(member.file_size for member in archive.infolist()) > Path(package).stat().st_size:
+            raise ValueError("its files are larger than itself, and nothing in a package is compressed")
+        archive.extractall(temporary)  # a name never leads out of this folder, and a link becomes a plain file
+        found = {path.relative_to(temporary).as_posix() for path in Path(temporary).rglob("*") if path.is_file()}
+        listed = {f"{folder.name}/{path}" for path in (*manifest["files"], MANIFEST)}
+        differing = min(found ^ listed, default=None) or _first_differing(folder, manifest)
         if differing:
             raise ValueError(f"{differing!r} is not what {MANIFEST} says")
         if not os.path.lexists(target):
-            os.rename(Path(temporary, name), target)
+            os.rename(folder, target)
             return target
     differing = _first_differing(target, manifest)
     if differing:
@@ -128,7 +133,7 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
     return target
 
 
-def _lay_out(bundle: Path, folder: Path) -> None:
+def _assemble(bundle: Path, folder: Path) -> None:
     """Put together the folder that will be zipped."""
     project = COMMON.parent / "pyproject.toml"
     if not project.is_file():
@@ -143,10 +148,10 @@ def _lay_out(bundle: Path, folder: Path) -> None:
     links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
     if links:
         raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")
-    said = tomllib.loads(project.read_text())["project"]
-    requirements = sum((said["optional-dependencies"][extra] for extra in EXTRAS), said["dependencies"])
+    table = tomllib.loads(project.read_text())["project"]
+    requirements = sum((table["optional-dependencies"][extra] for extra in EXTRAS), table["dependencies"])
     Path(folder, "requirements.txt").write_text("".join(f"{requirement}\n" for requirement in requirements))
-    Path(folder, "__init__.py").write_text(IMPORTED_FIRST)
+    Path(folder, "__init__.py").write_text(PACKAGE_INIT)
     for config in Path(folder, "configs").rglob("*.json"):
         text = config.read_text()
         config.write_text(text.replace('"imports": [', f'"imports": ["$import {folder.name}",', 1))
@@ -157,52 +162,34 @@ def _write_zip(folder: Path, target: Path) -> None:
     paths = {path.relative_to(folder.parent).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(paths):
-            info = zipfile.ZipInfo(name)  # of 1980
-            info.create_system = 3  # Unix, where the mode means something
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            info.file_size = _size(paths[name])
-            with archive.open(info, "w") as member, paths[name].open("rb") as file:
-                shutil.copyfileobj(file, member)
+            member = zipfile.ZipInfo(name)  # of 1980
+            member.create_system = 3  # Unix, where the mode means something
+            member.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(member, paths[name].read_bytes())
 
 
 @contextmanager
-def _opened(package: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Open a zip, and say of whatever is wrong with it which file it is and what to do."""
+def _open_zip(package: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
+    """Open a zip, and say of whatever is wrong with it which file it is."""
     try:
         with zipfile.ZipFile(package) as archive:
             yield archive
-    except (ValueError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
+    except (ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{Path(package).name}: no whole package of a bundle: {error}.") from None
 
 
-def _checked_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """Return the manifest, with whose names and sizes those of all members then agree, and which are safe to write."""
-    members = archive.infolist()
-    for info in members:
-        if not stat.S_ISREG(info.external_attr >> 16) or not _is_safe(info.filename):
-            raise ValueError(f"{info.filename!r} is a link or a folder, or would lie outside of the bundle's folder")
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise ValueError(f"{info.filename!r} is compressed or encrypted")
-    sizes = {info.filename: info.file_size for info in members}
-    if len({name.casefold() for name in sizes}) < len(members) or sum(sizes.values()) > _size(Path(archive.filename)):
-        raise ValueError("two members have the same name or the same data")
-    name = next((path for path in sizes if path.count("/") == 1 and path.endswith(f"/{MANIFEST}")), None)
-    if name is None:
-        raise ValueError(f"no {MANIFEST}")
+def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Return the manifest, in which all is that is asked of it."""
+    names = [name for name in archive.namelist() if name.split("/")[1:] == [MANIFEST]]
     try:
-        manifest = json.loads(archive.read(name))
-        folder = manifest["bundle"]
-        listed = {f"{folder}/{path}": entry["size"] for path, entry in manifest["files"].items()}
+        manifest = json.loads(archive.read(names[0]))
         digests = [entry["sha256"] for entry in manifest["files"].values()]
-        usable = folder.isidentifier() and VERSION.fullmatch(manifest["version"]) and "common" in manifest
-        usable = usable and all(isinstance(digest, str) for digest in digests)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        usable = all(isinstance(text, str) for text in (manifest["common"], *digests))
+        usable = usable and manifest["bundle"].isidentifier() and VERSION.fullmatch(manifest["version"])
+    except (IndexError, KeyError, TypeError, AttributeError, ValueError):
         usable = False
     if not usable:
-        raise ValueError(f"{name} cannot be read")
-    differing = sizes.items() ^ {**listed, f"{folder}/{MANIFEST}": sizes[name]}.items()
-    if differing:
-        raise ValueError(f"{min(path for path, _ in differing)!r} is not in the zip as it is in {MANIFEST}")
+        raise ValueError(f"no usable {MANIFEST} in it")
     return manifest
 
 
@@ -212,14 +199,3 @@ def _first_differing(folder: Path, manifest: dict[str, Any]) -> str | None:
         if not Path(folder, path).is_file() or file_digest(folder / path) != entry["sha256"]:
             return path
     return None
-
-
-def _is_safe(name: str) -> bool:
-    """Return if a member's name is a plain relative path."""
-    path = PurePosixPath(name)
-    plain = not path.is_absolute() and ".." not in path.parts and not set(name) & {"\\", ":"}
-    return plain and path.as_posix() == name
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size

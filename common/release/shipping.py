@@ -16,7 +16,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io import file_digest, load_weights, read_checkpoint, write_checkpoint
 from common.io.files import replacing
 from common.io.settings import check_choice
-from common.modalities import subset_name, subsets
+from common.modalities import subset_name, subset_names
 from common.study.inference import config_files
 
 NAMES = ("model", "phantom")
@@ -58,7 +58,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     evaluation = read_evaluation(run / "evaluation")
     if evaluation.facts.get("weights") != file_digest(trained):
         raise ValueError(f"{run / 'evaluation'}: not of {trained.name} as it is; evaluate it again (run evaluate).")
-    weights = _halved(trained)
+    weights = _in_half_precision(trained)
     root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
@@ -78,7 +78,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
                 shutil.copyfile(run / "evaluation" / table, beside)
         digest = {"sha256": file_digest(temporary), "data_source": data_source}
         metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
-        stack.enter_context(replacing(metadata_file)).write_text(_indented(metadata) + "\n")
+        stack.enter_context(replacing(metadata_file)).write_text(_as_json(metadata) + "\n")
     for table in TABLES:
         if not (run / "evaluation" / table).is_file():
             target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # of other weights
@@ -97,7 +97,7 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
 def _require_fit(evaluation: Evaluation, cohort: str) -> None:
     if evaluation.cohort != cohort:
         raise ValueError(f"The evaluation is of cohort {evaluation.cohort!r}; expected the bundle's, {cohort!r}.")
-    lost = [name for name in map(subset_name, subsets(evaluation.modalities)) if name not in evaluation.subsets]
+    lost = [name for name in subset_names(evaluation.modalities) if name not in evaluation.subsets]
     if lost:
         raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")
     both = sorted(set(evaluation.results["case"]) & set(evaluation.calibration["case"]))
@@ -118,14 +118,14 @@ def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str
         raise ValueError(f"{trained}: logits change by {change:.2g} of their range in half precision; not shipped.")
 
 
-def _indented(metadata: dict[str, Any]) -> str:
+def _as_json(metadata: dict[str, Any]) -> str:
     """Return JSON as people write it: lists of plain values on a line."""
     text = json.dumps(metadata, indent=4, ensure_ascii=False)
     short = re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     return short if json.loads(short) == metadata else text
 
 
-def _halved(path: Path) -> dict[str, torch.Tensor]:
+def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:
     state = read_checkpoint(path)
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: more than weights; expected a plain state dict.")

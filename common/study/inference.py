@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ from common.io.bundle import require_same_common
 
 SYNTHETIC = "The weights were trained on synthetic images alone: never believe their result on a patient."
 """The warning of what a bundle's ``models/phantom.pt`` gives."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a network made of a case.
+
+    Attributes:
+        label: label map ``(X, Y, Z)`` in the cohort's values.
+        probabilities: of the regions, ``(R, X, Y, Z)``.
+    """
+
+    label: np.ndarray
+    probabilities: np.ndarray
 
 
 class Inference:
@@ -53,7 +67,7 @@ class Inference:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
             overrides["device"] = f"$torch.device({_usable(device)!r})"
-        with _quiet(), _unwrapped():
+        with _quiet(), unwrapped_errors():
             self.workflow = ConfigWorkflow(
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
             )
@@ -68,8 +82,8 @@ class Inference:
         self.trained_on = shipped["data_source"] if shipped else None
         self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
 
-    def run(self, images: Mapping[str, nib.Nifti1Image]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the label map ``(X, Y, Z)`` in the cohort's values, and the regions' probabilities ``(R, X, Y, Z)``.
+    def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
+        """Segment a case.
 
         Args:
             images: modality -> volume, all on one grid.
@@ -80,13 +94,13 @@ class Inference:
             # now so that the centres meet. The network sees voxels, and its label map comes back on the same ones.
             straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
             nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
-        with _quiet(), _unwrapped():
+        with _quiet(), unwrapped_errors():
             self.workflow.run()
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")(dict(output))["pred"]
         if "to_regions" in self.workflow.parser:  # a softmax of classes
             output = self._content("to_regions")(dict(output))
-        return label[0].cpu().numpy(), output["pred"].cpu().numpy()
+        return Segmentation(label[0].cpu().numpy(), output["pred"].cpu().numpy())
 
     def beside(self, name: str) -> pd.DataFrame | None:
         """Return a table that lies beside the weights, ``model_<name>`` beside ``model.pt``; None if there is none.
@@ -145,7 +159,7 @@ def _usable(device: str) -> str:
 
 
 @contextmanager
-def _unwrapped() -> Iterator[None]:
+def unwrapped_errors() -> Iterator[None]:
     """Raise what is wrong with files and settings as it was said, out of the errors that MONAI wraps it in."""
     try:
         yield

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
-import torch
 from nibabel.affines import voxel_sizes
 
-from common.cohorts.check import coarse, tilted
 from common.cohorts.cohort import Cohort
-from common.evaluation.analysis.attribution import Advice
-from common.evaluation.analysis.reliability import VolumeIntervals
-from common.evaluation.metrics.case import expected_dice
-from common.evaluation.metrics.results import COLUMNS
 from common.io import require_writable
-from common.modalities import LabelSet, canonical, display_name, display_subset, subset_name
-from common.study.grid import AlignedStudy, finest, resample_label_to, to_one_grid
-from common.study.inference import Inference
-from common.study.reading import Study, read_folder, with_skull
-from common.study.summary import StudySummary, UsedModality, pictures, quality_warnings, volumes, write_summary
-
-if TYPE_CHECKING:
-    from common.study.dicom import Series
+from common.modalities import display_name, display_subset, subset_name
+from common.study.alignment import AlignedStudy, align
+from common.study.grid import resample_label_to
+from common.study.inference import Inference, Segmentation
+from common.study.measurements import gains, intervals, volumes
+from common.study.pictures import pictures
+from common.study.quality import image_warnings, segmentation_warnings
+from common.study.reading import Study, choose_reference, read_folder
+from common.study.skull import strip_skull
+from common.study.summary import StudySummary, UsedModality, write_summary
 
 RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
-LEAST_COVERED = 0.95
-"""A series that shows less than this share of the reference's foreground is warned about."""
-LITTLE_INFORMATION = 1.03
-"""A registered series of less normalised mutual information is warned about: on the phantom, sequences of one subject
-have 1.04 and more, those of two subjects about 1.01."""
 
 
 @dataclass(frozen=True)
@@ -95,191 +85,92 @@ def predict(
         ValueError: the study, or what is asked for, cannot be used; nothing is written then.
         ImportError: a package for DICOM, registration or skull stripping is needed and not installed.
     """
-    if Path(study).resolve() in (Path(output_dir).resolve(), *Path(output_dir).resolve().parents):
-        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected one elsewhere.")
-    require_writable(output_dir)
+    _require_apart(study, output_dir)
     with tempfile.TemporaryDirectory() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, Path(folder))
-        cohort = inference.cohort
-        found = read_folder(study, cohort, modalities, series)
+        found = read_folder(study, inference.cohort, modalities, series)
         chosen, why = choose_reference(found, reference)
-        if found.series:
-            _require_referable(found.series[chosen])  # before the long part
-        aligned = to_one_grid(found.images, found.frames, chosen)
-        skulls = with_skull(found, cohort)
-        if skulls and skull_strip:
-            aligned = _stripped(aligned, chosen, inference.device, Path(folder))
-        label, probabilities = inference.run(aligned.images)
-    grid = aligned.images[chosen]
-    target = found.images[chosen]
-    on_target = resample_label_to(label, grid.affine, target.affine, target.shape, cohort.labels.values.values())
-    spacing = voxel_sizes(target.affine)
-    measured = volumes(on_target, cohort.labels, spacing)
-    subset = subset_name(found.images)
-    confident = _expected_dice(label, probabilities, cohort.labels)
-    warnings = [
-        *inference.warnings,
-        *_preparation(found, aligned, skulls, skull_strip, inference.spacing),
-        *quality_warnings(label, probabilities, found.images, cohort.labels, voxel_sizes(grid.affine)),
-        *found.warnings,
-    ]
-    summary = StudySummary(
+        _require_referable(found, chosen)  # before the long part
+        aligned = align(found.images, found.frames, chosen)
+        stripped = skull_strip and bool(found.skulls)
+        if stripped:
+            aligned = strip_skull(aligned, chosen, inference.device)
+        segmentation = inference.run(aligned.images)
+    label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
+    note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
+    summary = _summarise(label, segmentation, found, aligned, inference, stripped, note)
+    files = _write(Path(output_dir), label, summary, found, chosen, inference)
+    return Prediction(label, chosen, summary, found.explanations, files)
+
+
+def _require_apart(study: str | Path, output_dir: str | Path) -> None:
+    """Refuse to write where the study lies, and where nothing can be written."""
+    output = Path(output_dir).resolve()
+    if Path(study).resolve() in (output, *output.parents):
+        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected one elsewhere.")
+    require_writable(output_dir)
+
+
+def _require_referable(study: Study, reference: str) -> None:
+    """Refuse a DICOM series that a DICOM SEG cannot refer to."""
+    if study.series:
+        from common.study import dicom  # NIfTI needs none of its packages
+
+        dicom.require_referable(study.series[reference])
+
+
+def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:
+    """Return a label map, of which the affine is given, on the grid of an image."""
+    voxels = resample_label_to(label, affine, target.affine, target.shape, cohort.labels.values.values())
+    image = nib.Nifti1Image(voxels, target.affine)
+    image.header["descrip"] = "research only, not for clinical use"
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _summarise(
+    label: nib.Nifti1Image,
+    segmentation: Segmentation,
+    study: Study,
+    aligned: AlignedStudy,
+    inference: Inference,
+    stripped: bool,
+    note: str,
+) -> StudySummary:
+    """Return what the page says; ``label`` lies on the reference's grid, which ``note`` names."""
+    labels, subset = inference.cohort.labels, subset_name(study.images)
+    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
+    measured = volumes(np.asarray(label.dataobj), labels, voxel_sizes(label.affine))
+    return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.metadata["name"],
         version=inference.metadata["version"],
         trained_on=inference.trained_on,
         used=[
-            UsedModality(name, found.sources[name], found.reasons[name], found.confidences[name])
-            for name in found.images
+            UsedModality(name, study.sources[name], study.reasons[name], study.confidences[name])
+            for name in study.images
         ],
-        missing=[name for name in cohort.modalities if name not in found.images],
+        missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
-        intervals=_intervals(inference.beside("intervals.csv"), subset, measured),
-        gains=_gains(inference.beside("advice.csv"), subset, confident),
+        intervals=intervals(inference.beside("intervals.csv"), subset, measured),
+        gains=gains(inference.beside("advice.csv"), subset),
         pictures=pictures(
             {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},
-            label,
-            cohort.labels,
-            voxel_sizes(grid.affine),
+            segmentation.label,
+            labels,
+            spacing,
         ),
-        warnings=warnings,
+        warnings=[
+            *inference.warnings,
+            *image_warnings(study, aligned, stripped, inference.spacing),
+            *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
+            *study.warnings,
+        ],
         notes=[
-            f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}.",
+            note,
             *(registration.text + "." for registration in aligned.registered.values()),
         ],
     )
-    result = nib.Nifti1Image(on_target, target.affine)
-    result.header["descrip"] = "research only, not for clinical use"
-    result.header.set_xyzt_units("mm")
-    files = _write(Path(output_dir), result, summary, found, chosen, cohort, inference.software)
-    return Prediction(result, chosen, summary, found.explanations, files)
-
-
-def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
-    """Return the modality on whose grid the result will lie, and why.
-
-    Args:
-        study: what is used.
-        asked: a modality or the SeriesInstanceUID of a series; None: T1c if it is there, else the finest.
-
-    Raises:
-        ValueError: it is not among what is used.
-    """
-    if asked is not None:
-        by_uid = {series.uid: name for name, series in study.series.items()}
-        is_uid = asked.replace(".", "").isdecimal()
-        name = by_uid.get(asked, "") if is_uid else canonical(asked)
-        if name not in study.images:
-            used = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.images)
-            what = "this series is" if is_uid else f"{asked}:"  # a UID belongs into no message
-            raise ValueError(f"--reference {what} not among what is used, {used}.")
-        return name, "as asked for"
-    if "t1c" in study.images:
-        return "t1c", "as T1c is there"
-    return finest(study.images), "the finest there is"
-
-
-def _require_referable(series: Series) -> None:
-    from common.study import dicom  # NIfTI needs none of its packages
-
-    dicom.require_referable(series)
-
-
-def _preparation(
-    study: Study, aligned: AlignedStudy, skulls: Sequence[str], stripped: bool, trained: Sequence[float]
-) -> Iterator[str]:
-    """Yield what the images lack that the training data has."""
-    if skulls:
-        named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in skulls)
-        if stripped:
-            yield f"{named}: not skull-stripped; the brain was cut out by HD-BET, look at the pictures."
-        else:
-            yield (
-                f"{named}: not skull-stripped, and the network knows only brains with 0 around them: do not trust the "
-                "result. Strip the skull first, or give --skull_strip."
-            )
-    for name, registration in aligned.registered.items():
-        if registration.quality < LITTLE_INFORMATION:
-            yield (
-                f"{display_name(name)} ({study.sources[name]}) tells little about the reference after registration; "
-                "look at the pictures whether it is of the same head, and in its place."
-            )
-    for name, share in aligned.covered.items():
-        if share < LEAST_COVERED:
-            yield (
-                f"{display_name(name)} ({study.sources[name]}) shows only {share:.0%} of what the reference shows; the "
-                "rest is empty in it."
-            )
-    for name, image in study.images.items():
-        if said := coarse(image.affine, trained):
-            yield f"{display_name(name)} ({study.sources[name]}): {said}."
-    if said := tilted(next(iter(aligned.images.values())).affine):
-        yield f"The reference: {said}."
-
-
-def _stripped(aligned: AlignedStudy, reference: str, device: torch.device, folder: Path) -> AlignedStudy:
-    """Return the volumes with 0 outside the brain, which HD-BET finds in the reference."""
-    try:
-        from brainles_preprocessing.brain_extraction import HDBetExtractor
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "--skull_strip needs brainles-preprocessing, which is not installed: "
-            "pip install 'missing-modality-bundles[skull_strip]'."
-        ) from error
-    whole, cut, mask = (folder / f"{name}.nii.gz" for name in ("whole", "cut", "mask"))
-    nib.save(aligned.images[reference], whole)
-    on_gpu = device.type == "cuda"
-    HDBetExtractor().extract(
-        whole,
-        cut,
-        mask,
-        mode="accurate" if on_gpu else "fast",
-        device=device.index or 0 if on_gpu else "cpu",
-        do_tta=on_gpu,
-    )
-    brain = np.asarray(nib.load(mask).dataobj) > 0
-    images = {
-        name: nib.Nifti1Image(np.where(brain, image.dataobj, np.float32(0)), image.affine)
-        for name, image in aligned.images.items()
-    }
-    return AlignedStudy(images, aligned.registered, aligned.covered)
-
-
-def _expected_dice(label: np.ndarray, probabilities: np.ndarray, labels: LabelSet) -> dict[str, float]:
-    """Return the Dice of each region that its own probabilities lead to expect."""
-    masks = labels.to_regions(torch.from_numpy(label)[None]).numpy()
-    return {name: expected_dice(*pair) for name, *pair in zip(labels.regions, probabilities, masks, strict=True)}
-
-
-def _intervals(
-    table: pd.DataFrame | None, subset: str, measured: Mapping[str, float]
-) -> dict[str, tuple[float, float, float]]:
-    """Return the interval of each region's volume and its coverage, as far as calibration reached."""
-    if table is None:
-        return {}
-    bounds = VolumeIntervals(table).intervals(_rows(subset, "volume", measured))
-    coverage = float(table["coverage"].iloc[0])
-    return {row.region: (row.low, row.high, coverage) for row in bounds.itertuples() if np.isfinite(row.high)}
-
-
-def _gains(table: pd.DataFrame | None, subset: str, confident: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return missing modality -> region -> Dice that it is expected to add."""
-    if table is None:
-        return {}
-    gains: dict[str, dict[str, float]] = {}
-    for row in Advice(table).gains(_rows(subset, "expected_dice", confident)).itertuples():
-        gains.setdefault(row.modality, {})[row.region] = row.adjusted
-    return gains
-
-
-def _rows(subset: str, metric: str, values: Mapping[str, float]) -> pd.DataFrame:
-    """Return a value for each region as rows of results."""
-    return pd.DataFrame([("case", subset, *item) for item in _tagged(metric, values)], columns=COLUMNS)
-
-
-def _tagged(metric: str, values: Mapping[str, float]) -> Iterator[tuple[str, str, float]]:
-    for region, value in values.items():
-        yield region, metric, value
 
 
 def _write(
@@ -288,8 +179,7 @@ def _write(
     summary: StudySummary,
     study: Study,
     reference: str,
-    cohort: Cohort,
-    software: str,
+    inference: Inference,
 ) -> dict[str, Path]:
     """Write the results; a segmentation of an earlier run does not stay. Return what they are -> where."""
     voxels = np.asarray(label.dataobj)
@@ -300,7 +190,9 @@ def _write(
         if study.series and voxels.any():
             from common.study import dicom
 
-            dicom.write_seg(made["DICOM SEG"], voxels, study.series[reference], cohort.labels.values, software)
+            dicom.write_seg(
+                made["DICOM SEG"], voxels, study.series[reference], inference.cohort.labels.values, inference.software
+            )
         files = {what: folder / name for what, name in RESULTS.items()}
         for what, file in files.items():  # all are made by now
             if made[what].exists():

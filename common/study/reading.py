@@ -16,6 +16,7 @@ from common.cohorts.check import findings
 from common.cohorts.cohort import Cohort
 from common.io.images import read_volume, unplaced
 from common.modalities import canonical, display_name, resolve_subset, subset_name
+from common.study.grid import finest
 
 if TYPE_CHECKING:
     from common.study.dicom import Series
@@ -34,6 +35,7 @@ class Study:
         explanations: a line for everything that was found: what it was taken for, or why it was left out.
         warnings: what should be looked at.
         series: modality -> its DICOM series; empty for NIfTI files.
+        skulls: modalities whose images hold more than a brain, though the cohort's do not.
     """
 
     images: dict[str, nib.Nifti1Image]
@@ -44,6 +46,7 @@ class Study:
     explanations: list[str]
     warnings: list[str]
     series: dict[str, Series] = field(default_factory=dict)
+    skulls: list[str] = field(default_factory=list)
 
 
 def read_folder(
@@ -75,23 +78,39 @@ def read_folder(
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
     study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
     for name, image in study.images.items():
-        for found in findings({name: _volume(image)}, cohort):
+        volume = MetaTensor(np.asarray(image.dataobj), affine=image.affine)
+        for found in findings({name: volume}, cohort):
             said = f"{study.sources[name]} ({display_name(name)}): {found.what}. {found.remedy}"
             if found.fatal:
                 raise ValueError(said)
-            if not found.skull:  # see `with_skull`
-                study.warnings.append(said)
+            (study.skulls if found.skull else study.warnings).append(name if found.skull else said)
     return study
 
 
-def with_skull(study: Study, cohort: Cohort) -> list[str]:
-    """Return the modalities of a study whose images hold more than a brain, though the cohort's do not: `findings`."""
-    images = study.images.items()
-    return [name for name, image in images if any(one.skull for one in findings({name: _volume(image)}, cohort))]
+def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
+    """Return the modality on whose grid the result will lie, and why.
 
+    Args:
+        study: what is used.
+        asked: a modality or the SeriesInstanceUID of a series; None: T1c if it is there, else the finest.
 
-def _volume(image: nib.Nifti1Image) -> MetaTensor:
-    return MetaTensor(np.asarray(image.dataobj), affine=image.affine)
+    Raises:
+        ValueError: it is not among what is used.
+    """
+    if asked is not None:
+        by_uid = {series.uid: name for name, series in study.series.items()}
+        is_uid = asked.replace(".", "").isdecimal()
+        name = by_uid.get(asked, "") if is_uid else canonical(asked)
+        if name not in study.images:
+            used = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.images)
+            what = "this series is" if is_uid else f"{asked}:"  # a message never shows a UID: it identifies the patient
+            raise ValueError(f"--reference {what} not among what is used, {used}.")
+        why = "as asked for"
+    elif "t1c" in study.images:
+        name, why = "t1c", "as T1c is there"
+    else:
+        name, why = finest(study.images), "the finest there is"
+    return name, why
 
 
 def _is_dicom(path: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 
-def random_subsets(present: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def random_subsets(present: torch.Tensor) -> torch.Tensor:
     """Draw for each sample which modalities stay: k ~ Uniform{0 .. n-1} of its n present ones are dropped, any k alike.
 
     So of four modalities all stay with probability 1/4, each triple and single with 1/16, each pair with 1/24.
@@ -15,41 +15,37 @@ def random_subsets(present: torch.Tensor, generator: torch.Generator | None = No
 
     Args:
         present: bool ``(B, M)``, at least one True in each row.
-        generator: CPU generator; None takes torch's own.
 
     Returns:
         bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
     present = present.cpu()
     count = present.sum(dim=1, keepdim=True)
-    dropped = torch.floor(torch.rand(count.shape, generator=generator) * count)
-    score = torch.where(present, torch.rand(present.shape, generator=generator), torch.full(present.shape, 2.0))
+    dropped = torch.floor(torch.rand(count.shape) * count)
+    score = torch.where(present, torch.rand(present.shape), torch.full(present.shape, 2.0))
     rank = score.argsort(dim=1).argsort(dim=1)
     return present & (rank >= dropped)
 
 
-def uniform_subsets(present: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def uniform_subsets(present: torch.Tensor) -> torch.Tensor:
     """Draw for each sample one of the ``2^n - 1`` non-empty subsets of its n present modalities, all alike.
 
     Source: RFNet, mmFormer, M2FTrans and PASSION, as released.
 
     Args:
         present: bool ``(B, M)``, at least one True in each row.
-        generator: CPU generator; None takes torch's own.
 
     Returns:
         bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
     present = present.cpu()
     count = present.sum(dim=1, keepdim=True)
-    number = 1 + torch.floor(torch.rand(count.shape, generator=generator) * (2**count - 1)).long()
+    number = 1 + torch.floor(torch.rand(count.shape) * (2**count - 1)).long()
     bit = (present.cumsum(dim=1) - 1).clamp(min=0)  # the n-th bit of the number is for the n-th present modality
     return present & ((number >> bit) & 1).bool()
 
 
-def random_patches(
-    keep: torch.Tensor, patches: Sequence[int], mask_ratio: float, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def random_patches(keep: torch.Tensor, patches: Sequence[int], mask_ratio: float) -> torch.Tensor:
     """Draw visible patches so that the combined rate of dropped modalities and masked patches is ``mask_ratio``.
 
     Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn alike from those of kept modalities,
@@ -59,7 +55,6 @@ def random_patches(
         keep: bool ``(B, M)`` on the CPU, modalities that are not dropped.
         patches: number of patches along each axis of the crop.
         mask_ratio: combined masking rate in (0, 1).
-        generator: CPU generator; None takes torch's own.
 
     Returns:
         bool ``(B, M, *patches)``, True where visible.
@@ -76,6 +71,6 @@ def random_patches(
             f"mask_ratio {mask_ratio} leaves {visible} of {modalities * each} patches visible; expected 1 to {fewest}, "
             "the patches of the modalities kept. Change mask_ratio, patch_size or the crop."
         )
-    score = torch.rand((batch, modalities, each), generator=generator).masked_fill(~keep[..., None], -1).flatten(1)
+    score = torch.rand((batch, modalities, each)).masked_fill(~keep[..., None], -1).flatten(1)
     mask = torch.zeros_like(score, dtype=torch.bool).scatter(1, score.topk(visible, dim=1).indices, True)
     return mask.reshape(batch, modalities, *patches)

@@ -167,7 +167,7 @@ class TestRecipes:
         "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [80] * 3, "spacing": [1.0] * 3,
         "batch_size": 1, "epochs": 300, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, "lambda_1": 0.5,
         "lambda_2": 0.1, "temperature": 4.0, "gamma": 0.01, "masks": "mr2468", "missing_rates": None, "overlap": 0.5,
-        "training": "passion", "backbone": "mmFormer", "kl": "released", "update": "released",
+        "training": "passion", "backbone": "mmFormer",
     }  # fmt: skip
     GSS_BRATS = {  # noqa: RUF012
         "width": 16, "crop": [80] * 3, "spacing": [1.0] * 3, "batch_size": 2, "epochs": 300, "learning_rate": 2e-4,

@@ -25,7 +25,7 @@ from common.modalities import subset_name, subsets
 M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder
 MODALITIES = ("t1", "t1c", "t2", "flair")
-CALIBRATED = ("intervals", "interval_cases", "advice", "advice_cases")
+CALIBRATED = ("intervals", "interval_cases", "advice")
 TINY = {
     "spacing": [6, 6, 6],
     "grid": [40, 40, 26],
@@ -66,7 +66,7 @@ class TestTraining:
         assert results.loc[results["metric"] == "dice", "value"].between(0, 1).all()
         assert set(pd.read_csv(trained / "evaluation" / "calibration.csv")["case"]) == {"Phantom_007"}
         rows = {name: len(pd.read_csv(trained / "evaluation" / f"{name}.csv")) for name in CALIBRATED}
-        assert rows == {"intervals": 45, "interval_cases": 90, "advice": 28 * 3, "advice_cases": 2 * 28 * 3}
+        assert rows == {"intervals": 45, "interval_cases": 90, "advice": 28 * 3}
         facts = read_evaluation(trained / "evaluation").facts
         assert facts["parameters"] == sum(p.numel() for p in torch.load(trained / "finetuned.pt").values())
         assert 100 < facts["memory_mb"] < 4000
@@ -387,8 +387,8 @@ class TestEvaluation:
         write_datalist({"test": [case]}, tmp_path / "one.json")
         settings = {"dataset_dir": phantom_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
         settings |= {"subsets": [["t1c"]], "mlflow": "none"}
-        for upsample in ("nearest", "trilinear", "nearest"):
-            M3AE.run_here(DEMO_EVALUATION, **settings, **{"network_def#upsample": upsample})
+        for heads in (4, 2, 4):
+            Bundle("passion").run_here(DEMO_EVALUATION, **settings, heads=heads)
         assert len(list((tmp_path / "out" / "cases").glob("*.csv"))) == 2
 
     @pytest.mark.parametrize(

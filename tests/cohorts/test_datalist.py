@@ -75,6 +75,7 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
         ("brats2020", "fixed"): (219, 50, 100),
         ("brats2021", "fixed"): (876, 125, 250),
         ("open_glioma", "fixed"): (25, 5, 9),
+        ("open_glioma", "fixed50"): (36, 5, 9),
         ("open_glioma", "fold0"): (26, 4, 9),
         ("open_glioma", "fold1"): (27, 4, 8),
         ("open_glioma", "fold2"): (27, 4, 8),
@@ -92,13 +93,16 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
 def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path):
     splits = published_splits("open_glioma")
     listed = [case for part in splits["fixed"].values() for case in part]
-    for case in listed:
+    everyone = [case for part in splits["fixed50"].values() for case in part]
+    assert set(listed) < set(everyone)
+    assert all(splits["fixed50"][part] == splits["fixed"][part] for part in ("validation", "test"))
+    for case in everyone:
         tokens = ("t1n", "t1c", "t2w", "t2f") if "SSA" in case else ("t1", "t1ce", "t2", "flair")
         for token in (*tokens, "seg"):
             path = tmp_path / case / f"{case}{'-' if 'SSA' in case else '_'}{token}.nii.gz"
             path.parent.mkdir(exist_ok=True)
             path.touch()
-    assert sum("SSA" in case for case in listed) == 24
+    assert [sum("SSA" in case for case in cases) for cases in (listed, everyone)] == [24, 32]
     folds = [prepare("open_glioma", tmp_path, f"fold{k}") for k in range(5)]
     assert sorted(case for fold in folds for case in names(fold["test"])) == sorted(listed)
     for number, fold in enumerate(folds):
@@ -106,7 +110,7 @@ def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path)
     for split in splits:
         parts = prepare("open_glioma", tmp_path, split)
         patients = [{patient(case) for case in names(parts[part])} for part in PARTS]
-        assert sum(map(len, patients)) == 38
+        assert sum(map(len, patients)) == (49 if split == "fixed50" else 38)
         assert all(item["modalities"] == ["t1", "t1c", "t2", "flair"] for part in PARTS for item in parts[part])
 
 
@@ -334,6 +338,15 @@ def test_items_that_do_not_fit_are_refused(listed, change, message):
     datalist["training"][0].update(change)
     write_datalist(datalist, path)
     with pytest.raises(ValueError, match=message):
+        load_datalist(path, data)
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_a_case_that_is_listed_twice_is_refused(listed, part):
+    datalist, path, data = listed
+    datalist[part] = [*datalist[part], dict(datalist["training"][0])]
+    write_datalist(datalist, path)
+    with pytest.raises(ValueError, match=f"list.json: case a is listed in training and in {part}"):
         load_datalist(path, data)
 
 

@@ -161,11 +161,11 @@ def infer(network: nn.Module, item: dict) -> torch.Tensor:
 
 def test_missing_content_is_taken_from_its_own_location(m3ae, subject):
     image = list_data_collate([preprocessing(["t1", "t2"])(subject)])["image"]
-    complete = SubstituteInferer(**WINDOWS).complete(image, m3ae)
+    complete = SubstituteInferer(**WINDOWS).fill_missing(image, m3ae)
     assert torch.equal(complete[:, [1, 3]], m3ae.x_sub[:, [1, 3]])
     assert torch.equal(complete[:, [0, 2]], image[:, [0, 2]].as_tensor())
     cropped = SpatialCropd("image", roi_start=[2, 3, 4], roi_end=[10, 11, 12])(preprocessing(["t1", "t2"])(subject))
-    complete = SubstituteInferer(**WINDOWS).complete(list_data_collate([cropped])["image"], m3ae)
+    complete = SubstituteInferer(**WINDOWS).fill_missing(list_data_collate([cropped])["image"], m3ae)
     assert torch.equal(complete[:, [1, 3]], crop_at(m3ae.x_sub, [8, 8, 8], [2, 3, 4], [False] * 3)[:, [1, 3]])
 
 

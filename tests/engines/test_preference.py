@@ -5,7 +5,7 @@ from ignite.engine import Engine, Events
 from matplotlib.image import imread
 
 from common.engines import EpochLosses, PreferenceBalancer
-from common.losses.passion import PassionLoss, relative_preference, updated_beta
+from common.losses.passion import PassionLoss, updated_beta
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 ALL = torch.ones(2, 4, dtype=torch.bool)
@@ -22,7 +22,8 @@ def run(loss, folder, epochs, start=0):
 
     def step(engine, scale):
         distance = scale * DISTANCES * torch.tensor([1.0, engine.state.epoch, 1, 1])
-        loss._measure(distance, relative_preference(distance, ALL), ALL)
+        loss.sums += distance.sum(dim=0)  # as its forward does
+        loss.counts += ALL.sum(dim=0)
         return {"loss": torch.tensor(0.0)}
 
     engine = Engine(step)

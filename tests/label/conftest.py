@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from stack import Stack, running
+from stack import SECRETS, Stack, running
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +11,5 @@ def stack(tmp_path_factory) -> Iterator[Stack]:
     """An archive with studies, and a server on it."""
     with running(tmp_path_factory.mktemp("stack")) as one:
         yield one
+    assert not list((one.folder / "tmp").iterdir())
+    assert not SECRETS.search(one.log())

@@ -1,7 +1,8 @@
-"""A server of the app as a process of its own, as users start it."""
+"""A server of the app as a process of its own, as users start it; and what it is asked most."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import nibabel as nib
 import requests
 from orthanc import free_port
 
@@ -39,6 +41,22 @@ def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iter
     finally:
         process.terminate()
         process.wait(30)
+
+
+def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
+    """Ask for a segmentation; ``params`` are the options."""
+    query = {"image": image, "output": output}
+    return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
+
+
+def result(url: str, image: str, path: Path, model: str = "m3ae", **params: object) -> tuple[dict, nib.Nifti1Image]:
+    """Return what is told of a segmentation, and its label map."""
+    answer = infer(url, image, "all", model, **params)
+    assert answer.status_code == 200, answer.text
+    parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
+    told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
+    path.write_bytes(mask)
+    return json.loads(told), nib.load(path)
 
 
 def _words(options: Mapping[str, object]) -> list[str]:

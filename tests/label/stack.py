@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 from dicom_studies import STUDY, Scan, write_study
 from orthanc import orthanc, upload
 from pydicom.uid import generate_uid
 from running import server
+from subject import write_subject
 
-from common.cohorts.phantom.simulation import SPACING, simulate
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 PATIENTS = {
@@ -28,6 +28,8 @@ SERIES = {"four": (1, 2, 3, 4, 6), "two": (3, 4), "one": (4,)}
 """Of `dicom_studies.STUDY`, by SeriesNumber: 1 localizer, 2 T1, 3 T2 (axial, slices in reverse), 4 FLAIR, 6 T1c."""
 BIASES = {"oedema": (0, -1e3, -1e3), "nothing": (-1e3, -1e3, -1e3)}
 """Models that find nothing else, whatever is there: added to the logits of WT, TC and ET."""
+SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
+"""What may stand in no log: patients, and UIDs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Stack:
     url: str
     folder: Path
     label: nib.Nifti1Image
+
+    def log(self) -> str:
+        """Return what the server has logged, without the addresses."""
+        text = (self.folder / "server.log").read_text()
+        return text.replace(f"{self.archive}/dicom-web", "").replace(self.url, "")
 
 
 def uid(study: str, number: int | None = None) -> str:
@@ -66,15 +73,10 @@ def running(folder: Path) -> Iterator[Stack]:
 
 def write_studies(folder: Path) -> nib.Nifti1Image:
     """Write the studies, each in a folder by its name; return the tumours that all have."""
-    affine = np.diag([-SPACING, -SPACING, SPACING, 1.0])
-    images, label = simulate(1000 * 2023 + 29)
-    (folder / "subject").mkdir()
-    for name, voxels in images.items():
-        file = f"case_{'t1ce' if name == 't1c' else name}.nii.gz"
-        nib.save(nib.Nifti1Image(voxels, affine), folder / "subject" / file)
+    label = write_subject(folder / "subject", "case")
     for study, numbers in SERIES.items():
         write_study(folder / study, folder / "subject", _scans(numbers), PATIENTS[study], seed=study)
-    return nib.Nifti1Image(label, affine)
+    return label
 
 
 def _scans(numbers: tuple[int, ...]) -> list[Scan]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import json
-import re
 import threading
 import time
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -17,24 +16,26 @@ import numpy as np
 import pydicom
 import pytest
 import requests
+import uvicorn
 from dicom_studies import resample
-from orthanc import needs_orthanc, orthanc, series, upload
-from running import server
-from stack import PATIENTS, SERIES, Stack, uid, write_studies
+from fastapi import HTTPException
+from orthanc import free_port, needs_orthanc, series
+from running import infer, result
+from stack import PATIENTS, SECRETS, SERIES, Stack, uid
 
+from common.cohorts.phantom.cohort import PHANTOM
 from common.study.dicom import read_study
+from label.app import App
+from label.datastore import DICOMWebDatastore
+from label.endpoints import create_api
+from label.proxy import forward
+from label.train import write_labelled_studies
 
 pytestmark = needs_orthanc
-SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
-
-
-def infer(stack: Stack, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
-    query = {"image": image, "output": output}
-    return requests.post(f"{stack.url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
 
 
 def volume(stack: Stack, image: str, path: Path, **options: object) -> nib.Nifti1Image:
-    path.write_bytes(infer(stack, image, "image", **options).content)
+    path.write_bytes(infer(stack.url, image, "image", **options).content)
     return nib.load(path)
 
 
@@ -62,16 +63,13 @@ def on_source_grid(seg: hd.seg.Segmentation, study: Path, label: nib.Nifti1Image
 @pytest.mark.parametrize("study", ["four", "two", "one"])
 def test_a_study_is_segmented_and_stored_in_the_archive(stack, study, tmp_path):
     before = set(series(stack.archive, "SEG"))
-    answer = infer(stack, uid(study), store=True)
-    assert answer.status_code == 200, answer.text
-    params = answer.json()
+    params, label = result(stack.url, uid(study), tmp_path / "label.nii.gz", store=True)
     names = {2: "t1", 3: "t2", 4: "flair", 6: "t1c"}
     assert {names[number] for number in SERIES[study] if number in names} == set(params["modalities"])
     assert len(set(series(stack.archive, "SEG")) - before) == 1
 
     seg = stored(stack, params["stored"])
     assert (seg.PatientID, seg.StudyInstanceUID) == (PATIENTS[study]["PatientID"], uid(study))
-    label = volume(stack, uid(study), tmp_path / "label.nii.gz")
     voxels = np.asarray(label.dataobj)
     segments = on_source_grid(seg, stack.folder / study, label)
     assert list(segments) == list(params["label_names"])
@@ -88,37 +86,43 @@ def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
         label = volume(stack, uid("four", number), tmp_path / f"{number}.nii.gz")
         assert label.shape == one.shape
         assert np.allclose(label.affine, one.affine, atol=1e-3)
-    answer = infer(stack, uid("four", 1))
+    answer = infer(stack.url, uid("four", 1))
     assert answer.status_code == 400
     assert "series 2" in answer.json()["detail"]
-    left = infer(stack, uid("four", 3), use_t1c=False).json()
+    left = infer(stack.url, uid("four", 3), use_t1c=False).json()
     assert (left["left_out"], sorted(left["modalities"])) == (["t1c"], ["flair", "t1", "t2"])
 
 
 def test_oedema_alone_is_named_so_and_nothing_is_stored_of_nothing(stack, tmp_path):
-    params = infer(stack, uid("two"), model="oedema", store=True).json()
+    params = infer(stack.url, uid("two"), model="oedema", store=True).json()
     assert params["label_names"] == {"Oedema": 2}
     seg = stored(stack, params["stored"])
     assert [seg.get_segment_description(number).segment_label for number in seg.segment_numbers] == ["Oedema"]
-    direct = infer(stack, uid("two"), "dicom_seg", model="oedema")
+    direct = infer(stack.url, uid("two"), "dicom_seg", model="oedema")
     assert direct.headers["content-type"] == "application/dicom"
     (segment,) = pydicom.dcmread(BytesIO(direct.content)).SegmentSequence
     assert (segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence[0].CodeValue) == ("Oedema", "79654002")
 
     before = series(stack.archive, "SEG")
-    answer = infer(stack, uid("two"), model="nothing", store=True)
+    answer = infer(stack.url, uid("two"), "image", model="nothing", store=True)
     assert answer.status_code == 200
-    assert (answer.json()["empty"], answer.json()["stored"]) == (True, None)
-    assert "Nothing was found" in json.loads(answer.headers["x-said"])
-    assert not np.asarray(volume(stack, uid("two"), tmp_path / "empty.nii.gz", model="nothing").dataobj).any()
-    refused = infer(stack, uid("two"), "dicom_seg", model="nothing")
+    (tmp_path / "empty.nii.gz").write_bytes(answer.content)
+    assert not np.asarray(nib.load(tmp_path / "empty.nii.gz").dataobj).any()
+    message = json.loads(answer.headers["x-message"])
+    assert "Nothing was found, and nothing is stored." in message
+    refused = infer(stack.url, uid("two"), "dicom_seg", model="nothing")
     assert (refused.status_code, "nothing was found" in refused.json()["detail"]) == (404, True)
     assert series(stack.archive, "SEG") == before
 
 
-@pytest.mark.parametrize(("image", "status"), [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403)])
+@pytest.mark.parametrize(
+    ("image", "status"),
+    [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)],
+)
 def test_what_is_not_in_the_archive_is_refused(stack, image, status):
-    assert infer(stack, image).status_code == status
+    answer = infer(stack.url, image)
+    assert answer.status_code == status
+    assert len(answer.json()["detail"].splitlines()) == 1
 
 
 class TestProxy:
@@ -147,7 +151,7 @@ class TestProxy:
         assert answer.status_code == 404
         assert "Orthanc" not in answer.text
 
-    def test_another_study_than_was_asked_for_is_not_shown(self, stack, tmp_path):
+    def test_another_study_than_was_asked_for_is_not_shown(self, stack):
         """An archive, or a server between, that does not heed the query."""
         everything = requests.get(f"{stack.archive}/dicom-web/studies", timeout=30).content
 
@@ -163,27 +167,30 @@ class TestProxy:
 
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heedless) as archive:
             threading.Thread(target=archive.serve_forever, daemon=True).start()
-            with server(tmp_path, f"http://127.0.0.1:{archive.server_port}", models="m3ae") as url:
-                proxied = f"{url}/proxy/dicom/qido/studies"
-                assert len(requests.get(proxied, timeout=30).json()) == len(SERIES)
-                for answer in (
-                    requests.get(proxied, params={"StudyInstanceUID": uid("two")}, timeout=30),
-                    requests.get(f"{proxied}/{uid('two')}/series", timeout=30),
-                ):
-                    assert (answer.status_code, "another StudyInstanceUID" in answer.text) == (502, True)
-                    assert "SECRET" not in answer.text
+            address = f"http://127.0.0.1:{archive.server_port}"
+            assert len(json.loads(forward(address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
+            for path, query in (("studies", [("StudyInstanceUID", uid("two"))]), (f"studies/{uid('two')}/series", [])):
+                with pytest.raises(HTTPException, match="another StudyInstanceUID") as refused:
+                    forward(address, "GET", path, query, {}, b"")
+                assert refused.value.status_code == 502
+                assert "SECRET" not in str(refused.value)
             archive.shutdown()
 
 
 def test_an_archive_that_is_gone(tmp_path):
-    with orthanc(tmp_path) as archive, server(tmp_path, f"{archive}/dicom-web", models="m3ae") as url:
-        stack = Stack(archive, url, tmp_path, None)
-        requests.post(f"{archive}/tools/shutdown", timeout=30)
-        with suppress(requests.ConnectionError):
-            while requests.get(f"{archive}/system", timeout=30):
-                time.sleep(0.1)
-        for answer in (infer(stack, uid("two")), requests.get(f"{url}/proxy/dicom/qido/studies", timeout=60)):
-            assert (answer.status_code, answer.json()["detail"]) == (502, "The DICOMweb archive does not answer.")
+    archive = f"http://127.0.0.1:{free_port()}/dicom-web"
+    app = App(archive, tmp_path, ["m3ae"], "phantom")
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_api(app, archive), port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{port}"
+    for answer in (infer(url, uid("two")), requests.get(f"{url}/proxy/dicom/qido/studies", timeout=60)):
+        assert (answer.status_code, answer.json()["detail"]) == (502, "The DICOMweb archive does not answer.")
+    server.should_exit = True
+    thread.join()
 
 
 def test_other_sites_pages_can_do_nothing(stack):
@@ -204,19 +211,71 @@ def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
     assert requests.request(method, f"{stack.url}/{path}", timeout=30).status_code in (404, 405)
 
 
-def test_no_patient_in_the_log_and_no_file_is_left(tmp_path):
-    """A server of its own, so that it can be looked at after its end."""
-    write_studies(tmp_path)
-    with orthanc(tmp_path) as archive:
-        upload(archive, tmp_path / "one")
-        with server(tmp_path, f"{archive}/dicom-web", models="m3ae") as url:
-            stack = Stack(archive, url, tmp_path, None)
-            assert infer(stack, uid("one"), store=True).status_code == 200
-            assert infer(stack, uid("one", 1)).status_code == 404
-            assert requests.get(f"{url}/proxy/dicom/qido/studies", params={"PatientID": "SECRET-0042"}, timeout=30).ok
-            left = [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()]
-            assert not left
-        assert not list((tmp_path / "tmp").iterdir())
-    log = (tmp_path / "server.log").read_text()
-    assert "POST /infer/{model} m3ae 200" in log
-    assert not SECRETS.search(log.replace(f"{archive}/dicom-web", "").replace(url, ""))
+def test_no_patient_in_the_log_and_no_file_is_left(stack):
+    """And at the server's end not even the folder: the fixture looks."""
+    assert infer(stack.url, uid("one"), store=True).status_code == 200
+    assert infer(stack.url, uid("one", 1)).status_code == 404
+    query = {"PatientID": PATIENTS["one"]["PatientID"]}
+    assert requests.get(f"{stack.url}/proxy/dicom/qido/studies", params=query, timeout=30).ok
+    assert not [path for path in (stack.folder / "tmp").rglob("*") if path.is_file()]
+    assert "POST /infer/{model} m3ae 200" in stack.log()
+    assert not SECRETS.search(stack.log())
+
+
+def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
+    url, archive = stack.url, stack.archive
+    studies = DICOMWebDatastore(f"{archive}/dicom-web", PHANTOM)
+    images = [uid("one"), uid("two")]
+    assert set(images) < set(studies.list_images())
+
+    # What a model made is stored, and is no label to train on.
+    assert infer(url, images[0], store=True).json()["stored"]
+    assert images[0] in studies.labelled_images("original")
+    assert not studies.labelled_images("final")
+    listed = requests.get(f"{url}/datastore/", params={"output": "all"}, timeout=10).json()["objects"]
+    assert (listed.keys(), listed[images[0]]) == (set(studies.list_images()), {"labels": {"original": {}}})
+    answer = requests.post(f"{url}/train/m3ae", json={"max_epochs": 1}, timeout=60)
+    assert answer.status_code == 400
+    assert "No study has a final label" in answer.json()["detail"]
+
+    # A person draws on the image that the server shows.
+    drawn, before = {}, set(series(archive, "SEG"))
+    for image in images:
+        shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
+        grid = nib.Nifti1Image.from_bytes(gzip.decompress(shown.content))
+        voxels = resample(stack.label, grid.affine, grid.shape, order=0).astype(np.uint8)
+        drawn[image] = nib.Nifti1Image(np.select([voxels == 4, voxels == 2], [1, 2], 0).astype(np.uint8), grid.affine)
+        nib.save(drawn[image], tmp_path / "label.nii.gz")
+        names = [{"name": "Enhancing tumour", "idx": 1}, {"name": "Oedema", "idx": 2}]
+        answer = requests.put(
+            f"{url}/datastore/label",
+            params={"image": image, "tag": "final"},
+            data={"params": json.dumps({"label_info": names})},
+            files={"label": (tmp_path / "label.nii.gz").open("rb")},
+            timeout=60,
+        )
+        assert answer.status_code == 200
+    assert studies.labelled_images("final") == set(images)
+    kept = [
+        pydicom.dcmread(BytesIO(requests.get(f"{archive}/instances/{name}/file", timeout=10).content))
+        for one in series(archive, "SEG")
+        if one not in before
+        for name in requests.get(f"{archive}/series/{one}", timeout=10).json()["Instances"]
+    ]
+    labels = [[(s.SegmentLabel, s.SegmentAlgorithmType) for s in one.SegmentSequence] for one in kept]
+    assert labels == [[("Oedema", "SEMIAUTOMATIC"), ("Enhancing tumour", "SEMIAUTOMATIC")]] * 2
+
+    # It comes back as it was drawn, and so it goes into the training.
+    again = requests.get(f"{url}/datastore/label", params={"label": images[0], "tag": "final"}, timeout=60)
+    (tmp_path / "again.nii.gz").write_bytes(again.content)
+    voxels = np.asarray(drawn[images[0]].dataobj)
+    assert np.array_equal(nib.load(tmp_path / "again.nii.gz").dataobj, np.select([voxels == 1, voxels == 2], [4, 2], 0))
+    items, refused = write_labelled_studies(studies, tmp_path)
+    assert not refused
+    assert sorted(item["modalities"] for item in items) == [["flair"], ["t2", "flair"]]
+    assert not SECRETS.search(json.dumps(items))
+
+    assert requests.post(f"{url}/train/m3ae", json={"max_epochs": 1, "val_split": 0}, timeout=60).status_code == 200
+    while (status := requests.get(f"{url}/train/", timeout=10).json())["status"] == "RUNNING":
+        time.sleep(0.5)
+    assert (status["status"], status["training_studies"]) == ("DONE", 2)

@@ -7,8 +7,11 @@ import json
 import os
 import re
 import shutil
+import signal
+import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import highdicom as hd
@@ -21,17 +24,19 @@ from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
-from running import server
+from running import infer, result, server
+from subject import write_subject
 
 from common.cohorts.phantom.cohort import PHANTOM
-from common.cohorts.phantom.simulation import SPACING, simulate
+from common.cohorts.phantom.simulation import SPACING
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
-from label.infer import Worker, by_hand
-from label.studies import Folder
-from label.train import collect
+from label.app import App
+from label.datastore import FolderDatastore
+from label.infer import BundleInferTask, Worker, series_numbers
+from label.server import main
 from label.train import train as fine_tune
+from label.train import write_labelled_studies
 
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
 NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
 DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
@@ -42,9 +47,7 @@ BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 def subject(tmp_path_factory) -> Path:
     """A test case of the phantom with its label map."""
     folder = tmp_path_factory.mktemp("phantom")
-    images, label = simulate(1000 * 2023 + 29)
-    for name, voxels in (images | {"seg": label}).items():
-        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz")
+    write_subject(folder, "Doe")
     return folder
 
 
@@ -91,19 +94,11 @@ def url(store, place):
     assert not SECRETS.search(log)
 
 
-def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
-    query = {"image": image, "output": output}
-    return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
-
-
-def result(url: str, image: str, path: Path, model: str = "m3ae", **params: object) -> tuple[dict, nib.Nifti1Image]:
-    """Return what is told of a segmentation, and its label map."""
-    answer = infer(url, image, "all", model, **params)
-    assert answer.status_code == 200, answer.text
-    parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
-    told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
-    path.write_bytes(mask)
-    return json.loads(told), nib.load(path)
+@pytest.fixture(scope="module")
+def segmented(url, tmp_path_factory):
+    """Return a function that segments a study by the phantom's weights of m3ae, once."""
+    folder = tmp_path_factory.mktemp("segmented")
+    return cache(lambda image: result(url, image, folder / f"{image}.nii.gz"))
 
 
 def put(url: str, image: str, label: Path, tag: str = "final", **params: object) -> requests.Response:
@@ -139,12 +134,14 @@ def test_info_lists_all_bundles(url):
     [("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
      ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"])],
 )  # fmt: skip
-def test_any_subset(url, subject, image, found, tmp_path):
-    params, label = result(url, image, tmp_path / "mask.nii.gz")
+def test_any_subset(url, segmented, subject, image, found, tmp_path):
+    params, label = segmented(image)
     assert list(params["modalities"]) == found
     assert params["missing"] == [name for name in PHANTOM.modalities if name not in found]
     assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
-    assert gzip.decompress((tmp_path / "mask.nii.gz").read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
+    assert params["trained_on"].startswith("the synthetic phantom")
+    assert "synthetic images alone: never believe" in params["warnings"][0]
+    assert gzip.decompress(Path(label.get_filename()).read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
     shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
     (tmp_path / "image.nii.gz").write_bytes(shown.content)
     expected = nib.load(tmp_path / "image.nii.gz")
@@ -169,11 +166,11 @@ def test_every_bundle_segments(url, model):
     assert params["volumes_ml"]["WT"] > 5
 
 
-def test_a_sequence_is_left_out_and_nrrd_lies_where_nifti_does(url, tmp_path):
+def test_a_sequence_is_left_out_and_nrrd_lies_where_nifti_does(url, segmented, tmp_path):
     left = infer(url, "two", use_t1c=False).json()
     assert (list(left["modalities"]), left["left_out"], left["missing"]) == (["flair"], ["t1c"], ["t1", "t2"])
     assert any("No T1c" in warning for warning in left["warnings"])
-    _, nifti = result(url, "dicom", tmp_path / "a.nii.gz")
+    _, nifti = segmented("dicom")
     (tmp_path / "a.nrrd").write_bytes(infer(url, "dicom", "image", result_extension=".nrrd").content)
     nrrd = itk.imread(tmp_path / "a.nrrd")
     assert np.array_equal(itk.array_from_image(nrrd).T, np.asarray(nifti.dataobj))
@@ -283,8 +280,26 @@ class TestTraining:
         left = {requests.post(f"{url}/activelearning/random", timeout=10).json()["id"] for _ in range(20)}
         assert not left & {"two", "four"}
 
+    def test_the_client_of_3d_slicer(self, url, subject, tmp_path):
+        """MONAI Label's own, which its extension of 3D Slicer comes with."""
+        client = pytest.importorskip("monailabel.client.client").MONAILabelClient(url, str(tmp_path))
+        assert client.info()["models"]["m3ae"]["labels"] == NAMES
+        assert client.next_sample("random", {})["id"] not in ("two", "four")
+        file, params = client.infer("m3ae", "two", {"use_t1c": False})
+        assert list(params["modalities"]) == ["flair"]
+        assert set(np.unique(nib.load(file).dataobj)) == {0, *params["label_names"].values()}
+        names = {"label_info": [{"name": name, "idx": value} for name, value in [("Necrotic core", 1), ("Oedema", 2)]]}
+        truth = nib.load(subject / "Doe_seg.nii.gz")
+        drawn = nib.Nifti1Image(np.asarray(truth.dataobj) % 4, truth.affine)  # no enhancing tumour, 4
+        nib.save(drawn, tmp_path / "label.nii.gz")
+        before = client.download_label("two", "final")
+        assert client.save_label("two", str(tmp_path / "label.nii.gz"), "final", names)["image"] == "two"
+        assert np.array_equal(nib.load(client.download_label("two", "final")).dataobj, drawn.dataobj)
+        assert client.datastore()["objects"]["two"] == {"labels": {"final": {}}}
+        client.save_label("two", before, "final", {})
+
     def test_absent_modalities_are_left_out_of_the_datalist(self, store, tmp_path):
-        (four, two), refused = collect(Folder(store, PHANTOM), tmp_path)
+        (four, two), refused = write_labelled_studies(FolderDatastore(store, PHANTOM), tmp_path)
         assert not refused
         assert (four["modalities"], two["modalities"]) == (["t1", "t1c", "t2", "flair"], ["t1c", "flair"])
         assert not SECRETS.search(json.dumps([four, two]) + "".join(path.name for path in tmp_path.iterdir()))
@@ -313,10 +328,10 @@ class TestTraining:
         label = nib.load(next(data.glob("*_seg.nii.gz")))
         assert set(np.unique(np.asarray(label.dataobj))) == {0, 1, 2, 3}
 
-    def test_a_training_changes_what_is_served_only_when_told(self, url, store, place, tmp_path):
+    def test_a_training_changes_what_is_served_only_when_told(self, url, segmented, place, tmp_path):
         models = {name: Path(bundle_root(name), "models", "phantom.pt") for name in BUNDLES}
         before = {name: file_digest(path) for name, path in models.items()}
-        _, first = result(url, "two", tmp_path / "first.nii.gz")
+        _, first = segmented("two")
         started = train(url, max_epochs=1, val_split=0.5)
         assert started.status_code == 200
         assert started.json()["status"] == "RUNNING"
@@ -352,11 +367,11 @@ class TestTraining:
         assert before == {name: file_digest(path) for name, path in models.items()}
 
         # What was adopted is read strictly again each time: never random weights.
-        write_checkpoint({"another.weight": tuned[weight]}, place / "output" / "m3ae" / "served.pt")
+        write_checkpoint({"another.weight": tuned[weight]}, run / "weights.pt")
         answer = infer(url, "two")
         assert answer.status_code == 400
         assert "a checkpoint of another architecture" in answer.json()["detail"]
-        (place / "output" / "m3ae" / "served.pt").unlink()
+        (place / "output" / "m3ae" / "adopted.json").unlink()
         assert np.array_equal(result(url, "two", tmp_path / "again.nii.gz")[1].dataobj, first.dataobj)
 
     def test_a_training_is_stopped(self, url, place):
@@ -372,8 +387,8 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("params", "reason"),
         [
-            ({"max_epochs": 0}, "max_epochs 0; expected a whole number"),
-            ({"max_epochs": "many"}, "max_epochs 'many'; expected a number"),
+            ({"max_epochs": 0}, "max_epochs 0.0: expected a number from 1"),
+            ({"max_epochs": "many"}, "max_epochs many: expected a number from 1"),
             ({"val_split": 2}, "val_split"),
         ],
     )
@@ -385,24 +400,29 @@ class TestTraining:
 
 def test_series_are_named_as_people_and_messages_do():
     for said in ("t1c=9, t2=3-10", "{'t1c': 9, 't2': '3-10'}", {"t1c": "9", "t2": "3-10"}):
-        assert by_hand(said) == {"t1c": "9", "t2": "3-10"}
-    assert by_hand("") is None
+        assert series_numbers(said) == {"t1c": "9", "t2": "3-10"}
+    assert series_numbers("") is None
 
 
 def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_path):
     with server(tmp_path, None, recipe=None, models="m3ae") as url:
         assert requests.get(f"{url}/info/", timeout=10).json()["models"]["m3ae"]["labels"] == NAMES
-        params, _ = result(url, "Phantom_001", tmp_path / "mask.nii.gz")
-    assert params["trained_on"].startswith("the synthetic phantom")
-    assert "synthetic images alone: never believe" in params["warnings"][0]
+        assert requests.get(f"{url}/datastore/image", params={"image": "Phantom_001"}, timeout=60).ok
     assert {path.name for path in (tmp_path / "output").iterdir()} == {"demo"}
 
 
+class Here:
+    """Segments in the process of the tests, where a `Worker` would have to import everything."""
+
+    def run(self, function, *arguments):
+        return function(*arguments)
+
+
 def test_studies_get_the_weights_of_patients(store, tmp_path):
-    with server(tmp_path, store, recipe=None, models="gss") as url:
-        found = requests.get(f"{url}/info/", timeout=10).json()["models"]["gss"]["labels"]
-        params, _ = result(url, "four", tmp_path / "mask.nii.gz", model="gss")
-    assert found == NAMES | {"Enhancing tumour": 3}
+    app = App(str(store), tmp_path, ["gss"])
+    app.models["gss"].worker = Here()
+    params = app.infer("gss", {"image": "four", "output_dir": tmp_path})["params"]
+    assert app.info()["models"]["gss"]["labels"] == NAMES | {"Enhancing tumour": 3}
     assert params["trained_on"].startswith("25 openly licensed cases")
     assert not any("trained on" in warning for warning in params["warnings"])
 
@@ -416,12 +436,31 @@ def test_a_worker_that_dies_is_replaced():
     worker.close()
 
 
-def test_weights_of_another_network_are_not_served(store, tmp_path):
+@pytest.fixture
+def command(monkeypatch):
+    """Return a function that runs ``python -m label.server`` in this process, and returns why it ended."""
+
+    def run(**options: object) -> object:
+        monkeypatch.setattr(sys, "argv", ["label.server", *(f"--{key}={value}" for key, value in options.items())])
+        with pytest.raises(SystemExit) as found:
+            main()
+        return found.value.code
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_weights_of_another_network_are_not_served(store, tmp_path, command):
     write_checkpoint(read_checkpoint(Path(bundle_root("gss"), "models", "phantom.pt")), tmp_path / "other.pt")
-    own = {"models": "m3ae", "m3ae.ckpt_path": tmp_path / "other.pt"}
-    with pytest.raises(RuntimeError, match=r"error: .*other\.pt: a checkpoint of another architecture") as found:
-        server(tmp_path, store, **own).__enter__()
-    assert "Traceback" not in str(found.value)
+    own = {"models": "m3ae", "recipe": "phantom", "m3ae.ckpt_path": tmp_path / "other.pt"}
+    reason = command(studies=store, output_dir=tmp_path, **own)
+    assert reason.startswith(f"error: {tmp_path / 'other.pt'}: a checkpoint of another architecture")
+
+
+def test_an_unknown_option_is_refused(store, tmp_path, command):
+    reason = command(studies=store, output_dir=tmp_path, models="m3ae", **{"gss.ckpt_path": "own.pt"})
+    assert reason == "error: --gss.ckpt_path: no such option; of models there are m3ae.recipe, m3ae.ckpt_path."
 
 
 @pytest.mark.parametrize(("biases", "present"), [((1e3, -1e3, -1e3), {"Oedema": 2}), ((-1e3, -1e3, -1e3), {})])
@@ -430,20 +469,20 @@ def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store
     weights["unet.head.bias"] += weights["unet.head.bias"].new_tensor(biases)
     write_checkpoint(weights, tmp_path / "own.pt")
     shutil.copytree(store / "dicom", tmp_path / "studies" / "dicom")
-    with server(tmp_path, tmp_path / "studies", models="m3ae", **{"m3ae.ckpt_path": tmp_path / "own.pt"}) as url:
-        params, label = result(url, "dicom", tmp_path / "label.nii.gz", store=True)
-        seg = infer(url, "dicom", "dicom_seg")
+    task = BundleInferTask("m3ae", Here(), tmp_path / "output", "phantom", str(tmp_path / "own.pt"))
+    request = {"image": "dicom", "output_dir": tmp_path, "store": True}
+    result = task(request, FolderDatastore(tmp_path / "studies", PHANTOM))
+    params, label = result["params"], nib.load(result["file"])
     assert params["label_names"] == present
     assert params["empty"] is not bool(present)
+    assert params["trained_on"] is None
     assert set(np.unique(np.asarray(label.dataobj))) == {0, *present.values()}
     stored = tmp_path / "studies" / "labels" / "original" / "dicom.nii.gz"
     if present:
-        (tmp_path / "seg.dcm").write_bytes(seg.content)
-        found = hd.seg.segread(tmp_path / "seg.dcm")
+        found = hd.seg.segread(result["dicom_seg"])
         assert [found.get_segment_description(n).segment_label for n in found.segment_numbers] == ["Oedema"]
         assert params["stored"] == "dicom"
         assert np.array_equal(nib.load(stored).dataobj, label.dataobj)
     else:
-        assert params["stored"] is None
+        assert (params["stored"], result["dicom_seg"]) == (None, None)
         assert not stored.exists()
-        assert (seg.status_code, "nothing was found" in seg.json()["detail"]) == (404, True)

@@ -9,10 +9,10 @@ from monai.losses import DiceLoss
 
 from common.losses.fusion import (
     FusionLoss,
-    by_modality,
     class_indices,
     dice_loss,
     probabilities,
+    scatter_rows,
     weighted_cross_entropy,
 )
 from common.networks.blocks import Decoded, FusionOutput
@@ -90,7 +90,7 @@ def test_coarse_heads_are_upsampled_after_the_softmax_with_aligned_corners():
 
 def test_rows_go_to_the_modalities_that_are_present():
     present = torch.tensor([[True, False, True], [False, True, False]])
-    table = by_modality(torch.tensor([1.0, 2.0, 3.0]), present)
+    table = scatter_rows(torch.tensor([1.0, 2.0, 3.0]), present)
     assert table.tolist() == [[1, 0, 2], [0, 3, 0]]
 
 

@@ -121,7 +121,7 @@ class TestDistillation:
     def test_losses_are_float32_under_autocast_and_plain_for_meta_tensor_labels(self):
         output, label = student_step()
         expected = PMKLLoss()(output, label)
-        half = PMKLOutput(*[value.bfloat16() for value in output[:4]], output.squares)
+        half = PMKLOutput(*[value.bfloat16() for value in output[:4]], output.l2_penalty)
         with torch.autocast("cpu", torch.bfloat16):
             loss = PMKLLoss()(half, MetaTensor(label))
         assert type(loss) is torch.Tensor

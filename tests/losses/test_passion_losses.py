@@ -141,29 +141,20 @@ def test_beta_is_clamped_as_by_the_authors():
 
 def test_beta_by_hand():
     beta, preference = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.5, -0.5, 0.0])
-    assert updated_beta(beta, preference, 0.1, "paper").tolist() == pytest.approx([0.95, 1.05, 1.0])
-    released = updated_beta(beta, preference, 0.1)
-    assert released.square().sum().item() == pytest.approx(3)
-    assert (released / released[2]).tolist() == pytest.approx([0.95, 1.05, 1.0])
+    updated = updated_beta(beta, preference, 0.1)
+    assert updated.square().sum().item() == pytest.approx(3)
+    assert (updated / updated[2]).tolist() == pytest.approx([0.95, 1.05, 1.0])
 
 
 def test_pixel_distillation_by_hand():
     # one voxel, two classes: the student says (0.2, 0.8), the teacher (0.6, 0.4)
     student, teacher = (torch.tensor([[p, 1 - p]]).log()[..., None, None] for p in (0.2, 0.6))
     q = np.array([0.2, 0.8]), np.array([0.6, 0.4])
-    paper = (q[0] * np.log(q[0] / q[1])).sum()
-    assert pixel_distillation(student, teacher, (1, 1), 1, "paper").tolist() == pytest.approx([paper])
-    released = (q[1] * np.log(q[1] / q[0])).mean()
-    assert pixel_distillation(student, teacher, (1, 1), 1).tolist() == pytest.approx([released])
+    teacher_first = (q[1] * np.log(q[1] / q[0])).mean()
+    assert pixel_distillation(student, teacher, (1, 1), 1).tolist() == pytest.approx([teacher_first])
     soft = [p**0.5 / (p**0.5).sum() for p in q]
     softer = 4 * (soft[1] * np.log(soft[1] / soft[0])).mean()
     assert pixel_distillation(student, teacher, (1, 1), 2).tolist() == pytest.approx([softer])
-
-
-def test_paper_distils_at_each_heads_own_resolution():
-    student, teacher = torch.randn(2, 1, 3, 2, 2)
-    assert torch.equal(*(pixel_distillation(student, teacher, (s, s), 4, "paper") for s in (2, 8)))
-    assert not torch.equal(*(pixel_distillation(student, teacher, (s, s), 4) for s in (2, 8)))
 
 
 def test_prototypes_by_hand():
@@ -228,8 +219,10 @@ def test_without_the_four_switches_the_loss_is_the_baselines():
     out, target = output(((1, 1, 1, 1),)), label(1)
     plain = FusionLoss()
     plain(FusionOutput(out.teacher, out.separate, out.present), target)
-    found = terms(passion(training="baseline", level_weights="unit"), out, target)[1]
-    assert found == pytest.approx({name: value.item() for name, value in plain.terms.items()}, rel=1e-5)
+    expected = {name: value.item() for name, value in plain.terms.items()}
+    coarse = dice_ce(probabilities(out.teacher.deep[1], (4, 4)), target).item()
+    expected["deep"] = 0.5 * expected["deep"] - 0.25 * coarse
+    assert terms(passion(training="baseline"), out, target)[1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_each_switch_brings_its_part():
@@ -268,12 +261,7 @@ def test_pmr_adds_its_prototype_loss():
 @pytest.mark.parametrize(
     ("changes", "differ"),
     [
-        ({"kl": "paper"}, {"pixel"}),
-        ({"level_weights": "unit"}, {"deep", "pixel"}),
-        ({"prototype": "paper"}, {"prototype"}),
-        ({"task_mask": "paper"}, {"separate", "prototype"}),
         ({"temperature": 2.0}, {"pixel"}),
-        ({"separate_loss": False}, {"separate"}),
         ({"perfect_data": True}, set()),
     ],
 )
@@ -285,44 +273,22 @@ def test_each_choice_changes_its_own_terms(changes, differ):
     assert {name for name in released if found.get(name) != pytest.approx(released[name], rel=1e-4)} == differ
 
 
-def test_paper_masks_by_sample_and_leaves_the_separate_loss_alone():
+def test_the_batch_decides_on_one_mask():
     preference = torch.tensor([[0.1, -0.1, 0.0, 0.0], [-0.3, 0.2, 0.1, 0.0]])
-    assert passion(task_mask="paper")._delta(preference).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
     assert passion()._delta(preference).tolist() == [1, 0, 0, 0]
-    _, found = terms(passion(task_mask="paper"))
-    assert found["separate"] == pytest.approx(terms(passion(delta=False))[1]["separate"])
 
 
-def test_prototypes_are_of_classes_that_all_samples_show_or_in_the_paper_the_sample():
+def test_prototypes_are_of_classes_that_all_samples_show():
     target = label()
     target[1] = target[1].clamp_max(1)  # no class 2 in the second crop
-    assert passion()._classes(target, 3).tolist() == [[True, True, False]] * 2
-    assert passion(prototype="paper")._classes(target, 3).tolist() == [[True] * 3, [True, True, False]]
-    out = output(((1, 1, 1, 1),) * 2)
-    mean, total = passion(), passion(prototype="paper")
-    terms(mean, out, target.clamp_max(1))
-    terms(total, out, target.clamp_max(1))
-    assert torch.allclose(total.sums, 2 * mean.sums)  # both crops show two classes: sum and mean over them
-
-
-def test_update_as_in_the_paper():
-    loss = passion(update="paper")
-    assert loss.beta.tolist() == pytest.approx(V)
-    assert loss.v.tolist() == [1] * 4
-    out = output()
-    _, found = terms(loss, out)
-    released = passion()
-    assert found["pixel"] == pytest.approx(terms(released, out)[1]["pixel"], rel=1e-5)  # beta v is the same at first
-    distance = torch.tensor([[0.1, 0.3, 0, 0.2], [0, 0.4, 0.2, 0]])
-    preference = relative_preference(distance, out.present)
-    loss.sums.zero_()
-    loss.counts.zero_()
-    loss._measure(distance, preference, out.present)
-    values = loss.end_epoch(250)
-    # per sample: (0.5, -0.5, -, 0) and (-, -1/3, 1/3, -), averaged over the samples that have the modality
-    expected = [0.5, -(0.5 + 1 / 3) / 2, 1 / 3, 0]
-    assert [values[f"rp_{name}"] for name in MODALITIES] == pytest.approx(expected, abs=1e-6)
-    assert loss.beta.tolist() == pytest.approx([v - 0.01 * rp for v, rp in zip(V, expected, strict=True)])
+    out, loss = output(), passion()
+    terms(loss, out, target)
+    distance = torch.zeros(2, 4)
+    for row, (b, m) in enumerate(out.present.nonzero().tolist()):
+        inside = masks(target[b], [0, 1])
+        gap = similarity(out.students.features[[row]].flatten(2), inside)
+        distance[b, m] = (gap - similarity(out.teacher.features[[b]].flatten(2), inside)).abs().mean().item()
+    np.testing.assert_allclose(loss.sums, distance.sum(dim=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("epoch", "rate"), [(0, 0.015), (99, 0.015), (100, 0.0225), (200, 0.03375)])
@@ -410,12 +376,9 @@ def test_loss_is_float32_under_autocast():
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("choice", ["released", "paper"])
-def test_number_of_classes_modalities_and_dimensions_is_free(dims, choice):
+def test_number_of_classes_modalities_and_dimensions_is_free(dims):
     size = (4,) * dims
-    loss = PassionLoss(
-        ("bssfp", "lge", "t2"), (3, 2, 1), 3, kl=choice, prototype=choice, task_mask=choice, update=choice
-    )
+    loss = PassionLoss(("bssfp", "lge", "t2"), (3, 2, 1), 3)
     assert loss(output(((1, 1, 1), (0, 1, 1)), size, classes=5), label(2, size, 5)).isfinite()
 
 
@@ -423,11 +386,6 @@ def test_number_of_classes_modalities_and_dimensions_is_free(dims, choice):
     ("changes", "message"),
     [
         ({"training": "plain"}, "training 'plain': expected one of 'passion', 'baseline', 'moddrop', 'pmr'"),
-        ({"kl": "reverse"}, "kl 'reverse': expected one of 'released', 'paper'"),
-        ({"level_weights": "half"}, "level_weights 'half': expected one of 'halved', 'unit'"),
-        ({"prototype": "code"}, "prototype 'code'"),
-        ({"task_mask": "code"}, "task_mask 'code'"),
-        ({"update": "code"}, "update 'code'"),
         ({"counts": (8, 6, 2)}, "counts .8, 6, 2.: expected the number of training subjects with each of t1, t1c"),
         ({"counts": (8, 6, 2, 0)}, "1 to 10"),
         ({"counts": (8, 6, 2, 11)}, "1 to 10"),

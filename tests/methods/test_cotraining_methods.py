@@ -42,7 +42,9 @@ def forwarded(net):
     """Note which missing path runs, and on what."""
     seen = []
     for subset in net.missing.subsets:
-        net.missing.of(subset).register_forward_hook(lambda m, args, out, subset=subset: seen.append((subset, args[0])))
+        net.missing.network_for(subset).register_forward_hook(
+            lambda m, args, out, subset=subset: seen.append((subset, args[0]))
+        )
     return seen
 
 

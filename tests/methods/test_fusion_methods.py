@@ -81,9 +81,6 @@ class TestSelfDistillation:
         assert all(torch.equal(present, full) for present in seen)
         assert not all(torch.equal(present[:2], full) for present in fused)
 
-    def test_separate_decoder_may_be_left_out(self):
-        assert SelfDistillation(network(), separate=False)(image()).separate is None
-
     def test_nothing_can_be_dropped_from_perfect_data(self):
         with pytest.raises(ValueError, match="moddrop"):
             SelfDistillation(network(), drop_modalities=True, perfect_data=True)

@@ -35,7 +35,7 @@ def method(subsets=SUBSETS, **kwargs):
 
 def draws(method, wanted):
     """Let the method draw one subset always."""
-    method.network.missing.drawn = lambda present: wanted
+    method.network.missing.draw_subset = lambda present: wanted
     return method
 
 
@@ -59,21 +59,21 @@ class TestPMKL:
         step, x = draws(method(), (0, 3)), image()
         output = step.train()(x)
         assert not step.network.full.training
-        assert step.network.missing.of((0, 3)).training
+        assert step.network.missing.network_for((0, 3)).training
         with torch.no_grad():
-            torch.testing.assert_close(output.taught, step.network.full(x))
+            torch.testing.assert_close(output.teacher_logits, step.network.full(x))
             step.network.eval()
             torch.testing.assert_close(
                 output.logits, step.network(drop(x, torch.tensor([[True, False, False, True]] * 2)))
             )
-        assert not output.taught.requires_grad
+        assert not output.teacher_logits.requires_grad
         assert output.logits.requires_grad
-        assert output.taught_embedding.requires_grad  # by its metric head
-        assert output.embedding.shape == output.taught_embedding.shape == (2, 16)
+        assert output.teacher_embedding.requires_grad  # by its metric head
+        assert output.embedding.shape == output.teacher_embedding.shape == (2, 16)
 
     def test_kernels_of_the_students_step_decay(self):
         step = draws(method(), (1,))
-        step.train()(image()).squares.backward()
+        step.train()(image()).l2_penalty.backward()
         for name, parameter in step.named_parameters():
             used = name.startswith(("network.missing.networks.1.", "heads.networks.1.")) and parameter.ndim > 1
             assert (parameter.grad is not None) == used, name
@@ -129,13 +129,15 @@ class TestPMKL:
         load_teacher(step.network, str(tmp_path / "teacher.pt"), "phantom")
         x, ours = image(), step.network.full.feature_encoder
         for subset in SUBSETS:
-            theirs = step.network.missing.of(subset).feature_encoder
+            theirs = step.network.missing.network_for(subset).feature_encoder
             there = torch.ones(2, 4, dtype=torch.bool)
             found = theirs(x[:, list(subset)], there[:, : len(subset)])
             assert torch.equal(found, ours(x, there)[:, list(subset)])
         before = [parameter.clone() for parameter in ours.parameters()]
         PMKLLoss()(step.train()(x), label()).backward()
-        assert all(p.grad.abs().max() > 0 for p in step.network.missing.of((0, 3)).feature_encoder.parameters())
+        assert all(
+            p.grad.abs().max() > 0 for p in step.network.missing.network_for((0, 3)).feature_encoder.parameters()
+        )
         assert all(p.grad is None and torch.equal(p, b) for p, b in zip(ours.parameters(), before, strict=True))
 
     def test_a_teacher_that_does_not_fit_is_refused(self, tmp_path):
@@ -165,7 +167,8 @@ class TestPMKL:
 class TestRobustSeg:
     def test_modalities_stay_independently_and_one_always_does(self):
         present = torch.ones(64_000, 4, dtype=torch.bool)
-        kept = independent_subsets(present, 0.5, torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        kept = independent_subsets(present, 0.5)
         codes = (kept * torch.tensor([1, 2, 4, 8])).sum(dim=1)
         found = codes.bincount(minlength=16) / len(codes)
         expected = torch.tensor([1 / 16 + (bin(code).count("1") == 1) / 64 if code else 0.0 for code in range(16)])

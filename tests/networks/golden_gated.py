@@ -53,7 +53,7 @@ def with_golden_weights(name: str, layers: Layers) -> None:
 def pmkl_layers(network: PMKL, heads: MetricHeads, subset: tuple[int, ...]) -> Layers:
     """Pair the teacher's layers and those of one student with the authors' names."""
     yield from gated_layers(network.full, "_abs")
-    student = network.missing.of(subset)
+    student = network.missing.network_for(subset)
     yield from _encoder(student.encoder, "Model/ce_prs")
     yield from _decoder(student.decoder, "Model/mask_de_prs")
     for head, name in ((heads.student, "prs"), (heads.teacher, "abs")):

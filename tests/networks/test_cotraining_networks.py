@@ -184,7 +184,7 @@ class TestSubsets:
         with torch.no_grad():
             for names in subsets(("t1", "t1c", "t2", "flair")):
                 channels = [("t1", "t1c", "t2", "flair").index(n) for n in names]
-                path = network.full if len(channels) == 4 else network.missing.of(tuple(channels))
+                path = network.full if len(channels) == 4 else network.missing.network_for(tuple(channels))
                 logits = network(drop(x, row(*channels)))
                 assert torch.equal(logits, path(x[:, channels])), names
                 assert torch.equal(network(x, row(*channels)), logits), names
@@ -227,11 +227,11 @@ class TestFeatureEncoder:
     def test_paths_take_the_encoded_modalities(self, kind, channels):
         network, x = small("acn", feature_encoder=kind), image()
         assert network.full.unet.encoder[0][0].in_channels == 4 * channels
-        assert network.missing.of((0, 2)).unet.encoder[0][0].in_channels == 2 * channels
+        assert network.missing.network_for((0, 2)).unet.encoder[0][0].in_channels == 2 * channels
         with torch.no_grad():
             z = network.feature_encoder(x, row(0, 1, 2, 3))
             assert torch.equal(network(x), network.full(z.flatten(1, 2)))
-            expected = network.missing.of((0, 2))(torch.cat([z[:, 0], z[:, 2]], dim=1))
+            expected = network.missing.network_for((0, 2))(torch.cat([z[:, 0], z[:, 2]], dim=1))
             torch.testing.assert_close(network(drop(x, row(0, 2))), expected)
 
     def test_smunet_has_none(self):

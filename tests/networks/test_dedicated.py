@@ -56,7 +56,7 @@ def test_a_subset_without_a_network_is_refused():
 def test_subsets_are_drawn_from_what_all_samples_have():
     dedicated = Dedicated(channel_subsets(3), Sum)
     present = torch.tensor([[True, True, True], [True, False, True]])
-    drawn = {dedicated.drawn(present) for _ in range(100)}
+    drawn = {dedicated.draw_subset(present) for _ in range(100)}
     assert drawn == {(0,), (2,), (0, 2)}
     with pytest.raises(ValueError, match="none goes with these"):
-        dedicated.drawn(torch.tensor([[True, False, False], [False, True, False]]))
+        dedicated.draw_subset(torch.tensor([[True, False, False], [False, True, False]]))

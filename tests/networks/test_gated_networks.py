@@ -20,11 +20,11 @@ from networks.golden_gated import (
 )
 from torch import nn
 
-from common.losses.pmkl import PMKLLoss, SegmentationLoss, teachers_lead
+from common.losses.pmkl import PMKLLoss, SegmentationLoss, teacher_advantage
 from common.losses.robustseg import RobustSegLoss, divergence
 from common.methods.pmkl import PrivilegedDistillation
 from common.modalities import drop
-from common.networks.gated import GatedNetwork, GatedOutput, half_squares
+from common.networks.gated import GatedNetwork, GatedOutput, l2_penalty
 from common.networks.pmkl import PMKL, MetricHead
 from common.networks.robustseg import RobustSeg
 
@@ -57,9 +57,9 @@ def pmkl():
     subset, x = (int(arrays["mono_channel"]),), draw_image(int(arrays["seed"]), (2, 4, 48, 48, 48))
     network = PMKL(modalities=4, classes=5, width=16, subsets=[subset])
     method = PrivilegedDistillation(network, (48, 48, 48), metric_stride=1)
-    with_golden_weights("pmkl", pmkl_layers(network, method.heads.of(subset), subset))
+    with_golden_weights("pmkl", pmkl_layers(network, method.heads.network_for(subset), subset))
     seen = []
-    for module in (network.full.decoder, network.missing.of(subset).decoder):
+    for module in (network.full.decoder, network.missing.network_for(subset).decoder):
         module.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     with torch.no_grad():
         output, features = method.train()(x), network.full.encode(x)
@@ -83,11 +83,11 @@ class TestGolden:
     def test_pmkl_as_published(self, pmkl):
         (_, teacher), (levels, student) = pmkl.seen
         found = {
-            "teacher/logits": pmkl.output.taught,
+            "teacher/logits": pmkl.output.teacher_logits,
             "student/logits": pmkl.output.logits,
             "teacher/d1_out": teacher.features,
             "student/d1_out": student.features,
-            "teacher/embedding": pmkl.output.taught_embedding,
+            "teacher/embedding": pmkl.output.teacher_embedding,
             "student/embedding": pmkl.output.embedding,
             "teacher/flair_s4": pmkl.features[3][:, 0],
             "student/s4": levels[3],
@@ -97,7 +97,7 @@ class TestGolden:
 
     def test_losses_of_pmkl(self, pmkl):
         loss, teacher = PMKLLoss(), SegmentationLoss()
-        teacher(GatedOutput(pmkl.output.taught, None), pmkl.label)
+        teacher(GatedOutput(pmkl.output.teacher_logits, None), pmkl.label)
         found = {
             "student_total": loss(pmkl.output, pmkl.label),
             "ce_student": loss.terms["ce"],
@@ -105,7 +105,7 @@ class TestGolden:
             "ce_teacher": teacher.terms["ce"],
             "dice_teacher": teacher.terms["dice"],
             "kd": loss.terms["kd"],
-            "kd_mask_sum": teachers_lead(pmkl.output.logits, pmkl.output.taught, pmkl.label.long()).sum(),
+            "kd_mask_sum": teacher_advantage(pmkl.output.logits, pmkl.output.teacher_logits, pmkl.label.long()).sum(),
             "contrastive": loss.terms["contrastive"],
             "l2_student": 1e-5 * loss.terms["l2"],
         }
@@ -158,8 +158,8 @@ class TestGolden:
             network = PMKL()
             assert count(GatedNetwork(classes=5)) == 6_650_309
             assert count(network.full) == 6_650_292
-            assert count(network.missing.of((1,))) == 2_056_309 - 17
-            assert count(network.missing.of((0, 1))) == 2_056_292 - 2 * 27 * 16
+            assert count(network.missing.network_for((1,))) == 2_056_309 - 17
+            assert count(network.missing.network_for((0, 1))) == 2_056_292 - 2 * 27 * 16
             assert len(network.missing.networks) == 14
             assert count(RobustSeg(classes=5)) == 37_455_766
             assert count(RobustSeg()) == 37_455_749
@@ -264,7 +264,7 @@ class TestStudents:
     )
     def test_a_students_input_are_its_modalities_alone(self, kind, channels):
         network = lively(PMKL(width=2, feature_encoder=kind, subsets=[(3,), (0, 2), (0, 1, 3)])).eval()
-        students = [network.missing.of(subset) for subset in network.missing.subsets]
+        students = [network.missing.network_for(subset) for subset in network.missing.subsets]
         assert [student.encoder.levels[0][0][0].in_channels for student in students] == channels
         for subset in network.missing.subsets:
             there = torch.zeros(2, 4, dtype=torch.bool)
@@ -272,11 +272,11 @@ class TestStudents:
             one, other = image(there), image(torch.ones(2, 4, dtype=torch.bool))
             with torch.no_grad():
                 assert torch.equal(network(one), network(torch.where(there[:, :, None, None, None], one, other), there))
-                student = network.missing.of(subset)(one[:, list(subset)])
+                student = network.missing.network_for(subset)(one[:, list(subset)])
                 torch.testing.assert_close(network(one), student)
 
     def test_a_single_modality_is_seen_as_often_as_there_are_modalities(self):
-        student = lively(PMKL(width=2, subsets=[(3,)])).missing.of((3,)).eval()
+        student = lively(PMKL(width=2, subsets=[(3,)])).missing.network_for((3,)).eval()
         x, seen = torch.randn(1, 1, *CROP), []
         student.encoder.register_forward_hook(lambda module, args, output: seen.append(args[0]))
         with torch.no_grad():
@@ -289,7 +289,7 @@ class TestStudents:
         with torch.no_grad():
             logits = network(x)
             torch.testing.assert_close(logits[:1], network.full(x[:1]))
-            torch.testing.assert_close(logits[1:], network.missing.of((1,))(x[1:, 1:2]))
+            torch.testing.assert_close(logits[1:], network.missing.network_for((1,))(x[1:, 1:2]))
         with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[0, 2, 3\]"):
             network(image(PRESENT[:1]))
 
@@ -348,14 +348,14 @@ class TestReconstruction:
 
     def test_fusions_and_the_shared_last_layer_do_not_decay(self):
         network = RobustSeg(width=2)
-        network.squares().backward()
+        network.l2_penalty().backward()
         named = {name for name, p in network.named_parameters() if p.grad is not None}
         assert not any(name.startswith(("fusions", "image_head")) or name.endswith("bias") for name in named)
         weight = network.appearances[2][0].weight
         torch.testing.assert_close(weight.grad, weight)
 
-    def test_half_squares_by_hand(self):
+    def test_l2_penalty_by_hand(self):
         layers = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2, affine=True), nn.Linear(2, 1))
         for parameter in layers.parameters():
             nn.init.constant_(parameter, 3.0)
-        assert half_squares([layers]).item() == (2 * 9 + 2 * 9) / 2
+        assert l2_penalty([layers]).item() == (2 * 9 + 2 * 9) / 2

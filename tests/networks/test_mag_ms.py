@@ -191,7 +191,7 @@ class TestDedicatedUNETR:
             keep = torch.zeros(2, 3, dtype=torch.bool)
             keep[:, list(subset)] = True
             with torch.no_grad():
-                assert torch.equal(network(drop(x, keep)), network.dedicated.of(subset)(x[:, list(subset)]))
+                assert torch.equal(network(drop(x, keep)), network.dedicated.network_for(subset)(x[:, list(subset)]))
 
     def test_subsets_are_chosen_by_names(self):
         chosen = channels_of([["flair"], ["t1ce", "T1"]], MODALITIES)

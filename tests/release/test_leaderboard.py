@@ -182,15 +182,26 @@ def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, sh
     assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 4
 
 
-def test_time_of_a_killed_run_counts(tmp_path, python, shared):
+def test_time_of_a_killed_leaderboard_counts(tmp_path, python, shared, monkeypatch):
+    """What a leaderboard has noted when it is killed is added to, and it notes while a method runs."""
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
     folder = folders_of(entries, tmp_path)["GSS"]
     folder.mkdir()
-    (folder / "log.txt").touch()
-    os.utime(folder / "log.txt", (7000, 7000))
-    (folder / "runs.txt").write_text("1000 1600\n4000")
+    (folder / "minutes.txt").write_text("50")
+    noted = set()
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            noted.add((folder / "minutes.txt").read_text())
+            return super().wait(timeout)
+
+    monkeypatch.setattr(leaderboard.subprocess, "Popen", Process)
+    monkeypatch.setattr(leaderboard, "NOTED_EVERY", 0.01)
     run_entries(entries, tmp_path, shared)
-    assert pd.read_csv(tmp_path / "leaderboard.csv")["minutes"][0] == pytest.approx(60, abs=0.5)
+    assert len(noted) > 1
+    minutes = pd.read_csv(tmp_path / "leaderboard.csv")["minutes"]
+    assert minutes[0] == pytest.approx(50, abs=0.5)
+    assert minutes[1] == pytest.approx(0, abs=0.5)
 
 
 def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):

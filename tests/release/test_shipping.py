@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 from run_tools import run as run_tools
 
 from common.evaluation.metrics.results import Evaluation, write_evaluation
@@ -26,7 +26,7 @@ INFERENCE = {
 
 def evaluated(run: Path, cohort: str = "brats2020", **kwargs: Any) -> Evaluation:
     modalities = ("t1", "t1c", "t2", "flair")
-    evaluation = made_up(
+    evaluation = random_evaluation(
         cohort=cohort, modalities=modalities, facts={"weights": file_digest(run / "trained.pt")}, **kwargs
     )
     write_evaluation(evaluation, run / "evaluation")
@@ -136,7 +136,7 @@ def test_names_and_sources_that_are_none(places, name, source):
     assert sorted(path.name for path in (bundle / "models").iterdir()) == ["model_advice.csv"]
 
 
-@pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "_indented"])
+@pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "_as_json"])
 def test_files_take_their_places_together(places, step, monkeypatch):
     run, bundle, _ = places
     ship(run, bundle, "model", "39 cases")

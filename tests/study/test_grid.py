@@ -5,7 +5,7 @@ from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from scipy.spatial.transform import Rotation
 
 from common.cohorts.phantom.simulation import SPACING, simulate
-from common.study.grid import Grid, finest, isotropic_grid, register, resample, resample_label_to, to_one_grid
+from common.study.grid import Grid, finest, isotropic_grid, resample, resample_label_to
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
@@ -119,57 +119,9 @@ def test_an_empty_label_map_stays_empty_and_one_outside_of_the_grid_is_lost():
     assert not resample_label_to(label, np.eye(4), away, (10, 10, 10), (1,)).any()
 
 
-def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_said(subject):
-    slab = nib.Nifti1Image(np.asarray(subject["t2"].dataobj)[:, :, :26], LPS)
-    made = to_one_grid({"t1c": subject["t1c"], "t2": slab}, {"t1c": "a", "t2": "a"}, "t1c")
-    assert not made.registered
-    assert made.images["t1c"].shape == made.images["t2"].shape == (240, 240, 156)
-    assert np.array_equal(made.images["t1c"].affine, made.images["t2"].affine)
-    brain = np.asarray(subject["t1c"].dataobj) > 0
-    assert made.covered["t1c"] == 1
-    assert made.covered["t2"] == pytest.approx(brain[:, :, :26].sum() / brain.sum(), abs=0.02)
-    moved = np.asarray(made.images["t2"].dataobj)
-    assert not moved[:, :, 80:].any()
-    centre = tuple(np.argwhere(brain[:, :, :26])[1000])
-    at = apply_affine(np.linalg.inv(made.images["t2"].affine) @ LPS, centre).round().astype(int)
-    assert moved[tuple(at)] == pytest.approx(np.asarray(slab.dataobj)[centre], rel=1e-4)
-
-
 def test_the_finest_volume_is_the_one_of_the_smallest_largest_edge():
     images = {
         "thick": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([0.4, 0.4, 5, 1])),
         "cubes": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1.0, 1, 1, 1])),
     }
     assert finest(images) == "cubes"
-
-
-def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(subject):
-    pytest.importorskip("itk.itkElastixRegistrationMethodPython")
-    turn = Rotation.from_euler("xyz", (6, -8, 12), degrees=True).as_matrix()
-    middle = apply_affine(LPS, (np.array(subject["t2"].shape) - 1) / 2)
-    move = from_matvec(turn, middle + np.array([14, -9, 20]) - turn @ middle)
-    other = nib.Nifti1Image(subject["t2"].dataobj, move @ LPS)
-    made = to_one_grid({"t1c": subject["t1c"], "t2": other}, {"t1c": "a", "t2": "b"}, "t1c")
-    found = made.registered["t2"]
-    brain = apply_affine(LPS, np.argwhere(np.asarray(subject["t1c"].dataobj) > 0))
-    apart = np.linalg.norm(apply_affine(found.transform, brain) - apply_affine(move, brain), axis=1)
-    assert apart.max() < 1  # mm
-    turned = Rotation.from_matrix(found.transform[:3, :3] @ turn.T).magnitude()
-    assert np.degrees(turned) < 1
-    assert found.quality > found.before
-    assert found.peak > 2
-    assert found.overlap > 0.95
-    assert "t2 to t1c" in found.text
-    still = to_one_grid({"t1c": subject["t1c"], "t2": subject["t2"]}, {"t1c": "a", "t2": "a"}, "t1c")
-    one, two = (np.asarray(each.images["t2"].dataobj) for each in (made, still))
-    assert np.corrcoef(one[two > 0], two[two > 0])[0, 1] > 0.97
-
-
-def test_an_impossible_pair_is_refused(subject):
-    pytest.importorskip("itk.itkElastixRegistrationMethodPython")
-    brain = np.asarray(subject["t1c"].dataobj) > 0
-    noise = np.random.default_rng(0).uniform(1, 1000, brain.shape).astype(np.float32) * brain
-    grid = isotropic_grid(subject["t1c"], 3.0)
-    fixed = nib.Nifti1Image(resample(subject["t1c"], grid), grid.affine)
-    with pytest.raises(ValueError, match=r"t2 to t1c: .* could not be laid over each other"):
-        register(fixed, nib.Nifti1Image(noise, LPS), "t2 to t1c")

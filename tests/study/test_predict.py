@@ -17,12 +17,13 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
-from common.evaluation.analysis.reliability import VolumeIntervals
+from common.evaluation.analysis.reliability import volume_intervals
+from common.evaluation.metrics.results import COLUMNS
 from common.io import bundle_root, read_checkpoint, write_checkpoint
 from common.study import dicom
 from common.study.inference import SYNTHETIC, Inference
-from common.study.predict import RESULTS, choose_reference
-from common.study.reading import read_folder
+from common.study.predict import RESULTS
+from common.study.reading import choose_reference, read_folder
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
@@ -96,11 +97,10 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert scores["TC"] > 0.7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html"]
     said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
-    table = VolumeIntervals(pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv")))
-    for region, mask in regions(label).items():
-        volume = mask.sum() * SPACING**3 / 1000
-        low, high = table.interval("t1c+flair", region, volume)
-        assert f"{region}: {volume:.1f} ml ({low:.1f} to {high:.1f} with 80%)" in said
+    volumes = [("c", "t1c+flair", r, "volume", mask.sum() * SPACING**3 / 1000) for r, mask in regions(label).items()]
+    calibrated = pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv"))
+    for row in volume_intervals(calibrated, pd.DataFrame(volumes, columns=COLUMNS)).itertuples():
+        assert f"{row.region}: {row.volume:.1f} ml ({row.low:.1f} to {row.high:.1f} with 80%)" in said
     assert "image file: T1, by its name; not requested" in said
     assert not SECRETS.search(said.replace(str(tmp_path), ""))
     assert "grid of the T1c (image file), as T1c is there" in said

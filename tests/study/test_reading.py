@@ -4,11 +4,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_studies import Scan, study, write_study
+from monai.data import MetaTensor
 
+from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
-from common.study.reading import Study, read_folder, with_skull
+from common.study.reading import read_folder
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
@@ -115,30 +117,25 @@ def test_an_image_that_is_none_is_refused(tmp_path):
         read_folder(tmp_path, PHANTOM)
 
 
-def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject):
+def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):
     brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
-    assert with_skull(brain, PHANTOM) == []
-    assert not brain.warnings
+    assert (brain.skulls, brain.warnings) == ([], [])
     t1 = np.asarray(brain.images["t1"].dataobj)
     noisy = np.where(t1 == 0, 3, t1)
     x, y, z = np.indices(t1.shape) - (np.array(t1.shape)[:, None, None, None] - 1) / 2
     head = np.where((t1 == 0) & (x**2 + y**2 + z**2 < (90 / SPACING) ** 2), 50, t1)  # mm
-    images = {
-        "t1": nib.Nifti1Image(noisy, LPS),
-        "t2": nib.Nifti1Image(head, LPS),
-        "flair": brain.images["flair"],
-    }
     assert (head == 0).mean() > 0.5
-    study = Study(images, {}, {}, {}, {}, [], [])
-    assert with_skull(study, PHANTOM) == ["t1", "t2"]
-    assert with_skull(study, MYOPS) == []
+    for name, voxels in {"t1": noisy, "t2": head, "flair": brain.images["flair"].dataobj}.items():
+        nib.save(nib.Nifti1Image(np.asarray(voxels), LPS), tmp_path / f"a_{name}.nii.gz")
+    assert read_folder(tmp_path, PHANTOM).skulls == ["t1", "t2"]
+    assert not any(found.skull for found in findings({"t1": MetaTensor(noisy), "t2": MetaTensor(head)}, MYOPS))
 
 
 def test_a_head_is_no_warning_of_the_study_as_it_may_be_stripped(subject, tmp_path):
     t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
     nib.save(nib.Nifti1Image(t2 + 3, LPS), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
-    assert (with_skull(found, PHANTOM), found.warnings) == (["t2"], [])
+    assert (found.skulls, found.warnings) == (["t2"], [])
 
 
 def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
@@ -148,7 +145,7 @@ def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path)
     (warning,) = found.warnings
     assert warning.startswith("image file (T2): a whole brain of only ")
     assert "with voxels of 1.5 x 1.5 x 1.5 mm" in warning
-    assert with_skull(found, PHANTOM) == []
+    assert found.skulls == []
 
 
 def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):

@@ -8,8 +8,9 @@ import torch
 from common.transforms import random_patches, random_subsets, uniform_subsets
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
 def chi_square(counts: Counter, probabilities: dict[tuple, float]) -> float:
@@ -18,7 +19,7 @@ def chi_square(counts: Counter, probabilities: dict[tuple, float]) -> float:
 
 
 def test_subset_frequencies():
-    drawn = random_subsets(torch.ones(20_000, 4, dtype=torch.bool), seeded())
+    drawn = random_subsets(torch.ones(20_000, 4, dtype=torch.bool))
     counts = Counter(map(tuple, drawn.tolist()))
     of_size = {1: 1 / 16, 2: 1 / 24, 3: 1 / 16, 4: 1 / 4}
     expected = {key: of_size[sum(key)] for key in counts}
@@ -29,16 +30,16 @@ def test_subset_frequencies():
 
 def test_subset_frequencies_of_three_present():
     present = torch.tensor([True, False, True, True]).expand(20_000, 4)
-    counts = Counter(map(tuple, random_subsets(present, seeded()).tolist()))
+    counts = Counter(map(tuple, random_subsets(present).tolist()))
     expected = {key: 1 / 3 if sum(key) == 3 else 1 / 9 for key in counts}
     assert len(counts) == 7
     assert chi_square(counts, expected) < 22.5  # 6 degrees of freedom, p = 0.001
 
 
 def test_subsets_are_never_empty_nor_beyond_what_is_present():
-    present = torch.rand(5000, 4, generator=seeded()) < 0.5
+    present = torch.rand(5000, 4) < 0.5
     present[torch.arange(5000), torch.arange(5000) % 4] = True
-    drawn = random_subsets(present, seeded(1))
+    drawn = random_subsets(present)
     assert drawn.any(dim=1).all()
     assert not (drawn & ~present).any()
     single = present.sum(dim=1) == 1
@@ -58,7 +59,7 @@ KEEP = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]], dt
 
 
 def test_visible_patches_are_256_of_2048_whatever_is_dropped():
-    visible = random_patches(KEEP, [8, 8, 8], 0.875, seeded())
+    visible = random_patches(KEEP, [8, 8, 8], 0.875)
     assert visible.shape == (4, 4, 8, 8, 8)
     each = visible.flatten(2).sum(dim=2)
     assert each.sum(dim=1).tolist() == [256] * 4
@@ -67,7 +68,7 @@ def test_visible_patches_are_256_of_2048_whatever_is_dropped():
 
 
 def test_patches_are_shared_out_alike_over_modalities_and_positions():
-    visible = random_patches(KEEP[1:2].expand(600, 4), [4, 4, 4], 0.875, seeded()).flatten(2)
+    visible = random_patches(KEEP[1:2].expand(600, 4), [4, 4, 4], 0.875).flatten(2)
     rate = 32 / (3 * 64)
     assert visible.float().mean(dim=(0, 2)).tolist() == pytest.approx([rate, 0, rate, rate], abs=0.01)
     by_position = visible[:, KEEP[1]].float().mean(dim=(0, 1))
@@ -85,7 +86,7 @@ def test_mask_ratio_that_cannot_be_met(ratio, visible):
 
 
 def test_every_non_empty_subset_is_as_likely():
-    counts = Counter(map(tuple, uniform_subsets(torch.ones(30_000, 4, dtype=torch.bool), seeded()).tolist()))
+    counts = Counter(map(tuple, uniform_subsets(torch.ones(30_000, 4, dtype=torch.bool)).tolist()))
     assert len(counts) == 15
     assert (False,) * 4 not in counts
     assert all(abs(count / 30_000 - 1 / 15) < 0.01 for count in counts.values())
@@ -93,7 +94,7 @@ def test_every_non_empty_subset_is_as_likely():
 
 def test_uniform_subsets_are_of_what_is_present():
     present = torch.tensor([[True, False, True, True], [False, False, True, False]]).repeat(5_000, 1)
-    drawn = uniform_subsets(present, seeded())
+    drawn = uniform_subsets(present)
     assert not bool((drawn & ~present).any())
     assert bool(drawn.any(dim=1).all())
     counts = Counter(map(tuple, drawn[::2].tolist()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from math import factorial
 
@@ -14,11 +13,6 @@ from common.evaluation.analysis.statistics import MEAN, bootstrap_mean
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
 from common.modalities import subset_name, subsets
-
-KEPT = np.linspace(0, 0.95, 20)
-"""Fractions of the least-squares slope among which `Advice.fit` chooses."""
-FEWEST_FOR_SLOPE = 4
-"""Fewer calibration cases than this give averages alone."""
 
 
 def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequence[str]) -> dict[str, np.ndarray]:
@@ -45,7 +39,7 @@ def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequ
     return worth
 
 
-def empty_value(reference_volume: np.ndarray, conventions: Conventions) -> np.ndarray:
+def dice_of_empty_prediction(reference_volume: np.ndarray, conventions: Conventions) -> np.ndarray:
     """Return the Dice without any modality: that of an empty prediction, since nothing can be predicted from nothing.
 
     It is 0 where the reference has the region. Where it has not, it is 1, or NaN under conventions that leave such
@@ -62,7 +56,7 @@ def empty_value(reference_volume: np.ndarray, conventions: Conventions) -> np.nd
 def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
     """Return the Shapley value of each modality for the Dice of each case and region, fractions.
 
-    Only cases with a Dice for all ``2^M - 1`` subsets count; `empty_value` is that of the empty one.
+    Only cases with a Dice for all ``2^M - 1`` subsets count; `dice_of_empty_prediction` is that of the empty one.
 
     Returns:
         Columns case, region, modality, value.
@@ -81,26 +75,21 @@ def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
             "an empty prediction scores. Evaluate again with this metric."
         )
     value = {subset: dice[name].to_numpy() for subset, name in names.items()}
-    value[frozenset()] = empty_value(volumes.to_numpy(), evaluation.conventions)
+    value[frozenset()] = dice_of_empty_prediction(volumes.to_numpy(), evaluation.conventions)
     worth = pd.DataFrame(shapley(value, evaluation.modalities), index=dice.index).dropna()
     return worth.melt(ignore_index=False, var_name="modality").reset_index()
 
 
-def shapley_summary(values: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def shapley_summary(values: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over cases of `shapley_values` with its 95 % bootstrap interval.
 
     Returns:
-        Columns region, modality, mean, low, high, n (cases); in the order of ``values``.
+        Columns region, modality, mean, low, high, n (cases).
     """
-    rows = []
-    for region in values["region"].unique():
-        for modality in values["modality"].unique():
-            chosen = values.loc[(values["region"] == region) & (values["modality"] == modality), "value"].to_numpy()
-            rows.append((region, modality, *bootstrap_mean(chosen, seed=seed), len(chosen)))
-    return pd.DataFrame(rows, columns=["region", "modality", "mean", "low", "high", "n"])
+    return _mean_over_cases(values, ["region", "modality"])
 
 
-def best_subsets(evaluation: Evaluation, seed: int = 0) -> pd.DataFrame:
+def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
     """Return the subset with the best mean Dice, and what it gains over all modalities.
 
     A subset can be better than all of them (MAG-MS, He et al., section 3.2). To choose it and to measure it on the same
@@ -110,7 +99,6 @@ def best_subsets(evaluation: Evaluation, seed: int = 0) -> pd.DataFrame:
 
     Args:
         evaluation: of two or more subsets, one of them of all modalities; there are no rows of any other one.
-        seed: of the bootstrap.
 
     Returns:
         A row per region and, of two or more, one named ``mean`` for the mean of their means; columns region, modalities
@@ -134,7 +122,7 @@ def best_subsets(evaluation: Evaluation, seed: int = 0) -> pd.DataFrame:
         best = _mean_dice(here if before.empty else before).idxmax()
         gain = (here[best] - here[everything]).unstack("case")
         dice = _mean_dice(here)[[best, everything]]
-        rows.append((part, best, *dice, *bootstrap_mean(gain, seed=seed), gain.shape[1], chosen_on))
+        rows.append((part, best, *dice, *bootstrap_mean(gain), gain.shape[1], chosen_on))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -162,135 +150,58 @@ def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataF
     return rows.loc[rows["gain"].notna(), ["case", "modalities", "modality", "region", "gain"]].reset_index(drop=True)
 
 
-def has_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> bool:
-    """Return whether `Advice` can be fitted: a case has a Dice for a subset and for that subset with one more modality.
+def expected_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
+    """Return how much Dice a missing modality is expected to add to a subset: the mean gain over calibration cases.
 
     Args:
-        calibration: long-form rows.
+        calibration: long-form rows of cases that are not evaluated on (the validation split).
         modalities: the cohort's modalities in order.
+
+    Returns:
+        Columns modalities (the subset), modality (the one added), region, n (calibration cases) and average (a
+        fraction). There is no row where no case has a Dice for a subset and for that subset with one more modality.
     """
-    return not observed_gains(calibration, modalities).empty
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The expected gain in Dice of adding a missing modality, estimated on calibration cases.
-
-    A case's own reference is never needed. There are two estimates. ``average`` is the mean gain over the calibration
-    cases. ``adjusted`` adds ``slope * (expected_dice - centre)``, so that a case that the network is unsure of can
-    gain more than others; it equals ``average`` where the expected Dice is not known. That is the soft Dice of a
-    prediction and its own probabilities (`common.evaluation.metrics.case.expected_dice`).
-
-    Attributes:
-        table: a row per subset, added modality and region; columns modalities, modality, region, n (calibration
-            cases), average, slope, centre. Plain enough to be written as CSV.
-    """
-
-    table: pd.DataFrame
-
-    @classmethod
-    def fit(cls, calibration: pd.DataFrame, modalities: Sequence[str]) -> Advice:
-        """Estimate the gains on calibration cases.
-
-        The slopes are those of ridge regression (Hoerl and Kennard, 1970), which on a single feature keeps a fraction
-        of the least-squares slope. Since cases may be few, this fraction (of `KEPT`) is one for all slopes, chosen by
-        the leave-one-out error in closed form (Allen, 1974); one above 0 must be better than 0 by a standard error
-        over cases. So an expected Dice that says nothing leaves the averages as they are.
-
-        Args:
-            calibration: long-form rows of cases that are not evaluated on (the validation split); ``dice`` and, where
-                known, ``expected_dice``.
-            modalities: the cohort's modalities in order.
-
-        Raises:
-            ValueError: no case has a Dice for a subset and for that subset with one more modality (see `has_gains`).
-        """
-        rows = observed_gains(calibration, modalities)
-        if rows.empty:
-            raise ValueError(
-                "calibration: no case has Dice values for a subset and for that subset with one more modality; "
-                "expected the validation split's results. Evaluate with calibration cases for acquisition advice."
-            )
-        keys = ["modalities", "modality", "region"]
-        table, errors = [], []
-        for key, group in _with_expected_dice(rows, calibration).groupby(keys, sort=False):
-            average, centre = group["gain"].mean(), group["expected_dice"].mean()
-            confidence = (group["expected_dice"] - centre).fillna(0.0)
-            slope, left_out = _regression(confidence.to_numpy(), (group["gain"] - average).to_numpy())
-            table.append((*key, len(group), average, slope, centre))
-            errors.append(pd.DataFrame(left_out.T, index=group["case"]))
-        table = pd.DataFrame(table, columns=[*keys, "n", "average", "slope", "centre"])
-        table["slope"] *= _kept(pd.concat(errors).groupby(level=0).sum())
-        return cls(table)
-
-    def gains(self, results: pd.DataFrame) -> pd.DataFrame:
-        """Return the expected gains of cases, for each subset that they have rows for.
-
-        Args:
-            results: long-form rows; of their values only those of ``expected_dice`` are used.
-
-        Returns:
-            Columns case, modalities, modality (the one to add), region, average, adjusted; Dice as fractions.
-        """
-        rows = results[["case", "modalities"]].drop_duplicates().merge(self.table, on="modalities")
-        rows = _with_expected_dice(rows, results)
-        correction = rows["slope"] * (rows["expected_dice"] - rows["centre"])
-        rows["adjusted"] = rows["average"] + correction.fillna(0.0)
-        return rows[["case", "modalities", "modality", "region", "average", "adjusted"]]
+    steps = observed_gains(calibration, modalities).groupby(["modalities", "modality", "region"], sort=False)["gain"]
+    return steps.agg(n="count", average="mean").reset_index()
 
 
 def advice_table(evaluation: Evaluation) -> pd.DataFrame:
-    """Return the average gain in Dice over the calibration cases of adding each missing modality to each subset.
+    """Return `expected_gains` with a row per step, as a report shows it.
 
     Returns:
-        Columns modalities, modality (the one added), one per region, and mean (over the regions); fractions.
-
-    Raises:
-        ValueError: the evaluation has no calibration cases.
+        Columns modalities, modality (the one added), one per region, and mean (over the regions); fractions. No rows
+        without calibration cases.
     """
-    table = Advice.fit(evaluation.calibration, evaluation.modalities).table
-    step = ["modalities", "modality"]
-    wide = table.pivot(index=step, columns="region", values="average").rename_axis(columns=None)
-    wide = wide.loc[pd.MultiIndex.from_frame(table[step].drop_duplicates())].reindex(columns=evaluation.regions)
+    gains, step = expected_gains(evaluation.calibration, evaluation.modalities), ["modalities", "modality"]
+    wide = gains.pivot(index=step, columns="region", values="average").rename_axis(columns=None)
+    wide = wide.reindex(pd.MultiIndex.from_frame(gains[step].drop_duplicates()), columns=evaluation.regions)
     return wide.assign(mean=wide.mean(axis=1)).reset_index()
 
 
-def advice_quality(evaluation: Evaluation, seed: int = 0) -> pd.DataFrame:
-    """Return how well the advice ranks the missing modalities of the evaluated cases.
+def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
+    """Return how well `expected_gains` ranks the missing modalities of the evaluated cases.
 
     Every case and subset with two or more missing modalities is asked once; gains are means over regions. Results are
     averaged over a case's subsets, then over cases, with 95 % bootstrap intervals over cases.
 
     Returns:
-        Columns estimate, measure, mean, low, high, n (cases). Estimates are ``average`` and ``adjusted`` (see
-        `Advice`; the latter only where expected Dice is known), and ``chance``, a random choice. Measures are those of
-        `ranking_quality`.
-
-    Raises:
-        ValueError: the evaluation has no calibration cases.
+        Columns estimate, measure, mean, low, high, n (cases). Estimates are ``average``, the expected gain, and
+        ``chance``, a random choice. Measures are those of `ranking_quality`. No rows where nothing can be ranked.
     """
-    results = evaluation.results
-    choice = ["case", "modalities", "modality"]
-    advised = Advice.fit(evaluation.calibration, evaluation.modalities).gains(results)
-    advised = advised.groupby(choice, sort=False)[["average", "adjusted"]].mean().assign(chance=0.0)
-    if not (results["metric"] == "expected_dice").any():
-        advised = advised.drop(columns="adjusted")
-    observed = observed_gains(results, evaluation.modalities).groupby(choice)["gain"].mean()
-    both = advised.join(observed, how="inner")
+    step = ["modalities", "modality"]
+    advised = expected_gains(evaluation.calibration, evaluation.modalities).groupby(step)["average"].mean()
+    observed = observed_gains(evaluation.results, evaluation.modalities).groupby(["case", *step])["gain"].mean()
+    gains = observed.to_frame().join(advised, on=step, how="inner").assign(chance=0.0)
     rows = [
         (case, estimate, measure, value)
-        for (case, _), asked in both.groupby(["case", "modalities"])
+        for (case, _), asked in gains.groupby(["case", "modalities"])
         if len(asked) > 1
-        for estimate in advised.columns
+        for estimate in ("average", "chance")
         for measure, value in ranking_quality(asked[estimate].to_numpy(), asked["gain"].to_numpy()).items()
     ]
     asked = pd.DataFrame(rows, columns=["case", "estimate", "measure", "value"])
-    cases = asked.groupby(["estimate", "measure", "case"], sort=False)["value"].mean().dropna()
-    summary = [
-        (*key, *bootstrap_mean(values.to_numpy(), seed=seed), len(values))
-        for key, values in cases.groupby(["estimate", "measure"], sort=False)
-    ]
-    return pd.DataFrame(summary, columns=["estimate", "measure", "mean", "low", "high", "n"])
+    per_case = asked.groupby(["estimate", "measure", "case"], sort=False)["value"].mean().dropna().reset_index()
+    return _mean_over_cases(per_case, ["estimate", "measure"])
 
 
 def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]:
@@ -325,33 +236,15 @@ def _complete(results: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return dice.reindex(columns=names).dropna()
 
 
+def _mean_over_cases(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return columns ``keys``, mean, low, high (95 % bootstrap interval) and n of the column value of rows by case."""
+    means = [
+        (*key, *bootstrap_mean(values.to_numpy()), len(values))
+        for key, values in rows.groupby(list(keys), sort=False)["value"]
+    ]
+    return pd.DataFrame(means, columns=[*keys, "mean", "low", "high", "n"])
+
+
 def _mean_dice(dice: pd.DataFrame) -> pd.Series:
     """Return the mean over cases, then over regions, of each subset (column)."""
     return dice.groupby("region").mean().mean()
-
-
-def _with_expected_dice(rows: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Add the column ``expected_dice`` of long-form ``results`` to ``rows``, NaN where it is not known."""
-    keys = ["case", "modalities", "region"]
-    expected = results.loc[results["metric"] == "expected_dice", [*keys, "value"]]
-    return rows.merge(expected.rename(columns={"value": "expected_dice"}), on=keys, how="left")
-
-
-def _regression(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the least-squares slope of y on x (both of mean 0), and squared leave-one-out errors ``(K, n)`` if only a
-    fraction of it is kept, for the K fractions of `KEPT`.
-    """
-    spread = x @ x
-    if len(x) < FEWEST_FOR_SLOPE or spread < 1e-9:
-        return 0.0, np.zeros((len(KEPT), len(x)))
-    slope, kept = x @ y / spread, KEPT[:, None]
-    return slope, ((y - kept * slope * x) / (1 - 1 / len(x) - kept * x * x / spread)) ** 2
-
-
-def _kept(errors: pd.DataFrame) -> float:
-    """Return the fraction of `KEPT` (columns) of least error, or 0 if it is not better by a standard error over cases
-    (rows).
-    """
-    best = int(errors.sum().argmin())
-    better = errors[0] - errors[best]
-    return float(KEPT[best]) if better.mean() > better.sem() else 0.0

@@ -10,10 +10,7 @@ import numpy as np
 import pandas as pd
 
 from common.cohorts import shortened
-from common.evaluation.metrics.results import Evaluation
-
-Results = set[tuple[str, str]]
-"""Subsets and cases that there are results for."""
+from common.evaluation.metrics.results import Evaluation, require_alike, select_rows
 
 
 def require_comparable(
@@ -33,13 +30,8 @@ def require_comparable(
         ValueError: cohorts, conventions or references differ, names occur twice, cases are missing on one side, or none
             is in common; modalities or regions differ, whatever is allowed.
     """
+    require_alike(evaluations)
     first, *others = evaluations
-    names = [evaluation.name for evaluation in evaluations]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Two methods have the same name ({', '.join(names)}); give them as NAME=FOLDER.")
-    apart = [what for other in others for what in _apart(first, other, ("modalities", "regions"))]
-    if apart:
-        raise ValueError(f"Not comparable: {'; '.join(apart)}. Evaluate all with the same cohort.")
     differences = [what for other in others for what in _differences(first, other)]
     if differences and not force:
         raise ValueError(
@@ -54,7 +46,8 @@ def require_comparable(
         said = "; ".join(f"{name} lacks {', '.join(cases)}" for name, cases in lacking.items())
         raise ValueError(f"{said}. Complete them, or compare the cases in common with --allow-missing.")
     if any(evaluation.results.empty for evaluation in reduced):
-        raise ValueError(f"No case is in all of {', '.join(names)}; are these results of the same data?")
+        names = ", ".join(evaluation.name for evaluation in evaluations)
+        raise ValueError(f"No case is in all of {names}; are these results of the same data?")
     if lacking:
         said = "; ".join(f"{name} lacks {shortened(cases)}" for name, cases in lacking.items())
         remarks.append(f"Only cases in common are compared: {said}.")
@@ -80,7 +73,10 @@ def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
 
 def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dict[str, list[str]]]:
     """Return the evaluations with the results in common, and what each one lacks: ``case``, or ``case (subset)``."""
-    there = {evaluation.name: _pairs(evaluation.results) for evaluation in evaluations}
+    there = {
+        e.name: set(e.results[["modalities", "case"]].drop_duplicates().itertuples(index=False, name=None))
+        for e in evaluations
+    }
     everything = set.union(*there.values())
     subsets = {name: {subset for subset, _ in pairs} for name, pairs in there.items()}
     cases = {name: {case for _, case in pairs} for name, pairs in there.items()}
@@ -90,48 +86,32 @@ def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dic
     }
     common = everything - set.union(*lacking.values())
     reduced = [
-        replace(e, results=_kept(e.results, common), bins=_kept(e.bins, common), latents=_kept_latents(e, common))
+        replace(
+            e,
+            results=select_rows(e.results, ("modalities", "case"), common),
+            bins=select_rows(e.bins, ("modalities", "case"), common),
+            latents=e.latents[e.latents["case"].isin({case for _, case in common})],
+        )
         for e in evaluations
     ]
-    return reduced, {name: _said(pairs, cases[name]) for name, pairs in lacking.items() if pairs}
-
-
-def _pairs(rows: pd.DataFrame) -> Results:
-    return set(rows[["modalities", "case"]].drop_duplicates().itertuples(index=False, name=None))
-
-
-def _kept(rows: pd.DataFrame, common: Results) -> pd.DataFrame:
-    return rows[np.array([pair in common for pair in zip(rows["modalities"], rows["case"], strict=True)], bool)]
-
-
-def _kept_latents(evaluation: Evaluation, common: Results) -> pd.DataFrame:
-    return evaluation.latents[evaluation.latents["case"].isin({case for _, case in common})]
-
-
-def _said(lacking: Results, there: set[str]) -> list[str]:
-    """Return the cases that a method lacks, by subset where it has the case for another one."""
-    return sorted({f"{case} ({subset})" if case in there else case for subset, case in lacking})
-
-
-def _apart(first: Evaluation, other: Evaluation, keys: Sequence[str]) -> list[str]:
-    return [
-        f"{key} of {first.name} is {getattr(first, key)}, of {other.name} {getattr(other, key)}"
-        for key in keys
-        if getattr(first, key) != getattr(other, key)
-    ]
+    said = {
+        name: sorted({f"{case} ({subset})" if case in cases[name] else case for subset, case in pairs})
+        for name, pairs in lacking.items()
+        if pairs
+    }
+    return reduced, said
 
 
 def _differences(first: Evaluation, other: Evaluation) -> list[str]:
     """Return in words what two evaluations do not share."""
-    found = _apart(first, other, ("cohort",))
     ours, theirs = asdict(first.conventions), asdict(other.conventions)
-    found += [
+    found = [
         f"convention {key} of {first.name} is {ours[key]!r}, of {other.name} {theirs[key]!r}"
         for key in ours
         if ours[key] != theirs[key]
     ]
     if first.cohort != other.cohort:
-        return found
+        return [f"cohort of {first.name} is {first.cohort}, of {other.name} {other.cohort}", *found]
     both = _reference_volumes(first).merge(_reference_volumes(other), on=["case", "region"])
     apart = both[~np.isclose(both["value_x"], both["value_y"], rtol=1e-4, atol=1e-6)]
     if len(apart):

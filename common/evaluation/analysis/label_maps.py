@@ -21,7 +21,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.metrics import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.io.images import read_volume
-from common.modalities import ALIASES, resolve_subset, subset_name, subsets
+from common.modalities import ALIASES, resolve_subset, subset_name, subset_names
 
 SUFFIX = re.compile(r"(\.nii(\.gz)?|\.mha|\.nrrd)$")
 LABEL_WORD = re.compile(r"[-_](seg|pred|label)$")
@@ -94,16 +94,13 @@ def _references(folder: Path, cohort: Cohort) -> dict[str, Path]:
 
 def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, Path]]:
     """Return subset name -> case -> file."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of label maps.")
-    found: dict[str, Path] = {}
+    files, found = _label_files(folder), {}
     for child in sorted(child for child in folder.iterdir() if child.is_dir()):
         subset = _subset_of(child, modalities)
         if subset in found:
             raise ValueError(f"{found[subset]} and {child}: two folders for the modalities {subset}; keep one of them.")
         if subset:
             found[subset] = child
-    files = _label_files(folder)
     if not found:
         return {subset_name(modalities): _by_case(files)}
     stray = [path for path in files if not set(path.parents) & set(found.values())]
@@ -112,8 +109,7 @@ def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, P
             f"{stray[0]}: not in a folder named after a subset of {', '.join(modalities)}, as "
             f"{next(iter(found.values())).name} is. Name its folder so, or move it out of {folder}."
         )
-    order = [name for name in map(subset_name, subsets(modalities)) if name in found]
-    return {subset: _by_case(_label_files(found[subset])) for subset in order}
+    return {name: _by_case(_label_files(found[name])) for name in subset_names(modalities) if name in found}
 
 
 def _subset_of(folder: Path, modalities: Sequence[str]) -> str | None:
@@ -132,15 +128,12 @@ def _label_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of label maps.")
     paths = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    files = sorted(path for path in paths if SUFFIX.search(path.name) and not _is_hidden(path.relative_to(folder)))
+    visible = (p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    files = sorted(path for path in visible if SUFFIX.search(path.name))
     if not files:
         raise FileNotFoundError(f"{folder}: no label map in it; expected NIfTI, MHA or NRRD files.")
     labelled = [path for path in files if LABEL_WORD.search(_stem(path))]
     return labelled or files
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _by_case(files: Iterable[Path]) -> dict[str, Path]:

@@ -38,7 +38,7 @@ _SPREADS = {
 }
 """What stands behind a value's plus-minus -> the metric that it belongs to."""
 
-_ORDER = ("t1", "t1c", "t2", "flair")
+_MODALITIES = ("t1", "t1c", "t2", "flair")
 
 
 def sources() -> list[tuple[str, str, str]]:
@@ -97,4 +97,4 @@ def _subset(text: str) -> str:
     parts = [{"F": "flair"}.get(part, part) for part in text.split("+")]
     if not all(part.lower() in ALIASES for part in parts):
         return text
-    return subset_name(resolve_subset(parts, _ORDER))
+    return subset_name(resolve_subset(parts, _MODALITIES))

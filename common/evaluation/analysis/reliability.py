@@ -3,67 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 from math import ceil, inf
 
 import numpy as np
 import pandas as pd
-import torch
 
 from common.evaluation.metrics.results import Evaluation
+from common.modalities import subset_size
 
-BINS = 15
-"""Equal-width bins of probability, as in Guo et al., On calibration of modern neural networks, ICML 2017."""
 OFFSET = 1.0
 """Added to volumes (ml) before ratios are taken: an error counts as relative well above it, as absolute below."""
-
-
-def bin_probabilities(
-    probability: torch.Tensor | np.ndarray,
-    truth: torch.Tensor | np.ndarray,
-    mask: torch.Tensor | np.ndarray,
-    bins: int = BINS,
-) -> pd.DataFrame:
-    """Return what a reliability diagram of one region needs, from the voxels of a mask.
-
-    Args:
-        probability: predicted probability of the region, in [0, 1]; any shape.
-        truth: the reference's mask of the region, of the same shape.
-        mask: the voxels that count (of the brain, as the subset's modalities show it), of the same shape.
-        bins: number of equal-width bins; bin b holds ``b / bins <= probability < (b + 1) / bins``, the last one 1 too.
-
-    Returns:
-        A row per bin, empty ones included; columns bin, voxels, probability (sum over the voxels, 64-bit) and positives
-        (voxels of the region).
-
-    Raises:
-        ValueError: the shapes differ, or a value is not a probability.
-    """
-    # On the host: numpy selects by mask and counts several times faster than torch does on a CPU.
-    probability = torch.as_tensor(probability).detach().float().cpu().numpy()
-    truth, mask = (torch.as_tensor(array).cpu().numpy() > 0 for array in (truth, mask))
-    if not probability.shape == truth.shape == mask.shape:
-        raise ValueError(
-            f"Shapes of probability, truth and mask are {probability.shape}, {truth.shape} and {mask.shape}; "
-            "expected the same."
-        )
-    probability, truth = probability[mask], truth[mask]
-    # Sums of class probabilities may be above 1 by rounding.
-    if len(probability) and not (probability.min() >= 0 and probability.max() < 1.001):
-        raise ValueError(
-            f"Probabilities from {probability.min()} to {probability.max()}; expected 0 to 1. Apply softmax or sigmoid."
-        )
-    index = np.minimum((probability * bins).astype(np.int64), bins - 1)
-    return pd.DataFrame(
-        {
-            "bin": np.arange(bins),
-            "voxels": np.bincount(index, minlength=bins),
-            "probability": np.bincount(index, weights=probability, minlength=bins),
-            "positives": np.bincount(index, weights=truth, minlength=bins).astype(np.int64),
-        }
-    )
 
 
 def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
@@ -77,15 +28,15 @@ def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "re
         A row per bin that has voxels, fewest modalities first; columns ``by``, bin, voxels, probability (mean
         predicted) and frequency (observed fraction of voxels in the region).
     """
-    rows = bins.assign(present=bins["modalities"].str.count(r"\+") + 1).sort_values("present", kind="stable")
+    rows = bins.assign(present=bins["modalities"].map(subset_size)).sort_values("present", kind="stable")
     sums = rows.groupby([*by, "bin"], sort=False)[["voxels", "probability", "positives"]].sum().reset_index()
     sums = sums[sums["voxels"] > 0].reset_index(drop=True)
     positives = sums.pop("positives")
     return sums.assign(probability=sums["probability"] / sums["voxels"], frequency=positives / sums["voxels"])
 
 
-def calibration_error(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
-    """Return the expected calibration error (ECE) of a region's probability, the cases' voxels pooled.
+def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
+    """Return the expected calibration error (ECE) of a region's probability for each subset, the cases' voxels pooled.
 
     It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|``: that of the binary
     question whether a voxel is in the region, not of the confidence in the class predicted (Naeini et al., AAAI 2015;
@@ -96,21 +47,19 @@ def calibration_error(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "re
 
     Args:
         bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
-        by: as for `reliability_curve`; ``("present", "region")`` is by number of modalities. What is pooled can cancel.
 
     Returns:
-        Columns ``by``, voxels and ece (a fraction).
+        Columns modalities, region, voxels and ece (a fraction).
     """
-    curve = reliability_curve(bins, by)
+    curve = reliability_curve(bins)
     curve["ece"] = curve["voxels"] * (curve["frequency"] - curve["probability"]).abs()
-    pooled = curve.groupby(list(by), sort=False)[["voxels", "ece"]].sum().reset_index()
+    pooled = curve.groupby(["modalities", "region"], sort=False)[["voxels", "ece"]].sum().reset_index()
     pooled["ece"] /= pooled["voxels"]
     return pooled
 
 
-@dataclass(frozen=True)
-class VolumeIntervals:
-    """Split-conformal intervals for the true volume of a region, given the subset that it was predicted from.
+def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFrame:
+    """Calibrate split-conformal intervals for the true volume of a region, given the subset that it is predicted from.
 
     The score of a calibration case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the
     ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
@@ -122,74 +71,50 @@ class VolumeIntervals:
     A level needs ``n >= coverage / (1 - coverage)`` cases (4 for 0.8, 9 for 0.9, 19 for 0.95); with fewer the
     interval is infinite.
 
-    Attributes:
-        table: a row per subset and region; columns modalities, region, coverage (the level), n (calibration cases) and
-            quantile. Plain enough to be written as CSV.
+    Args:
+        calibration: long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated on.
+        coverage: the level, above 0 and below 1.
+
+    Returns:
+        What `volume_intervals` needs, a row per subset and region; columns modalities, region, coverage (the level), n
+        (calibration cases) and quantile.
+
+    Raises:
+        ValueError: the level is not between 0 and 1, or no case has both volumes.
     """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
+    volumes = _volumes(calibration)
+    if volumes.empty:
+        raise ValueError(
+            "calibration: no case has both volume and reference_volume; expected the validation split's results. "
+            "Evaluate with calibration cases for volume intervals."
+        )
+    score = np.abs(np.log((volumes["reference_volume"] + OFFSET) / (volumes["volume"] + OFFSET)))
+    rows = [
+        (*key, coverage, len(scores), conformal_quantile(scores.to_numpy(), coverage))
+        for key, scores in score.groupby([volumes["modalities"], volumes["region"]], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile"])
 
-    table: pd.DataFrame
 
-    @classmethod
-    def fit(cls, calibration: pd.DataFrame, coverage: float = 0.9) -> VolumeIntervals:
-        """Calibrate on cases that are not evaluated on.
+def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Return the intervals for the true volumes of cases, which need no reference.
 
-        Args:
-            calibration: long-form rows with ``volume`` and ``reference_volume``.
-            coverage: the level, above 0 and below 1.
+    Args:
+        calibrated: of `calibrate_intervals`.
+        results: long-form rows; those of ``volume`` are used.
 
-        Raises:
-            ValueError: the level is not between 0 and 1, or no case has both volumes.
-        """
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
-        volumes = _volumes(calibration)
-        if volumes.empty:
-            raise ValueError(
-                "calibration: no case has both volume and reference_volume; expected the validation split's results. "
-                "Evaluate with calibration cases for volume intervals."
-            )
-        score = np.abs(np.log((volumes["reference_volume"] + OFFSET) / (volumes["volume"] + OFFSET)))
-        rows = [
-            (*key, coverage, len(scores), conformal_quantile(scores.to_numpy(), coverage))
-            for key, scores in score.groupby([volumes["modalities"], volumes["region"]], sort=False)
-        ]
-        return cls(pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile"]))
-
-    def intervals(self, results: pd.DataFrame) -> pd.DataFrame:
-        """Return the intervals for the true volumes of cases, which need no reference.
-
-        Args:
-            results: long-form rows; those of ``volume`` are used.
-
-        Returns:
-            Columns case, modalities, region, volume (predicted), low, high; ml. From 0 to infinity where there were too
-            few calibration cases, or none for the subset and region.
-        """
-        keys = ["modalities", "region"]
-        rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
-        quantiles = rows.merge(self.table[[*keys, "quantile"]], on=keys, how="left")["quantile"].fillna(inf)
-        low, high = _bounds(rows["volume"].to_numpy(), quantiles.to_numpy())
-        return rows.assign(low=low, high=high).reset_index(drop=True)
-
-    def interval(self, modalities: str, region: str, volume: float) -> tuple[float, float]:
-        """Return the interval for the true volume, ml.
-
-        Args:
-            modalities: name of the subset.
-            region: name of the region.
-            volume: predicted, ml.
-
-        Raises:
-            ValueError: there were no calibration cases for the subset and region.
-        """
-        chosen = self.table[(self.table["modalities"] == modalities) & (self.table["region"] == region)]
-        if chosen.empty:
-            raise ValueError(
-                f"No volume interval for {region} from {modalities}; there are those for "
-                f"{', '.join(self.table['modalities'].unique())} and {', '.join(self.table['region'].unique())}."
-            )
-        low, high = _bounds(volume, chosen["quantile"].item())
-        return float(low), float(high)
+    Returns:
+        Columns case, modalities, region, volume (predicted), low, high; ml. From 0 to infinity where there were too
+        few calibration cases, or none for the subset and region.
+    """
+    keys = ["modalities", "region"]
+    rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
+    quantile = rows.merge(calibrated[[*keys, "quantile"]], on=keys, how="left")["quantile"].fillna(inf).to_numpy()
+    shifted = rows["volume"] + OFFSET
+    low, high = shifted * np.exp(-quantile) - OFFSET, shifted * np.exp(quantile) - OFFSET
+    return rows.assign(low=low.clip(lower=0), high=high).reset_index(drop=True)
 
 
 def fewest_cases(coverage: float) -> int:
@@ -204,7 +129,7 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
 
 
-def coverage_table(evaluation: Evaluation, coverage: float = 0.9) -> pd.DataFrame:
+def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     """Return how often the volume intervals, calibrated on the calibration cases, hold the evaluated cases' volumes.
 
     Returns:
@@ -216,10 +141,11 @@ def coverage_table(evaluation: Evaluation, coverage: float = 0.9) -> pd.DataFram
     Raises:
         ValueError: the evaluation has no calibration cases, or the level is not between 0 and 1.
     """
-    fitted, keys = VolumeIntervals.fit(evaluation.calibration, coverage), ["modalities", "region"]
-    volumes = _volumes(evaluation.results).merge(fitted.table, on=keys, how="left")
+    calibrated, keys = calibrate_intervals(evaluation.calibration, coverage), ["modalities", "region"]
+    volumes = _volumes(evaluation.results).merge(calibrated, on=keys, how="left")
     volumes = volumes.fillna({"n": 0, "quantile": inf})  # a subset without calibration cases: nothing is known
-    volumes = volumes.merge(fitted.intervals(evaluation.results)[["case", *keys, "low", "high"]], on=["case", *keys])
+    intervals = volume_intervals(calibrated, evaluation.results)[["case", *keys, "low", "high"]]
+    volumes = volumes.merge(intervals, on=["case", *keys])
     volumes["covered"] = volumes["reference_volume"].between(volumes["low"], volumes["high"]).astype(float)
     volumes["width"] = volumes["high"] - volumes["low"]
     pooled = volumes.assign(modalities="all", n=np.nan, quantile=np.nan)
@@ -247,9 +173,3 @@ def _volumes(results: pd.DataFrame) -> pd.DataFrame:
         for metric in ("volume", "reference_volume")
     )
     return predicted.merge(reference, on=keys).dropna()
-
-
-def _bounds(volume: float | np.ndarray, quantile: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the interval around predicted volumes, ml."""
-    low = (volume + OFFSET) * np.exp(-quantile) - OFFSET
-    return np.maximum(low, 0.0), (volume + OFFSET) * np.exp(quantile) - OFFSET

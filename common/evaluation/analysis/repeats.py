@@ -10,8 +10,8 @@ import pandas as pd
 from common.evaluation.analysis.comparable import require_comparable
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 
-SAME = ("parameters", "gflops", "coverage")
-"""Facts that repeats have in common."""
+SHARED_FACTS = ("parameters", "gflops", "coverage")
+"""What all trainings of a method state alike."""
 
 
 def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
@@ -31,7 +31,7 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
         raise ValueError(f"{len(repeats)} evaluations; expected those of two or more trainings.")
     require_comparable([replace(repeat, name=f"repeat {number}") for number, repeat in enumerate(repeats, 1)])
     first = repeats[0]
-    facts = {key: first.facts[key] for key in SAME if key in first.facts} | {"repeats": len(repeats)}
+    facts = {key: first.facts[key] for key in SHARED_FACTS if key in first.facts} | {"repeats": len(repeats)}
     return Evaluation(
         name=name,
         cohort=first.cohort,
@@ -44,13 +44,13 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def spread(repeats: Sequence[Evaluation], metric: str = "dice") -> pd.DataFrame:
-    """Return, for each region, mean and standard deviation (n - 1) over repeats of the mean over cases and subsets.
+def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
+    """Return the mean and standard deviation (n - 1) over repeats of each region's mean Dice over cases and subsets.
 
     Returns:
         columns ``mean`` and ``std``, a row per region; of Dice in [0, 1].
     """
-    means = pd.DataFrame([repeat.values(metric).groupby("modalities").mean().mean() for repeat in repeats])
+    means = pd.DataFrame([repeat.values("dice").groupby("modalities").mean().mean() for repeat in repeats])
     return pd.DataFrame({"mean": means.mean(), "std": means.std()})
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import Evaluation
+from common.evaluation.metrics.results import Evaluation, select_rows
 
 RESAMPLES = 2000
 """Bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
@@ -27,16 +27,13 @@ POOLED = {"dice": ("volume", "reference_volume"), "sensitivity": ("reference_vol
 mean over cases is the metric of the voxels of all cases together.
 """
 
-EXACT = 13
-"""Most pairs for which ties are permuted exactly (2^13 sign patterns); more go by the normal approximation."""
-
 
 def is_pooled(evaluation: Evaluation, metric: str) -> bool:
     """Return whether a metric's means are those of the voxels of all cases together."""
     return evaluation.conventions.average == "voxel" and metric in POOLED
 
 
-def summary(evaluation: Evaluation, metric: str) -> pd.DataFrame:
+def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric's mean, standard deviation and number of cases for each subset and region.
 
     With ``average: voxel`` the means of `POOLED` metrics are those of the voxels of all cases together, which have no
@@ -49,7 +46,7 @@ def summary(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 
     Returns:
         S rows named by subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that
-        ``summary(...)["mean"]`` is a table of S x R. Units are those of the results; std is the sample's (n - 1).
+        ``["mean"]`` is a table of S x R. Units are those of the results; std is the sample's (n - 1).
 
     Raises:
         ValueError: as `_weighted`.
@@ -78,34 +75,28 @@ def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tu
         metric: name in `METRICS`.
 
     Raises:
-        ValueError: as `summary`.
+        ValueError: as `subset_statistics`.
     """
-    means = [summary(evaluation, metric)["mean"] for evaluation in evaluations]
+    means = [subset_statistics(evaluation, metric)["mean"] for evaluation in evaluations]
     return frozenset.intersection(*(frozenset(mean.stack().dropna().index) for mean in means))
 
 
-def in_common(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
+def with_shared_cells(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
     """Return the evaluations with the results of `shared_cells` alone; without any if nothing is shared."""
     shared = shared_cells(evaluations, metric)
-
-    def kept(results: pd.DataFrame) -> pd.DataFrame:
-        cells = zip(results["modalities"], results["region"], strict=True)
-        return results[np.fromiter((cell in shared for cell in cells), bool, len(results))]
-
-    return [replace(evaluation, results=kept(evaluation.results)) for evaluation in evaluations]
+    return [replace(e, results=select_rows(e.results, ("modalities", "region"), shared)) for e in evaluations]
 
 
-def overall(evaluation: Evaluation, metric: str, seed: int = 0) -> pd.DataFrame:
+def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric's mean over the subsets, with a 95 % bootstrap interval over cases.
 
     Args:
         evaluation: of R regions.
         metric: name in `METRICS`.
-        seed: of the bootstrap.
 
     Returns:
         A row per region and, of two or more, one named ``mean`` for their mean; columns ``mean`` (of the means of
-        `summary`), ``low`` and ``high``.
+        `subset_statistics`), ``low`` and ``high``.
 
     Raises:
         ValueError: as `_weighted`.
@@ -118,21 +109,19 @@ def overall(evaluation: Evaluation, metric: str, seed: int = 0) -> pd.DataFrame:
     parts = {region: slice(row, row + 1) for row, region in enumerate(evaluation.regions)}
     if len(parts) > 1:
         parts[MEAN] = slice(None)
-    rows = {name: bootstrap_mean(values[part], weights[part], seed) for name, part in parts.items()}
+    rows = {name: bootstrap_mean(values[part], weights[part]) for name, part in parts.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "low", "high"]).rename_axis("region")
 
 
-def bootstrap_mean(
-    values: ArrayLike, weights: ArrayLike | None = None, seed: int = 0, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return a mean over cases and its percentile bootstrap interval; cases are what is drawn again.
+def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
+    """Return a mean over cases and its 95 % percentile bootstrap interval; cases are what is drawn again.
+
+    Equal values give equal intervals.
 
     Args:
         values: ``(..., N)`` for N cases, NaN where there is none. The mean is taken over the cases first, then over
             the axes before, the last one first: subsets, then regions.
         weights: of the values, same shape; None: all 1.
-        seed: of the draws; equal seeds give equal intervals.
-        confidence: share of the distribution between the limits.
 
     Returns:
         Mean, lower and upper limit. The mean is NaN without cases, the limits are with fewer than two.
@@ -157,9 +146,8 @@ def bootstrap_mean(
         n_resamples=RESAMPLES,
         batch=100,
         vectorized=True,
-        confidence_level=confidence,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     return float(mean(everyone)), *map(float, drawn.confidence_interval)
 
@@ -176,8 +164,9 @@ def holm(p: ArrayLike) -> np.ndarray:
 def signed_rank(difference: ArrayLike) -> tuple[float, float]:
     """Test whether paired differences ``(N,)`` lie around 0: Wilcoxon's signed-rank test, two-sided.
 
-    Differences of 0 are dropped (``zero_method="wilcox"``), ranks of ties averaged, and no continuity correction made.
-    p is exact up to 50 differences, with ties up to `EXACT`, and by the normal approximation beyond.
+    Differences of 0 are dropped, ranks of ties averaged, and no continuity correction made. p is as
+    `scipy.stats.wilcoxon` chooses: exact up to 50 differences, with ties up to 13, and by the normal approximation
+    beyond.
 
     Returns:
         p, 1 where all differences are 0 and NaN of fewer than two; and the matched-pairs rank-biserial correlation,
@@ -190,17 +179,11 @@ def signed_rank(difference: ArrayLike) -> tuple[float, float]:
     if not len(difference):
         return 1.0, 0.0
     ranks = stats.rankdata(np.abs(difference))
-    signed = np.sign(difference) * ranks
-    if len(difference) <= EXACT and len(np.unique(ranks)) < len(ranks):
-        # the same test as scipy's wilcoxon makes here, which ranks anew for each of the 2^n sign patterns
-        p = stats.permutation_test((signed,), np.sum, permutation_type="samples", vectorized=True).pvalue
-    else:
-        p = stats.wilcoxon(difference).pvalue
-    return float(p), float(signed.sum() / ranks.sum())
+    return float(stats.wilcoxon(difference).pvalue), float(np.sign(difference) @ ranks / ranks.sum())
 
 
 def paired_tests(
-    one: Evaluation, other: Evaluation, metric: str, seed: int = 0, averaged: Collection[tuple[str, str]] | None = None
+    one: Evaluation, other: Evaluation, metric: str, averaged: Collection[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
     """Compare two methods over the cases that both have a value for, for each subset and region.
 
@@ -210,7 +193,6 @@ def paired_tests(
         one: a method.
         other: the method that it is compared with.
         metric: name in `METRICS`.
-        seed: of the bootstrap.
         averaged: subsets and regions that the rows ``mean`` are over; None: all that both have.
 
     Returns:
@@ -238,7 +220,7 @@ def paired_tests(
     per_case = [frame.where(counts).groupby("case", sort=False).mean() for frame in (left, right)]
     samples = {name: (left.loc[name], right.loc[name]) for name in common.unique("modalities")} | {MEAN: per_case}
     rows = [
-        {"modalities": name, "region": region, **_test(a[region].dropna(), b[region].dropna(), seed)}
+        {"modalities": name, "region": region, **_test(a[region].dropna(), b[region].dropna())}
         for name, (a, b) in samples.items()
         for region in regions
     ]
@@ -248,15 +230,11 @@ def paired_tests(
     return tests
 
 
-def compare_to_first(
-    evaluations: Sequence[Evaluation], metrics: Sequence[str] | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """Compare every method but the first with the first.
+def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """Compare every method but the first with the first, in all metrics with a best value that every method has.
 
     Args:
         evaluations: two or more; the first one is the reference.
-        metrics: names in `METRICS`; None: all that have a best value and that every method has results of.
-        seed: of the bootstrap.
 
     Returns:
         Rows of `paired_tests`, ``one`` being the method and ``other`` the first one; columns ``method``, ``other``
@@ -265,20 +243,20 @@ def compare_to_first(
     Raises:
         ValueError: as `paired_tests`.
     """
-    if metrics is None:
-        shared = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
-        metrics = [name for name, metric in METRICS.items() if metric.best is not None and name in shared]
+    measured = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
     first, *rest = evaluations
-    averaged = {metric: shared_cells(evaluations, metric) for metric in metrics}
+    averaged = {
+        name: shared_cells(evaluations, name)
+        for name, metric in METRICS.items()
+        if metric.best is not None and name in measured
+    }
     tests = [
-        paired_tests(method, first, metric, seed, averaged[metric]).assign(
-            method=method.name, other=first.name, metric=metric
-        )
+        paired_tests(method, first, metric, cells).assign(method=method.name, other=first.name, metric=metric)
         for method in rest
-        for metric in metrics
+        for metric, cells in averaged.items()
     ]
+    found = pd.concat(tests, ignore_index=True)
     keys = ["method", "other", "metric"]
-    found = pd.concat(tests, ignore_index=True) if tests else pd.DataFrame(columns=keys)
     return found[[*keys, *found.columns.drop(keys)]]
 
 
@@ -309,9 +287,9 @@ def _mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
         return (values * weights).sum(axis) / weights.sum(axis)
 
 
-def _test(one: pd.Series, other: pd.Series, seed: int) -> dict[str, float]:
+def _test(one: pd.Series, other: pd.Series) -> dict[str, float]:
     difference = (one - other).to_numpy()
-    mean, low, high = bootstrap_mean(difference, seed=seed)
+    mean, low, high = bootstrap_mean(difference)
     p, effect = signed_rank(difference)
     means = {"mean": one.mean(), "other_mean": other.mean(), "difference": mean}
     return {"n": len(difference), **means, "low": low, "high": high, "p": p, "effect": effect}

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.evaluation.analysis.reliability import bin_probabilities
+from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.metrics import Reference, postprocessed
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet, foreground, presence, subset_name
 
-CLIPPED = 1e-7
-"""Probabilities are this far from 0 and 1 at least where their logarithms are taken."""
+EPSILON = 1e-7
+"""Before logarithms are taken, probabilities are clipped to [EPSILON, 1 - EPSILON]."""
 
 
 @dataclass
@@ -100,7 +100,7 @@ class CaseMeasure:
             probabilities: of the regions, (R, X, Y, Z) in [0, 1].
         """
         prediction = postprocessed(prediction, self.labels, self.conventions)
-        measured = self.reference.measure_as_is(prediction)
+        measured = self.reference.measure(prediction)
         brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
         masks = _regions(prediction, self.labels)
         inside = [probability[self.whole_brain] for probability in probabilities]
@@ -144,14 +144,14 @@ def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str,
 
     ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence`` is the mean of
     the Kullback-Leibler divergence KL(all modalities || subset), ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``.
-    Both are in nats, of probabilities clipped to [`CLIPPED`, 1 - `CLIPPED`]. MAG-MS (He et al.; Theorem 1, proof in
-    appendix 6.1) has them of the softmax's classes.
+    Both are in nats, of probabilities clipped by `EPSILON`. MAG-MS (He et al.; Theorem 1, proof in appendix 6.1) has
+    them of the softmax's classes.
 
     Args:
         probability: q, from a subset, at the V voxels that count; (V,) in [0, 1].
         whole: p, from all modalities, likewise; NaN where it is not known, then so is the divergence.
     """
-    q, p = (np.clip(given, CLIPPED, 1 - CLIPPED, dtype=np.float64) for given in (probability, whole))
+    q, p = (np.clip(given, EPSILON, 1 - EPSILON, dtype=np.float64) for given in (probability, whole))
     log_q, log_rest = np.log(q), np.log(1 - q)
     return {
         "entropy": float(-(q * log_q + (1 - q) * log_rest).mean()),

@@ -79,10 +79,7 @@ class Reference:
         Raises:
             ValueError: the shapes differ, or the prediction holds a value that the cohort does not define.
         """
-        return self.measure_as_is(postprocessed(prediction, self._labels, self._conventions))
-
-    def measure_as_is(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
-        """Do as `measure` with a prediction that `postprocessed` has seen."""
+        prediction = postprocessed(prediction, self._labels, self._conventions)
         if prediction.shape != self._shape:
             raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
         box = _bounding_box(prediction)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.evaluation.metrics.conventions import Conventions
 from common.io.files import replacing
-from common.modalities import subset_name, subsets
+from common.modalities import subset_names
 
 COLUMNS = ("case", "modalities", "region", "metric", "value")
 BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "positives")
 LATENT_COLUMNS = ("case", "modality")
-NAMES = ("case", "modalities", "region", "metric", "modality")
+TEXT_COLUMNS = ("case", "modalities", "region", "metric", "modality")
 """Columns of text."""
-EXTRA = {
+OPTIONAL_TABLES = {
     "calibration": ("calibration.csv", COLUMNS),
     "bins": ("reliability.csv", BIN_COLUMNS),
     "latents": ("latents.csv", LATENT_COLUMNS),
@@ -60,12 +61,16 @@ class Evaluation:
     def subsets(self) -> list[str]:
         """Names of the subsets that there are results for, fewest modalities first."""
         found = set(self.results["modalities"])
-        return [name for name in map(subset_name, subsets(self.modalities)) if name in found]
+        return [name for name in subset_names(self.modalities) if name in found]
 
     def values(self, metric: str) -> pd.DataFrame:
         """Return a metric as a table: index ``(modalities, case)``, a column per region."""
         if metric not in self._wide:
-            self._wide[metric] = pivot(self.results, metric, self.subsets, self.regions)
+            chosen = self.results[self.results["metric"] == metric]
+            wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
+            wide = wide.reindex(columns=pd.Index(self.regions, name="region"))
+            there = wide.index.get_level_values("modalities")
+            self._wide[metric] = wide.loc[[row for name in self.subsets for row in wide.index[there == name]]]
         return self._wide[metric].copy()
 
     @cached_property
@@ -73,21 +78,27 @@ class Evaluation:
         return {}
 
 
-def pivot(results: pd.DataFrame, metric: str, subset_names: Sequence[str], regions: Sequence[str]) -> pd.DataFrame:
-    """Return a metric of long-form results: index ``(modalities, case)`` in the order given, a column per region."""
-    chosen = results[results["metric"] == metric]
-    wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
-    wide = wide.reindex(columns=pd.Index(regions, name="region"))
-    present = wide.index.get_level_values(0)
-    return wide.loc[[row for name in subset_names for row in wide.index[present == name]]]
+def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tuple[str, ...]]) -> pd.DataFrame:
+    """Return the rows whose values in these columns are one of the keys."""
+    found = rows[list(columns)].itertuples(index=False, name=None)
+    return rows[np.fromiter((key in keys for key in found), bool, len(rows))]
+
+
+def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return the names of the subsets that any of the methods has results for, fewest modalities first."""
+    found = {name for evaluation in evaluations for name in evaluation.subsets}
+    return [name for name in subset_names(evaluations[0].modalities) if name in found]
 
 
 def require_alike(evaluations: Sequence[Evaluation]) -> None:
     """Refuse methods that cannot stand beside each other in a table or figure.
 
     Raises:
-        ValueError: one has other modalities or regions than the first, or has them in another order.
+        ValueError: two have the same name, or one has other modalities or regions than the first, or another order.
     """
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two methods have the same name ({', '.join(names)}); give each its own (NAME=FOLDER).")
     first, *others = evaluations
     for other in others:
         for key in ("modalities", "regions"):
@@ -133,7 +144,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     note = folder / "evaluation.json"
     note.unlink(missing_ok=True)  # written last: its presence says that the files belong together
     write_results(evaluation.results, folder / "results.csv")
-    for key, (name, _) in EXTRA.items():
+    for key, (name, _) in OPTIONAL_TABLES.items():
         (folder / name).unlink(missing_ok=True)
         if len(getattr(evaluation, key)):
             write_results(getattr(evaluation, key), folder / name)
@@ -175,10 +186,12 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{note}: not the note of an evaluation ({error}); run the evaluation again.") from error
     there = {
-        key: _read_rows(folder / file, columns) for key, (file, columns) in EXTRA.items() if (folder / file).is_file()
+        key: _read_rows(folder / file, columns)
+        for key, (file, columns) in OPTIONAL_TABLES.items()
+        if (folder / file).is_file()
     }
     evaluation = Evaluation(**given, results=results, **there)
-    known = {"modalities": list(map(subset_name, subsets(evaluation.modalities))), "region": evaluation.regions}
+    known = {"modalities": subset_names(evaluation.modalities), "region": evaluation.regions}
     for column, names in known.items():
         foreign = set(results[column]) - set(names)
         if foreign:
@@ -195,7 +208,7 @@ def _read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises:
         ValueError: it is no table, or does not begin with these columns.
     """
-    types, missing = dict.fromkeys(NAMES, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
+    types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:
         found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
     except ValueError as error:  # pandas' own errors are of this kind, and do not name the file

@@ -1,7 +1,7 @@
 """Figures of an evaluation, drawn from data that is handed in. Nothing here opens a window.
 
 Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; colours that are ordered are viridis.
-Means are those of `analysis.statistics`.
+Means are those of `analysis.statistics`; Dice is in per cent.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from common.evaluation.analysis.reliability import calibration_error, reliability_curve
-from common.evaluation.analysis.statistics import in_common, overall, summary
-from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike
+from common.evaluation.analysis.statistics import mean_over_subsets, subset_statistics, with_shared_cells
+from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike, subsets_of_any
+from common.evaluation.report.layout import counted
 from common.evaluation.report.style import COLOURS, COLUMN, MARKERS, PAGE, dodge, mark, number, styled
-from common.modalities import display_name, subset_name, subsets
+from common.modalities import display_name, subset_size
 
 FACTS = {
     "parameters": ("parameters (million)", 1e-6),
@@ -35,39 +35,33 @@ FACTS = {
 
 
 @styled
-def heatmap(evaluation: Evaluation, metric: str = "dice") -> Figure:
-    """Draw the mean of a metric (see `summary`) for every subset (rows) and region (columns); bright is good.
-
-    Raises:
-        ValueError: there are no results of the metric, here and below.
-    """
-    means, meaning = _means(evaluation, metric), METRICS[metric]
+def heatmap(evaluation: Evaluation) -> Figure:
+    """Draw the mean Dice (see `subset_statistics`) for every subset (rows) and region (columns)."""
+    means = _means(evaluation)
     names, regions, modalities = list(means.index), list(means.columns), evaluation.modalities
     figure = Figure(figsize=(COLUMN, 0.6 + 0.19 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(modalities) * 0.32, len(regions) * 0.55])
     _circles(left, names, modalities, rows=True)
-    worse_is_more = meaning.best is not None and not meaning.higher_is_better
-    colours = matplotlib.colormaps["viridis_r" if worse_is_more else "viridis"].with_extremes(bad="0.85")
-    image = right.imshow(means, cmap=colours, aspect="auto", vmin=0, vmax=100 if meaning.unit == "%" else None)
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.85")
+    image = right.imshow(means, cmap=colours, aspect="auto", vmin=0, vmax=100)
     right.set_xticks(range(len(regions)), regions)
     right.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
     right.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(means.to_numpy()):
         dark = _luminance(image.cmap(image.norm(value))) < 0.45
         right.text(column, row, number(value), ha="center", va="center", color="white" if dark else "black")
-    figure.colorbar(image, ax=right, label=f"mean {_label(metric)}", fraction=0.1, aspect=30)
+    figure.colorbar(image, ax=right, label="mean Dice (%)", fraction=0.1, aspect=30)
     return figure
 
 
 @styled
-def boxplots(evaluation: Evaluation, metric: str = "dice") -> Figure:
-    """Draw the distribution of a metric over cases for every subset, one panel per region.
+def boxplots(evaluation: Evaluation) -> Figure:
+    """Draw the distribution of Dice over cases for every subset, one panel per region.
 
     Boxes reach from the first to the third quartile with the median, whiskers to the last case within 1.5 times that
-    range; the white diamond is the mean. Points are cases, each at the same place in every box. Distances are drawn
-    on a logarithmic axis above 10 mm, since those of missed regions (373 mm) would flatten all others.
+    range; the white diamond is the mean. Points are cases, each at the same place in every box.
     """
-    values = _values(evaluation, metric)
+    values = 100 * evaluation.values("dice")
     names, cases = evaluation.subsets, values.index.unique("case")
     frames, figure = _subset_panels(names, evaluation.modalities, evaluation.regions)
     for axes, region in zip(frames, evaluation.regions, strict=True):
@@ -89,57 +83,50 @@ def boxplots(evaluation: Evaluation, metric: str = "dice") -> Figure:
         places = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
         # As pixels: thousands of points would make the SVG heavy.
         axes.scatter(places, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
-        axes.set_ylabel(_label(metric))
-        if METRICS[metric].unit == "mm":
-            axes.set_yscale("symlog", linthresh=10)
-            axes.yaxis.set_major_locator(FixedLocator([0, 5, 10, 30, 100, 300]))
-            axes.yaxis.set_major_formatter(ScalarFormatter())
-            axes.set_ylim(bottom=-1)
+        axes.set_ylabel("Dice (%)")
     return figure
 
 
 @styled
-def comparison(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure:
-    """Draw the mean of a metric (see `summary`) of several methods for every subset, one panel per region.
+def comparison(evaluations: Sequence[Evaluation]) -> Figure:
+    """Draw the mean Dice (see `subset_statistics`) of several methods for every subset, one panel per region.
 
     Raises:
-        ValueError: two evaluations have other modalities or regions, or one has no results of the metric.
+        ValueError: as `require_alike`.
     """
     require_alike(evaluations)
-    first = evaluations[0]
-    found = {name for evaluation in evaluations for name in evaluation.subsets}
-    names = [name for name in map(subset_name, subsets(first.modalities)) if name in found]
+    first, names = evaluations[0], subsets_of_any(evaluations)
     frames, figure = _subset_panels(names, first.modalities, first.regions)
-    means = [_means(evaluation, metric).reindex(names) for evaluation in evaluations]
+    means = [_means(evaluation).reindex(names) for evaluation in evaluations]
     places = np.arange(len(names))
     for axes, region in zip(frames, first.regions, strict=True):
         for place in places[::2]:
             axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
         for i, (shift, table) in enumerate(zip(dodge(len(means), 0.76), means, strict=True)):
             axes.plot(places + shift, table[region], linestyle="none", **mark(i))
-        axes.set_ylabel(f"mean {_label(metric)}")
+        axes.set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
 
 
 @styled
-def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
-    """Draw the mean of a metric against the number of modalities present, one panel per region, a line per method.
+def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
+    """Draw the mean Dice against the number of modalities present, one panel per region, a line per method.
 
     A point is the mean over the subsets of that size, the bar through it its 95 % bootstrap interval over cases (see
-    `analysis.statistics.overall`). Methods stand beside each other. Subsets that a method lacks are left out
+    `analysis.statistics.mean_over_subsets`). Methods stand beside each other. Subsets that a method lacks are left out
     for all, which the legend says; None where nothing is shared.
 
     Raises:
-        ValueError: two evaluations have other modalities or regions, or one has no results of the metric.
+        ValueError: as `require_alike`.
     """
-    common, note = _in_common(evaluations, metric)
+    common, note = _in_common(evaluations)
     first = common[0]
     if not first.subsets:
         return None
     frames, figure = _row_of_panels(len(first.regions))
     for i, (shift, evaluation) in enumerate(zip(dodge(len(common), 0.4), common, strict=True)):
-        curves = _by_size(evaluation, metric)
+        curves = _by_size(evaluation)
         for axes, region in zip(frames, first.regions, strict=True):
             curve = curves.xs(region, level="region")
             axes.plot(curve.index + shift, curve["mean"], **mark(i), linewidth=0.8)
@@ -150,27 +137,27 @@ def robustness(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
         axes.set_xlim(0.7, len(first.modalities) + 0.3)
         axes.set_xlabel("modalities present")
         axes.grid(axis="y")
-    frames[0].set_ylabel(f"mean {_label(metric)}")
+    frames[0].set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations], note)
     return figure
 
 
 @styled
-def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figure | None:
-    """Draw the mean of a metric over subsets and regions (see `summary`) against what a method costs.
+def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
+    """Draw the mean Dice over subsets and regions (see `subset_statistics`) against what a method costs.
 
     There is a panel for each of `FACTS` that a method states; the figure is None where no method states any. Subsets
     that a method lacks are left out for all, which the legend says; None where nothing is shared.
 
     Raises:
-        ValueError: as `comparison`.
+        ValueError: as `require_alike`.
     """
-    common, note = _in_common(evaluations, metric)
+    common, note = _in_common(evaluations)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
     costs = costs.astype(float).dropna(axis=1, how="all")
     if costs.empty or not common[0].subsets:
         return None
-    scores = [_means(evaluation, metric).mean().mean() for evaluation in common]
+    scores = [_means(evaluation).mean().mean() for evaluation in common]
     frames, figure = _row_of_panels(len(costs.columns), sharey=True)
     for axes, key in zip(frames, costs, strict=True):
         label, factor = FACTS[key]
@@ -181,7 +168,7 @@ def efficiency(evaluations: Sequence[Evaluation], metric: str = "dice") -> Figur
         axes.margins(y=0.1)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    frames[0].set_ylabel(f"mean {_label(metric)}")
+    frames[0].set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations], note)
     return figure
 
@@ -200,7 +187,7 @@ def reliability(evaluation: Evaluation) -> Figure | None:
     by = ["region", "present"]
     curves = reliability_curve(evaluation.bins, by).set_index(by)
     errors = calibration_error(evaluation.bins)
-    errors = errors.assign(present=errors["modalities"].str.count(r"\+") + 1).groupby(by)["ece"].mean()
+    errors = errors.assign(present=errors["modalities"].map(subset_size)).groupby(by)["ece"].mean()
     frames, figure = _row_of_panels(len(evaluation.regions), sharey=True)
     figure.set_figheight(figure.get_figwidth() / len(frames) + 0.6)  # so that panels are about square
     for axes, region in zip(frames, evaluation.regions, strict=True):
@@ -293,44 +280,26 @@ def modality_gap(latents: pd.DataFrame) -> float:
     return float(between.mean() / spread)
 
 
-def _label(metric: str) -> str:
-    return f"{METRICS[metric].label} ({METRICS[metric].unit})"
+def _means(evaluation: Evaluation) -> pd.DataFrame:
+    """Return the mean Dice, a row per subset, a column per region."""
+    return 100 * subset_statistics(evaluation, "dice")["mean"]
 
 
-def _values(evaluation: Evaluation, metric: str) -> pd.DataFrame:
-    """Return a metric as it is printed, as `Evaluation.values` does; refuse one that there are no results of."""
-    values = METRICS[metric].factor * evaluation.values(metric)
-    if values.empty:
-        found = ", ".join(evaluation.results["metric"].unique())
-        raise ValueError(f"{evaluation.name}: no results of metric {metric!r} to draw; there are those of {found}.")
-    return values
-
-
-def _means(evaluation: Evaluation, metric: str) -> pd.DataFrame:
-    """Return the means of `summary` as they are printed: a row per subset, a column per region."""
-    _values(evaluation, metric)
-    return METRICS[metric].factor * summary(evaluation, metric)["mean"]
-
-
-def _in_common(evaluations: Sequence[Evaluation], metric: str) -> tuple[list[Evaluation], str | None]:
+def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], str | None]:
     """Return the evaluations of what all of them have, and a note that says so if that is less than some have."""
     require_alike(evaluations)
-    for evaluation in evaluations:
-        _values(evaluation, metric)  # refuses one without results
-    common = in_common(evaluations, metric)
-    count, most = len(common[0].subsets), len({name for evaluation in evaluations for name in evaluation.subsets})
-    if len(evaluations) == 1 or count == most:
+    common = with_shared_cells(evaluations, "dice")
+    shared = len(common[0].subsets)
+    if len(evaluations) == 1 or shared == len(subsets_of_any(evaluations)):
         return common, None
-    return common, f"over the {count} subset{'s' if count > 1 else ''} that all methods have"
+    return common, f"over the {counted(shared, noun='subset')} that all methods have"
 
 
-def _by_size(evaluation: Evaluation, metric: str) -> pd.DataFrame:
-    """Return mean, low and high of a metric as it is printed; index: number of modalities present, and region."""
-    sizes = evaluation.results["modalities"].str.count(r"\+") + 1
-    parts = {
-        size: overall(replace(evaluation, results=rows), metric) for size, rows in evaluation.results.groupby(sizes)
-    }
-    return METRICS[metric].factor * pd.concat(parts, names=["size"])
+def _by_size(evaluation: Evaluation) -> pd.DataFrame:
+    """Return mean, low and high of Dice; index: number of modalities present, and region."""
+    parts = evaluation.results.groupby(evaluation.results["modalities"].map(subset_size))
+    curves = {size: mean_over_subsets(replace(evaluation, results=rows), "dice") for size, rows in parts}
+    return 100 * pd.concat(curves, names=["size"])
 
 
 def _ordered(size: int, count: int) -> tuple[float, ...]:
@@ -360,7 +329,7 @@ def _subset_panels(
         panel.set_title(region)
         panel.tick_params(bottom=False, labelbottom=False)
         panel.grid(axis="y")
-        sizes = [name.count("+") for name in names]
+        sizes = [subset_size(name) for name in names]
         for place in np.flatnonzero(np.diff(sizes)):
             panel.axvline(place + 0.5, color="0.6", linewidth=0.6, linestyle=":")
     axes[-1].set_xlim(-0.5, len(names) - 0.5)

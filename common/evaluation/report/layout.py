@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
+from math import isnan
 
 PRESENT, ABSENT, NOTHING = "●", "○", "–"
 
@@ -163,6 +164,23 @@ class Table:
             cells.append(f"<{tag}{span}{classes}>{text}{'<sup>*</sup>' if cell.star else ''}</{tag[:2]}>")
             start += cell.span
         return f"<tr>{''.join(cells)}</tr>\n"
+
+
+def decimal(value: float, places: int = 1, sign: str = "-") -> str:
+    """Return a number as tables print it, `NOTHING` for NaN; ``sign`` is Python's format option, ``+`` or ``-``."""
+    return NOTHING if isnan(value) else f"{value:{sign}z.{places}f}".replace("-", "−")
+
+
+def counted(*counts: int, noun: str = "") -> str:
+    """Return how many there are of something, from the fewest to the most: ``1 case`` or ``0 to 2 cases``."""
+    low, high = min(counts), max(counts)
+    number = f"{low} to {high}" if low < high else str(high)
+    return f"{number} {noun}{'' if number == '1' else 's'}" if noun else number
+
+
+def with_interval(value: float, low: float, high: float, sign: str = "-") -> str:
+    """Return e.g. ``81.2 [78.9, 83.4]``; without brackets where there is no interval (NaN)."""
+    return decimal(value, sign=sign) + ("" if isnan(low) else f" [{decimal(low)}, {decimal(high)}]")
 
 
 def markdown(text: str) -> str:

@@ -13,7 +13,7 @@ from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import sections
-from common.evaluation.report.layout import markdown
+from common.evaluation.report.layout import counted, markdown
 from common.evaluation.report.slices import Slice
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name
@@ -37,7 +37,7 @@ def write_report(
         evaluations: one method, or several on the same cases, the first one being what others are tested against.
         folder: where to.
         coverage: level of the intervals of the volume, e.g. 0.9.
-        published: rows of `common.evaluation.analysis.published.published` to show beside the measured ones.
+        published: a table of `common.evaluation.analysis.published.published` to show beside the measured ones.
         remarks: what a reader must know first.
         panels: method -> slices to be drawn.
         labels: of the cohort, for the slices.
@@ -115,21 +115,22 @@ def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
     modalities = ", ".join(map(display_name, evaluations[0].modalities))
     data, meaning = defaultdict(list), defaultdict(list)
     for e in evaluations:
-        data[f"{e.results['case'].nunique()} cases, {len(e.subsets)} subsets of {modalities}."].append(e.name)
-        meaning[_said(e.conventions)].append(e.name)
-    lines = _whose(data)
+        cases, subsets = counted(e.results["case"].nunique(), noun="case"), counted(len(e.subsets), noun="subset")
+        data[f"{cases}, {subsets} of {modalities}."].append(e.name)
+        meaning[_conventions_in_words(e.conventions)].append(e.name)
+    lines = _per_method(data)
     if "phantom" in _cohorts(evaluations):
         lines.append(
             "The phantom cohort is synthetic: its numbers show that the software works, and nothing about patients."
         )
-    return [*lines, *_whose(meaning), "Research only; not for clinical use."]
+    return [*lines, *_per_method(meaning), "Research only; not for clinical use."]
 
 
-def _whose(said: Mapping[str, Sequence[str]]) -> list[str]:
+def _per_method(said: Mapping[str, Sequence[str]]) -> list[str]:
     return list(said) if len(said) == 1 else [f"{', '.join(names)}: {text}" for text, names in said.items()]
 
 
-def _said(conventions: Conventions) -> str:
+def _conventions_in_words(conventions: Conventions) -> str:
     """Return the conventions in words."""
     empty = {
         "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",

@@ -13,27 +13,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.evaluation.analysis import attribution as worth_of
-from common.evaluation.analysis import reliability as reliable
+from common.evaluation.analysis.attribution import (
+    advice_quality,
+    advice_table,
+    best_subsets,
+    shapley_summary,
+    shapley_values,
+)
+from common.evaluation.analysis.reliability import calibration_error, coverage_table, fewest_cases
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import figures
+from common.evaluation.report.layout import Cell, Column, Table, counted, decimal, with_interval
 from common.evaluation.report.slices import Slice, slice_panels
 from common.evaluation.report.style import save
-from common.evaluation.report.tables import (
-    Cell,
-    Column,
-    Table,
-    comparison_table,
-    missing_table,
-    statistics_table,
-    subset_table,
-)
+from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
 from common.modalities import LabelSet, display_name, display_subset
 
-FURTHER = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
+FURTHER_METRICS = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
 """Metrics of the section that is folded away."""
-ENTROPY = ("entropy", "divergence")
+ENTROPY_METRICS = ("entropy", "divergence")
 """Metrics of probabilities, which label maps and older results have not."""
 
 
@@ -112,7 +111,7 @@ def accuracy(
     known = {metric for evaluation in evaluations for metric in evaluation.results["metric"]}
     if "hd95" in known:
         yield Section("HD95", tables=_tables(evaluations, "hd95", tests, published))
-    tables = {metric: subset_table(evaluations, metric) for metric in FURTHER if metric in known}
+    tables = {metric: subset_table(evaluations, metric) for metric in FURTHER_METRICS if metric in known}
     if tables:
         yield Section("Further metrics", tables=tables, folded=True)
 
@@ -147,16 +146,17 @@ def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Sec
     volumes = evaluation.results["metric"] == "reference_volume"  # say what an empty prediction scores
     section = Section(f"What each modality is worth: {evaluation.name}")
     if len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1 and volumes.any():
-        worth = worth_of.shapley_summary(worth_of.shapley_values(evaluation))
+        worth = shapley_summary(shapley_values(evaluation))
         if len(worth):
             _add_worth(section, worth, evaluation, stem, draw)
-    best = worth_of.best_subsets(evaluation)
+    best = best_subsets(evaluation)
     if len(best):
         section.tables[f"best_{stem}"] = _best_table(best)
     if section.tables:
         yield section
-    if worth_of.has_gains(evaluation.calibration, evaluation.modalities):
-        yield _advice(evaluation, stem)
+    gains = advice_table(evaluation)
+    if len(gains):
+        yield _advice(evaluation, gains, stem)
 
 
 def _add_worth(section: Section, worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> None:
@@ -171,19 +171,17 @@ def _add_worth(section: Section, worth: pd.DataFrame, evaluation: Evaluation, st
 
 
 def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
-    worth = worth.assign(text=[_with_interval(*row) for row in worth[["mean", "low", "high"]].to_numpy()])
+    worth = worth.assign(text=[with_interval(*(100 * row)) for row in worth[["mean", "low", "high"]].to_numpy()])
     wide = worth.pivot(index="modality", columns="region", values="text")
     wide = wide.reindex(index=evaluation.modalities, columns=evaluation.regions).reset_index(names="modality")
     wide["modality"] = wide["modality"].map(display_name)
-    counts = sorted(set(worth["n"]))
-    cases = " to ".join(map(str, {counts[0]: None, counts[-1]: None}))
-    return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {cases} cases", wide, {})
+    return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {counted(*worth['n'], noun='case')}", wide, {})
 
 
 def _best_table(best: pd.DataFrame) -> Table:
     shown = best.assign(
         modalities=best["modalities"].map(display_subset),
-        gain=[_with_interval(*row) for row in best[["gain", "low", "high"]].to_numpy()],
+        gain=[with_interval(*(100 * row)) for row in best[["gain", "low", "high"]].to_numpy()],
     ).drop(columns=["low", "high"])
     notes = [
         "The subset of the best mean Dice, and its gain over all modalities, paired by case. Only cases with a Dice "
@@ -202,17 +200,15 @@ def _best_table(best: pd.DataFrame) -> Table:
     return _table("Which subset is best, mean Dice (%)", shown, formats, notes, headings=2, labels=labels)
 
 
-def _advice(evaluation: Evaluation, stem: str) -> Section:
-    gains = worth_of.advice_table(evaluation)
+def _advice(evaluation: Evaluation, gains: pd.DataFrame, stem: str) -> Section:
     gains["modalities"] = gains["modalities"].map(display_subset)
     gains["modality"] = gains["modality"].map(display_name)
-    quality = worth_of.advice_quality(evaluation)
+    quality = advice_quality(evaluation)
     section = Section(f"Which missing sequence to acquire: {evaluation.name}")
     section.text.append(
-        f"Expected gain of adding a sequence, from {evaluation.calibration['case'].nunique()} calibration cases. The "
-        "advice for a case looks at its subset and its expected Dice (the soft Dice of the prediction and its own "
-        "probabilities, 0 for an empty prediction), never at its reference. Each case's is in advice_cases.csv, beside "
-        "the evaluation's results.csv."
+        "Expected gain of adding a sequence: the mean over "
+        f"{counted(evaluation.calibration['case'].nunique(), noun='calibration case')}; in a single patient it can be "
+        "otherwise."
     )
     points = {column: _percent for column in (*evaluation.regions, "mean")}
     section.tables[f"advice_{stem}"] = _table(
@@ -232,7 +228,7 @@ def _advice(evaluation: Evaluation, stem: str) -> Section:
         notes=(
             "first_choice: how often the sequence advised first is the best one. concordance: share of pairs of "
             "sequences ordered alike, 0.5 by chance. regret: Dice (a fraction) lost against the best choice. average: "
-            "mean gain over the calibration cases; adjusted: corrected by the case's expected Dice; chance: random.",
+            "mean gain over the calibration cases; chance: random.",
         ),
         headings=2,
     )
@@ -241,7 +237,7 @@ def _advice(evaluation: Evaluation, stem: str) -> Section:
 
 def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
     """Yield how unsure the predictions of the methods are, as far as there were probabilities."""
-    known = {m: [e for e in evaluations if e.values(m).notna().any(axis=None)] for m in ENTROPY}
+    known = {m: [e for e in evaluations if e.values(m).notna().any(axis=None)] for m in ENTROPY_METRICS}
     tables = {metric: subset_table(those, metric) for metric, those in known.items() if those}
     if tables:
         section = Section("Entropy of the predictions", tables=tables, folded=True)
@@ -267,7 +263,7 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
         )
         caption = "Observed frequency against predicted probability, by number of modalities present."
         section.figures |= draw(f"reliability_{stem}", figures.reliability(evaluation), caption)
-        error = reliable.calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
+        error = calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
         error = error.reindex(index=evaluation.subsets, columns=evaluation.regions).reset_index(names="modalities")
         error["modalities"] = error["modalities"].map(display_subset)
         formats = {region: lambda value: f"{100 * value:.2f}" for region in evaluation.regions}
@@ -289,18 +285,18 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
 
 
 def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
-    table = reliable.coverage_table(evaluation, coverage)
-    count = evaluation.calibration["case"].nunique()
+    table = coverage_table(evaluation, coverage)
     section = Section(f"Intervals of the volume: {evaluation.name}", folded=True)
     section.text.append(
         f"Split-conformal intervals that should hold the true volume in {100 * coverage:g} % of cases, calibrated on "
-        f"{count} cases for each subset and region. The coverage seen on the evaluated cases is in the table; an "
-        "infinite width means that there are too few calibration cases for this level, and over all subsets such "
-        "intervals do not count. Each case's intervals are in interval_cases.csv, beside the evaluation's results.csv."
+        f"{counted(evaluation.calibration['case'].nunique(), noun='case')} for each subset and region. The coverage "
+        "seen on the evaluated cases is in the table; an infinite width means that there are too few calibration cases "
+        "for this level, and over all subsets such intervals do not count. Each case's intervals are in "
+        "interval_cases.csv, beside the evaluation's results.csv."
     )
     if not np.isfinite(table["quantile"]).any():
         section.text.append(
-            f"No interval of this level is finite: that takes {reliable.fewest_cases(coverage)} calibration cases."
+            f"No interval of this level is finite: that takes {fewest_cases(coverage)} calibration cases."
         )
     table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else display_subset(name))
     labels = {"modalities": "subset", "n": "calibration cases", "covered": "covered (%)", "width": "median width (ml)"}
@@ -364,12 +360,8 @@ def _table(
     return Table(title, columns, rows, notes, headings=headings)
 
 
-def _with_interval(mean: float, low: float, high: float) -> str:
-    return _percent(mean) + ("" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]")
-
-
 def _percent(value: float) -> str:
-    return f"{100 * value:z.1f}".replace("-", "−")
+    return decimal(100 * value)
 
 
 def _three(value: float) -> str:

@@ -15,11 +15,27 @@ import pandas as pd
 
 from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
 from common.evaluation.analysis.published import cite
-from common.evaluation.analysis.statistics import MEAN, in_common, is_pooled, overall, summary
+from common.evaluation.analysis.statistics import (
+    MEAN,
+    is_pooled,
+    mean_over_subsets,
+    subset_statistics,
+    with_shared_cells,
+)
 from common.evaluation.metrics.conventions import METRICS, Metric
-from common.evaluation.metrics.results import Evaluation, require_alike
-from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table
-from common.modalities import display_name, display_subset, subset_name, subsets
+from common.evaluation.metrics.results import Evaluation, require_alike, subsets_of_any
+from common.evaluation.report.layout import (
+    ABSENT,
+    NOTHING,
+    PRESENT,
+    Cell,
+    Column,
+    Table,
+    counted,
+    decimal,
+    with_interval,
+)
+from common.modalities import display_name, display_subset, subset_size
 
 SIGNIFICANT = 0.05
 
@@ -39,15 +55,16 @@ def subset_table(
         evaluations: one or more methods on the same cohort; stars are against the first.
         metric: name in `METRICS`.
         tests: of `analysis.statistics.compare_to_first`, for the stars.
-        published: rows of `analysis.published.published`, for columns beside the measured ones. Their mean is
+        published: a table of `analysis.published.published`, for columns beside the measured ones. Their mean is
             the printed one, which is left out where the measured one is not over all subsets.
 
     Raises:
         ValueError: two methods have the same name, or other modalities or regions than the first.
     """
-    first, names = _check(evaluations), _subsets(evaluations)
+    require_alike(evaluations)
+    common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
     quoted = _relevant(published, metric, first.regions)
-    printed, common = _published(quoted), in_common(evaluations, metric)
+    printed = _published(quoted)
     if len(common[0].subsets) < 2 ** len(first.modalities) - 1:
         printed = [replace(one, mean=one.mean.reindex(names), std=one.std.reindex(names)) for one in printed]
     measured = [_measured(one, shared, metric) for one, shared in zip(evaluations, common, strict=True)]
@@ -82,9 +99,10 @@ def missing_table(
     Raises:
         ValueError: as `subset_table`.
     """
-    first, names = _check(evaluations), _subsets(evaluations)
-    missing = {name: str(len(first.modalities) - len(name.split("+"))) for name in names}
-    quoted, common = _relevant(published, metric, first.regions), in_common(evaluations, metric)
+    require_alike(evaluations)
+    common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
+    missing = {name: str(len(first.modalities) - subset_size(name)) for name in names}
+    quoted = _relevant(published, metric, first.regions)
     groups = {name: missing[name] for name in common[0].subsets}
     measured = [_measured(shared, shared, metric) for shared in common]
     methods = [method.grouped(groups) for method in (*measured, *_published(quoted))]
@@ -104,10 +122,7 @@ def missing_table(
 
 
 def comparison_table(
-    evaluations: Sequence[Evaluation],
-    metric: str = "dice",
-    tests: pd.DataFrame | None = None,
-    seed: int = 0,
+    evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None
 ) -> Table:
     """Return a row per method with its mean over the subsets, for each region and over regions.
 
@@ -118,33 +133,35 @@ def comparison_table(
         evaluations: one or more methods on the same cohort.
         metric: name in `METRICS`.
         tests: as in `subset_table`.
-        seed: of the bootstrap.
 
     Raises:
         ValueError: as `subset_table`.
     """
-    first, common = _check(evaluations), in_common(evaluations, metric)
-    totals = {evaluation.name: overall(evaluation, metric, seed) for evaluation in common}
-    shown, parts, several = METRICS[metric], list(totals[first.name].index), len(evaluations) > 1
+    require_alike(evaluations)
+    common, first, shown = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric]
+    totals = {evaluation.name: mean_over_subsets(evaluation, metric) for evaluation in common}
+    parts, several = list(totals[first.name].index), len(evaluations) > 1
     ranked = several and shown.best is not None
-    best = {part: _best({name: total.loc[part, "mean"] for name, total in totals.items()}, shown) for part in parts}
+    best = {
+        part: _best({name: shown.factor * total.loc[part, "mean"] for name, total in totals.items()}, shown)
+        for part in parts
+    }
     wins = _wins(common, metric) if ranked else pd.DataFrame()
     stars = _stars(tests, first, metric)
 
     def cells(name: str, part: str) -> list[Cell]:
-        mean, low, high = totals[name].loc[part]
-        interval = "" if pd.isna(low) else f" [{_number(low, shown)}, {_number(high, shown)}]"
-        found = [Cell(_number(mean, shown) + interval, name in best[part], (name, MEAN, part) in stars)]
+        mean = totals[name].loc[part]
+        found = [Cell(with_interval(*(shown.factor * mean)), name in best[part], (name, MEAN, part) in stars)]
         if several:
-            difference = mean - totals[first.name].loc[part, "mean"]
-            found.append(Cell(NOTHING if name == first.name else _number(difference, shown, "+")))
+            difference = mean["mean"] - totals[first.name].loc[part, "mean"]
+            found.append(Cell(NOTHING if name == first.name else decimal(shown.factor * difference, sign="+")))
         if ranked:
             found.append(Cell(str(wins.loc[name, part]) if common[0].subsets else NOTHING))
         return found
 
     labels = [shown.label, *["Δ"] * several, *["won"] * ranked]
     legend = [f"Δ: difference to {first.name}."] * several
-    legend += [f"won: of {_range([len(common[0].subsets)], 'subset')}, those with the best mean."] * ranked
+    legend += [f"won: of {counted(len(common[0].subsets), noun='subset')}, those with the best mean."] * ranked
     return Table(
         title=f"{_title(evaluations, metric)}, mean over the subsets",
         columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
@@ -213,18 +230,18 @@ class _Method:
 
 def _measured(evaluation: Evaluation, shared: Evaluation, metric: str) -> _Method:
     """Return a method's numbers, with a row for the mean over the subsets that it shares with the others."""
-    table, means = summary(evaluation, metric), summary(shared, metric)["mean"]
+    table, means = subset_statistics(evaluation, metric), subset_statistics(shared, metric)["mean"]
     mean, std = table["mean"].copy(), table["std"].copy()
     mean.loc[MEAN], std.loc[MEAN] = means.mean(), means.std()
     return _Method(evaluation.name, mean, std)
 
 
 def _published(published: pd.DataFrame) -> list[_Method]:
-    """Return the methods of published tables, their names marked as such."""
-    marks, methods = _marks(published), []
-    for (*source, name), rows in published.groupby(["paper", "table", "dataset", "method"], sort=False):
+    """Return the methods of a published table, their names marked as such."""
+    methods = []
+    for name, rows in published.groupby("method", sort=False):
         mean, std = (rows.pivot(index="modalities", columns="region", values=key) for key in ("value", "std"))
-        methods.append(_Method(f"{name} (published){marks[tuple(source)]}", mean, std, published=True))
+        methods.append(_Method(f"{name} (published)†", mean, std, published=True))
     return methods
 
 
@@ -232,31 +249,6 @@ def _relevant(published: pd.DataFrame | None, metric: str, regions: Sequence[str
     if published is None:
         return pd.DataFrame(columns=PUBLISHED_COLUMNS)
     return published[(published["metric"] == metric) & published["region"].isin(regions)]
-
-
-def _marks(published: pd.DataFrame) -> dict[tuple[str, ...], str]:
-    """Return the mark of each source (paper, table, dataset): a dagger, with a number if there are several."""
-    sources = list(published[["paper", "table", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
-    return {source: f"†{number}" if len(sources) > 1 else "†" for number, source in enumerate(sources, start=1)}
-
-
-def _check(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Return the first method, if the others can stand beside it.
-
-    Raises:
-        ValueError: two methods have the same name, or other modalities or regions than the first.
-    """
-    names = [evaluation.name for evaluation in evaluations]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Methods {names}: two have the same name; give each its own.")
-    require_alike(evaluations)
-    return evaluations[0]
-
-
-def _subsets(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return the subsets that any of the methods has, fewest modalities first."""
-    found = {name for evaluation in evaluations for name in evaluation.subsets}
-    return [name for name in map(subset_name, subsets(evaluations[0].modalities)) if name in found]
 
 
 def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
@@ -280,45 +272,26 @@ def _grid(
     shown: Metric,
     stars: Keys = frozenset(),
 ) -> list[list[Cell]]:
-    """Return cells: each row's labels, then a cell per region and method."""
-    return [
-        [*labels, *(cell for region in regions for cell in _cells(key, region, methods, shown, stars))]
-        for key, labels in rows.items()
+    """Return cells: each row's labels, then a cell per region and method; the best of those measured is bold."""
+    methods = [
+        replace(m, **{key: shown.factor * getattr(m, key).reindex([*rows], columns=regions) for key in ("mean", "std")})
+        for m in methods
     ]
-
-
-def _cells(key: str, region: str, methods: Sequence[_Method], shown: Metric, stars: Keys) -> list[Cell]:
-    """Return a cell per method; the best of those measured is bold."""
-    best = _best({m.label: _at(m.mean, key, region) for m in methods if not m.published}, shown)
-    return [
-        Cell(
-            text=_number(_at(method.mean, key, region), shown) + _spread(_at(method.std, key, region), shown),
-            bold=not method.published and method.label in best,
-            star=not method.published and (method.label, key, region) in stars,
-        )
-        for method in methods
-    ]
-
-
-def _at(table: pd.DataFrame, row: str, column: str) -> float:
-    there = row in table.index and column in table.columns
-    return table.loc[row, column] if there else float("nan")
-
-
-def _number(value: float, shown: Metric, sign: str = "-") -> str:
-    """Return a value as printed; ``sign`` is Python's format option."""
-    if pd.isna(value):
-        return NOTHING
-    return f"{value * shown.factor:{sign}z.1f}".replace("-", "−")
-
-
-def _spread(std: float, shown: Metric) -> str:
-    return "" if pd.isna(std) else f" ± {_number(std, shown)}"
+    grid = []
+    for row, labels in rows.items():
+        grid.append([*labels])
+        for region in regions:
+            best = _best({m.label: m.mean.loc[row, region] for m in methods if not m.published}, shown)
+            for method in methods:
+                mean, std = method.mean.loc[row, region], method.std.loc[row, region]
+                text = decimal(mean) + ("" if pd.isna(std) else f" ± {decimal(std)}")
+                grid[-1].append(Cell(text, method.label in best, (method.label, row, region) in stars))
+    return grid
 
 
 def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
     """Return the names of the best of two or more values; values that print alike are equal."""
-    printed = {name: round(value * shown.factor, 1) for name, value in values.items() if not pd.isna(value)}
+    printed = {name: round(value, 1) for name, value in values.items() if not pd.isna(value)}
     if len(printed) < 2 or shown.best is None:
         return set()
     best = (max if shown.higher_is_better else min)(printed.values())
@@ -327,7 +300,7 @@ def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
 
 def _wins(common: Sequence[Evaluation], metric: str) -> pd.DataFrame:
     """Return how many subsets each method (row) wins in each region and over regions (columns)."""
-    means = {evaluation.name: summary(evaluation, metric)["mean"] for evaluation in common}
+    means = {evaluation.name: subset_statistics(evaluation, metric)["mean"] for evaluation in common}
     wins = {}
     for part in (*common[0].regions, MEAN):
         table = pd.DataFrame({name: mean.mean(axis=1) if part == MEAN else mean[part] for name, mean in means.items()})
@@ -341,14 +314,14 @@ def _wins(common: Sequence[Evaluation], metric: str) -> pd.DataFrame:
 def _test_row(test: pd.Series) -> list[Cell]:
     shown = METRICS[test["metric"]]
     subset = MEAN if test["modalities"] == MEAN else display_subset(test["modalities"])
-    interval = "" if pd.isna(test["low"]) else f" [{_number(test['low'], shown)}, {_number(test['high'], shown)}]"
+    values = shown.factor * test[["mean", "other_mean", "difference", "low", "high"]].astype(float)
     return [
         *map(Cell, (test["method"], test["other"], f"{shown.label} ({shown.unit})", subset, test["region"])),
-        *map(Cell, (str(test["n"]), _number(test["mean"], shown), _number(test["other_mean"], shown))),
-        Cell(_number(test["difference"], shown, "+") + interval),
+        *map(Cell, (str(test["n"]), decimal(values["mean"]), decimal(values["other_mean"]))),
+        Cell(with_interval(*values[["difference", "low", "high"]], sign="+")),
         Cell(_p(test["p"])),
         Cell(_p(test["p_holm"]), star=test["p_holm"] < SIGNIFICANT),
-        Cell(NOTHING if pd.isna(test["effect"]) else f"{test['effect']:+z.2f}".replace("-", "−")),
+        Cell(decimal(test["effect"], 2, "+")),
     ]
 
 
@@ -371,37 +344,30 @@ def _label(metric: str) -> str:
 
 def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
     """Return the sentence on what was averaged, over how many cases."""
-    cells = [summary(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
+    cells = [subset_statistics(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
     everyone = [evaluation.values(metric).dropna(how="all").index.unique("case").size for evaluation in evaluations]
-    cases = _range(everyone, "case")
+    cases = counted(*everyone, noun="case")
     if any((counts < size).any() for counts, size in zip(cells, everyone, strict=True)):
-        cases = f"{_range([n for counts in cells for n in counts.flat])} of {cases} (they differ between cells)"
+        cases = f"{counted(*(n for counts in cells for n in counts.flat))} of {cases} (they differ between cells)"
     if any(is_pooled(evaluation, metric) for evaluation in evaluations):
         return f"{_label(metric)} of the voxels of {cases} together."
     return f"Mean{' ± standard deviation' if spread else ''} over {cases}."
 
 
-def _range(counts: Sequence[int], noun: str = "") -> str:
-    """Return how many there are of something: ``1 case``, ``2 cases`` or ``0 to 2 cases``."""
-    low, high = min(counts), max(counts)
-    number = f"{low} to {high}" if low < high else str(high)
-    return f"{number} {noun}{'' if number == '1' else 's'}" if noun else number
-
-
 def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
     """Return what methods lack, and which subsets the means are over for that reason."""
-    names, shared = _subsets(evaluations), common[0].subsets
+    names, shared = subsets_of_any(evaluations), common[0].subsets
     if len(evaluations) == 1:
         return []
     notes = [
-        f"{evaluation.name} has {len(evaluation.subsets)} of the {_range([len(names)], 'subset')}."
+        f"{evaluation.name} has {len(evaluation.subsets)} of the {counted(len(names), noun='subset')}."
         for evaluation in evaluations
         if len(evaluation.subsets) < len(names)
     ]
     if not shared:
         return [*notes, "No subset has results of all methods, so there are no means over subsets."]
     if len(shared) < len(names):
-        which = f"{_range([len(shared)], 'subset')} that all methods have: {', '.join(map(display_subset, shared))}"
+        which = f"{counted(len(shared), noun='subset')} that all methods have: {', '.join(map(display_subset, shared))}"
         notes.append(f"Means over subsets are over the {which}.")
     if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
         notes.append("Where a method has no value (–), means over subsets leave out the cell for all methods.")
@@ -428,8 +394,8 @@ def _notes(
             f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
             f"Holm-corrected for {family}." + " Tests are per case, not of the voxels together." * pooled
         )
-    if published is not None:
-        notes += [f"{mark} Published, not measured: {cite(*source)}." for source, mark in _marks(published).items()]
+    if published is not None and len(published):
+        notes.append(f"† Published, not measured: {cite(*published.iloc[0][['paper', 'table', 'dataset']])}.")
     return [*notes, _made_with(evaluations)]
 
 

@@ -1,4 +1,4 @@
-"""Shapley values by hand, and advice that uses what is known without a reference."""
+"""Shapley values, best subsets and expected gains by hand."""
 
 from itertools import chain, combinations
 
@@ -7,13 +7,11 @@ import pandas as pd
 import pytest
 
 from common.evaluation.analysis.attribution import (
-    Advice,
     advice_quality,
     advice_table,
     best_subsets,
-    empty_value,
-    has_gains,
-    observed_gains,
+    dice_of_empty_prediction,
+    expected_gains,
     ranking_quality,
     shapley,
     shapley_summary,
@@ -43,33 +41,8 @@ def random_rows(cases=8, modalities=MODALITIES, regions=REGIONS, seed=0) -> list
         for case in range(cases)
         for subset in subsets(modalities)
         for region in regions
-        for metric, value in (("dice", rng.uniform()), ("reference_volume", 5.0), ("expected_dice", rng.uniform()))
+        for metric, value in (("dice", rng.uniform()), ("reference_volume", 5.0))
     ]
-
-
-def planted_rows(cases: int, seed: int, informative: bool = True) -> list[tuple]:
-    """T1c helps the cases that the network is unsure of, T2 the others; each by 0.25 on average."""
-    rng, rows = np.random.default_rng(seed), []
-    for case in range(cases):
-        expected = rng.uniform(0.3, 0.9)
-        towards = (expected if informative else rng.uniform(0.3, 0.9)) - 0.6
-        worth = {"t1": 0.1, "t1c": 0.25 - 0.6 * towards, "t2": 0.25 + 0.6 * towards}
-        for subset in subsets(tuple(worth)):
-            dice = sum(worth[name] for name in subset) + rng.normal(0, 0.02)
-            rows += [(f"c{case}", subset_name(subset), "WT", "dice", dice)]
-            rows += [(f"c{case}", subset_name(subset), "WT", "expected_dice", expected)]
-    return rows
-
-
-def planted(cases: int, seed: int, informative: bool = True) -> Evaluation:
-    test = planted_rows(60, seed + 1000, informative)
-    return evaluation(test, planted_rows(cases, seed, informative), ("t1", "t1c", "t2"), ("WT",))
-
-
-def squared_errors(found: Evaluation) -> pd.Series:
-    advised = Advice.fit(found.calibration, found.modalities).gains(found.results)
-    both = advised.merge(observed_gains(found.results, found.modalities))
-    return pd.Series({name: ((both[name] - both["gain"]) ** 2).mean() for name in ("average", "adjusted")})
 
 
 # v(none), v(a), v(b), v(c), v(ab), v(ac), v(bc), v(abc)
@@ -100,7 +73,9 @@ def test_efficiency_symmetry_and_null_player(modalities):
 
 @pytest.mark.parametrize(("empty", "absent"), [("brats", 1), ("released", 1), ("nan", np.nan), ("skip", np.nan)])
 def test_nothing_predicts_nothing(empty, absent):
-    np.testing.assert_array_equal(empty_value(np.array([0.0, 0.001, 30.0]), Conventions(empty=empty)), [absent, 0, 0])
+    np.testing.assert_array_equal(
+        dice_of_empty_prediction(np.array([0.0, 0.001, 30.0]), Conventions(empty=empty)), [absent, 0, 0]
+    )
 
 
 def toy_rows(case: str, scale: float, volume: float) -> list[tuple]:
@@ -152,8 +127,7 @@ def test_summary():
     values = shapley_values(evaluation(random_rows()))
     summary = shapley_summary(values)
     assert list(summary.columns) == ["region", "modality", "mean", "low", "high", "n"]
-    assert list(summary["region"]) == [region for region in REGIONS for _ in MODALITIES]
-    assert list(summary["modality"]) == [*MODALITIES] * 3
+    assert {*zip(summary["region"], summary["modality"], strict=True)} == {(r, m) for r in REGIONS for m in MODALITIES}
     means = values.groupby(["region", "modality"])["value"].mean()
     for row in summary.itertuples():
         assert row.mean == pytest.approx(means[row.region, row.modality])
@@ -255,77 +229,28 @@ def test_table_in_the_cohorts_order():
     np.testing.assert_allclose(table["mean"], table[list(REGIONS)].mean(axis=1))
 
 
-def test_gains_of_a_case_that_has_no_reference():
-    advice = Advice.fit(long(CALIBRATION), TWO)
-    gains = advice.gains(long([("new", "t1", "WT", "volume", 3.0), ("new", "t1+t2", "WT", "volume", 3.0)]))
-    assert gains.to_dict("records") == [
-        {"case": "new", "modalities": "t1", "modality": "t2", "region": "WT"}
-        | {"average": pytest.approx(0.4), "adjusted": pytest.approx(0.4)}
+def test_expected_gains_by_hand():
+    found = expected_gains(long(CALIBRATION), TWO)
+    assert found.to_dict("records") == [
+        {"modalities": "t1", "modality": "t2", "region": "WT", "n": 2, "average": pytest.approx(0.4)},
+        {"modalities": "t2", "modality": "t1", "region": "WT", "n": 2, "average": pytest.approx(0.1)},
     ]
 
 
-def test_planted_structure_is_found():
-    for seed in range(5):
-        found = planted(12, seed)
-        errors = squared_errors(found)
-        assert errors["adjusted"] < 0.3 * errors["average"]
-        slopes = Advice.fit(found.calibration, found.modalities).table.set_index(["modalities", "modality"])["slope"]
-        assert slopes["t1", "t1c"] == pytest.approx(-0.6, abs=0.15)
-        assert slopes["t1", "t2"] == pytest.approx(0.6, abs=0.15)
-        quality = advice_quality(found).set_index(["estimate", "measure"])["mean"]
-        assert quality["adjusted", "first_choice"] > 0.85
-        assert quality["adjusted", "regret"] < 0.5 * quality["average", "regret"]
-        assert quality["adjusted", "concordance"] > quality["average", "concordance"] > quality["chance", "concordance"]
+def test_undefined_gains_do_not_count():
+    undefined = dice_rows("z", {"t1": np.nan, "t2": 0.5, "t1+t2": 0.9})
+    found = expected_gains(long(CALIBRATION + undefined), TWO)
+    assert found["n"].tolist() == [2, 3]
+    assert found["average"].tolist() == pytest.approx([0.4, 0.2])
 
 
-def test_uninformative_features_leave_the_average():
-    errors = pd.DataFrame([squared_errors(planted(8, seed, informative=False)) for seed in range(30)])
-    assert errors["adjusted"].mean() < 1.1 * errors["average"].mean()
-    assert (errors["adjusted"] == errors["average"]).mean() >= 0.8
-
-
-@pytest.mark.parametrize("cases", [1, 2, 3])
-def test_too_few_cases_leave_the_average(cases):
-    found = planted(cases, 0)
-    gains = Advice.fit(found.calibration, found.modalities).gains(found.results)
-    np.testing.assert_array_equal(gains["adjusted"], gains["average"])
-
-
-def test_equal_features_leave_the_average():
-    rows = [(*row[:4], 0.1 + 0.2 if row[3] == "expected_dice" else row[4]) for row in planted_rows(10, 0)]
-    gains = Advice.fit(long(rows), ("t1", "t1c", "t2")).gains(long(planted_rows(5, 1)))
-    np.testing.assert_array_equal(gains["adjusted"], gains["average"])
-
-
-def test_advice_does_not_look_at_the_reference():
-    found = planted(12, 0)
-    advice = Advice.fit(found.calibration, found.modalities)
-    other = found.results.assign(value=found.results["value"].where(found.results["metric"] == "expected_dice", 0.123))
-    pd.testing.assert_frame_equal(advice.gains(found.results), advice.gains(other))
-    unsure = found.results.assign(value=found.results["value"] - 0.1)
-    assert not advice.gains(found.results).equals(advice.gains(unsure))
-
-
-def test_the_table_is_all_of_the_advice(tmp_path):
-    found = planted(12, 0)
-    advice = Advice.fit(found.calibration, found.modalities)
-    advice.table.to_csv(tmp_path / "advice.csv", index=False)
-    again = Advice(pd.read_csv(tmp_path / "advice.csv"))
-    pd.testing.assert_frame_equal(again.gains(found.results), advice.gains(found.results))
-
-
-def test_no_calibration_cases():
-    with pytest.raises(ValueError, match="calibration: no case has Dice"):
-        Advice.fit(evaluation([]).calibration, MODALITIES)
-    with pytest.raises(ValueError, match="calibration: no case has Dice"):
-        advice_quality(evaluation(random_rows()))
-
-
-def test_subsets_that_are_not_nested_have_no_gains():
-    alone = long([row for row in CALIBRATION if row[1] != "t1+t2"])
-    assert not has_gains(alone, TWO)
-    assert not has_gains(evaluation([]).calibration, TWO)
-    assert has_gains(long(CALIBRATION), TWO)
+def test_no_gains():
+    """Without calibration cases, and of subsets that are not nested."""
+    for calibration in ([], [row for row in CALIBRATION if row[1] != "t1+t2"]):
+        found = evaluation(random_rows(modalities=TWO, regions=("WT",)), calibration, TWO, ("WT",))
+        assert expected_gains(found.calibration, TWO).empty
+        assert advice_table(found).empty
+        assert advice_quality(found).empty
 
 
 def test_ranking_by_hand():
@@ -352,7 +277,7 @@ def test_quality_by_hand():
     means = quality.set_index(["estimate", "measure"])["mean"]
     assert means["average"].to_dict() == pytest.approx({"first_choice": 2 / 3, "concordance": 2 / 3, "regret": 0.1 / 3})
     assert means["chance"].to_dict() == pytest.approx({"first_choice": 0.5, "concordance": 0.5, "regret": 0.2 / 3})
-    assert set(quality["estimate"]) == {"average", "chance"}  # no expected Dice: no adjusted advice
+    assert set(quality["estimate"]) == {"average", "chance"}
     assert set(quality["n"]) == {1}
 
 

@@ -3,18 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 
 from common.evaluation.analysis.comparable import require_comparable, select_cases
 from common.evaluation.metrics.results import Evaluation
 
-ONE = made_up()
+ONE = random_evaluation()
 
 KEPT = ("volume", "reference_volume", "expected_dice")
 
 
 def two(**more) -> Evaluation:
-    return made_up("two", seed=1, **more)
+    return random_evaluation("two", seed=1, **more)
 
 
 def without(evaluation: Evaluation, case: str, subset: str | None = None) -> Evaluation:
@@ -42,8 +42,8 @@ def test_one_alone_is_comparable():
 
 
 def test_equal_names_are_refused():
-    with pytest.raises(ValueError, match=r"same name \(one, one\); give them as NAME=FOLDER"):
-        require_comparable([ONE, made_up(seed=1)], force=True)
+    with pytest.raises(ValueError, match=r"same name \(one, one\).*NAME=FOLDER"):
+        require_comparable([ONE, random_evaluation(seed=1)], force=True)
 
 
 class TestDifferences:
@@ -65,7 +65,7 @@ class TestDifferences:
 
     def test_of_the_third_method_are_found_too(self):
         with pytest.raises(ValueError, match="of one is 'brats', of three 'nan'"):
-            require_comparable([ONE, two(), made_up("three", empty="nan")])
+            require_comparable([ONE, two(), random_evaluation("three", empty="nan")])
 
     def test_all_of_them_are_said(self):
         with pytest.raises(ValueError, match=r"convention empty .*; convention hd95 .*"):
@@ -74,13 +74,13 @@ class TestDifferences:
     @pytest.mark.parametrize(
         ("other", "what"),
         [
-            (two(modalities=("t1", "t2")), "modalities of one is .*'flair'.*, of two"),
-            (two(regions=("WT", "TC")), "regions of one is"),
+            (two(modalities=("t1", "t2")), "modalities t1, t2; expected those of 'one', t1, t2, flair"),
+            (two(regions=("WT", "TC")), "regions WT, TC; expected those of 'one', WT, ET"),
         ],
         ids=["modalities", "regions"],
     )
     def test_of_what_tables_are_made_of_cannot_be_forced(self, other, what):
-        with pytest.raises(ValueError, match=f"^Not comparable: {what}(?!.*--force)"):
+        with pytest.raises(ValueError, match=f"^'two' has {what}(?!.*--force)"):
             require_comparable([ONE, other], force=True)
 
     def test_of_the_references(self):
@@ -102,7 +102,7 @@ class TestDifferences:
 
 class TestSelectedCases:
     def test_are_left_in_everything_that_is_drawn(self):
-        found = select_cases(made_up(probabilities=True), ["c[12]", "c4"])
+        found = select_cases(random_evaluation(probabilities=True), ["c[12]", "c4"])
         for frame in (found.results, found.bins, found.latents):
             assert set(frame["case"]) == {"c1", "c2", "c4"}
 
@@ -138,7 +138,7 @@ class TestMissingCases:
         assert there(evaluations[0]) == there(ONE)
 
     def test_are_left_out_of_everything_that_is_drawn(self):
-        whole = made_up(probabilities=True)
+        whole = random_evaluation(probabilities=True)
         (found, _), _ = require_comparable([whole, without(two(), "c1")], allow_missing=True)
         for frame in (found.results, found.bins, found.latents):
             assert set(frame["case"]) == {"c2", "c3", "c4"}
@@ -154,7 +154,7 @@ class TestMissingCases:
 
     def test_without_the_regions_that_skip_leaves_out_are_there(self):
         """The case has volumes alone, since its reference is empty, and an expected Dice for one of the methods."""
-        one, other = made_up(empty="skip", probabilities=True), two(empty="skip")
+        one, other = random_evaluation(empty="skip", probabilities=True), two(empty="skip")
         unscored = [
             replace(e, results=e.results[(e.results["case"] != "c2") | e.results["metric"].isin(KEPT)])
             for e in (one, other)

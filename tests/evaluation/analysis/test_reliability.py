@@ -8,18 +8,17 @@ import pytest
 import torch
 
 from common.evaluation.analysis.reliability import (
-    VolumeIntervals,
-    bin_probabilities,
+    calibrate_intervals,
     calibration_error,
     conformal_quantile,
     coverage_table,
     fewest_cases,
     reliability_curve,
+    volume_intervals,
 )
+from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
-
-EVERYWHERE = np.ones(6, bool)
 
 
 def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, regions: tuple[str, ...] = ("WT",)) -> Evaluation:
@@ -33,53 +32,6 @@ def volumes(predicted, reference, subset="t1", region="WT", name="c") -> pd.Data
         for metric, values in (("volume", predicted), ("reference_volume", reference))
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def test_bins_by_hand():
-    """Edges belong to the bin above, 1 to the last one."""
-    probability = np.array([0, 0.25, 0.3, 0.5, 0.99, 1], np.float32)
-    found = bin_probabilities(probability, np.array([0, 1, 0, 1, 1, 1]), EVERYWHERE, bins=4)
-    assert list(found.columns) == ["bin", "voxels", "probability", "positives"]
-    assert found["bin"].tolist() == [0, 1, 2, 3]
-    assert found["voxels"].tolist() == [1, 2, 1, 2]
-    assert found["positives"].tolist() == [0, 1, 1, 2]
-    assert found["probability"].tolist() == pytest.approx([0, 0.55, 0.5, 1.99])
-
-
-def test_only_the_mask_counts():
-    probability, truth = torch.rand(4, 5, 6), torch.rand(4, 5, 6) < 0.5
-    mask = torch.zeros(4, 5, 6, dtype=torch.uint8)
-    mask[1:3, 2:4] = 1
-    found = bin_probabilities(probability, truth, mask)
-    assert len(found) == 15
-    assert found["voxels"].sum() == 2 * 2 * 6
-    assert found["positives"].sum() == truth[1:3, 2:4].sum()
-    assert found["probability"].sum() == pytest.approx(probability[1:3, 2:4].double().sum().item())
-    elsewhere = torch.where(mask > 0, probability, 7.0)
-    pd.testing.assert_frame_equal(bin_probabilities(elsewhere, truth | (mask == 0), mask), found)
-    assert bin_probabilities(probability, truth, torch.zeros_like(mask))["voxels"].sum() == 0
-
-
-def test_sums_are_of_64_bit():
-    """In 32 bits, four million times 0.3 added up one by one are off by more than a part in a billion."""
-    size = 2**22
-    found = bin_probabilities(torch.full((size,), 0.3), torch.zeros(size), torch.ones(size))
-    assert found["probability"].sum() == pytest.approx(size * float(np.float32(0.3)), rel=1e-9)
-
-
-def test_rounding_above_one_is_a_probability():
-    assert bin_probabilities(np.full(6, 1 + 1e-6), EVERYWHERE, EVERYWHERE)["voxels"].iloc[-1] == 6
-
-
-@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
-def test_what_is_no_probability(value):
-    with pytest.raises(ValueError, match="expected 0 to 1"):
-        bin_probabilities(np.array([value, 0.5]), np.zeros(2), np.ones(2))
-
-
-def test_shapes_that_differ():
-    with pytest.raises(ValueError, match=r"\(6,\), \(6,\) and \(5,\)"):
-        bin_probabilities(np.zeros(6), EVERYWHERE, EVERYWHERE[:5])
 
 
 BINS = pd.DataFrame(
@@ -104,18 +56,20 @@ def test_calibration_error_by_hand():
     assert found["ece"].tolist() == pytest.approx([0.2, 0.2, 1.0])
 
 
-def test_calibration_error_by_number_of_modalities():
-    """One: bin 0 has 180 voxels, 33 predicted, 25 observed; bin 2 as above: (8 + 8) / 200."""
-    found = calibration_error(BINS, by=("present", "region"))
-    assert found["present"].tolist() == [1, 2]
-    assert found["ece"].tolist() == pytest.approx([16 / 200, 1.0])
-
-
 def test_curve_by_hand():
     found = reliability_curve(BINS).set_index(["modalities", "bin"])
     assert list(found.index) == [("t1", 0), ("t1", 2), ("t2", 0), ("t1+t2", 0)]
     assert found.loc[("t1", 0), ["voxels", "probability", "frequency"]].tolist() == pytest.approx([80, 0.1, 0.25])
     assert found.loc[("t1", 2), ["voxels", "probability", "frequency"]].tolist() == pytest.approx([20, 0.9, 0.5])
+
+
+def test_curve_by_number_of_modalities():
+    """One: bin 0 has 180 voxels of T1 or T2, 33 predicted, 25 observed."""
+    found = reliability_curve(BINS, by=("present", "region")).set_index(["present", "bin"])
+    assert list(found.index) == [(1, 0), (1, 2), (2, 0)]
+    assert found.loc[(1, 0), ["voxels", "probability", "frequency"]].tolist() == pytest.approx(
+        [180, 33 / 180, 25 / 180]
+    )
 
 
 def test_probabilities_that_are_right_have_no_error():
@@ -146,40 +100,43 @@ def test_quantile_by_hand(n, coverage, expected):
     assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected
 
 
+def interval(calibrated: pd.DataFrame, volume: float, subset: str = "t1") -> tuple[float, float]:
+    """Return the interval of one predicted volume."""
+    return tuple(volume_intervals(calibrated, volumes([volume], [np.nan], subset)).loc[0, ["low", "high"]])
+
+
 def test_interval_by_hand():
     """Scores are log 2/1, log 30/10, log 3/2 and 0; for 0.8 the quantile is the largest of four."""
     calibration = volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0])
-    intervals = VolumeIntervals.fit(calibration, 0.8)
-    assert intervals.table.to_dict("records") == [
+    calibrated = calibrate_intervals(calibration, 0.8)
+    assert calibrated.to_dict("records") == [
         {"modalities": "t1", "region": "WT", "coverage": 0.8, "n": 4, "quantile": pytest.approx(log(3))}
     ]
-    assert intervals.interval("t1", "WT", 11.0) == pytest.approx((3.0, 35.0))
-    assert intervals.interval("t1", "WT", 0.5) == pytest.approx((0.0, 3.5))  # not below nothing
-    assert VolumeIntervals.fit(calibration, 0.9).interval("t1", "WT", 11.0) == (0.0, inf)
+    assert interval(calibrated, 11.0) == pytest.approx((3.0, 35.0))
+    assert interval(calibrated, 0.5) == pytest.approx((0.0, 3.5))  # not below nothing
+    assert interval(calibrate_intervals(calibration, 0.9), 11.0) == (0.0, inf)
 
 
-def test_the_table_is_all_there_is(tmp_path):
+def test_intervals_are_the_same_from_a_file(tmp_path):
     few, many = volumes([1.0, 2.0], [3.0, 2.0], "t2"), volumes([1.0, 2.0, 4.0, 7.0], [3.0, 2.0, 5.0, 6.0])
-    intervals = VolumeIntervals.fit(pd.concat([few, many]), 0.8)
-    intervals.table.to_csv(tmp_path / "conformal.csv", index=False)
-    again = VolumeIntervals(pd.read_csv(tmp_path / "conformal.csv"))
-    assert again.interval("t1", "WT", 5.0) == pytest.approx(intervals.interval("t1", "WT", 5.0))
-    assert isinf(again.interval("t2", "WT", 5.0)[1])
+    calibrated = calibrate_intervals(pd.concat([few, many]), 0.8)
+    calibrated.to_csv(tmp_path / "intervals.csv", index=False)
+    again = pd.read_csv(tmp_path / "intervals.csv")
+    assert interval(again, 5.0) == pytest.approx(interval(calibrated, 5.0))
+    assert isinf(interval(again, 5.0, "t2")[1])
 
 
-def test_unknown_subsets_and_levels():
+def test_no_level_and_no_volumes_are_refused():
     calibration = volumes([1.0] * 9, [2.0] * 9)
-    with pytest.raises(ValueError, match=r"No volume interval for WT from t2; there are those for t1"):
-        VolumeIntervals.fit(calibration).interval("t2", "WT", 1.0)
     with pytest.raises(ValueError, match="coverage is 90"):
-        VolumeIntervals.fit(calibration, 90)
+        calibrate_intervals(calibration, 90)
     with pytest.raises(ValueError, match="calibration: no case has both volume"):
-        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)))
+        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)), 0.9)
 
 
 def test_undefined_volumes_are_left_out():
     calibration = volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan])
-    assert VolumeIntervals.fit(calibration).table["n"].item() == 1
+    assert calibrate_intervals(calibration, 0.9)["n"].item() == 1
 
 
 def test_coverage_by_hand():
@@ -214,18 +171,16 @@ def test_fewest_cases(coverage, n):
 
 
 def test_intervals_of_cases_need_no_reference():
-    intervals = VolumeIntervals.fit(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
+    calibrated = calibrate_intervals(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
     results = pd.concat(
         [volumes([11.0, 0.5], [1.0, 1.0]), volumes([4.0], [1.0], "t2", name="other")], ignore_index=True
     )
-    found = intervals.intervals(results[results["metric"] == "volume"])
+    found = volume_intervals(calibrated, results[results["metric"] == "volume"])
     assert list(found.columns) == ["case", "modalities", "region", "volume", "low", "high"]
     assert found["case"].tolist() == ["c0", "c1", "other0"]
     assert found["volume"].tolist() == [11, 0.5, 4]
     assert found["low"].tolist() == pytest.approx([3, 0, 0])
     assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # nothing is known of t2
-    for row in found[:2].itertuples():
-        assert intervals.interval(row.modalities, row.region, row.volume) == pytest.approx((row.low, row.high))
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 
 from common.evaluation.analysis.repeats import average_repeats, spread
 
@@ -15,7 +15,7 @@ def shifted(evaluation, by):
 
 
 def test_each_case_gets_its_mean_over_repeats():
-    one = made_up()
+    one = random_evaluation()
     mean = average_repeats("method", [shifted(one, 0.0), shifted(one, 0.1), shifted(one, -0.4)])
     expected = one.values("dice") - 0.1
     np.testing.assert_allclose(mean.values("dice").loc[expected.index], expected, atol=1e-12)
@@ -26,7 +26,7 @@ def test_each_case_gets_its_mean_over_repeats():
 
 
 def test_a_value_that_one_repeat_lacks_is_undefined():
-    one = made_up()
+    one = random_evaluation()
     other = one.results.copy()
     other.loc[0, "value"] = np.nan
     mean = average_repeats("method", [one, replace(one, results=other)])
@@ -37,7 +37,7 @@ def test_a_value_that_one_repeat_lacks_is_undefined():
 
 
 def test_spread_is_of_the_means_of_repeats():
-    one = made_up()
+    one = random_evaluation()
     found = spread([shifted(one, 0.0), shifted(one, 0.2)])
     level = one.values("dice").groupby("modalities").mean().mean()
     np.testing.assert_allclose(found["mean"], level + 0.1)
@@ -45,7 +45,7 @@ def test_spread_is_of_the_means_of_repeats():
 
 
 def test_what_cannot_be_averaged_is_refused():
-    one = made_up()
+    one = random_evaluation()
     with pytest.raises(ValueError, match="1 evaluations; expected those of two or more"):
         average_repeats("method", [one])
     fewer = replace(one, results=one.results[one.results["case"] != one.results["case"].iloc[0]])

@@ -3,18 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from common.evaluation.analysis.statistics import (
     bootstrap_mean,
     compare_to_first,
     holm,
-    in_common,
-    overall,
+    mean_over_subsets,
     paired_tests,
     shared_cells,
     signed_rank,
-    summary,
+    subset_statistics,
+    with_shared_cells,
 )
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
@@ -52,7 +51,7 @@ def overlap(case: str, hits: float, predicted: float, reference: float) -> list[
 
 class TestSummary:
     def test_over_cases_without_nan(self):
-        table = summary(
+        table = subset_statistics(
             from_values({("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}), "dice"
         )
         assert list(table.index) == ["t1", "t1+t2"]
@@ -67,30 +66,30 @@ class TestSummary:
         rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10), *overlap("c", 0, 0, 0)]
         pooled = evaluation(rows, regions=("WT",), average="voxel")
         for metric, expected in (("dice", 2 * 35 / 130), ("sensitivity", 35 / 70), ("precision", 35 / 60)):
-            mean, std, count = summary(pooled, metric).loc["t1"]
+            mean, std, count = subset_statistics(pooled, metric).loc["t1"]
             assert mean == pytest.approx(expected)
             assert np.isnan(std)
             assert count == 2
-        assert summary(pooled, "hd95").loc["t1"].tolist() == [
+        assert subset_statistics(pooled, "hd95").loc["t1"].tolist() == [
             pytest.approx(35 / 3),
             pytest.approx(np.std([30, 5, 0], ddof=1)),
             3,
         ]
         per_case = evaluation(rows, regions=("WT",))
-        assert summary(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
+        assert subset_statistics(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
 
     def test_voxels_need_volumes(self):
         with pytest.raises(ValueError, match="lack their rows of volume and reference_volume"):
-            summary(from_values({("t1", "WT"): [1, 0]}, average="voxel"), "dice")
+            subset_statistics(from_values({("t1", "WT"): [1, 0]}, average="voxel"), "dice")
 
     def test_metric_that_was_not_computed(self):
-        table = summary(from_values({("t1", "WT"): [1, 0]}), "expected_dice")
+        table = subset_statistics(from_values({("t1", "WT"): [1, 0]}), "expected_dice")
         assert table["mean"].isna().all(axis=None)
         assert table["n"].eq(0).all(axis=None)
 
     def test_unknown_metric(self):
         with pytest.raises(ValueError, match=r"'dise'; expected one of dice, hd95"):
-            summary(from_values({("t1", "WT"): [1, 0]}), "dise")
+            subset_statistics(from_values({("t1", "WT"): [1, 0]}), "dise")
 
 
 class TestOverall:
@@ -101,7 +100,7 @@ class TestOverall:
             ("t1", "ET"): [0.1, 0.1, NAN],
             ("t1+t2", "ET"): [0.3, 0.3, 0.3],
         }
-        table = overall(from_values(values), "dice")
+        table = mean_over_subsets(from_values(values), "dice")
         assert list(table.index) == ["WT", "ET", "mean"]
         assert table["mean"].tolist() == pytest.approx([0.55, 0.2, 0.375])
         # cases are drawn whole: all draws of WT lie between its worst and best case, and ET is the same for each
@@ -109,11 +108,11 @@ class TestOverall:
         assert table.loc["ET", "low"] == pytest.approx(0.2)
 
     def test_one_region_has_no_mean_over_regions(self):
-        assert list(overall(from_values({("t1", "WT"): [0, 1]}, regions=("WT",)), "dice").index) == ["WT"]
+        assert list(mean_over_subsets(from_values({("t1", "WT"): [0, 1]}, regions=("WT",)), "dice").index) == ["WT"]
 
     def test_pooled(self):
         rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10)]
-        table = overall(evaluation(rows, regions=("WT",), average="voxel"), "dice")
+        table = mean_over_subsets(evaluation(rows, regions=("WT",), average="voxel"), "dice")
         assert table.loc["WT"].tolist() == pytest.approx([70 / 130, 1 / 3, 0.6])
 
 
@@ -124,21 +123,21 @@ class TestInCommon:
     def test_subsets_and_regions_of_which_all_have_a_mean(self):
         both = {("t1", "WT"), ("t1+t2", "WT"), ("t1+t2", "ET")}
         assert shared_cells([self.FULL, self.SOME], "dice") == shared_cells([self.SOME, self.FULL], "dice") == both
-        one, other = in_common([self.FULL, self.SOME], "dice")
+        one, other = with_shared_cells([self.FULL, self.SOME], "dice")
         assert (one.subsets, one.name, len(one.results), len(other.results)) == (["t1", "t1+t2"], "a", 3, 3)
         assert other.results["value"].tolist() == [0.5, 0.1, 0.2]
 
     def test_what_voxels_are_pooled_with_stays(self):
         pooled = evaluation(overlap("a", 30, 40, 60), regions=("WT",), average="voxel")
-        (kept,) = in_common([pooled], "dice")
-        pd.testing.assert_frame_equal(summary(kept, "dice"), summary(pooled, "dice"))
+        (kept,) = with_shared_cells([pooled], "dice")
+        pd.testing.assert_frame_equal(subset_statistics(kept, "dice"), subset_statistics(pooled, "dice"))
 
     def test_nothing(self):
         other = from_values({("t2", "WT"): [0.5]})
-        for nothing in in_common([self.SOME, other], "dice"):
+        for nothing in with_shared_cells([self.SOME, other], "dice"):
             assert nothing.subsets == []
-            assert summary(nothing, "dice").empty
-            assert overall(nothing, "dice").isna().all(axis=None)
+            assert subset_statistics(nothing, "dice").empty
+            assert mean_over_subsets(nothing, "dice").isna().all(axis=None)
         assert shared_cells([self.FULL], "hd95") == frozenset()
 
 
@@ -158,13 +157,12 @@ class TestBootstrap:
         values = np.random.default_rng(0).normal(size=20)
         assert bootstrap_mean([*values, NAN, NAN]) == bootstrap_mean(values)
 
-    def test_width_and_seed(self):
+    def test_width(self):
         values = np.random.default_rng(0).normal(size=200)
         mean, low, high = bootstrap_mean(values)
         assert mean == values.mean()
         assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.1)
-        assert bootstrap_mean(values, confidence=0.5)[2] < high
-        assert bootstrap_mean(values, seed=0) == (mean, low, high) != bootstrap_mean(values, seed=1)
+        assert bootstrap_mean(values) == (mean, low, high)
 
     def test_weights_and_axes(self):
         assert bootstrap_mean([0, 1], [1, 3])[0] == 0.75
@@ -196,12 +194,6 @@ class TestSignedRank:
         assert signed_rank([1, 1, 1, 1]) == pytest.approx((2 / 16, 1))
         # ranks 1.5, 1.5, 3, 4, 5: of the 32 patterns 3 reach W+ of 13.5 or more
         assert signed_rank([-1, 1, 2, 3, 4]) == pytest.approx((2 * 3 / 32, 12 / 15))
-
-    @pytest.mark.parametrize("size", [7, 9, 20, 60])
-    def test_as_scipy(self, size):
-        values = np.random.default_rng(size).integers(-4, 8, size).astype(float)
-        values[values == 0] = 1
-        assert signed_rank(values)[0] == pytest.approx(stats.wilcoxon(values).pvalue)
 
     def test_no_difference(self):
         assert signed_rank([0, 0, 0]) == (1, 0)
@@ -258,12 +250,11 @@ class TestPairedTests:
             from_values({("t1", "WT"): [shift, shift + 0.1]}, name=name, regions=("WT",))
             for name, shift in (("base", 0.1), ("up", 0.2), ("down", 0.0))
         )
-        tests = compare_to_first([first, *others], ["dice"])
+        tests = compare_to_first([first, *others])
         assert tests.columns.tolist()[:5] == ["method", "other", "metric", "modalities", "region"]
         assert tests["method"].tolist() == ["up", "up", "down", "down"]
         assert set(tests["other"]) == {"base"}
         assert tests["difference"].tolist() == pytest.approx([0.1, 0.1, -0.1, -0.1])
-        assert compare_to_first([first]).empty
 
     def test_means_are_over_what_all_methods_have(self):
         values = {("t1", "WT"): [0.1, 0.1], ("t2", "WT"): [0.3, 0.3], ("t1+t2", "WT"): [0.8, 0.8]}
@@ -271,16 +262,16 @@ class TestPairedTests:
             from_values({(s, r): values[s, r] for s, r in values if s in chosen}, name=name, regions=("WT",))
             for name, chosen in {"a": ("t1", "t2", "t1+t2"), "b": ("t2", "t1+t2"), "c": ("t1", "t1+t2")}.items()
         ]
-        tests = compare_to_first(methods, ["dice"]).set_index(["method", "modalities"])
+        tests = compare_to_first(methods).set_index(["method", "modalities"])
         assert tests.index.tolist() == [
             *(("b", name) for name in ("t2", "t1+t2", "mean")),
             *(("c", name) for name in ("t1", "t1+t2", "mean")),
         ]
         assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
-        two = compare_to_first(methods[:2], ["dice"]).iloc[-1]
+        two = compare_to_first(methods[:2]).iloc[-1]
         assert two["mean"] == pytest.approx(0.55)
         lost = from_values({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
-        none = compare_to_first([methods[0], methods[1], lost], ["dice"]).query("modalities == 'mean'")
+        none = compare_to_first([methods[0], methods[1], lost]).query("modalities == 'mean'")
         assert none["n"].tolist() == [0, 0]
         assert none[["mean", "difference", "p", "p_holm"]].isna().all(axis=None)
 

@@ -4,7 +4,7 @@ import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 import torch
-from evaluation.made_up import PROBABILISTIC
+from evaluation.examples import PROBABILISTIC
 from monai import metrics as monai
 from scipy.ndimage import gaussian_filter
 

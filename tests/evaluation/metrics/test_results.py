@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 from pandas.testing import assert_frame_equal
 
 from common.evaluation.metrics import results as module
@@ -16,7 +16,9 @@ HEADER = "case,modalities,region,metric,value\n"
 
 
 def whole(**more):
-    return made_up(calibration=("v1", "v2"), probabilities=True, facts={"parameters": 12, "gflops": 0.1}, **more)
+    return random_evaluation(
+        calibration=("v1", "v2"), probabilities=True, facts={"parameters": 12, "gflops": 0.1}, **more
+    )
 
 
 @pytest.fixture
@@ -39,14 +41,14 @@ class TestRoundTrip:
         assert replace(found, **frames) == written
 
     def test_parts_that_are_empty_have_no_file(self, tmp_path):
-        write_evaluation(made_up(), tmp_path)
+        write_evaluation(random_evaluation(), tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.json", "results.csv"]
         found = read_evaluation(tmp_path)
         assert found.calibration.empty
         assert list(found.bins.columns) == list(module.BIN_COLUMNS)
 
     def test_parts_of_an_earlier_evaluation_do_not_stay(self, folder):
-        write_evaluation(made_up(), folder)
+        write_evaluation(random_evaluation(), folder)
         found = read_evaluation(folder)
         assert (len(found.calibration), len(found.bins), len(found.latents)) == (0, 0, 0)
 
@@ -54,7 +56,7 @@ class TestRoundTrip:
         """A crash between results.csv and evaluation.json."""
         monkeypatch.setattr(module.json, "dumps", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            write_evaluation(made_up(seed=1), folder)
+            write_evaluation(random_evaluation(seed=1), folder)
         monkeypatch.undo()
         with pytest.raises(FileNotFoundError, match=r"evaluation\.json: no such file"):
             read_evaluation(folder)
@@ -65,12 +67,12 @@ class TestRoundTrip:
 
 
 def test_subsets_go_from_few_to_many_modalities():
-    found = made_up(only=["t1+t2+flair", "flair", "t1", "t2+flair"])
+    found = random_evaluation(only=["t1+t2+flair", "flair", "t1", "t2+flair"])
     assert found.subsets == ["t1", "flair", "t2+flair", "t1+t2+flair"]
 
 
 def test_values_are_a_table_of_subset_and_case_by_region():
-    evaluation = made_up(only=["t1+flair", "t2"])
+    evaluation = random_evaluation(only=["t1+flair", "t2"])
     values = evaluation.values("hd95")
     assert list(values.columns) == ["WT", "ET"]
     assert list(values.index) == [(subset, case) for subset in ("t2", "t1+flair") for case in ("c1", "c2", "c3", "c4")]
@@ -153,7 +155,7 @@ class TestBadFiles:
 
 def test_results_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "results.csv"
-    rows = made_up().results
+    rows = random_evaluation().results
     write_results(rows, path)
     unwritable = rows.assign(value=[type("Bad", (), {"__str__": lambda _: 1 / 0})() for _ in range(len(rows))])
     with pytest.raises(ZeroDivisionError):

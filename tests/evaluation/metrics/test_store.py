@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation.made_up import made_up
+from evaluation.examples import random_evaluation
 from pandas.testing import assert_frame_equal
 
 from common.evaluation.metrics import store as module
@@ -34,7 +34,7 @@ def items(tmp_path) -> list[dict]:
 def result(case: str, seed: int = 0) -> CaseResult:
     """Return a case's result with everything in it."""
     rng = np.random.default_rng(seed)
-    evaluation = made_up(cases=(case,), probabilities=True, seed=seed)
+    evaluation = random_evaluation(cases=(case,), probabilities=True, seed=seed)
     evaluation.results.loc[4, "value"] = float("nan")
     return CaseResult(
         case=case,

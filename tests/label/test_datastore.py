@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.study.reading import Study
-from label.studies import on_grid, unnamed
+from label.datastore import hidden_paths, labelled_modality
 
 GRID = np.diag([1.0, 1, 2, 1])
 
@@ -22,28 +22,28 @@ def label(affine: np.ndarray = GRID) -> nib.Nifti1Image:
 
 
 def test_of_equal_grids_the_one_that_is_shown_was_drawn_on():
-    assert on_grid(study(t1="a", t1c="b"), label()) == "t1c"
-    assert on_grid(study(t1="a", flair="a"), label()) == "t1"
+    assert labelled_modality(study(t1="a", t1c="b"), label()) == "t1c"
+    assert labelled_modality(study(t1="a", flair="a"), label()) == "t1"
 
 
 def test_a_small_tilt_is_another_grid():
     tilt = np.eye(4)
     tilt[:2, :2] = [[np.cos(0.01), -np.sin(0.01)], [np.sin(0.01), np.cos(0.01)]]  # 3 mm at the far corner
     with pytest.raises(ValueError, match="lies on the grid of no image"):
-        on_grid(study(t1="a"), label(tilt @ GRID))
+        labelled_modality(study(t1="a"), label(tilt @ GRID))
 
 
 def test_equal_grids_of_different_frames_are_not_guessed_between():
     one = study(t1="a", flair="b", t1c="c")
     one.images["t1c"] = nib.Nifti1Image(np.ones((8, 8, 8), np.float32), GRID)
     with pytest.raises(ValueError, match="different frames of reference"):
-        on_grid(one, label())
+        labelled_modality(one, label())
 
 
 def test_names_of_files_are_in_no_message():
     with (
         pytest.raises(ValueError, match=r"^an image file: shape \(8, 8\), and The study holds") as error,
-        unnamed("/a b"),
+        hidden_paths("/a b"),
     ):
         raise ValueError("/a b/x/Doe_John_t1.nii.gz: shape (8, 8), and /a b holds")
     assert "Doe" not in str(error.value)

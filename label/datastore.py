@@ -7,30 +7,28 @@ two requests, whatever is fetched goes into a folder of the caller's.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import pydicom
 import requests
 import torch
 from dicomweb_client import DICOMwebClient
-from dicomweb_client.session_utils import create_session_from_user_pass
-from nibabel.affines import apply_affine
+from pydicom.datadict import tag_for_keyword
 
+from common.cohorts.check import grid_offset
 from common.cohorts.cohort import Cohort
 from common.io.files import replacing
 from common.study import dicom
-from common.study.predict import choose_reference
-from common.study.reading import Study, read_folder
+from common.study.reading import Study, choose_reference, read_folder
 
 TAGS = ("final", "original")
 """Labels of MONAI Label: what a person has approved of, and what a model made."""
@@ -38,7 +36,7 @@ TIMEOUT = (10, 120)
 """Seconds to connect to an archive, and to wait for its next bytes."""
 PAGE = 200
 """Results asked for at a time."""
-OFF_GRID = 0.1
+GRID_TOLERANCE = 0.1
 """mm by which the corners of a label map may lie beside those of an image."""
 UID = re.compile(r"[0-9][0-9.]{0,63}")
 
@@ -48,12 +46,28 @@ def class_label(name: str) -> str:
     return dicom.CLASSES.get(name, (name,))[0]
 
 
-class Studies(ABC):
+def is_url(location: str) -> bool:
+    """Return if the studies lie in an archive."""
+    return location.startswith(("http://", "https://"))
+
+
+def credentials() -> tuple[str, str] | None:
+    """Return user and password for the archive, as the environment has them; None if it has none."""
+    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    return (user, password) if user else None
+
+
+class Datastore(ABC):
     """The studies and their labels, by what MONAI Label's clients call them: images with identifiers, labels with tags.
 
     Args:
         cohort: which modalities studies have, and what the values in label maps mean.
+
+    Attributes:
+        label_file: which of the files that `predict` writes is stored as a label.
     """
+
+    label_file: str
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
@@ -63,12 +77,12 @@ class Studies(ABC):
         """Return the studies' identifiers."""
 
     @abstractmethod
-    def labelled(self, tag: str) -> set[str]:
+    def labelled_images(self, tag: str) -> set[str]:
         """Return the studies that have a label of this tag."""
 
     @abstractmethod
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
-        """Get a study's files.
+        """Get a study's files; whatever is done with a study, this comes first.
 
         Args:
             image: a study's identifier; in an archive the SeriesInstanceUID of one of its series will do.
@@ -83,8 +97,8 @@ class Studies(ABC):
         """
 
     @abstractmethod
-    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
-        """Return the newest label map with a tag, in the cohort's values, and the modality on whose grid it lies.
+    def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
+        """Return the modality on whose grid the newest label map with a tag lies, and that, in the cohort's values.
 
         Raises:
             FileNotFoundError: there is none.
@@ -92,68 +106,48 @@ class Studies(ABC):
         """
 
     @abstractmethod
-    def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
-        """Store what `predict` wrote with the tag ``original``; return what it is called in the store."""
+    def save_label(self, image: str, tag: str, file: Path) -> str:
+        """Store a label, a file of the kind `label_file`; return what it is called in the store."""
 
-    @abstractmethod
-    def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
-        """Store a label map, on the grid of one of the modalities, with the tag ``final``; return its name there."""
-
-    def read(self, image: str, folder: str | Path) -> tuple[Study, str | None]:
+    def read_study(self, image: str, folder: str | Path) -> tuple[Study, str | None]:
         """Fetch a study, and read its volumes; raise as `fetch` and `read_folder` do."""
-        place, reference = self.fetch(image, folder)
-        with unnamed(place):
-            return read_folder(place, self.cohort), reference
-
-    def get_unlabeled_images(self, tag: str | None = None, labels: Sequence[str] | None = None) -> list[str]:
-        """Return the studies without a final label, for MONAI Label's strategies."""
-        done = self.labelled("final")
-        return [image for image in self.list_images() if image not in done]
-
-    def get_image_info(self, image: str) -> dict[str, Any]:
-        """Return what is known of a study, for MONAI Label's strategies."""
-        return {"name": f"{image}.nii.gz"}
+        files, series = self.fetch(image, folder)
+        with hidden_paths(files):
+            return read_folder(files, self.cohort), series
 
     def status(self) -> dict[str, Any]:
         """Return how many studies and labels there are, as GET /info shows it."""
-        counts = {tag: len(self.labelled(tag)) for tag in TAGS}
+        counts = {tag: len(self.labelled_images(tag)) for tag in TAGS}
         return {"total": len(self.list_images()), "completed": counts["final"], "label_tags": counts}
 
     def json(self) -> dict[str, Any]:
         """Return the studies and the tags of their labels."""
-        labelled = {tag: self.labelled(tag) for tag in TAGS}
-        tags = {image: [tag for tag in TAGS if image in labelled[tag]] for image in self.list_images()}
-        return {"objects": {image: {"labels": {tag: {} for tag in its}} for image, its in tags.items()}}
+        labelled = {tag: self.labelled_images(tag) for tag in TAGS}
+        images = self.list_images()
+        return {"objects": {one: {"labels": {tag: {} for tag in TAGS if one in labelled[tag]}} for one in images}}
 
 
-def open_studies(place: str, cohort: Cohort, user: str = "", password: str = "") -> Studies:
+def open_datastore(location: str, cohort: Cohort) -> Datastore:
     """Return the store at a URL (DICOMweb) or in a folder.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    if place.startswith(("http://", "https://")):
-        return Archive(place, cohort, user, password)
-    return Folder(place, cohort)
+    return DICOMWebDatastore(location, cohort) if is_url(location) else FolderDatastore(location, cohort)
 
 
 @contextmanager
-def unnamed(folder: str | Path) -> Iterator[None]:
-    """Let no message name a folder of the server, which tells a client nothing."""
+def hidden_paths(folder: str | Path) -> Iterator[None]:
+    """Let no message name a folder of the server or a file in it: names of files may be names of patients."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
         kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
-        raise kind(_without_paths(str(error), folder)) from None
+        message = re.sub(rf"{re.escape(str(folder))}/[^:,'\"]*", "an image file", str(error))
+        raise kind(message.replace(str(folder), "The study")) from None
 
 
-def _without_paths(text: str, folder: str | Path) -> str:
-    """Return a message with no path in or below a folder: names of files may be names of patients."""
-    files = re.sub(rf"{re.escape(str(folder))}/[^:,'\"]*", "an image file", text)
-    return files.replace(str(folder), "The study")
-
-
-def on_grid(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> str:
+def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> str:
     """Return the modality on whose grid a label map lies.
 
     Args:
@@ -166,7 +160,11 @@ def on_grid(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> s
         ValueError: it lies on none of them, or on several of which each has a frame of reference of its own.
     """
     first, _ = choose_reference(study, shown)
-    found = [name for name in study.images if _lies_on(label, study.images[name])]
+    found = [
+        name
+        for name, image in study.images.items()
+        if label.shape == image.shape and grid_offset(label, image) < GRID_TOLERANCE
+    ]
     if first in found:
         return first
     if len({study.frames[name] for name in found}) > 1:
@@ -179,20 +177,13 @@ def on_grid(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> s
     )
 
 
-def _lies_on(label: nib.Nifti1Image, image: nib.Nifti1Image) -> bool:
-    """Return if two grids have one shape, and corners within `OFF_GRID` mm of each other."""
-    if label.shape != image.shape:
-        return False
-    corners = np.array(list(product(*[(0, size - 1) for size in image.shape])))
-    apart = apply_affine(label.affine, corners) - apply_affine(image.affine, corners)
-    return float(np.linalg.norm(apart, axis=1).max()) < OFF_GRID
-
-
-class Folder(Studies):
+class FolderDatastore(Datastore):
     """A folder with a subfolder for each study: DICOM at any depth, or NIfTI named after the modalities.
 
     Labels lie in ``labels/<tag>/<study>.nii.gz``, as MONAI Label has them.
     """
+
+    label_file = "label map"
 
     def __init__(self, root: str | Path, cohort: Cohort) -> None:
         super().__init__(cohort)
@@ -204,72 +195,57 @@ class Folder(Studies):
         """Return the names of the subfolders."""
         return sorted(p.name for p in self.root.iterdir() if p.is_dir() and p.name != "labels" and p.name[0] != ".")
 
-    def labelled(self, tag: str) -> set[str]:
+    def labelled_images(self, tag: str) -> set[str]:
         """Return the studies for which there is a label map."""
-        return {image for image in self.list_images() if self._label(image, tag).is_file()}
+        return {image for image in self.list_images() if self._path(image, tag).is_file()}
 
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, None]:
         """Return the study's folder, where it lies."""
-        self._check(image)
-        return self.root / image, None
+        if image in self.list_images():
+            return self.root / image, None
+        if Path(image).name != image or image == "..":
+            raise PermissionError("This image does not lie in the study store; give the name of one of its studies.")
+        raise FileNotFoundError("The study store has no study of this name.")
 
-    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
+    def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
         """Read the label map."""
-        self._check(image)
-        path = self._label(image, tag)
+        path = self._path(image, tag)
         if not path.is_file():
             raise FileNotFoundError(f"The study has no label {tag!r}.")
         written = nib.load(path)
         voxels = self.cohort.labels.read(torch.as_tensor(written.get_fdata()), "The label map")
         label = nib.Nifti1Image(voxels.numpy(), written.affine)
-        return on_grid(study, label), label
+        return labelled_modality(study, label), label
 
-    def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
+    def save_label(self, image: str, tag: str, file: Path) -> str:
         """Copy the label map."""
-        self._check(image)
-        return self._keep(image, "original", partial(shutil.copyfile, files["label map"]))
-
-    def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
-        """Write the label map."""
-        self._check(image)
-        return self._keep(image, "final", partial(nib.save, label))
-
-    def _keep(self, image: str, tag: str, write: Any) -> str:
-        path = self._label(image, tag)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            write(temporary)
+        with replacing(self._path(image, tag)) as temporary:
+            shutil.copyfile(file, temporary)
         return image
 
-    def _label(self, image: str, tag: str) -> Path:
+    def _path(self, image: str, tag: str) -> Path:
         if tag not in TAGS:
             raise FileNotFoundError(f"Label {tag!r}; expected one of {', '.join(TAGS)}.")
         return self.root / "labels" / tag / f"{image}.nii.gz"
 
-    def _check(self, image: str) -> None:
-        if image in self.list_images():
-            return
-        if Path(image).name != image or image == "..":
-            raise PermissionError("This image does not lie in the study store; give the name of one of its studies.")
-        raise FileNotFoundError("The study store has no study of this name.")
 
-
-class Archive(Studies):
+class DICOMWebDatastore(Datastore):
     """A DICOMweb archive: studies by their StudyInstanceUID; labels are DICOM SEG of their series.
 
     What a person has approved of is told from what a model made by the segments' SegmentAlgorithmType.
 
     Args:
-        url: of the DICOMweb service.
-        cohort: see `Studies`.
-        user: to log in with; empty for none.
-        password: of the user.
+        url: of the DICOMweb service; see `credentials` for user and password.
+        cohort: see `Datastore`.
     """
 
-    def __init__(self, url: str, cohort: Cohort, user: str = "", password: str = "") -> None:
+    label_file = "DICOM SEG"
+
+    def __init__(self, url: str, cohort: Cohort) -> None:
         super().__init__(cohort)
         logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # it logs UIDs
-        session = create_session_from_user_pass(user, password) if user else requests.Session()
+        session = requests.Session()
+        session.auth = credentials()
         session.request = partial(session.request, timeout=TIMEOUT)
         self.client = DICOMwebClient(url, session=session)
         self._tags: dict[str, str] = {}
@@ -277,30 +253,32 @@ class Archive(Studies):
 
     def list_images(self) -> list[str]:
         """Return the StudyInstanceUIDs of the MR studies."""
-        found = _all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
-        return sorted({_value(study, "0020000D") for study in found})
+        found = _search_all(self.client.search_for_studies, search_filters={"ModalitiesInStudy": "MR"})
+        return sorted({_value(study, "StudyInstanceUID") for study in found})
 
     def status(self) -> dict[str, Any]:
         """Return nothing: an archive may have very many studies, too many to count whenever GET /info is asked."""
         return {}
 
-    def labelled(self, tag: str) -> set[str]:
+    def labelled_images(self, tag: str) -> set[str]:
         """Return the studies with a segmentation of this kind."""
-        found = _all(self.client.search_for_series, search_filters={"Modality": "SEG"})
+        found = _search_all(self.client.search_for_series, search_filters={"Modality": "SEG"})
         segmentations = [
-            (_value(s, "0020000D"), _value(s, "0020000E")) for s in found if _value(s, "00080060") == "SEG"
+            (_value(one, "StudyInstanceUID"), _value(one, "SeriesInstanceUID"))
+            for one in found
+            if _value(one, "Modality") == "SEG"
         ]
         return {study for study, series in segmentations if self._tag(study, series) == tag}
 
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
         """Retrieve the MR series of a study."""
         study, series = self._find(image)
-        place = Path(folder, "study")
+        files = Path(folder, "study")
         for number, one in enumerate(self._series(study, "MR")):
-            self._retrieve(study, one, place / f"{number:03d}")
-        return place, series
+            self._retrieve(study, one, files / f"{number:03d}")
+        return files, series
 
-    def label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
+    def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
         """Retrieve the newest segmentation of this kind that refers to one of the series used."""
         uid, _ = self._find(image)
         used = {series.uid: name for name, series in study.series.items()}
@@ -319,16 +297,13 @@ class Archive(Studies):
         series = study.series[name]
         return name, nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
 
-    def keep_result(self, image: str, files: Mapping[str, Path]) -> str:
-        """Send the DICOM SEG to the archive; return its SeriesInstanceUID."""
-        return self._send(files["DICOM SEG"])
-
-    def keep_final(self, image: str, label: nib.Nifti1Image, study: Study, modality: str, folder: str | Path) -> str:
-        """Send the label map to the archive as a DICOM SEG; return its SeriesInstanceUID."""
-        path, voxels = Path(folder, "final.dcm"), np.asarray(label.dataobj)
-        values = self.cohort.labels.values
-        dicom.write_seg(path, voxels, study.series[modality], values, "corrected by hand", "SEMIAUTOMATIC")
-        return self._send(path)
+    def save_label(self, image: str, tag: str, file: Path) -> str:
+        """Send the DICOM SEG, which says itself whether a person approved of it; return its SeriesInstanceUID."""
+        dataset = pydicom.dcmread(file)
+        answer = self.client.store_instances([dataset])
+        if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
+            raise ValueError("The archive did not take the segmentation; look into its own log.")
+        return str(dataset.SeriesInstanceUID)
 
     def _find(self, image: str) -> tuple[str, str | None]:
         """Return the StudyInstanceUID, and the SeriesInstanceUID if that is what was given."""
@@ -338,10 +313,10 @@ class Archive(Studies):
             )
         # What is found is compared, since some proxies and archives do not heed the filter.
         for study in self.client.search_for_studies(search_filters={"StudyInstanceUID": image}):
-            if _value(study, "0020000D") == image:
+            if _value(study, "StudyInstanceUID") == image:
                 return image, None
         found = self.client.search_for_series(search_filters={"SeriesInstanceUID": image})
-        studies = {_value(series, "0020000D") for series in found if _value(series, "0020000E") == image}
+        studies = {_value(one, "StudyInstanceUID") for one in found if _value(one, "SeriesInstanceUID") == image}
         if not studies:
             raise FileNotFoundError("The archive has no study and no series of this UID.")
         if len(studies) > 1:
@@ -349,8 +324,8 @@ class Archive(Studies):
         return studies.pop(), image
 
     def _series(self, study: str, modality: str) -> list[str]:
-        found = _all(self.client.search_for_series, study, search_filters={"Modality": modality})
-        return [_value(series, "0020000E") for series in found if _value(series, "00080060") == modality]
+        found = _search_all(self.client.search_for_series, study, search_filters={"Modality": modality})
+        return [_value(one, "SeriesInstanceUID") for one in found if _value(one, "Modality") == modality]
 
     def _retrieve(self, study: str, series: str, folder: Path) -> list[Path]:
         folder.mkdir(parents=True)
@@ -368,28 +343,27 @@ class Archive(Studies):
             segments = [
                 segment
                 for instance in self.client.retrieve_series_metadata(study, series)
-                for segment in instance.get("00620002", {}).get("Value", [])
+                for segment in _values(instance, "SegmentSequence")
             ]
-            if not segments or any(_value(one, "00620005").strip().casefold() not in self._names for one in segments):
+            names = {_value(segment, "SegmentLabel").strip().casefold() for segment in segments}
+            if not names or not names <= self._names:
                 return None
-            automatic = any(_value(one, "00620008") == "AUTOMATIC" for one in segments)
+            automatic = any(_value(segment, "SegmentAlgorithmType") == "AUTOMATIC" for segment in segments)
             self._tags[series] = "original" if automatic else "final"
         return self._tags[series]
 
-    def _send(self, path: Path) -> str:
-        dataset = pydicom.dcmread(path)
-        answer = self.client.store_instances([dataset])
-        if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
-            raise ValueError("The archive did not take the segmentation; look into its own log.")
-        return str(dataset.SeriesInstanceUID)
+
+def _values(dataset: Mapping[str, Any], keyword: str) -> list[Any]:
+    """Return the values of an attribute of DICOM JSON."""
+    return dataset.get(f"{tag_for_keyword(keyword):08X}", {}).get("Value") or []
 
 
-def _value(found: Mapping[str, Any], tag: str) -> str:
-    """Return an attribute of DICOM JSON as text; empty if there is none."""
-    return str((found.get(tag, {}).get("Value") or [""])[0])
+def _value(dataset: Mapping[str, Any], keyword: str) -> str:
+    """Return the first value of an attribute of DICOM JSON as text; empty if there is none."""
+    return str((_values(dataset, keyword) or [""])[0])
 
 
-def _all(search: Callable[..., list[dict[str, Any]]], *of: str, **options: Any) -> list[dict[str, Any]]:
+def _search_all(search: Callable[..., list[dict[str, Any]]], *of: str, **options: Any) -> list[dict[str, Any]]:
     """Return what an archive finds, page by page; Orthanc heeds an offset only beside a limit."""
     found: list[dict[str, Any]] = []
     while page := search(*of, **options, limit=PAGE, offset=len(found)):

@@ -1,12 +1,14 @@
 """What MONAI Label's clients may ask for over HTTP: 3D Slicer, OHIF with its panel, and scripts.
 
-MONAI Label's own server is not used. Of its interface only what is below exists: weights cannot be replaced, logs and
-other files not read, studies not deleted. It answers while an inference runs, and what cannot be done with a reason.
+Of MONAI Label only its build of OHIF is used. Of its interface only what is below exists: weights cannot be replaced,
+logs and other files not read, studies not deleted. It answers while an inference runs, and what cannot be done with a
+reason.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import logging
 import time
@@ -16,35 +18,39 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
-import monailabel.endpoints
 import requests
-from fastapi import Body, Depends, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import Body, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from requests_toolbelt import MultipartEncoder
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Scope
+from urllib3 import encode_multipart_formdata
 
 from common.modalities import display_name
-from label.main import App
-from label.proxy import pass_on
+from label.app import App
+from label.proxy import forward
 
-OHIF = Path(monailabel.endpoints.__file__).parent / "static" / "ohif"
 logger = logging.getLogger("label")
+MESSAGE = "x-message"
+"""Header of an answer: what a person should know of it, as a JSON string. app-config.js shows it."""
+STATUS = {PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400}
+"""Of what an app refuses."""
 
 
-def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = None) -> FastAPI:
+def create_api(app: App, archive: str | None = None) -> FastAPI:
     """Return the HTTP interface of an app.
 
     Args:
         app: answers the requests.
         archive: URL of the DICOMweb service with the studies; None: they lie in a folder, which OHIF cannot show.
-        auth: user and password for it.
+
+    Raises:
+        ModuleNotFoundError: there is an archive, but no OHIF.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.middleware("http")(_answer)
-    api.add_exception_handler(StarletteHTTPException, lambda request, error: _refusal(error))
+    api.add_exception_handler(StarletteHTTPException, lambda request, error: _error_response(error))
     one_at_a_time = asyncio.Lock()
 
     @api.get("/info/")
@@ -59,19 +65,19 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
         params: Annotated[str, Form()] = "{}",
         output: Literal["image", "json", "dicom_seg", "all"] = "all",
     ) -> Response:
-        asked = _object(params) | {"model": model, "image": image}
+        asked = _json_object(params) | {"image": image}
         async with one_at_a_time:  # whoever waits here takes no thread
             if await request.is_disconnected():
                 return Response(status_code=499)
-            return await run_in_threadpool(_infer, app, asked, output)
+            return await run_in_threadpool(_infer, app, model, asked, output)
 
     @api.post("/activelearning/{strategy}")
-    def next_sample(strategy: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
-        return app.next_sample((params or {}) | {"strategy": strategy})
+    def next_sample(strategy: str) -> dict[str, Any]:
+        return app.next_sample(strategy)
 
     @api.get("/datastore/")
     def datastore(output: str = "stats") -> dict[str, Any]:
-        return app.datastore().json() if output == "all" else app.datastore().status()
+        return app.datastore.json() if output == "all" else app.datastore.status()
 
     @api.get("/datastore/image")
     def image(image: str) -> Response:
@@ -93,7 +99,7 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
         with TemporaryDirectory() as folder:
             path = Path(folder, "label" + "".join(Path(label.filename or ".nii.gz").suffixes[-2:]))
             path.write_bytes(label.file.read())
-            return app.save_label(image, path, tag, _object(params))
+            return app.save_label(image, path, tag, _json_object(params))
 
     @api.post("/train/{model}")
     def train(model: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
 
     @api.post("/train/")
     def train_the_one(params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
-        names = list(params or app.info()["trainers"])  # OHIF's button names the models whose options were changed
+        names = list(params or app.trainers)  # OHIF's button names the models whose options were changed
         if len(names) != 1:
             raise ValueError(f"One model is trained at a time: change an option of one of {', '.join(names)} first.")
         return app.start_training(names[0], (params or {}).get(names[0], {}))
@@ -128,13 +134,20 @@ def web(app: App, archive: str | None = None, auth: tuple[str, str] | None = Non
     # What the viewer asks for as WADO, QIDO and STOW lies under one address in the archive.
     @api.get("/proxy/dicom/{service}/{path:path}")
     @api.post("/proxy/dicom/{service}/{path:path}")
-    def proxy(
-        request: Request, service: Literal["wado", "qido", "stow"], path: str, body: Annotated[bytes, Depends(_body)]
-    ) -> Response:
-        return pass_on(archive, auth, request.method, path, request.query_params.multi_items(), request.headers, body)
+    async def proxy(request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
+        query, body = request.query_params.multi_items(), await request.body()
+        return await run_in_threadpool(forward, archive, request.method, path, query, request.headers, body)
 
-    api.mount("/ohif", _Viewer(directory=OHIF))
+    api.mount("/ohif", _Viewer(directory=_ohif()))
     return api
+
+
+def _ohif() -> Path:
+    """Return the folder of OHIF with MONAI Label's panel, whose build is in MONAI Label's package alone."""
+    package = importlib.util.find_spec("monailabel")
+    if package is None:
+        raise ModuleNotFoundError("OHIF is not installed: pip install --no-deps monailabel==0.8.5.")
+    return Path(package.submodule_search_locations[0], "endpoints", "static", "ohif")
 
 
 class _Viewer(StaticFiles):
@@ -142,7 +155,7 @@ class _Viewer(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if path == "app-config.js":
-            return FileResponse(Path(__file__).with_name("viewer.js"), headers={"cache-control": "no-cache"})
+            return FileResponse(Path(__file__).with_name(path), headers={"cache-control": "no-cache"})
         try:
             return await super().get_response(path, scope)
         except StarletteHTTPException as error:
@@ -151,9 +164,9 @@ class _Viewer(StaticFiles):
             return await super().get_response("index.html", scope)
 
 
-def _infer(app: App, asked: Mapping[str, Any], output: str) -> Response:
+def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Response:
     with TemporaryDirectory() as folder:  # gone before the answer is sent
-        result = app.infer({**asked, "output_dir": folder})
+        result = app.infer(model, {**asked, "output_dir": folder})
         params = result["params"]
         if output == "json":
             response: Response = JSONResponse(params)
@@ -164,15 +177,18 @@ def _infer(app: App, asked: Mapping[str, Any], output: str) -> Response:
                 raise HTTPException(404, "There is no DICOM SEG: nothing was found, or the study is not DICOM.")
             response = _file(result["dicom_seg"])
         else:
-            path = Path(result["file"])
-            image = (path.name, path.read_bytes(), "application/octet-stream")
-            parts = MultipartEncoder({"params": (None, json.dumps(params), "application/json"), "image": image})
-            response = Response(parts.to_string(), media_type=parts.content_type)
-    response.headers["x-said"] = _ascii(" ".join(_said(params)))
+            image = Path(result["file"])
+            parts = {
+                "params": (None, json.dumps(params), "application/json"),
+                "image": (image.name, image.read_bytes()),
+            }
+            content, kind = encode_multipart_formdata(parts)
+            response = Response(content, media_type=kind)
+    response.headers[MESSAGE] = _as_header(" ".join(_remarks(params)))
     return response
 
 
-def _said(params: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a person should know of a result."""
     used, missing, left_out = (
         ", ".join(map(display_name, params[key])) for key in ("modalities", "missing", "left_out")
@@ -187,7 +203,7 @@ def _said(params: Mapping[str, Any]) -> Iterator[str]:
         yield f"The weights were trained on {params['trained_on']}."
 
 
-def _ascii(text: str) -> str:
+def _as_header(text: str) -> str:
     """Return a text as it can stand in a header: as JSON."""
     return json.dumps(text[:4000])
 
@@ -198,57 +214,43 @@ def _file(path: str | Path) -> Response:
     return Response(path.read_bytes(), media_type=kind, headers={"content-disposition": f'filename="{path.name}"'})
 
 
-def _object(params: str) -> dict[str, Any]:
+def _json_object(params: str) -> dict[str, Any]:
     value = json.loads(params or "{}")
     if not isinstance(value, dict):
         raise ValueError(f"params: a {type(value).__name__}; expected a JSON object.")
     return value
 
 
-async def _body(request: Request) -> bytes:
-    return await request.body()
-
-
 async def _answer(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Answer a request, errors included; log what it was, but neither images nor patients."""
-    began = time.monotonic()
-    if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") not in (
-        None,
-        "same-origin",
-        "none",
-    ):
+    began, reads = time.monotonic(), request.method in ("GET", "HEAD")
+    if not reads and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         response: Response = JSONResponse({"detail": "Not from another site's page."}, 403)
     else:
         try:
             response = await call_next(request)
         except Exception as error:
-            response = _refusal(error)
-    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
+            response = _error_response(error)
+    level = logging.DEBUG if reads and response.status_code < 400 else logging.INFO
     route = getattr(request.scope.get("route"), "path", "-")
     model = request.path_params.get("model", "")
     logger.log(level, "%s %s %s %d %.2fs", request.method, route, model, response.status_code, time.monotonic() - began)
     return response
 
 
-def _refusal(error: Exception) -> Response:
+def _error_response(error: Exception) -> Response:
     """Return the answer to a request that cannot be done: the reason in a line, for what the client can do about."""
-    said = " ".join(str(error).split())
+    reason = " ".join(str(error).split())
     if isinstance(error, StarletteHTTPException):
-        status, said = error.status_code, str(error.detail)
+        status, reason = error.status_code, str(error.detail)
     elif isinstance(error, requests.HTTPError) and error.response is not None:
-        status, said = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
+        status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
     elif isinstance(error, requests.RequestException):
-        status, said = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
-    elif isinstance(error, PermissionError):
-        status = 403
-    elif isinstance(error, FileNotFoundError):
-        status = 404
-    elif isinstance(error, ImportError):
-        status = 501
-    elif isinstance(error, ValueError):
-        status = 400
+        status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
     else:
-        status, said = 500, "This failed for a reason that was not foreseen; the server's log says where."
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+    if status == 500:
+        reason = "This failed for a reason that was not foreseen; the server's log says where."
         where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # without the message: it may name a patient
         logger.error("%s\n%s", type(error).__name__, where)
-    return JSONResponse({"detail": said}, status, {"x-said": _ascii(said)})
+    return JSONResponse({"detail": reason}, status, {MESSAGE: _as_header(reason)})

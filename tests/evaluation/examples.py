@@ -1,4 +1,4 @@
-"""A made-up evaluation, for the tests of what is done with evaluations."""
+"""Random evaluations, for the tests of what is done with evaluations."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ PROBABILISTIC = ("expected_dice", "entropy", "divergence")
 CASES = ("c1", "c2", "c3", "c4")
 
 
-def made_up(
+def random_evaluation(
     name: str = "one",
     modalities: Sequence[str] = ("t1", "t2", "flair"),
     regions: Sequence[str] = ("WT", "ET"),

@@ -37,7 +37,7 @@ window.config = {
 // The panel would look for the server at port 8000.
 document.cookie = `MONAILABEL_SERVER_URL=${escape(location.origin + '/')}`;
 
-function say(message, type) {
+function notify(message, type) {
   const show = () => window.services.uiNotificationService.show({ title: 'Server', message, type, duration: 20000 });
   setTimeout(show, 500); // above the panel's own
 }
@@ -61,18 +61,18 @@ XMLHttpRequest.prototype.send = function (body) {
     const message =
       'The panel draws on the series that was shown when it connected: show that one again, or reload the page and ' +
       'show this one before you press the round arrow.';
-    say(message, 'error');
+    notify(message, 'error');
     throw new Error(message);
   }
   if (method.toUpperCase() !== 'GET') {
     this.addEventListener('load', () => {
       if (series && drawnOnAnother(series)) {
         Object.defineProperty(this, 'status', { value: 409 }); // before the panel looks at it
-        say('The panel was connected with another series meanwhile; the result is not drawn.', 'error');
+        notify('The panel was connected with another series meanwhile; the result is not drawn.', 'error');
         return;
       }
-      const said = this.getResponseHeader('x-said');
-      if (said) say(JSON.parse(said), this.status < 400 ? 'info' : 'error');
+      const message = this.getResponseHeader('x-message');
+      if (message) notify(JSON.parse(message), this.status < 400 ? 'info' : 'error');
     });
   }
   return send.call(this, body);

@@ -1,0 +1,48 @@
+"""Probabilities of a region counted by how high they are, for a reliability diagram."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+BINS = 15
+"""Equal-width bins of probability, as in Guo et al., On calibration of modern neural networks, ICML 2017."""
+
+
+def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
+    """Return what a reliability diagram of one region needs, from the voxels of a mask.
+
+    Args:
+        probability: predicted probability of the region, in [0, 1]; any shape.
+        truth: the reference's mask of the region, of the same shape.
+        mask: the voxels that count (of the brain, as the subset's modalities show it), of the same shape.
+
+    Returns:
+        A row per bin, empty ones included; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the last
+        one 1 too. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives
+        (voxels of the region).
+
+    Raises:
+        ValueError: the shapes differ, or a value is not a probability.
+    """
+    probability, truth, mask = np.asarray(probability, np.float32), np.asarray(truth) > 0, np.asarray(mask) > 0
+    if not probability.shape == truth.shape == mask.shape:
+        raise ValueError(
+            f"Shapes of probability, truth and mask are {probability.shape}, {truth.shape} and {mask.shape}; "
+            "expected the same."
+        )
+    probability, truth = probability[mask], truth[mask]
+    # Sums of class probabilities may be above 1 by rounding.
+    if len(probability) and not (probability.min() >= 0 and probability.max() < 1.001):
+        raise ValueError(
+            f"Probabilities from {probability.min()} to {probability.max()}; expected 0 to 1. Apply softmax or sigmoid."
+        )
+    index = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    return pd.DataFrame(
+        {
+            "bin": np.arange(BINS),
+            "voxels": np.bincount(index, minlength=BINS),
+            "probability": np.bincount(index, weights=probability, minlength=BINS),
+            "positives": np.bincount(index, weights=truth, minlength=BINS).astype(np.int64),
+        }
+    )

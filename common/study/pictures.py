@@ -1,0 +1,100 @@
+"""Pictures of one segmented study: three planes through the lesion in each modality."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import ndimage
+
+from common.evaluation.report.slices import outline
+from common.evaluation.report.style import styled
+from common.modalities import LabelSet, foreground
+from common.study.measurements import connected_pieces, region_masks
+
+MARGIN = 2
+"""Voxels around the head in pictures."""
+
+
+def pictures(
+    images: Mapping[str, np.ndarray], label: np.ndarray, labels: LabelSet, spacing: Sequence[float]
+) -> dict[str, str]:
+    """Draw the axial, coronal and sagittal plane through the lesion's centre in each modality, regions outlined.
+
+    The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
+    patient's right on the left, the front on the left in the sagittal plane) and cut to the head; black and white are
+    each image's 1st and 99.9th percentile there.
+
+    Args:
+        images: modality -> (X, Y, Z), RAS, finite; those that were used.
+        label: label map (X, Y, Z) on the same grid, in the values of ``labels``.
+        labels: whose regions are outlined, each over those before it.
+        spacing: voxel size in mm.
+
+    Returns:
+        Modality -> PNG in base64.
+    """
+    masks = region_masks(label, labels)
+    box = _head(images, masks.any(axis=0))
+    masks = masks[:, *box]
+    centre = _centre(masks.any(axis=0), spacing)
+    return {name: _picture(image[box], masks, centre, spacing) for name, image in images.items()}
+
+
+def _head(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
+    """Return the box of what is above the background in any image, or in the lesion, and `MARGIN` voxels around it."""
+    stacked = torch.from_numpy(np.stack([*images.values()]).astype(np.float32))
+    inside = foreground(stacked[None])[0].any(dim=0).numpy() | lesion
+    if not inside.any():
+        return (slice(None),) * 3
+    (box,) = ndimage.find_objects(inside.astype(np.uint8))
+    return tuple(slice(max(part.start - MARGIN, 0), part.stop + MARGIN) for part in box)
+
+
+def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
+    """Return the voxel of the lesion's largest piece that is nearest to that piece's centre of mass."""
+    numbers, sizes = connected_pieces(lesion)
+    if len(sizes) == 0:
+        return tuple(size // 2 for size in lesion.shape)
+    voxels = np.argwhere(numbers == 1 + sizes.argmax())
+    distance = np.linalg.norm((voxels - voxels.mean(axis=0)) * spacing, axis=1)
+    return tuple(int(index) for index in voxels[distance.argmin()])
+
+
+@styled
+def _picture(image: np.ndarray, masks: np.ndarray, centre: Sequence[int], spacing: Sequence[float]) -> str:
+    """Return a PNG in base64: the axial plane, and beside it the coronal one above the sagittal one."""
+    image = image.astype(np.float32)
+    window = np.quantile(image, (0.01, 0.999))
+    figure = Figure(figsize=(3.9, 2.55), facecolor="black")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.2, 1), left=0, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
+    for place, axis, side in ((grid[:, 0], 2, "R"), (grid[0, 1], 1, "R"), (grid[1, 1], 0, "A")):
+        rest = [other for other in range(3) if other != axis]
+        _draw_plane(
+            figure.add_subplot(place),
+            image.take(centre[axis], axis),
+            masks.take(centre[axis], axis + 1),
+            [spacing[other] for other in rest],
+            window,
+            side,
+        )
+    png = BytesIO()
+    figure.savefig(png, dpi=220, metadata={"Software": None})
+    return base64.b64encode(png.getvalue()).decode("ascii")
+
+
+def _draw_plane(
+    axes: Axes, plane: np.ndarray, masks: np.ndarray, spacing: Sequence[float], window: Sequence[float], side: str
+) -> None:
+    """Draw a plane (A, B) whose first axis runs to the patient's right or front, which is drawn on the left."""
+    extent = (0, plane.shape[0] * spacing[0], 0, plane.shape[1] * spacing[1])
+    axes.imshow(plane.T, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
+    outline(axes, masks, 1.4, extent)
+    axes.invert_xaxis()
+    axes.set_axis_off()
+    axes.text(0.01, 0.5, side, transform=axes.transAxes, color="white", va="center")

@@ -1,0 +1,150 @@
+"""Why the result on a study may be wrong, in words, as far as it can be told without a reference segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+
+from common.cohorts.check import coarse, tilted
+from common.evaluation.metrics.case import uncertainty
+from common.modalities import LabelSet, display_name
+from common.study.alignment import AlignedStudy
+from common.study.measurements import connected_pieces, in_words, millilitres, region_masks, volumes
+from common.study.reading import Study
+
+MINIMUM_COVERAGE = 0.95
+"""A series that shows less than this share of the reference's foreground is warned about."""
+MINIMUM_INFORMATION = 1.03
+"""A registered series of less normalised mutual information is warned about: on the phantom, sequences of one subject
+have 1.04 and more, those of two subjects about 1.01."""
+
+
+MINIMUM_LARGEST_PIECE = 0.95
+"""A reader is warned of a lesion in several pieces if the largest one has less than this share of its volume."""
+
+UNSURE = 0.5
+"""A reader is warned of a region whose mean entropy (nats), where it was drawn, is above this: that of probabilities of
+0.80 throughout. Of the predictions for the nine test cases of open_glioma from all 15 subsets it picks out 196 of
+M3AE's 394 regions, among them 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, among them 141 of 214. With
+all four sequences it says less: of both 11 of 54, among them 5 of the 13 with a Dice below 0.5."""
+
+
+def image_warnings(study: Study, aligned: AlignedStudy, stripped: bool, trained: Sequence[float]) -> Iterator[str]:
+    """Yield how the images differ from those that the network was trained on.
+
+    Args:
+        study: what was read.
+        aligned: the same on one grid.
+        stripped: whether the brain was cut out of it.
+        trained: voxel size of the training images in mm.
+    """
+    if study.skulls:
+        named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.skulls)
+        if stripped:
+            yield f"{named}: not skull-stripped; the brain was cut out by HD-BET, look at the pictures."
+        else:
+            yield (
+                f"{named}: not skull-stripped, and the network knows only brains with 0 around them: do not trust the "
+                "result. Strip the skull first, or give --skull_strip."
+            )
+    for name, registration in aligned.registered.items():
+        if registration.quality < MINIMUM_INFORMATION:
+            yield (
+                f"{display_name(name)} ({study.sources[name]}) tells little about the reference after registration; "
+                "look at the pictures whether it is of the same head, and in its place."
+            )
+    for name, share in aligned.covered.items():
+        if share < MINIMUM_COVERAGE:
+            yield (
+                f"{display_name(name)} ({study.sources[name]}) shows only {share:.0%} of what the reference shows; the "
+                "rest is empty in it."
+            )
+    for name, image in study.images.items():
+        if said := coarse(image.affine, trained):
+            yield f"{display_name(name)} ({study.sources[name]}): {said}."
+    if said := tilted(next(iter(aligned.images.values())).affine):
+        yield f"The reference: {said}."
+
+
+def segmentation_warnings(
+    label: np.ndarray,
+    probabilities: np.ndarray | None,
+    used: Collection[str],
+    labels: LabelSet,
+    spacing: Sequence[float],
+) -> list[str]:
+    """Return in words why a prediction may be wrong, as far as it can be told without a reference.
+
+    Args:
+        label: the prediction, label map (X, Y, Z) in the values of ``labels``, RAS.
+        probabilities: of the regions, (R, X, Y, Z) in [0, 1]; None where they are not known.
+        used: modalities that the prediction was made from.
+        labels: whose regions are meant, larger ones first.
+        spacing: voxel size of the label map in mm.
+
+    Raises:
+        ValueError: the probabilities are not those of the regions on the label map's grid.
+    """
+    masks = region_masks(label, labels)
+    if probabilities is not None and probabilities.shape != masks.shape:
+        raise ValueError(
+            f"Probabilities of shape {probabilities.shape}; expected {masks.shape}: one for each of the regions "
+            f"{', '.join(labels.regions)}, on the grid of the label map."
+        )
+    found, lesion = volumes(label, labels, spacing), masks.any(axis=0)
+    said = []
+    if not lesion.any():
+        said.append("Nothing was segmented. That does not mean that there is no lesion.")
+    if "ET" in found and "t1c" not in used:
+        said.append(_without_t1c(found["ET"]))
+    said += _unsure(masks, probabilities, labels)
+    said += _at_the_edge(lesion)
+    said += _in_pieces(lesion)
+    return said
+
+
+def _without_t1c(enhancing: float) -> str:
+    if enhancing:
+        volume = millilitres(enhancing)
+        return f"No T1c: the enhancing tumour ({volume} ml) is a guess from sequences that do not show it."
+    return "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
+
+
+def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSet) -> list[str]:
+    """Name the regions that the network is unsure of where it drew them."""
+    if probabilities is None:
+        return []
+    drawn = [part for part in zip(labels.regions, masks, probabilities, strict=True) if part[1].any()]
+    entropies = {region: uncertainty(p[mask], np.nan)["entropy"] for region, mask, p in drawn}
+    unsure = [f"{in_words(region)} ({value:.2f})" for region, value in entropies.items() if value > UNSURE]
+    if not unsure:
+        return []
+    return [
+        f"The network is unsure of what it drew as {', '.join(unsure)}. In brackets the mean entropy in nats; more "
+        f"than {UNSURE:.2f} is warned of, and 0.69 is a coin toss."
+    ]
+
+
+def _at_the_edge(lesion: np.ndarray) -> list[str]:
+    ends = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
+    sides = [
+        side
+        for axis, pair in enumerate(ends)
+        for side, end in zip(pair, (0, -1), strict=True)
+        if lesion.take(end, axis).any()
+    ]
+    if not sides:
+        return []
+    return [f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."]
+
+
+def _in_pieces(lesion: np.ndarray) -> list[str]:
+    """Doubt a lesion of which the largest piece has less than `MINIMUM_LARGEST_PIECE`, however many the others are."""
+    sizes = connected_pieces(lesion)[1]
+    if not len(sizes) or sizes.max() >= MINIMUM_LARGEST_PIECE * sizes.sum():
+        return []
+    return [
+        f"The lesion is in {len(sizes)} separate pieces, the largest with {100 * sizes.max() / sizes.sum():.0f} % of "
+        "its volume: a multifocal tumour, or false positives. Check the small ones."
+    ]

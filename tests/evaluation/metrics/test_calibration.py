@@ -1,0 +1,58 @@
+"""Bins of probabilities, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.evaluation.metrics.calibration import bin_probabilities
+
+EVERYWHERE = np.ones(6, bool)
+
+
+def test_bins_by_hand():
+    """Of 15 bins; edges belong to the bin above, 1 to the last one."""
+    probability = np.array([0, 0.05, 0.5, 0.52, 0.6, 1], np.float32)  # 0.6 begins the tenth bin
+    found = bin_probabilities(probability, np.array([0, 1, 0, 1, 1, 1]), EVERYWHERE)
+    assert list(found.columns) == ["bin", "voxels", "probability", "positives"]
+    assert found["bin"].tolist() == list(range(15))
+    there = found[found["voxels"] > 0].set_index("bin")
+    assert there["voxels"].to_dict() == {0: 2, 7: 2, 9: 1, 14: 1}
+    assert there["positives"].tolist() == [1, 1, 1, 1]
+    assert there["probability"].tolist() == pytest.approx([0.05, 1.02, 0.6, 1])
+
+
+def test_only_the_mask_counts():
+    probability, truth = torch.rand(4, 5, 6), torch.rand(4, 5, 6) < 0.5
+    mask = torch.zeros(4, 5, 6, dtype=torch.uint8)
+    mask[1:3, 2:4] = 1
+    found = bin_probabilities(probability, truth, mask)
+    assert len(found) == 15
+    assert found["voxels"].sum() == 2 * 2 * 6
+    assert found["positives"].sum() == truth[1:3, 2:4].sum()
+    assert found["probability"].sum() == pytest.approx(probability[1:3, 2:4].double().sum().item())
+    elsewhere = torch.where(mask > 0, probability, 7.0)
+    pd.testing.assert_frame_equal(bin_probabilities(elsewhere, truth | (mask == 0), mask), found)
+    assert bin_probabilities(probability, truth, torch.zeros_like(mask))["voxels"].sum() == 0
+
+
+def test_sums_are_of_64_bit():
+    """In 32 bits, four million times 0.3 added up one by one are off by more than a part in a billion."""
+    size = 2**22
+    found = bin_probabilities(torch.full((size,), 0.3), torch.zeros(size), torch.ones(size))
+    assert found["probability"].sum() == pytest.approx(size * float(np.float32(0.3)), rel=1e-9)
+
+
+def test_rounding_above_one_is_a_probability():
+    assert bin_probabilities(np.full(6, 1 + 1e-6), EVERYWHERE, EVERYWHERE)["voxels"].iloc[-1] == 6
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_what_is_no_probability(value):
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        bin_probabilities(np.array([value, 0.5]), np.zeros(2), np.ones(2))
+
+
+def test_shapes_that_differ():
+    with pytest.raises(ValueError, match=r"\(6,\), \(6,\) and \(5,\)"):
+        bin_probabilities(np.zeros(6), EVERYWHERE, EVERYWHERE[:5])

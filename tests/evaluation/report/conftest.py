@@ -1,0 +1,14 @@
+"""Reports are tested with fewer bootstrap samples: their statistics have tests of their own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from common.evaluation.analysis import statistics
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 100)
+        yield

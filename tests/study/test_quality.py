@@ -1,0 +1,106 @@
+"""Warnings on label maps whose faults are known."""
+
+import numpy as np
+import pytest
+from small_lesion import LABELS, lesion
+
+from common.modalities import LabelSet
+from common.study.quality import segmentation_warnings
+
+ALL = ("t1", "t1c", "t2", "flair")
+
+
+def test_nothing_to_doubt():
+    assert segmentation_warnings(lesion(), probabilities(0.99), ALL, LABELS, (1, 1, 1)) == []
+    assert segmentation_warnings(lesion(), None, ALL, LABELS, (1, 1, 1)) == []
+
+
+@pytest.mark.parametrize("enhancing", [True, False])
+def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
+    label, without = lesion(), ("t2", "t1")
+    if not enhancing:
+        label[label == 4] = 1
+    (said,) = segmentation_warnings(label, None, without, LABELS, (2, 2, 2))
+    assert said.startswith("No T1c: ")
+    assert ("(0.4 ml) is a guess" in said) == enhancing  # 56 voxels of 8 mm3
+    assert ("cannot be ruled out" in said) != enhancing
+    other = LabelSet({"scar": 1}, {"scar": ("scar",)})
+    assert segmentation_warnings(lesion() // 4, None, without, other, (2, 2, 2)) == []  # no region that T1c would show
+
+
+def test_nothing_segmented():
+    empty = np.zeros((8, 8, 8), np.int16)
+    with_t1c = segmentation_warnings(empty, np.zeros((3, 8, 8, 8)), ALL, LABELS, (1, 1, 1))
+    assert len(with_t1c) == 1
+    assert "Nothing was segmented" in with_t1c[0]
+    without = segmentation_warnings(empty, None, ["t2"], LABELS, (1, 1, 1))
+    assert without[0] == with_t1c[0]
+    assert "cannot be ruled out" in without[1]
+
+
+@pytest.mark.parametrize(
+    ("coins", "unsure"), [(28, "enhancing tumour (0.51)."), (40, "tumour core (0.52), enhancing tumour (0.59).")]
+)
+def test_unsure(coins, unsure):
+    # Of 56 voxels of ET: 28 at 0.5 (log 2) and 28 at 0.9 (0.3251), mean 0.5091, or 40 and 16, mean 0.5880. With 8 of
+    # NCR at 0.99 (0.0560), TC has 0.4525 or 0.5215; WT, with 152 more, 0.1741 or 0.1939.
+    given = probabilities(0.99)
+    enhancing = np.argwhere(lesion() == 4)
+    for part, value in ((enhancing[:coins], 0.5), (enhancing[coins:], 0.9)):
+        given[:, *part.T] = value
+    assert (len(enhancing), given.shape) == (56, (3, 20, 18, 16))
+    given[:, 0] = 0.5  # far from what was drawn
+    (said,) = segmentation_warnings(lesion(), given, ALL, LABELS, (1, 1, 1))
+    assert f"unsure of what it drew as {unsure}" in said
+    with pytest.raises(ValueError, match=r"shape \(1, 20, 18, 16\); expected \(3, 20, 18, 16\).*WT, TC, ET"):
+        segmentation_warnings(lesion(), given[:1], ALL, LABELS, (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("voxel", "side"),
+    [
+        ((0, 8, 8), "left"),
+        ((19, 8, 8), "right"),
+        ((8, 0, 8), "posterior"),
+        ((8, 17, 8), "anterior"),
+        ((8, 8, 0), "inferior"),
+        ((8, 8, 15), "superior"),
+    ],
+    ids=["left", "right", "posterior", "anterior", "inferior", "superior"],
+)
+def test_lesion_at_the_edge(voxel, side):
+    label = lesion()
+    label[voxel] = 2
+    (said,) = segmentation_warnings(label, None, ALL, LABELS, (1, 1, 1))
+    assert f"edge of the image ({side})" in said
+
+
+def test_small_pieces_are_not_warned_of_however_many():
+    label = np.zeros((30, 18, 16), np.uint8)
+    label[4:12, 5:13, 4:12] = 2
+    label[12, 13, 12] = 2  # shares a corner
+    label[2:28:2, 2, 2] = label[2:28:2, 15, 2] = 2
+    assert segmentation_warnings(label, None, ALL, LABELS, (1, 1, 1)) == []  # 26 voxels of 539 in pieces of 1
+    label[14:17:2, 5, 5] = 2  # 28 of 541
+    (said,) = segmentation_warnings(label, None, ALL, LABELS, (1, 1, 1))
+    assert "in 29 separate pieces" in said
+
+
+def test_many_pieces():
+    label = lesion()
+    label[2:18:2, 2, 2] = label[2:18:2, 15, 2] = 1
+    (said,) = segmentation_warnings(label, None, ALL, LABELS, (1, 1, 1))
+    assert "in 17 separate pieces, the largest with 93 % of its volume" in said  # 216 of 232 voxels
+
+
+def test_two_large_pieces():
+    label = lesion()
+    label[14:18, 5:9, 6:10] = 2
+    (said,) = segmentation_warnings(label, None, ALL, LABELS, (1, 1, 1))
+    assert "in 2 separate pieces, the largest with 77 % of its volume" in said  # 216 of 280 voxels
+
+
+def probabilities(sure: float) -> np.ndarray:
+    """Of the three regions of `lesion`: so sure inside, as sure outside."""
+    regions = np.stack([lesion() > 0, np.isin(lesion(), (1, 4)), lesion() == 4])
+    return np.where(regions, sure, 1 - sure)
