@@ -8,6 +8,7 @@ BUNDLE ?= m3ae
 JOBS ?= 2
 LABEL_VENV ?= .venv-label
 STUDIES ?=
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: train test test-all lint label test-label clean
 
@@ -16,10 +17,10 @@ train: $(VENV)/.installed
 
 # One test process per core, each with one thread: files are shared out, so that fixtures of a file are made once.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+test-all: test
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -49,7 +49,7 @@ class TestTraining:
         before = {path: path.stat().st_mtime_ns for path in models.iterdir()}
         caplog.set_level("INFO")
         bundle.run_here(["train.json"], **tiny(bundle, coarse_dir, tmp_path), **UNTRACKED)
-        printed = capsys.readouterr().out
+        printed = "".join(capsys.readouterr()) + caplog.text
         assert {path: path.stat().st_mtime_ns for path in models.iterdir()} == before
         for name in ("trained.pt", "trained_last.pt"):
             assert torch.load(tmp_path / name, weights_only=True)
@@ -63,9 +63,10 @@ class TestTraining:
             assert history["modality"].tolist() == list(MODALITIES)
             assert history["relative_preference"].sum() == pytest.approx(0, abs=1e-4)  # relative to their mean
             assert (tmp_path / "preference.png").stat().st_size > 5000
-            assert "rp_t1c" in caplog.text
-            assert "missing rates of the 6 training cases" in caplog.text
+            assert "rp_t1c" in printed
+            assert "missing rates of the 6 training cases" in printed
 
+    @pytest.mark.slow  # three trainings, one of them killed
     def test_killed_run_resumes_to_the_same_weights_and_balance(self, coarse_dir, tmp_path):
         settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "epochs": 3, "val_interval": 3, "batch_size": 1}
         whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -79,6 +80,7 @@ class TestTraining:
         assert not torch.equal(ends[0]["loss"]["beta"], torch.ones(4))
         assert (whole / "preference.csv").read_text() == (broken / "preference.csv").read_text()
 
+    @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path):
         """Subjects lack modalities, so encoders may have no gradient; RP is over all processes' subjects."""
         settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "batch_size": 1}
@@ -96,6 +98,7 @@ class TestTraining:
         assert torch.equal(loss["beta"], torch.ones(4))
         assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # measured all the same
 
+    @pytest.mark.slow  # a process of its own
     def test_perfect_data_as_a_command_line_says_it(self, coarse_dir, tmp_path):
         settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "val_interval": 2}
         settings |= {"perfect_data": "true", "missing_rates": "null"}
@@ -104,7 +107,12 @@ class TestTraining:
 
     @pytest.mark.parametrize(
         ("bundle", "backbone"),
-        [(PASSION, "RFNet"), (PASSION, "M2FTrans"), (PASSION, "bundles.small_unet.SmallUNet"), (GSS, "mmFormer")],
+        [
+            pytest.param(PASSION, "RFNet", marks=pytest.mark.slow),
+            pytest.param(PASSION, "M2FTrans", marks=pytest.mark.slow),
+            (PASSION, "bundles.small_unet.SmallUNet"),
+            (GSS, "mmFormer"),
+        ],
     )
     def test_backbone_is_one_scalar(self, bundle, coarse_dir, tmp_path, backbone):
         """SmallUNet is a sixth one: one file, one config line."""
@@ -207,6 +215,7 @@ class TestRecipes:
         assert {keys["backbone"] for keys in table.values()} == {"RFNet", "mmFormer", "M2FTrans"}
         assert len(table) == 9
 
+    @pytest.mark.slow  # a training for each variant
     def test_table_2_reports_each_component(self, coarse_dir, tmp_path, undrawn):
         table = json.loads((PASSION.folder / "configs/recipes/table2.json").read_text())["variants"]
         table |= json.loads((PASSION.folder / "configs/recipes/table3.json").read_text())["variants"]

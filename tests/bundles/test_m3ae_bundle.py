@@ -98,6 +98,7 @@ class TestTraining:
         logged = {Path(artifact.path).name for artifact in client.list_artifacts(tracked.info.run_id, "test")}
         assert {"results.csv", "report.html", "tables", "figures"} <= logged
 
+    @pytest.mark.slow  # three trainings, one of them killed
     def test_killed_run_resumes_to_the_same_weights(self, coarse_dir, tmp_path):
         settings = {**TINY, "dataset_dir": coarse_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
         settings["run"] = TRAINING
@@ -195,6 +196,7 @@ class TestRecipes:
         state = torch.load(tmp_path / "out" / "finetuned_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 9  # all labelled cases train
 
+    @pytest.mark.slow  # a training for each variant
     def test_ablation_reports_each_variant(self, coarse_dir, tmp_path, undrawn):
         variants = {"full": {}, "mean image fill": {"fill": "mean", "lambda_con": 0}}
         variants = {name: {**TINY, **ONE, "dataset_dir": str(coarse_dir), **keys} for name, keys in variants.items()}
@@ -227,6 +229,7 @@ def case(phantom_dir):
 
 
 class TestPlaces:
+    @pytest.mark.slow  # the other bundles' are quicker
     def test_from_within_the_bundle(self, case, tmp_path):
         words = M3AE.words(DEMO, {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path})
         words[words.index("--config_file") + 1] = str([f"configs/{config}" for config in DEMO])
@@ -407,6 +410,7 @@ class TestEvaluation:
         assert message in M3AE.complaint(DEMO_EVALUATION, **settings)
         assert not list((tmp_path / "out").glob("cases/*"))
 
+    @pytest.mark.slow  # three sweeps, one of them killed
     def test_killed_sweep_goes_on_to_the_same_files(self, phantom_dir, tmp_path, undrawn):
         settings = {"dataset_dir": phantom_dir, "calibrate_on": [], "mlflow": "none"}
         settings["subsets"] = [["t1"], ["t1c"], list(MODALITIES)]

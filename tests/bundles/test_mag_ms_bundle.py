@@ -63,6 +63,7 @@ class TestTraining:
         assert last["trainer"]["iteration"] == 6
         assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {2}
 
+    @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path):
         settings = {**TINY, "batch_size": 1, "val_subsets": [["t1"], ["t2"]]}  # a validation case for each process
         settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path}
@@ -71,6 +72,7 @@ class TestTraining:
         state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
 
+    @pytest.mark.slow  # a training for each variant
     def test_ablation_reports_its_variants(self, coarse_dir, tmp_path, undrawn):
         variants = read("recipes/ablation.json")["variants"]
         assert variants["MAG"] == {"lambda_kl": 0.0, "gamma": 0.0}

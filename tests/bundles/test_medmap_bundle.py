@@ -89,6 +89,7 @@ def test_acn_is_aligned_at_either_place(coarse_dir, tmp_path, align_at):
     assert "alignment.weights" in state
 
 
+@pytest.mark.slow  # processes of their own
 def test_two_processes_share_mixture_and_discriminators(coarse_dir, tmp_path):
     settings = tiny(coarse_dir, tmp_path, **PATHS, batch_size=1, val_subsets=[["t1"], ["t2"]])
     configs = ["train.json", "backbones/acn.json", "multi_gpu_train.json"]
@@ -98,6 +99,7 @@ def test_two_processes_share_mixture_and_discriminators(coarse_dir, tmp_path):
     assert not torch.equal(state["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
 
 
+@pytest.mark.slow  # processes of their own
 def test_two_processes_train_one_teacher(coarse_dir, tmp_path):
     settings = tiny(coarse_dir, tmp_path, **GATED, teacher_epochs=1, batch_size=1, val_subsets=[["t1"], ["t2"]])
     trained = "[*@teacher_network.parameters(), *@teach#loss.parameters()]"
@@ -117,6 +119,7 @@ def test_smu_net_trains(coarse_dir, tmp_path):
     assert torch.load(tmp_path / "trained.pt", weights_only=True)
 
 
+@pytest.mark.slow  # a training as PASSION's and MedMAP's tests have, both at once
 def test_alignment_goes_with_passions_training(coarse_dir, tmp_path, undrawn):
     settings = tiny(coarse_dir, tmp_path, width=4, missing_rates=[0.3, 0.3, 0.5, 0.5], **CHEAP)
     PASSION.run_here(["train.json", "recipes/medmap.json"], **settings)

@@ -40,6 +40,7 @@ def test_the_repository_is_out_of_reach(alone):
 
 
 @pytest.mark.parametrize(("name", "below"), [("m3ae", "."), ("gss", "gss")], ids=["from-its-parent", "from-inside"])
+@pytest.mark.slow  # a fresh process that imports everything
 def test_inference(alone, phantom_dir, name, below, tmp_path):
     case = sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
     config = os.path.relpath(alone / name / "configs" / "inference.json", alone / below)
@@ -52,6 +53,7 @@ def test_inference(alone, phantom_dir, name, below, tmp_path):
     assert str(alone / name) in done.stderr + done.stdout  # the shipped weights say where they are
 
 
+@pytest.mark.slow  # a fresh process that imports everything
 def test_a_study_in_and_a_segmentation_out(alone, phantom_dir, tmp_path):
     case = sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
     words = ["-m", "tools", "predict", str(case), str(tmp_path), ".", "--modalities", "t2,flair", "--device", "cpu"]
@@ -79,6 +81,7 @@ def test_load(alone):
     assert f"common of {NAMES[0]}/common" in lines
 
 
+@pytest.mark.slow  # a fresh process that imports everything
 def test_another_version_of_common_in_one_process(alone, tmp_path):
     for name in ("m3ae", "passion"):
         shutil.copytree(alone / name, tmp_path / name)

@@ -28,6 +28,7 @@ def tensors(value, name=""):
     ],
     ids=["MAG-MS", "ACN", "PMKL"],
 )
+@pytest.mark.slow  # three trainings, one of them killed
 def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
     settings = {**TINY, **settings, "dataset_dir": coarse_dir}
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -83,6 +83,7 @@ def check(client: MlflowClient, run_id: str) -> None:
     assert {"heatmap.png", "heatmap.svg"} <= names("/figures")
 
 
+@pytest.mark.slow  # a server of its own
 def test_a_run_of_its_own_on_a_server(server, folder, tmp_path):
     log_evaluation(str(folder), str(tmp_path / "model.pt"), server, "test")
     client = MlflowClient(server)
@@ -93,6 +94,7 @@ def test_a_run_of_its_own_on_a_server(server, folder, tmp_path):
     check(client, run.info.run_id)
 
 
+@pytest.mark.slow  # a server of its own
 def test_the_training_s_run_where_it_is_known(server, folder, tmp_path):
     client = MlflowClient(server)
     training = client.create_run(client.create_experiment("training"))

@@ -86,6 +86,7 @@ def print_peak_of_memory(subsets):
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
+@pytest.mark.slow  # processes of their own that sweep a whole volume
 def test_memory_does_not_grow_with_subsets_times_volume():
     few, many = (int(run(print_peak_of_memory, subsets)[1]) for subsets in (3, 21))
     volume = 2 * 240 * 128 * 128 * 4

@@ -34,6 +34,7 @@ def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_s
     assert moved[tuple(at)] == pytest.approx(np.asarray(slab.dataobj)[centre], rel=1e-4)
 
 
+@pytest.mark.slow  # registers two volumes; `test_predict` registers one
 def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(subject):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     turn = Rotation.from_euler("xyz", (6, -8, 12), degrees=True).as_matrix()

@@ -112,6 +112,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert not SECRETS.search(page)  # nor is the name of a file in it, which may be a patient's
 
 
+@pytest.mark.slow  # two predictions with a registration
 def test_a_tilted_series_gives_what_its_volume_gives_as_nifti(studies, tmp_path):
     for study in studies:
         assert predict(study, tmp_path / study.name, "m3ae", "--modalities", "t2") is None
@@ -200,6 +201,7 @@ def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warn
     assert inference.warnings == warnings
 
 
+@pytest.mark.slow  # three predictions
 def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monkeypatch):
     brain = np.asarray(nib.load(subject / "Doe_t2.nii.gz").dataobj)
     study, out = tmp_path / "study", tmp_path / "out"

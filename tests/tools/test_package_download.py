@@ -191,6 +191,7 @@ def test_a_zip_that_is_no_package_is_not_indexed(packages, tmp_path):
     assert not (tmp_path / "dist" / "index.json").exists()
 
 
+@pytest.mark.slow  # a fresh process that imports everything
 def test_monai_downloads_it(site, tmp_path):
     """It needs the name: without, MONAI 1.6.1 unpacks and then fails."""
     words = [sys.executable, "-m", "monai.bundle", "download", "tiny", "--url", f"{site[1]}/tiny_v0.9.0.zip"]
