@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from monai.data import MetaTensor
 from nibabel import Nifti1Image
-from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from tqdm import tqdm
 
 from common.cohorts.brats import Item, find_cases
 from common.cohorts.cohort import Cohort
+from common.io.geometry import corner_distance, lengths
 from common.io.images import read_volume
 
 GRID_TOLERANCE = 1e-2
@@ -111,7 +112,7 @@ def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> 
     there, affine = image.as_tensor() != 0, image.affine.numpy()
     zeros = float((~there).float().mean())
     found = int(there.sum()) * abs(np.linalg.det(affine[:3, :3])) / 1000
-    size = _lengths(voxel_sizes(affine))
+    size = lengths(voxel_sizes(affine))
     strip = "Networks here are trained on brains with background 0; strip the skull first."
     if zeros < BACKGROUND_FRACTION:
         yield Finding((name,), f"not skull-stripped ({zeros:.0%} of the voxels are 0)", strip, fatal=False, skull=True)
@@ -146,7 +147,7 @@ def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
     if min(trained) < 0 or max(sizes) <= COARSER * max(trained):
         return None
     return (
-        f"its voxels of {_lengths(sizes)} mm are coarser than those of {_lengths(trained)} mm that the network was "
+        f"its voxels of {lengths(sizes)} mm are coarser than those of {lengths(trained)} mm that the network was "
         "trained at: small parts may be missed, and volumes are less exact"
     )
 
@@ -166,9 +167,7 @@ def tilted(affine: np.ndarray) -> str | None:
 
 def grid_offset(volume: MetaTensor | Nifti1Image, reference: MetaTensor | Nifti1Image) -> float:
     """Return by how many mm at most the corners of two grids of one shape ``(X, Y, Z)`` lie apart."""
-    corners = list(product(*[(0, size - 1) for size in reference.shape]))
-    apart = apply_affine(np.asarray(volume.affine), corners) - apply_affine(np.asarray(reference.affine), corners)
-    return float(np.linalg.norm(apart, axis=1).max())
+    return corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), reference.shape)
 
 
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
@@ -236,10 +235,6 @@ def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaT
     read = {name: volume(*at) for name, *at in zip(item["modalities"], item["image"], channels, strict=True)}
     images = {name: found for name, found in read.items() if found is not None}
     return images, volume(item["label"]) if "label" in item else None
-
-
-def _lengths(sizes: Iterable[float]) -> str:
-    return " x ".join(f"{size:.3g}" for size in sizes)
 
 
 def _by(sizes: Iterable[object]) -> str:

@@ -6,14 +6,17 @@ import logging
 import os
 import warnings
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor, NibabelReader, NibabelWriter
-from monai.transforms import LoadImage
-from nibabel.orientations import aff2axcodes
+import torch
+from monai.data import MetaTensor, NibabelWriter
 
 from common.io.files import replacing
+from common.io.geometry import require_plausible
+from common.io.itk_formats import read_with_itk
+from common.io.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
@@ -21,47 +24,45 @@ logger = logging.getLogger(__name__)
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
-ANALYZE = (".hdr", ".img")
-"""Suffixes of Analyze images, either of which names both files; MONAI has no reader by default for them."""
+ITK_SUFFIXES = (".mha", ".nrrd")
 
 
 def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
-    """Read an image file (NIfTI, MHA, Analyze) as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
+    """Read an image file as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
 
-    A fourth dimension of one channel, as iSEG's images have, is dropped. A file that does not say how it lies is warned
-    about once.
+    NIfTI, Analyze, MetaImage (``.mha``) and NRRD are read, each to its last byte; none may name another file. A fourth
+    dimension of one channel, as iSEG's images have, is dropped. What is doubtful, such as a file that does not say how
+    it lies, is logged once as a warning and stands in ``meta["warnings"]``.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it cannot be decoded.
+        PermissionError: it may not be read.
+        ValueError: it is not whole, holds no numbers, or its affine cannot be that of a scan of a person.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path}: no such file. A listed file must exist; leave a modality that is absent out of the list."
         )
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path}: may not be read; give this user the right to.")
     try:
-        reader = NibabelReader() if str(path).lower().endswith(ANALYZE) else None
-        volume = LoadImage(image_only=True, dtype=dtype)(str(path), reader)
-    except Exception as error:  # every reader raises its own kinds
-        cause = error.__cause__ or error
+        if str(path).lower().endswith(ITK_SUFFIXES):
+            (voxels, affine), said = read_with_itk(Path(path)), []
+        else:
+            voxels, affine, said = read_nifti(Path(path))
+        if not (np.issubdtype(voxels.dtype, np.floating) or np.issubdtype(voxels.dtype, np.integer)):
+            raise ValueError(f"voxels of type {voxels.dtype}; expected real numbers")
+        require_plausible(affine, voxels.shape)
+    except Exception as error:  # every library raises its own kinds
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise ValueError(
-            f"{path}: cannot be read as an image ({type(cause).__name__}: {str(cause).splitlines()[0]}); "
-            "expected a whole NIfTI, MHA or Analyze file. It is corrupt or truncated: copy or download it again."
+            f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a whole NIfTI, "
+            "Analyze, MHA or NRRD file of a scan. If it is corrupt or truncated, copy or download it again."
         ) from error
-    if said := unplaced(volume):
-        _warn_once(f"{path}: {said}.")
+    for text in said:
+        _warn_once(f"{path}: {text}.")
+    volume = MetaTensor(torch.as_tensor(voxels.astype(dtype)), affine=torch.as_tensor(affine), meta={"warnings": said})
     return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
-
-
-def unplaced(volume: MetaTensor) -> str | None:
-    """Say of a volume as read from NIfTI that its file does not tell how it lies; None if it does."""
-    if any(int(volume.meta.get(code, 1)) for code in ("qform_code", "sform_code")):
-        return None
-    axes = "".join(aff2axcodes(volume.affine.numpy()))
-    return (
-        f"the file does not say how it lies (qform and sform code 0); taken as {axes}, with the middle at the origin: "
-        "left and right may be exchanged. Convert it again from the scanner's files, or write its affine into it"
-    )
 
 
 @cache

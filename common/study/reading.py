@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from common.cohorts.brats import MODALITIES, SUFFIXES, find_cases, shortened
 from common.cohorts.check import findings
 from common.cohorts.cohort import Cohort
-from common.io.images import read_volume, unplaced
+from common.io.images import read_volume
 from common.modalities import canonical, display_name, resolve_subset, subset_name
 from common.study.grid import finest
 
@@ -136,8 +136,7 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         if name not in wanted:
             continue
         volume = read_volume(path)
-        if said := unplaced(volume):
-            warnings.append(f"image file ({display_name(name)}): {said}.")
+        warnings += [f"image file ({display_name(name)}): {said}." for said in volume.meta["warnings"]]
         if channel is not None:
             volume = volume[..., channel]
         if volume.ndim != 3:

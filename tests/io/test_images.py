@@ -1,6 +1,8 @@
 """Reading volumes, refusing what is none, writing them whole."""
 
 import gzip
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import itk
@@ -86,12 +88,26 @@ def test_missing_file(tmp_path):
     ("damage", "reason"),
     [
         (lambda data: data[: len(data) // 2], "EOFError"),
-        (lambda data: data[:60], "ImageFileError"),
-        (lambda data: gzip.compress(gzip.decompress(data)[:1000]), "OSError"),
-        (lambda data: b"not an image\n", "not a gzip file"),
-        (lambda data: b"", "Empty file"),
+        (lambda data: data[:60], "EOFError"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:1000]), "EOFError: 1000 of the 4192 bytes"),
+        (lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], "CRC check failed"),
+        (lambda data: data + b"x" * 10, "Not a gzipped file"),
+        (lambda data: gzip.compress(gzip.decompress(data) + bytes(5000)), "tells of 4192 bytes, and there are more"),
+        (lambda data: b"not an image\n", "13 bytes, fewer than a header has"),
+        (lambda data: b"not an image\n" * 100, "HeaderDataError"),
+        (lambda data: b"", "0 bytes"),
     ],
-    ids=["truncated", "header truncated", "voxels missing", "text", "empty"],
+    ids=[
+        "truncated",
+        "header truncated",
+        "voxels missing",
+        "checksum",
+        "appended",
+        "too long",
+        "short text",
+        "text",
+        "empty",
+    ],
 )
 def test_corrupt_file(path, damage, reason):
     path.write_bytes(damage(path.read_bytes()))
@@ -100,7 +116,111 @@ def test_corrupt_file(path, damage, reason):
     message = str(info.value)
     assert message.startswith(f"{path}: ")
     assert reason in message
-    assert "corrupt or truncated: copy or download it again" in message
+    assert "corrupt or truncated, copy or download it again" in message
+
+
+def _header(**fields: object) -> Callable[[bytes], bytes]:
+    """Return a function that sets fields of a NIfTI file's header."""
+
+    def change(data: bytes) -> bytes:
+        header = nib.Nifti1Header(data[:348])
+        for name, value in fields.items():
+            header[name] = value
+        return header.binaryblock + data[348:]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_header(srow_x=[np.nan, 0, 0, 0]), "has NaN or Inf"),
+        (_header(srow_x=[np.inf, 0, 0, 0]), "has NaN or Inf"),
+        (_header(srow_x=0, srow_y=0, srow_z=0), "singular"),
+        (_header(srow_x=[0, -1, 0.01, 10]), "singular or nearly so"),
+        (_header(srow_x=[0.001, 0, 0, 0], srow_y=[0, 0.001, 0, 0], srow_z=[0, 0, 0.002, 0]), "voxels of 0.001 x 0.001"),
+        (_header(srow_x=[100, 0, 0, 0]), "voxels of 100 x 1 x 2 mm"),
+        (_header(xyzt_units=1), "voxels of 1e.03 x 1e.03 x 2e.03 mm"),
+        (_header(xyzt_units=3), "voxels of 0.001 x 0.001 x 0.002 mm"),
+        (_header(dim=[3, 0, 10, 8, 1, 1, 1, 1]), "shape"),
+        (_header(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "is more than the 536870912 voxels"),
+        (_header(dim=[5, 12, 10, 8, 1, 1, 1, 1]), "expected one volume"),
+        (_header(datatype=32, bitpix=64), "voxels of type complex64|tells of 8032 bytes|of the 8032 bytes"),
+        (_header(datatype=128, bitpix=24), "voxels of type|there are more"),
+        (_header(magic=b"xx"), "magic string"),
+        (_header(scl_slope=1, scl_inter=np.nan), "HeaderDataError"),
+    ],
+)
+def test_what_cannot_be_a_scan_is_refused(tmp_path, volume, change, reason):
+    nib.save(nib.Nifti1Image(volume, AFFINE), tmp_path / "x.nii")
+    (tmp_path / "x.nii").write_bytes(change((tmp_path / "x.nii").read_bytes()))
+    with pytest.raises(ValueError, match=reason):
+        read_volume(tmp_path / "x.nii")
+
+
+def test_complex_numbers_are_refused(tmp_path, volume):
+    nib.save(nib.Nifti1Image(volume.astype(np.complex64), AFFINE), tmp_path / "x.nii.gz")
+    with pytest.raises(ValueError, match="voxels of type complex64; expected real numbers"):
+        read_volume(tmp_path / "x.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "affine", "warning"),
+    [
+        (
+            _header(pixdim=[1, 1, 1, 1, 1, 1, 1, 1], qform_code=0),
+            AFFINE,
+            "voxels of 1 x 1 x 2 mm, its pixdim 1 x 1 x 1",
+        ),
+        (_header(qoffset_x=0, qform_code=1), AFFINE, "put voxels up to 1[0-9.]+ mm apart; the sform is taken"),
+        (_header(sform_code=0, qform_code=1), np.diag([-1, -1, 2, 1]), None),
+        (_header(xyzt_units=77), AFFINE, "a unit of length that there is not"),
+        (_header(sform_code=900, qform_code=1), None, "sform_code 900 not valid"),
+    ],
+    ids=["old pixdim", "qform elsewhere", "qform alone", "unit", "code"],
+)
+def test_the_affine_is_that_of_the_standard_and_doubts_are_said(tmp_path, volume, caplog, change, affine, warning):
+    image = nib.Nifti1Image(volume, AFFINE)
+    image.set_qform(AFFINE, 1)
+    nib.save(image, tmp_path / "x.nii")
+    (tmp_path / "x.nii").write_bytes(change((tmp_path / "x.nii").read_bytes()))
+    read = read_volume(tmp_path / "x.nii")
+    if affine is not None:
+        np.testing.assert_allclose(read.affine.numpy()[:3, :3], np.asarray(affine, float)[:3, :3], atol=1e-6)
+    assert bool(caplog.records) == bool(warning)
+    assert len(read.meta["warnings"]) == (1 if warning else 0)
+    if warning:
+        assert re.search(warning, caplog.text)
+
+
+def test_units_of_length_are_read(tmp_path, volume):
+    image = nib.Nifti1Image(volume, np.diag([0.001, 0.001, 0.002, 1]))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "x.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "x.nii").affine.numpy(), np.diag([1, 1, 2, 1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("suffix", "elsewhere"),
+    [(".mha", (b"= LOCAL", b"= /etc/passwd")), (".nrrd", (b"encoding:", b"data file: /etc/passwd\nencoding:"))],
+)
+def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, packed):
+    file = tmp_path / f"x{suffix}"
+    itk.imwrite(itk.imread(str(path)), str(file), compression=packed)
+    np.testing.assert_array_equal(read_volume(file).numpy(), read_volume(path).numpy())
+    np.testing.assert_allclose(read_volume(file).affine.numpy(), AFFINE)
+    whole = file.read_bytes()
+    for content, reason in (
+        (whole.replace(*elsewhere), "voxels"),
+        (whole[:-9], "EOFError|bytes of voxels"),
+        (whole.replace(b"12 10 8", b"12 10 4"), "bytes of voxels"),
+        (whole.replace(b"12 10 8", b"12 10 80000000"), "read at most"),
+        (whole.replace(b"12 10 8", b"a 10 8"), "expected whole numbers"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            read_volume(file)
 
 
 def test_writer_writes_what_is_read_back(tmp_path, volume):

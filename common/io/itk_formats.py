@@ -1,0 +1,121 @@
+"""Reading MetaImage and NRRD files with ITK, after what ITK does not check: that a file holds all of its own voxels."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from monai.data import ITKReader
+
+from common.io.geometry import require_shape
+
+HEADER_BYTES = 2**16
+"""A header that is longer is none."""
+_INTEGERS = {
+    f"{sign}{name}": np.dtype(f"{sign}{number}")
+    for name, number in {"char": "int8", "short": "int16", "int": "int32", "long_long": "int64"}.items()
+    for sign in ("", "u")
+}
+_REALS = {"float": np.dtype("float32"), "double": np.dtype("float64")}
+_METAIMAGE_TYPES = {f"MET_{name.upper()}": dtype for name, dtype in (_INTEGERS | _REALS).items()}
+_NRRD_TYPES = {name.replace("_", " "): dtype for name, dtype in (_INTEGERS | _REALS).items()}
+_NRRD_TYPES |= {dtype.name: dtype for dtype in _INTEGERS.values()}
+
+
+def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a MetaImage (``.mha``) or NRRD (``.nrrd``) file, which has to hold its voxels itself.
+
+    Either format can name other files to read, or bytes to skip; such a file is refused, since it would let whoever
+    sends it read the files of whoever opens it.
+
+    Returns:
+        Voxels ``(X, Y, Z)`` or ``(X, Y, Z, C)``, and the affine to mm, RAS.
+
+    Raises:
+        ValueError: the header tells of another file, of more or fewer bytes than there are, or of what is not read
+            here.
+    """
+    content = path.read_bytes()
+    layout = _of_nrrd if content.startswith(b"NRRD") else _of_metaimage
+    shape, dtype, inflate, voxels = layout(content)
+    require_shape(shape)
+    expected = math.prod(shape) * dtype.itemsize
+    if inflate is not None:
+        voxels = inflate(voxels, expected)
+    if len(voxels) != expected:
+        raise ValueError(f"its header tells of {expected} bytes of voxels, and there are {len(voxels)}; copy it again")
+    reader = ITKReader()
+    array, meta = reader.get_data(reader.read(path))
+    return array, meta["affine"]
+
+
+Layout = tuple[tuple[int, ...], np.dtype, Callable[[bytes, int], bytes] | None, bytes]
+"""Shape, type, how the voxels are unpacked, and their bytes."""
+
+
+def _of_metaimage(content: bytes) -> Layout:
+    """Source: the MetaIO format's documentation, "Quick start" and "Reference: Tags of MetaImage"."""
+    end = re.search(rb"^ElementDataFile\s*=\s*([^\r\n]*?)\s*?\r?\n", content[:HEADER_BYTES], re.MULTILINE)
+    if end is None or end[1] != b"LOCAL":
+        raise ValueError("a MetaImage whose voxels lie in another file; expected one with ElementDataFile = LOCAL")
+    fields = _fields(content[: end.start()], "=")
+    if "HeaderSize" in fields:
+        raise ValueError("a MetaImage with a HeaderSize; expected one whose voxels follow its header")
+    if fields.get("BinaryData", "False") != "True" or int(fields.get("ElementNumberOfChannels", 1)) != 1:
+        raise ValueError("a MetaImage with text, or several values for a voxel; expected one binary value for each")
+    dtype = _METAIMAGE_TYPES.get(fields.get("ElementType", ""))
+    if dtype is None:
+        raise ValueError(f"ElementType {fields.get('ElementType')}; expected one of {', '.join(_METAIMAGE_TYPES)}")
+    packed = fields.get("CompressedData", "False") == "True"
+    return _sizes(fields, "DimSize"), dtype, _inflating(zlib.MAX_WBITS) if packed else None, content[end.end() :]
+
+
+def _of_nrrd(content: bytes) -> Layout:
+    """Source: "Definition of NRRD File Format", sections 3 (header) and 5 (fields)."""
+    head, blank, voxels = content.partition(b"\n\n")
+    if not blank or len(head) > HEADER_BYTES:
+        raise ValueError("an NRRD file without an end of its header; copy it again")
+    fields = _fields(head, ":")
+    other = [
+        name for name in ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip") if name in fields
+    ]
+    if other:
+        raise ValueError(f"an NRRD file with a {other[0]!r}; expected one whose voxels follow its header")
+    kind = re.sub(r"^unsigned ", "u", fields.get("type", "").removeprefix("signed ")).removesuffix("_t")
+    dtype = _NRRD_TYPES.get(kind)
+    if dtype is None:
+        raise ValueError(f"type {kind!r}; expected one of {', '.join(_NRRD_TYPES)}")
+    encoding = fields.get("encoding", "")
+    if encoding not in ("raw", "gzip", "gz"):
+        raise ValueError(f"encoding {encoding!r}; expected raw or gzip")
+    inflate = None if encoding == "raw" else _inflating(zlib.MAX_WBITS + 16)
+    return _sizes(fields, "sizes"), dtype, inflate, voxels
+
+
+def _fields(header: bytes, separator: str) -> Mapping[str, str]:
+    lines = (line.partition(separator) for line in header.decode("latin1").splitlines())
+    return {name.strip(): value.strip() for name, found, value in lines if found}
+
+
+def _sizes(fields: Mapping[str, str], name: str) -> tuple[int, ...]:
+    sizes = fields.get(name, "").split()
+    if not all(size.isdecimal() for size in sizes):
+        raise ValueError(f"{name} = {fields.get(name)}; expected whole numbers")
+    return tuple(map(int, sizes))
+
+
+def _inflating(window: int) -> Callable[[bytes, int], bytes]:
+    """Return a function that unpacks bytes, checksum included, up to one byte more than expected."""
+
+    def inflate(packed: bytes, expected: int) -> bytes:
+        stream = zlib.decompressobj(window)
+        voxels = stream.decompress(packed, expected + 1)
+        if not stream.eof and len(voxels) <= expected:
+            raise EOFError("its packed voxels have no end")
+        return voxels
+
+    return inflate
