@@ -19,7 +19,7 @@ def walk(folder: str | os.PathLike) -> list[Path]:
     is what is no file, such as a pipe. A link to nothing is a file: whoever opens it says that it is not there.
 
     Raises:
-        PermissionError: a folder, or what a link leads to, cannot be looked into.
+        PermissionError: a folder in it cannot be looked into; only ``folder`` itself is named.
     """
     root = Path(folder)
     seen, folders, links, files = set(root.resolve().parents), [root], [], []
@@ -38,10 +38,12 @@ def walk(folder: str | os.PathLike) -> list[Path]:
                 elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                     files.append(path)
         except OSError as error:
+            # The names of what is in a study's folder may be names of patients.
             raise PermissionError(
-                f"{error.filename or place}: cannot be looked into ({error.strerror or error}), so what is in it would "
-                f"be missed; make all of {folder} readable (chmod -R u+rX), or move what is not needed elsewhere."
-            ) from error
+                f"{folder}: a folder in it cannot be looked into ({error.strerror or error}), and what it holds would be "
+                f"missed. Make all of it readable (chmod -R u+rX), or take out what is not; find {folder} ! -readable "
+                "shows it."
+            ) from None
     return sorted(files)
 
 
