@@ -40,9 +40,9 @@ def walk(folder: str | os.PathLike) -> list[Path]:
         except OSError as error:
             # The names of what is in a study's folder may be names of patients.
             raise PermissionError(
-                f"{folder}: a folder in it cannot be looked into ({error.strerror or error}), and what it holds would be "
-                f"missed. Make all of it readable (chmod -R u+rX), or take out what is not; find {folder} ! -readable "
-                "shows it."
+                f"{folder}: a folder in it cannot be looked into ({error.strerror or error}), and what it holds "
+                f"would be missed. Make all of it readable (chmod -R u+rX), or take out what is not; find {folder} ! "
+                "-readable shows it."
             ) from None
     return sorted(files)
 
