@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,29 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture
+def as_anybody(tmp_path, monkeypatch) -> Callable[[], AbstractContextManager[None]]:
+    """Return a context in which permissions count even if the tests run as root; the working directory is `tmp_path`.
+
+    Paths must be relative in it: the folders around are closed.
+    """
+
+    @contextmanager
+    def become() -> Iterator[None]:
+        root = os.geteuid() == 0
+        tmp_path.chmod(0o777)
+        monkeypatch.chdir(tmp_path)
+        if root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+
+    return become
 
 
 @pytest.fixture

@@ -1,11 +1,62 @@
 """Files appear whole or not at all."""
 
+import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from common.io import require_writable
-from common.io.files import replacing
+from common.io.files import replacing, walk
+
+
+def below(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in walk(folder)]
+
+
+def made(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+
+def test_files_below_a_folder(tmp_path):
+    made(*(tmp_path / name for name in ("b/2", "b/1", "a", "c/d/e", ".hidden", "b/._1", ".git/config")))
+    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+    (tmp_path / "device").symlink_to("/dev/zero")
+    assert below(tmp_path) == ["a", "b/1", "b/2", "c/d/e"]
+
+
+def test_links_are_followed_once(tmp_path):
+    made(tmp_path / "study/b/1", tmp_path / "elsewhere/2", tmp_path / "other/3")
+    (tmp_path / "study/a").symlink_to("b")  # a folder is found under its own name
+    for name in ("x", "y"):
+        (tmp_path / "study" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "study/file").symlink_to("b/1")
+    (tmp_path / "study/nothing").symlink_to("absent")
+    assert below(tmp_path / "study") == ["b/1", "file", "nothing", "x/2"]
+
+
+def test_links_in_a_ring(tmp_path):
+    made(tmp_path / "study/b/1", tmp_path / "elsewhere/2", tmp_path / "other/3")
+    (tmp_path / "study/ring").symlink_to(tmp_path / "study")
+    (tmp_path / "study/b/up").symlink_to("../..")  # to where the studies of others lie
+    (tmp_path / "study/c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "study")
+    (tmp_path / "study/itself").symlink_to("itself")
+    assert below(tmp_path / "study") == ["b/1", "c/2", "itself"]
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_folder_that_cannot_be_looked_into(tmp_path, as_anybody, mode):
+    made(tmp_path / "a/1", tmp_path / "b/2")
+    (tmp_path / "a").chmod(mode)
+    message = r"^\.: a folder in it cannot be looked into \(Permission denied\), .* Make all of it readable"
+    with as_anybody(), pytest.raises(PermissionError, match=message):
+        walk(".")
+    (tmp_path / "a").chmod(0o755)
+    with as_anybody():
+        assert walk(".") == [Path("a/1"), Path("b/2")]
 
 
 def test_replacing(tmp_path):
