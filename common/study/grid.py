@@ -14,8 +14,13 @@ from monai.transforms import SpatialResample
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 from nibabel.orientations import inv_ornt_aff, io_orientation
 
+from common.io.geometry import lengths
+
 FOREGROUND = 0.1
 """Share of an image's 99th percentile above which a voxel is foreground: neither air nor background."""
+
+MOST_VOXELS = 2**28
+"""Of a grid that a volume is resampled to, 1 GiB in float32: a cube of 645 mm at 1 mm."""
 
 Image = nib.Nifti1Image
 """A volume ``(X, Y, Z)`` whose affine leads to millimetres, RAS."""
@@ -40,13 +45,22 @@ def isotropic_grid(image: Image, spacing: float) -> Grid:
     Args:
         image: the volume.
         spacing: edge of the cubes in mm.
+
+    Raises:
+        ValueError: it would have more than `MOST_VOXELS`.
     """
     orientation = io_orientation(image.affine)
     affine = image.affine @ inv_ornt_aff(orientation, image.shape)
     shape = np.array(image.shape)[np.argsort(orientation[:, 0])]
     sizes = voxel_sizes(affine)
     left, _, right = np.linalg.svd(affine[:3, :3] / sizes)  # the nearest axes at right angles, were it sheared
-    count = np.maximum(np.ceil(shape * sizes / spacing - 1e-3), 1).astype(int)
+    count = np.maximum(np.ceil(shape * sizes / spacing - 1e-3), 1)
+    if not count.prod() <= MOST_VOXELS:
+        raise ValueError(
+            f"A field of view of {lengths(shape * sizes)} mm needs {lengths(count)} voxels of {spacing:g} mm, more "
+            f"than the {MOST_VOXELS} that are made at most. Are its voxel sizes right? If so, cut out the head."
+        )
+    count = count.astype(int)
     directions = left @ right * spacing
     corner = apply_affine(affine, (shape - 1) / 2) - directions @ ((count - 1) / 2)
     return Grid(tuple(count.tolist()), from_matvec(directions, corner))

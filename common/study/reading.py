@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from common.cohorts.brats import MODALITIES, SUFFIXES, find_cases, shortened
 from common.cohorts.check import findings
 from common.cohorts.cohort import Cohort
+from common.io.files import walk
 from common.io.images import read_volume
 from common.modalities import canonical, display_name, resolve_subset, subset_name
 from common.study.grid import finest
@@ -65,6 +66,7 @@ def read_folder(
 
     Raises:
         FileNotFoundError: there is no such folder.
+        PermissionError: something in it cannot be read.
         ValueError: it holds both kinds of files, more than one patient, none of the modalities, or an image that cannot
             be used; or ``by_hand`` does not fit.
         ImportError: it is DICOM, and the packages for that are not installed.
@@ -73,8 +75,9 @@ def read_folder(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
     wanted = resolve_subset(modalities, cohort.modalities)
-    images = [path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES) and path.is_file()]
-    if images and any(_is_dicom(path) for path in folder.rglob("*")):
+    files = walk(folder)
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    if images and any(_is_dicom(path) for path in files):
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
     study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
     for name, image in study.images.items():
@@ -114,11 +117,12 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Return if it is a file of DICOM's format (PS3.10, section 7.1)."""
-    if not path.is_file():
+    """Return if it is a file of DICOM's format (PS3.10, section 7.1) that can be opened."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
         return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
@@ -171,7 +175,12 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
 def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
     from common.study import dicom  # NIfTI needs none of its packages
 
-    given = {canonical(str(name)): key for name, key in (by_hand or {}).items()}
+    by_hand = by_hand or {}
+    if not isinstance(by_hand, Mapping):
+        raise ValueError(f"--series {by_hand!r}: expected sequences and SeriesNumbers, e.g. {{'t1c': 7}}.")
+    given = {canonical(str(name)): key for name, key in by_hand.items()}
+    if len(given) < len(by_hand):
+        raise ValueError(f"--series: one modality under two names in {', '.join(map(str, by_hand))}; name each once.")
     foreign = [name for name in given if name not in wanted]
     if foreign:
         raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")

@@ -61,6 +61,14 @@ def test_a_volume_of_1_mm_keeps_its_voxels_and_only_changes_the_order_of_its_axe
     np.testing.assert_allclose(resample(image, isotropic_grid(image, 1.0)), voxels[::-1, ::-1], rtol=1e-6)
 
 
+def test_a_grid_that_would_fill_the_memory_is_refused():
+    metres = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1000.0, 1000, 100, 1]))
+    with pytest.raises(ValueError, match=r"of 2e\+03 x 2e\+03 x 200 mm needs 2e\+03 x 2e\+03 x 200 voxels of 1 mm"):
+        isotropic_grid(metres, 1.0)
+    head = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([300.0, 300, 300, 1]))
+    assert isotropic_grid(head, 1.0).shape == (600, 600, 600)
+
+
 def test_resampling_leaves_the_background_0_and_the_edge_of_the_brain_sharp():
     image = nib.Nifti1Image(np.zeros((12, 12, 12), np.float32), np.diag([3.0, 3, 3, 1]))
     np.asarray(image.dataobj)[3:9] = 100

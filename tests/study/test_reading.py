@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -79,6 +81,44 @@ def test_a_series_set_by_hand_goes_before_what_is_recognised(subject, tmp_path):
     assert found.confidences["t1c"] is None
     with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
         read_folder(tmp_path, PHANTOM, ["flair"], {"t1c": 2})
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "message"),
+    [
+        ({"t1c": 2, "T1ce": 4}, "one modality under two names in t1c, T1ce"),
+        ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
+        ("t1c", "--series 't1c': expected sequences and SeriesNumbers"),
+        ({5: 2}, "Unknown modality '5'"),
+        ({None: 2}, "Unknown modality 'None'"),
+        ({"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
+        ({"t1c": 2.5}, r"t1c: 2\.5: there is no such series"),
+        ({"t1c": True}, "t1c: True: there is no such series"),
+        ({"t1c": {"t1": 2}}, "there is no such series"),
+    ],
+)
+def test_what_is_set_by_hand_is_checked(subject, tmp_path_factory, by_hand, message):
+    folder = tmp_path_factory.getbasetemp() / "by_hand"
+    if not folder.exists():
+        write_study(folder, subject, study(("t1", "flair")))
+    with pytest.raises(ValueError, match=message):
+        read_folder(folder, PHANTOM, by_hand=by_hand)
+
+
+def test_links_in_a_ring_and_pipes(subject, tmp_path):
+    study = shutil.copytree(subject, tmp_path / "study")
+    (study / "ring").symlink_to(study)
+    (study / "up").symlink_to("..")
+    os.mkfifo(study / "pipe")
+    assert len(read_folder(study, PHANTOM).images) == 4
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said(subject, tmp_path, as_anybody):
+    study = shutil.copytree(subject, tmp_path / "study")
+    (study / "Doe").mkdir(mode=0)
+    with as_anybody(), pytest.raises(PermissionError, match=r"^study: a folder in it cannot be looked into") as refused:
+        read_folder("study", PHANTOM)
+    assert "Doe" not in str(refused.value)
 
 
 def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import shutil
 import sys
 import warnings
@@ -15,7 +16,14 @@ import pytest
 from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, STUDY, T2_TSE, Scan, edit, write_study
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import CTImageStorage, JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from common.cohorts import generate_phantom
 from common.study.dicom import choose, load, read_study
@@ -319,6 +327,49 @@ def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
         assert load(others[0]).shape == others[0].shape
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"PixelSpacing": [0.003, 0.003]}, r"voxels of 0\.003 x 0\.003 x 8 mm.*expected are voxels of 0\.05 to 50 mm"),
+        ({"PixelSpacing": [100, 100]}, r"voxels of 100 x 100 x 8 mm.*expected are voxels of"),
+        ({"PixelSpacing": [-6, 6]}, "its pixels have no size"),
+        ({"PixelSpacing": "nan"}, "PixelSpacing: missing, or not as many"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not at right angles, or not of length 1"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0.7, 0.7, 0]}, "not at right angles"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "not of length 1"),
+        ({"Rows": 0}, "shape .* expected one volume"),
+        ({"Rows": 65535, "Columns": 65535}, "is more than the 536870912 voxels that are read at most"),
+    ],
+    ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items()) if isinstance(case, dict) else "",
+)
+def test_what_cannot_be_an_image_of_a_person(study, values, problem):
+    for path in files(study, 3):
+        edit(path, lambda dataset: [setattr(dataset, name, value) for name, value in values.items()])
+    assert re.search(problem, only(study, 3).problem)
+    with pytest.raises(ValueError, match=r"^series 3: "):
+        load(only(study, 3))
+
+
+@pytest.mark.parametrize(
+    ("apart", "away", "problem"),
+    [
+        (400, 0, "voxels of 6 x 6 x 400 mm"),
+        (8, 1e6, r"over 10 m from the scanner's centre"),
+        (1e300, 0, r"over 10 m from the scanner's centre"),
+    ],
+)
+def test_slices_that_lie_where_nobody_can(study, apart, away, problem):
+    for k, path in enumerate(files(study, 3)):
+        edit(path, lambda dataset, k=k: setattr(dataset, "ImagePositionPatient", [0, away, k * apart]))
+    assert re.search(problem, only(study, 3).problem)
+
+
+def test_a_spacing_between_slices_of_next_to_nothing(study):
+    for path in files(study, 3):
+        edit(path, lambda dataset: setattr(dataset, "SpacingBetweenSlices", "1e-320"))
+    assert only(study, 3).problem is None
+
+
 @pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
 def test_text_in_the_place_of_a_number(study, raw):
     """Values that pydicom refuses to convert, and quotes when it does."""
@@ -331,6 +382,53 @@ def test_text_in_the_place_of_a_number(study, raw):
         edit(path, change)
     assert "PixelSpacing: missing" in only(study, 3).problem
     assert choose(read_study(study), {"t2": None}).modalities["t1"].number == 2
+
+
+def of_unknown_kind(path: Path, keyword: str) -> None:
+    """Give an attribute a value representation that there is not."""
+    tag = Tag(keyword)
+    start = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    before, after = path.read_bytes().split(start, 1)
+    path.write_bytes(before + start + b"ZZ" + after[2:])
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "PatientName", "PatientBirthDate", "PatientID", "ImageType", "SeriesNumber", "EchoTime", "SequenceName",
+        "AcquisitionDate", "SeriesDescription", "ContrastBolusAgent", "SharedFunctionalGroupsSequence",
+    ],
+)  # fmt: skip
+def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, subject, keyword, number):
+    write_study(tmp_path, subject, [replace(SMALL, header=MPRAGE | {"ContrastBolusAgent": "none"}),
+                                    replace(OTHER, multiframe=True)])  # fmt: skip
+    for path in files(tmp_path, number):
+        if keyword in pydicom.dcmread(path):
+            of_unknown_kind(path, keyword)
+    series = read_study(tmp_path)
+    assert len(series) == 2
+    kept = series[0 if number == 3 or keyword == "SeriesNumber" else 1]
+    assert kept.problem is None
+    chosen = choose(series, {"t1": series[number - 2].key} if series[number - 2].problem is None else None)
+    for one in chosen.modalities.values():
+        load(one)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "message"),
+    [
+        ("StudyInstanceUID", "20 MR images have no StudyInstanceUID"),
+        ("SeriesInstanceUID", "20 MR images have no SeriesInstanceUID"),
+        ("SOPClassUID", "20 of 55 files are damaged DICOM files"),
+    ],
+)
+def test_uids_of_an_unknown_kind(study, keyword, message):
+    for path in files(study, 3):
+        of_unknown_kind(path, keyword)
+    with pytest.raises(ValueError, match=message) as refused:
+        read_study(study)
+    tells_nothing(refused.value)
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
@@ -444,13 +542,52 @@ def test_a_damaged_file(study):
     assert path.name not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    "hide", [lambda path: path.chmod(0), lambda path: path.parent.chmod(0)], ids=["file", "folder"]
+)
+def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody, hide):
+    hide(files(study, 2)[1])
+    message = r"^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be looked into)"
+    with as_anybody(), pytest.raises(PermissionError, match=message) as refused:
+        read_study("study")
+    assert "002" not in str(refused.value)
+    (study / "002").chmod(0o755)
+
+
+def test_a_link_to_nothing_is_not_left_out(study):
+    path = files(study, 2)[1]
+    path.unlink()
+    path.symlink_to("absent")
+    with pytest.raises(PermissionError, match=r"1 of 55 files cannot be opened, the first is number 2"):
+        read_study(study)
+
+
+def test_links_in_a_ring(study):
+    before = read_study(study)
+    (study / "ring").symlink_to(study)
+    (study / "002" / "up").symlink_to("..")
+    assert [one.files for one in read_study(study)] == [one.files for one in before]
+
+
+def test_a_large_file_that_is_compressed_as_a_whole_is_not_grown(study):
+    path = files(study, 2)[1]
+
+    before = load(only(study, 2)).get_fdata()
+    edit(path, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
+    np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
+    edit(path, lambda dataset: dataset.add_new(0x00091001, "OB", np.random.default_rng(0).bytes(2**20)))
+    with pytest.raises(ValueError, match="1 of 55 files are large and compressed as a whole, the first is number 2"):
+        read_study(study)
+
+
 @pytest.mark.parametrize("multiframe", [False, True])
 def test_pixels_cut_off(tmp_path, subject, multiframe):
     write_study(tmp_path, subject, [replace(SMALL, multiframe=multiframe)])
     path = files(tmp_path, 2)[0]
     path.write_bytes(path.read_bytes()[:-300])
     (series,) = read_study(tmp_path)
-    with pytest.raises(ValueError, match=r"^series 2: its pixels are damaged or cut off"):
+    message = r"^series 2: (image 1 of 35: )?its pixels are damaged or cut off \(\d+ bytes; expected \d+\)"
+    with pytest.raises(ValueError, match=message):
         load(series)
 
 

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import itk
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
@@ -27,16 +29,43 @@ def number(header: Dataset, name: str) -> float | None:
     return None if values is None else float(values[0])
 
 
+def texts(header: Dataset, name: str) -> list[str]:
+    """Return the values of an attribute as texts; none if it is missing, cannot be decoded, or holds no text."""
+    try:
+        found = header.get(name)
+        values = found if isinstance(found, MultiValue) else [found]
+        return [str(value) for value in values if value is not None and not isinstance(value, bytes | Sequence)]
+    except Exception:  # an unknown VR, another character set, ...
+        return []
+
+
+def text(header: Dataset, name: str) -> str:
+    """Return an attribute as one text; empty if there is none."""
+    return "\\".join(texts(header, name))
+
+
+def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
+    """Return the items of a sequence; none if it is missing, or is no sequence."""
+    try:
+        found = header[name].value
+    except Exception:  # as above
+        return []
+    return list(found) if isinstance(found, Sequence) else []
+
+
+def given(header: Dataset, name: str) -> bool:
+    """Return whether an attribute has a value, be it one that cannot be decoded."""
+    return name in header and header.get_item(name).value not in (None, "", b"")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let pydicom, highdicom and ITK neither warn nor log, since they quote names, dates and UIDs."""
-    disabled, shown = logging.root.manager.disable, itk.Object.GetGlobalWarningDisplay()
+    """Let pydicom and highdicom neither warn nor log, since they quote names, dates and UIDs."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    itk.Object.SetGlobalWarningDisplay(False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
-        itk.Object.SetGlobalWarningDisplay(shown)

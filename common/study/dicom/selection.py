@@ -9,7 +9,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from common.modalities import canonical, display_name
-from common.study.dicom.headers import quiet
+from common.study.dicom.headers import quiet, text
 from common.study.dicom.sequences import (
     Verdict,
     agent_named,
@@ -196,7 +196,7 @@ def _rank(series: Series, verdict: Verdict, modality: str) -> tuple:
     return (
         verdict.confidence >= SURE,
         not reformatted(header),
-        header.get("MRAcquisitionType") == "3D",
+        text(header, "MRAcquisitionType") == "3D",
         -round(series.spacing[2], 1),
         series.shape[0] * series.shape[1],
         len({"NORM", "DIS2D", "DIS3D"} & set(image_type(header))),
@@ -247,5 +247,5 @@ def _by_hand(modality: str, key: str | None) -> str:
 
 def _acquired(header: Dataset) -> str:
     """Return when it was acquired, as text that sorts by time; empty if it is not known."""
-    date, time = (str(header.get(name) or "") for name in ("AcquisitionDate", "AcquisitionTime"))
-    return date + time if date and time else str(header.get("AcquisitionDateTime") or "")
+    date, time = (text(header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
+    return date + time if date and time else text(header, "AcquisitionDateTime")

@@ -14,14 +14,13 @@ words that are known here are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 from pydicom.dataset import Dataset
 
-from common.study.dicom.headers import number, quiet
+from common.study.dicom.headers import number, quiet, text, texts
+from common.study.dicom.pixels import GREY, colour
 
 LEFT_OUT = {
     "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
@@ -180,28 +179,30 @@ def reformatted(header: Dataset) -> bool:
 
 def image_type(header: Dataset) -> list[str]:
     """Return the values of ImageType."""
-    return [str(value).strip().upper() for value in _values(header, "ImageType")]
+    return [value.strip().upper() for value in texts(header, "ImageType")]
 
 
 def _unwanted(header: Dataset) -> str | None:
     """Say what an image is if it is no candidate; None if it may be a T1, T2 or FLAIR."""
+    if found := colour(header):
+        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
     types = image_type(header)
     for kind, values in IMAGE_TYPES.items():
         if values & set(types):
             return f"{kind} (ImageType)"
     if (number(header, "DiffusionBValue") or 0) > 0:
         return "diffusion (b-value)"
-    if header.get("AngioFlag") == "Y":
+    if text(header, "AngioFlag") == "Y":
         return "angiography (AngioFlag)"
-    texts = {
+    said = {
         "": _description(header),
         "ImageType ": _words(" ; ".join(types[2:])),
         "AcquisitionContrast ": _text(header, "AcquisitionContrast"),
         "SequenceName ": _text(header, "SequenceName"),
     }
     for kind, pattern in LEFT_OUT.items():
-        for where, text in texts.items():
-            word = _found(pattern, text)
+        for where, words in said.items():
+            word = _found(pattern, words)
             if word:
                 return f"{kind} ({where}'{word}')"
     return None
@@ -273,14 +274,7 @@ def _description(header: Dataset) -> str:
 
 
 def _text(header: Dataset, name: str) -> str:
-    return _words(" ".join(str(value) for value in _values(header, name)))
-
-
-def _values(header: Dataset, name: str) -> Iterable[Any]:
-    value = header.get(name)
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str | int | float) else value
+    return _words(" ".join(texts(header, name)))
 
 
 def _words(text: str) -> str:

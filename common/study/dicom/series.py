@@ -5,23 +5,31 @@ Names and dates of patients, identifiers and UIDs are never put into messages; a
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel as nib
 import numpy as np
 import pydicom
+from nibabel.affines import from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_rescale, get_decoder
-from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
 
-from common.study.dicom.headers import number, numbers, quiet
+from common.io.files import walk
+from common.io.geometry import require_plausible, require_shape
+from common.study.dicom.headers import items, number, numbers, quiet, text, texts
+from common.study.dicom.pixels import MISSING, grey_values, read_frames, unlike_grey
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -32,13 +40,18 @@ TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
     "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID", "ImageType", "EchoTime", "DiffusionBValue",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
-    "SamplesPerPixel", "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "NumberOfFrames", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 """What is read of every file; of the first one of a volume all is."""
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Without these an image belongs to nothing, and nothing can refer to it."""
 
-MISSING = "copy the study again from where it came from"
+LARGEST_DEFLATED = 2**20
+"""Bytes of a file that is compressed as a whole; they grow up to a thousandfold."""
+FARTHEST = 10_000.0
+"""mm from the scanner's centre that an image may lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +119,7 @@ def read_study(folder: str | Path) -> list[Series]:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        PermissionError: a file or folder in it cannot be read.
         ValueError: it holds no DICOM file or no MR image, a damaged file, images without UIDs, images of two patients,
             or two studies.
     """
@@ -115,19 +129,21 @@ def read_study(folder: str | Path) -> list[Series]:
     seen, nameless = set(), Counter()
     for path, dataset in _datasets(folder):
         patients.append(_patient(dataset))
-        if dataset.SOPClassUID not in (MRImageStorage, *MULTIFRAME):
-            others[dataset.get("Modality", "other")] += 1
-        elif any(not dataset.get(name) for name in UIDS):
-            nameless.update(name for name in UIDS if not dataset.get(name))
-        elif dataset.SOPInstanceUID not in seen:
-            seen.add(dataset.SOPInstanceUID)
-            studies.add(dataset.StudyInstanceUID)
+        uids = {name: text(dataset, name) for name in UIDS}
+        if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
+            modality = text(dataset, "Modality")
+            others[modality if re.fullmatch("[A-Z]{2,12}", modality) else "other"] += 1
+        elif not all(uids.values()):
+            nameless.update(name for name, uid in uids.items() if not uid)
+        elif uids["SOPInstanceUID"] not in seen:
+            seen.add(uids["SOPInstanceUID"])
+            studies.add(uids["StudyInstanceUID"])
             slices += _slices(path, dataset)
     if nameless:
         found = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
         raise ValueError(
-            f"{folder}: {found}; expected one in each. Where they were taken out to remove the patient's identity, "
-            f"replace them instead; else {MISSING}."
+            f"{folder}: {found}; expected one that can be read in each. Where they were taken out to "
+            f"remove the patient's identity, replace them instead; else {MISSING}."
         )
     _require_one_patient(folder, patients)
     if not slices:
@@ -144,28 +160,40 @@ def read_study(folder: str | Path) -> list[Series]:
 def load(series: Series) -> nib.Nifti1Image:
     """Read the pixels: float32 ``(columns, rows, slices)``, rescaled as the files say, with the affine of the series.
 
-    ITK reads what it can decode; multi-frame images and other compressions go through pydicom's plugins.
+    pydicom and its plugins decode them; ITK ends the whole process at some of what a header can say.
 
     Raises:
+        OSError: a file cannot be opened any more.
         ValueError: the series has a problem, its compression cannot be decoded (the message says what to install), or
             its pixels are damaged.
     """
     if series.problem:
         raise ValueError(f"{series.name}: {series.problem}.")
     voxels = _pixels(series)
-    if voxels.shape != series.shape or not np.isfinite(voxels).all():
-        raise ValueError(f"{series.name}: its pixels are not {series.shape} finite numbers; {MISSING}.")
+    if not np.isfinite(voxels).all():
+        raise ValueError(
+            f"{series.name}: its pixels are not finite numbers (RescaleSlope, RescaleIntercept); {MISSING}."
+        )
     return nib.Nifti1Image(voxels, series.affine)
 
 
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     """Yield the DICOM files with what is read of them."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith("."))
-    damaged, read = [], 0
+    paths = walk(folder)
+    damaged, closed, bursting, read = [], [], [], 0
     for path in paths:
         try:
+            with path.open("rb"):
+                pass
+        except OSError:
+            closed.append(path)
+            continue
+        try:
+            if _may_burst(path):
+                bursting.append(path)
+                continue
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            whole = bool(dataset.get("SOPClassUID"))
+            whole = bool(text(dataset, "SOPClassUID"))
         except InvalidDicomError:
             dataset, whole = None, False
         except Exception:  # pydicom raises anything on damaged bytes
@@ -175,19 +203,30 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
             yield path, dataset
         elif path.suffix.lower() in SUFFIXES or (dataset is not None and path.name.upper() != "DICOMDIR"):
             damaged.append(path)
-    if damaged:
-        # Names of files may be names of patients.
-        raise ValueError(
-            f"{folder}: {len(damaged)} of {len(paths)} files are damaged DICOM files, the first is number "
-            f"{paths.index(damaged[0]) + 1} in alphabetical order; {MISSING}, or take them out."
-        )
+    for found, what, remedy in (
+        (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
+        (bursting, "are large and compressed as a whole", "send them uncompressed (Explicit VR Little Endian)"),
+        (damaged, "are damaged DICOM files", MISSING),
+    ):
+        if found:  # names of files may be names of patients
+            raise (PermissionError if found is closed else ValueError)(
+                f"{folder}: {len(found)} of {len(paths)} files {what}, the first is number "
+                f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or take them out."
+            )
     if not read:
         raise ValueError(f"{folder}: none of its {len(paths)} files is a DICOM file; expected those of a study.")
 
 
+def _may_burst(path: Path) -> bool:
+    """Return whether a file is compressed as a whole, which pydicom undoes without a limit, and too large for that."""
+    if path.stat().st_size <= LARGEST_DEFLATED:
+        return False
+    return text(read_file_meta_info(path), "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+
+
 def _patient(dataset: Dataset) -> tuple[str, str, str]:
-    name = " ".join(str(dataset.get("PatientName") or "").replace("^", " ").split()).casefold()
-    return str(dataset.get("PatientID") or "").strip(), name, str(dataset.get("PatientBirthDate") or "")
+    name = " ".join(text(dataset, "PatientName").replace("^", " ").split()).casefold()
+    return text(dataset, "PatientID").strip(), name, text(dataset, "PatientBirthDate")
 
 
 def _require_one_patient(folder: str | Path, patients: Sequence[tuple[str, str, str]]) -> None:
@@ -201,9 +240,9 @@ def _require_one_patient(folder: str | Path, patients: Sequence[tuple[str, str, 
 
 
 def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
-    if dataset.SOPClassUID not in MULTIFRAME:
+    if text(dataset, "SOPClassUID") not in MULTIFRAME:
         return [_Slice(path, None, dataset)]
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence") or [Dataset()]
     return [_Slice(path, frame, _flat(dataset, frame)) for frame in range(len(frames))]
 
 
@@ -213,26 +252,26 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     flat.update(dataset)  # as it lies in the file: conversion stops at the first value that is malformed
     for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
         if name in dataset:
-            groups += (dataset[name].value or [])[index : index + 1]
+            groups += items(dataset, name)[index : index + 1]
             del flat[name]
     for group in groups:
-        for macro in group:
-            if macro.VR == "SQ" and macro.value and not macro.tag.is_private:
-                flat.update(macro.value[0])
+        for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
+            if not tag.is_private:
+                flat.update((items(group, tag) or [Dataset()])[0])
     for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
         if theirs in flat:
             setattr(flat, ours, number(flat, theirs))
     for ours, theirs in {"ImageType": "FrameType", "SequenceName": "PulseSequenceName"}.items():
         if theirs in flat:
-            setattr(flat, ours, flat[theirs].value)
-    sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(flat.get("EchoPulseSequence"), [])
-    sequence += ["IR"] * (flat.get("InversionRecovery") == "YES")
-    sequence += ["EP"] * (flat.get("EchoPlanarPulseSequence") == "YES")
+            setattr(flat, ours, texts(flat, theirs))
+    sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(text(flat, "EchoPulseSequence"), [])
+    sequence += ["IR"] * (text(flat, "InversionRecovery") == "YES")
+    sequence += ["EP"] * (text(flat, "EchoPlanarPulseSequence") == "YES")
     if sequence:
         flat.ScanningSequence = sequence
-    agents = flat.get("ContrastBolusAgentSequence")
+    agents = items(flat, "ContrastBolusAgentSequence")
     if agents and "ContrastBolusAgent" not in flat:
-        flat.ContrastBolusAgent = agents[0].get("CodeMeaning", "contrast agent")
+        flat.ContrastBolusAgent = text(agents[0], "CodeMeaning") or "contrast agent"
     return flat
 
 
@@ -242,10 +281,10 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
     for piece in slices:
         header = piece.header
         key = (
-            header.SeriesInstanceUID,
+            text(header, "SeriesInstanceUID"),
             piece.path if piece.frame is not None else None,
-            str(header.get("FrameOfReferenceUID")),
-            tuple(header.get("ImageType") or ()),
+            text(header, "FrameOfReferenceUID"),
+            tuple(texts(header, "ImageType")),
             *(number(header, name) for name in ("Rows", "Columns", "EchoTime", "DiffusionBValue")),
         )
         for volume in groups[key]:
@@ -276,38 +315,62 @@ def _series(volume: list[_Slice]) -> Series:
     positions = np.array([_or(numbers(piece.header, "ImagePositionPatient", 3), [np.nan] * 3) for piece in volume])
     order = np.argsort(positions @ normal, kind="stable")
     volume, positions = [volume[k] for k in order], positions[order]
-    header = _whole_header(volume[0])
+    header, whole = _whole_header(volume[0])
     rows, columns = _or(numbers(header, "PixelSpacing", 2), [1, 1]).tolist()
     steps = len(volume) - 1
     step = (positions[-1] - positions[0]) / steps if steps else normal * (number(header, "SliceThickness") or 1)
-    problem = _problem(header, orientation, positions, (columns, rows))
-    affine = np.eye(4)
-    if problem is None:
-        affine[:3, :3] = np.stack([orientation[0] * columns, orientation[1] * rows, step], axis=1)
-        affine[:3, 3] = positions[0]
-        affine = LPS_TO_RAS @ affine
+    shape = (int(number(header, "Columns") or 0), int(number(header, "Rows") or 0), len(volume))
+    affine = LPS_TO_RAS @ from_matvec(
+        np.stack([orientation[0] * columns, orientation[1] * rows, step], axis=1), positions[0]
+    )
+    problem = (
+        (None if whole else f"the header of its first image is damaged; {MISSING}")
+        or _unlike_grey(volume)
+        or _no_grid(header, orientation, positions, (columns, rows))
+        or _implausible(shape, affine)
+    )
     multiframe = volume[0].frame is not None
     return Series(
         number=int(number(header, "SeriesNumber") or 0),
-        uid=str(header.SeriesInstanceUID),
+        uid=text(header, "SeriesInstanceUID"),
         files=tuple(piece.path for piece in volume[: 1 if multiframe else None]),
         header=header,
-        frame_of_reference=str(header.get("FrameOfReferenceUID") or ""),
+        frame_of_reference=text(header, "FrameOfReferenceUID"),
         spacing=(columns, rows, float(np.linalg.norm(step))),
-        shape=(int(number(header, "Columns") or 0), int(number(header, "Rows") or 0), len(volume)),
-        affine=affine,
+        shape=shape,
+        affine=np.eye(4) if problem else affine,
         multiframe=multiframe,
         frames=tuple(piece.frame for piece in volume) if multiframe else (),
         problem=problem,
     )
 
 
-def _whole_header(piece: _Slice) -> Dataset:
-    dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
-    return dataset if piece.frame is None else _flat(dataset, piece.frame)
+def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
+    """Return all attributes of an image but its pixels, and True; if they are damaged, those read before, and False."""
+    try:
+        dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
+        return (dataset if piece.frame is None else _flat(dataset, piece.frame)), True
+    except Exception:  # pydicom raises anything on damaged bytes
+        return piece.header, False
 
 
-def _problem(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pixel: tuple[float, float]) -> str | None:
+def _unlike_grey(volume: Sequence[_Slice]) -> str | None:
+    """Say why the pixels of a volume cannot be taken as grey values; None if they can, as far as the headers say."""
+    said = [one for one in (unlike_grey(piece.header) for piece in volume) if one]
+    return f"{len(said)} of its {len(volume)} images are {said[0]}" if said else None
+
+
+def _implausible(shape: tuple[int, int, int], affine: np.ndarray) -> str | None:
+    """Say why a volume cannot be one of a person."""
+    try:
+        require_shape(shape)
+        require_plausible(affine, shape)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _no_grid(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pixel: tuple[float, float]) -> str | None:
     """Say why slices, sorted along the normal, are no volume on a regular grid; None if they are one."""
     geometry = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
     wrong = [name for name, count in geometry.items() if numbers(header, name, count) is None]
@@ -320,11 +383,14 @@ def _problem(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pi
         return "its pixels have no size (PixelSpacing)"
     if not np.isfinite(positions).all():
         return "some of its images do not say where they lie in space (ImagePositionPatient)"
+    if np.abs(positions).max() > FARTHEST:
+        return f"some of its images lie over {FARTHEST / 1000:g} m from the scanner's centre (ImagePositionPatient)"
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
-        return "the directions of its rows and columns are not at right angles"
-    if number(header, "SamplesPerPixel") not in (None, 1):
-        return "its images are in colour"
-    if header.SOPClassUID == MRImageStorage and (number(header, "NumberOfFrames") or 1) > 1:
+        return (
+            "the directions of its rows and columns are not at right angles, or not of length 1 "
+            "(ImageOrientationPatient)"
+        )
+    if text(header, "SOPClassUID") == MRImageStorage and (number(header, "NumberOfFrames") or 1) > 1:
         return "a single-frame MR image with several frames, which DICOM does not know"
     if len(positions) < 2:
         return "it has a single slice"
@@ -348,7 +414,7 @@ def _problem(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pi
     if np.abs(gaps - usual).max() > tolerance:
         return f"the distance between its slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
     stated = number(header, "SpacingBetweenSlices")
-    times = round(usual / stated) if stated and stated > 0 else 1
+    times = round(usual / stated) if stated and stated > 0.01 else 1
     # Some scanners write the gap between slices there, not the distance from one to the next.
     is_gap = times > 2 and abs(stated + (number(header, "SliceThickness") or 0) - usual) <= tolerance
     if times >= 2 and abs(usual / stated - times) <= 0.01 * times and not is_gap:
@@ -378,41 +444,19 @@ def _numbered(volumes: Sequence[Series]) -> list[Series]:
 
 
 def _pixels(series: Series) -> np.ndarray:
-    if not series.multiframe:
-        with suppress(RuntimeError):  # a compression that ITK cannot decode, or damaged pixels
-            return _with_itk(series)
-    try:
-        return _with_pydicom(series)
-    except Exception:  # every plugin raises its own kinds, and what they say may quote the header
-        raise ValueError(f"{series.name}: {_undecodable(series.files[0])}.") from None
-
-
-def _with_itk(series: Series) -> np.ndarray:
-    reader = itk.ImageSeriesReader[itk.Image[itk.F, 3]].New(
-        FileNames=[str(path) for path in series.files], ImageIO=itk.GDCMImageIO.New()
-    )
-    reader.Update()
-    return itk.array_from_image(reader.GetOutput()).T
-
-
-def _with_pydicom(series: Series) -> np.ndarray:
-    datasets = [pydicom.dcmread(path) for path in series.files]
-    if series.multiframe:
-        stored = datasets[0].pixel_array
-        planes = [apply_rescale(stored[frame], _flat(datasets[0], frame)) for frame in series.frames]
-    else:
-        planes = [apply_rescale(dataset.pixel_array, dataset) for dataset in datasets]
-    return np.stack([plane.T for plane in planes], axis=2).astype(np.float32)
-
-
-def _undecodable(path: Path) -> str:
-    syntax = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
-    try:
-        available = not syntax.is_encapsulated or get_decoder(syntax).is_available
-    except NotImplementedError:
-        return f"compressed as {syntax.name}, which is not known here; send it uncompressed (Explicit VR Little Endian)"
-    if available:
-        return f"its pixels are damaged or cut off; {MISSING}"
-    return (
-        f'compressed as {syntax.name}, for which no decoder is installed: pip install "missing-modality-bundles[dicom]"'
-    )
+    voxels = np.empty(series.shape, np.float32)
+    columns, rows, slices = series.shape
+    for k, path in enumerate(series.files):
+        try:
+            dataset, stored = read_frames(path, columns, rows)
+        except OSError as error:
+            raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
+        except ValueError as error:
+            which = "" if series.multiframe else f"image {k + 1} of {slices}: "
+            raise ValueError(f"{series.name}: {which}{error}.") from None
+        if series.multiframe:
+            for k, frame in enumerate(series.frames):
+                voxels[:, :, k] = grey_values(stored[frame], _flat(dataset, frame)).T
+        else:
+            voxels[:, :, k] = grey_values(stored[0], dataset).T
+    return voxels

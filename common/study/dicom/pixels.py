@@ -1,0 +1,180 @@
+"""The pixels of MR images: which can be taken as grey values, and what these are.
+
+What a header says is checked before anything is decoded, as decoders believe it: with a wrong one they fill up, ask for
+any amount of memory, or end the process (ITK 5.4 does, at a PALETTE COLOR image without its palette).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from common.study.dicom.headers import given, items, number, text
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = (
+    "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
+    "HSV", "ARGB", "CMYK", "XYB",
+)  # fmt: skip
+"""Values of PhotometricInterpretation."""
+
+MISSING = "copy the study again from where it came from"
+
+
+def colour(header: Dataset) -> str | None:
+    """Return the colour model of an image; None if it is greyscale, or does not say."""
+    found = text(header, "PhotometricInterpretation")
+    if not found or found in GREY:
+        return None
+    return found if found in COLOURS else "of no known kind"
+
+
+def unlike_grey(header: Dataset) -> str | None:
+    """Say why the pixels of an image cannot be taken as grey values; None if they can, as far as its header says.
+
+    Args:
+        header: of a single-frame image, or of a frame as if it were one.
+    """
+    if found := colour(header):
+        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    if not given(header, "PhotometricInterpretation"):
+        return f"without PhotometricInterpretation; expected {' or '.join(GREY)}"
+    allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
+    expected = {
+        "SamplesPerPixel": (1,),
+        "BitsAllocated": (8, 16, 32),
+        "BitsStored": range(1, int(allocated or 0) + 1),
+        "HighBit": (stored - 1,) if stored else (),
+        "PixelRepresentation": (0, 1),
+    }
+    for name, values in expected.items():
+        found = number(header, name)
+        if found not in values and (name != "HighBit" or given(header, name)):
+            wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
+            return f"with {name} {'missing or no number' if found is None else f'{found:g}'}; expected {wanted}"
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if given(header, name) and number(header, name) is None:
+            return f"with a {name} that is no number"
+    slope = _rescale(header)[0]
+    return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
+
+
+def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
+    """Decode a file.
+
+    Args:
+        path: the file.
+        columns: as read of its header before.
+        rows: likewise.
+
+    Returns:
+        Its attributes, and what is stored, ``(frames, rows, columns)``.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: its pixels are fewer or more than its header says, or cannot be decoded; says why, without names.
+    """
+    try:
+        dataset = pydicom.dcmread(path)
+    except OSError:
+        raise
+    except Exception:  # pydicom raises anything on damaged bytes
+        raise ValueError(f"its file is damaged; {MISSING}") from None
+    syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
+    if wrong := _unlike_its_header(dataset, syntax, columns, rows):
+        raise ValueError(f"{wrong}; {MISSING}")
+    if undecodable := _undecodable(syntax):
+        raise ValueError(undecodable)
+    try:
+        stored = dataset.pixel_array.reshape(-1, rows, columns)
+    except Exception:  # every plugin raises its own kinds, and what they say may quote the header
+        raise ValueError(f"its pixels are damaged or cut off; {MISSING}") from None
+    return dataset, stored
+
+
+def grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Return the values ``(rows, columns)``, float32, that are meant by what is stored: rescaled, dark ones small."""
+    slope, intercept = _rescale(header)
+    values = stored.astype(np.float64)
+    if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the least is white
+        values = (2 ** number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1) - values
+    return (values * slope + intercept).astype(np.float32)
+
+
+def _rescale(header: Dataset) -> tuple[float, float]:
+    slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    return 1.0 if slope is None else slope, intercept or 0.0
+
+
+def _either(values: tuple[float, ...]) -> str:
+    return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
+
+
+def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -> str | None:
+    """Say in what the stored pixels, decoded or not, are not what the header says."""
+    frames = int(number(dataset, "NumberOfFrames") or 1)
+    described = len(items(dataset, "PerFrameFunctionalGroupsSequence")) or 1
+    if frames != described:
+        return f"its header tells of {frames} frames and describes {described}"
+    if (number(dataset, "Columns"), number(dataset, "Rows")) != (columns, rows):
+        return "its header changed while it was read"
+    try:
+        data = dataset["PixelData"].value
+    except Exception:  # missing, or an unknown VR
+        data = None
+    if not isinstance(data, bytes):
+        return "it has no pixels"
+    try:
+        compressed = syntax.is_encapsulated
+    except ValueError:  # not known to pydicom, which is said next
+        return None
+    if not compressed:
+        size = columns * rows * frames * int(number(dataset, "BitsAllocated")) // 8
+        if len(data) not in (size, size + size % 2):
+            return f"its pixels are damaged or cut off ({len(data)} bytes; expected {size})"
+        return None
+    try:
+        sizes = {_size(frame) for frame in generate_frames(data, number_of_frames=frames)}
+    except Exception:  # pydicom raises anything on damaged bytes
+        return "its pixels are damaged or cut off"
+    for size in sizes - {None, (columns, rows)}:
+        return f"its pixels are damaged ({size[0]} x {size[1]} are compressed; expected {columns} x {rows})"
+    return None
+
+
+def _size(frame: bytes) -> tuple[int, int] | None:
+    """Return columns and rows as a JPEG, JPEG-LS or JPEG 2000 stream has them; None of others.
+
+    Decoders take these for true, not the header's.
+    """
+    if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
+        at = found.end() + 4
+        right, below, left, above = (int.from_bytes(frame[k : k + 4], "big") for k in range(at, at + 16, 4))
+        return right - left, below - above
+    at = 2
+    while frame[:2] == b"\xff\xd8" and frame[at : at + 1] == b"\xff":
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
+            return int.from_bytes(frame[at + 7 : at + 9], "big"), int.from_bytes(frame[at + 5 : at + 7], "big")
+        at += 2 + length
+    return None
+
+
+def _undecodable(syntax: UID) -> str | None:
+    """Say why pixels of a transfer syntax cannot be decoded here; None if they can."""
+    try:
+        if not syntax.is_encapsulated or get_decoder(syntax).is_available:
+            return None
+    except (NotImplementedError, ValueError):
+        name = syntax.name if syntax.name != syntax else "something"
+        return f"compressed as {name}, which is not known here; send it uncompressed (Explicit VR Little Endian)"
+    return (
+        f'compressed as {syntax.name}, for which no decoder is installed: pip install "missing-modality-bundles[dicom]"'
+    )
