@@ -10,7 +10,7 @@ LABEL_VENV ?= .venv-label
 STUDIES ?=
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-all lint label test-label clean
+.PHONY: train test test-all fuzz lint label test-label clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
@@ -21,6 +21,10 @@ test: $(VENV)/.installed-test
 
 test-all: test
 	$(PYTEST) -m slow
+
+# Hostile input for ten minutes; prints how many tries were refused, benign, silently wrong or crashed.
+fuzz: $(VENV)/.installed-test
+	FUZZ_TRIES=500 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

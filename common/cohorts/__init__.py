@@ -74,17 +74,23 @@ def prepare(
     return load_datalist(datalist, dataset_dir, cohort)
 
 
-def take(parts: Parts, names: str | Sequence[str]) -> list[Item]:
+def take(parts: Parts, names: str | Sequence[str], at_least: int = 0) -> list[Item]:
     """Return the items of one part, or of several one after the other.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: there is no such part, or there are fewer items than ``at_least``.
     """
     names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in parts]
     if unknown:
         raise ValueError(f"Unknown part {unknown[0]!r} of a cohort; expected {', '.join(PARTS)}.")
-    return [item for name in names for item in parts[name]]
+    items = [item for name in names for item in parts[name]]
+    if len(items) < at_least:
+        raise ValueError(
+            f"{len(items)} cases in {' and '.join(names)}; at least {at_least} are needed. Add cases to the datalist, "
+            "choose another split, or take a smaller batch."
+        )
+    return items
 
 
 def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None = None) -> list[Item]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cohorts.cohort import Cohort
+from common.io.files import walk
 from common.modalities import ALIASES, tumour_labels
 
 logger = logging.getLogger(__name__)
@@ -117,11 +118,8 @@ def _name_of(item: Item) -> str:
 def _image_files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. Pass the folder of one subject, or one that holds subjects.")
-    found = []
-    for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        # hidden: the MSD archives carry macOS' "._BRATS_001.nii.gz" beside each image
-        found += [Path(place, f) for f in sorted(files) if not f.startswith(".") and f.lower().endswith(SUFFIXES)]
+    # hidden: the MSD archives carry macOS' "._BRATS_001.nii.gz" beside each image
+    found = [path for path in walk(root) if path.name.lower().endswith(SUFFIXES)]
     if not found:
         raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. Unpack the download there.")
     return found

@@ -40,6 +40,9 @@ COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 
 CROSS_VALIDATION = re.compile(r"cv(\d+)of(\d+)")
 """Splits of any cohort: ``cv1of3`` is the first of three folds."""
 
+CASE = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")
+"""Names of cases, after which files and folders are named."""
+
 Parts = dict[str, list[Item]]
 """Part (`PARTS`) -> its items."""
 
@@ -136,8 +139,10 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")
     try:
         datalist = json.loads(Path(path).read_text())
-        parts = {part: list(datalist.get(part, [])) for part in PARTS}
-    except (ValueError, AttributeError, TypeError) as error:
+        parts = {part: datalist.get(part, []) for part in PARTS}
+        if not all(isinstance(items, list) for items in parts.values()):
+            raise TypeError(f"{', '.join(PARTS)} are to be lists of cases")
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a datalist ({error}). Make it with `python -m tools datalist`.") from error
     if cohort and datalist.get("cohort", cohort) != cohort:
         raise ValueError(
@@ -263,10 +268,23 @@ def _check_item(item: Any, path: str | os.PathLike) -> None:
             f"{path}: item {item!r}; expected the keys case, image and modalities (and label). "
             "Make the datalist with `python -m tools datalist`."
         )
-    if not item["image"] or len(item["image"]) != len(item["modalities"]):
+    case = item["case"]
+    if not isinstance(case, str) or not CASE.fullmatch(case):
         raise ValueError(
-            f"{path}: case {item['case']} has {len(item['image'])} images for modalities {item['modalities']}; "
-            "expected one image for each, and at least one."
+            f"{path}: case {case!r}; expected a name that can be one of a folder: text without slashes or control "
+            "characters, of up to 200 characters, that does not begin with a dot."
+        )
+    kinds = {"image": str, "modalities": str} | ({"channels": int} if "channels" in item else {})
+    for key, kind in kinds.items():
+        if not isinstance(item[key], list) or not all(type(value) is kind for value in item[key]):
+            expected = "file names" if key == "image" else "names" if kind is str else "whole numbers"
+            raise ValueError(f"{path}: case {case} has {key} {item[key]!r}; expected a list of {expected}.")
+    if not isinstance(item.get("label", ""), str):
+        raise ValueError(f"{path}: case {case} has the label {item['label']!r}; expected a file name, or no such key.")
+    if not item["image"] or any(len(item[key]) != len(item["image"]) for key in kinds):
+        raise ValueError(
+            f"{path}: case {case} has {len(item['image'])} images for modalities {item['modalities']}; "
+            "expected one image for each, and at least one; likewise channels, if they are given."
         )
 
 

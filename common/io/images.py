@@ -57,7 +57,7 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise ValueError(
             f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a whole NIfTI, "
-            "Analyze, MHA or NRRD file of a scan. If it is corrupt or truncated, copy or download it again."
+            "MHA, NRRD or Analyze file of a scan. If it is corrupt or truncated, copy or download it again."
         ) from error
     for text in said:
         _warn_once(f"{path}: {text}.")

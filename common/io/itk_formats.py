@@ -50,6 +50,10 @@ def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"its header tells of {expected} bytes of voxels, and there are {len(voxels)}; copy it again")
     reader = ITKReader()
     array, meta = reader.get_data(reader.read(path))
+    own = np.frombuffer(voxels, dtype).reshape(shape, order="F")
+    own = own if own.shape == array.shape else np.moveaxis(own, 0, -1)  # NRRD may list a voxel's values first
+    if not np.array_equal(array, own, equal_nan=dtype.kind == "f"):
+        raise ValueError("its header is not consistent: ITK reads other voxels than the file holds; convert it again")
     return array, meta["affine"]
 
 
@@ -70,6 +74,8 @@ def _of_metaimage(content: bytes) -> Layout:
     dtype = _METAIMAGE_TYPES.get(fields.get("ElementType", ""))
     if dtype is None:
         raise ValueError(f"ElementType {fields.get('ElementType')}; expected one of {', '.join(_METAIMAGE_TYPES)}")
+    swapped = "True" in (fields.get("BinaryDataByteOrderMSB"), fields.get("ElementByteOrderMSB"))
+    dtype = dtype.newbyteorder(">" if swapped else "<")
     packed = fields.get("CompressedData", "False") == "True"
     return _sizes(fields, "DimSize"), dtype, _inflating(zlib.MAX_WBITS) if packed else None, content[end.end() :]
 
@@ -89,6 +95,7 @@ def _of_nrrd(content: bytes) -> Layout:
     dtype = _NRRD_TYPES.get(kind)
     if dtype is None:
         raise ValueError(f"type {kind!r}; expected one of {', '.join(_NRRD_TYPES)}")
+    dtype = dtype.newbyteorder(">" if fields.get("endian") == "big" else "<")
     encoding = fields.get("encoding", "")
     if encoding not in ("raw", "gzip", "gz"):
         raise ValueError(f"encoding {encoding!r}; expected raw or gzip")

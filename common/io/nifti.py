@@ -19,8 +19,8 @@ PAIR = (".hdr", ".img")
 """Suffixes of Analyze and NIfTI images of two files, either of which names both."""
 PADDING = 4096
 """Bytes that may follow the voxels."""
-MILLIMETRES = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
-"""Unit of length that a header can name -> its length in mm; the affine is in it."""
+MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Code of a unit of length (unknown, metre, millimetre, micrometre) -> its length in mm; the affine is in it."""
 SAME_SIZE = 0.01
 """Share by which a header's two statements of one voxel size may differ."""
 SAME_PLACE = 1.0
@@ -77,7 +77,7 @@ def _listing(said: list[str]) -> logging.Logger:
             if "not divisible by 16" not in record.getMessage():
                 said.append(record.getMessage())
 
-    log = logging.Logger("nifti", logging.WARNING)
+    log = logging.Logger("nifti", level=1)
     log.addHandler(Listing())
     return log
 
@@ -91,11 +91,10 @@ def _placed(image: nib.AnalyzeImage | Nifti1Image, said: list[str]) -> tuple[np.
     if not isinstance(header, Nifti1Header):  # Analyze knows voxel sizes alone
         return affine, said
     said = [f"its header is not as it should be ({text})" for text in said]
-    try:
-        unit = MILLIMETRES[header.get_xyzt_units()[0]]
-    except KeyError:
-        unit = 1.0
-        said.append(f"its header names a unit of length that there is not ({int(header['xyzt_units'])}); taken as mm")
+    code = int(header["xyzt_units"]) % 8
+    unit = MILLIMETRES.get(code, 1.0)
+    if code not in MILLIMETRES:
+        said.append(f"its header names a unit of length that there is not (xyzt_units {code}); taken as mm")
     sform, qform = (form(coded=True)[0] for form in (image.get_sform, image.get_qform))
     if sform is None and qform is None:
         axes = "".join(aff2axcodes(affine))

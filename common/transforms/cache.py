@@ -17,7 +17,7 @@ from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
 TENSORS = ("image", "label")
-FORMAT = 1
+FORMAT = 2
 """To be raised when a transform of this package comes to compute something else with the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 

@@ -10,7 +10,7 @@ import pytest
 from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImage
 
-from common.cohorts import COHORTS, cases, get_cohort, prepare
+from common.cohorts import COHORTS, cases, get_cohort, prepare, take
 from common.cohorts.brats import patient
 from common.cohorts.datalist import (
     PARTS,
@@ -302,6 +302,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["datalist.json"]
 
 
+NO_CASES = ("/tmp/a", "../a", "..", "", ".hidden", "a/b", "a\\b", "a\nb", "a\0", "a" * 201, None, 7, ["a"])
+
+
 @pytest.fixture
 def listed(tmp_path) -> tuple[dict, Path, Path]:
     """A datalist of one training case, where to write it, and the data."""
@@ -331,6 +334,16 @@ def test_datalist_of_another_cohort_is_refused(listed):
         ({"modalities": ["t1", "t2"]}, "case a has 4 images for modalities"),
         ({"modalities": ["t1", "t1c", "t2", "pd"]}, "Unknown modality 'pd'"),
         ({"image": [], "modalities": []}, "at least one"),
+        *[({"case": case}, "expected a name that can be one of a folder") for case in NO_CASES],
+        ({"image": None}, r"case a has image None; expected a list of file names"),
+        ({"image": "a_t1.nii.gz"}, "expected a list of file names"),
+        ({"image": [1, 2, 3, 4]}, "expected a list of file names"),
+        ({"modalities": [1, 2, 3, 4]}, "expected a list of names"),
+        ({"label": 3}, "case a has the label 3; expected a file name"),
+        ({"label": None}, "case a has the label None"),
+        ({"channels": [0, 1]}, "expected one image for each"),
+        ({"channels": ["0"] * 4}, "expected a list of whole numbers"),
+        ({"channels": [True] * 4}, "expected a list of whole numbers"),
     ],
 )
 def test_items_that_do_not_fit_are_refused(listed, change, message):
@@ -358,7 +371,19 @@ def test_modality_aliases_in_a_datalist_resolve(listed):
 
 
 @pytest.mark.parametrize(
-    "text", ["not json", "[1, 2]", '{"training": 3}', '{"training": [{"image": "a.nii", "label": "b"}]}']
+    "text",
+    [
+        "not json",
+        "[1, 2]",
+        "null",
+        "[" * 100_000,
+        '{"training": 3}',
+        '{"training": null}',
+        '{"training": {"a": 1}}',
+        '{"training": "abc"}',
+        '{"training": [null]}',
+        '{"training": [{"image": "a.nii", "label": "b"}]}',
+    ],
 )
 def test_files_that_are_no_datalist_are_refused(tmp_path, text):
     path = tmp_path / "list.json"
@@ -386,6 +411,13 @@ def phantom(tmp_path) -> Path:
     data = folder(tmp_path / "phantom", ["a", "b", "c"])
     write_datalist(make_datalist(get_cohort("phantom"), data), data / "datalist.json")
     return data
+
+
+def test_too_few_cases_for_a_batch_are_refused(phantom):
+    parts = prepare("phantom", phantom)
+    assert take(parts, ["training", "test"], at_least=2) == [*parts["training"], *parts["test"]]
+    with pytest.raises(ValueError, match="1 cases in training; at least 2 are needed"):
+        take(parts, "training", at_least=2)
 
 
 def test_phantom_comes_with_its_own_datalist(phantom):

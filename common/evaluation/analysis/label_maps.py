@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from common.cohorts.cohort import Cohort
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.metrics import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
+from common.io.files import walk
 from common.io.images import read_volume
 from common.modalities import ALIASES, resolve_subset, subset_name, subset_names
 
@@ -127,9 +127,7 @@ def _subset_of(folder: Path, modalities: Sequence[str]) -> str | None:
 def _label_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of label maps.")
-    paths = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    visible = (p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    files = sorted(path for path in visible if SUFFIX.search(path.name))
+    files = [path for path in walk(folder) if SUFFIX.search(path.name)]
     if not files:
         raise FileNotFoundError(f"{folder}: no label map in it; expected NIfTI, MHA or NRRD files.")
     labelled = [path for path in files if LABEL_WORD.search(_stem(path))]

@@ -1,0 +1,75 @@
+"""What became of hostile tries: each is refused, read rightly (benign), read wrongly (silent), or crashes or hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+
+TRIES = int(os.environ.get("FUZZ_TRIES", "40"))
+"""Of each test; a short run has the same ones each time."""
+SECONDS = 20
+"""After which a try counts as one that hangs."""
+REFUSALS = (ValueError, OSError)
+"""What bad input ends in; `tools` says their text without a traceback."""
+
+settings.register_profile(
+    "fuzz",
+    max_examples=TRIES,
+    derandomize="FUZZ_TRIES" not in os.environ,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("fuzz")
+
+outcomes: dict[str, Counter[str]] = {}
+"""Test -> outcome -> how often, for the summary at the end."""
+
+
+class HangError(Exception):
+    """A try took too long."""
+
+
+def attempt(test: str, work: Callable[[], Any], is_right: Callable[[Any], bool]) -> None:
+    """Do one try, count what becomes of it, and fail unless it is refused or right.
+
+    Args:
+        test: whose try it is.
+        work: reads the input.
+        is_right: of what was read, if it is what the input says.
+    """
+    counts = outcomes.setdefault(test, Counter())
+    try:
+        with _limited():
+            result = work()
+    except REFUSALS:
+        counts["refused"] += 1
+    except BaseException:
+        counts["crashed"] += 1
+        raise
+    else:
+        right = is_right(result)
+        counts["benign" if right else "silent"] += 1
+        assert right, "read, but not what the input says"
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Raise in a block that takes too long."""
+
+    def stop(*_: object) -> None:
+        raise HangError(f"no answer for {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
