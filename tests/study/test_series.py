@@ -360,7 +360,12 @@ def test_what_cannot_be_an_image_of_a_person(study, values, problem):
 )
 def test_slices_that_lie_where_nobody_can(study, apart, away, problem):
     for k, path in enumerate(files(study, 3)):
-        edit(path, lambda dataset, k=k: setattr(dataset, "ImagePositionPatient", [0, away, k * apart]))
+        edit(
+            path,
+            lambda dataset, k=k: dataset.update(
+                {"ImagePositionPatient": [0, away, k * apart], "SpacingBetweenSlices": apart}
+            ),
+        )
     assert re.search(problem, only(study, 3).problem)
 
 
@@ -397,7 +402,7 @@ def of_unknown_kind(path: Path, keyword: str) -> None:
     "keyword",
     [
         "PatientName", "PatientBirthDate", "PatientID", "ImageType", "SeriesNumber", "EchoTime", "SequenceName",
-        "AcquisitionDate", "SeriesDescription", "ContrastBolusAgent", "SharedFunctionalGroupsSequence",
+        "AcquisitionDate", "SeriesDescription", "ContrastBolusAgent",
     ],
 )  # fmt: skip
 def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, subject, keyword, number):
@@ -413,6 +418,13 @@ def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, subject, keywor
     chosen = choose(series, {"t1": series[number - 2].key} if series[number - 2].problem is None else None)
     for one in chosen.modalities.values():
         load(one)
+
+
+def test_sequences_of_an_unknown_kind(tmp_path, subject):
+    write_study(tmp_path, subject, [replace(OTHER, multiframe=True)])
+    of_unknown_kind(files(tmp_path, 3)[0], "SharedFunctionalGroupsSequence")
+    with pytest.raises(ValueError, match=r"series 3 is the only T2 and cannot be used: .*PixelSpacing: missing"):
+        choose(read_study(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from nibabel.affines import from_matvec
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -260,15 +261,15 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
                 flat.update((items(group, tag) or [Dataset()])[0])
     for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
         if theirs in flat:
-            setattr(flat, ours, number(flat, theirs))
+            flat.add_new(ours, dictionary_VR(ours), number(flat, theirs))
     for ours, theirs in {"ImageType": "FrameType", "SequenceName": "PulseSequenceName"}.items():
         if theirs in flat:
-            setattr(flat, ours, texts(flat, theirs))
+            flat.add_new(ours, dictionary_VR(ours), texts(flat, theirs))
     sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(text(flat, "EchoPulseSequence"), [])
     sequence += ["IR"] * (text(flat, "InversionRecovery") == "YES")
     sequence += ["EP"] * (text(flat, "EchoPlanarPulseSequence") == "YES")
     if sequence:
-        flat.ScanningSequence = sequence
+        flat.add_new("ScanningSequence", "CS", sequence)
     agents = items(flat, "ContrastBolusAgentSequence")
     if agents and "ContrastBolusAgent" not in flat:
         flat.ContrastBolusAgent = text(agents[0], "CodeMeaning") or "contrast agent"
