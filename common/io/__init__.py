@@ -1,7 +1,7 @@
 """Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
 
 from common.io.bundle import bundle_root, refuse_unknown_options
-from common.io.checkpoints import load_weights, read_checkpoint, start_from, write_checkpoint
+from common.io.checkpoints import load_weights, read_checkpoint, read_weights, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
@@ -18,6 +18,7 @@ __all__ = [
     "per_axis",
     "read_checkpoint",
     "read_volume",
+    "read_weights",
     "refuse_unknown_options",
     "require_writable",
     "shipped_weights",
