@@ -52,7 +52,8 @@ def test_packages_made_twice_are_identical(package, tmp_path):
 
 def test_what_is_in_it(package, contents):
     own = [name for name in contents if not name.startswith("common/")]
-    assert own == sorted([*NAMES, "manifest.json", "tools/__init__.py", "tools/__main__.py"])
+    tools = [f"tools/{name}.py" for name in ("__init__", "__main__", "arguments")]
+    assert own == sorted([*NAMES, "manifest.json", *tools])
     modules = {
         f"common/{path.relative_to(REPOSITORY / 'common')}" for path in Path(common.__file__).parent.rglob("*.py")
     }
