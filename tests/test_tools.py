@@ -170,6 +170,22 @@ def test_texts_stay_as_they_are_typed(monkeypatch, data, tmp_path):
     assert len(list(tmp_path.iterdir())) == 7
 
 
+def test_full_disk_is_said_with_its_place_and_what_to_do(request, tmp_path):
+    torch.save(authors_state(8), tmp_path / "theirs.pth")
+    request.getfixturevalue("full_disk")
+    said = run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "new" / "model.pt")
+    assert said.startswith(f"error: {tmp_path}/new/model.pt: the disk is full (File too large); free some space there")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_a_terminal_would_obey_is_written_out(capsys, tmp_path):
+    case = tmp_path / "data" / "\x1b]0;owned\x07\u202ea"
+    save(np.zeros((2, 2, 2), np.uint8), case / "a_t1.nii.gz")
+    assert run("check", "brats2020", case.parent) == 1
+    assert "\\x1b]0;owned\\x07\\u202ea" in capsys.readouterr().out
+    assert "nowhere\\x1b[2J: no such folder" in run("check", "brats2020", tmp_path / "nowhere\x1b[2J")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -34,6 +34,7 @@ from common.release.package import make_package
 from common.release.shipping import ship as ship_weights
 from common.study.predict import predict as predict_study
 from tools.arguments import parse
+from tools.messages import complaint, printable
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -63,8 +64,9 @@ def check(cohort: str, dataset_dir: str) -> None:
     """
     table = check_folder(get_cohort(cohort), dataset_dir)
     bad = table[table["problems"] != ""]
-    print(table.drop(columns="problems").to_string(index=False, na_rep=""))
-    print("\n".join([f"{len(table)} cases, {len(bad)} with problems", *(bad["case"] + ": " + bad["problems"])]))
+    print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
+    said = [f"{len(table)} cases, {len(bad)} with problems", *(bad["case"] + ": " + bad["problems"])]
+    print(printable("\n".join(said)))
     if len(bad):
         sys.exit(1)
 
@@ -359,7 +361,7 @@ def predict(
     said["Written (research only, not for clinical use)"] = [f"{what}: {file}" for what, file in made.files.items()]
     for title, lines in said.items():
         if lines:
-            print("\n  ".join([f"{title}:", *lines]))
+            print(printable("\n  ".join([f"{title}:", *lines])))
 
 
 def _interval(interval: tuple[float, float, float] | None) -> str:
@@ -417,10 +419,11 @@ VERBS += (import_m3ae, import_fusion, import_cotraining, ship)
 def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:
         parse({verb.__name__: verb for verb in VERBS}, sys.argv[1:])()
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {complaint(error)}")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_packages_made_twice_are_identical(package, tmp_path):
 
 def test_what_is_in_it(package, contents):
     own = [name for name in contents if not name.startswith("common/")]
-    tools = [f"tools/{name}.py" for name in ("__init__", "__main__", "arguments")]
+    tools = [f"tools/{name}.py" for name in ("__init__", "__main__", "arguments", "messages")]
     assert own == sorted([*NAMES, "manifest.json", *tools])
     modules = {
         f"common/{path.relative_to(REPOSITORY / 'common')}" for path in Path(common.__file__).parent.rglob("*.py")
