@@ -5,6 +5,7 @@ from common.io.checkpoints import load_weights, read_checkpoint, read_weights, s
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
+from common.io.lock import lock_folder, unlock_folder
 from common.io.settings import flag, optional, per_axis
 from common.io.weights import shipped_weights, tell_shipped_weights
 
@@ -14,6 +15,7 @@ __all__ = [
     "file_digest",
     "flag",
     "load_weights",
+    "lock_folder",
     "optional",
     "per_axis",
     "read_checkpoint",
@@ -24,5 +26,6 @@ __all__ = [
     "shipped_weights",
     "start_from",
     "tell_shipped_weights",
+    "unlock_folder",
     "write_checkpoint",
 ]
