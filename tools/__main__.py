@@ -22,7 +22,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
-from common.io import read_weights, require_writable, write_checkpoint
+from common.io import file_digest, read_weights, require_writable, write_checkpoint
 from common.modalities import resolve_subset
 from common.networks import BACKBONES, build_network
 from common.networks.published.cotraining_keys import import_cotraining as cotraining_state
@@ -302,20 +302,35 @@ def package(bundle: str, output_dir: str) -> None:
         output_dir: the folder to write: NAME_vVERSION.zip, and index.json of all packages there.
     """
     made = make_package(bundle, require_writable(output_dir))
-    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {write_index(made.parent)}")
+    index = write_index(made.parent)
+    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {index}")
+    print(f"{file_digest(index)} is the index's SHA-256; publish it elsewhere too, for --sha256 of who downloads")
 
 
-def download(name: str, index: str, output_dir: str, version: str | None = None) -> None:
+def download(
+    name: str,
+    index: str,
+    output_dir: str,
+    version: str | None = None,
+    sha256: str | None = None,
+    allow_http: bool = False,
+) -> None:
     """Fetch a packaged bundle, check its SHA-256 and those of its files, and place its folder, whole or not at all.
+
+    A bundle is code: to use it is to run what its publisher wrote, with all your rights. Take it from whom you trust.
 
     Args:
         name: of the bundle, e.g. m3ae.
         index: URL or path of the index.json that lists it.
         output_dir: where the bundle's folder is placed.
         version: e.g. 0.1.0; the newest if not given.
+        sha256: of the index, as its publisher made it known elsewhere; another index is refused.
+        allow_http: take what comes by http too, which can be changed on its way.
     """
-    placed = download_bundle(name, index, output_dir, version)
+    placed = download_bundle(name, index, output_dir, version, sha256, allow_http)
     print(f"{placed}: its needs are in requirements.txt, how to use it in docs/README.md")
+    if sha256 is None:
+        print("It is code that runs with your rights. That it is its publisher's, --sha256 of the index would show.")
 
 
 def predict(

@@ -73,10 +73,13 @@ def scratch_folder(folder: str | os.PathLike, name: str, work: str) -> Iterator[
 
     Raises:
         BlockingIOError: another process is at work in it.
+        FileExistsError: something else is in its place.
         OSError: the disk is full; it has the folder as ``filename``.
     """
     scratch = Path(folder, f".{name}")
     scratch.mkdir(exist_ok=True)
+    if scratch.is_symlink():
+        raise FileExistsError(f"{scratch}: a link, in the place of a folder for temporary files; remove it.")
     lock_folder(scratch, work)
     try:
         for path in scratch.iterdir():
