@@ -60,7 +60,10 @@ def credentials() -> tuple[str, str] | None:
 class Datastore(ABC):
     """The studies and their labels, by what MONAI Label's clients call them: images with identifiers, labels with tags.
 
+    Another process gets one of its own, made from the same arguments.
+
     Args:
+        location: a folder, or the URL of a DICOMweb service.
         cohort: which modalities studies have, and what the values in label maps mean.
 
     Attributes:
@@ -69,8 +72,11 @@ class Datastore(ABC):
 
     label_file: str
 
-    def __init__(self, cohort: Cohort) -> None:
-        self.cohort = cohort
+    def __init__(self, location: str, cohort: Cohort) -> None:
+        self.location, self.cohort = location, cohort
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.location, self.cohort)
 
     @abstractmethod
     def list_images(self) -> list[str]:
@@ -185,11 +191,11 @@ class FolderDatastore(Datastore):
 
     label_file = "label map"
 
-    def __init__(self, root: str | Path, cohort: Cohort) -> None:
-        super().__init__(cohort)
-        self.root = Path(root)
+    def __init__(self, location: str, cohort: Cohort) -> None:
+        super().__init__(location, cohort)
+        self.root = Path(location)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{root}: no such folder; expected one with a subfolder for each study.")
+            raise FileNotFoundError(f"{location}: no such folder; expected one with a subfolder for each study.")
 
     def list_images(self) -> list[str]:
         """Return the names of the subfolders."""
@@ -234,20 +240,18 @@ class DICOMWebDatastore(Datastore):
 
     What a person has approved of is told from what a model made by the segments' SegmentAlgorithmType.
 
-    Args:
-        url: of the DICOMweb service; see `credentials` for user and password.
-        cohort: see `Datastore`.
+    User and password are those of `credentials`.
     """
 
     label_file = "DICOM SEG"
 
-    def __init__(self, url: str, cohort: Cohort) -> None:
-        super().__init__(cohort)
+    def __init__(self, location: str, cohort: Cohort) -> None:
+        super().__init__(location, cohort)
         logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # it logs UIDs
         session = requests.Session()
         session.auth = credentials()
         session.request = partial(session.request, timeout=TIMEOUT)
-        self.client = DICOMwebClient(url, session=session)
+        self.client = DICOMwebClient(location, session=session)
         self._tags: dict[str, str] = {}
         self._names = {label.casefold() for name in cohort.labels.values for label in (name, class_label(name))}
 
