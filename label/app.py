@@ -5,22 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 from fastapi import HTTPException
 
 from common import __version__
 from common.cohorts.cohort import Cohort
-from common.io import read_volume
-from common.study import dicom
-from common.study.reading import choose_reference
-from label.datastore import class_label, labelled_modality, open_datastore
-from label.infer import BundleInferTask, Worker
+from label.datastore import open_datastore
+from label.infer import BundleInferTask
+from label.reading import write_final_label, write_image, write_label
 from label.train import BundleTrainTask
+from label.worker import Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 RECIPE = "open_glioma"
@@ -56,8 +52,7 @@ class App:
         unknown = [key for key in settings if key not in known]
         if unknown:
             raise ValueError(f"--{unknown[0]}: no such option; of models there are {', '.join(known)}.")
-        self._worker, self._starting = Worker(), Lock()
-        self._reading = Lock()  # one at a time: DICOM is read with the process's log held back
+        self._worker, self._reader, self._starting = Worker("segmented"), Worker("read"), Lock()
         self.models: dict[str, BundleInferTask] = {}
         for name, bundle in bundles.items():
             own = settings.get(f"{name}.recipe", recipe), settings.get(f"{name}.ckpt_path")
@@ -104,50 +99,32 @@ class App:
         return {"id": image, "name": f"{image}.nii.gz"}
 
     def image(self, image: str, folder: str | Path) -> Path:
-        """Write the volume of a study that a client is shown, and on whose grid it gets a result, as NIfTI."""
-        with self._reading:
-            study, series = self.datastore.read_study(image, folder)
-        path = Path(folder, "image.nii.gz")
-        nib.save(study.images[choose_reference(study, series)[0]], path)
-        return path
+        """See `write_image`."""
+        return self._reader.run(write_image, self.datastore, image, Path(folder))
 
     def label(self, image: str, tag: str, folder: str | Path) -> Path:
-        """Write a study's label map as NIfTI; raise FileNotFoundError if it has none of this tag."""
-        path = Path(folder, "label.nii.gz")
-        with self._reading:
-            study, _ = self.datastore.read_study(image, folder)
-            nib.save(self.datastore.read_label(image, tag, study, folder)[1], path)
-        return path
+        """See `write_label`."""
+        return self._reader.run(write_label, self.datastore, image, tag, Path(folder))
 
     def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Store a label map that a person has approved of.
 
         Args:
             image: the study.
-            file: NIfTI or NRRD, on the grid of one of the study's images.
+            file: as a client sent it, in a folder for temporary files, see `read_label_map`.
             tag: ``final``.
             params: ``label_info``, a list with ``name`` for the values 1, 2, ... as 3D Slicer sends it; without it the
                 values are those of the model's labels.
 
         Raises:
-            FileNotFoundError: there is no such study.
-            ValueError: another tag; a label map on another grid, or with values or names of no class.
+            ValueError: another tag.
+            HTTPException: what is wrong with the study or the label map, see `write_final_label` and `Worker.run`.
         """
         if tag != "final":
             raise ValueError(f"tag {tag!r}; only final labels are taken, what models make is stored by them.")
-        volume, values = read_volume(file), self.datastore.cohort.labels.values
-        voxels = _in_values_of(values, volume.numpy(), params.get("label_info"))
-        label = nib.Nifti1Image(voxels, volume.affine.numpy())
-        with self._reading, TemporaryDirectory() as folder:
-            study, series = self.datastore.read_study(image, folder)
-            modality = labelled_modality(study, label, series)
-            if self.datastore.label_file == "DICOM SEG":
-                path = Path(folder, "final.dcm")
-                dicom.write_seg(path, voxels, study.series[modality], values, "corrected by hand", "SEMIAUTOMATIC")
-            else:
-                path = Path(folder, "final.nii.gz")
-                nib.save(label, path)
-            return {"image": image, "label": self.datastore.save_label(image, tag, path)}
+        file = Path(file)
+        label = self._reader.run(write_final_label, self.datastore, image, file, params.get("label_info"), file.parent)
+        return {"image": image, "label": self.datastore.save_label(image, tag, label)}
 
     def start_training(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training of a model; or serve the weights of a finished one, if ``params`` has its id as ``adopt``.
@@ -158,6 +135,8 @@ class App:
             ValueError: nothing can be trained or adopted so.
         """
         trainer = _named(self.trainers, model)
+        if not isinstance(params, Mapping):
+            raise ValueError(f"The options of {model} are a {type(params).__name__}; expected an object.")
         with self._starting:
             if params.get("adopt"):
                 return trainer.adopt(str(params["adopt"]))
@@ -179,6 +158,7 @@ class App:
         """End what is running."""
         self.stop_training()
         self._worker.close()
+        self._reader.close()
 
 
 def _vocabulary(cohort: Cohort) -> tuple[Any, ...]:
@@ -189,33 +169,3 @@ def _named(tasks: Mapping[str, Any], name: str) -> Any:
     if name not in tasks:
         raise FileNotFoundError(f"There is no {name!r}; there are {', '.join(tasks)}.")
     return tasks[name]
-
-
-def _in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Any) -> np.ndarray:
-    """Return a label map in the cohort's values.
-
-    Args:
-        classes: class -> the cohort's value.
-        voxels: the label map of a client.
-        info: a list with ``name`` for the values 1, 2, ..., or nothing.
-
-    Raises:
-        ValueError: it is no label map; a name or value is of no class, or ``idx`` says another value than the place in
-            the list.
-    """
-    whole = voxels.astype(np.uint8)
-    if whole.ndim != 3 or not np.array_equal(whole, voxels):
-        raise ValueError(f"A label map of shape {voxels.shape}; expected one volume of whole numbers.")
-    by_name = {class_label(name): value for name, value in classes.items()}
-    table = {0: 0} if info else {0: 0, **{value: value for value in classes.values()}}
-    for number, segment in enumerate(info or [], start=1):
-        name = str(segment.get("name"))
-        if segment.get("idx", number) != number:
-            raise ValueError(f"Segment {name!r} is number {number} in the list and {segment['idx']} by its idx.")
-        if name not in by_name:
-            raise ValueError(f"Segment {name!r}; expected some of {', '.join(by_name)}. Rename or remove it.")
-        table[number] = by_name[name]
-    unknown = sorted(set(np.unique(whole).tolist()) - set(table))
-    if unknown:
-        raise ValueError(f"The label map has the values {unknown}, which are of no segment; expected {sorted(table)}.")
-    return np.array([table.get(value, 0) for value in range(256)], np.uint8)[whole]

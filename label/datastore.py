@@ -7,19 +7,16 @@ two requests, whatever is fetched goes into a folder of the caller's.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import pydicom
-import requests
 import torch
 from dicomweb_client import DICOMwebClient
 from pydicom.datadict import tag_for_keyword
@@ -29,11 +26,11 @@ from common.cohorts.cohort import Cohort
 from common.io.files import replacing
 from common.study import dicom
 from common.study.reading import Study, choose_reference, read_folder
+from label.archive import archive_session
+from label.limits import RESULTS, STUDY_BYTES
 
 TAGS = ("final", "original")
 """Labels of MONAI Label: what a person has approved of, and what a model made."""
-TIMEOUT = (10, 120)
-"""Seconds to connect to an archive, and to wait for its next bytes."""
 PAGE = 200
 """Results asked for at a time."""
 GRID_TOLERANCE = 0.1
@@ -51,16 +48,13 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def credentials() -> tuple[str, str] | None:
-    """Return user and password for the archive, as the environment has them; None if it has none."""
-    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    return (user, password) if user else None
-
-
 class Datastore(ABC):
     """The studies and their labels, by what MONAI Label's clients call them: images with identifiers, labels with tags.
 
+    Another process gets one of its own, made from the same arguments.
+
     Args:
+        location: a folder, or the URL of a DICOMweb service.
         cohort: which modalities studies have, and what the values in label maps mean.
 
     Attributes:
@@ -69,8 +63,11 @@ class Datastore(ABC):
 
     label_file: str
 
-    def __init__(self, cohort: Cohort) -> None:
-        self.cohort = cohort
+    def __init__(self, location: str, cohort: Cohort) -> None:
+        self.location, self.cohort = location, cohort
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.location, self.cohort)
 
     @abstractmethod
     def list_images(self) -> list[str]:
@@ -185,11 +182,11 @@ class FolderDatastore(Datastore):
 
     label_file = "label map"
 
-    def __init__(self, root: str | Path, cohort: Cohort) -> None:
-        super().__init__(cohort)
-        self.root = Path(root)
+    def __init__(self, location: str, cohort: Cohort) -> None:
+        super().__init__(location, cohort)
+        self.root = Path(location)
         if not self.root.is_dir():
-            raise FileNotFoundError(f"{root}: no such folder; expected one with a subfolder for each study.")
+            raise FileNotFoundError(f"{location}: no such folder; expected one with a subfolder for each study.")
 
     def list_images(self) -> list[str]:
         """Return the names of the subfolders."""
@@ -234,20 +231,15 @@ class DICOMWebDatastore(Datastore):
 
     What a person has approved of is told from what a model made by the segments' SegmentAlgorithmType.
 
-    Args:
-        url: of the DICOMweb service; see `credentials` for user and password.
-        cohort: see `Datastore`.
+    User and password are those of `archive_session`.
     """
 
     label_file = "DICOM SEG"
 
-    def __init__(self, url: str, cohort: Cohort) -> None:
-        super().__init__(cohort)
+    def __init__(self, location: str, cohort: Cohort) -> None:
+        super().__init__(location, cohort)
         logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # it logs UIDs
-        session = requests.Session()
-        session.auth = credentials()
-        session.request = partial(session.request, timeout=TIMEOUT)
-        self.client = DICOMwebClient(url, session=session)
+        self.client = DICOMwebClient(location, session=archive_session())
         self._tags: dict[str, str] = {}
         self._names = {label.casefold() for name in cohort.labels.values for label in (name, class_label(name))}
 
@@ -274,8 +266,11 @@ class DICOMWebDatastore(Datastore):
         """Retrieve the MR series of a study."""
         study, series = self._find(image)
         files = Path(folder, "study")
+        size = 0
         for number, one in enumerate(self._series(study, "MR")):
-            self._retrieve(study, one, files / f"{number:03d}")
+            size += sum(path.stat().st_size for path in self._retrieve(study, one, files / f"{number:03d}"))
+            if size > STUDY_BYTES:
+                raise ValueError(f"The MR series of this study have more than {STUDY_BYTES >> 30} GiB; none are taken.")
         return files, series
 
     def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
@@ -370,4 +365,6 @@ def _search_all(search: Callable[..., list[dict[str, Any]]], *of: str, **options
         if page[0] in found:
             raise ValueError("The archive answers every page of a search with the first one.")
         found += page
+        if len(found) > RESULTS:
+            raise ValueError(f"The archive finds more than {RESULTS} studies or series; no more are listed.")
     return found

@@ -11,47 +11,55 @@ import asyncio
 import importlib.util
 import json
 import logging
+import shutil
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
-import requests
-from fastapi import Body, FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from urllib3 import encode_multipart_formdata
 
 from common.modalities import display_name
 from label.app import App
+from label.errors import LONGEST, refusal
+from label.limits import FILE_BYTES, REQUEST_BYTES
+from label.origin import require_own
 from label.proxy import forward
 
 logger = logging.getLogger("label")
 MESSAGE = "x-message"
 """Header of an answer: what a person should know of it, as a JSON string. app-config.js shows it."""
-STATUS = {PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400}
-"""Of what an app refuses."""
+LEVELS = 6
+"""Of objects and lists within each other in JSON that clients send."""
 
 
-def create_api(app: App, archive: str | None = None) -> FastAPI:
+def create_api(app: App, archive: str | None = None, names: Collection[str] = ()) -> FastAPI:
     """Return the HTTP interface of an app.
 
     Args:
         app: answers the requests.
         archive: URL of the DICOMweb service with the studies; None: they lie in a folder, which OHIF cannot show.
+        names: by which the server is reached, see `require_own`.
 
     Raises:
         ModuleNotFoundError: there is an archive, but no OHIF.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
-    api.middleware("http")(_answer)
-    api.add_exception_handler(StarletteHTTPException, lambda request, error: _error_response(error))
-    one_at_a_time = asyncio.Lock()
+    api.add_middleware(_LimitedBody)
+    api.middleware("http")(partial(_answer, set(app.models), names))  # around it: what comes last is outermost
+    for kind in (StarletteHTTPException, RequestValidationError):
+        api.add_exception_handler(kind, lambda request, error: _error_response(error))
+    segmenting, reading = asyncio.Lock(), asyncio.Lock()
 
     @api.get("/info/")
     def info() -> dict[str, Any]:
@@ -66,10 +74,7 @@ def create_api(app: App, archive: str | None = None) -> FastAPI:
         output: Literal["image", "json", "dicom_seg", "all"] = "all",
     ) -> Response:
         asked = _json_object(params) | {"image": image}
-        async with one_at_a_time:  # whoever waits here takes no thread
-            if await request.is_disconnected():
-                return Response(status_code=499)
-            return await run_in_threadpool(_infer, app, model, asked, output)
+        return await _in_turn(segmenting, request, _infer, app, model, asked, output)
 
     @api.post("/activelearning/{strategy}")
     def next_sample(strategy: str) -> dict[str, Any]:
@@ -80,37 +85,34 @@ def create_api(app: App, archive: str | None = None) -> FastAPI:
         return app.datastore.json() if output == "all" else app.datastore.status()
 
     @api.get("/datastore/image")
-    def image(image: str) -> Response:
-        with TemporaryDirectory() as folder:
-            return _file(app.image(image, folder))
+    async def image(request: Request, image: str) -> Response:
+        return await _in_turn(reading, request, _file_of, app.image, image)
 
     @api.get("/datastore/label")
-    def label(label: str, tag: str = "final") -> Response:
-        with TemporaryDirectory() as folder:
-            return _file(app.label(label, tag, folder))
+    async def label(request: Request, label: str, tag: str = "final") -> Response:
+        return await _in_turn(reading, request, _file_of, app.label, label, tag)
 
     @api.put("/datastore/label")
-    def save_label(
+    async def save_label(
+        request: Request,
         image: str,
         label: Annotated[UploadFile, File()],
         tag: str = "final",
         params: Annotated[str, Form()] = "{}",
-    ) -> dict[str, Any]:
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "label" + "".join(Path(label.filename or ".nii.gz").suffixes[-2:]))
-            path.write_bytes(label.file.read())
-            return app.save_label(image, path, tag, _json_object(params))
+    ) -> Response:
+        return await _in_turn(reading, request, _save_label, app, image, label, tag, _json_object(params))
 
     @api.post("/train/{model}")
-    def train(model: str, params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
-        return app.start_training(model, params or {})
+    async def train(request: Request, model: str) -> dict[str, Any]:
+        return await run_in_threadpool(app.start_training, model, _json_object(await request.body()))
 
     @api.post("/train/")
-    def train_the_one(params: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
+    async def train_the_one(request: Request) -> dict[str, Any]:
+        params = _json_object(await request.body())
         names = list(params or app.trainers)  # OHIF's button names the models whose options were changed
         if len(names) != 1:
             raise ValueError(f"One model is trained at a time: change an option of one of {', '.join(names)} first.")
-        return app.start_training(names[0], (params or {}).get(names[0], {}))
+        return await run_in_threadpool(app.start_training, names[0], params.get(names[0], {}))
 
     @api.get("/train/")
     def training(check_if_running: bool = False) -> dict[str, Any]:
@@ -164,6 +166,49 @@ class _Viewer(StaticFiles):
             return await super().get_response("index.html", scope)
 
 
+class _LimitedBody:
+    """Refuses requests that bring too much, before it is kept."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        brings_file = scope.get("path", "").startswith(("/datastore/label", "/proxy/"))
+        limit, size = FILE_BYTES if brings_file else REQUEST_BYTES, 0
+        said = int(Headers(scope=scope).get("content-length", 0))
+
+        async def receive_within_limit() -> Message:
+            nonlocal size
+            message = await receive() if said <= limit else {}
+            size += len(message.get("body", b""))
+            if max(said, size) > limit:
+                raise HTTPException(413, f"The request brings more than {limit >> 20} MiB; no more are taken.")
+            return message
+
+        await self.app(scope, receive_within_limit, send)
+
+
+async def _in_turn(turn: asyncio.Lock, request: Request, answer: Callable[..., Response], *asked: Any) -> Response:
+    """Answer a request when it is its turn, unless its client has gone."""
+    async with turn:  # whoever waits here takes no thread
+        if await request.is_disconnected():
+            return Response(status_code=499)
+        return await run_in_threadpool(answer, *asked)
+
+
+def _file_of(write: Callable[..., Path], *asked: Any) -> Response:
+    with TemporaryDirectory() as folder:
+        return _file(write(*asked, folder))
+
+
+def _save_label(app: App, image: str, label: UploadFile, tag: str, params: Mapping[str, Any]) -> Response:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "sent")  # what the client calls it says nothing
+        with path.open("wb") as file:
+            shutil.copyfileobj(label.file, file)
+        return JSONResponse(app.save_label(image, path, tag, params))
+
+
 def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Response:
     with TemporaryDirectory() as folder:  # gone before the answer is sent
         result = app.infer(model, {**asked, "output_dir": folder})
@@ -205,7 +250,7 @@ def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
 
 def _as_header(text: str) -> str:
     """Return a text as it can stand in a header: as JSON."""
-    return json.dumps(text[:4000])
+    return json.dumps(text[:LONGEST])
 
 
 def _file(path: str | Path) -> Response:
@@ -214,43 +259,50 @@ def _file(path: str | Path) -> Response:
     return Response(path.read_bytes(), media_type=kind, headers={"content-disposition": f'filename="{path.name}"'})
 
 
-def _json_object(params: str) -> dict[str, Any]:
-    value = json.loads(params or "{}")
+def _json_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text, {} if that is empty; raise ValueError if it is none, or no proper one."""
+    try:
+        value = json.loads(text or "{}", parse_constant=_no_number)
+        _require_levels(value, LEVELS)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"params: {error}; expected a JSON object.") from None
     if not isinstance(value, dict):
         raise ValueError(f"params: a {type(value).__name__}; expected a JSON object.")
     return value
 
 
-async def _answer(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _require_levels(value: Any, levels: int) -> None:
+    if not levels:
+        raise ValueError(f"more than {LEVELS} objects and lists within each other")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _require_levels(inner, levels - 1)
+
+
+async def _answer(
+    models: Collection[str],
+    names: Collection[str],
+    request: Request,
+    call_next: Callable[[Request], Awaitable[Response]],
+) -> Response:
     """Answer a request, errors included; log what it was, but neither images nor patients."""
-    began, reads = time.monotonic(), request.method in ("GET", "HEAD")
-    if not reads and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        response: Response = JSONResponse({"detail": "Not from another site's page."}, 403)
-    else:
-        try:
-            response = await call_next(request)
-        except Exception as error:
-            response = _error_response(error)
-    level = logging.DEBUG if reads and response.status_code < 400 else logging.INFO
+    began = time.monotonic()
+    try:
+        require_own(request, names)
+        response = await call_next(request)
+    except Exception as error:
+        response = _error_response(error)
+    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
     route = getattr(request.scope.get("route"), "path", "-")
     model = request.path_params.get("model", "")
-    logger.log(level, "%s %s %s %d %.2fs", request.method, route, model, response.status_code, time.monotonic() - began)
+    told = model if model in models else ""
+    logger.log(level, "%s %s %s %d %.2fs", request.method, route, told, response.status_code, time.monotonic() - began)
     return response
 
 
 def _error_response(error: Exception) -> Response:
-    """Return the answer to a request that cannot be done: the reason in a line, for what the client can do about."""
-    reason = " ".join(str(error).split())
-    if isinstance(error, StarletteHTTPException):
-        status, reason = error.status_code, str(error.detail)
-    elif isinstance(error, requests.HTTPError) and error.response is not None:
-        status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
-    elif isinstance(error, requests.RequestException):
-        status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
-    else:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    if status == 500:
-        reason = "This failed for a reason that was not foreseen; the server's log says where."
-        where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # without the message: it may name a patient
-        logger.error("%s\n%s", type(error).__name__, where)
-    return JSONResponse({"detail": reason}, status, {MESSAGE: _as_header(reason)})
+    refused = refusal(error)
+    return JSONResponse({"detail": refused.detail}, refused.status_code, {MESSAGE: _as_header(refused.detail)})

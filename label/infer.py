@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from fastapi import HTTPException
 from monai.data import ITKWriter
 
 from common.io import flag
 from common.study.inference import Inference
 from common.study.predict import predict
 from label.datastore import Datastore, class_label, hidden_paths
+from label.worker import Worker
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
 """Among a model's trainings: which of them is served, and, in each one's folder, its weights."""
-TIMEOUT = 900
-"""Seconds that a segmentation may take."""
 
 
 class BundleInferTask:
@@ -119,10 +113,8 @@ class BundleInferTask:
             of the classes that occur, and what was stored as.
 
         Raises:
-            FileNotFoundError: there is no such study.
-            PermissionError: the image lies outside the store.
-            ValueError: the study or the options cannot be used.
-            HTTPException: see `Worker.run`.
+            ValueError: the options cannot be used.
+            HTTPException: there is no such study, or it cannot be used; see `Worker.run`.
         """
         image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
@@ -133,10 +125,9 @@ class BundleInferTask:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
         series, strip = series_numbers(request.get("series")), _flag(request, "skull_strip")
-        study, reference = datastore.fetch(image, folder)
         files, facts = self.worker.run(
-            _predict, study, folder / "results", self.bundle, series, wanted, reference, self.recipe, self.ckpt_path,
-            self.device, strip,
+            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self.ckpt_path, self.device,
+            strip,
         )  # fmt: skip
         if self.adopted():
             facts["trained_on"] = self.trained_on
@@ -159,42 +150,20 @@ class BundleInferTask:
         }
 
 
-class Worker:
-    """A process that segments, one study at a time, while the server answers others.
-
-    A thread would not do: registration holds Python's global lock as long as it takes.
-    """
-
-    def __init__(self) -> None:
-        self._start()
-
-    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns, or raise what it raises; HTTPException (503) if it dies or takes too long."""
-        try:
-            return self._pool.submit(function, *arguments).result(TIMEOUT)
-        except TimeoutError:
-            self.close()
-            self._start()
-            raise HTTPException(503, f"It took more than {TIMEOUT} s and was ended.") from None
-        except BrokenProcessPool:
-            self._start()
-            raise HTTPException(503, "The process that segments ended, perhaps for lack of memory.") from None
-
-    def close(self) -> None:
-        """End the process, whatever it does."""
-        for process in multiprocessing.active_children():
-            process.terminate()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, warnings.simplefilter, ("ignore",))  # pydicom's quote headers
-
-
-def _predict(study: Path, *arguments: Any) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Call `predict`; return its files, and what clients are told of them."""
+def _predict(
+    datastore: Datastore,
+    image: str,
+    folder: Path,
+    bundle: str,
+    series: Mapping[str, Any] | None,
+    wanted: Sequence[str],
+    *options: Any,
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Fetch a study and call `predict`; return its files, and what clients are told of them."""
+    study, reference = datastore.fetch(image, folder)
     try:
         with hidden_paths(study):
-            prediction = predict(study, *arguments)
+            prediction = predict(study, folder / "results", bundle, series, wanted, reference, *options)
     finally:
         gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
     summary = prediction.summary

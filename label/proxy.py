@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import requests
 from fastapi import HTTPException, Response
 from pydicom.datadict import tag_for_keyword
 
-from label.datastore import TIMEOUT, credentials
+from label.archive import archive_session
 
 PART = re.compile(r"(?!\.+$)[\w.,-]+")
 LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
@@ -30,7 +29,7 @@ def forward(
     MONAI Label's own proxy drops the query, so that a viewer is given other patients' studies than the one it asks for.
 
     Args:
-        archive: URL of the DICOMweb service; see `credentials` for user and password.
+        archive: URL of the DICOMweb service; see `archive_session` for user and password.
         method: GET, or POST for files to be stored.
         path: below the archive's URL; starts with studies, series or instances.
         query: the request's, passed on whole.
@@ -46,16 +45,15 @@ def forward(
     if parts[0] not in LEVELS or not all(map(PART.fullmatch, parts)) or (method == "POST" and parts[0] != "studies"):
         raise HTTPException(404, "No path of DICOMweb.")
     kept = {name: headers[name] for name in ("accept", "content-type") if name in headers}
-    answer = requests.request(
-        method,
-        f"{archive}/{'/'.join(parts)}",
-        params=list(query),
-        headers=kept,
-        data=body,
-        auth=credentials(),
-        timeout=TIMEOUT,
-        allow_redirects=False,
-    )
+    with archive_session() as session:
+        answer = session.request(
+            method,
+            f"{archive}/{'/'.join(parts)}",
+            params=list(query),
+            headers=kept,
+            data=body,
+            allow_redirects=False,
+        )
     kind = answer.headers.get("content-type", "application/octet-stream")
     if method == "GET" and answer.ok and answer.content and "json" in kind and "multipart" not in kind:
         _require_asked(answer.json(), _asked(parts, query))

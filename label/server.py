@@ -14,20 +14,18 @@ from pathlib import Path
 
 import fire
 import uvicorn
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from common.cohorts import generate_phantom
 from label.app import BUNDLES, RECIPE, App
 from label.datastore import is_url
 from label.endpoints import create_api
 
-LOCAL = ["127.0.0.1", "localhost"]
-
 
 def serve(
     studies: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    names: str | Sequence[str] = (),
     output_dir: str = "label_output",
     models: str | Sequence[str] = BUNDLES,
     recipe: str | None = None,
@@ -42,6 +40,8 @@ def serve(
             the weights that know them; all that is of these is in ``output_dir``'s folder ``demo``.
         host: address to listen on. There is no log-in: whoever reaches it can see all studies.
         port: to listen on.
+        names: by which browsers reach it, by commas, beside localhost, this machine's name and addresses; such as that
+            of a web server in front. Requests by other names are refused.
         output_dir: where trainings and adopted weights go.
         models: names or folders of bundles, by commas.
         recipe: that the weights of the models were trained with; if not given that of the bundles' own.
@@ -58,21 +58,23 @@ def serve(
     if studies is None:
         output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
-    names = models.split(",") if isinstance(models, str) else map(str, models)  # Fire makes a tuple of what has commas
     own = {key: str(value) for key, value in settings.items()}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up
     with _private_folder():
-        app = App(studies, output_dir, [name.strip() for name in names], recipe or RECIPE, device, own)
+        app = App(studies, output_dir, _words(models), recipe or RECIPE, device, own)
         try:
-            api = create_api(app, studies.rstrip("/") if is_url(studies) else None)
-            if host in LOCAL:  # a page elsewhere cannot take this server's name
-                api.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
+            api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
             address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
             print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
             quiet = {"log_config": None, "access_log": False, "server_header": False}
             uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
         finally:
             app.close()
+
+
+def _words(value: object) -> list[str]:
+    """Return what an option lists by commas, of which Fire makes a tuple."""
+    return [word.strip() for word in (value.split(",") if isinstance(value, str) else map(str, value)) if word.strip()]
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import subprocess
@@ -40,6 +39,7 @@ from label.infer import ADOPTED, WEIGHTS, BundleInferTask
 ENDED = ("DONE", "ERROR", "STOPPED")
 DEFAULTS = {"max_epochs": 10, "val_split": 0.2, "adopt": ""}
 """The options of a training."""
+MOST_EPOCHS = 10_000
 NOTHING_MASKED = {"missing_rates": None, "perfect_data": False}
 """Keys of bundles that let studies lack sequences, to be set so that each lacks what it lacks."""
 
@@ -85,7 +85,7 @@ class BundleTrainTask:
             ValueError: there is nothing to train on, or the options cannot be used.
         """
         options = {**DEFAULTS, **{key: value for key, value in request.items() if value not in (None, "")}}
-        epochs = _number("max_epochs", options["max_epochs"], 1)
+        epochs = _number("max_epochs", options["max_epochs"], 1, MOST_EPOCHS)
         if epochs % 1:
             raise ValueError(f"max_epochs {epochs}: expected a whole number.")
         share = _number("val_split", options["val_split"], 0, 0.9)
@@ -300,7 +300,7 @@ def _update_status(run: Path, **changes: Any) -> None:
         temporary.write_text(json.dumps(status))
 
 
-def _number(key: str, value: Any, low: float, high: float = math.inf) -> float:
+def _number(key: str, value: Any, low: float, high: float) -> float:
     """Return an option, which some clients send as text; see `check_number`."""
     with contextlib.suppress(ValueError, TypeError):
         value = float(value)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -87,6 +88,15 @@ def as_anybody(tmp_path, monkeypatch) -> Callable[[], AbstractContextManager[Non
 def undrawn(monkeypatch) -> None:
     """Save no figures of reports, which takes most of an evaluation's time."""
     monkeypatch.setattr(sections.Drawer, "save", lambda self, _: dict.fromkeys(self.figures, ""))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let no file become larger than 20 kB: the system then says so as it does of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

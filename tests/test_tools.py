@@ -117,6 +117,88 @@ def test_import_m3ae_writes_weights_that_load(tmp_path):
     load_weights(M3AE(4, 3, 8, GRID_ZYX[::-1]), tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("verb", [("import_m3ae",), ("import_fusion", "RFNet"), ("import_cotraining", "ACN")])
+@pytest.mark.parametrize("what", [[1], 5, torch.zeros(3), None, {}, {3: torch.zeros(1)}, {"state_dict": {"a": None}}])
+def test_what_holds_no_weights_is_not_imported(tmp_path, verb, what):
+    torch.save(what, tmp_path / "theirs.pth")
+    said = run(*verb, tmp_path / "theirs.pth", tmp_path / "model.pt")
+    assert said.startswith(f"error: {tmp_path / 'theirs.pth'}: ")
+    assert "expected a state dict" in said
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_half_a_checkpoint_is_not_imported(tmp_path):
+    state = authors_state(8)
+    torch.save(dict(list(state.items())[:-3]), tmp_path / "theirs.pth")
+    assert f"{tmp_path / 'theirs.pth'}: Not a whole checkpoint of the" in run(
+        "import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt"
+    )
+    assert "expected SUBSET=FILE, each subset once" in run("import_cotraining", "ACN", "full.pth", "model.pt", "t1c")
+    assert not (tmp_path / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sead", 5], "--sead: no such option of datalist; did you mean --seed?"),
+        (["--seed", "five"], "--seed five: expected a whole number."),
+        (["--seed"], "--seed: expected a value after it."),
+        (["--split", "--seed", 5], "--split: expected a value after it."),
+    ],
+)
+def test_what_a_verb_does_not_take_is_refused_before_it_runs(data, tmp_path, words, said):
+    out = tmp_path / "list.json"
+    assert said in run("datalist", "brats2020", data, out, *words)
+    assert not out.exists()
+
+
+def test_a_word_too_many_and_an_unknown_verb(capsys, data, tmp_path):
+    assert run("datalist", "brats2020", data, tmp_path / "list.json", "full", 5, "more") == 2
+    assert "Could not consume arg: more" in capsys.readouterr().err
+    assert not (tmp_path / "list.json").exists()
+    assert "dattalist: no such verb; did you mean datalist?" in run("dattalist", "brats2020")
+    assert run("datalist", "--help") == 0
+    assert "of a seeded split" in capsys.readouterr().err
+
+
+def test_texts_stay_as_they_are_typed(monkeypatch, data, tmp_path):
+    """Fire takes 2024_01 for 202401, out#1 for out, and (a) for a."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024_01", "out#1", "(a)", "1e3", "007", "None"):
+        assert run("datalist", "--cohort", "brats2020", data, name, "--seed=5") is None
+        assert json.loads(Path(name).read_text())["seed"] == 5
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_full_disk_is_said_with_its_place_and_what_to_do(request, tmp_path):
+    torch.save(authors_state(8), tmp_path / "theirs.pth")
+    request.getfixturevalue("full_disk")
+    said = run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "new" / "model.pt")
+    assert said.startswith(f"error: {tmp_path}/new/model.pt: the disk is full (File too large); free some space there")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_a_terminal_would_obey_is_written_out(capsys, tmp_path):
+    case = tmp_path / "data" / "\x1b]0;owned\x07\u202ea"
+    save(np.zeros((2, 2, 2), np.uint8), case / "a_t1.nii.gz")
+    assert run("check", "brats2020", case.parent) == 1
+    assert "\\x1b]0;owned\\x07\\u202ea" in capsys.readouterr().out
+    assert "nowhere\\x1b[2J: no such folder" in run("check", "brats2020", tmp_path / "nowhere\x1b[2J")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--modalities", 5], "Unknown modality '5'"),
+        (["--series", 7], "--series 7: expected names and values"),
+        (["--serie", "{}"], "--serie: no such option of predict; did you mean --series?"),
+    ],
+)
+def test_predict_refuses_what_is_no_modality_or_series(data, tmp_path, words, said):
+    assert said in run("predict", data / "a", tmp_path / "out", "m3ae", *words)
+    assert not list((tmp_path / "out").glob("*"))
+
+
 MODALITIES = ("t1", "t1c", "t2", "flair")
 REGIONS = {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}
 PATIENTS = ("P_01", "P_02", "P_03", "P_04", "P_05")
@@ -348,7 +430,7 @@ class TestCompareRefuses:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            (["--tolerance", 2], "--tolerance: no such option; see python -m tools compare --help."),
+            (["--tolerance", 2], "--tolerance: no such option of compare; "),
             (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
             (["--cohort", "brats"], "Unknown cohort 'brats'"),
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),

@@ -6,11 +6,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-
-import fire
 
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.check import check_folder
@@ -23,7 +22,7 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
-from common.io import flag, read_checkpoint, require_writable, write_checkpoint
+from common.io import file_digest, read_weights, require_writable, write_checkpoint
 from common.modalities import resolve_subset
 from common.networks import BACKBONES, build_network
 from common.networks.published.cotraining_keys import import_cotraining as cotraining_state
@@ -34,6 +33,8 @@ from common.release.leaderboard import folders_of, read_entries, run_entries
 from common.release.package import make_package
 from common.release.shipping import ship as ship_weights
 from common.study.predict import predict as predict_study
+from tools.arguments import parse
+from tools.messages import complaint, printable
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -63,8 +64,9 @@ def check(cohort: str, dataset_dir: str) -> None:
     """
     table = check_folder(get_cohort(cohort), dataset_dir)
     bad = table[table["problems"] != ""]
-    print(table.drop(columns="problems").to_string(index=False, na_rep=""))
-    print("\n".join([f"{len(table)} cases, {len(bad)} with problems", *(bad["case"] + ": " + bad["problems"])]))
+    print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
+    said = [f"{len(table)} cases, {len(bad)} with problems", *(bad["case"] + ": " + bad["problems"])]
+    print(printable("\n".join(said)))
     if len(bad):
         sys.exit(1)
 
@@ -76,8 +78,9 @@ def import_m3ae(checkpoint: str, output: str) -> None:
         checkpoint: their file; it is read with weights_only=True.
         output: the file to write, for ckpt_path.
     """
-    state = read_checkpoint(checkpoint)
-    weights = m3ae_state(state.get("state_dict", state))
+    state = read_weights(checkpoint)
+    with _named(checkpoint):
+        weights = m3ae_state(state)
     write_checkpoint(weights, output)
     print(f"{output}: {len(weights)} tensors")
 
@@ -103,10 +106,9 @@ def import_fusion(
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
     network = build_network(backbone, 4, classes, width, crop)
-    try:
-        weights, match = fusion_state(read_checkpoint(checkpoint), network)
-    except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}") from error
+    state = read_weights(checkpoint)
+    with _named(checkpoint):
+        weights, match = fusion_state(state, network)
     write_checkpoint(weights, output)
     print(f"{output}: {match}")
 
@@ -125,13 +127,14 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
         raise ValueError(f"network {network!r}: expected ACN or SMU-Net.")
     modalities = get_cohort("brats2018").modalities
     files = {resolve_subset(name, modalities): file for name, _, file in (word.partition("=") for word in missing)}
+    if len(files) < len(missing) or not all(files.values()):
+        raise ValueError(f"missing {list(missing)}: expected SUBSET=FILE, each subset once.")
     channels = {tuple(modalities.index(name) for name in subset): file for subset, file in files.items()}
     made, weights = build_network(network, 4, 4, width, (), subsets=list(channels)), {}
     for subset, file in {None: full, **channels}.items():
-        try:
-            found, match = cotraining_state(read_checkpoint(file), made, subset)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+        state = read_weights(file)
+        with _named(file):
+            found, match = cotraining_state(state, made, subset)
         print(f"{file}: {match}")
         weights |= found
     write_checkpoint(weights, output)
@@ -148,7 +151,7 @@ def ship(run: str, bundle: str, name: str, data_source: str) -> None:
         name: model, which inference takes by default, or phantom.
         data_source: what they were trained on, in a few words.
     """
-    target = ship_weights(run, bundle, str(name), data_source)
+    target = ship_weights(run, bundle, name, data_source)
     print(f"{target}: {os.path.getsize(target) / 1e6:.1f} MB")
 
 
@@ -161,10 +164,14 @@ def compare(
     part: str = "test",
     published: str | None = None,
     coverage: float | None = None,
-    cases: str | Sequence[str] | None = None,
+    cases: Sequence[str] | None = None,
     allow_missing: bool = False,
     force: bool = False,
-    **conventions: str | int | float,
+    empty: str | None = None,
+    hd95: str | None = None,
+    et_min_voxels: int | None = None,
+    average: str | None = None,
+    surface_tolerance: float | None = None,
 ) -> None:
     """Write one report on several methods: tables, paired tests and figures, as HTML and Markdown.
 
@@ -185,23 +192,24 @@ def compare(
             one hospital.
         allow_missing: compare the cases that all have, instead of refusing where some lack others.
         force: compare results of different cohorts or conventions; the report is marked.
-        conventions: of the label maps: empty, hd95, et_min_voxels, average, surface_tolerance; what is not given is as
-            in the first evaluation, else the default.
+        empty: convention of the label maps, as the following ones; those not given are as in the first evaluation, else
+            the default. Empty regions: brats, released, nan or skip.
+        hd95: max or pooled.
+        et_min_voxels: predicted enhancing tumour below so many voxels counts as necrosis.
+        average: case or voxel.
+        surface_tolerance: of the surface Dice, in mm.
     """
-    # Fire makes numbers of words such as 2024.
-    output_dir, *methods = map(str, (output_dir, *methods))
-    reference, cohort, published, datalist = map(_text, (reference, cohort, published, datalist))
     folders = _by_name(methods)
-    unknown = sorted(set(conventions) - {field.name for field in fields(Conventions)})
-    if unknown:
-        raise ValueError(f"--{unknown[0]}: no such option; see python -m tools compare --help.")
+    given = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
+    given |= {"surface_tolerance": surface_tolerance}
+    conventions = {key: value for key, value in given.items() if value is not None}
     if published is not None and published.count("/") < 2:
         raise ValueError(f"--published {published}: expected PAPER/TABLE/DATASET.")
     beside = None if published is None else read_published(*published.split("/", 2))
     evaluations = {name: read_evaluation(folder, name) for name, folder in folders.items() if _is_evaluation(folder)}
     left_out = []
     if cases is not None:
-        patterns = list(map(str, cases)) if isinstance(cases, list | tuple) else str(cases).split(",")
+        patterns = [cases] if isinstance(cases, str) else list(cases)
         evaluations = {name: select_cases(evaluation, patterns) for name, evaluation in evaluations.items()}
         left_out.append(f"Only the cases {', '.join(patterns)}.")
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
@@ -241,7 +249,6 @@ def average(output_dir: str, name: str, *folders: str) -> None:
         name: of the method.
         folders: two or more output folders of evaluations.
     """
-    output_dir, name, *folders = map(str, (output_dir, name, *folders))
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ValueError(f"folders {folders}: one is given twice; expected a training each.")
     repeats = [read_evaluation(folder) for folder in folders]
@@ -294,21 +301,36 @@ def package(bundle: str, output_dir: str) -> None:
         bundle: the bundle's folder, e.g. bundles/m3ae.
         output_dir: the folder to write: NAME_vVERSION.zip, and index.json of all packages there.
     """
-    made = make_package(str(bundle), require_writable(str(output_dir)))
-    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {write_index(made.parent)}")
+    made = make_package(bundle, require_writable(output_dir))
+    index = write_index(made.parent)
+    print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {index}")
+    print(f"{file_digest(index)} is the index's SHA-256; publish it elsewhere too, for --sha256 of who downloads")
 
 
-def download(name: str, index: str, output_dir: str, version: str | None = None) -> None:
+def download(
+    name: str,
+    index: str,
+    output_dir: str,
+    version: str | None = None,
+    sha256: str | None = None,
+    allow_http: bool = False,
+) -> None:
     """Fetch a packaged bundle, check its SHA-256 and those of its files, and place its folder, whole or not at all.
+
+    A bundle is code: to use it is to run what its publisher wrote, with all your rights. Take it from whom you trust.
 
     Args:
         name: of the bundle, e.g. m3ae.
         index: URL or path of the index.json that lists it.
         output_dir: where the bundle's folder is placed.
         version: e.g. 0.1.0; the newest if not given.
+        sha256: of the index, as its publisher made it known elsewhere; another index is refused.
+        allow_http: take what comes by http too, which can be changed on its way.
     """
-    placed = download_bundle(name, str(index), str(output_dir), _text(version))
+    placed = download_bundle(name, index, output_dir, version, sha256, allow_http)
     print(f"{placed}: its needs are in requirements.txt, how to use it in docs/README.md")
+    if sha256 is None:
+        print("It is code that runs with your rights. That it is its publisher's, --sha256 of the index would show.")
 
 
 def predict(
@@ -338,16 +360,8 @@ def predict(
         device: cpu, cuda or cuda:1; if not given a GPU if there is one.
         skull_strip: strip the skull where there is one; needs the extra skull_strip.
     """
-    if series is not None and not isinstance(series, dict):
-        raise ValueError(f"--series {series}: expected sequences and SeriesNumbers, e.g. \"{{'t1c': 7}}\".")
     made = predict_study(
-        str(study),
-        str(output_dir),
-        str(bundle),
-        series,
-        modalities,
-        *map(_text, (reference, recipe, ckpt_path, device)),
-        flag("skull_strip", skull_strip),
+        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip
     )
     said, summary = {"In the study": made.explanations}, made.summary
     said["Bundle"] = [f"{summary.bundle} {summary.version}"]
@@ -362,7 +376,7 @@ def predict(
     said["Written (research only, not for clinical use)"] = [f"{what}: {file}" for what, file in made.files.items()]
     for title, lines in said.items():
         if lines:
-            print("\n  ".join([f"{title}:", *lines]))
+            print(printable("\n  ".join([f"{title}:", *lines])))
 
 
 def _interval(interval: tuple[float, float, float] | None) -> str:
@@ -372,8 +386,13 @@ def _interval(interval: tuple[float, float, float] | None) -> str:
     return f" ({low:.1f} to {high:.1f} with {coverage:.0%})"
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Say of what is wrong with an authors' file which one it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _by_name(methods: Sequence[str]) -> dict[str, str]:
@@ -408,15 +427,18 @@ def _is_evaluation(folder: str) -> bool:
     return Path(folder, "results.csv").is_file()
 
 
+VERBS = (datalist, check, compare, average, leaderboard, predict, package, download)
+VERBS += (import_m3ae, import_fusion, import_cotraining, ship)
+
+
 def main() -> None:
     """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:
-        verbs = (datalist, check, compare, average, leaderboard, predict, package, download)
-        verbs += (import_m3ae, import_fusion, import_cotraining, ship)
-        fire.Fire({verb.__name__: verb for verb in verbs}, name="tools")
+        parse({verb.__name__: verb for verb in VERBS}, sys.argv[1:])()
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {complaint(error)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from common.engines.epoch import SetEpoch
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
-from common.engines.multi_gpu import distributed, local_device
+from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import BFloat16Inferer
 from common.engines.preference import PreferenceBalancer
 from common.engines.report import check_settings, report_evaluation
@@ -29,6 +29,7 @@ __all__ = [
     "close_tracking",
     "distributed",
     "local_device",
+    "lock_output",
     "log_evaluation",
     "log_file",
     "report_evaluation",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import ignite.distributed as idist
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from common.io import lock_folder
 
 
 def local_device() -> torch.device:
@@ -45,3 +48,15 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
         find_unused_parameters=find_unused_parameters,
         broadcast_buffers=False,
     )
+
+
+def lock_output(folder: str) -> None:
+    """Keep other trainings out of an output folder until `common.io.unlock_folder`, or until this process ends.
+
+    Rank 0, which alone writes there, does it for all processes of a training; torchrun ends them with it.
+
+    Raises:
+        BlockingIOError: another training runs there; the message says which process, where and since when.
+    """
+    if idist.get_rank() == 0:
+        lock_folder(folder, "a training")

@@ -1,10 +1,11 @@
 """Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
 
 from common.io.bundle import bundle_root, refuse_unknown_options
-from common.io.checkpoints import load_weights, read_checkpoint, start_from, write_checkpoint
+from common.io.checkpoints import load_weights, read_checkpoint, read_weights, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
+from common.io.lock import lock_folder, unlock_folder
 from common.io.settings import flag, optional, per_axis
 from common.io.weights import shipped_weights, tell_shipped_weights
 
@@ -14,14 +15,17 @@ __all__ = [
     "file_digest",
     "flag",
     "load_weights",
+    "lock_folder",
     "optional",
     "per_axis",
     "read_checkpoint",
     "read_volume",
+    "read_weights",
     "refuse_unknown_options",
     "require_writable",
     "shipped_weights",
     "start_from",
     "tell_shipped_weights",
+    "unlock_folder",
     "write_checkpoint",
 ]

@@ -40,21 +40,45 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         ) from None  # torch's own message advises to load it unsafely
 
 
+def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """Read a state dict, or the one under ``state_dict`` of what was saved around it; every value in it is a number.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged or holds no state dict, or a tensor is complex, sparse or holds NaN or infinity.
+    """
+    state: Any = read_checkpoint(path)
+    if isinstance(state, Mapping) and "state_dict" in state:
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"{path}: holds {_kind(state)}; expected a state dict, that is, tensors by name.")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{path}: {name!r} is {_kind(value)}; expected a state dict, that is, tensors by name, or one under "
+                "the key state_dict."
+            )
+        if flaw := _flaw(value):
+            raise ValueError(f"{path}: {name!r} {flaw}. Such weights segment nothing; use another checkpoint.")
+    return dict(state)
+
+
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load a plain state dict (``models/model.pt``) into a network of the same architecture; return the network.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is damaged, or of another architecture; the first differing keys of each side are named.
+        ValueError: it is damaged, holds what is no number, or is of another architecture; the first differing keys of
+            each side are named.
     """
-    state = read_checkpoint(path)
+    state = read_weights(path)
     own = network.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     shapes = [
         f"{key} {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
         for key in own
-        if key in state and getattr(state[key], "shape", None) != own[key].shape
+        if key in state and state[key].shape != own[key].shape
     ]
     if missing or unexpected or shapes:
         raise ValueError(
@@ -63,6 +87,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
             f"{len(shapes)} of another shape {shapes[:3]}. Give the config that it was trained with "
             "(cohort, backbone, width, crop), or another checkpoint."
         )
+    for key, value in own.items():
+        if state[key].is_floating_point() != value.is_floating_point():
+            raise ValueError(f"{path}: {key!r} is of {state[key].dtype}; expected {value.dtype}, as in the network.")
     network.load_state_dict(state)
     return network
 
@@ -78,3 +105,23 @@ def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
         raise FileNotFoundError(f"{path}: no such checkpoint (key `init_from`).")
     if path is not None:
         load_weights(network, path)
+
+
+def _kind(value: Any) -> str:
+    """Say what a value is instead of tensors by name."""
+    if isinstance(value, Mapping):
+        return f"a dict of {', '.join(map(repr, list(value)[:3])) or 'nothing'}"
+    return f"a {type(value).__name__}"
+
+
+def _flaw(value: torch.Tensor) -> str | None:
+    """Say why a tensor cannot be a network's weights; None if it can."""
+    if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
+        return f"is no plain tensor of numbers ({value.layout}, {value.dtype}, {value.device})"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"claims {value.numel()} values and holds fewer"
+    if value.is_complex():
+        return f"holds complex numbers ({value.dtype})"
+    if not (finite := value.float().isfinite()).all():  # in single precision, in which networks hold them
+        return f"holds NaN or infinity in {(~finite).sum()} of {value.numel()} values"
+    return None

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where nothing more can be written: no space, no quota, too large a file."""
+
 
 def walk(folder: str | os.PathLike) -> list[Path]:
     """Return the files in a folder and below it, sorted.
@@ -76,12 +79,31 @@ def require_writable(folder: str | os.PathLike) -> str:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` (same suffixes) that takes its place when the block ends without error."""
+    """Yield a temporary path beside ``path`` (same suffixes) that takes its place when the block ends without error.
+
+    Raises:
+        OSError: the disk is full; it has the path as ``filename``, which no write says.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
-        yield temporary
+        with naming_full_disk(target):
+            yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Say of a full disk where it is: raise an OSError with ``filename``, whatever a writer makes of the system's."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "errno", None) not in DISK_FULL:
+            cause = cause.__context__  # PyTorch and zipfile raise their own while they handle it
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from error

@@ -16,7 +16,7 @@ from monai.networks.utils import copy_model_state
 from torch import nn
 from tqdm import tqdm
 
-from common.io import read_checkpoint, start_from
+from common.io import read_weights, start_from
 from common.io.settings import check_choice
 from common.losses.m3ae import Reconstruction
 from common.modalities import presence
@@ -174,9 +174,9 @@ def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it is damaged, or another architecture (width, grid, modalities).
+        ValueError: it is damaged, holds what is no number, or is of another architecture (width, grid, modalities).
     """
-    state = read_checkpoint(path)
+    state = read_weights(path)
     wanted = [key for key in network.state_dict() if "head" not in key] if weights else ["x_sub"]
     state = {key: state[key] for key in wanted if key in state}
     _, updated, _ = copy_model_state(network, state)

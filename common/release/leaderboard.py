@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from common.engines.steps import claim_folder
 from common.evaluation.report.sections import stems
+from common.io import unlock_folder
 from common.io.bundle import bundle_root
 from common.io.files import replacing
 
@@ -247,7 +248,10 @@ def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], share
         except Exception as error:  # whatever a config's parts raise
             while error.__cause__ is not None:  # MONAI's own say which expression failed, the first one says why
                 error = error.__cause__
-            wrong.append(f"{entry.name}: {error}")
+            if not isinstance(error, BlockingIOError):  # an earlier process still trains it: `_run` says so in its turn
+                wrong.append(f"{entry.name}: {error}")
+        finally:
+            unlock_folder(folders[entry.name])  # for its own process
     if wrong:
         raise ValueError("no method was started, since\n" + "\n".join(wrong))
 

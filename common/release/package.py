@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import tomllib
 import zipfile
@@ -22,17 +23,19 @@ from typing import Any
 
 from common import __version__
 from common.io.bundle import COMMON, MANIFEST
-from common.io.files import replacing
+from common.io.files import DISK_FULL, replacing
 from common.io.fingerprint import file_digest
+from common.io.lock import scratch_folder
 from common.io.weights import shipped_weights
+from common.release.limits import DEPTH, LISTING_SIZE, MEMBERS, PACKAGE_SIZE
 
 PARTS = ("LICENSE", "configs", "docs", "models")
 """What is taken of a bundle's folder: not what its use leaves there (eval/)."""
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
-"""Files without which there is no package."""
+"""Files without which there is no package, and none is placed."""
 EXTRAS = ("dicom", "registration")
 """What `python -m tools predict` needs of the project's extras."""
-VERSION = re.compile(r"\d+\.\d+\.\d+")
+VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){2}")
 PACKAGE_INIT = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
 import sys
@@ -111,13 +114,16 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
         ValueError: the zip is damaged, or its files are not those of its manifest.
         FileExistsError: there is something else of the bundle's name.
     """
-    with _open_zip(package) as archive, tempfile.TemporaryDirectory(dir=output_dir, prefix=".") as temporary:
-        manifest = _manifest(archive)
-        folder, target = Path(temporary, manifest["bundle"]), Path(output_dir, manifest["bundle"])
-        if sum(member.file_size for member in archive.infolist()) > Path(package).stat().st_size:
-            raise ValueError("its files are larger than itself, and nothing in a package is compressed")
-        archive.extractall(temporary)  # a name never leads out of this folder, and a link becomes a plain file
-        found = {path.relative_to(temporary).as_posix() for path in Path(temporary).rglob("*") if path.is_file()}
+    manifest = read_manifest(package)
+    name = manifest["bundle"]
+    with (
+        scratch_folder(output_dir, f"{name}.unpacked", f"a download of {name}") as scratch,
+        _open_zip(package) as archive,
+    ):
+        unpacked, target = scratch / "unpacked", Path(output_dir, name)
+        folder = unpacked / name
+        _unpack(archive, unpacked)
+        found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
         listed = {f"{folder.name}/{path}" for path in (*manifest["files"], MANIFEST)}
         differing = min(found ^ listed, default=None) or _first_differing(folder, manifest)
         if differing:
@@ -170,26 +176,59 @@ def _write_zip(folder: Path, target: Path) -> None:
 
 @contextmanager
 def _open_zip(package: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Open a zip, and say of whatever is wrong with it which file it is."""
+    """Open a zip within the limits, and say of whatever is wrong with it which file it is."""
     try:
+        size = Path(package).stat().st_size
+        if size > PACKAGE_SIZE:
+            raise ValueError(f"{size} bytes, and {PACKAGE_SIZE} is the most")
         with zipfile.ZipFile(package) as archive:
+            _require_limits(archive.infolist(), size)
             yield archive
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{Path(package).name}: no whole package of a bundle: {error}.") from None
+
+
+def _require_limits(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Refuse what could cost more than a package does; of the names nothing else is asked yet."""
+    if len(members) > MEMBERS:
+        raise ValueError(f"{len(members)} files, and {MEMBERS} are the most")
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("its files are larger than itself, and nothing in a package is compressed")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{member.filename[:100]!r} is compressed, and nothing in a package is")
+        if member.filename.count("/") > DEPTH:
+            raise ValueError(f"{member.filename[:100]!r}... lies deeper than {DEPTH} folders")
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
+    """Unpack all; a name never leads out of the folder, and a link becomes a plain file."""
+    try:
+        archive.extractall(folder)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise ValueError(f"a file in it has a name that cannot be, or that another has ({error.strerror})") from error
 
 
 def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
     """Return the manifest, in which all is that is asked of it."""
     names = [name for name in archive.namelist() if name.split("/")[1:] == [MANIFEST]]
     try:
-        manifest = json.loads(archive.read(names[0]))
+        (name,) = names
+        if archive.getinfo(name).file_size > LISTING_SIZE:
+            raise ValueError(name)
+        manifest = json.loads(archive.read(name))
         digests = [entry["sha256"] for entry in manifest["files"].values()]
         usable = all(isinstance(text, str) for text in (manifest["common"], *digests))
         usable = usable and manifest["bundle"].isidentifier() and VERSION.fullmatch(manifest["version"])
-    except (IndexError, KeyError, TypeError, AttributeError, ValueError):
+        absent = [path for path in REQUIRED_FILES if path not in manifest["files"]]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         usable = False
     if not usable:
         raise ValueError(f"no usable {MANIFEST} in it")
+    if absent:
+        raise ValueError(f"{MANIFEST} does not list {absent[0]}, which a bundle must have")
     return manifest
 
 

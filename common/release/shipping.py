@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from common.evaluation.metrics.results import Evaluation, read_evaluation
-from common.io import file_digest, load_weights, read_checkpoint, write_checkpoint
+from common.io import file_digest, load_weights, read_weights, write_checkpoint
 from common.io.files import replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
@@ -126,8 +126,6 @@ def _as_json(metadata: dict[str, Any]) -> str:
 
 
 def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:
-    state = read_checkpoint(path)
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: more than weights; expected a plain state dict.")
+    state = read_weights(path)
     large = {key for key, value in state.items() if value.is_floating_point() and value.numel() > SMALL}
     return {key: (value.half() if key in large else value).contiguous() for key, value in state.items()}

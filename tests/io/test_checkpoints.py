@@ -1,12 +1,13 @@
 """Checkpoints: whole ones are read, anything else is refused with a reason."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from common.io import load_weights, read_checkpoint, write_checkpoint
+from common.io import load_weights, read_checkpoint, read_weights, write_checkpoint
 
 
 class Small(nn.Module):
@@ -100,3 +101,53 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path):
     for name in ("one.pt", "another.pt"):
         write_checkpoint(state, tmp_path / name)
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
+
+
+NO_WEIGHTS = {
+    "nan": (torch.tensor([0, float("nan")]), "holds NaN or infinity in 1 of 2 values"),
+    "infinity": (torch.tensor([float("inf"), -float("inf")]), "holds NaN or infinity in 2 of 2 values"),
+    "overflow": (torch.tensor([1, 1e300], dtype=torch.double), "holds NaN or infinity in 1 of 2 values"),
+    "complex": (torch.ones(2, dtype=torch.cfloat), "holds complex numbers"),
+    "sparse": (torch.ones(2).to_sparse(), "is no plain tensor of numbers"),
+    "meta": (torch.ones(2, device="meta"), "is no plain tensor of numbers"),
+    "expanded": (torch.ones(1).expand(2), "claims 2 values and holds fewer"),
+    "integers": (torch.ones(2, dtype=torch.int), "is of torch.int32; expected torch.float32"),
+    "none": (None, "is a NoneType; expected a state dict"),
+}
+
+
+@pytest.mark.parametrize("what", NO_WEIGHTS)
+def test_weights_that_are_no_numbers_are_refused_and_nothing_is_loaded(tmp_path, what):
+    value, said = NO_WEIGHTS[what]
+    torch.save(Small().state_dict() | {"norm.bias": value}, tmp_path / "model.pt")
+    network = Small()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'model.pt'}: 'norm.bias' {said}")):
+        load_weights(network, tmp_path / "model.pt")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_half_precision_and_what_is_saved_around_it(tmp_path):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in Small().state_dict().items()}
+    write_checkpoint({"epoch": 3, "state_dict": state, "optim_dict": {"state": {}}}, tmp_path / "model.pt")
+    assert all(torch.equal(value, state[key]) for key, value in read_weights(tmp_path / "model.pt").items())
+    assert torch.equal(load_weights(Small(), tmp_path / "model.pt").conv.weight, state["conv.weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ([1, 2], "holds a list"),
+        (torch.zeros(3), "holds a Tensor"),
+        (None, "holds a NoneType"),
+        (5, "holds a int"),
+        ({}, "holds a dict of nothing"),
+        ({"state_dict": None}, "holds a NoneType"),
+        ({7: torch.ones(2)}, "7 is a Tensor"),
+        ({"network": {}, "optimizer": {}}, "'network' is a dict of nothing"),
+    ],
+)
+def test_something_else_than_weights(tmp_path, what, said):
+    torch.save(what, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=rf"model\.pt: {said}.*expected a state dict"):
+        read_weights(tmp_path / "model.pt")

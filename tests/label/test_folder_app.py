@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import shutil
 import signal
@@ -21,7 +20,6 @@ import numpy as np
 import pytest
 import requests
 from dicom_studies import edit, study, write_study
-from fastapi import HTTPException
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
 from running import infer, result, server
@@ -32,7 +30,7 @@ from common.cohorts.phantom.simulation import SPACING
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 from label.app import App
 from label.datastore import FolderDatastore
-from label.infer import BundleInferTask, Worker, series_numbers
+from label.infer import BundleInferTask, series_numbers
 from label.server import main
 from label.train import train as fine_tune
 from label.train import write_labelled_studies
@@ -425,15 +423,6 @@ def test_studies_get_the_weights_of_patients(store, tmp_path):
     assert app.info()["models"]["gss"]["labels"] == NAMES | {"Enhancing tumour": 3}
     assert params["trained_on"].startswith("25 openly licensed cases")
     assert not any("trained on" in warning for warning in params["warnings"])
-
-
-def test_a_worker_that_dies_is_replaced():
-    worker = Worker()
-    with pytest.raises(HTTPException) as found:
-        worker.run(os._exit, 1)
-    assert found.value.status_code == 503
-    assert worker.run(abs, -1) == 1
-    worker.close()
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ class TestCheckpoints:
     def test_goes_in_and_out_unchanged(self, spec):
         theirs = {f"module.{key}": value for key, value in authors_state(spec.name, spec.made()).items()}
         network = spec.made()
-        state, match = import_fusion({"epoch": 3, "state_dict": theirs, "optim_dict": {}}, network)
+        state, match = import_fusion(theirs, network)
         network.load_state_dict(state)
         assert len(match.matched) == spec.tensors
         back = export_fusion(network)
@@ -222,11 +222,6 @@ class TestCheckpoints:
             ValueError, match=r"1 are of another size \['decoder_fuse.d1_c1.conv.weight \(8, 4, 3, 3, 3\)"
         ):
             import_fusion(theirs, SPECS[0].made())
-
-    @pytest.mark.parametrize("what", [torch.zeros(3), [1, 2], {"state_dict": None}])
-    def test_something_else_is_no_checkpoint(self, what):
-        with pytest.raises(ValueError, match="Not a checkpoint: expected a state dict"):
-            import_fusion(what, SPECS[0].made())
 
     def test_our_own_weights_need_no_import(self):
         network = SPECS[0].made()

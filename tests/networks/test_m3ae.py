@@ -118,6 +118,20 @@ def test_import_turns_x_sub_to_ras_and_regions_to_ours():
         import_m3ae({"unet.nothing.weight": torch.zeros(1)})
 
 
+def test_import_of_a_part_is_refused():
+    state = authors_state(8)
+    half = dict(list(state.items())[: len(state) // 2])
+    with pytest.raises(ValueError, match=r"Not a whole checkpoint of the authors' M3AE: 0 tensors.* no usable limage"):
+        import_m3ae({})
+    with pytest.raises(ValueError, match=r"no usable unet\.up1conv"):
+        import_m3ae(half)
+    with pytest.raises(ValueError, match=r"of width 8; 1 are missing or of another size, e\.g\. unet\.up2\.block"):
+        import_m3ae({key: value for key, value in state.items() if key != "unet.up2convb.conv1.weight"})
+    state["unet.up2convb.conv1.weight"] = state["unet.up2convb.conv1.weight"][:-1]
+    with pytest.raises(ValueError, match=r"1 are missing or of another size"):
+        import_m3ae(state)
+
+
 @pytest.fixture(scope="module")
 def small():
     torch.manual_seed(0)

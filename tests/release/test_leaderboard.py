@@ -84,10 +84,12 @@ def python(tmp_path, monkeypatch):
     program = tmp_path / "python"
     program.write_text(
         f"#!{sys.executable}\n"
-        "import os, sys\n"
+        "import fcntl, os, sys\n"
         "from pathlib import Path\n"
         "options = dict(zip(sys.argv[4::2], sys.argv[5::2]))\n"
         "folder = Path(options['--output_dir'])\n"
+        "with open(folder / '.lock', 'a') as lock:  # as a training does\n"
+        "    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
         "with open(folder / 'calls.txt', 'a') as file:\n"
         "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
         "(folder / 'threads.txt').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))\n"

@@ -52,7 +52,8 @@ def test_packages_made_twice_are_identical(package, tmp_path):
 
 def test_what_is_in_it(package, contents):
     own = [name for name in contents if not name.startswith("common/")]
-    assert own == sorted([*NAMES, "manifest.json", "tools/__init__.py", "tools/__main__.py"])
+    tools = [f"tools/{name}.py" for name in ("__init__", "__main__", "arguments", "messages")]
+    assert own == sorted([*NAMES, "manifest.json", *tools])
     modules = {
         f"common/{path.relative_to(REPOSITORY / 'common')}" for path in Path(common.__file__).parent.rglob("*.py")
     }
@@ -208,6 +209,15 @@ TAMPERED = {
     "link": (added("tiny/link", b"/etc/passwd", listed=False, mode=stat.S_IFLNK | 0o777), "'tiny/link' is not what"),
     "twice": (added("tiny/LICENSE", b"other", listed=False), "'LICENSE' is not what manifest.json says"),
     "bomb": (added("tiny/zeros", bytes(10**7), compression=zipfile.ZIP_DEFLATED), "larger than itself"),
+    "compressed": (added("tiny/few", b"few", compression=zipfile.ZIP_DEFLATED), "'tiny/few' is compressed"),
+    "deep": (added("tiny/" + 1500 * "a/" + "b", listed=False), "lies deeper than 20 folders"),
+    "many": (lambda members: members + [(member(f"tiny/{n}"), b"") for n in range(10_000)], "files, and 10000 are"),
+    "name-too-long": (added("tiny/" + 300 * "a"), r"a name that cannot be, or that another has \(File name too long"),
+    "file-and-folder": (added("tiny/LICENSE/b", listed=False), "a name that cannot be, or that another has"),
+    "no-files": (manifested(lambda manifest: manifest.update(files={})), "manifest.json does not list LICENSE"),
+    "nested-manifest": (replaced("tiny/manifest.json", b"[" * 10**6), "no usable manifest.json"),
+    "large-manifest": (replaced("tiny/manifest.json", b" " * 5_000_000), "no usable manifest.json"),
+    "two-manifests": (added("other/manifest.json", b"{}", listed=False), "no usable manifest.json"),
     "no-manifest": (without("tiny/manifest.json"), "no usable manifest.json"),
     "bad-manifest": (replaced("tiny/manifest.json", b"{"), "no usable manifest.json"),
     "manifest-of-nothing": (replaced("tiny/manifest.json", b"[]"), "no usable manifest.json"),

@@ -99,7 +99,7 @@ DAMAGES = {
         r"change by 0\.\d+ of their range",
     ),
     "of another network": (lambda run: unfit(run, {"weight": torch.ones(3)}), "another architecture"),
-    "a checkpoint to resume from": (lambda run: unfit(run, {"epoch": 3}), "more than weights"),
+    "a checkpoint to resume from": (lambda run: unfit(run, {"epoch": 3}), "expected a state dict"),
     "changed since": (
         lambda run: write_checkpoint({"weight": torch.ones(1)}, run / "trained.pt"),
         r"not of trained\.pt",

@@ -1,5 +1,7 @@
 """Packages from an index, over a local HTTP server, as users type it."""
 
+import contextlib
+import hashlib
 import http.server
 import json
 import os
@@ -7,6 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,16 +20,25 @@ import pytest
 from run_tools import run
 from small_bundle import write_bundle
 
+from common.release import index
+
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; of ``/cut/<file>`` it sends half of what it announces, ``/moved/<file>`` is elsewhere."""
+    """Serves a folder, ``/moved/<file>`` being elsewhere; of others it does not send what they are.
+
+    Of ``/cut/<file>`` half of what it announces; of ``/endless/<file>`` what never ends; of ``/slow/<file>`` or, in the
+    headers, ``/late/<file>`` a byte now and then; ``/away/<file>`` is said to be at another kind of address.
+    """
 
     def do_GET(self):
         kind, _, name = self.path[1:].partition("/")
-        if kind == "moved":
+        if kind in ("moved", "away"):
             self.send_response(302)
-            self.send_header("Location", f"/{name}")
+            self.send_header("Location", f"/{name}" if kind == "moved" else f"ftp://127.0.0.1/{name}")
             self.end_headers()
+        elif kind in ("endless", "slow", "late"):
+            with contextlib.suppress(OSError):
+                self.send_drops(kind)
         elif kind == "cut":
             content = Path(self.directory, name).read_bytes()
             self.send_response(200)
@@ -33,6 +47,15 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2])
         else:
             super().do_GET()
+
+    def send_drops(self, kind: str):
+        self.send_response(200)
+        if kind != "late":
+            self.end_headers()
+        self.wfile.write(b"X-Late: " if kind == "late" else b"[")
+        while True:
+            self.wfile.write(b" " * (1 << 16 if kind == "endless" else 1))
+            time.sleep(0 if kind == "endless" else 0.05)
 
     def log_message(self, *_):
         pass
@@ -63,7 +86,7 @@ def site(packages, tmp_path) -> Iterator[tuple[Path, str]]:
 
 
 def download(url: str, out: Path, name: str = "tiny", *more: object) -> int | str | None:
-    return run("download", name, "--index", url, "--output_dir", out, *more)
+    return run("download", name, "--index", url, "--output_dir", out, "--allow_http", *more)
 
 
 def edit_index(folder: Path, **changes: object) -> None:
@@ -128,6 +151,11 @@ def test_another_version_is_not_written_over(site, tmp_path):
     assert (tmp_path / "tiny" / "models" / "model.pt").read_text() == "0.9.0"
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
 FAILURES = {
     "changed": (lambda folder, url: replace(folder, lambda content: content[:-1] + b"x"), "with SHA-256"),
     "truncated": (lambda folder, url: replace(folder, lambda content: content[:1000]), "1000 bytes with SHA-256"),
@@ -142,6 +170,11 @@ FAILURES = {
     "file": (lambda folder, url: edit_index(folder, url="file:///etc/passwd"), "expected https"),
     "digest": (lambda folder, url: edit_index(folder, sha256=None), "no index of packages"),
     "size": (lambda folder, url: edit_index(folder, size=-1), "no index of packages"),
+    "too large": (lambda folder, url: edit_index(folder, size=10**9), "no index of packages, of 268435456 bytes"),
+    "endless": (lambda folder, url: edit_index(folder, url="endless/x.zip"), "with SHA-256"),
+    "terminal": (lambda folder, url: edit_index(folder, name="\x1b]0;owned\x07"), "no index of packages"),
+    "nested": (lambda folder, url: overwrite(folder / "index.json", b"[" * 10**6), "no index of packages"),
+    "away": (lambda folder, url: edit_index(folder, url="away/x.zip"), "redirected to ftp:.*; expected https"),
     "version": (lambda folder, url: edit_index(folder, version="new"), "no index of packages"),
     "dead": (
         lambda folder, url: edit_index(folder, url="http://127.0.0.1:9/x.zip"),
@@ -177,6 +210,62 @@ def test_what_is_not_there(site, index, name, more, complaint, tmp_path):
     said = download(f"{site[1]}/{index}", tmp_path / "out", name, *more)
     assert complaint in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["slow", "late"])
+@pytest.mark.parametrize("what", ["index", "package"])
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(monkeypatch, site, kind, what, tmp_path):
+    monkeypatch.setattr(index, "PATIENCE", 0.5)
+    folder, url = site
+    edit_index(folder, url=f"{kind}/x.zip")
+    began = time.monotonic()
+    said = download(f"{url}/{'' if what == 'package' else kind + '/'}index.json", tmp_path / "out")
+    assert re.search(r"cannot be fetched \(\d+ bytes in 0.5 seconds; expected 10000 a second\)", said)
+    assert time.monotonic() - began < 5
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_an_endless_index(site, tmp_path):
+    assert "more than 4194304 bytes, too large for an index" in download(f"{site[1]}/endless/index.json", tmp_path)
+
+
+def test_http_is_taken_only_when_told(site, tmp_path):
+    said = run("download", "tiny", "--index", f"{site[1]}/index.json", "--output_dir", tmp_path / "out")
+    assert "what comes by http can be changed on its way, and a bundle is code; expected https." in said
+    edit_index(site[0], url=f"{site[1]}/tiny_v0.10.0.zip")
+    said = run("download", "tiny", "--index", site[0] / "index.json", "--output_dir", tmp_path / "out")
+    assert "expected https, or a file beside the index" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_https_does_not_lead_to_http():
+    request = urllib.request.Request("https://example.org/index.json")
+    follow = index._Redirections().redirect_request
+    assert follow(request, None, 302, "Found", {}, "https://example.org/2").full_url == "https://example.org/2"
+    with pytest.raises(urllib.error.URLError, match=r"redirected to http://example\.org/2; expected https"):
+        follow(request, None, 302, "Found", {}, "http://example.org/2")
+
+
+def test_sha256_of_the_index_is_printed_and_can_be_asked_for(packages, tmp_path, capsys):
+    bundle = write_bundle(tmp_path / "other" / "tiny", "tiny", "0.10.0", weights=b"0.10.0")
+    assert run("package", bundle, packages) is None
+    digest = re.search(r"^([0-9a-f]{64}) is the index's SHA-256", capsys.readouterr().out, re.MULTILINE)[1]
+    assert digest == hashlib.sha256((packages / "index.json").read_bytes()).hexdigest()
+    said = download(str(packages / "index.json"), tmp_path / "out", "tiny", "--sha256", "0" * 64)
+    assert f"index.json: has SHA-256 {digest}; expected {'0' * 64}. It is another version" in said
+    assert not (tmp_path / "out").exists()
+    assert download(str(packages / "index.json"), tmp_path / "out", "tiny", "--sha256", digest.upper()) is None
+    assert "It is code" not in capsys.readouterr().out
+    assert download(str(packages / "index.json"), tmp_path / "out") is None
+    assert "It is code that runs with your rights." in capsys.readouterr().out
+
+
+def test_what_a_killed_download_left_is_removed(packages, tmp_path):
+    for name in (".tiny.download", ".tiny.unpacked"):
+        (tmp_path / name / "tiny" / "half").mkdir(parents=True)
+        (tmp_path / name / "tiny" / "half" / "zip").touch()
+    assert download(str(packages / "index.json"), tmp_path) is None
+    assert os.listdir(tmp_path) == ["tiny"]
 
 
 def test_index_path_that_does_not_exist(tmp_path):

@@ -10,7 +10,7 @@ from math import isnan
 
 PRESENT, ABSENT, NOTHING = "●", "○", "–"
 
-_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`<$"})
+_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`$"} | {"<": "&lt;"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -184,8 +184,8 @@ def with_interval(value: float, low: float, high: float, sign: str = "-") -> str
 
 
 def markdown(text: str) -> str:
-    """Return plain text as Markdown that shows it as it is."""
-    return text.translate(_MARKDOWN)
+    """Return plain text as Markdown that shows it as it is, in one line and without HTML or links."""
+    return " ".join(text.splitlines()).translate(_MARKDOWN).replace("](", "]\\(")
 
 
 def _markdown(cell: Cell) -> str:

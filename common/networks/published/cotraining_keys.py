@@ -35,14 +35,14 @@ UNUSED = r"(vae_branch|VID_branch)\."
 
 
 def import_cotraining(
-    checkpoint: Mapping, network: nn.Module, subset: Sequence[int] | None = None
+    state: Mapping[str, torch.Tensor], network: nn.Module, subset: Sequence[int] | None = None
 ) -> tuple[dict[str, torch.Tensor], Match]:
     """Turn the authors' checkpoint of one path into a part of a state dict of our network.
 
     A pair of theirs is the union of two imports, for ``network = ACN(subsets=[subset])``.
 
     Args:
-        checkpoint: their state dict, or what was saved around it (``state_dict``); keys with or without ``module.``.
+        state: their state dict; keys with or without ``module.``.
         network: an ACN or a SMUNet of four modalities.
         subset: whose missing path the checkpoint is of, as channels of our image; None: the full path.
 
@@ -55,11 +55,7 @@ def import_cotraining(
     name = type(network).__name__
     if name not in AUTHORS:
         raise ValueError(f"{name}: expected {' or '.join(AUTHORS)}, of which weights are known.")
-    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict", checkpoint), Mapping):
-        raise ValueError(
-            "Not a checkpoint: expected a state dict, or what was saved around it with the key state_dict."
-        )
-    state = {key.removeprefix("module."): value for key, value in checkpoint.get("state_dict", checkpoint).items()}
+    state = {key.removeprefix("module."): value for key, value in state.items()}
     prefix = "full." if subset is None else f"missing.networks.{'_'.join(map(str, subset))}."
     own = {key: value for key, value in network.state_dict().items() if key.startswith(prefix)}
     if not own:
@@ -70,9 +66,9 @@ def import_cotraining(
         missing=[theirs for theirs in wanted if theirs not in state],
         unexpected=[key for key in state if key not in wanted and not re.match(UNUSED, key)],
         shapes=[
-            f"{theirs} {tuple(getattr(state[theirs], 'shape', ()))} in the file, {tuple(own[ours].shape)} in the path"
+            f"{theirs} {tuple(state[theirs].shape)} in the file, {tuple(own[ours].shape)} in the path"
             for theirs, ours in wanted.items()
-            if theirs in state and getattr(state[theirs], "shape", None) != own[ours].shape
+            if theirs in state and state[theirs].shape != own[ours].shape
         ],
         unused=[key for key in state if key not in wanted and re.match(UNUSED, key)],
     )

@@ -74,12 +74,12 @@ class Match:
         return f"{len(self.matched)} tensors matched, {len(self.unused)} unused"
 
 
-def import_fusion(checkpoint: Mapping, network: nn.Module) -> tuple[dict[str, torch.Tensor], Match]:
+def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> tuple[dict[str, torch.Tensor], Match]:
     """Turn a checkpoint of the authors into a state dict of our network of the same architecture and size.
 
     Args:
-        checkpoint: their state dict, or what they saved around it (``state_dict``, ``epoch``, ``optim_dict``); keys
-            with or without ``module.``.
+        state: their state dict (`common.io.read_weights` takes it out of what they saved around it); keys with or
+            without ``module.``.
         network: an RFNet, MMFormer or M2FTrans of four modalities.
 
     Returns:
@@ -90,18 +90,13 @@ def import_fusion(checkpoint: Mapping, network: nn.Module) -> tuple[dict[str, to
     """
     keys, own = _key_map(network), network.state_dict()
     expected = {key: tuple(value.shape) for key, value in export_fusion(network, prefix="").items()}
-    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict", checkpoint), Mapping):
-        raise ValueError(
-            "Not a checkpoint: expected a state dict, or what was saved around it with the key state_dict."
-        )
-    state = checkpoint.get("state_dict", checkpoint)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     wanted = {keys.theirs(key): key for key in own}
     unused = [key for key in state if key not in wanted and re.match(keys.unused, key)]
     shapes = [
-        f"{theirs} {tuple(getattr(state[theirs], 'shape', ()))} in the file, {shape} in the network"
+        f"{theirs} {tuple(state[theirs].shape)} in the file, {shape} in the network"
         for theirs, shape in expected.items()
-        if theirs in state and getattr(state[theirs], "shape", None) != shape
+        if theirs in state and state[theirs].shape != shape
     ]
     match = Match(
         matched=[ours for theirs, ours in wanted.items() if theirs in state],

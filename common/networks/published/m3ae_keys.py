@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from common.networks.m3ae import M3AE
+
 M3AE_STAGES = {
     "conv1a": "encoder.0.0",
     "conv1b": "encoder.0.1",
@@ -44,7 +46,7 @@ def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         state: their keys, with or without ``module.`` before each; a pretraining or a fine-tuning network.
 
     Raises:
-        ValueError: a key is not one of theirs.
+        ValueError: a key is not one of theirs, or some of theirs are missing or of another shape.
     """
     ours = {}
     for key, value in state.items():
@@ -58,7 +60,32 @@ def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if name.startswith(("unet.head", "unet.deep_heads")) and value.shape[0] == 3:
             value = value.flip(0)
         ours[name] = value
+    _require_whole(ours)
     return ours
+
+
+def _require_whole(state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse what is not all of a network, of whatever size."""
+    sizes = {
+        "x_sub": "limage",
+        "unet.encoder.0.0.weight": "unet.conv1a.weight",
+        "unet.head.weight": "unet.up1conv.weight",
+    }
+    lost = [theirs for ours, theirs in sizes.items() if ours not in state or state[ours].ndim != 5]
+    if lost:
+        raise ValueError(f"Not a whole checkpoint of the authors' M3AE: {len(state)} tensors, and no usable {lost[0]}.")
+    (_, _, *grid), (width, modalities, *_), (outputs, *_) = (state[key].shape for key in sizes)
+    with torch.device("meta"):
+        network = M3AE(modalities, outputs, width, grid, any("deep_heads" in key for key in state))
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    differing = sorted(
+        key for key in shapes.keys() | state.keys() if key not in state or state[key].shape != shapes.get(key)
+    )
+    if differing:
+        raise ValueError(
+            f"Not a whole checkpoint of the authors' M3AE: {len(state)} tensors, of {len(shapes)} of width {width}; "
+            f"{len(differing)} are missing or of another size, e.g. {differing[0]} of ours."
+        )
 
 
 def _rename_m3ae(key: str) -> str:

@@ -12,7 +12,7 @@ from common.evaluation.analysis.published import published
 from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
-from common.evaluation.report.layout import Cell, Column, Table
+from common.evaluation.report.layout import Cell, Column, Table, markdown
 from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
 from common.modalities import subset_name, subsets
 
@@ -393,9 +393,9 @@ class TestRendering:
             "**Dice (%) of a\\_b**\n\n"
             "| T1 | WT x\\|y | WT q\\* |\n"
             "| :-: | -: | -: |\n"
-            "| ● | **5.0 ± 1.0**\\* | \\<b>&\\_ |\n"
+            "| ● | **5.0 ± 1.0**\\* | &lt;b>&\\_ |\n"
             "| mean | covers two |  |\n\n"
-            "\\* p \\< 0.05\n\n"
+            "\\* p &lt; 0.05\n\n"
             "50 % & more\n"
         )
         assert Table("$x$", [], []).to_markdown().startswith(r"**\$x\$**")
@@ -479,3 +479,9 @@ class _Rows(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def test_markdown_of_text_with_markup():
+    """Names of methods and cases come from files: no HTML, no picture that is fetched, no other line."""
+    said = markdown("<script>x</script> ![a](http://b) c\n# d [78.9, 83.4]")
+    assert said == "&lt;script>x&lt;/script> ![a]\\(http://b) c # d [78.9, 83.4]"

@@ -1,0 +1,58 @@
+"""Requests to a DICOMweb archive, none of which takes for ever, whatever it sends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import requests
+import urllib3
+from fastapi import HTTPException
+from requests.adapters import HTTPAdapter
+
+from label.limits import ANSWER_BYTES, ANSWER_SECONDS
+
+TIMEOUT = (10, 120)
+"""Seconds to connect to an archive, and to wait for its next bytes."""
+CHUNK = 1 << 16
+
+
+def archive_session() -> requests.Session:
+    """Return a session for the archive, with the user and password that the environment has for it."""
+    session = requests.Session()
+    user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    session.auth = (user, password) if user else None
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Bounded())
+    return session
+
+
+class _Bounded(HTTPAdapter):
+    """Reads no answer beyond the limits."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        response = super().send(request, *args, **{**options, "timeout": TIMEOUT})
+        response.iter_content = partial(_pieces, response.raw, time.monotonic() + ANSWER_SECONDS)
+        return response
+
+
+def _pieces(raw: urllib3.HTTPResponse, end: float, *_: Any, **__: Any) -> Iterator[bytes]:
+    """Yield an answer as it comes in; a chunk that fills byte by byte would be waited for for ever."""
+    left = ANSWER_BYTES
+    try:
+        while piece := raw.read1(CHUNK, decode_content=True):
+            left -= len(piece)
+            if left < 0 or time.monotonic() > end:
+                raw.close()
+                raise HTTPException(
+                    502,
+                    f"The DICOMweb archive answers one request with more than {ANSWER_BYTES >> 20} MiB, or for more "
+                    f"than {ANSWER_SECONDS} s; no more is taken.",
+                )
+            yield piece
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from None
+    raw.release_conn()

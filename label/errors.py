@@ -1,0 +1,73 @@
+"""Why a request cannot be done, as its client is told: a status of HTTP and a line of text."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+logger = logging.getLogger("label")
+STATUS = {PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400, MemoryError: 503}
+"""Of what is refused with a reason of its own."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+TEMPORARY_FULL = (
+    "The disk with the server's temporary files is full. Free some space there, or start the server with TMPDIR set to "
+    "a folder on another disk, and ask again."
+)
+"""Nearly all that is written is temporary; the rest stands within `writing_to`."""
+LONGEST = 4000
+"""Characters of a reason."""
+
+
+@contextmanager
+def writing_to(place: str) -> Iterator[None]:
+    """Say which place it was if the disk turns out to be full.
+
+    Args:
+        place: what it is called; not its path, which a client has no use for.
+
+    Raises:
+        HTTPException: the disk is full (507).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise HTTPException(507, f"The disk with {place} is full. Free some space there, and ask again.") from None
+
+
+def refusal(error: Exception) -> HTTPException:
+    """Return the answer to a request that ended in an error; log where it was if nobody foresaw it.
+
+    Neither says what a file is called, which may be the name of a patient, nor where temporary files lie.
+    """
+    if any(isinstance(one, OSError) and one.errno in DISK_FULL for one in (error, error.__cause__)):
+        status, reason = 507, TEMPORARY_FULL
+    elif isinstance(error, StarletteHTTPException):
+        status, reason = error.status_code, str(error.detail)
+    elif isinstance(error, RequestValidationError):
+        status, reason = 422, " ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors())
+    elif isinstance(error, requests.HTTPError) and error.response is not None:
+        status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
+    elif isinstance(error, requests.RequestException):
+        status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
+    elif isinstance(error, OSError) and error.errno is not None:  # the system's, which names the file
+        status, reason = 500, f"The server cannot use a file or folder of its own ({error.strerror})."
+    else:
+        status, reason = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500), str(error)
+        if status == 500:
+            where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # no message: it may name a patient
+            logger.error("%s\n%s", type(error).__name__, where)
+            reason = "This failed for a reason that was not foreseen; the server's log says where."
+    reason = re.sub(rf"{re.escape(tempfile.gettempdir())}[^\s'\",:;]*", "a temporary file", " ".join(reason.split()))
+    return HTTPException(status, reason.encode(errors="replace").decode()[:LONGEST])

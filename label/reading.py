@@ -1,0 +1,57 @@
+"""What is done with a study's images but for segmenting them; a `Worker` does it, since images may be damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from common.study import dicom
+from common.study.reading import choose_reference
+from label.datastore import Datastore, labelled_modality
+from label.label_maps import in_values_of, read_label_map
+
+
+def write_image(datastore: Datastore, image: str, folder: Path) -> Path:
+    """Write the volume of a study that a client is shown, and on whose grid it gets a result, as NIfTI."""
+    study, series = datastore.read_study(image, folder)
+    path = folder / "image.nii.gz"
+    nib.save(study.images[choose_reference(study, series)[0]], path)
+    return path
+
+
+def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> Path:
+    """Write a study's label map as NIfTI; raise FileNotFoundError if it has none of this tag."""
+    study, _ = datastore.read_study(image, folder)
+    path = folder / "label.nii.gz"
+    nib.save(datastore.read_label(image, tag, study, folder)[1], path)
+    return path
+
+
+def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> Path:
+    """Write a label map that a person has approved of as the store keeps it.
+
+    Args:
+        datastore: where the study is.
+        image: the study.
+        file: as a client sent it, see `read_label_map`; on the grid of one of the study's images.
+        info: what its values are, see `in_values_of`.
+        folder: to write to.
+
+    Raises:
+        FileNotFoundError: there is no such study.
+        ValueError: the label map lies on another grid, has values or names of no class, or cannot be read.
+    """
+    drawn, values = read_label_map(file, folder), datastore.cohort.labels.values
+    voxels = in_values_of(values, drawn.get_fdata(dtype="float32"), info)
+    label = nib.Nifti1Image(voxels, drawn.affine)
+    study, series = datastore.read_study(image, folder)
+    modality = labelled_modality(study, label, series)
+    if datastore.label_file == "DICOM SEG":
+        path = folder / "final.dcm"
+        dicom.write_seg(path, voxels, study.series[modality], values, "corrected by hand", "SEMIAUTOMATIC")
+    else:
+        path = folder / "final.nii.gz"
+        nib.save(label, path)
+    return path

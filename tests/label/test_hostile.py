@@ -1,0 +1,324 @@
+"""Requests that mean no good, or are damaged: each is answered with a reason, and the server goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+from dicom_studies import edit, study, write_study
+from fastapi import HTTPException
+from running import infer, server
+from subject import write_subject
+
+from label import label_maps
+from label.label_maps import read_label_map
+from label.limits import FILE_BYTES, REQUEST_BYTES
+from label.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """A study that can be used, and one whose pixels make ITK end its process."""
+    root, subject = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("subject")
+    write_subject(subject, "Doe")
+    (root / "good").mkdir()
+    shutil.copy(subject / "Doe_t2.nii.gz", root / "good")
+    shutil.copy(subject / "Doe_seg.nii.gz", root.parent / "label.nii.gz")
+    write_study(root / "palette", subject, study(("t1c",)))
+    for path in (root / "palette").rglob("*.dcm"):
+        edit(path, lambda dataset: setattr(dataset, "PhotometricInterpretation", "PALETTE COLOR"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def url(store, place):
+    """The server's address; at its end nothing is left of any request, and no error was one that nobody foresaw."""
+    with server(place, store, models="m3ae", names="label.example.org") as address:
+        yield address
+        left = [path for path in (place / "tmp").rglob("*") if path.is_file()]
+        assert not left
+    assert not any((place / "tmp").iterdir())
+    assert "ERROR" not in (place / "server.log").read_text()
+
+
+@pytest.fixture
+def drawn(store) -> nib.Nifti1Image:
+    """A label map that can be used."""
+    return nib.load(store.parent / "label.nii.gz")
+
+
+def put(url: str, content: bytes, name: str = "label.nii.gz", **params: object) -> requests.Response:
+    query, form = {"image": "good", "tag": "final"}, {"params": json.dumps(params)}
+    files = {"label": (name, content)}
+    return requests.put(f"{url}/datastore/label", params=query, data=form, files=files, timeout=60)
+
+
+def refused(answer: requests.Response, status: int, reason: str) -> None:
+    """Require that a request was refused so, in a line that names no file of the server."""
+    assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+    assert json.loads(answer.headers["x-message"]) == answer.json()["detail"]
+    for path in ("/tmp", "server0", "store0", "Traceback", "Doe"):
+        assert path not in answer.text
+    assert "\n" not in answer.json()["detail"]
+
+
+def test_a_study_that_ends_the_process_that_reads_it(url, place):
+    for path in ("datastore/image?image=palette", "datastore/label?label=palette"):
+        answer = requests.get(f"{url}/{path}", timeout=60)
+        assert (answer.status_code, "could not be read" in answer.text) in ((503, True), (400, False))
+    assert infer(url, "palette").status_code in (400, 503)
+    assert requests.get(f"{url}/datastore/image", params={"image": "good"}, timeout=60).ok
+    assert infer(url, "good").ok
+
+
+def abort(folder_of: str) -> None:
+    """Leave a file in the folder for temporary files and end as a library does that aborts."""
+    import tempfile
+
+    Path(folder_of).write_text(tempfile.gettempdir())
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(b"of a patient")
+    os.kill(os.getpid(), signal.SIGABRT)
+
+
+def refuse(kind: type[Exception], *arguments: object) -> None:
+    raise kind(*arguments)
+
+
+@pytest.fixture(scope="module")
+def worker():
+    one = Worker("read", seconds=60)
+    yield one
+    one.close()
+
+
+class TestWorker:
+    def test_its_death_is_told_and_leaves_nothing(self, worker, tmp_path):
+        with pytest.raises(HTTPException) as found:
+            worker.run(abort, str(tmp_path / "folder"))
+        assert found.value.status_code == 503
+        assert found.value.detail == (
+            "The study could not be read: the process that does it ended (by SIGABRT); one of its images may be "
+            "damaged."
+        )
+        assert not Path((tmp_path / "folder").read_text()).exists()
+        assert worker.run(abs, -1) == 1
+
+    @pytest.mark.parametrize(
+        ("error", "status", "reason"),
+        [
+            ((ValueError, "no image"), 400, "no image"),
+            ((FileNotFoundError, "no study"), 404, "no study"),
+            ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "temporary files is full"),
+            ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
+            ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
+            ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),
+            ((KeyError, "Doe"), 500, "not foreseen"),
+        ],
+    )
+    def test_errors_are_told_without_names_of_files(self, worker, error, status, reason):
+        with pytest.raises(HTTPException) as found:
+            worker.run(refuse, *error)
+        assert (found.value.status_code, reason in found.value.detail) == (status, True)
+        assert "Doe" not in found.value.detail
+
+    def test_what_takes_too_long_is_ended(self):
+        worker = Worker("read", seconds=0.5)
+        with pytest.raises(HTTPException, match=r"more than 0\.5 s"):
+            worker.run(signal.pause)
+        worker.close()
+
+
+def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
+    """Return an NRRD file on the grid of the study, with further fields."""
+    lines = ["NRRD0004", "type: uint8", "dimension: 3", "space: right-anterior-superior", f"encoding: {encoding}"]
+    lines += [f"sizes: {' '.join(map(str, sizes))}", "space directions: (-3,0,0) (0,-3,0) (0,0,3)"]
+    return "\n".join([*lines, *fields, "", ""]).encode() + voxels
+
+
+class TestLabelMaps:
+    """What is taken is told by what it is."""
+
+    @pytest.mark.parametrize("name", ["label.nii.gz", "label.mhd", "label", "../../label.dcm", "\0.nrrd"])
+    def test_nifti_by_any_name(self, url, store, drawn, name):
+        for content in (drawn.to_bytes(), gzip.compress(drawn.to_bytes())):
+            assert put(url, content, name).status_code == 200
+            kept = nib.load(store / "labels" / "final" / "good.nii.gz")
+            assert np.array_equal(kept.dataobj, drawn.dataobj)
+            (store / "labels" / "final" / "good.nii.gz").unlink()
+
+    @pytest.mark.parametrize("encoding", ["raw", "gzip"])
+    def test_nrrd_with_its_voxels_inside(self, url, store, drawn, encoding):
+        origin = f"space origin: ({','.join(map(str, drawn.affine[:3, 3]))})"
+        voxels = np.asarray(drawn.dataobj, np.uint8).tobytes("F")
+        content = nrrd(
+            voxels if encoding == "raw" else gzip.compress(voxels), origin, "# a comment", "Segment0_Name:=Oedema",
+            encoding=encoding,
+        )  # fmt: skip
+        answer = put(url, content)
+        assert answer.status_code == 200, answer.text
+        kept = nib.load(store / "labels" / "final" / "good.nii.gz")
+        assert np.array_equal(kept.dataobj, drawn.dataobj)
+        assert np.allclose(kept.affine, drawn.affine)
+
+    @pytest.mark.parametrize("name", ["label.mhd", "label.mha", "label.nhdr", "label.nrrd", "label.nii", "label.hdr"])
+    def test_no_header_is_followed_to_another_file(self, url, tmp_path, name):
+        (tmp_path / "secret").write_bytes(b"p" * 48 * 64 * 52)
+        there = tmp_path / "secret"
+        meta = f"NDims = 3\nDimSize = 1 1 1\nElementType = MET_UCHAR\nHeaderSize = 2\nElementDataFile = {there}\n"
+        pair = nib.Nifti1Pair(np.zeros((48, 64, 52), np.uint8), np.eye(4)).header.binaryblock
+        for content in (
+            meta.encode(),
+            nrrd(b"", f"data file: {there}"),
+            nrrd(b"", f"datafile: {there}"),
+            nrrd(b"", f"Data File: {there}"),
+            nrrd(b"", f"content: x\r\rdata file: {there}"),
+            nrrd(b"", f"a:=b\rdata file: {there}"),
+            nrrd(b"", f"data file: LIST\n{there}"),
+            nrrd(b"", "byte skip: -1"),
+            pair,
+        ):
+            answer = put(url, content, name)
+            refused(answer, 400, "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels inside")
+            assert "112" not in answer.text
+
+    def test_what_is_damaged_or_too_large(self, url, place, drawn):
+        whole = gzip.compress(drawn.to_bytes())
+        wrong = bytearray(whole)
+        wrong[-6] ^= 1  # of the checksum
+        header = nib.Nifti1Header()
+        header.set_data_shape((30000, 30000, 30000))
+        header.set_data_dtype(np.uint8)
+        huge = "is not taken; save it as whole numbers of one byte"
+        for content, reason in (
+            (whole[:-100], "damaged or cut off (gzip)"),
+            (bytes(wrong), "damaged or cut off (gzip)"),
+            (header.binaryblock + bytes(4), huge),
+            (nrrd(b"", sizes=(30000, 30000, 30000)), huge),
+            (nrrd(b"\0" * 100), "The label map"),
+            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-1], encoding="gzip"), "damaged or cut off (gzip)"),
+            (nrrd(b"", encoding="bzip2"), "expected raw or gzip"),
+            (nrrd(b"")[:-1], "its header does not end"),
+            (drawn.to_bytes()[:5000], "The label map"),
+            (b"", "a file of another kind"),
+            (os.urandom(1000), "a file of another kind"),
+        ):
+            refused(put(url, content), 400, reason)
+
+    @pytest.mark.parametrize("pack", [gzip.compress, lambda voxels: nrrd(gzip.compress(voxels), encoding="gzip")])
+    def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, pack):
+        monkeypatch.setattr(label_maps, "LABEL_BYTES", 1 << 22)
+        (tmp_path / "sent").write_bytes(pack(bytes(1 << 28)))
+        with pytest.raises(ValueError, match="4 MiB unpacked, is not taken"):
+            read_label_map(tmp_path / "sent", tmp_path)
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1 << 23
+
+    @pytest.mark.parametrize(
+        ("info", "reason"),
+        [
+            (5, "label_info: expected a list"),
+            ({"name": "Oedema"}, "label_info: expected a list"),
+            (["Oedema"], "label_info: expected a list"),
+            ([None], "label_info: expected a list"),
+            ([{"name": 5}], "Segment '5'; expected some of"),
+            ([{"name": "Oedema", "idx": [1]}], "by its idx"),
+            ([{"name": ["\ud800"]}], "expected some of"),
+        ],
+    )
+    def test_segments_of_wrong_types(self, url, drawn, info, reason):
+        refused(put(url, drawn.to_bytes(), label_info=info), 400, reason)
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ('{"max_epochs": Infinity}', "Infinity is no number"),
+            ('{"max_epochs": 1e999}', "max_epochs inf"),
+            ('{"max_epochs": 1e300}', "max_epochs"),
+            ('{"max_epochs": NaN}', "NaN is no number"),
+            ('{"max_epochs": [1]}', "max_epochs [1]"),
+            ('{"val_split": {"a": 1}}', "val_split"),
+            ("[" * 100_000, "expected a JSON object"),
+            ('{"a":' * 100_000, "expected a JSON object"),
+            ('{"a":' * 50 + "1" + "}" * 50, "within each other"),
+            ("[1]", "params: a list; expected a JSON object"),
+            ("null", "params: a NoneType"),
+            ('"\\ud800"', "params: a str"),
+            ('{"max_epochs": "\\ud800"}', "max_epochs"),
+            ("{", "expected a JSON object"),
+            (b"\xff\xfe", "expected a JSON object"),
+            ("9" * 5000, "expected a JSON object"),
+        ],
+    )
+    def test_json_that_is_none(self, url, text, reason):
+        refused(requests.post(f"{url}/train/m3ae", data=text, timeout=30), 400, reason)
+        if isinstance(text, str):
+            refused(requests.post(f"{url}/train/", data=f'{{"m3ae": {text}}}', timeout=30), 400, "")
+
+    def test_a_request_that_brings_too_much_is_not_kept(self, url):
+        most = REQUEST_BYTES >> 20
+        for path in ("train/m3ae", "train/"):
+            answer = requests.post(f"{url}/{path}", data=b"[" * (REQUEST_BYTES + 1), timeout=30)
+            refused(answer, 413, f"more than {most} MiB")
+        pieces = (b"[" * 65536 for _ in range(4 * most * 16))  # without a length
+        assert requests.post(f"{url}/train/", data=pieces, timeout=30).status_code == 413
+
+    def test_a_file_that_is_too_large_is_not_kept(self, url, place):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(
+                f"PUT /datastore/label?image=good HTTP/1.1\r\nHost: {host}\r\nContent-Length: {FILE_BYTES + 1}\r\n"
+                'Content-Type: multipart/form-data; boundary="b"\r\n\r\n'.encode()
+            )
+            assert b" 413 " in connection.recv(1000)
+
+    @pytest.mark.parametrize(
+        "params",
+        [{"use_t2": [1]}, {"series": 5}, {"series": [5]}, {"series": {"t2": [7]}}, {"series": {"5": None}},
+         {"skull_strip": {}}, {"store": "yes"}, {"result_extension": [".nii"]}, {"use_t2": 5}],
+    )  # fmt: skip
+    def test_options_of_wrong_types(self, url, params):
+        refused(infer(url, "good", **params), 400, "")
+
+    def test_a_field_that_is_missing(self, url):
+        refused(requests.post(f"{url}/infer/m3ae", timeout=30), 422, "query.image: Field required.")
+        refused(requests.put(f"{url}/datastore/label", params={"image": "good"}, timeout=30), 422, "body.label")
+
+
+class TestOtherSites:
+    @pytest.mark.parametrize(
+        "headers",
+        [{"origin": "http://elsewhere.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:1"},
+         {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}, {"origin": "http://[::1"}],
+    )  # fmt: skip
+    @pytest.mark.parametrize(("method", "path"), [("POST", "activelearning/random"), ("DELETE", "train/")])
+    def test_their_pages_change_nothing(self, url, headers, method, path):
+        assert requests.request(method, f"{url}/{path}", headers=headers, timeout=30).status_code in (400, 403)
+
+    def test_its_own_pages_do(self, url):
+        for headers in ({"origin": url}, {"origin": "https://label.example.org", "sec-fetch-site": "same-origin"}):
+            assert requests.post(f"{url}/activelearning/random", headers=headers, timeout=30).ok
+
+    @pytest.mark.parametrize(
+        ("host", "known"),
+        [("elsewhere.example", False), ("127.0.0.1.elsewhere.example", False), ("", False), ("localhost:80", True),
+         ("10.0.0.1", True), ("[::1]:8000", True), ("label.example.org", True)],
+    )  # fmt: skip
+    def test_a_name_that_leads_here_from_elsewhere(self, url, host, known):
+        answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
+        assert answer.status_code == (200 if known else 400)

@@ -1,0 +1,118 @@
+"""A command line becomes the call of a function: Fire splits it, the function's annotations say what the words are."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial, wraps
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import fire
+from fire.parser import DefaultParseValue
+
+OF_FIRE = ("help", "h")
+"""Options that Fire answers itself."""
+
+
+def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Callable[[], None]:
+    """Return the call that a command line asks for, with nothing done yet; print help where it asks for that.
+
+    Fire by itself calls a function and then refuses what it did not take, and reads words as Python literals: a folder
+    ``2024_01`` as the number 202401, ``out#1`` as ``out``. Hence what is annotated as text stays as it was typed.
+
+    Args:
+        verbs: name -> function, all parameters annotated by text, numbers, flags, sequences of them, or a dict.
+        words: of the command line, without the program's name.
+
+    Raises:
+        ValueError: there is no such verb or option (the message names the nearest one), or a word is not of the kind
+            that is annotated.
+        SystemExit: Fire has printed help, or which argument is missing or one too many.
+    """
+    _check_words(verbs, words)
+    calls: list[Callable[[], None]] = []
+    fire.Fire({name: _kept(verb, calls) for name, verb in verbs.items()}, command=list(words), name="tools")
+    return calls[0] if calls else lambda: None
+
+
+def _kept(verb: Callable[..., None], calls: list[Callable[[], None]]) -> Callable[..., None]:
+    """Return what Fire calls in a verb's place: it keeps the call, to be made when Fire has refused nothing."""
+
+    @wraps(verb)
+    def keep(*args: Any, **kwargs: Any) -> None:
+        calls.append(partial(verb, *args, **kwargs))
+
+    parsers = {name: partial(_value, name, hint) for name, hint in get_type_hints(verb).items() if name != "return"}
+    return fire.decorators.SetParseFn(str)(fire.decorators.SetParseFns(**parsers)(keep))
+
+
+def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> None:
+    """Refuse a verb or option that there is not, and an option without its value, which Fire would make "True"."""
+    if not words or words[0].startswith("-"):
+        return
+    name = words[0].replace("-", "_")
+    if name not in verbs:
+        raise ValueError(f"{words[0]}: no such verb; {_near(name, list(verbs))}see python -m tools --help.")
+    hints = get_type_hints(verbs[name])
+    named = [one.name for one in inspect.signature(verbs[name]).parameters.values() if one.kind != one.VAR_POSITIONAL]
+    for word, following in zip(words[1:], [*words[2:], "--"], strict=True):
+        if word == "--":  # what follows is for Fire
+            return
+        option, equals, _ = word.removeprefix("--").partition("=")
+        key = option.replace("-", "_")
+        if not word.startswith("--") or key in OF_FIRE or hints.get(key.removeprefix("no")) is bool:
+            continue
+        if key not in named:
+            near = _near(key, named, "--")
+            raise ValueError(f"--{option}: no such option of {name}; {near}see python -m tools {name} --help.")
+        if not equals and following.startswith("--") and hints[key] is not bool:
+            raise ValueError(f"--{option}: expected a value after it.")
+
+
+def _near(word: str, known: Sequence[str], dashes: str = "") -> str:
+    """Return a question after the most similar name, if there is one."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {dashes}{near[0]}? Else " if near else ""
+
+
+def _value(name: str, hint: Any, text: str) -> Any:
+    """Return a word as a parameter's annotation wants it.
+
+    Raises:
+        ValueError: it is not of that kind.
+    """
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if text == "None" and NoneType in kinds:
+        return None
+    for kind in kinds:
+        if get_origin(kind) is Sequence:
+            inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+            if inner != text or "," in text:
+                parts = [part.strip(" '\"") for part in inner.split(",")]
+                return [_value(name, get_args(kind)[0], part) for part in parts if part]
+        if kind in (str, Sequence[str]):
+            return text
+        if kind in _KINDS:
+            expected, read = _KINDS[kind]
+            with suppress(KeyError, ValueError, MemoryError, RecursionError):
+                return read(text)
+            raise ValueError(f"--{name} {text}: expected {expected}.")
+    raise ValueError(f"--{name} {text}: expected several, with commas between them.")
+
+
+def _dict(text: str) -> dict[str, Any]:
+    if not isinstance(found := DefaultParseValue(text), dict):
+        raise ValueError(text)
+    return found
+
+
+_KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
+    int: ("a whole number", int),
+    float: ("a number", float),
+    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    dict: ("names and values such as \"{'t1c': 7}\"", _dict),
+}
+"""Kind of a parameter -> in words, and how it is read."""

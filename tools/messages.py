@@ -1,0 +1,23 @@
+"""What a user is told when something goes wrong."""
+
+from __future__ import annotations
+
+import tempfile
+
+from common.io.files import DISK_FULL
+
+
+def printable(text: str) -> str:
+    """Return a text with what a terminal would obey, or show in another order, written out; names come from files."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def complaint(error: Exception) -> str:
+    """Return what is wrong and what to do about it, in one line."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return printable(str(error))
+    where = f"{error.filename}: " if error.filename is not None else ""
+    if error.errno not in DISK_FULL:
+        return printable(f"{where}{error.strerror}")
+    where = where or f"output folder, or that of temporary files ({tempfile.gettempdir()}): "
+    return printable(f"{where}the disk is full ({error.strerror}); free some space there, or choose another folder.")
