@@ -102,6 +102,17 @@ def test_what_a_header_can_not_mean_is_refused(study, values, reason, one):
     assert list(read_folder(study, PHANTOM, by_hand={"t1": None}).images) == ["t2"]
 
 
+def test_a_number_of_another_kind_is_no_number(study):
+    """The bytes of ``0.5 `` as an unsigned long are 540 million."""
+
+    def as_unsigned_long(dataset):
+        dataset["RescaleSlope"] = RawDataElement(Tag("RescaleSlope"), "UL", 4, b"0.5 ", 0, False, True)
+
+    edit(sorted((study / "002").iterdir())[5], as_unsigned_long)
+    with pytest.raises(ValueError, match=r"1 of its 20 images are with a RescaleSlope that is no number"):
+        read_folder(study, PHANTOM)
+
+
 def keep(count: int) -> Callable[[pydicom.Dataset], None]:
     return lambda dataset: setattr(dataset, "PixelData", (2 * dataset.PixelData)[:count])
 

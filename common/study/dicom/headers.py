@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -15,12 +16,19 @@ from pydicom.tag import BaseTag
 
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
-    """Return the ``(count,)`` numbers of an attribute; None if it is missing, or holds others or another count."""
+    """Return the ``(count,)`` numbers of an attribute.
+
+    None if it is missing, holds others or another count, or has another value representation than DICOM gives it, by
+    which its bytes would be other numbers.
+    """
     try:
-        values = np.array(header.get(name), float).reshape(-1)
+        element = header[name]
+        values = np.array(element.value, float).reshape(-1)
+        expected = dictionary_VR(name).split(" or ")
     except Exception:  # pydicom converts when it is asked, and raises many kinds
         return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    usable = element.VR in expected and len(values) == count and np.isfinite(values).all()
+    return values if usable else None
 
 
 def number(header: Dataset, name: str) -> float | None:

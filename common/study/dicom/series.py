@@ -252,9 +252,8 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     flat, groups = Dataset(), []
     take(dataset, flat)
     for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
-        if name in dataset:
-            groups += items(dataset, name)[index : index + 1]
-            del flat[name]
+        groups += items(dataset, name)[index : index + 1]
+        flat.pop(name, None)
     for group in groups:
         for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
             if not tag.is_private:
