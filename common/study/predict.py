@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from common.study.measurements import gains, intervals, volumes
 from common.study.pictures import pictures
 from common.study.quality import image_warnings, segmentation_warnings
 from common.study.reading import Study, choose_reference, read_folder
+from common.study.scratch import scratch
 from common.study.skull import strip_skull
 from common.study.summary import StudySummary, UsedModality, write_summary
 
@@ -86,8 +86,8 @@ def predict(
         ImportError: a package for DICOM, registration or skull stripping is needed and not installed.
     """
     _require_apart(study, output_dir)
-    with tempfile.TemporaryDirectory() as folder:
-        inference = Inference(bundle, recipe, ckpt_path, device, Path(folder))
+    with scratch() as folder:
+        inference = Inference(bundle, recipe, ckpt_path, device, folder)
         found = read_folder(study, inference.cohort, modalities, series)
         chosen, why = choose_reference(found, reference)
         _require_referable(found, chosen)  # before the long part
@@ -183,8 +183,8 @@ def _write(
 ) -> dict[str, Path]:
     """Write the results; a segmentation of an earlier run does not stay. Return what they are -> where."""
     voxels = np.asarray(label.dataobj)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
-        made = {what: Path(temporary, name) for what, name in RESULTS.items()}
+    with scratch(folder) as temporary:
+        made = {what: temporary / name for what, name in RESULTS.items()}
         nib.save(label, made["label map"])
         write_summary(summary, made["summary"])
         if study.series and voxels.any():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
 
 from common.study.alignment import AlignedStudy
+from common.study.scratch import scratch
 
 
 def strip_skull(aligned: AlignedStudy, reference: str, device: torch.device) -> AlignedStudy:
@@ -32,8 +31,8 @@ def strip_skull(aligned: AlignedStudy, reference: str, device: torch.device) -> 
             "pip install 'missing-modality-bundles[skull_strip]'."
         ) from error
     on_gpu = device.type == "cuda"
-    with tempfile.TemporaryDirectory() as folder:
-        whole, cut, mask = (Path(folder, f"{name}.nii.gz") for name in ("whole", "cut", "mask"))
+    with scratch() as folder:
+        whole, cut, mask = (folder / f"{name}.nii.gz" for name in ("whole", "cut", "mask"))
         nib.save(aligned.images[reference], whole)
         HDBetExtractor().extract(
             whole,

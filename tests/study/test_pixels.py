@@ -12,7 +12,7 @@ from dicom_studies import MPRAGE, T2_TSE, Scan, edit, write_study
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from common.cohorts.phantom.cohort import PHANTOM
 from common.study.dicom import load, read_study
@@ -178,3 +178,31 @@ def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_dir
     (series,) = read_study(tmp_path)
     with pytest.raises(ValueError, match=rf"damaged \({size[0]} x {size[1]} are compressed; expected 40 x 48\)"):
         load(series)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless], ids=["JPEG 2000", "JPEG-LS", "RLE"])
+def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_dir, syntax):
+    """Of JPEG-LS the decoder makes up the rest."""
+    scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=syntax)
+    write_study(tmp_path, sorted(phantom_dir.glob("Phantom_*"))[0], [scan])
+    path = sorted((tmp_path / "002").iterdir())[0]
+
+    def cut(dataset):
+        (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+        dataset.PixelData = encapsulate([frame[: len(frame) * 3 // 4]])
+
+    edit(path, cut)
+    (series,) = read_study(tmp_path)
+    with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are (damaged or )?cut off"):
+        load(series)
+
+
+@pytest.mark.parametrize("rows", [47, 49])
+def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_dir, rows):
+    """pydicom would leave out what there is too much of."""
+    scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)
+    write_study(tmp_path, sorted(phantom_dir.glob("Phantom_*"))[0], [scan])
+    for path in (tmp_path / "002").iterdir():
+        edit(path, lambda dataset: setattr(dataset, "Rows", rows))
+    with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
+        load(read_study(tmp_path)[0])

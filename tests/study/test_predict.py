@@ -1,5 +1,6 @@
 """A study in, a segmentation out, as users type it, with the demo weights of m3ae."""
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -262,12 +263,13 @@ def test_results_do_not_go_into_the_study(subject):
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
     def fail(*arguments: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     for name in RESULTS.values():
         (tmp_path / name).write_text("of another run")
     monkeypatch.setattr(dicom, "write_seg", fail)
-    assert "no space left" in predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
+    said = predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
+    assert said == f"error: {tmp_path}: no room to write (No space left on device); make room there."
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
         RESULTS.values(), "of another run"
     )

@@ -420,10 +420,17 @@ def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, subject, keywor
         load(one)
 
 
-def test_sequences_of_an_unknown_kind(tmp_path, subject):
+@pytest.mark.parametrize(
+    ("keyword", "problem"),
+    [
+        ("SharedFunctionalGroupsSequence", "PixelSpacing: missing"),
+        ("PixelRepresentation", "PixelRepresentation missing or no number"),
+    ],
+)
+def test_needed_attributes_of_an_unknown_kind(tmp_path, subject, keyword, problem):
     write_study(tmp_path, subject, [replace(OTHER, multiframe=True)])
-    of_unknown_kind(files(tmp_path, 3)[0], "SharedFunctionalGroupsSequence")
-    with pytest.raises(ValueError, match=r"series 3 is the only T2 and cannot be used: .*PixelSpacing: missing"):
+    of_unknown_kind(files(tmp_path, 3)[0], keyword)
+    with pytest.raises(ValueError, match=rf"series 3 is the only T2 and cannot be used: .*{problem}"):
         choose(read_study(tmp_path))
 
 

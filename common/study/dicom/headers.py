@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -56,6 +56,13 @@ def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
 def given(header: Dataset, name: str) -> bool:
     """Return whether an attribute has a value, be it one that cannot be decoded."""
     return name in header and header.get_item(name).value not in (None, "", b"")
+
+
+def take(header: Dataset, into: Dataset) -> None:
+    """Put attributes into another dataset as they lie in the file, except what pydicom has to decode and cannot."""
+    for tag in header.keys():  # noqa: SIM118  iterating over the dataset converts values
+        with suppress(Exception):
+            into[tag] = header.get_item(tag)
 
 
 @contextmanager

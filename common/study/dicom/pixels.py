@@ -7,6 +7,7 @@ any amount of memory, or end the process (ITK 5.4 does, at a PALETTE COLOR image
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ COLOURS = (
     "HSV", "ARGB", "CMYK", "XYB",
 )  # fmt: skip
 """Values of PhotometricInterpretation."""
+
+JPEG = (b"\xff\xd8", b"\xff\x4f")
+"""How a stream of JPEG, JPEG-LS or JPEG 2000 begins; all end in FFD9."""
 
 MISSING = "copy the study again from where it came from"
 
@@ -93,7 +97,9 @@ def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarra
     if undecodable := _undecodable(syntax):
         raise ValueError(undecodable)
     try:
-        stored = dataset.pixel_array.reshape(-1, rows, columns)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # pydicom's, of more or fewer bytes than there should be
+            stored = dataset.pixel_array.reshape(-1, rows, columns)
     except Exception:  # every plugin raises its own kinds, and what they say may quote the header
         raise ValueError(f"its pixels are damaged or cut off; {MISSING}") from None
     return dataset, stored
@@ -141,10 +147,14 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
             return f"its pixels are damaged or cut off ({len(data)} bytes; expected {size})"
         return None
     try:
-        sizes = {_size(frame) for frame in generate_frames(data, number_of_frames=frames)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # as above
+            streams = list(generate_frames(data, number_of_frames=frames))
     except Exception:  # pydicom raises anything on damaged bytes
         return "its pixels are damaged or cut off"
-    for size in sizes - {None, (columns, rows)}:
+    if any(stream.startswith(JPEG) and not stream.rstrip(b"\0").endswith(b"\xff\xd9") for stream in streams):
+        return "its pixels are cut off"  # some decoders make up the rest
+    for size in {_size(stream) for stream in streams} - {None, (columns, rows)}:
         return f"its pixels are damaged ({size[0]} x {size[1]} are compressed; expected {columns} x {rows})"
     return None
 

@@ -29,7 +29,7 @@ from pydicom.uid import (
 
 from common.io.files import walk
 from common.io.geometry import require_plausible, require_shape
-from common.study.dicom.headers import items, number, numbers, quiet, text, texts
+from common.study.dicom.headers import items, number, numbers, quiet, take, text, texts
 from common.study.dicom.pixels import MISSING, grey_values, read_frames, unlike_grey
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -250,7 +250,7 @@ def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
 def _flat(dataset: Dataset, frame: int) -> Dataset:
     """Return a frame of a multi-frame image as if it were an image by itself."""
     flat, groups = Dataset(), []
-    flat.update(dataset)  # as it lies in the file: conversion stops at the first value that is malformed
+    take(dataset, flat)
     for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
         if name in dataset:
             groups += items(dataset, name)[index : index + 1]
@@ -258,7 +258,7 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     for group in groups:
         for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
             if not tag.is_private:
-                flat.update((items(group, tag) or [Dataset()])[0])
+                take((items(group, tag) or [Dataset()])[0], flat)
     for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
         if theirs in flat:
             flat.add_new(ours, dictionary_VR(ours), number(flat, theirs))

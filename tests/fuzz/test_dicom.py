@@ -1,0 +1,214 @@
+"""DICOM studies that are broken or lie: refused, or read as pydicom reads each image by itself; nobody is named."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_studies import ACCESSION, MPRAGE, T2_TSE, Scan, write_study
+from fuzz.tally import attempt
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataelem import RawDataElement
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
+
+from common.cohorts.phantom.cohort import PHANTOM
+from common.study.dicom import Series, load
+from common.study.reading import Study, read_folder
+
+ENCODINGS = {
+    "plain": {},
+    "multi-frame": {"multiframe": True},
+    "RLE": {"transfer_syntax": RLELossless},
+    "JPEG 2000": {"transfer_syntax": JPEG2000Lossless, "multiframe": True},
+    "JPEG-LS": {"transfer_syntax": JPEGLSLossless},
+}
+SECRETS = re.compile(rf"secret|19700101|1\.2\.826|{ACCESSION}", re.IGNORECASE)
+VALUES = [
+    b"", b"0", b"-1", b"1", b"2", b"7", b"16", b"nan", b"inf", b"1e300", b"abc", b"1\\2\\3", b"\\", b"\xff\xfe", b"RGB",
+    b"PALETTE COLOR", b"99999999999", b"65535", b"\0\0", b"\x08\0", b"\x20\0", b"\xff\xff", b"1.2.3", b"YES",
+]  # fmt: skip
+KINDS = [
+    "DS",
+    "IS",
+    "US",
+    "SS",
+    "UI",
+    "CS",
+    "PN",
+    "LO",
+    "DA",
+    "SQ",
+    "OB",
+    "OW",
+    "UN",
+    "FD",
+    "AT",
+    "UL",
+    "UC",
+    "OV",
+    "ZZ",
+]
+PIXELS = b"\xe0\x7f\x10\x00"
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory, phantom_dir) -> dict[str, Path]:
+    """A T1 and a T2 of seven slices, in each of the encodings."""
+    subject, folder = sorted(phantom_dir.glob("Phantom_*"))[0], tmp_path_factory.mktemp("dicom")
+    for name, encoding in ENCODINGS.items():
+        scans = [
+            Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(6, 5, 16), slices=7, **encoding),
+            Scan(3, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 16), slices=7),
+        ]
+        write_study(folder / name, subject, scans)
+    return {name: folder / name for name in ENCODINGS}
+
+
+encodings = st.sampled_from(list(ENCODINGS))
+which = st.sampled_from([slice(None), slice(0, 1), slice(3, 4), slice(-1, None)])
+"""Of the T1's files."""
+
+
+def changed(tmp_path_factory, study: Path, files: slice, change: Callable[[Path], None]) -> Path:
+    folder = tmp_path_factory.getbasetemp() / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(study, folder)
+    for path in sorted((folder / "002").iterdir())[files]:
+        change(path)
+    return folder
+
+
+def read(folder: Path) -> Study:
+    """Read a study; whatever is said of it must not tell who the patient is."""
+    try:
+        study = read_folder(folder, PHANTOM)
+    except (ValueError, OSError) as error:
+        tells_nothing(str(error).replace(str(folder), ""))
+        raise
+    tells_nothing(" ".join([*study.explanations, *study.warnings, *study.reasons.values()]))
+    return study
+
+
+def tells_nothing(said: str) -> None:
+    assert not SECRETS.search(said), said
+
+
+def is_right(study: Study) -> bool:
+    return all(as_pydicom_reads_it(series) for series in study.series.values())
+
+
+def as_pydicom_reads_it(series: Series) -> bool:
+    """Return if each slice holds what pydicom finds in its file, where the file says that it lies."""
+    volume = load(series)
+    lps = np.diag([-1.0, -1, 1, 1]) @ volume.affine
+    for k in range(volume.shape[2]):
+        image = header = pydicom.dcmread(series.files[0 if series.multiframe else k])
+        stored, position = image.pixel_array, image.get("ImagePositionPatient")
+        if series.multiframe:
+            stored = stored.reshape(-1, *stored.shape[-2:])[series.frames[k]]
+            header = image.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0]
+            frame = image.PerFrameFunctionalGroupsSequence[series.frames[k]]
+            position = frame.PlanePositionSequence[0].ImagePositionPatient
+        slope, intercept = (float(header.get(f"Rescale{name}", "") or default) for name, default in
+                            (("Slope", 1), ("Intercept", 0)))  # fmt: skip
+        stored = stored.astype(np.float64)
+        if image.PhotometricInterpretation == "MONOCHROME1":
+            stored = (-1 if image.PixelRepresentation else 2**image.BitsStored - 1) - stored
+        expected = (stored * slope + intercept).astype(np.float32).T
+        beside = np.abs(lps[:3, 3] + k * lps[:3, 2] - np.array(position, float)).max()
+        bits = image.Rows * image.Columns * image.BitsAllocated * int(image.get("NumberOfFrames") or 1)
+        whole = image.file_meta.TransferSyntaxUID.is_encapsulated or 0 <= len(image.PixelData) - bits // 8 <= 1
+        if not (np.array_equal(volume.dataobj[..., k], expected) and beside < 3 and whole):
+            return False
+    return True
+
+
+@given(encodings, which, st.integers(0), st.sampled_from(VALUES), st.none() | st.sampled_from(KINDS))
+def test_attributes(tmp_path_factory, studies, encoding, files, number, value, kind):
+    """An attribute has another value, or its value representation is another one."""
+
+    def change(path: Path) -> None:
+        image = pydicom.dcmread(path)
+        tags = [tag for tag in image.keys() if tag.group < 0x7FE0]  # noqa: SIM118  iterating converts
+        tag = tags[number % len(tags)]
+        if kind is None:
+            padded = value + b" " * (len(value) % 2)
+            was = image.get_item(tag).VR
+            image[tag] = RawDataElement(tag, "LO" if was == "SQ" else was, len(padded), padded, 0, False, True)
+            image.save_as(path)
+        else:
+            name = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+            before, _, after = path.read_bytes().partition(name)
+            path.write_bytes(before + name + kind.encode() + after[2:])
+
+    folder = changed(tmp_path_factory, studies[encoding], files, change)
+    attempt("DICOM, attributes", lambda: read(folder), is_right)
+
+
+@given(
+    encodings,
+    which,
+    st.sampled_from(["header", "pixels", "all"]),
+    st.sampled_from(["flip", "cut", "insert"]),
+    st.lists(st.integers(0, 2**40), min_size=1, max_size=5),
+)
+def test_bytes(tmp_path_factory, studies, encoding, files, where, how, numbers):
+    def change(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        pixels = content.index(PIXELS)
+        start, end = {"header": (132, pixels), "pixels": (pixels, len(content)), "all": (0, len(content))}[where]
+        for value in numbers:
+            at = start + value // 8 % (end - start)
+            if how == "flip":
+                content[at] ^= 1 << value % 8
+            elif how == "insert":
+                content[at:at] = value.to_bytes(6, "little")
+            else:
+                del content[at:]
+                break
+        path.write_bytes(content)
+
+    folder = changed(tmp_path_factory, studies[encoding], files, change)
+    attempt("DICOM, bytes", lambda: read(folder), is_right)
+
+
+@given(
+    encodings,
+    st.sampled_from(["drop", "twice", "exchange", "foreign pixels", "short pixels"]),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.sampled_from(["ImagePositionPatient", "PixelData", "SOPInstanceUID", "InstanceNumber"]),
+)
+def test_slices(tmp_path_factory, studies, encoding, how, one, other, keyword):
+    """Slices are missing, there twice, exchanged, or have the pixels of another series, or a part of their own."""
+    folder = changed(tmp_path_factory, studies[encoding], slice(0), lambda _: None)
+    files, foreign = (sorted((folder / number).iterdir()) for number in ("002", "003"))
+    path, beside = files[one % len(files)], files[other % len(files)]
+    image, second = pydicom.dcmread(path), pydicom.dcmread(beside)
+    if how == "drop":
+        path.unlink()
+    elif how == "twice":
+        image.SOPInstanceUID = generate_uid()
+        image.save_as(folder / "twice.dcm")
+    elif how == "exchange":
+        if keyword in image:
+            image[keyword], second[keyword] = second[keyword], image[keyword]
+            image.save_as(path)
+            second.save_as(beside)
+    elif image.file_meta.TransferSyntaxUID.is_encapsulated:
+        frames = list(generate_frames(image.PixelData, number_of_frames=int(image.get("NumberOfFrames", 1))))
+        frames[other % len(frames)] = frames[0][: len(frames[0]) * (one + 1) // 8]
+        image.PixelData = encapsulate(frames)
+        image.save_as(path)
+    else:
+        pixels = pydicom.dcmread(foreign[other]).PixelData if how == "foreign pixels" else image.PixelData
+        image.PixelData = pixels[: len(pixels) * (one + 1) // 16 * 2] if how == "short pixels" else pixels
+        image.save_as(path)
+    attempt("DICOM, slices", lambda: read(folder), is_right)
