@@ -6,10 +6,8 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import fire
@@ -19,6 +17,7 @@ from common.cohorts import generate_phantom
 from label.app import BUNDLES, RECIPE, App
 from label.datastore import is_url
 from label.endpoints import create_api
+from label.temporary import private_folder
 
 
 def serve(
@@ -60,7 +59,7 @@ def serve(
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
     own = {key: str(value) for key, value in settings.items()}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up
-    with _private_folder():
+    with private_folder():
         app = App(studies, output_dir, _words(models), recipe or RECIPE, device, own)
         try:
             api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
@@ -75,17 +74,6 @@ def serve(
 def _words(value: object) -> list[str]:
     """Return what an option lists by commas, of which Fire makes a tuple."""
     return [word.strip() for word in (value.split(",") if isinstance(value, str) else map(str, value)) if word.strip()]
-
-
-@contextmanager
-def _private_folder() -> Iterator[None]:
-    """Let all temporary files be in one folder that only this user can read, and that is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="label-") as folder:
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = None
 
 
 def main() -> None:
