@@ -14,6 +14,8 @@ import fire
 import uvicorn
 
 from common.cohorts import generate_phantom
+from common.io import require_writable
+from common.io.settings import check_number
 from label.app import BUNDLES, RECIPE, App
 from label.datastore import is_url
 from label.endpoints import create_api
@@ -24,7 +26,7 @@ def serve(
     studies: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    names: str | Sequence[str] = (),
+    names: str | Sequence[str] = "",
     output_dir: str = "label_output",
     models: str | Sequence[str] = BUNDLES,
     recipe: str | None = None,
@@ -54,6 +56,9 @@ def serve(
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: there is no log-in here; put a web server with one in front.")
+    check_number("--port", port, 0, 65535)
+    studies, recipe, device = (None if value is None else str(value) for value in (studies, recipe, device))
+    require_writable(output_dir)
     if studies is None:
         output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
@@ -72,8 +77,9 @@ def serve(
 
 
 def _words(value: object) -> list[str]:
-    """Return what an option lists by commas, of which Fire makes a tuple."""
-    return [word.strip() for word in (value.split(",") if isinstance(value, str) else map(str, value)) if word.strip()]
+    """Return what an option lists by commas, of which Fire makes a tuple, and of digits a number."""
+    listed = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    return [word for word in (str(one).strip() for one in listed) if word]
 
 
 def main() -> None:

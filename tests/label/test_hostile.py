@@ -338,6 +338,13 @@ class TestBodies:
             )
             assert b" 413 " in connection.recv(1000)
 
+    def test_a_client_that_goes_away(self, url):
+        """It is no error of the server's: the fixture looks into the log."""
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(f"POST /train/ HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n{{".encode())
+        assert requests.get(f"{url}/info/", timeout=30).ok
+
     @pytest.mark.parametrize(
         "params",
         [{"use_t2": [1]}, {"series": 5}, {"series": [5]}, {"series": {"t2": [7]}}, {"series": {"5": None}},
