@@ -27,6 +27,7 @@ from common.io.files import replacing
 from common.study import dicom
 from common.study.reading import Study, choose_reference, read_folder
 from label.archive import archive_session
+from label.errors import writing_to
 from label.limits import RESULTS, STUDY_BYTES
 
 TAGS = ("final", "original")
@@ -216,7 +217,7 @@ class FolderDatastore(Datastore):
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
         """Copy the label map."""
-        with replacing(self._path(image, tag)) as temporary:
+        with writing_to("the studies and their labels"), replacing(self._path(image, tag)) as temporary:
             shutil.copyfile(file, temporary)
         return image
 

@@ -14,9 +14,13 @@ import requests
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 logger = logging.getLogger("label")
-STATUS = {PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400, MemoryError: 503}
+STATUS = {
+    PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400, MemoryError: 503,
+    ClientDisconnect: 499,
+}  # fmt: skip
 """Of what is refused with a reason of its own."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_FULL = (

@@ -6,26 +6,27 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import fire
 import uvicorn
 
 from common.cohorts import generate_phantom
+from common.io import require_writable
+from common.io.settings import check_number
 from label.app import BUNDLES, RECIPE, App
 from label.datastore import is_url
 from label.endpoints import create_api
+from label.temporary import private_folder
 
 
 def serve(
     studies: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    names: str | Sequence[str] = (),
+    names: str | Sequence[str] = "",
     output_dir: str = "label_output",
     models: str | Sequence[str] = BUNDLES,
     recipe: str | None = None,
@@ -55,12 +56,15 @@ def serve(
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: there is no log-in here; put a web server with one in front.")
+    check_number("--port", port, 0, 65535)
+    studies, recipe, device = (None if value is None else str(value) for value in (studies, recipe, device))
+    require_writable(output_dir)
     if studies is None:
         output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
     own = {key: str(value) for key, value in settings.items()}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up
-    with _private_folder():
+    with private_folder():
         app = App(studies, output_dir, _words(models), recipe or RECIPE, device, own)
         try:
             api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
@@ -73,19 +77,9 @@ def serve(
 
 
 def _words(value: object) -> list[str]:
-    """Return what an option lists by commas, of which Fire makes a tuple."""
-    return [word.strip() for word in (value.split(",") if isinstance(value, str) else map(str, value)) if word.strip()]
-
-
-@contextmanager
-def _private_folder() -> Iterator[None]:
-    """Let all temporary files be in one folder that only this user can read, and that is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="label-") as folder:
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = None
+    """Return what an option lists by commas, of which Fire makes a tuple, and of digits a number."""
+    listed = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    return [word for word in (str(one).strip() for one in listed) if word]
 
 
 def main() -> None:

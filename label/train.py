@@ -34,12 +34,14 @@ from common.study.alignment import align
 from common.study.grid import resample_label_to
 from common.study.inference import config_files, unwrapped_errors
 from label.datastore import Datastore, open_datastore
+from label.errors import DISK_FULL, writing_to
 from label.infer import ADOPTED, WEIGHTS, BundleInferTask
 
 ENDED = ("DONE", "ERROR", "STOPPED")
 DEFAULTS = {"max_epochs": 10, "val_split": 0.2, "adopt": ""}
 """The options of a training."""
 MOST_EPOCHS = 10_000
+OUTPUT = "the trainings (--output_dir)"
 NOTHING_MASKED = {"missing_rates": None, "perfect_data": False}
 """Keys of bundles that let studies lack sequences, to be set so that each lacks what it lacks."""
 
@@ -56,6 +58,7 @@ class BundleTrainTask:
     def __init__(self, model: BundleInferTask, studies: str, output_dir: Path) -> None:
         self.model, self.studies, self.output_dir = model, studies, output_dir
         self.run: Path | None = None
+        self._ended: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
 
@@ -91,8 +94,7 @@ class BundleTrainTask:
         share = _number("val_split", options["val_split"], 0, 0.9)
         if not datastore.labelled_images("final"):
             raise ValueError("No study has a final label; submit some labels first.")
-        self.run = self.output_dir / f"{datetime.now():%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:6]}"
-        self.run.mkdir(parents=True)
+        run = self.output_dir / f"{datetime.now():%Y%m%d_%H%M%S}_{uuid.uuid4().hex[:6]}"
         job = {
             "studies": self.studies,
             "cohort": self.model.cohort.name,
@@ -103,18 +105,22 @@ class BundleTrainTask:
             "max_epochs": int(epochs),
             "val_split": share,
         }
-        (self.run / "job.json").write_text(json.dumps(job, indent=2))
-        _update_status(self.run, status="RUNNING", epoch=0, max_epochs=job["max_epochs"])
+        with writing_to(OUTPUT):
+            run.mkdir(parents=True)
+            (run / "job.json").write_text(json.dumps(job, indent=2))
+            _update_status(run, status="RUNNING", epoch=0, max_epochs=job["max_epochs"])
         data = tempfile.TemporaryDirectory(prefix="training_", ignore_cleanup_errors=True)
         root = str(Path(__file__).resolve().parents[1])
-        with (self.run / "log.txt").open("wb") as log:
+        with (run / "log.txt").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "label.train", str(self.run), data.name],
+                [sys.executable, "-m", "label.train", str(run), data.name],
+                stdin=subprocess.PIPE,  # ends when this process does
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
             )
-        self._watcher = threading.Thread(target=self._end, args=(self._process, self.run, data), daemon=True)
+        self.run, self._ended = run, {}
+        self._watcher = threading.Thread(target=self._end, args=(self._process, run, data), daemon=True)
         self._watcher.start()
         return self.status()
 
@@ -128,7 +134,7 @@ class BundleTrainTask:
         if self.run is None:
             return {}
         running = self.running  # asked before: a process may end in between
-        status = json.loads((self.run / "status.json").read_text())
+        status = json.loads((self.run / "status.json").read_text()) | self._ended
         if running:  # what is written is not yet at its place, or memory not yet free
             status["status"] = "RUNNING"
         return {"id": self.run.name, "model": self.model.bundle, "details": [_line(status)], **status}
@@ -165,7 +171,7 @@ class BundleTrainTask:
         studies = f"{status['training_studies']} studies here (training {run})"
         adopted = {"run": run, "recipe": job["recipe"]}
         adopted["trained_on"] = f"{studies}, and before on {self.model.trained_on}"
-        with replacing(self.output_dir / ADOPTED) as temporary:
+        with writing_to(OUTPUT), replacing(self.output_dir / ADOPTED) as temporary:
             temporary.write_text(json.dumps(adopted, indent=2))
         return {"adopted": run, "served": self.model.ckpt_path, "kept": kept}
 
@@ -176,9 +182,11 @@ class BundleTrainTask:
         if json.loads((run / "status.json").read_text())["status"] in ENDED:
             return
         if process.returncode == -signal.SIGTERM:
-            _update_status(run, status="STOPPED", detail="stopped")
+            self._ended = {"status": "STOPPED", "detail": "stopped"}
         else:
-            _update_status(run, status="ERROR", detail=f"ended unexpectedly, see {run / 'log.txt'}")
+            self._ended = {"status": "ERROR", "detail": f"ended unexpectedly, see {run / 'log.txt'}"}
+        with contextlib.suppress(OSError):  # where the disk is full, at least this server knows
+            _update_status(run, **self._ended)
 
 
 def train(run: Path, data: Path) -> None:
@@ -307,15 +315,24 @@ def _number(key: str, value: Any, low: float, high: float) -> float:
     return check_number(key, value, low, high)
 
 
+def _end_with_server() -> None:
+    """Wait for the end of what the server never writes; nobody would be told of the result, or remove the images."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 def main() -> None:
     """Train, and leave the reason in ``status.json`` if it cannot be done."""
     run, data = map(Path, sys.argv[1:])
+    threading.Thread(target=_end_with_server, daemon=True).start()
     warnings.simplefilter("ignore")  # pydicom's quote headers
     try:
         with unwrapped_errors():
             train(run, data)
     except Exception as error:
         detail = " ".join(str(error).split()).replace(str(data), "the data")
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            detail = f"The disk with {OUTPUT} or that with temporary files (TMPDIR) is full. Free some space there."
         _update_status(run, status="ERROR", detail=detail)
         sys.exit(f"{type(error).__name__}: {detail}")
 

@@ -127,6 +127,15 @@ def test_what_holds_no_weights_is_not_imported(tmp_path, verb, what):
     assert not (tmp_path / "model.pt").exists()
 
 
+def test_whole_numbers_are_not_imported(tmp_path):
+    torch.save({key: value.int() for key, value in authors_state(8).items()}, tmp_path / "theirs.pth")
+    said = run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    assert f"{tmp_path / 'theirs.pth'}: what becomes 'x_sub' is of torch.int32; expected floating-point" in said
+    words = ("RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt", "--width")
+    assert run("import_fusion", *words, -8) == "error: --width -8: expected a number from 1 to 1024."
+    assert not (tmp_path / "model.pt").exists()
+
+
 def test_half_a_checkpoint_is_not_imported(tmp_path):
     state = authors_state(8)
     torch.save(dict(list(state.items())[:-3]), tmp_path / "theirs.pth")
@@ -144,6 +153,9 @@ def test_half_a_checkpoint_is_not_imported(tmp_path):
         (["--seed", "five"], "--seed five: expected a whole number."),
         (["--seed"], "--seed: expected a value after it."),
         (["--split", "--seed", 5], "--split: expected a value after it."),
+        (["--split", ""], "--split: expected a value, not an empty one."),
+        (["full", 5, "__doc__"], "words too many; see python -m tools datalist --help."),
+        (["--", "--seed", 5], "--seed: is for Fire itself, after --, and it has no such option."),
     ],
 )
 def test_what_a_verb_does_not_take_is_refused_before_it_runs(data, tmp_path, words, said):
@@ -350,10 +362,17 @@ def test_compare_label_maps_of_a_part_of_a_datalist(capsys, others, undrawn):
     assert (
         "cases without a prediction: P_01, P_02, P_03; cases that are not among those to compare: P_04, P_05. " in said
     )
-    assert "--part tests: expected training, validation, test." in refused(others, *given, "--part", "tests", **folders)
     assert "no datalist with cases in part validation" in refused(others, *given, "--part", "validation", **folders)
     assert run(*compare(others, *given, **folders)) is None
     assert capsys.readouterr().out.endswith("2 methods, 2 cases\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, '{"test": [{"case": 5}]}', '{"test": [{"case": [1]}]}', '{"test": null}']
+)
+def test_compare_with_a_datalist_that_is_none(others, text):
+    (others / "list.json").write_text(text)
+    assert "list.json: no datalist with cases in part test" in refused(others, "--datalist", others / "list.json")
 
 
 def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
@@ -431,6 +450,8 @@ class TestCompareRefuses:
         ("more", "message"),
         [
             (["--tolerance", 2], "--tolerance: no such option of compare; "),
+            (["--part", "tests"], "--part 'tests': expected one of 'training', 'validation', 'test'."),
+            (["--coverage", "nan"], "--coverage nan: expected a number from 0 to 1."),
             (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
             (["--cohort", "brats"], "Unknown cohort 'brats'"),
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),

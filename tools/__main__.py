@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, make_datalist, write_datalist
@@ -23,6 +25,7 @@ from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.report import write_report
 from common.evaluation.report.sections import stems
 from common.io import file_digest, read_weights, require_writable, write_checkpoint
+from common.io.settings import check_choice, check_number
 from common.modalities import resolve_subset
 from common.networks import BACKBONES, build_network
 from common.networks.published.cotraining_keys import import_cotraining as cotraining_state
@@ -35,6 +38,9 @@ from common.release.shipping import ship as ship_weights
 from common.study.predict import predict as predict_study
 from tools.arguments import parse
 from tools.messages import complaint, printable
+
+LARGEST = 1024
+"""Width, classes or crop of a network that an authors' checkpoint is of."""
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -80,7 +86,7 @@ def import_m3ae(checkpoint: str, output: str) -> None:
     """
     state = read_weights(checkpoint)
     with _named(checkpoint):
-        weights = m3ae_state(state)
+        weights = _floats(m3ae_state(state))
     write_checkpoint(weights, output)
     print(f"{output}: {len(weights)} tensors")
 
@@ -105,10 +111,14 @@ def import_fusion(
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
-    network = build_network(backbone, 4, classes, width, crop)
+    for name, number in (("width", width), ("classes", classes), *(("crop", size) for size in crop)):
+        check_number(f"--{name}", number, 1, LARGEST)
+    with torch.device("meta"):  # its shapes are all that is asked
+        network = build_network(backbone, 4, classes, width, crop)
     state = read_weights(checkpoint)
     with _named(checkpoint):
         weights, match = fusion_state(state, network)
+        _floats(weights)
     write_checkpoint(weights, output)
     print(f"{output}: {match}")
 
@@ -130,11 +140,15 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
     if len(files) < len(missing) or not all(files.values()):
         raise ValueError(f"missing {list(missing)}: expected SUBSET=FILE, each subset once.")
     channels = {tuple(modalities.index(name) for name in subset): file for subset, file in files.items()}
-    made, weights = build_network(network, 4, 4, width, (), subsets=list(channels)), {}
+    check_number("--width", width, 1, LARGEST)
+    with torch.device("meta"):  # its shapes are all that is asked
+        made = build_network(network, 4, 4, width, (), subsets=list(channels))
+    weights = {}
     for subset, file in {None: full, **channels}.items():
         state = read_weights(file)
         with _named(file):
             found, match = cotraining_state(state, made, subset)
+            _floats(found)
         print(f"{file}: {match}")
         weights |= found
     write_checkpoint(weights, output)
@@ -200,6 +214,9 @@ def compare(
         surface_tolerance: of the surface Dice, in mm.
     """
     folders = _by_name(methods)
+    check_choice("--part", part, PARTS)
+    if coverage is not None:
+        check_number("--coverage", coverage, 0, 1)
     given = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
     given |= {"surface_tolerance": surface_tolerance}
     conventions = {key: value for key, value in given.items() if value is not None}
@@ -279,6 +296,8 @@ def leaderboard(
         at_once: methods that run side by side; if not given one for each GPU, or one on the CPU.
     """
     entries, definition = read_entries(methods), get_cohort(cohort)
+    if coverage is not None:
+        check_number("--coverage", coverage, 0, 1)
     require_writable(output_dir)
     if dataset_dir is None and definition.name == "phantom":
         dataset_dir = str(generate_phantom(Path(output_dir).resolve() / "phantom"))
@@ -395,6 +414,14 @@ def _named(file: str) -> Iterator[None]:
         raise ValueError(f"{file}: {error}") from error
 
 
+def _floats(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return imported weights; none of these networks has any that are whole numbers."""
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            raise ValueError(f"what becomes {name!r} is of {value.dtype}; expected floating-point numbers.")
+    return weights
+
+
 def _by_name(methods: Sequence[str]) -> dict[str, str]:
     """Return name -> folder of NAME=FOLDER, or of NAME=FOLDER/results.csv."""
     named = [method.partition("=") for method in methods]
@@ -413,11 +440,12 @@ def _by_name(methods: Sequence[str]) -> dict[str, str]:
 
 def _listed(datalist: str, part: str) -> list[str]:
     """Return the cases of a part of a datalist; its files need not be here."""
-    if part not in PARTS:
-        raise ValueError(f"--part {part}: expected {', '.join(PARTS)}.")
     try:
-        return [item["case"] for item in json.loads(Path(datalist).read_text())[part]]
-    except (KeyError, TypeError, ValueError) as error:
+        cases = [item["case"] for item in json.loads(Path(datalist).read_text())[part]]
+        if foreign := [case for case in cases if not isinstance(case, str)]:
+            raise TypeError(f"case {foreign[0]!r} is no text")
+        return cases
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{datalist}: no datalist with cases in part {part} ({error}). Make it with `python -m tools datalist`."
         ) from error

@@ -15,6 +15,8 @@ from fire.parser import DefaultParseValue
 
 OF_FIRE = ("help", "h")
 """Options that Fire answers itself."""
+_KEPT = object()
+"""What Fire is to end with, having found no member of it by a word too many."""
 
 
 def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Callable[[], None]:
@@ -34,7 +36,10 @@ def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Cal
     """
     _check_words(verbs, words)
     calls: list[Callable[[], None]] = []
-    fire.Fire({name: _kept(verb, calls) for name, verb in verbs.items()}, command=list(words), name="tools")
+    verbs = {name: _kept(verb, calls) for name, verb in verbs.items()}
+    found = fire.Fire(verbs, list(words), "tools", lambda result: None if calls else result)
+    if calls and found is not _KEPT:
+        raise ValueError(f"{' '.join(words)}: words too many; see python -m tools {words[0]} --help.")
     return calls[0] if calls else lambda: None
 
 
@@ -42,8 +47,9 @@ def _kept(verb: Callable[..., None], calls: list[Callable[[], None]]) -> Callabl
     """Return what Fire calls in a verb's place: it keeps the call, to be made when Fire has refused nothing."""
 
     @wraps(verb)
-    def keep(*args: Any, **kwargs: Any) -> None:
+    def keep(*args: Any, **kwargs: Any) -> Any:
         calls.append(partial(verb, *args, **kwargs))
+        return _KEPT
 
     parsers = {name: partial(_value, name, hint) for name, hint in get_type_hints(verb).items() if name != "return"}
     return fire.decorators.SetParseFn(str)(fire.decorators.SetParseFns(**parsers)(keep))
@@ -59,7 +65,10 @@ def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str])
     hints = get_type_hints(verbs[name])
     named = [one.name for one in inspect.signature(verbs[name]).parameters.values() if one.kind != one.VAR_POSITIONAL]
     for word, following in zip(words[1:], [*words[2:], "--"], strict=True):
-        if word == "--":  # what follows is for Fire
+        if word == "--":  # what follows is for Fire, which does not say what it does not know
+            foreign = fire.parser.CreateParser().parse_known_args(words[list(words).index("--") + 1 :])[1]
+            if foreign:
+                raise ValueError(f"{foreign[0]}: is for Fire itself, after --, and it has no such option.")
             return
         option, equals, _ = word.removeprefix("--").partition("=")
         key = option.replace("-", "_")
@@ -85,6 +94,8 @@ def _value(name: str, hint: Any, text: str) -> Any:
         ValueError: it is not of that kind.
     """
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if not text:
+        raise ValueError(f"--{name}: expected a value, not an empty one.")
     if text == "None" and NoneType in kinds:
         return None
     for kind in kinds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from torch import nn
 
 from common.io.files import replacing
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What weights may be in; others lack most operations."""
 
 
 def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -31,6 +35,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
     try:
+        _require_whole(path)
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise anything
         raise ValueError(
@@ -38,6 +43,17 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
             "kind, or holds objects that are not loaded, since loading them could run any code. Of a file that others "
             'made, save the tensors alone in a container without network: see "Authors\' weights" in the README.'
         ) from None  # torch's own message advises to load it unsafely
+
+
+def _require_whole(path: str | os.PathLike) -> None:
+    """Compare a checkpoint with its checksums, which PyTorch 2.13 writes and does not look at."""
+    if not zipfile.is_zipfile(path):  # PyTorch's format before 1.6, or no checkpoint
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
+            raise zipfile.BadZipFile("compressed, which no checkpoint is")
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -122,6 +138,8 @@ def _flaw(value: torch.Tensor) -> str | None:
         return f"claims {value.numel()} values and holds fewer"
     if value.is_complex():
         return f"holds complex numbers ({value.dtype})"
+    if value.is_floating_point() and value.dtype not in FLOATS:
+        return f"is of {value.dtype}; expected one of {', '.join(map(str, FLOATS))}"
     if not (finite := value.float().isfinite()).all():  # in single precision, in which networks hold them
         return f"holds NaN or infinity in {(~finite).sum()} of {value.numel()} values"
     return None

@@ -82,9 +82,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffixes) that takes its place when the block ends without error.
 
     Raises:
+        IsADirectoryError: there is a folder of this name.
         OSError: the disk is full; it has the path as ``filename``, which no write says.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write.")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -51,10 +51,15 @@ def lock_folder(folder: str | os.PathLike, work: str) -> None:
         ) from None
     except OSError as error:  # some file systems of clusters have no locks
         logger.warning(f"{folder}: cannot be locked ({error.strerror}); start nothing else that writes there.")
-    file.truncate(0)
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    file.truncate(0)
     file.write(f"{work}, process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-    file.flush()
+    try:
+        with naming_full_disk(path):
+            file.flush()
+    except OSError:
+        path.unlink()
+        raise
     _held[path] = file
 
 
@@ -80,7 +85,12 @@ def scratch_folder(folder: str | os.PathLike, name: str, work: str) -> Iterator[
     scratch.mkdir(exist_ok=True)
     if scratch.is_symlink():
         raise FileExistsError(f"{scratch}: a link, in the place of a folder for temporary files; remove it.")
-    lock_folder(scratch, work)
+    try:
+        lock_folder(scratch, work)
+    except OSError:
+        with suppress(OSError):
+            scratch.rmdir()  # if it is empty: not another process's
+        raise
     try:
         for path in scratch.iterdir():
             if path.name != LOCK:

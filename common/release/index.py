@@ -75,7 +75,7 @@ def download_bundle(
         FileExistsError: there is something else of the bundle's name.
         BlockingIOError: another process downloads it to the same place.
     """
-    scheme = urlsplit(index).scheme
+    scheme = _scheme(index)
     if scheme == "http" and not allow_http:
         raise ValueError(
             f"{index}: what comes by http can be changed on its way, and a bundle is code; expected https. If you "
@@ -90,8 +90,12 @@ def download_bundle(
             "ask whoever published it."
         )
     entry = _select(_read_index(content, index), index, name, version)
-    url, expected = urljoin(address, entry["url"]), (entry["size"], entry["sha256"])
-    if urlsplit(url).scheme not in ("https", urlsplit(address).scheme):
+    try:
+        url = urljoin(address, entry["url"])
+    except ValueError as error:
+        raise ValueError(f"{index}: the URL of {name} is {entry['url']}, which is none ({error}).") from error
+    expected = entry["size"], entry["sha256"]
+    if _scheme(url) not in ("https", _scheme(address)):
         raise ValueError(f"{index}: the URL of {name} is {url}; expected https, or a file beside the index.")
     folder = require_writable(output_dir)
     with scratch_folder(folder, f"{name}.download", f"a download of {name}") as temporary:
@@ -109,6 +113,13 @@ def download_bundle(
         return place_package(package, folder)
 
 
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as error:
+        raise ValueError(f"{url}: no URL ({error}).") from error
+
+
 def _read_index(content: bytes, index: str) -> list[dict[str, Any]]:
     """Return the entries of an index, in which all is that is asked of it, and nothing that a terminal would obey."""
     if len(content) > LISTING_SIZE:
@@ -116,7 +127,8 @@ def _read_index(content: bytes, index: str) -> list[dict[str, Any]]:
     try:
         entries = json.loads(content)
         kinds = {"name": str, "version": str, "sha256": str, "size": int, "url": str}
-        usable = all(isinstance(entry[key], kind) for entry in entries for key, kind in kinds.items())
+        usable = isinstance(entries, list)
+        usable = usable and all(isinstance(entry[key], kind) for entry in entries for key, kind in kinds.items())
         usable = usable and all(
             entry["name"].isidentifier()
             and VERSION.fullmatch(entry["version"])

@@ -79,14 +79,15 @@ def read_entries(path: str | os.PathLike) -> list[Entry]:
         for name, made in read["methods"].items():
             if not isinstance(made["bundle"], str):
                 raise ValueError(f"{name} has bundle {made['bundle']!r}; expected a name such as m3ae")
-            if not isinstance(made.get("configs", []), list):
-                raise ValueError(f"{name} has configs {made['configs']!r}; expected a list of file names")
+            configs = made.get("configs", [])
+            if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
+                raise ValueError(f"{name} has configs {configs!r}; expected a list of file names")
             unknown = sorted(set(made) - {"bundle", "configs", "settings"})
             if unknown:
                 raise ValueError(f"{name} has {unknown[0]!r}; expected bundle, configs and settings")
             settings = {**shared, **made.get("settings", {})}
-            entries.append(Entry(name, made["bundle"], tuple(made.get("configs", ())), settings))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            entries.append(Entry(name, made["bundle"], tuple(configs), settings))
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see the README."
         ) from error

@@ -1,6 +1,7 @@
 """Checkpoints: whole ones are read, anything else is refused with a reason."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,28 @@ def executable(path: Path) -> None:
     torch.save({"a": Small()}, path)
 
 
+def flipped(path: Path) -> None:
+    torch.save({"a": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(4000)) + 2003] ^= 1
+    path.write_bytes(content)
+
+
+def compressed(path: Path) -> None:
+    torch.save({"a": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         truncated,
+        flipped,
+        compressed,
         executable,
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("hello world"),
@@ -111,6 +130,7 @@ NO_WEIGHTS = {
     "sparse": (torch.ones(2).to_sparse(), "is no plain tensor of numbers"),
     "meta": (torch.ones(2, device="meta"), "is no plain tensor of numbers"),
     "expanded": (torch.ones(1).expand(2), "claims 2 values and holds fewer"),
+    "float8": (torch.ones(2).to(torch.float8_e4m3fn), "is of torch.float8_e4m3fn; expected one of torch.float16"),
     "integers": (torch.ones(2, dtype=torch.int), "is of torch.int32; expected torch.float32"),
     "none": (None, "is a NoneType; expected a state dict"),
 }

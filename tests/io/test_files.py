@@ -82,6 +82,11 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_not_replaced(tmp_path):
+    with pytest.raises(IsADirectoryError, match="a folder; expected the name of a file"), replacing(tmp_path):
+        pass
+
+
 def write_weights(path):
     write_checkpoint({"a": torch.zeros(10_000)}, path)
 

@@ -1,6 +1,7 @@
 """One process at a time in a folder, and nothing of a dead one in the way."""
 
 import os
+import resource
 import socket
 import time
 from pathlib import Path
@@ -78,3 +79,18 @@ def test_what_a_killed_process_left_in_a_scratch_folder_is_removed(holder, tmp_p
         assert scratch == left
         assert os.listdir(scratch) == [LOCK]
     assert not left.exists()
+
+
+def test_a_full_disk_leaves_no_scratch_folder(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with (
+            pytest.raises(OSError, match="File too large") as info,
+            scratch_folder(tmp_path, "m3ae.download", "a test"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert info.value.filename == str(tmp_path / ".m3ae.download" / LOCK)
+    assert os.listdir(tmp_path) == []

@@ -452,6 +452,22 @@ def test_an_unknown_option_is_refused(store, tmp_path, command):
     assert reason == "error: --gss.ckpt_path: no such option; of models there are m3ae.recipe, m3ae.ckpt_path."
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"port": "many"}, "error: --port many: expected a number from 0 to 65535"),
+        ({"port": 99999}, "error: --port 99999: expected a number"),
+        ({"models": 5}, "error: "),
+        ({"studies": 5}, "error: 5: no such folder"),
+        ({"recipe": 5}, "error: "),
+        ({"output_dir": "/dev/null/x"}, "error: /dev/null/x: cannot write there"),
+    ],
+)
+def test_options_of_wrong_types(store, tmp_path, command, option, reason):
+    options = {"studies": store, "output_dir": tmp_path, "models": "m3ae", "recipe": "phantom"} | option
+    assert command(**options).startswith(reason)
+
+
 @pytest.mark.parametrize(("biases", "present"), [((1e3, -1e3, -1e3), {"Oedema": 2}), ((-1e3, -1e3, -1e3), {})])
 def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store, tmp_path, biases, present):
     weights = {key: value.float() for key, value in read_checkpoint(DEMO).items()}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import http.server
 import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -16,10 +24,14 @@ import pytest
 import requests
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
-from running import infer, server
+from running import ROOT, infer, server
 from subject import write_subject
 
+from common.cohorts.phantom.cohort import PHANTOM
+from label import archive as label_archive
 from label import label_maps
+from label.archive import archive_session
+from label.datastore import FolderDatastore
 from label.label_maps import read_label_map
 from label.limits import FILE_BYTES, REQUEST_BYTES
 from label.worker import Worker
@@ -76,19 +88,14 @@ def refused(answer: requests.Response, status: int, reason: str) -> None:
     assert "\n" not in answer.json()["detail"]
 
 
-def test_a_study_that_ends_the_process_that_reads_it(url, place):
-    for path in ("datastore/image?image=palette", "datastore/label?label=palette"):
-        answer = requests.get(f"{url}/{path}", timeout=60)
-        assert (answer.status_code, "could not be read" in answer.text) in ((503, True), (400, False))
-    assert infer(url, "palette").status_code in (400, 503)
-    assert requests.get(f"{url}/datastore/image", params={"image": "good"}, timeout=60).ok
-    assert infer(url, "good").ok
+def test_a_study_that_ends_the_process_that_reads_it(url):
+    answer = requests.get(f"{url}/datastore/image", params={"image": "palette"}, timeout=120)
+    assert (answer.status_code, "The study could not be read" in answer.text) in ((503, True), (400, False))
+    assert requests.get(f"{url}/datastore/image", params={"image": "good"}, timeout=120).ok
 
 
 def abort(folder_of: str) -> None:
     """Leave a file in the folder for temporary files and end as a library does that aborts."""
-    import tempfile
-
     Path(folder_of).write_text(tempfile.gettempdir())
     with tempfile.NamedTemporaryFile(delete=False) as file:
         file.write(b"of a patient")
@@ -141,6 +148,50 @@ class TestWorker:
         with pytest.raises(HTTPException, match=r"more than 0\.5 s"):
             worker.run(signal.pause)
         worker.close()
+
+
+@contextmanager
+def alone(code: str, folder: Path) -> Iterator[str]:
+    """Run code in a process of its own, with a folder for temporary files; yields what it says first, then kills it."""
+    (folder / "main.py").write_text(code)
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    process = subprocess.Popen([sys.executable, str(folder / "main.py")], env=settings, stdout=subprocess.PIPE)
+    with process:
+        yield process.stdout.readline().decode()
+        process.kill()
+
+
+class TestKilledServer:
+    def test_its_worker_ends(self, tmp_path):
+        code = """
+import os, time
+from label.worker import Worker
+if __name__ == "__main__":
+    print(Worker("read").run(os.getpid), flush=True)
+    time.sleep(600)
+"""
+        with alone(code, tmp_path) as said:
+            worker = Path("/proc", said.strip(), "cmdline")
+            assert worker.read_bytes()
+        until = time.monotonic() + 20
+        while worker.exists() and worker.read_bytes():  # empty: it has ended
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def test_its_temporary_files_go_when_the_next_one_starts(self, tmp_path):
+        code = """
+import tempfile, time
+from label.temporary import private_folder
+with private_folder():
+    open(tempfile.mkdtemp() + "/Doe.nii", "w").write("a patient")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+        with alone(code, tmp_path):
+            pass
+        assert len(list(tmp_path.rglob("Doe.nii"))) == 1
+        with alone(code, tmp_path), alone(code, tmp_path):
+            assert len(list(tmp_path.rglob("Doe.nii"))) == 2  # of those that live
 
 
 def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
@@ -287,6 +338,13 @@ class TestBodies:
             )
             assert b" 413 " in connection.recv(1000)
 
+    def test_a_client_that_goes_away(self, url):
+        """It is no error of the server's: the fixture looks into the log."""
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(f"POST /train/ HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n{{".encode())
+        assert requests.get(f"{url}/info/", timeout=30).ok
+
     @pytest.mark.parametrize(
         "params",
         [{"use_t2": [1]}, {"series": 5}, {"series": [5]}, {"series": {"t2": [7]}}, {"series": {"5": None}},
@@ -322,3 +380,59 @@ class TestOtherSites:
     def test_a_name_that_leads_here_from_elsewhere(self, url, host, known):
         answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
         assert answer.status_code == (200 if known else 400)
+
+
+class TestArchive:
+    """One that sends for ever, or more than fits."""
+
+    @pytest.fixture
+    def archive(self):
+        class Endless(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                content = gzip.compress(bytes(1 << 26)) if "packed" in self.path else b"x" * 100_000
+                self.send_response(200)
+                self.send_header("content-length", str(len(content)))
+                if "packed" in self.path:
+                    self.send_header("content-encoding", "gzip")
+                self.end_headers()
+                with suppress(OSError):  # nobody listens any more
+                    for start in range(0, len(content), 1 if "slow" in self.path else 1 << 16):
+                        self.wfile.write(content[start : start + (1 if "slow" in self.path else 1 << 16)])
+                        time.sleep(0.05 * ("slow" in self.path))
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as one:
+            one.daemon_threads = True
+            threading.Thread(target=one.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{one.server_port}"
+            one.shutdown()
+
+    @pytest.mark.parametrize(("path", "stream"), [("slow", False), ("slow", True), ("packed", False), ("large", True)])
+    def test_no_answer_is_read_beyond_the_limits(self, archive, monkeypatch, path, stream):
+        monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
+        monkeypatch.setattr(label_archive, "ANSWER_SECONDS", 0.5)
+        began = time.monotonic()
+        with archive_session() as session, pytest.raises(HTTPException, match="no more is taken") as found:
+            b"".join(session.get(f"{archive}/{path}", stream=stream).iter_content(1 << 20))
+        assert found.value.status_code == 502
+        assert time.monotonic() - began < 5
+
+    def test_what_is_within_them_is_whole(self, archive):
+        with archive_session() as session:
+            assert session.get(f"{archive}/large").content == b"x" * 100_000
+            assert b"".join(session.get(f"{archive}/large", stream=True).iter_content(1000)) == b"x" * 100_000
+
+
+def test_a_store_whose_disk_is_full(store, tmp_path):
+    labels = tmp_path / "labels" / "final"
+    labels.mkdir(parents=True)
+    (labels / f".{os.getpid()}.good.nii.gz").symlink_to("/dev/full")  # the file that is written first
+    with pytest.raises(HTTPException) as found:
+        FolderDatastore(tmp_path, PHANTOM).save_label("good", "final", store.parent / "label.nii.gz")
+    assert found.value.status_code == 507
+    assert "The disk with the studies and their labels is full" in found.value.detail
+    assert not list(labels.iterdir())

@@ -125,6 +125,9 @@ def test_import_of_a_part_is_refused():
         import_m3ae({})
     with pytest.raises(ValueError, match=r"no usable unet\.up1conv"):
         import_m3ae(half)
+    for wrong in (state["limage"][0], state["limage"][..., :0], torch.tensor(0.0)):
+        with pytest.raises(ValueError, match=r"117 tensors, and no usable limage"):
+            import_m3ae(state | {"limage": wrong})
     with pytest.raises(ValueError, match=r"of width 8; 1 are missing or of another size, e\.g\. unet\.up2\.block"):
         import_m3ae({key: value for key, value in state.items() if key != "unet.up2convb.conv1.weight"})
     state["unet.up2convb.conv1.weight"] = state["unet.up2convb.conv1.weight"][:-1]

@@ -72,8 +72,9 @@ def test_methods_are_not_put_where_the_report_is(tmp_path):
     assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
 
 
-def test_text_that_is_no_json_is_refused(tmp_path):
-    (tmp_path / "list.json").write_text("GSS, RFNet")
+@pytest.mark.parametrize("text", ["GSS, RFNet", "[" * 10**5], ids=["no JSON", "nested"])
+def test_text_that_is_no_json_is_refused(tmp_path, text):
+    (tmp_path / "list.json").write_text(text)
     with pytest.raises(ValueError, match="no list of a leaderboard"):
         read_entries(tmp_path / "list.json")
 

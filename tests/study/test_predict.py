@@ -241,7 +241,7 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
     [
         (("--reference", "t2", "--modalities", "t1"), "--reference t2: not among what is used, T1 (image file)"),
         (("--series", "{'t1': 3}"), "--series is for DICOM"),
-        (("--series", "3"), "--series 3: expected sequences and SeriesNumbers"),
+        (("--series", "3"), "--series 3: expected names and values"),
         (("--modalities", "t1,pd"), "Unknown modality 'pd'"),
         (("--recipe", "brats1900"), "--recipe brats1900: no such file, and the bundle has ablation, brats2018"),
         (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),

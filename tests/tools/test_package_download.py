@@ -174,6 +174,8 @@ FAILURES = {
     "endless": (lambda folder, url: edit_index(folder, url="endless/x.zip"), "with SHA-256"),
     "terminal": (lambda folder, url: edit_index(folder, name="\x1b]0;owned\x07"), "no index of packages"),
     "nested": (lambda folder, url: overwrite(folder / "index.json", b"[" * 10**6), "no index of packages"),
+    "no URL": (lambda folder, url: edit_index(folder, url="http://[::1"), r"the URL of tiny is http://\[::1, which is"),
+    "no list": (lambda folder, url: overwrite(folder / "index.json", b"{}"), "no index of packages"),
     "away": (lambda folder, url: edit_index(folder, url="away/x.zip"), "redirected to ftp:.*; expected https"),
     "version": (lambda folder, url: edit_index(folder, version="new"), "no index of packages"),
     "dead": (

@@ -183,7 +183,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
             "conventions": Conventions(**said["conventions"]),
             "facts": said["facts"],
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{note}: not the note of an evaluation ({error}); run the evaluation again.") from error
     there = {
         key: _read_rows(folder / file, columns)

@@ -54,10 +54,10 @@ def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if value.ndim == 5:
             value = value.permute(0, 1, 4, 3, 2).contiguous()
         if key == "limage":
-            ours["x_sub"] = value.flip(2, 3)
+            ours["x_sub"] = value.flip(2, 3) if value.ndim == 5 else value
             continue
         name = _rename_m3ae(key)
-        if name.startswith(("unet.head", "unet.deep_heads")) and value.shape[0] == 3:
+        if name.startswith(("unet.head", "unet.deep_heads")) and value.shape[:1] == (3,):
             value = value.flip(0)
         ours[name] = value
     _require_whole(ours)
@@ -71,7 +71,11 @@ def _require_whole(state: Mapping[str, torch.Tensor]) -> None:
         "unet.encoder.0.0.weight": "unet.conv1a.weight",
         "unet.head.weight": "unet.up1conv.weight",
     }
-    lost = [theirs for ours, theirs in sizes.items() if ours not in state or state[ours].ndim != 5]
+    lost = [
+        theirs
+        for ours, theirs in sizes.items()
+        if ours not in state or state[ours].ndim != 5 or not state[ours].numel()
+    ]
     if lost:
         raise ValueError(f"Not a whole checkpoint of the authors' M3AE: {len(state)} tensors, and no usable {lost[0]}.")
     (_, _, *grid), (width, modalities, *_), (outputs, *_) = (state[key].shape for key in sizes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.tally import attempt
-from fuzz.test_images import flipped
+from fuzz.test_fuzzed_images import flipped
 from hypothesis import given
 from hypothesis import strategies as st
 from small_bundle import write_bundle

@@ -1,0 +1,42 @@
+"""Where the server's temporary files lie, among them images of patients."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "missing-modality-label-"
+
+
+@contextmanager
+def private_folder() -> Iterator[None]:
+    """Let all temporary files be in one folder that only this user can read, and that is removed at the end.
+
+    A server that is killed leaves its folder behind. It is known by its lock being free, and removed by the next one.
+    """
+    for abandoned in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), _locked(abandoned) as handle:
+            if os.fstat(handle).st_uid == os.getuid():
+                shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder, _locked(folder):
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+
+
+@contextmanager
+def _locked(folder: str | Path) -> Iterator[int]:
+    """Hold the lock of a folder, and yield its descriptor; raise OSError if another process holds it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield handle
+    finally:
+        os.close(handle)
