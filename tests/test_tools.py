@@ -198,6 +198,13 @@ def test_what_a_terminal_would_obey_is_written_out(capsys, tmp_path):
     assert "nowhere\\x1b[2J: no such folder" in run("check", "brats2020", tmp_path / "nowhere\x1b[2J")
 
 
+def test_leaderboard_refuses_numbers_before_it_draws_the_phantom(tmp_path):
+    words = ["leaderboard", "bundles/leaderboard.json", tmp_path / "out"]
+    assert run(*words, "--at_once", 0) == "error: --at_once 0: expected a number from 1 to inf."
+    assert run(*words, "--coverage", 2) == "error: --coverage 2.0: expected a number from 0 to 1."
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -483,5 +490,6 @@ class TestCompareRefuses:
     def test_results_without_their_note(self, others, undrawn):
         (others / "careful" / "results.csv").write_text("case,modalities,region,metric,value\nP_01,t1,WT,dice,1\n")
         assert "careful/evaluation.json: no such file; results.csv alone does not say" in refused(others)
-        (others / "careful" / "evaluation.json").write_text("{")
-        assert "careful/evaluation.json: not the note of an evaluation" in refused(others)
+        for text in ("{", "[" * 10**5):
+            (others / "careful" / "evaluation.json").write_text(text)
+            assert "careful/evaluation.json: not the note of an evaluation" in refused(others)

@@ -295,6 +295,8 @@ def leaderboard(
         coverage: of the intervals of the volume; if not given as in the evaluations.
         at_once: methods that run side by side; if not given one for each GPU, or one on the CPU.
     """
+    if at_once is not None:
+        check_number("--at_once", at_once, 1)
     entries, definition = read_entries(methods), get_cohort(cohort)
     if coverage is not None:
         check_number("--coverage", coverage, 0, 1)
