@@ -23,8 +23,9 @@ test-all: test
 	$(PYTEST) -m slow
 
 # Hostile input for ten minutes; prints how many tries were refused, benign, silently wrong or crashed.
-fuzz: $(VENV)/.installed-test
-	FUZZ_TRIES=500 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
+fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test
+	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
+	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/label/test_fuzzed_requests.py
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -60,5 +61,5 @@ $(LABEL_VENV)/.installed: pyproject.toml
 	touch $@
 
 $(LABEL_VENV)/.installed-test: $(LABEL_VENV)/.installed
-	$(LABEL_VENV)/bin/python -m pip install "pytest>=8" "pytest-xdist>=3.5" "websocket-client>=1.8"
+	$(LABEL_VENV)/bin/python -m pip install "pytest>=8" "pytest-xdist>=3.5" "websocket-client>=1.8" "hypothesis>=6.100"
 	touch $@
