@@ -104,11 +104,11 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
 
     @api.post("/train/{model}")
     async def train(request: Request, model: str) -> dict[str, Any]:
-        return await run_in_threadpool(app.start_training, model, _json_object(await request.body()))
+        return await run_in_threadpool(app.start_training, model, await _json_body(request))
 
     @api.post("/train/")
     async def train_the_one(request: Request) -> dict[str, Any]:
-        params = _json_object(await request.body())
+        params = await _json_body(request)
         names = list(params or app.trainers)  # OHIF's button names the models whose options were changed
         if len(names) != 1:
             raise ValueError(f"One model is trained at a time: change an option of one of {', '.join(names)} first.")
@@ -257,6 +257,14 @@ def _file(path: str | Path) -> Response:
     path = Path(path)
     kind = "application/dicom" if path.suffix == ".dcm" else "application/octet-stream"
     return Response(path.read_bytes(), media_type=kind, headers={"content-disposition": f'filename="{path.name}"'})
+
+
+async def _json_body(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a request brings, {} if it brings nothing."""
+    body, kind = await request.body(), request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != "application/json":  # any other a page of another site could send unasked
+        raise HTTPException(415, f"Content-Type {kind[:100]!r}; expected application/json.")
+    return _json_object(body)
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:

@@ -294,6 +294,9 @@ class TestLabelMaps:
         refused(put(url, drawn.to_bytes(), label_info=info), 400, reason)
 
 
+JSON = {"content-type": "application/json"}
+
+
 class TestBodies:
     @pytest.mark.parametrize(
         ("text", "reason"),
@@ -317,9 +320,15 @@ class TestBodies:
         ],
     )
     def test_json_that_is_none(self, url, text, reason):
-        refused(requests.post(f"{url}/train/m3ae", data=text, timeout=30), 400, reason)
+        refused(requests.post(f"{url}/train/m3ae", data=text, headers=JSON, timeout=30), 400, reason)
         if isinstance(text, str):
-            refused(requests.post(f"{url}/train/", data=f'{{"m3ae": {text}}}', timeout=30), 400, "")
+            whole = f'{{"m3ae": {text}}}'
+            refused(requests.post(f"{url}/train/", data=whole, headers=JSON, timeout=30), 400, "")
+
+    @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+    def test_json_by_another_name(self, url, kind):
+        answer = requests.post(f"{url}/train/m3ae", data="{}", headers={"content-type": kind}, timeout=30)
+        refused(answer, 415, "expected application/json")
 
     def test_a_request_that_brings_too_much_is_not_kept(self, url):
         most = REQUEST_BYTES >> 20
