@@ -15,6 +15,7 @@ from fuzz.tally import attempt
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
 
@@ -113,7 +114,7 @@ def as_pydicom_reads_it(series: Series) -> bool:
         stored, position = image.pixel_array, image.get("ImagePositionPatient")
         if series.multiframe:
             stored = stored.reshape(-1, *stored.shape[-2:])[series.frames[k]]
-            header = image.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[0]
+            header = (image.SharedFunctionalGroupsSequence[0].get("PixelValueTransformationSequence") or [Dataset()])[0]
             frame = image.PerFrameFunctionalGroupsSequence[series.frames[k]]
             position = frame.PlanePositionSequence[0].ImagePositionPatient
         slope, intercept = (float(header.get(f"Rescale{name}", "") or default) for name, default in
