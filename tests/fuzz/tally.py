@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-TRIES = int(os.environ.get("FUZZ_TRIES", "40"))
+TRIES = int(os.environ.get("FUZZ_TRIES", "20"))
 """Of each test; a short run has the same ones each time."""
 SECONDS = 20
 """After which a try counts as one that hangs."""

@@ -35,6 +35,7 @@ def test_it_is_private_and_gone_at_the_end(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow  # processes of their own, one of them killed
 def test_what_a_killed_run_left_is_removed_and_what_others_use_is_not(tmp_path):
     runs = [
         subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=-1, stdout=-1, text=True) for _ in range(2)
