@@ -19,7 +19,7 @@ from common.study.grid import resample_label_to
 from common.study.inference import Inference, Segmentation
 from common.study.measurements import gains, intervals, volumes
 from common.study.pictures import pictures
-from common.study.quality import image_warnings, segmentation_warnings
+from common.study.quality import geometry_warnings, image_warnings, segmentation_warnings
 from common.study.reading import Study, choose_reference, read_folder
 from common.study.scratch import scratch
 from common.study.skull import strip_skull
@@ -169,11 +169,12 @@ def _summarise(
             labels,
             spacing,
         ),
-        warnings=[
+        warnings=[  # by weight: what makes all of it doubtful first, what makes it less exact last
             *inference.warnings,
-            *image_warnings(study, aligned, stripped, inference.spacing),
-            *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
+            *image_warnings(study, aligned, stripped),
             *study.warnings,
+            *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
+            *geometry_warnings(study, aligned, inference.spacing),
         ],
         notes=[
             *notes,

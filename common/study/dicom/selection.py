@@ -89,6 +89,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         if candidates:
             chosen[modality] = _best(candidates, verdicts, modality, notes)
             warnings += _doubts(chosen[modality], candidates, verdicts)
+    warnings[:0] = _unsure(chosen, verdicts)
     if "t1c" not in fixed and "t1c" not in chosen:
         warnings += _perhaps_after_contrast(series, verdicts)
     for one in series:
@@ -208,14 +209,26 @@ def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, V
     verdict = verdicts[best.key]
     name = display_name(verdict.modality)
     doubts = [f"{one.name} ({name}) is not used: {one.problem}." for one in candidates if one.problem]
-    if verdict.confidence < SURE:
-        doubts.append(
-            f"{best.name} is taken for {name} with a confidence of {verdict.confidence:.2f} only ({verdict.reason}). "
-            f"If it is another: {_by_hand(verdict.modality, None)}, or the SeriesNumber of the right one."
-        )
     if reformatted(best.header):
         doubts.append(f"{best.name} ({name}) is reformatted; there is no original.")
     return doubts
+
+
+def _unsure(chosen: Mapping[str, Series], verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Warn, in one line, of what is taken without being recognised for sure."""
+    unsure = {name: one for name, one in chosen.items() if verdicts[one.key].confidence < SURE}
+    said = [
+        f"for {display_name(name)} with a confidence of {verdicts[one.key].confidence:.2f} only "
+        f"({verdicts[one.key].reason})"
+        for name, one in unsure.items()
+    ]
+    if not said:
+        return []
+    first, *others = [one.name for one in unsure.values()]
+    listed = "; ".join([f"{first} is taken {said[0]}", *map(" ".join, zip(others, said[1:], strict=True))])
+    which = "one" if others else "it"
+    remedy = f"{_by_hand(next(iter(unsure)), None)}, or the SeriesNumber of the right one"
+    return [f"{listed}. If {which} is another: {remedy}."]
 
 
 def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
