@@ -87,7 +87,10 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         if modality in fixed:
             candidates = [one for one in candidates if one is fixed[modality]]
         if candidates:
-            chosen[modality] = _best(candidates, verdicts, modality, notes)
+            try:
+                chosen[modality] = _best(candidates, verdicts, modality, notes)
+            except ValueError as error:
+                raise ValueError("\n".join([str(error), *_explanations(series, notes)])) from None
             warnings += _doubts(chosen[modality], candidates, verdicts)
     warnings[:0] = _unsure(chosen, verdicts)
     if "t1c" not in fixed and "t1c" not in chosen:
@@ -96,7 +99,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         modality = verdicts[one.key].modality
         if modality in fixed and fixed[modality] is not one:
             notes[one.key] += "; not taken, as asked"
-    explanations = [f"{one.name}: {notes[one.key]}." for one in series]
+    explanations = _explanations(series, notes)
     if not chosen:
         wanted = [name for name in MODALITIES if name not in fixed]
         names, listed = ", ".join(map(display_name, wanted)), "\n".join(explanations)
@@ -245,6 +248,10 @@ def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Ver
         f"series {' and '.join(silent)} are all T1 and say nothing of contrast agent, and there is no T1c; one of them "
         f"may be after it. If so: {_by_hand('t1c', silent[-1])}"
     ]
+
+
+def _explanations(series: Sequence[Series], notes: Mapping[str, str]) -> list[str]:
+    return [f"{one.name}: {notes[one.key]}." for one in series]
 
 
 def _note(verdict: Verdict) -> str:
