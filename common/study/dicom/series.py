@@ -254,7 +254,7 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
     for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
         if name in dataset:
             groups += items(dataset, name)[index : index + 1]
-            del flat[name]
+            flat.pop(name, None)
     for group in groups:
         for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
             if not tag.is_private:
