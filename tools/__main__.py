@@ -382,10 +382,11 @@ def predict(
         skull_strip: strip the skull where there is one; needs the extra skull_strip.
     """
     made = predict_study(
-        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip
-    )
-    said, summary = {"In the study": made.explanations}, made.summary
-    said["Bundle"] = [f"{summary.bundle} {summary.version}"]
+        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip,
+        explain=lambda lines: _show("In the study", lines),
+    )  # fmt: skip
+    summary = made.summary
+    said = {"Bundle": [f"{summary.bundle} {summary.version}"]}
     if summary.trained_on:
         said["Bundle"].append(f"The weights were trained on {summary.trained_on}.")
     said["Geometry"] = summary.notes
@@ -396,8 +397,12 @@ def predict(
     ]
     said["Written (research only, not for clinical use)"] = [f"{what}: {file}" for what, file in made.files.items()]
     for title, lines in said.items():
-        if lines:
-            print(printable("\n  ".join([f"{title}:", *lines])))
+        _show(title, lines)
+
+
+def _show(title: str, lines: Sequence[str]) -> None:
+    if lines:
+        print(printable("\n  ".join([f"{title}:", *lines])), flush=True)
 
 
 def _interval(interval: tuple[float, float, float] | None) -> str:

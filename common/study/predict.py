@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from common.study.grid import resample_label_to
 from common.study.inference import Inference, Segmentation
 from common.study.measurements import gains, intervals, volumes
 from common.study.pictures import pictures
-from common.study.quality import image_warnings, segmentation_warnings
+from common.study.quality import geometry_warnings, image_warnings, segmentation_warnings
 from common.study.reading import Study, choose_reference, read_folder
 from common.study.scratch import scratch
 from common.study.skull import strip_skull
@@ -58,12 +58,13 @@ def predict(
     ckpt_path: str | None = None,
     device: str | None = None,
     skull_strip: bool = False,
+    explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
     Series are recognised, brought onto one grid of 1 mm over the reference's field of view, and given to the bundle's
     inference.json; the result is brought back onto the reference's own grid. Into ``output_dir`` go ``label.nii.gz``,
-    ``seg.dcm`` (for DICOM, unless nothing was found) and ``summary.html``.
+    ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can refer to the reference) and ``summary.html``.
 
     Args:
         study: folder of one patient's files; see `read_folder`.
@@ -79,6 +80,7 @@ def predict(
             ``<weights>_advice.csv``.
         device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
         skull_strip: strip the skull where there is one.
+        explain: called with a line for everything found in the study, before anything is made of it that can fail.
 
     Raises:
         OSError: a folder or file is not there or cannot be written.
@@ -89,8 +91,10 @@ def predict(
     with scratch() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, folder)
         found = read_folder(study, inference.cohort, modalities, series)
+        if explain:
+            explain(found.explanations)
         chosen, why = choose_reference(found, reference)
-        _require_referable(found, chosen)  # before the long part
+        referable, remark = _referable(found, chosen)
         aligned = align(found.images, found.frames, chosen)
         stripped = skull_strip and bool(found.skulls)
         if stripped:
@@ -98,8 +102,9 @@ def predict(
         segmentation = inference.run(aligned.images)
     label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
     note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
-    summary = _summarise(label, segmentation, found, aligned, inference, stripped, note)
-    files = _write(Path(output_dir), label, summary, found, chosen, inference)
+    notes = [note, *([remark] if remark else [])]
+    summary = _summarise(label, segmentation, found, aligned, inference, stripped, notes)
+    files = _write(Path(output_dir), label, summary, found, chosen if referable else None, inference)
     return Prediction(label, chosen, summary, found.explanations, files)
 
 
@@ -111,12 +116,16 @@ def _require_apart(study: str | Path, output_dir: str | Path) -> None:
     require_writable(output_dir)
 
 
-def _require_referable(study: Study, reference: str) -> None:
-    """Refuse a DICOM series that a DICOM SEG cannot refer to."""
-    if study.series:
-        from common.study import dicom  # NIfTI needs none of its packages
+def _referable(study: Study, reference: str) -> tuple[bool, str | None]:
+    """Return whether a DICOM SEG can be written of the reference, and what is to be said of it, if anything."""
+    if not study.series:
+        return False, None
+    from common.study import dicom  # NIfTI needs none of its packages
 
-        dicom.require_referable(study.series[reference])
+    try:
+        return True, dicom.require_referable(study.series[reference])
+    except ValueError as error:  # the label map needs none of that
+        return False, f"No DICOM SEG was written: {error}"
 
 
 def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:
@@ -135,9 +144,9 @@ def _summarise(
     aligned: AlignedStudy,
     inference: Inference,
     stripped: bool,
-    note: str,
+    notes: Sequence[str],
 ) -> StudySummary:
-    """Return what the page says; ``label`` lies on the reference's grid, which ``note`` names."""
+    """Return what the page says; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
     labels, subset = inference.cohort.labels, subset_name(study.images)
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     measured = volumes(np.asarray(label.dataobj), labels, voxel_sizes(label.affine))
@@ -160,14 +169,15 @@ def _summarise(
             labels,
             spacing,
         ),
-        warnings=[
+        warnings=[  # by weight: what makes all of it doubtful first, what makes it less exact last
             *inference.warnings,
-            *image_warnings(study, aligned, stripped, inference.spacing),
-            *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
+            *image_warnings(study, aligned, stripped),
             *study.warnings,
+            *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
+            *geometry_warnings(study, aligned, inference.spacing),
         ],
         notes=[
-            note,
+            *notes,
             *(registration.text + "." for registration in aligned.registered.values()),
         ],
     )
@@ -178,20 +188,23 @@ def _write(
     label: nib.Nifti1Image,
     summary: StudySummary,
     study: Study,
-    reference: str,
+    referred: str | None,
     inference: Inference,
 ) -> dict[str, Path]:
-    """Write the results; a segmentation of an earlier run does not stay. Return what they are -> where."""
+    """Write the results, a SEG only of a modality that can be ``referred`` to. Return what they are -> where.
+
+    A segmentation of an earlier run does not stay.
+    """
     voxels = np.asarray(label.dataobj)
     with scratch(folder) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}
         nib.save(label, made["label map"])
         write_summary(summary, made["summary"])
-        if study.series and voxels.any():
+        if referred and voxels.any():
             from common.study import dicom
 
             dicom.write_seg(
-                made["DICOM SEG"], voxels, study.series[reference], inference.cohort.labels.values, inference.software
+                made["DICOM SEG"], voxels, study.series[referred], inference.cohort.labels.values, inference.software
             )
         files = {what: folder / name for what, name in RESULTS.items()}
         for what, file in files.items():  # all are made by now

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
-from common.cohorts.check import coarse, tilted
+from common.cohorts.check import coarse, lengths, tilted
 from common.evaluation.metrics.case import uncertainty
 from common.modalities import LabelSet, display_name
 from common.study.alignment import AlignedStudy
@@ -30,14 +31,13 @@ M3AE's 394 regions, among them 159 of the 193 with a Dice below 0.5, and 153 of 
 all four sequences it says less: of both 11 of 54, among them 5 of the 13 with a Dice below 0.5."""
 
 
-def image_warnings(study: Study, aligned: AlignedStudy, stripped: bool, trained: Sequence[float]) -> Iterator[str]:
-    """Yield how the images differ from those that the network was trained on.
+def image_warnings(study: Study, aligned: AlignedStudy, stripped: bool) -> Iterator[str]:
+    """Yield why the images may not be what the network takes them for, which makes all of the result doubtful.
 
     Args:
         study: what was read.
         aligned: the same on one grid.
         stripped: whether the brain was cut out of it.
-        trained: voxel size of the training images in mm.
     """
     if study.skulls:
         named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.skulls)
@@ -48,23 +48,45 @@ def image_warnings(study: Study, aligned: AlignedStudy, stripped: bool, trained:
                 f"{named}: not skull-stripped, and the network knows only brains with 0 around them: do not trust the "
                 "result. Strip the skull first, or give --skull_strip."
             )
-    for name, registration in aligned.registered.items():
-        if registration.quality < MINIMUM_INFORMATION:
-            yield (
-                f"{display_name(name)} ({study.sources[name]}) tells little about the reference after registration; "
-                "look at the pictures whether it is of the same head, and in its place."
-            )
-    for name, share in aligned.covered.items():
-        if share < MINIMUM_COVERAGE:
-            yield (
-                f"{display_name(name)} ({study.sources[name]}) shows only {share:.0%} of what the reference shows; the "
-                "rest is empty in it."
-            )
-    for name, image in study.images.items():
-        if said := coarse(image.affine, trained):
-            yield f"{display_name(name)} ({study.sources[name]}): {said}."
+    strange = [name for name, one in aligned.registered.items() if one.quality < MINIMUM_INFORMATION]
+    if strange:
+        yield (
+            f"{_named(study, strange)}: little is told about the reference after registration; look at the pictures "
+            "whether it is the same head, and in its place."
+        )
+
+
+def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
+    """Yield what makes the result less exact: what the images do not show, and how finely.
+
+    Args:
+        study: what was read.
+        aligned: the same on one grid.
+        trained: voxel size of the training images in mm.
+    """
+    partial = {name: f"{share:.0%}" for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
+    if partial:
+        yield f"{_named(study, partial)}: of what the reference shows only this share is there; the rest is empty."
+    thick = {
+        name: f"{lengths(voxel_sizes(image.affine))} mm"
+        for name, image in study.images.items()
+        if coarse(image.affine, trained)
+    }
+    if thick:
+        yield (
+            f"{_named(study, thick)}: voxels coarser than those of {lengths(trained)} mm that the network was trained "
+            "at; small parts may be missed, and volumes are less exact."
+        )
     if said := tilted(next(iter(aligned.images.values())).affine):
         yield f"The reference: {said}."
+
+
+def _named(study: Study, found: Collection[str] | Mapping[str, str]) -> str:
+    """Name modalities and where they are from, so that like warnings are one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
+    said = found if isinstance(found, Mapping) else dict.fromkeys(found, "")
+    return ", ".join(
+        f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in said.items()
+    )
 
 
 def segmentation_warnings(

@@ -1,4 +1,6 @@
-"""One page on one prediction, for whoever reads the images: volumes, pictures, what they rest on, and what is doubtful.
+"""One prediction for whoever reads the images: whether to trust it, volumes, pictures; then what they rest on.
+
+It prints on two pages of A4.
 
 Input is plain data. Nothing that says who the patient is belongs here: no names, dates, identifiers or paths.
 """
@@ -18,6 +20,9 @@ from common.evaluation.report.slices import OUTLINES
 from common.io.files import replacing
 from common.modalities import display_name
 from common.study.measurements import REGIONS, in_words, millilitres
+
+MOST_WARNINGS = 6
+"""So many are read; the others stand with the technical remarks."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
     templates = Environment(loader=PackageLoader("common.study"), autoescape=True)
     shown = {
         "summary": summary,
+        "warnings": summary.warnings[:MOST_WARNINGS],
+        "remarks": summary.warnings[MOST_WARNINGS:],
         "used": [display_name(used.modality) for used in summary.used],
         "missing": [display_name(name) for name in summary.missing],
         "volumes": _volume_table(summary),

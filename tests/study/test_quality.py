@@ -1,11 +1,16 @@
 """Warnings on label maps whose faults are known."""
 
+from dataclasses import replace
+
+import nibabel as nib
 import numpy as np
 import pytest
 from small_lesion import LABELS, lesion
 
 from common.modalities import LabelSet
-from common.study.quality import segmentation_warnings
+from common.study.alignment import AlignedStudy
+from common.study.quality import geometry_warnings, segmentation_warnings
+from common.study.reading import Study
 
 ALL = ("t1", "t1c", "t2", "flair")
 
@@ -26,6 +31,22 @@ def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
     assert ("cannot be ruled out" in said) != enhancing
     other = LabelSet({"scar": 1}, {"scar": ("scar",)})
     assert segmentation_warnings(lesion() // 4, None, without, other, (2, 2, 2)) == []  # no region that T1c would show
+
+
+def test_like_warnings_of_several_images_are_one():
+    """Thick slices, and series that show a part of the head, each in a line that names all of them."""
+    sizes = {"t1": (0.5, 0.5, 6), "t1c": (1, 1, 1), "t2": (0.4, 0.4, 6), "flair": (1, 1, 5)}
+    images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.diag([*size, 1])) for name, size in sizes.items()}
+    sources = {name: f"series {number}" for number, name in enumerate(images)}
+    study = Study(images, dict.fromkeys(images, "1"), sources, {}, {}, [], [])
+    covered = {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85}
+    aligned = AlignedStudy(images, {}, covered)
+    partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
+    assert partial.startswith("T1 (series 0: 70%), FLAIR (series 3: 85%): of what the reference shows")
+    assert thick.startswith(
+        "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
+    )
+    assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
 
 
 def test_nothing_segmented():

@@ -100,8 +100,10 @@ def test_two_that_cannot_be_told_apart(description):
     parameters = {"t2_tse": T2, "t1_mprage": T1, "t2_flair": FLAIR}[description]
     with pytest.raises(
         ValueError, match=r"series 3 and 8 are all .* cannot be told apart\. Choose by SeriesNumber: --series"
-    ):
-        choose([series(3, description, parameters), series(8, description, parameters)])
+    ) as info:
+        choose([series(1, "localizer", T1), series(3, description, parameters), series(8, description, parameters)])
+    said = str(info.value).splitlines()
+    assert [line.split(":")[0] for line in said[1:]] == ["series 1", "series 3", "series 8"]
     modality = {"t2_tse": "t2", "t1_mprage": "t1", "t2_flair": "flair"}[description]
     study = [series(3, description, parameters), series(8, description, parameters)]
     selection = choose(study, {modality: 3})
@@ -121,6 +123,19 @@ def test_a_t1_that_says_nothing_after_contrast():
         "ms, GR, IR; no contrast agent is named, but it was acquired after a series with contrast agent). If it is "
         "another: --series \"{'t1c': None}\", or the SeriesNumber of the right one."
     ]
+
+
+def test_doubts_of_several_sequences_are_one_warning():
+    """The 3D T1 after contrast agent as Philips names it, and a T2 that says nothing of what it is."""
+    study = [series(3, "T1/3D/FFE", T1), series(4, "brain", T2), series(7, "T1/3D/FFE/C", T1)]
+    selection = choose(study)
+    assert numbers(selection) == {"t1": 3, "t1c": 7, "t2": 4}
+    (said,) = selection.warnings
+    assert said.startswith("series 7 is taken for T1c with a confidence of 0.76 only (said: 't1'; measured: ")
+    assert "; series 4 for T2 with a confidence of 0.60 only (measured: " in said
+    assert said.endswith("""If one is another: --series "{'t1c': None}", or the SeriesNumber of the right one.""")
+    surer = choose([*study, series(9, "T1/SE/GD", T1, spacing=(1, 1, 6))])
+    assert numbers(surer)["t1c"] == 9
 
 
 def test_a_t1_that_says_before_contrast_is_believed():

@@ -341,6 +341,90 @@ def test_agents(agent, expected):
     assert recognise(siemens("t1_mprage", *MPRAGE, ContrastBolusAgent=agent)).modality == expected
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        ("ContrastBolusVolume", "15", "t1c"),
+        ("ContrastBolusVolume", "0.0", "t1"),
+        ("ContrastBolusTotalDose", "7.5", "t1c"),
+        ("ContrastBolusTotalDose", "0", "t1"),
+        ("ContrastBolusRoute", "IV", "t1c"),
+        ("ContrastBolusRoute", "NONE", "t1"),
+        ("ContrastBolusStartTime", "101530", "t1c"),
+        ("ContrastBolusStartTime", "000000.00", "t1"),
+        ("ContrastBolusIngredient", "GADOLINIUM", "t1c"),
+        ("ContrastBolusIngredient", "", "t1"),
+        ("ContrastBolusAgentSequence", ["Gadolinium"], "t1c"),
+        ("ContrastBolusAgentSequence", ["None"], "t1"),
+        ("ContrastBolusAgentSequence", [], "t1"),
+    ],
+)
+def test_each_attribute_of_the_agent_speaks_for_itself(keyword, value, expected):
+    if isinstance(value, list):
+        value = [header(CodeMeaning=meaning) for meaning in value]
+    for agent in ({}, {"ContrastBolusAgent": "NONE"}):
+        assert recognise(siemens("t1_mprage", *MPRAGE, **{keyword: value}, **agent)).modality == expected
+
+
+@pytest.mark.parametrize(
+    ("description", "expected", "confidence"),
+    [
+        ("T1/3D/FFE/C", "t1c", 0.76),
+        ("T1/SE/TRA/C ", "t1c", 0.76),
+        ("T1_SE_C", "t1c", 0.76),
+        ("AX T1 C", "t1c", 0.76),
+        ("T1 C-", "t1", 0.85),
+        ("T1 C - ", "t1", 0.85),
+        ("T1 no C", "t1", 0.95),
+        ("T1 W/O C", "t1", 0.95),
+        ("T1 pre C", "t1", 0.95),
+        ("T1 C spine", "t1", 0.85),
+        ("T1_TFE_SENSEC", "t1", 0.85),
+        ("T1 +C", "t1c", 0.9),
+        ("T1 C+", "t1c", 0.9),
+        ("T1 KM", "t1c", 0.9),
+        ("T1 GD", "t1c", 0.9),
+        ("T1 GADO", "t1c", 0.9),
+        ("T1 SOUS GADO", "t1c", 0.9),
+        ("T1 POST", "t1c", 0.9),
+        ("T1 POST C", "t1c", 0.9),
+        ("T1 INJECTE", "t1c", 0.9),
+        ("T1 APRES INJ", "t1c", 0.9),
+        ("T1 SANS INJECTION", "t1", 0.95),
+        ("T1 NON INJECTE", "t1", 0.95),
+    ],
+)
+def test_words_of_contrast_agent(description, expected, confidence):
+    """A letter alone says less than a word; an agent that is named makes it sure."""
+    verdict = recognise(header(description, *TFE))
+    assert (verdict.modality, verdict.confidence) == (expected, confidence)
+    if expected == "t1c":
+        assert recognise(header(description, *TFE, **GD)).confidence == 0.95
+
+
+@pytest.mark.parametrize("description", ["SOUS", "T1 SOUS", "SOUSTRACTION T1", "T1 soustrait", "SUB", "T1 C SUB"])
+def test_subtractions(description):
+    verdict = recognise(header(description, *TFE))
+    assert verdict.modality is None
+    assert verdict.reason.startswith("subtraction")
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "protocol", "expected"),
+    [
+        ("Philips Medical Systems", "WIP T1W_3D_TFE_GD", "t1c"),
+        ("Philips", "T1W_3D_TFE_PRE_GD", "t1"),
+        ("Philips", "T1W_3D_TFE", "t1"),
+        ("GE MEDICAL SYSTEMS", "BRAIN W GAD", "t1"),  # of the whole examination
+    ],
+)
+def test_what_only_the_protocol_of_philips_says(manufacturer, protocol, expected):
+    found = header("T1 3D sag", *TFE, Manufacturer=manufacturer, ProtocolName=protocol)
+    assert recognise(found).modality == expected
+    found.SeriesDescription = "T1 3D pre GD"
+    assert recognise(found).modality == "t1"  # what a person wrote on the series goes first
+
+
 def test_odd_values_do_not_stop_it():
     odd = header("T1", RepetitionTime=None, EchoTime="", ImageType=None, ScanningSequence="")
     assert recognise(odd).modality == "t1"

@@ -2,14 +2,18 @@
 
 import base64
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from small_lesion import LABELS, lesion
 
 from common.study.pictures import pictures
 from common.study.summary import StudySummary, UsedModality, write_summary
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SUMMARY = StudySummary(
     title="Brain tumour segmentation",
     bundle="m3ae",
@@ -58,6 +62,38 @@ def test_values_appear(tmp_path):
     assert ["T2", "series 4", "TE 100 ms", "93 %"] in found
     assert ["FLAIR", "series 5", "set by hand", "–"] in found
     assert ["T1c", "missing"] in found
+
+
+def test_what_matters_first_stands_first_and_six_warnings_at_most(tmp_path):
+    warnings = [f"Warning {number}." for number in range(8)]
+    html = page(tmp_path, replace(SUMMARY, warnings=warnings))
+    parts = ["not for clinical use", *warnings[:6], "Volumes", "<img", "Sequences", "Further remarks", *warnings[6:]]
+    parts += ["What a missing sequence would add", "Geometry and preparation", "trained on"]
+    places = [html.index(part) for part in parts]
+    assert places == sorted(places)
+    assert all(html.count(warning) == 1 for warning in warnings)
+    assert "Further remarks" not in page(tmp_path, replace(SUMMARY, warnings=warnings[:6]))
+
+
+@pytest.mark.slow  # a browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_it_prints_on_two_pages(tmp_path):
+    images = dict.fromkeys(("t1", "t1c", "t2", "flair"), lesion().astype(float))
+    long = "T1c (series 3): " + "a warning of three lines, as the longest are; " * 6
+    summary = replace(
+        SUMMARY,
+        used=[UsedModality(name, "series 4", long, 0.9) for name in images],
+        missing=(),
+        volumes={"WT": 34.0, "TC": 13.6, "ET": 0.03},
+        pictures=pictures(images, lesion(), LABELS, (1, 1, 1)),
+        warnings=[long] * 10,
+        notes=[long] * 5,
+    )
+    page(tmp_path, summary)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    pdf = tmp_path / "page.pdf"
+    subprocess.run([*command, f"--print-to-pdf={pdf}", tmp_path / "summary.html"], check=True, timeout=120)
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) == 2
 
 
 def test_needs_no_other_file(tmp_path):

@@ -25,14 +25,13 @@ import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from nibabel.affines import apply_affine
-from pydicom.config import RAISE
-from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DSfloat, validate_value
+from pydicom.valuerep import DSfloat
 
 from common.io.files import replacing
+from common.study.dicom.attributes import clean
 from common.study.dicom.headers import number, quiet
 from common.study.dicom.series import LPS_TO_RAS, Series
 
@@ -48,25 +47,22 @@ OFF_GRID = 0.05
 """Share of a voxel by which those of a SEG may lie beside the grid's: positions are written as decimals."""
 
 
-TYPE_2 = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
-    "StudyTime", "ReferringPhysicianName",
-)  # fmt: skip
-"""Attributes of patient and study that a SEG must have, empty where the source has none."""
-
-
 @quiet()
-def require_referable(series: Series) -> None:
+def require_referable(series: Series) -> str | None:
     """Check that `write_seg` can write a SEG of a series, whatever its label map, by writing one to memory.
 
+    Returns:
+        Which attributes of patient and study the SEG will lack, since they are not as DICOM wants them; None if none.
+
     Raises:
-        ValueError: the series is no volume, has no frame of reference, or its attributes are not as DICOM wants them.
+        ValueError: the series is no volume, or has no frame of reference.
     """
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
     one_voxel[0, 0, 0] = 1
     with _explained(series):
         _segmentation(one_voxel, series, ["ED"], "check 0").save_as(BytesIO())
+        return clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
 
 
 @quiet()
@@ -86,7 +82,8 @@ def write_seg(
     Args:
         path: the file; replaced only by a whole one.
         label: integer ``(columns, rows, slices)`` on the grid of `reference`.
-        reference: the series that was segmented; its images are referenced, patient and study are taken from it.
+        reference: the series that was segmented; its images are referenced, patient and study are taken from it, as far
+            as they are as DICOM wants them, see `clean`.
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of what made it, e.g. ``m3ae 0.1.0``.
         algorithm_type: of the segments; ``SEMIAUTOMATIC`` where a person has corrected them.
@@ -128,7 +125,7 @@ def _segmentation(
         segment_descriptions=[_describe(n, c, algorithm_type, algorithm) for n, c in enumerate(classes, start=1)],
         plane_positions=positions,
         series_instance_uid=hd.UID(),
-        series_number=1000 + reference.number,
+        series_number=1000 + min(max(reference.number, 0), 2**30),
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer="missing-modality-bundles",
@@ -144,31 +141,15 @@ def _segmentation(
 
 @contextmanager
 def _explained(reference: Series) -> Iterator[None]:
-    """Say what is wrong with attributes of the source by their names; what the libraries raise quotes their values."""
+    """Name the series where something fails; what the libraries raise quotes values of attributes."""
     try:
         yield
     except OSError:  # of the file that is written
         raise
     except Exception as error:
-        malformed = ", ".join(_malformed(pydicom.dcmread(reference.files[0], stop_before_pixels=True)))
-        wrong = f"attributes that are not as DICOM wants them: {malformed}"
-        what = wrong if malformed else f"highdicom ends with {type(error).__name__}"
-        raise ValueError(f"{reference.name} cannot be referred to by a DICOM SEG: {what}. Correct its files.") from None
-
-
-def _malformed(image: Dataset) -> Iterator[str]:
-    """Yield the names of the attributes whose values DICOM does not allow, of those that may matter here."""
-    for tag in image.keys():  # noqa: SIM118  iterating over the dataset converts values
-        if tag.is_private or tag.group > 0x0028:
-            continue
-        try:
-            element = image[tag]
-            if isinstance(element.value, str):
-                validate_value(element.VR, element.value, RAISE)
-            if element.keyword == "PatientSex" and element.value not in ("", None, "M", "F", "O"):
-                raise ValueError
-        except Exception:  # whatever it is, it is not usable
-            yield keyword_for_tag(tag)
+        raise ValueError(
+            f"{reference.name} cannot be referred to by a DICOM SEG: highdicom ends with {type(error).__name__}."
+        ) from None
 
 
 def _check_source(series: Series) -> None:
@@ -255,14 +236,12 @@ def _describe(
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
     """Return the images to refer to, without pixels, and where slices lie that are frames of one image.
 
-    What the files lack and highdicom wants is filled in: attributes of type 2 with nothing. highdicom compares
+    What the files lack and highdicom wants is filled in, and what it would not take is taken out. It compares
     orientations digit by digit, and looks for those of a multi-frame image among what its frames share; scanners do not
     always write them so.
     """
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
-    for name in TYPE_2:
-        if name not in images[0]:
-            setattr(images[0], name, "")
+    clean(images[0])
     if not reference.multiframe:
         for image in images:
             image.ImageOrientationPatient = images[0].ImageOrientationPatient

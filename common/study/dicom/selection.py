@@ -87,15 +87,19 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         if modality in fixed:
             candidates = [one for one in candidates if one is fixed[modality]]
         if candidates:
-            chosen[modality] = _best(candidates, verdicts, modality, notes)
+            try:
+                chosen[modality] = _best(candidates, verdicts, modality, notes)
+            except ValueError as error:
+                raise ValueError("\n".join([str(error), *_explanations(series, notes)])) from None
             warnings += _doubts(chosen[modality], candidates, verdicts)
+    warnings[:0] = _unsure(chosen, verdicts)
     if "t1c" not in fixed and "t1c" not in chosen:
         warnings += _perhaps_after_contrast(series, verdicts)
     for one in series:
         modality = verdicts[one.key].modality
         if modality in fixed and fixed[modality] is not one:
             notes[one.key] += "; not taken, as asked"
-    explanations = [f"{one.name}: {notes[one.key]}." for one in series]
+    explanations = _explanations(series, notes)
     if not chosen:
         wanted = [name for name in MODALITIES if name not in fixed]
         names, listed = ", ".join(map(display_name, wanted)), "\n".join(explanations)
@@ -208,14 +212,26 @@ def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, V
     verdict = verdicts[best.key]
     name = display_name(verdict.modality)
     doubts = [f"{one.name} ({name}) is not used: {one.problem}." for one in candidates if one.problem]
-    if verdict.confidence < SURE:
-        doubts.append(
-            f"{best.name} is taken for {name} with a confidence of {verdict.confidence:.2f} only ({verdict.reason}). "
-            f"If it is another: {_by_hand(verdict.modality, None)}, or the SeriesNumber of the right one."
-        )
     if reformatted(best.header):
         doubts.append(f"{best.name} ({name}) is reformatted; there is no original.")
     return doubts
+
+
+def _unsure(chosen: Mapping[str, Series], verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Warn, in one line, of what is taken without being recognised for sure."""
+    unsure = {name: one for name, one in chosen.items() if verdicts[one.key].confidence < SURE}
+    said = [
+        f"for {display_name(name)} with a confidence of {verdicts[one.key].confidence:.2f} only "
+        f"({verdicts[one.key].reason})"
+        for name, one in unsure.items()
+    ]
+    if not said:
+        return []
+    first, *others = [one.name for one in unsure.values()]
+    listed = "; ".join([f"{first} is taken {said[0]}", *map(" ".join, zip(others, said[1:], strict=True))])
+    which = "one" if others else "it"
+    remedy = f"{_by_hand(next(iter(unsure)), None)}, or the SeriesNumber of the right one"
+    return [f"{listed}. If {which} is another: {remedy}."]
 
 
 def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
@@ -232,6 +248,10 @@ def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Ver
         f"series {' and '.join(silent)} are all T1 and say nothing of contrast agent, and there is no T1c; one of them "
         f"may be after it. If so: {_by_hand('t1c', silent[-1])}"
     ]
+
+
+def _explanations(series: Sequence[Series], notes: Mapping[str, str]) -> list[str]:
+    return [f"{one.name}: {notes[one.key]}." for one in series]
 
 
 def _note(verdict: Verdict) -> str:

@@ -19,12 +19,12 @@ from itertools import count
 
 from pydicom.dataset import Dataset
 
-from common.study.dicom.headers import number, quiet, text, texts
+from common.study.dicom.headers import items, number, quiet, text, texts
 from common.study.dicom.pixels import GREY, colour
 
 LEFT_OUT = {
     "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
-    "subtraction": r"subs?|subtr\w*|substr\w*|difference",
+    "subtraction": r"subs?|subtr\w*|substr\w*|soustr\w*|sous(?! ?(ga?d|contr|prod|inj|ag))|difference",
     "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
                   r"((volume|surface|3d) ?)?render(ed|ing)?",
     "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
@@ -63,7 +63,7 @@ WEIGHTINGS = {
 """The words of a weighting."""
 
 AGENT = (
-    r"ga?d|[a-z]*\d?w?gd|gado\w*|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
+    r"ga?d|[a-z]*\d?w?gd|gado\w*|inj(ect\w*)?|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
     r"clariscan"
 )
 """Contrast agents, which are also named to say that there is none yet ("pre GD")."""
@@ -73,8 +73,8 @@ PLANNED = r"nav|stealth|brainlab|plan"
 """The same after "pre"; what is planned on is often after contrast agent ("post stealth")."""
 WITHOUT = r"(without|w ?o|sans|ohne|sin)"
 BEFORE = (
-    rf"(pre|before|vor|avant) ?({AGENT}|c|inj\w*)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|inj\w*|iv)|"
-    r"nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
+    rf"(pre|before|vor|avant) ?({AGENT}|c)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|iv)|"
+    r"non inj\w*|ss inj\w*|nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
 )
 """What is said of a T1 without contrast agent."""
 PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
@@ -84,12 +84,19 @@ AFTER = (
     rf"(after|nach|apres|avec)(?! ?({TREATED}))"
 )
 """What is said of a T1 after contrast agent."""
+PERHAPS_AFTER = re.compile(r"(?:^|[\W_])c[^\w-]*$", re.IGNORECASE)
+"""What is said of it as well ("T1/3D/FFE/C"), at the end, but may mean anything; "C-" says the opposite."""
 BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
 """What is said of a whole examination."""
 NO_AGENT = (
     r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
 )
-"""Values of ContrastBolusAgent that say that there was none."""
+"""Values of `AGENT_NAMED` that say that there was none."""
+AGENT_NAMED = (
+    "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
+    "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
+)  # fmt: skip
+"""Attributes that say that contrast agent was given, each by itself."""
 
 
 WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
@@ -150,25 +157,42 @@ def contrast(header: Dataset) -> tuple[bool, float, str]:
     after, word = words
     if after is None:
         return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
-    certainty = 1.0 if after == agent else 0.95 if after else 0.8 if _found(PERHAPS_BEFORE, word) == word else 0.9
+    brief = word == "c" or _found(PERHAPS_BEFORE, word) == word
+    certainty = 1.0 if after == agent else 0.8 if brief else 0.95 if after else 0.9
     return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
 
 
 def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
-    """Return whether the description says after or before contrast agent (None: both) and by what; None if neither."""
-    text = _description(header)
-    both, before, after, agent = (_found(pattern, text) for pattern in (BOTH, BEFORE, AFTER, AGENT))
-    before = before or _found(PERHAPS_BEFORE, text)
+    """Return whether the description says after or before contrast agent (None: both) and by what; None if neither.
+
+    On Philips the protocol's name is that of the series, and may say what an edited description does not.
+    """
+    names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
+    if "philips" in _text(header, "Manufacturer"):
+        names.append("ProtocolName")
+    return next(filter(None, (_contrast_said(text(header, name)) for name in names)), None)
+
+
+def _contrast_said(description: str) -> tuple[bool | None, str] | None:
+    words = _words(description)
+    both, before, after, agent = (_found(pattern, words) for pattern in (BOTH, BEFORE, AFTER, AGENT))
+    before = before or _found(PERHAPS_BEFORE, words)
     if both or (before and after):
         return None, both or f"{before} {after}"
     if before:
         return False, before
-    return (True, after or agent) if after or agent else None
+    if after or agent:
+        return True, after or agent
+    return (True, "c") if PERHAPS_AFTER.search(description) else None
 
 
 def agent_named(header: Dataset) -> bool:
-    """Return whether ContrastBolusAgent names one; some scanners fill in "none"."""
-    return not re.fullmatch(NO_AGENT, _text(header, "ContrastBolusAgent"))
+    """Return whether an attribute names a contrast agent, its dose or its way; some scanners fill in "none" or 0."""
+    said = any(number(header, name) != 0 and not re.fullmatch(NO_AGENT, _text(header, name)) for name in AGENT_NAMED)
+    agents = items(header, "ContrastBolusAgentSequence")
+    return said or any(
+        len(agent) and not re.fullmatch(f"(?!$)({NO_AGENT})", _text(agent, "CodeMeaning")) for agent in agents
+    )
 
 
 def reformatted(header: Dataset) -> bool:
