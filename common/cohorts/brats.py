@@ -2,7 +2,8 @@
 
 One scanner reads them all, and the folders of other cohorts, since they differ only in names: a file's last token says
 which sequence it holds (``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``,
-``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``). So it also reads the folders that people have at hand.
+``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``; by BIDS ``sub-01_ce-GAD_T1w.nii.gz`` is T1c). So it also
+reads the folders that people have at hand.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ _LABEL, _CHANNELS = "label", "channels"
 _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "train25", "train25_myops_gd", "test20")
 _KIND_FOLDERS += ("iSeg-2017-Training", "iSeg-2017-Testing")
 """Folders of MSD, MyoPS and iSEG that hold one kind of file of many cases: these lie a level above."""
+
+_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
+"""What precedes the suffix in a name by BIDS (the Brain Imaging Data Structure): whose it is, and how it was made."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,10 @@ def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
     # BraTS 2015 ends in the number of the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
     head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", re.sub(r"\.\d+$", "", stem), re.DOTALL).groups(default="")
     role = _LABEL if token.lower() in cohort.label_tokens else ALIASES.get(token.lower())
+    if role and (bids := _BIDS.fullmatch(head)):
+        head = bids[1]  # its files differ in how each was made: acq-3D, run-2
+        if role == "t1" and "_ce-" in bids[2].lower():  # after contrast agent, whichever
+            role = "t1c"
     return (head, role) if role else (stem, None)
 
 
