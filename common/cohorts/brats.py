@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,17 @@ class _File:
     role: str | None
 
 
-def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
+def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | None]:
+    """Return what each image file's name says: a modality, ``label``, ``channels`` (MSD's four in one) or None.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no image.
+    """
+    root = Path(os.path.abspath(folder))
+    return {file.path: file.role for file in _read_names(root, cohort)}
+
+
+def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Path] = ()) -> list[Item]:
     """Return what a folder holds, one datalist item per case, sorted by name; no image is opened.
 
     The folder is one subject's, or has subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr), or holds
@@ -80,6 +90,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
     Args:
         folder: where to look; hidden files are passed over.
         cohort: whose modalities are looked for, in the order in which they are returned.
+        without: files, as `named_after` has them, that are passed over.
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no image.
@@ -87,12 +98,10 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
             cases have one name.
     """
     root = Path(os.path.abspath(folder))
-    paths = _image_files(root)
-    count = Counter(path.parent for path in paths)
     folders: dict[Path, list[_File]] = defaultdict(list)
-    for path in paths:
-        file = _read_name(path, root, cohort, alone=count[path.parent] == 1)
-        folders[file.folder].append(file)
+    for file in _read_names(root, cohort):
+        if file.path not in without:
+            folders[file.folder].append(file)
     cases = [case for place, files in folders.items() for case in _cases_of(place, files, cohort)]
     _warn_unknown([file.path for files in folders.values() for file in files if file.role is None])
     names = _unique_names(cases, root)
@@ -127,6 +136,12 @@ def _image_files(root: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. Unpack the download there.")
     return found
+
+
+def _read_names(root: Path, cohort: Cohort) -> list[_File]:
+    paths = _image_files(root)
+    count = Counter(path.parent for path in paths)
+    return [_read_name(path, root, cohort, alone=count[path.parent] == 1) for path in paths]
 
 
 def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
