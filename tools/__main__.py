@@ -52,7 +52,8 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
         split: a published one (brats2018: fold1, fold2, fold3; msd_task01 and iseg2017: mag_ms; open_glioma: fixed,
-            fold0 to fold4), cv1of5 and the like for cross-validation, full, or seeded, the default.
+            fold0 to fold4), cv1of5 and the like for cross-validation, full (all to train on), all_test, or
+            seeded, the default.
         seed: of a seeded split.
     """
     made = make_datalist(get_cohort(cohort), dataset_dir, split, seed)

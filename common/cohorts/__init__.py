@@ -8,12 +8,13 @@ from pathlib import Path
 from common.cohorts import brats
 from common.cohorts.brats import Item, find_cases, shortened
 from common.cohorts.cohort import Cohort
-from common.cohorts.datalist import PARTS, Parts, load_datalist, split_cases
+from common.cohorts.datalist import ALL_TEST, PARTS, Parts, load_datalist, split_cases
 from common.cohorts.iseg import ISEG
 from common.cohorts.missing import counts_of, mask_cases, require_complete
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.cohort import generate as generate_phantom
+from common.io.settings import optional
 from common.modalities import resolve_subset, subset_name
 
 __all__ = [
@@ -55,7 +56,7 @@ def prepare(
     Args:
         cohort: its name.
         dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
-        split: see `split_cases`; the phantom has one of its own.
+        split: see `split_cases`; the phantom has one of its own, which only ``all_test`` replaces.
         datalist: JSON file to take instead of scanning and splitting.
         seed: of a seeded split.
 
@@ -67,19 +68,20 @@ def prepare(
         ValueError: unknown cohort or split, a datalist of another cohort, or files that cannot be told apart.
     """
     definition = get_cohort(cohort)
-    if datalist is None and definition is PHANTOM:
+    if datalist is None and definition is PHANTOM and split != ALL_TEST:
         datalist = Path(dataset_dir) / "datalist.json"
     if datalist is None:
         return split_cases(definition, dataset_dir, split, seed)
     return load_datalist(datalist, dataset_dir, cohort)
 
 
-def take(parts: Parts, names: str | Sequence[str], at_least: int = 0) -> list[Item]:
-    """Return the items of one part, or of several one after the other.
+def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> list[Item]:
+    """Return the items of one part, or of several one after the other; of None none.
 
     Raises:
         ValueError: there is no such part, or there are fewer items than ``at_least``.
     """
+    names = optional(names) or []
     names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in parts]
     if unknown:

@@ -2,7 +2,8 @@
 
 One scanner reads them all, and the folders of other cohorts, since they differ only in names: a file's last token says
 which sequence it holds (``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``,
-``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``). So it also reads the folders that people have at hand.
+``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``; by BIDS ``sub-01_ce-GAD_T1w.nii.gz`` is T1c). So it also
+reads the folders that people have at hand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "train25", "train25_myops_g
 _KIND_FOLDERS += ("iSeg-2017-Training", "iSeg-2017-Testing")
 """Folders of MSD, MyoPS and iSEG that hold one kind of file of many cases: these lie a level above."""
 
+_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
+"""What precedes the suffix in a name by BIDS (the Brain Imaging Data Structure): whose it is, and how it was made."""
+
 
 @dataclass(frozen=True)
 class _File:
@@ -64,7 +68,17 @@ class _File:
     role: str | None
 
 
-def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
+def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | None]:
+    """Return what each image file's name says: a modality, ``label``, ``channels`` (MSD's four in one) or None.
+
+    Raises:
+        FileNotFoundError: the folder does not exist or holds no image.
+    """
+    root = Path(os.path.abspath(folder))
+    return {file.path: file.role for file in _read_names(root, cohort)}
+
+
+def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Path] = ()) -> list[Item]:
     """Return what a folder holds, one datalist item per case, sorted by name; no image is opened.
 
     The folder is one subject's, or has subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr), or holds
@@ -76,6 +90,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
     Args:
         folder: where to look; hidden files are passed over.
         cohort: whose modalities are looked for, in the order in which they are returned.
+        without: files, as `named_after` has them, that are passed over.
 
     Raises:
         FileNotFoundError: the folder does not exist or holds no image.
@@ -83,12 +98,10 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
             cases have one name.
     """
     root = Path(os.path.abspath(folder))
-    paths = _image_files(root)
-    count = Counter(path.parent for path in paths)
     folders: dict[Path, list[_File]] = defaultdict(list)
-    for path in paths:
-        file = _read_name(path, root, cohort, alone=count[path.parent] == 1)
-        folders[file.folder].append(file)
+    for file in _read_names(root, cohort):
+        if file.path not in without:
+            folders[file.folder].append(file)
     cases = [case for place, files in folders.items() for case in _cases_of(place, files, cohort)]
     _warn_unknown([file.path for files in folders.values() for file in files if file.role is None])
     names = _unique_names(cases, root)
@@ -125,6 +138,12 @@ def _image_files(root: Path) -> list[Path]:
     return found
 
 
+def _read_names(root: Path, cohort: Cohort) -> list[_File]:
+    paths = _image_files(root)
+    count = Counter(path.parent for path in paths)
+    return [_read_name(path, root, cohort, alone=count[path.parent] == 1) for path in paths]
+
+
 def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
     """Split a file's or folder's name into what precedes its last token, and the role that the token gives."""
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
@@ -132,6 +151,10 @@ def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
     # BraTS 2015 ends in the number of the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
     head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", re.sub(r"\.\d+$", "", stem), re.DOTALL).groups(default="")
     role = _LABEL if token.lower() in cohort.label_tokens else ALIASES.get(token.lower())
+    if role and (bids := _BIDS.fullmatch(head)):
+        head = bids[1]  # its files differ in how each was made: acq-3D, run-2
+        if role == "t1" and "_ce-" in bids[2].lower():  # after contrast agent, whichever
+            role = "t1c"
     return (head, role) if role else (stem, None)
 
 

@@ -40,6 +40,9 @@ COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 
 CROSS_VALIDATION = re.compile(r"cv(\d+)of(\d+)")
 """Splits of any cohort: ``cv1of3`` is the first of three folds."""
 
+ALL_TEST = "all_test"
+"""Split of any cohort: what is there is evaluated, nothing is trained on."""
+
 CASE = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")
 """Names of cases, after which files and folders are named."""
 
@@ -60,7 +63,8 @@ def split_cases(
         cohort: what the folder holds.
         dataset_dir: the folder as downloaded; see `find_cases`.
         split: a published one, shuffled if only its numbers are (`COUNTS`); ``full`` trains on every labelled case and
-            tests on those without a label; None or ``seeded`` shuffles the patients, so that no one is in two parts;
+            tests on those without a label; ``all_test`` tests on every labelled case, for an evaluation alone (then
+            ``calibrate_on`` is null); None or ``seeded`` shuffles the patients, so that no one is in two parts;
             ``cv1of3`` shuffles them, tests on the first third and validates on a tenth of the others.
         seed: of the shuffle.
         fractions: of the patients, in the order of `PARTS`; validation and test get at least one each.
@@ -78,6 +82,8 @@ def split_cases(
         parts = _seeded(items, dataset_dir, seed, fractions)
     elif split == "full":
         parts = _full(items, dataset_dir)
+    elif split == ALL_TEST:
+        parts = _all_test(items, dataset_dir)
     elif CROSS_VALIDATION.fullmatch(split):
         parts = _fold(items, dataset_dir, seed, split)
     elif split in COUNTS.get(cohort.name, {}):
@@ -108,7 +114,7 @@ def make_datalist(
         "modalities": list(cohort.modalities),
         "labels": dict(cohort.labels.values),
         "split": split,
-        **({} if split == "full" or split in published_splits(cohort.name) else {"seed": seed}),
+        **({} if split in ("full", ALL_TEST) or split in published_splits(cohort.name) else {"seed": seed}),
         "numTraining": len(parts["training"]),
         **_with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
     }
@@ -179,7 +185,7 @@ def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
 def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
     splits = published_splits(cohort)
     if split not in splits:
-        known = (*splits, *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5")
+        known = (*splits, *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
         raise ValueError(f"Unknown split {split!r} of {cohort}; expected one of {', '.join(known)}.")
     on_disk = {item["case"].lower(): item for item in items}  # releases differ in capitals: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
@@ -203,6 +209,13 @@ def _full(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
     if not training:
         raise ValueError(f"{dataset_dir}: none of {len(items)} cases has a label, so there is nothing to train on.")
     return {"training": training, "validation": [], "test": [item for item in items if "label" not in item]}
+
+
+def _all_test(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
+    test = [item for item in items if "label" in item]
+    if not test:
+        raise ValueError(f"{dataset_dir}: none of {len(items)} cases has a label, so there is nothing to compare with.")
+    return {"training": [], "validation": [], "test": test}
 
 
 def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int, fractions: Sequence[float]) -> Parts:

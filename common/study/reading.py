@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
-from common.cohorts.brats import MODALITIES, SUFFIXES, find_cases, shortened
+from common.cohorts.brats import MODALITIES, SUFFIXES, Item, find_cases, named_after, shortened
 from common.cohorts.check import findings
 from common.cohorts.cohort import Cohort
 from common.io.files import walk
@@ -21,6 +21,7 @@ from common.study.grid import finest
 
 if TYPE_CHECKING:
     from common.study.dicom import Series
+    from common.study.image_files import ImageFile
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def read_folder(
     """Read one patient's study.
 
     Args:
-        folder: DICOM files, at any depth, or NIfTI (or MHA) files named after their modalities, see `find_cases`.
+        folder: DICOM files, at any depth, or NIfTI (or MHA) files named after their modalities, see `find_cases`, or
+            with a JSON or a name that says what they are, see `common.study.image_files`.
         cohort: whose modalities are looked for.
         modalities: use these only; None: all that are found.
         by_hand: modality -> SeriesNumber, see `common.study.dicom.choose`; for DICOM only.
@@ -128,14 +130,9 @@ def _is_dicom(path: Path) -> bool:
 def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
     if by_hand:
         raise ValueError(f"--series is for DICOM, and {folder} holds image files; their names say what they are.")
-    cases = find_cases(folder, cohort)
-    if len(cases) > 1:
-        raise ValueError(
-            f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one."
-        )
-    (case,) = cases
+    case, recognised, explanations, warnings = _told_apart(folder, cohort)
     channels = case.get("channels", [None] * len(case["image"]))
-    images, warnings = {}, []
+    images = {}
     for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
         if name not in wanted:
             continue
@@ -162,14 +159,68 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         images,
         frames=dict.fromkeys(images, "NIfTI"),
         sources=dict.fromkeys(images, "image file"),
-        reasons=dict.fromkeys(images, "named by its file"),
-        confidences=dict.fromkeys(images),
+        reasons={
+            name: f"by {recognised[name].by}: {recognised[name].verdict.reason}"
+            if name in recognised
+            else "named by its file"
+            for name in images
+        },
+        confidences={name: recognised[name].verdict.confidence if name in recognised else None for name in images},
         explanations=[
-            f"image file: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
-            for name in case["modalities"]
+            *(
+                f"image file: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
+                for name in case["modalities"]
+                if name not in recognised
+            ),
+            *explanations,
         ],
         warnings=warnings,
     )
+
+
+def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile], list[str], list[str]]:
+    """Return a patient's files as an item of a datalist; those not named after their modality; lines on these; doubts.
+
+    Names that end in a modality say what a file holds; the JSON beside others, or the words of their names, are read
+    like a DICOM header if the packages for that are there.
+    """
+    roles = named_after(folder, cohort)
+    unnamed = [path for path, role in roles.items() if role is None]
+    named = {role for role in roles.values() if role not in (None, "label")}
+    recognised, explanations, warnings = {}, [], []
+    try:
+        from common.study import image_files  # by pydicom, which names that say it all do not need
+    except ImportError:
+        image_files = None
+    if image_files and unnamed and "channels" not in named:
+        files = [image_files.recognise_file(path) for path in unnamed]
+        recognised, explanations = image_files.choose_files(files, named | set(MODALITIES) - set(cohort.modalities))
+    without = unnamed if recognised else ()
+    cases = find_cases(folder, cohort, without) if named or not recognised else [{"image": [], "modalities": []}]
+    if len(cases) > 1:
+        raise ValueError(
+            f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one."
+        )
+    (case,) = cases
+    paths = dict(zip(case["modalities"], case["image"], strict=True))
+    if image_files and "channels" not in case:
+        said = [image_files.contradiction(Path(path), name) for name, path in paths.items()]
+        warnings += filter(None, said)
+    if recognised:
+        paths |= {name: str(file.path) for name, file in recognised.items()}
+        modalities = [name for name in cohort.modalities if name in paths]
+        case = {"modalities": modalities, "image": [paths[name] for name in modalities]}
+        unsure = [
+            f"{display_name(name)} {file.verdict.confidence:.2f} (by {file.by}: {file.verdict.reason})"
+            for name, file in recognised.items()
+            if file.verdict.confidence < image_files.SURE
+        ]
+        if unsure:
+            warnings.append(
+                f"Image files are recognised with little confidence: {', '.join(unsure)}. If one is another sequence, "
+                "name it after that, e.g. x_t1c.nii.gz."
+            )
+    return case, recognised, explanations, warnings
 
 
 def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:

@@ -385,6 +385,20 @@ class TestEvaluation:
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
 
+    def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):
+        """No datalist, and nothing to calibrate on; as on a command line, where null is read by MONAI."""
+        for name in ("one", "two"):
+            copied = copy_subset(case, MODALITIES, tmp_path / "in" / name)
+            (copied / "x_seg.nii.gz").symlink_to(case["label"])
+        settings = {"split": "all_test", "calibrate_on": "null", "subsets": [["t1c"], ["t1c", "flair"]]}
+        settings |= {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", "mlflow": "none"}
+        M3AE.succeed(DEMO_EVALUATION, settings)
+        results = read_evaluation(tmp_path / "out")
+        assert set(results.results["case"]) == {"one", "two"}
+        assert results.calibration.empty
+        assert (tmp_path / "out" / "report.html").is_file()
+        assert not [name for name in CALIBRATED if (tmp_path / "out" / f"{name}.csv").exists()]
+
     def test_another_network_is_evaluated_anew(self, case, phantom_dir, tmp_path, undrawn):
         """The stored results are of the network as it was, not only of its weights."""
         write_datalist({"test": [case]}, tmp_path / "one.json")

@@ -146,6 +146,8 @@ def test_msd_folder_read_as_another_cohort_is_refused(tmp_path):
         (["FLAIR.nii.gz", "T1POST.nii.gz"], ["t1c", "flair"]),
         (["scan-T2w.nii"], ["t2"]),
         (["sub.x.T1Gd.mha", "sub.x.T1w.mha"], ["t1", "t1c"]),
+        (["sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-tse_run-2_T2w.nii.gz"], ["t1", "t1c", "t2"]),
+        (["sub-01_ses-2_ce-gad_desc-brain_T1w.nii.gz", "sub-01_ses-2_ce-gad_FLAIR.nii.gz"], ["t1c", "flair"]),
         (["T1/series_7.nii.gz", "T2/series_9.nii.gz"], ["t1", "t2"]),
     ],
 )
@@ -164,6 +166,21 @@ def test_subjects_side_by_side_are_told_apart_by_name(tmp_path, caplog):
     assert (first["case"], first["modalities"], names(first, "label")) == ("a", ["t1", "t2"], "a_seg.nii.gz")
     assert (second["case"], second["modalities"], "label" in second) == ("b", ["t1", "flair"], False)
     assert "2 cases side by side: a, b" in caplog.text
+
+
+def test_subjects_of_bids_side_by_side(tmp_path):
+    touch(tmp_path, "sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-3D_FLAIR.nii.gz", "sub-01_seg.nii.gz")
+    touch(tmp_path, "sub-02_ses-1_ce-GAD_T1w.nii.gz", "sub-02_ses-2_ce-GAD_T1w.nii.gz", "sub-01_ce-GAD_T1w.json")
+    first, *others = scan(tmp_path)
+    assert (first["case"], first["modalities"], names(first, "label")) == (
+        "sub-01",
+        ["t1", "t1c", "flair"],
+        "sub-01_seg.nii.gz",
+    )
+    assert [(item["case"], item["modalities"]) for item in others] == [
+        ("sub-02_ses-1", ["t1c"]),
+        ("sub-02_ses-2", ["t1c"]),
+    ]
 
 
 def test_files_of_different_names_are_one_case_with_a_warning(tmp_path, caplog):
@@ -193,6 +210,7 @@ def test_one_official_case_twice_is_refused(tmp_path):
         (["x_t1.nii.gz", "x_brain_t1.nii.gz"], "x_t1.nii.gz", "x_brain_t1.nii.gz", "t1"),
         (["T1.nii.gz", "x_T1.nii.gz"], "T1.nii.gz", "x_T1.nii.gz", "t1"),
         (["subject_t1.nii.gz", "old_t1.nii.gz"], "subject_t1.nii.gz", "old_t1.nii.gz", "t1"),
+        (["sub-1_run-1_T1w.nii", "sub-1_run-2_T1w.nii"], "sub-1_run-1_T1w.nii", "sub-1_run-2_T1w.nii", "t1"),
         (["x_t1.nii.gz", "x_seg.nii.gz", "y_seg.nii.gz"], "x_seg.nii.gz", "y_seg.nii.gz", "label"),
     ],
 )

@@ -244,6 +244,18 @@ def test_full_split_needs_a_label(tmp_path):
         make_datalist(get_cohort("brats2021"), tmp_path, "full")
 
 
+def test_all_labelled_cases_are_tested_on_where_nothing_is_trained(tmp_path, caplog):
+    folder(tmp_path, ["a"])
+    folder(tmp_path, ["x"], label=False)
+    parts = prepare("brats2021", tmp_path, "all_test")
+    assert {part: names(items) for part, items in parts.items()} == {"training": [], "validation": [], "test": ["a"]}
+    assert "1 cases are in no part of split all_test: x" in caplog.text
+    assert names(take(parts, "test")) == ["a"]
+    assert take(parts, None) == []
+    with pytest.raises(ValueError, match="none of 1 cases has a label, so there is nothing to compare with"):
+        prepare("brats2021", tmp_path / "x", "all_test")
+
+
 def write_msd(root: Path, count: int) -> None:
     for part in ("imagesTr", "labelsTr"):
         (root / part).mkdir()

@@ -40,7 +40,7 @@ class CaseStore:
             if count > 1:
                 raise ValueError(
                     f"Case {case} is listed {count} times; name each case once in the datalist, and calibrate on other "
-                    "cases than are evaluated (keys `part` and `calibrate_on`; [] for none)."
+                    "cases than are evaluated (keys `part` and `calibrate_on`; null for none)."
                 )
         recipe = fingerprint(FORMAT, monai.__version__, *settings)
         self.folder, self.items = Path(folder), items

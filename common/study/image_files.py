@@ -1,0 +1,174 @@
+"""Which sequence an image file holds that is not named after it: by its JSON, or by the words of its name.
+
+dcm2niix writes what the headers say beside each image, as JSON with the names of BIDS; 3D Slicer and people write a
+description into the name. Both are read as the header of a DICOM series is, by `common.study.dicom.recognise`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from common.cohorts.brats import SUFFIXES
+from common.modalities import display_name
+from common.study.dicom.headers import quiet
+from common.study.dicom.selection import ENOUGH, SURE
+from common.study.dicom.sequences import Verdict, recognise
+
+TEXTS = ("SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "ContrastBolusAgent")
+SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
+IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
+"""What dcm2niix writes when it is not to leave out who it was."""
+NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w*)(?![a-z])", re.IGNORECASE)
+"""Words in names of files that lie beside images and hold none."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file, and what it was recognised as.
+
+    Attributes:
+        path: where it lies.
+        verdict: which sequence, how surely and why.
+        by: what says so: its JSON, the words of its name, or both.
+        is_3d: whether its JSON says that it was acquired in 3D.
+        identity: what its JSON says of whose it is.
+    """
+
+    path: Path
+    verdict: Verdict
+    by: str
+    is_3d: bool
+    identity: tuple[str, ...]
+
+
+def recognise_file(path: Path) -> ImageFile:
+    """Say which sequence a file holds, by its JSON; the words of its name are the description where this has none."""
+    stem = _stem(path)
+    words = re.sub(r"^sub-[A-Za-z0-9]+", "", stem)  # BIDS' subject is no subtraction
+    said = _read_json(path.with_name(f"{stem}.json"))
+    described = any(isinstance(said.get(name), str) and said[name].strip() for name in TEXTS[:2])
+    verdict = recognise(_header(said if described else {**said, "SeriesDescription": words}))
+    by = "its JSON" if described else "its JSON and its name" if said else "the words of its name"
+    if no_image := NO_IMAGE.search(stem):
+        verdict = Verdict(None, 0.0, f"'{no_image[1].lower()}' in its name")
+    elif verdict.modality and verdict.confidence < ENOUGH:
+        perhaps = f"perhaps {display_name(verdict.modality)}, confidence {verdict.confidence:.2f} only"
+        verdict = Verdict(None, 0.0, f"{perhaps} ({verdict.reason})")
+    identity = tuple(str(said.get(name, "")) for name in IDENTITY)
+    return ImageFile(path, verdict, by, said.get("MRAcquisitionType") == "3D", identity)
+
+
+def contradiction(path: Path, modality: str) -> str | None:
+    """Return in words that the JSON of a file named after a modality says another one; None if it does not."""
+    file = recognise_file(path)
+    if not file.by.startswith("its JSON") or file.verdict.modality in (None, modality):
+        return None
+    return (
+        f"image file ({display_name(modality)}): its name says {display_name(modality)}, its JSON "
+        f"{display_name(file.verdict.modality)} ({file.verdict.reason}). Look at the pictures, and name it rightly."
+    )
+
+
+def choose_files(files: Sequence[ImageFile], named: Collection[str]) -> tuple[dict[str, ImageFile], list[str]]:
+    """Choose a file for each sequence: the more surely recognised, then one of 3D.
+
+    Args:
+        files: of one patient, whose names do not end in what they hold.
+        named: modalities of other files, which are named after them; these go before.
+
+    Returns:
+        Modality -> file; a line for each file: what it is taken for and why, or why it is left out.
+
+    Raises:
+        ValueError: two candidates cannot be told apart, or the files are of several patients.
+    """
+    candidates: dict[str, list[ImageFile]] = defaultdict(list)
+    for file in files:
+        if file.verdict.modality:
+            candidates[file.verdict.modality].append(file)
+    chosen = {}
+    for name, several in candidates.items():
+        if name in named:
+            continue
+        best, *others = sorted(several, key=_rank, reverse=True)
+        if others and _rank(others[0]) == _rank(best):
+            raise ValueError(
+                f"{best.path} and {others[0].path}: two files that seem to be the {display_name(name)} and cannot be "
+                f"told apart ({best.by}: {best.verdict.reason}; {others[0].by}: {others[0].verdict.reason}). Move one "
+                f"away, or name the right one {name}{_suffix(best.path)}."
+            )
+        chosen[name] = best
+    _refuse_several_patients(chosen)
+    return chosen, [_explanation(file, chosen) for file in files]
+
+
+def _rank(file: ImageFile) -> tuple:
+    return file.verdict.confidence >= SURE, file.is_3d, file.verdict.confidence
+
+
+def _explanation(file: ImageFile, chosen: Mapping[str, ImageFile]) -> str:
+    name = file.verdict.modality
+    if name is None:
+        return f"image file: left out, by {file.by}: {file.verdict.reason}."
+    said = f"{display_name(name)}, by {file.by}: confidence {file.verdict.confidence:.2f} ({file.verdict.reason})"
+    if name not in chosen:
+        return f"image file: {said}; not taken, since another file is named so."
+    return f"image file: {said}; {'taken' if chosen[name] is file else 'not taken, since another is surer or 3D'}."
+
+
+def _refuse_several_patients(chosen: Mapping[str, ImageFile]) -> None:
+    """Refuse files whose JSON names several patients or studies, and folders that each look like a subject's."""
+    for number, what in enumerate(IDENTITY):
+        if len({file.identity[number] for file in chosen.values()} - {""}) > 1:
+            raise ValueError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")
+    folders: dict[Path, list[str]] = defaultdict(list)
+    for name, file in chosen.items():
+        folders[file.path.parent].append(name)
+    if len(folders) > 1 and max(map(len, folders.values())) > 1:
+        raise ValueError(
+            f"The sequences lie in {len(folders)} folders, of which one has several, as if they were of several "
+            "subjects; give the folder of one, with its files in it or a folder for each."
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON says; nothing if it is not there or is none."""
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+@quiet()
+def _header(said: Mapping[str, Any]) -> Dataset:
+    """Return what is said by BIDS' names and in its units, seconds, as a DICOM header, in milliseconds."""
+    header = Dataset()
+    said = {"ContrastBolusAgent": said.get("ContrastBolusIngredient"), **said}
+    for name in TEXTS:
+        values = said.get(name)
+        values = values if isinstance(values, list) else [values]
+        if found := [value for value in values if isinstance(value, str) and value.isprintable()]:
+            setattr(header, name, found if name in ("ImageType", "ScanningSequence") else found[0])
+    times = {name: said.get(name) for name in SECONDS}
+    times = {name: value for name, value in times.items() if type(value) in (int, float) and 0 < value < 1e6}
+    unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some write ms all the same
+    for name, value in times.items():
+        setattr(header, name, f"{value * unit:.6g}")
+    return header
+
+
+def _suffix(path: Path) -> str:
+    return next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(_suffix(path))]
