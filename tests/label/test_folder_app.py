@@ -342,7 +342,7 @@ class TestTraining:
         assert (status["status"], status["epoch"], status["max_epochs"]) == ("DONE", 1, 1)
         assert (status["training_studies"], status["validation_studies"]) == (1, 1)
         run = place / "output" / "m3ae" / status["id"]
-        assert sorted(path.name for path in run.iterdir()) == ["job.json", "log.txt", "status.json", "weights.pt"]
+        assert sorted(path.name for path in run.glob("[!.]*")) == ["job.json", "log.txt", "status.json", "weights.pt"]
         log = (run / "log.txt").read_text()
         assert "fine-tuning" in log
         assert "pretraining" not in log
