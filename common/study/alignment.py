@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from common.modalities import display_name
 from common.study.grid import Grid, Image, finest, foreground, in_field_of_view, isotropic_grid, moved, resample
+from common.study.overlap import NO_OVERLAP, Fit, fit
 from common.study.registration import Registration, register
 
 
@@ -15,13 +17,15 @@ class AlignedStudy:
 
     Attributes:
         images: by modality, float32, 0 outside a volume's field of view.
-        registered: how those in another frame of reference than the reference's were laid over it.
+        registered: how those in another frame of reference than the reference's, or off in it, were laid over it.
         covered: by modality, the share of the reference's foreground that lies in the volume's field of view.
+        misplaced: a sentence for each modality whose header puts it elsewhere than it lies, or that is mirrored.
     """
 
     images: dict[str, Image]
     registered: dict[str, Registration]
     covered: dict[str, float]
+    misplaced: dict[str, str] = field(default_factory=dict)
 
 
 def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str, spacing: float = 1.0) -> AlignedStudy:
@@ -29,7 +33,8 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
 
     The grid has the reference's axes, in the order and direction that are nearest to RAS, so an oblique reference is
     not turned. Volumes in its frame of reference are resampled only; those in another one are registered rigidly
-    first, all volumes of a frame together, by its finest one.
+    first, all volumes of a frame together, by its finest one. A volume that then lies elsewhere than the reference
+    (see `overlap`), as headers may be wrong, is registered by itself where that mends it.
 
     Args:
         images: by modality.
@@ -38,7 +43,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
         spacing: of the grid, in mm.
 
     Raises:
-        ValueError: a volume cannot be registered to the reference (what was measured is said).
+        ValueError: a volume cannot be registered to the reference (what was measured is said), or does not overlap it.
         ModuleNotFoundError: a registration is needed, and itk-elastix is not installed.
     """
     grid = isotropic_grid(images[reference], spacing)
@@ -50,12 +55,54 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
             members = [name for name in images if frames[name] == frame]
             leader = finest({name: images[name] for name in members})
             moves[frame] = register(Image(fixed, grid.affine), images[leader], f"{leader} to {reference}")
-    aligned, covered = {}, {}
+    aligned, covered, misplaced = {}, {}, {}
+    registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
     for name, image in images.items():
         move = moves[frames[name]]
         placed = image if move is None else moved(image, move.transform)
-        aligned[name] = Image(fixed if name == reference else resample(placed, grid), grid.affine)
-        seen = in_field_of_view(Grid(image.shape, placed.affine), grid)[shown]
-        covered[name] = float(seen.mean()) if seen.size else 0.0
-    registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
-    return AlignedStudy(aligned, registered, covered)
+        volume = fixed if name == reference else resample(placed, grid)
+        seen = in_field_of_view(Grid(image.shape, placed.affine), grid)
+        if name != reference:
+            found = fit(fixed, volume, seen, spacing)
+            if found.is_mirrored:
+                misplaced[name] = (
+                    f"{display_name(name)} lies better over the {display_name(reference)} with left and right "
+                    f"exchanged ({_compared(found.mirrored, found.best)}): one of the two seems to be mirrored. Do not "
+                    "trust the result; convert both again from the scanner's files."
+                )
+            elif found.is_off:
+                mended = _mended(Image(fixed, grid.affine), placed, name, reference, found)
+                if isinstance(mended, Registration):
+                    registered[name], placed = mended, moved(placed, mended.transform)
+                    volume, seen = resample(placed, grid), in_field_of_view(Grid(image.shape, placed.affine), grid)
+                    misplaced[name] = (
+                        f"{display_name(name)} does not lie over the {display_name(reference)} where its header puts "
+                        f"it ({_compared(found.best, found.information)}); it was registered. Look at the pictures."
+                    )
+                else:
+                    misplaced[name] = (
+                        f"{display_name(name)} does not lie over the {display_name(reference)}: about "
+                        f"{found.moved:.0f} mm away it would fit better ({_compared(found.best, found.information)}), "
+                        f"and it could not be registered ({mended}). Do not trust the result."
+                    )
+        aligned[name] = Image(volume, grid.affine)
+        covered[name] = float(seen[shown].mean()) if shown.any() else 0.0
+    return AlignedStudy(aligned, registered, covered, misplaced)
+
+
+def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) -> Registration | str:
+    """Return how a volume that is off is laid over the reference, or why it cannot be; raise if they lie apart."""
+    try:
+        return register(fixed, placed, f"{name} to {reference}")
+    except (ValueError, ModuleNotFoundError) as error:
+        if found.overlap < NO_OVERLAP:
+            raise ValueError(
+                f"{display_name(name)} and {display_name(reference)} do not overlap where their headers put them "
+                f"(Dice of their outlines {found.overlap:.2f}), and could not be registered: {error} Leave one out, or "
+                "convert both again from the scanner's files."
+            ) from error
+        return str(error).rstrip(".")
+
+
+def _compared(more: float, less: float) -> str:
+    return f"normalised mutual information {1 + more:.3f} in place of {1 + less:.3f}"

@@ -39,6 +39,8 @@ def image_warnings(study: Study, aligned: AlignedStudy, stripped: bool) -> Itera
         aligned: the same on one grid.
         stripped: whether the brain was cut out of it.
     """
+    for name, said in aligned.misplaced.items():
+        yield f"{study.sources[name]}: {said}"
     if study.skulls:
         named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.skulls)
         if stripped:
