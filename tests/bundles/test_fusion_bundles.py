@@ -274,6 +274,7 @@ def write(path, array):
 
 class TestInference:
     @each
+    @pytest.mark.slow  # M3AE's is quicker
     def test_demo_weights_segment_every_subset(self, bundle, case, tmp_path, caplog):
         assert_every_subset_is_segmented(bundle, case, tmp_path, least_dice=0.75)
         assert "no image of a person. Research only." in caplog.text  # what the weights are

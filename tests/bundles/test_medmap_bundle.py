@@ -207,6 +207,7 @@ class TestRecipes:
             assert group["momentum"] == 0.9
             assert group["lr"] == 0  # at the end of the schedule
 
+    @pytest.mark.slow  # a training and its evaluation
     def test_acn_trains_and_is_evaluated(self, coarse_dir, tmp_path, undrawn):
         settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **PATHS, **CHEAP)
         MEDMAP.run_here(STACKS["ACN"], **settings)

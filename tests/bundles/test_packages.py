@@ -73,6 +73,7 @@ print("common of", Path(common.__file__).parent.relative_to(Path.cwd()))
 """
 
 
+@pytest.mark.slow  # a fresh process that imports everything
 def test_load(alone):
     done = python("-c", LOAD.format(names=NAMES), cwd=alone)
     assert done.returncode == 0, done.stderr[-3000:]

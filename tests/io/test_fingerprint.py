@@ -1,6 +1,7 @@
 """Digits that are equal for equal recipes, in any process, and differ for others."""
 
 import numpy as np
+import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, Flipd, Spacingd
@@ -19,6 +20,7 @@ def print_fingerprint():
     print(made_of_a_recipe())
 
 
+@pytest.mark.slow  # a process of its own
 def test_the_same_in_another_process():
     assert run(print_fingerprint) == (0, f"{made_of_a_recipe()}\n")
 
