@@ -113,6 +113,14 @@ def presence(image: torch.Tensor) -> torch.Tensor:
     return ~torch.isnan(image).flatten(2).any(dim=2)
 
 
+def to_host(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor on the CPU, whose values a decision in Python needs.
+
+    Reading from a GPU waits until all of its work is done, so a training step should do this a few times at most.
+    """
+    return x.cpu()
+
+
 def foreground(image: torch.Tensor) -> torch.Tensor:
     """Return where each modality of a batch differs from its own first voxel, a corner: bool ``(B, M, ...)``.
 

@@ -15,8 +15,10 @@ import numpy as np
 from monai.data import ITKWriter
 
 from common.io import flag
+from common.io.settings import check_choice
 from common.study.inference import Inference
 from common.study.predict import predict
+from common.study.skull import MODES
 from label.datastore import Datastore, class_label, hidden_paths
 from label.worker import Worker
 
@@ -93,7 +95,7 @@ class BundleInferTask:
     def info(self) -> dict[str, Any]:
         """Return what clients are told of the model."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
-        config = {**use, "series": "", "skull_strip": False, "store": False}
+        config = {**use, "series": "", "skull_strip": MODES[0], "store": False}
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
         return {**facts, "description": self.name, "config": config}
 
@@ -103,8 +105,8 @@ class BundleInferTask:
         Args:
             request: ``image`` (a study, or a DICOM series on whose grid the result is wanted) and ``output_dir``; and
                 the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
-                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip``, ``store`` or ``save_label``, and
-                ``result_extension``.
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``store`` or
+                ``save_label``, and ``result_extension``.
             datastore: where the image is.
 
         Returns:
@@ -124,7 +126,8 @@ class BundleInferTask:
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
         store = _flag(request, "store") or _flag(request, "save_label")
-        series, strip = series_numbers(request.get("series")), _flag(request, "skull_strip")
+        series = series_numbers(request.get("series"))
+        strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
         files, facts = self.worker.run(
             _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self.ckpt_path, self.device,
             strip,
@@ -182,8 +185,12 @@ def _predict(
 
 
 def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    return flag(key, _given(request, key, default))
+
+
+def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
     value = request.get(key)
-    return default if value is None or value == "" else flag(key, value)
+    return default if value is None or value == "" else value
 
 
 def series_numbers(text: Any) -> Mapping[str, Any] | None:

@@ -23,7 +23,6 @@ from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.io import load_weights
 from common.networks import M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
-from tools import __main__ as tools
 
 
 @pytest.fixture
@@ -88,6 +87,9 @@ def test_average_of_seeds(capsys, tmp_path):
     assert "Method, 2 trainings" in capsys.readouterr().out
     assert read_evaluation(tmp_path / "out").name == "Method"
     assert "expected those of two or more" in run("average", tmp_path / "out", "Method", tmp_path / "a")
+    for verb in ("average", "pool"):
+        assert "is given twice" in run(verb, tmp_path / "out", "Method", tmp_path / "a", tmp_path / "a")
+        assert "is one of the folders to read" in run(verb, tmp_path / "a", "Method", tmp_path / "a", tmp_path / "b")
 
 
 def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
@@ -349,7 +351,7 @@ def test_compare_label_maps_of_the_cases_of_an_evaluation(monkeypatch, capsys, o
     note["facts"]["coverage"] = 0.75
     (evaluation / "evaluation.json").write_text(json.dumps(note))
     levels = []
-    monkeypatch.setattr(tools, "write_report", lambda *given: levels.append(given[2]))
+    monkeypatch.setattr("common.evaluation.report.report.write_report", lambda *given: levels.append(given[2]))
     methods = [f"ours={evaluation / 'results.csv'}", f"theirs={others / 'few' / 'guessing'}"]
     given = ["compare", others / "out", *methods, "--reference", others / "brats", "--cohort", "brats2020"]
     assert run(*given) is None

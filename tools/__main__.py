@@ -1,4 +1,7 @@
-"""The verbs of ``python -m tools``."""
+"""The verbs of ``python -m tools``.
+
+Each imports what it needs when it is called: PyTorch and MONAI take seconds, which help and refusals need not wait for.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from common.cohorts import generate_phantom, get_cohort
-from common.cohorts.check import check_folder
-from common.cohorts.datalist import PARTS, make_datalist, write_datalist
-from common.evaluation.analysis.comparable import require_comparable, select_cases
-from common.evaluation.analysis.label_maps import evaluate_label_maps
-from common.evaluation.analysis.published import published as read_published
-from common.evaluation.analysis.repeats import average_repeats, spread
-from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.results import read_evaluation, write_evaluation
-from common.evaluation.report.report import write_report
-from common.evaluation.report.sections import stems
-from common.io import file_digest, read_weights, require_writable, write_checkpoint
-from common.io.settings import check_choice, check_number
-from common.modalities import resolve_subset
-from common.networks import BACKBONES, build_network
-from common.networks.published.cotraining_keys import import_cotraining as cotraining_state
-from common.networks.published.fusion_keys import import_fusion as fusion_state
-from common.networks.published.m3ae_keys import import_m3ae as m3ae_state
-from common.release.index import download_bundle, write_index
-from common.release.leaderboard import folders_of, read_entries, run_entries
-from common.release.package import make_package
-from common.release.shipping import ship as ship_weights
-from common.study.predict import predict as predict_study
 from tools.arguments import parse
 from tools.messages import complaint, printable
+
+if TYPE_CHECKING:
+    import torch
 
 LARGEST = 1024
 """Width, classes or crop of a network that an authors' checkpoint is of."""
@@ -51,11 +33,14 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
             open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
-        split: a published one (brats2018: fold1, fold2, fold3; msd_task01 and iseg2017: mag_ms; open_glioma: fixed,
-            fold0 to fold4), cv1of5 and the like for cross-validation, full (all to train on), all_test, or
-            seeded, the default.
+        split: a published one (brats2018: fold1, fold2, fold3; brats2023: imfuse; msd_task01 and iseg2017: mag_ms;
+            open_glioma: fixed, fold0 to fold4), cv1of5 and the like for cross-validation, full (all to train on),
+            all_test, or seeded, the default.
         seed: of a seeded split.
     """
+    from common.cohorts import get_cohort
+    from common.cohorts.datalist import PARTS, make_datalist, write_datalist
+
     made = make_datalist(get_cohort(cohort), dataset_dir, split, seed)
     write_datalist(made, output)
     print(f"{output}: " + ", ".join(f"{len(made[part])} {part}" for part in PARTS))
@@ -69,6 +54,9 @@ def check(cohort: str, dataset_dir: str) -> None:
             open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded, or one subject's.
     """
+    from common.cohorts import get_cohort
+    from common.cohorts.check import check_folder
+
     table = check_folder(get_cohort(cohort), dataset_dir)
     bad = table[table["problems"] != ""]
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
@@ -85,6 +73,9 @@ def import_m3ae(checkpoint: str, output: str) -> None:
         checkpoint: their file; it is read with weights_only=True.
         output: the file to write, for ckpt_path.
     """
+    from common.io import read_weights, write_checkpoint
+    from common.networks.published.m3ae_keys import import_m3ae as m3ae_state
+
     state = read_weights(checkpoint)
     with _named(checkpoint):
         weights = _floats(m3ae_state(state))
@@ -110,6 +101,13 @@ def import_fusion(
         crop: that it was trained on: [128,128,128] in mmFormer's own release.
         classes: of its head, background included: 5 for BraTS 2015.
     """
+    import torch
+
+    from common.io import read_weights, write_checkpoint
+    from common.io.settings import check_number
+    from common.networks import BACKBONES, build_network
+    from common.networks.published.fusion_keys import import_fusion as fusion_state
+
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
     for name, number in (("width", width), ("classes", classes), *(("crop", size) for size in crop)):
@@ -134,6 +132,15 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
         missing: one or more SUBSET=FILE, their files of the paths for incomplete subsets, e.g. t1c=mono.pth.
         width: of the paths.
     """
+    import torch
+
+    from common.cohorts import get_cohort
+    from common.io import read_weights, write_checkpoint
+    from common.io.settings import check_number
+    from common.modalities import resolve_subset
+    from common.networks import build_network
+    from common.networks.published.cotraining_keys import import_cotraining as cotraining_state
+
     if network not in ("ACN", "SMU-Net"):
         raise ValueError(f"network {network!r}: expected ACN or SMU-Net.")
     modalities = get_cohort("brats2018").modalities
@@ -156,6 +163,26 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
     print(f"{output}: {len(weights)} tensors")
 
 
+def train_content(dataset_dir: str, output: str) -> None:
+    """Train the check of what images show on the cohort open_glioma, and print how often it was right on other cases.
+
+    Args:
+        dataset_dir: the folder as downloaded.
+        output: the file to write, e.g. common/cohorts/data/content.pt.
+    """
+    import pandas as pd
+
+    from common.cohorts.content import CLASSES, SEQUENCES
+    from common.io import require_writable
+    from common.release.content import confusion
+    from common.release.content import train_content as train_on
+
+    require_writable(Path(output).parent)
+    counts = pd.DataFrame(confusion(train_on(dataset_dir, output)).numpy(), SEQUENCES, CLASSES)
+    print(f"{output}: by cross-validation over patients, what images of each sequence (rows) were taken for:")
+    print(counts.to_string())
+
+
 def ship(run: str, bundle: str, name: str, data_source: str) -> None:
     """Make a training's weights those of a bundle: models/NAME.pt in half precision but for small tensors, what is
     calibrated on them, and what metadata.json says of them.
@@ -166,6 +193,8 @@ def ship(run: str, bundle: str, name: str, data_source: str) -> None:
         name: model, which inference takes by default, or phantom.
         data_source: what they were trained on, in a few words.
     """
+    from common.release.shipping import ship as ship_weights
+
     target = ship_weights(run, bundle, name, data_source)
     print(f"{target}: {os.path.getsize(target) / 1e6:.1f} MB")
 
@@ -214,6 +243,18 @@ def compare(
         average: case or voxel.
         surface_tolerance: of the surface Dice, in mm.
     """
+    from common.cohorts import get_cohort
+    from common.cohorts.datalist import PARTS
+    from common.evaluation.analysis.comparable import require_comparable, select_cases
+    from common.evaluation.analysis.label_maps import evaluate_label_maps
+    from common.evaluation.analysis.published import published as read_published
+    from common.evaluation.metrics.conventions import Conventions
+    from common.evaluation.metrics.results import read_evaluation, write_evaluation
+    from common.evaluation.report.report import write_report
+    from common.evaluation.report.sections import stems
+    from common.io import require_writable
+    from common.io.settings import check_choice, check_number
+
     folders = _by_name(methods)
     check_choice("--part", part, PARTS)
     if coverage is not None:
@@ -263,55 +304,107 @@ def average(output_dir: str, name: str, *folders: str) -> None:
     """Write the evaluations of several trainings of one method, e.g. with other seeds, as one: each case's mean.
 
     Args:
-        output_dir: the folder to write, to be given to compare.
+        output_dir: the folder to write, which compare takes like any evaluation.
         name: of the method.
         folders: two or more output folders of evaluations.
     """
-    if len({Path(folder).resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"folders {folders}: one is given twice; expected a training each.")
+    from common.evaluation.analysis.repeats import average_repeats, spread
+    from common.evaluation.metrics.results import read_evaluation, write_evaluation
+
+    _require_apart(output_dir, folders)
     repeats = [read_evaluation(folder) for folder in folders]
     write_evaluation(average_repeats(name, repeats), output_dir)
     print(f"{output_dir}: {name}, {len(folders)} trainings; mean Dice (%) and its spread over trainings:")
     print((100 * spread(repeats)).round(1).to_string())
 
 
+def pool(output_dir: str, name: str, *folders: str) -> None:
+    """Write the evaluations of all folds of a cross-validation as one, with each case from the fold that tested it.
+
+    Args:
+        output_dir: the folder to write, which compare takes like any evaluation.
+        name: of the method.
+        folders: the output folder of each fold's evaluation.
+    """
+    from common.evaluation.analysis.folds import pool_folds
+    from common.evaluation.metrics.results import read_evaluation, write_evaluation
+    from common.evaluation.report.layout import counted
+
+    _require_apart(output_dir, folders)
+    pooled = pool_folds(name, [read_evaluation(folder, folder) for folder in folders])
+    write_evaluation(pooled, output_dir)
+    cases = counted(pooled.results["case"].nunique(), noun="case")
+    print(f"{output_dir}: {name}, {cases} from {len(folders)} folds")
+
+
 def leaderboard(
     methods: str,
     output_dir: str,
-    cohort: str = "phantom",
+    cohort: str | None = None,
     dataset_dir: str | None = None,
     coverage: float | None = None,
     at_once: int | None = None,
+    dry_run: bool = False,
 ) -> None:
-    """Train and evaluate a list of methods on one cohort, and write one report on all of them.
+    """Train and evaluate a list of methods on one cohort, and write one report on all of them and the papers' tables.
 
     What is finished is not run again, and what was cut off is resumed: give the same command again after a stop.
 
     Args:
         methods: JSON file, e.g. bundles/leaderboard.json: config keys for all methods (settings) and, by name, each
-            method's bundle, configs over its train.json, and settings.
-        output_dir: the folder to write: a folder for each method, leaderboard.csv with the times, report/.
-        cohort: what to train on.
+            method's bundle, configs over its train.json, and settings. The lists in bundles/tables also print the
+            tables of a paper, with the published numbers beside the measured ones.
+        output_dir: the folder to write: a folder for each method, leaderboard.csv with the times, report/, tables/.
+        cohort: what to train on; if not given the list's own, or the phantom.
         dataset_dir: the cohort's folder; the phantom is generated if none is given.
         coverage: of the intervals of the volume; if not given as in the evaluations.
         at_once: methods that run side by side; if not given one for each GPU, or one on the CPU.
+        dry_run: run the whole list in minutes, with one epoch of a small network for each method. A few invented
+            cases stand in for the cohort, whose data are not needed. The measured numbers mean nothing.
     """
+    from common.cohorts import generate_phantom, get_cohort
+    from common.evaluation.metrics.results import read_evaluation
+    from common.evaluation.report.paper_tables import paper_tables
+    from common.evaluation.report.report import write_table
+    from common.io import require_writable
+    from common.io.settings import check_number
+    from common.release.dry_run import made_small
+    from common.release.leaderboard import gather, run_entries
+    from common.release.lists import read_list
+
     if at_once is not None:
         check_number("--at_once", at_once, 1)
-    entries, definition = read_entries(methods), get_cohort(cohort)
     if coverage is not None:
         check_number("--coverage", coverage, 0, 1)
+    made = read_list(methods, cohort)
+    definition = get_cohort(cohort or made.cohort or "phantom")
+    entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
+    if dry_run and dataset_dir is not None:
+        raise ValueError(f"--dataset_dir {dataset_dir}: --dry_run makes data of its own; give one of them.")
+    if dataset_dir is None and not dry_run and definition.name != "phantom":
+        raise ValueError(f"--dataset_dir: is not given; expected the folder of cohort {definition.name}.")
+    if dataset_dir is not None and not Path(dataset_dir).is_dir():
+        raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of {definition.name}.")
     require_writable(output_dir)
-    if dataset_dir is None and definition.name == "phantom":
-        dataset_dir = str(generate_phantom(Path(output_dir).resolve() / "phantom"))
-    if dataset_dir is None or not Path(dataset_dir).is_dir():
-        raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of cohort {cohort}.")
-    shared = {"cohort": cohort, "dataset_dir": str(Path(dataset_dir).resolve())}
+    if dry_run:
+        entries = made_small(entries, definition, Path(output_dir, "stand_in"))
+        notes.insert(
+            0, "Dry run: invented images, one epoch of a small network each; the measured numbers mean nothing."
+        )
+    else:
+        if dataset_dir is None:
+            dataset_dir = generate_phantom(Path(output_dir).resolve() / "phantom")
+        shared["dataset_dir"] = str(Path(dataset_dir).resolve())
     failed = run_entries(entries, output_dir, shared, at_once)
-    done = {name: folder for name, folder in folders_of(entries, output_dir).items() if name not in failed}
+    done = gather(made, output_dir)
     if len(done) >= 2:
-        named = [f"{name}={folder / 'evaluation'}" for name, folder in done.items()]
+        named = [f"{name}={folder}" for name, folder in done.items()]
         compare(str(Path(output_dir, "report")), *named, coverage=coverage)
+    if made.blocks:
+        evaluations = [read_evaluation(folder, name) for name, folder in done.items()]
+        for stem, table in paper_tables(made.blocks, evaluations, definition.modalities, notes).items():
+            write_table(table, Path(output_dir, "tables"), stem)
+            print(f"\n{printable(table.to_markdown())}")
     if failed:
         raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each one's folder, and give the command again.")
 
@@ -323,6 +416,10 @@ def package(bundle: str, output_dir: str) -> None:
         bundle: the bundle's folder, e.g. bundles/m3ae.
         output_dir: the folder to write: NAME_vVERSION.zip, and index.json of all packages there.
     """
+    from common.io import file_digest, require_writable
+    from common.release.index import write_index
+    from common.release.package import make_package
+
     made = make_package(bundle, require_writable(output_dir))
     index = write_index(made.parent)
     print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {index}")
@@ -349,6 +446,8 @@ def download(
         sha256: of the index, as its publisher made it known elsewhere; another index is refused.
         allow_http: take what comes by http too, which can be changed on its way.
     """
+    from common.release.index import download_bundle
+
     placed = download_bundle(name, index, output_dir, version, sha256, allow_http)
     print(f"{placed}: its needs are in requirements.txt, how to use it in docs/README.md")
     if sha256 is None:
@@ -365,7 +464,8 @@ def predict(
     recipe: str | None = None,
     ckpt_path: str | None = None,
     device: str | None = None,
-    skull_strip: bool = False,
+    skull_strip: str = "auto",
+    upright: bool = False,
 ) -> None:
     """Segment a patient's study of any non-empty subset of the sequences, and say what was taken for what.
 
@@ -380,10 +480,13 @@ def predict(
         recipe: that the weights were trained with, e.g. brats2018; if not given that of the bundle's own weights.
         ckpt_path: weights; if not given the bundle's own.
         device: cpu, cuda or cuda:1; if not given a GPU if there is one.
-        skull_strip: strip the skull where there is one; needs the extra skull_strip.
+        skull_strip: auto cuts the brain out of images that hold more than that, yes out of all, no out of none.
+        upright: turn the study as the training cases lie, by a registration to their mean brain: for tilted heads.
     """
+    from common.study.predict import predict as predict_study
+
     made = predict_study(
-        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip,
+        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip, upright,
         explain=lambda lines: _show("In the study", lines),
     )  # fmt: skip
     summary = made.summary
@@ -446,6 +549,15 @@ def _by_name(methods: Sequence[str]) -> dict[str, str]:
     return folders
 
 
+def _require_apart(output_dir: str, folders: Sequence[str]) -> None:
+    """Refuse a folder that is given twice, and to write over one that is read."""
+    places = [Path(folder).resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected a training each.")
+    if Path(output_dir).resolve() in places:
+        raise ValueError(f"output_dir {output_dir}: is one of the folders to read; expected another one.")
+
+
 def _listed(datalist: str, part: str) -> list[str]:
     """Return the cases of a part of a datalist; its files need not be here."""
     try:
@@ -463,8 +575,8 @@ def _is_evaluation(folder: str) -> bool:
     return Path(folder, "results.csv").is_file()
 
 
-VERBS = (datalist, check, compare, average, leaderboard, predict, package, download)
-VERBS += (import_m3ae, import_fusion, import_cotraining, ship)
+VERBS = (datalist, check, compare, average, pool, leaderboard, predict, package, download)
+VERBS += (import_m3ae, import_fusion, import_cotraining, ship, train_content)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str])
         raise ValueError(f"{words[0]}: no such verb; {_near(name, list(verbs))}see python -m tools --help.")
     hints = get_type_hints(verbs[name])
     named = [one.name for one in inspect.signature(verbs[name]).parameters.values() if one.kind != one.VAR_POSITIONAL]
-    for word, following in zip(words[1:], [*words[2:], "--"], strict=True):
+    for word, following in zip(words[1:], [*words[2:], "--"], strict=False):
         if word == "--":  # what follows is for Fire, which does not say what it does not know
             foreign = fire.parser.CreateParser().parse_known_args(words[list(words).index("--") + 1 :])[1]
             if foreign:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 
-from common.io.files import DISK_FULL
-
 
 def printable(text: str) -> str:
     """Return a text with what a terminal would obey, or show in another order, written out; names come from files."""
@@ -16,6 +14,8 @@ def complaint(error: Exception) -> str:
     """Return what is wrong and what to do about it, in one line."""
     if not isinstance(error, OSError) or error.errno is None:
         return printable(str(error))
+    from common.io.files import DISK_FULL  # brings PyTorch, which is not loaded before a verb needs it
+
     where = f"{error.filename}: " if error.filename is not None else ""
     if error.errno not in DISK_FULL:
         return printable(f"{where}{error.strerror}")

@@ -19,14 +19,16 @@ from tqdm import tqdm
 
 from common.cohorts.brats import Item, find_cases
 from common.cohorts.cohort import Cohort
+from common.cohorts.content import SEQUENCES, contradictions, likelihoods
 from common.io.geometry import corner_distance, lengths
 from common.io.images import read_volume
+from common.modalities import display_name
 
 GRID_TOLERANCE = 1e-2
 """Largest distance in mm between corresponding corners of two images that count as one grid."""
 
 BACKGROUND_FRACTION = 0.3
-"""A skull-stripped image has more exact zeros than this share of its voxels (BraTS: about 0.8)."""
+"""A skull-stripped image has its background's value in more than this share of its voxels (BraTS: about 0.8)."""
 
 CUT = 0.5
 """Where a brain ends at a cross-section of more than this share of its largest, the image shows a part of it."""
@@ -49,8 +51,8 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     (e.g. LPS) of the first modality; ``offset_mm``, how far at most another file's grid of that shape lies from it,
     corner to corner; ``label_values`` that occur (empty without a label); ``problems``, empty if the case can be used:
     unreadable files, grids that differ, NaN or Inf, constant images, no brain alone or one too small though the cohort
-    is skull-stripped, one image given twice, label values that are not the cohort's. A missing modality or label is no
-    problem.
+    is skull-stripped, images that do not look like the sequence they are named after, one image given twice, label
+    values that are not the cohort's. A missing modality or label is no problem.
 
     Args:
         cohort: whose modalities and label values are expected.
@@ -83,28 +85,70 @@ class Finding(NamedTuple):
     skull: bool = False
 
 
-def findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> Iterator[Finding]:
+def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = True) -> Iterator[Finding]:
     """Look at volumes ``(X, Y, Z)`` that are meant to be one subject's modalities; the one place with these rules.
 
     Args:
         images: modality -> volume, with its affine to mm.
         cohort: whose images they are; if skull-stripped, they are meant to be brains of its ``brain_ml``.
+        content: whether to look if they show what they are named after, see `contradicted`.
     """
+    brains = dict(images)
     for name, image in images.items():
         voxels = image.as_tensor()
         bad = int((~torch.isfinite(voxels)).sum())
         if bad:
+            del brains[name]
             yield Finding((name,), f"{bad} voxels are NaN or Inf", "Repair the file, or leave this modality out.")
         elif voxels.min() == voxels.max():
+            del brains[name]
             remedy = "An empty image is not a modality; leave it out: absent modalities are handled."
             yield Finding((name,), f"every voxel is {voxels.min():g}", remedy)
         elif cohort.skull_stripped:
-            yield from _unlike_a_brain(name, image, *cohort.brain_ml)
+            for found in _unlike_a_brain(name, image, *cohort.brain_ml):
+                brains.pop(name, None)
+                yield found
+    if content and shows(cohort):
+        yield from contradicted(likelihoods(brains))
     for pair in combinations(images, 2):
         one, other = (images[name].as_tensor() for name in pair)
         if torch.equal(one, other):
             remedy = "Give each image once and leave the missing modality out."
             yield Finding(pair, "the same image", remedy)
+
+
+def zero_background(image: MetaTensor) -> MetaTensor:
+    """Return a volume ``(X, Y, Z)`` whose background is 0: one with another constant background is shifted by it.
+
+    Such are -1000, or what a z-score makes of 0. The background has the value of a corner, and that of more than
+    `BACKGROUND_FRACTION` of the voxels, but not of all. Normalisation over the brain does not depend on the shift.
+    """
+    voxels = image.as_tensor()
+    value = voxels[0, 0, 0]
+    share = float((voxels == value).float().mean())  # 0 if the value is NaN
+    return image - value if value != 0 and BACKGROUND_FRACTION < share < 1 else image
+
+
+def shows(cohort: Cohort) -> bool:
+    """Return whether a cohort's images are such that `common.cohorts.content` can say which sequence they are."""
+    return cohort.skull_stripped and set(SEQUENCES) <= set(cohort.modalities)
+
+
+def contradicted(said: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
+    """Find modalities whose images seem to show others; nothing fatal.
+
+    Args:
+        said: of each modality, see `common.cohorts.content.likelihoods`.
+    """
+    for doubt in contradictions(said):
+        (name, seems), *others = doubt.seems.items()
+        if others:
+            what = f"by what they show, {display_name(name)} and {display_name(seems)} are exchanged"
+        elif seems == "other":
+            what = f"it does not look like {display_name(name)}, but like a subtraction, a map or no image of a brain"
+        else:
+            what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
+        yield Finding(tuple(doubt.seems), what, "Look at it, and name it rightly or leave it out.", fatal=False)
 
 
 def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
@@ -120,13 +164,13 @@ def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> 
         what = f"not skull-stripped ({found:.0f} ml are not 0; a brain has up to {most:.0f})"
         remedy = f"{strip} Or is its voxel size wrong, {size} mm?"
         yield Finding((name,), what, remedy, fatal=False, skull=True)
-    elif found < least and _whole(there):
+    elif found < least and whole(there):
         what = f"a whole brain of only {found:.0f} ml, with voxels of {size} mm; expected are {least:.0f} to {most:.0f}"
         remedy = "Is the voxel size in the file right? If not, correct it: the result and its volumes would be wrong."
         yield Finding((name,), what, remedy, fatal=False)
 
 
-def _whole(there: torch.Tensor) -> bool:
+def whole(there: torch.Tensor) -> bool:
     """Return if a mask ``(X, Y, Z)`` tapers off to all sides, as a brain does and a part of one (slab, slice) not."""
     for axis in range(3):
         areas = there.sum(dim=[other for other in range(3) if other != axis])
@@ -231,8 +275,12 @@ def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaT
             return None
         return found
 
+    def image(path: str, channel: int | None) -> MetaTensor | None:
+        found = volume(path, channel)
+        return None if found is None else zero_background(found)
+
     channels = item.get("channels", [None] * len(item["image"]))
-    read = {name: volume(*at) for name, *at in zip(item["modalities"], item["image"], channels, strict=True)}
+    read = {name: image(*at) for name, *at in zip(item["modalities"], item["image"], channels, strict=True)}
     images = {name: found for name, found in read.items() if found is not None}
     return images, volume(item["label"]) if "label" in item else None
 

@@ -2,8 +2,9 @@
 
 Published splits lie in ``data/brats_splits.csv`` (columns cohort, split, case, part), training / validation / test:
 BraTS 2015 (242 / 12 / 20, RobustSeg), 2018 (three folds of 199 / 29 / 57; RFNet, M2FTrans, and M3AE, which uses fold3),
-2020 (219 / 50 / 100, RFNet and those after it) and 2021 (876 / 125 / 250). The folds of 2018 are three draws, not a
-cross-validation: their test cases overlap. In BraTS 2015's a patient's time points may be in several parts.
+2020 (219 / 50 / 100, RFNet and those after it), 2021 (876 / 125 / 250) and 2023 GLI (``imfuse``: 875 / 125 / 251, the
+split of IM-Fuse, Pipoli et al., MICCAI 2025). The folds of 2018 are three draws, not a cross-validation: their test
+cases overlap. In BraTS 2015's a patient's time points may be in several parts, in 2023's they are in one.
 
 The open glioma cases have splits of our own, by patient: ``fixed`` of 39 cases (25 / 5 / 9) and ``fixed50`` of all 50,
 of 49 patients, with the same validation and test cases (36 / 5 / 9); and, of the 39, the cross-validation ``fold0`` to
@@ -182,11 +183,46 @@ def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
     return splits
 
 
-def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
-    splits = published_splits(cohort)
-    if split not in splits:
-        known = (*splits, *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
+def require_split(cohort: str, split: str | None) -> None:
+    """Refuse a split that a cohort does not have; its folder need not be here.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those that there are.
+    """
+    known = (*published_splits(cohort), *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
+    drawn = CROSS_VALIDATION.fullmatch(str(split))
+    if drawn and not (1 <= int(drawn[1]) <= int(drawn[2]) and int(drawn[2]) > 1):
+        raise ValueError(f"Unknown split {split!r}; expected cv1of3, cv2of3, ... of two folds or more.")
+    if split is not None and split not in known and not drawn:
         raise ValueError(f"Unknown split {split!r} of {cohort}; expected one of {', '.join(known)}.")
+
+
+def require_folds(cohort: str, folds: Sequence[str]) -> None:
+    """Refuse splits that do not together test each case of a cross-validation once; the folder need not be here.
+
+    Raises:
+        ValueError: a split does not exist, or the splits are not all folds of one cross-validation, each of them once.
+    """
+    for fold in folds:
+        require_split(cohort, fold)
+    drawn, splits = [CROSS_VALIDATION.fullmatch(fold) for fold in folds], published_splits(cohort)
+    if all(drawn):
+        whole = sorted(int(fold[1]) for fold in drawn) == list(range(1, int(drawn[0][2]) + 1))
+        whole = whole and len({fold[2] for fold in drawn}) == 1
+    else:
+        parts = [splits[fold] for fold in folds if fold in splits]
+        tested = sorted(case for part in parts for case in part["test"])
+        whole = len(parts) == len(folds) and tested == sorted({c for part in parts for p in PARTS for c in part[p]})
+    if not whole or cohort == "phantom":
+        raise ValueError(
+            f"folds {', '.join(folds)} of {cohort} are not all folds of one cross-validation, each of them once; "
+            "expected cv1of3, cv2of3 and cv3of3, or the like."
+        )
+
+
+def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
+    require_split(cohort, split)
+    splits = published_splits(cohort)
     on_disk = {item["case"].lower(): item for item in items}  # releases differ in capitals: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
     _refuse_missing("not there", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)

@@ -1,10 +1,10 @@
 """What MONAI's Ignite engines lack: inferers for any subset, handlers, the steps that join stages."""
 
-from common.engines.epoch import SetEpoch
-from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage
+from common.engines.epoch import Rounds, SetEpoch
+from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
-from common.engines.precision import BFloat16Inferer
+from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
 from common.engines.preference import PreferenceBalancer
 from common.engines.report import check_settings, report_evaluation
 from common.engines.steps import run_bundle, run_variants, train_teacher
@@ -13,18 +13,20 @@ from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
 
 __all__ = [
-    "BFloat16Inferer",
     "EpochLosses",
     "ForegroundInferer",
+    "PrecisionInferer",
     "PreferenceBalancer",
     "Reseed",
     "ResumableCheckpoint",
+    "Rounds",
     "SetEpoch",
     "StoreCases",
     "SubsetSweep",
     "SubstituteFigure",
     "SubstituteInferer",
     "WeightAverage",
+    "check_device",
     "check_settings",
     "close_tracking",
     "distributed",
@@ -35,6 +37,9 @@ __all__ = [
     "report_evaluation",
     "run_bundle",
     "run_variants",
+    "seed_all",
+    "set_matmul_precision",
     "track",
     "train_teacher",
+    "uses_float16",
 ]

@@ -15,6 +15,10 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
     """Return the number of ``parameters`` and the ``gflops`` of one window with all modalities; a multiplication and an
     addition count as two operations.
 
+    A substitute image that is learnt (M3AE's ``x_sub``) is no part of the parameters, as in its paper: 4.7 million at
+    width 16. It is as large as the grid of the cohort's images, 35.7 million values on that of BraTS; these are the
+    ``substitute_values``.
+
     Args:
         network: takes ``(1, M, *window)``.
         modalities: M.
@@ -23,8 +27,11 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
     image = torch.zeros(1, modalities, *window, device=next(network.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
+    substitute = getattr(network, "x_sub", None)
+    apart = {} if substitute is None else {"substitute_values": substitute.numel()}
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in network.parameters() if parameter is not substitute),
+        **apart,
         "gflops": round(counter.get_total_flops() / 1e9, 3),
     }
 

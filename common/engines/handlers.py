@@ -20,6 +20,18 @@ from common.io import read_checkpoint, write_checkpoint
 logger = logging.getLogger(__name__)
 
 
+def seed_all(seed: int, deterministic: bool = True) -> None:
+    """Seed torch, numpy and random, and choose how cuDNN computes.
+
+    Args:
+        seed: of all of them.
+        deterministic: True, as MONAI's `set_determinism`: results repeat as far as operations allow. False lets cuDNN
+            try its algorithms out and take the fastest one, whose sums may differ from run to run.
+    """
+    set_determinism(seed=seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
+
+
 class Reseed:
     """Seed torch, numpy, random and the transforms from (seed, epoch, rank) as each epoch starts.
 
@@ -28,10 +40,11 @@ class Reseed:
     Args:
         seed: the run's seed.
         loader: training loader; its dataset has a ``transform``, its sampler may be a DistributedSampler.
+        deterministic: see `seed_all`.
     """
 
-    def __init__(self, seed: int, loader: torch.utils.data.DataLoader) -> None:
-        self.seed, self.loader = seed, loader
+    def __init__(self, seed: int, loader: torch.utils.data.DataLoader, deterministic: bool = True) -> None:
+        self.seed, self.loader, self.deterministic = seed, loader, deterministic
 
     def attach(self, engine: Engine) -> None:
         """Register on EPOCH_STARTED."""
@@ -41,7 +54,7 @@ class Reseed:
         """Seed everything that draws."""
         epoch = engine.state.epoch
         seed = self.seed + 100_003 * epoch + idist.get_rank()
-        set_determinism(seed=seed)
+        seed_all(seed, self.deterministic)
         self.loader.dataset.transform.set_random_state(seed=seed)
         if hasattr(self.loader.sampler, "set_epoch"):
             self.loader.sampler.set_epoch(epoch)
@@ -193,7 +206,8 @@ class ResumableCheckpoint:
             logger.warning(f"resume: no checkpoint {self.last}, starting from the beginning")
             return
         wanted_epochs = trainer.state.max_epochs
-        state = read_checkpoint(self.last, map_location=trainer.state.device)
+        # Onto the CPU: what belongs on the device is copied there, but Adam's count of steps has to stay on the host.
+        state = read_checkpoint(self.last, map_location="cpu")
         try:
             Checkpoint.load_objects(to_load=self._everything(trainer), checkpoint=state)
         except (ValueError, RuntimeError, KeyError) as error:

@@ -11,7 +11,9 @@ from monai.transforms import generate_spatial_bounding_box
 from monai.utils import fall_back_tuple
 from torch import nn
 
+from common.engines.precision import DTYPES, autocast, to_float32
 from common.engines.windows import planewise
+from common.io.settings import check_choice
 from common.modalities import foreground, presence
 
 OUTSIDE_LOGIT = -1e4
@@ -30,13 +32,21 @@ class ForegroundInferer(SlidingWindowInferer):
             network of two spatial dims (see `Planewise`).
         args: as `SlidingWindowInferer`'s.
         softmax: True if the logits are for a softmax, whose channel 0 is the background; False if for a sigmoid each.
+        precision: that the network computes in, see `check_device`; logits are summed in float32.
         kwargs: as `SlidingWindowInferer`'s.
     """
 
-    def __init__(self, roi_size: Sequence[int] | int, *args: Any, softmax: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        roi_size: Sequence[int] | int,
+        *args: Any,
+        softmax: bool = False,
+        precision: str = "float32",
+        **kwargs: Any,
+    ) -> None:
         planes = isinstance(roi_size, Sequence) and len(roi_size) == 2
         super().__init__((*roi_size, 1) if planes else roi_size, *args, **kwargs)
-        self.softmax = softmax
+        self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return logits ``(B, C, X, Y, Z)`` of ``(B, M, X, Y, Z)``, missing modalities being NaN.
@@ -49,7 +59,10 @@ class ForegroundInferer(SlidingWindowInferer):
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
         shown = planewise(network, self.window(inputs))
-        logits = super().__call__(image, shown, *args, **kwargs)
+        with autocast(self.precision, image.device):
+            logits = super().__call__(
+                image, lambda *given, **named: to_float32(shown(*given, **named)), *args, **kwargs
+            )
         return paste_box(logits, box, inputs.shape[2:], self.softmax)
 
     def box(self, inputs: torch.Tensor) -> tuple:

@@ -11,6 +11,7 @@ import pandas as pd
 from torch import nn
 
 from common.cohorts import get_cohort
+from common.cohorts.datalist import Parts
 from common.engines.efficiency import network_facts
 from common.engines.tracking import require_store
 from common.evaluation.analysis.attribution import expected_gains
@@ -38,6 +39,7 @@ def report_evaluation(
     coverage: float,
     published: Sequence[str] | None,
     output_dir: str,
+    data: Parts | None = None,
 ) -> None:
     """Write the results of all cases, and the report on them; print the table of Dice.
 
@@ -54,6 +56,7 @@ def report_evaluation(
         coverage: of the intervals of the volume, e.g. 0.9.
         published: paper, table and dataset of numbers to print beside (`analysis.published.sources`), or None.
         output_dir: folder of the files.
+        data: the whole split, so that it is noted which cases were not tested; None if that is not known.
     """
     if not cases:
         raise ValueError("There is no case to evaluate; choose a part of the split that has some (key `part`).")
@@ -76,6 +79,7 @@ def report_evaluation(
             "coverage": coverage,
             "weights": weights,
         },
+        other_cases=_besides(cases, data or {}),
     )
     write_evaluation(evaluation, output_dir)
     _write_calibrated(evaluation, coverage, Path(output_dir))
@@ -85,8 +89,15 @@ def report_evaluation(
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
 
 
-def check_settings(method: str, coverage: float, published: Sequence[str] | None, tracking: str) -> None:
-    """Refuse, before an evaluation that takes long, what would only matter at its end.
+def _besides(cases: Sequence[Mapping[str, Any]], data: Parts) -> tuple[str, ...]:
+    """Return the names of the cases of a split that are not among these."""
+    return tuple(sorted({item["case"] for items in data.values() for item in items} - {c["case"] for c in cases}))
+
+
+def check_settings(method: str, coverage: float, published: Sequence[str] | None, tracking: str | None = None) -> None:
+    """Refuse, before a training or an evaluation that takes long, what would only matter at its end.
+
+    ``tracking`` is None where nothing is tracked yet, see `require_store`.
 
     Raises:
         ValueError: ``method`` is no text, as of a name with a comma on a command line; ``coverage`` is no level; or
@@ -99,7 +110,8 @@ def check_settings(method: str, coverage: float, published: Sequence[str] | None
         raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
     if published is not None:
         read_published(*published)
-    require_store(tracking)
+    if tracking is not None:
+        require_store(tracking)
 
 
 def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:

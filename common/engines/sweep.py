@@ -19,6 +19,7 @@ from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
 from common.engines.inferers import ForegroundInferer, paste_box
 from common.engines.latents import LatentProbe
+from common.engines.precision import autocast
 from common.engines.windows import decode_subsets
 from common.evaluation.metrics.case import CaseMeasure, CaseResult
 from common.evaluation.metrics.conventions import Conventions
@@ -98,8 +99,7 @@ class SubsetSweep:
         predictions = self.predictions(batch["image"].to(device), engine.network, subsets)
         for _ in tqdm(subsets, desc=item["case"], unit="subset", leave=False):
             start = perf_counter()
-            amp = torch.autocast("cuda", enabled=engine.amp and device.type == "cuda", **engine.amp_kwargs)
-            with engine.mode(engine.network), amp:
+            with engine.mode(engine.network), autocast(self.inferer.precision, device):
                 subset, logits = next(predictions)
             synchronise(device)
             seconds += perf_counter() - start

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.telemetry import set_telemetry_client
 from monai.engines import Trainer
-from monai.handlers import MLFlowHandler
+from monai.handlers import MLFlowHandler, ValidationHandler
 from monai.utils import path_to_sqlite_uri
 
 from common.evaluation.analysis.statistics import subset_statistics
@@ -40,12 +41,17 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> N
     """Log a trainer, with the config's top-level scalars as parameters, into the run of the MLFlowHandler in
     ``handlers``.
 
+    Rank 0 logs for all: on the others the handlers are taken off the trainer and its validator.
+
     Args:
         handlers: the handlers that MONAI's tracking was added to (``train#handlers``).
         trainer: the one that they belong to, or another one that shall share its run, e.g. the pretraining's.
         tag_name: name of its iteration loss.
         folder: of the training's checkpoints.
     """
+    if idist.get_rank() > 0:
+        _stay_silent(trainer, *(each.validator for each in handlers if isinstance(each, ValidationHandler)))
+        return
     note = Path(folder, RUN_NOTE)
     note.unlink(missing_ok=True)
     for handler in _mlflow(handlers):
@@ -115,8 +121,8 @@ def require_store(tracking: str) -> None:
 
 
 def log_file(handlers: Sequence, path: str) -> None:
-    """Log a file, e.g. the picture of x_sub, as an artifact of the run that is open."""
-    for handler in _mlflow(handlers):
+    """Log a file, e.g. the picture of x_sub, as an artifact of the run that is open, on rank 0."""
+    for handler in _mlflow(handlers) if idist.get_rank() == 0 else ():
         handler.client.log_artifact(handler.cur_run.info.run_id, path)
 
 
@@ -160,6 +166,13 @@ def _write_note(_: Engine, handler: MLFlowHandler, note: Path) -> None:
     said = {"tracking_uri": handler.client.tracking_uri, "run_id": handler.cur_run.info.run_id}
     with replacing(note) as temporary:
         temporary.write_text(json.dumps(said, indent=4) + "\n")
+
+
+def _stay_silent(*engines: Engine) -> None:
+    """Take the MLFlowHandlers off engines; Ignite takes off one handler of one event, and only if it is known."""
+    for engine in engines:
+        for registered in engine._event_handlers.values():
+            registered[:] = [it for it in registered if not isinstance(getattr(it[0], "__self__", None), MLFlowHandler)]
 
 
 def _mlflow(handlers: Sequence) -> list[MLFlowHandler]:

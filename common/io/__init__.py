@@ -1,6 +1,6 @@
 """Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
 
-from common.io.bundle import bundle_root, refuse_unknown_options
+from common.io.bundle import bundle_root, given_options, refuse_unknown_options
 from common.io.checkpoints import load_weights, read_checkpoint, read_weights, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
@@ -14,6 +14,7 @@ __all__ = [
     "bundle_root",
     "file_digest",
     "flag",
+    "given_options",
     "load_weights",
     "lock_folder",
     "optional",

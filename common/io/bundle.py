@@ -8,15 +8,21 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
 
 from common import __version__
 
 MANIFEST = "manifest.json"
 """Of a packaged bundle: the version of `common` it was made with, and size and SHA-256 of its files."""
 COMMON = Path(__file__).resolve().parents[1]
+_OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
+"""Options of ``python -m monai.bundle run`` that are no keys of a config."""
 
 
 def bundle_root(name: str) -> str:
@@ -44,24 +50,57 @@ def bundle_root(name: str) -> str:
 
 
 def refuse_unknown_options(bundle_root: str) -> None:
-    """Refuse options of ``python -m monai.bundle run`` that no config of the bundle has; MONAI would ignore them.
+    """Refuse options of ``python -m monai.bundle run`` that none of its configs has; MONAI would ignore them.
+
+    Its configs are those of ``--config_file`` and, of the trainings of an ablation, those of the key ``configs``.
 
     Raises:
         ValueError: an unknown ``--option``; the message names the nearest known one. Or the bundle, which an option may
             have named, was packaged with another version of ``common``.
     """
     require_same_common(bundle_root)
-    if not sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py"):
+    words = _words()
+    if not words:
         return
-    known = set(inspect.signature(monai.bundle.run).parameters)
-    for path in Path(bundle_root, "configs").rglob("*.json"):
-        known |= {key.split("#")[0] for key in json.loads(path.read_text())}
-    for word in sys.argv[1:]:
-        option = re.split("[=#]|::", word.removeprefix("--"))[0]
-        if word.startswith("--") and option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
+    files = words.get("config_file", [*map(str, Path(bundle_root, "configs").rglob("*.json"))])
+    read = [ConfigParser.load_config_file(file) for file in _several(files)]
+    inner = _several(words.get("configs", [])) or [file for config in read for file in config.get("configs", [])]
+    read += [ConfigParser.load_config_file(Path(bundle_root, "configs", file)) for file in inner]
+    known = set(_OF_MONAI) | {_top(key.lstrip("+~")) for config in read for key in config}
+    for option in words:
+        if _top(option) not in known:
+            near = difflib.get_close_matches(_top(option), known, n=1)
             hint = f"did you mean --{near[0]}?" if near else "see the scalars at the top of the config."
-            raise ValueError(f"Option --{option} is no key of the configs of {bundle_root}; {hint}")
+            raise ValueError(f"Option --{_top(option)} is no key of the configs of {bundle_root} that are run; {hint}")
+
+
+def given_options() -> dict[str, Any]:
+    """Return the config keys that the options of ``python -m monai.bundle run`` set, and their values.
+
+    Values are as MONAI reads them. There are none in a process that was started in another way.
+    """
+    return {key: value for key, value in _words().items() if key not in _OF_MONAI}
+
+
+def _words() -> dict[str, Any]:
+    """Return the options of ``python -m monai.bundle run`` and their values, MONAI's own among them."""
+    if not sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py"):
+        return {}
+    found = {}
+    for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
+        if word.startswith("--") and word != "--":
+            option, equals, value = word.removeprefix("--").partition("=")
+            found[option] = DefaultParseValue(value if equals else "True" if following.startswith("--") else following)
+    return found
+
+
+def _several(files: str | Sequence[str]) -> list[str]:
+    return [files] if isinstance(files, str) else list(files)
+
+
+def _top(option: str) -> str:
+    """Return ``train`` of ``train#optimizer#lr`` or ``train::optimizer::lr``."""
+    return re.split("#|::", option)[0]
 
 
 def require_same_common(bundle_root: str | os.PathLike) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 
 def flag(key: str, value: bool | str) -> bool:
     """Return a flag that a config (``true``) or a command line (text such as ``false`` or ``True``) gives.
@@ -53,3 +55,20 @@ def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
         raise ValueError(f"{key} {values}: expected 3 numbers, for x, y and z.")
     return values
+
+
+def usable_device(key: str, device: str | torch.device) -> torch.device:
+    """Return a device on which tensors can be made.
+
+    Args:
+        key: what the message calls the setting.
+        device: e.g. ``cpu`` or ``cuda:0``.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"{key} {device}: not to be had here ({said}); expected cpu, or cuda with a GPU.") from error

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import FusionOutput
+from common.io.settings import check_number
+from common.modalities import to_host
+from common.networks.blocks import FusionOutput, scatter_rows
 
 FLOOR = 0.005
 """Probabilities are clamped to at least this before a logarithm is taken; below it there is no gradient."""
@@ -28,7 +30,7 @@ def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     if label.shape != expected:
         raise ValueError(f"label: shape {tuple(label.shape)}, expected {expected}: one class index per voxel.")
     label = label.as_subclass(torch.Tensor).long()
-    low, high = (int(value) for value in label.aminmax())
+    low, high = to_host(torch.stack(label.aminmax())).tolist()
     if low < 0 or high >= classes:
         raise ValueError(
             f"label: holds class indices {low} to {high}, but the network's head has {classes} classes (0 to "
@@ -100,11 +102,9 @@ def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return weighted_cross_entropy(probabilities, label) + dice_loss(probabilities, label)
 
 
-def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return the rows ``(P, ...)`` of the modalities present as a table ``(B, M, ...)`` with zeros for the others."""
-    table = rows.new_zeros(*present.shape, *rows.shape[1:])
-    table[present] = rows
-    return table
+def label_rows(label: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return the label ``(B, 1, ...)`` of each modality present (bool ``(B, M)``, on the CPU), ``(P, 1, ...)``."""
+    return label.index_select(0, present.nonzero()[:, 0].to(label.device, non_blocking=True))
 
 
 class FusionLoss(nn.Module):
@@ -112,12 +112,22 @@ class FusionLoss(nn.Module):
 
     Sums of Dice run over the batch. The separate predictions give one loss per modality, over the samples that have it.
 
+    Args:
+        fusion_start_epoch: the first epoch, from 0, in which the fused prediction counts. RFNet's released code has 20
+            of 300 epochs; those of mmFormer and M2FTrans have 0.
+
     Attributes:
+        epoch: from 0; `common.engines.SetEpoch` tells it, where the fused prediction does not count from the start.
         terms: the latest values of ``fuse``, ``separate`` and ``deep``, detached.
+
+    Raises:
+        ValueError: a negative start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fusion_start_epoch: int = 0) -> None:
         super().__init__()
+        self.fusion_start_epoch = check_number("fusion_start_epoch", fusion_start_epoch, 0)
+        self.epoch = 0
         self.terms: dict[str, torch.Tensor] = {}
 
     def parts(self, output: FusionOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -141,18 +151,19 @@ class FusionLoss(nn.Module):
 
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss; arguments and errors are those of `parts`."""
-        return sum(self.parts(output, target).values())
+        parts = self.parts(output, target)
+        return (self.epoch >= self.fusion_start_epoch) * parts["fuse"] + parts["separate"] + parts["deep"]
 
     def _head(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         soft = probabilities(logits, label.shape[2:])
         return weighted_cross_entropy(soft, label).mean() + dice_loss(soft, label, batch=True)
 
     def _separate(self, output: FusionOutput, label: torch.Tensor) -> torch.Tensor:
-        soft, present = probabilities(output.separate, label.shape[2:]), output.present.as_subclass(torch.Tensor)
-        label = label[present.nonzero()[:, 0]]
+        soft, present = probabilities(output.separate, label.shape[2:]), output.present
+        label = label_rows(label, present)
         both, total = (scatter_rows(sums, present).sum(dim=0) for sums in dice_sums(soft, label))
         entropy = scatter_rows(weighted_cross_entropy(soft, label), present).sum(dim=0)
-        samples = present.sum(dim=0)
+        samples = present.sum(dim=0).to(entropy.device, non_blocking=True)
         loss = entropy / samples.clamp_min(1) + dice_from_sums(both, total)
         return torch.where(samples > 0, loss, 0).sum()
 

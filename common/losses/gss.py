@@ -94,7 +94,9 @@ def group_vote(
     elected = []
     for k, leading in enumerate(leaders):
         order = [*leading, *(m for m in range(sure.shape[1]) if m not in leading)]
-        ballot = sure[:, order, k], votes[:, order, k], leader_threshold, member_threshold
+        # stacked, since indices in a list would be copied to a GPU each time
+        ordered = (torch.stack([part[:, m, k] for m in order], dim=1) for part in (sure, votes))
+        ballot = *ordered, leader_threshold, member_threshold
         elected.append(
             single_leader_vote(*ballot, rule) if len(leading) == 1 else double_leader_vote(*ballot, rho, rule)
         )

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common.io.settings import check_number
 from common.losses.fusion import class_indices
+from common.networks.blocks import gather_rows
 from common.networks.dedicated import channel_subsets
 from common.networks.hved import VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
 
@@ -84,8 +85,8 @@ class HVEDLoss(nn.Module):
             for level in output.posteriors
         ]
         kl = torch.stack(levels).mean()
-        there = output.completed.reconstructions[output.present].float()
-        reconstruction = F.mse_loss(there, output.image[output.present])
+        there = gather_rows(output.completed.reconstructions, output.present).float()
+        reconstruction = F.mse_loss(there, gather_rows(output.image, output.present))
         parts = {"segmentation": segmentation, "kl": kl, "reconstruction": reconstruction}
         self.terms = {name: value.detach() for name, value in parts.items()}
         return segmentation + self.kl_weight * kl + self.reconstruction_weight * reconstruction
@@ -109,7 +110,7 @@ def divergences(
     """
     modalities = range(present.shape[1])
     every = [[m in subset for m in modalities] for subset in channel_subsets(len(modalities))]
-    every = torch.tensor(every, device=present.device)
+    every = torch.tensor(every)
     valid = ~(every & ~present[:, None]).any(dim=2)
     mean, log_variance = product_of_gaussians(posteriors, every.expand(len(present), -1, -1))
     chosen_mean, chosen_log_variance = product_of_gaussians(posteriors, chosen[:, None])
@@ -117,6 +118,7 @@ def divergences(
     distance = chosen_log_variance.exp() + (chosen_mean - mean).square()
     between = (log_variance - chosen_log_variance + distance / (variance + VARIANCE_FLOOR) - 1) / 2
     prior = (variance + mean.square() - 1 - log_variance) / 2
+    valid = valid.to(posteriors.device, non_blocking=True)
     between, prior = ((kl.flatten(2).mean(dim=2) * valid).sum(dim=1) for kl in (between, prior))
     count = valid.sum(dim=1)
     return between / (count - 1).clamp_min(1), prior / count

@@ -16,6 +16,7 @@ from torch import nn
 
 from common.io.settings import check_choice
 from common.networks import SegmentationOutput
+from common.networks.blocks import gather_rows
 
 
 class Reconstruction(NamedTuple):
@@ -54,7 +55,7 @@ class PretrainingLoss(nn.Module):
 
     def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
         """Return the scalar loss; the target is part of the output."""
-        mse = F.mse_loss(output.reconstruction[output.present], output.image[output.present])
+        mse = F.mse_loss(*(gather_rows(volumes, output.present) for volumes in (output.reconstruction, output.image)))
         centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
         regulariser = torch.linalg.vector_norm(centred)
         self.terms = {"mse": mse.detach(), "regulariser": regulariser.detach()}

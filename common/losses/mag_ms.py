@@ -16,6 +16,7 @@ from torch import nn
 
 from common.io.settings import check_number
 from common.losses.fusion import class_indices
+from common.networks.blocks import scatter_rows, select_rows
 from common.networks.mag_ms import MagMSDecoded
 
 
@@ -25,7 +26,7 @@ class MagMSOutput(NamedTuple):
     Attributes:
         teacher: what is decoded from the mean of each sample's modalities, B rows.
         students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
-        present: bool ``(B, M)``.
+        present: bool ``(B, M)``, on the CPU.
     """
 
     teacher: MagMSDecoded
@@ -88,13 +89,15 @@ class MagMSLoss(nn.Module):
         teacher, students = (MagMSDecoded(*map(_float32, decoded)) for decoded in (output.teacher, output.students))
         known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
         terms = {"fuse": self.dice_ce(teacher.logits, label), "single": 0, "kl": 0, "l2": 0}
-        sample, modality = output.present.as_subclass(torch.Tensor).nonzero(as_tuple=True)
-        for m in modality.unique():
-            rows = modality == m
-            of, logits = sample[rows], students.logits[rows]
-            terms["single"] = terms["single"] + self.dice_ce(logits, label[of])
-            terms["kl"] = terms["kl"] + divergence(logits, known.logits[of], self.temperature)
-            terms["l2"] = terms["l2"] + F.mse_loss(students.bottleneck[rows], known.bottleneck[of])
+        place = scatter_rows(torch.arange(len(students.logits)), output.present)  # of each student among the rows
+        for rows, having in zip(place.T, output.present.T, strict=True):
+            if not bool(having.any()):
+                continue
+            student = rows[having].to(label.device, non_blocking=True)
+            logits, bottleneck = (part.index_select(0, student) for part in students)
+            terms["single"] = terms["single"] + self.dice_ce(logits, select_rows(label, having))
+            terms["kl"] = terms["kl"] + divergence(logits, select_rows(known.logits, having), self.temperature)
+            terms["l2"] = terms["l2"] + F.mse_loss(bottleneck, select_rows(known.bottleneck, having))
         self.terms = {name: value.detach() for name, value in terms.items()}
         return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]
 

@@ -75,7 +75,8 @@ class Alignment(nn.Module):
                 f"Features of {features.shape[1]} modalities to align; expected {len(self.modalities)} "
                 f"({', '.join(self.modalities)}). The anchor and the features have to be of one cohort."
             )
-        features, share = features.float(), present / present.sum(dim=1, keepdim=True)
+        features, present = features.float(), present.to(features.device, non_blocking=True)
+        share = present / present.sum(dim=1, keepdim=True)
         if self.anchor == "normal":
             return (self._divergence(features) * share).sum(dim=1).mean()
         anchor, valid = self._anchor(features, present)

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.losses.fusion import FLOOR, class_indices, dice_ce, probabilities, scatter_rows
-from common.networks.blocks import Decoded
+from common.losses.fusion import FLOOR, class_indices, dice_ce, label_rows, probabilities
+from common.modalities import to_host
+from common.networks.blocks import Decoded, scatter_rows
 
 EPSILON = 1e-5
 """Keeps the mean of an empty class and the cosine of a zero vector finite."""
@@ -37,7 +38,7 @@ class PassionOutput(NamedTuple):
         teacher: what is decoded from each sample's own subset, B rows.
         students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
         separate: ``(P, K, ...)``, logits of the separate decoder, same order.
-        present: bool ``(B, M)``, the modalities that are taught and count.
+        present: bool ``(B, M)``, the modalities that are taught and count; on the CPU.
     """
 
     teacher: Decoded
@@ -225,7 +226,7 @@ class PassionLoss(nn.Module):
             ValueError: the target does not fit (see `class_indices`), or modalities lack where none may.
         """
         label = class_indices(target, output.teacher.logits)
-        size, present = label.shape[2:], output.present.as_subclass(torch.Tensor)
+        size, present = label.shape[2:], output.present
         self._check(present)
         heads = [dice_ce(probabilities(logits, size), label).sum() for logits in output.teacher.deep]
         terms = {
@@ -234,12 +235,13 @@ class PassionLoss(nn.Module):
         }
         classes = _common_classes(label, output.teacher.logits.shape[1])
         prototype, distance, pmr = self._semantic(output, label, classes)
-        distance, counted = scatter_rows(distance, present), present & bool(len(classes))
+        counted = (present & bool(len(classes))).to(label.device, non_blocking=True)
+        distance = scatter_rows(distance, present)
         self.sums += (distance * counted).sum(dim=0)
         self.counts += counted.sum(dim=0)
 
-        delta = self._delta(relative_preference(distance, present))
-        separate = dice_ce(probabilities(output.separate, size), label[present.nonzero()[:, 0]])
+        delta = self._delta(relative_preference(distance, present.to(label.device, non_blocking=True)))
+        separate = dice_ce(probabilities(output.separate, size), label_rows(label, present))
         terms["separate"] = (delta * self.beta * self.v * scatter_rows(separate, present)).sum()
         if self.use_pixel:
             terms["pixel"] = (self.beta * self.v * scatter_rows(self._pixel(output, size), present)).sum()
@@ -331,7 +333,8 @@ class PassionLoss(nn.Module):
 def _common_classes(label: torch.Tensor, classes: int) -> torch.Tensor:
     """Return the classes that every sample shows, ``(k, 1)``."""
     shown = torch.stack([(label == k).flatten(1).any(dim=1) for k in range(classes)], dim=1)
-    return shown.all(dim=0).nonzero()
+    common = [k for k, everywhere in enumerate(to_host(shown.all(dim=0)).tolist()) if everywhere]
+    return torch.tensor(common, dtype=label.dtype, device=label.device)[:, None]
 
 
 def _samples(present: torch.Tensor) -> Iterator[tuple[slice, slice]]:

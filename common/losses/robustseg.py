@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.fusion import scatter_rows
 from common.losses.pmkl import SegmentationLoss
+from common.networks.blocks import scatter_rows
 from common.networks.robustseg import RobustSegOutput
 
 LEAST = 1e-12
@@ -70,4 +70,5 @@ class RobustSegLoss(nn.Module):
 
 def _over_samples(rows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     """Return the mean of each modality's rows, ``(M,)``; 0 for one without."""
-    return scatter_rows(rows, there).sum(dim=0) / there.sum(dim=0).clamp_min(1)
+    count = there.sum(dim=0).clamp_min(1).to(rows.device, non_blocking=True)
+    return scatter_rows(rows, there).sum(dim=0) / count

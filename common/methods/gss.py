@@ -33,5 +33,5 @@ class RandomSubsetFusion(nn.Module):
         """Return the training outputs of crops ``(B, M, ...)``; ``present`` says what was encoded."""
         present = available_modalities(image, None)
         features = self.network.encode(image, present)
-        fused = self.network.decode(features, uniform_subsets(present).to(present.device))
+        fused = self.network.decode(features, uniform_subsets(present))
         return FusionOutput(fused, self.network.decode_separately(features, present), present)

@@ -29,7 +29,7 @@ class JointCompletion(nn.Module):
     def forward(self, image: torch.Tensor) -> HVEDOutput:
         """Return the training outputs of crops ``(B, M, X, Y, Z)``."""
         present = available_modalities(image, None)
-        chosen = random_subsets(present).to(present.device)
+        chosen = random_subsets(present)
         features = self.network.encode(image, present)
         completed = self.network.decode(features, chosen)
         return HVEDOutput(completed, features, image.as_subclass(torch.Tensor), present, chosen)

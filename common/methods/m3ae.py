@@ -19,7 +19,7 @@ from tqdm import tqdm
 from common.io import read_weights, start_from
 from common.io.settings import check_choice
 from common.losses.m3ae import Reconstruction
-from common.modalities import presence
+from common.modalities import presence, to_host
 from common.networks import M3AE, SegmentationOutput
 from common.transforms import locate, random_patches, random_subsets
 
@@ -49,10 +49,11 @@ class Pretraining(nn.Module):
 
     def forward(self, image: torch.Tensor) -> Reconstruction:
         """Mask and reconstruct crops ``(B, M, X, Y, Z)``."""
-        present = presence(image)
+        present = to_host(presence(image))
         visible = random_subsets(present)
         if self.masking == "m3ae":
-            visible = self._voxels(random_patches(visible, self._patches(image.shape[2:]), self.mask_ratio))
+            patches = random_patches(visible, self._patches(image.shape[2:]), self.mask_ratio)
+            visible = self._voxels(patches.to(image.device, non_blocking=True))
         reconstruction = self.network.unet(self.network.substitute(image, visible))
         if isinstance(reconstruction, SegmentationOutput):
             reconstruction = reconstruction.logits
@@ -85,7 +86,7 @@ class FineTuning(nn.Module):
         """Return the training outputs of ``2 B`` views of crops ``(B, M, X, Y, Z)``, all first views before all
         second.
         """
-        present = presence(image)
+        present = to_host(presence(image))
         views = [self.network.substitute(image, random_subsets(present)) for _ in range(2)]
         return self.network.unet(torch.cat(views))
 

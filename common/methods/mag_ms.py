@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.losses.mag_ms import MagMSOutput
-from common.networks.blocks import available_modalities
+from common.networks.blocks import available_modalities, gather_rows
 from common.networks.mag_ms import MAGMS
 
 
@@ -28,6 +28,8 @@ class MultiModalitySelfDistillation(nn.Module):
         """Return what teacher and students say on crops ``(B, M, ...)``."""
         present = available_modalities(image, None)
         features = self.network.encode(image, present)
-        alone = [level[present][:, None] for level in features]  # (P, 1, C, ...): no student needs the others' features
+        alone = [
+            gather_rows(level, present)[:, None] for level in features
+        ]  # (P, 1, C, ...): no student needs the others' features
         students = self.network.decode(alone, present.new_ones(len(alone[0]), 1))
         return MagMSOutput(self.network.decode(features, present), students, present)

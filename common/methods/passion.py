@@ -48,7 +48,7 @@ class SelfDistillation(nn.Module):
     def forward(self, image: torch.Tensor) -> PassionOutput:
         """Return what teacher, students and separate decoder say on crops ``(B, M, ...)``."""
         present = available_modalities(image, None)
-        subset = uniform_subsets(present).to(present.device) if self.drop_modalities or self.perfect_data else present
+        subset = uniform_subsets(present) if self.drop_modalities or self.perfect_data else present
         if self.drop_modalities:
             present = subset
         features = self.network.encode(image, present)
@@ -57,7 +57,7 @@ class SelfDistillation(nn.Module):
         sample, modality = present.nonzero(as_tuple=True)
         alone = F.one_hot(modality, present.shape[1]).bool()
         if self.distil:  # in one batch, which shares the work and the kernels' starts
-            rows = torch.cat([torch.arange(len(image), device=sample.device), sample])
+            rows = torch.cat([torch.arange(len(image)), sample])
             both = self.network.decode(_select_samples(features, rows), torch.cat([subset, alone]))
             teacher, students = _split(both, len(image))
         else:
@@ -68,6 +68,7 @@ class SelfDistillation(nn.Module):
 
 
 def _select_samples(features: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
+    rows = rows.to(features[0].device, non_blocking=True)
     return [level.index_select(0, rows) for level in features]
 
 

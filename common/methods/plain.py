@@ -41,4 +41,4 @@ class RandomSubset(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the network's training outputs of crops ``(B, M, X, Y, Z)``."""
         present = available_modalities(image, None)
-        return self.network(image.as_subclass(torch.Tensor), random_subsets(present).to(present.device))
+        return self.network(image.as_subclass(torch.Tensor), random_subsets(present))

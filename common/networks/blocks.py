@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice
-from common.modalities import presence
+from common.modalities import presence, to_host
 
 SLOPE = 0.2
 """Of every LeakyReLU."""
@@ -45,7 +45,7 @@ class FusionOutput(NamedTuple):
         fused: of the modalities present.
         separate: ``(P, K, ...)`` logits of the separate decoder, a row for each modality present of each sample, in the
             order of ``present.nonzero()``.
-        present: bool ``(B, M)``.
+        present: bool ``(B, M)``, on the CPU.
     """
 
     fused: Decoded
@@ -105,7 +105,10 @@ def require_window(network: nn.Module, image: torch.Tensor) -> None:
 
 
 def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``.
+    """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``, on the CPU.
+
+    It decides which layers run, and so has to be known on the host. Reading it from a GPU waits for all work there, and
+    so does each decision by a tensor on it; on the CPU it is read once for all decisions.
 
     Raises:
         ValueError: a sample has none; or a network is being traced that has no regard for it, see
@@ -116,9 +119,9 @@ def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> t
             "This network cannot be exported: which of its layers run depends on the sequences that are there, and a "
             "trace always runs those that its example needed."
         )
-    there = presence(image.as_subclass(torch.Tensor))
+    there = to_host(presence(image.as_subclass(torch.Tensor)))
     if present is not None:
-        there = there & present.to(there.device)
+        there = there & present.cpu()
     if not bool(there.any(dim=1).all()):
         raise ValueError("A sample has no modality present; at least one is needed.")
     return there
@@ -151,8 +154,17 @@ def _fill_absent(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> tor
 
 
 def select_rows(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the samples of ``(B, ...)`` where ``rows`` (bool ``(B,)``) is True."""
-    return x if bool(rows.all()) else x[rows]  # no selection of all: ONNX would lose their shape
+    """Return the samples of ``(B, ...)`` where ``rows`` (bool ``(B,)``, on the CPU) is True."""
+    # no selection of all: ONNX would lose their shape
+    return x if bool(rows.all()) else x.index_select(0, indices(rows, x.device))
+
+
+def indices(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return where a bool tensor ``(N,)``, which lies on the CPU, is True, as indices on a device.
+
+    A GPU that selects by a mask waits until the host knows the number of rows.
+    """
+    return rows.nonzero().flatten().to(device, non_blocking=True)
 
 
 def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
@@ -269,7 +281,7 @@ class SplitPointwise(nn.Module):
 
 def weighted_sum(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Return sums over modalities as one product: weights ``(B, S, M)``, x ``(B, M, C, ...)`` -> ``(B, S, C, ...)``."""
-    y = torch.bmm(weights.to(x.dtype), x.flatten(2))
+    y = torch.bmm(weights.to(x), x.flatten(2))
     return y.reshape(x.shape[0], weights.shape[1], *x.shape[2:])
 
 
@@ -386,7 +398,7 @@ def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tens
 
     Args:
         parts: for each modality, of the samples that have it; None where no sample has.
-        present: bool ``(B, M)``.
+        present: bool ``(B, M)``, on the CPU.
     """
     some = next(part for part in parts if part is not None)
     if bool(present.all()):
@@ -394,8 +406,24 @@ def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tens
     full = some.new_zeros(*present.shape, *some.shape[1:])
     for modality, part in enumerate(parts):
         if part is not None:
-            full[present[:, modality], modality] = part
+            full[:, modality].index_copy_(0, indices(present[:, modality], full.device), part)
     return full
+
+
+def gather_rows(table: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return the entries of ``(B, M, ...)`` where ``present`` (bool ``(B, M)``, on the CPU) is True, ``(P, ...)``."""
+    return select_rows(table.flatten(0, 1), present.flatten())
+
+
+def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return the rows ``(P, ...)`` of the modalities present as a table ``(B, M, ...)`` with zeros for the others.
+
+    The opposite of `gather_rows`.
+    """
+    if bool(present.all()):
+        return rows.unflatten(0, present.shape)
+    table = rows.new_zeros(present.numel(), *rows.shape[1:])
+    return table.index_copy(0, indices(present.flatten(), rows.device), rows).unflatten(0, present.shape)
 
 
 class UpLevel(nn.Module):
@@ -449,10 +477,10 @@ class SeparateDecoder(nn.Module):
         """
         levels = features[: len(self.levels) + 1]
         decoded = [
-            self._decoded([level[rows, modality] for level in levels]) if bool(rows.any()) else None
+            self._decoded([select_rows(level[:, modality], rows) for level in levels]) if bool(rows.any()) else None
             for modality, rows in enumerate(present.T)
         ]
-        return scatter_modalities(decoded, present)[present]
+        return gather_rows(scatter_modalities(decoded, present), present)
 
     def _decoded(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
         *skips, y = levels

@@ -5,11 +5,12 @@ Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segme
 details from their released code. All paths are the `ResidualUNet` of M3AE with dropout on the bottleneck. ACN's
 variational auto-encoder is left out: no loss of the released code reads it.
 
-Three departures. The papers train a pair of paths for each incomplete subset; here one full path is shared by all
+Four departures. The papers train a pair of paths for each incomplete subset; here one full path is shared by all
 missing paths (``subsets`` of one subset gives their pair). The released heads have a sigmoid for each class and one for
 the background that is not supervised; the probabilities above 0.5 are painted ED, NCR, ET over each other. Here losses
 take the sigmoids, too, but in evaluation the background's logit is 0, so that the logits are those of a softmax, which
-is the sigmoid where all other classes are improbable. And as everywhere here, channel 0 is the background.
+is the sigmoid where all other classes are improbable. The heads start at the probability `PRIOR`. And as everywhere
+here, channel 0 is the background.
 """
 
 from __future__ import annotations
@@ -22,12 +23,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import FeatureEncoder, available_modalities, scatter_modalities
+from common.networks.blocks import FeatureEncoder, available_modalities, scatter_modalities, select_rows
 from common.networks.dedicated import FullAndMissing, Subset
 from common.networks.residual_unet import ResidualUNet
 
 DROPOUT = 0.2
 """Of the bottleneck's elements, before it is decoded."""
+
+PRIOR = 0.01
+"""Probability that a head at first gives to each class other than the background.
+
+Both methods train with the Dice loss alone. While a class that fills less than 1 % of a crop is predicted everywhere,
+which is what heads that start at 0.5 do, its Dice has a gradient 10 to 100 times smaller than near the optimum, and the
+consistency with paths that have hardly been trained outweighs it, so that the class stays everywhere. Lin et al.
+("Focal Loss for Dense Object Detection", ICCV 2017, section 4.1) start from this probability for a similar reason.
+"""
 
 FLOOR = 1e-5
 """Of a predicted variance."""
@@ -76,6 +86,7 @@ class Path(nn.Module):
         super().__init__()
         self.unet = ResidualUNet(channels, classes, width, deep_supervision=False)
         self.dropout = nn.Dropout(DROPOUT)
+        nn.init.constant_(self.unet.head.bias[1:], math.log(PRIOR / (1 - PRIOR)))
 
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
         """Return logits ``(B, K, X, Y, Z)``: of sigmoids in training, of a softmax in evaluation.
@@ -186,8 +197,9 @@ class ACN(FullAndMissing):
         x = self.feature_encoder(image, present)
         parts: list[torch.Tensor | None] = []
         for m, rows in enumerate(present.T):
-            alone = torch.zeros_like(x[rows])
-            alone[:, m] = x[rows, m]
+            own = select_rows(x, rows)
+            alone = torch.zeros_like(own)
+            alone[:, m] = own[:, m]
             parts.append(self.full.unet.encode(alone.flatten(1, 2))[0][3] if len(alone) else None)
         return scatter_modalities(parts, present)
 

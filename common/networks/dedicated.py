@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.modalities import resolve_subset
-from common.networks.blocks import FeatureEncoder, available_modalities
+from common.networks.blocks import FeatureEncoder, available_modalities, indices, select_rows
 
 Subset = tuple[int, ...]
 """Channels of an image: the positions of the modalities in the cohort's order."""
@@ -56,19 +56,20 @@ class Dedicated(nn.Module):
 
         Args:
             x: ``(B, M * C, ...)``; what is absent is not read.
-            present: bool ``(B, M)``.
+            present: bool ``(B, M)``, on the CPU.
 
         Raises:
             ValueError: there is no network for what a sample has.
         """
         rows = {subset: (present == present.new_tensor(row)).all(dim=1) for subset, row in self._present_in(present)}
         parts = {
-            subset: self.networks[_key(subset)](self.select_channels(x[of], subset)) for subset, of in rows.items()
+            subset: self.networks[_key(subset)](self.select_channels(select_rows(x, of), subset))
+            for subset, of in rows.items()
         }
         first = next(iter(parts.values()))
         logits = first.new_zeros(len(x), *first.shape[1:])
         for subset, of in rows.items():
-            logits[of] = parts[subset]
+            logits.index_copy_(0, indices(of, x.device), parts[subset])
         return logits
 
     def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:
@@ -149,11 +150,11 @@ class FullAndMissing(nn.Module):
         x, complete = self.features(image, present), present.all(dim=1)
         if bool(complete.all()):
             return self.full(x)
-        incomplete = self.missing(x[~complete], present[~complete])
+        incomplete = self.missing(select_rows(x, ~complete), present[~complete])
         logits = incomplete.new_zeros(len(x), *incomplete.shape[1:])
-        logits[~complete] = incomplete
+        logits.index_copy_(0, indices(~complete, x.device), incomplete)
         if bool(complete.any()):
-            logits[complete] = self.full(x[complete])
+            logits.index_copy_(0, indices(complete, x.device), self.full(select_rows(x, complete)))
         return logits
 
     def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:

@@ -203,7 +203,7 @@ class GatedNetwork(nn.Module):
 
     def fuse(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> list[torch.Tensor]:
         """Return each level ``(B, C, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows."""
-        kept = present[:, :, None, None, None, None]
+        kept = present[:, :, None, None, None, None].to(features[0].device, non_blocking=True)
         return [fusion(level * kept) for fusion, level in zip(self.fusions, features, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | GatedOutput:

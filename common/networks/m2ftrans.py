@@ -120,6 +120,7 @@ class M2FTrans(FusionNetwork):
             Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are of all five levels.
         """
         *features, memory = features[-LEVELS - 1 :]
+        present = present.to(memory.device, non_blocking=True)
         tokens, weights = self.transformer.fuse(memory, present)
         weights = weights.unflatten(2, self.grid)
         query, deep = tokens.transpose(1, 2).unflatten(2, self.grid), []

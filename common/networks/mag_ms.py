@@ -120,7 +120,8 @@ class MAGMS(nn.Module):
         count = present.sum(dim=1, keepdim=True)
         if not bool(count.all()):
             raise ValueError("A sample has no modality present; at least one is needed.")
-        *skips, bottleneck = (weighted_sum((present / count)[:, None], level)[:, 0] for level in features)
+        shares = (present / count)[:, None].to(features[0].device, non_blocking=True)
+        *skips, bottleneck = (weighted_sum(shares, level)[:, 0] for level in features)
         y = bottleneck
         for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
             y = level(y, skip)

@@ -126,6 +126,7 @@ class MMFormer(FusionNetwork):
             Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are those of the levels below.
         """
         *parts, tokens = features[-LEVELS:]
+        present = present.to(tokens.device, non_blocking=True)
         y = self.refinements[-1](self.entries[-1](self.correlated(tokens, present)))
         deep = []
         for level in reversed(range(LEVELS - 1)):

@@ -97,6 +97,7 @@ class RFNet(FusionNetwork):
         Returns:
             Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are those of the regions.
         """
+        present = present.to(features[0].device, non_blocking=True)
         levels, parts = features[:LEVELS], features[LEVELS:]
         deep, y = [], None
         for level in reversed(range(LEVELS)):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import available_modalities, scatter_modalities
+from common.networks.blocks import available_modalities, gather_rows, scatter_modalities, select_rows
 from common.networks.gated import STRIDE, GatedNetwork, conv, l2_penalty, linear
 
 APPEARANCE = 8
@@ -143,11 +143,17 @@ class RobustSeg(GatedNetwork):
             return logits
         image = image.as_subclass(torch.Tensor)
         parts = [
-            self._reconstructed(m, image[rows, m][:, None], fused[-1][rows]) if bool(rows.any()) else (None,) * 3
+            self._reconstructed(m, select_rows(image[:, m], rows)[:, None], select_rows(fused[-1], rows))
+            if bool(rows.any())
+            else (None,) * 3
             for m, rows in enumerate(there.T)
         ]
-        reconstruction, scale, shift = (scatter_modalities(part, there)[there] for part in zip(*parts, strict=True))
-        return RobustSegOutput(logits, image[there], reconstruction, scale, shift, there, self.l2_penalty())
+        reconstruction, scale, shift = (
+            gather_rows(scatter_modalities(part, there), there) for part in zip(*parts, strict=True)
+        )
+        return RobustSegOutput(
+            logits, gather_rows(image, there), reconstruction, scale, shift, there, self.l2_penalty()
+        )
 
     def l2_penalty(self) -> torch.Tensor:
         """Return half the sum of squared kernels, without those of the fusions and of ``image_head``.

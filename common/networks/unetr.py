@@ -69,7 +69,7 @@ class FilledUNETR(nn.Module):
 
     def filled(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return the image ``(B, M, ...)`` with something for the modalities that ``present`` does not allow."""
-        there = present.reshape(*present.shape, *[1] * (image.ndim - 2))
+        there = present.to(image.device, non_blocking=True).reshape(*present.shape, *[1] * (image.ndim - 2))
         image = torch.where(there, image, 0)
         return image if self.fill == "zero" else torch.where(there, image, image.sum(1, True) / there.sum(1, True))
 

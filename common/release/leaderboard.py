@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import subprocess
@@ -13,91 +12,30 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pandas as pd
 import torch
-from monai.bundle import ConfigWorkflow
+from fire.parser import DefaultParseValue
 from tqdm import tqdm
 
-from common.engines.steps import claim_folder
+from common.engines.steps import claim_folder, prepare_training
+from common.evaluation.analysis.folds import pool_folds
+from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.sections import stems
-from common.io import unlock_folder
-from common.io.bundle import bundle_root
 from common.io.files import replacing
+from common.release.lists import Entry, MethodList
 
 logger = logging.getLogger(__name__)
 
+TAKEN = ("report", "tables", "phantom", "stand_in")
+"""Folders that the verb writes beside the methods'."""
 MINUTES = "minutes.txt"
 """In a method's folder: how long it has run, all its runs together."""
 NOTED_EVERY = 60.0
 """Seconds after which that is noted again, so that the time of a run counts that is killed with the leaderboard."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A method of a leaderboard.
-
-    Attributes:
-        name: in tables.
-        bundle: name of a bundle.
-        configs: file names below the bundle's ``configs``, over its ``train.json``.
-        settings: config keys to set.
-    """
-
-    name: str
-    bundle: str
-    configs: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def files(self) -> list[str]:
-        """The config files, later ones over earlier ones."""
-        return [str(Path(bundle_root(self.bundle), "configs", name)) for name in ("train.json", *self.configs)]
-
-
-def read_entries(path: str | os.PathLike) -> list[Entry]:
-    """Read a leaderboard's list: ``settings``, config keys to set for all, and ``methods``.
-
-    Of each method, by its name in tables: ``bundle``, ``configs`` over the bundle's ``train.json``, and ``settings``
-    over those for all. Keys that begin with ``_`` are remarks.
-
-    Raises:
-        FileNotFoundError: there is no such list, bundle or config.
-        ValueError: the list is not of this form, or a setting is no key of the bundle's configs.
-    """
-    try:
-        read = json.loads(Path(path).read_text())
-        foreign = sorted(key for key in read if key not in ("settings", "methods") and not key.startswith("_"))
-        if foreign:
-            raise ValueError(f"{foreign[0]!r} is none of its keys; expected settings and methods")
-        shared = read.get("settings", {})
-        entries = []
-        for name, made in read["methods"].items():
-            if not isinstance(made["bundle"], str):
-                raise ValueError(f"{name} has bundle {made['bundle']!r}; expected a name such as m3ae")
-            configs = made.get("configs", [])
-            if not isinstance(configs, list) or not all(isinstance(config, str) for config in configs):
-                raise ValueError(f"{name} has configs {configs!r}; expected a list of file names")
-            unknown = sorted(set(made) - {"bundle", "configs", "settings"})
-            if unknown:
-                raise ValueError(f"{name} has {unknown[0]!r}; expected bundle, configs and settings")
-            settings = {**shared, **made.get("settings", {})}
-            entries.append(Entry(name, made["bundle"], tuple(configs), settings))
-    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see the README."
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}.") from error
-    if len(entries) < 2:
-        raise ValueError(f"{path}: {len(entries)} methods; expected two or more to compare.")
-    for entry in entries:
-        _require_known(entry, path)
-    return entries
 
 
 def run_entries(
@@ -156,8 +94,27 @@ def run_entries(
 
 def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
     """Return each method's folder, named after it."""
-    places = stems(["report", "phantom", *(entry.name for entry in entries)])  # two that the verb writes
+    places = stems([*TAKEN, *(entry.name for entry in entries)])
     return {entry.name: Path(output_dir, places[entry.name]) for entry in entries}
+
+
+def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
+    """Return the folder of each finished method's evaluation; that of folds is pooled from theirs.
+
+    Raises:
+        ValueError: folds do not go together; see `pool_folds`.
+    """
+    folders = folders_of(made.trainings(), output_dir)
+    pooled = folders_of([*made.trainings(), *made.entries], output_dir) if made.folds else folders
+    found = {}
+    for entry in made.entries:
+        trainings = made.trainings_of(entry)
+        if all(finished(folders[training.name]) for training in trainings):
+            found[entry.name] = pooled[entry.name] / "evaluation"
+            if made.folds:
+                parts = [read_evaluation(folders[t.name] / "evaluation", t.name) for t in trainings]
+                write_evaluation(pool_folds(entry.name, parts), found[entry.name])
+    return found
 
 
 def finished(folder: Path) -> bool:
@@ -219,20 +176,6 @@ def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_d
         pd.DataFrame(rows, columns=["method", "folder", "minutes", "state"]).to_csv(temporary, index=False)
 
 
-def _require_known(entry: Entry, path: str | os.PathLike) -> None:
-    try:
-        files = entry.files
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: method {entry.name!r}: {error}") from error
-    absent = [file for file in files if not Path(file).is_file()]
-    if absent:
-        raise FileNotFoundError(f"{path}: method {entry.name!r}: {absent[0]}: no such config.")
-    known = {key for file in files for key in json.loads(Path(file).read_text())}
-    unknown = [key for key in entry.settings if key.split("#")[0] not in known]
-    if unknown:
-        raise ValueError(f"{path}: method {entry.name!r}: {unknown[0]!r} is no key of {', '.join(files)}.")
-
-
 def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
     """Prepare each method as its own process will, up to the first step, so that a mistake costs no other's training.
 
@@ -241,18 +184,12 @@ def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], share
     """
     wrong = []
     for entry in tqdm(entries, desc="checking", unit="method", leave=False):
-        settings = {**_settings(entry, folders[entry.name], shared), "device": "cpu", "resume": False}
         try:
-            workflow = ConfigWorkflow(config_file=entry.files, workflow_type="train", logging_file=False, **settings)
-            workflow.initialize()
-            workflow.parser.get_parsed_content("train#trainer")
+            prepare_training(entry.files, _settings(entry, folders[entry.name], shared))
+        except BlockingIOError:  # an earlier process still trains it: `_run` says so in its turn
+            continue
         except Exception as error:  # whatever a config's parts raise
-            while error.__cause__ is not None:  # MONAI's own say which expression failed, the first one says why
-                error = error.__cause__
-            if not isinstance(error, BlockingIOError):  # an earlier process still trains it: `_run` says so in its turn
-                wrong.append(f"{entry.name}: {error}")
-        finally:
-            unlock_folder(folders[entry.name])  # for its own process
+            wrong.append(f"{entry.name}: {error}")
     if wrong:
         raise ValueError("no method was started, since\n" + "\n".join(wrong))
 
@@ -262,4 +199,7 @@ def _settings(entry: Entry, folder: Path, shared: Mapping[str, Any]) -> dict[str
 
 
 def _as_text(value: Any) -> str:
+    """Return a value as an option; a text that the command line would take for something else is put in quotes."""
+    if isinstance(value, str):
+        return value if DefaultParseValue(value) == value else repr(value)
     return "$None" if value is None else str(value)

@@ -20,12 +20,14 @@ class AlignedStudy:
         registered: how those in another frame of reference than the reference's, or off in it, were laid over it.
         covered: by modality, the share of the reference's foreground that lies in the volume's field of view.
         misplaced: a sentence for each modality whose header puts it elsewhere than it lies, or that is mirrored.
+        upright: how the mean brain was laid over the reference, if the grid lies along its axes (see `atlas`).
     """
 
     images: dict[str, Image]
     registered: dict[str, Registration]
     covered: dict[str, float]
     misplaced: dict[str, str] = field(default_factory=dict)
+    upright: Registration | None = None
 
 
 def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str, spacing: float = 1.0) -> AlignedStudy:

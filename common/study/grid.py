@@ -22,6 +22,9 @@ FOREGROUND = 0.1
 MOST_VOXELS = 2**28
 """Of a grid that a volume is resampled to, 1 GiB in float32: a cube of 645 mm at 1 mm."""
 
+STRAIGHT = 1e-3
+"""Voxels of deviation from parallel axes, over a whole grid, below which two grids count as parallel."""
+
 Image = nib.Nifti1Image
 """A volume ``(X, Y, Z)`` whose affine leads to millimetres, RAS."""
 
@@ -88,15 +91,40 @@ def sample(channels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
         affine: theirs, to mm, RAS.
         grid: to interpolate on.
     """
+    to_source = np.linalg.inv(affine) @ grid.affine
+    finer = np.maximum(np.rint(np.abs(to_source[:3, :3]).max(axis=0)), 1).astype(int)
+    turned = np.abs(to_source[:3, :3]) * grid.shape > STRAIGHT
+    if (turned.sum(axis=0) == 1).all() and (turned.sum(axis=1) == 1).all():
+        return _sample_straight(channels, to_source, finer, grid.shape)
     volumes = MetaTensor(torch.from_numpy(channels.astype(np.float32)), affine=torch.from_numpy(affine))
-    linear = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=True, dtype=np.float64)
-    steps = np.abs(np.linalg.inv(affine) @ grid.affine)[:3, :3].max(axis=0)
-    finer = np.maximum(np.rint(steps), 1).astype(int)
+    linear = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=True, dtype=np.float32)
     total = np.zeros((len(channels), *grid.shape), np.float32)
     for step in product(*(range(count) for count in finer)):
         shifted = grid.affine @ from_matvec(np.eye(3), (np.array(step) + 0.5) / finer - 0.5)
         total += linear(volumes, dst_affine=torch.from_numpy(shifted), spatial_size=grid.shape).numpy()
     return total / np.float32(finer.prod())
+
+
+def _sample_straight(
+    channels: np.ndarray, to_source: np.ndarray, finer: np.ndarray, shape: Sequence[int]
+) -> np.ndarray:
+    """Do as `sample` does between grids whose axes are parallel, one axis at a time: much faster.
+
+    Args:
+        channels: the volumes ``(C, X, Y, Z)``.
+        to_source: from voxels of the grid to those of the volumes, ``(4, 4)``.
+        finer: number of samples along each axis of the grid that are averaged.
+        shape: of the grid.
+    """
+    sources = np.abs(to_source[:3, :3]).argmax(axis=0)  # which axis of the volumes each axis of the grid runs along
+    made = torch.from_numpy(channels.transpose(0, *(1 + sources)).astype(np.float32))
+    for axis, (source, count) in enumerate(zip(sources, finer, strict=True)):
+        within = (np.arange(count) + 0.5) / count - 0.5
+        at = to_source[source, axis] * (np.arange(shape[axis])[:, None] + within) + to_source[source, 3]
+        distance = np.abs(at[..., None] - np.arange(channels.shape[1 + source]))
+        weights = torch.from_numpy(np.clip(1 - distance, 0, None).mean(axis=1, dtype=np.float32))
+        made = torch.tensordot(made, weights, dims=([1], [1]))  # the axis goes to the end, where it belongs after three
+    return made.contiguous().numpy()
 
 
 def resample_label_to(

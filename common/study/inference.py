@@ -20,6 +20,7 @@ from nibabel.affines import voxel_sizes
 from common.cohorts.cohort import Cohort
 from common.io import bundle_root, shipped_weights
 from common.io.bundle import require_same_common
+from common.io.settings import usable_device
 
 SYNTHETIC = "The weights were trained on synthetic images alone: never believe their result on a patient."
 """The warning of what a bundle's ``models/phantom.pt`` gives."""
@@ -66,7 +67,7 @@ class Inference:
         if ckpt_path is not None:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
-            overrides["device"] = f"$torch.device({_usable(device)!r})"
+            overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
         with _quiet(), unwrapped_errors():
             self.workflow = ConfigWorkflow(
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
@@ -145,17 +146,6 @@ def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[P
         known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
         raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
     return root, files
-
-
-def _usable(device: str) -> str:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device {device}: not to be had here ({said}); expected cpu, or cuda with a GPU."
-        ) from error
-    return device
 
 
 @contextmanager

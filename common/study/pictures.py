@@ -12,17 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from common.evaluation.report.slices import outline
+from common.evaluation.report.slices import OUTLINES, outline
 from common.evaluation.report.style import styled
 from common.modalities import LabelSet, foreground
 from common.study.measurements import connected_pieces, region_masks
 
 MARGIN = 2
 """Voxels around the head in pictures."""
+BRAIN_OUTLINE = OUTLINES[3]
+"""Colour of the outline of the brain that was cut out."""
 
 
 def pictures(
-    images: Mapping[str, np.ndarray], label: np.ndarray, labels: LabelSet, spacing: Sequence[float]
+    images: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    labels: LabelSet,
+    spacing: Sequence[float],
+    brain: np.ndarray | None = None,
 ) -> dict[str, str]:
     """Draw the axial, coronal and sagittal plane through the lesion's centre in each modality, regions outlined.
 
@@ -35,6 +41,7 @@ def pictures(
         label: label map (X, Y, Z) on the same grid, in the values of ``labels``.
         labels: whose regions are outlined, each over those before it.
         spacing: voxel size in mm.
+        brain: where the brain was cut out, bool (X, Y, Z), which is outlined too; None: it was not.
 
     Returns:
         Modality -> PNG in base64.
@@ -43,7 +50,8 @@ def pictures(
     box = _head(images, masks.any(axis=0))
     masks = masks[:, *box]
     centre = _centre(masks.any(axis=0), spacing)
-    return {name: _picture(image[box], masks, centre, spacing) for name, image in images.items()}
+    brain = None if brain is None else brain[box]
+    return {name: _picture(image[box], masks, brain, centre, spacing) for name, image in images.items()}
 
 
 def _head(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
@@ -67,7 +75,9 @@ def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
 
 
 @styled
-def _picture(image: np.ndarray, masks: np.ndarray, centre: Sequence[int], spacing: Sequence[float]) -> str:
+def _picture(
+    image: np.ndarray, masks: np.ndarray, brain: np.ndarray | None, centre: Sequence[int], spacing: Sequence[float]
+) -> str:
     """Return a PNG in base64: the axial plane, and beside it the coronal one above the sagittal one."""
     image = image.astype(np.float32)
     window = np.quantile(image, (0.01, 0.999))
@@ -79,6 +89,7 @@ def _picture(image: np.ndarray, masks: np.ndarray, centre: Sequence[int], spacin
             figure.add_subplot(place),
             image.take(centre[axis], axis),
             masks.take(centre[axis], axis + 1),
+            None if brain is None else brain.take(centre[axis], axis),
             [spacing[other] for other in rest],
             window,
             side,
@@ -89,11 +100,19 @@ def _picture(image: np.ndarray, masks: np.ndarray, centre: Sequence[int], spacin
 
 
 def _draw_plane(
-    axes: Axes, plane: np.ndarray, masks: np.ndarray, spacing: Sequence[float], window: Sequence[float], side: str
+    axes: Axes,
+    plane: np.ndarray,
+    masks: np.ndarray,
+    brain: np.ndarray | None,
+    spacing: Sequence[float],
+    window: Sequence[float],
+    side: str,
 ) -> None:
     """Draw a plane (A, B) whose first axis runs to the patient's right or front, which is drawn on the left."""
     extent = (0, plane.shape[0] * spacing[0], 0, plane.shape[1] * spacing[1])
     axes.imshow(plane.T, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
+    if brain is not None:
+        axes.contour(brain.T, levels=[0.5], colors=BRAIN_OUTLINE, linewidths=0.6, origin="lower", extent=extent)
     outline(axes, masks, 1.4, extent)
     axes.invert_xaxis()
     axes.set_axis_off()

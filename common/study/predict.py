@@ -13,16 +13,19 @@ from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
-from common.modalities import display_name, display_subset, subset_name
+from common.io.settings import check_choice
+from common.modalities import canonical, display_name, display_subset, resolve_subset, subset_name
 from common.study.alignment import AlignedStudy, align
+from common.study.appearance import look
+from common.study.atlas import turn_upright, upright_note
 from common.study.grid import resample_label_to
 from common.study.inference import Inference, Segmentation
 from common.study.measurements import gains, intervals, volumes
 from common.study.pictures import pictures
-from common.study.quality import geometry_warnings, image_warnings, segmentation_warnings
+from common.study.quality import border_warnings, brain_note, geometry_warnings, image_warnings, segmentation_warnings
 from common.study.reading import Study, choose_reference, read_folder
 from common.study.scratch import scratch
-from common.study.skull import strip_skull
+from common.study.skull import MODES, Brain, cut_out, find_brain
 from common.study.summary import StudySummary, UsedModality, write_summary
 
 RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
@@ -57,7 +60,8 @@ def predict(
     recipe: str | None = None,
     ckpt_path: str | None = None,
     device: str | None = None,
-    skull_strip: bool = False,
+    skull_strip: str = "auto",
+    upright: bool = False,
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
@@ -79,14 +83,16 @@ def predict(
             ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as ``<weights>_intervals.csv`` and
             ``<weights>_advice.csv``.
         device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
-        skull_strip: strip the skull where there is one.
+        skull_strip: ``auto`` cuts the brain out of images that hold more than that, ``yes`` out of all, ``no`` of none.
+        upright: turn the study as the training cases lie (see `atlas.turn_upright`), for tilted heads.
         explain: called with a line for everything found in the study, before anything is made of it that can fail.
 
     Raises:
         OSError: a folder or file is not there or cannot be written.
         ValueError: the study, or what is asked for, cannot be used; nothing is written then.
-        ImportError: a package for DICOM, registration or skull stripping is needed and not installed.
+        ImportError: a package for DICOM or registration is needed and not installed.
     """
+    check_choice("--skull_strip", skull_strip, MODES)
     _require_apart(study, output_dir)
     with scratch() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, folder)
@@ -96,16 +102,32 @@ def predict(
         chosen, why = choose_reference(found, reference)
         referable, remark = _referable(found, chosen)
         aligned = align(found.images, found.frames, chosen)
-        stripped = skull_strip and bool(found.skulls)
-        if stripped:
-            aligned = strip_skull(aligned, chosen, inference.device)
-        segmentation = inference.run(aligned.images)
+        heads = {"auto": found.skulls, "yes": list(found.images), "no": []}[skull_strip]
+        brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
+        contradictions: list[str] = []
+        if brain or not found.skulls:
+            found, aligned, brain, chosen, contradictions = look(
+                found, aligned, brain, inference.cohort, chosen, _wanted(inference.cohort, modalities, series)
+            )
+        if upright:
+            if found.skulls and brain is None:
+                raise ValueError(
+                    "--upright goes by the brain alone, but --skull_strip no keeps the head; leave one out."
+                )
+            aligned, brain = turn_upright(aligned, chosen, brain)
+        segmentation = inference.run((cut_out(aligned, brain.mask) if brain else aligned).images)
     label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
     note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
     notes = [note, *([remark] if remark else [])]
-    summary = _summarise(label, segmentation, found, aligned, inference, stripped, notes)
+    summary = _summarise(label, segmentation, found, aligned, brain, inference, contradictions, notes)
     files = _write(Path(output_dir), label, summary, found, chosen if referable else None, inference)
     return Prediction(label, chosen, summary, found.explanations, files)
+
+
+def _wanted(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[str, Any] | None) -> list[str]:
+    """Return the modalities that may be used: those asked for, without those left out by hand."""
+    left_out = {canonical(str(name)) for name, number in (series or {}).items() if number is None}
+    return [name for name in resolve_subset(modalities, cohort.modalities) if name not in left_out]
 
 
 def _require_apart(study: str | Path, output_dir: str | Path) -> None:
@@ -142,8 +164,9 @@ def _summarise(
     segmentation: Segmentation,
     study: Study,
     aligned: AlignedStudy,
+    brain: Brain | None,
     inference: Inference,
-    stripped: bool,
+    contradictions: Sequence[str],
     notes: Sequence[str],
 ) -> StudySummary:
     """Return what the page says; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
@@ -168,17 +191,23 @@ def _summarise(
             segmentation.label,
             labels,
             spacing,
+            brain.mask if brain else None,
         ),
+        brain_ml=brain.millilitres if brain else None,
         warnings=[  # by weight: what makes all of it doubtful first, what makes it less exact last
+            *contradictions,
             *inference.warnings,
-            *image_warnings(study, aligned, stripped),
+            *image_warnings(study, aligned, brain, inference.cohort.brain_ml),
             *study.warnings,
+            *(border_warnings(segmentation.label, brain.mask) if brain else []),
             *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
             *geometry_warnings(study, aligned, inference.spacing),
         ],
         notes=[
             *notes,
+            *([brain_note(study, brain)] if brain else []),
             *(registration.text + "." for registration in aligned.registered.values()),
+            *([upright_note(aligned.upright)] if aligned.upright else []),
         ],
     )
 

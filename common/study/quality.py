@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from nibabel.affines import voxel_sizes
+from scipy import ndimage
 
 from common.cohorts.check import coarse, lengths, tilted
 from common.evaluation.metrics.case import uncertainty
@@ -13,6 +14,7 @@ from common.modalities import LabelSet, display_name
 from common.study.alignment import AlignedStudy
 from common.study.measurements import connected_pieces, in_words, millilitres, region_masks, volumes
 from common.study.reading import Study
+from common.study.skull import Brain
 
 MINIMUM_COVERAGE = 0.95
 """A series that shows less than this share of the reference's foreground is warned about."""
@@ -20,6 +22,14 @@ MINIMUM_INFORMATION = 1.03
 """A registered series of less normalised mutual information is warned about: on the phantom, sequences of one subject
 have 1.04 and more, those of two subjects about 1.01."""
 
+MINIMUM_AGREEMENT = 0.85
+"""Dice of two images' brain masks below which they are said to disagree: those of 4 real brains in one real head have
+0.92 to 0.98."""
+RIM = 2
+"""Voxels of 1 mm from the border of the brain that was cut out."""
+MOST_IN_RIM = 0.02
+"""A reader is warned if more than this share of the lesion is in the rim. Of the true lesions of four open cases, in a
+head, it was at most 0.011, though they are those that touch the border most."""
 
 MINIMUM_LARGEST_PIECE = 0.95
 """A reader is warned of a lesion in several pieces if the largest one has less than this share of its volume."""
@@ -31,31 +41,71 @@ M3AE's 394 regions, among them 159 of the 193 with a Dice below 0.5, and 153 of 
 all four sequences it says less: of both 11 of 54, among them 5 of the 13 with a Dice below 0.5."""
 
 
-def image_warnings(study: Study, aligned: AlignedStudy, stripped: bool) -> Iterator[str]:
+def image_warnings(
+    study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
+) -> Iterator[str]:
     """Yield why the images may not be what the network takes them for, which makes all of the result doubtful.
 
     Args:
         study: what was read.
         aligned: the same on one grid.
-        stripped: whether the brain was cut out of it.
+        brain: that was cut out of it; None: none was.
+        brain_ml: least and most ml that a whole brain is expected to have.
     """
     for name, said in aligned.misplaced.items():
         yield f"{study.sources[name]}: {said}"
-    if study.skulls:
-        named = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.skulls)
-        if stripped:
-            yield f"{named}: not skull-stripped; the brain was cut out by HD-BET, look at the pictures."
-        else:
-            yield (
-                f"{named}: not skull-stripped, and the network knows only brains with 0 around them: do not trust the "
-                "result. Strip the skull first, or give --skull_strip."
-            )
+    if study.skulls and brain is None:
+        yield (
+            f"{_named(study, study.skulls)}: not skull-stripped, and the network knows only brains with 0 around them: "
+            "do not trust the result. Strip the skull first, or leave out --skull_strip."
+        )
+    if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
+        yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
     strange = [name for name, one in aligned.registered.items() if one.quality < MINIMUM_INFORMATION]
     if strange:
         yield (
             f"{_named(study, strange)}: little is told about the reference after registration; look at the pictures "
             "whether it is the same head, and in its place."
         )
+
+
+def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
+    """Say what speaks against a brain that was cut out; an empty text if nothing does."""
+    said = [f"{_named(study, [name])}: {doubt}" for name, doubt in brain.doubts.items()]
+    if brain.is_whole and not least <= brain.millilitres <= most:
+        said.append(f"it has {brain.millilitres:.0f} ml, expected are {least:.0f} to {most:.0f}")
+    others = {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}
+    if others:
+        said.append(f"Dice of its mask in {display_name(brain.modality)} with those in {_named(study, others)}")
+    return "; ".join(said)
+
+
+def border_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
+    """Return why a lesion may have been cut off with the skull, or a rest of it taken for one.
+
+    Args:
+        label: the prediction, label map (X, Y, Z), 0 is the background.
+        brain: that was cut out, bool (X, Y, Z).
+    """
+    rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # the field of view's edge is none
+    share = np.count_nonzero(rim & (label > 0)) / max(np.count_nonzero(label), 1)
+    if share <= MOST_IN_RIM:
+        return []
+    return [
+        f"{share:.0%} of the lesion lie at the border of the brain that was cut out of the head: a part of it may have "
+        "been cut off, or a rest of the head been taken for it. See the outline in the pictures."
+    ]
+
+
+def brain_note(study: Study, brain: Brain) -> str:
+    """Say of a brain that was cut out where it is from, and how far the images agree on it."""
+    others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
+    agreed = f"; Dice of the masks of the others: {', '.join(others)}" if others else ""
+    origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
+    return (
+        f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
+        f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
+    )
 
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
@@ -79,7 +129,7 @@ def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[flo
             f"{_named(study, thick)}: voxels coarser than those of {lengths(trained)} mm that the network was trained "
             "at; small parts may be missed, and volumes are less exact."
         )
-    if said := tilted(next(iter(aligned.images.values())).affine):
+    if aligned.upright is None and (said := tilted(next(iter(aligned.images.values())).affine)):
         yield f"The reference: {said}."
 
 

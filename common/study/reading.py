@@ -12,7 +12,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from common.cohorts.brats import MODALITIES, SUFFIXES, Item, find_cases, named_after, shortened
-from common.cohorts.check import findings
+from common.cohorts.check import findings, zero_background
 from common.cohorts.cohort import Cohort
 from common.io.files import walk
 from common.io.images import read_volume
@@ -29,7 +29,7 @@ class Study:
     """A patient's volumes.
 
     Attributes:
-        images: modality -> volume with its own grid, in the cohort's order; affines lead to mm, RAS.
+        images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
         frames: modality -> what names its frame of reference.
         sources: modality -> what was taken for it, e.g. ``series 7``.
         reasons: modality -> why.
@@ -82,13 +82,19 @@ def read_folder(
     if images and any(_is_dicom(path) for path in files):
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
     study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
+    volumes = {}
     for name, image in study.images.items():
-        volume = MetaTensor(np.asarray(image.dataobj), affine=image.affine)
-        for found in findings({name: volume}, cohort):
-            said = f"{study.sources[name]} ({display_name(name)}): {found.what}. {found.remedy}"
-            if found.fatal:
-                raise ValueError(said)
-            (study.skulls if found.skull else study.warnings).append(name if found.skull else said)
+        volumes[name] = zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
+        study.images[name] = nib.Nifti1Image(volumes[name].numpy(), image.affine)
+    for found in findings(volumes, cohort, content=False):  # looked at when all lie on one grid
+        named = " and ".join(f"{study.sources[name]} ({display_name(name)})" for name in found.modalities)
+        said = f"{named}: {found.what}. {found.remedy}"
+        if found.fatal:
+            raise ValueError(said)
+        if found.skull:
+            study.skulls.extend(found.modalities)
+        else:
+            study.warnings.append(said)
     return study
 
 

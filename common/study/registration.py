@@ -46,9 +46,35 @@ class Registration:
     overlap: float
     text: str
 
+    @property
+    def angle(self) -> float:
+        """Return by how many degrees the volume was turned."""
+        return float(np.degrees(Rotation.from_matrix(self.transform[:3, :3]).magnitude()))
+
 
 def register(fixed: Image, moving: Image, name: str) -> Registration:
-    """Lay one volume over another by a rigid transform of the most mutual information, and measure how well it lies.
+    """Lay one volume over another as `find_rigid` does, and refuse what does not lie well.
+
+    Args:
+        fixed: isotropic, axes at right angles.
+        moving: the volume to place.
+        name: of the two, for messages, e.g. ``t2 to t1c``.
+
+    Raises:
+        ValueError: the volumes have too little in common, or hardly overlap.
+        ModuleNotFoundError: itk-elastix is not installed.
+    """
+    found = find_rigid(fixed, moving, name)
+    if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
+        raise ValueError(
+            f"{found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could not be "
+            "laid over each other. Leave one out, register them yourself, or check that both are of one patient's head."
+        )
+    return found
+
+
+def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
+    """Find the rigid transform of the most mutual information between two volumes, and measure how well it lies.
 
     elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, from where the headers put the two or from where their
     centres of mass coincide, whichever tells more. The same volumes give the same transform.
@@ -59,7 +85,6 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
         name: of the two, for messages, e.g. ``t2 to t1c``.
 
     Raises:
-        ValueError: the volumes have too little in common, or hardly overlap.
         ModuleNotFoundError: itk-elastix is not installed.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
@@ -74,19 +99,13 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
     own = isotropic_grid(moving, REGISTRATION_SPACING)
     transform = start @ _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
     after = compare(transform)
-    angle = np.degrees(Rotation.from_matrix(transform[:3, :3]).magnitude())
     middle = apply_affine(coarse.affine, (np.array(coarse.shape) - 1) / 2)
     made = Registration(transform, before.information(), after.information(), after.peak(), after.overlap(), "")
     text = (
         f"{name}: registered, moved by {np.linalg.norm(apply_affine(transform, middle) - middle):.1f} mm and turned by "
-        f"{angle:.1f} degrees; normalised mutual information {made.before:.3f} before, {made.quality:.3f} "
+        f"{made.angle:.1f} degrees; normalised mutual information {made.before:.3f} before, {made.quality:.3f} "
         f"after, {made.peak:.1f} times what it is {PEAK_DISTANCE:g} mm off; foregrounds overlap by {made.overlap:.0%}"
     )
-    if made.peak < MINIMUM_PEAK or made.overlap < MINIMUM_OVERLAP:
-        raise ValueError(
-            f"{text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could not be laid "
-            "over each other. Leave one out, register them yourself, or check that both are of one patient's head."
-        )
     return replace(made, text=text)
 
 

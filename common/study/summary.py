@@ -20,6 +20,7 @@ from common.evaluation.report.slices import OUTLINES
 from common.io.files import replacing
 from common.modalities import display_name
 from common.study.measurements import REGIONS, in_words, millilitres
+from common.study.pictures import BRAIN_OUTLINE
 
 MOST_WARNINGS = 6
 """So many are read; the others stand with the technical remarks."""
@@ -59,6 +60,7 @@ class StudySummary:
         warnings: why the result may be wrong, see `common.study.quality`; the most important one first.
         notes: on geometry and preparation: what was registered and how well, what was resampled.
         trained_on: what the weights were trained on, in a few words; None where it is not known.
+        brain_ml: volume of the brain that was cut out of the head and is outlined in the pictures; None: it was not.
     """
 
     title: str
@@ -73,6 +75,7 @@ class StudySummary:
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     trained_on: str | None = None
+    brain_ml: float | None = None
 
 
 def write_summary(summary: StudySummary, path: str | Path) -> None:
@@ -88,7 +91,8 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
         "gains": _gain_table(summary) if summary.gains else None,
         "sequences": _sequence_table(summary),
         "pictures": {display_name(name): png for name, png in summary.pictures.items()},
-        "outlines": {in_words(region): OUTLINES[i % len(OUTLINES)] for i, region in enumerate(summary.volumes)},
+        "outlines": {in_words(region): OUTLINES[i % len(OUTLINES)] for i, region in enumerate(summary.volumes)}
+        | ({} if summary.brain_ml is None else {f"brain, cut out ({summary.brain_ml:.0f} ml)": BRAIN_OUTLINE}),
     }
     with replacing(path) as temporary:
         temporary.write_text(templates.get_template("summary.html").render(shown), encoding="utf-8")

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import Cohort, get_cohort
-from common.cohorts.check import GRID_TOLERANCE, coarse, findings, grid_offset, tilted
+from common.cohorts.check import GRID_TOLERANCE, coarse, findings, grid_offset, tilted, zero_background
 from common.io import read_volume
 from common.modalities import canonical, resolve_subset, subset_name
 
@@ -26,7 +26,8 @@ class LoadSubjectd(MapTransform):
     The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``); files of modalities
     that are absent or not requested are never opened. If ``image`` is a single path, it is a file ``(X, Y, Z, M)`` in
     the cohort's order, as MONAI Label hands over, in which a channel of NaN is missing. ``label`` becomes
-    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``. Affines are in mm, RAS.
+    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``. Affines are in mm, RAS. A constant background
+    other than 0 becomes 0, see `common.cohorts.check.zero_background`.
 
     Args:
         cohort: name of the cohort, which fixes channel order and label values.
@@ -110,7 +111,8 @@ class LoadSubjectd(MapTransform):
                 )
             if path not in opened:
                 opened[path] = read_volume(path)
-            volumes[name], sources[name] = _channel(opened[path], channel, f"{path}: {name}"), str(path)
+            volumes[name] = zero_background(_channel(opened[path], channel, f"{path}: {name}"))
+            sources[name] = str(path)
         if not volumes:
             raise ValueError(
                 f"{case}: none of the requested modalities ({subset_name(self.requested)}) is there; the subject has "
@@ -136,7 +138,7 @@ def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str],
     Raises:
         ValueError: see `common.cohorts.check.findings`; or the grids differ.
     """
-    for found in findings(volumes, cohort):
+    for found in findings(volumes, cohort, content=logger.isEnabledFor(logging.WARNING)):
         files = " and ".join(sources[name] for name in found.modalities)
         message = f"{files} ({', '.join(found.modalities)}): {found.what}. {found.remedy}"
         if found.fatal:

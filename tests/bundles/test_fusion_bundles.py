@@ -9,10 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, DEMO_EVALUATION, Bundle, assert_every_subset_is_segmented, copy_subset
+from bundles.running import (
+    DEMO,
+    DEMO_EVALUATION,
+    Bundle,
+    ablation_rows,
+    assert_every_subset_is_segmented,
+    copy_subset,
+)
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist, write_datalist
+from common.engines import SetEpoch
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
@@ -180,7 +188,7 @@ class TestRecipes:
     GSS_BRATS = {  # noqa: RUF012
         "width": 16, "crop": [80] * 3, "spacing": [1.0] * 3, "batch_size": 2, "epochs": 300, "learning_rate": 2e-4,
         "weight_decay": 1e-4, "tau": 8.0, "T_L": 0.65, "T_M": 0.75, "rho": 0.3, "alpha": 0.2, "task_weight": 0.7,
-        "kd_weight": 0.3, "backbone": "RFNet", "votes": "paper", "kd": "kl",
+        "kd_weight": 0.3, "backbone": "RFNet", "votes": "paper", "kd": "kl", "rounds": 5, "val_interval": 1500,
     }  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -189,7 +197,7 @@ class TestRecipes:
             (PASSION, "brats2020", "fixed", PASSION_BRATS, 35_599_184),
             (PASSION, "brats2018", "fold1", PASSION_BRATS, 35_599_184),
             (GSS, "brats2020", "fixed", GSS_BRATS, 8_984_960),
-            (GSS, "brats2018", "fold1", GSS_BRATS, 8_984_960),
+            (GSS, "brats2018", "fold3", GSS_BRATS, 8_984_960),
             (GSS, "brats2015", "robustseg", GSS_BRATS, None),
         ],
     )
@@ -205,6 +213,26 @@ class TestRecipes:
         else:  # non-enhancing core is a class of its own
             assert network.head.weight.shape[0] == 5
             assert get("train#loss").classes == ("BG", "NCR", "ED", "NET", "ET")
+
+    @pytest.mark.slow  # two evaluations
+    def test_gss_evaluates_with_and_without_the_rule_on_small_et(self, coarse_dir, tmp_path, undrawn):
+        """The tables' ET is after it: less than 500 voxels become necrosis."""
+        settings = {**tiny(GSS, coarse_dir, tmp_path), **SMALLEST, **UNTRACKED, "cohort": "phantom", "split": None}
+        settings |= {"num_workers": 0, "evaluation#overrides#subsets": [["t1c"]]}
+        GSS.run_here(["train.json", "recipes/brats2018.json"], **settings)
+        folders = {"evaluation": 500, "evaluation_et_as_predicted": 0}
+        found = {folder: read_evaluation(tmp_path / folder) for folder in folders}
+        assert {folder: one.conventions.et_min_voxels for folder, one in found.items()} == folders
+        ruled, predicted = (one.values("volume")[["WT", "TC"]] for one in found.values())
+        assert predicted.equals(ruled)
+        shown = [(tmp_path / folder / "report.html").read_text() for folder in folders]
+        assert ["RFNet+GSS (published)" in text for text in shown] == [True, False]
+
+    def test_myops_has_the_published_number_of_updates_of_beta(self):
+        read = lambda name: json.loads((PASSION.folder / "configs" / "recipes" / f"{name}.json").read_text())  # noqa: E731
+        brats, myops = read("brats2020"), read("myops2020")
+        assert myops["epochs"] * myops["gamma"] == brats["epochs"] * brats["gamma"] == 3
+        assert [epoch / myops["epochs"] for epoch in myops["growth"]] == [e / brats["epochs"] for e in brats["growth"]]
 
     def test_tables_of_passion_name_published_masks(self):
         table = json.loads((PASSION.folder / "configs/recipes/table1_brats2020.json").read_text())["variants"]
@@ -232,15 +260,50 @@ class TestRecipes:
         PASSION.run_here(
             ["train.json", "recipes/table2.json"], variants=chosen, output_dir=tmp_path, dataset_dir=coarse_dir
         )
-        lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
-        assert [line.split("|")[1].strip() for line in lines[2:]] == list(chosen)
+        dice, hd95, tests = ablation_rows(tmp_path).values()
+        assert dice == hd95 == list(chosen)[::-1]  # the reference goes first
+        assert tests == ["RFNet, PDT"] * (3 * 2)
 
     @pytest.mark.parametrize("baseline", ["backbone", "uhved", "robustseg"])
     def test_what_gss_is_compared_to(self, coarse_dir, tmp_path, baseline):
         settings = {**tiny(GSS, coarse_dir, tmp_path), "crop": [16, 16, 16]}
-        settings["width"] = 4 if baseline == "backbone" else 2
+        settings |= {"width": 4 if baseline == "backbone" else 2, "rounds": 2, "val_interval": 2}
         GSS.run_here(["train.json", f"baselines/{baseline}.json"], "fit", **settings)
         assert (tmp_path / "trained.pt").is_file()
+        last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
+        assert last["trainer"]["iteration"] == 2 * 3
+        assert max(state["step"] for state in last["optimizer"]["state"].values()) == 3  # anew in the second round
+
+    @pytest.mark.parametrize(
+        ("name", "steps", "expected", "rates"),
+        [
+            ("uhved", 60_000, {"width": 8, "crop": [112] * 3, "weight_decay": 1e-5}, {1665: 1e-3, 1666: 2.5e-4}),
+            ("robustseg", 90_000, {"width": 16, "crop": [80] * 3, "flip_prob": 0.0}, {7500: 1e-4 * 0.5**0.9}),
+        ],
+    )
+    def test_published_settings_of_baselines(self, coarse_dir, name, steps, expected, rates):
+        names = ("train", "recipes/brats2018", f"baselines/{name}", f"recipes/{name}")
+        files = [str(GSS.folder / "configs" / f"{one}.json") for one in names]
+        settings = {"cohort": "phantom", "split": None, "dataset_dir": str(coarse_dir)}
+        get = ConfigWorkflow(files, logging_file=False, **settings).parser.get_parsed_content
+        assert {key: get(key) for key in expected} == expected
+        trainer, optimizer, schedule = get("train#trainer"), get("train#optimizer"), get("train#lr_scheduler")
+        assert trainer.state.max_epochs * 6 == steps  # of six subjects, one at a time
+        assert (type(optimizer), optimizer.defaults["amsgrad"]) == (torch.optim.Adam, False)
+        for epoch in range(max(rates) + 1):
+            if epoch in rates:
+                assert optimizer.param_groups[0]["lr"] == pytest.approx(rates[epoch])
+            optimizer.step()
+            schedule.step()
+
+    @pytest.mark.parametrize(("backbone", "start"), [("RFNet", 20), ("mmFormer", 0), ("M2FTrans", 0)])
+    def test_when_a_backbones_fused_prediction_starts_to_count(self, coarse_dir, backbone, start):
+        files = [str(GSS.folder / "configs" / name) for name in ("train.json", "baselines/backbone.json")]
+        settings = {**TINY, "dataset_dir": str(coarse_dir), "backbone": backbone, "epochs": 300}
+        parser = ConfigWorkflow(config_file=files, logging_file=False, **settings).parser
+        assert parser.get_parsed_content("train#loss").fusion_start_epoch == start
+        told = [one for one in parser.get_parsed_content("train#handlers") if isinstance(one, SetEpoch)]
+        assert told[0].loss is parser.get_parsed_content("train#loss")
 
     def test_myops_trains_on_slices_and_scores_subjects(self, tmp_path, undrawn):
         data = tmp_path / "MyoPS"

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, DEMO_EVALUATION, Bundle, assert_every_subset_is_segmented, copy_subset
+from bundles.running import (
+    DEMO,
+    DEMO_EVALUATION,
+    Bundle,
+    ablation_rows,
+    assert_every_subset_is_segmented,
+    copy_subset,
+)
 from monai.bundle import ConfigWorkflow, load
 from processes import ROOT, run_module, start
 
@@ -68,7 +75,9 @@ class TestTraining:
         rows = {name: len(pd.read_csv(trained / "evaluation" / f"{name}.csv")) for name in CALIBRATED}
         assert rows == {"intervals": 45, "interval_cases": 90, "advice": 28 * 3}
         facts = read_evaluation(trained / "evaluation").facts
-        assert facts["parameters"] == sum(p.numel() for p in torch.load(trained / "finetuned.pt").values())
+        weights = torch.load(trained / "finetuned.pt", weights_only=True)
+        assert facts["substitute_values"] == weights.pop("x_sub").numel() == 4 * 40 * 40 * 26
+        assert facts["parameters"] == sum(value.numel() for value in weights.values())
         assert 100 < facts["memory_mb"] < 4000
         assert 0 < facts["seconds"] < 10
 
@@ -196,23 +205,65 @@ class TestRecipes:
         state = torch.load(tmp_path / "out" / "finetuned_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 9  # all labelled cases train
 
-    @pytest.mark.slow  # a training for each variant
-    def test_ablation_reports_each_variant(self, coarse_dir, tmp_path, undrawn):
-        variants = {"full": {}, "mean image fill": {"fill": "mean", "lambda_con": 0}}
-        variants = {name: {**TINY, **ONE, "dataset_dir": str(coarse_dir), **keys} for name, keys in variants.items()}
-        settings = {"variants": variants, "output_dir": tmp_path, "dataset_dir": coarse_dir}
-        M3AE.run_here(["train.json", "recipes/ablation.json"], **settings)
-        lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
-        assert [line.split("|")[1].strip() for line in lines[2:]] == list(variants)
-        results = pd.read_csv(tmp_path / "01" / "evaluation" / "results.csv")
+    @pytest.mark.slow  # a process of its own, with a training for each variant
+    def test_ablation_reports_each_variant(self, coarse_dir, tmp_path):
+        """What the command line sets acts on each of them."""
+        variants = {"mean image fill": {"fill": "mean", "lambda_con": 0}, "full": {}}
+        settings = {**TINY, **ONE, "variants": variants, "output_dir": tmp_path, "dataset_dir": coarse_dir}
+        M3AE.succeed(["train.json", "recipes/ablation.json"], settings)
+        tables = ablation_rows(tmp_path)
+        assert [title.split(",")[0] for title in tables] == ["**Dice (%)", "**HD95 (mm)", "**Paired tests**"]
+        dice, hd95, tests = tables.values()
+        assert dice == hd95 == ["full", "mean image fill"]  # the reference goes first
+        assert tests == ["mean image fill"] * (3 * 2)
+        results = pd.read_csv(tmp_path / "00" / "evaluation" / "results.csv")
         validation = load_datalist(coarse_dir / "datalist.json", coarse_dir)["validation"]
         assert set(results["case"]) == {item["case"] for item in validation}
-        mean = torch.load(tmp_path / "01" / "finetuned.pt", weights_only=True)["x_sub"]
+        mean = torch.load(tmp_path / "00" / "finetuned.pt", weights_only=True)["x_sub"]
+        assert mean.shape[2:] == (40, 40, 26)  # the command line's grid
         assert mean.min() == 0  # an average of scaled images, not noise
         assert mean.max() <= 1
-        variants["full"]["lambda_con"] = 0.3  # the folder holds another variant now: its results may not be taken
-        said = M3AE.complaint(["train.json", "recipes/ablation.json"], **settings)
-        assert "the folder holds another variant" in said
+        # The folder holds another variant now: its results may not be taken.
+        variants = {name: {**TINY, **ONE, **keys} for name, keys in variants.items()}
+        settings |= {"variants": variants, "dataset_dir": str(coarse_dir)}
+        assert "the folder holds another variant" in M3AE.complaint(["train.json", "recipes/ablation.json"], **settings)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"reference": "fulll"}, "reference 'fulll': expected the name of a variant, one of full, (a)"),
+            ({"variants": {"full": {"lambda_cn": 0}}}, "variant 'full': 'lambda_cn' is no key of"),
+            ({"variants": {"full": {"train_on": "fold9"}}}, "variant 'full': Unknown part 'fold9' of a cohort"),
+            (
+                {"variants": {"full": {"published": ["M3AE", "9", "BraTS2018"]}}},
+                "No published table M3AE, 9, BraTS2018",
+            ),
+        ],
+    )
+    def test_an_ablation_that_cannot_be_run_is_refused_before_its_first_training(
+        self, coarse_dir, tmp_path, changes, message
+    ):
+        settings = {**TINY, "output_dir": tmp_path, "dataset_dir": coarse_dir, **changes}
+        assert message in M3AE.complaint(["train.json", "recipes/ablation.json"], **settings)
+        assert not list(tmp_path.rglob("*.pt"))
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--fill", "zero"), "--fill: the variant '(c) zero fill' sets it"),
+            (("--resume", "true"), "an ablation resumes what was cut off by itself"),
+            (("--teacher_epochs", "3"), "Option --teacher_epochs is no key of the configs"),
+        ],
+    )
+    def test_options_that_would_not_act_on_an_ablation_are_refused(
+        self, coarse_dir, tmp_path, monkeypatch, words, message
+    ):
+        configs = ["train.json", "recipes/ablation.json"]
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["monai/bundle/__main__.py", *M3AE.words(configs, {})[1:], *words])
+        settings = {**TINY, "output_dir": tmp_path, "dataset_dir": coarse_dir}
+        assert message in M3AE.complaint(configs, **settings)
+        assert not list(tmp_path.rglob("*.pt"))
 
     @pytest.mark.parametrize("baseline", ["zero_filled", "moddrop"])
     def test_zero_filled_baselines(self, coarse_dir, tmp_path, undrawn, baseline):

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, Bundle, copy_subset
+from bundles.running import DEMO, Bundle, ablation_rows, copy_subset
+from mlflow import MlflowClient
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist
@@ -66,11 +67,16 @@ class TestTraining:
     @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path):
         settings = {**TINY, "batch_size": 1, "val_subsets": [["t1"], ["t2"]]}  # a validation case for each process
-        settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path}
+        settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path, "tracking": "mlflow"}
         said = BUNDLE.succeed(["train.json", "multi_gpu_train.json"], settings, run_id="fit", processes=2)
         assert all(f"train_{term}" in said for term in ("loss", "fuse", "single", "kl", "l2"))
         state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlruns.db")
+        (tracked,) = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
+        assert tracked.info.status == "FINISHED"
+        assert len(client.get_metric_history(tracked.info.run_id, "val_mean_dice")) == 1  # by one of them
+        assert (tmp_path / ".lock").read_text() == ""  # others are let in
 
     @pytest.mark.slow  # a training for each variant
     def test_ablation_reports_its_variants(self, coarse_dir, tmp_path, undrawn):
@@ -79,11 +85,12 @@ class TestTraining:
         settings = {**TINY, "val_interval": 2, "evaluation#overrides#subsets": [["t1"]]}
         settings["evaluation#overrides#mlflow"] = "none"
         chosen = {name: {**settings, **variants[name]} for name in ("MAG-MS, the teacher learns too",)}
+        (name,) = chosen
         BUNDLE.run_here(
-            ["train.json", "recipes/ablation.json"], variants=chosen, output_dir=tmp_path, dataset_dir=coarse_dir
-        )
-        lines = [line for line in (tmp_path / "ablation.md").read_text().splitlines() if line.startswith("| ")]
-        assert [line.split("|")[1].strip() for line in lines[2:]] == list(chosen)
+            ["train.json", "recipes/ablation.json"],
+            variants=chosen, reference=name, output_dir=tmp_path, dataset_dir=coarse_dir,
+        )  # fmt: skip
+        assert list(ablation_rows(tmp_path).values()) == [[name], [name]]  # nothing to test it against
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
@@ -113,7 +120,7 @@ class TestBaselines:
         settings = {**TINY, **chosen, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         BUNDLE.run_here(["train.json", overlay], "fit", **settings)
         last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
-        assert last["trainer"]["iteration"] == (6 if chosen else 3)  # an epoch for each of the dedicated ones
+        assert last["trainer"]["iteration"] == 3  # one budget, however many networks share it
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
         network = {key: value for key, value in read(overlay).items() if key in ("backbone", "fill")}
         BUNDLE.run_here(
@@ -186,6 +193,30 @@ class TestConfigs:
         with torch.device("meta"):
             network = get("network_def")
         assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=1e-3)
+
+    def test_published_settings_of_hemis(self, coarse_dir):
+        files = [str(CONFIGS / f"{name}.json") for name in ("train", "recipes/msd_task01", "baselines/hemis")]
+        settings = {"cohort": "phantom", "split": None, "dataset_dir": str(coarse_dir)}
+        workflow = ConfigWorkflow([*files, str(CONFIGS / "recipes/hemis.json")], logging_file=False, **settings)
+        get = workflow.parser.get_parsed_content
+        assert get("epochs") * 6 == get("steps") == 60_000  # of six subjects
+        assert (get("width"), get("crop"), get("train#trainer").accumulation_steps) == (8, [112] * 3, 1)
+        optimizer, schedule = get("train#optimizer"), get("train#lr_scheduler")
+        assert type(optimizer) is torch.optim.Adam
+        rates = []
+        for _ in range(3 * 1666):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert rates[::1666] == pytest.approx([1e-3, 1e-3 / 4, 1e-3 / 16])
+
+    def test_published_dedicated_networks_have_all_epochs_each(self, coarse_dir):
+        names = ("train", "recipes/msd_task01", "baselines/unetr_dedicated", "recipes/unetr_dedicated")
+        small = {"cohort": "phantom", "split": None, "dataset_dir": str(coarse_dir), **SIZES}
+        for chosen, epochs in ({}, 15 * 130), ({"dedicated": [["t1c"]]}, 130):
+            files = [str(CONFIGS / f"{name}.json") for name in names]
+            get = ConfigWorkflow(files, logging_file=False, **small, **chosen).parser.get_parsed_content
+            assert get("train#trainer").state.max_epochs == get("lr_scheduler").total_iters == epochs
 
     def test_learning_rate_is_constant_in_the_recipes(self):
         parameter = torch.nn.Parameter(torch.zeros(1))

@@ -138,7 +138,7 @@ STACKS = {
 COTRAINING = {
     "width": 16, "crop": [160, 192, 128], "batch_size": 1, "learning_rate": 1e-4, "weight_decay": 1e-5, "power": 0.9,
     "discriminator_learning_rate": 1e-4, "discriminator_betas": [0.9, 0.99], "consistency_weight": 10.0,
-    "ramp_epochs": 20, "flip_prob": 0.5, "rotation": 0.0, "shift": 0.0, "scale": 0.0,
+    "ramp_epochs": 20 * 14, "val_interval": 10 * 14, "flip_prob": 0.5, "rotation": 0.0, "shift": 0.0, "scale": 0.0,
 }  # fmt: skip
 PUBLISHED = {
     "PMKL": {
@@ -147,11 +147,11 @@ PUBLISHED = {
         "temperature": 10.0, "margin": 1.0, "flip_prob": 0.0, "rotation": 0.0, "shift": 0.0, "scale": 0.0,
     },
     "ACN": {
-        **COTRAINING, "epochs": 300, "full_weight": 0.2, "missing_weight": 0.8, "information_weight": 0.5,
+        **COTRAINING, "epochs": 300 * 14, "full_weight": 0.2, "missing_weight": 0.8, "information_weight": 0.5,
         "entropy_weight": 1e-3, "knowledge_weight": 2e-4,
     },
     "SMU-Net": {
-        **COTRAINING, "epochs": 250, "full_weight": 0.4, "missing_weight": 0.6, "content_weight": 0.2,
+        **COTRAINING, "epochs": 250 * 14, "full_weight": 0.4, "missing_weight": 0.6, "content_weight": 0.2,
         "style_weight": 1e-4, "adversary_weight": 2e-4, "style_discriminator": "released",
     },
 }  # fmt: skip
@@ -171,15 +171,20 @@ class TestRecipes:
 
     def test_pmkl_has_sgd_in_both_stages(self, coarse_dir):
         get = merged(STACKS["PMKL"], **ON_PHANTOM, dataset_dir=str(coarse_dir), width=2, steps=9)
-        assert get("epochs") == get("teacher_epochs") == get("val_interval") == 4  # of six subjects in two steps
-        for stage in ("teach", "train"):
+        assert get("teacher_epochs") == 4  # of six subjects in two steps
+        assert get("epochs") == get("val_interval") == 14 * 4  # as many for each student
+        for stage, epochs in (("teach", 4), ("train", 14 * 4)):
             optimizer, schedule = get(f"{stage}#optimizer"), get(f"{stage}#lr_scheduler")
             (group,) = optimizer.param_groups
             assert type(optimizer) is torch.optim.SGD
             assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 0.0)
             optimizer.step()
             schedule.step()
-            assert group["lr"] == pytest.approx(1e-3 * (3 / 4) ** 0.9)
+            assert group["lr"] == pytest.approx(1e-3 * (1 - 1 / epochs) ** 0.9)
+
+    def test_a_pair_by_itself_has_the_published_epochs(self):
+        get = merged(STACKS["SMU-Net"], dedicated=[["t1c"]])
+        assert [get(key) for key in ("epochs", "ramp_epochs", "val_interval")] == [250, 20, 10]
 
     @pytest.mark.parametrize(("name", "anchor"), [("ACN", "adaptive"), ("ACN", "$None"), ("SMU-Net", "$None")])
     def test_discriminators_are_a_group_without_schedule(self, name, anchor):
@@ -200,7 +205,7 @@ class TestRecipes:
         assert discriminators["lr"] == 1e-4
 
     def test_pmkl_trains(self, coarse_dir, tmp_path):
-        settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **GATED, evaluate=[])
+        settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **GATED, steps=3, evaluate=[])
         MEDMAP.run_here(STACKS["PMKL"], **settings)
         for name in ("teacher_last", "trained_last"):
             (group,) = torch.load(tmp_path / f"{name}.pt", weights_only=True)["optimizer"]["param_groups"]

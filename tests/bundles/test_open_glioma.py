@@ -8,7 +8,7 @@ import torch
 from bundles.running import ROOT, Bundle
 from monai.bundle import ConfigWorkflow
 
-from common.release.leaderboard import read_entries
+from common.release.lists import read_list
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup_epochs", "ema_momentum", "val_subsets")
@@ -35,7 +35,7 @@ def test_data_settings_are_the_same_in_all_bundles():
 
 
 def test_all_methods_of_the_list_train_by_the_recipe():
-    entries = read_entries(ROOT / "bundles" / "open_glioma.json")
+    entries = read_list(ROOT / "bundles" / "open_glioma.json").entries
     assert {entry.bundle for entry in entries} == set(BUNDLES)
     assert len(entries) == 8
     assert all(Path(entry.files[-1]).name == "open_glioma.json" for entry in entries)
@@ -55,9 +55,13 @@ def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tm
     """The phantom's files have the names, and for ET the value, of BraTS 2021."""
     settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
     own = {"m3ae": {"grid": [30, 30, 20], "pretrain_epochs": 1}, "mag_ms": {"hidden": 16, "mlp_dim": 16, "heads": 2}}
+    # oneDNN of torch 2.13 reads beyond an image for the gradient of a padded 3x3x3 convolution in bfloat16 whose first
+    # axis has 2 voxels (seen with AVX512-BF16), as the coarsest level of a crop of 16 has.
+    own["m3ae"]["crop"] = [24, 16, 16]
+    settings |= own.get(name, {})
     stages = ["pretrain", "finetune"] if name == "m3ae" else ["fit"]
     for stage in stages:
-        Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings, **own.get(name, {}))
+        Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)
     weights = "finetuned" if name == "m3ae" else "trained"
     last = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
     assert last["average"]["n_averaged"] == last["trainer"]["iteration"] > 2
@@ -67,7 +71,7 @@ def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tm
     if last["best"]["best_metric_epoch"] == 2:
         assert all(torch.equal(value, last["average"][f"module.{key}"]) for key, value in written.items())
     assert not all(torch.equal(value, last["network"][key]) for key, value in written.items())
-    stage, settings = stages[-1], {**settings, **own.get(name, {}), "resume": True}
+    stage, settings = stages[-1], {**settings, "resume": True}
     Bundle(name).run_here(["train.json", "recipes/open_glioma.json"], stage, **settings)
     again = torch.load(tmp_path / f"{weights}_last.pt", weights_only=True)
     assert again["lr_scheduler"]["last_epoch"] == last["lr_scheduler"]["last_epoch"] == 2

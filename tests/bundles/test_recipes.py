@@ -10,7 +10,7 @@ from common.io import load_weights, shipped_weights
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 RECIPES = sorted(path for path in BUNDLES.glob("*/configs/recipes/*.json") if "cohort" in json.loads(path.read_text()))
-OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network", "amp"}
+OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network"}
 """Keys of both configs whose values may differ."""
 
 
@@ -31,7 +31,7 @@ def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
     files = [configs / "inference.json", *([configs / "recipes" / "phantom.json"] if recipe == "phantom" else [])]
     parser.read_config(files)
     trained_by = json.loads((configs / "recipes" / f"{recipe}.json").read_text())
-    shared = parser.get().keys() & trained_by.keys() - {*OWN, "_desc_", "dataset_dir"}
+    shared = parser.get().keys() & trained_by.keys() - {*OWN, "_desc_", "dataset_dir", "precision"}
     assert {"cohort", "spacing", "crop", "overlap", "blend"} <= shared
     assert {key: parser[key] for key in shared} == {key: trained_by[key] for key in shared}
     weights = BUNDLES / bundle / "models" / name

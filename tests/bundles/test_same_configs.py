@@ -56,7 +56,7 @@ OWN = {
         "passion": "training perfect_data missing_rates masks mask_seed pixel proto delta beta lambda_1 lambda_2 "
         "lambda_pmr growth train#handlers#order train#handlers#PreferenceBalancer",
         "gss": "task_weight kd_weight tau T_L T_M rho leaders votes kd kd_scale task random_mask distillation "
-        "normalise",
+        "normalise rounds train#handlers#order train#handlers#Rounds train#trainer#max_epochs",
     },
     "metadata.json": {
         EACH: "bundle name description authors references changelog weights eval_metrics",

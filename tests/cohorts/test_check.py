@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
 from common.cohorts.check import Finding, check_folder, coarse, findings, tilted
+from common.cohorts.phantom.simulation import simulate
 
 SHAPE = (6, 7, 8)
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -167,8 +168,15 @@ def test_one_image_given_for_two_modalities(tmp_path):
 
 
 def test_image_with_its_skull(tmp_path):
-    save(subject(tmp_path) / "x_t2.nii.gz", image(2) + 1)
+    save(subject(tmp_path) / "x_t2.nii.gz", image(2) + np.random.default_rng(9).uniform(1, 2, SHAPE).astype(np.float32))
     assert check(tmp_path)["problems"] == "t2: not skull-stripped (0% of the voxels are 0)"
+
+
+@pytest.mark.parametrize("value", [-1000, -0.75, 3])
+def test_a_constant_background_is_none_of_the_head(tmp_path, value):
+    brain = image(2) - 5 * (image(2) != 0)  # some voxels are below 0
+    save(subject(tmp_path) / "x_t2.nii.gz", np.where(brain == 0, np.float32(value), brain + value))
+    assert check(tmp_path)["problems"] == ""
 
 
 def ball(millilitres: float, spacing: float = 6) -> np.ndarray:
@@ -180,7 +188,7 @@ def ball(millilitres: float, spacing: float = 6) -> np.ndarray:
 
 def found(volume: np.ndarray, spacing: float = 6, cohort: str = "brats2020") -> list[Finding]:
     image = MetaTensor(volume, affine=np.diag([-spacing, -spacing, spacing, 1]))
-    return [*findings({"t2": image}, get_cohort(cohort))]
+    return [*findings({"t2": image}, get_cohort(cohort), content=False)]  # a ball looks like no sequence
 
 
 def test_a_head_in_air_of_0_is_more_than_a_brain(tmp_path):
@@ -195,6 +203,14 @@ def test_a_head_in_air_of_0_is_more_than_a_brain(tmp_path):
     assert (finding.skull, finding.fatal) == (True, False)
     assert "strip the skull first" in finding.remedy
     assert "Or is its voxel size wrong, 6 x 6 x 6 mm?" in finding.remedy
+
+
+def test_exchanged_sequences_are_a_problem(tmp_path):
+    images, _ = simulate(77_080)
+    lps = np.diag([-3.0, -3.0, 3.0, 1.0])
+    for name, shown in {"t1": "t1", "t1ce": "t2", "t2": "t1c", "flair": "flair"}.items():
+        save(tmp_path / "case" / f"x_{name}.nii.gz", images[shown], lps)
+    assert check(tmp_path)["problems"] == "t1c and t2: by what they show, T1c and T2 are exchanged"
 
 
 def test_a_brain_of_half_the_voxel_size_is_too_small(tmp_path):

@@ -74,6 +74,7 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
         ("brats2018", "fold3"): (199, 29, 57),
         ("brats2020", "fixed"): (219, 50, 100),
         ("brats2021", "fixed"): (876, 125, 250),
+        ("brats2023", "imfuse"): (875, 125, 251),
         ("open_glioma", "fixed"): (25, 5, 9),
         ("open_glioma", "fixed50"): (36, 5, 9),
         ("open_glioma", "fold0"): (26, 4, 9),
@@ -88,6 +89,8 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
             found[cohort, split] = tuple(len(parts[part]) for part in PARTS)
             assert len({case for part in parts.values() for case in part}) == sum(found[cohort, split])
     assert found == expected
+    imfuse = [{patient(case) for case in part} for part in published_splits("brats2023")["imfuse"].values()]
+    assert len(set.union(*imfuse)) == sum(map(len, imfuse)) == 1133
 
 
 def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path):

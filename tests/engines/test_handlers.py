@@ -156,3 +156,20 @@ def test_weights_are_there_even_if_nothing_was_validated(trainer, tmp_path):
     _, network, _ = found = trainer(tmp_path, 2, {1: -5, 2: -5})
     found[0].run()
     assert torch.equal(torch.load(tmp_path / "net.pt", weights_only=True)["weight"], network.weight)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_cudnn_may_try_its_algorithms_out_in_every_epoch(deterministic):
+    cudnn, draws = torch.backends.cudnn, []
+    before = cudnn.deterministic, cudnn.benchmark
+    loader = DataLoader(Dataset([0], Compose([])))
+    try:
+        for _ in range(2):
+            engine = Engine(lambda *_: None)
+            Reseed(1, loader, deterministic).attach(engine)
+            engine.run([0], max_epochs=1)
+            draws.append(torch.rand(1).item())
+            assert (cudnn.deterministic, cudnn.benchmark) == (deterministic, not deterministic)
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+    assert draws[0] == draws[1]

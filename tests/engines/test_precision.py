@@ -1,12 +1,17 @@
-"""Training in bfloat16: what is inside and what comes out."""
+"""The key ``precision``: what is inside and what comes out, and what is refused."""
 
 from typing import NamedTuple
 
 import pytest
 import torch
+from monai.engines import SupervisedTrainer
+from monai.inferers import SlidingWindowInferer
 from torch import nn
+from two_stage import TwoStage
 
-from common.engines import BFloat16Inferer
+from common.engines import ForegroundInferer, PrecisionInferer, check_device, set_matmul_precision, uses_float16
+from common.engines.precision import autocast
+from common.engines.windows import decode_subsets
 
 
 class Out(NamedTuple):
@@ -27,10 +32,18 @@ class Network(nn.Module):
         return Out(features, [features.double(), (image[:, 0] > 0)], None)
 
 
-@pytest.mark.parametrize(("enabled", "inside"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_bfloat16_inside_and_single_outside(enabled, inside):
+class Logits(Network):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image).logits
+
+
+PRECISIONS = [("float32", torch.float32, 0.0), ("bfloat16", torch.bfloat16, 0.05), ("float16", torch.float16, 0.01)]
+
+
+@pytest.mark.parametrize(("precision", "inside", "error"), PRECISIONS)
+def test_half_inside_and_single_outside(precision, inside, error):
     network, image = Network(), torch.randn(1, 2, 8, 8, 8)
-    out = BFloat16Inferer(enabled)(image, network)
+    out = PrecisionInferer(precision)(image, network)
     assert network.seen == [inside]
     assert isinstance(out, Out)
     found = [tensor.dtype for tensor in (out.logits, *out.features)]
@@ -38,15 +51,108 @@ def test_bfloat16_inside_and_single_outside(enabled, inside):
     assert out.present is None
     out.logits.square().mean().backward()
     assert network.conv.weight.grad.dtype == torch.float32
-    exact = network(image).logits
-    difference = float((out.logits - exact).detach().abs().max())
-    assert 1e-5 < difference < 0.05 if enabled else difference == 0
+    difference = float((out.logits - network(image).logits).detach().abs().max())
+    assert 1e-5 < difference < error if error else difference == 0
 
 
-def test_the_trainers_own_mixed_precision_stays():
+@pytest.mark.parametrize(("precision", "inside", "error"), PRECISIONS)
+@torch.no_grad()
+def test_windows_are_forwarded_in_it_and_summed_in_single(precision, inside, error):
+    network, image = Logits(), torch.randn(1, 2, 12, 8, 8)
+    logits = ForegroundInferer((8, 8, 8), 1, 0.5, precision=precision)(image, network)
+    assert set(network.seen) == {inside}
+    assert logits.dtype == torch.float32
+    difference = float((logits - SlidingWindowInferer((8, 8, 8), 1, 0.5)(image, network)).abs().max())
+    assert 1e-5 < difference < error if error else difference == 0
+
+
+@torch.no_grad()
+def test_windows_of_all_subsets_are_those_of_each():
+    network, image = TwoStage(3, 2).eval(), torch.randn(1, 3, 12, 8, 8)
+    keep = torch.tensor([[True, True, True], [False, True, False]])
+    inferer = ForegroundInferer((8, 8, 8), 1, 0.5, precision="bfloat16")
+    with autocast("bfloat16", image.device):
+        found = list(decode_subsets(image, network, keep, inferer))
+    alone = [inferer(image.masked_fill(~row[None, :, None, None, None], torch.nan), network) for row in keep]
+    assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+
+
+def test_single_is_single_within_another_precision():
     network, image = Network(), torch.randn(1, 2, 8, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        BFloat16Inferer(False)(image, network)
-        with pytest.raises(ValueError, match="amp and bfloat16 are both true"):
-            BFloat16Inferer(True)(image, network)
-    assert network.seen == [torch.bfloat16]
+        PrecisionInferer("float32")(image, network)
+    assert network.seen == [torch.float32]
+
+
+def test_the_trainer_scales_the_loss_in_float16_alone():
+    assert [uses_float16(precision) for precision, *_ in PRECISIONS] == [False, False, True]
+
+
+@pytest.mark.filterwarnings("ignore:.*GradScaler", "ignore:.*CUDA is not available")
+@pytest.mark.parametrize(("precision", "inside", "_"), PRECISIONS)
+def test_the_loss_is_in_single(precision, inside, _):
+    seen = []
+
+    def loss(pred, label):
+        seen.append((pred.logits @ pred.logits.mT).dtype)
+        return pred.logits.square().mean()
+
+    network, batch = Network(), {"image": torch.randn(1, 2, 8, 8, 8), "label": torch.zeros(1)}
+    trainer = SupervisedTrainer(
+        torch.device("cpu"),
+        1,
+        [batch],
+        network,
+        torch.optim.SGD(network.parameters()),
+        loss,
+        inferer=PrecisionInferer(precision),
+        decollate=False,
+        amp=uses_float16(precision),
+        amp_kwargs={"enabled": False},
+    )
+    trainer.run()
+    assert (network.seen, seen) == ([inside], [torch.float32])
+
+
+@pytest.mark.parametrize("make", [PrecisionInferer, lambda p: ForegroundInferer((8, 8, 8), precision=p)])
+def test_unknown_ones_are_refused(make):
+    known = "precision 'half': expected one of 'float32', 'bfloat16', 'float16'"
+    with pytest.raises(ValueError, match=known):
+        make("half")
+    with pytest.raises(ValueError, match=known):
+        check_device("cpu", "half")
+
+
+def test_products_are_as_exact_as_said():
+    before, (a, b) = torch.get_float32_matmul_precision(), torch.randn(2, 4, 64, 64)
+    try:
+        set_matmul_precision("highest")
+        exact = a @ b
+        set_matmul_precision("high")
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.allclose(a @ b, exact, rtol=0, atol=0.1)  # equal where a processor has no TF32
+        with pytest.raises(ValueError, match="matmul_precision 'low': expected one of 'highest', 'high', 'medium'"):
+            set_matmul_precision("low")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_float16_is_for_gpus():
+    with pytest.raises(ValueError, match=r"precision 'float16' with device cpu: .* expected 'float32' or 'bfloat16'"):
+        check_device(torch.device("cpu"), "float16")
+
+
+@pytest.mark.parametrize("device", [*([] if torch.cuda.is_available() else ["cuda"]), "gpu"])
+def test_a_device_that_is_not_there_is_said(device):
+    with pytest.raises(ValueError, match=rf"^device {device}: not to be had here \([^\n]*\); expected cpu, or cuda"):
+        check_device(device, "float32")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_emulated_bfloat16_is_warned_of(monkeypatch, caplog, there):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    check_device("cpu", "bfloat16")
+    check_device("cpu", "float32")
+    assert len(caplog.records) == (not there)
+    assert there or "slower than float32" in caplog.text

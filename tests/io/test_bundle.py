@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from common.io import bundle as module
-from common.io import bundle_root, file_digest, refuse_unknown_options, shipped_weights, tell_shipped_weights
+from common.io import (
+    bundle_root,
+    file_digest,
+    given_options,
+    refuse_unknown_options,
+    shipped_weights,
+    tell_shipped_weights,
+)
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -75,6 +82,69 @@ def test_nowhere(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* pass --bundle_root") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
+
+
+def options(monkeypatch, *words):
+    """Let this process be one that was started with a command line."""
+    monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words])
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """The folder of a bundle with a training, an overlay, an ablation of both, and another config."""
+    folder = make(tmp_path, "tiny") / "configs"
+    contents = {
+        "train": {"epochs": 1, "train": {"lr": 1.0}, "resume": False},
+        "recipe": {"+imports": [], "masks": None},
+        "ablation": {"configs": ["train.json", "recipe.json"], "variants": {}},
+        "other": {"teacher_epochs": 3},
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_options_are_those_of_the_configs_that_are_run(configs, monkeypatch):
+    root, train, recipe = str(configs.parent), configs / "train.json", configs / "recipe.json"
+    for given in (("--config_file", str(train)), (f"--config_file=['{train}','{recipe}']", "--masks", "mr2468")):
+        options(monkeypatch, *given, "--epochs", "3", "--train#lr=0.5", "--resume")
+        refuse_unknown_options(root)
+    options(monkeypatch, "--config_file", str(train), "--masks", "mr2468")
+    with pytest.raises(ValueError, match="Option --masks is no key of the configs of"):
+        refuse_unknown_options(root)
+    options(monkeypatch, "--config_file", str(train), "--epoch", "3")
+    with pytest.raises(ValueError, match="did you mean --epochs"):
+        refuse_unknown_options(root)
+
+
+def test_options_of_an_ablation_are_also_those_of_its_trainings(configs, monkeypatch):
+    root, ablation = str(configs.parent), str(configs / "ablation.json")
+    options(monkeypatch, "--config_file", ablation, "--masks", "mr2468", "--imports", "[]")
+    refuse_unknown_options(root)
+    options(monkeypatch, "--config_file", ablation, "--configs", "['train.json']", "--masks", "mr2468")
+    with pytest.raises(ValueError, match="Option --masks"):
+        refuse_unknown_options(root)
+    options(monkeypatch, "--config_file", ablation, "--configs", "['train.json','other.json']", "--teacher_epochs", "9")
+    refuse_unknown_options(root)
+
+
+def test_options_are_read_as_monai_reads_them(monkeypatch):
+    words = [
+        "--config_file",
+        "x.json",
+        "--epochs",
+        "3",
+        "--train#lr=0.5",
+        "--resume",
+        "--crop",
+        "[8,8]",
+        "--anchor",
+        "$None",
+    ]
+    options(monkeypatch, *words)
+    assert given_options() == {"epochs": 3, "train#lr": 0.5, "resume": True, "crop": [8, 8], "anchor": "$None"}
+    monkeypatch.setattr("sys.argv", ["pytest", *words])
+    assert given_options() == {}
 
 
 def a_bundle_with_weights(folder: Path) -> Path:

@@ -134,7 +134,7 @@ def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors():
     half = FusionOutput(
         Decoded(MetaTensor(out.fused.logits.bfloat16()), [x.bfloat16() for x in out.fused.deep], None),
         MetaTensor(out.separate.bfloat16()),
-        MetaTensor(out.present),
+        out.present,
     )
     with torch.autocast("cpu", torch.bfloat16):
         loss = FusionLoss()(half, MetaTensor(target))
@@ -154,3 +154,19 @@ def test_a_class_that_the_head_lacks_is_refused(value):
 def test_a_label_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 1, 4, 3\), expected \(2, 1, 4, 4\)"):
         class_indices(label(2)[..., :3], torch.zeros(2, 3, 4, 4))
+
+
+def test_the_fused_prediction_counts_from_its_first_epoch_on():
+    out, target, whole, late = output([[True, True]]), label(1), FusionLoss(), FusionLoss(fusion_start_epoch=20)
+    everything, found = whole(out, target), {}
+    for epoch in (0, 19, 20):
+        late.epoch = epoch
+        found[epoch] = late(out, target).item()
+    assert found[0] == found[19] == pytest.approx((everything - whole.terms["fuse"]).item())
+    assert found[20] == everything.item()
+    late.epoch = 19
+    late(out, target).backward()
+    assert out.fused.logits.grad.abs().max() == 0
+    assert out.separate.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="fusion_start_epoch -1"):
+        FusionLoss(-1)

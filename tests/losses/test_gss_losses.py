@@ -219,7 +219,7 @@ def test_the_vote_has_no_gradient():
 def test_loss_is_float32_under_autocast_and_plain_for_meta_tensors():
     out, target = output(), label()
     meta = FusionOutput(
-        Decoded(MetaTensor(out.fused.logits), out.fused.deep, None), MetaTensor(out.separate), MetaTensor(out.present)
+        Decoded(MetaTensor(out.fused.logits), out.fused.deep, None), MetaTensor(out.separate), out.present
     )
     with torch.autocast("cpu", torch.bfloat16):
         found = loss()(meta, MetaTensor(target))

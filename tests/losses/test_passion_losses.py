@@ -354,7 +354,7 @@ def test_students_get_no_gradient_where_nothing_is_distilled(changes):
 def test_state_to_resume_from_is_plain_and_whole():
     loss, other = passion(), passion()
     out = output()
-    meta = out._replace(separate=MetaTensor(out.separate), present=MetaTensor(out.present))
+    meta = out._replace(separate=MetaTensor(out.separate))
     teacher, students = (
         decoded._replace(logits=MetaTensor(decoded.logits), features=MetaTensor(decoded.features))
         for decoded in (out.teacher, out.students)

@@ -92,6 +92,16 @@ class TestGolden:
         torch.testing.assert_close(soft[:, 2], torch.full_like(soft[:, 2], torch.tensor(0.4).sigmoid().item()))
 
     @both
+    def test_every_path_starts_with_small_probabilities_of_a_tumour(self, name):
+        """From 0.5, Dice alone does not get a small class out of the whole brain."""
+        torch.manual_seed(0)
+        network = NETWORKS[name](width=8, subsets=[(0,), T1C_FLAIR])
+        for subset in ((0,), T1C_FLAIR):
+            path = network.missing.network_for(subset)
+            assert path(image()[:, subset]).logits[:, 1:].sigmoid().mean() < 0.03
+        assert network.full(image()).logits[:, 1:].sigmoid().mean() < 0.03
+
+    @both
     def test_a_fifth_of_what_is_decoded_is_dropped_in_training_alone(self, name):
         path, seen = small(name, subsets=[(0,)]).full, []
         path.unet.up4.register_forward_pre_hook(lambda module, args: seen.append(args[0]))

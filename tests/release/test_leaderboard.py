@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fire.parser import DefaultParseValue
 
 from common.release import leaderboard
-from common.release.leaderboard import Entry, finished, folders_of, read_entries, run_entries
+from common.release.leaderboard import finished, folders_of, run_entries
+from common.release.lists import Entry, read_list
 
 
 def write(path, methods, **more):
@@ -27,7 +29,7 @@ RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
 
 def test_settings_of_a_method_go_over_those_of_all(tmp_path):
     path = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET}, settings={"epochs": 2, "backbone": "RFNet"})
-    first, second = read_entries(path)
+    first, second = read_list(path).entries
     assert first.settings == {"epochs": 2, "backbone": "mmFormer"}
     assert second.settings == {"epochs": 2, "backbone": "RFNet"}
     assert [file.split("/configs/")[1] for file in second.files] == ["train.json", "baselines/backbone.json"]
@@ -36,7 +38,7 @@ def test_settings_of_a_method_go_over_those_of_all(tmp_path):
 @pytest.mark.parametrize(
     ("methods", "error", "message"),
     [
-        ({"GSS": GSS}, ValueError, "1 methods; expected two or more"),
+        ({"GSS": GSS}, ValueError, "methods has GSS; without tables expected two or more"),
         ({"GSS": GSS, "x": {"bundle": "nosuch"}}, FileNotFoundError, "method 'x': The bundle 'nosuch' is in none of"),
         ({"GSS": GSS, "x": {"bundle": "gss", "configs": ["no.json"]}}, FileNotFoundError, "no.json: no such config"),
         (
@@ -47,24 +49,24 @@ def test_settings_of_a_method_go_over_those_of_all(tmp_path):
         (
             {"GSS": GSS, "x": {"bundle": "gss", "config": []}},
             ValueError,
-            "x has 'config'; expected bundle, configs and",
+            "x has 'config'; expected bundle, configs, variant and",
         ),
-        ({"GSS": GSS, "x": {}}, ValueError, "no list of a leaderboard"),
+        ({"GSS": GSS, "x": {}}, ValueError, "x has no 'bundle'; expected bundle, configs"),
         ({"GSS": GSS, "x": {"bundle": 5}}, ValueError, "x has bundle 5; expected a name such as m3ae"),
-        ([GSS, RFNET], ValueError, "no list of a leaderboard"),
-        ({"GSS": GSS, "x": {"bundle": "gss", "configs": "x.json"}}, ValueError, "x has configs 'x.json'; expected a"),
+        ([GSS, RFNET], ValueError, "methods is .*; expected a JSON object"),
+        ({"GSS": GSS, "x": {"bundle": "gss", "configs": "x.json"}}, ValueError, "configs of x is 'x.json'; expected a"),
     ],
 )
 def test_wrong_lists_are_refused(tmp_path, methods, error, message):
     with pytest.raises(error, match=message):
-        read_entries(write(tmp_path / "list.json", methods))
+        read_list(write(tmp_path / "list.json", methods))
 
 
 def test_unknown_keys_are_refused_and_remarks_are_not(tmp_path):
     methods = {"GSS": GSS, "RFNet": RFNET}
-    assert len(read_entries(write(tmp_path / "list.json", methods, _desc_="two"))) == 2
-    with pytest.raises(ValueError, match="'setings' is none of its keys; expected settings and methods"):
-        read_entries(write(tmp_path / "list.json", methods, setings={"epochs": 2}))
+    assert len(read_list(write(tmp_path / "list.json", methods, _desc_="two")).entries) == 2
+    with pytest.raises(ValueError, match="the list has 'setings'; expected settings, methods, cohort"):
+        read_list(write(tmp_path / "list.json", methods, setings={"epochs": 2}))
 
 
 def test_methods_are_not_put_where_the_report_is(tmp_path):
@@ -76,7 +78,7 @@ def test_methods_are_not_put_where_the_report_is(tmp_path):
 def test_text_that_is_no_json_is_refused(tmp_path, text):
     (tmp_path / "list.json").write_text(text)
     with pytest.raises(ValueError, match="no list of a leaderboard"):
-        read_entries(tmp_path / "list.json")
+        read_list(tmp_path / "list.json")
 
 
 @pytest.fixture
@@ -109,6 +111,13 @@ def shared(coarse_dir):
     return {"cohort": "phantom", "dataset_dir": str(coarse_dir), **sizes}
 
 
+@pytest.mark.parametrize(
+    "value", ["PDT, baseline", "(s,m,l), PASSION", "P_mix^k", "3", "True", "a: b", 3, [1.5, "a, b"], False]
+)
+def test_a_value_reaches_the_process_as_the_list_has_it(value):
+    assert DefaultParseValue(leaderboard._as_text(value)) == value
+
+
 def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, shared):
     entries = [Entry("GSS", "gss"), Entry("RFNet, alone", "gss", ("baselines/backbone.json",), {"split": None})]
     places = folders_of(entries, tmp_path)
@@ -122,7 +131,7 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, 
     assert all(finished(place) for place in places.values())
     assert len((places["GSS"] / "calls.txt").read_text().splitlines()) == 2
     (call,) = (places["RFNet, alone"] / "calls.txt").read_text().splitlines()
-    for words in ("--method RFNet, alone", "--cohort phantom", "--resume True", "--split $None"):
+    for words in ("--method 'RFNet, alone'", "--cohort phantom", "--resume True", "--split $None"):
         assert words in call
     table = pd.read_csv(tmp_path / "leaderboard.csv")
     assert table["method"].tolist() == ["GSS", "RFNet, alone"]

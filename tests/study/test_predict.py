@@ -2,9 +2,7 @@
 
 import errno
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import highdicom as hd
 import nibabel as nib
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_studies import STUDY, write_study
+from heads import with_heads
 from nibabel.affines import apply_affine
 from run_tools import run
 from scipy.spatial.transform import Rotation
@@ -202,37 +201,29 @@ def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warn
     assert inference.warnings == warnings
 
 
-@pytest.mark.slow  # three predictions
-def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monkeypatch):
-    brain = np.asarray(nib.load(subject / "Doe_t2.nii.gz").dataobj)
-    study, out = tmp_path / "study", tmp_path / "out"
-    study.mkdir()
-    nib.save(nib.Nifti1Image(np.where(brain == 0, 900, brain).astype(np.int16), LPS), study / "Doe_t2.nii.gz")
-    monkeypatch.setitem(sys.modules, "brainles_preprocessing", None)
-    error = predict(study, out, "m3ae", "--skull_strip")
-    assert error.startswith("error: --skull_strip needs brainles-preprocessing")
-    assert "missing-modality-bundles[skull_strip]" in error
-    assert not any(out.iterdir())
-
-    class Extractor:
-        """Finds the phantom's brain as HD-BET would."""
-
-        def extract(self, image: Path, stripped: Path, mask: Path, **settings: object) -> None:
-            assert settings == {"mode": "fast", "device": "cpu", "do_tta": False}
-            whole = nib.load(image)
-            nib.save(nib.Nifti1Image((np.asarray(whole.dataobj) != 900).astype(np.uint8), whole.affine), mask)
-
-    module = ModuleType("brainles_preprocessing.brain_extraction")
-    module.HDBetExtractor = Extractor
-    monkeypatch.setitem(sys.modules, "brainles_preprocessing", ModuleType("brainles_preprocessing"))
-    monkeypatch.setitem(sys.modules, "brainles_preprocessing.brain_extraction", module)
-    assert predict(study, out, "m3ae", "--skull_strip") is None
-    assert "T2 (image file): not skull-stripped; the brain was cut out by HD-BET" in capsys.readouterr().out
-    truth = np.asarray(nib.load(subject / "Doe_seg.nii.gz").dataobj)
-    assert dice(np.asarray(nib.load(out / "label.nii.gz").dataobj), truth)["WT"] > 0.7
-    assert predict(study, out, "m3ae") is None
+@pytest.mark.slow  # three predictions, and deepbet on two images
+def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
+    names = ("t1", "t2")
+    images = {name: np.asarray(nib.load(subject / f"Doe_{name}.nii.gz").dataobj) for name in names}
+    brains, study = tmp_path / "brains", tmp_path / "study"
+    for folder, volumes in ((brains, images), (study, with_heads(images))):
+        folder.mkdir()
+        for name, voxels in volumes.items():
+            nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{name}.nii.gz")
+    assert predict(brains, tmp_path / "expected", "m3ae") is None
+    assert "cut out" not in capsys.readouterr().out
+    assert predict(study, tmp_path / "found", "m3ae") is None
+    said, page = capsys.readouterr().out, (tmp_path / "found" / "summary.html").read_text()
+    (volume,) = re.findall(r"The brain \((\d+) ml\) was cut out of all images as deepbet found it in the T1 ", said)
+    assert int(volume) == pytest.approx((images["t1"] > 0).sum() * SPACING**3 / 1000, rel=0.15)
+    assert f"brain, cut out ({volume} ml)" in page
+    assert "not skull-stripped" not in said
+    found, expected = (np.asarray(nib.load(tmp_path / out / "label.nii.gz").dataobj) for out in ("found", "expected"))
+    assert dice(found, expected)["WT"] > 0.9
+    assert predict(study, tmp_path / "whole", "m3ae", "--skull_strip", "no") is None
     first, second = capsys.readouterr().out.partition("Warnings:\n  ")[2].splitlines()[:2]
     assert first == SYNTHETIC
+    assert second.startswith("  T1 (image file), T2 (image file): not skull-stripped")
     assert "do not trust the result" in second
 
 
@@ -246,8 +237,9 @@ def test_a_skull_is_said_and_stripped_if_wanted(subject, tmp_path, capsys, monke
         (("--recipe", "brats1900"), "--recipe brats1900: no such file, and the bundle has ablation, brats2018"),
         (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
         (("--device", "tpu"), "--device tpu"),
+        (("--skull_strip", "maybe"), "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
     ],
-    ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device"],
+    ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device", "skull"],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(arguments, message, subject, tmp_path):
     error = predict(subject, tmp_path, "m3ae", *arguments)

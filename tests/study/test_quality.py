@@ -9,8 +9,9 @@ from small_lesion import LABELS, lesion
 
 from common.modalities import LabelSet
 from common.study.alignment import AlignedStudy
-from common.study.quality import geometry_warnings, segmentation_warnings
+from common.study.quality import border_warnings, brain_note, geometry_warnings, image_warnings, segmentation_warnings
 from common.study.reading import Study
+from common.study.skull import Brain
 
 ALL = ("t1", "t1c", "t2", "flair")
 
@@ -47,6 +48,42 @@ def test_like_warnings_of_several_images_are_one():
         "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
     )
     assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
+
+
+def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
+    brain = np.ones((20, 18, 16), bool)
+    brain[:, :, 14:] = False
+    label = np.zeros(brain.shape, np.uint8)
+    label[5:15, 5:15, :10] = 2  # reaches the edge of the image, which is no border
+    assert border_warnings(label, brain) == []
+    label[5:15, 5, 11:13] = 4  # of 1020 voxels 10 are within two of the border
+    assert border_warnings(label, brain) == []
+    label[5:15, 6:8, 12] = 4  # 30 of 1040
+    (said,) = border_warnings(label, brain)
+    assert said.startswith("3% of the lesion lie at the border of the brain")
+    assert border_warnings(np.zeros_like(label), brain) == []
+
+
+def test_a_doubtful_brain():
+    images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)) for name in ("t1", "t1c", "t2", "flair")}
+    study = Study(images, {}, {name: f"series {i}" for i, name in enumerate(images)}, {}, {}, [], [])
+    study.skulls.extend(images)
+    aligned = AlignedStudy(images, {}, {})
+    (said,) = image_warnings(study, aligned, None, (700, 2000))
+    assert said.startswith("T1 (series 0), T1c (series 1), T2 (series 2), FLAIR (series 3): not skull-stripped")
+    brain = Brain(np.ones((4, 4, 4), bool), "t1", 1500, True, {"t1": 1.0, "t2": 0.9, "t1c": 0.93}, {})
+    assert list(image_warnings(study, aligned, brain, (700, 2000))) == []
+    assert brain_note(study, brain).startswith(
+        "The brain (1500 ml) was cut out of all images as deepbet found it in the T1 ("
+    )
+    given = brain_note(study, replace(brain, stripped=True))
+    assert given.startswith("The brain (1500 ml) was cut out of all images as it is in the skull-stripped T1 (")
+    odd = replace(brain, millilitres=2100, agreement={"t1": 1.0, "t2": 0.7}, doubts={"flair": "none"})
+    (said,) = image_warnings(study, aligned, odd, (700, 2000))
+    assert "FLAIR (series 3): none; it has 2100 ml, expected are 700 to 2000; Dice of its mask in T1" in said
+    assert "T2 (series 2: 0.70)" in said
+    partial = replace(brain, millilitres=600, is_whole=False)
+    assert list(image_warnings(study, aligned, partial, (700, 2000))) == []
 
 
 def test_nothing_segmented():

@@ -161,7 +161,7 @@ def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brai
     brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
     assert (brain.skulls, brain.warnings) == ([], [])
     t1 = np.asarray(brain.images["t1"].dataobj)
-    noisy = np.where(t1 == 0, 3, t1)
+    noisy = np.where(t1 == 0, np.random.default_rng(0).integers(1, 9, t1.shape), t1)
     x, y, z = np.indices(t1.shape) - (np.array(t1.shape)[:, None, None, None] - 1) / 2
     head = np.where((t1 == 0) & (x**2 + y**2 + z**2 < (90 / SPACING) ** 2), 50, t1)  # mm
     assert (head == 0).mean() > 0.5
@@ -173,9 +173,27 @@ def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brai
 
 def test_a_head_is_no_warning_of_the_study_as_it_may_be_stripped(subject, tmp_path):
     t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
-    nib.save(nib.Nifti1Image(t2 + 3, LPS), tmp_path / "a_t2.nii.gz")
+    noisy = t2 + np.random.default_rng(0).integers(1, 9, t2.shape).astype(t2.dtype)
+    nib.save(nib.Nifti1Image(noisy, LPS), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
     assert (found.skulls, found.warnings) == (["t2"], [])
+
+
+def test_one_image_under_two_names_is_refused(subject, tmp_path):
+    shutil.copytree(subject, tmp_path / "case")
+    shutil.copy(subject / "case_t1.nii.gz", tmp_path / "case" / "case_t1ce.nii.gz")
+    with pytest.raises(ValueError, match=r"\(T1\) and .*\(T1c\): the same image\. Give each image once"):
+        read_folder(tmp_path / "case", PHANTOM)
+    assert list(read_folder(tmp_path / "case", PHANTOM, ["t1", "t2"]).images) == ["t1", "t2"]
+
+
+@pytest.mark.parametrize("value", [-1000, -0.75])
+def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj).astype(np.float32)
+    nib.save(nib.Nifti1Image(t2 + value, LPS), tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    assert (found.skulls, found.warnings) == ([], [])
+    np.testing.assert_allclose(np.asarray(found.images["t2"].dataobj), t2, atol=1e-3)
 
 
 def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):

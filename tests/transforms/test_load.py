@@ -12,6 +12,7 @@ from monai.transforms import Compose, Orientationd
 from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
+from common.cohorts.phantom.simulation import simulate
 from common.modalities import presence
 from common.transforms import LoadSubjectd
 
@@ -272,7 +273,7 @@ def test_one_image_for_two_modalities(subject):
 
 
 def test_not_skull_stripped_is_warned_about(subject, caplog):
-    edit(subject["image"][0], lambda voxels: voxels + 5)
+    edit(subject["image"][0], lambda voxels: voxels + np.random.default_rng(0).uniform(5, 6, voxels.shape))
     with caplog.at_level(logging.WARNING):
         LoadSubjectd(COHORT)(subject)
     (record,) = caplog.records
@@ -293,8 +294,21 @@ def test_a_head_in_air_of_0_and_a_wrong_voxel_size_are_warned_about(write_subjec
         put_on(subject, np.diag([size, size, size, 1]))
         LoadSubjectd(COHORT, keys="image")(subject)
         texts = [record.getMessage() for record in caplog.records]
+        texts = [text for text in texts if "does not look like T2" not in text]  # a ball does not
         assert len(texts) == (said is not None)
         assert all(text.startswith(f"{subject['image'][0]} (t2): {said}") for text in texts)
+
+
+def test_a_sequence_that_another_file_names_is_warned_about(write_subject, caplog):
+    subject = write_subject(modalities=("t2", "flair"))
+    images, _ = simulate(77_080)
+    for path, name in zip(subject["image"], ("flair", "t2"), strict=True):
+        nib.save(nib.Nifti1Image(images[name], np.diag([-3.0, -3.0, 3.0, 1.0])), path)
+    LoadSubjectd(COHORT, keys="image")(subject)
+    (record,) = caplog.records
+    t2, flair = subject["image"]
+    said = f"{t2} and {flair} (t2, flair): by what they show, T2 and FLAIR are exchanged. Look at it"
+    assert record.getMessage().startswith(said)
 
 
 def test_good_subject_is_not_warned_about(subject, caplog):

@@ -23,6 +23,8 @@ CITATIONS = {
     "MedMAP": "Liu et al., 2024",
     "PASSION": "Shi et al., ACM Multimedia 2024",
     "GSS": "Qiu et al., ICCV 2023",
+    "DeMoSeg": "Yang et al., arXiv 2408.08708",
+    "IM-Fuse protocol": "the split of Pipoli et al., MICCAI 2025",
 }
 
 _VALUES = {"DSC": "dice", "DSC_%": "dice", "sensitivity_%": "sensitivity", "HD95_mm": "hd95", "HD_mm": "hd"}
@@ -61,14 +63,13 @@ def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
         (fractions, mm), or the source's name and unit, e.g. ``parameters_M``. ``std`` is NaN where none is printed.
 
     Raises:
-        ValueError: there is no such table; the message lists those that there are.
+        ValueError: there is no such table; the message lists those of the paper, or the papers.
     """
     found = _read().query("paper == @paper and table == @table and dataset == @dataset")
     if found.empty:
-        there = "\n".join(f"  {', '.join(source)}" for source in sources())
-        raise ValueError(
-            f"No published table {paper}, {table}, {dataset}; expected paper, table and dataset of\n{there}"
-        )
+        there = "; ".join(f"{number}, {of}" for name, number, of in sources() if name == paper)
+        expected = f"table and dataset of {paper}: {there}" if there else f"a paper of {', '.join(CITATIONS)}"
+        raise ValueError(f"No published table {paper}, {table}, {dataset}; expected {expected}.")
     return found.reset_index(drop=True)
 
 

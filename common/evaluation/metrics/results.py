@@ -44,6 +44,7 @@ class Evaluation:
         bins: reliability bins of the results' cases, `BIN_COLUMNS`; empty without probabilities.
         latents: one row per case and modality, `LATENT_COLUMNS` and the features; empty without them.
         facts: anything else worth a line, e.g. parameters, gflops, seconds, memory_mb, weights.
+        other_cases: names of the split's cases that were not tested; empty where that is not known.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Evaluation:
     bins: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BIN_COLUMNS))
     latents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LATENT_COLUMNS))
     facts: Mapping[str, float | int | str] = field(default_factory=dict)
+    other_cases: tuple[str, ...] = ()
 
     @cached_property
     def subsets(self) -> list[str]:
@@ -150,6 +152,8 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
             write_results(getattr(evaluation, key), folder / name)
     said = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
     said |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
+    if evaluation.other_cases:
+        said["other_cases"] = evaluation.other_cases
     with replacing(note) as temporary:
         temporary.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
 
@@ -182,6 +186,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
             "regions": tuple(said["regions"]),
             "conventions": Conventions(**said["conventions"]),
             "facts": said["facts"],
+            "other_cases": tuple(said.get("other_cases", ())),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{note}: not the note of an evaluation ({error}); run the evaluation again.") from error

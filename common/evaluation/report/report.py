@@ -13,7 +13,7 @@ from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import sections
-from common.evaluation.report.layout import counted, markdown
+from common.evaluation.report.layout import Table, counted, markdown
 from common.evaluation.report.slices import Slice
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name
@@ -64,8 +64,7 @@ def write_report(
     images = draw.save(folder / "figures")
     for section in parts:
         for stem, table in section.tables.items():
-            for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("html", table.to_html())):
-                _write(folder / "tables" / f"{stem}.{suffix}", text)
+            write_table(table, folder / "tables", stem)
     shown = {
         "title": _title(evaluations),
         "remarks": remarks,
@@ -79,6 +78,12 @@ def write_report(
     templates.filters["markdown"] = markdown
     for name in ("report.html", "report.md"):
         _write(folder / name, templates.get_template(name).render(shown))
+
+
+def write_table(table: Table, folder: Path, stem: str) -> None:
+    """Write a table as ``stem.md``, ``stem.tex`` and ``stem.html``."""
+    for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("html", table.to_html())):
+        _write(folder / f"{stem}.{suffix}", text)
 
 
 def _remove_parts(folder: Path) -> None:

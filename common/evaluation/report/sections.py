@@ -35,6 +35,9 @@ FURTHER_METRICS = ("surface_dice", "assd", "hd", "sensitivity", "precision", "vo
 ENTROPY_METRICS = ("entropy", "divergence")
 """Metrics of probabilities, which label maps and older results have not."""
 
+COSTS = figures.FACTS | {"substitute_values": ("substitute image (million values)", 1e-6)}
+"""What the table of `efficiency` has: key of an evaluation's facts -> label, factor."""
+
 
 @dataclass
 class Section:
@@ -308,19 +311,24 @@ def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
 def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Section]:
     """Yield what the methods cost, as far as it is known."""
     facts = pd.DataFrame([{"method": e.name, **e.facts} for e in evaluations])
-    known = [key for key in figures.FACTS if key in facts]
+    known = [key for key in COSTS if key in facts]
     if not known:
         return
     section = Section("Size and speed")
     if len(evaluations) > 1:
         caption = "Mean Dice over subsets and regions against what it costs."
         section.figures |= draw("efficiency", figures.efficiency(evaluations), caption)
-    formats = {key: lambda value, key=key: f"{figures.FACTS[key][1] * value:.4g}" for key in known}
-    labels = {key: figures.FACTS[key][0] for key in known}
-    notes = (
+    formats = {key: lambda value, key=key: f"{COSTS[key][1] * value:.4g}" for key in known}
+    labels = {key: COSTS[key][0] for key in known}
+    notes = [
         "GFLOPs: of one window with all modalities, a multiplication and an addition count as two. Memory: the most "
-        "that the evaluation has used. Time: of one subset of one case, from image to logits, where it was run.",
-    )
+        "that the evaluation has used. Time: of one subset of one case, from image to logits, where it was run."
+    ]
+    if "substitute_values" in known:
+        notes.append(
+            "Substitute image: what M3AE learns to stand in for missing modalities (x_sub), which is as large as the "
+            "grid of the cohort's images and not among the parameters."
+        )
     section.tables["efficiency"] = _table("Size and speed", facts[["method", *known]], formats, notes, labels=labels)
     yield section
 

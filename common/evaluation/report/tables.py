@@ -396,10 +396,10 @@ def _notes(
         )
     if published is not None and len(published):
         notes.append(f"† Published, not measured: {cite(*published.iloc[0][['paper', 'table', 'dataset']])}.")
-    return [*notes, _made_with(evaluations)]
+    return [*notes, made_with(evaluations)]
 
 
-def _made_with(evaluations: Sequence[Evaluation]) -> str:
+def made_with(evaluations: Sequence[Evaluation]) -> str:
     """Return the conventions in words; where cohorts or conventions differ, a warning that says whose is what."""
     users: dict[tuple[str, str], list[str]] = {}
     for evaluation in evaluations:

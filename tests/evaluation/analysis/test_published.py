@@ -59,6 +59,15 @@ def test_other_means_and_measures_keep_their_words():
     assert number(("M3AE", "S2", "BraTS2018 test split (57)"), "ACN", "mean", "mean", "training_time_h") == 450
 
 
+def test_newer_methods():
+    newer = ("IM-Fuse protocol", "README of orhna/missing_modality_MRI", "BraTS2023 GLI (875/125/251)")
+    assert number(newer, "IM-Fuse", "mean", "ET") == pytest.approx(0.743)
+    assert number(("DeMoSeg", "README of kk42yy/DeMoSeg", "BraTS2020 (219/50/100)"), "DeMoSeg", "mean", "TC") == (
+        pytest.approx(0.8158)
+    )
+    assert cite(*newer).startswith("IM-Fuse protocol (the split of Pipoli et al., MICCAI 2025), README of orhna/")
+
+
 def test_every_table_reads():
     kept = {"parameters_M", "train_memory_GB", "training_time_h", "inference_time_s"}
     for source in sources():
@@ -68,7 +77,7 @@ def test_every_table_reads():
         assert set(rows["metric"]) <= {*METRICS, *kept}
         assert rows.loc[rows["metric"] == "dice", "value"].between(0, 1).all()
         assert all(name in SUBSETS or name.startswith("mean") for name in rows["modalities"])
-    assert len(sources()) == 47
+    assert len(sources()) == 49
     assert {paper for paper, _, _ in sources()} == set(CITATIONS)
 
 
@@ -86,8 +95,10 @@ def test_a_caller_cannot_change_the_numbers():
 
 
 def test_unknown_table():
-    with pytest.raises(ValueError, match=r"(?s)No published table M3AE, 9, x; .*  GSS, 6, BraTS2015\n"):
+    with pytest.raises(ValueError, match=r"No published table M3AE, 9, x; .* of M3AE: 1, BraTS2018 test split"):
         published("M3AE", "9", "x")
+    with pytest.raises(ValueError, match="No published table x, 1, y; expected a paper of M3AE, MAG-MS, MedMAP"):
+        published("x", "1", "y")
 
 
 def test_source_in_words():

@@ -234,6 +234,17 @@ class TestWholeReport:
         latex = (both / "tables" / "efficiency.tex").read_text(encoding="utf-8")
         assert r"A\&B $<$x$>$ $^{*}$\_1\_$^{*}$ 50 \% \$y\$ &" in latex
 
+    def test_a_substitute_image_is_told_from_the_parameters(self, both, tmp_path):
+        facts = {"parameters": 4_704_505, "substitute_values": 35_712_000}
+        one = random_evaluation("M3AE", facts=facts)
+        write_report([one], tmp_path, 0.9)
+        table = (tmp_path / "tables" / "efficiency.md").read_text(encoding="utf-8")
+        header, _, row = [line for line in table.splitlines() if line.startswith("|")]
+        assert "substitute image (million values)" in header
+        assert row.split(" | ")[1:] == ["4.705", "35.71 |"]
+        assert "not among the parameters" in table
+        assert "substitute" not in (both / "tables" / "efficiency.md").read_text(encoding="utf-8")
+
     def test_pooled_coverage_has_no_quantile(self, both):
         rows = (both / "tables" / "volumes_a_b_x_1_50_y.md").read_text().split("\n")
         pooled = [row for row in rows if row.startswith("| all |")]

@@ -1,0 +1,212 @@
+"""Tiny stand-ins for the cohorts that may not be redistributed: official file names and label values, invented images.
+
+A dry run trains on these, so that whoever has not got a cohort (or not yet) sees that all of its tables can be made.
+Nothing in the images is a patient; no number that comes of them means anything.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import itk
+import nibabel as nib
+import numpy as np
+
+from common.cohorts.brats import MSD_CHANNELS, find_cases
+from common.cohorts.cohort import Cohort
+from common.cohorts.datalist import COUNTS, CROSS_VALIDATION, PARTS, published_splits, write_datalist
+from common.cohorts.missing import published_masks
+from common.cohorts.phantom.cohort import PHANTOM, generate
+from common.cohorts.phantom.simulation import simulate
+from common.io.files import replacing
+from common.modalities import subset_name
+
+CASES = {"training": 4, "validation": 1, "test": 2}
+"""How many of each part; a fold of a cross-validation trains on what it neither validates nor tests on."""
+SHAPE, SPACING = (40, 40, 26), 6.0
+"""Voxels, and their size in mm."""
+
+Volumes = tuple[dict[str, np.ndarray], np.ndarray]
+"""Images by modality, and the label map in the cohort's values."""
+
+
+def write_stand_in(cohort: Cohort, folder: str | Path, split: str | None) -> Path:
+    """Write a few cases as the cohort's publishers name their files, and a datalist of them.
+
+    The cases are the first ones of each part of a published split; of a cross-validation, each fold tests on others.
+
+    Args:
+        cohort: which one.
+        folder: where to; each split has a folder of its own in it.
+        split: as of `common.cohorts.datalist.split_cases`.
+
+    Returns:
+        the folder of the split, with ``datalist.json`` and, where the cohort has published masks of that split,
+        ``<setting>.csv``; one that is there is left as it is.
+
+    Raises:
+        ValueError: no stand-in is known for the cohort.
+    """
+    if cohort.name == PHANTOM.name:
+        return generate(Path(folder, cohort.name), subjects=9)
+    if cohort.name not in _WRITERS:
+        raise ValueError(f"No stand-in for cohort {cohort.name}; expected one of {', '.join(_WRITERS)}.")
+    root = Path(folder, split or "seeded")
+    if (root / "datalist.json").is_file():
+        return root
+    parts = _names(cohort, split)
+    names = [name for part in PARTS for name in parts[part]]
+    for number, name in enumerate(names):
+        images, label = _DRAWN.get(cohort.name, _tumour)(cohort, number)
+        _WRITERS[cohort.name](root, name, images, label)
+    _write_masks(cohort, root, parts["training"])
+    found = {item["case"]: item for item in find_cases(root, cohort)}
+    made = {part: [_relative(found[name], root) for name in parts[part]] for part in PARTS}
+    note = "a stand-in with invented images, for a dry run: no number that comes of it means anything"
+    write_datalist({"name": cohort.name, "description": note, "cohort": cohort.name, **made}, root / "datalist.json")
+    return root
+
+
+def _names(cohort: Cohort, split: str | None) -> dict[str, list[str]]:
+    """Return the names of a few cases of each part."""
+    published = published_splits(cohort.name)
+    if split in published:
+        return {part: published[split][part][:count] for part, count in CASES.items()}
+    if published:
+        listed = sorted({case for parts in published.values() for cases in parts.values() for case in cases})
+    else:
+        pattern, first = _NAMES[cohort.name]
+        listed = [pattern.format(number) for number in range(first, first + 25)]
+    counts = dict(zip(PARTS, COUNTS.get(cohort.name, {}).get(split, CASES.values()), strict=True))
+    counts = {part: min(count, CASES[part]) for part, count in counts.items()}
+    found = CROSS_VALIDATION.fullmatch(split or "")
+    fold, folds = map(int, found.groups()) if found else (1, 1)
+    tested = counts["test"]
+    listed = listed[: folds * tested if folds > 1 else sum(counts.values())]
+    test = listed[(fold - 1) * tested : fold * tested]
+    others = [name for name in listed if name not in test]
+    validation = others[: counts["validation"]]
+    return {"training": others[len(validation) :], "validation": validation, "test": test}
+
+
+def _write_masks(cohort: Cohort, root: Path, training: Sequence[str]) -> None:
+    """Write the published masks of these cases; the first case is complete, so that each modality occurs."""
+    for setting, masks in published_masks(cohort.name).items():
+        if set(training) <= set(masks):
+            with replacing(root / f"{setting}.csv") as temporary, open(temporary, "w", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow(["case", "modalities"])
+                rows.writerow([training[0], subset_name(cohort.modalities)])
+                rows.writerows([case, "+".join(masks[case])] for case in training[1:])
+
+
+def _relative(item: Mapping[str, object], root: Path) -> dict[str, object]:
+    paths = {"image": [Path(path).relative_to(root).as_posix() for path in item["image"]]}
+    return {**item, **paths, "label": Path(item["label"]).relative_to(root).as_posix()}
+
+
+def _tumour(cohort: Cohort, number: int) -> Volumes:
+    """Return a coarse phantom; where the cohort tells NET from NCR, half of the core is NET."""
+    images, drawn = simulate(number, SHAPE, SPACING)
+    values, label = cohort.labels.values, np.zeros_like(drawn)
+    for name, value in {"NCR": 1, "ED": 2, "ET": 4}.items():
+        label[drawn == value] = values[name]
+    if "NET" in values:
+        core = np.argwhere(drawn == 1)
+        label[tuple(core[: len(core) // 2].T)] = values["NET"]
+    return images, label
+
+
+def _brain(cohort: Cohort, number: int) -> Volumes:
+    """Return T1 and T2 of a coarse phantom, its tissues being thirds of the T1 intensities."""
+    images, _ = simulate(number, SHAPE, SPACING)
+    inside = images["t1"] > 0
+    third = np.digitize(images["t1"], np.quantile(images["t1"][inside], [1 / 3, 2 / 3]))
+    label = np.where(inside, np.array([cohort.labels.values[name] for name in ("CSF", "GM", "WM")])[third], 0)
+    return {name: images[name] for name in cohort.modalities}, label.astype(np.uint8)
+
+
+def _heart(cohort: Cohort, number: int) -> Volumes:
+    """Return three slices with two pools of blood, one of them in a ring of myocardium with oedema and scar."""
+    rng, values = np.random.default_rng(number), cohort.labels.values
+    x, y, _ = np.indices((64, 64, 3)) - np.array([32, 32, 1]).reshape(3, 1, 1, 1) + rng.integers(-4, 5, (3, 1, 1, 1))
+    left, right, angle = np.hypot(x, y), np.hypot(x + 18, y), np.arctan2(y, x)
+    label = np.zeros(x.shape, np.int16)
+    label[right < 10] = values["RVB"]
+    label[left < 13] = values["normal"]
+    label[(left < 13) & (angle > 1)] = values["oedema"]
+    label[(left < 13) & (angle > 2)] = values["scar"]
+    label[left < 8] = values["LVB"]
+    tissues = np.unique(label)
+    signals = {name: rng.integers(100, 900, len(tissues)) for name in cohort.modalities}
+    noise = rng.normal(0, 20, label.shape)
+    return {name: (s[np.searchsorted(tissues, label)] + noise).astype(np.int16) for name, s in signals.items()}, label
+
+
+def _write_brats(pattern: str, tokens: Mapping[str, str]) -> Callable[[Path, str, dict, np.ndarray], None]:
+    """Return what writes a folder for each case, with a file for each of its volumes."""
+
+    def write(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
+        for name, voxels in (images | {"seg": label}).items():
+            _save(voxels, root / case / pattern.format(case=case, token=tokens.get(name, name)))
+
+    return write
+
+
+def _write_brats2015(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
+    """Write as BraTS 2015 does: a folder for the grade, in it one for the case, in it one for each sequence."""
+    grade, name = case.split("_", 1)
+    tokens = {"flair": "Flair", "t1": "T1", "t1c": "T1c", "t2": "T2"}
+    stems = {key: f"VSD.Brain.XX.O.MR_{token}.{54512 + n}" for n, (key, token) in enumerate(tokens.items())}
+    for key, voxels in (images | {"label": label}).items():
+        stem = stems.get(key, "VSD.Brain_3more.XX.O.OT.54517")
+        path = root / grade / name / stem / f"{stem}.mha"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = itk.image_from_array(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+        image.SetSpacing([SPACING] * 3)
+        itk.imwrite(image, str(path))
+
+
+def _write_msd(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
+    """Write as the Decathlon does: the four sequences are channels of one file."""
+    _save(np.stack([images[name] for name in MSD_CHANNELS], axis=-1), root / "imagesTr" / f"{case}.nii.gz")
+    _save(label, root / "labelsTr" / f"{case}.nii.gz")
+
+
+def _write_iseg(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
+    """Write as iSEG-2017 does: big-endian Analyze 7.5 with a fourth dimension of one."""
+    folder = root / "iSeg-2017-Training"
+    folder.mkdir(parents=True, exist_ok=True)
+    for token, voxels in {"T1": images["t1"], "T2": images["t2"], "label": label}.items():
+        image = nib.AnalyzeImage(voxels[..., None], None, nib.AnalyzeHeader(endianness=">"))
+        image.header.set_zooms((SPACING, SPACING, SPACING, 1))
+        nib.save(image, folder / f"{case}-{token}.hdr")
+
+
+def _write_myops(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
+    """Write as MyoPS 2020 does: images in one folder, labels in another."""
+    for name, token in {"bssfp": "C0", "lge": "DE", "t2": "T2"}.items():
+        _save(images[name], root / "train25" / f"{case}_{token}.nii.gz", (1.5, 1.5, 10))
+    _save(label, root / "train25_myops_gd" / f"{case}_gd.nii.gz", (1.5, 1.5, 10))
+
+
+def _save(voxels: np.ndarray, path: Path, spacing: Sequence[float] = (SPACING,) * 3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-spacing[0], -spacing[1], spacing[2], 1])), path)
+
+
+_UNDERSCORES = _write_brats("{case}_{token}.nii.gz", {"t1c": "t1ce"})
+_WRITERS = dict.fromkeys(("brats2018", "brats2019", "brats2020", "brats2021", "open_glioma"), _UNDERSCORES)
+_WRITERS["brats2023"] = _write_brats("{case}-{token}.nii.gz", {"t1": "t1n", "t2": "t2w", "flair": "t2f"})
+_WRITERS |= {"brats2015": _write_brats2015, "msd_task01": _write_msd, "iseg2017": _write_iseg}
+_WRITERS["myops2020"] = _write_myops
+_DRAWN = {"iseg2017": _brain, "myops2020": _heart}
+_NAMES = {
+    "brats2019": ("BraTS19_CBICA_{:03d}_1", 1),
+    "msd_task01": ("BRATS_{:03d}", 1),
+    "iseg2017": ("subject-{}", 1),
+    "myops2020": ("myops_training_{}", 101),
+}
+"""Of cohorts without a published list of cases: their names, and the number of the first one."""

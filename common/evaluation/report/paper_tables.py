@@ -1,0 +1,247 @@
+"""A paper's own table with what was measured in it: each published number beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
+from common.evaluation.analysis.published import cite
+from common.evaluation.analysis.published import published as read_published
+from common.evaluation.analysis.statistics import MEAN, paired_tests, subset_statistics
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import Evaluation
+from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table, counted, decimal
+from common.evaluation.report.tables import SIGNIFICANT, made_with
+from common.modalities import display_name, subset_names, subset_size
+
+AGGREGATES = {"mean of single modalities": 1, "mean of pairs (N=2 missing)": 2, "mean of triples (N=1 missing)": 3}
+"""What a published row is the mean of -> the number of modalities of these subsets."""
+
+Key = tuple[str, str, str]
+"""Metric, subset (or what was averaged), region (or ``mean``) of a number."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A published table, or the part of one that is about one dataset.
+
+    Attributes:
+        source: paper, table and dataset of `common.evaluation.analysis.published.published`.
+        names: its methods, in the order to print, by the names that it has for them.
+        trained: of these, name -> what the measured method is called.
+        unavailable: of these, name -> why there is nothing measured.
+    """
+
+    source: tuple[str, str, str]
+    names: tuple[str, ...]
+    trained: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+def paper_tables(
+    blocks: Sequence[Block],
+    evaluations: Sequence[Evaluation],
+    modalities: Sequence[str],
+    notes: Sequence[str] = (),
+) -> dict[str, Table]:
+    """Return the papers' tables by file stem, with a measured column before each published one.
+
+    Blocks of the same paper and table make one table. If it prints several subsets, these are the rows, regions and
+    methods the columns, and each metric has a table; else methods are the rows, metrics and regions the columns.
+    Methods that are in no block stand at the end of each table.
+
+    Args:
+        blocks: what to print.
+        evaluations: of the methods that there are results of, on the same cases; stars are against the first. In
+            place of the other methods' numbers is a dash.
+        modalities: of the cohort.
+        notes: lines below each table.
+    """
+    placed = {name for block in blocks for name in block.trained.values()}
+    measured = {evaluation.name: evaluation for evaluation in evaluations}
+    tables: dict[str, Table] = {}
+    for paper, number in dict.fromkeys(block.source[:2] for block in blocks):
+        parts = [block for block in blocks if block.source[:2] == (paper, number)]
+        lines = [line for block in parts for line in _lines(block, measured)]
+        lines += [_Line(name, parts[-1].source[2], evaluation=e) for name, e in measured.items() if name not in placed]
+        made = _Maker(paper, number, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
+        stem = "_".join((paper, number)).lower().replace("-", "_").replace(" ", "_").replace("/", "_")
+        if len(made.subsets) == 1:
+            tables[stem] = made.by_method()
+        else:
+            several = len(made.metrics) > 1
+            tables |= {f"{stem}_{m}" if several else stem: made.by_subset(m, modalities) for m in made.metrics}
+    return tables
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A method in a table: what is published of it, and what was measured; either may be missing."""
+
+    label: str
+    dataset: str
+    published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PUBLISHED_COLUMNS))
+    evaluation: Evaluation | None = None
+    unavailable: bool = False
+
+    @cached_property
+    def theirs(self) -> dict[Key, tuple[float, float]]:
+        """The published means and standard deviations."""
+        rows = self.published[["metric", "modalities", "region", "value", "std"]]
+        return {tuple(key): (value, std) for *key, value, std in rows.itertuples(index=False, name=None)}
+
+    @cached_property
+    def ours(self) -> dict[Key, tuple[float, float]]:
+        """The measured means and standard deviations."""
+        if self.evaluation is None:
+            return {}
+        there = set(self.evaluation.results["metric"])
+        return {
+            (metric, *cell): value
+            for metric in METRICS
+            if metric in there
+            for cell, value in _measured(self.evaluation, metric).items()
+        }
+
+
+class _Maker:
+    """Makes the tables of one number of a paper."""
+
+    def __init__(
+        self, paper: str, number: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
+    ) -> None:
+        self.title, self.lines, self.notes = f"{paper}, {number if ' ' in number else f'Table {number}'}", lines, notes
+        printed = pd.concat([line.published for line in lines if len(line.published)])
+        self.printed = printed[printed["metric"].isin(METRICS)]
+        self.subsets, self.metrics = list(self.printed["modalities"].unique()), list(self.printed["metric"].unique())
+        self.with_std = set(self.printed["metric"][self.printed["std"].notna()])
+        self.stars = {cell for metric in self.metrics for cell in _significant(evaluations, metric)}
+
+    def by_subset(self, metric: str, modalities: Sequence[str]) -> Table:
+        """Return the table of a metric with a row per subset, a column per region and method."""
+        printed = self.printed[self.printed["metric"] == metric]
+        lines = [line for line in self.lines if line.published.empty or (line.published["metric"] == metric).any()]
+        columns, places = [Column(display_name(name), align="c") for name in modalities], []
+        for region in printed["region"].unique():
+            for line in lines:
+                if not line.unavailable:
+                    columns.append(Column(line.label, region))
+                    places.append((line, False, region))
+                if not line.published.empty:
+                    columns.append(Column(f"{line.label}{'‡' if line.unavailable else '†'}", region, published=True))
+                    places.append((line, True, region))
+        grid, known = [], set(subset_names(modalities))
+        for subset in printed["modalities"].unique():
+            circles = [Cell(PRESENT if name in subset.split("+") else ABSENT) for name in modalities]
+            row = circles if subset in known else [Cell(subset, span=len(modalities))]
+            grid.append([*row, *(self._cell(line, theirs, (metric, subset, r)) for line, theirs, r in places)])
+        shown = METRICS[metric]
+        title = f"{self.title}: {shown.label} ({shown.unit})"
+        return Table(title, columns, grid, self.notes, headings=len(modalities))
+
+    def by_method(self) -> Table:
+        """Return the table with a row per method, a column per metric and region."""
+        several = len({line.dataset for line in self.lines}) > 1
+        columns = [Column(label, align="l") for label in (["dataset"] if several else []) + ["method"]]
+        keys = [
+            (metric, self.subsets[0], region)
+            for metric in self.metrics
+            for region in self.printed["region"][self.printed["metric"] == metric].unique()
+        ]
+        for metric, _, region in keys:
+            group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
+            columns += [Column("ours", group), Column("published†", group, published=True)]
+        grid = []
+        for line in self.lines:
+            label = Cell(f"{line.label}{'‡' if line.unavailable else ''}")
+            row = [Cell(line.dataset), label] if several else [label]
+            grid.append([*row, *(self._cell(line, theirs, key) for key in keys for theirs in (False, True))])
+        return Table(self.title, columns, grid, self.notes, headings=1 + several)
+
+    def _cell(self, line: _Line, published: bool, key: Key) -> Cell:
+        metric = key[0]
+        mean, std = (line.theirs if published else line.ours).get(key, (float("nan"), float("nan")))
+        factor = METRICS[metric].factor
+        text = decimal(factor * mean)
+        if metric in self.with_std and not pd.isna(std):
+            text += f" ± {decimal(factor * std)}"
+        star = not published and line.evaluation is not None and (line.evaluation.name, *key) in self.stars
+        return Cell(text, not published and text != NOTHING and self._is_best(line, key), star)
+
+    def _is_best(self, line: _Line, key: Key) -> bool:
+        """Return whether no method that was measured on the same dataset prints a better mean; of two or more."""
+        shown = METRICS[key[0]]
+        peers = [other.ours[key][0] for other in self.lines if other.dataset == line.dataset and key in other.ours]
+        values = [round(shown.factor * value, 1) for value in peers if not pd.isna(value)]
+        best = max if shown.higher_is_better else min
+        return len(values) > 1 and round(shown.factor * line.ours[key][0], 1) == best(values)
+
+
+def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
+    rows = read_published(*block.source)
+    return [
+        _Line(
+            label=name,
+            dataset=block.source[2],
+            published=rows[rows["method"] == name],
+            evaluation=measured.get(block.trained.get(name, "")),
+            unavailable=name in block.unavailable,
+        )
+        for name in block.names
+    ]
+
+
+def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return mean and standard deviation by subset and region, and of what papers average over.
+
+    A mean over subsets that are not all there is NaN. Its standard deviation is over the subsets' means, others are
+    over cases.
+    """
+    table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
+    mean, std = table["mean"].copy(), table["std"].copy()
+    mean[MEAN] = mean.mean(axis=1, skipna=False)
+    std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
+    everything, single = subset_names(evaluation.modalities), mean.copy()
+    sizes = {MEAN: None} | AGGREGATES
+    for name, size in sizes.items():
+        rows = single.reindex([subset for subset in everything if size in (None, subset_size(subset))])
+        mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
+    return {(s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+
+
+def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield method, metric, subset and region of what differs significantly from the first method."""
+    for evaluation in evaluations[1:]:
+        tests = paired_tests(evaluation, evaluations[0], metric)
+        low = tests[tests["p_holm"] < SIGNIFICANT]
+        for subset, region in low[["modalities", "region"]].itertuples(index=False, name=None):
+            yield evaluation.name, metric, subset, region
+
+
+def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return what the marks mean, and what the numbers were made with."""
+    first = blocks[0].source
+    datasets = ", ".join(dict.fromkeys(block.source[2] for block in blocks))
+    notes = [f"† Published, not measured: {cite(first[0], first[1], datasets)}."]
+    reasons = {name: reason for block in blocks for name, reason in block.unavailable.items()}
+    if reasons:
+        said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        notes.append(f"‡ Published numbers only. {said}.")
+    if not evaluations:
+        return [*notes, "Nothing has been measured."]
+    sizes = [evaluation.results["case"].nunique() for evaluation in evaluations]
+    notes.append(f"Without a mark: measured, mean over {counted(*sizes, noun='case')}, then over subsets and regions.")
+    absent = [line.label for line in lines if line.evaluation is None and not line.unavailable]
+    if absent:
+        notes.append(f"Not measured (yet): {', '.join(absent)}.")
+    if len(evaluations) > 1:
+        notes.append("Bold: best of the measured methods of a dataset.")
+        notes.append(
+            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
+            "Holm-corrected; the papers' own marks are left out."
+        )
+    return [*notes, made_with(evaluations)]

@@ -1,0 +1,102 @@
+"""The papers' own tables: their layout, their numbers, and ours where they belong."""
+
+import numpy as np
+import pytest
+from evaluation.examples import random_evaluation
+
+from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, decimal
+from common.evaluation.report.paper_tables import Block, paper_tables
+
+MODALITIES = ("t1", "t1c", "t2", "flair")
+M3AE_1 = ("M3AE", "1", "BraTS2018 test split (57)")
+PAIRS = ("t1+t1c", "t1+t2", "t1+flair", "t1c+t2", "t1c+flair", "t2+flair")
+
+
+def evaluation(name, seed, **more):
+    return random_evaluation(name, MODALITIES, ("WT", "TC", "ET"), seed=seed, cohort="brats2018", **more)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return [evaluation("M3AE", 0), evaluation("U-HVED", 1)]
+
+
+def column(table, label, group):
+    """Return the texts of a column; cells that cover several columns count as these."""
+    (place,) = [n for n, c in enumerate(table.columns) if (c.label, c.group) == (label, group)]
+    return [[part for cell in row for part in [cell.text] * cell.span][place] for row in table.rows]
+
+
+def test_subsets_in_the_papers_order_with_the_published_number_beside(ours):
+    block = Block(M3AE_1, ("HVED", "ACN", "M3AE"), {"HVED": "U-HVED", "M3AE": "M3AE"}, {"ACN": "no code"})
+    tables = paper_tables([block], ours[:1], MODALITIES, notes=["as said"])
+    table = tables["m3ae_1"]
+    assert list(tables) == ["m3ae_1"]
+    labels = [column.label for column in table.columns if column.group == "WT"]
+    assert labels == ["HVED", "HVED†", "ACN‡", "M3AE", "M3AE†"]
+    assert [cell.text for cell in table.rows[0][:4]] == [ABSENT, ABSENT, PRESENT, ABSENT]  # T2 alone comes first
+    dice = ours[0].values("dice")["WT"]
+    assert column(table, "M3AE", "WT")[0] == decimal(100 * dice.loc["t2"].mean())
+    means = dice.groupby("modalities").mean()
+    assert column(table, "M3AE", "WT")[-1] == decimal(100 * means.mean())
+    assert column(table, "M3AE†", "WT")[0] == "84.8"
+    assert column(table, "M3AE†", "WT")[-1] == "85.8"
+    assert column(table, "ACN‡", "TC")[0] == "70.4"
+    assert set(column(table, "HVED", "TC")) == {NOTHING}
+    notes = " ".join(table.notes)
+    assert "‡ Published numbers only. ACN: no code." in notes
+    assert "as said" in notes
+    assert "Not measured (yet): HVED." in notes
+
+
+def test_methods_that_the_paper_has_not_follow_and_the_best_measured_number_is_bold(ours):
+    table = paper_tables([Block(M3AE_1, ("M3AE",), {"M3AE": "M3AE"})], ours, MODALITIES)["m3ae_1"]
+    for row in table.rows:
+        for start in (-9, -6, -3):  # of M3AE, M3AE† and U-HVED in a region
+            one, published, other = row[start:][:3]
+            assert (one.bold, other.bold) == (
+                float(one.text) >= float(other.text),
+                float(other.text) >= float(one.text),
+            )
+            assert not published.bold
+    assert any("against M3AE" in note for note in table.notes)
+
+
+def test_where_a_paper_prints_means_alone_methods_are_the_rows(ours):
+    block = Block(("GSS", "9", "BraTS2020"), ("RFNet", "RFNet+GSS"), {"RFNet": "U-HVED", "RFNet+GSS": "absent"})
+    table = paper_tables([block], ours[1:2], MODALITIES)["gss_9"]
+    assert [row[0].text for row in table.rows] == ["RFNet", "RFNet+GSS"]
+    expected = ours[1].values("hd95")["TC"].groupby("modalities").mean().mean()
+    assert column(table, "ours", "HD95 (mm) TC") == [decimal(expected), NOTHING]
+    assert all(text != NOTHING for text in column(table, "published†", "HD95 (mm) TC"))
+    assert "Not measured (yet): RFNet+GSS." in table.notes
+
+
+def test_datasets_of_one_table_stand_in_it_together(ours):
+    names = ("mmFormer baseline",)
+    blocks = [Block(("PASSION", "1", f"BraTS2020 MR=({mr})"), names, {}) for mr in ("0,0,0", "s,m,l")]
+    table = paper_tables(blocks, [], MODALITIES)["passion_1"]
+    assert [row[0].text for row in table.rows] == ["BraTS2020 MR=(0,0,0)", "BraTS2020 MR=(s,m,l)"]
+    assert column(table, "published†", "Dice (%) WT")[0] == "83.7"
+
+
+def test_means_of_pairs_are_over_the_six_pairs_and_of_nothing_less(ours):
+    block = Block(("MedMAP", "II", "BraTS2018"), ("PMKL",), {"PMKL": "M3AE"})
+    table = paper_tables([block], ours[:1], MODALITIES)["medmap_ii"]
+    means = ours[0].values("dice")["ET"].groupby("modalities").mean()
+    row = [cells[0].text for cells in table.rows].index("mean of pairs (N=2 missing)")
+    assert column(table, "PMKL", "ET")[row] == decimal(100 * means[list(PAIRS)].mean())
+    lacking = evaluation("M3AE", 0, only=[*PAIRS[1:], "t1"])
+    table = paper_tables([block], [lacking], MODALITIES)["medmap_ii"]
+    assert column(table, "PMKL", "ET")[row] == NOTHING
+
+
+def test_each_metric_of_a_table_of_subsets_has_a_table_with_spreads():
+    block = Block(("MAG-MS", "3", "MSD Task01 test (24)"), ("MAG-MS",), {"MAG-MS": "M3AE"})
+    one = evaluation("M3AE", 0)
+    tables = paper_tables([block], [one], MODALITIES)
+    assert list(tables) == ["mag_ms_3_dice", "mag_ms_3_hd95"]
+    cases = one.values("dice").loc["flair"].mean(axis=1)
+    expected = f"{decimal(100 * cases.mean())} ± {decimal(100 * np.std(cases, ddof=1))}"
+    assert column(tables["mag_ms_3_dice"], "MAG-MS", "mean")[0] == expected
+    assert column(tables["mag_ms_3_dice"], "MAG-MS†", "mean")[0] == "65.6 ± 12.6"

@@ -1,0 +1,29 @@
+"""Heads around the phantom's brains, as a scanner shows them: CSF, bone, scalp, and air that is not 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from common.cohorts.phantom.simulation import SPACING
+
+LAYERS = {"csf": 3, "bone": 10, "scalp": 18}
+"""Tissue -> mm from the brain to where it ends."""
+SIGNALS = {"t1": (0.4, 0.1, 1.8), "t1c": (0.4, 0.1, 1.8), "t2": (2.0, 0.1, 1.2), "flair": (0.3, 0.1, 1.3)}
+"""Modality -> signals of these, relative to the brain's mean."""
+NOISE = 0.02
+
+
+def with_heads(images: Mapping[str, np.ndarray], spacing: float = SPACING) -> dict[str, np.ndarray]:
+    """Return images ``(X, Y, Z)`` of a brain, which are 0 around it, with a head around them; the brain stays."""
+    rng = np.random.default_rng(0)
+    heads = {}
+    for name, image in images.items():
+        brain = image > 0
+        away, mean = distance_transform_edt(~brain) * spacing, image[brain].mean()
+        head = np.select([away <= end for end in LAYERS.values()], SIGNALS[name]) * mean
+        noise = NOISE * mean * rng.standard_normal((2, *image.shape))
+        heads[name] = np.where(brain, image, np.rint(np.hypot(head + noise[0], noise[1])) + 1).astype(image.dtype)
+    return heads

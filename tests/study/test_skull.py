@@ -1,0 +1,102 @@
+"""The brain cut out of heads by deepbet, on the phantom at 3 mm."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from heads import with_heads
+
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
+from common.study.alignment import AlignedStudy
+from common.study.grid import Image
+from common.study.skull import cut_out, doubt, find_brain
+
+CPU = torch.device("cpu")
+ADULT = PHANTOM.brain_ml
+RAS = np.diag([SPACING, SPACING, SPACING, 1.0])
+
+
+@pytest.fixture(scope="module")
+def brains() -> dict[str, np.ndarray]:
+    """Images of a case of the phantom, in RAS."""
+    return {name: image[::-1, ::-1] for name, image in simulate(1000 * 2023 + 29)[0].items()}
+
+
+def aligned(images: dict[str, np.ndarray]) -> AlignedStudy:
+    volumes = {name: Image(image.astype(np.float32), RAS) for name, image in images.items()}
+    return AlignedStudy(volumes, {}, dict.fromkeys(images, 1.0), {"t2": "said before"})
+
+
+def ellipsoid(*axes: float) -> np.ndarray:
+    """Where an ellipsoid of these half-axes in mm is on the phantom's grid."""
+    places = [
+        (np.arange(size) - (size - 1) / 2) * SPACING / axis for size, axis in zip((80, 80, 52), axes, strict=True)
+    ]
+    return sum(place**2 for place in np.meshgrid(*places, indexing="ij")) < 1
+
+
+def uneven(mask: np.ndarray) -> np.ndarray:
+    """A volume that is 0 around a mask and varies within it."""
+    return np.where(mask, np.random.default_rng(0).uniform(50, 150, mask.shape), 0).astype(np.float32)
+
+
+def test_the_brain_in_a_head(brains):
+    truth = brains["t1c"] > 0
+    study = aligned(with_heads({"t1c": brains["t1c"]}))
+    found = find_brain(study, ["t1c"], ADULT, CPU)
+    assert (found.modality, found.agreement, found.doubts) == ("t1c", {"t1c": 1}, {})
+    assert 2 * (found.mask & truth).sum() / (found.mask.sum() + truth.sum()) > 0.95
+    assert found.millilitres == pytest.approx(found.mask.sum() * SPACING**3 / 1000)
+    cut = cut_out(study, found.mask)
+    assert cut.misplaced == study.misplaced
+    image = np.asarray(cut.images["t1c"].dataobj)
+    assert not image[~found.mask].any()
+    assert np.array_equal(image[found.mask], np.asarray(study.images["t1c"].dataobj)[found.mask])
+
+
+def test_an_image_that_was_stripped_before_is_a_mask_too(brains):
+    study = aligned(with_heads({"t2": brains["t2"]}) | {"t1": brains["t1"]})
+    found = find_brain(study, ["t2"], ADULT, CPU)
+    assert (found.modality, found.stripped) == ("t1", True)
+    assert np.array_equal(found.mask, brains["t1"] > 0)
+    assert 0.8 < found.agreement["t2"] < 1
+
+
+@pytest.mark.slow  # deepbet on three images
+def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
+    water = np.where(ellipsoid(75, 75, 75), 1000, np.random.default_rng(0).integers(1, 40, brains["t1"].shape))
+    study = aligned({**with_heads({"t1c": brains["t1c"]}), "t1": water})
+    found = find_brain(study, ["t1", "t1c"], ADULT, CPU)
+    assert (found.modality, list(found.agreement)) == ("t1c", ["t1c"])
+    assert re.fullmatch(r"what looks like a brain is as even as water .*", found.doubts["t1"])
+    with pytest.raises(ValueError, match=r"No brain was found .* T1: what looks like a brain is as even as water"):
+        find_brain(aligned({"t1": water}), ["t1"], ADULT, CPU)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (ellipsoid(65, 85, 65), None),
+        (ellipsoid(65, 85, 65) & (np.arange(52) > 15) & (np.arange(52) < 25), None),
+        (np.zeros((80, 80, 52), bool), "nothing looks like a brain"),
+        (ellipsoid(40, 40, 40), "only 2[67][0-9] ml"),
+        (ellipsoid(100, 110, 75), "has 3[34][0-9][0-9] ml"),
+        (ellipsoid(110, 115, 500) & (np.arange(52) > 20) & (np.arange(52) < 32), "is (39|40)[0-9] cm2 across"),
+        (ellipsoid(20, 115, 60) | ellipsoid(115, 20, 60), r"not of its shape \(sphericity 0\.[67]\d\)"),
+        (ellipsoid(65, 85, 65) & (abs(np.arange(80) - 40) > 6)[:, None, None], "is in 2 pieces"),
+    ],
+    ids=["brain", "slab", "nothing", "small", "large", "slab-of-a-trunk", "odd", "pieces"],
+)
+def test_what_is_no_brain_by_its_shape(mask, said):
+    found = doubt(mask, uneven(mask), [SPACING] * 3, ADULT)
+    assert found is None if said is None else re.search(said, found)
+
+
+def test_what_is_no_brain_by_its_contrast():
+    mask, rng = ellipsoid(65, 85, 65), np.random.default_rng(0)
+    for noise, said in ((0.03, "varies by 3%"), (0.1, None)):
+        volume = (1000 * mask * (1 + noise * rng.standard_normal(mask.shape))).astype(np.float32)
+        found = doubt(mask, volume, [SPACING] * 3, ADULT)
+        assert found is None if said is None else said in found
