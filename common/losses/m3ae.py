@@ -102,18 +102,20 @@ class FineTuningLoss(nn.Module):
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
             the MSE between their upsampled 1/4 logits (what the released code computes, by an index that is off by
             one).
+        lambda_distil: weight of a distillation from the first view to the second (ours): the binary cross-entropy of
+            the second view's logits against the first's probabilities. It pays where the first view is complete.
 
     Attributes:
-        terms: the latest values of ``segmentation`` and ``consistency``, detached.
+        terms: the latest values of ``segmentation``, ``consistency`` and, with a weight, ``distillation``, detached.
 
     Raises:
         ValueError: an unknown consistency.
     """
 
-    def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck") -> None:
+    def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", lambda_distil: float = 0.0) -> None:
         super().__init__()
         self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))
-        self.lambda_con = lambda_con
+        self.lambda_con, self.lambda_distil = lambda_con, lambda_distil
         self.loss = DeeplySupervisedLoss()
         self.terms: dict[str, torch.Tensor] = {}
 
@@ -131,7 +133,12 @@ class FineTuningLoss(nn.Module):
         else:
             consistency = F.mse_loss(one.deep[0], other.deep[0])
         self.terms = {"segmentation": segmentation.detach(), "consistency": consistency.detach()}
-        return segmentation + self.lambda_con * consistency
+        total = segmentation + self.lambda_con * consistency
+        if self.lambda_distil > 0:
+            distillation = F.binary_cross_entropy_with_logits(other.logits, one.logits.detach().sigmoid())
+            self.terms["distillation"] = distillation.detach()
+            total = total + self.lambda_distil * distillation
+        return total
 
 
 def _views(output: SegmentationOutput) -> tuple[SegmentationOutput, SegmentationOutput]:

@@ -21,11 +21,12 @@ from common.io.settings import check_choice
 from common.losses.m3ae import Reconstruction
 from common.modalities import presence, to_host
 from common.networks import M3AE, SegmentationOutput
-from common.transforms import locate, random_patches, random_subsets
+from common.transforms import incomplete_subsets, locate, random_patches, random_subsets
 
 logger = logging.getLogger(__name__)
 
 MASKINGS = ("m3ae", "modality_dropout")
+VIEWS = ("random", "full_and_incomplete")
 FILLS = ("x_sub", "zero", "mean")
 
 
@@ -71,15 +72,20 @@ class Pretraining(nn.Module):
 
 
 class FineTuning(nn.Module):
-    """Stage 2: two random missing-modality views of each subject, forwarded together.
+    """Stage 2: two missing-modality views of each subject, forwarded together.
 
     Args:
         network: an `M3AE` with one output per region; its x_sub is a constant from here on.
+        views: ``random``, two random subsets (paper); or ``full_and_incomplete``, all modalities and a random subset
+            that lacks at least one, which shows all four in every step (ours).
+
+    Raises:
+        ValueError: unknown views.
     """
 
-    def __init__(self, network: M3AE) -> None:
+    def __init__(self, network: M3AE, views: str = "random") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.views = network, check_choice("views", views, VIEWS)
         self.network.x_sub.requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> SegmentationOutput:
@@ -87,8 +93,11 @@ class FineTuning(nn.Module):
         second.
         """
         present = to_host(presence(image))
-        views = [self.network.substitute(image, random_subsets(present)) for _ in range(2)]
-        return self.network.unet(torch.cat(views))
+        if self.views == "random":
+            subsets = [random_subsets(present), random_subsets(present)]
+        else:
+            subsets = [present, incomplete_subsets(present)]
+        return self.network.unet(torch.cat([self.network.substitute(image, subset) for subset in subsets]))
 
 
 def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_sub: float) -> list[dict]:

@@ -1,5 +1,6 @@
 """Any-subset loading, normalisation, modality dropping, masking, caching."""
 
+from common.transforms.augmentation import RandEachModalityd
 from common.transforms.cache import CachedDataset
 from common.transforms.intensity import NormalizeBrainIntensityd, ScaleBrainIntensityd
 from common.transforms.labels import (
@@ -11,7 +12,7 @@ from common.transforms.labels import (
 )
 from common.transforms.load import LoadSubjectd
 from common.transforms.location import crop_at, locate
-from common.transforms.masking import random_patches, random_subsets, uniform_subsets
+from common.transforms.masking import incomplete_subsets, random_patches, random_subsets, uniform_subsets
 from common.transforms.subsets import SubsetDataset
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "LabelsToRegionsd",
     "LoadSubjectd",
     "NormalizeBrainIntensityd",
+    "RandEachModalityd",
     "RegionsToLabelsd",
     "ScaleBrainIntensityd",
     "SubsetDataset",
     "crop_at",
+    "incomplete_subsets",
     "locate",
     "random_patches",
     "random_subsets",

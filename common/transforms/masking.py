@@ -19,9 +19,27 @@ def random_subsets(present: torch.Tensor) -> torch.Tensor:
     Returns:
         bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
-    present = present.cpu()
-    count = present.sum(dim=1, keepdim=True)
-    dropped = torch.floor(torch.rand(count.shape) * count)
+    count = present.cpu().sum(dim=1, keepdim=True)
+    return _drop(present.cpu(), torch.floor(torch.rand(count.shape) * count))
+
+
+def incomplete_subsets(present: torch.Tensor) -> torch.Tensor:
+    """Draw for each sample a subset that lacks something: k ~ Uniform{1 .. n-1} of n present modalities are dropped.
+
+    A sample with one modality keeps it. Source: ours; like `random_subsets`, without the complete set.
+
+    Args:
+        present: bool ``(B, M)``, at least one True in each row.
+
+    Returns:
+        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
+    """
+    count = present.cpu().sum(dim=1, keepdim=True)
+    return _drop(present.cpu(), torch.where(count > 1, 1 + torch.floor(torch.rand(count.shape) * (count - 1)), 0))
+
+
+def _drop(present: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
+    """Drop ``dropped`` ``(B, 1)`` of each row's modalities, all alike."""
     score = torch.where(present, torch.rand(present.shape), torch.full(present.shape, 2.0))
     rank = score.argsort(dim=1).argsort(dim=1)
     return present & (rank >= dropped)

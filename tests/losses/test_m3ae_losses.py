@@ -101,6 +101,23 @@ def test_views_of_several_subjects_are_paired_subject_by_subject():
     assert loss.terms["consistency"].item() == pytest.approx((0 + 9) / 2)
 
 
+def test_distillation_teaches_the_second_view_by_the_first_alone():
+    logits = torch.zeros(2, 3, 4, 4, 4)
+    logits[0], logits[1] = math.log(3), math.log(4)  # probabilities 0.75, and 0.8 in the second view
+    logits.requires_grad_()
+    views = output(logits, [logits.detach()] * 2, torch.zeros(2, 8, 1, 1, 1))
+    target = torch.zeros(1, 3, 4, 4, 4)
+    with_teacher, without = FineTuningLoss(lambda_distil=0.5), FineTuningLoss()
+    difference = with_teacher(views, target) - without(views, target)
+    expected = -(0.75 * math.log(0.8) + 0.25 * math.log(0.2))
+    assert difference.item() == pytest.approx(0.5 * expected, rel=1e-5)
+    assert with_teacher.terms["distillation"].item() == pytest.approx(expected, rel=1e-5)
+    assert "distillation" not in without.terms
+    first, second = torch.autograd.grad(difference, logits)[0]
+    assert first.abs().max() < 1e-7
+    assert second.min() > 1e-4
+
+
 def test_unknown_consistency_is_refused():
     with pytest.raises(ValueError, match="'decoder': expected one of 'bottleneck', 'quarter_logits'"):
         FineTuningLoss(consistency="decoder")

@@ -82,6 +82,22 @@ def test_fine_tuning_forwards_two_views_with_x_sub_for_what_is_dropped(network):
     assert not network.x_sub.requires_grad
 
 
+def test_fine_tuning_of_the_full_view_and_an_incomplete_one(network):
+    image = torch.rand(3, 4, 32, 32, 32)
+    image[0, 1] = float("nan")
+    method, incomplete = FineTuning(network, views="full_and_incomplete"), []
+    for _ in range(10):
+        first, second = method(image).chunk(2)
+        kept = [(view == image).flatten(2).all(2) for view in (first, second)]
+        assert kept[0].tolist() == [[True, False, True, True], [True] * 4, [True] * 4]
+        incomplete.append(kept[1].sum(1))
+    counts = torch.stack(incomplete)
+    assert counts[:, 0].unique().tolist() == [1, 2]
+    assert counts[:, 1:].unique().tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="views 'all': expected one of 'random', 'full_and_incomplete'"):
+        FineTuning(network, views="all")
+
+
 def test_fine_tuning_never_shows_a_modality_that_the_subject_lacks(network):
     image = torch.rand(1, 4, 32, 32, 32)
     image[:, 1:3] = float("nan")

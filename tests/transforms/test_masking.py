@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from common.transforms import random_patches, random_subsets, uniform_subsets
+from common.transforms import incomplete_subsets, random_patches, random_subsets, uniform_subsets
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,16 @@ def test_subset_frequencies():
     assert len(counts) == 15
     assert sum(expected.values()) == pytest.approx(1)
     assert chi_square(counts, expected) < 36.1  # 14 degrees of freedom, p = 0.001
+
+
+def test_incomplete_subsets_lack_one_to_three_alike():
+    drawn = incomplete_subsets(torch.ones(20_000, 4, dtype=torch.bool))
+    counts = Counter(map(tuple, drawn.tolist()))
+    of_size = {1: 1 / 12, 2: 1 / 18, 3: 1 / 12}
+    assert len(counts) == 14
+    assert chi_square(counts, {key: of_size[sum(key)] for key in counts}) < 34.5  # 13 degrees of freedom, p = 0.001
+    single = torch.tensor([[False, True, False, False]])
+    assert torch.equal(incomplete_subsets(single), single)
 
 
 def test_subset_frequencies_of_three_present():

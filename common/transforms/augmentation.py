@@ -1,0 +1,46 @@
+"""Augmentation that treats each modality by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, RandomizableTransform
+
+
+class RandEachModalityd(Randomizable, MapTransform):
+    """Apply a random transform to each modality of an image by itself, with draws of its own.
+
+    MONAI's random intensity transforms draw once for an image, so that all channels are changed or none; sequences are
+    acquired one by one, and differ in noise, sharpness and contrast. Source: Isensee et al., "nnU-Net", Nature Methods
+    2021, Supplementary Note 4, which draws for each modality too.
+
+    Args:
+        keys: images ``(M, X, Y, Z)``; a missing modality (NaN) stays as it is.
+        transform: an array transform of MONAI for an image ``(1, X, Y, Z)``, such as ``RandGaussianNoise``.
+    """
+
+    def __init__(self, keys: KeysCollection, transform: RandomizableTransform) -> None:
+        super().__init__(keys)
+        self.transform = transform
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RandEachModalityd:
+        """Seed the draws, which are the inner transform's."""
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of the item with its images changed."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image = item[key].clone()
+            for index, channel in enumerate(image.as_subclass(torch.Tensor)):
+                if not channel.isnan().any():
+                    image[index] = torch.as_tensor(self.transform(channel[None]))[0]
+            item[key] = image
+        return item
