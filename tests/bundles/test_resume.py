@@ -22,11 +22,11 @@ def tensors(value, name=""):
 @pytest.mark.parametrize(
     ("bundle", "configs", "settings", "stage"),
     [
-        (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
         (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
+        (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
         (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
     ],
-    ids=["ACN", "MAG-MS", "PMKL"],
+    ids=["MAG-MS", "ACN", "PMKL"],
 )
 @pytest.mark.slow  # three trainings, one of them killed
 def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):

@@ -102,3 +102,10 @@ def test_what_is_doubted():
 
 def test_the_weights_are_small_and_finite():
     assert content.WEIGHTS.stat().st_size < 100_000
+
+
+def test_looking_draws_nothing(phantom):
+    content._network.cache_clear()
+    before = torch.get_rng_state()
+    likelihoods(phantom)
+    assert torch.equal(torch.get_rng_state(), before)
