@@ -75,6 +75,9 @@ def resample(image: Image, grid: Grid) -> np.ndarray:
     Voxels of exactly 0, the background of a stripped image, hold no data, and neither do those outside the field of
     view: they count for nothing in an interpolation. So edges stay where they are, and are not blurred into a rim.
     """
+    turned = nib.as_closest_canonical(image)
+    if turned.shape == grid.shape and np.allclose(turned.affine, grid.affine, rtol=0, atol=1e-5):
+        return np.asarray(turned.dataobj, dtype=np.float32)  # the grid's own voxels
     volume = np.asarray(image.dataobj, dtype=np.float32)
     values, data = sample(np.stack([volume, volume != 0]), image.affine, grid)
     # nothing lies at exactly a half: rounding would decide
@@ -183,8 +186,10 @@ def in_field_of_view(source: Grid, target: Grid) -> np.ndarray:
     to_source = np.linalg.inv(source.affine) @ target.affine
     inside = np.ones(target.shape, bool)
     for axis, size in enumerate(source.shape):
-        x, y, z = (to_source[axis, i] * np.arange(count) for i, count in enumerate(target.shape))
-        at = (x[:, None, None] + y[None, :, None]) + (z + to_source[axis, 3])
+        at = np.full((1, 1, 1), to_source[axis, 3])
+        for i, count in enumerate(target.shape):
+            if abs(step := to_source[axis, i]) * count > STRAIGHT:
+                at = at + np.expand_dims(step * np.arange(count), tuple({0, 1, 2} - {i}))
         inside &= (at > -0.5 - 1e-6) & (at < size - 0.5 + 1e-6)
     return inside
 
