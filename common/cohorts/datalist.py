@@ -76,9 +76,10 @@ def split_cases(
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
         ValueError: the cohort has no such split, listed cases or their labels are missing, there is nothing to split
-            or not as many as published, or the files' names are ambiguous.
+            or not as many as published, the files' names are ambiguous, or all labelled cases are another cohort's.
     """
     items = find_cases(dataset_dir, cohort)
+    _refuse_another_cohort(items, cohort.name, dataset_dir)
     if split in (None, "seeded"):
         parts = _seeded(items, dataset_dir, seed, fractions)
     elif split == "full":
@@ -217,6 +218,18 @@ def require_folds(cohort: str, folds: Sequence[str]) -> None:
         raise ValueError(
             f"folds {', '.join(folds)} of {cohort} are not all folds of one cross-validation, each of them once; "
             "expected cv1of3, cv2of3 and cv3of3, or the like."
+        )
+
+
+def _refuse_another_cohort(items: list[Item], cohort: str, dataset_dir: str | os.PathLike) -> None:
+    with SPLITS_FILE.open(newline="") as file:
+        cohorts = {row["case"].lower(): row["cohort"] for row in csv.DictReader(file)}
+    cases = [item["case"] for item in items if "label" in item]  # of those without, no list is published
+    found = {cohorts.get(case.lower(), cohort) for case in cases}
+    if len(found) == 1 and cohort not in found:
+        raise ValueError(
+            f"{dataset_dir}: holds cases of {found.pop()} ({shortened(cases)}), but {cohort} is asked for. Choose the "
+            f"cohort (key `cohort`) that the files belong to, or pass the folder of {cohort}."
         )
 
 

@@ -1,17 +1,19 @@
 """Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
 
-from common.io.bundle import bundle_root, given_options, refuse_unknown_options
+from common.io.bundle import bundle_root, errors_in_one_line, given_options, refuse_unknown_options
 from common.io.checkpoints import load_weights, read_checkpoint, read_weights, start_from, write_checkpoint
 from common.io.files import require_writable
 from common.io.fingerprint import file_digest
 from common.io.images import AtomicNibabelWriter, read_volume
 from common.io.lock import lock_folder, unlock_folder
-from common.io.settings import flag, optional, per_axis
+from common.io.settings import check_counts, flag, optional, per_axis
 from common.io.weights import shipped_weights, tell_shipped_weights
 
 __all__ = [
     "AtomicNibabelWriter",
     "bundle_root",
+    "check_counts",
+    "errors_in_one_line",
     "file_digest",
     "flag",
     "given_options",

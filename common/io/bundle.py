@@ -8,8 +8,10 @@ import json
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import monai.bundle
@@ -33,19 +35,21 @@ def bundle_root(name: str) -> str:
         name: the bundle's folder name, e.g. ``m3ae``.
 
     Raises:
-        FileNotFoundError: none of these places holds the bundle.
+        FileNotFoundError: none of these places holds the bundle; the message names those that there are.
         ValueError: it was packaged with another version of ``common``.
     """
     here = Path.cwd()
     beside = COMMON.parent
     places = [here, here / "bundles" / name, beside / "bundles" / name, beside, beside.parent / name]
     for place in places:
-        if _is_bundle(place, name):
+        if _bundle_name(place) == name:
             require_same_common(place)
             return str(place)
+    beside_it = [place for folder in (here, beside) for place in (folder / "bundles").glob("*")]
+    others = sorted({str(found) for found in map(_bundle_name, beside_it) if found})
     raise FileNotFoundError(
         f"The bundle {name!r} is in none of {', '.join(map(str, places))}. "
-        "Run from the repository or the bundle's folder, or pass --bundle_root."
+        + (f"Expected one of {', '.join(others)}." if others else "Run from the repository, or pass --bundle_root.")
     )
 
 
@@ -82,9 +86,35 @@ def given_options() -> dict[str, Any]:
     return {key: value for key, value in _words().items() if key not in _OF_MONAI}
 
 
+def errors_in_one_line() -> None:
+    """Let ``python -m monai.bundle run`` end in one line when this package refuses something.
+
+    MONAI would print what its parser was at, twice, and end in the expression of the config. What is raised elsewhere
+    keeps its traceback.
+    """
+    if _is_run():
+        sys.excepthook = _complain
+
+
+def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    refusal = error
+    while isinstance(refusal, RuntimeError) and refusal.__cause__ is not None:  # MONAI's own
+        refusal = refusal.__cause__
+    frames = traceback.extract_tb(refusal.__traceback__)
+    if isinstance(refusal, ValueError | OSError) and frames and Path(frames[-1].filename).is_relative_to(COMMON):
+        print(f"error: {refusal}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _is_run() -> bool:
+    """Return if this process is ``python -m monai.bundle run``."""
+    return sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py")
+
+
 def _words() -> dict[str, Any]:
     """Return the options of ``python -m monai.bundle run`` and their values, MONAI's own among them."""
-    if not sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py"):
+    if not _is_run():
         return {}
     found = {}
     for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
@@ -118,6 +148,7 @@ def require_same_common(bundle_root: str | os.PathLike) -> None:
         )
 
 
-def _is_bundle(place: Path, name: str) -> bool:
+def _bundle_name(place: Path) -> str | None:
+    """Return the name of the bundle that a folder is; None of another folder."""
     metadata = place / "configs" / "metadata.json"
-    return metadata.is_file() and json.loads(metadata.read_text()).get("bundle") == name
+    return json.loads(metadata.read_text()).get("bundle") if metadata.is_file() else None

@@ -46,6 +46,17 @@ def check_number(key: str, value: float, low: float, high: float = float("inf"))
     return value
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse, before a training starts, what one of its stages could not count up to.
+
+    Raises:
+        ValueError: one of these keys of its config is no whole number of 1 or more; the message names it.
+    """
+    for key, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"{key} {count!r}: expected a whole number, 1 or more.")
+
+
 def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
     """Return numbers of which there is one for each of the three axes of an image.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from common.cohorts import get_cohort
+from common.cohorts import COHORTS, get_cohort
 from common.cohorts.datalist import require_folds, require_split
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS, Conventions
@@ -120,8 +120,8 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
         FileNotFoundError: there is no such list, bundle or config.
         ValueError: the list does not have this form, or a name in it is there twice; a setting is no key of the
             bundle's configs, or would not act; a split, a published table, a method or a variant does not exist; the
-            folds are not those of one cross-validation; the list is for another cohort; or the methods' conventions
-            differ, so that their results could not be compared.
+            folds are not those of one cross-validation; the list, a method's config or a published table is for
+            another cohort; or the methods' conventions differ, so that their results could not be compared.
     """
     content = Path(path).read_bytes()
     try:
@@ -130,7 +130,9 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
             _require_known(entry)
         if made.cohort and cohort not in (None, made.cohort):
             raise ValueError(f"is a list for cohort {made.cohort}, not for {cohort}; leave --cohort out")
-        _require_splits(made, get_cohort(cohort or made.cohort or "phantom").name)
+        trained_on = get_cohort(cohort or made.cohort or "phantom").name
+        _require_cohort(made, trained_on)
+        _require_splits(made, trained_on)
         _require_same_conventions(made.entries)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: {error}") from error
@@ -294,6 +296,21 @@ def _require_known(entry: Entry) -> None:
         free = (isinstance(above, dict) and "_target_" in above) or outer == "evaluation#overrides"
         if not free and not (isinstance(above, dict | list) and key in parser):
             raise ValueError(f"method {entry.name!r}: {key!r} is no key of {', '.join(entry.files)}")
+
+
+def _require_cohort(made: MethodList, cohort: str) -> None:
+    """Refuse configs and published tables that are for another cohort; those of the phantom are for any."""
+    for entry in made.entries:
+        found = entry.config()["cohort"]
+        if found not in ("phantom", cohort):
+            raise ValueError(
+                f"method {entry.name!r}: {', '.join(entry.configs)} are for cohort {found}, not for {cohort}"
+            )
+    for block in made.blocks:
+        plain = re.sub(r"\W+", "_", block.source[2].lower())
+        found = next((name for name in COHORTS if plain.startswith(name)), cohort)
+        if found != cohort:
+            raise ValueError(f"table {' '.join(block.source)} is on cohort {found}, not on {cohort}")
 
 
 def _require_splits(made: MethodList, cohort: str) -> None:

@@ -134,6 +134,12 @@ class TestTraining:
         assert (tmp_path / "finetuned.pt").exists()
         assert not (tmp_path / "evaluation").exists()
 
+    @pytest.mark.parametrize("key", ["epochs", "batch_size", "pretrain_batch_size", "val_interval"])
+    def test_what_is_no_number_is_refused_before_the_first_stage(self, coarse_dir, tmp_path, key):
+        settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path, key: "many"}
+        assert f"{key} 'many': expected a whole number" in M3AE.complaint(["train.json"], **settings)
+        assert not list(tmp_path.rglob("*.pt"))
+
     def test_keys_that_monai_label_sets(self, case, tmp_path):
         """It replaces the data, the epochs and puts a CheckpointLoader first; 4-D files come in the cohort's order."""
         stack = nib.concat_images([nib.load(path) for path in case["image"]], check_affines=True)
@@ -233,6 +239,7 @@ class TestRecipes:
         [
             ({"reference": "fulll"}, "reference 'fulll': expected the name of a variant, one of full, (a)"),
             ({"variants": {"full": {"lambda_cn": 0}}}, "variant 'full': 'lambda_cn' is no key of"),
+            ({"variants": {"full": {"epochs": "many"}}}, "variant 'full': epochs 'many': expected a whole number"),
             ({"variants": {"full": {"train_on": "fold9"}}}, "variant 'full': Unknown part 'fold9' of a cohort"),
             (
                 {"variants": {"full": {"published": ["M3AE", "9", "BraTS2018"]}}},

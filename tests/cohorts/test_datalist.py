@@ -163,6 +163,19 @@ def test_case_names_may_differ_in_capitals_only(brats2018, tmp_path):
     assert all(item["case"].startswith("BraTS18_") for item in parts["training"])
 
 
+@pytest.mark.parametrize("split", ["fold3", "seeded", "cv1of2", "full", "all_test"])
+def test_a_folder_of_another_cohort_is_refused_by_name(tmp_path, split):
+    folder(tmp_path, ["BraTS20_Training_001", "BraTS20_Training_002", "BraTS20_Training_003"])
+    folder(tmp_path, ["BraTS20_Validation_001"], label=False)
+    with pytest.raises(
+        ValueError, match=r"holds cases of brats2020 \(BraTS20_Training_001.*but brats2018 is asked for"
+    ):
+        split_cases(get_cohort("brats2018"), tmp_path, split)
+    folder(tmp_path, ["own_case"])  # whose cohort nobody knows
+    if split in ("full", "all_test"):
+        split_cases(get_cohort("brats2018"), tmp_path, split)
+
+
 def test_listed_cases_that_are_not_there_are_counted(tmp_path):
     folder(tmp_path, ["BraTS20_Training_001", "BraTS20_Training_002"])
     with pytest.raises(

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from common.io import bundle as module
 from common.io import (
     bundle_root,
+    check_counts,
+    errors_in_one_line,
     file_digest,
     given_options,
     refuse_unknown_options,
@@ -79,9 +82,15 @@ def test_package_of_another_version_of_common(tmp_path, monkeypatch):
 
 def test_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* pass --bundle_root") as info:
+    make(tmp_path / "bundles" / "own", "own")
+    (tmp_path / "bundles" / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* one of gss, m3ae, .*, own, pas") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    with pytest.raises(FileNotFoundError, match="pass --bundle_root"):  # a download has no other bundles
+        copied(tmp_path / "download").bundle_root("nosuch")
 
 
 def options(monkeypatch, *words):
@@ -145,6 +154,42 @@ def test_options_are_read_as_monai_reads_them(monkeypatch):
     assert given_options() == {"epochs": 3, "train#lr": 0.5, "resume": True, "crop": [8, 8], "anchor": "$None"}
     monkeypatch.setattr("sys.argv", ["pytest", *words])
     assert given_options() == {}
+
+
+def raised(work):
+    """Return an error that MONAI makes of one in a config's expression, as the interpreter gives it to its hook."""
+    try:
+        try:
+            work()
+        except Exception as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression") from error
+    except RuntimeError as error:
+        return type(error), error, error.__traceback__
+
+
+def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    before = sys.excepthook
+    errors_in_one_line()
+    assert sys.excepthook is before
+    options(monkeypatch)
+    errors_in_one_line()
+    sys.excepthook(*raised(lambda: check_counts(epochs="many")))
+    assert capsys.readouterr().err == "error: epochs 'many': expected a whole number, 1 or more.\n"
+    sys.excepthook(*raised(lambda: int("many")))  # nothing that this package says
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")
+
+
+@pytest.mark.parametrize("name", ["m3ae", "mag_ms", "medmap", "passion", "gss"])
+@pytest.mark.parametrize("config", ["train", "multi_gpu_train", "inference"])
+def test_every_bundle_says_so_first(name, config):
+    begin = json.loads((REPOSITORY / "bundles" / name / "configs" / f"{config}.json").read_text())["initialize"]
+    first = begin.index("$io.errors_in_one_line()")
+    assert first == (1 if config == "multi_gpu_train" else 0)
+    assert begin[first + 1] == "$io.refuse_unknown_options(@bundle_root)"
 
 
 def a_bundle_with_weights(folder: Path) -> Path:

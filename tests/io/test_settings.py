@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.io import flag, optional, per_axis
+from common.io import check_counts, flag, optional, per_axis
 from common.io.settings import check_choice, check_number
 
 
@@ -31,6 +31,13 @@ def test_choices_and_numbers():
     for value in (-0.1, 1.1, float("nan"), "abc"):
         with pytest.raises(ValueError, match=f"rate {value}: expected a number from 0 to 1"):
             check_number("rate", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", ["many", "3", 0, -1, 2.5, True, None])
+def test_counts_are_whole_numbers(value):
+    check_counts(epochs=1, rounds=5)
+    with pytest.raises(ValueError, match=f"rounds {value!r}: expected a whole number, 1 or more"):
+        check_counts(epochs=1, rounds=value)
 
 
 @pytest.mark.parametrize("values", [[6.0, 6.0], [6.0] * 4, 6.0, "6,6,6"])

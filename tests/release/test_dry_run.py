@@ -51,9 +51,8 @@ def test_a_folder_of_data_is_refused(tmp_path):
 @pytest.mark.slow  # prepares up to 25 trainings
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_every_training_of_every_list_can_start(tmp_path, path):
-    cohort = "open_glioma" if path.stem == "open_glioma" else None
-    made = read_list(path, cohort)
-    definition = get_cohort(cohort or made.cohort or "phantom")
+    made = read_list(path)
+    definition = get_cohort(made.cohort or "phantom")
     entries = made_small(made.trainings(), definition, tmp_path / "stand_in")
     folders = leaderboard.folders_of(entries, tmp_path)
     leaderboard._require_usable(entries, folders, {"cohort": definition.name})

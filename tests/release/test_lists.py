@@ -49,11 +49,14 @@ def test_every_comparison_table_of_the_papers_has_a_list():
 
 def test_a_variant_of_an_ablation_is_taken_with_its_configs(tmp_path):
     variant = {"bundle": "passion", "variant": ["recipes/table3.json", "RFNet, IDT"]}
-    both = {"own": variant, "other": {**variant, "configs": ["recipes/brats2018.json"], "settings": {"epochs": 5}}}
+    both = {
+        "own": variant,
+        "other": {**variant, "configs": ["recipes/brats2020.json", "recipes/medmap.json"], "settings": {"epochs": 5}},
+    }
     own, other = read_list(write(tmp_path, methods=both, cohort="brats2020", settings={"split": "full"})).entries
     assert own.configs == ("recipes/brats2020.json",)
     assert own.settings == {"split": "full", "backbone": "RFNet", "training": "baseline"}
-    assert other.configs == ("recipes/brats2018.json",)
+    assert other.configs == ("recipes/brats2020.json", "recipes/medmap.json")
     assert other.settings["epochs"] == 5
 
 
@@ -106,6 +109,14 @@ def test_folds_are_trainings_of_their_own(tmp_path):
         ),
         ({"methods": {"x": {"bundle": "passion", "variant": "x"}}}, "variant of x is 'x'; expected a list of texts"),
         (
+            {"methods": {"x": {"bundle": "gss", "configs": ["recipes/brats2020.json"]}}},
+            "method 'x': recipes/brats2020.json are for cohort brats2020, not for brats2018",
+        ),
+        (
+            {"tables": [{**TABLE, "published": ["GSS", "8", "BraTS2020"]}]},
+            "table GSS 8 BraTS2020 is on cohort brats2020, not on brats2018",
+        ),
+        (
             {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
             "convention hd95 of 'other' is 'max', of 'M3AE' 'pooled'; set 'conventions#hd95'",
         ),
@@ -137,5 +148,7 @@ def test_an_ablation_that_is_not_there_and_another_cohort_are_refused(tmp_path):
     absent = {"x": {"bundle": "passion", "variant": ["recipes/no.json", "x"]}}
     with pytest.raises(FileNotFoundError, match=r"no\.json: no such config"):
         read_list(write(tmp_path, methods=absent))
+    with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .*Expected one of gss, m3ae"):
+        read_list(write(tmp_path, methods={"x": {"bundle": "nosuch"}}))
     with pytest.raises(ValueError, match="is a list for cohort brats2018, not for brats2020"):
         read_list(Path(ROOT / "bundles" / "tables" / "m3ae_table1.json"), "brats2020")

@@ -32,7 +32,8 @@ class Block:
     Attributes:
         source: paper, table and dataset of `common.evaluation.analysis.published.published`.
         names: its methods, in the order to print, by the names that it has for them.
-        trained: of these, name -> what the measured method is called.
+        trained: of these, name -> what the measured method is called. Where two names are one method (PMKL's teacher
+            and its students), what the paper prints of each is measured in each.
         unavailable: of these, name -> why there is nothing measured.
     """
 
@@ -87,6 +88,7 @@ class _Line:
     published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PUBLISHED_COLUMNS))
     evaluation: Evaluation | None = None
     unavailable: bool = False
+    shared: bool = False
 
     @cached_property
     def theirs(self) -> dict[Key, tuple[float, float]]:
@@ -105,6 +107,7 @@ class _Line:
             for metric in METRICS
             if metric in there
             for cell, value in _measured(self.evaluation, metric).items()
+            if not self.shared or (metric, *cell) in self.theirs
         }
 
 
@@ -182,7 +185,7 @@ class _Maker:
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
-    rows = read_published(*block.source)
+    rows, methods = read_published(*block.source), list(block.trained.values())
     return [
         _Line(
             label=name,
@@ -190,6 +193,7 @@ def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
             published=rows[rows["method"] == name],
             evaluation=measured.get(block.trained.get(name, "")),
             unavailable=name in block.unavailable,
+            shared=methods.count(block.trained.get(name, "")) > 1,
         )
         for name in block.names
     ]

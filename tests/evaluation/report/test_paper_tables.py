@@ -100,3 +100,18 @@ def test_each_metric_of_a_table_of_subsets_has_a_table_with_spreads():
     expected = f"{decimal(100 * cases.mean())} ± {decimal(100 * np.std(cases, ddof=1))}"
     assert column(tables["mag_ms_3_dice"], "MAG-MS", "mean")[0] == expected
     assert column(tables["mag_ms_3_dice"], "MAG-MS†", "mean")[0] == "65.6 ± 12.6"
+
+
+def test_two_names_of_one_method_show_what_the_paper_prints_of_each(ours):
+    """PMKL's network for all four is its teacher, those for one are its students."""
+    names = ("PMKL teacher + MedMAP P_N", "PMKL + MedMAP P_N")
+    block = Block(("MedMAP", "IV", "BraTS2018"), names, dict.fromkeys(names, "M3AE"))
+    table = paper_tables([block], ours[:1], MODALITIES)["medmap_iv"]
+    full = [cell.text for cell in table.rows[0][:4]]
+    assert full == [PRESENT] * 4
+    dice = decimal(100 * ours[0].values("dice")["WT"].loc["t1+t1c+t2+flair"].mean())
+    labels = dict.fromkeys(column.label for column in table.columns[4:])
+    teacher, _, students, _ = (column(table, label, "WT") for label in labels)
+    assert teacher == [dice] + [NOTHING] * 4
+    assert students[0] == NOTHING
+    assert NOTHING not in students[1:]
