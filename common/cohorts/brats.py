@@ -172,6 +172,9 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
             folder = folder.parent
         if alone and folder_role and role is None:
             stem, role = folder_stem, folder_role
+    parts = folder.relative_to(root).parts
+    if role == _LABEL and parts[0:1] == ("derivatives",):  # BIDS: of the subject's folder that is called the same
+        folder = root.joinpath(*parts[2:])
     if role not in (*cohort.modalities, _LABEL, _CHANNELS):
         role = None
     return _File(path, folder, stem, role)

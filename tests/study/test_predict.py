@@ -137,7 +137,7 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     assert re.search(r"series 5: left out: diffusion", said)
     assert re.search(r"series 7: left out: subtraction", said)
     assert "series 8: T1c" in said
-    assert re.search(r"flair to t1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
+    assert re.search(r"FLAIR to T1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
     page = (tmp_path / "dicom" / "summary.html").read_text()
     assert "series 6" in page
     assert not SECRETS.search(said + page)
