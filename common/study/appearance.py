@@ -56,7 +56,8 @@ def settle(
 ) -> tuple[Study, dict[str, str]]:
     """Take images whose headers leave open what they are (`OPEN`) for what they show, where that is sure.
 
-    What is none of the sequences is left out, but not all that there is.
+    What is none of the sequences is left out, but not all that there is. Where an image surely shows what its header
+    makes of it, nothing is open any more.
 
     Args:
         study: what was read.
@@ -67,33 +68,44 @@ def settle(
 
     Returns:
         The study by what its images are taken for now, with a remark on each that changed; what each was taken for ->
-        what it is taken for now, empty if nothing changed.
+        what it is taken for now, empty if that is the same.
     """
+    confirmed = [name for name in _opened(study, said) if _is_sure(said[name], name)]
     settled = _settled(study, said, [name for name in cohort.modalities if name in modalities], kept)
     changed = {name: new for name, new in settled.items() if new != name}
-    if not changed:
-        return study, {}
     names = {name: name for name in study.images} | settled
     remarks = []
     for name, new in changed.items():
         what = f"looks like {display_name(new)}, and is taken for it" if new else "looks like none, and is left out"
         doubt = f"its header leaves open whether it is {display_name(name)} ({study.reasons[name]})"
         remarks.append(Remark((), f"{study.sources[name]}: {doubt}; it {what}."))
-    reasons = {name: f"by what it shows; its header: {study.reasons[name]}" for name in changed}
+    reasons = {name: f"by what it shows; its header: {study.reasons[name]}" for name in (*changed, *confirmed)}
     found = replace(
         study,
         reasons=study.reasons | reasons,
-        confidences=study.confidences | dict.fromkeys(changed),
+        confidences=study.confidences | dict.fromkeys(reasons),
         remarks=[*remarks, *study.remarks],
     )
+    if not changed:
+        return found, {}
     return _renamed(found, names, cohort), {name: new for name, new in names.items() if new}
+
+
+def _opened(study: Study, said: Mapping[str, torch.Tensor]) -> list[str]:
+    return [name for name in said if study.confidences[name] is not None and study.confidences[name] < OPEN]
+
+
+def _is_sure(logs: torch.Tensor, name: str) -> bool:
+    """Return whether an image is likelier to be of a sequence than of any other by the odds `SURE`."""
+    others = [float(log) for other, log in zip(CLASSES, logs, strict=True) if other != name]
+    return float(logs[CLASSES.index(name)]) - max(others) >= SURE
 
 
 def _settled(
     study: Study, said: Mapping[str, torch.Tensor], modalities: Sequence[str], kept: Collection[str]
 ) -> dict[str, str | None]:
     """Return what images whose headers leave it open are taken for, None: left out; nothing if all stays as it is."""
-    opened = [name for name in said if study.confidences[name] is not None and study.confidences[name] < OPEN]
+    opened = _opened(study, said)
     free = [name for name in modalities if name not in study.images or name in opened]
 
     def odds(names: Sequence[str]) -> float:

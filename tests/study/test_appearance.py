@@ -43,14 +43,23 @@ def settled(read: Study, modalities: tuple[str, ...] = PHANTOM.modalities, kept:
 
 def test_right_names_stay_and_nothing_is_said(images):
     del (right := dict(images))["other"]
-    read = study(right, t1=0.6, t2=0.6)
+    read = study(right)
     assert settle(read, shown(read), PHANTOM, PHANTOM.modalities, ()) == (read, {})
     assert [*contradictions(read, shown(read))] == []
 
 
+def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
+    read = study({"t1c": images["t1c"], "t2": images["t2"]}, t1c=0.76, t2=0.6)
+    assert "recognised with little confidence" in next(study_warnings(read))
+    found, names = settle(read, shown(read), PHANTOM, PHANTOM.modalities, ())
+    assert (names, found.confidences) == ({}, {"t1c": None, "t2": None})
+    assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"
+    assert [*study_warnings(found)] == []
+
+
 def test_exchanged_sequences_of_sure_headers_are_warned_of_and_stay(images):
     read = study({"t1": images["t1c"], "t1c": images["t1"], "t2": images["t2"]})
-    assert settled(read) is read
+    assert settled(read) == read
     (warning,) = contradictions(read, shown(read))
     assert warning.startswith("T1 (series 1) and T1c (series 2): by what they show, T1 and T1c are exchanged. Do not")
 
@@ -74,7 +83,7 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
 
 def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
     read = study({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86)
-    assert settled(read, ("t1", "t2", "flair")) is read
+    assert settled(read, ("t1", "t2", "flair")) == read
     (warning,) = contradictions(read, shown(read))
     assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not trust")
 
@@ -84,7 +93,7 @@ def test_a_subtraction_is_left_out_where_its_header_leaves_it_open_but_not_if_it
     found = settled(read)
     assert list(found.images) == ["t1c", "t2"]
     assert "looks like none, and is left out" in found.remarks[0].said
-    assert settled(read, kept=("t1",)) is read
+    assert settled(read, kept=("t1",)) == read
     (warning,) = contradictions(read, shown(read))
     assert "but like a subtraction, a map or no image of a brain. Do not trust" in warning
 
