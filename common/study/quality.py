@@ -85,7 +85,7 @@ def study_warnings(study: Study) -> Iterator[str]:
             if study.series
             else f"name the file after it, e.g. x_{first}.nii.gz"
         )
-        yield f"{_named(study, unsure)}: recognised with little confidence. If it is another sequence: {right}."
+        yield f"Recognised with little confidence: {_named(study, unsure)}. If one is another sequence: {right}."
     for remark in study.remarks:
         yield f"{_named(study, remark.modalities)}: {remark.said}" if remark.modalities else remark.said
 

@@ -50,7 +50,7 @@ def test_right_names_stay_and_nothing_is_said(images):
 
 def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
     read = study({"t1c": images["t1c"], "t2": images["t2"]}, t1c=0.76, t2=0.6)
-    assert "recognised with little confidence" in next(study_warnings(read))
+    assert "Recognised with little confidence" in next(study_warnings(read))
     found, names = settle(read, shown(read), PHANTOM, PHANTOM.modalities, ())
     assert (names, found.confidences) == ({}, {"t1c": None, "t2": None})
     assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"

@@ -102,7 +102,7 @@ def test_what_was_noticed_as_a_study_was_read():
     remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
     study = Study({}, {}, sources, reasons, confidences, [], remarks)
     unsure, *others = study_warnings(study)
-    assert unsure.startswith("T1c (series 7: 0.68, why), T2 (series 4: 0.60, why): recognised with little confidence.")
+    assert unsure.startswith("Recognised with little confidence: T1c (series 7: 0.68, why), T2 (series 4: 0.60, why).")
     assert unsure.endswith("name the file after it, e.g. x_t1c.nii.gz.")
     assert others == ["T1 (series 3), T2 (series 4): odd.", "of all."]
     first, *_ = study_warnings(replace(study, series={"t1": "of DICOM"}))
