@@ -97,7 +97,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
     assert found.remarks == []
     (warning,) = study_warnings(found)
     assert warning.startswith(
-        "T1c (image file: 0.76, by the words of its name: said: 't1'; after contrast agent by 'post'"
+        "Recognised with little confidence: T1c (image file: 0.76, by the words of its name: said: 't1'; after"
     )
     assert warning.endswith("If one is another sequence: name the file after it, e.g. x_t1c.nii.gz.")
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
