@@ -95,7 +95,7 @@ class BundleInferTask:
     def info(self) -> dict[str, Any]:
         """Return what clients are told of the model."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
-        config = {**use, "series": "", "skull_strip": MODES[0], "store": False}
+        config = {**use, "series": "", "skull_strip": MODES[0], "upright": False, "store": False}
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
         return {**facts, "description": self.name, "config": config}
 
@@ -105,8 +105,8 @@ class BundleInferTask:
         Args:
             request: ``image`` (a study, or a DICOM series on whose grid the result is wanted) and ``output_dir``; and
                 the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
-                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``store`` or
-                ``save_label``, and ``result_extension``.
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (turn
+                the study as the training cases lie), ``store`` or ``save_label``, and ``result_extension``.
             datastore: where the image is.
 
         Returns:
@@ -130,7 +130,7 @@ class BundleInferTask:
         strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
         files, facts = self.worker.run(
             _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self.ckpt_path, self.device,
-            strip,
+            strip, _flag(request, "upright"),
         )  # fmt: skip
         if self.adopted():
             facts["trained_on"] = self.trained_on

@@ -490,15 +490,15 @@ def predict(
         explain=lambda lines: _show("In the study", lines),
     )  # fmt: skip
     summary = made.summary
-    said = {"Bundle": [f"{summary.bundle} {summary.version}"]}
-    if summary.trained_on:
-        said["Bundle"].append(f"The weights were trained on {summary.trained_on}.")
-    said["Geometry"] = summary.notes
-    said["Warnings"] = summary.warnings
+    said = {"Warnings": summary.warnings}  # what matters most comes first, as on the page
     said["Volumes"] = [
         f"{region}: {volume:.1f} ml" + _interval(summary.intervals.get(region))
         for region, volume in summary.volumes.items()
     ]
+    said["Geometry"] = summary.notes
+    said["Bundle"] = [f"{summary.bundle} {summary.version}"]
+    if summary.trained_on:
+        said["Bundle"].append(f"The weights were trained on {summary.trained_on}.")
     said["Written (research only, not for clinical use)"] = [f"{what}: {file}" for what, file in made.files.items()]
     for title, lines in said.items():
         _show(title, lines)

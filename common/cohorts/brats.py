@@ -82,8 +82,9 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     """Return what a folder holds, one datalist item per case, sorted by name; no image is opened.
 
     The folder is one subject's, or has subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr), or holds
-    several subjects' files side by side, told apart by what precedes the modality in their names. Any non-empty subset
-    of the modalities and no label is fine. A case is named after its folder, in the last layout after its files; in
+    several subjects' files side by side, told apart by what precedes the modality in their names. Labels may lie in
+    BIDS' ``derivatives/<name>/``, below which the folders are called as the subjects'. Any non-empty subset of the
+    modalities and no label is fine. A case is named after its folder, in the last layout after its files; in
     BraTS 2015 the grade goes before (``HGG_brats_2013_pat0001_1``). Files whose names say nothing are logged as a
     warning.
 
@@ -172,6 +173,9 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
             folder = folder.parent
         if alone and folder_role and role is None:
             stem, role = folder_stem, folder_role
+    parts = folder.relative_to(root).parts
+    if role == _LABEL and parts[0:1] == ("derivatives",):  # BIDS: of the subject's folder that is called the same
+        folder = root.joinpath(*parts[2:])
     if role not in (*cohort.modalities, _LABEL, _CHANNELS):
         role = None
     return _File(path, folder, stem, role)

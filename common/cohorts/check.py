@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from nibabel import Nifti1Image
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
+from scipy import ndimage
 from tqdm import tqdm
 
 from common.cohorts.brats import Item, find_cases
@@ -121,12 +122,21 @@ def zero_background(image: MetaTensor) -> MetaTensor:
     """Return a volume ``(X, Y, Z)`` whose background is 0: one with another constant background is shifted by it.
 
     Such are -1000, or what a z-score makes of 0. The background has the value of a corner, and that of more than
-    `BACKGROUND_FRACTION` of the voxels, but not of all. Normalisation over the brain does not depend on the shift.
+    `BACKGROUND_FRACTION` of the voxels, but not of all. Normalisation over the brain does not depend on the shift. A
+    background that is brighter than most of the brain, or NaN, as some programs leave it, is made 0 without one; of NaN
+    only what hangs together with the corner, since others in the brain are bad data.
     """
     voxels = image.as_tensor()
     value = voxels[0, 0, 0]
-    share = float((voxels == value).float().mean())  # 0 if the value is NaN
-    return image - value if value != 0 and BACKGROUND_FRACTION < share < 1 else image
+    around = voxels.isnan() if value.isnan() else voxels == value
+    if value == 0 or not BACKGROUND_FRACTION < float(around.float().mean()) < 1:
+        return image
+    if value.isnan():
+        pieces, _ = ndimage.label(around.numpy())
+        around = torch.from_numpy(pieces == pieces[0, 0, 0])
+    elif voxels[~around].median() > value:
+        return image - value
+    return torch.where(around, 0.0, image)
 
 
 def shows(cohort: Cohort) -> bool:

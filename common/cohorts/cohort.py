@@ -28,4 +28,4 @@ class Cohort:
     labels: LabelSet
     skull_stripped: bool = True
     brain_ml: tuple[float, float] = (700.0, 2000.0)
-    label_tokens: tuple[str, ...] = ("seg", "ot", "segm")
+    label_tokens: tuple[str, ...] = ("seg", "ot", "segm", "dseg")

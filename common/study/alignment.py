@@ -56,7 +56,10 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
         if frame not in moves:
             members = [name for name in images if frames[name] == frame]
             leader = finest({name: images[name] for name in members})
-            moves[frame] = register(Image(fixed, grid.affine), images[leader], f"{leader} to {reference}")
+            together = " and ".join(display_name(name) for name in members)
+            moves[frame] = register(
+                Image(fixed, grid.affine), images[leader], f"{together} to {display_name(reference)}"
+            )
     aligned, covered, misplaced = {}, {}, {}
     registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
     for name, image in images.items():
@@ -95,7 +98,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
 def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) -> Registration | str:
     """Return how a volume that is off is laid over the reference, or why it cannot be; raise if they lie apart."""
     try:
-        return register(fixed, placed, f"{name} to {reference}")
+        return register(fixed, placed, f"{display_name(name)} to {display_name(reference)}")
     except (ValueError, ModuleNotFoundError) as error:
         if found.overlap < NO_OVERLAP:
             raise ValueError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,76 +16,96 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.content import CLASSES, SURE, likelihoods
 from common.modalities import display_name
 from common.study.alignment import AlignedStudy
-from common.study.reading import Study
+from common.study.reading import Remark, Study
 from common.study.skull import Brain, cut_out
 
 OPEN = 0.9
 """Confidence below which a header leaves open what its series is: those of a T1 that says nothing of contrast agent."""
 
-Found = TypeVar("Found", Study, AlignedStudy, Brain)
+
+def look(aligned: AlignedStudy, brain: Brain | None, cohort: Cohort) -> dict[str, torch.Tensor]:
+    """Return what `likelihoods` says of the images, by what they are taken for; of some it may say nothing.
+
+    Args:
+        aligned: volumes on one grid.
+        brain: that was found in them; None: they show brains alone.
+        cohort: of the network; nothing is said if it has other sequences or other brains than adults'.
+    """
+    if not shows(cohort):
+        return {}
+    shown = (cut_out(aligned, brain.mask) if brain else aligned).images
+    return likelihoods(
+        {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in shown.items()}
+    )
 
 
-def look(
-    study: Study,
-    aligned: AlignedStudy,
-    brain: Brain | None,
-    cohort: Cohort,
-    reference: str,
-    modalities: Collection[str] | None = None,
-) -> tuple[Study, AlignedStudy, Brain | None, str, list[str]]:
-    """Compare what the images of a study show with what they are taken for.
-
-    Images whose headers leave open what they are (`OPEN`) are taken for what they show, or left out if that is none of
-    the sequences, where that is sure; of others a contradiction is warned of.
+def contradictions(study: Study, said: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    """Yield a warning for images that do not show what they are taken for.
 
     Args:
         study: what was read.
-        aligned: the same on one grid.
-        brain: that was found in it; None: it shows brains alone.
-        cohort: of the network; nothing is said if it has other sequences or other brains than adults'.
-        reference: modality of the reference, which is never left out, nor is that in which the brain was found.
-        modalities: that an image may be taken for; None: all of the cohort's.
+        said: see `look`.
+    """
+    for found in contradicted(said):
+        named = " and ".join(f"{display_name(name)} ({study.sources[name]})" for name in found.modalities)
+        yield f"{named}: {found.what}. Do not trust the result before it is known which image is what."
+
+
+def settle(
+    study: Study, said: Mapping[str, torch.Tensor], cohort: Cohort, modalities: Collection[str], kept: Collection[str]
+) -> tuple[Study, dict[str, str]]:
+    """Take images whose headers leave open what they are (`OPEN`) for what they show, where that is sure.
+
+    What is none of the sequences is left out, but not all that there is. Where an image surely shows what its header
+    makes of it, nothing is open any more.
+
+    Args:
+        study: what was read.
+        said: see `look`.
+        cohort: whose order of modalities the study has.
+        modalities: that an image may be taken for.
+        kept: modalities whose images are not left out.
 
     Returns:
-        Study, aligned study, brain and reference, by the modalities that the images are taken for now; warnings,
-        contradictions first.
+        The study by what its images are taken for now, with a remark on each that changed; what each was taken for ->
+        what it is taken for now, empty if that is the same.
     """
-    if not shows(cohort):
-        return study, aligned, brain, reference, []
-    shown = (cut_out(aligned, brain.mask) if brain else aligned).images
-    volumes = {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in shown.items()}
-    said = likelihoods(volumes)
-    kept = {reference, brain.modality} if brain else {reference}
-    wanted = [name for name in cohort.modalities if modalities is None or name in modalities]
-    settled = {name: name for name in study.images} | _settled(study, said, wanted, kept)
-    decided = [
-        f"{study.sources[name]}: its header leaves open whether it is {display_name(name)} ({study.reasons[name]}); "
-        + (
-            f"it looks like {display_name(new)}, and is taken for it."
-            if new
-            else "it looks like none, and is left out."
-        )
-        for name, new in settled.items()
-        if new != name
-    ]
-    changed = {
-        name: f"by what it shows; its header: {study.reasons[name]}" for name in settled if settled[name] != name
-    }
-    study = replace(study, reasons=study.reasons | changed, confidences=study.confidences | dict.fromkeys(changed))
-    study, aligned = _renamed(study, settled, cohort), _renamed(aligned, settled, cohort)
-    brain = _renamed(brain, settled, cohort) if brain else None
-    warnings = []
-    for found in contradicted({settled[name]: logs for name, logs in said.items() if settled[name]}):
-        named = " and ".join(f"{display_name(name)} ({study.sources[name]})" for name in found.modalities)
-        warnings.append(f"{named}: {found.what}. Do not trust the result before it is known which image is what.")
-    return study, aligned, brain, str(settled[reference]), [*warnings, *decided]
+    confirmed = [name for name in _opened(study, said) if _is_sure(said[name], name)]
+    settled = _settled(study, said, [name for name in cohort.modalities if name in modalities], kept)
+    changed = {name: new for name, new in settled.items() if new != name}
+    names = {name: name for name in study.images} | settled
+    remarks = []
+    for name, new in changed.items():
+        what = f"looks like {display_name(new)}, and is taken for it" if new else "looks like none, and is left out"
+        doubt = f"its header leaves open whether it is {display_name(name)} ({study.reasons[name]})"
+        remarks.append(Remark((), f"{study.sources[name]}: {doubt}; it {what}."))
+    reasons = {name: f"by what it shows; its header: {study.reasons[name]}" for name in (*changed, *confirmed)}
+    found = replace(
+        study,
+        reasons=study.reasons | reasons,
+        confidences=study.confidences | dict.fromkeys(reasons),
+        remarks=[*remarks, *study.remarks],
+    )
+    if not changed:
+        return found, {}
+    return _renamed(found, names, cohort), {name: new for name, new in names.items() if new}
+
+
+def _opened(study: Study, said: Mapping[str, torch.Tensor]) -> list[str]:
+    return [name for name in said if study.confidences[name] is not None and study.confidences[name] < OPEN]
+
+
+def _is_sure(logs: torch.Tensor, name: str) -> bool:
+    """Return whether an image is likelier to be of a sequence than of any other by the odds `SURE`."""
+    others = [float(log) for other, log in zip(CLASSES, logs, strict=True) if other != name]
+    return float(logs[CLASSES.index(name)]) - max(others) >= SURE
 
 
 def _settled(
     study: Study, said: Mapping[str, torch.Tensor], modalities: Sequence[str], kept: Collection[str]
 ) -> dict[str, str | None]:
     """Return what images whose headers leave it open are taken for, None: left out; nothing if all stays as it is."""
-    opened = [name for name in said if study.confidences[name] is not None and study.confidences[name] < OPEN]
+    opened = _opened(study, said)
     free = [name for name in modalities if name not in study.images or name in opened]
 
     def odds(names: Sequence[str]) -> float:
@@ -95,6 +115,7 @@ def _settled(
         names
         for names in product((*free, "other"), repeat=len(opened))
         if all(names.count(name) <= 1 for name in free)
+        and names.count("other") < len(study.images)
         and not any(new == "other" and name in kept for name, new in zip(opened, names, strict=True))
     ]
     best = max(possible, key=odds)
@@ -103,16 +124,19 @@ def _settled(
     return {name: None if new == "other" else new for name, new in zip(opened, best, strict=True)}
 
 
-def _renamed(found: Found, settled: Mapping[str, str | None], cohort: Cohort) -> Found:
-    """Return what is known by modality with these renamed, in the cohort's order, and those left out that are None."""
-    changed: dict[str, Any] = {}
-    for field in fields(found):
-        value = getattr(found, field.name)
+def _renamed(study: Study, settled: Mapping[str, str | None], cohort: Cohort) -> Study:
+    """Return a study by other modalities, in the cohort's order, without those that are None."""
+    changed: dict[str, Any] = {
+        "skulls": [new for name in study.skulls if (new := settled[name])],
+        "remarks": [
+            Remark(tuple(new for name in names if (new := settled[name])), said)
+            for names, said in study.remarks
+            if not names or any(settled[name] for name in names)
+        ],
+    }
+    for field in fields(study):
+        value = getattr(study, field.name)
         if isinstance(value, dict):
             names = {new: name for name, new in settled.items() if name in value and new}
             changed[field.name] = {new: value[names[new]] for new in cohort.modalities if new in names}
-        elif field.name == "skulls":
-            changed[field.name] = [new for name in value if (new := settled[name])]
-        elif field.name == "modality":
-            changed[field.name] = settled[value]
-    return replace(found, **changed)
+    return replace(study, **changed)

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 
+from common.modalities import display_name
 from common.study.alignment import AlignedStudy
 from common.study.grid import Grid, Image, resample
 from common.study.registration import MINIMUM_OVERLAP, PEAK_DISTANCE, Registration, find_rigid
@@ -44,11 +45,13 @@ def turn_upright(aligned: AlignedStudy, reference: str, brain: Brain | None) -> 
         ModuleNotFoundError: itk-elastix is not installed.
     """
     if reference not in MODALITIES:
-        raise ValueError(f"--upright: the mean brain has {', '.join(MODALITIES)}, but the reference is {reference}.")
+        raise ValueError(
+            f"--upright: the mean brain has {', '.join(MODALITIES)}, but the reference is {display_name(reference)}."
+        )
     atlas = nib.load(MEAN_BRAIN)
     volume = np.asarray(atlas.dataobj)[..., MODALITIES.index(reference)]
     stripped = cut_out(aligned, brain.mask).images if brain else aligned.images
-    found = find_rigid(Image(volume, atlas.affine), stripped[reference], f"{reference} to the mean brain")
+    found = find_rigid(Image(volume, atlas.affine), stripped[reference], f"{display_name(reference)} to the mean brain")
     if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
         raise ValueError(
             f"--upright: {found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the brain "

@@ -72,8 +72,8 @@ def contradiction(path: Path, modality: str) -> str | None:
     if not file.by.startswith("its JSON") or file.verdict.modality in (None, modality):
         return None
     return (
-        f"image file ({display_name(modality)}): its name says {display_name(modality)}, its JSON "
-        f"{display_name(file.verdict.modality)} ({file.verdict.reason}). Look at the pictures, and name it rightly."
+        f"its name says {display_name(modality)}, its JSON {display_name(file.verdict.modality)} "
+        f"({file.verdict.reason}). Look at the pictures, and name it rightly."
     )
 
 

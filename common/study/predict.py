@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
@@ -16,13 +17,20 @@ from common.io import require_writable
 from common.io.settings import check_choice
 from common.modalities import canonical, display_name, display_subset, resolve_subset, subset_name
 from common.study.alignment import AlignedStudy, align
-from common.study.appearance import look
+from common.study.appearance import contradictions, look, settle
 from common.study.atlas import turn_upright, upright_note
 from common.study.grid import resample_label_to
 from common.study.inference import Inference, Segmentation
 from common.study.measurements import gains, intervals, volumes
 from common.study.pictures import pictures
-from common.study.quality import border_warnings, brain_note, geometry_warnings, image_warnings, segmentation_warnings
+from common.study.quality import (
+    border_warnings,
+    brain_note,
+    geometry_warnings,
+    image_warnings,
+    segmentation_warnings,
+    study_warnings,
+)
 from common.study.reading import Study, choose_reference, read_folder
 from common.study.scratch import scratch
 from common.study.skull import MODES, Brain, cut_out, find_brain
@@ -99,16 +107,19 @@ def predict(
         found = read_folder(study, inference.cohort, modalities, series)
         if explain:
             explain(found.explanations)
-        chosen, why = choose_reference(found, reference)
+        prepared = _prepare(found, reference, skull_strip, inference)
+        found, renamed = settle(
+            found,
+            prepared.shown,
+            inference.cohort,
+            _wanted(inference.cohort, modalities, series),
+            [prepared.reference] if reference else [],
+        )
+        if renamed:  # another reference may be the right one, and all that is said names the sequences
+            prepared = _prepare(found, reference and renamed[prepared.reference], skull_strip, inference)
+        chosen, why, aligned, brain, shown = prepared
         referable, remark = _referable(found, chosen)
-        aligned = align(found.images, found.frames, chosen)
-        heads = {"auto": found.skulls, "yes": list(found.images), "no": []}[skull_strip]
-        brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
-        contradictions: list[str] = []
-        if brain or not found.skulls:
-            found, aligned, brain, chosen, contradictions = look(
-                found, aligned, brain, inference.cohort, chosen, _wanted(inference.cohort, modalities, series)
-            )
+        doubts = [*contradictions(found, shown)]
         if upright:
             if found.skulls and brain is None:
                 raise ValueError(
@@ -119,9 +130,29 @@ def predict(
     label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
     note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
     notes = [note, *([remark] if remark else [])]
-    summary = _summarise(label, segmentation, found, aligned, brain, inference, contradictions, notes)
+    summary = _summarise(label, segmentation, found, aligned, brain, inference, doubts, notes)
     files = _write(Path(output_dir), label, summary, found, chosen if referable else None, inference)
     return Prediction(label, chosen, summary, found.explanations, files)
+
+
+class _Prepared(NamedTuple):
+    """A study on one grid: its reference and why, its brain if one was to be found, and what `look` says of it."""
+
+    reference: str
+    why: str
+    aligned: AlignedStudy
+    brain: Brain | None
+    shown: dict[str, torch.Tensor]
+
+
+def _prepare(study: Study, reference: str | None, skull_strip: str, inference: Inference) -> _Prepared:
+    """Bring a study onto one grid, find the brain in it if need be, and look at what the images show."""
+    chosen, why = choose_reference(study, reference)
+    aligned = align(study.images, study.frames, chosen)
+    heads = {"auto": study.skulls, "yes": list(study.images), "no": []}[skull_strip]
+    brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
+    alone = brain or not study.skulls  # nothing can be told of a brain in a head
+    return _Prepared(chosen, why, aligned, brain, look(aligned, brain, inference.cohort) if alone else {})
 
 
 def _wanted(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[str, Any] | None) -> list[str]:
@@ -166,10 +197,13 @@ def _summarise(
     aligned: AlignedStudy,
     brain: Brain | None,
     inference: Inference,
-    contradictions: Sequence[str],
+    doubts: Sequence[str],
     notes: Sequence[str],
 ) -> StudySummary:
-    """Return what the page says; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
+    """Return what the page says.
+
+    ``label`` lies on the reference's grid, which the first of ``notes`` names; ``doubts`` are the first warnings.
+    """
     labels, subset = inference.cohort.labels, subset_name(study.images)
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     measured = volumes(np.asarray(label.dataobj), labels, voxel_sizes(label.affine))
@@ -195,10 +229,10 @@ def _summarise(
         ),
         brain_ml=brain.millilitres if brain else None,
         warnings=[  # by weight: what makes all of it doubtful first, what makes it less exact last
-            *contradictions,
+            *doubts,
             *inference.warnings,
             *image_warnings(study, aligned, brain, inference.cohort.brain_ml),
-            *study.warnings,
+            *study_warnings(study),
             *(border_warnings(segmentation.label, brain.mask) if brain else []),
             *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
             *geometry_warnings(study, aligned, inference.spacing),
@@ -206,7 +240,7 @@ def _summarise(
         notes=[
             *notes,
             *([brain_note(study, brain)] if brain else []),
-            *(registration.text + "." for registration in aligned.registered.values()),
+            *dict.fromkeys(registration.text + "." for registration in aligned.registered.values()),
             *([upright_note(aligned.upright)] if aligned.upright else []),
         ],
     )

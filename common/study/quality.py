@@ -16,6 +16,8 @@ from common.study.measurements import connected_pieces, in_words, millilitres, r
 from common.study.reading import Study
 from common.study.skull import Brain
 
+MINIMUM_CONFIDENCE = 0.8
+"""A sequence that is recognised with less is warned about."""
 MINIMUM_COVERAGE = 0.95
 """A series that shows less than this share of the reference's foreground is warned about."""
 MINIMUM_INFORMATION = 1.03
@@ -67,6 +69,25 @@ def image_warnings(
             f"{_named(study, strange)}: little is told about the reference after registration; look at the pictures "
             "whether it is the same head, and in its place."
         )
+
+
+def study_warnings(study: Study) -> Iterator[str]:
+    """Yield what was noticed as the study was read, the sequences under the names that they are used as."""
+    unsure = {
+        name: f"{confidence:.2f}, {study.reasons[name]}"
+        for name, confidence in study.confidences.items()
+        if confidence is not None and confidence < MINIMUM_CONFIDENCE
+    }
+    if unsure:
+        first = next(iter(unsure))
+        right = (
+            f"--series \"{{'{first}': None}}\", or the SeriesNumber of the right one"
+            if study.series
+            else f"name the file after it, e.g. x_{first}.nii.gz"
+        )
+        yield f"Recognised with little confidence: {_named(study, unsure)}. If one is another sequence: {right}."
+    for remark in study.remarks:
+        yield f"{_named(study, remark.modalities)}: {remark.said}" if remark.modalities else remark.said
 
 
 def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from common.study.image_files import ImageFile
 
 
+class Remark(NamedTuple):
+    """What should be looked at.
+
+    Attributes:
+        modalities: that it is about; none: the whole study.
+        said: of them, without their names: what they are taken for may change, see `common.study.appearance`.
+    """
+
+    modalities: tuple[str, ...]
+    said: str
+
+
 @dataclass(frozen=True)
 class Study:
     """A patient's volumes.
@@ -35,7 +47,7 @@ class Study:
         reasons: modality -> why.
         confidences: modality -> 0 to 1; None where it was set by hand or named by its file.
         explanations: a line for everything that was found: what it was taken for, or why it was left out.
-        warnings: what should be looked at.
+        remarks: what should be looked at.
         series: modality -> its DICOM series; empty for NIfTI files.
         skulls: modalities whose images hold more than a brain, though the cohort's do not.
     """
@@ -46,7 +58,7 @@ class Study:
     reasons: dict[str, str]
     confidences: dict[str, float | None]
     explanations: list[str]
-    warnings: list[str]
+    remarks: list[Remark]
     series: dict[str, Series] = field(default_factory=dict)
     skulls: list[str] = field(default_factory=list)
 
@@ -87,14 +99,14 @@ def read_folder(
         volumes[name] = zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
         study.images[name] = nib.Nifti1Image(volumes[name].numpy(), image.affine)
     for found in findings(volumes, cohort, content=False):  # looked at when all lie on one grid
-        named = " and ".join(f"{study.sources[name]} ({display_name(name)})" for name in found.modalities)
-        said = f"{named}: {found.what}. {found.remedy}"
+        said = f"{found.what}. {found.remedy}"
         if found.fatal:
-            raise ValueError(said)
+            named = " and ".join(f"{study.sources[name]} ({display_name(name)})" for name in found.modalities)
+            raise ValueError(f"{named}: {said}")
         if found.skull:
             study.skulls.extend(found.modalities)
         else:
-            study.warnings.append(said)
+            study.remarks.append(Remark(found.modalities, said))
     return study
 
 
@@ -136,14 +148,14 @@ def _is_dicom(path: Path) -> bool:
 def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
     if by_hand:
         raise ValueError(f"--series is for DICOM, and {folder} holds image files; their names say what they are.")
-    case, recognised, explanations, warnings = _told_apart(folder, cohort)
+    case, recognised, explanations, remarks = _told_apart(folder, cohort)
     channels = case.get("channels", [None] * len(case["image"]))
     images = {}
     for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
         if name not in wanted:
             continue
         volume = read_volume(path)
-        warnings += [f"image file ({display_name(name)}): {said}." for said in volume.meta["warnings"]]
+        remarks += [Remark((name,), f"{said}.") for said in volume.meta["warnings"]]
         if channel is not None:
             volume = volume[..., channel]
         if volume.ndim != 3:
@@ -157,10 +169,10 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
     first, *others = images.values()
     apart = any(image.shape != first.shape or not np.allclose(image.affine, first.affine) for image in others)
     if apart:
-        warnings.append(
-            "The files lie on different grids. They are taken to share one frame of reference, which NIfTI does not "
-            "say."
+        said = (
+            "The files lie on different grids; that they share one frame of reference is assumed, NIfTI says nothing."
         )
+        remarks.append(Remark((), said))
     return Study(
         images,
         frames=dict.fromkeys(images, "NIfTI"),
@@ -180,11 +192,11 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
             ),
             *explanations,
         ],
-        warnings=warnings,
+        remarks=remarks,
     )
 
 
-def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile], list[str], list[str]]:
+def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile], list[str], list[Remark]]:
     """Return a patient's files as an item of a datalist; those not named after their modality; lines on these; doubts.
 
     Names that end in a modality say what a file holds; the JSON beside others, or the words of their names, are read
@@ -193,7 +205,7 @@ def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values() if role not in (None, "label")}
-    recognised, explanations, warnings = {}, [], []
+    recognised, explanations, remarks = {}, [], []
     try:
         from common.study import image_files  # by pydicom, which names that say it all do not need
     except ImportError:
@@ -210,23 +222,13 @@ def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile
     (case,) = cases
     paths = dict(zip(case["modalities"], case["image"], strict=True))
     if image_files and "channels" not in case:
-        said = [image_files.contradiction(Path(path), name) for name, path in paths.items()]
-        warnings += filter(None, said)
+        said = {name: image_files.contradiction(Path(path), name) for name, path in paths.items()}
+        remarks += [Remark((name,), doubt) for name, doubt in said.items() if doubt]
     if recognised:
         paths |= {name: str(file.path) for name, file in recognised.items()}
         modalities = [name for name in cohort.modalities if name in paths]
         case = {"modalities": modalities, "image": [paths[name] for name in modalities]}
-        unsure = [
-            f"{display_name(name)} {file.verdict.confidence:.2f} (by {file.by}: {file.verdict.reason})"
-            for name, file in recognised.items()
-            if file.verdict.confidence < image_files.SURE
-        ]
-        if unsure:
-            warnings.append(
-                f"Image files are recognised with little confidence: {', '.join(unsure)}. If one is another sequence, "
-                "name it after that, e.g. x_t1c.nii.gz."
-            )
-    return case, recognised, explanations, warnings
+    return case, recognised, explanations, remarks
 
 
 def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
@@ -243,15 +245,14 @@ def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Map
         raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
     series = dicom.read_study(folder)
     selection = dicom.choose(series, {name: None for name in MODALITIES if name not in wanted} | given)
-    said = {one.name: line for one, line in zip(series, selection.explanations, strict=True)}
     chosen = {name: selection.modalities[name] for name in wanted if name in selection.modalities}
     return Study(
         images={name: dicom.load(one) for name, one in chosen.items()},
         frames={name: one.frame_of_reference or one.name for name, one in chosen.items()},
         sources={name: one.name for name, one in chosen.items()},
-        reasons={name: said[one.name].removeprefix(f"{one.name}: ") for name, one in chosen.items()},
+        reasons={name: selection.verdicts[name].reason for name in chosen},
         confidences={name: None if given.get(name) else selection.verdicts[name].confidence for name in chosen},
         explanations=selection.explanations,
-        warnings=selection.warnings,
+        remarks=[Remark((), said) for said in selection.warnings],
         series=chosen,
     )

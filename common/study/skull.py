@@ -69,9 +69,9 @@ def find_brain(
     """Return the brain on which the images agree.
 
     deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) looks for it in each image that
-    shows a head; an image that was stripped before has its own mask. Of the plausible masks that one is taken that
-    agrees best with the others, and what more than half of them hold is added: a tumour at the border that one image
-    leaves out stays.
+    shows a head; an image that was stripped before has its own mask, which will do if there is a brain in no head. Of
+    the plausible masks that one is taken that agrees best with the others, and what more than half of them hold is
+    added: a tumour at the border that one image leaves out stays.
 
     Args:
         aligned: volumes on one grid of cubes.
@@ -80,7 +80,7 @@ def find_brain(
         device: that deepbet runs on.
 
     Raises:
-        ValueError: there is no brain in any image; why is said of each.
+        ValueError: there is no brain in any image; why is said of each head.
     """
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
@@ -90,6 +90,8 @@ def find_brain(
     doubts = {name: said for name, said in doubts.items() if said}
     masks |= {name: _largest_piece(mask) for name, mask in found.items() if name not in doubts}
     if len(doubts) == len(heads):
+        masks = {name: mask for name, mask in masks.items() if not doubt(mask, volumes[name], spacing, brain_ml)}
+    if not masks:
         said = "; ".join(f"{display_name(name)}: {why}" for name, why in doubts.items())
         raise ValueError(
             f"No brain was found in what is not skull-stripped. {said}. Is it a head? If it is, strip the skull "

@@ -168,6 +168,17 @@ def test_subjects_side_by_side_are_told_apart_by_name(tmp_path, caplog):
     assert "2 cases side by side: a, b" in caplog.text
 
 
+def test_labels_among_the_derivatives_of_bids(tmp_path):
+    """They lie in a folder like the subject's own; images there are other cases, as they always were."""
+    anat = "sub-01/ses-1/anat/sub-01_ses-1"
+    touch(tmp_path, f"{anat}_T1w.nii.gz", f"{anat}_ce-GAD_T1w.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
+    touch(tmp_path, f"derivatives/manual/{anat}_space-T1w_dseg.nii.gz")
+    first, second = scan(tmp_path)
+    assert (first["modalities"], names(first, "label")) == (["t1", "t1c"], "sub-01_ses-1_space-T1w_dseg.nii.gz")
+    assert second["modalities"] == ["flair"]
+    assert "label" not in second
+
+
 def test_subjects_of_bids_side_by_side(tmp_path):
     touch(tmp_path, "sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-3D_FLAIR.nii.gz", "sub-01_seg.nii.gz")
     touch(tmp_path, "sub-02_ses-1_ce-GAD_T1w.nii.gz", "sub-02_ses-2_ce-GAD_T1w.nii.gz", "sub-01_ce-GAD_T1w.json")

@@ -93,7 +93,7 @@ def read(folder: Path) -> Study:
     except (ValueError, OSError) as error:
         tells_nothing(str(error).replace(str(folder), ""))
         raise
-    tells_nothing(" ".join([*study.explanations, *study.warnings, *study.reasons.values()]))
+    tells_nothing(" ".join([*study.explanations, *(said for _, said in study.remarks), *study.reasons.values()]))
     return study
 
 

@@ -6,12 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.study.alignment import AlignedStudy
-from common.study.appearance import look
-from common.study.reading import Study
+from common.study.appearance import contradictions, look, settle
+from common.study.quality import study_warnings
+from common.study.reading import Remark, Study
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
@@ -24,62 +26,83 @@ def images() -> dict[str, nib.Nifti1Image]:
     return {name: nib.Nifti1Image(image.astype(np.float32), LPS) for name, image in made.items()}
 
 
-def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> tuple[Study, AlignedStudy]:
+def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> Study:
     """A study of images, taken for what their keys say with a confidence."""
     sources = {name: f"series {number}" for number, name in enumerate(images, start=1)}
     known = dict.fromkeys(images, 0.95) | confidences
-    read = Study(images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "said: 'x'"), known, [], [])
-    return read, AlignedStudy(dict(images), {}, dict.fromkeys(images, 1.0))
+    return Study(images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "said: 'x'"), known, [], [])
+
+
+def shown(read: Study, cohort: Cohort = PHANTOM) -> dict:
+    return look(AlignedStudy(dict(read.images), {}, dict.fromkeys(read.images, 1.0)), None, cohort)
+
+
+def settled(read: Study, modalities: tuple[str, ...] = PHANTOM.modalities, kept: tuple[str, ...] = ()) -> Study:
+    return settle(read, shown(read), PHANTOM, modalities, kept)[0]
 
 
 def test_right_names_stay_and_nothing_is_said(images):
-    del (shown := dict(images))["other"]
-    given = study(shown)
-    assert look(*given, None, PHANTOM, "t1c") == (*given, None, "t1c", [])
+    del (right := dict(images))["other"]
+    read = study(right)
+    assert settle(read, shown(read), PHANTOM, PHANTOM.modalities, ()) == (read, {})
+    assert [*contradictions(read, shown(read))] == []
+
+
+def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
+    read = study({"t1c": images["t1c"], "t2": images["t2"]}, t1c=0.76, t2=0.6)
+    assert "Recognised with little confidence" in next(study_warnings(read))
+    found, names = settle(read, shown(read), PHANTOM, PHANTOM.modalities, ())
+    assert (names, found.confidences) == ({}, {"t1c": None, "t2": None})
+    assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"
+    assert [*study_warnings(found)] == []
 
 
 def test_exchanged_sequences_of_sure_headers_are_warned_of_and_stay(images):
-    read, aligned = study({"t1": images["t1c"], "t1c": images["t1"], "t2": images["t2"]})
-    found, _, _, reference, (warning,) = look(read, aligned, None, PHANTOM, "t1c")
-    assert found.sources == read.sources
-    assert reference == "t1c"
+    read = study({"t1": images["t1c"], "t1c": images["t1"], "t2": images["t2"]})
+    assert settled(read) == read
+    (warning,) = contradictions(read, shown(read))
     assert warning.startswith("T1 (series 1) and T1c (series 2): by what they show, T1 and T1c are exchanged. Do not")
 
 
 def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
-    read, aligned = study({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86)
-    found, moved, _, reference, (warning,) = look(read, aligned, None, PHANTOM, "t1")
-    assert list(found.images) == list(moved.images) == ["t1c", "t2"]
+    read = replace(study({"t1": images["t1c"], "t2": images["t2"]}, t1=0.7), remarks=[Remark(("t1", "t2"), "odd.")])
+    found, names = settle(read, shown(read), PHANTOM, PHANTOM.modalities, ())
+    assert names == {"t1": "t1c", "t2": "t2"}
+    assert list(found.images) == ["t1c", "t2"]
     assert found.sources == {"t1c": "series 1", "t2": "series 2"}
     assert found.images["t1c"] is images["t1c"]
     assert found.confidences["t1c"] is None
     assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"
-    assert reference == "t1c"
-    assert warning == (
-        "series 1: its header leaves open whether it is T1 (said: 'x'); it looks like T1c, and is taken for it."
-    )
-    both, *_ = look(*study({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7), None, PHANTOM, "t1c")
+    assert [*study_warnings(found)] == [  # nothing of little confidence any more, and no T1
+        "series 1: its header leaves open whether it is T1 (said: 'x'); it looks like T1c, and is taken for it.",
+        "T1c (series 1), T2 (series 2): odd.",
+    ]
+    both = settled(study({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7))
     assert both.sources == {"t1": "series 2", "t1c": "series 1"}
 
 
 def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
-    given = study({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86)
-    found, *_, (warning,) = look(*given, None, PHANTOM, "t1", ("t1", "t2", "flair"))
-    assert list(found.images) == ["t1", "t2"]
+    read = study({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86)
+    assert settled(read, ("t1", "t2", "flair")) == read
+    (warning,) = contradictions(read, shown(read))
     assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not trust")
 
 
-def test_a_subtraction_is_left_out_where_its_header_leaves_it_open_but_not_as_the_reference(images):
-    shown = {"t1": images["other"], "t1c": images["t1c"], "t2": images["t2"]}
-    found, *_, (warning,) = look(*study(shown, t1=0.6), None, PHANTOM, "t1c")
+def test_a_subtraction_is_left_out_where_its_header_leaves_it_open_but_not_if_it_is_asked_for(images):
+    read = study({"t1": images["other"], "t1c": images["t1c"], "t2": images["t2"]}, t1=0.6)
+    found = settled(read)
     assert list(found.images) == ["t1c", "t2"]
-    assert "looks like none, and is left out" in warning
-    found, *_, (warning,) = look(*study(shown, t1=0.6), None, PHANTOM, "t1")
-    assert list(found.images) == ["t1", "t1c", "t2"]
+    assert "looks like none, and is left out" in found.remarks[0].said
+    assert settled(read, kept=("t1",)) == read
+    (warning,) = contradictions(read, shown(read))
     assert "but like a subtraction, a map or no image of a brain. Do not trust" in warning
 
 
+def test_what_is_alone_is_not_left_out(images):
+    read = study({"t1": images["other"]}, t1=0.6)
+    assert list(settled(read).images) == ["t1"]
+
+
 def test_nothing_is_said_of_infants(images):
-    given = study({"t1": images["t2"], "t2": images["t1"]})
-    assert look(*given, None, ISEG, "t1") == (*given, None, "t1", [])
-    assert look(*given, None, replace(PHANTOM, skull_stripped=False), "t1") == (*given, None, "t1", [])
+    read = study({"t1": images["t2"], "t2": images["t1"]})
+    assert shown(read, ISEG) == shown(read, replace(PHANTOM, skull_stripped=False)) == {}

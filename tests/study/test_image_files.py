@@ -11,6 +11,7 @@ import pytest
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.study.image_files import recognise_file
+from common.study.quality import study_warnings
 from common.study.reading import read_folder
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
@@ -80,7 +81,7 @@ def test_a_study_of_dcm2niix(tmp_path, voxels):
     for name, image in found.images.items():
         np.testing.assert_array_equal(image.dataobj, voxels[name])
     assert min(found.confidences.values()) > 0.8
-    assert found.warnings == []
+    assert found.remarks == []
     assert found.reasons["t1c"].startswith("by its JSON: said: 't1'; measured: TR 2300 ms, TE 2.98 ms")
     (left_out,) = (line for line in found.explanations if "left out" in line)
     assert left_out.startswith("image file: left out, by its JSON: diffusion")
@@ -93,8 +94,12 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, voxels["t1c"])
     assert list(found.images) == ["t1c", "flair"]
-    (warning,) = found.warnings
-    assert warning.startswith("Image files are recognised with little confidence: T1c 0.76 (by the words of its name:")
+    assert found.remarks == []
+    (warning,) = study_warnings(found)
+    assert warning.startswith(
+        "Recognised with little confidence: T1c (image file: 0.76, by the words of its name: said: 't1'; after"
+    )
+    assert warning.endswith("If one is another sequence: name the file after it, e.g. x_t1c.nii.gz.")
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
     with pytest.raises(ValueError, match="lie in 2 folders, of which one has several"):
         read_folder(tmp_path, PHANTOM)
@@ -107,8 +112,8 @@ def test_a_file_named_after_its_modality_goes_before_and_a_json_against_the_name
     found = read_folder(tmp_path, PHANTOM)
     assert list(found.images) == ["t1", "t2"]
     np.testing.assert_array_equal(found.images["t1"].dataobj, voxels["t1c"])
-    (warning,) = found.warnings
-    assert warning.startswith("image file (T1): its name says T1, its JSON T1c (said: 't1'")
+    (warning,) = study_warnings(found)
+    assert warning.startswith("T1 (image file): its name says T1, its JSON T1c (said: 't1'")
 
 
 def test_of_two_candidates_the_surer_is_taken_and_equal_ones_are_refused(tmp_path, voxels):

@@ -137,7 +137,7 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     assert re.search(r"series 5: left out: diffusion", said)
     assert re.search(r"series 7: left out: subtraction", said)
     assert "series 8: T1c" in said
-    assert re.search(r"flair to t1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
+    assert re.search(r"FLAIR to T1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
     page = (tmp_path / "dicom" / "summary.html").read_text()
     assert "series 6" in page
     assert not SECRETS.search(said + page)
@@ -189,6 +189,27 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert "Warnings:\n  No" in said
     assert "trained on" not in said
     assert "grid of the T2 (image file), the finest there is" in said
+
+
+def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as(tmp_path, capsys):
+    """A T2 that is named FLAIR, and a T1c of which the name of its file says T1 only."""
+    study, (images, _) = tmp_path / "study", simulate(77_080)
+    study.mkdir()
+    for name, modality in {"x_flair": "t2", "5_T1_MPRAGE_2020": "t1c"}.items():
+        nib.save(nib.Nifti1Image(images[modality], LPS), study / f"{name}.nii.gz")
+    assert predict(study, tmp_path / "out", "m3ae") is None
+    said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
+    contradiction = "FLAIR (image file): it does not look like FLAIR, but like T2. Do not trust the result"
+    before, _, after = said.partition("\nWarnings:\n  ")
+    assert after.startswith(contradiction)
+    assert all(line.startswith(("In the study:", "  ")) for line in before.splitlines())
+    assert page.partition("<li>")[2].startswith(contradiction)
+    assert page.index("<li>") < min(page.index(text) for text in ("<table", "<img", "Geometry"))
+    assert "grid of the T1c (image file), as T1c is there" in after
+    assert "<title>Segmentation from T1c + FLAIR</title>" in page
+    (other,) = (line for line in after.splitlines() if re.search(r"\bT1\b", line))
+    assert "leaves open whether it is T1 (by the words of its name" in other
+    assert other.endswith("it looks like T1c, and is taken for it.")
 
 
 @pytest.mark.parametrize(

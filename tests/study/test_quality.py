@@ -9,8 +9,15 @@ from small_lesion import LABELS, lesion
 
 from common.modalities import LabelSet
 from common.study.alignment import AlignedStudy
-from common.study.quality import border_warnings, brain_note, geometry_warnings, image_warnings, segmentation_warnings
-from common.study.reading import Study
+from common.study.quality import (
+    border_warnings,
+    brain_note,
+    geometry_warnings,
+    image_warnings,
+    segmentation_warnings,
+    study_warnings,
+)
+from common.study.reading import Remark, Study
 from common.study.skull import Brain
 
 ALL = ("t1", "t1c", "t2", "flair")
@@ -84,6 +91,23 @@ def test_a_doubtful_brain():
     assert "T2 (series 2: 0.70)" in said
     partial = replace(brain, millilitres=600, is_whole=False)
     assert list(image_warnings(study, aligned, partial, (700, 2000))) == []
+
+
+def test_what_was_noticed_as_a_study_was_read():
+    sources, reasons = (
+        {"t1": "series 3", "t1c": "series 7", "t2": "series 4"},
+        dict.fromkeys(("t1", "t1c", "t2"), "why"),
+    )
+    confidences = {"t1": None, "t1c": 0.68, "t2": 0.6}
+    remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
+    study = Study({}, {}, sources, reasons, confidences, [], remarks)
+    unsure, *others = study_warnings(study)
+    assert unsure.startswith("Recognised with little confidence: T1c (series 7: 0.68, why), T2 (series 4: 0.60, why).")
+    assert unsure.endswith("name the file after it, e.g. x_t1c.nii.gz.")
+    assert others == ["T1 (series 3), T2 (series 4): odd.", "of all."]
+    first, *_ = study_warnings(replace(study, series={"t1": "of DICOM"}))
+    assert first.endswith("""--series "{'t1c': None}", or the SeriesNumber of the right one.""")
+    assert [*study_warnings(replace(study, confidences=dict.fromkeys(sources, 0.8), remarks=[]))] == []
 
 
 def test_nothing_segmented():

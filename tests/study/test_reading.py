@@ -33,7 +33,7 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     np.testing.assert_array_equal(found.images["t1c"].affine, expected.affine)
     np.testing.assert_array_equal(found.images["t1c"].dataobj, expected.dataobj)
     assert found.frames["t1c"] == found.frames["flair"]
-    assert not found.warnings
+    assert not found.remarks
     assert not found.series
     assert found.explanations == [
         "image file: T1, by its name; not requested.",
@@ -55,8 +55,8 @@ def test_files_on_different_grids_are_warned_about(subject, tmp_path):
     voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
     nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2, 3, 1])), tmp_path / "a_t1.nii.gz")
     nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
-    (warning,) = read_folder(tmp_path, PHANTOM).warnings
-    assert "different grids" in warning
+    (remark,) = read_folder(tmp_path, PHANTOM).remarks
+    assert "different grids" in remark.said
 
 
 def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
@@ -159,7 +159,7 @@ def test_an_image_that_is_none_is_refused(tmp_path):
 
 def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):
     brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
-    assert (brain.skulls, brain.warnings) == ([], [])
+    assert (brain.skulls, brain.remarks) == ([], [])
     t1 = np.asarray(brain.images["t1"].dataobj)
     noisy = np.where(t1 == 0, np.random.default_rng(0).integers(1, 9, t1.shape), t1)
     x, y, z = np.indices(t1.shape) - (np.array(t1.shape)[:, None, None, None] - 1) / 2
@@ -176,7 +176,7 @@ def test_a_head_is_no_warning_of_the_study_as_it_may_be_stripped(subject, tmp_pa
     noisy = t2 + np.random.default_rng(0).integers(1, 9, t2.shape).astype(t2.dtype)
     nib.save(nib.Nifti1Image(noisy, LPS), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
-    assert (found.skulls, found.warnings) == (["t2"], [])
+    assert (found.skulls, found.remarks) == (["t2"], [])
 
 
 def test_one_image_under_two_names_is_refused(subject, tmp_path):
@@ -187,22 +187,28 @@ def test_one_image_under_two_names_is_refused(subject, tmp_path):
     assert list(read_folder(tmp_path / "case", PHANTOM, ["t1", "t2"]).images) == ["t1", "t2"]
 
 
-@pytest.mark.parametrize("value", [-1000, -0.75])
+@pytest.mark.parametrize("value", [-1000, -0.75, 5000, np.nan])
 def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
     t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj).astype(np.float32)
-    nib.save(nib.Nifti1Image(t2 + value, LPS), tmp_path / "a_t2.nii.gz")
+    given = t2 + value if value < 0 else np.where(t2 == 0, np.float32(value), t2)
+    nib.save(nib.Nifti1Image(given, LPS), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
-    assert (found.skulls, found.warnings) == ([], [])
+    assert (found.skulls, found.remarks) == ([], [])
     np.testing.assert_allclose(np.asarray(found.images["t2"].dataobj), t2, atol=1e-3)
+    given[tuple(np.array(t2.shape) // 2)] = np.nan
+    nib.save(nib.Nifti1Image(given, LPS), tmp_path / "a_t2.nii.gz")
+    with pytest.raises(ValueError, match=r"\(T2\): 1 voxels are NaN or Inf"):
+        read_folder(tmp_path, PHANTOM)
 
 
 def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
     t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
     nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
     found = read_folder(tmp_path, PHANTOM)
-    (warning,) = found.warnings
-    assert warning.startswith("image file (T2): a whole brain of only ")
-    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in warning
+    (remark,) = found.remarks
+    assert remark.modalities == ("t2",)
+    assert remark.said.startswith("a whole brain of only ")
+    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in remark.said
     assert found.skulls == []
 
 
@@ -212,5 +218,6 @@ def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):
     header.set_data_dtype(np.int16)
     header["pixdim"][1:4] = SPACING
     nib.save(nib.Nifti1Image(np.asarray(t2.dataobj), None, header), tmp_path / "a_t2.nii.gz")
-    (warning,) = read_folder(tmp_path, PHANTOM).warnings
-    assert warning.startswith("image file (T2): the file does not say how it lies")
+    (remark,) = read_folder(tmp_path, PHANTOM).remarks
+    assert remark.modalities == ("t2",)
+    assert remark.said.startswith("the file does not say how it lies")

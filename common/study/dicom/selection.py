@@ -92,7 +92,6 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
             except ValueError as error:
                 raise ValueError("\n".join([str(error), *_explanations(series, notes)])) from None
             warnings += _doubts(chosen[modality], candidates, verdicts)
-    warnings[:0] = _unsure(chosen, verdicts)
     if "t1c" not in fixed and "t1c" not in chosen:
         warnings += _perhaps_after_contrast(series, verdicts)
     for one in series:
@@ -211,27 +210,10 @@ def _rank(series: Series, verdict: Verdict, modality: str) -> tuple:
 def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
     verdict = verdicts[best.key]
     name = display_name(verdict.modality)
-    doubts = [f"{one.name} ({name}) is not used: {one.problem}." for one in candidates if one.problem]
+    doubts = [f"{one.name}, by its header {name}, is not used: {one.problem}." for one in candidates if one.problem]
     if reformatted(best.header):
-        doubts.append(f"{best.name} ({name}) is reformatted; there is no original.")
+        doubts.append(f"{best.name} is reformatted; there is no original.")
     return doubts
-
-
-def _unsure(chosen: Mapping[str, Series], verdicts: Mapping[str, Verdict]) -> list[str]:
-    """Warn, in one line, of what is taken without being recognised for sure."""
-    unsure = {name: one for name, one in chosen.items() if verdicts[one.key].confidence < SURE}
-    said = [
-        f"for {display_name(name)} with a confidence of {verdicts[one.key].confidence:.2f} only "
-        f"({verdicts[one.key].reason})"
-        for name, one in unsure.items()
-    ]
-    if not said:
-        return []
-    first, *others = [one.name for one in unsure.values()]
-    listed = "; ".join([f"{first} is taken {said[0]}", *map(" ".join, zip(others, said[1:], strict=True))])
-    which = "one" if others else "it"
-    remedy = f"{_by_hand(next(iter(unsure)), None)}, or the SeriesNumber of the right one"
-    return [f"{listed}. If {which} is another: {remedy}."]
 
 
 def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
@@ -245,8 +227,8 @@ def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Ver
     if len(silent) < 2:
         return []
     return [
-        f"series {' and '.join(silent)} are all T1 and say nothing of contrast agent, and there is no T1c; one of them "
-        f"may be after it. If so: {_by_hand('t1c', silent[-1])}"
+        f"series {' and '.join(silent)} are all T1 by their headers, none of which says anything of contrast agent; "
+        f"one of them may be after it. If so: {_by_hand('t1c', silent[-1])}"
     ]
 
 
