@@ -42,7 +42,7 @@ LEARNERS = {
     "M3AE": ("m3ae", [], {**M3AE, "run": ["@pretrain", "@finetune"]}),
     "zero-filled U-Net": ("m3ae", ["baselines/zero_filled.json"], {**M3AE, "run": ["@finetune"]}),
     "U-Net with ModDrop": ("m3ae", ["baselines/moddrop.json"], {**M3AE, "run": ["@finetune"]}),
-    "MAG-MS": ("mag_ms", [], UNETR),
+    "MAG-MS": ("mag_ms", [], {**UNETR, "learning_rate": 0.006}),  # three times the bundle's, for a third of the steps
     "UNETR, zero-filled": ("mag_ms", ["baselines/unetr_zero.json"], UNETR),
     "UNETR, mean-filled": ("mag_ms", ["baselines/unetr_mean.json"], UNETR),
     "UNETR per subset": (
@@ -65,7 +65,7 @@ LEARNERS = {
     ),
     "ACN": ("medmap", ["backbones/acn.json"], PLAIN),
     "SMU-Net": ("medmap", ["baselines/smunet.json"], {}),
-    "PASSION": ("passion", [], {**FUSION, **COMPLETE, **LONGER}),
+    "PASSION": ("passion", [], {**FUSION, **COMPLETE, **LONGER, "learning_rate": 0.03}),  # likewise
     "GSS (RFNet)": ("gss", [], {**FUSION, **LONGER}),
     "RFNet": ("gss", ["baselines/backbone.json"], {**FUSION, **LONGER}),
     "U-HVED": ("gss", ["baselines/uhved.json"], {**LONGER, "width": 8}),
