@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -345,6 +346,8 @@ def leaderboard(
     coverage: float | None = None,
     at_once: int | None = None,
     dry_run: bool = False,
+    slurm: bool = False,
+    only: str | None = None,
 ) -> None:
     """Train and evaluate a list of methods on one cohort, and write one report on all of them and the papers' tables.
 
@@ -358,9 +361,12 @@ def leaderboard(
         cohort: what to train on; if not given the list's own, or the phantom.
         dataset_dir: the cohort's folder; the phantom is generated if none is given.
         coverage: of the intervals of the volume; if not given as in the evaluations.
-        at_once: methods that run side by side; if not given one for each GPU, or one on the CPU.
+        at_once: methods that run side by side; if not given one for each GPU, or one on the CPU. 0 trains none, and
+            reports on those that are finished.
         dry_run: run the whole list in minutes, with one epoch of a small network for each method. A few invented
             cases stand in for the cohort, whose data are not needed. The measured numbers mean nothing.
+        slurm: train nothing here, but write a Slurm job array with a task for each training, OUTPUT_DIR/array.sh.
+        only: train and evaluate the method of this name alone, and write no report, as a task of that array does.
     """
     from common.cohorts import generate_phantom, get_cohort
     from common.evaluation.metrics.results import read_evaluation
@@ -369,11 +375,12 @@ def leaderboard(
     from common.io import require_writable
     from common.io.settings import check_number
     from common.release.dry_run import made_small
-    from common.release.leaderboard import gather, run_entries
+    from common.release.leaderboard import folders_of, gather, prepare_entries, run_entries
     from common.release.lists import read_list
+    from common.release.slurm import write_array
 
     if at_once is not None:
-        check_number("--at_once", at_once, 1)
+        check_number("--at_once", at_once, 0)
     if coverage is not None:
         check_number("--coverage", coverage, 0, 1)
     made = read_list(methods, cohort)
@@ -395,7 +402,22 @@ def leaderboard(
         if dataset_dir is None:
             dataset_dir = generate_phantom(Path(output_dir).resolve() / "phantom")
         shared["dataset_dir"] = str(Path(dataset_dir).resolve())
-    failed = run_entries(entries, output_dir, shared, at_once)
+    if slurm:
+        prepare_entries(entries, folders_of(entries, output_dir), shared)
+        options = {"cohort": cohort, "dataset_dir": shared.get("dataset_dir"), "coverage": coverage}
+        words = [f"--{key}={value}" for key, value in options.items() if value is not None]
+        command = ["leaderboard", str(Path(methods).resolve()), str(Path(output_dir).resolve()), *words]
+        command += ["--dry_run"] if dry_run else []
+        script = write_array([entry.name for entry in entries], command, output_dir)
+        print(f"{script}: {len(entries)} trainings. Submit them, and when they are finished make the report:")
+        print(f"    sbatch {shlex.quote(str(script))}")
+        print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
+        return
+    failed = [] if at_once == 0 else run_entries(entries, output_dir, shared, at_once, only)
+    if only is not None:
+        if failed:
+            raise ValueError(f"{only}: failed; see log.txt in its folder.")
+        return
     done = gather(made, output_dir)
     if len(done) >= 2:
         named = [f"{name}={folder}" for name, folder in done.items()]

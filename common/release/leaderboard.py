@@ -38,8 +38,30 @@ NOTED_EVERY = 60.0
 """Seconds after which that is noted again, so that the time of a run counts that is killed with the leaderboard."""
 
 
+def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
+    """Check each method that is not finished up to its first step, and mark each one's folder as its own.
+
+    Args:
+        entries: what is to run.
+        folders: each method's, see `folders_of`.
+        shared: config keys to set for all.
+
+    Raises:
+        ValueError: a method's configs cannot be used with these settings; a folder holds another method or other
+            settings than it would now be used for.
+    """
+    _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
+    for entry in entries:
+        digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
+        claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
+
+
 def run_entries(
-    entries: Sequence[Entry], output_dir: str | os.PathLike, shared: Mapping[str, Any], at_once: int | None = None
+    entries: Sequence[Entry],
+    output_dir: str | os.PathLike,
+    shared: Mapping[str, Any],
+    at_once: int | None = None,
+    only: str | None = None,
 ) -> list[str]:
     """Train and evaluate each method in a process of its own.
 
@@ -52,24 +74,24 @@ def run_entries(
         shared: config keys to set for all, e.g. ``cohort`` and ``dataset_dir``.
         at_once: processes at a time. They take turns in the GPUs, or share the CPU's cores evenly; small networks are
             faster side by side than each on all cores. None: one for each GPU, or one on the CPU.
+        only: run this one of them, by its name; None runs all.
 
     Returns:
         Names of those that failed; what they said is in their logs.
 
     Raises:
-        ValueError: a method's configs cannot be used with these settings; a folder holds another method or other
-            settings than it would now be used for; no process is to run.
+        ValueError: see `prepare_entries`; there is no method of the name ``only``; no process is to run.
     """
     environments = _environments(at_once)
     folders = folders_of(entries, output_dir)
-    _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
-    for entry in entries:
-        digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
-        claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
+    chosen = [entry for entry in entries if only in (None, entry.name)]
+    if not chosen:
+        raise ValueError(f"--only {only!r}: expected one of {', '.join(repr(entry.name) for entry in entries)}.")
+    prepare_entries(chosen, folders, shared)
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)
-    failed, bar = [], tqdm(total=len(entries), unit="method", desc="leaderboard")
+    failed, bar = [], tqdm(total=len(chosen), unit="method", desc="leaderboard")
     with ThreadPoolExecutor(len(environments)) as pool, bar:
 
         def run(entry: Entry) -> None:
@@ -82,14 +104,14 @@ def run_entries(
                 free.put(environment)
 
         try:
-            for done in as_completed([pool.submit(run, entry) for entry in entries]):
+            for done in as_completed([pool.submit(run, entry) for entry in chosen]):
                 done.result()
                 _write_times(entries, folders, output_dir)
                 bar.update()
         except BaseException:  # a Ctrl-C ends those that run by itself
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [entry.name for entry in entries if entry.name in failed]
+    return [entry.name for entry in chosen if entry.name in failed]
 
 
 def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
