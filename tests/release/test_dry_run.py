@@ -64,19 +64,22 @@ def test_a_list_of_folds_runs_to_its_printed_table(tmp_path, monkeypatch, capsys
     listed = {
         "cohort": "brats2020",
         "folds": ["cv1of2", "cv2of2"],
-        "methods": {"U-HVED": {"bundle": "gss", "configs": ["recipes/brats2020.json", "baselines/uhved.json"]}},
+        "methods": {"U-Net": {"bundle": "m3ae", "configs": ["baselines/zero_filled.json", "recipes/brats2020.json"]}},
         "tables": [
-            {"published": ["GSS", "8", "BraTS2020"], "rows": {"U-HVED": "U-HVED", "RFNet": {"unavailable": "x"}}}
+            {
+                "published": ["M3AE", "S3", "BraTS2020 test split (100)"],
+                "rows": {"M3AE": "U-Net", "RFNet": {"unavailable": "x"}},
+            }
         ],
         "notes": ["drawn folds"],
     }
     (tmp_path / "list.json").write_text(json.dumps(listed))
     run_list(str(tmp_path / "list.json"), str(tmp_path / "out"), dry_run=True)
     said = capsys.readouterr().out
-    for words in ("GSS, Table 8: Dice (%)", "Dry run: invented images", "drawn folds", "RFNet‡", "over 4 cases"):
+    for words in ("M3AE, Table S3: Dice (%)", "Dry run: invented images", "drawn folds", "RFNet‡", "over 4 cases"):
         assert words in said
-    pooled = read_evaluation(tmp_path / "out" / "u_hved" / "evaluation")
+    pooled = read_evaluation(tmp_path / "out" / "u_net" / "evaluation")
     assert pooled.results["case"].nunique() == 4
     assert pooled.facts["folds"] == 2
     assert pd.read_csv(tmp_path / "out" / "leaderboard.csv")["state"].tolist() == ["finished", "finished"]
-    assert (tmp_path / "out" / "tables" / "gss_8.tex").is_file()
+    assert (tmp_path / "out" / "tables" / "m3ae_s3.tex").is_file()
