@@ -132,7 +132,7 @@ def test_an_array_with_a_task_that_is_queued_again_ends_as_a_local_run(slurm, tm
     assert "2 trainings" in said
     (job,) = [word for word in slurm("sbatch", str(out / "array.sh")).split() if word.isdigit()]
     log = out / "zero_filled_u_net" / "log.txt"
-    until(lambda: log.is_file() and "training" in log.read_text(), 120)
+    until(lambda: log.is_file() and "Epoch[1] Complete" in log.read_text(), 300)
     slurm("scontrol", "requeue", f"{job}_0")
     slurm("scontrol", "update", f"job={job}_0", "StartTime=now")  # Slurm would wait for two minutes
     until(lambda: not slurm("squeue", "--noheader"), 900)
