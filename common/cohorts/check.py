@@ -132,7 +132,7 @@ def zero_background(image: MetaTensor) -> MetaTensor:
     if value == 0 or not BACKGROUND_FRACTION < float(around.float().mean()) < 1:
         return image
     if value.isnan():
-        pieces, _ = ndimage.label(around.numpy())
+        pieces, _ = ndimage.label(around.numpy(), np.ones((3, 3, 3)))
         around = torch.from_numpy(pieces == pieces[0, 0, 0])
     elif voxels[~around].median() > value:
         return image - value

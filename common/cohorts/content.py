@@ -20,9 +20,9 @@ import torch
 from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, io_orientation
-from scipy.ndimage import distance_transform_edt, uniform_filter
+from scipy.ndimage import distance_transform_edt, find_objects, uniform_filter
 from torch import nn
-from torch.nn.functional import adaptive_avg_pool3d
+from torch.nn.functional import adaptive_avg_pool3d, avg_pool3d
 
 from common.io.checkpoints import load_weights
 
@@ -37,6 +37,9 @@ SURE = 3.0
 """Least logarithm of the odds against a name with which it is doubted."""
 ALONE_TRUST = 0.6
 """By how much the logits of an image that is looked at alone are made smaller: it is less sure than it seems."""
+LEAST_FILLED = 0.9
+"""Share of the voxels in cubes of 27 of a brain, the median, that are not 0. Of 17 open cases all 68 images have 1, and
+the 17 subtractions without what is negative 0.30 to 0.74: their zeros would else count as background."""
 WEIGHTS = Path(__file__).parent / "data" / "content.pt"
 
 SURFACE = 2.5
@@ -190,7 +193,7 @@ def likelihoods(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
     """Return the logarithm of the probability of each of `CLASSES`, ``(5,)``, for images of one subject's brain.
 
     Each is looked at beside the others if they lie on one grid, else alone. What shows less than `LEAST_ML` is left
-    out: nothing can be told of it.
+    out: nothing can be told of it. What is full of holes (`LEAST_FILLED`) is none of the sequences.
 
     Args:
         images: by name, ``(X, Y, Z)`` with its affine to mm, RAS; 0 outside the brain.
@@ -202,11 +205,15 @@ def likelihoods(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
         return {name: found for name in images for found in likelihoods({name: images[name]}).values()}
     stack = torch.stack([image.as_tensor().float() for image in images.values()])
     coarse = on_coarse_grid(stack, next(iter(images.values())).affine.numpy())
-    described = {name: Described(image) for name, image in zip(images, coarse, strict=True)}
+    holed = [name for name, volume in zip(images, stack, strict=True) if _filled(volume) < LEAST_FILLED]
+    none = torch.full((len(CLASSES),), -2 * SURE)
+    none[CLASSES.index("other")] = 0.0
+    described = {name: Described(image) for name, image in zip(images, coarse, strict=True) if name not in holed}
     usable = {name: image for name, image in described.items() if is_enough(image.inside)}
-    if not usable:
-        return {}
-    return dict(zip(usable, beside_others(_network(), features([*usable.values()])), strict=True))
+    said = dict.fromkeys(holed, none)
+    if usable:
+        said |= zip(usable, beside_others(_network(), features([*usable.values()])), strict=True)
+    return {name: said[name] for name in images if name in said}
 
 
 def beside_others(network: nn.Module, given: np.ndarray) -> torch.Tensor:
@@ -245,6 +252,16 @@ def contradictions(said: Mapping[str, torch.Tensor]) -> list[Contradiction]:
         if doubt.odds >= SURE and not any(set(doubt.seems) & set(other.seems) for other in doubts):
             doubts.append(doubt)
     return doubts
+
+
+def _filled(volume: torch.Tensor) -> float:
+    """Return the share of the voxels in a cube of 27 that are not 0: the median over the cubes with any."""
+    shown = (volume != 0).numpy()
+    if not shown.any() or min(shown.shape) < 3:
+        return 1.0
+    (box,) = find_objects(shown.astype(np.uint8))  # so that a slab fills its cubes
+    shares = avg_pool3d(torch.from_numpy(shown[box])[None].float(), 3, ceil_mode=True)
+    return float(shares[shares > 0].median())
 
 
 def _scaled(volume: np.ndarray, inside: np.ndarray, most: float) -> np.ndarray:

@@ -19,7 +19,7 @@ class AlignedStudy:
         images: by modality, float32, 0 outside a volume's field of view.
         registered: how those in another frame of reference than the reference's, or off in it, were laid over it.
         covered: by modality, the share of the reference's foreground that lies in the volume's field of view.
-        misplaced: a sentence for each modality whose header puts it elsewhere than it lies, or that is mirrored.
+        misplaced: what is wrong with each modality whose header puts it elsewhere than it lies, or that is mirrored.
         upright: how the mean brain was laid over the reference, if the grid lies along its axes (see `atlas`).
     """
 
@@ -71,7 +71,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
             found = fit(fixed, volume, seen, spacing)
             if found.is_mirrored:
                 misplaced[name] = (
-                    f"{display_name(name)} lies better over the {display_name(reference)} with left and right "
+                    f"lies better over the {display_name(reference)} with left and right "
                     f"exchanged ({_compared(found.mirrored, found.best)}): one of the two seems to be mirrored. Do not "
                     "trust the result; convert both again from the scanner's files."
                 )
@@ -81,12 +81,12 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
                     registered[name], placed = mended, moved(placed, mended.transform)
                     volume, seen = resample(placed, grid), in_field_of_view(Grid(image.shape, placed.affine), grid)
                     misplaced[name] = (
-                        f"{display_name(name)} does not lie over the {display_name(reference)} where its header puts "
+                        f"does not lie over the {display_name(reference)} where its header puts "
                         f"it ({_compared(found.best, found.information)}); it was registered. Look at the pictures."
                     )
                 else:
                     misplaced[name] = (
-                        f"{display_name(name)} does not lie over the {display_name(reference)}: about "
+                        f"does not lie over the {display_name(reference)}: about "
                         f"{found.moved:.0f} mm away it would fit better ({_compared(found.best, found.information)}), "
                         f"and it could not be registered ({mended}). Do not trust the result."
                     )

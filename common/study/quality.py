@@ -55,7 +55,7 @@ def image_warnings(
         brain_ml: least and most ml that a whole brain is expected to have.
     """
     for name, said in aligned.misplaced.items():
-        yield f"{study.sources[name]}: {said}"
+        yield f"{_named(study, [name])}: {said}"
     if study.skulls and brain is None:
         yield (
             f"{_named(study, study.skulls)}: not skull-stripped, and the network knows only brains with 0 around them: "

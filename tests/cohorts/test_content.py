@@ -71,6 +71,12 @@ def test_a_subtraction_is_no_sequence(phantom):
     assert found.seems == {"t1": "other"}
 
 
+def test_a_subtraction_without_what_is_negative_is_no_sequence_though_its_zeros_look_like_background(phantom):
+    for others in ({}, {name: phantom[name] for name in ("t1", "t2")}):
+        (found,) = contradictions(likelihoods({**others, "t1c": subtraction(phantom).clamp(min=0)}))
+        assert found.seems == {"t1c": "other"}
+
+
 def test_nothing_is_said_of_a_small_part_of_a_brain(phantom):
     slab = {name: image.clone() for name, image in phantom.items()}
     for image in slab.values():
