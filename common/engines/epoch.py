@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from common.io.settings import check_number
+from common.io.settings import check_counts
 
 
 class SetEpoch:
@@ -55,7 +55,8 @@ class Rounds:
         rounds: int,
     ) -> None:
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.epochs, self.rounds = check_number("epochs", epochs, 1), check_number("rounds", rounds, 1)
+        check_counts(epochs=epochs, rounds=rounds)
+        self.epochs, self.rounds = epochs, rounds
         self._schedule = copy.deepcopy(lr_scheduler.state_dict())
         self._rates = [group["lr"] for group in optimizer.param_groups]
 

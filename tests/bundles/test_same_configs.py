@@ -47,10 +47,10 @@ OWN = {
         "percentiles heads masking mask_ratio patch_size batch_size pretrained_weights take_weights pretrain_on "
         "pretrain_epochs pretrain_batch_size learning_rate_x_sub views lambda_con consistency lambda_distil "
         "random_crop select deterministic_transforms train#_desc_ train#handlers#StatsHandler#name "
-        "train#handlers#ProgressBar#desc "
-        "train#handlers#ResumableCheckpoint#name validate#inferer validate#postprocessing "
-        "evaluation#overrides#ckpt_path evaluation#overrides#grid evaluation#overrides#percentiles "
-        "evaluation#overrides#backbone evaluation#overrides#mlp_dim evaluation#overrides#heads",
+        "train#handlers#ProgressBar#desc train#handlers#ResumableCheckpoint#name validate#inferer "
+        "validate#postprocessing evaluation#overrides#ckpt_path evaluation#overrides#grid "
+        "evaluation#overrides#percentiles evaluation#overrides#backbone evaluation#overrides#mlp_dim "
+        "evaluation#overrides#heads",
         "mag_ms": "network_def hidden lambda_kl detach_teacher weight_decay accumulation_steps "
         "train#trainer#accumulation_steps evaluation#overrides#hidden evaluation#overrides#fill",
         "medmap": "anchor prior align_at latent_layer evaluation#overrides#latent_layer",

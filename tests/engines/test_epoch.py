@@ -71,6 +71,6 @@ def test_a_round_starts_from_the_weights_with_optimiser_and_schedule_anew(cut_of
 def test_rounds_of_no_epoch_are_refused():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=2)
-    for settings, name in (({"epochs": 2, "rounds": 0}, "rounds"), ({"epochs": 0, "rounds": 5}, "epochs")):
-        with pytest.raises(ValueError, match=f"{name} 0: expected a number from 1"):
+    for settings, said in (({"epochs": 2, "rounds": 2.5}, r"rounds 2\.5"), ({"epochs": 0, "rounds": 5}, "epochs 0")):
+        with pytest.raises(ValueError, match=f"{said}: expected a whole number"):
             Rounds(optimizer, schedule, **settings)
