@@ -107,7 +107,8 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = T
             yield Finding((name,), f"every voxel is {voxels.min():g}", remedy)
         elif cohort.skull_stripped:
             for found in _unlike_a_brain(name, image, *cohort.brain_ml):
-                brains.pop(name, None)
+                if found.skull:
+                    brains.pop(name)
                 yield found
     if content and shows(cohort):
         yield from contradicted(likelihoods(brains))

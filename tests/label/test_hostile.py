@@ -357,7 +357,7 @@ class TestBodies:
     @pytest.mark.parametrize(
         "params",
         [{"use_t2": [1]}, {"series": 5}, {"series": [5]}, {"series": {"t2": [7]}}, {"series": {"5": None}},
-         {"skull_strip": {}}, {"store": "yes"}, {"result_extension": [".nii"]}, {"use_t2": 5}],
+         {"skull_strip": {}}, {"upright": 2}, {"store": "yes"}, {"result_extension": [".nii"]}, {"use_t2": 5}],
     )  # fmt: skip
     def test_options_of_wrong_types(self, url, params):
         refused(infer(url, "good", **params), 400, "")
