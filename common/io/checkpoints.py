@@ -41,7 +41,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         raise ValueError(
             f"{path}: not a whole checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
             "kind, or holds objects that are not loaded, since loading them could run any code. Of a file that others "
-            'made, save the tensors alone in a container without network: see "Authors\' weights" in the README.'
+            'made, save the tensors alone in a container without network: see "Authors\' weights" in docs/share.md.'
         ) from None  # torch's own message advises to load it unsafely
 
 
