@@ -20,6 +20,7 @@ from common.evaluation.report.layout import Table
 from common.evaluation.report.tables import comparison_table, statistics_table
 from common.io import given_options, unlock_folder
 from common.io.files import replacing
+from common.io.settings import refuse_texts_for_numbers
 from common.methods.pmkl import note_teacher
 
 logger = logging.getLogger(__name__)
@@ -112,12 +113,14 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
         settings: config keys to set, with the ``output_dir``.
 
     Raises:
-        ValueError: a setting is no key of the files.
+        ValueError: a setting is no key of the files, or a text where these have a number.
         Exception: what the config's parts raise, without what MONAI puts around it.
     """
-    known = {key.lstrip("+~").split("#")[0] for file in files for key in ConfigParser.load_config_file(file)}
+    read = {key.lstrip("+~"): value for file in files for key, value in ConfigParser.load_config_file(file).items()}
+    known = {key.split("#")[0] for key in read}
     if unknown := [key for key in settings if key.split("#")[0] not in known]:
         raise ValueError(f"{unknown[0]!r} is no key of {', '.join(files)}.")
+    refuse_texts_for_numbers(read, settings)
     try:
         settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
         workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)

@@ -19,6 +19,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 from common import __version__
+from common.io.settings import refuse_texts_for_numbers
 
 MANIFEST = "manifest.json"
 """Of a packaged bundle: the version of `common` it was made with, and size and SHA-256 of its files."""
@@ -59,8 +60,8 @@ def refuse_unknown_options(bundle_root: str) -> None:
     Its configs are those of ``--config_file`` and, of the trainings of an ablation, those of the key ``configs``.
 
     Raises:
-        ValueError: an unknown ``--option``; the message names the nearest known one. Or the bundle, which an option may
-            have named, was packaged with another version of ``common``.
+        ValueError: an unknown ``--option``; the message names the nearest known one. A text for a number. Or the
+            bundle, which an option may have named, was packaged with another version of ``common``.
     """
     require_same_common(bundle_root)
     words = _words()
@@ -76,6 +77,7 @@ def refuse_unknown_options(bundle_root: str) -> None:
             near = difflib.get_close_matches(_top(option), known, n=1)
             hint = f"did you mean --{near[0]}?" if near else "see the scalars at the top of the config."
             raise ValueError(f"Option --{_top(option)} is no key of the configs of {bundle_root} that are run; {hint}")
+    refuse_texts_for_numbers({key: value for config in read for key, value in config.items()}, words)
 
 
 def given_options() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,23 @@ def check_counts(**counts: int) -> None:
     for key, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"{key} {count!r}: expected a whole number, 1 or more.")
+
+
+def refuse_texts_for_numbers(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a text for a key that is a number in a config, before the stage that would need the number.
+
+    Args:
+        config: the config as written.
+        given: keys to set; what a config evaluates (``$...``, ``@...``, ``%...``) and what says null may be anything.
+
+    Raises:
+        ValueError: there is such a text; the message names its key.
+    """
+    for key, value in given.items():
+        number = config.get(key)
+        text = isinstance(value, str) and value[:1] not in ("$", "@", "%") and optional(value) is not None
+        if text and isinstance(number, int | float) and not isinstance(number, bool):
+            raise ValueError(f"{key} {value!r}: expected a number, such as {number}.")
 
 
 def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:

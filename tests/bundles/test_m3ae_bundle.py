@@ -239,7 +239,9 @@ class TestRecipes:
         [
             ({"reference": "fulll"}, "reference 'fulll': expected the name of a variant, one of full, (a)"),
             ({"variants": {"full": {"lambda_cn": 0}}}, "variant 'full': 'lambda_cn' is no key of"),
-            ({"variants": {"full": {"epochs": "many"}}}, "variant 'full': epochs 'many': expected a whole number"),
+            ({"variants": {"full": {"epochs": "many"}}}, "variant 'full': epochs 'many': expected a number"),
+            ({"variants": {"full": {"epochs": 0}}}, "variant 'full': epochs 0: expected a whole number"),
+            ({"variants": {"full": {"lambda_con": "x"}}}, "lambda_con 'x': expected a number, such as 0.1"),
             ({"variants": {"full": {"train_on": "fold9"}}}, "variant 'full': Unknown part 'fold9' of a cohort"),
             (
                 {"variants": {"full": {"published": ["M3AE", "9", "BraTS2018"]}}},

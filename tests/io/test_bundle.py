@@ -121,6 +121,9 @@ def test_options_are_those_of_the_configs_that_are_run(configs, monkeypatch):
     options(monkeypatch, "--config_file", str(train), "--masks", "mr2468")
     with pytest.raises(ValueError, match="Option --masks is no key of the configs of"):
         refuse_unknown_options(root)
+    options(monkeypatch, "--config_file", str(train), "--epochs", "many")
+    with pytest.raises(ValueError, match="epochs 'many': expected a number, such as 1"):
+        refuse_unknown_options(root)
     options(monkeypatch, "--config_file", str(train), "--epoch", "3")
     with pytest.raises(ValueError, match="did you mean --epochs"):
         refuse_unknown_options(root)
