@@ -29,6 +29,7 @@ from common.study.quality import (
     geometry_warnings,
     image_warnings,
     segmentation_warnings,
+    size_warnings,
     study_warnings,
 )
 from common.study.reading import Study, choose_reference, read_folder
@@ -233,6 +234,7 @@ def _summarise(
             *inference.warnings,
             *image_warnings(study, aligned, brain, inference.cohort.brain_ml),
             *study_warnings(study),
+            *(size_warnings(segmentation.label, aligned.images.values()) if inference.cohort.skull_stripped else []),
             *(border_warnings(segmentation.label, brain.mask) if brain else []),
             *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
             *geometry_warnings(study, aligned, inference.spacing),

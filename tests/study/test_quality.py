@@ -15,6 +15,7 @@ from common.study.quality import (
     geometry_warnings,
     image_warnings,
     segmentation_warnings,
+    size_warnings,
     study_warnings,
 )
 from common.study.reading import Remark, Study
@@ -69,6 +70,19 @@ def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
     (said,) = border_warnings(label, brain)
     assert said.startswith("3% of the lesion lie at the border of the brain")
     assert border_warnings(np.zeros_like(label), brain) == []
+
+
+def test_a_lesion_too_large_for_a_brain():
+    volume = np.zeros((10, 10, 10))
+    volume[:, :, :5] = 1  # a brain of 500 voxels
+    partial = np.where(np.arange(10) < 3, volume, 0)
+    images = [nib.Nifti1Image(data, np.eye(4)) for data in (partial, volume)]
+    label = np.zeros(volume.shape, np.uint8)
+    label[:, :, 0] = 2  # 100 of them
+    assert size_warnings(label, images) == []
+    label[0, 0, 1] = 4
+    (said,) = size_warnings(label, images)
+    assert said.startswith("The lesion takes 20% of the brain, more than any tumour that this limit (20%) was set on.")
 
 
 def test_a_doubtful_brain():
