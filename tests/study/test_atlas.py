@@ -53,12 +53,12 @@ def test_a_tilted_study_is_turned_upright_and_nothing_of_it_is_lost(upright):
 def test_what_does_not_look_like_a_brain_is_refused(upright):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     noise = np.random.default_rng(0).uniform(1, 100, upright["t1"].shape).astype(np.float32)
-    with pytest.raises(ValueError, match=r"--upright: t1 to the mean brain.*could not be laid over the mean brain"):
+    with pytest.raises(ValueError, match=r"--upright: T1 to the mean brain.*could not be laid over the mean brain"):
         turn_upright(study({"t1": Image(noise, upright["t1"].affine)}), "t1", None)
 
 
 def test_a_reference_that_the_mean_brain_lacks_is_refused(upright):
-    with pytest.raises(ValueError, match=r"--upright: the mean brain has t1, t1c, t2, flair, but the reference is pd"):
+    with pytest.raises(ValueError, match=r"--upright: the mean brain has T1, T1c, T2, FLAIR, but the reference is PD"):
         turn_upright(study({"pd": upright["t1"]}), "pd", None)
 
 
