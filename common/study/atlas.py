@@ -46,7 +46,8 @@ def turn_upright(aligned: AlignedStudy, reference: str, brain: Brain | None) -> 
     """
     if reference not in MODALITIES:
         raise ValueError(
-            f"--upright: the mean brain has {', '.join(map(display_name, MODALITIES))}, but the reference is {display_name(reference)}."
+            f"--upright: the mean brain has {', '.join(map(display_name, MODALITIES))}, but the reference is "
+            f"{display_name(reference)}."
         )
     atlas = nib.load(MEAN_BRAIN)
     volume = np.asarray(atlas.dataobj)[..., MODALITIES.index(reference)]

@@ -22,8 +22,8 @@ MINIMUM_CONFIDENCE = 0.8
 MINIMUM_COVERAGE = 0.95
 """A series that shows less than this share of the reference's foreground is warned about."""
 MINIMUM_INFORMATION = 1.02
-"""A registered series of less normalised mutual information is warned about. Of T1, T2 and FLAIR over the T1c of 17 open
-cases, 50 of 51 have more than that, and 47 of 51 over the T1c of another patient have less."""
+"""A registered series of less normalised mutual information is warned about. Of T1, T2 and FLAIR over the T1c of 17
+open cases, 50 of 51 have more than that, and 47 of 51 over the T1c of another patient have less."""
 
 MINIMUM_AGREEMENT = 0.85
 """Dice of two images' brain masks below which they are said to disagree: those of 4 real brains in one real head have
