@@ -51,7 +51,7 @@ def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(s
     assert found.quality > found.before
     assert found.peak > 2
     assert found.overlap > 0.95
-    assert "t2 to t1c" in found.text
+    assert "T2 to T1c" in found.text
     still = align({"t1c": subject["t1c"], "t2": subject["t2"]}, {"t1c": "a", "t2": "a"}, "t1c")
     one, two = (np.asarray(each.images["t2"].dataobj) for each in (made, still))
     assert np.corrcoef(one[two > 0], two[two > 0])[0, 1] > 0.97
