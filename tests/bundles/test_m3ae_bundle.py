@@ -140,6 +140,7 @@ class TestTraining:
         assert f"{key} 'many': expected a whole number" in M3AE.complaint(["train.json"], **settings)
         assert not list(tmp_path.rglob("*.pt"))
 
+    @pytest.mark.slow
     def test_keys_that_monai_label_sets(self, case, tmp_path):
         """It replaces the data, the epochs and puts a CheckpointLoader first; 4-D files come in the cohort's order."""
         stack = nib.concat_images([nib.load(path) for path in case["image"]], check_affines=True)
@@ -445,6 +446,7 @@ class TestEvaluation:
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
 
+    @pytest.mark.slow
     def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):
         """No datalist, and nothing to calibrate on; as on a command line, where null is read by MONAI."""
         for name in ("one", "two"):

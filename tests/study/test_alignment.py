@@ -57,6 +57,7 @@ def test_a_known_move_is_found_and_the_registered_volume_lies_on_the_reference(s
     assert np.corrcoef(one[two > 0], two[two > 0])[0, 1] > 0.97
 
 
+@pytest.mark.slow
 def test_an_impossible_pair_is_refused(subject):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     brain = np.asarray(subject["t1c"].dataobj) > 0

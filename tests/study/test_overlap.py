@@ -60,6 +60,7 @@ def test_what_is_mirrored_is_found(subject, name):
     assert not found.is_off
 
 
+@pytest.mark.slow
 def test_a_header_that_is_off_is_mended_by_registration_and_said(subject):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     off = from_matvec(np.eye(3), (0, 18, 0)) @ LPS
