@@ -202,6 +202,7 @@ def test_what_a_terminal_would_obey_is_written_out(capsys, tmp_path):
 
 def test_leaderboard_refuses_numbers_before_it_draws_the_phantom(tmp_path):
     words = ["leaderboard", "bundles/leaderboard.json", tmp_path / "out"]
+    assert run(*words, "--slurm", "--at_once", 2).startswith("error: --slurm, --only and --at_once")
     assert run(*words, "--at_once", -1) == "error: --at_once -1: expected a number from 0 to inf."
     assert run(*words, "--coverage", 2) == "error: --coverage 2.0: expected a number from 0 to 1."
     assert not (tmp_path / "out").exists()

@@ -381,6 +381,8 @@ def leaderboard(
 
     if at_once is not None:
         check_number("--at_once", at_once, 0)
+    if [slurm, only is not None, at_once is not None].count(True) > 1:
+        raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
     if coverage is not None:
         check_number("--coverage", coverage, 0, 1)
     made = read_list(methods, cohort)

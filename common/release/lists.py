@@ -138,7 +138,7 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
         raise FileNotFoundError(f"{path}: {error}") from error
     except (RecursionError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see the README."
+            f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see docs/evaluate.md."
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error

@@ -208,6 +208,8 @@ def _summarise(
     labels, subset = inference.cohort.labels, subset_name(study.images)
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     measured = volumes(np.asarray(label.dataobj), labels, voxel_sizes(label.affine))
+    shown = [np.asarray(image.dataobj) != 0 for image in aligned.images.values()]
+    inside = brain.mask if brain else np.any(shown, axis=0)
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.metadata["name"],
@@ -234,7 +236,7 @@ def _summarise(
             *inference.warnings,
             *image_warnings(study, aligned, brain, inference.cohort.brain_ml),
             *study_warnings(study),
-            *(size_warnings(segmentation.label, aligned.images.values()) if inference.cohort.skull_stripped else []),
+            *(size_warnings(segmentation.label, inside) if inference.cohort.skull_stripped else []),
             *(border_warnings(segmentation.label, brain.mask) if brain else []),
             *segmentation_warnings(segmentation.label, segmentation.probabilities, study.images, labels, spacing),
             *geometry_warnings(study, aligned, inference.spacing),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
@@ -105,14 +104,13 @@ def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
     return "; ".join(said)
 
 
-def size_warnings(label: np.ndarray, images: Iterable[nib.Nifti1Image]) -> list[str]:
+def size_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
     """Return why a lesion is too large to be one, as where a network meets a brain unlike those it was trained on.
 
     Args:
         label: the prediction, label map (X, Y, Z), 0 is the background.
-        images: what it was made from, on the same grid, 0 outside the brain.
+        brain: where the brain is, without the head around it, bool (X, Y, Z).
     """
-    brain = np.any([np.asarray(image.dataobj) != 0 for image in images], axis=0)
     share = np.count_nonzero(label) / max(np.count_nonzero(brain), 1)
     if share <= LARGEST_LESION:
         return []

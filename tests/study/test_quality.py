@@ -73,15 +73,13 @@ def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
 
 
 def test_a_lesion_too_large_for_a_brain():
-    volume = np.zeros((10, 10, 10))
-    volume[:, :, :5] = 1  # a brain of 500 voxels
-    partial = np.where(np.arange(10) < 3, volume, 0)
-    images = [nib.Nifti1Image(data, np.eye(4)) for data in (partial, volume)]
-    label = np.zeros(volume.shape, np.uint8)
+    brain = np.zeros((10, 10, 10), bool)
+    brain[:, :, :5] = True  # 500 voxels
+    label = np.zeros(brain.shape, np.uint8)
     label[:, :, 0] = 2  # 100 of them
-    assert size_warnings(label, images) == []
+    assert size_warnings(label, brain) == []
     label[0, 0, 1] = 4
-    (said,) = size_warnings(label, images)
+    (said,) = size_warnings(label, brain)
     assert said.startswith("The lesion takes 20% of the brain, more than any tumour that this limit (20%) was set on.")
 
 
