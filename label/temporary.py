@@ -24,11 +24,13 @@ def private_folder() -> Iterator[None]:
             if os.fstat(handle).st_uid == os.getuid():
                 shutil.rmtree(abandoned, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder, _locked(folder):
+        before = os.environ.get("TMPDIR")
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         try:
             yield
         finally:
             tempfile.tempdir = None
+            os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def chromium(folder: Path, width: int = 1400, height: int = 900) -> Iterator[Pag
     with open(folder / "chromium.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        port = _port(profile / "DevToolsActivePort", process)
+        port = _port(profile / "DevToolsActivePort", process, folder / "chromium.log")
         tabs = requests.get(f"http://127.0.0.1:{port}/json", timeout=30).json()
         page = Page(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"))
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -83,10 +83,10 @@ def chromium(folder: Path, width: int = 1400, height: int = 900) -> Iterator[Pag
         process.wait(30)
 
 
-def _port(file: Path, process: subprocess.Popen) -> int:
+def _port(file: Path, process: subprocess.Popen, log: Path) -> int:
     until = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < until:
         if file.is_file() and (lines := file.read_text().split()):
             return int(lines[0])
         time.sleep(0.1)
-    raise RuntimeError("Chromium did not start.")
+    raise RuntimeError(f"Chromium did not start: {log.read_text(errors='replace')[-2000:]}")

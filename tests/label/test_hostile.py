@@ -34,6 +34,7 @@ from label.archive import archive_session
 from label.datastore import FolderDatastore
 from label.label_maps import read_label_map
 from label.limits import FILE_BYTES, REQUEST_BYTES
+from label.temporary import private_folder
 from label.worker import Worker
 
 
@@ -192,6 +193,16 @@ with private_folder():
         assert len(list(tmp_path.rglob("Doe.nii"))) == 1
         with alone(code, tmp_path), alone(code, tmp_path):
             assert len(list(tmp_path.rglob("Doe.nii"))) == 2  # of those that live
+
+    @pytest.mark.parametrize("set_before", [True, False])
+    def test_what_comes_after_the_server_has_its_own_folder_again(self, tmp_path, monkeypatch, set_before):
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.setenv("TMPDIR", str(tmp_path)) if set_before else monkeypatch.delenv("TMPDIR", raising=False)
+        with private_folder():
+            within = os.environ["TMPDIR"]
+        assert not Path(within).exists()
+        assert os.environ.get("TMPDIR") == (str(tmp_path) if set_before else None)
+        assert Path(tempfile.gettempdir()).is_dir()
 
 
 def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
