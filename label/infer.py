@@ -111,8 +111,9 @@ class BundleInferTask:
 
         Returns:
             ``file``, the label map; ``dicom_seg``, None for NIfTI studies and if nothing was found; ``params``: what
-            was used, left out and missing, warnings, what the weights were trained on (None: not known), the values
-            of the classes that occur, and what was stored as.
+            was used, left out and missing, warnings, notes (on the result's grid, skull stripping and registration),
+            what the weights were trained on (None: not known), the values of the classes that occur, and what was
+            stored as.
 
         Raises:
             ValueError: the options cannot be used.
@@ -179,6 +180,7 @@ def _predict(
         "reference": prediction.reference,
         "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
+        "notes": list(summary.notes),
         "trained_on": summary.trained_on,
         "explanations": prediction.explanations,
     }

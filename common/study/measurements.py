@@ -40,13 +40,17 @@ def volumes(label: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> di
         labels: whose regions are meant.
         spacing: voxel size in mm.
     """
-    voxel = float(np.prod(spacing)) / 1000
     masks = region_masks(label, labels)
-    return {region: float(voxel * np.count_nonzero(mask)) for region, mask in zip(labels.regions, masks, strict=True)}
+    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
+
+
+def volume_of(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """Return the volume in ml of a mask ``(X, Y, Z)`` with voxels of this size in mm."""
+    return float(np.count_nonzero(mask) * np.prod(spacing) / 1000)
 
 
 def intervals(
-    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float]
+    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float
 ) -> dict[str, tuple[float, float, float]]:
     """Return the interval of each region's true volume as (low, high, coverage), where the calibration reaches.
 
@@ -54,13 +58,14 @@ def intervals(
         calibration: the table that an evaluation wrote, see `volume_intervals`; None: there is none.
         subset: modalities that the segmentation was made from, e.g. ``t1c+flair``.
         measured: region -> volume in ml.
+        brain: volume in ml of the brain that is shown, which no interval exceeds.
     """
     if calibration is None:
         return {}
     rows = [("case", subset, region, "volume", volume) for region, volume in measured.items()]
     bounds = volume_intervals(calibration, pd.DataFrame(rows, columns=COLUMNS))
     coverage = float(calibration["coverage"].iloc[0])
-    return {row.region: (row.low, row.high, coverage) for row in bounds.itertuples() if np.isfinite(row.high)}
+    return {row.region: (row.low, min(row.high, brain), coverage) for row in bounds.itertuples() if row.high < np.inf}
 
 
 def gains(advice: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float]]:

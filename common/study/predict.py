@@ -21,7 +21,7 @@ from common.study.appearance import contradictions, look, settle
 from common.study.atlas import turn_upright, upright_note
 from common.study.grid import resample_label_to
 from common.study.inference import Inference, Segmentation
-from common.study.measurements import gains, intervals, volumes
+from common.study.measurements import gains, intervals, volume_of, volumes
 from common.study.pictures import pictures
 from common.study.quality import (
     border_warnings,
@@ -221,7 +221,7 @@ def _summarise(
         ],
         missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
-        intervals=intervals(inference.beside("intervals.csv"), subset, measured),
+        intervals=intervals(inference.beside("intervals.csv"), subset, measured, volume_of(inside, spacing)),
         gains=gains(inference.beside("advice.csv"), subset),
         pictures=pictures(
             {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},

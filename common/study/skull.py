@@ -15,7 +15,7 @@ from common.cohorts.check import whole
 from common.modalities import display_name
 from common.study.alignment import AlignedStudy
 from common.study.grid import Image
-from common.study.measurements import connected_pieces
+from common.study.measurements import connected_pieces, volume_of
 
 MODES = ("auto", "yes", "no")
 """Of skull stripping: where a head is seen, always, never."""
@@ -103,9 +103,7 @@ def find_brain(
     ranked = sorted(masks, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
     chosen = max(ranked, key=lambda name: round(sum(agreement[name].values()), 2))
     mask = masks[chosen] | (2 * sum(mask.astype(np.uint8) for mask in masks.values()) > len(masks))
-    return Brain(
-        mask, chosen, _millilitres(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads
-    )
+    return Brain(mask, chosen, volume_of(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads)
 
 
 def cut_out(aligned: AlignedStudy, brain: np.ndarray) -> AlignedStudy:
@@ -147,7 +145,7 @@ def doubt(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float], brain_
         return "nothing looks like a brain"
     if sizes.max() < LEAST_PIECE * sizes.sum():
         return f"what looks like a brain is in {len(sizes)} pieces"
-    found, most = _millilitres(mask, spacing), LARGER * brain_ml[1]
+    found, most = volume_of(mask, spacing), LARGER * brain_ml[1]
     faces = [np.prod(np.delete(spacing, axis)) / 100 for axis in range(3)]
     sections = [mask.sum(axis=tuple({0, 1, 2} - {axis})).max() * face for axis, face in enumerate(faces)]
     widest = SECTION * (1000 * most) ** (2 / 3) / 100
@@ -188,10 +186,6 @@ def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float]) ->
 
 def _whole(mask: np.ndarray) -> bool:
     return whole(torch.from_numpy(mask))
-
-
-def _millilitres(mask: np.ndarray, spacing: Sequence[float]) -> float:
-    return float(np.count_nonzero(mask) * np.prod(spacing) / 1000)
 
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:

@@ -139,6 +139,7 @@ def test_any_subset(url, segmented, subject, image, found, tmp_path):
     assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
     assert params["trained_on"].startswith("the synthetic phantom")
     assert "synthetic images alone: never believe" in params["warnings"][0]
+    assert params["notes"][0].startswith("The result lies on the grid of the")
     assert gzip.decompress(Path(label.get_filename()).read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
     shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
     (tmp_path / "image.nii.gz").write_bytes(shown.content)
