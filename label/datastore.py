@@ -25,6 +25,7 @@ from common.cohorts.check import grid_offset
 from common.cohorts.cohort import Cohort
 from common.io.files import replacing
 from common.study import dicom
+from common.study.appearance import decided_by_headers
 from common.study.reading import Study, choose_reference, read_folder
 from label.archive import archive_session
 from label.errors import writing_to
@@ -111,7 +112,7 @@ class Datastore(ABC):
         """Fetch a study, and read its volumes; raise as `fetch` and `read_folder` do."""
         files, series = self.fetch(image, folder)
         with hidden_paths(files):
-            return read_folder(files, self.cohort), series
+            return decided_by_headers(read_folder(files, self.cohort), self.cohort), series
 
     def status(self) -> dict[str, Any]:
         """Return how many studies and labels there are, as GET /info shows it."""

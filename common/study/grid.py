@@ -77,7 +77,7 @@ def resample(image: Image, grid: Grid) -> np.ndarray:
     """
     turned = nib.as_closest_canonical(image)
     if turned.shape == grid.shape and np.allclose(turned.affine, grid.affine, rtol=0, atol=1e-5):
-        return np.asarray(turned.dataobj, dtype=np.float32)  # the grid's own voxels
+        return np.ascontiguousarray(turned.dataobj, dtype=np.float32)  # the grid's own voxels, which may be flipped
     volume = np.asarray(image.dataobj, dtype=np.float32)
     values, data = sample(np.stack([volume, volume != 0]), image.affine, grid)
     # nothing lies at exactly a half: rounding would decide

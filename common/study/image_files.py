@@ -10,7 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from common.cohorts.brats import SUFFIXES
 from common.modalities import display_name
 from common.study.dicom.headers import quiet
 from common.study.dicom.selection import ENOUGH, SURE
-from common.study.dicom.sequences import Verdict, recognise
+from common.study.dicom.sequences import Undecided, Verdict, recognise
 
 TEXTS = ("SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "ContrastBolusAgent")
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """What dcm2niix writes when it is not to leave out who it was."""
+SECOND_T1 = (
+    "A second file seems to be the T1 and is not used; it may be after contrast agent. If so: end its name in _t1c."
+)
 NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w*)(?![a-z])", re.IGNORECASE)
 """Words in names of files that lie beside images and hold none."""
 
@@ -77,15 +80,20 @@ def contradiction(path: Path, modality: str) -> str | None:
     )
 
 
-def choose_files(files: Sequence[ImageFile], named: Collection[str]) -> tuple[dict[str, ImageFile], list[str]]:
+def choose_files(
+    files: Sequence[ImageFile], named: Collection[str]
+) -> tuple[dict[str, ImageFile], list[str], Undecided | None]:
     """Choose a file for each sequence: the more surely recognised, then one of 3D.
+
+    Of two that seem to be the T1, where there is no T1c, the other is taken for T1c.
 
     Args:
         files: of one patient, whose names do not end in what they hold.
         named: modalities of other files, which are named after them; these go before.
 
     Returns:
-        Modality -> file; a line for each file: what it is taken for and why, or why it is left out.
+        Modality -> file; a line for each file: what it is taken for and why, or why it is left out; and that T1 and
+        T1c may be exchanged, if that is left open.
 
     Raises:
         ValueError: two candidates cannot be told apart, or the files are of several patients.
@@ -94,20 +102,29 @@ def choose_files(files: Sequence[ImageFile], named: Collection[str]) -> tuple[di
     for file in files:
         if file.verdict.modality:
             candidates[file.verdict.modality].append(file)
-    chosen = {}
+    chosen, undecided = {}, None
     for name, several in candidates.items():
         if name in named:
             continue
         best, *others = sorted(several, key=_rank, reverse=True)
-        if others and _rank(others[0]) == _rank(best):
-            raise ValueError(
-                f"{best.path} and {others[0].path}: two files that seem to be the {display_name(name)} and cannot be "
-                f"told apart ({best.by}: {best.verdict.reason}; {others[0].by}: {others[0].verdict.reason}). Move one "
-                f"away, or name the right one {name}{_suffix(best.path)}."
-            )
+        equal = [file for file in others if _rank(file) == _rank(best)]
+        if name == "t1" and len(others) == 1 and "t1c" not in {*named, *candidates}:
+            chosen["t1c"] = replace(others[0], verdict=replace(others[0].verdict, modality="t1c"))
+            undecided = Undecided(bool(equal), _alike(best, others[0]) if equal else SECOND_T1)
+        elif equal:
+            raise ValueError(_alike(best, equal[0]))
         chosen[name] = best
     _refuse_several_patients(chosen)
-    return chosen, [_explanation(file, chosen) for file in files]
+    return chosen, [_explanation(file, chosen) for file in files], undecided
+
+
+def _alike(one: ImageFile, other: ImageFile) -> str:
+    name = str(one.verdict.modality)
+    return (
+        f"{one.path} and {other.path}: two files that seem to be the {display_name(name)} and cannot be told apart "
+        f"({one.by}: {one.verdict.reason}; {other.by}: {other.verdict.reason}). Move one away, or name the right one "
+        f"{name}{_suffix(one.path)}."
+    )
 
 
 def _rank(file: ImageFile) -> tuple:
@@ -121,6 +138,8 @@ def _explanation(file: ImageFile, chosen: Mapping[str, ImageFile]) -> str:
     said = f"{display_name(name)}, by {file.by}: confidence {file.verdict.confidence:.2f} ({file.verdict.reason})"
     if name not in chosen:
         return f"image file: {said}; not taken, since another file is named so."
+    if name == "t1" and "t1c" in chosen and chosen["t1c"].path == file.path:
+        return f"image file: {said}, or T1c; taken."
     return f"image file: {said}; {'taken' if chosen[name] is file else 'not taken, since another is surer or 3D'}."
 
 

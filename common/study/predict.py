@@ -117,7 +117,7 @@ def predict(
             [prepared.reference] if reference else [],
         )
         if renamed:  # another reference may be the right one, and all that is said names the sequences
-            prepared = _prepare(found, reference and renamed[prepared.reference], skull_strip, inference)
+            prepared = _prepare(found, reference and renamed.get(prepared.reference, reference), skull_strip, inference)
         chosen, why, aligned, brain, shown = prepared
         referable, remark = _referable(found, chosen)
         doubts = [*contradictions(found, shown)]

@@ -20,7 +20,7 @@ from common.modalities import canonical, display_name, resolve_subset, subset_na
 from common.study.grid import finest
 
 if TYPE_CHECKING:
-    from common.study.dicom import Series
+    from common.study.dicom import Series, Undecided
     from common.study.image_files import ImageFile
 
 
@@ -50,6 +50,7 @@ class Study:
         remarks: what should be looked at.
         series: modality -> its DICOM series; empty for NIfTI files.
         skulls: modalities whose images hold more than a brain, though the cohort's do not.
+        undecided: that T1 and T1c may be exchanged, if their headers leave that open.
     """
 
     images: dict[str, nib.Nifti1Image]
@@ -61,6 +62,7 @@ class Study:
     remarks: list[Remark]
     series: dict[str, Series] = field(default_factory=dict)
     skulls: list[str] = field(default_factory=list)
+    undecided: Undecided | None = None
 
 
 def read_folder(
@@ -148,7 +150,7 @@ def _is_dicom(path: Path) -> bool:
 def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
     if by_hand:
         raise ValueError(f"--series is for DICOM, and {folder} holds image files; their names say what they are.")
-    case, recognised, explanations, remarks = _told_apart(folder, cohort)
+    case, recognised, explanations, remarks, undecided = _told_apart(folder, cohort)
     channels = case.get("channels", [None] * len(case["image"]))
     images = {}
     for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
@@ -193,11 +195,16 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
             *explanations,
         ],
         remarks=remarks,
+        undecided=undecided,
     )
 
 
-def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile], list[str], list[Remark]]:
+def _told_apart(
+    folder: Path, cohort: Cohort
+) -> tuple[Item, dict[str, ImageFile], list[str], list[Remark], Undecided | None]:
     """Return a patient's files as an item of a datalist; those not named after their modality; lines on these; doubts.
+
+    The last of them is that T1 and T1c may be exchanged.
 
     Names that end in a modality say what a file holds; the JSON beside others, or the words of their names, are read
     like a DICOM header if the packages for that are there.
@@ -205,14 +212,15 @@ def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values() if role not in (None, "label")}
-    recognised, explanations, remarks = {}, [], []
+    recognised, explanations, remarks, undecided = {}, [], [], None
     try:
         from common.study import image_files  # by pydicom, which names that say it all do not need
     except ImportError:
         image_files = None
     if image_files and unnamed and "channels" not in named:
         files = [image_files.recognise_file(path) for path in unnamed]
-        recognised, explanations = image_files.choose_files(files, named | set(MODALITIES) - set(cohort.modalities))
+        left_out = named | set(MODALITIES) - set(cohort.modalities)
+        recognised, explanations, undecided = image_files.choose_files(files, left_out)
     without = unnamed if recognised else ()
     cases = find_cases(folder, cohort, without) if named or not recognised else [{"image": [], "modalities": []}]
     if len(cases) > 1:
@@ -228,7 +236,7 @@ def _told_apart(folder: Path, cohort: Cohort) -> tuple[Item, dict[str, ImageFile
         paths |= {name: str(file.path) for name, file in recognised.items()}
         modalities = [name for name in cohort.modalities if name in paths]
         case = {"modalities": modalities, "image": [paths[name] for name in modalities]}
-    return case, recognised, explanations, remarks
+    return case, recognised, explanations, remarks, undecided
 
 
 def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
@@ -255,4 +263,5 @@ def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Map
         explanations=selection.explanations,
         remarks=[Remark((), said) for said in selection.warnings],
         series=chosen,
+        undecided=selection.undecided,
     )

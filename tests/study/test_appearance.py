@@ -11,19 +11,24 @@ from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.study.alignment import AlignedStudy
-from common.study.appearance import contradictions, look, settle
+from common.study.appearance import contradictions, decided_by_headers, look, settle
+from common.study.dicom import Undecided
 from common.study.quality import study_warnings
 from common.study.reading import Remark, Study
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
 
-@pytest.fixture(scope="module")
-def images() -> dict[str, nib.Nifti1Image]:
-    made, _ = simulate(77_080)
+def simulated(seed: int) -> dict[str, nib.Nifti1Image]:
+    made, _ = simulate(seed)
     before, after = (made[name] / np.median(made[name][made[name] > 0]) for name in ("t1", "t1c"))
     made["other"] = after - before  # a subtraction
     return {name: nib.Nifti1Image(image.astype(np.float32), LPS) for name, image in made.items()}
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, nib.Nifti1Image]:
+    return simulated(77_080)
 
 
 def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> Study:
@@ -79,6 +84,37 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     ]
     both = settled(study({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7))
     assert both.sources == {"t1": "series 2", "t1c": "series 1"}
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_of_two_t1_by_their_headers_the_images_tell_which_is_t1c(refused):
+    images, undecided = simulated(77_081), Undecided(refused, "which?")
+    for one, other, expected in (("t1", "t1c", {}), ("t1c", "t1", {"t1": "t1c", "t1c": "t1", "t2": "t2"})):
+        read = study({"t1": images[one], "t1c": images[other], "t2": images["t2"]}, t1=0.85, t1c=0.85)
+        found, names = settle(replace(read, undecided=undecided), shown(read), PHANTOM, PHANTOM.modalities, ())
+        assert names == expected
+        assert list(found.images) == ["t1", "t1c", "t2"]
+        assert (found.images["t1"], found.images["t1c"]) == (images["t1"], images["t1c"])
+        assert found.sources["t1"] == ("series 1" if one == "t1" else "series 2")
+        assert found.confidences == {"t1": None, "t1c": None, "t2": 0.95}
+        assert found.undecided is None
+        assert found.remarks == []
+
+
+def test_where_the_images_do_not_tell_t1_from_t1c_the_headers_do_or_the_study_is_refused(images):
+    twice = study({"t1": images["t1"], "t1c": images["t1"], "t2": images["t2"]}, t1=0.85, t1c=0.85)
+    read = replace(twice, undecided=Undecided(False, "one may be after it."))
+    for said in (shown(read), {}):  # nothing is said of a head
+        found, names = settle(read, said, PHANTOM, PHANTOM.modalities, ())
+        assert names == {"t1": "t1", "t2": "t2"}
+        assert list(found.images) == ["t1", "t2"]
+        assert [*study_warnings(found)] == ["one may be after it."]
+        assert decided_by_headers(read, PHANTOM).sources == {"t1": "series 1", "t2": "series 3"}
+        with pytest.raises(ValueError, match="cannot be told apart"):
+            settle(replace(read, undecided=Undecided(True, "cannot be told apart")), said, PHANTOM, ["t1", "t2"], ())
+    sure = study({"t1": images["t1c"], "t1c": images["t1"]}, t1c=0.85)  # t1 by hand, or by a sure header
+    found = settled(replace(sure, undecided=Undecided(False, "one may be after it.")))
+    assert found.sources == {"t1": "series 1"}
 
 
 def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):

@@ -8,7 +8,7 @@ import pytest
 from fire.parser import DefaultParseValue
 from pydicom.dataset import Dataset
 
-from common.study.dicom import Series, choose
+from common.study.dicom import Series, Undecided, choose
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
@@ -95,16 +95,16 @@ def test_the_later_of_two_after_contrast():
     assert numbers(choose([*FULL, series(9, "t1_mprage_KM", T1 | GD)]))["t1c"] == 9
 
 
-@pytest.mark.parametrize("description", ["t2_tse", "t1_mprage", "t2_flair"])
+@pytest.mark.parametrize("description", ["t2_tse", "t1_mprage nativ", "t2_flair"])
 def test_two_that_cannot_be_told_apart(description):
-    parameters = {"t2_tse": T2, "t1_mprage": T1, "t2_flair": FLAIR}[description]
+    parameters = {"t2_tse": T2, "t1_mprage nativ": T1, "t2_flair": FLAIR}[description]
     with pytest.raises(
         ValueError, match=r"series 3 and 8 are all .* cannot be told apart\. Choose by SeriesNumber: --series"
     ) as info:
         choose([series(1, "localizer", T1), series(3, description, parameters), series(8, description, parameters)])
     said = str(info.value).splitlines()
     assert [line.split(":")[0] for line in said[1:]] == ["series 1", "series 3", "series 8"]
-    modality = {"t2_tse": "t2", "t1_mprage": "t1", "t2_flair": "flair"}[description]
+    modality = {"t2_tse": "t2", "t1_mprage nativ": "t1", "t2_flair": "flair"}[description]
     study = [series(3, description, parameters), series(8, description, parameters)]
     selection = choose(study, {modality: 3})
     assert numbers(selection) == {modality: 3}
@@ -172,57 +172,36 @@ def test_ten_of_several_with_a_number():
 def test_two_t1_that_say_nothing_and_no_t1c():
     study = [*FULL[:4], series(7, "t1_mprage", T1, spacing=(1, 1, 2))]
     selection = choose(study)
-    assert selection.warnings == [
+    assert numbers(selection) == {"t1": 2, "t1c": 7, "t2": 3, "flair": 4}
+    assert selection.explanations[4].endswith("agent is named), or T1c; taken.")
+    assert selection.warnings == []
+    assert selection.undecided == Undecided(
+        False,
         "series 2 and 7 are all T1 by their headers, none of which says anything of contrast agent; one of them may "
-        "be after it. If so: --series \"{'t1c': 7}\""
-    ]
-    assert choose(study, {"t1c": 7}).warnings == choose(study, {"t1c": None}).warnings == []
+        "be after it. If so: --series \"{'t1c': 7}\"",
+    )
+    set_by_hand = choose(study, {"t1": 7})
+    assert numbers(set_by_hand) == {"t1": 7, "t1c": 2, "t2": 3, "flair": 4}
+    assert set_by_hand.undecided is not None
+    assert not set_by_hand.undecided.refused
+    assert choose(study, {"t1c": 7}).undecided is choose(study, {"t1c": None}).undecided is None
     for other in (
         FULL[4],
         series(7, "t1_mprage nativ", T1, spacing=(1, 1, 2)),
         series(7, "t1_mprage MPR", T1, ImageType=["DERIVED", "SECONDARY", "MPR"]),
     ):
-        assert choose([*FULL[:4], other]).warnings == []
+        selection = choose([*FULL[:4], other])
+        assert (selection.undecided, selection.warnings) == (None, [])
 
 
-@pytest.mark.parametrize(
-    ("by_hand", "message"),
-    [
-        ({"t1c": 9}, "t1c: 9: there is no such series; expected one of 1, 2, 3, 4, 5"),
-        ({"t1c": 2, "t1": 2}, "series 2 is set for two modalities"),
-        ({"lge": 2}, "'lge' is none of t1, t1c, t2, flair"),
-        ({"adc": 2}, "Unknown modality 'adc'"),
-        ({"t1": 6}, "series 6 cannot be used: it has a single slice"),
-        (dict.fromkeys(["t1", "t1c", "t2"]) | {"flair": None}, "every modality is left out"),
-    ],
-)
-def test_by_hand_refusals(by_hand, message):
-    with pytest.raises(ValueError, match=message):
-        choose([*FULL, series(6, "t1", T1, problem="it has a single slice")], by_hand)
-
-
-def test_problems_matter_where_the_series_is_needed():
-    broken = series(4, "t2_flair", FLAIR, problem="3 of 170 slices are missing")
-    with pytest.raises(ValueError, match="series 4 is the only FLAIR and cannot be used: 3 of 170 slices are missing"):
-        choose([*FULL[:3], broken])
-    selection = choose([*FULL[:3], broken], {"flair": None})
-    assert numbers(selection) == {"t1": 2, "t2": 3}
-    selection = choose([*FULL[:3], broken, series(6, "t2_flair", FLAIR, spacing=(1, 1, 5))])
-    assert numbers(selection)["flair"] == 6
-    assert selection.warnings == ["series 4, by its header FLAIR, is not used: 3 of 170 slices are missing."]
-    assert numbers(choose([series(1, "localizer", T1, problem="it has a single slice"), *FULL[1:]]))["t1"] == 2
-
-
-def test_a_reformat_is_taken_if_there_is_no_original():
-    selection = choose([series(4, "t2_flair MPR", FLAIR, ImageType=["DERIVED", "SECONDARY", "MPR"])])
-    assert numbers(selection) == {"flair": 4}
-    assert selection.warnings == ["series 4 is reformatted; there is no original."]
-
-
-def test_nothing_is_recognised():
-    study = [series(1, "localizer", T1), series(2, "Secret Phantom", {"ScanningSequence": "SE"})]
-    with pytest.raises(ValueError, match=r"No series is recognised as one of T1, T1c, T2, FLAIR\. .* --series") as info:
-        choose(study)
-    assert "series 1: left out: localizer" in str(info.value)
-    assert "series 2: left out: not to be told" in str(info.value)
-    assert "Secret" not in str(info.value)
+def test_two_t1_of_one_header():
+    study = [*FULL[:4], series(7, "t1_mprage", T1)]
+    selection = choose(study)
+    assert numbers(selection) == {"t1": 2, "t1c": 7, "t2": 3, "flair": 4}
+    assert selection.undecided is not None
+    assert selection.undecided.refused
+    said, *lines = selection.undecided.said.splitlines()
+    assert said == "series 2 and 7 are all T1 and cannot be told apart. Choose by SeriesNumber: --series \"{'t1': 7}\""
+    assert lines == selection.explanations
+    with pytest.raises(ValueError, match="series 2 and 7 and 8 are all T1 and cannot be told apart"):
+        choose([*study, series(8, "t1_mprage", T1)])

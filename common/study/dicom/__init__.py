@@ -3,7 +3,7 @@
 try:
     from common.study.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
     from common.study.dicom.selection import Selection, choose
-    from common.study.dicom.sequences import Verdict, recognise
+    from common.study.dicom.sequences import Undecided, Verdict, recognise
     from common.study.dicom.series import Series, load, read_study
 except ModuleNotFoundError as error:
     if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
@@ -14,6 +14,7 @@ __all__ = [
     "CLASSES",
     "Selection",
     "Series",
+    "Undecided",
     "Verdict",
     "choose",
     "load",

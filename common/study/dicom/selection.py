@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from common.modalities import canonical, display_name
 from common.study.dicom.headers import quiet, text
 from common.study.dicom.sequences import (
+    Undecided,
     Verdict,
     agent_named,
     contrast,
@@ -50,12 +51,14 @@ class Selection:
         verdicts: modality -> what the series was recognised as, with regard to the others; confidence 1 if set by hand.
         explanations: a line for each series of the study: what it is taken for and why, or why it is left out.
         warnings: what should be looked at.
+        undecided: that T1 and T1c may be exchanged, if that is left open.
     """
 
     modalities: dict[str, Series]
     verdicts: dict[str, Verdict]
     explanations: list[str]
     warnings: list[str]
+    undecided: Undecided | None = None
 
 
 @quiet()
@@ -63,7 +66,8 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
     """Choose a series for each sequence.
 
     Of several the one goes first that is recognised for sure, is original and not reformatted, 3D, has thinner slices,
-    a larger matrix, is corrected for distortion or intensity, and, for T1c, is later.
+    a larger matrix, is corrected for distortion or intensity, and, for T1c, is later. Where no T1c is found, and two T1
+    say nothing of contrast agent, the second best of them is taken for T1c: `Selection.undecided`.
 
     Args:
         series: of one study.
@@ -82,6 +86,12 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
     notes = {key: _note(verdict) for key, verdict in verdicts.items()}
     chosen: dict[str, Series] = {}
     warnings: list[str] = []
+    undecided = None
+    if "t1c" not in fixed and fixed.get("t1", "") is not None:
+        second, undecided = _perhaps_after_contrast(series, verdicts, fixed.get("t1"))
+        if second:
+            verdicts[second.key] = replace(verdicts[second.key], modality="t1c")
+            notes[second.key] += ", or T1c"
     for modality in MODALITIES:
         candidates = [one for one in series if verdicts[one.key].modality == modality]
         if modality in fixed:
@@ -92,8 +102,6 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
             except ValueError as error:
                 raise ValueError("\n".join([str(error), *_explanations(series, notes)])) from None
             warnings += _doubts(chosen[modality], candidates, verdicts)
-    if "t1c" not in fixed and "t1c" not in chosen:
-        warnings += _perhaps_after_contrast(series, verdicts)
     for one in series:
         modality = verdicts[one.key].modality
         if modality in fixed and fixed[modality] is not one:
@@ -105,7 +113,10 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
         raise ValueError(
             f"No series is recognised as one of {names}. Set by SeriesNumber: {_by_hand(wanted[0], '7')}\n{listed}"
         )
-    return Selection(chosen, {name: verdicts[one.key] for name, one in chosen.items()}, explanations, warnings)
+    if undecided and undecided.refused:
+        undecided = replace(undecided, said="\n".join([undecided.said, *explanations]))
+    taken = {name: verdicts[one.key] for name, one in chosen.items()}
+    return Selection(chosen, taken, explanations, warnings, undecided)
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:
@@ -216,20 +227,37 @@ def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, V
     return doubts
 
 
-def _perhaps_after_contrast(series: Sequence[Series], verdicts: Mapping[str, Verdict]) -> list[str]:
-    """Warn of several T1 of which none says anything of contrast agent, where no T1c was found."""
+def _perhaps_after_contrast(
+    series: Sequence[Series], verdicts: Mapping[str, Verdict], by_hand: Series | None
+) -> tuple[Series | None, Undecided | None]:
+    """Return the second best of several T1 that say nothing of contrast agent, where there is no T1c, and what to say.
+
+    The best is the one set ``by_hand``, if there is one. Nothing if the second and third cannot be told apart.
+    """
+    usable = [one for one in series if one.problem is None]
     silent = [
-        one.key
-        for one in series
+        one
+        for one in usable
         if verdicts[one.key].modality == "t1"
-        and not (one.problem or reformatted(one.header) or agent_named(one.header) or contrast_words(one.header))
+        and not (reformatted(one.header) or agent_named(one.header) or contrast_words(one.header))
     ]
-    if len(silent) < 2:
-        return []
-    return [
-        f"series {' and '.join(silent)} are all T1 by their headers, none of which says anything of contrast agent; "
-        f"one of them may be after it. If so: {_by_hand('t1c', silent[-1])}"
-    ]
+    if len(silent) < 2 or any(verdicts[one.key].modality == "t1c" for one in usable):
+        return None, None
+    ranks = {one.key: (one is by_hand, *_rank(one, verdicts[one.key], "t1")) for one in silent}
+    first, second, *others = sorted(silent, key=lambda one: ranks[one.key], reverse=True)
+    if others and ranks[others[0].key] == ranks[second.key]:
+        return None, None
+    keys = " and ".join(one.key for one in silent)
+    if ranks[first.key] == ranks[second.key]:
+        said = (
+            f"series {keys} are all T1 and cannot be told apart. Choose by SeriesNumber: {_by_hand('t1', second.key)}"
+        )
+        return second, Undecided(True, said)
+    return second, Undecided(
+        False,
+        f"series {keys} are all T1 by their headers, none of which says anything of contrast agent; one of them may be "
+        f"after it. If so: {_by_hand('t1c', second.key)}",
+    )
 
 
 def _explanations(series: Sequence[Series], notes: Mapping[str, str]) -> list[str]:

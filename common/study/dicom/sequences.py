@@ -120,6 +120,21 @@ class Verdict:
     reason: str
 
 
+@dataclass(frozen=True)
+class Undecided:
+    """That the headers of two series say T1 and nothing of contrast agent, so that one is taken for T1c for the time.
+
+    What the images show has to decide which is which, see `common.study.appearance.settle`.
+
+    Attributes:
+        refused: whether the study is to be refused if it does not; else the one taken for T1 is, and the other is not.
+        said: the refusal, or the warning.
+    """
+
+    refused: bool
+    said: str
+
+
 @quiet()
 def recognise(header: Dataset) -> Verdict:
     """Say which sequence an image is, by its header alone.
