@@ -433,6 +433,24 @@ def leaderboard(
         raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each one's folder, and give the command again.")
 
 
+def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
+    """Write a federation of hospitals as a job of NVIDIA FLARE.
+
+    Args:
+        plan: a JSON file with a bundle, rounds and sites; see docs/many_machines.md.
+        output_dir: gets a folder with the plan's name; an older one is replaced.
+        simulate: run it on this machine instead, with a folder for the server and each site.
+    """
+    from federated import job
+    from federated.plan import read_plan
+
+    read = read_plan(Path(plan).read_text(), plan)
+    if simulate:
+        print(f"weights: {job.simulate(read, output_dir)}")
+    else:
+        print(f"nvflare job submit -j {shlex.quote(str(job.write_job(read, output_dir)))}")
+
+
 def package(bundle: str, output_dir: str) -> None:
     """Make one zip of a bundle that works alone, and list it in the index beside it.
 
@@ -599,7 +617,7 @@ def _is_evaluation(folder: str) -> bool:
     return Path(folder, "results.csv").is_file()
 
 
-VERBS = (datalist, check, compare, average, pool, leaderboard, predict, package, download)
+VERBS = (datalist, check, compare, average, pool, leaderboard, predict, federate, package, download)
 VERBS += (import_m3ae, import_fusion, import_cotraining, ship, train_content)
 
 

@@ -74,18 +74,11 @@ def mask_cases(
 
 
 def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
-    """Return how many items have each modality, in the order of ``modalities``.
-
-    Raises:
-        ValueError: none has one of them.
-    """
+    """Return how many items have each modality, in the order of ``modalities``; one that none has is warned of."""
     there = [item["modalities"] for item in items]
     counts = [sum(modality in names for names in there) for modality in modalities]
-    if not all(counts):
-        raise ValueError(
-            f"None of {len(there)} training cases has {modalities[counts.index(0)]}; expected each modality in at "
-            "least one. Lower its missing rate (key `missing_rates`), or give it to more cases (key `masks`)."
-        )
+    for modality in (name for name, count in zip(modalities, counts, strict=True) if not count):
+        logger.warning(f"None of {len(there)} training cases has {modality}, which will not be learnt from them.")
     return counts
 
 

@@ -57,22 +57,22 @@ def _require_whole(path: str | os.PathLike) -> None:
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read a state dict, or the one under ``state_dict`` of what was saved around it; every value in it is a number.
+    """Read a state dict, or the one under ``state_dict`` or ``model`` of what was saved around it, numbers all of it.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: it is damaged or holds no state dict, or a tensor is complex, sparse or holds NaN or infinity.
     """
     state: Any = read_checkpoint(path)
-    if isinstance(state, Mapping) and "state_dict" in state:
-        state = state["state_dict"]
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in ("state_dict", "model") if key in state), state)
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path}: holds {_kind(state)}; expected a state dict, that is, tensors by name.")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ValueError(
                 f"{path}: {name!r} is {_kind(value)}; expected a state dict, that is, tensors by name, or one under "
-                "the key state_dict."
+                "the key state_dict or model."
             )
         if flaw := _flaw(value):
             raise ValueError(f"{path}: {name!r} {flaw}. Such weights segment nothing; use another checkpoint.")

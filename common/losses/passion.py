@@ -138,7 +138,7 @@ class PassionLoss(nn.Module):
 
     Args:
         modalities: names in the cohort's order.
-        counts: number of training subjects that have each modality.
+        counts: number of training subjects that have each modality; one that none has takes no part.
         subjects: number of training subjects.
         training: ``passion``, ``baseline``, ``moddrop`` (the baseline's loss; modalities are dropped in the data) or
             ``pmr``.
@@ -185,10 +185,10 @@ class PassionLoss(nn.Module):
         perfect_data: bool = False,
     ) -> None:
         super().__init__()
-        if len(counts) != len(modalities) or not all(1 <= count <= subjects for count in counts):
+        if len(counts) != len(modalities) or not all(0 <= count <= subjects for count in counts):
             raise ValueError(
                 f"counts {list(counts)}: expected the number of training subjects with each of "
-                f"{', '.join(modalities)}, 1 to {subjects} (`subjects`)."
+                f"{', '.join(modalities)}, 0 to {subjects} (`subjects`)."
             )
         if perfect_data and min(counts) < subjects:
             raise ValueError(
@@ -203,7 +203,7 @@ class PassionLoss(nn.Module):
         self.lambda_1, self.lambda_2 = check_number("lambda_1", lambda_1, 0), check_number("lambda_2", lambda_2, 0)
         self.lambda_pmr, self.gamma = check_number("lambda_pmr", lambda_pmr, 0), check_number("gamma", gamma, 0)
         self.temperature, self.growth = check_number("temperature", temperature, 0.01), tuple(growth)
-        rarity, ones = subjects / torch.tensor(counts, dtype=torch.float32), torch.ones(len(counts))
+        rarity, ones = subjects / torch.tensor(counts, dtype=torch.float32).clamp_min(1), torch.ones(len(counts))
         self.register_buffer("beta", ones.clone())
         self.register_buffer("v", rarity if self.use_beta else ones, persistent=False)
         self.register_buffer("sums", torch.zeros(len(counts)))

@@ -8,14 +8,14 @@ here each step draws one of the subsets that there are missing paths for. The lo
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from common.losses.cotraining import CoTrainingOutput
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities
 from common.networks.dedicated import FullAndMissing
 
 
-class CoTraining(nn.Module):
+class CoTraining(TrainingStep):
     """Forward all modalities by the full path, and a drawn subset, the same for the whole batch, by its missing path.
 
     Args:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities
 
 
-class OneSubset(nn.Module):
+class OneSubset(TrainingStep):
     """Draw one of the subsets that there is a network for, and forward it for the whole batch.
 
     Args:

@@ -8,14 +8,14 @@ that of the backbone.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from common.methods.step import TrainingStep
 from common.networks.blocks import FusionNetwork, FusionOutput, available_modalities
 from common.networks.build import require_fusion
 from common.transforms import uniform_subsets
 
 
-class RandomSubsetFusion(nn.Module):
+class RandomSubsetFusion(TrainingStep):
     """Encode and separately decode every modality of a subject; fuse one of the non-empty subsets, all alike.
 
     Args:

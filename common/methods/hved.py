@@ -8,14 +8,14 @@ Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modal
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities
 from common.networks.hved import UHVED, HVEDOutput
 from common.transforms import random_subsets
 
 
-class JointCompletion(nn.Module):
+class JointCompletion(TrainingStep):
     """Fuse a random subset, and complete and segment from it; every modality that the subject has is encoded.
 
     Args:

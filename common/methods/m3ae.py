@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 from monai.data import Dataset
 from monai.networks.utils import copy_model_state
-from torch import nn
 from tqdm import tqdm
 
 from common.io import read_weights, start_from
 from common.io.settings import check_choice
 from common.losses.m3ae import Reconstruction
+from common.methods.step import TrainingStep
 from common.modalities import presence, to_host
 from common.networks import M3AE, SegmentationOutput
 from common.transforms import incomplete_subsets, locate, random_patches, random_subsets
@@ -30,7 +30,7 @@ VIEWS = ("random", "full_and_incomplete")
 FILLS = ("x_sub", "zero", "mean")
 
 
-class Pretraining(nn.Module):
+class Pretraining(TrainingStep):
     """Stage 1: drop random modalities, mask random patches of the others, put x_sub there, reconstruct the image.
 
     Args:
@@ -71,7 +71,7 @@ class Pretraining(nn.Module):
         return patches
 
 
-class FineTuning(nn.Module):
+class FineTuning(TrainingStep):
     """Stage 2: two missing-modality views of each subject, forwarded together.
 
     Args:

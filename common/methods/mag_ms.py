@@ -6,14 +6,14 @@ Source: He et al., 2023, sections 2.2 and 2.3, Algorithm 1. The loss is in `comm
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from common.losses.mag_ms import MagMSOutput
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities, gather_rows
 from common.networks.mag_ms import MAGMS
 
 
-class MultiModalitySelfDistillation(nn.Module):
+class MultiModalitySelfDistillation(TrainingStep):
     """Decode each subject's modalities fused (the teacher), and each of them by itself (the students).
 
     Args:

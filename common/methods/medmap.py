@@ -11,10 +11,11 @@ from torch import nn
 
 from common.io.settings import check_choice
 from common.losses.medmap import AlignedOutput
+from common.methods.step import TrainingStep
 from common.networks.blocks import FeatureEncoder, available_modalities
 
 
-class FeatureAlignment(nn.Module):
+class FeatureAlignment(TrainingStep):
     """Run a method, and take what there is to align from its network.
 
     Args:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from common.losses.passion import PassionOutput
+from common.methods.step import TrainingStep
 from common.networks.blocks import Decoded, FusionNetwork, available_modalities
 from common.networks.build import require_fusion
 from common.transforms import uniform_subsets
 
 
-class SelfDistillation(nn.Module):
+class SelfDistillation(TrainingStep):
     """Forward each subject with its modalities (the teacher) and with each of them alone (the students).
 
     Args:

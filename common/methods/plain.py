@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities
 from common.transforms import random_subsets
 
 
-class Plain(nn.Module):
+class Plain(TrainingStep):
     """Forward each subject once, with all the modalities that it has.
 
     Args:
@@ -25,7 +26,7 @@ class Plain(nn.Module):
         return self.network(image.as_subclass(torch.Tensor))
 
 
-class RandomSubset(nn.Module):
+class RandomSubset(TrainingStep):
     """Forward each subject once, with a random subset of the modalities that it has (modality dropout, ModDrop).
 
     The number of modalities is drawn first, every number alike, and then which; see `random_subsets`.

@@ -18,6 +18,7 @@ from torch import nn
 from common.io import load_weights
 from common.io.files import replacing
 from common.losses.pmkl import PMKLOutput
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities
 from common.networks.dedicated import Dedicated
 from common.networks.gated import l2_penalty
@@ -34,7 +35,7 @@ class MetricHeads(nn.Module):
         self.student, self.teacher = MetricHead(width, crop, stride), MetricHead(width, crop, stride)
 
 
-class PrivilegedDistillation(nn.Module):
+class PrivilegedDistillation(TrainingStep):
     """Draw one of the sets that there are students for, and forward its student beside the frozen teacher.
 
     The metric heads are parts of this method and not of the network, whose weights are then those of inference alone:

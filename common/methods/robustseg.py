@@ -7,9 +7,9 @@ Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Dis
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from common.io.settings import check_number
+from common.methods.step import TrainingStep
 from common.networks.blocks import available_modalities
 from common.networks.robustseg import RobustSeg, RobustSegOutput
 
@@ -29,7 +29,7 @@ def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tens
     return present & ((score < probability) | (score == score.amin(dim=1, keepdim=True)))
 
 
-class Disentanglement(nn.Module):
+class Disentanglement(TrainingStep):
     """Drop modalities at random from the contents, and forward.
 
     Args:

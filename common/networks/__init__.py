@@ -6,6 +6,7 @@ from common.networks.cotraining import ACN, SMUNet
 from common.networks.m2ftrans import M2FTrans
 from common.networks.m3ae import M3AE
 from common.networks.mmformer import MMFormer
+from common.networks.parts import modality_parts
 from common.networks.residual_unet import ResidualUNet, SegmentationOutput
 from common.networks.rfnet import RFNet
 
@@ -23,5 +24,6 @@ __all__ = [
     "SMUNet",
     "SegmentationOutput",
     "build_network",
+    "modality_parts",
     "require_classes",
 ]

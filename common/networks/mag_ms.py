@@ -62,6 +62,8 @@ class MAGMS(nn.Module):
             other modalities, or a sample without any.
     """
 
+    per_modality = ("encoders", "projections")
+
     def __init__(
         self,
         modalities: int = 4,

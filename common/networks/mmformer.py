@@ -58,6 +58,8 @@ class MMFormer(FusionNetwork):
             without any modality.
     """
 
+    per_modality = ("encoders", "embeddings", "intra")  # positions are also those of zeros in place of the absent
+
     def __init__(
         self,
         modalities: int = 4,

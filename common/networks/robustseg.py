@@ -117,6 +117,8 @@ class RobustSeg(GatedNetwork):
         width: channels at full resolution.
     """
 
+    per_modality = ("encoders", "appearances", "image_decoders")
+
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 16) -> None:
         super().__init__(modalities, classes, width)
         self.appearances = nn.ModuleList([AppearanceEncoder(width) for _ in range(modalities)])

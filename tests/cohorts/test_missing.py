@@ -197,10 +197,11 @@ def test_nothing_is_missing_unless_asked_for(rates):
     assert mask_cases(items("a", "b"), MODALITIES, rates) == items("a", "b")
 
 
-def test_counts():
+def test_counts(caplog):
     assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2")) == [1, 2]
-    with pytest.raises(ValueError, match=r"None of 2 training cases has flair; .* Lower its missing rate"):
-        counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2", "flair"))
+    assert not caplog.messages
+    assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2", "flair")) == [1, 2, 0]
+    assert caplog.messages == ["None of 2 training cases has flair, which will not be learnt from them."]
 
 
 def test_masked_files_are_never_opened(write_subject, opened, tmp_path):

@@ -147,9 +147,10 @@ def test_weights_that_are_no_numbers_are_refused_and_nothing_is_loaded(tmp_path,
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_half_precision_and_what_is_saved_around_it(tmp_path):
+@pytest.mark.parametrize("key", ["state_dict", "model"])  # of MONAI's zoo and of NVFlare's server
+def test_half_precision_and_what_is_saved_around_it(tmp_path, key):
     state = {key: value.half() if value.is_floating_point() else value for key, value in Small().state_dict().items()}
-    write_checkpoint({"epoch": 3, "state_dict": state, "optim_dict": {"state": {}}}, tmp_path / "model.pt")
+    write_checkpoint({"epoch": 3, key: state, "optim_dict": {"state": {}}}, tmp_path / "model.pt")
     assert all(torch.equal(value, state[key]) for key, value in read_weights(tmp_path / "model.pt").items())
     assert torch.equal(load_weights(Small(), tmp_path / "model.pt").conv.weight, state["conv.weight"].float())
 

@@ -213,6 +213,15 @@ def test_loss_is_the_formula_of_the_fact_sheet():
     assert loss.counts.tolist() == [1, 2, 1, 1]
 
 
+def test_a_modality_that_no_subject_has_takes_no_part():
+    """As at a hospital without it: the loss is that of the others, and its beta stays at theirs."""
+    out, target = output(((1, 1, 0, 1), (0, 1, 0, 1))), label()
+    loss = passion(counts=(*COUNTS[:2], 0, COUNTS[3]))
+    assert terms(loss, out, target) == terms(passion(), out, target)
+    loss.end_epoch(0)
+    assert loss.beta.isfinite().all()
+
+
 def test_without_the_four_switches_the_loss_is_the_baselines():
     assert terms(passion(**OFF)) == terms(passion(training="baseline")) == terms(passion(training="moddrop"))
     # of one sample with all modalities it is the backbones' own loss, but for the weights of the auxiliary heads
@@ -387,8 +396,8 @@ def test_number_of_classes_modalities_and_dimensions_is_free(dims):
     [
         ({"training": "plain"}, "training 'plain': expected one of 'passion', 'baseline', 'moddrop', 'pmr'"),
         ({"counts": (8, 6, 2)}, "counts .8, 6, 2.: expected the number of training subjects with each of t1, t1c"),
-        ({"counts": (8, 6, 2, 0)}, "1 to 10"),
-        ({"counts": (8, 6, 2, 11)}, "1 to 10"),
+        ({"counts": (8, 6, 2, -1)}, "0 to 10"),
+        ({"counts": (8, 6, 2, 11)}, "0 to 10"),
         ({"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
     ],
 )

@@ -42,7 +42,7 @@ def draws(method, wanted):
 class TestPMKL:
     def test_the_student_drawn_and_its_heads_are_trained_and_nothing_else(self):
         step = draws(method(), (0, 3))
-        before = {name: value.clone() for name, value in step.state_dict().items()}
+        before = {name: value.clone() for name, value in step.named_parameters()}
         optimizer = torch.optim.SGD(step.parameters(), lr=0.1, weight_decay=0.1)
         output = step.train()(image())
         PMKLLoss()(output, label()).backward()
@@ -50,7 +50,7 @@ class TestPMKL:
         for name, parameter in step.named_parameters():
             assert (parameter.grad is not None) == name.startswith(trained), name
         optimizer.step()
-        changed = {name for name, value in step.state_dict().items() if not torch.equal(value, before[name])}
+        changed = {name for name, value in step.named_parameters() if not torch.equal(value, before[name])}
         assert changed
         assert all(name.startswith(trained) for name in changed)
         assert {"student", "teacher"} <= {name.split(".")[3] for name in changed if name.startswith("heads")}

@@ -1,0 +1,121 @@
+"""What the server makes of the sites' updates: a mean weighted by cases, of each part over the sites that train it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.abstract.model import ModelLearnableKey
+from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
+from nvflare.app_common.app_constant import AppConstants
+
+from federated.joining import RefusedError, require_same, require_same_shapes
+
+logger = logging.getLogger(__name__)
+
+REPORT, REFUSED = "site", "refused"
+"""In an answer's meta data: what a site says of itself, or why it does not take part."""
+
+
+class Update(NamedTuple):
+    """What a site has learnt in a round.
+
+    Attributes:
+        change: of the weights, arrays by name.
+        cases: in its training.
+        cases_with: how many of them have each sequence.
+        metrics: of the weights that it was sent, on its own validation cases; empty without such cases.
+    """
+
+    change: Mapping[str, np.ndarray]
+    cases: int
+    cases_with: Mapping[str, int]
+    metrics: Mapping[str, float]
+
+
+def aggregate(updates: Sequence[Update], parts: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Return the mean change of each weight.
+
+    A weight in a part of a sequence is averaged over the sites that have the sequence, by their cases with it; every
+    other weight over all sites, by their cases. A weight that no site has cases for is left out: it stays as it is.
+
+    Args:
+        updates: of the sites, all with the same names.
+        parts: part of the network -> its sequence, see `common.networks.modality_parts`; none gives FedAvg (McMahan et
+            al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
+    """
+    changes = {}
+    for name in updates[0].change:
+        sequence = next((of for part, of in parts.items() if f"{name}.".startswith(f"{part}.")), None)
+        shares = [update.cases if sequence is None else update.cases_with[sequence] for update in updates]
+        if total := sum(shares):
+            terms = (
+                share * update.change[name].astype(np.float64) for share, update in zip(shares, updates, strict=True)
+            )
+            changes[name] = (sum(terms) / total).astype(updates[0].change[name].dtype)
+    return changes
+
+
+def mean_metrics(updates: Sequence[Update]) -> dict[str, float]:
+    """Return the means of the metrics over the sites that have them, weighted by their cases."""
+    names = sorted({name for update in updates for name in update.metrics})
+    having = {name: [update for update in updates if name in update.metrics] for name in names}
+    return {
+        name: sum(site.cases * site.metrics[name] for site in sites) / sum(site.cases for site in sites)
+        for name, sites in having.items()
+    }
+
+
+class SiteAverage(ModelAggregator):
+    """`aggregate` within NVFlare's FedAvg. A site that does not fit is named and left out; the round goes on.
+
+    Args:
+        expected: what all sites have to have in common, see `federated.joining.identity`.
+        parts: see `aggregate`.
+    """
+
+    def __init__(self, expected: dict[str, str], parts: dict[str, str]) -> None:
+        super().__init__()
+        self.expected, self.parts = expected, parts
+        self._updates: dict[str, Update] = {}
+
+    def accept_model(self, model: FLModel) -> None:
+        """Keep a site's answer until the round ends, or say by name why it is not taken."""
+        site, meta = model.meta.get("client_name", "?"), model.meta
+        try:
+            if REFUSED in meta:
+                raise RefusedError(meta[REFUSED])
+            self._updates[site] = self._checked(model.params, meta[REPORT], model.metrics or {})
+        except RefusedError as refusal:
+            logger.error(f"{site} does not take part in round {model.current_round}: {refusal}.")
+
+    def aggregate_model(self) -> FLModel:
+        """Return the round's mean change, the same whichever site answered first.
+
+        Raises:
+            RuntimeError: no site took part.
+        """
+        if not self._updates:
+            raise RuntimeError("No site took part in this round; the reasons are above.")
+        updates = [update for _, update in sorted(self._updates.items())]
+        taken = ", ".join(f"{site} ({update.cases} cases)" for site, update in sorted(self._updates.items()))
+        logger.info(f"Averaged {taken}.")
+        return FLModel(
+            params_type=ParamsType.DIFF, params=aggregate(updates, self.parts), metrics=mean_metrics(updates) or None
+        )
+
+    def reset_stats(self) -> None:
+        """Begin a round."""
+        self._updates = {}
+
+    def _checked(self, change: Mapping[str, Any], report: Mapping[str, Any], metrics: Mapping[str, float]) -> Update:
+        require_same(report["identity"], self.expected)
+        require_same_shapes(change, self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS])
+        if report["cases"] < 1:
+            raise RefusedError("no training cases")
+        if bad := [name for name, value in change.items() if not np.isfinite(value).all()]:
+            raise RefusedError(f"its weights are no longer finite, e.g. {bad[0]}")
+        return Update(change, report["cases"], report["cases_with"], metrics)

@@ -1,0 +1,89 @@
+"""Who can take part in a federation: bundle, version, recipe, cohort and weights are those of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import __version__
+from common.io import bundle_root, file_digest
+
+
+class RefusedError(ValueError):
+    """A site cannot take part. What it says is told to the server: it names no file, no folder and no case."""
+
+
+def identity(bundle: str, configs: Sequence[str]) -> dict[str, str]:
+    """Return of what bundle and training this is, in words: all sites and the server have to have the same.
+
+    Args:
+        bundle: its name.
+        configs: files of a training below its ``configs``, e.g. ``["train.json", "recipes/open_glioma.json"]``.
+
+    Raises:
+        RefusedError: there is no such bundle here, or it has no such config.
+    """
+    try:
+        folder = Path(bundle_root(bundle), "configs")
+    except FileNotFoundError as error:
+        raise RefusedError(f"the bundle {bundle} is not installed") from error
+    metadata = json.loads((folder / "metadata.json").read_text())
+    if lacking := [name for name in configs if not (folder / name).is_file()]:
+        raise RefusedError(f"bundle {metadata['bundle']} {metadata['version']} has no config {lacking[0]}")
+    return {
+        "bundle": metadata["bundle"],
+        "version of the bundle": metadata["version"],
+        "version of common": __version__,
+        **{name: f"SHA-256 {file_digest(folder / name)[:12]}" for name in configs},
+    }
+
+
+def require_same(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Refuse a site whose bundle, versions, configs or cohort are not the federation's; see `identity`.
+
+    Raises:
+        RefusedError: they are not; the first difference is named.
+    """
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            raise RefusedError(
+                f"{name}: {found.get(name, 'none')}; this federation has {expected.get(name, 'none')}. Install the "
+                "same release everywhere, and give the folder of a site that has this cohort"
+            )
+
+
+def require_same_shapes(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse weights of another network.
+
+    Args:
+        found: tensors or arrays by name.
+        expected: likewise.
+
+    Raises:
+        RefusedError: names or shapes differ; the first difference is named.
+    """
+    for name in [*expected, *found]:
+        shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise RefusedError(
+                f"weights of another network: {name} has the shape {shapes[0]}, expected {shapes[1]}; width, crop and "
+                "the other sizes have to be those of all"
+            )
+
+
+def count_cases(items: Iterable[Mapping[str, Any]], modalities: Sequence[str]) -> tuple[int, dict[str, int]]:
+    """Return how many training cases there are, and how many of them have each sequence.
+
+    Args:
+        items: of a datalist, with ``modalities``.
+        modalities: names in the cohort's order.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    there = [item["modalities"] for item in items]
+    if not there:
+        raise RefusedError("no training cases")
+    return len(there), {name: sum(name in names for names in there) for name in modalities}

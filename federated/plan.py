@@ -1,0 +1,160 @@
+"""What a federation does: a bundle, a recipe, rounds, and who takes part; as a JSON file says it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from common.engines import seed_all
+from common.io import check_counts
+from common.io.settings import check_choice
+from common.methods.step import TrainingStep
+from common.networks import modality_parts
+from common.release.lists import Entry
+from federated.joining import identity, require_same
+
+AGGREGATIONS = ("per_modality", "fedavg")
+OWN_SETTINGS = ("bundle_root", "epochs", "val_interval", "evaluate_on", "output_dir", "resume", "init_from")
+"""Config keys that a federation sets itself; those of a plan would not act."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A federation.
+
+    Attributes:
+        name: of the job.
+        bundle: its name.
+        rounds: how often weights are exchanged.
+        sites: name -> the site's own config keys: its ``dataset_dir``, and if need be ``datalist`` or ``split``.
+        configs: file names below the bundle's ``configs``, over its ``train.json``, e.g. ``recipes/open_glioma.json``.
+        settings: config keys of all sites.
+        local_epochs: of a round.
+        aggregation: ``per_modality``, or ``fedavg`` over the whole network; see `federated.aggregation`.
+        init_from: weights that the first round starts from, a file of the server; None starts from random ones.
+        start_round: the first round's number, where a federation goes on that was cut off.
+
+    Raises:
+        ValueError: a key's value that cannot be.
+    """
+
+    name: str
+    bundle: str
+    rounds: int
+    sites: Mapping[str, Mapping[str, Any]]
+    configs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    local_epochs: int = 1
+    aggregation: str = "per_modality"
+    init_from: str | None = None
+    start_round: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be known before a site is asked."""
+        check_counts(rounds=self.rounds, local_epochs=self.local_epochs)
+        check_choice("aggregation", self.aggregation, AGGREGATIONS)
+        if not 0 <= self.start_round < self.rounds:
+            raise ValueError(f"start_round {self.start_round}: expected one of the {self.rounds} rounds, from 0.")
+        if not self.sites:
+            raise ValueError("sites: expected at least one, with its dataset_dir.")
+        for site, own in self.sites.items():
+            if not os.path.isabs(own.get("dataset_dir", "")):
+                raise ValueError(f"site {site}: dataset_dir {own.get('dataset_dir')!r}; expected the full path there.")
+        for keys in (self.settings, *self.sites.values()):
+            if taken := [key for key in keys if key in OWN_SETTINGS]:
+                raise ValueError(f"{taken[0]}: is set by the federation itself; leave it out.")
+
+    @property
+    def cohort(self) -> str:
+        """Of all sites."""
+        return self.parser().get_parsed_content("cohort")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The configs below the bundle's ``configs``, later ones over earlier ones."""
+        return ("train.json", *self.configs)
+
+    def identity(self) -> dict[str, str]:
+        """Return what this installation would take part with; see `federated.joining.identity`."""
+        return {**identity(self.bundle, self.files), "cohort": self.cohort}
+
+    def parts(self) -> dict[str, str]:
+        """Return what is averaged over the sites that have a sequence: part of the network -> sequence."""
+        if self.aggregation == "fedavg":
+            return {}
+        parser = self.parser()
+        modalities = parser.get_parsed_content("cohort_def").modalities
+        return modality_parts(parser.get_parsed_content("network_def"), modalities)
+
+    def network(self) -> nn.Module:
+        """Return the bundle's network with the weights that a training by its seed starts from."""
+        parser = self.parser()
+        seed_all(parser.get_parsed_content("seed"))
+        return parser.get_parsed_content("network_def")
+
+    def of_site(self, site: str) -> Plan:
+        """Return what a site is told of the plan: not where the others' data lie."""
+        return Plan(**{**vars(self), "sites": {site: self.sites[site]}})
+
+    def settings_of(self, site: str, output_dir: str | os.PathLike) -> dict[str, Any]:
+        """Return the config keys of a site's training, as MONAI takes them."""
+        epochs = self.rounds * self.local_epochs  # of the learning rate's schedule, which goes on from round to round
+        settings = {
+            **self.settings,
+            **self.sites[site],
+            "epochs": epochs,
+            "val_interval": epochs + 1,  # each round's weights are validated before it, not the site's own
+            "evaluate_on": None,
+            "output_dir": str(output_dir),
+            "quiet": True,
+        }
+        return {key: "$None" if value is None else value for key, value in settings.items()}
+
+    def parser(self, settings: Mapping[str, Any] | None = None) -> ConfigParser:
+        """Return the bundle's configs with settings over them; nothing is made yet. None: the settings of all sites."""
+        settings = self.settings if settings is None else settings
+        return ConfigParser(Entry(self.name, self.bundle, tuple(self.configs), settings).config())
+
+
+def read_plan(text: str, source: str | os.PathLike) -> Plan:
+    """Return the plan that a JSON text holds.
+
+    Args:
+        text: an object with the attributes of `Plan`; ``_desc_`` is for readers.
+        source: what a message calls it.
+
+    Raises:
+        ValueError: it is none; the message names the key.
+    """
+    known = {each.name for each in fields(Plan)}
+    try:
+        keys = {key: value for key, value in json.loads(text).items() if key != "_desc_"}
+        if unknown := [key for key in keys if key not in known]:
+            raise ValueError(f"unknown key {unknown[0]!r}; expected some of {', '.join(sorted(known))}.")
+        return Plan(**keys)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+class PlannedNetwork(TrainingStep):
+    """The network of a plan as NVFlare's server makes it: a class, and arguments of plain values.
+
+    Args:
+        plan: its attributes.
+        expected: what this installation has to have in common with the sites, see `federated.joining.identity`.
+
+    Raises:
+        RefusedError: it has not.
+    """
+
+    def __init__(self, plan: dict[str, Any], expected: dict[str, str]) -> None:
+        super().__init__()
+        here = Plan(**plan)
+        require_same(here.identity(), expected)
+        self.network = here.network()

@@ -1,0 +1,98 @@
+"""What a plan says, what a site is told of it, and who is refused at joining."""
+
+import json
+
+import pytest
+import torch
+
+from common.networks import M3AE
+from federated.joining import RefusedError, count_cases, require_same, require_same_shapes
+from federated.plan import Plan, PlannedNetwork, read_plan
+
+SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b", "split": "full"}}
+PLAN = {"name": "two", "bundle": "m3ae", "rounds": 6, "sites": SITES, "settings": {"width": 8, "grid": [8, 8, 8]}}
+
+
+def test_rounds_of_local_epochs_are_the_schedules_length(tmp_path):
+    settings = Plan(**PLAN, local_epochs=2).settings_of("b", tmp_path)
+    assert settings["epochs"] == 12
+    assert settings["dataset_dir"] == "/data/b"
+    assert settings["split"] == "full"
+    assert settings["width"] == 8
+    assert settings["evaluate_on"] == "$None"  # as MONAI takes null
+
+
+def test_a_site_is_not_told_where_the_others_data_are():
+    assert "/data/a" not in json.dumps(vars(Plan(**PLAN).of_site("b")))
+
+
+def test_encoders_are_the_parts_of_their_sequences_unless_all_is_averaged():
+    plan = {**PLAN, "bundle": "passion", "settings": {"backbone": "RFNet"}}
+    parts = {"encoders.0": "t1", "encoders.1": "t1c", "encoders.2": "t2", "encoders.3": "flair"}
+    assert Plan(**plan).parts() == parts
+    assert Plan(**plan, aggregation="fedavg").parts() == {}
+    assert Plan(**PLAN).parts() == {}  # M3AE fuses its input
+
+
+def test_the_servers_network_is_the_plans_and_the_same_each_time():
+    plan = Plan(**PLAN)
+    first, second = (PlannedNetwork(vars(plan), plan.identity()).state_dict() for _ in range(2))
+    assert {k: v.shape for k, v in first.items()} == {
+        k: v.shape for k, v in M3AE(4, 3, 8, (8, 8, 8)).state_dict().items()
+    }
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_server_with_another_version_is_refused():
+    plan = Plan(**PLAN)
+    with pytest.raises(RefusedError, match=r"version of the bundle: 0.1.0; this federation has 9.9.9"):
+        PlannedNetwork(vars(plan), plan.identity() | {"version of the bundle": "9.9.9"})
+
+
+def test_a_recipe_is_the_same_everywhere():
+    """Its content counts, not only its name."""
+    plan = Plan(**{**PLAN, "configs": ("recipes/open_glioma.json",)})
+    ours = plan.identity()
+    assert ours["cohort"] == "open_glioma"
+    theirs = ours | {"recipes/open_glioma.json": "SHA-256 0123456789ab"}
+    with pytest.raises(RefusedError, match=r"recipes/open_glioma.json: SHA-256 .* has SHA-256 0123456789ab"):
+        require_same(ours, theirs)
+    with pytest.raises(RefusedError, match=r"m3ae 0.1.0 has no config recipes/theirs.json"):
+        Plan(**{**PLAN, "configs": ("recipes/theirs.json",)}).identity()
+    with pytest.raises(RefusedError, match="the bundle theirs is not installed"):
+        Plan(**{**PLAN, "bundle": "theirs"}).identity()
+
+
+def test_cases_are_counted_by_sequence():
+    items = [{"modalities": ["t1", "flair"]}, {"modalities": ["flair"]}]
+    assert count_cases(items, ("t1", "t2", "flair")) == (2, {"t1": 1, "t2": 0, "flair": 2})
+    with pytest.raises(RefusedError, match="no training cases"):
+        count_cases([], ("t1",))
+
+
+def test_weights_of_as_many_values_but_another_shape_are_refused():
+    """MONAI's client would reshape them."""
+    with pytest.raises(RefusedError, match=r"head has the shape \(2, 3\), expected \(3, 2\)"):
+        require_same_shapes({"head": torch.zeros(2, 3)}, {"head": torch.zeros(3, 2)})
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"rounds": 0}, "rounds 0: expected a whole number, 1 or more"),
+        ({"sites": {}}, "sites: expected at least one"),
+        ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected the full path there"),
+        ({"settings": {"epochs": 3}}, "epochs: is set by the federation itself"),
+        ({"aggregation": "median"}, "aggregation 'median': expected one of 'per_modality', 'fedavg'"),
+        ({"start_round": 6}, "start_round 6: expected one of the 6 rounds"),
+        ({"bundles": "m3ae"}, "unknown key 'bundles'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_key(keys, complaint):
+    with pytest.raises(ValueError, match=f"plan.json: {complaint}"):
+        read_plan(json.dumps({**PLAN, **keys}), "plan.json")
+
+
+def test_a_text_that_is_no_plan_is_refused():
+    with pytest.raises(ValueError, match=r"plan.json: "):
+        read_plan("[1]", "plan.json")
