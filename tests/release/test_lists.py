@@ -40,6 +40,16 @@ def test_lists_of_tables_name_every_row_that_the_paper_prints(path):
             assert set(published_masks(made.cohort)[config["masks"]]) == set(training)
 
 
+def test_gss_trains_five_rounds_and_what_it_is_compared_with_one():
+    rounds = {"alone": set(), "with GSS": set()}
+    for path in TABLES:
+        for entry in read_list(path).entries:
+            if entry.bundle == "gss":
+                alone = any(config.startswith("baselines/") for config in entry.configs)
+                rounds["alone" if alone else "with GSS"].add(entry.config()["rounds"])
+    assert rounds == {"alone": {1}, "with GSS": {5}}
+
+
 def test_every_comparison_table_of_the_papers_has_a_list():
     tables = [table for path in TABLES for table in json.loads(path.read_text())["tables"]]
     listed = {tuple(table["published"][:2]) for table in tables}
