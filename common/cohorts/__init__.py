@@ -56,7 +56,8 @@ def prepare(
     Args:
         cohort: its name.
         dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
-        split: see `split_cases`; the phantom has one of its own, which only ``all_test`` replaces.
+        split: see `split_cases`; the phantom has one of its own, which only ``all_test`` replaces. A datalist has its
+            own in any case.
         datalist: JSON file to take instead of scanning and splitting.
         seed: of a seeded split.
 
@@ -69,6 +70,10 @@ def prepare(
     """
     definition = get_cohort(cohort)
     if datalist is None and definition is PHANTOM and split != ALL_TEST:
+        if optional(split) is not None:
+            raise ValueError(
+                f"split {split!r} would not act: the phantom has one of its own; expected null or {ALL_TEST}."
+            )
         datalist = Path(dataset_dir) / "datalist.json"
     if datalist is None:
         return split_cases(definition, dataset_dir, split, seed)

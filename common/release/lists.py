@@ -289,9 +289,13 @@ def _require_known(entry: Entry) -> None:
         except ValueError as error:
             raise ValueError(f"method {entry.name!r}: {file}: no JSON of a config ({error})") from error
     parser = ConfigParser(ConfigParser.load_config_files(entry.files))
+    evaluation = [str(Path(bundle_root(entry.bundle), "configs", name)) for name in parser["evaluation_configs"]]
+    evaluated = ConfigParser.load_config_files(evaluation)
     for key in entry.settings:
-        outer = key.rpartition("#")[0]
+        outer, _, inner = key.rpartition("#")
         above = parser.get(outer)
+        if outer == "evaluation#overrides" and inner not in evaluated:
+            raise ValueError(f"method {entry.name!r}: {key!r}: {inner!r} is no key of {', '.join(evaluation)}")
         # An object takes any argument of its class, an evaluation any key of its own configs.
         free = (isinstance(above, dict) and "_target_" in above) or outer == "evaluation#overrides"
         if not free and not (isinstance(above, dict | list) and key in parser):

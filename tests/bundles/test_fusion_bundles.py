@@ -198,6 +198,7 @@ class TestRecipes:
             (PASSION, "brats2018", "fold1", PASSION_BRATS, 35_599_184),
             (GSS, "brats2020", "fixed", GSS_BRATS, 8_984_960),
             (GSS, "brats2018", "fold3", GSS_BRATS, 8_984_960),
+            (GSS, "brats2023", "imfuse", {**GSS_BRATS, "backbone": "mmFormer"}, 60_236_680),
             (GSS, "brats2015", "robustseg", GSS_BRATS, None),
         ],
     )

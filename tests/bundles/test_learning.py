@@ -4,10 +4,11 @@ Networks that give the published numbers and losses with the right values can to
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from bundles.running import Bundle
+from bundles.running import ROOT, Bundle
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 from monai.engines import Trainer
@@ -15,6 +16,7 @@ from monai.engines import Trainer
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.cohorts.phantom.cohort import PHANTOM
 
+BUNDLES = ROOT / "bundles"
 LEARNT = 0.8
 """Mean Dice of WT, TC and ET."""
 CROP = [16, 16, 16]
@@ -38,6 +40,7 @@ UNETR = {"width": 4, "hidden": 32, "mlp_dim": 32, "heads": 2}
 FUSION = {"width": 4, "embed_dim": 16, "mlp_dim": 32, "heads": 2, "crop": SLICE}
 PLAIN = {"feature_encoder": None, "anchor": None}
 PAIR = {"dedicated": [["t1c", "flair"]]}
+PMKL = {**PAIR, "width": 4, "teacher_epochs": 120, "run": ["@instruct", "@fit"]}
 COMPLETE = {"missing_rates": None, "perfect_data": True}
 
 LEARNERS = {
@@ -45,6 +48,7 @@ LEARNERS = {
     "zero-filled U-Net": ("m3ae", ["baselines/zero_filled.json"], {**M3AE, "run": ["@finetune"]}),
     "U-Net with ModDrop": ("m3ae", ["baselines/moddrop.json"], {**M3AE, "run": ["@finetune"]}),
     "MAG-MS": ("mag_ms", [], {**UNETR, "learning_rate": 0.006}),
+    "MAG": ("mag_ms", [], {**UNETR, "learning_rate": 0.006, "lambda_kl": 0, "gamma": 0}),
     "UNETR, zero-filled": ("mag_ms", ["baselines/unetr_zero.json"], UNETR),
     "UNETR, mean-filled": ("mag_ms", ["baselines/unetr_mean.json"], UNETR),
     "UNETR per subset": (
@@ -55,11 +59,9 @@ LEARNERS = {
     "U-HeMIS": ("mag_ms", ["baselines/hemis.json"], {"width": 8}),
     "MedMAP (mmFormer)": ("medmap", [], FUSION),
     "mmFormer": ("medmap", [], {**FUSION, **PLAIN}),
-    "PMKL": (
-        "medmap",
-        ["backbones/pmkl.json"],
-        {**PLAIN, **PAIR, "width": 4, "teacher_epochs": 120, "run": ["@instruct", "@fit"]},
-    ),
+    "MedMAP (PMKL)": ("medmap", ["backbones/pmkl.json"], PMKL),
+    "PMKL": ("medmap", ["backbones/pmkl.json"], {**PLAIN, **PMKL}),
+    "MedMAP (ACN)": ("medmap", ["backbones/acn.json"], PAIR),
     "MedMAP (ACN), at the bottleneck": (
         "medmap",
         ["backbones/acn.json"],
@@ -67,9 +69,10 @@ LEARNERS = {
     ),
     "ACN": ("medmap", ["backbones/acn.json"], PLAIN),
     "SMU-Net": ("medmap", ["baselines/smunet.json"], {}),
-    "PASSION": ("passion", [], {**FUSION, **COMPLETE, **LONGER, **FAST}),
+    "PASSION (complete subjects)": ("passion", [], {**FUSION, **COMPLETE, **LONGER, **FAST}),
     "GSS (RFNet)": ("gss", [], {**FUSION, **LONGER, **FAST}),
     "RFNet": ("gss", ["baselines/backbone.json"], {**FUSION, **LONGER, **FAST}),
+    "M2FTrans": ("gss", ["baselines/backbone.json"], {**FUSION, **LONGER, **FAST, "backbone": "M2FTrans"}),
     "U-HVED": ("gss", ["baselines/uhved.json"], {**LONGER, "width": 8}),
     "RobustSeg": ("gss", ["baselines/robustseg.json"], {**LONGER, "width": 4}),
 }
@@ -138,6 +141,16 @@ def until_learnt(trainer: Trainer, network: torch.nn.Module, image: torch.Tensor
             trainer.state.max_epochs = trainer.state.epoch  # the final epoch's weights are kept
 
 
+def test_every_method_and_baseline_is_among_them():
+    listed = json.loads((BUNDLES / "leaderboard.json").read_text())["methods"]
+    of = {name: (method["bundle"], method.get("configs", [])) for name, method in listed.items()}
+    assert {name: LEARNERS[name][:2] for name in of} == of
+    files = {
+        path.relative_to(BUNDLES) for part in ("backbones", "baselines") for path in BUNDLES.glob(f"*/configs/{part}/*")
+    }
+    assert {Path(bundle, "configs", config) for bundle, configs, _ in LEARNERS.values() for config in configs} == files
+
+
 @pytest.mark.slow  # a training each
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_training_case_is_learnt_by_heart(name, coarse_dir, one_case, tmp_path):
@@ -159,7 +172,7 @@ def test_a_training_case_is_learnt_by_heart(name, coarse_dir, one_case, tmp_path
     network, batch = get("network"), next(iter(get("train#dataloader")))
     image, label = batch["image"], batch["label"]
     stages = {"train": image}
-    if name == "PMKL":
+    if "PMKL" in name:
         stages = {"teach": image, "train": without(image, "t1", "t2")}
     for stage, seen in stages.items():
         until_learnt(get(f"{stage}#trainer"), network, seen, label)

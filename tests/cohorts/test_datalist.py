@@ -454,6 +454,12 @@ def test_phantom_comes_with_its_own_datalist(phantom):
     assert [len(parts[part]) for part in PARTS] == [1, 1, 1]
 
 
+def test_another_split_of_the_phantom_would_not_act(phantom):
+    with pytest.raises(ValueError, match="split 'fold3' would not act: the phantom has one of its own"):
+        prepare("phantom", phantom, "fold3")
+    assert prepare("phantom", phantom, "null") == prepare("phantom", phantom)
+
+
 def test_cases_of_the_phantom_are_its_test_cases(phantom):
     assert cases("phantom", phantom) == prepare("phantom", phantom)["test"]
     assert names(cases("phantom", phantom / "a")) == ["a"]

@@ -40,6 +40,16 @@ def test_lists_of_tables_name_every_row_that_the_paper_prints(path):
             assert set(published_masks(made.cohort)[config["masks"]]) == set(training)
 
 
+def test_gss_trains_five_rounds_and_what_it_is_compared_with_one():
+    rounds = {"alone": set(), "with GSS": set()}
+    for path in TABLES:
+        for entry in read_list(path).entries:
+            if entry.bundle == "gss":
+                alone = any(config.startswith("baselines/") for config in entry.configs)
+                rounds["alone" if alone else "with GSS"].add(entry.config()["rounds"])
+    assert rounds == {"alone": {1}, "with GSS": {5}}
+
+
 def test_every_comparison_table_of_the_papers_has_a_list():
     tables = [table for path in TABLES for table in json.loads(path.read_text())["tables"]]
     listed = {tuple(table["published"][:2]) for table in tables}
@@ -100,6 +110,7 @@ def test_folds_are_trainings_of_their_own(tmp_path):
         ({"methods": {"x": {**M3AE, "settings": {"cohort": "brats2020"}}}}, "which the leaderboard sets itself"),
         ({"methods": {"x": {**M3AE, "settings": {"conventions#size": 1}}}}, "'conventions#size' is no key of"),
         ({"methods": {"x": {**M3AE, "settings": {"epochs#x": 1}}}}, "'epochs#x' is no key of"),
+        ({"methods": {"x": {**M3AE, "settings": {"evaluation#overrides#subset": []}}}}, "'subset' is no key of"),
         ({"methods": {"x": {**M3AE, "settings": {"conventions#hd95": 1}}}}, "method 'x': conventions: hd95 is 1"),
         ({"methods": {"x": {**M3AE, "configs": ["../../gss/configs/train.json"]}}}, "file in the bundle's configs"),
         ({"methods": {"x": {**M3AE, "configs": ["logging.conf"]}}}, "logging.conf: no JSON of a config"),
