@@ -36,7 +36,7 @@ class Update(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def aggregate(updates: Sequence[Update], parts: Mapping[str, str]) -> dict[str, np.ndarray]:
+def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Return the mean change of each weight.
 
     A weight in a part of a sequence is averaged over the sites that have the sequence, by their cases with it; every
@@ -44,12 +44,12 @@ def aggregate(updates: Sequence[Update], parts: Mapping[str, str]) -> dict[str, 
 
     Args:
         updates: of the sites, all with the same names.
-        parts: part of the network -> its sequence, see `common.networks.modality_parts`; none gives FedAvg (McMahan et
+        parts: sequence -> parts of the network, see `common.networks.modality_parts`; none gives FedAvg (McMahan et
             al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
     """
-    changes = {}
+    changes, sequences = {}, {part: sequence for sequence, names in parts.items() for part in names}
     for name in updates[0].change:
-        sequence = next((of for part, of in parts.items() if f"{name}.".startswith(f"{part}.")), None)
+        sequence = next((of for part, of in sequences.items() if f"{name}.".startswith(f"{part}.")), None)
         shares = [update.cases if sequence is None else update.cases_with[sequence] for update in updates]
         if total := sum(shares):
             terms = (
@@ -77,7 +77,7 @@ class SiteAverage(ModelAggregator):
         parts: see `aggregate`.
     """
 
-    def __init__(self, expected: dict[str, str], parts: dict[str, str]) -> None:
+    def __init__(self, expected: dict[str, str], parts: dict[str, list[str]]) -> None:
         super().__init__()
         self.expected, self.parts = expected, parts
         self._updates: dict[str, Update] = {}

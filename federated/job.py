@@ -25,28 +25,35 @@ SCRIPT = Path(__file__).parent / "app" / "script.py"
 class PlanRecipe(FedAvgRecipe):
     """NVFlare's FedAvg with a plan's sites, network and aggregation.
 
-    A round asks all sites that are there. One is enough for it: who fails or is killed is left out.
+    A round asks all sites that are there. One is enough for it: who fails is left out.
 
     Args:
         plan: what to do.
+        process_per_round: a site trains in a process of its own, a new one for each round: if that is killed, the site
+            is back in the next round. NVFlare ends the whole job when a process dies that is not.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, process_per_round: bool) -> None:
         self._plan, expected = plan, plan.identity()
         super().__init__(
             name=plan.name,
-            model={"class_path": "federated.plan.PlannedNetwork", "args": {"plan": vars(plan), "expected": expected}},
+            model={
+                "class_path": "federated.plan.PlannedNetwork",
+                "args": {"plan": plan.to_json(), "expected": expected},
+            },
             initial_ckpt=plan.init_from,
             min_clients=1,
             num_rounds=plan.rounds - plan.start_round,
             train_script=SCRIPT.name,
+            launch_external_process=process_per_round,
+            launch_once=not process_per_round,
             aggregator=SiteAverage(expected, plan.parts()),
             key_metric="val_mean_dice",
         )
         set_per_site_config(self, {site: {} for site in plan.sites})
         self._files = TemporaryDirectory()
         for site in plan.sites:
-            told = Path(self._files.name, site, "plan.json")
+            told = Path(self._files.name, site, "plan.txt")  # NVFlare rewrites JSON files
             told.parent.mkdir()
             told.write_text(json.dumps({"plan": vars(plan.of_site(site)), "expected": expected}, indent=4) + "\n")
             self.add_client_file(str(told), [site])
@@ -73,7 +80,7 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
     job = Path(folder).resolve() / plan.name
     shutil.rmtree(job, ignore_errors=True)
     with chdir(SCRIPT.parent):  # NVFlare takes the script's path as it is given, from here to the sites
-        PlanRecipe(plan).export(str(job.parent))
+        PlanRecipe(plan, process_per_round=True).export(str(job.parent))
     for copied in [*job.glob("app_*/custom/common"), *job.glob("app_*/custom/federated")]:
         shutil.rmtree(copied)  # NVFlare adds sources of ours; all run what they have installed
     return job
@@ -95,5 +102,5 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     folder = Path(folder).resolve()
     env = SimEnv(clients=list(plan.sites), workspace_root=str(folder))
     with chdir(SCRIPT.parent):
-        PlanRecipe(plan).run(env)
+        PlanRecipe(plan, process_per_round=False).run(env)
     return folder / plan.name / "server" / "simulate_job" / "app_server" / DefaultCheckpointFileName.GLOBAL_MODEL

@@ -36,7 +36,7 @@ def identity(bundle: str, configs: Sequence[str]) -> dict[str, str]:
         "bundle": metadata["bundle"],
         "version of the bundle": metadata["version"],
         "version of common": __version__,
-        **{name: f"SHA-256 {file_digest(folder / name)[:12]}" for name in configs},
+        "configs": ", ".join(f"{name} (SHA-256 {file_digest(folder / name)[:12]})" for name in configs),
     }
 
 

@@ -84,8 +84,8 @@ class Plan:
         """Return what this installation would take part with; see `federated.joining.identity`."""
         return {**identity(self.bundle, self.files), "cohort": self.cohort}
 
-    def parts(self) -> dict[str, str]:
-        """Return what is averaged over the sites that have a sequence: part of the network -> sequence."""
+    def parts(self) -> dict[str, list[str]]:
+        """Return what is averaged over the sites that have a sequence: sequence -> parts of the network."""
         if self.aggregation == "fedavg":
             return {}
         parser = self.parser()
@@ -97,6 +97,10 @@ class Plan:
         parser = self.parser()
         seed_all(parser.get_parsed_content("seed"))
         return parser.get_parsed_content("network_def")
+
+    def to_json(self) -> str:
+        """Return the plan as `read_plan` takes it."""
+        return json.dumps(vars(self), indent=4)
 
     def of_site(self, site: str) -> Plan:
         """Return what a site is told of the plan: not where the others' data lie."""
@@ -146,15 +150,15 @@ class PlannedNetwork(TrainingStep):
     """The network of a plan as NVFlare's server makes it: a class, and arguments of plain values.
 
     Args:
-        plan: its attributes.
+        plan: as JSON: NVFlare reads a dot in a key as a level.
         expected: what this installation has to have in common with the sites, see `federated.joining.identity`.
 
     Raises:
         RefusedError: it has not.
     """
 
-    def __init__(self, plan: dict[str, Any], expected: dict[str, str]) -> None:
+    def __init__(self, plan: str, expected: dict[str, str]) -> None:
         super().__init__()
-        here = Plan(**plan)
+        here = read_plan(plan, "plan")
         require_same(here.identity(), expected)
         self.network = here.network()

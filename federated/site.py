@@ -12,6 +12,7 @@ from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
+from common.engines import ResumableCheckpoint
 from common.io import bundle_root
 from federated.joining import RefusedError, count_cases, require_same, require_same_shapes
 from federated.plan import Plan
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 class Site:
     """Train a bundle in rounds on the data of one site.
 
-    Its optimiser's moments, its loss's state (PASSION's beta, MedMAP's mixture) and an average of the weights stay here
-    from round to round, as long as this process lives.
+    What is not in the network's weights stays here from round to round, in the training's checkpoint: the optimiser's
+    moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights.
 
     Args:
         plan: of the federation.
@@ -55,6 +56,8 @@ class Site:
         self.cases, self.cases_with = count_cases(workflow.train_dataset_data, modalities)
         self.validates = len(workflow.val_dataset) > 0
         self._schedule = workflow.parser.get_parsed_content("lr_scheduler")
+        handlers = workflow.parser.get_parsed_content("train#handlers")
+        next(each for each in handlers if isinstance(each, ResumableCheckpoint)).restore_beside_weights()
 
     @property
     def report(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def run(work: Callable, *arguments: object, processes: int = 1) -> tuple[int, st
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
-        port = _free_port()
+        port = free_port()
         started = [
             start(work, *arguments, log=log, **(_torchrun(rank, processes, port) if processes > 1 else {}))
             for rank in range(processes)
@@ -70,7 +70,8 @@ def _torchrun(rank: int, processes: int, port: int) -> dict[str, object]:
     return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, **address}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -451,6 +451,22 @@ def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
         print(f"nvflare job submit -j {shlex.quote(str(job.write_job(read, output_dir)))}")
 
 
+def provision(plan: str, output_dir: str, server: str, admin: str, port: int = 8002) -> None:
+    """Make the startup kits of a federation: keys, certificates and settings of its server, sites and administrator.
+
+    Args:
+        plan: a JSON file with the sites; see docs/many_machines.md.
+        output_dir: to write in.
+        server: host name by which the sites reach the server.
+        admin: mail address of who may submit jobs.
+        port: of the server.
+    """
+    from federated.plan import read_plan
+    from federated.provision import provision as make
+
+    print(make(read_plan(Path(plan).read_text(), plan), output_dir, server, port, admin))
+
+
 def package(bundle: str, output_dir: str) -> None:
     """Make one zip of a bundle that works alone, and list it in the index beside it.
 
@@ -617,8 +633,8 @@ def _is_evaluation(folder: str) -> bool:
     return Path(folder, "results.csv").is_file()
 
 
-VERBS = (datalist, check, compare, average, pool, leaderboard, predict, federate, package, download)
-VERBS += (import_m3ae, import_fusion, import_cotraining, ship, train_content)
+VERBS = (datalist, check, compare, average, pool, leaderboard, predict, federate, provision)
+VERBS += (package, download, import_m3ae, import_fusion, import_cotraining, ship, train_content)
 
 
 def main() -> None:

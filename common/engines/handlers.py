@@ -184,6 +184,17 @@ class ResumableCheckpoint:
         for name, value in state.items():
             setattr(self.validator.state, name, value)
 
+    def restore_beside_weights(self) -> None:
+        """Load what ``<name>_last.pt`` has of this stage beside the network, if it is there: optimiser, schedule, loss.
+
+        For a training whose weights come from elsewhere, as those of a federation's next round do.
+        """
+        if not self.last.is_file():
+            return
+        state = read_checkpoint(self.last, map_location="cpu")
+        for name in self.objects.keys() - {"network"}:
+            self.objects[name].load_state_dict(state[name])
+
     def _everything(self, trainer: Trainer) -> dict[str, Any]:
         scaler = {} if trainer.scaler is None else {"scaler": trainer.scaler}
         return {**self.objects, **scaler, "trainer": trainer, "best": self}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def modality_parts(network: nn.Module, modalities: Sequence[str]) -> dict[str, str]:
-    """Return the modality of each part of a network that sees one modality alone, by the part's name.
+def modality_parts(network: nn.Module, modalities: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the parts of a network that see one modality alone, for each modality.
 
     These are the items of the network's lists named in its attribute ``per_modality``, or of its ``encoders``, and of a
     feature encoder that is separate for each. A network that fuses its input has none.
@@ -18,9 +18,9 @@ def modality_parts(network: nn.Module, modalities: Sequence[str]) -> dict[str, s
         modalities: names in the cohort's order, e.g. ``("t1", "t1c", "t2", "flair")``.
 
     Returns:
-        e.g. ``{"encoders.0": "t1", "encoders.1": "t1c", ...}``, prefixes of the keys of the network's state.
+        e.g. ``{"t1": ["encoders.0", "intra.0"], ...}``, prefixes of keys of the network's state.
     """
     names = getattr(network, "per_modality", ("encoders",) if hasattr(network, "encoders") else ())
     if getattr(getattr(network, "feature_encoder", None), "kind", None) == "separate":
         names = (*names, "feature_encoder.layers")
-    return {f"{name}.{number}": modality for name in names for number, modality in enumerate(modalities)}
+    return {modality: [f"{name}.{number}" for name in names] for number, modality in enumerate(modalities)}

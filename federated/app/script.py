@@ -5,5 +5,5 @@ from pathlib import Path
 from federated.client import take_part
 
 if __name__ == "__main__":
-    here = Path(__file__).parent
-    take_part((here / "plan.json").read_text(), here.parent / "training")
+    here = Path(__file__).resolve().parent
+    take_part((here / "plan.txt").read_text(), here.parent / "training")

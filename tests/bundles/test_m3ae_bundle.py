@@ -22,7 +22,7 @@ from bundles.running import (
     copy_subset,
 )
 from monai.bundle import ConfigWorkflow, load
-from processes import ROOT, run_module, start
+from processes import ROOT, free_port, run_module, start
 
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.evaluation.metrics.conventions import METRICS
@@ -167,12 +167,22 @@ class TestTraining:
         assert torch.load(tmp_path / "finetuned_last.pt", weights_only=True)["trainer"]["iteration"] == 2
 
     @pytest.mark.slow  # the other bundles' two processes are not started by torchrun, which is quicker
-    def test_torchrun_trains_in_two_processes(self, coarse_dir, tmp_path):
+    def test_torchrun_trains_on_two_nodes(self, coarse_dir, tmp_path):
+        """Two launchers that meet at an address, here of one machine."""
         settings = {**TINY, **ONE, "dataset_dir": coarse_dir, "output_dir": tmp_path, "pretrain_batch_size": 1}
         words = M3AE.words(["train.json", "multi_gpu_train.json"], settings)
-        torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-        done = subprocess.run([*torchrun, *words], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-4000:]
+        options = {"nnodes": 2, "nproc_per_node": 1, "rdzv_id": "test", "rdzv_backend": "c10d"}
+        options |= {"rdzv_endpoint": f"127.0.0.1:{free_port()}", "local_addr": "127.0.0.1"}
+        torchrun = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *(f"--{key}={value}" for key, value in options.items()),
+        ]
+        logs = [(tmp_path / f"node_{node}.txt").open("w+") for node in range(2)]
+        nodes = [subprocess.Popen([*torchrun, "-m", *words], cwd=ROOT, stdout=log, stderr=log) for log in logs]
+        codes = [node.wait() for node in nodes]
+        assert codes == [0, 0], [Path(log.name).read_text()[-4000:] for log in logs]
         state = torch.load(tmp_path / "finetuned_last.pt", weights_only=True)
         assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
         assert (tmp_path / "evaluation" / "results.csv").is_file()

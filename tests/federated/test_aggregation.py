@@ -11,7 +11,7 @@ from nvflare.app_common.app_constant import AppConstants
 
 from federated.aggregation import REFUSED, REPORT, SiteAverage, Update, aggregate, mean_metrics
 
-PARTS = {"encoders.1": "t1", "encoders.10": "flair"}
+PARTS = {"t1": ["encoders.1"], "flair": ["encoders.10"]}
 SAME = {"bundle": "passion", "version of the bundle": "0.1.0", "cohort": "phantom"}
 
 

@@ -17,21 +17,22 @@ def test_a_subject_trains_the_parts_of_its_modalities_alone(name, sizes):
     torch.manual_seed(0)
     network = build_network(name, 4, 4, **sizes).train()
     parts = modality_parts(network, NAMES)
-    assert sorted(parts.values()) == sorted(NAMES * (len(parts) // 4))
+    assert tuple(parts) == NAMES
     image = torch.full((2, 4, *sizes["crop"]), float("nan"))
     image[:, 2] = torch.rand(2, *sizes["crop"])
     output = network(image)
     tensors = [output.fused.logits, output.separate] if name in BACKBONES else [output.logits]
     sum(tensor.square().sum() for tensor in tensors).backward()
-    of = {key: [m for part, m in parts.items() if f"{key}.".startswith(f"{part}.")] for key in network.state_dict()}
+    of = {
+        key: [m for m, names in parts.items() for part in names if f"{key}.".startswith(f"{part}.")]
+        for key in network.state_dict()
+    }
     assert all(len(found) < 2 for found in of.values())
     trained = {key for key, value in network.named_parameters() if value.grad is not None and value.grad.any()}
     assert {modality for key in trained for modality in of[key]} == {"t2"}
     assert [key for key in trained if not of[key]]  # the decoder
-    assert {part for part, modality in parts.items() if modality == "t2"} == {
-        part for part in parts for key in trained if f"{key}.".startswith(f"{part}.")
-    }
+    assert all(any(f"{key}.".startswith(f"{part}.") for key in trained) for part in parts["t2"])
 
 
 def test_a_network_that_fuses_its_input_has_none():
-    assert modality_parts(M3AE(4, 3, 8, (8, 8, 8)), NAMES) == {}
+    assert modality_parts(M3AE(4, 3, 8, (8, 8, 8)), ("t1", "t2")) == {"t1": [], "t2": []}
