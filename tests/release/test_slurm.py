@@ -134,6 +134,7 @@ def test_a_task_that_is_queued_again_ends_as_a_local_run(slurm, tmp_path):
     log = out / "zero_filled_u_net" / "log.txt"
     until(lambda: log.is_file() and "Epoch[1] Complete" in log.read_text(), 300)
     slurm("scontrol", "requeue", f"{job}_0")
+    until(lambda: slurm("squeue", "--noheader", "--format=%T").strip() == "PENDING", 60)
     slurm("scontrol", "update", f"job={job}_0", "StartTime=now")  # Slurm would wait for two minutes
     until(lambda: not slurm("squeue", "--noheader"), 900)
     assert "DUE TO JOB REQUEUE" in (out / "slurm_0.txt").read_text()
