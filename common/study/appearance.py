@@ -106,7 +106,7 @@ def _by_what_is_shown(study: Study, names: Collection[str]) -> Study:
 
 
 def decided_by_headers(study: Study, cohort: Cohort) -> Study:
-    """Return a study without the T1c that is a second T1 by its header (`Study.undecided`), and say that it was there.
+    """Return a study without the T1c that is a second T1 by its header (`Study.undecided`), with a remark on it.
 
     Raises:
         ValueError: the headers do not tell which of the two would be the T1.

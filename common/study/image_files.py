@@ -92,8 +92,8 @@ def choose_files(
         named: modalities of other files, which are named after them; these go before.
 
     Returns:
-        Modality -> file; a line for each file: what it is taken for and why, or why it is left out; and that T1 and
-        T1c may be exchanged, if that is left open.
+        Modality -> file; a line for each file: what it is taken for and why, or why it is left out; and
+        whether T1 and T1c may be exchanged, because nothing says which is which.
 
     Raises:
         ValueError: two candidates cannot be told apart, or the files are of several patients.

@@ -50,7 +50,7 @@ class Study:
         remarks: what should be looked at.
         series: modality -> its DICOM series; empty for NIfTI files.
         skulls: modalities whose images hold more than a brain, though the cohort's do not.
-        undecided: that T1 and T1c may be exchanged, if their headers leave that open.
+        undecided: set if T1 and T1c may be exchanged, because their headers do not say which is which.
     """
 
     images: dict[str, nib.Nifti1Image]

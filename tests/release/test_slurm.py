@@ -10,7 +10,7 @@ import time
 
 import pandas as pd
 import pytest
-from processes import ROOT
+from processes import ROOT, free_port
 
 from common.release.slurm import write_array
 
@@ -40,12 +40,6 @@ DefMemPerCPU=100
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=500 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("", 0))
-        return server.getsockname()[1]
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class Selection:
         verdicts: modality -> what the series was recognised as, with regard to the others; confidence 1 if set by hand.
         explanations: a line for each series of the study: what it is taken for and why, or why it is left out.
         warnings: what should be looked at.
-        undecided: that T1 and T1c may be exchanged, if that is left open.
+        undecided: set if T1 and T1c may be exchanged, because their headers do not say which is which.
     """
 
     modalities: dict[str, Series]

@@ -122,12 +122,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Undecided:
-    """That the headers of two series say T1 and nothing of contrast agent, so that one is taken for T1c for the time.
+    """Two images that are both T1 by their headers, which say nothing of contrast agent: one is called T1c for now.
 
-    What the images show has to decide which is which, see `common.study.appearance.settle`.
+    What they show decides which one is the T1c, see `common.study.appearance.settle`.
 
     Attributes:
-        refused: whether the study is to be refused if it does not; else the one taken for T1 is, and the other is not.
+        refused: whether the study is refused if that is not clear; otherwise only the one called T1 is used.
         said: the refusal, or the warning.
     """
 
