@@ -19,6 +19,7 @@ from torch import nn
 
 from common.io.settings import check_choice
 from common.modalities import presence, to_host
+from common.networks.kernels import Conv3d, instance_norm, upsampled
 
 SLOPE = 0.2
 """Of every LeakyReLU."""
@@ -182,7 +183,7 @@ def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
 
 def conv(dims: int, *args: int, **kwargs: int | str) -> nn.Conv2d | nn.Conv3d:
     """Return a convolution of 2 or 3 spatial dimensions, its weights drawn as in the published code."""
-    layer = (nn.Conv2d if dims == 2 else nn.Conv3d)(*args, **kwargs)
+    layer = (nn.Conv2d if dims == 2 else Conv3d)(*args, **kwargs)
     nn.init.kaiming_normal_(layer.weight)
     return layer
 
@@ -197,13 +198,7 @@ def pointwise(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None =
 
 def normalised(x: torch.Tensor) -> torch.Tensor:
     """Return LeakyReLU of the instance norm (without parameters) of ``(B, C, ...)``."""
-    return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
-
-
-def upsampled(x: torch.Tensor) -> torch.Tensor:
-    """Return ``(B, C, ...)`` at twice the resolution, linearly, corners aligned."""
-    mode = "bilinear" if x.ndim == 4 else "trilinear"
-    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True)
+    return F.leaky_relu(instance_norm(x), SLOPE, inplace=True)
 
 
 class ConvBlock(nn.Module):
@@ -275,7 +270,9 @@ class SplitPointwise(nn.Module):
             parts: ``(B, M, C', ...)``.
             weights: ``(B, M)``: 1 for the modalities present, 0 for the others.
         """
-        y = weighted_sum(weights[:, None], parts)[:, 0] + self.conv.bias.reshape(-1, *[1] * (parts.ndim - 3))
+        y = weighted_sum(weights[:, None], parts)[:, 0]
+        if self.pre or self.training:  # else of no effect, since the norm takes it away
+            y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
         return y if self.pre else normalised(y)
 
 

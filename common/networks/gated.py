@@ -21,6 +21,7 @@ from common.networks.blocks import (
     residual_levels,
     scatter_modalities,
 )
+from common.networks.kernels import Conv3d
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -44,7 +45,7 @@ class GatedOutput(NamedTuple):
 def conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv3d:
     """Return a convolution that pads by reflection, one voxel less where the kernel is even; weights as released."""
     mode = "zeros" if kernel == 1 else "reflect"
-    layer = nn.Conv3d(before, after, kernel, stride, padding=(kernel - 1) // 2, padding_mode=mode)
+    layer = Conv3d(before, after, kernel, stride, padding=(kernel - 1) // 2, padding_mode=mode)
     _draw(layer)
     return layer
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.networks.kernels import Conv3d
+
 
 class SegmentationOutput(NamedTuple):
     """What a deeply supervised network returns in training.
@@ -35,9 +37,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(8, channels)
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv1 = Conv3d(channels, channels, 3, padding=1)
         self.norm2 = nn.GroupNorm(8, channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, channels, X, Y, Z)`` to the same shape."""
@@ -51,7 +53,7 @@ class UpBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.reduce = nn.Conv3d(channels, channels // 2, 1)
+        self.reduce = Conv3d(channels, channels // 2, 1)
         self.block = ResidualBlock(channels // 2)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
@@ -84,20 +86,20 @@ class ResidualUNet(nn.Module):
             raise ValueError(f"width {width}: expected a multiple of 8, since every norm has 8 groups.")
         self.encoder = nn.ModuleList(
             [
-                nn.Sequential(nn.Conv3d(in_channels, width, 3, padding=1), ResidualBlock(width)),
+                nn.Sequential(Conv3d(in_channels, width, 3, padding=1), ResidualBlock(width)),
                 self._down(width, blocks=2),
                 self._down(2 * width, blocks=2),
                 self._down(4 * width, blocks=4),
             ]
         )
         self.up4, self.up3, self.up2 = (UpBlock(channels * width) for channels in (8, 4, 2))
-        self.head = nn.Conv3d(width, out_channels, 1)
+        self.head = Conv3d(width, out_channels, 1)
         deep_widths = (4 * width, 2 * width) if deep_supervision else ()
-        self.deep_heads = nn.ModuleList([nn.Conv3d(channels, out_channels, 1) for channels in deep_widths])
+        self.deep_heads = nn.ModuleList([Conv3d(channels, out_channels, 1) for channels in deep_widths])
 
     @staticmethod
     def _down(channels: int, blocks: int) -> nn.Sequential:
-        conv = nn.Conv3d(channels, 2 * channels, 3, stride=2, padding=1)
+        conv = Conv3d(channels, 2 * channels, 3, stride=2, padding=1)
         return nn.Sequential(conv, *[ResidualBlock(2 * channels) for _ in range(blocks)])
 
     def forward(self, x: torch.Tensor) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)

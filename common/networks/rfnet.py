@@ -195,8 +195,10 @@ class RegionFusion(nn.Module):
         """Return the weight in (0, 1) of each modality in each region, ``(B, K, M)``, independent of each other."""
         flat = regions.float().flatten(2)
         share = flat.mean(dim=2) + 1e-7
-        with torch.autocast(x.device.type, enabled=False):  # sums over all voxels are too large for half precision
-            means = torch.matmul(x.float().flatten(3), flat[:, None].transpose(2, 3)) / flat.shape[2]  # (B, M, C, K)
+        x = x.float() if x.dtype == torch.float16 else x  # sums over all voxels are too large for it
+        with torch.autocast(x.device.type, enabled=False):
+            sums = torch.matmul(x.flatten(3), flat[:, None].transpose(2, 3).to(x))  # (B, M, C, K)
+        means = sums.float() / flat.shape[2]
         means = (means * present[:, :, None, None]).flatten(1, 2) / share[:, None]
         return torch.stack(
             [

@@ -7,7 +7,8 @@ The straightforward form does what the published designs do: every subset is a f
 on zeros where a modality is absent; features are stacked, masked by copying what is present into zeros, and
 concatenated; RFNet forms modalities x regions x channels at full resolution; M2FTrans sends the tokens of all
 modalities and the fusion tokens through one attention with an additive mask; auxiliary heads that only training needs
-are computed always. It reads the weights of our network, so there is one set. Written from papers and published sizes.
+are computed always; convolutions, norms and upsampling are PyTorch's own. It reads the weights of our network, so there
+is one set. Written from papers and published sizes.
 
 On a CPU one thread is used and its seconds counted, system time included: page faults are a large part of it with
 glibc's defaults, and few with --tuned_allocator, for both forms. Live memory on a CPU is the sum of all storages that
@@ -21,7 +22,9 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import fire
 import numpy as np
@@ -38,7 +41,9 @@ from common.losses.passion import PassionLoss
 from common.methods.passion import SelfDistillation
 from common.modalities import subsets
 from common.networks import M2FTrans, MMFormer, RFNet
-from common.networks.blocks import Decoded, FusionOutput, normalised, upsampled
+from common.networks import blocks as blocks_of_all
+from common.networks.blocks import Decoded, FusionOutput, normalised
+from common.networks.kernels import Conv3d
 
 NAMES = ("t1", "t1c", "t2", "flair")
 NETWORKS = {network.__name__: network for network in (RFNet, MMFormer, M2FTrans)}
@@ -76,7 +81,7 @@ def encoded(network: nn.Module, image: torch.Tensor, present: torch.Tensor) -> l
 
 def raised(level: nn.Module, below: torch.Tensor) -> torch.Tensor:
     """Bring the level below of a decoder to an `UpLevel`."""
-    return block(level.up, upsampled(below))
+    return block(level.up, interpolated(below))
 
 
 def merged(level: nn.Module, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -238,6 +243,23 @@ def channel_map(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 STRAIGHTFORWARD = {"RFNet": rfnet, "MMFormer": mmformer, "M2FTrans": m2ftrans}
 
+
+@contextmanager
+def usual_kernels() -> Iterator[None]:
+    """Within, use PyTorch's own convolutions, instance norm and upsampling."""
+    with (
+        patch.object(Conv3d, "_is_slow", lambda *_: False),
+        patch.object(blocks_of_all, "instance_norm", F.instance_norm),
+        patch.object(blocks_of_all, "upsampled", interpolated),
+    ):
+        yield
+
+
+def interpolated(x: torch.Tensor) -> torch.Tensor:
+    """Return ``(B, C, X, Y, Z)`` at twice the resolution, linearly, corners aligned."""
+    return F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=True)
+
+
 # What is measured -----------------------------------------------------------------------------------------------------
 
 
@@ -356,7 +378,8 @@ def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
     keep = torch.tensor([[modality in subset for modality in NAMES] for subset in subsets(NAMES)], device=device)
 
     def slow(present: torch.Tensor = keep[-1]) -> torch.Tensor | FusionOutput:
-        return STRAIGHTFORWARD[name](network, image, present[None])
+        with usual_kernels():
+            return STRAIGHTFORWARD[name](network, image, present[None])
 
     def fast() -> torch.Tensor | FusionOutput:
         return network(image)

@@ -1,0 +1,55 @@
+"""Operations by faster kernels give the results, and gradients, of PyTorch's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.networks.kernels import Conv3d, instance_norm, upsampled
+
+
+def results(operation, x, *parameters):
+    """Return an operation's result, and its gradients with respect to input and parameters."""
+    x = x.clone().requires_grad_()
+    y = operation(x)
+    return [y, *torch.autograd.grad(y.cos().sum(), [x, *parameters])]
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 5), (5, 6, 7), (4, 5, 5)])
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": 1}, {"padding": 1, "padding_mode": "reflect"}, {"padding": 0}, {"padding": (1, 0, 1), "bias": False}],
+)
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_one_image_is_convolved_in_halves(shape, options, kernel):
+    torch.manual_seed(0)
+    layer = Conv3d(3, 2, kernel, **options)
+    x, parameters = torch.randn(1, 3, *shape), list(layer.parameters())
+    assert layer._is_slow(x)
+    expected = results(lambda x: nn.Conv3d._conv_forward(layer, x, layer.weight, layer.bias), x, *parameters)
+    torch.testing.assert_close(results(layer, x, *parameters), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "x"),
+    [
+        ({"stride": 2}, torch.zeros(1, 4, 8, 8, 8)),
+        ({"dilation": 2}, torch.zeros(1, 4, 8, 8, 8)),
+        ({"groups": 2}, torch.zeros(1, 4, 8, 8, 8)),
+        ({}, torch.zeros(2, 4, 8, 8, 8)),
+        ({}, torch.zeros(1, 4, 80, 80, 8)),
+    ],
+)
+def test_other_convolutions_are_left_to_pytorch(options, x):
+    layer = Conv3d(4, 4, 3, **options)
+    assert not layer._is_slow(x)
+    torch.testing.assert_close(layer(x), nn.Conv3d._conv_forward(layer, x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 5, 7), (1, 2, 9, 4)])
+def test_norm_and_upsampling(shape):
+    torch.manual_seed(0)
+    x, mode = torch.randn(shape), "bilinear" if len(shape) == 4 else "trilinear"
+    torch.testing.assert_close(results(instance_norm, x), results(F.instance_norm, x), rtol=1e-4, atol=1e-5)
+    expected = results(lambda x: F.interpolate(x, scale_factor=2, mode=mode, align_corners=True), x)
+    torch.testing.assert_close(results(upsampled, x), expected, rtol=1e-4, atol=1e-5)
