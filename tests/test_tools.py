@@ -205,6 +205,8 @@ def test_leaderboard_refuses_numbers_before_it_draws_the_phantom(tmp_path):
     assert run(*words, "--slurm", "--at_once", 2).startswith("error: --slurm, --only and --at_once")
     assert run(*words, "--at_once", -1) == "error: --at_once -1: expected a number from 0 to inf."
     assert run(*words, "--coverage", 2) == "error: --coverage 2.0: expected a number from 0 to 1."
+    said = run(*words, "--coverage", 0.8, "--only", "M3AE")
+    assert said == "error: --coverage 0.8: is for the report, which --only does not write; leave one out."
     assert not (tmp_path / "out").exists()
 
 

@@ -385,6 +385,8 @@ def leaderboard(
         raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
     if coverage is not None:
         check_number("--coverage", coverage, 0, 1)
+        if only is not None:
+            raise ValueError(f"--coverage {coverage}: is for the report, which --only does not write; leave one out.")
     made = read_list(methods, cohort)
     definition = get_cohort(cohort or made.cohort or "phantom")
     entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
@@ -406,11 +408,12 @@ def leaderboard(
         shared["dataset_dir"] = str(Path(dataset_dir).resolve())
     if slurm:
         prepare_entries(entries, folders_of(entries, output_dir), shared)
-        options = {"cohort": cohort, "dataset_dir": shared.get("dataset_dir"), "coverage": coverage}
+        options = {"cohort": cohort, "dataset_dir": shared.get("dataset_dir")}
         words = [f"--{key}={value}" for key, value in options.items() if value is not None]
         command = ["leaderboard", str(Path(methods).resolve()), str(Path(output_dir).resolve()), *words]
         command += ["--dry_run"] if dry_run else []
         script = write_array([entry.name for entry in entries], command, output_dir)
+        command += [] if coverage is None else [f"--coverage={coverage}"]
         print(f"{script}: {len(entries)} trainings. Submit them, and when they are finished make the report:")
         print(f"    sbatch {shlex.quote(str(script))}")
         print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
