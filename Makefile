@@ -7,10 +7,12 @@ TORCH ?= torch>=2.6,<2.14
 BUNDLE ?= m3ae
 JOBS ?= 2
 LABEL_VENV ?= .venv-label
+DOCS_VENV ?= .venv-docs
+SITE ?= site
 STUDIES ?=
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-all fuzz lint label test-label clean
+.PHONY: train test test-all fuzz lint label test-label docs clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
@@ -39,8 +41,13 @@ label: $(LABEL_VENV)/.installed
 test-label: $(LABEL_VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -rs tests/label
 
+# Pages, and the reference from the sources as they are: neither PyTorch nor MONAI is installed. Links that lead nowhere
+# are errors. REPO_URL: where the repository is published, for links to files that are no pages.
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --site-dir "$(SITE)"
+
 clean:
-	rm -rf $(VENV) $(LABEL_VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL_VENV) $(DOCS_VENV) $(SITE) build dist *.egg-info .pytest_cache .ruff_cache
 
 # Stamps: an installation is repeated only when pyproject.toml has changed.
 $(VENV)/.installed: pyproject.toml
@@ -62,4 +69,9 @@ $(LABEL_VENV)/.installed: pyproject.toml
 
 $(LABEL_VENV)/.installed-test: $(LABEL_VENV)/.installed
 	$(LABEL_VENV)/bin/python -m pip install "pytest>=8" "pytest-xdist>=3.5" "websocket-client>=1.8" "hypothesis>=6.100"
+	touch $@
+
+$(DOCS_VENV)/.installed: Makefile
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install "mkdocs-material>=9.6,<10" "mkdocstrings[python]>=0.29,<2"
 	touch $@

@@ -119,7 +119,9 @@ def check(folder: Path) -> Page:
     assert {path.stem for path in (folder / "figures").iterdir()} == {Path(name).stem for name in drawn}
     for path in (folder / "tables").glob("*.tex"):
         check_latex(path.read_text(encoding="utf-8"))
-        assert path.with_suffix(".md").read_text(encoding="utf-8") in markdown
+        table = path.with_suffix(".md").read_text(encoding="utf-8")
+        check_markdown(f"\n{table}")
+        assert (table in markdown) != (f"](tables/{path.stem}.md)" in markdown)
         assert path.with_suffix(".html").read_text(encoding="utf-8") in html
     return page
 

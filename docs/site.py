@@ -1,0 +1,66 @@
+"""What MkDocs is told beside ``mkdocs.yml``: which files outside ``docs/`` are pages too, and where links lead.
+
+All pages are written to be read in the repository as well, so their links are those between its files.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
+"""A link or a picture: its mark, if it is a picture, its text, which may hold brackets, and its target."""
+FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages and pictures that lie outside ``docs/``, and a page for each module of the reference."""
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")):
+        files.append(File.generated(config, place(path), abs_src_path=str(path)))
+    for page in _pages(config.nav):
+        if page.startswith("reference/"):
+            module = page.removeprefix("reference/").removesuffix(".md")
+            files.append(File.generated(config, page, content=f"# {module}\n\n::: {module}\n"))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lead the links of a page to the site's pages, those to other files to the repository, if it is published."""
+    here = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).parent
+
+    def lead(link: re.Match[str]) -> str:
+        picture, text, target = link.groups()
+        path, mark, anchor = target.partition("#")
+        if not path or re.match("[a-z]+:", target):
+            return link[0]
+        file = (here / path).resolve()
+        if files.get_file_from_path(place(file)):
+            there = posixpath.relpath(place(file), posixpath.dirname(page.file.src_uri))
+            return f"{picture}[{text}]({there}{mark}{anchor})"
+        if config.repo_url:
+            return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{file.relative_to(ROOT).as_posix()})"
+        return text
+
+    return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
+
+
+def place(path: Path) -> str:
+    """Return where a file of the repository lies in the site, if it is in it."""
+    name = path.relative_to(ROOT).as_posix()
+    return re.sub(r"^bundles/(\w+)/docs/", r"papers/\1/", re.sub(r"^docs/", "", name))
+
+
+def _pages(nav: list | dict | str) -> Iterator[str]:
+    """Yield the pages that a part of the navigation names."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _pages(part)

@@ -1,0 +1,56 @@
+"""The numbers of the pages' tables on patients are those of the committed results, `docs/open_glioma/results`."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
+from common.evaluation.metrics.results import Evaluation, read_evaluation
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "open_glioma" / "results"
+CARDS = {"m3ae": "m3ae_weights", "passion": "passion", "gss": "gss", "mag_ms": "mag_ms", "medmap": "medmap"}
+"""Bundle -> results of the weights that it comes with."""
+CIRCLES = "○●"
+
+
+def rows(page: Path) -> list[list[str]]:
+    """Return the cells of all rows of a page's tables."""
+    return [line.strip("| \n").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+
+
+def all_four_and_mean(evaluation: Evaluation) -> list[str]:
+    """Return the Dice of all sequences and of the mean over subsets as tables print it, with and without intervals."""
+    values = evaluation.values("dice").loc["t1+t1c+t2+flair"]
+    found = [bootstrap_mean(values[region]) for region in evaluation.regions]
+    over_subsets = mean_over_subsets(evaluation, "dice")
+    found += [tuple(over_subsets.loc[region, ["mean", "low", "high"]]) for region in evaluation.regions]
+    return [f"{100 * mean:.1f} ({100 * low:.0f} to {100 * high:.0f})" for mean, low, high in found]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/open_glioma/README.md"])
+def test_methods(page):
+    tables = (ROOT / page).read_text().split("\n\n")
+    (table,) = [table for table in tables if table.startswith("| method | WT, all four")]
+    lines = table.splitlines()[2:]
+    assert len(lines) >= 9
+    for line in lines:
+        name, *cells = line.strip("| ").split(" | ")
+        folder = "m3ae_weights" if "own weights" in name else re.sub("[^a-z0-9]+", "_", name.lower())
+        measured = all_four_and_mean(read_evaluation(RESULTS / folder))
+        assert cells[:6] == [cell if "(" in cells[0] else cell.split(" ")[0] for cell in measured], name
+
+
+@pytest.mark.parametrize("bundle", CARDS)
+def test_model_card(bundle):
+    evaluation = read_evaluation(RESULTS / CARDS[bundle])
+    found = rows(ROOT / "bundles" / bundle / "docs" / "README.md")
+    (whole,) = [cells[1:] for cells in found if cells[0] == "all 9"]
+    assert whole == all_four_and_mean(evaluation)
+    dice, hd95 = (evaluation.values(metric).groupby("modalities").mean() for metric in ("dice", "hd95"))
+    for subset in evaluation.subsets:
+        circles = [CIRCLES[name in subset.split("+")] for name in evaluation.modalities]
+        expected = [f"{100 * value:.1f}" for value in dice.loc[subset]] + [f"{value:.1f}" for value in hd95.loc[subset]]
+        (first, *_) = [cells[4:] for cells in found if cells[:4] == circles]  # the card is before the phantom's table
+        assert first == expected, subset
