@@ -137,5 +137,5 @@ def test_what_is_empty_has_no_heading(tmp_path):
     assert [heading for heading in headings if heading in html] == []
     assert not re.search(r"<(ul|section|h2|caption|p)[^>]*>\s*</", html)
     assert "found no problem" in html
-    assert "found no problem" in page(tmp_path, replace(SUMMARY, warnings=()))  # limitations that are known do not count as problems
+    assert "found no problem" in page(tmp_path, replace(SUMMARY, warnings=()))  # notes are no problems
     assert "found no problem" not in full
