@@ -62,7 +62,7 @@ def masked(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 
 def block(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a `ConvBlock` or a `SplitPointwise` as a plain convolution."""
+    """Apply a `ConvBlock` or a `SplitPointwise`, using its convolution directly."""
     return layer.conv(normalised(x)) if layer.pre else normalised(layer.conv(x))
 
 
@@ -234,7 +234,7 @@ def cross(block: nn.Module, features: torch.Tensor, query: torch.Tensor, present
 
 
 def channel_map(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a `ChannelMap` as plain convolutions."""
+    """Apply a `ChannelMap`, using its convolutions directly."""
     for number in (1, 2, 3):
         x = getattr(layers, f"conv{number}")(x)
         x = getattr(layers, f"norm{number}")(x.movedim(1, -1)).movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""The summary as a reader opens it."""
+"""The contents of the summary page."""
 
 import base64
 import re
@@ -39,7 +39,7 @@ def page(tmp_path, summary: StudySummary) -> str:
 
 
 def rows(html: str) -> list[list[str]]:
-    """The texts of all tables' rows."""
+    """Return the texts of the rows of all tables."""
     return [
         [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
         for row in re.findall("<tr>.*?</tr>", html, re.DOTALL)
