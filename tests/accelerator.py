@@ -1,8 +1,8 @@
-"""A pretended accelerator: tensors on PyTorch's meta device, which have a shape and a device but no values.
+"""A simulated accelerator: tensors on PyTorch's meta device, which have a shape and a device but no values.
 
-Code that runs on it would run on a GPU without waiting for it: whatever needs a value of a tensor raises, except
-through `common.modalities.to_host`, which is counted. Tensors of the CPU that meet those of the device are refused, as
-on a GPU. Nothing is computed, so networks and crops can be of their full size.
+Code that runs on it would run on a GPU without waiting for it: reading the value of a tensor raises, except through
+`common.modalities.to_host`, whose calls are counted. Operations that mix tensors of the CPU and of the device are
+refused, as on a GPU. Nothing is computed, so networks and crops can have their full size.
 """
 
 import sys
@@ -19,7 +19,7 @@ COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 
 
 class _OneDevice(TorchDispatchMode):
-    """Refuse operations on tensors of two devices; numbers as tensors of the CPU are allowed, as on a GPU."""
+    """Refuse operations on tensors of two devices; zero-dimensional CPU tensors are allowed, as on a GPU."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         arguments = tree_leaves((args, kwargs))
@@ -32,12 +32,12 @@ class _OneDevice(TorchDispatchMode):
 
 @contextmanager
 def accelerator(absent: tuple[int, int] | None = None) -> Iterator[list[str]]:
-    """Pretend that `DEVICE` computes; yield a list that gets a line for each read by the host.
+    """Simulate that `DEVICE` computes; yield a list that gets one line for each value read by the host.
 
-    What is read is 1 or True throughout: every modality is there, and every class.
+    All values read are 1 or True, which means that every modality and every class is present.
 
     Args:
-        absent: sample and modality that is not there.
+        absent: index of a sample and of its modality that is missing.
     """
     reads: list[str] = []
 

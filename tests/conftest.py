@@ -1,4 +1,4 @@
-"""Small subjects on disk, as the tests of several folders need them."""
+"""Small subjects on disk for the tests of several folders."""
 
 import fcntl
 import os
@@ -37,14 +37,14 @@ def shared_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def phantom_dir(shared_folder) -> Path:
-    """A small phantom cohort: six subjects for training, one for validation, two for test. Nothing may change it."""
+    """A small phantom cohort: six subjects for training, one for validation, two for test. Tests must not change it."""
     with _alone(shared_folder):
         return generate(shared_folder / "phantom", subjects=9)
 
 
 @pytest.fixture(scope="session")
 def coarse_dir(phantom_dir, shared_folder) -> Path:
-    """The same cohort in voxels of 6 mm instead of 3, for what shall take seconds. Nothing may change it."""
+    """The same cohort with voxels of 6 mm instead of 3, for tests that take seconds. Tests must not change it."""
     folder = shared_folder / "coarse"
     with _alone(shared_folder):
         if not folder.exists():
@@ -57,7 +57,7 @@ def coarse_dir(phantom_dir, shared_folder) -> Path:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time in."""
+    """Let one process in at a time."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -65,9 +65,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def as_anybody(tmp_path, monkeypatch) -> Callable[[], AbstractContextManager[None]]:
-    """Return a context in which permissions count even if the tests run as root; the working directory is `tmp_path`.
+    """Return a context in which permissions apply even if the tests run as root; the working directory is `tmp_path`.
 
-    Paths must be relative in it: the folders around are closed.
+    Paths in it must be relative, because the parent folders are not accessible.
     """
 
     @contextmanager
@@ -88,13 +88,13 @@ def as_anybody(tmp_path, monkeypatch) -> Callable[[], AbstractContextManager[Non
 
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
-    """Save no figures of reports, which takes most of an evaluation's time."""
+    """Skip saving the figures of reports, which takes most of the time of an evaluation."""
     monkeypatch.setattr(sections.Drawer, "save", lambda self, _: dict.fromkeys(self.figures, ""))
 
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """Let no file become larger than 20 kB: the system then says so as it does of a full disk."""
+    """Let no file grow beyond 20 kB; the system then reports an error, as it does for a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     yield
@@ -132,7 +132,7 @@ def subject(write_subject) -> dict[str, Any]:
 
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
-    """The names of the files that `LoadSubjectd` opens, in order."""
+    """The names of the files that `LoadSubjectd` opens, in this order."""
     names = []
 
     def read(path: str) -> MetaTensor:
@@ -149,7 +149,7 @@ def _save(volume: np.ndarray, path: Path) -> str:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Print what became of hostile tries (those of this process: run without -n to see them)."""
+    """Print the outcomes of the fuzzing attempts (those of this process: run without -n to see them)."""
     tally = sys.modules.get("fuzz.tally")
     if tally and tally.outcomes:
         for test, counts in {**tally.outcomes, "all": sum(tally.outcomes.values(), Counter())}.items():

@@ -1,6 +1,6 @@
-"""DICOM studies of the phantom: what a scanner would have sent of the subject, written with pydicom.
+"""DICOM studies of the phantom, as a scanner would send them, written with pydicom.
 
-`write_study(folder, subject_dir)` writes a whole study; `STUDY` is what it holds, and `study(...)` one with fewer
+`write_study(folder, subject_dir)` writes a whole study; `STUDY` lists its series, and `study(...)` selects fewer
 sequences. Every series may have its own plane, tilt, spacing, order of slices, frame of reference and encoding.
 """
 
@@ -67,17 +67,17 @@ LOCALIZER = {
 
 @dataclass(frozen=True)
 class Scan:
-    """One volume to write. Those with the same number are one series.
+    """One volume to write. Scans with the same number form one series.
 
     Attributes:
         number: SeriesNumber.
-        image: what is seen in it: a modality of the subject (t1, t1c, t2, flair), or a difference such as ``t1c-t1``.
+        image: what it shows: a modality of the subject (t1, t1c, t2, flair), or a difference such as ``t1c-t1``.
         description: SeriesDescription.
-        header: further attributes by keyword.
+        header: additional attributes by keyword.
         plane: axial, sagittal or coronal.
         tilt: of the plane, degrees around x, y and z of the patient (RAS).
         spacing: mm between columns, rows and slices.
-        slices: how many, around the middle; None: over the whole field of view.
+        slices: number of slices around the middle; None: the whole field of view.
         reverse: InstanceNumber and file names run against the direction of the slices.
         moved: how the patient had moved before it, degrees around x, y, z and mm; then it has a frame of reference of
             its own.
@@ -161,7 +161,7 @@ def write_study(
 
 
 def resample(image: nib.Nifti1Image, affine: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarray:
-    """Return an image on another grid, its lowest value outside of its own; order 0 for label maps."""
+    """Return an image on another grid, filled with its lowest value outside; use order 0 for label maps."""
     to_source = np.linalg.inv(image.affine) @ affine
     voxels = np.asanyarray(image.dataobj)
     return affine_transform(voxels, to_source[:3, :3], to_source[:3, 3], tuple(shape), order=order, cval=voxels.min())
@@ -208,7 +208,7 @@ def _file(subject_dir: Path, modality: str) -> Path:
 
 
 def _common(scan: Scan, index: int, seed: str, patient: Mapping[str, str]) -> Dataset:
-    """Return the attributes that all files of a scan have."""
+    """Return the attributes that all files of a scan share."""
     dataset = Dataset()
     dataset.update(dict(patient))
     dataset.PatientSex = "O"
@@ -244,7 +244,7 @@ def _geometry(affine: np.ndarray, spacing: Sequence[float]) -> tuple[list[float]
 
 
 def _decimals(values: Sequence[float]) -> list[float]:
-    """Return numbers as a decimal string of 16 characters can hold them."""
+    """Return numbers as far as a decimal string of 16 characters can represent them."""
     return [float(f"{value:.10f}") for value in values]
 
 
@@ -267,7 +267,7 @@ def _write_slices(place: Path, index: int, scan: Scan, common: Dataset, stored: 
 def _write_multiframe(
     place: Path, index: int, scan: Scan, common: Dataset, stored: np.ndarray, affine: np.ndarray
 ) -> None:
-    """Write an Enhanced MR Image with the functional groups that a scanner fills in, as far as they are read."""
+    """Write an Enhanced MR Image with the functional groups of a scanner, as far as they are read."""
     orientation, position = _geometry(affine, scan.spacing)
     dataset = _file_dataset(EnhancedMRImageStorage, common, scan, 1000 * index + 1)
     header = dict(scan.header)
@@ -325,7 +325,7 @@ def _write_multiframe(
 
 
 def _dimensions(dataset: FileDataset) -> None:
-    """Give a multi-frame image the module that says by what its frames are ordered."""
+    """Add the module that says how the frames of a multi-frame image are ordered."""
     uid = generate_uid(entropy_srcs=[dataset.SOPInstanceUID, "dimensions"])
     dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=uid)]
     dataset.DimensionIndexSequence = [

@@ -17,7 +17,7 @@ NOISE = 0.02
 
 
 def with_heads(images: Mapping[str, np.ndarray], spacing: float = SPACING) -> dict[str, np.ndarray]:
-    """Return images ``(X, Y, Z)`` of a brain, which are 0 around it, with a head around them; the brain stays."""
+    """Return images ``(X, Y, Z)`` of a brain on a background of 0 with a head added; the brain stays the same."""
     rng = np.random.default_rng(0)
     heads = {}
     for name, image in images.items():

@@ -1,4 +1,4 @@
-"""Hospitals of a federation that each have other cases and sequences of the phantom."""
+"""Hospitals of a federation with different cases and sequences of the phantom."""
 
 import json
 
@@ -7,7 +7,7 @@ SETTINGS |= {"val_subsets": [["t1c", "t2", "flair"]]}
 
 
 def site_list(coarse_dir, path, training, without=()):
-    """Write a site's datalist: the first subjects of the phantom, less some sequences."""
+    """Write a site's datalist: the first subjects of the phantom, without some sequences."""
     whole = json.loads((coarse_dir / "datalist.json").read_text())
 
     def less(item):

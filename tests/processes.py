@@ -1,4 +1,4 @@
-"""Processes of their own that start at once: each is forked from one that has imported what takes ten seconds."""
+"""Separate processes that start at once: each is forked from one that has done the ten seconds of imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(["monai.bundle", "monai.engines", "common.engines
 
 
 def run(work: Callable, *arguments: object, processes: int = 1) -> tuple[int, str]:
-    """Call a function in processes that know of each other as those of torchrun do.
+    """Call a function in processes that know of each other, like those of torchrun.
 
     Returns:
         The first exit code that is not 0, or 0; and all that they wrote to stdout and stderr.
@@ -43,7 +43,7 @@ def run(work: Callable, *arguments: object, processes: int = 1) -> tuple[int, st
 
 
 def start(work: Callable, *arguments: object, log: Path, **environment: object) -> ForkServerProcess:
-    """Start a process that calls a function in the repository's root and writes what it says to a file."""
+    """Start a process that calls a function in the repository's root and writes its output to a file."""
     process = CONTEXT.Process(target=_call, args=(work, arguments, log, environment))
     process.start()
     return process
@@ -65,13 +65,13 @@ def _call(work: Callable, arguments: tuple, log: Path, environment: dict[str, ob
 
 
 def _torchrun(rank: int, processes: int, port: int) -> dict[str, object]:
-    """Return what torchrun sets for one of several processes on this machine."""
+    """Return the environment that torchrun sets for one of several processes on this machine."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, **address}
 
 
 def free_port() -> int:
-    """Return a port of this machine that nothing listens on."""
+    """Return a port of this machine on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -4,7 +4,7 @@ from tools.__main__ import main
 
 
 def run(*arguments: object) -> int | str | None:
-    """Run ``python -m tools`` in this process; return what it exits with, None if it just ends."""
+    """Run ``python -m tools`` in this process; return its exit code or message, or None if it simply ends."""
     before, sys.argv = sys.argv, ["tools", *map(str, arguments)]
     try:
         main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_bundle(folder: Path, name: str = "tiny", version: str = "0.1.0", weights: bytes = b"weights") -> Path:
-    """Write a bundle, with what its use and an editor leave there; return its folder."""
+    """Write a bundle, with files that its use and an editor leave in it; return its folder."""
     known = {"model.pt": {"sha256": hashlib.sha256(weights).hexdigest(), "data_source": "nothing"}}
     metadata = {"bundle": name, "version": version, "monai_version": "1.6.1", "weights": known}
     files = {

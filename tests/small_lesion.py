@@ -8,7 +8,7 @@ LABELS = tumour_labels(NCR=1, ED=2, ET=4)
 
 
 def lesion() -> np.ndarray:
-    """A tumour of 6 x 6 x 6 voxels with a core of 4 x 4 x 4 that enhances around 2 x 2 x 2 of necrosis."""
+    """Return a tumour of 6 x 6 x 6 voxels; its core of 4 x 4 x 4 enhances around 2 x 2 x 2 of necrosis."""
     label = np.zeros((20, 18, 16), np.uint8)
     label[4:10, 5:11, 6:12], label[5:9, 6:10, 7:11], label[6:8, 7:9, 8:10] = 2, 4, 1
     return label

@@ -1,4 +1,4 @@
-"""Every link between pages leads to a file, and to a heading of it where one is named."""
+"""Every link between pages leads to an existing file and, if it names a heading, to a heading of that file."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ PAGES = [
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings as GitHub generates them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]

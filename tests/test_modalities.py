@@ -177,7 +177,7 @@ def test_another_publishers_value_becomes_the_cohorts_own():
 
 
 def test_a_value_beside_its_synonym_is_refused():
-    """3 and 4 in one file are two classes, as in BraTS 2015."""
+    """3 and 4 in one file are two different classes, as in BraTS 2015."""
     labels = replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})
     with pytest.raises(ValueError, match=r"seg\.nii: label values 3 and 4, which both mean one class"):
         labels.read(torch.tensor([0, 3, 4]), "seg.nii")

@@ -1,4 +1,4 @@
-"""What comes before and after the networks of RFNet's family, against numbers of the published code."""
+"""Steps before and after the networks of RFNet's family, compared with numbers of the published code."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_windows_of_80_voxels_lie_where_monai_puts_those_that_overlap_by_half(ex
 @pytest.mark.parametrize("case", [*CASES, "all_background"])
 @pytest.mark.parametrize("empty", ["released", "brats"])
 def test_dice(case, empty):
-    """That of nested regions, and of ET after a predicted one below 500 voxels was made NCR."""
+    """The Dice of nested regions, and of ET after a predicted ET below 500 voxels was changed to NCR."""
     prediction, truth = (GOLDEN[f"dice/{case}/{name}"][0] for name in ("prediction", "truth"))
     expected = GOLDEN[f"dice/{case}/wt_tc_et_etpp"][0]
     for et_min_voxels, columns in ((0, [0, 1, 2]), (500, [0, 1, 3])):
@@ -76,13 +76,13 @@ def test_learning_rate():
 
 
 def with_outside(rotation) -> list:
-    """Rotate with -1 outside of the image and 0 outside of the label; MONAI fills in 0 alone."""
+    """Rotate, with -1 outside of the image and 0 outside of the label; MONAI can only fill with 0."""
     return [ShiftIntensityd("image", 1.0), rotation, ShiftIntensityd("image", -1.0)]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_rotation(number):
-    """As published but for the half voxel around the image in which scipy finds nothing and MONAI the border."""
+    """As published, except in the half voxel around the image, which scipy leaves empty and MONAI fills."""
     image, label = (GOLDEN[f"rotate_{name}"][None] for name in ("image", "label"))
     *axes, degrees = GOLDEN[f"rotate_{number}_axes_angle"].tolist()
     axis = 3 - sum(axes)
@@ -100,7 +100,7 @@ def test_rotation(number):
 
 @pytest.mark.parametrize(("shape", "axes"), [((24, 24, 24), "xyz"), ((24, 24, 1), "z")])
 def test_augmentation_keeps_what_is_missing_and_what_a_label_may_be(shape, axes):
-    """For planes, which are one voxel thick, the rotation is about the last axis alone."""
+    """Planes, which are one voxel thick, are rotated about the last axis only."""
     options = {"keys": ["image", "label"], "prob": 1.0, "mode": "nearest", "padding_mode": "zeros"}
     rotation = OneOf([RandRotated(**options, **{f"range_{axis}": float(np.deg2rad(10))}) for axis in axes])
     scale = RandScaleIntensityd("image", factors=0.1, prob=1.0, channel_wise=True)

@@ -1,4 +1,4 @@
-"""The command lines, as a user types them."""
+"""The command lines, as users type them."""
 
 import base64
 import json
@@ -176,7 +176,7 @@ def test_a_word_too_many_and_an_unknown_verb(capsys, data, tmp_path):
 
 
 def test_texts_stay_as_they_are_typed(monkeypatch, data, tmp_path):
-    """Fire takes 2024_01 for 202401, out#1 for out, and (a) for a."""
+    """Fire would read 2024_01 as 202401, out#1 as out, and (a) as a."""
     monkeypatch.chdir(tmp_path)
     for name in ("2024_01", "out#1", "(a)", "1e3", "007", "None"):
         assert run("datalist", "--cohort", "brats2020", data, name, "--seed=5") is None
@@ -229,19 +229,19 @@ PATIENTS = ("P_01", "P_02", "P_03", "P_04", "P_05")
 
 
 def tumour(case: str) -> np.ndarray:
-    """Return a reference of nested balls: oedema, core and rim, in BraTS 2020's values."""
+    """Return a reference of nested balls: oedema, core and rim, with the values of BraTS 2020."""
     centre = 9 + np.random.default_rng(int(case[-2:])).uniform(-2, 2, 3)
     distance = np.linalg.norm(np.indices((20, 19, 18)).T - centre, axis=-1).T
     return np.select([distance < 2, distance < 3.5, distance < 6], [1, 4, 2]).astype(np.uint8)
 
 
 def eroded(case: str, by: int) -> np.ndarray:
-    """Return what a program that is too careful predicts."""
+    """Return the prediction of a program that marks too little."""
     return tumour(case) * ndimage.binary_erosion(tumour(case) > 0, iterations=by)
 
 
 def noisy(case: str, share: float) -> np.ndarray:
-    """Return what a program that guesses predicts: a share of the voxels has any label."""
+    """Return the prediction of a program that guesses: a share of the voxels has random labels."""
     rng, label = np.random.default_rng(int(case[-2:])), tumour(case)
     guesses = rng.choice(np.array([0, 1, 2, 4], np.uint8), label.shape)
     return np.where(rng.random(label.shape) < share, guesses, label)
@@ -254,7 +254,7 @@ def save(label: np.ndarray, path: Path) -> None:
 
 @pytest.fixture
 def others(tmp_path) -> Path:
-    """What other programs left: a BraTS folder, and label maps of two programs in layouts of their own."""
+    """The outputs of other programs: a BraTS folder, and label maps of two programs in their own layouts."""
     for case in PATIENTS:
         for modality in ("t1", "t1ce", "t2", "flair"):
             save(np.full((20, 19, 18), 7, np.int16), tmp_path / "brats" / case / f"{case}_{modality}.nii.gz")
@@ -273,7 +273,7 @@ def compare(others: Path, *more: object, careful: str = "careful", guessing: str
 
 
 def by_numpy(predict: Callable, argument: float, region: str) -> list[float]:
-    """Return the Dice of each case."""
+    """Return the Dice of each case, computed with NumPy."""
     pairs = [
         (np.isin(predict(case, argument), REGIONS[region]), np.isin(tumour(case), REGIONS[region])) for case in PATIENTS
     ]
@@ -319,7 +319,7 @@ def test_compare_label_maps_of_other_programs(others, capsys):
 
 
 def test_compare_takes_what_it_measured(capsys, others, undrawn):
-    """Evaluations instead of label maps; the conventions of label maps are then those of the evaluation."""
+    """Evaluations can replace label maps; other label maps then get the conventions of the evaluation."""
     assert run(*compare(others, "--hd95", "pooled", "--et_min_voxels", 500)) is None
     first = (others / "out" / "tables" / "hd95.md").read_text()
     assert "hd95 = pooled, et\\_min\\_voxels = 500" in first
@@ -348,7 +348,7 @@ def measured_of(others: Path, cases: tuple[str, ...]) -> Path:
 
 
 def test_compare_label_maps_of_the_cases_of_an_evaluation(monkeypatch, capsys, others, undrawn):
-    """The references are a whole cohort; the evaluation is of a part of it, given by its results.csv."""
+    """The references are a whole cohort; the evaluation covers part of it and is given by its results.csv."""
     evaluation = measured_of(others, PATIENTS[:3])
     note = json.loads((evaluation / "evaluation.json").read_text())
     note["facts"]["coverage"] = 0.75
@@ -410,7 +410,7 @@ def test_compare_some_cases_alone(tmp_path, undrawn, capsys):
 
 
 def refused(others: Path, *more: object, **folders: str) -> str:
-    """Return what is said about a comparison that must not be made."""
+    """Return the message about a comparison that must be refused."""
     said = run(*compare(others, *more, **folders))
     assert isinstance(said, str)
     assert said.startswith("error: ")

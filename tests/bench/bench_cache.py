@@ -1,7 +1,7 @@
-"""How much faster a training patch comes from the cache than from .nii.gz, on one case of BraTS's size.
+"""Measure how much faster a training patch is read from the cache than from .nii.gz, for one case of BraTS's size.
 
-Run: python tests/bench/bench_cache.py [--subject_dir DIR] [--crop 80]. Without a folder a phantom of 240 x 240 x 155 is
-drawn.
+Run: python tests/bench/bench_cache.py [--subject_dir DIR] [--crop 80]. Without a folder, a phantom of 240 x 240 x 155
+voxels is generated.
 """
 
 from __future__ import annotations

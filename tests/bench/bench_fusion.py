@@ -1,19 +1,20 @@
-"""RFNet, mmFormer and M2FTrans beside a straightforward form of each, with the same weights in the same run.
+"""Compare RFNet, mmFormer and M2FTrans with a straightforward form of each, with the same weights in the same run.
 
-Run: python tests/bench/bench_fusion.py forms [--network RFNet] [--size 80] [--device cuda] [--tuned_allocator], or
-... distillation --size 48, for what PASSION's students cost. Both forms take turns; ratios are medians over rounds.
+Run: python tests/bench/bench_fusion.py forms [--network RFNet] [--size 80] [--device cuda] [--tuned_allocator], or ...
+distillation --size 48, for the cost of PASSION's students. Both forms take turns; ratios are medians over rounds.
 
-The straightforward form does what the published designs do: every subset is a full forward, for which all encoders run,
-on zeros where a modality is absent; features are stacked, masked by copying what is present into zeros, and
-concatenated; RFNet forms modalities x regions x channels at full resolution; M2FTrans sends the tokens of all
+The straightforward form does what the published designs do: every subset needs a full forward pass, in which all
+encoders run, on zeros for absent modalities; features are stacked, masked by copying the present ones into zeros, and
+concatenated; RFNet computes modalities x regions x channels at full resolution; M2FTrans sends the tokens of all
 modalities and the fusion tokens through one attention with an additive mask; auxiliary heads that only training needs
-are computed always; convolutions, norms and upsampling are PyTorch's own. It reads the weights of our network, so there
-is one set. Written from papers and published sizes.
+are always computed; convolutions, norms and upsampling are PyTorch's own. It reads the weights of our network, so there
+is only one set. It was written from the papers and the published sizes.
 
-On a CPU one thread is used and its seconds counted, system time included: page faults are a large part of it with
-glibc's defaults, and few with --tuned_allocator, for both forms. Live memory on a CPU is the sum of all storages that
-tensors alive keep, beside weights and input: what autograd saved counts (and gradients of weights), a kernel's own
-workspace does not. On a GPU it is what torch.cuda.max_memory_allocated says beside what was allocated before.
+On a CPU, one thread is used and its CPU seconds are counted, including system time: with glibc's defaults page faults
+are a large part of it, with --tuned_allocator a small one, for both forms. Live memory on a CPU is the sum of all
+storages that living tensors keep, excluding weights and input: it includes what autograd saved and the gradients of
+weights, but not the workspace of kernels. On a GPU it is what torch.cuda.max_memory_allocated reports, minus what was
+allocated before.
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ SPACE = (-3, -2, -1)
 
 
 def masked(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Copy what is present of ``(B, M, ...)`` into zeros."""
+    """Copy the present modalities of ``(B, M, ...)`` into zeros."""
     y = torch.zeros_like(x)
     y[present] = x[present]
     return y
 
 
 def block(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a `ConvBlock` or a `SplitPointwise`, its convolution as such."""
+    """Apply a `ConvBlock` or a `SplitPointwise`, using its convolution directly."""
     return layer.conv(normalised(x)) if layer.pre else normalised(layer.conv(x))
 
 
@@ -80,7 +81,7 @@ def encoded(network: nn.Module, image: torch.Tensor, present: torch.Tensor) -> l
 
 
 def raised(level: nn.Module, below: torch.Tensor) -> torch.Tensor:
-    """Bring the level below of a decoder to an `UpLevel`."""
+    """Upsample the level below to an `UpLevel` of a decoder."""
     return block(level.up, interpolated(below))
 
 
@@ -92,7 +93,7 @@ def merged(level: nn.Module, one: torch.Tensor, other: torch.Tensor) -> torch.Te
 def output(
     network: nn.Module, y: torch.Tensor, deep: list[torch.Tensor], levels: list[torch.Tensor], present: torch.Tensor
 ) -> torch.Tensor | FusionOutput:
-    """Return logits of the decoder's last tensor; in training all outputs, each modality decoded by itself as well."""
+    """Return logits of the decoder's last tensor; in training all outputs, including those of each modality alone."""
     logits = network.head(y)
     if not network.training:
         return logits
@@ -125,7 +126,7 @@ def rfnet(network: RFNet, image: torch.Tensor, present: torch.Tensor) -> torch.T
 
 
 def region_fusion(fusion: nn.Module, x: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-    """Fuse masked features by region, each modality's features in each region formed."""
+    """Fuse masked features by region, computing the features of each modality in each region."""
     maps = regions[:, :, None].repeat(1, 1, x.shape[2], 1, 1, 1)
     in_regions = torch.stack([one[:, None] * maps for one in x.unbind(1)], dim=1)  # (B, M, K, C, ...)
     fused = []
@@ -140,7 +141,7 @@ def region_fusion(fusion: nn.Module, x: torch.Tensor, regions: torch.Tensor) -> 
 
 
 def attention(layer: nn.Module, x: torch.Tensor, mask: torch.Tensor | float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a `TransformerLayer` gives with an additive mask, and its attention."""
+    """Return the output of a `TransformerLayer` with an additive mask, and its attention."""
     query, key, value = layer.attention.split(layer.norm1(x))
     scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5 + mask
     weights = layer.attention.weight_dropout(scores.softmax(dim=3))
@@ -233,7 +234,7 @@ def cross(block: nn.Module, features: torch.Tensor, query: torch.Tensor, present
 
 
 def channel_map(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Apply a `ChannelMap`, its convolutions as such."""
+    """Apply a `ChannelMap`, using its convolutions directly."""
     for number in (1, 2, 3):
         x = getattr(layers, f"conv{number}")(x)
         x = getattr(layers, f"norm{number}")(x.movedim(1, -1)).movedim(-1, 1)
@@ -264,7 +265,7 @@ def interpolated(x: torch.Tensor) -> torch.Tensor:
 
 
 class LiveMemory(TorchDispatchMode):
-    """Bytes of the storages that tensors made inside keep alive.
+    """Count the bytes of the storages that tensors created inside this context keep alive.
 
     Attributes:
         peak: the largest sum after any operation.
@@ -295,7 +296,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 def peak_memory(what: Callable[[], object], device: str) -> float:
-    """Return the live peak of a call in megabytes (10^6 bytes)."""
+    """Return the peak of the live memory during a call in megabytes (10^6 bytes)."""
     if device == "cpu":
         with LiveMemory() as memory:
             what()
@@ -308,7 +309,7 @@ def peak_memory(what: Callable[[], object], device: str) -> float:
 
 
 def seconds(what: Callable[[], object], device: str) -> float:
-    """Return the CPU seconds of a call; on a GPU the time that passes."""
+    """Return the CPU seconds of a call; on a GPU the elapsed time."""
     if device == "cpu":
         start = time.process_time()
         what()
@@ -321,7 +322,7 @@ def seconds(what: Callable[[], object], device: str) -> float:
 
 
 def interleaved(forms: Sequence[Callable[[], object]], rounds: int, device: str) -> list[list[float]]:
-    """Return the seconds of each form in each round, the first one to run changing from round to round."""
+    """Return the seconds of each form in each round; the form that runs first alternates between rounds."""
     spent = [[] for _ in forms]
     for number in range(rounds):
         for index in sorted(range(len(forms)), reverse=bool(number % 2)):
@@ -330,7 +331,7 @@ def interleaved(forms: Sequence[Callable[[], object]], rounds: int, device: str)
 
 
 def observed(what: Callable[[], object], network: nn.Module) -> tuple[object, float, int]:
-    """Return what a call returned, its products and convolutions in 10^9 operations, and how often encoders ran."""
+    """Return a call's result, its products and convolutions in 10^9 operations, and how often encoders ran."""
     calls = []
     hooks = [encoder.register_forward_hook(lambda *_: calls.append(1)) for encoder in network.encoders]
     with FlopCounterMode(display=False) as counter:
@@ -349,7 +350,7 @@ def training_step(network: nn.Module, forward: Callable[[], FusionOutput]) -> No
 
 
 def gradients(network: nn.Module, forward: Callable[[], FusionOutput]) -> list[torch.Tensor]:
-    """Return those of a training step without dropout."""
+    """Return the gradients of a training step without dropout."""
     rates = {layer: layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)}
     for layer in rates:
         layer.p = 0.0
@@ -365,13 +366,13 @@ def table(title: str, columns: Iterable[str]) -> None:
 
 
 def row(name: str, slow: float | Sequence[float], fast: float | Sequence[float]) -> None:
-    """Print a table's row: values of both forms and their ratio, or medians over rounds."""
+    """Print a row of the table: the values of both forms and their ratio, or medians over rounds."""
     slow, fast = np.atleast_1d(slow), np.atleast_1d(fast)
     print(f"| {name} | {np.median(slow):.4g} | {np.median(fast):.4g} | {np.median(slow / fast):.2f} |", flush=True)
 
 
 def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
-    """Print one network's table, and how far the forms' results are apart."""
+    """Print the table of one network, and how much the results of the two forms differ."""
     name = type(network).__name__
     torch.manual_seed(1)
     image = torch.randn(1, len(NAMES), size, size, size, device=device)
@@ -430,7 +431,7 @@ def compare(network: nn.Module, size: int, rounds: int, device: str) -> None:
 
 
 class Bench:
-    """What is measured, and how.
+    """Settings of the measurement.
 
     Args:
         network: RFNet, MMFormer or M2FTrans.
@@ -462,11 +463,11 @@ class Bench:
         self._size, self._rounds, self._device = size, rounds, device
 
     def forms(self) -> None:
-        """Print the two forms of a network: 15 subsets of a window, a forward, a training step."""
+        """Compare both forms of a network: 15 subsets of a window, a forward pass, a training step."""
         compare(self._network, self._size, self._rounds, self._device)
 
     def distillation(self) -> None:
-        """Print what a training step of PASSION costs beside one of its backbone, losses included."""
+        """Print the cost of a training step of PASSION and of its backbone, including the losses."""
         size, device, backbone = self._size, self._device, self._network
         image = torch.randn(1, len(NAMES), size, size, size, device=device)
         label = torch.randint(4, (1, 1, size, size, size), device=device)

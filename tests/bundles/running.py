@@ -1,4 +1,4 @@
-"""Running a bundle as its users do: in a process of its own, or faster within this one."""
+"""Run a bundle as its users do, in a process of its own, or faster within this process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 
 class Bundle:
-    """A bundle of this repository.
+    """One of the bundles of this repository.
 
     Args:
         name: of its folder.
@@ -35,7 +35,7 @@ class Bundle:
         self.name, self.folder = name, ROOT / "bundles" / name
 
     def words(self, configs: Sequence[str], overrides: Mapping[str, Any], run_id: str = "run") -> list[str]:
-        """Return what follows ``python -m`` to run configs, named below ``configs/``, with keys set."""
+        """Return the words after ``python -m`` that run configs, given relative to ``configs/``, with keys set."""
         files = str([f"bundles/{self.name}/configs/{config}" for config in configs])
         options = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
         return ["monai.bundle", "run", run_id, "--config_file", files, *options]
@@ -43,17 +43,17 @@ class Bundle:
     def run(
         self, configs: Sequence[str], overrides: Mapping[str, Any], run_id: str = "run", processes: int = 1
     ) -> tuple[int, str]:
-        """Run it from the repository in processes of their own; return the exit code and all that they said."""
+        """Run configs from the repository in separate processes; return the exit code and all output."""
         return run(run_module, *self.words(configs, overrides, run_id), processes=processes)
 
     def succeed(self, configs: Sequence[str], overrides: Mapping[str, Any], **kwargs: Any) -> str:
-        """Run it as `run` does; it has to succeed. Return what it said."""
+        """Run configs as `run` does and require success; return the output."""
         code, said = self.run(configs, overrides, **kwargs)
         assert code == 0, said[-6000:]
         return said
 
     def kill_in_epoch_two(self, configs: Sequence[str], overrides: Mapping[str, Any], stage: str) -> None:
-        """Start a training and kill it -9 as soon as its progress bar shows a step of the stage's second epoch."""
+        """Start a training and kill -9 it as soon as its progress bar shows a step of the stage's second epoch."""
         with tempfile.NamedTemporaryFile() as log:
             process = start(run_module, *self.words(configs, overrides), log=Path(log.name))
             while not re.search(rf"{stage} \[2/3\]: \[[1-9]".encode(), said := Path(log.name).read_bytes()):
@@ -64,7 +64,7 @@ class Bundle:
         assert process.exitcode == -signal.SIGKILL
 
     def run_here(self, configs: Sequence[str], run_id: str = "run", **overrides: Any) -> None:
-        """Run it within this process, which saves the start of another one."""
+        """Run configs within this process, which saves starting another one."""
         workflow = ConfigWorkflow(
             config_file=[str(self.folder / "configs" / name) for name in configs],
             workflow_type="infer",
@@ -78,7 +78,7 @@ class Bundle:
         workflow.finalize()
 
     def complaint(self, configs: Sequence[str], run_id: str = "run", **overrides: Any) -> str:
-        """Return what a run that has to fail says, its causes included; '' if it does not fail."""
+        """Return the messages of a run that should fail, including those of its causes; '' if it does not fail."""
         try:
             self.run_here(configs, run_id, **overrides)
         except Exception as error:
@@ -87,7 +87,7 @@ class Bundle:
 
 
 def ablation_rows(folder: Path) -> dict[str, list[str]]:
-    """Return the tables of an ablation: title -> what its rows begin with."""
+    """Return the tables of an ablation: title -> first words of its rows."""
     tables = {}
     for part in (folder / "ablation.md").read_text().split("\n\n"):
         if part.lstrip().startswith("**"):
@@ -98,7 +98,7 @@ def ablation_rows(folder: Path) -> dict[str, list[str]]:
 
 
 def copy_subset(case: Mapping[str, Any], subset: Sequence[str], folder: Path) -> Path:
-    """Link a case's files of some modalities into a folder of their own."""
+    """Link a case's files of some modalities into a separate folder."""
     folder.mkdir(parents=True)
     for path, name in zip(case["image"], case["modalities"], strict=True):
         if name in subset:
@@ -107,7 +107,7 @@ def copy_subset(case: Mapping[str, Any], subset: Sequence[str], folder: Path) ->
 
 
 def assert_every_subset_is_segmented(bundle: Bundle, case: Mapping[str, Any], folder: Path, least_dice: float) -> None:
-    """Run the inference once, on a copy of a case for each subset of its modalities; compare Dice of all of them."""
+    """Run inference once, on a copy of a case for each subset of its modalities; compare the Dice of all of them."""
     reference = nib.load(case["label"])
     names = {f"case_{number}": subset for number, subset in enumerate(subsets(case["modalities"]))}
     for name, subset in names.items():

@@ -1,4 +1,4 @@
-"""A sixth backbone: all that PASSION and GSS need of one."""
+"""A small backbone of one's own, with all that PASSION and GSS need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from common.networks.blocks import (
 
 
 class SmallUNet(FusionNetwork):
-    """Two levels per modality, their mean over the modalities present, one decoder for the mean and for each alone."""
+    """A U-Net of two levels per modality; one decoder takes their mean over present modalities, or a single one."""
 
     def __init__(self, modalities: int, classes: int, width: int, crop: Sequence[int]) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ STAGES = ("train", "pretrainer", "teacher", "teachers")
 
 
 def configurations() -> list[str]:
-    """Return every bundle, and every bundle with one of its baselines: ``gss``, ``gss/baselines/backbone``, ..."""
+    """Return every bundle, and every bundle with each of its baselines: ``gss``, ``gss/baselines/backbone``, ..."""
     found = []
     for bundle in sorted(path.parents[1] for path in BUNDLES.glob("*/configs/train.json")):
         overlays = sorted(bundle.glob("configs/baselines/*.json"))

@@ -1,4 +1,4 @@
-"""Exported demo networks against eager ones, on subsets of the sequences other than the example's."""
+"""Exported demo networks give the same logits as eager ones, also for subsets other than that of the example."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SUBSETS = [(0, 1, 2, 3), (1,), (0, 3)]
 
 @pytest.fixture(scope="module", params=NAMES)
 def bundle(request):
-    """A bundle's folder and its network with the weights that it ships."""
+    """The folder of a bundle and its network with the shipped weights."""
     folder = BUNDLES / request.param
     parser = ConfigParser()
     parser.read_config([folder / "configs" / name for name in DEMO])
@@ -31,7 +31,7 @@ def bundle(request):
 
 
 def images() -> torch.Tensor:
-    """A batch with one of the subsets each."""
+    """Return a batch in which each sample has one of the subsets."""
     image = torch.rand(len(SUBSETS), 4, *WINDOW, generator=torch.Generator().manual_seed(0))
     for row, subset in enumerate(SUBSETS):
         image[row, [m for m in range(4) if m not in subset]] = torch.nan
@@ -45,7 +45,7 @@ def places(folder: Path) -> dict[str, Any]:
 
 
 def assert_equal(exported, network) -> None:
-    """Compare logits one by one and as a batch: within 1e-4 of the largest, and probabilities within 1e-4."""
+    """Compare logits sample by sample and as a batch: within 1e-4 of the largest, and probabilities within 1e-4."""
     image = images()
     with torch.no_grad():
         logits = torch.cat([network(image[row : row + 1]) for row in range(len(image))])

@@ -1,4 +1,4 @@
-"""Every bundle under MONAI's own client of a federation, as any engine of federated learning runs it."""
+"""Every bundle trains under MONAI's own federated client, which any engine of federated learning can run."""
 
 import pytest
 import torch

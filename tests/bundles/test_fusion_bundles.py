@@ -90,7 +90,7 @@ class TestTraining:
 
     @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path):
-        """Subjects lack modalities, so encoders may have no gradient; RP is over all processes' subjects."""
+        """Subjects lack modalities, so encoders may have no gradient; RP covers the subjects of all processes."""
         settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "batch_size": 1}
         settings["val_subsets"] = [["t1"], ["t2"]]
         PASSION.succeed(["train.json", "multi_gpu_train.json"], settings, run_id="fit", processes=2)
@@ -123,14 +123,14 @@ class TestTraining:
         ],
     )
     def test_backbone_is_one_scalar(self, bundle, coarse_dir, tmp_path, backbone):
-        """SmallUNet is a sixth one: one file, one config line."""
+        """A backbone of one's own, SmallUNet, needs one file and one option."""
         settings = {**tiny(bundle, coarse_dir, tmp_path), "backbone": backbone, "val_interval": 2}
         bundle.run_here(["train.json"], "fit", **settings)
         weights = torch.load(tmp_path / "trained.pt", weights_only=True)
         assert any(key.startswith("encoders.3") for key in weights)
 
     def test_gss_goes_on_from_given_weights(self, coarse_dir, tmp_path):
-        """The released script trains in rounds, each from the one before."""
+        """The released script trains in rounds, each of which starts from the previous one."""
         settings = {**tiny(GSS, coarse_dir, tmp_path / "first"), **SMALLEST, "val_interval": 2}
         GSS.run_here(["train.json"], "fit", **settings)
         start = torch.load(tmp_path / "first" / "trained.pt", weights_only=True)
@@ -217,7 +217,7 @@ class TestRecipes:
 
     @pytest.mark.slow  # two evaluations
     def test_gss_evaluates_with_and_without_the_rule_on_small_et(self, coarse_dir, tmp_path, undrawn):
-        """The tables' ET is after it: less than 500 voxels become necrosis."""
+        """The published tables apply the rule to ET: less than 500 voxels become necrosis."""
         settings = {**tiny(GSS, coarse_dir, tmp_path), **SMALLEST, **UNTRACKED, "cohort": "phantom", "split": None}
         settings |= {"num_workers": 0, "evaluation#overrides#subsets": [["t1c"]]}
         GSS.run_here(["train.json", "recipes/brats2018.json"], **settings)

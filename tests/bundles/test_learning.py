@@ -1,6 +1,6 @@
-"""Every method and baseline learns: over-fitted on a crop of one phantom case, it segments that crop.
+"""Every method and baseline learns: trained on a crop of one phantom case until it overfits, it segments that crop.
 
-Networks that give the published numbers and losses with the right values can together still go nowhere.
+Networks that reproduce the published numbers and losses with the right values may still not learn together.
 """
 
 import json
@@ -82,7 +82,7 @@ them has hardly been trained, it must not hold the full path back."""
 
 @pytest.fixture(scope="module")
 def one_case(coarse_dir, tmp_path_factory):
-    """A datalist of one training case, with a tumour of 379 voxels of 6 mm, of which 29 are necrosis."""
+    """A datalist of one training case, with a tumour of 379 voxels of 6 mm, 29 of which are necrosis."""
     parts = load_datalist(coarse_dir / "datalist.json", coarse_dir)
     path = tmp_path_factory.mktemp("one") / "datalist.json"
     write_datalist({"training": parts["training"][1:2], "validation": [], "test": []}, path)
@@ -90,7 +90,7 @@ def one_case(coarse_dir, tmp_path_factory):
 
 
 def fixed_crop(bundle: Bundle, crop: list[int]) -> dict[str, list]:
-    """Return a bundle's transforms without what is random: the crop is centred on the tumour. In 2D it is a slice."""
+    """Return a bundle's transforms without the random ones: the crop is centred on the tumour, in 2D it is a slice."""
     train = json.loads((bundle.folder / "configs" / "train.json").read_text())
     (to_target,) = (one for one in train["random_transforms"] if "LabelsTo" in str(one))
     of = {"keys": ["image", "label"]}
@@ -108,19 +108,19 @@ def fixed_crop(bundle: Bundle, crop: list[int]) -> dict[str, list]:
 
 
 def without(image: torch.Tensor, *absent: str) -> torch.Tensor:
-    """Return an image ``(B, 4, ...)`` of the phantom without some of its modalities."""
+    """Return an image ``(B, 4, ...)`` of the phantom with some of its modalities missing."""
     seen = image.clone()
     seen[:, [PHANTOM.modalities.index(name) for name in absent]] = torch.nan
     return seen
 
 
 def regions(label: torch.Tensor) -> torch.Tensor:
-    """Return WT, TC and ET ``(B, 3, ...)`` of the classes background, NCR, ED and ET ``(B, 1, ...)``."""
+    """Return WT, TC and ET ``(B, 3, ...)`` from the classes background, NCR, ED and ET ``(B, 1, ...)``."""
     return torch.cat([label > 0, (label == 1) | (label == 3), label == 3], dim=1)
 
 
 def dice(network: torch.nn.Module, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return the Dice of WT, TC and ET ``(3,)`` of a sample of which all that is not NaN is used."""
+    """Return the Dice of WT, TC and ET ``(3,)`` for a sample, using all its modalities that are not NaN."""
     with torch.no_grad():
         logits = network.eval()(image).as_subclass(torch.Tensor)
     label = label.as_subclass(torch.Tensor)
@@ -133,7 +133,7 @@ def dice(network: torch.nn.Module, image: torch.Tensor, label: torch.Tensor) -> 
 
 
 def until_learnt(trainer: Trainer, network: torch.nn.Module, image: torch.Tensor, label: torch.Tensor) -> None:
-    """Let a training, of one step an epoch, end in a tenth one after which the network has learnt."""
+    """Stop a training, which has one step per epoch, at the first tenth epoch at which the network has learned."""
 
     @trainer.on(Events.ITERATION_COMPLETED(every=10))
     def end(trainer: Trainer) -> None:
@@ -154,7 +154,7 @@ def test_every_method_and_baseline_is_among_them():
 @pytest.mark.slow  # a training each
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_training_case_is_learnt_by_heart(name, coarse_dir, one_case, tmp_path):
-    """From all modalities; in PMKL also from the pair of one student, whom the teacher teaches."""
+    """The network learns to segment from all modalities; PMKL's student of a pair does so from its pair."""
     folder, configs, settings = LEARNERS[name]
     bundle = Bundle(folder)
     settings = {"crop": CROP, **SETTINGS, **settings}

@@ -51,7 +51,7 @@ TRAINING = ["@pretrain", "@finetune"]
 
 @pytest.fixture(scope="module")
 def trained(coarse_dir, tmp_path_factory):
-    """The output folder of a whole run: pretraining, fine-tuning, evaluation, tracked by MLflow."""
+    """Return the output folder of a whole run: pretraining, fine-tuning and evaluation, tracked by MLflow."""
     folder = tmp_path_factory.mktemp("trained")
     before = {path: path.stat().st_mtime_ns for path in (BUNDLE / "models").iterdir()}
     said = M3AE.succeed(["train.json"], {**TINY, "dataset_dir": coarse_dir, "output_dir": folder, "tracking": "mlflow"})
@@ -142,7 +142,8 @@ class TestTraining:
 
     @pytest.mark.slow
     def test_keys_that_monai_label_sets(self, case, tmp_path):
-        """It replaces the data, the epochs and puts a CheckpointLoader first; 4-D files come in the cohort's order."""
+        """MONAI Label replaces the data and the epochs and inserts a CheckpointLoader; 4-D files have the cohort's
+        order."""
         stack = nib.concat_images([nib.load(path) for path in case["image"]], check_affines=True)
         stack = nib.Nifti1Image(stack.get_fdata(dtype=np.float32), stack.affine)
         stack.dataobj[..., 1] = np.nan
@@ -168,7 +169,7 @@ class TestTraining:
 
     @pytest.mark.slow  # the other bundles' two processes are not started by torchrun, which is quicker
     def test_torchrun_trains_on_two_nodes(self, coarse_dir, tmp_path):
-        """Two launchers that meet at an address, here of one machine."""
+        """Two launchers that meet at an address; here both run on one machine."""
         settings = {**TINY, **ONE, "dataset_dir": coarse_dir, "output_dir": tmp_path, "pretrain_batch_size": 1}
         words = M3AE.words(["train.json", "multi_gpu_train.json"], settings)
         options = {"nnodes": 2, "nproc_per_node": 1, "rdzv_id": "test", "rdzv_backend": "c10d"}
@@ -224,7 +225,7 @@ class TestRecipes:
 
     @pytest.mark.slow  # a process of its own, with a training for each variant
     def test_ablation_reports_each_variant(self, coarse_dir, tmp_path):
-        """What the command line sets acts on each of them."""
+        """Options of the command line apply to each variant."""
         variants = {"mean image fill": {"fill": "mean", "lambda_con": 0}, "full": {}}
         settings = {**TINY, **ONE, "variants": variants, "output_dir": tmp_path, "dataset_dir": coarse_dir}
         M3AE.succeed(["train.json", "recipes/ablation.json"], settings)
@@ -379,7 +380,7 @@ class TestInference:
 
 class TestEvaluation:
     def test_training_and_evaluation_split_alike(self):
-        """A seeded split is drawn twice, for the training and for its evaluation: from the same seed."""
+        """A seeded split is drawn twice, for training and for evaluation, with the same seed."""
         files = [BUNDLE / "configs" / f"{name}.json" for name in ("train", "evaluate")]
         train, evaluate = (json.loads(file.read_text()) for file in files)
         assert train["split_seed"] == evaluate["split_seed"]
@@ -442,7 +443,7 @@ class TestEvaluation:
             assert results[region] == pytest.approx(2 * (p & g).sum() / (p.sum() + g.sum()), abs=1e-6)
 
     def test_one_subset_alone(self, case, phantom_dir, tmp_path, undrawn):
-        """Nothing is nested in it, so there is no advice; the calibration cases still give intervals."""
+        """It contains no smaller subset, so there is no advice; the calibration cases still give intervals."""
         write_datalist({"test": [case], "validation": [{**case, "case": "other"}]}, tmp_path / "two.json")
         M3AE.run_here(
             DEMO_EVALUATION,
@@ -458,7 +459,7 @@ class TestEvaluation:
 
     @pytest.mark.slow
     def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):
-        """No datalist, and nothing to calibrate on; as on a command line, where null is read by MONAI."""
+        """There is no datalist and nothing to calibrate on. Null is given as on a command line."""
         for name in ("one", "two"):
             copied = copy_subset(case, MODALITIES, tmp_path / "in" / name)
             (copied / "x_seg.nii.gz").symlink_to(case["label"])
@@ -472,7 +473,7 @@ class TestEvaluation:
         assert not [name for name in CALIBRATED if (tmp_path / "out" / f"{name}.csv").exists()]
 
     def test_another_network_is_evaluated_anew(self, case, phantom_dir, tmp_path, undrawn):
-        """The stored results are of the network as it was, not only of its weights."""
+        """Stored results are reused only if the network is the same, not merely its weights."""
         write_datalist({"test": [case]}, tmp_path / "one.json")
         settings = {"dataset_dir": phantom_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
         settings |= {"subsets": [["t1c"]], "mlflow": "none"}

@@ -1,4 +1,4 @@
-"""MAG-MS and what it is compared to through monai.bundle, as users run them, at a size that takes seconds."""
+"""Run MAG-MS and the methods it is compared with through monai.bundle, as users do, at a size that takes seconds."""
 
 import json
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def case(coarse_dir):
 
 @pytest.fixture(scope="module")
 def trained(coarse_dir, tmp_path_factory):
-    """The folder of a run of train.json, and the keys that inference needs with its weights."""
+    """The folder of a run of train.json, and the keys that inference with its weights needs."""
     folder = tmp_path_factory.mktemp("trained")
     settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": folder, "evaluation#overrides#mlflow": "none"}
     with pytest.MonkeyPatch.context() as patch:

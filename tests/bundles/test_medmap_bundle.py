@@ -1,4 +1,4 @@
-"""MedMAP on its three backbones, under PASSION's training, and the leaderboard, at a size that takes seconds."""
+"""MedMAP on its three backbones and with PASSION's training, and the leaderboard, at a size that takes seconds."""
 
 import json
 
@@ -28,7 +28,8 @@ def tiny(coarse_dir, output_dir, **more):
 
 
 def merged(configs, **overrides):
-    """Return what looks a key up in configs below ``configs/``, the last one winning, and instantiates it."""
+    """Return a function that looks up a key in configs below ``configs/``, where the last one wins, and instantiates
+    it."""
     files = [str(MEDMAP.folder / "configs" / name) for name in configs]
     return ConfigWorkflow(config_file=files, logging_file=False, **overrides).parser.get_parsed_content
 

@@ -1,4 +1,4 @@
-"""Every bundle's metadata: MONAI's own checks, and whether it says what configs and code do."""
+"""The metadata of every bundle pass MONAI's own checks and agree with the configs and the code."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ each_bundle = pytest.mark.parametrize("meta_file", METADATA, ids=lambda path: pa
 
 
 def verify(meta_file, folder):
-    """MONAI downloads the schema unless the file is there."""
+    """Verify metadata with MONAI, which downloads the schema unless the file is there."""
     schema = shutil.copy(SCHEMA, folder / "schema.json")
     verify_metadata(meta_file=str(meta_file), filepath=schema)
 
@@ -126,7 +126,7 @@ def test_metrics_are_those_of_the_published_results_of_these_weights(meta_file):
 
 
 def own_inference(meta_file: Path, tmp_path: Path) -> ConfigWorkflow:
-    """Return a copied bundle's inference.json with the weights that it came with, before it is initialised."""
+    """Return the inference.json of a copied bundle with its shipped weights, not yet initialised."""
     copied = tmp_path / meta_file.parts[-3]
     shutil.copytree(meta_file.parents[1], copied, ignore=shutil.ignore_patterns("docs", "eval"))
     places = {"bundle_root": str(copied), "output_dir": str(tmp_path / "out")}

@@ -1,4 +1,4 @@
-"""The recipe open_glioma: the same data settings in every bundle, and a short training by it."""
+"""The recipe open_glioma sets the same data settings in every bundle, and works in a short training."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def recipe(name: str) -> dict:
 
 
 def augmentation(made: dict) -> list[dict]:
-    """Return a recipe's random transforms but that of the label, which a head of regions has its own of."""
+    """Return a recipe's random transforms except that of the label, which differs for a head of regions."""
     return [step for step in made["random_transforms"] if not step["_target_"].startswith("common.transforms.LabelsTo")]
 
 
@@ -52,7 +52,7 @@ def test_inference_takes_the_recipe_too(name):
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tmp_path):
-    """The phantom's files have the names, and for ET the value, of BraTS 2021."""
+    """The phantom has the file names of BraTS 2021 and its label value of ET."""
     settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
     own = {"m3ae": {"grid": [30, 30, 20], "pretrain_epochs": 1}, "mag_ms": {"hidden": 16, "mlp_dim": 16, "heads": 2}}
     # oneDNN of torch 2.13 reads beyond an image for the gradient of a padded 3x3x3 convolution in bfloat16 whose first

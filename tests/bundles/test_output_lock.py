@@ -1,4 +1,4 @@
-"""Two trainings in one output folder: the second one is refused, whichever bundle it is of."""
+"""A second training in an output folder that is in use is refused, whichever bundle it belongs to."""
 
 import time
 from pathlib import Path
@@ -20,7 +20,7 @@ def train_for_ever(folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
-    """A folder in which a training runs, and the process of that."""
+    """A folder in which a training is running, and the process of that training."""
     folder = tmp_path_factory.mktemp("out")
     process = start(train_for_ever, str(folder), log=folder / "log")
     while not (folder / "begun").exists():

@@ -1,4 +1,4 @@
-"""Packaged bundles alone, in an empty folder and fresh processes that cannot import the repository."""
+"""Packaged bundles work on their own, in an empty folder and fresh processes that cannot import the repository."""
 
 import json
 import os
@@ -20,7 +20,7 @@ NAMES = [path.name for path in BUNDLES]
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """A folder that holds nothing but the unpacked bundles."""
+    """A folder that contains nothing but the unpacked bundles."""
     zips, folder = tmp_path_factory.mktemp("zips"), tmp_path_factory.mktemp("alone")
     for bundle in BUNDLES:
         place_package(make_package(bundle, zips), folder)
@@ -28,7 +28,7 @@ def alone(tmp_path_factory) -> Path:
 
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run Python without what the site adds, such as an editable installation of the repository."""
+    """Run Python without `site`, which would add, for example, an editable installation of the repository."""
     paths = dict.fromkeys(sysconfig.get_path(key) for key in ("purelib", "platlib"))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run([sys.executable, "-S", *words], cwd=cwd, env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Recipes that name a cohort: they set alike what training and inference have in common."""
+"""Recipes that name a cohort set the same values for training and inference where both have the key."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""A training that is killed and resumed ends as one that was not: discriminators, mixtures, heads, teachers too."""
+"""A training that is killed and resumed ends like an uninterrupted one, including discriminators, mixtures and
+teachers."""
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ TINY |= {"val_subsets": [["t1", "t1c", "t2", "flair"]]}
 
 
 def tensors(value, name=""):
-    """Yield every tensor of nested dicts and lists by its place."""
+    """Yield every tensor in nested dicts and lists with its path."""
     if isinstance(value, torch.Tensor):
         yield name, value
     elif isinstance(value, dict | list):

@@ -1,6 +1,6 @@
-"""What the five bundles' configs have in common is the same in all; what is a bundle's own is named here.
+"""What the configs of the five bundles have in common is the same in all; this file lists what differs.
 
-A value that is changed in one config alone is either a mistake or a new entry of the table.
+A value that is changed in a single config is either a mistake or needs a new entry in the table.
 """
 
 import json
@@ -69,7 +69,7 @@ OWN = {
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``a#b#c`` and the value of all that a config holds; a list's parts go by their ``_target_``."""
+    """Yield ``a#b#c`` and the value for every leaf of a config; items of a list are named by their ``_target_``."""
     if isinstance(value, list) and value and all(isinstance(part, dict) and "_target_" in part for part in value):
         names = [part["_target_"] for part in value]
         yield f"{key}#order", names
@@ -88,7 +88,7 @@ def test_configs_differ_only_in_what_is_a_bundles_own(file):
     rows = [(bundles, key) for bundles, keys in OWN[file].items() for key in keys.split()]
 
     def others(leaf: str, named: Iterable[tuple[str, str]]) -> dict[str, Any]:
-        """Return the value in each bundle that is not named; none if they are alike."""
+        """Return the values in the bundles that are not named, or nothing if these values are equal."""
         own = {name for bundles, _ in named for name in bundles.split()}
         values = {name: config.get(leaf, "absent") for name, config in configs.items() if name not in own}
         return values if len({json.dumps(value) for value in values.values()}) > 1 else {}

@@ -1,4 +1,4 @@
-"""Folders as the publishers ship them, and as people have them. Files are empty: scanning must not open them."""
+"""Folders as publishers ship them and as users arrange them. Files are empty, because scanning must not open them."""
 
 import logging
 from pathlib import Path
@@ -169,7 +169,7 @@ def test_subjects_side_by_side_are_told_apart_by_name(tmp_path, caplog):
 
 
 def test_labels_among_the_derivatives_of_bids(tmp_path):
-    """They lie in a folder like the subject's own; images there are other cases, as they always were."""
+    """They lie in a folder named like the subject's own; images there still count as other cases."""
     anat = "sub-01/ses-1/anat/sub-01_ses-1"
     touch(tmp_path, f"{anat}_T1w.nii.gz", f"{anat}_ce-GAD_T1w.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
     touch(tmp_path, f"derivatives/manual/{anat}_space-T1w_dseg.nii.gz")

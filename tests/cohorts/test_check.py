@@ -1,4 +1,4 @@
-"""The data check on small volumes on disk, good ones and every kind of bad one."""
+"""The data check on small volumes on disk: good ones and every kind of bad one."""
 
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def test_a_constant_background_is_none_of_the_head(tmp_path, value):
 
 
 def ball(millilitres: float, spacing: float = 6) -> np.ndarray:
-    """A ball of random intensities, of so many ml at voxels of that many mm, in the middle of 32 x 32 x 32."""
+    """Return a ball of random intensities, with the given ml and voxels of that many mm, amid 32 x 32 x 32 voxels."""
     radius = (3000 * millilitres / 4 / np.pi) ** (1 / 3) / spacing
     there = sum((axis - 15.5) ** 2 for axis in np.indices((32, 32, 32))) < radius**2
     return np.where(there, np.random.default_rng(0).uniform(1, 9, there.shape), 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What images show, on phantoms, which the network has seen the like of; patients' images are not in the repository."""
+"""Recognition of what phantoms show. The network was trained on similar images; patients' images are not shipped."""
 
 from itertools import combinations
 
@@ -15,13 +15,13 @@ LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
 
 def logs(**probabilities: float) -> torch.Tensor:
-    """Logarithms of probabilities, the rest shared by the others."""
+    """Return logarithms of probabilities; the other classes share the rest."""
     rest = (1 - sum(probabilities.values())) / (len(CLASSES) - len(probabilities))
     return torch.tensor([probabilities.get(name, rest) for name in CLASSES]).log()
 
 
 def subtraction(images: dict[str, MetaTensor]) -> MetaTensor:
-    """T1c less T1, both at one gain."""
+    """Return T1c minus T1, both with the same gain."""
     before, after = (images[name] / images[name][images[name] > 0].float().median() for name in ("t1", "t1c"))
     return after - before
 

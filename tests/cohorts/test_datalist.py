@@ -1,4 +1,4 @@
-"""Splits and datalist files, on folders of real names with empty files, and on small volumes where MONAI reads them."""
+"""Splits and datalist files: with empty files of real names, and with small volumes where MONAI reads them."""
 
 import json
 import os
@@ -335,7 +335,7 @@ NO_CASES = ("/tmp/a", "../a", "..", "", ".hidden", "a/b", "a\\b", "a\nb", "a\0",
 
 @pytest.fixture
 def listed(tmp_path) -> tuple[dict, Path, Path]:
-    """A datalist of one training case, where to write it, and the data."""
+    """A datalist of one training case, the path to write it to, and the data."""
     data = folder(tmp_path / "data", ["a"])
     return make_datalist(get_cohort("brats2021"), data, "full"), tmp_path / "list.json", data
 
@@ -435,7 +435,7 @@ def test_cases_of_a_folder(tmp_path):
 
 @pytest.fixture
 def phantom(tmp_path) -> Path:
-    """A folder as `phantom.generate` leaves it, as far as scanning goes: it is not made again."""
+    """A folder that looks to the scan like one from `phantom.generate`, so that none has to be generated."""
     data = folder(tmp_path / "phantom", ["a", "b", "c"])
     write_datalist(make_datalist(get_cohort("phantom"), data), data / "datalist.json")
     return data

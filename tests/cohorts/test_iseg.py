@@ -1,5 +1,4 @@
-"""iSEG-2017: Analyze files with a fourth dimension of one, label values up to 250, and splits of which only numbers are
-published."""
+"""iSEG-2017: Analyze files with a fourth dimension of 1, label values up to 250, and splits given by numbers only."""
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +26,7 @@ def volume(seed, label=False):
 
 
 def write(root, numbers, labelled=True, suffix=".hdr", empty=False):
-    """Write subjects as the challenge's download has them, or converted to NIfTI."""
+    """Write subjects as in the challenge's download, or converted to NIfTI."""
     root.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         for seed, token in enumerate(("T1", "T2", "label") if labelled else ("T1", "T2")):

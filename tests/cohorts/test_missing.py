@@ -1,4 +1,4 @@
-"""Who lacks what in training: drawn, published or listed, and never opened."""
+"""Which sequences training subjects lack: drawn, published or listed; the files of these are never opened."""
 
 import logging
 from collections import Counter
@@ -48,7 +48,7 @@ class TestDraw:
             assert wanted - empty - 0.02 <= found <= wanted + 0.02
 
     def test_as_the_published_ones(self):
-        """Counts of each subset differ from the authors' only by the 8 subjects of 219 that are drawn at the end."""
+        """The counts of each subset differ from the authors' only by the 8 of 219 subjects drawn at the end."""
         published = published_masks("brats2020")["mr2468"]
         drawn = Counter(draw_masks(list(published), RATES, MODALITIES).values())
         theirs = Counter(published.values())
@@ -205,7 +205,7 @@ def test_counts(caplog):
 
 
 def test_masked_files_are_never_opened(write_subject, opened, tmp_path):
-    """Nor need they be there at all, in any epoch, with the cache and without it."""
+    """They need not even exist, in any epoch, with or without the cache."""
     subjects = [write_subject(f"case{number}", seed=number) for number in range(6)]
     training = mask_cases(subjects, MODALITIES, (0.5, 0.5, 0.5, 0.5))
     kept = {path for item in training for path in item["image"]}

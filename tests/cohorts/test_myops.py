@@ -1,4 +1,4 @@
-"""The heart's cohort: its official folder, label values above 255, and targets that group classes."""
+"""The cardiac cohort: its official folder, label values above 255, and targets that group classes."""
 
 import nibabel as nib
 import numpy as np
@@ -28,7 +28,7 @@ NAMES = {"C0": "bssfp", "DE": "lge", "T2": "t2"}
 
 
 def write(root, numbers, affine=None, empty=False):
-    """Write subjects as the challenge's download has them."""
+    """Write subjects as in the challenge's download."""
     rng = np.random.default_rng(0)
     for number in numbers:
         for folder, token in (*(("train25", name) for name in NAMES), ("train25_myops_gd", "gd")):
@@ -71,7 +71,7 @@ def test_a_subject_without_a_sequence(tmp_path):
 
 
 def test_gd_ends_no_label_of_a_brain(tmp_path):
-    """There it is a T1 with contrast agent; a file whose name says nothing is not used."""
+    """In brains, gd marks a T1 with contrast agent; a file whose name says nothing is not used."""
     for token in ("t1", "gd"):
         (tmp_path / f"x_{token}.nii.gz").touch()
     (item,) = cases("brats2020", tmp_path)

@@ -16,7 +16,7 @@ NCR, ED, ET = (PHANTOM.labels.values[name] for name in ("NCR", "ED", "ET"))
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Of a few patients: images and label map; and tissue fractions with the images of the same voxels."""
+    """Images and label maps of a few patients, and tissue fractions with the images of the same voxels."""
     patients, parts = [], []
     scan = simulation._scans
 
@@ -52,7 +52,7 @@ def datalist(cohort):
 
 @pytest.fixture
 def blank(monkeypatch):
-    """Spare the drawing where only the writing is tested; return the seeds that would have been drawn from."""
+    """Skip the drawing where only the writing is tested; return the seeds that would have been used."""
     patient = {name: np.zeros((2, 2, 2), np.int16) for name in PHANTOM.modalities}, np.zeros((2, 2, 2), np.uint8)
     seeds = []
     monkeypatch.setattr(phantom, "simulate", lambda seed, **_: seeds.append(seed) or patient)
@@ -60,7 +60,7 @@ def blank(monkeypatch):
 
 
 def median(parts, modality, tissue):
-    """Median over patients of the tissue's median signal relative to white matter."""
+    """Return the median over patients of the median signal of a tissue, relative to white matter."""
     return np.median(
         [
             np.median(images[modality][tissues[tissue] > 0.9]) / np.median(images[modality][tissues["wm"] > 0.9])
@@ -144,7 +144,7 @@ class TestSimulate:
 
 
 class TestContrasts:
-    """Each region is where radiologists look for it, relative to white matter."""
+    """Relative to white matter, each region is visible in the sequences where radiologists look for it."""
 
     def test_enhancing_tumour_is_bright_in_t1c_alone(self, parts):
         assert median(parts, "t1c", "ET") > 1.3

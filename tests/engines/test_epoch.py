@@ -23,7 +23,7 @@ def test_the_loss_is_told_the_epoch_from_0_also_when_a_run_is_resumed():
 
 @pytest.mark.parametrize("cut_off_after", [None, 2, 3])
 def test_a_round_starts_from_the_weights_with_optimiser_and_schedule_anew(cut_off_after):
-    """Two rounds of two epochs: the same as a training of two epochs that is given the first one's weights."""
+    """Two rounds of two epochs equal a training of two epochs that starts from the weights of the first round."""
 
     def made(network):
         optimizer = torch.optim.Adam(network.parameters(), lr=0.1)

@@ -12,7 +12,7 @@ from common.engines import EpochLosses, Reseed, ResumableCheckpoint, WeightAvera
 
 
 def draws(seed, epochs):
-    """Return what each epoch draws from torch, numpy, random, the shuffle and the transforms."""
+    """Return the random numbers that each epoch draws from torch, numpy, random, the shuffle and the transforms."""
     data = [{"image": torch.ones(1, 1), "number": n} for n in range(4)]
     loader = DataLoader(Dataset(data, Compose([RandScaleIntensityd("image", 0.5, prob=1)])), shuffle=True)
     seen = {}

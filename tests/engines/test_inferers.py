@@ -1,4 +1,4 @@
-"""Windows over the foreground: what lies outside of it, and what is missing, has no say."""
+"""Sliding windows over the foreground: what lies outside of it and what is missing has no influence."""
 
 import nibabel as nib
 import numpy as np
@@ -97,7 +97,7 @@ def test_outside_is_background_alone_for_a_softmax(network):
 
 
 def test_background_need_not_be_0():
-    """A z-score gives each modality another background, below 0; resampling makes it uneven by rounding."""
+    """A z-score gives each modality another background, below 0, and resampling adds rounding errors to it."""
     image = drop(random_image(*BOXES), torch.tensor([[True, True, False]]))
     level = torch.tensor([-0.8, -2.1, 0]).reshape(1, 3, 1, 1, 1)
     normalised = 3 * image + level
@@ -182,7 +182,7 @@ def test_substituted_windows_are_forwarded(m3ae, subject):
 
 @pytest.mark.parametrize("subset", [("flair",), ("t1", "t2"), ("t1", "t1c", "t2")])
 def test_nothing_leaks_from_missing_modalities(m3ae, subject, subset):
-    """The same logits whether the others' files hold anything else, are not listed, or are read and then dropped."""
+    """The logits are the same whether the other files have other contents, are not listed, or are dropped when read."""
     expected = infer(m3ae, preprocessing(subset)(subject))
     there = [index for index, name in enumerate(MODALITIES) if name in subset]
     listed = {**subject, "image": [subject["image"][i] for i in there], "modalities": list(subset)}
@@ -199,6 +199,6 @@ def test_nothing_leaks_from_missing_modalities(m3ae, subject, subset):
 
 
 def test_present_modalities_do_matter(m3ae, subject):
-    """The counterpart of the test before: it would be passed by logits that depend on nothing."""
+    """This complements the previous test, which logits that depend on nothing would pass."""
     logits = [infer(m3ae, preprocessing(subset)(subject)) for subset in subsets(MODALITIES)[:4]]
     assert len({tuple(each.flatten().tolist()) for each in logits}) == 4

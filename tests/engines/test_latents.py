@@ -1,4 +1,4 @@
-"""What the probe sees of networks with one encoder per modality."""
+"""What the latent probe records of networks with one encoder per modality."""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ from common.engines import distributed, local_device
 
 
 def average(folder):
-    """Let this process's gradient of a weight be averaged with the other one's, and save it."""
+    """Average the gradient of a weight over both processes, and save it."""
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     network = torch.nn.Linear(1, 1, bias=False)

@@ -1,4 +1,4 @@
-"""The key ``precision``: what is inside and what comes out, and what is refused."""
+"""The key ``precision``: the types inside the network and of its outputs, and what is refused."""
 
 from typing import NamedTuple
 

@@ -17,7 +17,7 @@ def passion(**changes):
 
 
 def run(loss, folder, epochs, start=0):
-    """Run epochs of two batches, whose distances are given; return the metrics after each epoch."""
+    """Run epochs of two batches with given distances; return the metrics after each epoch."""
     seen = []
 
     def step(engine, scale):

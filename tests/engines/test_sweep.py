@@ -1,4 +1,4 @@
-"""Every subset of every case: as if the other files were not there, and each file read once."""
+"""Every subset of every case gives the same result as if the other files did not exist, and each file is read once."""
 
 import numpy as np
 import pandas as pd

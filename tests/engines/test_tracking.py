@@ -1,4 +1,4 @@
-"""Evaluations in MLflow: in a server's store, in the training's run where it is known, else in a local store."""
+"""Evaluations are tracked in MLflow: on a server, in the run of the training if it is known, else in a local store."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ from common.evaluation.report.report import write_report
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The URI of an MLflow server of our own."""
+    """The URI of a separate MLflow server."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""One encoding per window, and the logits of MONAI's sliding windows bit for bit."""
+"""Windows are encoded once each, and give the logits of MONAI's sliding windows bit for bit."""
 
 import resource
 
@@ -46,7 +46,7 @@ def test_every_window_is_encoded_once(network):
 
 @pytest.mark.parametrize("shape", [(20, 17, 5), (6, 9, 1)])
 def test_planes_for_a_network_of_two_dimensions(shape):
-    """Decoded together as each subset by itself, and encoded once: the slices of a volume have no say in each other."""
+    """Decoding all subsets together equals decoding each one; slices of a volume do not influence each other."""
     network = TwoStage(dims=2).eval().requires_grad_(False)
     image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(1))
     inferer = ForegroundInferer((8, 8), 4, 0.5)

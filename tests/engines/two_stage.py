@@ -1,4 +1,4 @@
-"""A small network with an encoder for each modality, as the evaluation of all subsets needs it."""
+"""A small network with an encoder for each modality, for tests of the evaluation of all subsets."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from common.modalities import presence
 
 
 class TwoStage(nn.Module):
-    """A network with an encoder for each modality and a mean fusion; it counts the windows that it encodes."""
+    """A network with an encoder for each modality and a mean fusion, which counts the windows that it encodes."""
 
     def __init__(self, modalities: int = 3, out_channels: int = 2, dims: int = 3) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Random evaluations, for the tests of what is done with evaluations."""
+"""Random evaluations for tests of code that uses evaluations."""
 
 from collections.abc import Sequence
 
@@ -27,20 +27,20 @@ def random_evaluation(
     facts: dict | None = None,
     **conventions,
 ) -> Evaluation:
-    """Return an evaluation with random values of all metrics; reference volumes are the same for every seed.
+    """Return an evaluation with random values of all metrics; the reference volumes are the same for every seed.
 
     Args:
-        name: of the method.
-        modalities: of the cohort.
-        regions: of the cohort.
-        cases: that were evaluated.
-        calibration: cases to calibrate on.
-        probabilities: with the metrics of these, bins and latents.
-        only: names of the subsets there are; None: all.
-        cohort: its name.
-        seed: of the values.
-        facts: of the method.
-        conventions: other than the default ones.
+        name: name of the method.
+        modalities: modalities of the cohort.
+        regions: regions of the cohort.
+        cases: evaluated cases.
+        calibration: calibration cases.
+        probabilities: whether to add metrics that need probabilities, bins and latents.
+        only: names of the evaluated subsets; None: all.
+        cohort: name of the cohort.
+        seed: seed of the random values.
+        facts: facts about the method.
+        **conventions: conventions that differ from the default ones.
     """
     rng = np.random.default_rng(seed)
     names = [n for n in map(subset_name, subsets(modalities)) if only is None or n in only]

@@ -1,4 +1,4 @@
-"""What the server makes of the sites' answers, on numbers worked out by hand."""
+"""The server's aggregation of the sites' answers, compared with numbers worked out by hand."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A server and two hospitals as NVFlare deploys them: processes of their own that speak TLS over a port."""
+"""A server and two hospitals as NVFlare deploys them: separate processes that communicate by TLS over a port."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def tools(*words):
 
 
 def wait_for(found, seconds, what):
-    """Return what a function gives as soon as that is something."""
+    """Return the result of a function as soon as it is true."""
     end = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < end, what()
@@ -39,7 +39,7 @@ def wait_for(found, seconds, what):
 
 
 def trainers(kit):
-    """Return the processes that train at a site, which are those that run in its kit's folder for a job."""
+    """Return the processes that train at a site, that is, those that run in its kit's folder for a job."""
     folders = {int(path.parent.name): os.path.realpath(path) for path in Path("/proc").glob("[0-9]*/cwd")}
     return [process for process, folder in folders.items() if folder.startswith(f"{kit}/") and "/app_" in folder]
 
@@ -93,7 +93,7 @@ def is_open(port):
 
 
 def answers_without_certificate(port, root):
-    """Return if a server takes TLS from who has no certificate of its federation."""
+    """Return whether a server accepts TLS from a client without a certificate of its federation."""
     context = ssl.create_default_context(cafile=root)
     with socket.create_connection(("localhost", port), timeout=10) as plain, suppress(ssl.SSLError):
         context.wrap_socket(plain, server_hostname="localhost").recv(1)

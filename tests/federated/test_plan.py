@@ -1,4 +1,4 @@
-"""What a plan says, what a site is told of it, and who is refused at joining."""
+"""The contents of a plan, what a site is told of it, and which sites may not join."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_a_server_with_another_version_is_refused():
 
 
 def test_a_recipe_is_the_same_everywhere():
-    """Its content counts, not only its name."""
+    """Recipes are compared by content, not only by name."""
     plan = Plan(**{**PLAN, "configs": ("recipes/open_glioma.json",)})
     ours = plan.identity()
     assert ours["cohort"] == "open_glioma"
@@ -73,7 +73,7 @@ def test_cases_are_counted_by_sequence():
 
 
 def test_weights_of_as_many_values_but_another_shape_are_refused():
-    """MONAI's client would reshape them."""
+    """MONAI's client would reshape them without a word."""
     with pytest.raises(RefusedError, match=r"head has the shape \(2, 3\), expected \(3, 2\)"):
         require_same_shapes({"head": torch.zeros(2, 3)}, {"head": torch.zeros(3, 2)})
 

@@ -1,4 +1,4 @@
-"""What became of hostile tries: each is refused, read rightly (benign), read wrongly (silent), or crashes or hangs."""
+"""Outcomes of fuzzing attempts: refused, read correctly (benign), read wrongly (silent), crashed, or hanging."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ outcomes: dict[str, Counter[str]] = {}
 
 
 class HangError(Exception):
-    """A try took too long."""
+    """An attempt took too long."""
 
 
 def attempt(test: str, work: Callable[[], Any], is_right: Callable[[Any], bool]) -> None:
-    """Do one try, count what becomes of it, and fail unless it is refused or right.
+    """Make one attempt, count its outcome, and fail unless the input is refused or read correctly.
 
     Args:
-        test: whose try it is.
-        work: reads the input.
-        is_right: of what was read, if it is what the input says.
+        test: name of the test.
+        work: function that reads the input.
+        is_right: whether the result is what the input says.
     """
     counts = outcomes.setdefault(test, Counter())
     try:
@@ -61,7 +61,7 @@ def attempt(test: str, work: Callable[[], Any], is_right: Callable[[Any], bool])
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raise in a block that takes too long."""
+    """Raise an error in a block that takes too long."""
 
     def stop(*_: object) -> None:
         raise HangError(f"no answer for {SECONDS} seconds")

@@ -1,4 +1,4 @@
-"""DICOM studies that are broken or lie: refused, or read as pydicom reads each image by itself; nobody is named."""
+"""Damaged or lying DICOM studies are refused, or read as pydicom reads each image; no message names the patient."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PIXELS = b"\xe0\x7f\x10\x00"
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory, phantom_dir) -> dict[str, Path]:
-    """A T1 and a T2 of seven slices, in each of the encodings."""
+    """A T1 and a T2 of seven slices, in each encoding."""
     subject, folder = sorted(phantom_dir.glob("Phantom_*"))[0], tmp_path_factory.mktemp("dicom")
     for name, encoding in ENCODINGS.items():
         scans = [
@@ -87,7 +87,7 @@ def changed(tmp_path_factory, study: Path, files: slice, change: Callable[[Path]
 
 
 def read(folder: Path) -> Study:
-    """Read a study; whatever is said of it must not tell who the patient is."""
+    """Read a study; no message about it may identify the patient."""
     try:
         study = read_folder(folder, PHANTOM)
     except (ValueError, OSError) as error:
@@ -106,7 +106,7 @@ def is_right(study: Study) -> bool:
 
 
 def as_pydicom_reads_it(series: Series) -> bool:
-    """Return if each slice holds what pydicom finds in its file, where the file says that it lies."""
+    """Return whether each slice holds what pydicom reads from its file, at the position given in the file."""
     volume = load(series)
     lps = np.diag([-1.0, -1, 1, 1]) @ volume.affine
     for k in range(volume.shape[2]):
@@ -133,7 +133,7 @@ def as_pydicom_reads_it(series: Series) -> bool:
 
 @given(encodings, which, st.integers(0), st.sampled_from(VALUES), st.none() | st.sampled_from(KINDS))
 def test_attributes(tmp_path_factory, studies, encoding, files, number, value, kind):
-    """An attribute has another value, or its value representation is another one."""
+    """An attribute has another value or another value representation."""
 
     def change(path: Path) -> None:
         image = pydicom.dcmread(path)
@@ -188,7 +188,7 @@ def test_bytes(tmp_path_factory, studies, encoding, files, where, how, numbers):
     st.sampled_from(["ImagePositionPatient", "PixelData", "SOPInstanceUID", "InstanceNumber"]),
 )
 def test_slices(tmp_path_factory, studies, encoding, how, one, other, keyword):
-    """Slices are missing, there twice, exchanged, or have the pixels of another series, or a part of their own."""
+    """Slices are missing, duplicated, exchanged, or have pixels of another series or only part of their own."""
     folder = changed(tmp_path_factory, studies[encoding], slice(0), lambda _: None)
     files, foreign = (sorted((folder / number).iterdir()) for number in ("002", "003"))
     path, beside = files[one % len(files)], files[other % len(files)]

@@ -1,4 +1,4 @@
-"""Datalists of any JSON: refused, or read as what they say, with names that are names."""
+"""Datalists of arbitrary JSON are refused, or read as written with valid names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files that are broken or lie: read as nibabel, strictly, reads them, or refused."""
+"""Damaged or lying image files are refused, or read as nibabel reads them in strict mode."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def flipped(content: bytes, bits: list[int]) -> bytes:
 
 
 def as_nibabel_reads_it(content: bytes, volume, warned: bool) -> bool:
-    """Return if voxels and affine are those that nibabel finds; where it has to mend the header, so must be said."""
+    """Return whether voxels and affine equal nibabel's; if nibabel has to repair the header, a warning must say so."""
     with nib.imageglobals.ErrorLevel(100):  # mend what can be
         image = nib.Nifti1Image.from_bytes(content)
         problems = nib.Nifti1Header.diagnose_binaryblock(content[:348])
@@ -114,7 +114,7 @@ def test_metaimage_and_nrrd(tmp_path_factory, suffix, bits, cut, more, packed):
     path.write_bytes(content)
 
     def is_right(volume) -> bool:
-        """The voxels are the file's, in whatever shape; a header may say that they are of another type."""
+        """The voxels are the file's, in any shape; the header may state another type for them."""
         said = (b"type: short", b"endian: little") if suffix == ".nrrd" else (b"MET_SHORT", b"MSB = False")
         same = np.array_equal(np.sort(volume.numpy(), axis=None), np.sort(VOXELS, axis=None))
         return (same or not all(text in content for text in said)) and volume.ndim in (3, 4)

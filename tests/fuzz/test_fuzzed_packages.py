@@ -1,4 +1,4 @@
-"""Packages whose bytes were changed: refused, or placed as their manifest says, and nowhere else."""
+"""Packages with changed bytes are refused, or placed as their manifest says and nowhere else."""
 
 from __future__ import annotations
 

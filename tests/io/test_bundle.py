@@ -1,4 +1,4 @@
-"""Where a bundle is found."""
+"""How the folder of a bundle is found."""
 
 import importlib.util
 import json
@@ -49,7 +49,7 @@ def test_elsewhere_it_is_beside_common(tmp_path, monkeypatch):
 
 
 def copied(folder: Path):
-    """Return the module as one that lies in a download's `common`."""
+    """Return the module as if it lay in the `common` of a download."""
     (folder / "common" / "io").mkdir(parents=True)
     copy = shutil.copy(module.__file__, folder / "common" / "io")
     spec = importlib.util.spec_from_file_location("copy_of_bundle", copy)
@@ -94,13 +94,13 @@ def test_nowhere(tmp_path, monkeypatch):
 
 
 def options(monkeypatch, *words):
-    """Let this process be one that was started with a command line."""
+    """Make this process appear to have been started with a command line."""
     monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words])
 
 
 @pytest.fixture
 def configs(tmp_path):
-    """The folder of a bundle with a training, an overlay, an ablation of both, and another config."""
+    """A bundle's folder with a training config, an overlay, an ablation of both, and another config."""
     folder = make(tmp_path, "tiny") / "configs"
     contents = {
         "train": {"epochs": 1, "train": {"lr": 1.0}, "resume": False},
@@ -160,7 +160,7 @@ def test_options_are_read_as_monai_reads_them(monkeypatch):
 
 
 def raised(work):
-    """Return an error that MONAI makes of one in a config's expression, as the interpreter gives it to its hook."""
+    """Return the error that MONAI raises for an error in a config's expression, as the exception hook receives it."""
     try:
         try:
             work()

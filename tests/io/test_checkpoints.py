@@ -1,4 +1,4 @@
-"""Checkpoints: whole ones are read, anything else is refused with a reason."""
+"""Complete checkpoints are read; anything else is refused with a reason."""
 
 import re
 import zipfile

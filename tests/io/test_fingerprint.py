@@ -1,4 +1,4 @@
-"""Digits that are equal for equal recipes, in any process, and differ for others."""
+"""Fingerprints are equal for equal recipes in any process, and differ for different recipes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Reading volumes, refusing what is none, writing them whole."""
+"""Volumes are read, files that are no volumes are refused, and writing is all or nothing."""
 
 import gzip
 import re

@@ -1,4 +1,4 @@
-"""One process at a time in a folder, and nothing of a dead one in the way."""
+"""A folder is used by one process at a time, and a dead process does not block it."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from common.io.lock import LOCK, lock_folder, scratch_folder, unlock_folder
 
 
 def hold(folder: str, fork: bool) -> None:
-    """Hold a folder for ever; with a process that outlives this one, as a loader's workers do for a while."""
+    """Hold a folder for ever, with a child process that outlives this one, as a loader's workers do for a while."""
     lock_folder(folder, "a training")
     if fork and os.fork() == 0:
         time.sleep(20)

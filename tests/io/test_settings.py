@@ -1,4 +1,4 @@
-"""What a config or a command line gives for a key."""
+"""Checks of the values that a config or a command line gives for a key."""
 
 import pytest
 

@@ -46,7 +46,7 @@ class Page:
         return result["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 120) -> None:
-        """Wait until an expression is true; an error is not."""
+        """Wait until an expression is true; errors in it are ignored."""
         tried = f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
         until = time.monotonic() + seconds
         while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""What several tests of the server need."""
+"""Fixtures for several tests of the server."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from stack import SECRETS, Stack, running
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory) -> Iterator[Stack]:
-    """An archive with studies, and a server on it."""
+    """An archive with studies, and a server that uses it."""
     with running(tmp_path_factory.mktemp("stack")) as one:
         yield one
     assert not list((one.folder / "tmp").iterdir())

@@ -1,4 +1,4 @@
-"""A PACS for the tests: Debian's Orthanc with its DICOMweb plugin, on a free port, in a folder of its own."""
+"""A PACS for the tests: Debian's Orthanc with its DICOMweb plugin, on a free port, in a separate folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 @contextmanager
 def orthanc(folder: Path) -> Iterator[str]:
-    """Run a server that keeps its files in a folder; yields its address, ``/dicom-web`` is below it."""
+    """Run a server that keeps its files in a folder; yield its address, below which is ``/dicom-web``."""
     port = free_port()
     config = {
         "StorageDirectory": str(folder / "storage"),
@@ -57,7 +57,7 @@ def upload(url: str, study: Path) -> None:
 
 
 def series(url: str, modality: str) -> list[str]:
-    """Return Orthanc's names of the series of a modality."""
+    """Return the names that Orthanc gives to the series of a modality."""
     query = {"Level": "Series", "Query": {"Modality": modality}}
     return requests.post(f"{url}/tools/find", json=query, timeout=30).json()
 

@@ -1,4 +1,4 @@
-"""A server of the app as a process of its own, as users start it; and what it is asked most."""
+"""The server of the app as a separate process, as users start it, and the most common requests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iterator[str]:
-    """Run a server of the phantom's weights; yields its address.
+    """Run a server with the phantom's weights; yield its address.
 
     Args:
         folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
         studies: see `label.server.serve`.
-        conf: further options of it; None: not given.
+        conf: further options of the server; None: not given.
     """
     port = free_port()
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
@@ -44,13 +44,13 @@ def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iter
 
 
 def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
-    """Ask for a segmentation; ``params`` are the options."""
+    """Request a segmentation; ``params`` are the options."""
     query = {"image": image, "output": output}
     return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
 
 
 def result(url: str, image: str, path: Path, model: str = "m3ae", **params: object) -> tuple[dict, nib.Nifti1Image]:
-    """Return what is told of a segmentation, and its label map."""
+    """Return what the server reports on a segmentation, and its label map."""
     answer = infer(url, image, "all", model, **params)
     assert answer.status_code == 200, answer.text
     parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())

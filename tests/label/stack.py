@@ -1,4 +1,4 @@
-"""An archive with studies and a server on it, for the tests that need both."""
+"""An archive with studies and a server that uses it, for the tests that need both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORE
 
 @dataclass(frozen=True)
 class Stack:
-    """What runs.
+    """The running archive and server.
 
     Attributes:
         archive: address of Orthanc.
@@ -49,7 +49,7 @@ class Stack:
     label: nib.Nifti1Image
 
     def log(self) -> str:
-        """Return what the server has logged, without the addresses."""
+        """Return what the server has logged, without addresses."""
         text = (self.folder / "server.log").read_text()
         return text.replace(f"{self.archive}/dicom-web", "").replace(self.url, "")
 
@@ -61,7 +61,7 @@ def uid(study: str, number: int | None = None) -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Stack]:
-    """Run Orthanc with the studies, and a server on it with the models m3ae, oedema and nothing."""
+    """Run Orthanc with the studies, and a server for it with the models m3ae, oedema and nothing."""
     label = write_studies(folder)
     models = ",".join(["m3ae", *(str(_model(folder / name, biases)) for name, biases in BIASES.items())])
     with orthanc(folder) as archive:
@@ -72,7 +72,7 @@ def running(folder: Path) -> Iterator[Stack]:
 
 
 def write_studies(folder: Path) -> nib.Nifti1Image:
-    """Write the studies, each in a folder by its name; return the tumours that all have."""
+    """Write each study into a folder of its name; return the tumours, which all of them have."""
     label = write_subject(folder / "subject", "case")
     for study, numbers in SERIES.items():
         write_study(folder / study, folder / "subject", _scans(numbers), PATIENTS[study], seed=study)

@@ -1,4 +1,4 @@
-"""A test case of the phantom, cut to its head: half the voxels, and as much less time for each segmentation."""
+"""A test case of the phantom, cropped to its head: half the voxels, so that segmenting takes about half the time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = (slice(16, 64), slice(8, 72), slice(0, 52))
 
 
 def write_subject(folder: Path, case: str) -> nib.Nifti1Image:
-    """Write the volumes of a case, named as BraTS names them, and its label map; return the latter."""
+    """Write the volumes of a case with BraTS's names, and its label map; return the latter."""
     affine = np.diag([-SPACING, -SPACING, SPACING, 1.0])
     folder.mkdir(parents=True, exist_ok=True)
     images, label = simulate(1000 * 2023 + 29)

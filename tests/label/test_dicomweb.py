@@ -1,4 +1,4 @@
-"""The server on an archive: Orthanc with its DICOMweb plugin."""
+"""The server with an archive: Orthanc and its DICOMweb plugin."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def volume(stack: Stack, image: str, path: Path, **options: object) -> nib.Nifti
 
 
 def stored(stack: Stack, series_uid: str) -> hd.seg.Segmentation:
-    """Return a SEG as it lies in Orthanc."""
+    """Return a SEG as stored in Orthanc."""
     find = {"Level": "Instance", "Query": {"SeriesInstanceUID": series_uid}}
     (name,) = requests.post(f"{stack.archive}/tools/find", json=find, timeout=30).json()
     return hd.seg.segread(BytesIO(requests.get(f"{stack.archive}/instances/{name}/file", timeout=30).content))
 
 
 def on_source_grid(seg: hd.seg.Segmentation, study: Path, label: nib.Nifti1Image) -> dict[str, np.ndarray]:
-    """Return the segments by label, (columns, rows, slices), by which image of the source they refer to."""
+    """Return the segments by label, (columns, rows, slices), by the image of the source that each frame refers to."""
     series_uid = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in study.rglob("*.dcm")]
     images = [image for image in images if image.SeriesInstanceUID == series_uid]
@@ -152,7 +152,7 @@ class TestProxy:
         assert "Orthanc" not in answer.text
 
     def test_another_study_than_was_asked_for_is_not_shown(self, stack):
-        """An archive, or a server between, that does not heed the query."""
+        """As from an archive, or a proxy in front of it, that ignores the query."""
         everything = requests.get(f"{stack.archive}/dicom-web/studies", timeout=30).content
 
         class Heedless(http.server.BaseHTTPRequestHandler):
@@ -212,7 +212,7 @@ def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
 
 
 def test_no_patient_in_the_log_and_no_file_is_left(stack):
-    """And at the server's end not even the folder: the fixture looks."""
+    """When the server has ended, not even the folder is left; the fixture checks that."""
     assert infer(stack.url, uid("one"), store=True).status_code == 200
     assert infer(stack.url, uid("one", 1)).status_code == 404
     query = {"PatientID": PATIENTS["one"]["PatientID"]}

@@ -1,4 +1,4 @@
-"""The server on a folder of studies, over HTTP: what it answers, what it refuses, and what MONAI Label got wrong."""
+"""The server with a folder of studies, over HTTP: what it answers and refuses, and what MONAI Label got wrong."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def subject(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(subject, tmp_path_factory) -> Path:
-    """Studies with one to four sequences, NIfTI and DICOM, and some that cannot be used."""
+    """Studies with one to four sequences, NIfTI and DICOM, and some unusable ones."""
     root = tmp_path_factory.mktemp("store")
     for name, modalities in {
         "one": ["t2"],
@@ -94,7 +94,7 @@ def url(store, place):
 
 @pytest.fixture(scope="module")
 def segmented(url, tmp_path_factory):
-    """Return a function that segments a study by the phantom's weights of m3ae, once."""
+    """Return a function that segments a study once, with m3ae and the phantom's weights."""
     folder = tmp_path_factory.mktemp("segmented")
     return cache(lambda image: result(url, image, folder / f"{image}.nii.gz"))
 
@@ -110,7 +110,7 @@ def train(url: str, model: str = "m3ae", **params: object) -> requests.Response:
 
 
 def trained(url: str) -> dict:
-    """Wait for a training, and return its status."""
+    """Wait for a training to end, and return its status."""
     while True:
         status = requests.get(f"{url}/train/", timeout=10).json()
         if status["status"] != "RUNNING":
@@ -280,7 +280,7 @@ class TestTraining:
         assert not left & {"two", "four"}
 
     def test_the_client_of_3d_slicer(self, url, subject, tmp_path):
-        """MONAI Label's own, which its extension of 3D Slicer comes with."""
+        """MONAI Label's own client, which its extension for 3D Slicer includes."""
         client = pytest.importorskip("monailabel.client.client").MONAILabelClient(url, str(tmp_path))
         assert client.info()["models"]["m3ae"]["labels"] == NAMES
         assert client.next_sample("random", {})["id"] not in ("two", "four")
@@ -311,7 +311,7 @@ class TestTraining:
             assert large == pytest.approx(small * SPACING**3, rel=0.1)
 
     def test_weights_of_patients_learn_from_studies_that_lack_sequences(self, store, tmp_path):
-        """By the default recipe, in whose cohort enhancing tumour has another value than in these labels."""
+        """By the default recipe, whose cohort has another value for enhancing tumour than these labels."""
         run, data = tmp_path / "run", tmp_path / "data"
         run.mkdir()
         data.mkdir()
@@ -411,7 +411,7 @@ def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_pa
 
 
 class Here:
-    """Segments in the process of the tests, where a `Worker` would have to import everything."""
+    """Segment in the process of the tests, because a `Worker` would first have to import everything."""
 
     def run(self, function, *arguments):
         return function(*arguments)
@@ -428,7 +428,7 @@ def test_studies_get_the_weights_of_patients(store, tmp_path):
 
 @pytest.fixture
 def command(monkeypatch):
-    """Return a function that runs ``python -m label.server`` in this process, and returns why it ended."""
+    """Return a function that runs ``python -m label.server`` in this process and returns why it ended."""
 
     def run(**options: object) -> object:
         monkeypatch.setattr(sys, "argv", ["label.server", *(f"--{key}={value}" for key, value in options.items())])

@@ -1,4 +1,4 @@
-"""Any request: answered or refused in a line, by a server that stays as it is."""
+"""Any request is answered, or refused in one line, and leaves the server as it was."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HEADERS = st.dictionaries(
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A server's address and its store, of one study that cannot be read."""
+    """The address of a server and its store, with one study that cannot be read."""
     place = tmp_path_factory.mktemp("server")
     (place / "store" / "study").mkdir(parents=True)
     (place / "store" / "study" / "x_t1.nii.gz").write_bytes(np.zeros(99, np.uint8).tobytes())

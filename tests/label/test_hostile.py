@@ -1,4 +1,4 @@
-"""Requests that mean no good, or are damaged: each is answered with a reason, and the server goes on."""
+"""Malicious or damaged requests are each answered with a reason, and the server keeps running."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from label.worker import Worker
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    """A study that can be used, and one whose pixels make ITK end its process."""
+    """A usable study, and one whose pixels make ITK abort its process."""
     root, subject = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("subject")
     write_subject(subject, "Doe")
     (root / "good").mkdir()
@@ -59,7 +59,7 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(store, place):
-    """The server's address; at its end nothing is left of any request, and no error was one that nobody foresaw."""
+    """The server's address. At its end, no request has left anything behind, and no error was unexpected."""
     with server(place, store, models="m3ae", names="label.example.org") as address:
         yield address
         left = [path for path in (place / "tmp").rglob("*") if path.is_file()]
@@ -70,7 +70,7 @@ def url(store, place):
 
 @pytest.fixture
 def drawn(store) -> nib.Nifti1Image:
-    """A label map that can be used."""
+    """A usable label map."""
     return nib.load(store.parent / "label.nii.gz")
 
 
@@ -81,7 +81,7 @@ def put(url: str, content: bytes, name: str = "label.nii.gz", **params: object) 
 
 
 def refused(answer: requests.Response, status: int, reason: str) -> None:
-    """Require that a request was refused so, in a line that names no file of the server."""
+    """Require that a request was refused with this status, in one line that names no file of the server."""
     assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
     assert json.loads(answer.headers["x-message"]) == answer.json()["detail"]
     for path in ("/tmp", "server0", "store0", "Traceback", "Doe"):
@@ -96,7 +96,7 @@ def test_a_study_that_ends_the_process_that_reads_it(url):
 
 
 def abort(folder_of: str) -> None:
-    """Leave a file in the folder for temporary files and end as a library does that aborts."""
+    """Leave a file in the folder for temporary files and end as an aborting library would."""
     Path(folder_of).write_text(tempfile.gettempdir())
     with tempfile.NamedTemporaryFile(delete=False) as file:
         file.write(b"of a patient")
@@ -153,7 +153,7 @@ class TestWorker:
 
 @contextmanager
 def alone(code: str, folder: Path) -> Iterator[str]:
-    """Run code in a process of its own, with a folder for temporary files; yields what it says first, then kills it."""
+    """Run code in a process with a folder for temporary files; yield its first line of output, then kill it."""
     (folder / "main.py").write_text(code)
     settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     process = subprocess.Popen([sys.executable, str(folder / "main.py")], env=settings, stdout=subprocess.PIPE)
@@ -206,14 +206,14 @@ with private_folder():
 
 
 def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
-    """Return an NRRD file on the grid of the study, with further fields."""
+    """Return an NRRD file on the grid of the study, with additional fields."""
     lines = ["NRRD0004", "type: uint8", "dimension: 3", "space: right-anterior-superior", f"encoding: {encoding}"]
     lines += [f"sizes: {' '.join(map(str, sizes))}", "space directions: (-3,0,0) (0,-3,0) (0,0,3)"]
     return "\n".join([*lines, *fields, "", ""]).encode() + voxels
 
 
 class TestLabelMaps:
-    """What is taken is told by what it is."""
+    """The format of a label map is recognised by its content."""
 
     @pytest.mark.parametrize("name", ["label.nii.gz", "label.mhd", "label", "../../label.dcm", "\0.nrrd"])
     def test_nifti_by_any_name(self, url, store, drawn, name):
@@ -359,7 +359,7 @@ class TestBodies:
             assert b" 413 " in connection.recv(1000)
 
     def test_a_client_that_goes_away(self, url):
-        """It is no error of the server's: the fixture looks into the log."""
+        """This is no error of the server; the fixture checks the log."""
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(f"POST /train/ HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n{{".encode())
@@ -403,7 +403,7 @@ class TestOtherSites:
 
 
 class TestArchive:
-    """One that sends for ever, or more than fits."""
+    """An archive that never stops sending, or sends more than fits."""
 
     @pytest.fixture
     def archive(self):

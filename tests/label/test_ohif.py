@@ -1,4 +1,4 @@
-"""OHIF, from MONAI Label's package, in headless Chromium: what is asked for there is drawn where it belongs."""
+"""OHIF, from MONAI Label's package, in headless Chromium: results of requests are drawn in the right place."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def page(stack, tmp_path_factory):
 
 
 def screenshot(page: Page, name: str) -> None:
-    """Keep a picture where SCREENSHOTS says, if it says so."""
+    """Save a picture to the folder named by the variable SCREENSHOTS, if it is set."""
     if folder := os.environ.get("SCREENSHOTS"):
         time.sleep(3)  # notices move
         page.screenshot(Path(folder, f"{name}.png"))
@@ -97,7 +97,7 @@ def connect(page: Page, stack: Stack, study: str) -> None:
 
 
 def said(page: Page, text: str) -> None:
-    """Wait until a notice says something."""
+    """Wait until a notice contains this text."""
     page.wait(f"document.body.innerText.includes({json.dumps(text)})", 300)
 
 

@@ -1,4 +1,4 @@
-"""The losses of ACN and SMU-Net: the authors' numbers, formulas by hand, and who learns from what."""
+"""The losses of ACN and SMU-Net: the authors' numbers, formulas by hand, and which parts get gradients."""
 
 import math
 
@@ -145,7 +145,7 @@ class TestFormulas:
 
     @both
     def test_dice_and_consistency_by_hand(self, name):
-        """Two voxels in the batch; class 1 at the first, class 2 at the second; class 3 nowhere."""
+        """The batch has two voxels: class 1 at the first, class 2 at the second, class 3 nowhere."""
         full = torch.tensor([[[0.7, 0.6], [0.8, 0.1], [0.4, 0.5], [0.2, 0.0]]])
         missing = torch.tensor([[[0.1, 0.2], [0.8, 0.3], [0.4, 0.5], [0.2, 0.4]]])
         empty = torch.zeros(1, 64, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""The losses of PMKL and RobustSeg, by hand; the authors' numbers are in the tests of the networks."""
+"""The losses of PMKL and RobustSeg, worked out by hand; the tests of the networks compare the authors' numbers."""
 
 import math
 
@@ -29,7 +29,7 @@ def student_step(seed=0):
 
 
 def reconstructed(there, error, scale, shift):
-    """Return outputs of RobustSeg whose reconstructions are off by ``error``, a number for each row."""
+    """Return outputs of RobustSeg whose reconstructions are wrong by ``error``, a number for each row."""
     logits, label = two_samples()
     there = torch.tensor(there)
     image = torch.zeros(int(there.sum()), 2, 1, 1)

@@ -27,7 +27,7 @@ AUTHORS = {"t1": "t1", "t1c": "t1ce", "t2": "t2", "flair": "flair"}
 
 
 def golden_students(setting):
-    """Return P and log Q ``(B, M, K, N)`` in our order, T_L, T_M and rho."""
+    """Return P and log Q ``(B, M, K, N)`` in our order, and T_L, T_M and rho."""
     tau, *thresholds = GOLDEN[f"{setting}/hyper"].tolist()
     logits = torch.stack([torch.from_numpy(GOLDEN[f"logits_{AUTHORS[name]}"]) for name in MODALITIES], dim=1).flatten(3)
     return logits.softmax(dim=2), (logits / tau).log_softmax(dim=2), thresholds
@@ -77,7 +77,7 @@ def test_released_distillation_gives_the_authors_numbers(setting):
 
 
 def ballot(*columns):
-    """Return one row per modality and one column per voxel as ``(1, M, N)``."""
+    """Return ``(1, M, N)`` from one row per modality and one column per voxel."""
     return torch.tensor(columns).T[None]
 
 

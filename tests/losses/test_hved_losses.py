@@ -34,7 +34,7 @@ def label(batch=3, size=(4, 4, 4), classes=3):
 
 
 def product(posteriors, chosen):
-    """Return the fused Gaussian of one sample's posteriors ``(M, 2 C, ...)``, in double precision."""
+    """Return the fused Gaussian of one sample's posteriors ``(M, 2 C, ...)`` in double precision."""
     mean, log_variance = posteriors.double().chunk(2, dim=1)
     precision = 1 + sum((-log_variance[m]).exp() for m in chosen)
     return Normal(sum(mean[m] * (-log_variance[m]).exp() for m in chosen) / precision, precision**-0.5)

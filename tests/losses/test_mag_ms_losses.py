@@ -11,7 +11,7 @@ from common.networks.mag_ms import MagMSDecoded
 
 
 def dice_ce(logits, label):
-    """Return MONAI's loss of each sample by itself."""
+    """Return MONAI's loss of each sample separately."""
     loss = DiceCELoss(softmax=True, to_onehot_y=True)
     return torch.stack([loss(logits[b : b + 1], label[b : b + 1]) for b in range(len(logits))])
 

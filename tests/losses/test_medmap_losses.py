@@ -1,4 +1,4 @@
-"""MedMAP's alignment against numbers worked out by hand."""
+"""MedMAP's alignment compared with numbers worked out by hand."""
 
 import math
 
@@ -13,7 +13,7 @@ ALL = torch.ones(2, 4, dtype=torch.bool)
 
 
 def constant(*values: float, batch: int = 2) -> torch.Tensor:
-    """Return features ``(B, M, 3, 2, 2, 2)`` that are one value in each modality."""
+    """Return features ``(B, M, 3, 2, 2, 2)`` with one constant value in each modality."""
     return torch.tensor(values)[None, :, None, None, None, None].expand(batch, -1, 3, 2, 2, 2).clone()
 
 
@@ -50,14 +50,14 @@ def test_mixture_of_those_present_keeps_the_sum_of_the_weights():
 
 
 def test_mixture_is_the_mean_where_those_present_have_no_weight():
-    """At the start with FLAIR absent."""
+    """As at the start of a training when FLAIR is absent."""
     present = torch.tensor([[True, False, True, False]])
     found = Alignment(NAMES, "adaptive")(constant(1.0, 9.0, 4.0, 9.0, batch=1), present)
     assert found.item() == pytest.approx(1.5**2)
 
 
 def test_weights_of_those_present_that_nearly_cancel_are_not_scaled_up():
-    """They learn any sign: 1 % against -0.99 % would be 10 000 times as large, and its gradient 10^8 times."""
+    """Weights can get any sign: 1 % and -0.99 % would be scaled by 10 000, and their gradient by 10^8."""
     alignment = Alignment(NAMES, "adaptive")
     with torch.no_grad():
         alignment.weights.copy_(torch.tensor([0.01, -0.0099, 0.0, 1.0]))
@@ -129,7 +129,7 @@ def test_gradient_of_the_weights_is_that_of_finite_differences():
 
 
 class Constant(nn.Module):
-    """A loss of 3 with one term."""
+    """A constant loss of 3 with one term."""
 
     def __init__(self):
         super().__init__()

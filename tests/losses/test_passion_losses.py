@@ -63,7 +63,7 @@ def label(samples=2, size=(4, 4), classes=3):
 
 
 def terms(loss, out=None, target=None):
-    """Return what a loss says of a batch: total and terms."""
+    """Return the total and the terms of a loss for a batch."""
     total = loss(output() if out is None else out, label() if target is None else target)
     return total.item(), {name: value.item() for name, value in loss.terms.items()}
 
@@ -214,7 +214,7 @@ def test_loss_is_the_formula_of_the_fact_sheet():
 
 
 def test_a_modality_that_no_subject_has_takes_no_part():
-    """As at a hospital without it: the loss is that of the others, and its beta stays at theirs."""
+    """As at a hospital without it: the loss is that of the other modalities, and its beta stays theirs."""
     out, target = output(((1, 1, 0, 1), (0, 1, 0, 1))), label()
     loss = passion(counts=(*COUNTS[:2], 0, COUNTS[3]))
     assert terms(loss, out, target) == terms(passion(), out, target)

@@ -1,4 +1,4 @@
-"""What ACN and SMU-Net forward: all modalities by the full path, one subset by its missing path."""
+"""ACN and SMU-Net forward all modalities through the full path and one subset through its missing path."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def loss_of(made):
 
 
 def forwarded(net):
-    """Note which missing path runs, and on what."""
+    """Record which missing path runs, and on what."""
     seen = []
     for subset in net.missing.subsets:
         net.missing.network_for(subset).register_forward_hook(

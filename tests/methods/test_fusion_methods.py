@@ -1,4 +1,4 @@
-"""What PASSION and GSS forward: which modalities are encoded, fused and shown alone."""
+"""Which modalities PASSION and GSS encode, fuse and segment alone."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def image(present=PRESENT):
 
 
 def fused_subsets(network):
-    """Note the subset of each call of decode."""
+    """Record the subset of each call of decode."""
     seen, decode = [], network.decode
     network.decode = lambda features, present: seen.append(present.clone()) or decode(features, present)
     return seen

@@ -1,4 +1,4 @@
-"""What PMKL and RobustSeg forward, what they train, and how the students get their teacher."""
+"""What PMKL and RobustSeg forward, which parts they train, and how the students get their teacher."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def method(subsets=SUBSETS, **kwargs):
 
 
 def draws(method, wanted):
-    """Let the method draw one subset always."""
+    """Make the method draw the same subset every time."""
     method.network.missing.draw_subset = lambda present: wanted
     return method
 

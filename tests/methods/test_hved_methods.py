@@ -25,7 +25,7 @@ def made(network):
 
 
 class Recorder(torch.nn.Module):
-    """Notes what it is asked to encode, to decode or to segment."""
+    """Records what it is asked to encode, decode or segment."""
 
     def __init__(self):
         super().__init__()

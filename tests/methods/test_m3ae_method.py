@@ -17,7 +17,7 @@ from common.networks import M3AE
 
 
 class Recorder(torch.nn.Module):
-    """Stands where the U-Net is and keeps what it is given."""
+    """Takes the place of the U-Net and stores its inputs."""
 
     def forward(self, x):
         self.seen = x

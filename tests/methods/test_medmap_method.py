@@ -110,7 +110,7 @@ def test_only_networks_with_bottlenecks_align_there():
 
 
 def test_features_are_kept_for_no_longer_than_a_step():
-    """Validation runs hundreds of windows, whose features nobody takes."""
+    """Validation runs hundreds of windows whose features nobody needs."""
     network = RFNet(**SMALL, feature_encoder="shared").train()
     step = FeatureAlignment(RandomSubsetFusion(network), network)
     step(image())

@@ -1,4 +1,4 @@
-"""The authors' ACN and SMU-Net as the golden files define them: weights and inputs by rule, arrays in our order."""
+"""The authors' ACN and SMU-Net as the golden files define them: weights and inputs by a rule, arrays in our order."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def authors_state(name: str, path: str, channels: int = 4) -> dict[str, torch.Te
 
 
 def with_golden_discriminator(name: str, theirs: str, discriminator: nn.Module) -> nn.Module:
-    """Load the golden weights into a discriminator; classes of its input, if it is of entropy maps, in our order."""
+    """Load the golden weights into a discriminator; its input classes, if it takes entropy maps, are in our order."""
     shapes = {key: s for key, s in authors_shapes(name).items() if key.startswith(theirs)}
     state = {key.removeprefix(theirs): value for key, value in draw_weights(shapes).items()}
     if theirs == "d_main.":
@@ -76,13 +76,13 @@ def with_golden_discriminator(name: str, theirs: str, discriminator: nn.Module) 
 
 
 def missing_subset(name: str) -> tuple[int]:
-    """Return the channel, in our order, that the golden file's missing path takes."""
+    """Return the channel, in our order, that the golden file's missing path uses."""
     return (NAMES.index(AUTHORS[NETWORKS[name].__name__][int(ARRAYS[name]["mono_channel"])]),)
 
 
 @cache
 def imported(name: str) -> nn.Module:
-    """Return our network of the golden file's pair, imported, without dropout."""
+    """Return our network for the golden file's pair with imported weights, without dropout."""
     subset = missing_subset(name)
     network = NETWORKS[name](subsets=[subset])
     full, _ = import_cotraining(authors_state(name, "full"), network)
@@ -105,7 +105,7 @@ def draw_image(name: str) -> torch.Tensor:
 
 @cache
 def trained(name: str) -> CoTrainingOutput:
-    """Return what training mode gives for the golden file's input."""
+    """Return the outputs of training mode for the golden file's input."""
     with torch.no_grad():
         return CoTraining(imported(name).train())(draw_image(name))
 

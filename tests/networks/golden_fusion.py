@@ -1,6 +1,6 @@
-"""RFNet, mmFormer and M2FTrans as the golden files define them: weights and inputs by rule, arrays in our order.
+"""RFNet, mmFormer and M2FTrans as the golden files define them: weights and inputs by a rule, arrays in our order.
 
-The authors' modalities are FLAIR, T1c, T1, T2; what this module gives out is in the order T1, T1c, T2, FLAIR.
+The authors' modalities are FLAIR, T1c, T1, T2; this module returns everything in the order T1, T1c, T2, FLAIR.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 
 @cache
 def golden(name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Return the arrays of a golden file, e.g. ``mmformer_small``, and what it says about how they were made."""
+    """Return the arrays of a golden file, e.g. ``mmformer_small``, and its description of how they were made."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         arrays = dict(arrays)
     return arrays, json.loads(str(arrays["meta"]))
@@ -72,7 +72,7 @@ def ours(values: np.ndarray | list, axis: int = 1) -> torch.Tensor:
 
 
 def subset(names: str) -> torch.Tensor:
-    """Return which modalities a name of the golden files holds, e.g. ``flair+t1ce``: bool ``(1, 4)``."""
+    """Return the modalities in a name of the golden files, e.g. ``flair+t1ce``, as bool ``(1, 4)``."""
     return torch.tensor([[name in names.split("+") for name in NAMES]])
 
 
@@ -83,7 +83,7 @@ def draw_image(seed: int, batch: int, crop: int) -> torch.Tensor:
 
 
 def without(image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return the image with NaN in the channels of the modalities that are absent."""
+    """Return the image with NaN in the channels of the absent modalities."""
     return drop(image, present.expand(len(image), -1))
 
 

@@ -1,4 +1,4 @@
-"""PMKL and RobustSeg as the golden files define them: weights and inputs by rule.
+"""PMKL and RobustSeg as the golden files define them: weights and inputs by a rule.
 
 Everything is in the authors' order, FLAIR, T1c, T1, T2: the networks do not know which modality is which.
 """
@@ -34,7 +34,7 @@ def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def with_golden_weights(name: str, layers: Layers) -> None:
-    """Give each layer the weights that the rule gives the authors' variables of its name; all of them are needed."""
+    """Give each layer the weights that the rule assigns to the authors' variables of its name; all must be used."""
     shapes = published_shapes(name)
     for layer, key in layers:
         for ours, parameter in layer.named_parameters():

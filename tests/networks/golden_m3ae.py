@@ -1,4 +1,4 @@
-"""The authors' M3AE as the golden files define it: weights by rule, arrays in our axes, order and names."""
+"""The authors' M3AE as the golden files define it: weights by a rule, arrays in our axes, order and names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def authors_state(width: int, outputs: int = 3) -> dict[str, torch.Tensor]:
 
 
 def imported(width: int, outputs: int = 3) -> M3AE:
-    """Return our network with the authors' weights; x_sub left in the orientation of the golden arrays."""
+    """Return our network with the authors' weights; x_sub stays in the orientation of the golden arrays."""
     network = M3AE(4, outputs, width, GRID_ZYX[::-1], deep_supervision=outputs == 3)
     network.load_state_dict(import_m3ae({f"module.{k}": v for k, v in authors_state(width, outputs).items()}))
     network.x_sub.data = network.x_sub.data.flip(2, 3)

@@ -1,4 +1,4 @@
-"""ACN and SMU-Net: the authors' numbers, their checkpoints, subsets of modalities."""
+"""ACN and SMU-Net: the authors' numbers, their checkpoints, and subsets of modalities."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ class TestGolden:
         assert max(errors.values()) <= TOLERANCE, errors
 
     def test_the_full_path_would_predict_as_the_authors_does(self):
-        """Theirs has the branch, too, though nothing reads it."""
+        """The authors' full path has the branch, too, although nothing uses it."""
         path, theirs = ACNPath(4, 4, 16), authors_state("acn", "full")
         branch = {key.removeprefix("VID_branch."): v for key, v in theirs.items() if key.startswith("VID_branch.")}
         path.load_state_dict(imported("acn").full.state_dict() | branch)
@@ -93,7 +93,7 @@ class TestGolden:
 
     @both
     def test_every_path_starts_with_small_probabilities_of_a_tumour(self, name):
-        """From 0.5, Dice alone does not get a small class out of the whole brain."""
+        """Starting from 0.5, the Dice loss alone cannot stop a small class from filling the whole brain."""
         torch.manual_seed(0)
         network = NETWORKS[name](width=8, subsets=[(0,), T1C_FLAIR])
         for subset in ((0,), T1C_FLAIR):

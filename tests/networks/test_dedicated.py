@@ -1,4 +1,4 @@
-"""Networks for one subset each, as one network."""
+"""Networks for one subset each, combined into one network."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from common.networks.dedicated import Dedicated, FullAndMissing, channel_subsets
 
 
 class Sum(nn.Module):
-    """Logits (sum of the channels, number of the channels)."""
+    """Returns as logits the sum and the number of the channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

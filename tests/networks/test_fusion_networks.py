@@ -33,13 +33,13 @@ class Spec:
     Attributes:
         name: of its golden files.
         network: the class.
-        small: its sizes in the small golden file, beside the width of 4 and the crop of 32^3.
-        tiny: the smallest sizes that make sense, beside the crop of ``window`` voxels along each axis.
-        finest: downsamplings of the finest auxiliary head.
+        small: sizes in the small golden file, apart from the width of 4 and the crop of 32^3.
+        tiny: the smallest sensible sizes, apart from the crop of ``window`` voxels along each axis.
+        finest: number of downsamplings of the finest auxiliary head.
         levels: number of auxiliary heads.
-        trained: golden file of the training.
-        tensors: number of them in a checkpoint.
-        parameters: width -> number.
+        trained: golden file of a training step.
+        tensors: number of tensors in a checkpoint.
+        parameters: width -> number of parameters.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Spec:
         return self.made(**{**self.tiny, "crop": (self.window,) * 3, **kwargs})
 
     def image(self, batch: int) -> torch.Tensor:
-        """Return what the smallest one takes."""
+        """Return an input for the smallest network."""
         generator = torch.Generator().manual_seed(0)
         return torch.randn(batch, 4, *[self.window] * 3, generator=generator)
 
@@ -104,7 +104,7 @@ def imported(request):
 
 @pytest.fixture(scope="module")
 def trained(imported):
-    """What training mode gives for the golden batch, the features of its encoding, and the golden arrays."""
+    """The outputs of training mode for the golden batch, the features of its encoding, and the golden arrays."""
     spec, network, *_ = imported
     arrays, meta = golden(spec.trained or f"{spec.name}_small")
     image = without(draw_image(meta["batch_input_seed"], 2, meta["crop"]), ours(meta["train_mask"]))
@@ -247,7 +247,7 @@ class TestSubsets:
 
     @each
     def test_one_encoding_serves_every_subset(self, spec):
-        """So the published pdt and idt, which encode or do not encode what is left out, decode alike."""
+        """The published pdt and idt, which do or do not encode the modalities left out, therefore decode alike."""
         network, image = with_golden_weights(spec.name, spec.made_tiny()), spec.image(1)
         with eval_mode(network), torch.no_grad():
             features = network.encode(image)
@@ -332,7 +332,7 @@ class TestSizes:
             spec.made_tiny()(torch.zeros(1, 3, 32, 32, 32))
 
     def test_rfnet_sums_over_a_volume_in_half_precision(self):
-        """Sums of a whole window overflow float16."""
+        """Sums over a whole window would overflow float16."""
         fusion = RFNet(width=4, crop=(16, 16, 16)).fusions[0]
         x, regions, present = (
             torch.ones(1, 4, 4, 64, 64, 64),

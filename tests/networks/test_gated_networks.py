@@ -1,4 +1,4 @@
-"""PMKL and RobustSeg: the authors' numbers, and what their encoders, gates and students do."""
+"""PMKL and RobustSeg: the authors' numbers, and the work of their encoders, gates and students."""
 
 from types import SimpleNamespace
 
@@ -43,7 +43,7 @@ def image(present=PRESENT, crop=CROP, seed=0):
 
 
 def lively(network):
-    """Give a network weights that make a difference; the initial ones are too small for that."""
+    """Give a network weights that make a difference; the initial ones are too small."""
     torch.manual_seed(0)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=1 / max(1.0, parameter[0].numel()) ** 0.5)
@@ -52,7 +52,7 @@ def lively(network):
 
 @pytest.fixture(scope="module")
 def pmkl():
-    """What the golden files' network gives for a student's step."""
+    """The outputs of the golden files' network for a student's step."""
     arrays = dict(np.load(GOLDEN / "pmkl.npz"))
     subset, x = (int(arrays["mono_channel"]),), draw_image(int(arrays["seed"]), (2, 4, 48, 48, 48))
     network = PMKL(modalities=4, classes=5, width=16, subsets=[subset])
@@ -153,7 +153,7 @@ class TestGolden:
                 assert loss.terms[term].item() == pytest.approx(whole, rel=TOLERANCE)
 
     def test_number_of_parameters(self):
-        """Counted from the published lists of variables, which have a fifth class (17 parameters more per decoder)."""
+        """Counted from the published lists of variables, which have a fifth class (17 more parameters per decoder)."""
         with torch.device("meta"):
             network = PMKL()
             assert count(GatedNetwork(classes=5)) == 6_650_309

@@ -1,4 +1,4 @@
-"""U-HVED and U-HeMIS: the authors' fusion and the layout of their checkpoints, and what must hold for any subset."""
+"""U-HVED and U-HeMIS: the authors' fusion, the layout of their checkpoints, and properties that hold for any subset."""
 
 import math
 from pathlib import Path
@@ -41,14 +41,14 @@ def available(case):
 
 
 def published(name):
-    """Return key -> shape of a released checkpoint, convolutions in PyTorch's layout."""
+    """Return key -> shape of a released checkpoint, with convolutions in PyTorch's layout."""
     lines = [line.split("\t") for line in (FILES / f"state_dict_{name}.txt").read_text().splitlines() if line[0] != "#"]
     shapes = {key: tuple(map(int, shape.strip("()").rstrip(",").split(","))) for key, shape in lines}
     return {key: (*shape[:2:-1], *shape[:3]) if len(shape) == 5 else shape for key, shape in shapes.items()}
 
 
 def authors_key(key):
-    """Return the released name of a parameter of ours."""
+    """Return the released name of one of our parameters."""
     part, *rest = key.split(".")
     number = rest.pop(0) if part != "segmentation" else None
     name = "seg" if number is None else NAMES[int(number)]

@@ -1,4 +1,4 @@
-"""The parts of M2FTrans, by hand; the whole of it is in test_fusion_networks.py."""
+"""The parts of M2FTrans, worked out by hand; test_fusion_networks.py tests the whole network."""
 
 import pytest
 import torch

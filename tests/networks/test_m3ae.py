@@ -56,7 +56,7 @@ def test_network_gives_the_authors_numbers(width, situation, record_property):
 
 
 def test_pretraining_gives_the_authors_numbers_and_gradients():
-    """In double precision: rounding, which differs between processors, moves activations over the kink of the ReLUs."""
+    """In double precision: rounding differs between processors and moves activations past the kink of ReLUs."""
     network = imported(16, outputs=4).double()
     image = transpose(draw(SEED + 2, (1, 4, 32, 32, 32))).double()
     visible = transpose(ARRAYS["pretrain/token_visible"][None]).bool()

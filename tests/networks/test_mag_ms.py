@@ -1,4 +1,4 @@
-"""MAG-MS's network, and the UNETRs that it is compared to."""
+"""MAG-MS's network, and the UNETRs that it is compared with."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def only(m, modalities=4, samples=2):
 
 
 def as_unetr(network, unetr, modality):
-    """Give a UNETR of one channel the weights of one modality's path, whose point-wise convolutions do nothing."""
+    """Give a UNETR of one channel the weights of a modality's path, with identity as point-wise convolutions."""
     encoder = network.encoders[modality]
     parts = {
         "vit": encoder.vit,

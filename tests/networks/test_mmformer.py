@@ -1,4 +1,4 @@
-"""The parts of mmFormer; the whole of it is in test_fusion_networks.py."""
+"""The parts of mmFormer; test_fusion_networks.py tests the whole network."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a network's parts of a modality are, shown by which weights a subject with one modality trains."""
+"""Which parts of a network belong to a modality: those whose weights a subject with only this modality trains."""
 
 import pytest
 import torch

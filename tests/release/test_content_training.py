@@ -1,4 +1,4 @@
-"""The weights of the check of content are made anew, here from a few phantoms."""
+"""The weights for recognising sequences can be trained again, here from a few phantoms."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A dry run makes everything small but what is trained, and runs a list to its printed tables."""
+"""A dry run makes everything small except the list of trainings, and runs it up to its printed tables."""
 
 import json
 

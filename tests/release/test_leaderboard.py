@@ -1,4 +1,4 @@
-"""A leaderboard's list is checked before anything runs; runs go on where they stopped."""
+"""A leaderboard's list is checked before anything runs, and interrupted runs continue where they stopped."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_text_that_is_no_json_is_refused(tmp_path, text):
 
 @pytest.fixture
 def python(tmp_path, monkeypatch):
-    """Let a small program stand in for Python and MONAI: it notes its call, and finishes unless its folder says no."""
+    """Replace Python and MONAI by a small program that records its call and succeeds, unless its folder says no."""
     program = tmp_path / "python"
     program.write_text(
         f"#!{sys.executable}\n"
@@ -195,7 +195,7 @@ def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, sh
 
 
 def test_time_of_a_killed_leaderboard_counts(tmp_path, python, shared, monkeypatch):
-    """What a leaderboard has noted when it is killed is added to, and it notes while a method runs."""
+    """The leaderboard records times while a method runs, and adds to them after it was killed."""
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
     folder = folders_of(entries, tmp_path)["GSS"]
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The lists of the papers' tables: what they name exists, and what does not is refused by name."""
+"""The lists of the papers' tables name only what exists; anything else is refused by name."""
 
 import json
 from pathlib import Path

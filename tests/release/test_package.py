@@ -1,4 +1,4 @@
-"""Packages: the same every time, and placed whole and unchanged or not at all."""
+"""Packages are the same every time, and placed whole and unchanged or not at all."""
 
 import copy
 import hashlib
@@ -29,7 +29,7 @@ def package(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def contents(package) -> dict[str, bytes]:
-    """The files of the package by their path in the bundle's folder."""
+    """The files of the package, by their path in the folder of the bundle."""
     with zipfile.ZipFile(package) as archive:
         return {name.removeprefix("tiny/"): archive.read(name) for name in archive.namelist()}
 
@@ -151,7 +151,7 @@ def member(name: str, mode: int = stat.S_IFREG | 0o644, compression: int = zipfi
 
 
 def added(name: str, content: bytes = b"evil", listed: bool = True, **how: int):
-    """Return a change that adds a member; if listed, to the manifest too."""
+    """Return a change that adds a member to the package and, if listed, to its manifest."""
 
     def change(members: Members) -> Members:
         entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
@@ -165,7 +165,7 @@ def added(name: str, content: bytes = b"evil", listed: bool = True, **how: int):
 
 
 def manifested(edit):
-    """Return a change of the manifest."""
+    """Return a change to the manifest."""
 
     def change(members: Members) -> Members:
         changed = []
@@ -267,7 +267,7 @@ def test_a_link_is_placed_as_a_plain_file(package, tmp_path):
 
 
 def test_members_that_share_their_data_are_refused(package, tmp_path):
-    """A zip bomb needs no compression if its members lie over each other."""
+    """A zip bomb needs no compression if its members overlap."""
     made = make_package(write_bundle(tmp_path / "tiny", weights=bytes(10**6)), tmp_path / "dist")
     with zipfile.ZipFile(made, "a") as archive:
         whole = archive.getinfo("tiny/models/model.pt")

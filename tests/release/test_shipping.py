@@ -1,4 +1,4 @@
-"""Shipping what a training left: the weights, their tables and what metadata.json says."""
+"""Shipping the results of a training: its weights, their tables and the entries in metadata.json."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def trained() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def places(tmp_path):
-    """A run that was evaluated, and a bundle."""
+    """An evaluated run, and a bundle."""
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     run.mkdir()
     write_checkpoint(trained(), run / "trained.pt")

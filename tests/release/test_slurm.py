@@ -1,4 +1,4 @@
-"""A leaderboard as a Slurm job array, on a real Slurm of one node."""
+"""A leaderboard runs as a Slurm job array, on a real Slurm with one node."""
 
 import json
 import os
@@ -44,7 +44,7 @@ PartitionName=all Nodes=ALL Default=YES State=UP
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """Start munge, slurmctld and slurmd; yield a function that runs a command of Slurm's and returns what it says."""
+    """Start munge, slurmctld and slurmd; yield a function that runs a Slurm command and returns its output."""
     if not all(map(shutil.which, ("munged", "slurmctld", "slurmd"))):
         pytest.skip("needs Debian's slurmctld, slurmd, slurm-client and munge")
     folder, host = tmp_path / "slurm", socket.gethostname().split(".")[0]

@@ -1,4 +1,4 @@
-"""What is made of images that do not show what they are taken for, on a phantom."""
+"""What happens to images that do not show what they are taken for, on a phantom."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def images() -> dict[str, nib.Nifti1Image]:
 
 
 def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> Study:
-    """A study of images, taken for what their keys say with a confidence."""
+    """Return a study of images, each taken for what its key says with a confidence."""
     sources = {name: f"series {number}" for number, name in enumerate(images, start=1)}
     known = dict.fromkeys(images, 0.95) | confidences
     return Study(images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "said: 'x'"), known, [], [])

@@ -13,7 +13,7 @@ TILT = Rotation.from_euler("xyz", (17, -8, 6), degrees=True).as_matrix()
 
 @pytest.fixture(scope="module")
 def upright() -> dict[str, Image]:
-    """A brain that is not the mean brain, since its intensities are others, but lies as it does."""
+    """A brain that lies like the mean brain, but has other intensities."""
     mean = nib.load(MEAN_BRAIN)
     volumes = np.moveaxis(np.asarray(mean.dataobj, dtype=np.float32), -1, 0)
     return {

@@ -1,7 +1,7 @@
-"""Headers as hospitals, scanners and anonymisers leave them: none of them costs the segmentation.
+"""Headers as hospitals, scanners and anonymisers leave them: none of them prevents the segmentation.
 
-`HEADERS` has 30; each gives a label map, a summary and a SEG that highdicom reads back, and what is wrong in it is said
-by name.
+`HEADERS` has 30 of them. Each gives a label map, a summary and a SEG that highdicom can read; faulty attributes are
+named.
 """
 
 import re
@@ -28,7 +28,7 @@ CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A cod
 
 
 def put(keyword: str, value: object, vr: str | None = None) -> Callable[[Dataset], None]:
-    """Set an attribute to whatever value, in whatever value representation."""
+    """Set an attribute to any value with any value representation."""
 
     def change(header: Dataset) -> None:
         tag = Tag(keyword)
@@ -59,7 +59,7 @@ def several(*changes: Callable[[Dataset], None]) -> Callable[[Dataset], None]:
 
 
 def private(header: Dataset) -> None:
-    """Private garbage: a block of which no creator is named, and values of the wrong representation in a named one."""
+    """Add invalid private data: a block without a creator, and values of the wrong representation in one with."""
     header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80"))
     block = header.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
     block.add_new(0x10, "LO", "x" * 200)
@@ -130,7 +130,7 @@ HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, phantom_dir) -> Path:
-    """A T1 of seven thick slices."""
+    """Return a T1 of seven thick slices."""
     folder = tmp_path_factory.mktemp("study")
     scan = Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(6, 5, 16), slices=7)
     write_study(folder, sorted(phantom_dir.glob("Phantom_*"))[0], [scan])

@@ -17,14 +17,14 @@ def subject() -> dict[str, nib.Nifti1Image]:
 
 
 def oblique(spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> Grid:
-    """A grid around the origin, tilted, its first axis to the back and its last one to the left."""
+    """Return a tilted grid around the origin; its first axis points to the back and its last one to the left."""
     turn = Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix()
     axes = turn @ np.array([[0, 0, -1], [-1, 0, 0], [0, 1, 0.0]]) * spacing
     return Grid(shape, from_matvec(axes, -axes @ ((np.array(shape) - 1) / 2)))
 
 
 def balls(grid: Grid) -> np.ndarray:
-    """Nested balls of 26, 19 and 12 mm around the origin: 2, 1 and 4."""
+    """Return nested balls of 26, 19 and 12 mm around the origin, with the values 2, 1 and 4."""
     centres = apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1))
     distance = np.linalg.norm(centres, axis=-1)
     return np.select([distance < 12, distance < 19, distance < 26], [4, 1, 2], 0).astype(np.uint8)
@@ -50,7 +50,7 @@ def test_the_grid_is_isotropic_nearest_to_ras_and_covers_the_field_of_view_of_an
 
 
 def _signed(own: Grid, directions: np.ndarray) -> np.ndarray:
-    """The grid's axes in those of the volume: one each, at 1 mm."""
+    """Return the grid's axes in those of the volume: one each, at 1 mm."""
     found = np.linalg.inv(own.affine[:3, :3]) @ directions
     return np.where(np.abs(found) > 1e-6, np.sign(found) / voxel_sizes(own.affine)[:, None], 0)
 

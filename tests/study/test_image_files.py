@@ -1,4 +1,4 @@
-"""Files as dcm2niix, BIDS, 3D Slicer and people name them, with the JSON of dcm2niix (in seconds)."""
+"""Files with names from dcm2niix, BIDS, 3D Slicer and users, and with the JSON of dcm2niix (times in seconds)."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Images whose headers are wrong: moved, turned, mirrored or far away, in sequences of one phantom subject."""
+"""Images whose headers are wrong: moved, turned, mirrored or far away, for the sequences of one phantom subject."""
 
 import sys
 

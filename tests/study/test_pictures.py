@@ -1,4 +1,4 @@
-"""Pictures of known images, read back."""
+"""Pictures of known images, decoded again."""
 
 import base64
 from io import BytesIO
@@ -49,7 +49,7 @@ def test_pictures_are_cut_to_the_head_and_keep_its_proportions():
 
 
 def planes(images: dict[str, np.ndarray], label: np.ndarray, spacing=(1, 1, 1)) -> list[tuple[np.ndarray, ...]]:
-    """The axial, coronal and sagittal part of each picture, (rows, columns, RGB) in [0, 1]."""
+    """Return the axial, coronal and sagittal part of each picture, (rows, columns, RGB) in [0, 1]."""
     drawn = pictures(images, label, LABELS, spacing)
     assert list(drawn) == list(images)
     panels = []

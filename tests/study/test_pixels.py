@@ -1,4 +1,4 @@
-"""What a header says of its pixels is checked before they are decoded, and what is decoded against the header."""
+"""What a header says of its pixels is checked before decoding, and the decoded pixels are checked against it."""
 
 import shutil
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def study(tmp_path, written) -> Path:
 
 
 def change(study: Path, one: bool = False, **values: object) -> None:
-    """Set attributes of the T1's images, or of one in its middle; None removes."""
+    """Set attributes of all images of the T1, or of one in its middle; None removes an attribute."""
 
     def set_them(dataset: pydicom.Dataset) -> None:
         for keyword, value in values.items():
@@ -62,7 +62,7 @@ def change(study: Path, one: bool = False, **values: object) -> None:
     ids=lambda case: case.get("PhotometricInterpretation") if isinstance(case, dict) else "",
 )
 def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, values, reason):
-    """ITK ends the process at the first of them."""
+    """ITK aborts the process at the first of them."""
     change(study, **values)
     found = read_folder(study, PHANTOM)
     assert list(found.images) == ["t2"]
@@ -103,7 +103,7 @@ def test_what_a_header_can_not_mean_is_refused(study, values, reason, one):
 
 
 def test_a_number_of_another_kind_is_no_number(study):
-    """The bytes of ``0.5 `` as an unsigned long are 540 million."""
+    """The bytes of ``0.5 `` read as an unsigned long are 540 million."""
 
     def as_unsigned_long(dataset):
         dataset["RescaleSlope"] = RawDataElement(Tag("RescaleSlope"), "UL", 4, b"0.5 ", 0, False, True)
@@ -171,7 +171,7 @@ def test_a_multiframe_image_has_the_frames_that_it_describes(tmp_path, phantom_d
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless], ids=["JPEG 2000", "JPEG-LS"])
 @pytest.mark.parametrize("size", [(48, 40), (60000, 60000)], ids=["turned", "huge"])
 def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_dir, syntax, size):
-    """Decoders believe the stream: as many pixels in another shape are other pixels, and many fill the memory."""
+    """Decoders follow the stream: with another shape the pixels are wrong, and a large one fills the memory."""
     scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=syntax)
     write_study(tmp_path, sorted(phantom_dir.glob("Phantom_*"))[0], [scan])
     path = sorted((tmp_path / "002").iterdir())[0]
@@ -193,7 +193,7 @@ def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_dir
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless], ids=["JPEG 2000", "JPEG-LS", "RLE"])
 def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_dir, syntax):
-    """Of JPEG-LS the decoder makes up the rest."""
+    """The decoder for JPEG-LS makes up the rest."""
     scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=syntax)
     write_study(tmp_path, sorted(phantom_dir.glob("Phantom_*"))[0], [scan])
     path = sorted((tmp_path / "002").iterdir())[0]
@@ -210,7 +210,7 @@ def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_dir, syntax):
 
 @pytest.mark.parametrize("rows", [47, 49])
 def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_dir, rows):
-    """pydicom would leave out what there is too much of."""
+    """pydicom would ignore the surplus."""
     scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)
     write_study(tmp_path, sorted(phantom_dir.glob("Phantom_*"))[0], [scan])
     for path in (tmp_path / "002").iterdir():

@@ -1,4 +1,4 @@
-"""A study in, a segmentation out, as users type it, with the demo weights of m3ae."""
+"""A study in, a segmentation out, as on the command line, with the demo weights of m3ae."""
 
 import errno
 import re
@@ -33,7 +33,7 @@ USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Path:
-    """A test case of the phantom with its label map, in the cohort's own grid."""
+    """A test case of the phantom with its label map, on the cohort's own grid."""
     folder = tmp_path_factory.mktemp("phantom") / "case"
     folder.mkdir()
     images, label = simulate(1000 * 2023 + 29)
@@ -44,7 +44,7 @@ def subject(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def studies(subject, tmp_path_factory) -> tuple[Path, Path]:
-    """A study as DICOM, FLAIR after the patient has moved; and its volumes as NIfTI, FLAIR where it was before."""
+    """A study as DICOM, with FLAIR after the patient has moved, and its volumes as NIfTI, with FLAIR from before."""
     dicom, nifti = tmp_path_factory.mktemp("dicom"), tmp_path_factory.mktemp("nifti")
     middle = apply_affine(LPS, (np.array(nib.load(subject / "Doe_t1.nii.gz").shape) - 1) / 2)
     for scan, volume in zip(STUDY, write_study(dicom, subject), strict=True):
@@ -68,7 +68,7 @@ def only(modality: str, subject: Path, folder: Path) -> Path:
 
 
 def predict(*arguments: object) -> int | str | None:
-    """Run ``python -m tools predict``, on CPU and with the demo weights if nothing else is said."""
+    """Run ``python -m tools predict``, by default on the CPU and with the demo weights."""
     defaults = {"--device": "cpu", "--recipe": "phantom"}
     added = [word for key, value in defaults.items() if key not in arguments for word in (key, value)]
     return run("predict", *arguments, *added)
@@ -114,7 +114,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
 
 @pytest.mark.slow  # millions of voxels
 def test_images_of_1_mm_from_left_to_right_as_brats_has_them(subject, tmp_path):
-    """Their voxels are taken as they are, in another order."""
+    """Their voxels are used as they are, in another order."""
     (study := tmp_path / "study").mkdir()
     affine = LPS @ np.diag([1 / 3, 1 / 3, 1 / 3, 1])
     for name in ("t1c", "flair", "seg"):
@@ -207,7 +207,7 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
 
 
 def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as(tmp_path, capsys):
-    """A T2 that is named FLAIR, and a T1c of which the name of its file says T1 only."""
+    """A T2 named FLAIR, and a T1c whose file name only says T1."""
     study, (images, _) = tmp_path / "study", simulate(77_080)
     study.mkdir()
     for name, modality in {"x_flair": "t2", "5_T1_MPRAGE_2020": "t1c"}.items():

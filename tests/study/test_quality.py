@@ -1,4 +1,4 @@
-"""Warnings on label maps whose faults are known."""
+"""Warnings about label maps with known faults."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
 
 
 def test_like_warnings_of_several_images_are_one():
-    """Thick slices, and series that show a part of the head, each in a line that names all of them."""
+    """Thick slices, and series that show only part of the head: one line each, which names all of them."""
     sizes = {"t1": (0.5, 0.5, 6), "t1c": (1, 1, 1), "t2": (0.4, 0.4, 6), "flair": (1, 1, 5)}
     images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.diag([*size, 1])) for name, size in sizes.items()}
     sources = {name: f"series {number}" for number, name in enumerate(images)}
@@ -195,6 +195,6 @@ def test_two_large_pieces():
 
 
 def probabilities(sure: float) -> np.ndarray:
-    """Of the three regions of `lesion`: so sure inside, as sure outside."""
+    """Return probabilities of the three regions of `lesion`, with these certainties inside and outside."""
     regions = np.stack([lesion() > 0, np.isin(lesion(), (1, 4)), lesion() == 4])
     return np.where(regions, sure, 1 - sure)

@@ -1,4 +1,4 @@
-"""Nothing of a patient stays in temporary folders, even of runs that were killed."""
+"""Temporary folders keep no patient data, even after runs that were killed."""
 
 import os
 import resource
@@ -57,7 +57,7 @@ def test_what_a_killed_run_left_is_removed_and_what_others_use_is_not(tmp_path):
 
 
 def test_no_room(tmp_path):
-    """A limit on the size of files stands for a full disk."""
+    """A limit on file sizes simulates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""A DICOM SEG lies on the grid of its source, voxel for voxel, and says the right things."""
+"""A DICOM SEG lies on the grid of its source, voxel for voxel, with the right attributes."""
 
 import logging
 import re
@@ -29,7 +29,7 @@ def subject(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def segmented(tmp_path_factory, subject):
-    """A series, its label map, and the SEG that was written of it."""
+    """A series, its label map, and the SEG written for it."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder, subject, [SCAN])
     (series,) = read_study(folder)
@@ -47,7 +47,7 @@ def label_of(subject: Path, series) -> np.ndarray:
 
 
 def read_back(path: Path, series) -> np.ndarray:
-    """Return the segments' numbers on the series' grid ``(columns, rows, slices)``, by what the SEG refers to."""
+    """Return the segment numbers on the series' grid, ``(columns, rows, slices)``, by the references in the SEG."""
     seg = hd.seg.segread(path)
     options = {"combine_segments": True, "ignore_spatial_locations": False, "assert_missing_frames_are_empty": True}
     if series.multiframe:
@@ -59,13 +59,13 @@ def read_back(path: Path, series) -> np.ndarray:
 
 
 def places(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return where voxels lie, mm in RAS, in an order that does not depend on the grid's."""
+    """Return the positions of voxels, mm in RAS, in an order that does not depend on the grid's."""
     points = apply_affine(affine, np.argwhere(mask))
     return points[np.lexsort(np.round(points, 2).T)]
 
 
 def per_frame_orientation(dataset) -> None:
-    """Orientation and pixel size with each frame, as Philips and Siemens write them."""
+    """Store orientation and pixel size with each frame, as Philips and Siemens do."""
     shared = dataset.SharedFunctionalGroupsSequence[0]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         frame.PlaneOrientationSequence, frame.PixelMeasuresSequence = (
@@ -76,7 +76,7 @@ def per_frame_orientation(dataset) -> None:
 
 
 def jitter(dataset) -> None:
-    """Digits of the orientation that differ from image to image."""
+    """Vary the digits of the orientation between images."""
     values = np.array(dataset.ImageOrientationPatient, float) + 1e-7 * dataset.InstanceNumber
     dataset.ImageOrientationPatient = [float(f"{value:.9f}") for value in values]
 
@@ -135,7 +135,7 @@ def test_segments(segmented):
 
 @pytest.mark.parametrize("present", [("ED",), ("ET",), ("NCR", "ET")], ids="+".join)
 def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
-    """With oedema alone, segment 1 is oedema, not the first class of a list."""
+    """If only oedema occurs, segment 1 is oedema, not the first class of a list."""
     series, label, _ = segmented
     some = np.where(np.isin(label, [CLASSES[name] for name in present]), label, 0)
     assert write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0") == list(present)

@@ -1,4 +1,4 @@
-"""Which series of a study are taken."""
+"""Which series of a study are used."""
 
 import re
 from typing import Any
@@ -83,7 +83,7 @@ def test_the_better_of_two(reason, first):
 
 
 def test_the_surer_of_two_whatever_its_resolution():
-    """An agent that is named for the whole study makes no T1c; one that says so goes before it."""
+    """An agent named for the whole study makes no T1c; a series that says so itself is preferred."""
     said = series(3, "T1 se +C", T1 | GD, spacing=(1, 1, 5), shape=(256, 256, 40))
     selection = choose([series(2, "t1_mprage", T1 | GD), said, series(4, "t2_tse", T2 | GD)])
     assert numbers(selection) == {"t1c": 3, "t2": 4}
@@ -112,7 +112,7 @@ def test_two_that_cannot_be_told_apart(description):
 
 
 def test_a_t1_that_says_nothing_after_contrast():
-    """Philips sends no agent; the T1 after the perfusion is after contrast, the one before is not."""
+    """Philips states no agent; a T1 after the perfusion series is after contrast, one before it is not."""
     perfusion = series(5, "DSC perfusion", {"ScanningSequence": "EP"} | GD)
     study = [series(2, "T1W_3D_TFE", T1), perfusion, series(7, "T1W_3D_TFE", T1)]
     selection = choose(study)
@@ -123,7 +123,7 @@ def test_a_t1_that_says_nothing_after_contrast():
 
 
 def test_the_surer_of_two_is_taken():
-    """The 3D T1 after contrast agent as Philips names it, and one in 2D that says so plainly."""
+    """A 3D T1 after contrast agent as Philips names it, and a 2D one that says so plainly."""
     study = [series(3, "T1/3D/FFE", T1), series(7, "T1/3D/FFE/C", T1)]
     assert numbers(choose(study)) == {"t1": 3, "t1c": 7}
     assert numbers(choose([*study, series(9, "T1/SE/GD", T1, spacing=(1, 1, 6))])) == {"t1": 3, "t1c": 9}
@@ -159,7 +159,7 @@ def test_one_of_several_with_a_number():
 
 
 def test_ten_of_several_with_a_number():
-    """What a message says to type is taken as typed: 3.10 would be 3.1."""
+    """What a message tells the user to type works as typed: 3.10 would otherwise be 3.1."""
     parts = [series(3, "t2_tse", T2, part=part) for part in range(1, 12)]
     with pytest.raises(ValueError, match=r"cannot be told apart") as info:
         choose(parts)

@@ -1,8 +1,8 @@
-"""Recognition of sequences on headers as scanners write them.
+"""Recognition of sequences from headers as scanners write them.
 
 Names are those of vendors' protocols and of public collections (series lists of ADNI, PPMI, TCGA and other public
-conversions); attributes those that the vendors' DICOM conformance statements name and the notes of dcm2niix on Siemens,
-GE and Philips; TR, TE and TI those of published protocols (ADNI; the standardised brain tumour imaging protocol,
+conversions). Attributes are those in the vendors' DICOM conformance statements and in the notes of dcm2niix on Siemens,
+GE and Philips. TR, TE and TI are those of published protocols (ADNI; the standardised brain tumour imaging protocol,
 Ellingson et al., Neuro-Oncology 17, 2015).
 """
 
@@ -17,7 +17,7 @@ from common.study.dicom.selection import SURE
 
 
 def header(description: str = "", sequence: str = "", times: tuple = (), *, types: str = "", **more: Any) -> Dataset:
-    """Return a header; times are TR, TE and TI, sequence is ScanningSequence, a type of image has backslashes."""
+    """Return a header; times are TR, TE and TI, sequence is ScanningSequence, an image type contains backslashes."""
     dataset = Dataset()
     dataset.SeriesDescription = description
     if sequence:
@@ -36,7 +36,7 @@ def siemens(description: str, *args: Any, types: str = "ORIGINAL\\PRIMARY\\M\\ND
 
 
 def ge(description: str, *args: Any, types: str = "ORIGINAL\\PRIMARY\\OTHER", **more: Any) -> Dataset:
-    """GE's ProtocolName is that of the whole examination."""
+    """Return a header of GE, whose ProtocolName is that of the whole examination."""
     name = "BRAIN W/WO PERFUSION"
     return header(description, *args, types=types, Manufacturer="GE MEDICAL SYSTEMS", ProtocolName=name, **more)
 
@@ -197,7 +197,7 @@ def test_recognition(found, expected):
 
 
 def test_counts():
-    """What comes out of `HEADERS`: sure, unsure, rightly refused, left open."""
+    """Counts the outcomes for `HEADERS`: certain, uncertain, rightly refused, left open."""
     kinds = Counter({"!": "refused", "?": "unsure"}.get(outcome(found)[0], "sure") for found, _ in HEADERS)
     left_open = sum(outcome(found) == "?" for found, _ in HEADERS)
     assert {**kinds, "left open": left_open, "unsure": kinds["unsure"] - left_open} == {
@@ -301,7 +301,7 @@ def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
 
 
 def test_names_of_people_are_no_words():
-    """Some contain those of sequences: names that are left out by mistake, and such as are quoted with them."""
+    """Some contain names of sequences: they must be neither left out by mistake nor quoted."""
     for name in ("Dr_Masloff", "Kasler", "Ludwig", "Baldwin", "Tracey", "Swanson", "Brender", "Angiolini", "REST"):
         assert recognise(header(f"T1 MPRAGE {name}", *MPRAGE)).modality == "t1", name
     for description in ("t1doejohn", "T1 postdoe", "T1 nativdoe", "gadodoe t1", "vibe t1doe", "perfusdoe", "doegd t1"):
@@ -395,7 +395,7 @@ def test_each_attribute_of_the_agent_speaks_for_itself(keyword, value, expected)
     ],
 )
 def test_words_of_contrast_agent(description, expected, confidence):
-    """A letter alone says less than a word; an agent that is named makes it sure."""
+    """A single letter says less than a word; a named agent makes it certain."""
     verdict = recognise(header(description, *TFE))
     assert (verdict.modality, verdict.confidence) == (expected, confidence)
     if expected == "t1c":

@@ -1,4 +1,4 @@
-"""Series are read from DICOM files that pydicom wrote of the phantom."""
+"""Series are read from DICOM files that pydicom wrote from the phantom."""
 
 import importlib
 import logging
@@ -39,7 +39,7 @@ def subject(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, subject):
-    """A small study and what is in it; tests that change it work on a copy."""
+    """A small study and its contents; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("study")
     return folder, write_study(folder, subject, [SMALL, OTHER])
 
@@ -90,7 +90,7 @@ def test_voxels_and_affine(tmp_path, subject, change):
 
 
 def test_the_affine_is_that_of_itk(written):
-    """Ours and ITK's are two roads from the same attributes."""
+    """We and ITK compute it in different ways from the same attributes."""
     import itk
 
     series = only(written[0], 2)
@@ -159,7 +159,7 @@ def test_mixed_series_are_split(tmp_path, subject):
 
 
 def test_mixed_frames_of_one_file_are_split(tmp_path, subject):
-    """A multi-frame image of two echoes, as Philips sends them."""
+    """A multi-frame image of two echoes, as Philips writes them."""
     expected = write_study(tmp_path, subject, [replace(OTHER, multiframe=True)])[0]
     path = files(tmp_path, 3)[0]
 
@@ -262,7 +262,7 @@ def test_tilted_gantry(study):
 
 
 def test_a_slice_beside_the_others(study):
-    """Ends and distances are as they should be."""
+    """Its ends and distances are correct."""
     shift(files(study, 3)[5], 3.5, direction=1)
     count = len(files(study, 3))
     assert only(study, 3).problem == f"1 of its {count} slices lie beside the others, by up to 3.50 mm"
@@ -289,7 +289,7 @@ def test_every_second_slice_missing(tmp_path, subject, multiframe):
 
 @pytest.mark.parametrize(("stated", "thickness"), [(2, 6), (8.3, 8), (3, 3), (0, 8), (None, None)])
 def test_spacings_that_mean_no_missing_slices(study, stated, thickness):
-    """The gap beside the thickness, as some write it; what is no multiple; nothing."""
+    """The gap in addition to the thickness, as some write it; a value that is no multiple; none."""
 
     def change(dataset):
         dataset.SpacingBetweenSlices, dataset.SliceThickness = stated, thickness
@@ -377,7 +377,7 @@ def test_a_spacing_between_slices_of_next_to_nothing(study):
 
 @pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
 def test_text_in_the_place_of_a_number(study, raw):
-    """Values that pydicom refuses to convert, and quotes when it does."""
+    """Values that pydicom refuses to convert, and quotes in its message."""
 
     def change(dataset):
         for keyword in ("EchoTime", "PixelSpacing"):
@@ -390,7 +390,7 @@ def test_text_in_the_place_of_a_number(study, raw):
 
 
 def of_unknown_kind(path: Path, keyword: str) -> None:
-    """Give an attribute a value representation that there is not."""
+    """Give an attribute a value representation that does not exist."""
     tag = Tag(keyword)
     start = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
     before, after = path.read_bytes().split(start, 1)
@@ -634,7 +634,7 @@ def test_compressions_that_cannot_be_decoded(tmp_path, subject, monkeypatch, syn
 
 
 def test_a_tumour_protocol(tmp_path, subject):
-    """Localizer, ADC map, subtraction and the 2D T1c beside the 3D one are left out; nobody is named."""
+    """Localizer, ADC map, subtraction and, next to the 3D T1c, the 2D one are left out; nobody is named."""
     coarse = [scan if scan.slices else replace(scan, spacing=(5, 5, 2 * scan.spacing[2])) for scan in STUDY]
     write_study(tmp_path, subject, coarse)
     series = read_study(tmp_path)
@@ -658,6 +658,6 @@ def test_without_the_packages(monkeypatch):
 
 
 def tells_nothing(said: object) -> None:
-    """Assert that what is said tells nothing of the patient."""
+    """Assert that messages do not identify the patient."""
     for secret in ("secret", "1970", "1980", ACCESSION.lower(), "1.2.826"):
         assert secret not in str(said).lower()

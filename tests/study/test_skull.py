@@ -1,4 +1,4 @@
-"""The brain cut out of heads by deepbet, on the phantom at 3 mm."""
+"""Brains cut out of heads by deepbet, on the phantom at 3 mm."""
 
 import re
 
@@ -20,7 +20,7 @@ RAS = np.diag([SPACING, SPACING, SPACING, 1.0])
 
 @pytest.fixture(scope="module")
 def brains() -> dict[str, np.ndarray]:
-    """Images of a case of the phantom, in RAS."""
+    """Images of a phantom case, in RAS."""
     return {name: image[::-1, ::-1] for name, image in simulate(1000 * 2023 + 29)[0].items()}
 
 
@@ -30,7 +30,7 @@ def aligned(images: dict[str, np.ndarray]) -> AlignedStudy:
 
 
 def ellipsoid(*axes: float) -> np.ndarray:
-    """Where an ellipsoid of these half-axes in mm is on the phantom's grid."""
+    """Return the mask of an ellipsoid with these half-axes in mm on the phantom's grid."""
     places = [
         (np.arange(size) - (size - 1) / 2) * SPACING / axis for size, axis in zip((80, 80, 52), axes, strict=True)
     ]
@@ -38,7 +38,7 @@ def ellipsoid(*axes: float) -> np.ndarray:
 
 
 def uneven(mask: np.ndarray) -> np.ndarray:
-    """A volume that is 0 around a mask and varies within it."""
+    """Return a volume that varies within a mask and is 0 around it."""
     return np.where(mask, np.random.default_rng(0).uniform(50, 150, mask.shape), 0).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The summary as a reader opens it."""
+"""The contents of the summary page."""
 
 import base64
 import re
@@ -39,7 +39,7 @@ def page(tmp_path, summary: StudySummary) -> str:
 
 
 def rows(html: str) -> list[list[str]]:
-    """The texts of all tables' rows."""
+    """Return the texts of the rows of all tables."""
     return [
         [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)]
         for row in re.findall("<tr>.*?</tr>", html, re.DOTALL)
@@ -50,7 +50,7 @@ def test_values_appear(tmp_path):
     html = page(tmp_path, SUMMARY)
     found = rows(html)
     assert "<h1>Brain tumour segmentation</h1>" in html
-    assert "<p>m3ae 1.2.3, from T2, FLAIR; without T1, T1c.</p>" in html
+    assert "<p>Segmented by m3ae 1.2.3 from T2, FLAIR; missing: T1, T1c.</p>" in html
     assert "Research only; not for clinical use." in html
     assert "<li>No T1c.</li>" in html
     assert "<p>The weights were trained on 39 cases &lt;of adults&gt;.</p>" in html
@@ -128,7 +128,7 @@ def test_same_summary_gives_the_same_bytes(tmp_path):
 
 
 def test_what_is_empty_has_no_heading(tmp_path):
-    headings = ("What a missing sequence would add", "interval", "<img", "Planes", "Warnings", "Geometry", "without")
+    headings = ("What a missing sequence would add", "interval", "<img", "Planes", "Warnings", "Geometry", "missing:")
     headings += ("trained",)
     full, least = page(tmp_path, SUMMARY), replace(SUMMARY, missing=(), intervals={}, gains={}, pictures={}, notes=())
     least = replace(least, trained_on=None)
@@ -136,6 +136,6 @@ def test_what_is_empty_has_no_heading(tmp_path):
     html = page(tmp_path, replace(least, warnings=()))
     assert [heading for heading in headings if heading in html] == []
     assert not re.search(r"<(ul|section|h2|caption|p)[^>]*>\s*</", html)
-    assert "found nothing doubtful" in html
-    assert "found nothing doubtful" in page(tmp_path, replace(SUMMARY, warnings=()))  # what is known of it is no doubt
-    assert "found nothing doubtful" not in full
+    assert "found no problem" in html
+    assert "found no problem" in page(tmp_path, replace(SUMMARY, warnings=()))  # notes are no problems
+    assert "found no problem" not in full

@@ -1,4 +1,4 @@
-"""Packages from an index, over a local HTTP server, as users type it."""
+"""Packages are downloaded from an index, over a local HTTP server, as users type it."""
 
 import contextlib
 import hashlib
@@ -24,10 +24,11 @@ from common.release import index
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, ``/moved/<file>`` being elsewhere; of others it does not send what they are.
+    """Serves a folder, with ``/moved/<file>`` redirected; for other files it sends no content type.
 
-    Of ``/cut/<file>`` half of what it announces; of ``/endless/<file>`` what never ends; of ``/slow/<file>`` or, in the
-    headers, ``/late/<file>`` a byte now and then; ``/away/<file>`` is said to be at another kind of address.
+    It sends half of the announced content for ``/cut/<file>``, endless content for ``/endless/<file>``, and a byte now
+    and then for ``/slow/<file>`` or, in the headers, for ``/late/<file>``. ``/away/<file>`` redirects to an address of
+    another scheme.
     """
 
     def do_GET(self):
@@ -63,7 +64,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory) -> Path:
-    """A folder with two versions of one bundle and one of another, and their index."""
+    """A folder with two versions of one bundle, one version of another, and their index."""
     folder = tmp_path_factory.mktemp("packages")
     for name, version in (("tiny", "0.9.0"), ("tiny", "0.10.0"), ("other", "1.0.0")):
         bundle = write_bundle(folder / f"{name}{version}" / name, name, version, weights=version.encode())
@@ -73,7 +74,7 @@ def packages(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def site(packages, tmp_path) -> Iterator[tuple[Path, str]]:
-    """A copy of the packages' folder that may be changed, and the URL that it is served at."""
+    """A copy of the packages' folder that tests may change, and the URL at which it is served."""
     folder = tmp_path / "site"
     folder.mkdir()
     for path in packages.iterdir():
@@ -90,7 +91,7 @@ def download(url: str, out: Path, name: str = "tiny", *more: object) -> int | st
 
 
 def edit_index(folder: Path, **changes: object) -> None:
-    """Change the entries of the index."""
+    """Change entries of the index."""
     index = folder / "index.json"
     entries = [entry | changes for entry in json.loads(index.read_text())]
     index.unlink()  # it is linked to
@@ -98,7 +99,7 @@ def edit_index(folder: Path, **changes: object) -> None:
 
 
 def replace(folder: Path, content) -> None:
-    """Change every zip, not the index."""
+    """Change every zip, but not the index."""
     for path in folder.glob("*.zip"):
         changed = content(path.read_bytes())
         path.unlink()
@@ -284,7 +285,7 @@ def test_a_zip_that_is_no_package_is_not_indexed(packages, tmp_path):
 
 @pytest.mark.slow  # a fresh process that imports everything
 def test_monai_downloads_it(site, tmp_path):
-    """It needs the name: without, MONAI 1.6.1 unpacks and then fails."""
+    """MONAI 1.6.1 needs the name; without it, it unpacks the zip and then fails."""
     words = [sys.executable, "-m", "monai.bundle", "download", "tiny", "--url", f"{site[1]}/tiny_v0.9.0.zip"]
     done = subprocess.run([*words, "--bundle_dir", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Each modality is augmented by itself."""
+"""Each modality is augmented independently."""
 
 import pytest
 import torch

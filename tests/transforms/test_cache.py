@@ -1,4 +1,4 @@
-"""The cache: same results, less work, and nothing stale."""
+"""The cache gives the same results with less work, and nothing outdated."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def same(one: dict, other: dict) -> None:
-    """Assert that two items hold the same voxels, affines and meta data."""
+    """Assert that two items have the same voxels, affines and metadata."""
     assert one.keys() == other.keys()
     for key in KEYS:
         torch.testing.assert_close(one[key].as_tensor(), other[key].as_tensor(), rtol=0, atol=0, equal_nan=True)
@@ -185,7 +185,7 @@ def make_entry(item, folder):
 
 
 def test_entry_is_found_by_another_process_with_an_equal_item(subject, folder):
-    """Hashes of strings, addresses of objects and which equal strings are one object differ between processes."""
+    """Hashes of strings, addresses of objects, and the identity of equal strings differ between processes."""
     code, said = run(make_entry, json.dumps(subject), folder)
     assert code == 0, said
     CachedDataset([subject], pipeline(), folder)[0]

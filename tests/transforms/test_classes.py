@@ -1,4 +1,4 @@
-"""The classes of a softmax head: to and from a cohort's values, and what they say about its regions."""
+"""The classes of a softmax head: conversion to and from a cohort's values, and what they imply for its regions."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_classes_that_are_grouped():
 
 
 def test_values_beyond_the_type_of_the_label_map():
-    """2221 is 173 in a byte, which is no class."""
+    """2221 would be 173 in a byte, which is no class."""
     assert get_cohort("myops2020").labels.to_classes(torch.tensor([173], dtype=torch.uint8)).tolist() == [0]
 
 
@@ -69,7 +69,7 @@ def test_classes_of_another_cohort():
 
 
 def test_argmax_is_over_all_classes_and_not_over_regions():
-    """Tumour is likely, but no class of it is likelier than the background."""
+    """A tumour is likely, but no class of it is likelier than the background."""
     p = torch.tensor([0.4, 0.2, 0.2, 0.2]).reshape(4, 1, 1, 1)
     assert ClassesToLabelsd("pred", "brats2020")({"pred": p})["pred"].item() == 0
 

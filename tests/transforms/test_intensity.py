@@ -1,4 +1,4 @@
-"""Percentile scaling and z-scores over the brain, by hand and against the published pipeline's numbers."""
+"""Percentile scaling and z-scores over the brain, by hand and compared with the published pipeline's numbers."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_brain_without_contrast():
 
 @pytest.fixture
 def golden() -> torch.Tensor:
-    """The published pipeline's input with the axes turned from (z, y, x) to (x, y, z)."""
+    """Return the published pipeline's input with its axes changed from (z, y, x) to (x, y, z)."""
     return torch.tensor(GOLDEN["raw"].astype(np.float32)).permute(0, 3, 2, 1)
 
 
@@ -87,7 +87,7 @@ def test_published_scaling(golden):
 
 
 def test_published_box(golden):
-    """The authors' margin of one voxel is on the low side only, MONAI's on both, as far as the image goes."""
+    """The authors' margin of one voxel is only on the low side, MONAI's on both, as far as the image extends."""
     low, high = GOLDEN["box"][:, ::-1]
     crop = CropForegroundd("image", source_key="image", margin=1, allow_smaller=True)
     cropped = crop({"image": scale(golden), "case": "x"})
@@ -122,7 +122,7 @@ def test_normalizing_a_brain_without_contrast():
 
 
 def test_monais_normalization_of_whole_volumes_keeps_a_missing_modality():
-    """What images that are not skull-stripped are given instead."""
+    """It is used for images that are not skull-stripped."""
     image = torch.stack([torch.full((4, 4, 2), NAN), torch.arange(32.0).reshape(4, 4, 2)])
     normalized = NormalizeIntensityd("image", channel_wise=True)({"image": MetaTensor(image.clone())})["image"]
     assert torch.isnan(normalized[0]).all()

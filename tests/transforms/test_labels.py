@@ -1,4 +1,4 @@
-"""Label maps to regions and back, with their place in space."""
+"""Label maps are converted to regions and back, and keep their place in space."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Loading any subset, and a clear word on every kind of bad input."""
+"""Any subset can be loaded, and every kind of bad input gives a clear message."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ def array(path: str) -> np.ndarray:
 
 
 def edit(path: str, change=lambda voxels: voxels, shift=(0, 0, 0)) -> None:
-    """Rewrite an image with other voxels, its origin moved by ``shift`` mm."""
+    """Rewrite an image with other voxels and its origin moved by ``shift`` mm."""
     affine = nib.load(path).affine.copy()
     affine[:3, 3] += shift
     nib.save(nib.Nifti1Image(change(array(path).copy()), affine), path)
@@ -102,7 +102,7 @@ def test_label_that_the_datalist_does_not_have(subject):
 
 
 def stacked(subject, tmp_path, absent=(), order=MODALITIES) -> str:
-    """Put the subject's modalities into one file, absent ones as NaN."""
+    """Combine the subject's modalities in one file, absent ones as NaN."""
     volumes = dict(zip(subject["modalities"], map(array, subject["image"]), strict=True))
     volumes |= {name: np.full_like(volumes[name], np.nan) for name in absent}
     path = tmp_path / "stack.nii.gz"

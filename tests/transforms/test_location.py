@@ -1,4 +1,4 @@
-"""Where a crop lies in the cohort's grid: a template follows the image through the same pipeline and must be found."""
+"""Crops are located in the cohort's grid: a template passes the same pipeline as the image and must be found."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ KEYS = ["image", "template", "inside"]
 
 
 def found(image: torch.Tensor, template: torch.Tensor) -> list[torch.Tensor]:
-    """Return the part of the template ``(1, M, X, Y, Z)`` at each crop of a batch."""
+    """Return the part of the template ``(1, M, X, Y, Z)`` for each crop of a batch."""
     start, flipped = locate(image, list(template.shape[2:]))
     size = list(image.shape[2:])
     return [crop_at(template, size, s, f)[0] for s, f in zip(start.tolist(), flipped.tolist(), strict=True)]
@@ -47,7 +47,7 @@ class Stored:
                 nib.save(nib.as_closest_canonical(nib.load(source)), target)
 
     def load(self) -> dict:
-        """Load the image, and beside it the template and a mask of ones, which becomes 0 where crops are padded."""
+        """Load the image with the template and a mask of ones, which becomes 0 where crops are padded."""
         item = LoadSubjectd("brats2020", keys="image")(self.item)
         item["template"] = MetaTensor(self.template, affine=item["image"].affine)
         item["inside"] = MetaTensor(torch.ones(1, *GRID), affine=item["image"].affine)
@@ -62,7 +62,7 @@ def stored(request, subject, tmp_path) -> Stored:
 @pytest.mark.parametrize("corner", [0, 1])
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (2,), (0, 1, 2)])
 def test_training_crops_are_located_exactly(stored, axes, corner):
-    """Also where the brain reaches the image's corner, beyond which the foreground's margin is padded."""
+    """This includes brains that reach a corner of the image, where the margin of the foreground is padded."""
     pipeline = Compose(
         [
             Orientationd(KEYS, axcodes="RAS", labels=None),
@@ -107,7 +107,7 @@ def uncropped(size: list[int], affine: np.ndarray) -> MetaTensor:
 
 
 def test_another_grid_is_laid_centre_on_centre():
-    """Of 10 voxels, 8 lie on 1 .. 8; 9 on 1 .. 9 (the half rounded up); 13 on -1 .. 11."""
+    """On 10 voxels, a grid of 8 lies on 1 .. 8; 9 on 1 .. 9 (the half rounded up); 13 on -1 .. 11."""
     expected = [[1, 1, -1]]
     image = uncropped([8, 9, 13], np.diag([1.0, 1, 1, 1]))
     assert locate(image[None], [10, 10, 10])[0].tolist() == expected
@@ -128,7 +128,7 @@ def test_flipped_crop_of_another_grid_covers_the_same_voxels():
 
 @pytest.mark.parametrize("spacing", [0.1, 0.7, 0.9375, 1.1, 3.0])
 def test_all_crops_of_an_image_lie_consistently_in_another_grid(spacing):
-    """An odd size in an even grid is a tie between two voxels, which must not be broken by floating point."""
+    """An odd size in an even grid is a tie between two voxels, which floating-point errors must not decide."""
     affine = np.diag([spacing] * 3 + [1.0])
     affine[:3, 3] = [-90.3, 126.7, -72.1]
     image = uncropped([15, 17, 12], affine)

@@ -1,4 +1,4 @@
-"""A cohort once per modality subset."""
+"""A cohort is repeated once for each subset of its modalities."""
 
 import pytest
 import torch

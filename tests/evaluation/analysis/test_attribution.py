@@ -1,4 +1,4 @@
-"""Shapley values, best subsets and expected gains by hand."""
+"""Shapley values, best subsets and expected gains, compared with numbers worked out by hand."""
 
 from itertools import chain, combinations
 
@@ -89,7 +89,7 @@ def toy_rows(case: str, scale: float, volume: float) -> list[tuple]:
 
 
 def test_values_of_cases():
-    """Without the region, v(none) is 1: each modality gets a third less. A case that lacks a subset is left out."""
+    """Without the region, v(none) is 1, so each modality gets a third less. A case that lacks a subset is left out."""
     rows = toy_rows("x", 1 / 30, 5.0) + toy_rows("y", 1 / 30, 0.0)
     rows += [row for row in toy_rows("z", 1 / 30, 5.0) if row[1] != "t1+t2"]
     values = shapley_values(evaluation(rows, (), ("t1", "t1c", "t2"), ("WT",)))
@@ -192,7 +192,7 @@ class TestBestSubsets:
         assert self.found(rows) == self.found(cases_of(BEST))
 
     def test_the_mean_is_of_the_means_of_regions(self):
-        """ET is defined in two cases only; over cases first, t2 would be (0.5 + 0.5 + 0.6) / 3."""
+        """ET is defined in only two cases; averaging over cases first would give t2 (0.5 + 0.5 + 0.6) / 3."""
         et = {"t1": [0.2, 0.4], "t2": [0.9, 0.8], "t1+t2": [0.3, 0.3]}
         rows = self.found(cases_of(BEST) + cases_of(et, "ET"), regions=("WT", "ET"))
         assert [row[:2] for row in rows] == [("WT", "t1"), ("ET", "t2"), ("mean", "t2")]
@@ -245,7 +245,7 @@ def test_undefined_gains_do_not_count():
 
 
 def test_no_gains():
-    """Without calibration cases, and of subsets that are not nested."""
+    """There are no gains without calibration cases, nor for subsets that do not contain each other."""
     for calibration in ([], [row for row in CALIBRATION if row[1] != "t1+t2"]):
         found = evaluation(random_rows(modalities=TWO, regions=("WT",)), calibration, TWO, ("WT",))
         assert expected_gains(found.calibration, TWO).empty
@@ -266,7 +266,7 @@ def test_ranking_by_hand():
 
 
 def test_quality_by_hand():
-    """Calibration: t2 is best with t1, t1 with t2 or t1c. Of case p this holds with t1 and t2, not with t1c."""
+    """In calibration t2 is best with t1, and t1 with t2 or t1c. In case p this holds with t1 and t2, not with t1c."""
     three = ("t1", "t1c", "t2")
     pairs = {"t1+t1c": 0.5, "t1+t2": 0.7, "t1c+t2": 0.4, "t1+t1c+t2": 0.9}
     calibration = dice_rows("x", {"t1": 0.3, "t1c": 0.3, "t2": 0.2, **pairs})
@@ -282,7 +282,7 @@ def test_quality_by_hand():
 
 
 def test_regions_that_a_case_has_not():
-    """The mean over a case's regions is taken over those it has, whether the others are NaN or left out."""
+    """The mean over regions covers those that a case has, whether the others are NaN or left out."""
     rows, calibration = random_rows(), random_rows(seed=1)
     absent = [row[0] == "case1" and row[2] == "ET" for row in rows]
     nan = [(*row[:4], np.nan) if gone else row for row, gone in zip(rows, absent, strict=True)]

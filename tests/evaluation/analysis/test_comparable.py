@@ -1,4 +1,4 @@
-"""Which evaluations may stand side by side, and what is compared of them."""
+"""Which evaluations can be compared, and on which of their results."""
 
 from dataclasses import replace
 
@@ -153,7 +153,7 @@ class TestMissingCases:
             require_comparable([ONE, two(cases=("x1", "x2"))], allow_missing=True)
 
     def test_without_the_regions_that_skip_leaves_out_are_there(self):
-        """The case has volumes alone, since its reference is empty, and an expected Dice for one of the methods."""
+        """The case has only volumes, because its reference is empty, and for one of the methods an expected Dice."""
         one, other = random_evaluation(empty="skip", probabilities=True), two(empty="skip")
         unscored = [
             replace(e, results=e.results[(e.results["case"] != "c2") | e.results["metric"].isin(KEPT)])

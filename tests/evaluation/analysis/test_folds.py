@@ -1,4 +1,4 @@
-"""Folds as one result: each case once, from the training that did not see it."""
+"""Folds are pooled into one result, with each case from the training that did not see it."""
 
 from dataclasses import replace
 

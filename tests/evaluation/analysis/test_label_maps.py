@@ -21,7 +21,7 @@ BRATS = get_cohort("brats2020")
 
 
 def label_map(seed: int) -> np.ndarray:
-    """Return a tumour of nested parts, in BraTS's values."""
+    """Return a tumour of nested parts with BraTS's label values."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 1.5)
     ranks = noise.ravel().argsort().argsort().reshape(SHAPE) / noise.size
     return np.select([ranks > 0.97, ranks > 0.94, ranks > 0.85], [4, 1, 2]).astype(np.uint8)
@@ -43,7 +43,7 @@ def reference(tmp_path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A folder of predictions for all modalities: those of case a are right, those of case b shifted by a voxel."""
+    """A folder of predictions from all modalities: right for case a, shifted by a voxel for case b."""
     write(tmp_path / "predictions" / "a.nii.gz", label_map(0))
     write(tmp_path / "predictions" / "b.nii.gz", np.roll(label_map(1), 1, axis=0))
     return tmp_path / "predictions"
@@ -142,7 +142,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("suffix", ["mha", "nrrd"])
     def test_other_formats(self, tmp_path, reference, suffix):
-        """ITK writes (x, y, z) of LPS, which is the grid of the NIfTI files here."""
+        """ITK writes (x, y, z) in LPS, which describes the same grid as the NIfTI files here."""
         (tmp_path / "maps").mkdir()
         for seed, case in enumerate(("a", "b")):
             image = itk.image_from_array(np.ascontiguousarray(label_map(seed).T))
@@ -152,7 +152,7 @@ class TestFiles:
         assert set(dice(evaluate(tmp_path / "maps", reference)).values()) == {1.0}
 
     def test_references_may_be_the_folder_of_the_cohort(self, tmp_path, folder):
-        """With images beside the labels, and BraTS 2020's case 355, whose label is called after nothing."""
+        """There are images next to the labels, and BraTS 2020's case 355, whose label has an irregular name."""
         root = tmp_path / "BraTS2020"
         for seed, (case, label) in enumerate({"a": "a_seg", "b": "W39_1998.09.19_Segm"}.items()):
             for modality in ("t1", "t1ce", "t2", "flair"):
@@ -250,7 +250,7 @@ class TestBadInput:
 class TestMissingCases:
     @pytest.fixture
     def lacking(self, tmp_path, reference) -> Path:
-        """References of a, b and c; predictions of a and b, and of x; those of t1 of a alone."""
+        """References of a, b and c; predictions of a, b and x; predictions from t1 of a only."""
         write(reference / "c.nii.gz", label_map(2))
         for name in ("t2/a", "t2/b", "t2/x", "t1/a"):
             write(tmp_path / "maps" / f"{name}.nii.gz", label_map(0))

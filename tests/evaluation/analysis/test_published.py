@@ -1,4 +1,4 @@
-"""Published numbers, as they stand in the papers."""
+"""Published numbers are read as printed in the papers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Calibration error and conformal intervals, by hand and in simulation."""
+"""Calibration error and conformal intervals, worked out by hand and simulated."""
 
 from math import inf, isinf, log
 
@@ -101,7 +101,7 @@ def test_quantile_by_hand(n, coverage, expected):
 
 
 def interval(calibrated: pd.DataFrame, volume: float, subset: str = "t1") -> tuple[float, float]:
-    """Return the interval of one predicted volume."""
+    """Return the interval for one predicted volume."""
     return tuple(volume_intervals(calibrated, volumes([volume], [np.nan], subset)).loc[0, ["low", "high"]])
 
 
@@ -140,7 +140,7 @@ def test_undefined_volumes_are_left_out():
 
 
 def test_coverage_by_hand():
-    """Quantile log 2: predicted 3 gives [1, 7], predicted 7 gives [3, 15]. Infinite intervals are left out of `all`."""
+    """With quantile log 2, a predicted 3 gives [1, 7] and 7 gives [3, 15]. `all` excludes infinite intervals."""
     calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
     known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
     results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
@@ -185,9 +185,9 @@ def test_intervals_of_cases_need_no_reference():
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])
 def test_coverage_of_exchangeable_cases(n, coverage):
-    """Over many draws the level is reached, and passed by no more than 1 / (n + 1), as the theory says.
+    """Over many draws the level is reached, and exceeded by at most 1 / (n + 1), as the theory predicts.
 
-    Each draw of calibration and test cases is a region of its own.
+    Each draw of calibration and test cases is treated as a separate region.
     """
     rng, draws = np.random.default_rng(0), [f"draw{i}" for i in range(400)]
 

@@ -1,4 +1,4 @@
-"""Seeds as one evaluation: cases stay the units."""
+"""Trainings with several seeds become one evaluation, in which cases remain the units."""
 
 from dataclasses import replace
 

@@ -27,7 +27,7 @@ def evaluation(rows, name="a", modalities=("t1", "t2"), regions=("WT", "ET"), **
 
 
 def from_values(values: dict[tuple[str, str], list[float]], metric="dice", **more) -> Evaluation:
-    """Return an evaluation with the given values of cases c0, c1, ... per subset and region."""
+    """Return an evaluation with the given values of cases c0, c1, ... for each subset and region."""
     rows = [
         (f"c{number}", subset, region, metric, value)
         for (subset, region), row in values.items()
@@ -37,7 +37,7 @@ def from_values(values: dict[tuple[str, str], list[float]], metric="dice", **mor
 
 
 def overlap(case: str, hits: float, predicted: float, reference: float) -> list[tuple]:
-    """Return the rows of a case from its numbers of voxels, both sides empty being perfect."""
+    """Return the rows of a case from its numbers of voxels; two empty masks are scored as perfect."""
     values = {
         "dice": 2 * hits / (predicted + reference) if predicted + reference else 1,
         "sensitivity": hits / reference if reference else 1,

@@ -1,4 +1,4 @@
-"""Bins of probabilities, by hand."""
+"""Bins of probabilities, worked out by hand."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ EVERYWHERE = np.ones(6, bool)
 
 
 def test_bins_by_hand():
-    """Of 15 bins; edges belong to the bin above, 1 to the last one."""
+    """There are 15 bins; an edge belongs to the bin above it, and 1 to the last bin."""
     probability = np.array([0, 0.05, 0.5, 0.52, 0.6, 1], np.float32)  # 0.6 begins the tenth bin
     found = bin_probabilities(probability, np.array([0, 1, 0, 1, 1, 1]), EVERYWHERE)
     assert list(found.columns) == ["bin", "voxels", "probability", "positives"]
@@ -37,7 +37,7 @@ def test_only_the_mask_counts():
 
 
 def test_sums_are_of_64_bit():
-    """In 32 bits, four million times 0.3 added up one by one are off by more than a part in a billion."""
+    """In 32 bits, the sum of four million times 0.3 would be off by more than one part in a billion."""
     size = 2**22
     found = bin_probabilities(torch.full((size,), 0.3), torch.zeros(size), torch.ones(size))
     assert found["probability"].sum() == pytest.approx(size * float(np.float32(0.3)), rel=1e-9)

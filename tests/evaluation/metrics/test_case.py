@@ -1,4 +1,4 @@
-"""What is kept of a case, against `Reference` and numbers by hand."""
+"""The results stored for a case, compared with `Reference` and with numbers worked out by hand."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def reference() -> np.ndarray:
 
 
 def image() -> np.ndarray:
-    """Return two modalities, the second missing."""
+    """Return two modalities, the second of which is missing."""
     found = np.full((2, *SHAPE), np.nan, np.float32)
     found[0] = 0
     found[0][BRAIN] = 1
@@ -35,7 +35,7 @@ def measure(label: np.ndarray | None = None, **conventions) -> CaseMeasure:
 
 
 def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
-    """Return those of WT, TC and ET, sure of the reference to this extent."""
+    """Return probabilities of WT, TC and ET that give the reference this certainty."""
     label = reference()
     masks = np.stack([label > 0, np.isin(label, (1, 4)), label == 4])
     return np.where(masks, inside, outside).astype(np.float32)
@@ -67,7 +67,7 @@ class TestUncertainty:
         assert found == pytest.approx({"entropy": (0.693147 + 0.325083) / 2, "divergence": 0.192745 / 2}, abs=1e-6)
 
     def test_of_certainty_is_finite(self):
-        """1e-7 and 1 - 1e-7: log(1e-7) is -16.118."""
+        """Probabilities are clamped to 1e-7 and 1 - 1e-7: log(1e-7) is -16.118."""
         found = uncertainty(np.array([0.0, 1.0], np.float32), np.array([1.0, 1.0], np.float32))
         assert found == pytest.approx({"entropy": 1e-7 * 17.118, "divergence": 16.1181 / 2}, rel=1e-4)
 
@@ -78,7 +78,7 @@ class TestUncertainty:
 
 class TestEntropies:
     def measured(self, *added: tuple[str, np.ndarray], shown: np.ndarray | None = None) -> dict[tuple, float]:
-        """Return what is found with a second modality that shows 90 voxels, 30 of them outside the first one's 180."""
+        """Return the results with a second modality that shows 90 voxels, 30 of them outside the first one's 180."""
         if shown is None:
             shown = image()
             shown[1] = 0
@@ -138,7 +138,7 @@ class TestRows:
         assert values["t1", "TC", "expected_dice"] == pytest.approx(2 * 4 * (0.9 + 0.1) / (soft + 8), rel=1e-6)
 
     def test_what_needs_no_reference_is_there_without_one(self):
-        """Under ``skip`` a region that the reference lacks has no scores, but all else that it has otherwise."""
+        """Under ``skip``, a region that the reference lacks has no scores, but all results that need no reference."""
         label, rows = np.where(reference() == 4, 1, reference()).astype(np.uint8), {}
         for empty in ("brats", "skip"):
             found = measure(label, empty=empty)
@@ -204,7 +204,7 @@ class TestBins:
         assert bins.groupby("modalities")["positives"].sum().to_dict() == {"t1": 36, "t2": 9, "t1+t2": 36}
 
     def test_background_need_not_be_0(self):
-        """A z-score leaves it below 0, and resampling uneven by rounding."""
+        """A z-score puts the background below 0, and resampling adds rounding errors to it."""
         rng, found = np.random.default_rng(0), []
         for shown in (image(), 2.5 * image() - 0.9, (2.5 * image() - 0.9) * rng.uniform(1, 1 + 3e-7, (2, *SHAPE))):
             given = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())

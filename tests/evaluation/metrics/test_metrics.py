@@ -1,4 +1,4 @@
-"""Metrics: equal to MONAI's and medpy's on random masks, and by hand for what these leave open."""
+"""Metrics equal those of MONAI and medpy on random masks, and numbers worked out by hand where these leave a choice."""
 
 import medpy.metric.binary as medpy
 import numpy as np
@@ -19,7 +19,7 @@ DISTANCES = ("hd95", "hd", "assd")
 
 
 def measure(prediction, reference, spacing=(1, 1, 1), labels=LESION, **conventions) -> dict[str, float]:
-    """Measure masks of one region; returns its metrics by name."""
+    """Measure masks of one region; return its metrics by name."""
     found = Reference(reference, labels, spacing, Conventions(**conventions)).measure(prediction)
     return {metric: value for (_, metric), value in found.items()}
 
@@ -32,7 +32,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Smooth shapes, most of which touch the image's edge."""
+    """Return smooth shapes, most of which touch the edge of the image."""
     field = gaussian_filter(rng.standard_normal(shape), 2)
     return (field > np.quantile(field, rng.choice([0.5, 0.8, 0.95]))).astype(np.uint8)
 
@@ -52,7 +52,7 @@ def full(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def wrong(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """A prediction that resembles the reference: a few voxels moved, some flipped."""
+    """Return a prediction that resembles the reference, with a few voxels moved and some flipped."""
     moved = np.roll(mask, rng.integers(-1, 2, mask.ndim), range(mask.ndim))
     return np.where(rng.random(mask.shape) < 0.01, 1 - moved, moved).astype(np.uint8)
 
@@ -70,7 +70,7 @@ def pairs(kind: str, dimensions: int, count: int):
 
 
 def by_monai(prediction: np.ndarray, reference: np.ndarray, spacing, tolerance: float) -> dict[str, float]:
-    """MONAI's own values, float32; infinite or NaN where undefined."""
+    """Return MONAI's values in float32; they are infinite or NaN where undefined."""
     y_pred, y = (torch.from_numpy(mask.astype(np.float32))[None, None] for mask in (prediction, reference))
     both, where = {"y_pred": y_pred, "y": y, "include_background": True}, {"spacing": spacing}
     confusion = monai.get_confusion_matrix(**both)
@@ -94,7 +94,7 @@ UNDEFINED = {"empty/blob": 5, "empty/voxel": 5, "noise/empty": 5, "empty/empty":
 @pytest.mark.parametrize("dimensions", [3, 2])
 @pytest.mark.parametrize(("kind", "count"), (KINDS | UNDEFINED).items())
 def test_equal_to_monai(kind, count, dimensions):
-    """276 pairs of masks; where MONAI says infinite, the convention ``nan`` says NaN."""
+    """On 276 pairs of masks; where MONAI returns infinity, the convention ``nan`` returns NaN."""
     for prediction, reference, spacing in pairs(kind, dimensions, count):
         found = measure(prediction, reference, spacing, empty="nan", surface_tolerance=1.2)
         expected = by_monai(prediction, reference, spacing, 1.2)
@@ -106,7 +106,7 @@ def test_equal_to_monai(kind, count, dimensions):
 @pytest.mark.parametrize("dimensions", [3, 2])
 @pytest.mark.parametrize(("kind", "count"), (KINDS | {"full/blob": 5, "full/full": 3}).items())
 def test_equal_to_medpy(kind, count, dimensions):
-    """236 pairs, but for a few that noise leaves empty; medpy pools HD95."""
+    """On 236 pairs, except the few that noise makes empty; medpy pools the distances for HD95."""
     for prediction, reference, spacing in pairs(kind, dimensions, count):
         if prediction.any() and reference.any():
             found = measure(prediction, reference, spacing, hd95="pooled")
@@ -117,7 +117,7 @@ def test_equal_to_medpy(kind, count, dimensions):
 
 
 def test_regions_are_unions_of_classes():
-    """Each region of a map of three classes gets what MONAI gives its mask; one reference serves many predictions."""
+    """For a map of three classes each region equals MONAI's result; one reference serves many predictions."""
     rng = np.random.default_rng(0)
     shape, spacing = (18, 20, 15), (1.0, 0.5, 2.0)
 
@@ -148,7 +148,7 @@ def line(*voxels: int, length: int = 20, value: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize(("definition", "hd95"), [("max", 18.05), ("pooled", 18)])
 def test_a_line_against_its_end(definition, hd95):
-    """Distances 0, 1, ..., 19 one way and 0 the other way: percentile 95 of 20 values, and of 21."""
+    """Distances are 0, 1, ..., 19 one way and 0 the other way: the 95th percentile of 20 values, and of 21."""
     found = measure(line(*range(20)), line(0), hd95=definition)
     assert found == pytest.approx(
         {
@@ -166,7 +166,7 @@ def test_a_line_against_its_end(definition, hd95):
 
 
 def test_anisotropic_spacing():
-    """Two voxels 1 mm and 2 x 3 mm apart, of 1 x 2 x 3 mm each."""
+    """Two voxels are 1 mm and 2 x 3 mm apart; each measures 1 x 2 x 3 mm."""
     prediction, reference = np.zeros((2, 4, 3, 4), np.int16)
     prediction[1, 1, 3], reference[0, 1, 1] = 1, 1
     found = measure(prediction, reference, (1, 2, 3), surface_tolerance=6)
@@ -177,7 +177,7 @@ def test_anisotropic_spacing():
 
 
 def test_slice():
-    """2D, with a pathology inside the myocardium as MyoPS labels them; areas count as slices 1 mm thick."""
+    """2D, with a pathology inside the myocardium as labelled by MyoPS; areas count as slices 1 mm thick."""
     labels = LabelSet({"myocardium": 200, "scar": 2221}, {"all": ("myocardium", "scar"), "scar": ("scar",)})
     reference = np.zeros((6, 6), np.int16)
     reference[1:4, 1:4] = 200
@@ -192,7 +192,7 @@ def test_slice():
 
 
 def test_the_image_edge_is_surface():
-    """A mask that fills the image has its outermost voxels as surface, 1 mm around the one inside."""
+    """The surface of a mask that fills the image is its outermost voxels, 1 mm around the mask inside."""
     inside = np.zeros((3, 3, 3), np.uint8)
     inside[1, 1, 1] = 1
     found = measure(np.ones((3, 3, 3), np.uint8), inside)
@@ -203,7 +203,7 @@ def test_the_image_edge_is_surface():
 
 @pytest.mark.parametrize("position", range(1, 19))
 def test_tolerance_is_not_lost_to_rounding(position):
-    """A neighbour at 1.2 mm is within 1.2 mm wherever it lies, though 6.0 - 4.8 > 1.2 in floating point."""
+    """A neighbour at 1.2 mm lies within 1.2 mm anywhere, although 6.0 - 4.8 > 1.2 in floating point."""
     found = measure(line(position), line(position + 1), (1.2, 1, 1), surface_tolerance=1.2)
     assert found["surface_dice"] == 1
 
@@ -234,7 +234,7 @@ ONE_MM, NAN = dict.fromkeys(DISTANCES, 1.0), dict.fromkeys(PERFECT, np.nan)
     ],
 )
 def test_empty_regions(empty, both, missed, invented):
-    """Empty in both, in the prediction alone, in the reference alone; volumes are what they are."""
+    """Empty in both, in the prediction only, or in the reference only; volumes are not affected."""
     nothing, something = line(), line(3, 4)
     for prediction, reference, scores in (
         (nothing, nothing, both),
@@ -264,7 +264,7 @@ def test_voxels_cannot_be_pooled_without_all_cases(empty):
 
 
 def test_small_enhancing_tumour_becomes_necrosis():
-    """Of the prediction, below the limit alone; the larger regions stay, and the reference is as it was."""
+    """Only a predicted ET below the limit is changed; larger regions and the reference stay as they are."""
     label = line(5, 6, value=1)
     prediction = line(4, value=1) + line(5, 6, 7, value=4)
     kept = prediction.copy()

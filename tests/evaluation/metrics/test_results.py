@@ -1,4 +1,4 @@
-"""Results on disk: what is written comes back, and what is broken is refused by name."""
+"""Results on disk: they are read back as written, and damaged files are refused by name."""
 
 import json
 from dataclasses import replace
@@ -53,7 +53,7 @@ class TestRoundTrip:
         assert (len(found.calibration), len(found.bins), len(found.latents)) == (0, 0, 0)
 
     def test_files_of_two_evaluations_are_not_taken_for_one(self, folder, monkeypatch):
-        """A crash between results.csv and evaluation.json."""
+        """As after a crash between writing results.csv and evaluation.json."""
         monkeypatch.setattr(module.json, "dumps", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_evaluation(random_evaluation(seed=1), folder)

@@ -1,4 +1,4 @@
-"""Results of cases on disk: what was written comes back, and nothing stale is taken for it."""
+"""Stored results of cases: they are read back as written, and stale ones are not used."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def items(tmp_path) -> list[dict]:
 
 
 def result(case: str, seed: int = 0) -> CaseResult:
-    """Return a case's result with everything in it."""
+    """Return the result of a case with every kind of content."""
     rng = np.random.default_rng(seed)
     evaluation = random_evaluation(cases=(case,), probabilities=True, seed=seed)
     evaluation.results.loc[4, "value"] = float("nan")
@@ -61,7 +61,7 @@ def stored(folder: Path, items: list[dict], settings=SETTINGS) -> CaseStore:
 
 
 def pending(folder: Path, items: list[dict], settings=SETTINGS) -> list[str]:
-    """Return the cases that a later session finds pending."""
+    """Return the cases that a later session still has to do."""
     return [item["case"] for item in CaseStore(folder, settings, items).pending()]
 
 

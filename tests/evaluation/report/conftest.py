@@ -1,4 +1,4 @@
-"""Reports are tested with fewer bootstrap samples: their statistics have tests of their own."""
+"""Tests of reports use fewer bootstrap samples; the statistics have their own tests."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Figures show the numbers that they are given, no text is cut off or covered, and files appear whole or not at all."""
+"""Figures show the given numbers, no text is cut off or covered, and files are written whole or not at all."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,20 +32,20 @@ FACTS = {"parameters": 31_200_000, "gflops": 812.5, "memory_mb": 4100, "seconds"
 def measured(
     modalities: Sequence[str] = BRATS, regions: Sequence[str] = GLIOMA, cases: int = 8, name: str = "M3AE"
 ) -> Evaluation:
-    """Return random results of all subsets, with all that can be drawn."""
+    """Return random results of all subsets, with everything that can be drawn."""
     names = [f"case{number}" for number in range(cases)]
     return random_evaluation(name, modalities, regions, names, probabilities=True, seed=len(name), facts=FACTS)
 
 
 def with_gaps(evaluation: Evaluation, share: float) -> Evaluation:
-    """Return an evaluation without this share of its values."""
+    """Return an evaluation with this fraction of its values removed."""
     results, rng = evaluation.results, np.random.default_rng(0)
     kept = results["value"].where(rng.random(len(results)) >= share)
     return replace(evaluation, results=results.assign(value=kept))
 
 
 def evaluation_of(values: dict[str, list[float]], name: str = "toy", **settings) -> Evaluation:
-    """Modalities t1 and t2, one region WT: subset -> Dice of each case."""
+    """Return an evaluation of modalities t1 and t2 and the region WT: subset -> Dice of each case."""
     rows = [(f"case{i}", s, "WT", "dice", v) for s, column in values.items() for i, v in enumerate(column)]
     results = pd.DataFrame(rows, columns=COLUMNS)
     return Evaluation(name, "toy", ("t1", "t2"), ("WT",), Conventions(), results, **settings)
@@ -60,7 +60,7 @@ def shapley_table(modalities: Sequence[str] = BRATS, regions: Sequence[str] = GL
 
 
 def made_slice(title: str = "worst case: a", subset: str = "t1c+flair", modalities: Sequence[str] = BRATS):
-    """A bright square of 40 x 50 in a dark field of 60 x 60; the label is on the patient's left: low x in RAS."""
+    """A bright square of 40 x 50 in a dark field of 60 x 60; the label is on the patient's left (low x in RAS)."""
     images = np.zeros((len(modalities), 60, 60), np.float16)
     images[:, 10:50, 5:55] = np.random.default_rng(0).random((40, 50)) + 1
     images[[i for i, name in enumerate(modalities) if name not in subset.split("+")]] = np.nan
@@ -73,7 +73,7 @@ LABELS = tumour_labels(ED=2, NCR=1, ET=4)
 
 
 def all_figures():
-    """One or more of each function's figures: few and many modalities, regions, methods and cases, and gaps."""
+    """Return one or more figures of each function: few and many modalities, regions, methods and cases, and gaps."""
     full, single = measured(), measured(cases=1)
     gaps = with_gaps(measured(cases=2), 0.5)
     iseg, heart = measured(("t1", "t2"), ("WM", "GM", "CSF")), measured(BRATS[1:], ("scar",))
@@ -104,7 +104,7 @@ def all_figures():
 
 
 def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
-    """Lay a figure out and return the texts that it would draw, with where they are in pixels."""
+    """Lay out a figure and return the texts that it would draw, with their positions in pixels."""
     found, draw = [], Text.draw
 
     def note(self, renderer):
@@ -375,7 +375,7 @@ def test_panels():
 
 
 def test_panels_are_radiological():
-    """Low x in RAS is the patient's left and is drawn on the right; low y is the back and is drawn at the bottom."""
+    """Low x in RAS is the patient's left and drawn on the right; low y is the back and drawn at the bottom."""
     frame = slice_panels([made_slice()], LABELS, BRATS).axes[1]
     left, right = frame.transData.transform([(0, 0), (39, 0)])[:, 0]
     assert left > right

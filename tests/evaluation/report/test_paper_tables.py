@@ -1,4 +1,4 @@
-"""The papers' own tables: their layout, their numbers, and ours where they belong."""
+"""Tables in the papers' layout show the published numbers, and ours in the right places."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def ours():
 
 
 def column(table, label, group):
-    """Return the texts of a column; cells that cover several columns count as these."""
+    """Return the texts of a column; a cell that spans several columns belongs to each of them."""
     (place,) = [n for n, c in enumerate(table.columns) if (c.label, c.group) == (label, group)]
     return [[part for cell in row for part in [cell.text] * cell.span][place] for row in table.rows]
 
@@ -103,7 +103,7 @@ def test_each_metric_of_a_table_of_subsets_has_a_table_with_spreads():
 
 
 def test_two_names_of_one_method_show_what_the_paper_prints_of_each(ours):
-    """PMKL's network for all four is its teacher, those for one are its students."""
+    """PMKL's network for all four sequences is its teacher; those for a single one are its students."""
     names = ("PMKL teacher + MedMAP P_N", "PMKL + MedMAP P_N")
     block = Block(("MedMAP", "IV", "BraTS2018"), names, dict.fromkeys(names, "M3AE"))
     table = paper_tables([block], ours[:1], MODALITIES)["medmap_iv"]

@@ -1,4 +1,4 @@
-"""The report as a reader opens it: well-formed, self-contained, with the numbers of the results in it."""
+"""The report is well-formed, self-contained and shows the numbers of the results."""
 
 import base64
 import re
@@ -26,7 +26,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """The texts, links and images of a page; asserts that its elements are nested rightly."""
+    """The texts, links and images of a page; asserts that its elements are nested correctly."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def read(folder: Path) -> Page:
 
 
 def check_markdown(text: str) -> None:
-    """Assert that tables are tables: blank lines around, equal numbers of cells, a rule below the header."""
+    """Assert that tables are valid: blank lines around them, equal numbers of cells, a rule below the header."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if line.startswith("|") and not lines[number - 1].startswith("|"):
@@ -101,7 +101,7 @@ def check_latex(text: str) -> None:
 
 
 def check(folder: Path) -> Page:
-    """Check all files of a report; return its page."""
+    """Check all files of a report; return its HTML page."""
     page = read(folder)
     assert all(source.startswith("data:image/png;base64,") for source in page.images)
     assert {link.lstrip("#") for link in page.links} == page.ids
@@ -141,7 +141,7 @@ LABELS = replace(LABELS, regions={name: LABELS.regions[name] for name in ("WT", 
 
 
 def slices(kinds: Sequence[str]) -> list[Slice]:
-    """Return slices of a case that is the best, the worst or another one."""
+    """Return slices of the best case, the worst one or another one."""
     image = np.random.default_rng(0).random((3, 12, 10)).astype(np.float32)
     label = np.zeros((12, 10), np.uint8)
     label[4:8, 3:7] = 2
@@ -153,13 +153,13 @@ def slices(kinds: Sequence[str]) -> list[Slice]:
 
 
 def by_title(parts: Iterable[sections.Section]) -> dict[str, sections.Section]:
-    """Return sections by their titles."""
+    """Return the sections by their titles."""
     return {section.title: section for section in parts}
 
 
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
-    """Save the figures that are made as empty files, which takes half the time."""
+    """Save figures as empty files, which halves the time."""
 
     def save(_: object, stem: Path) -> None:
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def undrawn(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> Path:
-    """A report on two methods with everything in it, whose names are hard on every format and alike in file names."""
+    """A complete report on two methods whose names are difficult in every format and yield similar file names."""
     folder = tmp_path_factory.mktemp("both")
     beside = published("M3AE", "1", "BraTS2018 test split (57)")
     remarks = [f"{NASTY} lacks a case.", "Another <b>remark</b>."]
@@ -287,7 +287,7 @@ def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_subset_of_one_case(tmp_path):
-    """Nothing to attribute, and no interval over one case."""
+    """There is nothing to attribute, and no interval over a single case."""
     write_report([random_evaluation(only=["t2"], cases=("c1",))], tmp_path, 0.9)
     assert check(tmp_path).headings[1:] == ["Dice", "HD95", "Further metrics"]
     assert "1 case, 1 subset of T1, T2, FLAIR." in (tmp_path / "report.md").read_text()
@@ -295,7 +295,7 @@ def test_one_subset_of_one_case(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_two_modalities_and_other_regions(tmp_path):
-    """Of two modalities one is missing at most: there is advice, but nothing to rank."""
+    """With two modalities at most one is missing: there is advice, but nothing to rank."""
     write_report([whole("iseg", modalities=("t1", "t2"), regions=("CSF", "GM", "WM"))], tmp_path, 0.5)
     page = check(tmp_path)
     assert "Which missing sequence to acquire: iseg" in page.headings
@@ -306,7 +306,7 @@ def test_two_modalities_and_other_regions(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("empty", ["nan", "skip"])
 def test_a_region_that_no_reference_has(tmp_path, empty):
-    """Undefined scores under ``nan``, none under ``skip``."""
+    """Its scores are undefined under ``nan`` and absent under ``skip``."""
     evaluations = []
     for number, name in enumerate(("one", "two") if empty == "nan" else ("one",)):
         found = whole(name, seed=number, modalities=("t1", "t2"), empty=empty)
@@ -367,7 +367,7 @@ def test_advice_is_on_subsets_that_are_nested(subsets, advised):
 
 @pytest.mark.parametrize(("coverage", "said"), [(0.9, True), (0.5, False)])
 def test_too_few_calibration_cases_are_said(coverage, said):
-    """There are three; the level 0.9 takes nine."""
+    """There are three; the level 0.9 requires nine."""
     parts = sections.reliability(whole("one", **SMALL), coverage, "one", sections.Drawer())
     text = " ".join(by_title(parts)["Intervals of the volume: one"].text)
     assert ("takes 9 calibration cases" in text) == said
@@ -435,7 +435,7 @@ class TestErrors:
             write_report([unscored], tmp_path / "report", 0.9)
 
     def test_leave_nothing_behind(self, tmp_path):
-        """The level is looked at last, when all figures of accuracy have been made."""
+        """The level is checked last, when all figures on accuracy have been drawn."""
         with pytest.raises(ValueError, match="coverage is 90; expected a level above 0 and below 1"):
             write_report([whole("one", only=["t1"], **SMALL)], tmp_path / "report", 90)
         assert not (tmp_path / "report").exists()

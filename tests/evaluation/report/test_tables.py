@@ -1,4 +1,4 @@
-"""Tables cell by cell, and that each rendering is well-formed."""
+"""Tables are right cell by cell, and every rendering is well-formed."""
 
 import re
 from dataclasses import replace
@@ -46,7 +46,7 @@ def base(**more) -> Evaluation:
 
 
 def steady(value: float, name: str, metric="dice", cases=6, modalities=("t1", "t2"), **more) -> Evaluation:
-    """Return an evaluation with nearly the same value everywhere, each case's differing a little."""
+    """Return an evaluation with nearly the same value everywhere, which differs slightly between cases."""
     row = [value * (1 + 0.001 * number) for number in range(cases)]
     keys = [(subset_name(subset), region) for subset in subsets(modalities) for region in ("WT", "ET")]
     return evaluation({key: row for key in keys}, name, metric, modalities, **more)
@@ -57,7 +57,7 @@ def texts(table: Table) -> list[list[str]]:
 
 
 def noted(table: Table, *words: str) -> bool:
-    """Return whether one of the notes says all of this."""
+    """Return whether one of the notes contains all of these words."""
     return any(all(word in note for word in words) for note in table.notes)
 
 
@@ -220,7 +220,7 @@ class TestPublishedBeside:
 
 
 class TestLackingSubsets:
-    """Means are over the subsets that all methods have; here one is better there, and lacks what is difficult."""
+    """Means cover the subsets that all methods have; one method is better on these, and lacks the difficult ones."""
 
     FULL = evaluation(
         {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7], ("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",)
@@ -364,7 +364,7 @@ def test_statistics_table():
 
 @pytest.fixture(scope="module")
 def real() -> list[Table]:
-    """One of each kind, of methods whose names are hard on every format."""
+    """Return one table of each kind, for methods whose names are difficult in every format."""
     methods = [steady(0.5, r"a_1 & 50 % \x [y] ~^", modalities=FOUR), steady(0.6, "b #{2} <i>", modalities=FOUR)]
     tests = compare_to_first(methods)
     quoted = published(*TestPublishedBeside.SOURCE)
@@ -462,7 +462,7 @@ class TestRendering:
 
 
 class _Rows(HTMLParser):
-    """Collects the width of each table row, and which tags are left open."""
+    """Collect the width of each table row and the tags left open."""
 
     def __init__(self):
         super().__init__()
@@ -482,6 +482,6 @@ class _Rows(HTMLParser):
 
 
 def test_markdown_of_text_with_markup():
-    """Names of methods and cases come from files: no HTML, no picture that is fetched, no other line."""
+    """Names of methods and cases come from files: they must not insert HTML, fetched pictures or line breaks."""
     said = markdown("<script>x</script> ![a](http://b) c\n# d [78.9, 83.4]")
     assert said == "&lt;script>x&lt;/script> ![a]\\(http://b) c # d [78.9, 83.4]"
