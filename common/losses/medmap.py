@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.networks.blocks import weighted_sum
+from common.networks.kernels import weighted_sum
 
 FLOOR = 1e-6
 """Added to a standard deviation before its logarithm is taken."""

@@ -19,7 +19,7 @@ from torch import nn
 
 from common.io.settings import check_choice
 from common.modalities import presence, to_host
-from common.networks.kernels import Conv3d, instance_norm, upsampled
+from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 
 SLOPE = 0.2
 """Of every LeakyReLU."""
@@ -274,12 +274,6 @@ class SplitPointwise(nn.Module):
         if self.pre or self.training:  # else of no effect, since the norm takes it away
             y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
         return y if self.pre else normalised(y)
-
-
-def weighted_sum(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return sums over modalities as one product: weights ``(B, S, M)``, x ``(B, M, C, ...)`` -> ``(B, S, C, ...)``."""
-    y = torch.bmm(weights.to(x), x.flatten(2))
-    return y.reshape(x.shape[0], weights.shape[1], *x.shape[2:])
 
 
 class FeatureEncoder(nn.Module):

@@ -24,11 +24,10 @@ from common.networks.blocks import (
     available_modalities,
     check_crop,
     conv,
-    normalised,
     pointwise,
     scatter_modalities,
-    weighted_sum,
 )
+from common.networks.kernels import weighted_sum
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
@@ -188,13 +187,8 @@ class RegionFusion(nn.Module):
             present: bool ``(B, M)``.
         """
         weights = self.modality_weights(x, regions, present) * present[:, None]
-        entry, *others = self.region_layers
-        y: torch.Tensor | None = None
-        # one region after the other: all of them would be the largest tensor of all
-        for region, weight in enumerate(entry.conv.weight.chunk(regions.shape[1], dim=1)):
-            fused = weighted_sum(weights[:, region, None], x)[:, 0].mul_(regions[:, region, None])
-            y = pointwise(weight, fused, entry.conv.bias) if y is None else y.add_(pointwise(weight, fused))
-        by_region = nn.Sequential(*others)(normalised(y))
+        fused = weighted_sum(weights, x).mul_(regions[:, :, None])  # in place: it is the largest tensor of all
+        by_region = self.region_layers(fused.flatten(1, 2))
         return torch.cat([by_region, self.shortcut(self.shortcut_entry.fuse(shortcut_parts, present))], dim=1)
 
     def modality_weights(self, x: torch.Tensor, regions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

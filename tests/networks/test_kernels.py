@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.kernels import Conv3d, instance_norm, upsampled
+from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 
 
 def results(operation, x, *parameters):
@@ -53,3 +53,10 @@ def test_norm_and_upsampling(shape):
     torch.testing.assert_close(results(instance_norm, x), results(F.instance_norm, x), rtol=1e-4, atol=1e-5)
     expected = results(lambda x: F.interpolate(x, scale_factor=2, mode=mode, align_corners=True), x)
     torch.testing.assert_close(results(upsampled, x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_weighted_sums_over_modalities(rows):
+    torch.manual_seed(0)
+    weights, x = torch.rand(2, rows, 4), torch.randn(2, 4, 3, 5, 6, 7)
+    torch.testing.assert_close(weighted_sum(weights, x), torch.einsum("bsm,bmcxyz->bscxyz", weights, x))
