@@ -47,7 +47,7 @@ COHORTS: dict[str, Cohort] = {
 MSD_CHANNELS = {"flair": 0, "t1": 1, "t1c": 2, "t2": 3}
 """Modality -> channel of an MSD Task01 image."""
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".img")
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Of image files; an Analyze image is named by its voxels, so that they are what is seen to change."""
 _LABEL, _CHANNELS = "label", "channels"
 _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "train25", "train25_myops_gd", "test20")

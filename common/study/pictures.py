@@ -33,8 +33,8 @@ def pictures(
     """Draw the axial, coronal and sagittal plane through the lesion's centre in each modality, regions outlined.
 
     The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
-    patient's right on the left, the front on the left in the sagittal plane) and cut to the head; black and white are
-    each image's 1st and 99.9th percentile there.
+    patient's right on the left, the front on the left in the sagittal plane) and cut to the head; black is each image's
+    1st percentile there and white its 99.9th, or that of the brain alone, as fat can be much brighter.
 
     Args:
         images: modality -> (X, Y, Z), RAS, finite; those that were used.
@@ -80,7 +80,7 @@ def _picture(
 ) -> str:
     """Return a PNG in base64: the axial plane, and beside it the coronal one above the sagittal one."""
     image = image.astype(np.float32)
-    window = np.quantile(image, (0.01, 0.999))
+    window = np.quantile(image, 0.01), np.quantile(image if brain is None else image[brain], 0.999)
     figure = Figure(figsize=(3.9, 2.55), facecolor="black")
     grid = figure.add_gridspec(2, 2, width_ratios=(1.2, 1), left=0, right=1, bottom=0, top=1, wspace=0.02, hspace=0.02)
     for place, axis, side in ((grid[:, 0], 2, "R"), (grid[0, 1], 1, "R"), (grid[1, 1], 0, "A")):

@@ -39,6 +39,18 @@ def write(path: Path, voxels: np.ndarray, said: object = None) -> None:
         path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json").write_text(json.dumps(said))
 
 
+def test_nrrd_as_3d_slicer_saves_it(voxels, tmp_path):
+    import itk
+
+    write(tmp_path / "nifti" / "3 T1 AX POST.nii", voxels["t1c"])
+    (tmp_path / "nrrd").mkdir()
+    itk.imwrite(itk.imread(str(tmp_path / "nifti" / "3 T1 AX POST.nii")), str(tmp_path / "nrrd" / "3 T1 AX POST.nrrd"))
+    nifti, nrrd = (read_folder(tmp_path / kind, PHANTOM).images for kind in ("nifti", "nrrd"))
+    assert list(nrrd) == ["t1c"]
+    np.testing.assert_array_equal(nrrd["t1c"].dataobj, nifti["t1c"].dataobj)
+    np.testing.assert_allclose(nrrd["t1c"].affine, nifti["t1c"].affine, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "said", "modality"),
     [

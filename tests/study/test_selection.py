@@ -149,6 +149,15 @@ def test_by_hand():
     assert selection.explanations[4].endswith("; not taken, as asked.")
 
 
+def test_of_several_that_cannot_be_used_each_says_why():
+    parts = [
+        series(3, "t2_tse", T2, part=k, problem=why) for k, why in enumerate(("a slice is missing", "no place"), 1)
+    ]
+    with pytest.raises(ValueError, match=r"^series 3-1 is the first of 2 T2, none of which can be used: a sl") as info:
+        choose([FULL[1], *parts])
+    assert str(info.value).endswith("; cannot be used: no place.")
+
+
 def test_one_of_several_with_a_number():
     parts = [series(3, "t2_tse", T2, part=1), series(3, "t2_tse", T2, part=2)]
     assert choose(parts, {"t2": "3-2"}).modalities["t2"] is parts[1]

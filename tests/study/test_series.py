@@ -132,6 +132,12 @@ def test_the_slope_may_differ_between_slices(study):
     np.testing.assert_array_equal(np.delete(after, 3, 2), np.delete(before, 3, 2))
 
 
+def test_the_echo_time_may_differ_a_little_between_slices(study):
+    for path in files(study, 2)[::2]:
+        edit(path, lambda dataset: setattr(dataset, "EchoTime", float(dataset.EchoTime) + 0.004))
+    assert only(study, 2).problem is None
+
+
 def test_file_names_and_instance_numbers_do_not_matter(study):
     before = load(only(study, 2)).get_fdata()
     rng = np.random.default_rng(0)

@@ -179,10 +179,14 @@ def _best(
     """Return the series to take for a modality, and note at each candidate why, or why not."""
     name = display_name(modality)
     usable = [one for one in candidates if one.problem is None]
+    for one in candidates:
+        if one.problem:
+            notes[one.key] += f"; cannot be used: {one.problem}"
     if not usable:
+        first, *others = candidates
+        which = f"first of {1 + len(others)} {name}, none of which can" if others else f"only {name} and cannot"
         raise ValueError(
-            f"{candidates[0].name} is the only {name} and cannot be used: {candidates[0].problem}. "
-            f"To go on without it: {_by_hand(modality, None)}"
+            f"{first.name} is the {which} be used: {first.problem}. To go on without it: {_by_hand(modality, None)}"
         )
     ranks = {one.key: _rank(one, verdicts[one.key], modality) for one in usable}
     best, *others = sorted(usable, key=lambda one: ranks[one.key], reverse=True)
@@ -198,9 +202,6 @@ def _best(
             k for k, pair in enumerate(zip(ranks[best.key], ranks[one.key], strict=True)) if len({*pair}) > 1
         )
         notes[one.key] += f"; not taken, since {best.name} is {RANKS[decisive]}"
-    for one in candidates:
-        if one.problem:
-            notes[one.key] += f"; cannot be used: {one.problem}"
     return best
 
 

@@ -49,6 +49,9 @@ TAGS = [
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Without these an image belongs to nothing, and nothing can refer to it."""
 
+VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
+"""What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
+
 LARGEST_DEFLATED = 2**20
 """Bytes of a file that is compressed as a whole; they grow up to a thousandfold."""
 FARTHEST = 10_000.0
@@ -285,10 +288,10 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
             piece.path if piece.frame is not None else None,
             text(header, "FrameOfReferenceUID"),
             tuple(texts(header, "ImageType")),
-            *(number(header, name) for name in ("Rows", "Columns", "EchoTime", "DiffusionBValue")),
+            *(number(header, name) for name in ("Rows", "Columns", "DiffusionBValue")),
         )
         for volume in groups[key]:
-            if _same_plane(volume[0].header, header):
+            if _same_volume(volume[0].header, header):
                 volume.append(piece)
                 break
         else:
@@ -296,10 +299,10 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
     return [volume for volumes in groups.values() for volume in volumes]
 
 
-def _same_plane(one: Dataset, other: Dataset) -> bool:
+def _same_volume(one: Dataset, other: Dataset) -> bool:
     return all(
-        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (one, other)), atol=1e-3)
-        for name, count in (("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (one, other)), atol=tolerance)
+        for name, count, tolerance in VARYING
     )
 
 
