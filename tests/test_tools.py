@@ -23,6 +23,7 @@ from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.io import load_weights
 from common.networks import M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
+from tools.__main__ import main
 
 
 @pytest.fixture
@@ -77,6 +78,16 @@ def test_module_runs(monkeypatch, capsys, data):
         runpy.run_module("tools", run_name="__main__")
     assert stop.value.code == 1
     assert "label values [4] are not of this cohort" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_without_a_traceback(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.__main__.parse", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
 
 
 def test_average_of_seeds(capsys, tmp_path):

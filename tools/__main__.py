@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -648,6 +649,8 @@ def main() -> None:
         parse({verb.__name__: verb for verb in VERBS}, sys.argv[1:])()
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {complaint(error)}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

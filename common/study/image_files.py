@@ -132,15 +132,15 @@ def _rank(file: ImageFile) -> tuple:
 
 
 def _explanation(file: ImageFile, chosen: Mapping[str, ImageFile]) -> str:
-    name = file.verdict.modality
+    name, path = file.verdict.modality, file.path.name
     if name is None:
-        return f"image file: left out, by {file.by}: {file.verdict.reason}."
+        return f"{path}: left out, by {file.by}: {file.verdict.reason}."
     said = f"{display_name(name)}, by {file.by}: confidence {file.verdict.confidence:.2f} ({file.verdict.reason})"
     if name not in chosen:
-        return f"image file: {said}; not taken, since another file is named so."
+        return f"{path}: {said}; not taken, since another file is named so."
     if name == "t1" and "t1c" in chosen and chosen["t1c"].path == file.path:
-        return f"image file: {said}, or T1c; taken."
-    return f"image file: {said}; {'taken' if chosen[name] is file else 'not taken, since another is surer or 3D'}."
+        return f"{path}: {said}, or T1c; taken."
+    return f"{path}: {said}; {'taken' if chosen[name] is file else 'not taken, since another is surer or 3D'}."
 
 
 def _refuse_several_patients(chosen: Mapping[str, ImageFile]) -> None:

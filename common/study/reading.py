@@ -188,8 +188,8 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         confidences={name: recognised[name].verdict.confidence if name in recognised else None for name in images},
         explanations=[
             *(
-                f"image file: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
-                for name in case["modalities"]
+                f"{Path(path).name}: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
+                for path, name in zip(case["image"], case["modalities"], strict=True)
                 if name not in recognised
             ),
             *explanations,

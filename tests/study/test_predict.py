@@ -101,7 +101,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     calibrated = pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv"))
     for row in volume_intervals(calibrated, pd.DataFrame(volumes, columns=COLUMNS)).itertuples():
         assert f"{row.region}: {row.volume:.1f} ml ({row.low:.1f} to {row.high:.1f} with 80%)" in said
-    assert "image file: T1, by its name; not requested" in said
+    assert "_t1.nii.gz: T1, by its name; not requested" in said
     assert not SECRETS.search(said.replace(str(tmp_path), ""))
     assert "grid of the T1c (image file), as T1c is there" in said
     for shown in (said, page):

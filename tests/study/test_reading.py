@@ -36,10 +36,10 @@ def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject)
     assert not found.remarks
     assert not found.series
     assert found.explanations == [
-        "image file: T1, by its name; not requested.",
-        "image file: T1c, by its name.",
-        "image file: T2, by its name; not requested.",
-        "image file: FLAIR, by its name.",
+        "case_t1.nii.gz: T1, by its name; not requested.",
+        "case_t1ce.nii.gz: T1c, by its name.",
+        "case_t2.nii.gz: T2, by its name; not requested.",
+        "case_flair.nii.gz: FLAIR, by its name.",
     ]
 
 
