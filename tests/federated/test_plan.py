@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from common import __version__
 from common.networks import M3AE
 from federated.joining import RefusedError, count_cases, require_same, require_same_shapes
 from federated.plan import Plan, PlannedNetwork, read_plan
@@ -45,7 +46,7 @@ def test_the_servers_network_is_the_plans_and_the_same_each_time():
 
 def test_a_server_with_another_version_is_refused():
     plan = Plan(**PLAN)
-    with pytest.raises(RefusedError, match=r"version of the bundle: 0.1.0; this federation has 9.9.9"):
+    with pytest.raises(RefusedError, match=rf"version of the bundle: {__version__}; this federation has 9.9.9"):
         PlannedNetwork(plan.to_json(), plan.identity() | {"version of the bundle": "9.9.9"})
 
 
@@ -59,7 +60,7 @@ def test_a_recipe_is_the_same_everywhere():
         RefusedError, match=r"configs: train.json \(SHA.*open_gl.* has train.json \(SHA-256 0123456789ab"
     ):
         require_same(ours, theirs)
-    with pytest.raises(RefusedError, match=r"m3ae 0.1.0 has no config recipes/theirs.json"):
+    with pytest.raises(RefusedError, match=rf"m3ae {__version__} has no config recipes/theirs.json"):
         Plan(**{**PLAN, "configs": ("recipes/theirs.json",)}).identity()
     with pytest.raises(RefusedError, match="the bundle theirs is not installed"):
         Plan(**{**PLAN, "bundle": "theirs"}).identity()
