@@ -100,7 +100,7 @@ def test_configs_differ_only_in_what_is_a_bundles_own(file):
             unnamed[leaf] = found
         needed |= {row for row in here if others(leaf, [other for other in here if other != row])}
     assert unnamed == {}
-    assert set(rows) - needed == set()  # nothing is named that is the same
+    assert set(rows) - needed == set()  # no key is listed whose values are the same
 
 
 @pytest.mark.parametrize("file", ["configs/logging.conf", "LICENSE"])
