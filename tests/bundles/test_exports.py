@@ -17,7 +17,7 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["gss", "m3ae", "mag_ms", "medmap", "passion"]
 WINDOW = [32, 32, 32]
 SUBSETS = [(0, 1, 2, 3), (1,), (0, 3)]
-"""Channels that are there; the exports' example has all."""
+"""Channels that are present; the example of the export has all."""
 
 
 @pytest.fixture(scope="module", params=NAMES)

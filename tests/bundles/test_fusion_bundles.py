@@ -34,7 +34,7 @@ SIZES = {"width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2}
 TINY = {**SIZES, "spacing": [6, 6, 6], "crop": [32, 32, 32], "overlap": 0.25, "epochs": 1, "val_interval": 1}
 TINY |= {"val_subsets": [list(MODALITIES)]}
 SMALLEST = {"backbone": "RFNet", "crop": [16, 16, 16]}
-"""For what does not depend on the backbone."""
+"""Settings for tests that do not depend on the backbone."""
 UNTRACKED = {"evaluation#overrides#mlflow": "none"}
 each = pytest.mark.parametrize("bundle", [PASSION, GSS], ids=lambda bundle: bundle.name)
 

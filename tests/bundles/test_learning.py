@@ -34,7 +34,7 @@ SETTINGS = {
 }
 LONGER = {"epochs": 160}
 FAST = {"learning_rate": 0.03}
-"""Three times the bundles' rate, as MAG-MS has here too: half the steps are enough."""
+"""Three times the learning rate of the bundles, also used for MAG-MS: half the steps are then enough."""
 M3AE = {**LONGER, "width": 8, "grid": [40, 40, 26], "patch_size": 4, "pretrain_batch_size": 1, "pretrain_epochs": 1}
 UNETR = {"width": 4, "hidden": 32, "mlp_dim": 32, "heads": 2}
 FUSION = {"width": 4, "embed_dim": 16, "mlp_dim": 32, "heads": 2, "crop": SLICE}

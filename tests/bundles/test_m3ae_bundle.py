@@ -44,9 +44,9 @@ TINY = {
     "val_interval": 1,
 }
 ONE = {"evaluation#overrides#subsets": [list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
-"""An evaluation of one subset, which is quicker."""
+"""Settings for an evaluation of one subset, which is quicker."""
 TRAINING = ["@pretrain", "@finetune"]
-"""What a run consists of, without the evaluation."""
+"""The stages of a run without the evaluation."""
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ OWN = {
         "gss": "network_data_format#inputs#image#spatial_shape network_data_format#outputs#pred#spatial_shape",
     },
 }
-"""File -> bundles -> keys, each with all below it, whose values are these bundles' own; the others have the same."""
+"""File -> bundles -> keys, including everything below them, whose values differ in these bundles from the others."""
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

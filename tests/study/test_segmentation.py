@@ -203,7 +203,7 @@ REQUIRED = """
     PixelRepresentation PixelData LossyImageCompression SegmentationType SegmentSequence NumberOfFrames
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationSequence
     DimensionIndexSequence ReferencedSeriesSequence"""
-"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51), and of the references to its source."""
+"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51) and in the references to its source."""
 PER_FRAME = "FrameContentSequence PlanePositionSequence SegmentIdentificationSequence DerivationImageSequence"
 SHARED = "PixelMeasuresSequence PlaneOrientationSequence"
 PER_SEGMENT = """
