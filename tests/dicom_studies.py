@@ -26,9 +26,9 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
 SLOPE, INTERCEPT = 0.5, -16.0
-"""Rescale of what is stored, so that a reader who forgets it fails."""
+"""Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""
 PATIENT = {"PatientName": "Secret^Phantom", "PatientID": "SECRET-0815", "PatientBirthDate": "19700101"}
-"""Must never be seen in a message or a log."""
+"""Personal data that must never appear in a message or a log."""
 ACCESSION = "SECRET-ACC"
 
 # Columns of each: direction of increasing column index, of increasing row index, and of the slices, in RAS.

@@ -36,7 +36,7 @@ def run(work: Callable, *arguments: object, processes: int = 1) -> tuple[int, st
             wait([process.sentinel for process in running])
             running = [process for process in started if process.exitcode is None]
         code = next((process.exitcode for process in started if process.exitcode), 0)
-        for process in running:  # one that waits for another that has failed
+        for process in running:  # a process that waits for one that has failed
             process.kill()
             process.join()
         return code, log.read_text()

@@ -147,7 +147,7 @@ def test_regions_that_share_nothing():
     back = labels.from_regions(regions)
     assert (back.dtype, labels.dtype, BRATS.dtype) == (torch.int16, torch.int16, torch.uint8)
     assert back.flatten().tolist() == [0, 200, 600, 600]
-    assert labels.from_regions(torch.ones(2, 1, 1)).item() == 600  # where both are predicted, the later one
+    assert labels.from_regions(torch.ones(2, 1, 1)).item() == 600  # if both are predicted, the later one counts
 
 
 def test_known_values_pass():

@@ -337,7 +337,7 @@ def test_compare_takes_what_it_measured(capsys, others, undrawn):
     assert run(*compare(others, careful="out/evaluations/careful")) is None
     assert (others / "out" / "tables" / "hd95.md").read_text() == first
     progress = capsys.readouterr().err
-    assert progress.count("Careful:   0%") == 1  # what was measured is not measured again
+    assert progress.count("Careful:   0%") == 1  # nothing is measured a second time
     measured = [f"{name}={others}/out/evaluations/{folder}" for name, folder in (("x", "careful"), ("y", "a_b_guess"))]
     said = run("compare", others / "again", *measured, "--hd95", "pooled")
     assert said == "error: --hd95: is for label maps; results keep the conventions they have."

@@ -20,7 +20,7 @@ from processes import ROOT, run, run_module, start
 from common.modalities import subsets
 
 DEMO = ("inference.json", "recipes/phantom.json")
-"""Inference with the demo weights, which the phantom's pictures are for."""
+"""Configs for inference with the demo weights, which are meant for the phantom's images."""
 DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
 
 

@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 READS = 5
-"""Most reads by the host in a step: which modalities are there (by method and network), the range of the labels."""
+"""Most reads by the host in a step: of the modalities present (by method and network) and of the labels' range."""
 COMPLETE = ("gss", "medmap/baselines/smunet", "medmap/recipes/acn", "medmap/recipes/smunet")
 """Methods that need complete subjects."""
 STAGES = ("train", "pretrainer", "teacher", "teachers")

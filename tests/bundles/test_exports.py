@@ -17,7 +17,7 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["gss", "m3ae", "mag_ms", "medmap", "passion"]
 WINDOW = [32, 32, 32]
 SUBSETS = [(0, 1, 2, 3), (1,), (0, 3)]
-"""Channels that are there; the exports' example has all."""
+"""Channels that are present; the example of the export has all."""
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -50,7 +50,7 @@ def assert_equal(exported, network) -> None:
     with torch.no_grad():
         logits = torch.cat([network(image[row : row + 1]) for row in range(len(image))])
         found = [torch.cat([exported(image[row : row + 1]) for row in range(len(image))]), exported(image)]
-    assert not torch.allclose(logits[0], logits[1], atol=0.1)  # subsets differ
+    assert not torch.allclose(logits[0], logits[1], atol=0.1)  # samples of the batch have different subsets
     for one in found:
         for row in range(len(image)):
             torch.testing.assert_close(one[row], logits[row], rtol=0, atol=1e-4 * float(logits[row].abs().max()))
@@ -58,7 +58,7 @@ def assert_equal(exported, network) -> None:
         assert all(torch.allclose(act(one), act(logits), rtol=0, atol=1e-4) for act in activated)
 
 
-@pytest.mark.slow  # exports take seconds for each bundle
+@pytest.mark.slow  # an export takes seconds for each bundle
 def test_torchscript(bundle, tmp_path):
     folder, network = bundle
     traced = {} if folder.name == "m3ae" else {"use_trace": True, "input_shape": [1, 4, *WINDOW]}
@@ -69,7 +69,7 @@ def test_torchscript(bundle, tmp_path):
     assert json.loads(extra["metadata.json"])["bundle"] == folder.name
 
 
-@pytest.mark.slow  # exports take seconds for each bundle
+@pytest.mark.slow  # an export takes seconds for each bundle
 def test_onnx(bundle, tmp_path):
     folder, network = bundle
     kwargs = {"dynamo": False, "input_names": ["image"], "output_names": ["pred"]}
@@ -89,7 +89,7 @@ def test_onnx(bundle, tmp_path):
 TINY = {"crop": (16, 16, 16), "width": 8, "hidden": 16, "mlp_dim": 16, "heads": 2}
 
 
-@pytest.mark.slow  # exports take seconds for each bundle
+@pytest.mark.slow  # an export takes seconds for each bundle
 def test_traced_without_any_sequence_gives_nothing_that_looks_like_a_result():
     network = build_network("MAG-MS", 4, 4, **TINY).eval()
     exported = torch.jit.trace(network, torch.rand(1, 4, 16, 16, 16))

@@ -39,15 +39,15 @@ def test_a_round_starts_from_the_weights_it_is_given_and_returns_how_they_change
     for rounds in (1, 2):
         algo.train(ExchangeObject(weights=weights))
         sent = algo.get_weights().weights
-        assert sent.keys() == weights.keys()  # the network's own names, and nothing of method, loss or optimiser
+        assert sent.keys() == weights.keys()  # only names of the network, none of the method, loss or optimiser
         assert any(bool(change.any()) for change in sent.values())
         weights = {key: value + sent[key] for key, value in weights.items()}
         torch.testing.assert_close(dict(network.state_dict()), weights)
-        assert algo.trainer.state.epoch == rounds  # of the schedule too, which goes on from round to round
+        assert algo.trainer.state.epoch == rounds  # also of the schedule, which continues from round to round
     others = {key: torch.zeros_like(value) for key, value in weights.items()}
     metrics = algo.evaluate(ExchangeObject(weights=others)).metrics
     assert 0 <= metrics["val_mean_dice"] <= 1
     evaluated = algo.evaluator.network.state_dict()
     assert not any(bool(value.any()) for value in evaluated.values())
-    torch.testing.assert_close(dict(network.state_dict()), weights)  # which the next round does not start from
+    torch.testing.assert_close(dict(network.state_dict()), weights)  # the next round does not start from these
     algo.finalize()

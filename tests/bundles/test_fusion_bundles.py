@@ -34,7 +34,7 @@ SIZES = {"width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2}
 TINY = {**SIZES, "spacing": [6, 6, 6], "crop": [32, 32, 32], "overlap": 0.25, "epochs": 1, "val_interval": 1}
 TINY |= {"val_subsets": [list(MODALITIES)]}
 SMALLEST = {"backbone": "RFNet", "crop": [16, 16, 16]}
-"""For what does not depend on the backbone."""
+"""Settings for tests that do not depend on the backbone."""
 UNTRACKED = {"evaluation#overrides#mlflow": "none"}
 each = pytest.mark.parametrize("bundle", [PASSION, GSS], ids=lambda bundle: bundle.name)
 
@@ -104,7 +104,7 @@ class TestTraining:
         PASSION.run_here(["train.json"], "fit", **settings)
         loss = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
         assert torch.equal(loss["beta"], torch.ones(4))
-        assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # measured all the same
+        assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # recorded nevertheless
 
     @pytest.mark.slow  # a process of its own
     def test_perfect_data_as_a_command_line_says_it(self, coarse_dir, tmp_path):
@@ -162,7 +162,7 @@ class TestTraining:
     def test_wrong_settings_are_named_before_training(self, bundle, coarse_dir, tmp_path, overrides, message):
         settings = {**tiny(bundle, coarse_dir, tmp_path), **overrides}
         assert message in bundle.complaint(["train.json"], "fit", **settings)
-        assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])  # not even a case was loaded
+        assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])  # it failed before loading a case
 
     def test_masks_of_unknown_subjects_are_refused(self, coarse_dir, tmp_path):
         (tmp_path / "masks.csv").write_text("case,modalities\nNobody,t1+t2\n")
@@ -215,7 +215,7 @@ class TestRecipes:
             assert network.head.weight.shape[0] == 5
             assert get("train#loss").classes == ("BG", "NCR", "ED", "NET", "ET")
 
-    @pytest.mark.slow  # two evaluations
+    @pytest.mark.slow  # makes two evaluations
     def test_gss_evaluates_with_and_without_the_rule_on_small_et(self, coarse_dir, tmp_path, undrawn):
         """The published tables apply the rule to ET: less than 500 voxels become necrosis."""
         settings = {**tiny(GSS, coarse_dir, tmp_path), **SMALLEST, **UNTRACKED, "cohort": "phantom", "split": None}
@@ -262,7 +262,7 @@ class TestRecipes:
             ["train.json", "recipes/table2.json"], variants=chosen, output_dir=tmp_path, dataset_dir=coarse_dir
         )
         dice, hd95, tests = ablation_rows(tmp_path).values()
-        assert dice == hd95 == list(chosen)[::-1]  # the reference goes first
+        assert dice == hd95 == list(chosen)[::-1]  # the reference comes first
         assert tests == ["RFNet, PDT"] * (3 * 2)
 
     @pytest.mark.parametrize("baseline", ["backbone", "uhved", "robustseg"])
@@ -289,7 +289,7 @@ class TestRecipes:
         get = ConfigWorkflow(files, logging_file=False, **settings).parser.get_parsed_content
         assert {key: get(key) for key in expected} == expected
         trainer, optimizer, schedule = get("train#trainer"), get("train#optimizer"), get("train#lr_scheduler")
-        assert trainer.state.max_epochs * 6 == steps  # of six subjects, one at a time
+        assert trainer.state.max_epochs * 6 == steps  # six subjects, one per step
         assert (type(optimizer), optimizer.defaults["amsgrad"]) == (torch.optim.Adam, False)
         for epoch in range(max(rates) + 1):
             if epoch in rates:
@@ -338,10 +338,10 @@ def write(path, array):
 
 class TestInference:
     @each
-    @pytest.mark.slow  # M3AE's is quicker
+    @pytest.mark.slow  # the one of M3AE is quicker
     def test_demo_weights_segment_every_subset(self, bundle, case, tmp_path, caplog):
         assert_every_subset_is_segmented(bundle, case, tmp_path, least_dice=0.75)
-        assert "no image of a person. Research only." in caplog.text  # what the weights are
+        assert "no image of a person. Research only." in caplog.text  # says what the weights are
 
     @each
     def test_evaluation_equals_the_files_that_inference_writes(self, bundle, case, phantom_dir, tmp_path, undrawn):

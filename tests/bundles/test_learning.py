@@ -34,7 +34,7 @@ SETTINGS = {
 }
 LONGER = {"epochs": 160}
 FAST = {"learning_rate": 0.03}
-"""Three times the bundles' rate, as MAG-MS has here too: half the steps are enough."""
+"""Three times the learning rate of the bundles, also used for MAG-MS: half the steps are then enough."""
 M3AE = {**LONGER, "width": 8, "grid": [40, 40, 26], "patch_size": 4, "pretrain_batch_size": 1, "pretrain_epochs": 1}
 UNETR = {"width": 4, "hidden": 32, "mlp_dim": 32, "heads": 2}
 FUSION = {"width": 4, "embed_dim": 16, "mlp_dim": 32, "heads": 2, "crop": SLICE}
@@ -138,7 +138,7 @@ def until_learnt(trainer: Trainer, network: torch.nn.Module, image: torch.Tensor
     @trainer.on(Events.ITERATION_COMPLETED(every=10))
     def end(trainer: Trainer) -> None:
         if dice(network, image, label).mean() >= LEARNT:
-            trainer.state.max_epochs = trainer.state.epoch  # the final epoch's weights are kept
+            trainer.state.max_epochs = trainer.state.epoch  # keeps the weights of the final epoch
 
 
 def test_every_method_and_baseline_is_among_them():
@@ -151,7 +151,7 @@ def test_every_method_and_baseline_is_among_them():
     assert {Path(bundle, "configs", config) for bundle, configs, _ in LEARNERS.values() for config in configs} == files
 
 
-@pytest.mark.slow  # a training each
+@pytest.mark.slow  # each is a training
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_training_case_is_learnt_by_heart(name, coarse_dir, one_case, tmp_path):
     """The network learns to segment from all modalities; PMKL's student of a pair does so from its pair."""

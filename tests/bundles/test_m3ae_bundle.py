@@ -44,9 +44,9 @@ TINY = {
     "val_interval": 1,
 }
 ONE = {"evaluation#overrides#subsets": [list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
-"""An evaluation of one subset, which is quicker."""
+"""Settings for an evaluation of one subset, which is quicker."""
 TRAINING = ["@pretrain", "@finetune"]
-"""What a run consists of, without the evaluation."""
+"""The stages of a run without the evaluation."""
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ class TestRecipes:
         tables = ablation_rows(tmp_path)
         assert [title.split(",")[0] for title in tables] == ["**Dice (%)", "**HD95 (mm)", "**Paired tests**"]
         dice, hd95, tests = tables.values()
-        assert dice == hd95 == ["full", "mean image fill"]  # the reference goes first
+        assert dice == hd95 == ["full", "mean image fill"]  # the reference comes first
         assert tests == ["mean image fill"] * (3 * 2)
         results = pd.read_csv(tmp_path / "00" / "evaluation" / "results.csv")
         validation = load_datalist(coarse_dir / "datalist.json", coarse_dir)["validation"]
@@ -241,7 +241,7 @@ class TestRecipes:
         assert mean.shape[2:] == (40, 40, 26)  # the command line's grid
         assert mean.min() == 0  # an average of scaled images, not noise
         assert mean.max() <= 1
-        # The folder holds another variant now: its results may not be taken.
+        # The folder now holds another variant, whose results must not be used.
         variants = {name: {**TINY, **ONE, **keys} for name, keys in variants.items()}
         settings |= {"variants": variants, "dataset_dir": str(coarse_dir)}
         assert "the folder holds another variant" in M3AE.complaint(["train.json", "recipes/ablation.json"], **settings)
@@ -301,7 +301,7 @@ def case(phantom_dir):
 
 
 class TestPlaces:
-    @pytest.mark.slow  # the other bundles' are quicker
+    @pytest.mark.slow  # those of the other bundles are quicker
     def test_from_within_the_bundle(self, case, tmp_path):
         words = M3AE.words(DEMO, {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path})
         words[words.index("--config_file") + 1] = str([f"configs/{config}" for config in DEMO])
@@ -319,7 +319,7 @@ class TestPlaces:
 class TestInference:
     def test_demo_weights_segment_every_subset(self, case, tmp_path, caplog):
         assert_every_subset_is_segmented(M3AE, case, tmp_path, least_dice=0.8)
-        assert "no image of a person. Research only." in caplog.text  # what the weights are
+        assert "no image of a person. Research only." in caplog.text  # says what the weights are
 
     def test_modalities_leaves_out_others_that_are_there(self, case, tmp_path):
         few = copy_subset(case, ("t1c", "flair"), tmp_path / "few" / case["case"])
@@ -418,7 +418,7 @@ class TestEvaluation:
                 mlflow="none",
             )
             lines = (tmp_path / name / "results.csv").read_text().splitlines()
-            # these two are over the brain, and beside the prediction, of all modalities that the case has
+            # these two use the brain and, besides the prediction, all modalities of the case
             results.append([line for line in lines if not {"entropy", "divergence"} & set(line.split(","))])
         assert results[0] == results[1]
         assert sum("t1c+flair" in line for line in results[0]) == 3 * (len(METRICS) - 2)
@@ -505,7 +505,7 @@ class TestEvaluation:
         M3AE.run_here(DEMO_EVALUATION, **settings, output_dir=whole)
         words = M3AE.words(DEMO_EVALUATION, {**settings, "output_dir": broken})
         process = start(run_module, *words, log=tmp_path / "log")
-        while not list(broken.glob("cases/[!.]*.csv")):  # hidden ones are not whole yet
+        while not list(broken.glob("cases/[!.]*.csv")):  # hidden files are still incomplete
             assert process.is_alive(), (tmp_path / "log").read_text()
             time.sleep(0.01)
         process.kill()
@@ -518,9 +518,9 @@ class TestEvaluation:
         assert first.stat().st_mtime_ns == before
         files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
         assert files == sorted(path.relative_to(broken) for path in broken.rglob("[!.]*") if path.is_file())
-        timed = ("evaluation.json", "report.html", "report.md", "efficiency")  # hold the time that it took
+        timed = ("evaluation.json", "report.html", "report.md", "efficiency")  # contain the time taken
         for path in files:
-            if path.suffix == ".npz":  # what figures are drawn from
+            if path.suffix == ".npz":  # the data for the figures
                 one, other = (np.load(folder / path) for folder in (whole, broken))
                 assert one.files == other.files
                 assert all(np.array_equal(one[key], other[key]) for key in one.files if "/" in key), path

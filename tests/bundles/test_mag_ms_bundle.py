@@ -75,8 +75,8 @@ class TestTraining:
         client = MlflowClient(f"sqlite:///{tmp_path}/mlruns.db")
         (tracked,) = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
         assert tracked.info.status == "FINISHED"
-        assert len(client.get_metric_history(tracked.info.run_id, "val_mean_dice")) == 1  # by one of them
-        assert (tmp_path / ".lock").read_text() == ""  # others are let in
+        assert len(client.get_metric_history(tracked.info.run_id, "val_mean_dice")) == 1  # written by one of them
+        assert (tmp_path / ".lock").read_text() == ""  # other processes may enter
 
     @pytest.mark.slow  # a training for each variant
     def test_ablation_reports_its_variants(self, coarse_dir, tmp_path, undrawn):
@@ -90,7 +90,7 @@ class TestTraining:
             ["train.json", "recipes/ablation.json"],
             variants=chosen, reference=name, output_dir=tmp_path, dataset_dir=coarse_dir,
         )  # fmt: skip
-        assert list(ablation_rows(tmp_path).values()) == [[name], [name]]  # nothing to test it against
+        assert list(ablation_rows(tmp_path).values()) == [[name], [name]]  # there is nothing to test it against
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
@@ -120,7 +120,7 @@ class TestBaselines:
         settings = {**TINY, **chosen, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         BUNDLE.run_here(["train.json", overlay], "fit", **settings)
         last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
-        assert last["trainer"]["iteration"] == 3  # one budget, however many networks share it
+        assert last["trainer"]["iteration"] == 3  # one budget, shared by any number of networks
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
         network = {key: value for key, value in read(overlay).items() if key in ("backbone", "fill")}
         BUNDLE.run_here(
@@ -199,7 +199,7 @@ class TestConfigs:
         settings = {"cohort": "phantom", "split": None, "dataset_dir": str(coarse_dir)}
         workflow = ConfigWorkflow([*files, str(CONFIGS / "recipes/hemis.json")], logging_file=False, **settings)
         get = workflow.parser.get_parsed_content
-        assert get("epochs") * 6 == get("steps") == 60_000  # of six subjects
+        assert get("epochs") * 6 == get("steps") == 60_000  # six subjects
         assert (get("width"), get("crop"), get("train#trainer").accumulation_steps) == (8, [112] * 3, 1)
         optimizer, schedule = get("train#optimizer"), get("train#lr_scheduler")
         assert type(optimizer) is torch.optim.Adam

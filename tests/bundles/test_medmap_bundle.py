@@ -70,7 +70,7 @@ def test_pmkl_takes_a_teacher_that_there_is(coarse_dir, tmp_path, undrawn):
     settings |= UNTRACKED
     MEDMAP.run_here(["train.json", "backbones/pmkl.json"], "instruct", **settings)
     settings |= {"teacher": tmp_path / "teacher.pt", "output_dir": tmp_path / "students"}
-    del settings["val_subsets"]  # those that there are students for
+    del settings["val_subsets"]  # default: subsets that have a student
     MEDMAP.run_here(["train.json", "backbones/pmkl.json"], **settings)
     assert not (tmp_path / "students" / "teacher.pt").exists()
     found = set(pd.read_csv(tmp_path / "students" / "evaluation" / "results.csv")["modalities"])
@@ -120,7 +120,7 @@ def test_smu_net_trains(coarse_dir, tmp_path):
     assert torch.load(tmp_path / "trained.pt", weights_only=True)
 
 
-@pytest.mark.slow  # a training as PASSION's and MedMAP's tests have, both at once
+@pytest.mark.slow  # combines the trainings of PASSION's and MedMAP's tests
 def test_alignment_goes_with_passions_training(coarse_dir, tmp_path, undrawn):
     settings = tiny(coarse_dir, tmp_path, width=4, missing_rates=[0.3, 0.3, 0.5, 0.5], **CHEAP)
     PASSION.run_here(["train.json", "recipes/medmap.json"], **settings)
@@ -172,8 +172,8 @@ class TestRecipes:
 
     def test_pmkl_has_sgd_in_both_stages(self, coarse_dir):
         get = merged(STACKS["PMKL"], **ON_PHANTOM, dataset_dir=str(coarse_dir), width=2, steps=9)
-        assert get("teacher_epochs") == 4  # of six subjects in two steps
-        assert get("epochs") == get("val_interval") == 14 * 4  # as many for each student
+        assert get("teacher_epochs") == 4  # six subjects in two steps
+        assert get("epochs") == get("val_interval") == 14 * 4  # the same number for each student
         for stage, epochs in (("teach", 4), ("train", 14 * 4)):
             optimizer, schedule = get(f"{stage}#optimizer"), get(f"{stage}#lr_scheduler")
             (group,) = optimizer.param_groups
@@ -259,5 +259,5 @@ def test_leaderboard_trains_compares_and_goes_on(coarse_dir, tmp_path, monkeypat
     minutes = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert minutes["state"].tolist() == ["finished", "finished"]
     assert (minutes["minutes"] > 0).all()
-    assert logs[0].st_mtime_ns == logs[1].st_mtime_ns  # the second time nothing was run
+    assert logs[0].st_mtime_ns == logs[1].st_mtime_ns  # the second call ran nothing
     assert "another seed" in (tmp_path / "out" / "report" / "report.md").read_text()

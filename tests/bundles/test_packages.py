@@ -50,7 +50,7 @@ def test_inference(alone, phantom_dir, name, below, tmp_path):
     label = nib.load(tmp_path / case.name / f"{case.name}_seg.nii.gz")
     assert label.shape == nib.load(case / f"{case.name}_flair.nii.gz").shape
     assert set(label.get_fdata().ravel()) <= {0, 1, 2, 3}
-    assert str(alone / name) in done.stderr + done.stdout  # the shipped weights say where they are
+    assert str(alone / name) in done.stderr + done.stdout  # the messages on shipped weights contain their path
 
 
 @pytest.mark.slow  # a fresh process that imports everything

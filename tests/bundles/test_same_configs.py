@@ -65,7 +65,7 @@ OWN = {
         "gss": "network_data_format#inputs#image#spatial_shape network_data_format#outputs#pred#spatial_shape",
     },
 }
-"""File -> bundles -> keys, each with all below it, whose values are these bundles' own; the others have the same."""
+"""File -> bundles -> keys, including everything below them, whose values differ in these bundles from the others."""
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,7 +100,7 @@ def test_configs_differ_only_in_what_is_a_bundles_own(file):
             unnamed[leaf] = found
         needed |= {row for row in here if others(leaf, [other for other in here if other != row])}
     assert unnamed == {}
-    assert set(rows) - needed == set()  # nothing is named that is the same
+    assert set(rows) - needed == set()  # no key is listed whose values are the same
 
 
 @pytest.mark.parametrize("file", ["configs/logging.conf", "LICENSE"])

@@ -119,7 +119,7 @@ def test_msd_files_hold_four_channels(tmp_path):
 
     assert labelled["case"] == "BRATS_001"
     assert labelled["image"] == [str(tmp_path / "imagesTr" / "BRATS_001.nii.gz")] * 4
-    # the files' channels are FLAIR, T1w, T1gd, T2w
+    # the channels of the files are FLAIR, T1w, T1gd, T2w
     assert labelled["modalities"] == ALL
     assert labelled["channels"] == [1, 2, 3, 0]
     assert labelled["label"] == str(tmp_path / "labelsTr" / "BRATS_001.nii.gz")

@@ -188,7 +188,7 @@ def ball(millilitres: float, spacing: float = 6) -> np.ndarray:
 
 def found(volume: np.ndarray, spacing: float = 6, cohort: str = "brats2020") -> list[Finding]:
     image = MetaTensor(volume, affine=np.diag([-spacing, -spacing, spacing, 1]))
-    return [*findings({"t2": image}, get_cohort(cohort), content=False)]  # a ball looks like no sequence
+    return [*findings({"t2": image}, get_cohort(cohort), content=False)]  # a ball does not look like any sequence
 
 
 def test_a_head_in_air_of_0_is_more_than_a_brain(tmp_path):
@@ -244,7 +244,7 @@ def test_a_part_of_a_brain_may_be_small(part):
     cut = ball(1300)[part]
     assert 0 < np.count_nonzero(cut) * 0.216 < 700
     assert not found(cut)
-    padded = np.zeros((32, 32, 32), np.float32)  # a slab on the whole's grid
+    padded = np.zeros((32, 32, 32), np.float32)  # a slab on the grid of the whole brain
     padded[part] = cut
     assert not found(padded)
 
@@ -307,7 +307,7 @@ def test_what_is_coarser_than_the_training_images():
     assert "voxels of 0.5 x 0.5 x 5 mm are coarser than those of 1 x 1 x 1.2 mm" in coarse(
         np.diag([0.5, 0.5, 5, 1]), (1, 1, 1.2)
     )
-    assert coarse(np.diag([1, 1, 12.0, 1]), (1, 1, -1)) is None  # slices as they are
+    assert coarse(np.diag([1, 1, 12.0, 1]), (1, 1, -1)) is None  # with the slices as acquired
 
 
 @pytest.mark.parametrize(("degrees", "said"), [(14, None), (16, "tilted by 16 degrees")])

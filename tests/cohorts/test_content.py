@@ -36,7 +36,7 @@ def test_the_coarse_grid_is_in_ras_in_the_box_of_the_brain_without_what_is_0():
     image = torch.zeros(1, 10, 9, 8)
     image[0, 2:8, 3:6, 1:4] = 2.0
     image[0, 2:5, 3:6, 1:4] = torch.arange(27.0).reshape(3, 3, 3)  # mean without the one of 0: 13.5
-    affine = np.diag([-1.0, 1, 1, 1])  # x runs to the left
+    affine = np.diag([-1.0, 1, 1, 1])  # x increases to the left
     assert np.allclose(on_coarse_grid(image, affine).ravel(), [2.0, 13.5])
     assert not on_coarse_grid(torch.zeros(2, 4, 4, 4), affine).any()
 
@@ -51,7 +51,7 @@ def test_how_images_are_related_does_not_depend_on_scale_and_is_reversed_with_th
         np.testing.assert_allclose(again, numbers, atol=2e-2)
     brighter, darker = there[0][-8], there[1][-8]
     assert brighter == pytest.approx(-darker)
-    assert brighter > 1  # what is bright in the first only outweighs the opposite
+    assert brighter > 1  # more is bright only in the first than only in the second
 
 
 def test_a_study_of_right_names_is_not_doubted(phantom):

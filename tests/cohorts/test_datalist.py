@@ -51,7 +51,7 @@ def test_folds_of_a_cross_validation_test_each_patient_once(tmp_path):
     assert sorted(name for fold in folds for name in names(fold["test"])) == names(find_all(folds[0]))
     for fold in folds:
         patients = [{name[:15] for name in names(fold[part])} for part in PARTS]
-        assert sum(map(len, patients)) == 23  # nobody is in two parts
+        assert sum(map(len, patients)) == 23  # no subject is in two parts
     assert names(split_cases(get_cohort("brats2023"), root, "cv1of3", seed=6)["test"]) != names(folds[0]["test"])
 
 
@@ -171,7 +171,7 @@ def test_a_folder_of_another_cohort_is_refused_by_name(tmp_path, split):
         ValueError, match=r"holds cases of brats2020 \(BraTS20_Training_001.*but brats2018 is asked for"
     ):
         split_cases(get_cohort("brats2018"), tmp_path, split)
-    folder(tmp_path, ["own_case"])  # whose cohort nobody knows
+    folder(tmp_path, ["own_case"])  # from an unknown cohort
     if split in ("full", "all_test"):
         split_cases(get_cohort("brats2018"), tmp_path, split)
 

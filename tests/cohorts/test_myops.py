@@ -151,7 +151,7 @@ def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):
     results = evaluator.state.output.results
     assert list(results["region"].unique()) == ["LVB", "RVB", "MYO"]
     assert set(results["modalities"]) == {"bssfp", "lge+t2"}
-    assert results.loc[results["metric"] != "divergence", "value"].notna().all()  # that is from all three
+    assert results.loc[results["metric"] != "divergence", "value"].notna().all()  # it compares with all three
     prediction = evaluator.state.output.planes["lge+t2"]
     assert prediction.shape == SHAPE[:2]
     assert set(np.unique(prediction)) <= {0, 200, 500, 600}

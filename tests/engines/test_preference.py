@@ -22,7 +22,7 @@ def run(loss, folder, epochs, start=0):
 
     def step(engine, scale):
         distance = scale * DISTANCES * torch.tensor([1.0, engine.state.epoch, 1, 1])
-        loss.sums += distance.sum(dim=0)  # as its forward does
+        loss.sums += distance.sum(dim=0)  # as its forward pass does
         loss.counts += ALL.sum(dim=0)
         return {"loss": torch.tensor(0.0)}
 

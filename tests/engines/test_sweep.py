@@ -151,7 +151,7 @@ class TestCases:
         assert set(a.results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert set(b.results["modalities"]) == {"t1", "t2", "t1+t2"}
         assert len(a.results) == 15 * 3 * len(METRICS)
-        assert sorted(opened) == sorted(set(opened))  # each file once, for all subsets
+        assert sorted(opened) == sorted(set(opened))  # each file is read once for all subsets
         assert len([name for name in opened if name.startswith("a")]) == 5
         for result, everything in ((a, subset_name(MODALITIES)), (b, "t1+t2")):
             divergence = result.results.query("metric == 'divergence'").set_index("modalities")["value"]
@@ -167,7 +167,7 @@ class TestCases:
         wanted = [("t1c",), ("flair",), ("t1c", "flair")]
         evaluator_of(network, sweep_of(network, wanted), store).run()
         one, other = store.read("whole"), store.read("few")
-        as_if_alone = "metric not in ('entropy', 'divergence')"  # these look at all modalities of the case
+        as_if_alone = "metric not in ('entropy', 'divergence')"  # these use all modalities of the case
         found = [result.results.query(as_if_alone).drop(columns="case") for result in (one, other)]
         pd.testing.assert_frame_equal(*found)
         assert one.results.query("metric == 'divergence'")["value"].isna().all()
@@ -194,7 +194,7 @@ class TestCases:
         assert (result.results.query("metric == 'divergence'")["value"].notna()).all()
         assert len(set(result.results["modalities"])) == 15
         (batch,) = DataLoader(CachedDataset([subject], PREPROCESSING), batch_size=1)
-        for number, name in enumerate(MODALITIES):  # the layer is the last one: its output are the logits
+        for number, name in enumerate(MODALITIES):  # this is the last layer, whose outputs are the logits
             seen = []
             hook = network.get_submodule(layer).register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
             alone = drop(batch["image"], torch.arange(4)[None] == number)

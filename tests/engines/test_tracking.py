@@ -102,8 +102,8 @@ def test_the_training_s_run_where_it_is_known(server, folder, tmp_path):
     (tmp_path / "mlflow.json").write_text(json.dumps(note))
     log_evaluation(str(folder), str(tmp_path / "model.pt"), "local", "test")
     check(client, training.info.run_id)
-    assert client.get_run(training.info.run_id).info.status == "RUNNING"  # whoever started it ends it
-    other = replace(read_evaluation(folder), facts={"gflops": 3.0})  # again, and of another part
+    assert client.get_run(training.info.run_id).info.status == "RUNNING"  # it is ended by whoever started it
+    other = replace(read_evaluation(folder), facts={"gflops": 3.0})  # once more, with another part
     again = tmp_path / "again"
     write_evaluation(other, again)
     log_evaluation(str(again), str(tmp_path / "model.pt"), "local", "test")

@@ -20,7 +20,7 @@ def test_rounds_of_local_epochs_are_the_schedules_length(tmp_path):
     assert settings["dataset_dir"] == "/data/b"
     assert settings["split"] == "full"
     assert settings["width"] == 8
-    assert settings["evaluate_on"] == "$None"  # as MONAI takes null
+    assert settings["evaluate_on"] == "$None"  # as MONAI treats null
 
 
 def test_a_site_is_not_told_where_the_others_data_are():

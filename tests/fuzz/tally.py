@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 TRIES = int(os.environ.get("FUZZ_TRIES", "20"))
-"""Of each test; a short run has the same ones each time."""
+"""Number of attempts per test; a short run makes the same ones every time."""
 SECONDS = 20
-"""After which a try counts as one that hangs."""
+"""Seconds after which an attempt counts as hanging."""
 REFUSALS = (ValueError, OSError)
-"""What bad input ends in; `tools` says their text without a traceback."""
+"""Errors that bad input may raise; `tools` prints their text without a traceback."""
 
 settings.register_profile(
     "fuzz",
@@ -29,7 +29,7 @@ settings.register_profile(
 settings.load_profile("fuzz")
 
 outcomes: dict[str, Counter[str]] = {}
-"""Test -> outcome -> how often, for the summary at the end."""
+"""Test -> outcome -> count, for the summary at the end."""
 
 
 class HangError(Exception):

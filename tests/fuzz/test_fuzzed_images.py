@@ -43,7 +43,7 @@ def flipped(content: bytes, bits: list[int]) -> bytes:
 
 def as_nibabel_reads_it(content: bytes, volume, warned: bool) -> bool:
     """Return whether voxels and affine equal nibabel's; if nibabel has to repair the header, a warning must say so."""
-    with nib.imageglobals.ErrorLevel(100):  # mend what can be
+    with nib.imageglobals.ErrorLevel(100):  # repair what can be repaired
         image = nib.Nifti1Image.from_bytes(content)
         problems = nib.Nifti1Header.diagnose_binaryblock(content[:348])
     units = {0: 1, 1: 1000, 2: 1, 3: 0.001}.get(int(image.header["xyzt_units"]) % 8, 1)

@@ -180,7 +180,7 @@ def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
     errors_in_one_line()
     sys.excepthook(*raised(lambda: check_counts(epochs="many")))
     assert capsys.readouterr().err == "error: epochs 'many': expected a whole number, 1 or more.\n"
-    sys.excepthook(*raised(lambda: int("many")))  # nothing that this package says
+    sys.excepthook(*raised(lambda: int("many")))  # not a message of this package
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")

@@ -24,7 +24,7 @@ def made(*paths: Path) -> None:
 
 def test_files_below_a_folder(tmp_path):
     made(*(tmp_path / name for name in ("b/2", "b/1", "a", "c/d/e", ".hidden", "b/._1", ".git/config")))
-    os.mkfifo(tmp_path / "pipe")  # to open it would wait for ever
+    os.mkfifo(tmp_path / "pipe")  # opening it would block for ever
     (tmp_path / "device").symlink_to("/dev/zero")
     assert below(tmp_path) == ["a", "b/1", "b/2", "c/d/e"]
 
@@ -42,7 +42,7 @@ def test_links_are_followed_once(tmp_path):
 def test_links_in_a_ring(tmp_path):
     made(tmp_path / "study/b/1", tmp_path / "elsewhere/2", tmp_path / "other/3")
     (tmp_path / "study/ring").symlink_to(tmp_path / "study")
-    (tmp_path / "study/b/up").symlink_to("../..")  # to where the studies of others lie
+    (tmp_path / "study/b/up").symlink_to("../..")  # to where other people's studies lie
     (tmp_path / "study/c").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "study")
     (tmp_path / "study/itself").symlink_to("itself")

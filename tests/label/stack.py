@@ -27,9 +27,9 @@ PATIENTS = {
 SERIES = {"four": (1, 2, 3, 4, 6), "two": (3, 4), "one": (4,)}
 """Of `dicom_studies.STUDY`, by SeriesNumber: 1 localizer, 2 T1, 3 T2 (axial, slices in reverse), 4 FLAIR, 6 T1c."""
 BIASES = {"oedema": (0, -1e3, -1e3), "nothing": (-1e3, -1e3, -1e3)}
-"""Models that find nothing else, whatever is there: added to the logits of WT, TC and ET."""
+"""Models that find only what their name says: values added to the logits of WT, TC and ET."""
 SECRETS = re.compile(r"secret|1970|1980|1990|\d+\.\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
-"""What may stand in no log: patients, and UIDs."""
+"""What must not appear in a log: patients' data and UIDs."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class TestProxy:
     )
     def test_only_dicomweb_is_reached(self, stack, path):
         request = requests.Request("GET", f"{stack.url}/x").prepare()
-        request.url = f"{stack.url}/proxy/dicom/wado/{path}"  # as it stands: requests would shorten it
+        request.url = f"{stack.url}/proxy/dicom/wado/{path}"  # sent as it stands; requests would normalise it
         answer = requests.Session().send(request, timeout=30)
         assert answer.status_code == 404
         assert "Orthanc" not in answer.text
@@ -228,7 +228,7 @@ def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
     images = [uid("one"), uid("two")]
     assert set(images) < set(studies.list_images())
 
-    # What a model made is stored, and is no label to train on.
+    # The result of a model is stored, but is no label to train on.
     assert infer(url, images[0], store=True).json()["stored"]
     assert images[0] in studies.labelled_images("original")
     assert not studies.labelled_images("final")
@@ -265,7 +265,7 @@ def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
     labels = [[(s.SegmentLabel, s.SegmentAlgorithmType) for s in one.SegmentSequence] for one in kept]
     assert labels == [[("Oedema", "SEMIAUTOMATIC"), ("Enhancing tumour", "SEMIAUTOMATIC")]] * 2
 
-    # It comes back as it was drawn, and so it goes into the training.
+    # It is returned as drawn, and used like that in the training.
     again = requests.get(f"{url}/datastore/label", params={"label": images[0], "tag": "final"}, timeout=60)
     (tmp_path / "again.nii.gz").write_bytes(again.content)
     voxels = np.asarray(drawn[images[0]].dataobj)

@@ -86,7 +86,7 @@ def place(tmp_path_factory) -> Path:
 def url(store, place):
     with server(place, store) as address:
         yield address
-    assert not any((place / "tmp").iterdir())  # at its end nothing of a patient is left
+    assert not any((place / "tmp").iterdir())  # at its end no patient data are left
     log = (place / "server.log").read_text()
     assert "POST /infer/{model} m3ae 200" in log
     assert not SECRETS.search(log)
@@ -349,7 +349,7 @@ class TestTraining:
         assert "pretraining" not in log
         assert not SECRETS.search(log + (run / "job.json").read_text() + (run / "status.json").read_text())
 
-        # It went on from the served weights, and these are served still.
+        # The training started from the served weights, which are still served.
         served, tuned = (read_checkpoint(path) for path in (models["m3ae"], run / "weights.pt"))
         weight = "unet.encoder.0.0.weight"
         assert 0 < (tuned[weight] - served[weight].float()).norm() < 0.3 * served[weight].float().norm()
@@ -365,7 +365,7 @@ class TestTraining:
         assert "phantom" in params["trained_on"]
         assert before == {name: file_digest(path) for name, path in models.items()}
 
-        # What was adopted is read strictly again each time: never random weights.
+        # Adopted weights are read strictly every time, so that weights are never random.
         write_checkpoint({"another.weight": tuned[weight]}, run / "weights.pt")
         answer = infer(url, "two")
         assert answer.status_code == 400

@@ -175,7 +175,7 @@ if __name__ == "__main__":
             worker = Path("/proc", said.strip(), "cmdline")
             assert worker.read_bytes()
         until = time.monotonic() + 20
-        while worker.exists() and worker.read_bytes():  # empty: it has ended
+        while worker.exists() and worker.read_bytes():  # empty, because it has ended
             assert time.monotonic() < until
             time.sleep(0.05)
 
@@ -192,7 +192,7 @@ with private_folder():
             pass
         assert len(list(tmp_path.rglob("Doe.nii"))) == 1
         with alone(code, tmp_path), alone(code, tmp_path):
-            assert len(list(tmp_path.rglob("Doe.nii"))) == 2  # of those that live
+            assert len(list(tmp_path.rglob("Doe.nii"))) == 2  # of living processes
 
     @pytest.mark.parametrize("set_before", [True, False])
     def test_what_comes_after_the_server_has_its_own_folder_again(self, tmp_path, monkeypatch, set_before):
@@ -417,7 +417,7 @@ class TestArchive:
                 if "packed" in self.path:
                     self.send_header("content-encoding", "gzip")
                 self.end_headers()
-                with suppress(OSError):  # nobody listens any more
+                with suppress(OSError):  # nobody is listening any more
                     for start in range(0, len(content), 1 if "slow" in self.path else 1 << 16):
                         self.wfile.write(content[start : start + (1 if "slow" in self.path else 1 << 16)])
                         time.sleep(0.05 * ("slow" in self.path))

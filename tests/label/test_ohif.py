@@ -40,7 +40,7 @@ DRAWN = """(() => {
     Object.entries(sums).map(([label, [x, y, z, n]]) => [label, { voxels: n, middle: [x / n, y / n, z / n] }])
   );
 })()"""
-"""Of the newest segmentation, by label: its voxels, and their middle in the patient (mm, LPS)."""
+"""JavaScript: voxels of the newest segmentation by label, and their centre in the patient (mm, LPS)."""
 LOOK = """(() => {
   const { segmentationService, viewportGridService, cornerstoneViewportService } = services;
   const { imageIds } = segmentationService.getSegmentations().at(-1).representationData.Labelmap;
@@ -51,7 +51,7 @@ LOOK = """(() => {
   viewport.setProperties({ voiRange: { lower: 0, upper: 1800 } });
   return viewport.setImageIdIndex(viewport.getImageIds().indexOf(most)).then(() => viewport.render());
 })()"""
-"""Go to the image in which most is drawn."""
+"""JavaScript: go to the image with the most drawn voxels."""
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ class TestDistillation:
 
     def test_a_teacher_that_is_never_right_teaches_nothing(self):
         student, teacher, label = self.given()
-        loss = distillation_loss(student, teacher, 1 - label.clamp(max=0), 10.0)  # class 1: right in the second alone
+        loss = distillation_loss(student, teacher, 1 - label.clamp(max=0), 10.0)  # class 1 is right only in the second
         assert loss.item() == pytest.approx(-(math.log(0.5)), rel=1e-5)
         loss = distillation_loss(
             student, -100 - teacher.square() * torch.tensor([1.0, 0])[:, None, None, None], label, 1.0

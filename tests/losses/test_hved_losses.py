@@ -118,7 +118,7 @@ def test_no_gradient_comes_from_absent_modalities():
     for gradient in (out.completed.reconstructions.grad, *(level.grad for level in out.posteriors)):
         assert gradient.isfinite().all()
         assert not gradient[~PRESENT].any()
-        # those that are there but not chosen learn too
+        # modalities that are present but not chosen learn too
         assert (gradient[PRESENT].flatten(1).abs().amax(dim=1) > 0).all()
 
 

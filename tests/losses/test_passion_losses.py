@@ -239,7 +239,7 @@ def test_each_switch_brings_its_part():
     assert set(plain) == {"fuse", "deep", "separate"}
     assert set(terms(passion(**{**OFF, "pixel": True}))[1]) - set(plain) == {"pixel"}
     assert set(terms(passion(**{**OFF, "proto": True}))[1]) - set(plain) == {"prototype"}
-    assert terms(passion(**{**OFF, "delta": True}))[1]["separate"] < plain["separate"]  # only those that lag behind
+    assert terms(passion(**{**OFF, "delta": True}))[1]["separate"] < plain["separate"]  # only neglected modalities
     assert terms(passion(**{**OFF, "beta": True}))[1]["separate"] > plain["separate"]  # rare modalities weigh more
 
 
@@ -335,7 +335,7 @@ def test_no_class_shared_by_all_samples(changes):
     total = loss(out, target)
     total.backward()
     assert loss.terms.get("prototype", loss.terms.get("pmr")) == 0
-    assert loss.sums.tolist() == loss.counts.tolist() == [0] * 4  # nothing was measured
+    assert loss.sums.tolist() == loss.counts.tolist() == [0] * 4  # nothing has been measured
     assert all(x.grad.isfinite().all() for x in (out.separate, out.teacher.logits))
 
 

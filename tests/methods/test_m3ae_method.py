@@ -40,7 +40,7 @@ def test_pretraining_shows_exactly_one_eighth_and_x_sub_in_the_rest(network):
     assert torch.equal(seen, torch.where(visible, image, centre.expand_as(image)))
     assert visible.flatten(1).sum(1).tolist() == [4 * 32**3 // 8] * 3
     whole = visible.reshape(3, 4, 4, 8, 4, 8, 4, 8).float().mean(dim=(3, 5, 7))
-    assert set(whole.unique().tolist()) == {0.0, 1.0}  # patches are whole
+    assert set(whole.unique().tolist()) == {0.0, 1.0}  # patches are not divided
     assert torch.equal(output.image, image)
     assert output.present.all()
 

@@ -20,9 +20,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 ARRAYS = {name: np.load(GOLDEN / f"{name}.npz") for name in ("acn", "smunet")}
 NETWORKS = {"acn": ACN, "smunet": SMUNet}
 MISSING = {"acn": "mono", "smunet": "missing"}
-"""What the golden files call the missing path."""
+"""Name of the missing path in the golden files."""
 THEIRS = [2, 1, 3, 0]
-"""Where our head has each of their classes."""
+"""Index in our head of each of their classes."""
 TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest absolute value of the golden array."""
 

@@ -273,7 +273,7 @@ class TestSubsets:
         network = spec.made_tiny()
         present = torch.tensor([[True, False, True, True], [False, True, False, False]])
         image = without(spec.image(2), present)
-        image[1, 3, : spec.window // 2] = 0.0  # as padding leaves it: NaN beside zeros
+        image[1, 3, : spec.window // 2] = 0.0  # as after padding: NaN next to zeros
         output = network(MetaTensor(image))
         assert torch.equal(output.present, present)
         assert type(output.fused.logits) is torch.Tensor

@@ -205,7 +205,7 @@ class TestSubsets:
         kinds = {"plain": None, "shared": "shared", "separate": "separate"}
         network = RobustSeg(width=2) if kind == "robustseg" else GatedNetwork(width=2, feature_encoder=kinds[kind])
         x = image()
-        x[1, 3, :8] = 0.0  # as padding leaves it: NaN beside zeros
+        x[1, 3, :8] = 0.0  # as after padding: NaN next to zeros
         output = network(MetaTensor(x))
         assert type(output.logits) is torch.Tensor
         values = [value for value in output if value.is_floating_point()]
@@ -327,7 +327,7 @@ class TestReconstruction:
         assert all(p.grad is None for p in (*network.appearances.parameters(), *network.image_decoders.parameters()))
         output.reconstruction.square().mean().backward()
         assert all(p.grad is not None for p in network.image_decoders.parameters())
-        assert network.encoders[1].levels[0][0][0].weight.grad is None  # dropped: its content helps in neither
+        assert network.encoders[1].levels[0][0][0].weight.grad is None  # dropped, so its content contributes to neither
         assert network.appearances[1][0].weight.grad.abs().max() > 0
 
     def test_inference_runs_neither_appearances_nor_image_decoders(self):

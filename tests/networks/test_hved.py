@@ -111,7 +111,7 @@ class TestFusion:
     def test_mean_and_variance_by_hand(self):
         features = torch.tensor([[1.0], [5.0], [100.0]])[None]
         found = mean_and_variance(features, torch.tensor([[True, True, False]]))
-        assert found.tolist() == [[3.0, 4.0]]  # of the population: divided by 2, not by 1
+        assert found.tolist() == [[3.0, 4.0]]  # the population variance: divided by 2, not by 1
 
     def test_variance_of_a_single_modality_is_exactly_zero(self):
         features = torch.randn(2, 4, 3, 5)
@@ -210,7 +210,7 @@ class TestSubsets:
     @both
     def test_nan_never_gets_into_values_or_gradients(self, network):
         network, x = made(network), without(image(2), MIXED[:2])
-        x[1, 3, :8] = 0.0  # as padding leaves it: NaN beside zeros
+        x[1, 3, :8] = 0.0  # as after padding: NaN next to zeros
         output = network(MetaTensor(x))
         values = [*output.completed, *output.posteriors] if isinstance(network, UHVED) else [output]
         assert all(type(value) is torch.Tensor for value in values)

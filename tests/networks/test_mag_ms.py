@@ -15,7 +15,7 @@ CROP = (32, 32, 32)
 SIZES = {"width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2}
 TINY = {**SIZES, "crop": (16, 16, 16)}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-"""Sums of floats depend on the size of the batch that they are made in."""
+"""Tolerance: sums of floats depend on the size of the batch in which they are computed."""
 MODALITIES = ("t1", "t1c", "t2", "flair")
 each = pytest.mark.parametrize("network", [MAGMS, FilledUNETR, DedicatedUNETR])
 

@@ -166,4 +166,4 @@ def test_the_command(places, capsys):
     run, bundle, _ = places
     assert run_tools("ship", run, bundle, "model", "39 cases") is None
     assert f"{bundle / 'models' / 'model.pt'}: 0.8 MB" in capsys.readouterr().out
-    assert run_tools("ship", run, bundle, "model", "BraTS,Africa") != 0  # Fire takes it for two
+    assert run_tools("ship", run, bundle, "model", "BraTS,Africa") != 0  # Fire reads it as two values

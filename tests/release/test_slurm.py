@@ -129,13 +129,13 @@ def test_a_task_that_is_queued_again_ends_as_a_local_run(slurm, tmp_path):
     until(lambda: log.is_file() and "Epoch[1] Complete" in log.read_text(), 300)
     slurm("scontrol", "requeue", f"{job}_0")
     until(lambda: slurm("squeue", "--noheader", "--format=%T").strip() == "PENDING", 60)
-    until(lambda: slurm("sinfo", "--noheader", "--format=%T").strip() == "idle", 60)  # else it ends the new run too
+    until(lambda: slurm("sinfo", "--noheader", "--format=%T").strip() == "idle", 60)  # or it would end the new run too
     slurm("scontrol", "update", f"job={job}_0", "StartTime=now")  # Slurm would wait for two minutes
     until(lambda: not slurm("squeue", "--noheader"), 900)
     said = (out / "slurm_0.txt").read_text()
     assert "DUE TO JOB REQUEUE" in said
     assert (log.parent / "evaluation" / "evaluation.json").is_file(), said
-    leaderboard(methods, out, "--dry_run", "--at_once", "0")  # trains nothing, and one alone is not compared
+    leaderboard(methods, out, "--dry_run", "--at_once", "0")  # trains nothing; a single method is not compared
     assert not (out / "report").exists()
     table = pd.read_csv(out / "leaderboard.csv").set_index("method")["state"]
     assert table.to_dict() == {first: "finished", second: "not finished"}

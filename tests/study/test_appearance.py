@@ -78,7 +78,7 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     assert found.images["t1c"] is images["t1c"]
     assert found.confidences["t1c"] is None
     assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"
-    assert [*study_warnings(found)] == [  # nothing of little confidence any more, and no T1
+    assert [*study_warnings(found)] == [  # no longer of low confidence, and no T1
         "series 1: its header leaves open whether it is T1 (said: 'x'); it looks like T1c, and is taken for it.",
         "T1c (series 1), T2 (series 2): odd.",
     ]
@@ -104,7 +104,7 @@ def test_of_two_t1_by_their_headers_the_images_tell_which_is_t1c(refused):
 def test_where_the_images_do_not_tell_t1_from_t1c_the_headers_do_or_the_study_is_refused(images):
     twice = study({"t1": images["t1"], "t1c": images["t1"], "t2": images["t2"]}, t1=0.85, t1c=0.85)
     read = replace(twice, undecided=Undecided(False, "one may be after it."))
-    for said in (shown(read), {}):  # nothing is said of a head
+    for said in (shown(read), {}):  # {}: images of a head are not judged
         found, names = settle(read, said, PHANTOM, PHANTOM.modalities, ())
         assert names == {"t1": "t1", "t2": "t2"}
         assert list(found.images) == ["t1", "t2"]

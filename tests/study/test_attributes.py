@@ -33,7 +33,7 @@ def put(keyword: str, value: object, vr: str | None = None) -> Callable[[Dataset
     def change(header: Dataset) -> None:
         tag = Tag(keyword)
         representation = vr or pydicom.datadict.dictionary_VR(tag)
-        if representation == "DS" and isinstance(value, bytes):  # no number; written as it lies here
+        if representation == "DS" and isinstance(value, bytes):  # no number; written unchanged
             header[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
         else:
             header[tag] = DataElement(tag, representation, value, validation_mode=IGNORE)
@@ -164,7 +164,7 @@ def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     label = np.zeros(series.shape, np.uint8)
     label[3:6, 4:8, 2:4], label[4, 5, 2:4] = 2, 4
     assert write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0") == ["ED", "ET"]
-    assert capfd.readouterr() == ("", "")  # values are quoted nowhere
+    assert capfd.readouterr() == ("", "")  # no message quotes a value
 
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
     seg, source = hd.seg.segread(tmp_path / "seg.dcm"), pydicom.dcmread(series.files[0])
@@ -200,7 +200,7 @@ SAID = {
 }
 
 
-@pytest.mark.slow  # a prediction for each
+@pytest.mark.slow  # makes a prediction for each
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", SAID)
 def test_odd_headers_give_a_label_map_and_a_summary(name, phantom_dir, tmp_path, capsys):

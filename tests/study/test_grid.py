@@ -60,7 +60,7 @@ def test_a_volume_of_1_mm_keeps_its_voxels_and_only_changes_the_order_of_its_axe
     image = nib.Nifti1Image(voxels, np.diag([-1.0, -1, 1, 1]))
     kept = resample(image, isotropic_grid(image, 1.0))
     np.testing.assert_allclose(kept, voxels[::-1, ::-1], rtol=1e-6)
-    assert kept.flags.c_contiguous  # PyTorch takes no flipped views
+    assert kept.flags.c_contiguous  # PyTorch does not accept flipped views
 
 
 def test_a_grid_that_would_fill_the_memory_is_refused():

@@ -65,9 +65,9 @@ def test_nrrd_as_3d_slicer_saves_it(voxels, tmp_path):
         ("5_x_20200101", FLAIR, "flair"),
         ("5_x_20200101", {**TSE, "EchoTime": 98, "RepetitionTime": 5000}, "t2"),  # in ms
         ("5_x_20200101", {**FLAIR, "SeriesDescription": "t2_spc_flair"}, "flair"),
-        ("5_T1_20200101", {**TSE, "SeriesDescription": "t2_tse"}, "t2"),  # the JSON goes before the name
+        ("5_T1_20200101", {**TSE, "SeriesDescription": "t2_tse"}, "t2"),  # the JSON takes precedence over the name
         ("5_T1_KM_20200101", {**MPRAGE, "ImageType": ["DERIVED", "SECONDARY", "SUBTRACT"]}, None),
-        ("sub-01_T1w_brain", None, "t1"),  # its subject is no subtraction
+        ("sub-01_T1w_brain", None, "t1"),  # sub stands for subject, not subtraction
         ("sub-01_T1w_mask", None, None),
         ("tumor_T1_segmentation_final", None, None),
         ("5_ep2d_diff_20200101", None, None),

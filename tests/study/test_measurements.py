@@ -26,7 +26,7 @@ def test_gains_are_those_of_the_subset_that_is_there():
 def test_no_interval_exceeds_the_brain():
     table = {"modalities": "t1", "region": ["WT", "TC"], "quantile": [2.0, np.inf], "coverage": 0.8, "n": [5, 0]}
     found = intervals(pd.DataFrame(table), "t1", {"WT": 400.0, "TC": 100.0}, 1500.0)
-    assert list(found) == ["WT"]  # of TC nothing is known
+    assert list(found) == ["WT"]  # nothing is known about TC
     assert found["WT"][1:] == (1500.0, 0.8)
     assert found["WT"][0] < 400
     small = intervals(pd.DataFrame(table), "t1", {"WT": 4.0}, 1500.0)["WT"]

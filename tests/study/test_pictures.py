@@ -27,7 +27,7 @@ def test_pictures_are_in_radiological_view():
 def test_pictures_cut_through_the_largest_piece():
     label = np.zeros((40, 40, 40), np.uint8)
     label[22:34, 22:34, 22:34] = 4
-    label[24:32, 24:32, 24:32] = 0  # hollow: its centre of mass is not in it
+    label[24:32, 24:32, 24:32] = 0  # it is hollow, so its centre of mass lies outside of it
     label[3:6, 3:6, 3:6] = 2
     images = {name: np.random.default_rng(0).random(label.shape) for name in ("t1c", "flair")}
     for drawn in planes(images, label):

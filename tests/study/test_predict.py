@@ -109,7 +109,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert f"Warnings:\n  {SYNTHETIC}\n" in said
     assert f"<li>{SYNTHETIC}</li>" in page
     assert "not for clinical use" in page
-    assert not SECRETS.search(page)  # nor is the name of a file in it, which may be a patient's
+    assert not SECRETS.search(page)  # it contains no file name either, which may be a patient's name
 
 
 @pytest.mark.slow  # millions of voxels
@@ -200,7 +200,7 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Nothing was segmented" in said
     assert "No T1c" in said
-    assert "WT: 0.0 ml\n" in said  # no interval: those of the bundle are of its own weights
+    assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
     assert "Warnings:\n  No" in said
     assert "trained on" not in said
     assert "grid of the T2 (image file), the finest there is" in said

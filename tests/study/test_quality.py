@@ -39,7 +39,8 @@ def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
     assert ("(0.4 ml) is a guess" in said) == enhancing  # 56 voxels of 8 mm3
     assert ("cannot be ruled out" in said) != enhancing
     other = LabelSet({"scar": 1}, {"scar": ("scar",)})
-    assert segmentation_warnings(lesion() // 4, None, without, other, (2, 2, 2)) == []  # no region that T1c would show
+    # T1c would show none of these regions
+    assert segmentation_warnings(lesion() // 4, None, without, other, (2, 2, 2)) == []
 
 
 def test_like_warnings_of_several_images_are_one():
@@ -62,7 +63,7 @@ def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
     brain = np.ones((20, 18, 16), bool)
     brain[:, :, 14:] = False
     label = np.zeros(brain.shape, np.uint8)
-    label[5:15, 5:15, :10] = 2  # reaches the edge of the image, which is no border
+    label[5:15, 5:15, :10] = 2  # it reaches the edge of the image, which is no border of the brain
     assert border_warnings(label, brain) == []
     label[5:15, 5, 11:13] = 4  # of 1020 voxels 10 are within two of the border
     assert border_warnings(label, brain) == []
@@ -143,7 +144,7 @@ def test_unsure(coins, unsure):
     for part, value in ((enhancing[:coins], 0.5), (enhancing[coins:], 0.9)):
         given[:, *part.T] = value
     assert (len(enhancing), given.shape) == (56, (3, 20, 18, 16))
-    given[:, 0] = 0.5  # far from what was drawn
+    given[:, 0] = 0.5  # far from the lesion
     (said,) = segmentation_warnings(lesion(), given, ALL, LABELS, (1, 1, 1))
     assert f"unsure of what it drew as {unsure}" in said
     with pytest.raises(ValueError, match=r"shape \(1, 20, 18, 16\); expected \(3, 20, 18, 16\).*WT, TC, ET"):

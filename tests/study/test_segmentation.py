@@ -203,7 +203,7 @@ REQUIRED = """
     PixelRepresentation PixelData LossyImageCompression SegmentationType SegmentSequence NumberOfFrames
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationSequence
     DimensionIndexSequence ReferencedSeriesSequence"""
-"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51), and of the references to its source."""
+"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51) and in the references to its source."""
 PER_FRAME = "FrameContentSequence PlanePositionSequence SegmentIdentificationSequence DerivationImageSequence"
 SHARED = "PixelMeasuresSequence PlaneOrientationSequence"
 PER_SEGMENT = """
@@ -269,7 +269,7 @@ def test_names_are_written_as_they_are_and_nowhere_else(tmp_path, subject, capfd
         require_referable(series)
         write_seg(tmp_path / "seg.dcm", label_of(subject, series), series, CLASSES, "m3ae 0.1.0")
     assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == name
-    assert "1.2." not in caplog.text  # highdicom logs UIDs
+    assert "1.2." not in caplog.text  # highdicom writes UIDs to the log
     said = f"{capfd.readouterr()} {caplog.text} {[str(warning.message) for warning in recwarn]}".casefold()
     assert not [part for part in re.split(r"\W", name.casefold()) if len(part) > 1 and part in said]
 

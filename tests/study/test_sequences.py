@@ -422,7 +422,7 @@ def test_what_only_the_protocol_of_philips_says(manufacturer, protocol, expected
     found = header("T1 3D sag", *TFE, Manufacturer=manufacturer, ProtocolName=protocol)
     assert recognise(found).modality == expected
     found.SeriesDescription = "T1 3D pre GD"
-    assert recognise(found).modality == "t1"  # what a person wrote on the series goes first
+    assert recognise(found).modality == "t1"  # what a person wrote about the series takes precedence
 
 
 def test_odd_values_do_not_stop_it():

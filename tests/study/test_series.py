@@ -143,7 +143,7 @@ def test_file_names_and_instance_numbers_do_not_matter(study):
     rng = np.random.default_rng(0)
     for path, number in zip(files(study, 2), rng.permutation(len(files(study, 2))), strict=True):
         edit(path, lambda dataset, number=number: setattr(dataset, "InstanceNumber", int(number)))
-        path.rename(study / f"{number}")  # beside each other, without a suffix
+        path.rename(study / f"{number}")  # next to each other, without a suffix
     np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
 
 
@@ -228,7 +228,7 @@ def test_missing_slices(tmp_path, subject, damage, problem):
     damage(files(tmp_path, 2))
     series = only(tmp_path, 2)
     assert problem in series.problem
-    assert only(tmp_path, 3).problem is None  # the rest of the study is as good as before
+    assert only(tmp_path, 3).problem is None  # the rest of the study can be used as before
     with pytest.raises(ValueError, match=r"^series 2: .*slice"):
         load(series)
 

@@ -26,7 +26,7 @@ def test_order_and_content(write_subject):
     assert presence(sample[None]).tolist() == [[True, True, False, False]]
     assert torch.equal(sample[:2].as_tensor(), full[:2].as_tensor())
     assert torch.equal(sample.affine, full.affine)
-    assert torch.equal(dataset[5]["image"].as_tensor(), full.as_tensor())  # earlier subsets took nothing from it
+    assert torch.equal(dataset[5]["image"].as_tensor(), full.as_tensor())  # earlier subsets have not changed it
 
 
 def test_each_case_is_loaded_once(write_subject, opened):

@@ -63,7 +63,7 @@ def test_efficiency_symmetry_and_null_player(modalities):
     worth = shapley(value, modalities)
     np.testing.assert_allclose(sum(worth.values()), value[every[-1]] - value[every[0]], atol=1e-9, rtol=0)
 
-    alike = {s: value[frozenset(modalities[: len(s)])] for s in every}  # only the number of modalities counts
+    alike = {s: value[frozenset(modalities[: len(s)])] for s in every}  # only the number of modalities matters
     worth = shapley(alike, modalities)
     np.testing.assert_allclose(worth["a"], worth["b"], atol=1e-12)
 

@@ -121,7 +121,7 @@ class TestFiles:
                 write(tmp_path / "maps" / name / f"{case}.nii.gz", label_map(seed))
         found = evaluate(tmp_path / "maps", reference)
         assert found.subsets == ["flair", "t1+t2", "t1c+flair", "t1c+t2+flair", "t1+t1c+t2+flair"]
-        assert list(found.results["modalities"].unique()) == found.subsets  # few modalities first, as everywhere
+        assert list(found.results["modalities"].unique()) == found.subsets  # smaller subsets first, as everywhere
         assert list(found.results["case"].unique()) == ["a", "b"]
 
     @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ class TestBadInput:
         self.refused(what, folder, reference)
         write(path, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]))
         self.refused(r"b\.nii\.gz.*\(corners up to 2\.1 mm off\)\. Nothing is resampled", folder, reference)
-        write(path, label_map(1), np.eye(4))  # a header that was lost
+        write(path, label_map(1), np.eye(4))  # as if the header had been lost
         self.refused(r"b\.nii\.gz.*\(corners up to 240 mm off\)", folder, reference)
 
     def test_rounding_in_a_header_is_no_other_grid(self, folder, reference):
@@ -286,7 +286,7 @@ class TestMissingCases:
 
 class TestCasesToCompare:
     def test_other_references_do_not_count(self, folder, reference):
-        write(reference / "c.nii.gz", label_map(2))  # of the training split, say
+        write(reference / "c.nii.gz", label_map(2))  # for example from the training split
         assert {case for _, case, _ in dice(evaluate(folder, reference, cases=["b", "a"]))} == {"a", "b"}
 
     def test_on_one_side_only_are_refused(self, folder, reference):

@@ -113,7 +113,7 @@ def test_interval_by_hand():
         {"modalities": "t1", "region": "WT", "coverage": 0.8, "n": 4, "quantile": pytest.approx(log(3))}
     ]
     assert interval(calibrated, 11.0) == pytest.approx((3.0, 35.0))
-    assert interval(calibrated, 0.5) == pytest.approx((0.0, 3.5))  # not below nothing
+    assert interval(calibrated, 0.5) == pytest.approx((0.0, 3.5))  # not below 0
     assert interval(calibrate_intervals(calibration, 0.9), 11.0) == (0.0, inf)
 
 
@@ -180,7 +180,7 @@ def test_intervals_of_cases_need_no_reference():
     assert found["case"].tolist() == ["c0", "c1", "other0"]
     assert found["volume"].tolist() == [11, 0.5, 4]
     assert found["low"].tolist() == pytest.approx([3, 0, 0])
-    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # nothing is known of t2
+    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # there are no results of t2
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])

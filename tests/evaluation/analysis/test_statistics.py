@@ -103,7 +103,7 @@ class TestOverall:
         table = mean_over_subsets(from_values(values), "dice")
         assert list(table.index) == ["WT", "ET", "mean"]
         assert table["mean"].tolist() == pytest.approx([0.55, 0.2, 0.375])
-        # cases are drawn whole: all draws of WT lie between its worst and best case, and ET is the same for each
+        # whole cases are drawn: WT of every draw lies between its worst and best case, and ET is always the same
         assert table.loc["WT", ["low", "high"]].tolist() == pytest.approx([0.35, 0.75], abs=0.01)
         assert table.loc["ET", "low"] == pytest.approx(0.2)
 

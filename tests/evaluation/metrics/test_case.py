@@ -134,7 +134,7 @@ class TestRows:
         # TC has 2 x 2 x 2 = 8 of the 8 x 7 x 6 = 336 voxels; p is 0.9 in it and 0.1 elsewhere
         soft = 8 * 0.9 + 328 * 0.1
         assert values["t1+t2", "TC", "expected_dice"] == pytest.approx(2 * 8 * 0.9 / (soft + 8), rel=1e-6)
-        # moved by one, half of it is outside
+        # moved by one voxel, half of it lies outside
         assert values["t1", "TC", "expected_dice"] == pytest.approx(2 * 4 * (0.9 + 0.1) / (soft + 8), rel=1e-6)
 
     def test_what_needs_no_reference_is_there_without_one(self):
@@ -181,7 +181,7 @@ class TestBins:
         assert list(bins.columns) == list(BIN_COLUMNS)
         assert list(bins.index) == list(range(3 * 15))
         totals = bins.groupby("region", sort=False)[["voxels", "positives", "probability"]].sum()
-        assert list(totals["voxels"]) == 3 * [6 * 5 * 6]  # of 8 x 7 x 6, and the missing modality counts nowhere
+        assert list(totals["voxels"]) == 3 * [6 * 5 * 6]  # of 8 x 7 x 6 voxels; the missing modality counts nowhere
         assert list(totals["positives"]) == [36, 8, 1]
         assert totals.loc["ET", "probability"] == pytest.approx(0.9 + 179 * 0.1, rel=1e-6)
 
@@ -195,7 +195,7 @@ class TestBins:
     def test_hold_the_brain_that_the_subset_shows(self):
         shown = image()
         shown[1] = 0
-        shown[1, 0:3, 1:6] = 5  # of the first modality's brain two planes, and one more
+        shown[1, 0:3, 1:6] = 5  # two planes of the first modality's brain, and one more
         found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
         for subset in ("t1", "t2", "t1+t2"):
             found.add(subset, reference(), probabilities())

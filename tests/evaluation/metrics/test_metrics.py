@@ -90,7 +90,7 @@ KINDS = {"wrong/blob": 30, "blob/blob": 30, "wrong/noise": 15, "noise/noise": 15
 UNDEFINED = {"empty/blob": 5, "empty/voxel": 5, "noise/empty": 5, "empty/empty": 5, "full/blob": 5, "full/full": 3}
 
 
-@pytest.mark.filterwarnings("ignore:the (ground truth|prediction) of class")  # MONAI's, of empty masks
+@pytest.mark.filterwarnings("ignore:the (ground truth|prediction) of class")  # warnings of MONAI about empty masks
 @pytest.mark.parametrize("dimensions", [3, 2])
 @pytest.mark.parametrize(("kind", "count"), (KINDS | UNDEFINED).items())
 def test_equal_to_monai(kind, count, dimensions):

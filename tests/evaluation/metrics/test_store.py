@@ -67,7 +67,7 @@ def pending(folder: Path, items: list[dict], settings=SETTINGS) -> list[str]:
 
 def test_a_result_comes_back_as_it_was(tmp_path, items):
     store = stored(tmp_path / "cases", items)
-    for case in ("007", "NA"):  # text that looks like a number, and like a missing value
+    for case in ("007", "NA"):  # texts that look like a number and like a missing value
         found, written = store.read(case), result(case)
         assert found.case == case
         assert_frame_equal(found.results, written.results, check_exact=True)
@@ -104,7 +104,7 @@ class TestPending:
     def test_after_a_change_of_settings(self, tmp_path, items, settings):
         stored(tmp_path / "cases", items)
         assert pending(tmp_path / "cases", items, settings) == ["007", "NA"]
-        assert pending(tmp_path / "cases", items) == []  # those of before are still there
+        assert pending(tmp_path / "cases", items) == []  # the earlier ones are still there
 
     @pytest.mark.parametrize("token", ["t2", "seg"])
     def test_after_a_change_of_a_file(self, tmp_path, items, token):

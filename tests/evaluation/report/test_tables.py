@@ -293,7 +293,7 @@ class TestLackingSubsets:
             table = subset_table(methods, published=quoted)
             assert [row[-1].text for row in table.rows] == ["10.0", "30.0", "60.0", mean]
             assert [row[-1].text for row in missing_table(methods, published=quoted).rows] == groups
-        part = quoted[quoted["modalities"] != "t1"]  # a mean over other subsets than the measured one
+        part = quoted[quoted["modalities"] != "t1"]  # a mean over other subsets than the measured mean
         assert [row[-1].text for row in missing_table([self.FULL], published=part).rows] == ["60.0", "–"]
 
 
@@ -310,11 +310,11 @@ class TestComparisonTable:
     def test_means_differences_and_wins(self):
         other = evaluation(
             {
-                ("t1", "WT"): [0.5, 0.5],  # a tie, which nobody wins
+                ("t1", "WT"): [0.5, 0.5],  # a tie, which no method wins
                 ("t2", "WT"): [0.5, 0.5],
                 ("t1+t2", "WT"): [0.8, 0.8],
                 ("t1", "ET"): [0.3, 0.3],
-                ("t2", "ET"): [0.9, 0.9],  # where the first has nothing
+                ("t2", "ET"): [0.9, 0.9],  # where the first method has no value
                 ("t1+t2", "ET"): [0.6, 0.7],
             },
             "other",
