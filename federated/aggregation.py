@@ -40,22 +40,23 @@ def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> 
     """Return the mean change of each weight.
 
     A weight in a part of a sequence is averaged over the sites that have the sequence, by their cases with it; every
-    other weight over all sites, by their cases. A weight that no site has cases for is left out: it stays as it is.
+    other weight over all sites, by their cases. What a site keeps back is averaged over the others. A weight that no
+    site has cases for, or sends, is left out: it stays as it is.
 
     Args:
-        updates: of the sites, all with the same names.
+        updates: of the sites; a site may lack some names.
         parts: sequence -> parts of the network, see `common.networks.modality_parts`; none gives FedAvg (McMahan et
             al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
     """
     changes, sequences = {}, {part: sequence for sequence, names in parts.items() for part in names}
-    for name in updates[0].change:
+    for name in dict.fromkeys(name for update in updates for name in update.change):
         sequence = next((of for part, of in sequences.items() if f"{name}.".startswith(f"{part}.")), None)
-        shares = [update.cases if sequence is None else update.cases_with[sequence] for update in updates]
+        sites = [update for update in updates if name in update.change]
+        shares = [site.cases if sequence is None else site.cases_with[sequence] for site in sites]
         if total := sum(shares):
-            terms = (
-                share * update.change[name].astype(np.float64) for share, update in zip(shares, updates, strict=True)
-            )
-            changes[name] = (sum(terms) / total).astype(updates[0].change[name].dtype)
+            sent = [site.change[name] for site in sites]
+            terms = (share * change.astype(np.float64) for share, change in zip(shares, sent, strict=True))
+            changes[name] = (sum(terms) / total).astype(sent[0].dtype)
     return changes
 
 
@@ -113,7 +114,8 @@ class SiteAverage(ModelAggregator):
 
     def _checked(self, change: Mapping[str, Any], report: Mapping[str, Any], metrics: Mapping[str, float]) -> Update:
         require_same(report["identity"], self.expected)
-        require_same_shapes(change, self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS])
+        weights = self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)[ModelLearnableKey.WEIGHTS]
+        require_same_shapes(change, {name: weights[name] for name in change if name in weights})
         if report["cases"] < 1:
             raise RefusedError("no training cases")
         if bad := [name for name, value in change.items() if not np.isfinite(value).all()]:

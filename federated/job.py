@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from nvflare.app_common.app_constant import DefaultCheckpointFileName
+from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
 from nvflare.app_common.workflows.fedavg import FedAvg
 from nvflare.app_opt.pt.recipes import FedAvgRecipe
+from nvflare.client.config import ExchangeFormat
 from nvflare.recipe.sim_env import SimEnv
-from nvflare.recipe.utils import set_per_site_config
 
 from federated.aggregation import SiteAverage
 from federated.plan import Plan
@@ -29,34 +29,25 @@ class PlanRecipe(FedAvgRecipe):
 
     Args:
         plan: what to do.
-        process_per_round: a site trains in a process of its own, a new one for each round: if that is killed, the site
-            is back in the next round. NVFlare ends the whole job when a process dies that is not.
+        process_per_round: a site trains in a process of its own, a new one for each round: if that is killed or hangs,
+            the site is back in the next round. NVFlare ends the whole job when a process dies that is not.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:
-        self._plan, expected = plan, plan.identity()
+        self._plan, self._process_per_round, self._expected = plan, process_per_round, plan.identity()
         super().__init__(
             name=plan.name,
             model={
                 "class_path": "federated.plan.PlannedNetwork",
-                "args": {"plan": plan.to_json(), "expected": expected},
+                "args": {"plan": plan.to_json(), "expected": self._expected},
             },
             initial_ckpt=plan.init_from,
             min_clients=1,
             num_rounds=plan.rounds - plan.start_round,
-            train_script=SCRIPT.name,
-            launch_external_process=process_per_round,
-            launch_once=not process_per_round,
-            aggregator=SiteAverage(expected, plan.parts()),
+            train_script=str(SCRIPT),
+            aggregator=SiteAverage(self._expected, plan.parts()),
             key_metric="val_mean_dice",
         )
-        set_per_site_config(self, {site: {} for site in plan.sites})
-        self._files = TemporaryDirectory()
-        for site in plan.sites:
-            told = Path(self._files.name, site, "plan.txt")  # NVFlare rewrites JSON files
-            told.parent.mkdir()
-            told.write_text(json.dumps({"plan": vars(plan.of_site(site)), "expected": expected}, indent=4) + "\n")
-            self.add_client_file(str(told), [site])
 
     def _create_controller(self, **kwargs: Any) -> FedAvg:
         controller = super()._create_controller(**kwargs)
@@ -65,6 +56,26 @@ class PlanRecipe(FedAvgRecipe):
 
     def _get_controller_kwargs(self) -> dict[str, Any]:
         return {"ignore_result_error": True}
+
+    def _prepare_client_apps(self) -> None:
+        process = {"execution_mode": ExecutionMode.IN_PROCESS, "task_script_path": SCRIPT.name}
+        if self._process_per_round:
+            process = {
+                "execution_mode": ExecutionMode.EXTERNAL_PROCESS,
+                "command": ["python3", "-u", f"custom/{SCRIPT.name}"],
+                "launch_once": False,
+                "result_wait_timeout": 3600.0 * self._plan.round_hours,
+            }
+        self._files = TemporaryDirectory()
+        for site in self._plan.sites:
+            self._job.to(ClientAPIExecutor(params_exchange_format=ExchangeFormat.PYTORCH, **process), site)
+            folder = Path(self._files.name, site)
+            folder.mkdir()
+            shutil.copy(SCRIPT, folder)  # from its own folder NVFlare would put it below that's path
+            told = {"plan": vars(self._plan.of_site(site)), "expected": self._expected}
+            (folder / "plan.txt").write_text(json.dumps(told, indent=4) + "\n")  # NVFlare rewrites JSON files
+            for file in folder.iterdir():
+                self._job.to(str(file), site)
 
 
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
@@ -79,8 +90,7 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
     """
     job = Path(folder).resolve() / plan.name
     shutil.rmtree(job, ignore_errors=True)
-    with chdir(SCRIPT.parent):  # NVFlare takes the script's path as it is given, from here to the sites
-        PlanRecipe(plan, process_per_round=True).export(str(job.parent))
+    PlanRecipe(plan, process_per_round=True).export(str(job.parent))
     for copied in [*job.glob("app_*/custom/common"), *job.glob("app_*/custom/federated")]:
         shutil.rmtree(copied)  # NVFlare adds sources of ours; all run what they have installed
     return job
@@ -101,6 +111,5 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     """
     folder = Path(folder).resolve()
     env = SimEnv(clients=list(plan.sites), workspace_root=str(folder))
-    with chdir(SCRIPT.parent):
-        PlanRecipe(plan, process_per_round=False).run(env)
+    PlanRecipe(plan, process_per_round=False).run(env)
     return folder / plan.name / "server" / "simulate_job" / "app_server" / DefaultCheckpointFileName.GLOBAL_MODEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -13,7 +13,7 @@ from torch import nn
 
 from common.engines import seed_all
 from common.io import check_counts
-from common.io.settings import check_choice
+from common.io.settings import check_choice, check_number
 from common.methods.step import TrainingStep
 from common.networks import modality_parts
 from common.release.lists import Entry
@@ -36,6 +36,7 @@ class Plan:
         configs: file names below the bundle's ``configs``, over its ``train.json``, e.g. ``recipes/open_glioma.json``.
         settings: config keys of all sites.
         local_epochs: of a round.
+        round_hours: a site that has not answered by then is left out of the round, and its training ended.
         aggregation: ``per_modality``, or ``fedavg`` over the whole network; see `federated.aggregation`.
         init_from: weights that the first round starts from, a file of the server; None starts from random ones.
         start_round: the first round's number, where a federation goes on that was cut off.
@@ -51,6 +52,7 @@ class Plan:
     configs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     local_epochs: int = 1
+    round_hours: float = 24
     aggregation: str = "per_modality"
     init_from: str | None = None
     start_round: int = 0
@@ -58,6 +60,7 @@ class Plan:
     def __post_init__(self) -> None:
         """Check what can be known before a site is asked."""
         check_counts(rounds=self.rounds, local_epochs=self.local_epochs)
+        check_number("round_hours", self.round_hours, 0.01, 8760)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
         if not 0 <= self.start_round < self.rounds:
             raise ValueError(f"start_round {self.start_round}: expected one of the {self.rounds} rounds, from 0.")
@@ -104,7 +107,7 @@ class Plan:
 
     def of_site(self, site: str) -> Plan:
         """Return what a site is told of the plan: not where the others' data lie."""
-        return Plan(**{**vars(self), "sites": {site: self.sites[site]}})
+        return replace(self, sites={site: self.sites[site]})
 
     def settings_of(self, site: str, output_dir: str | os.PathLike) -> dict[str, Any]:
         """Return the config keys of a site's training, as MONAI takes them."""

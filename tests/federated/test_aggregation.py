@@ -46,6 +46,17 @@ def test_an_encoder_that_no_site_trains_stays_as_it_is():
     assert aggregate(updates, PARTS).keys() == {"encoders.1.weight", "head"}
 
 
+def test_what_a_site_keeps_back_is_averaged_over_the_others():
+    updates = [update((1, 10, 100), 6, t1=6, flair=6), update((4, 40, 400), 3, t1=3, flair=3)]
+    kept_back = updates[0]._replace(change={name: updates[0].change[name] for name in ("encoders.1.weight",)})
+    found = aggregate([kept_back, updates[1]], PARTS)
+    assert {name: value[0] for name, value in found.items()} == {
+        "encoders.1.weight": 2,
+        "encoders.10.weight": 40,
+        "head": 400,
+    }
+
+
 def test_a_metric_is_that_of_the_sites_that_have_it():
     updates = [update((0, 0, 0), 6, 6, 6, dice=0.5), update((0, 0, 0), 2, 2, 2, dice=0.9), update((0, 0, 0), 1, 1, 1)]
     assert mean_metrics(updates) == {"dice": pytest.approx((6 * 0.5 + 2 * 0.9) / 8)}
@@ -82,8 +93,8 @@ def test_the_result_is_the_same_in_whatever_order_sites_answer(server):
 
 OTHER_SHAPE = answer("b")
 OTHER_SHAPE.params["head"] = np.zeros((3, 1), np.float32)
-LACKS_ONE = answer("b")
-del LACKS_ONE.params["head"]
+UNKNOWN = answer("b")
+UNKNOWN.params["neck"] = np.zeros(2, np.float32)
 REASONS = {
     "version": (
         answer("b", identity=SAME | {"version of the bundle": "0.2.0"}),
@@ -92,7 +103,7 @@ REASONS = {
     "cohort": (answer("b", identity=SAME | {"cohort": "iseg2017"}), "cohort: iseg2017; this federation has phantom"),
     "no cases": (answer("b", cases=0), "no training cases"),
     "shape": (OTHER_SHAPE, r"head has the shape \(3, 1\), expected \(2,\)"),
-    "lacking": (LACKS_ONE, r"head has the shape nothing, expected \(2,\)"),
+    "unknown": (UNKNOWN, r"neck has the shape \(2,\), expected nothing"),
     "not finite": (answer("b", (1, float("nan"), 1)), "no longer finite, e.g. encoders.10.weight"),
     "own words": (
         FLModel(

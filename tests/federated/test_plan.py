@@ -83,6 +83,7 @@ def test_weights_of_as_many_values_but_another_shape_are_refused():
     ("keys", "complaint"),
     [
         ({"rounds": 0}, "rounds 0: expected a whole number, 1 or more"),
+        ({"round_hours": 0}, "round_hours 0: expected a number from 0.01"),
         ({"sites": {}}, "sites: expected at least one"),
         ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected the full path there"),
         ({"settings": {"epochs": 3}}, "epochs: is set by the federation itself"),

@@ -1,0 +1,25 @@
+"""What a plan's job brings to a site."""
+
+import json
+
+from federated.job import write_job
+from federated.plan import Plan
+
+SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b"}}
+
+
+def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path):
+    plan = Plan("two", "m3ae", 6, SITES, settings={"width": 8, "grid": [8, 8, 8]}, round_hours=0.5)
+    site = write_job(plan, tmp_path) / "app_b"
+    assert {path.relative_to(site / "custom").as_posix() for path in site.rglob("custom/**/*")} == {
+        "plan.txt",
+        "script.py",
+    }
+    told = json.loads((site / "custom" / "plan.txt").read_text())
+    assert told["plan"]["sites"] == {"b": {"dataset_dir": "/data/b"}}
+    assert told["expected"] == plan.identity()
+    (executor,) = json.loads((site / "config" / "config_fed_client.json").read_text())["executors"]
+    arguments = executor["executor"]["args"]
+    assert arguments["result_wait_timeout"] == 1800  # seconds; none would wait for ever
+    assert arguments["command"][-1] == "custom/script.py"
+    assert not arguments["launch_once"]  # a process that is ended is started again in the next round
