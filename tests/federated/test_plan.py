@@ -83,8 +83,8 @@ def test_weights_of_as_many_values_but_another_shape_are_refused():
     [
         ({"rounds": 0}, "rounds 0: expected a whole number, 1 or more"),
         ({"sites": {}}, "sites: expected at least one"),
-        ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected the full path there"),
-        ({"settings": {"epochs": 3}}, "epochs: is set by the federation itself"),
+        ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected an absolute path"),
+        ({"settings": {"epochs": 3}}, "epochs: the federation sets this key itself"),
         ({"aggregation": "median"}, "aggregation 'median': expected one of 'per_modality', 'fedavg'"),
         ({"start_round": 6}, "start_round 6: expected one of the 6 rounds"),
         ({"bundles": "m3ae"}, "unknown key 'bundles'"),
