@@ -1,3 +1,3 @@
-"""What the bundles share. A process loads one version of it; a packaged bundle carries its own."""
+"""Code that all bundles share. A process loads one version of it; a packaged bundle contains its own copy."""
 
 __version__ = "0.2.0"

@@ -1,7 +1,7 @@
 """The vocabulary of the project: modality names, presence, subsets, label sets and regions.
 
 A sample is one tensor ``(M, ...)`` in a cohort's modality order; a missing modality is a channel of NaN. `presence` is
-the one test for it; NaN in a file is bad data, and refused where files are read.
+the only test for missing modalities. NaN inside a modality that is present is bad data, refused when the file is read.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ ALIASES: dict[str, str] = {
     "lge": "lge",
     "de": "lge",
 }
-"""Every accepted spelling (lower case) -> canonical modality name."""
+"""Accepted spelling (lower case) -> canonical modality name."""
 
 ROUNDING = 1e-5
-"""Share of a modality's range within which a voxel counts as background: resampling blurs a constant by so little."""
+"""Fraction of a modality's intensity range within which a voxel still counts as background (interpolation error)."""
 
 
 def canonical(name: str) -> str:
     """Return the canonical name of a modality, e.g. ``T1ce`` -> ``t1c``.
 
     Raises:
-        ValueError: the name is not known; the message lists the known ones.
+        ValueError: if the name is unknown; the message lists the known names.
     """
     try:
         return ALIASES[name.lower()]
@@ -53,11 +53,11 @@ def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tu
     """Return the requested modalities in the cohort's order; ``None`` means all of them.
 
     Args:
-        names: modality names or aliases, any order.
+        names: modality names or aliases, in any order.
         modalities: the cohort's modalities in order.
 
     Raises:
-        ValueError: nothing was requested, a name is not known, is not one of the cohort's, or is given twice.
+        ValueError: if nothing is requested, or a name is unknown, not in this cohort, or given twice.
     """
     if names is None:
         return tuple(modalities)
@@ -68,7 +68,7 @@ def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tu
     if foreign:
         raise ValueError(f"Modality {foreign[0]!r} is not in this cohort; it has {', '.join(modalities)}.")
     if len(set(wanted)) != len(wanted):
-        raise ValueError(f"A modality is requested twice: {wanted}. Name each one once, absent ones not at all.")
+        raise ValueError(f"A modality is requested twice: {wanted}. Name each modality once and leave out absent ones.")
     if not wanted:
         raise ValueError(f"No modality was requested; name at least one of {', '.join(modalities)}.")
     return tuple(name for name in modalities if name in wanted)
@@ -90,7 +90,7 @@ def subset_names(modalities: Sequence[str]) -> list[str]:
 
 
 def subset_size(name: str) -> int:
-    """Return how many modalities the subset of this name has."""
+    """Return the number of modalities in the subset with this name."""
     return name.count("+") + 1
 
 
@@ -107,26 +107,26 @@ def display_subset(name: str) -> str:
 def presence(image: torch.Tensor) -> torch.Tensor:
     """Return which modalities a batch holds: bool ``(B, M)``, False where a channel of ``(B, M, ...)`` holds any NaN.
 
-    "Any" and not "all", since stock tools pad a missing channel with zeros beside its NaNs. NaN *inside* a modality
-    that is there never gets this far: it is refused when the file is loaded.
+    A channel counts as missing if any voxel is NaN, not only if all are, because padding in stock tools puts zeros
+    beside the NaNs. NaN inside a present modality does not occur here: such a file is refused when it is loaded.
     """
     return ~torch.isnan(image).flatten(2).any(dim=2)
 
 
 def to_host(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor on the CPU, whose values a decision in Python needs.
+    """Return a tensor on the CPU, for a decision that Python takes from its values.
 
-    Reading from a GPU waits until all of its work is done, so a training step should do this a few times at most.
+    Reading from a GPU waits until its queued work is done, so call this only a few times per training step.
     """
     return x.cpu()
 
 
 def foreground(image: torch.Tensor) -> torch.Tensor:
-    """Return where each modality of a batch differs from its own first voxel, a corner: bool ``(B, M, ...)``.
+    """Return where each modality of a batch differs from its first voxel, which lies in a corner: bool ``(B, M, ...)``.
 
-    In a skull-stripped image this is the brain, whatever value normalisation gave the background, and though some
-    voxels of the brain are below it (BraTS-Africa). Differences up to `ROUNDING` of its range do not count. A missing
-    or constant modality has no foreground.
+    In a skull-stripped image this is the brain, whatever value normalisation gave the background, even if some brain
+    voxels are darker than the background (as in BraTS-Africa). Differences of up to `ROUNDING` of the modality's range
+    are ignored. A missing or constant modality has no foreground.
     """
     flat = image.flatten(2)
     extent = flat.amax(dim=2, keepdim=True) - flat.amin(dim=2, keepdim=True)
@@ -145,14 +145,14 @@ class LabelSet:
 
     Attributes:
         values: class name -> value in the cohort's files (background is 0).
-        regions: region name -> its classes; of two that share classes, the one that contains the other comes first.
-        targets: target name -> its classes, in the order of a softmax head's channels after the background; every class
-            is in one, and every region is a union of them. By default each class is a target by itself.
-        synonyms: value that a file may hold in place of one of ``values`` -> that one, for cohorts put together from
-            several publishers' files. Reading replaces it, so that it occurs in no tensor and is never written.
+        regions: region name -> its classes; a region that contains another region comes before it.
+        targets: target name -> its classes, in the order of a softmax head's channels after the background. Every class
+            belongs to one target, and every region is a union of targets. By default each class is its own target.
+        synonyms: value that a file may hold instead of one of ``values`` -> that value, for cohorts that combine files
+            of several publishers. Synonyms are replaced on reading, so no tensor and no output contains them.
 
     Raises:
-        ValueError: the targets, or the synonyms, are not such.
+        ValueError: if ``targets`` or ``synonyms`` do not meet these conditions.
     """
 
     values: Mapping[str, int]
@@ -164,17 +164,17 @@ class LabelSet:
         if not self.targets:
             object.__setattr__(self, "targets", {name: (name,) for name in self.values})
         if sorted(name for classes in self.targets.values() for name in classes) != sorted(self.values):
-            raise ValueError(f"targets {dict(self.targets)}: expected each of {', '.join(self.values)} in one of them.")
+            raise ValueError(f"targets {dict(self.targets)}: expected each of {', '.join(self.values)} in one target.")
         for region, classes in self.regions.items():
             if set(classes) != {name for target in self._targets_of(region) for name in self.targets[target]}:
-                raise ValueError(f"Region {region} ({', '.join(classes)}) is no union of targets {dict(self.targets)}.")
+                raise ValueError(f"Region {region} ({', '.join(classes)}) is not a union of {dict(self.targets)}.")
         own = {0, *self.values.values()}
         if set(self.synonyms) & own or not set(self.synonyms.values()) <= own:
-            raise ValueError(f"synonyms {dict(self.synonyms)}: expected other values than {own} for some of these.")
+            raise ValueError(f"synonyms {dict(self.synonyms)}: expected values not in {own}, mapped to values in it.")
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of label maps in the cohort's values: uint8 where they fit, else int16."""
+        """Data type of label maps in the cohort's values: uint8 if they fit, else int16."""
         return torch.uint8 if max(self.values.values()) < 256 else torch.int16
 
     def check(self, found: Iterable[int], source: str) -> None:
@@ -182,36 +182,36 @@ class LabelSet:
 
         Args:
             found: the values that occur in a label map.
-            source: the file that they come from, for the message.
+            source: the file that the label map was read from, for the message.
 
         Raises:
-            ValueError: an unknown value; 3 and 4 get the hint on which BraTS release uses which for ET. Or a value
-                beside its synonym: in one file they are two classes.
+            ValueError: if a value is unknown (for 3 and 4 the message says which BraTS release uses which for ET), or
+                if a value occurs together with its synonym, since in one file they are two classes.
         """
         found = set(found)
         for other, own in self.synonyms.items():
             if {other, own} <= found:
                 raise ValueError(
-                    f"{source}: label values {own} and {other}, which both mean one class in this cohort; expected one "
-                    "of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
+                    f"{source}: label values {own} and {other}, which both mean one class in this cohort; expected "
+                    "only one of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
                 )
         unknown = sorted(found - {0, *self.values.values(), *self.synonyms})
         if not unknown:
             return
         hint = ""
         if "ET" in self.values and {3, 4} & set(unknown):
-            hint = " Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023 and later and in MSD Task01;"
+            hint = " Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023 and later and in MSD Task01."
         named = ", ".join(f"{value} ({name})" for name, value in self.values.items())
         raise ValueError(
-            f"{source}: label values {unknown} are not of this cohort, which has 0, {named}.{hint} "
-            "choose the cohort that the file belongs to (key `cohort`)."
+            f"{source}: label values {unknown} are not defined in this cohort, which has 0, {named}.{hint} "
+            "Choose the cohort that the file belongs to (key `cohort`)."
         )
 
     def read(self, label: torch.Tensor, source: str) -> torch.Tensor:
-        """Return a file's label map, of any shape and type, in the cohort's own values, of type `dtype`.
+        """Return a file's label map with the cohort's own values and of type `dtype`; any shape and type is accepted.
 
         Args:
-            label: what the file holds.
+            label: the label map as read from the file.
             source: the file, for the message.
 
         Raises:
@@ -232,8 +232,8 @@ class LabelSet:
     def from_regions(self, regions: torch.Tensor) -> torch.Tensor:
         """Turn region masks ``(R, ...)`` into a label map ``(1, ...)``, of type `dtype`, in the cohort's values.
 
-        Regions are painted in their order, from larger to smaller ones, each over those before it, with the first class
-        that a region has and no later one has. So a region's own mask is kept, and the larger ones become unions.
+        Regions are painted from the largest to the smallest. Each overwrites the earlier ones with its first class that
+        no later region has. So a region's own mask is kept, and larger regions become unions.
         """
         label = torch.zeros_like(regions[:1], dtype=self.dtype)
         for mask, name in zip(regions > 0, self.painted(), strict=True):
@@ -241,7 +241,7 @@ class LabelSet:
         return label
 
     def painted(self) -> list[str]:
-        """Return for each region the class that its voxels get when no later region holds them, e.g. WT -> ED."""
+        """Return, for each region, the class painted where no later (smaller) region lies, e.g. ED for WT."""
         painted: list[str] = []
         later: set[str] = set()
         for classes in reversed(self.regions.values()):
@@ -250,9 +250,9 @@ class LabelSet:
         return painted
 
     def to_classes(self, label: torch.Tensor) -> torch.Tensor:
-        """Turn a label map ``(1, ...)`` in the cohort's values into the channels of a softmax head, long ``(1, ...)``.
+        """Turn a label map ``(1, ...)`` in the cohort's values into channel numbers of a softmax head, of type long.
 
-        Background is 0, the first target 1, and so on.
+        The background is 0, the first target 1, and so on.
         """
         label = label.long()
         index = torch.zeros_like(label)
@@ -262,24 +262,24 @@ class LabelSet:
         return index
 
     def from_classes(self, index: torch.Tensor) -> torch.Tensor:
-        """Turn channels of a softmax head ``(1, ...)`` into a label map ``(1, ...)``, of type `dtype`.
+        """Turn channel numbers of a softmax head ``(1, ...)`` into a label map ``(1, ...)`` of type `dtype`.
 
-        A target of several classes gets the first one's value.
+        A target that comprises several classes gets the value of the first one.
         """
         values = [0, *(self.values[classes[0]] for classes in self.targets.values())]
         return torch.tensor(values, dtype=self.dtype, device=index.device)[index.long()]
 
     def region_probabilities(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Turn the probabilities of a softmax head ``(K, ...)`` into those of the regions ``(R, ...)``, sums over it.
+        """Turn the probabilities of a softmax head ``(K, ...)`` into region probabilities ``(R, ...)`` by summation.
 
         Raises:
-            ValueError: K is not 1 + the number of targets.
+            ValueError: if K is not 1 + the number of targets.
         """
         channels = {target: number for number, target in enumerate(self.targets, start=1)}
         if len(probabilities) != len(channels) + 1:
             raise ValueError(
-                f"A softmax over {len(probabilities)} classes; expected {len(channels) + 1}, the background and "
-                f"{', '.join(channels)}. Give the network so many classes, or choose the cohort it was trained on."
+                f"The softmax head has {len(probabilities)} classes; expected {len(channels) + 1}, the background and "
+                f"{', '.join(channels)}. Change the network's classes, or choose the cohort it was trained on."
             )
         return torch.stack([sum(probabilities[channels[t]] for t in self._targets_of(name)) for name in self.regions])
 
@@ -288,9 +288,9 @@ class LabelSet:
 
 
 def tumour_labels(**values: int) -> LabelSet:
-    """Return the label set of a glioma cohort (ED, NCR, ET and, in BraTS 2015, NET) with regions WT, TC and ET.
+    """Return the label set of a glioma cohort: classes ED, NCR, ET and, in BraTS 2015, NET; regions WT, TC and ET.
 
-    A softmax head's channels are background, NCR, ED, (NET,) ET as in the published code, whatever the files' values.
+    The channels of a softmax head are background, NCR, ED, (NET,) ET as in published code, whatever values files have.
     """
     core = tuple(name for name in ("NCR", "NET", "ET") if name in values)
     targets = {name: (name,) for name in ("NCR", "ED", "NET", "ET") if name in values}

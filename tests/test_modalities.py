@@ -54,7 +54,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
     [
         ([], "No modality was requested; name at least one of t1, t1c, t2, flair"),
         (["t1", "pd"], "Unknown modality 'pd'; expected one of"),
-        (["t1c", "T1ce"], r"requested twice: \['t1c', 't1c'\]\. Name each one once"),
+        (["t1c", "T1ce"], r"requested twice: \['t1c', 't1c'\]\. Name each modality once"),
     ],
 )
 def test_resolve_subset_refuses(names, message):
@@ -158,7 +158,7 @@ def test_unknown_value_names_file_and_what_is_known():
     with pytest.raises(ValueError, match=r"a\.nii\.gz: label values \[7\] .* 0, 1 \(NCR\), 2 \(ED\), 4 \(ET\)") as info:
         BRATS.check([0, 1, 7], "a.nii.gz")
     assert "Enhancing" not in str(info.value)
-    assert "choose the cohort that the file belongs to (key `cohort`)" in str(info.value)
+    assert "Choose the cohort that the file belongs to (key `cohort`)" in str(info.value)
 
 
 @pytest.mark.parametrize(("et", "other"), [(4, 3), (3, 4)])
@@ -181,13 +181,13 @@ def test_a_value_beside_its_synonym_is_refused():
     labels = replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})
     with pytest.raises(ValueError, match=r"seg\.nii: label values 3 and 4, which both mean one class"):
         labels.read(torch.tensor([0, 3, 4]), "seg.nii")
-    with pytest.raises(ValueError, match=r"label values \[5\] are not of this cohort, which has 0, 1 \(NCR\)"):
+    with pytest.raises(ValueError, match=r"label values \[5\] are not defined in this cohort, which has 0, 1 \(NCR\)"):
         labels.check([4, 5], "seg.nii")
 
 
 @pytest.mark.parametrize("synonyms", [{1: 3}, {4: 5}])
 def test_synonyms_that_are_none_are_refused(synonyms):
-    with pytest.raises(ValueError, match="expected other values than"):
+    with pytest.raises(ValueError, match="expected values not in"):
         replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms=synonyms)
 
 

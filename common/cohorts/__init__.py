@@ -1,4 +1,4 @@
-"""Where data comes from: the cohorts by name, and their cases as datalist items."""
+"""Data sets: the cohorts by name, and their cases as datalist items."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def get_cohort(name: str) -> Cohort:
     """Return a cohort by name.
 
     Raises:
-        ValueError: there is none of that name; the message lists those that there are.
+        ValueError: if there is no cohort of that name; the message lists the known names.
     """
     if name not in COHORTS:
         raise ValueError(f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)} (key `cohort`).")
@@ -54,25 +54,25 @@ def prepare(
     """Return the cases to train, validate and test on, with absolute paths.
 
     Args:
-        cohort: its name.
+        cohort: name of the cohort.
         dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
-        split: see `split_cases`; the phantom has one of its own, which only ``all_test`` replaces. A datalist has its
-            own in any case.
-        datalist: JSON file to take instead of scanning and splitting.
-        seed: of a seeded split.
+        split: name of a split; see `split_cases`. The phantom has its own split, which only ``all_test`` replaces. With
+            ``datalist`` it is ignored.
+        datalist: JSON file to read instead of scanning and splitting the folder.
+        seed: seed of a split that is drawn at random.
 
     Returns:
         ``training``, ``validation`` and ``test``: items with ``case``, ``image``, ``modalities`` and ``label``.
 
     Raises:
-        FileNotFoundError: the folder, the datalist or a listed file is not there.
-        ValueError: unknown cohort or split, a datalist of another cohort, or files that cannot be told apart.
+        FileNotFoundError: if the folder, the datalist or a listed file does not exist.
+        ValueError: if the cohort or split is unknown, the datalist is of another cohort, or file names are ambiguous.
     """
     definition = get_cohort(cohort)
     if datalist is None and definition is PHANTOM and split != ALL_TEST:
         if optional(split) is not None:
             raise ValueError(
-                f"split {split!r} would not act: the phantom has one of its own; expected null or {ALL_TEST}."
+                f"split {split!r} has no effect: the phantom has its own split; expected null or {ALL_TEST}."
             )
         datalist = Path(dataset_dir) / "datalist.json"
     if datalist is None:
@@ -81,36 +81,37 @@ def prepare(
 
 
 def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> list[Item]:
-    """Return the items of one part, or of several one after the other; of None none.
+    """Return the items of one or several parts, one part after the other; None gives an empty list.
 
     Raises:
-        ValueError: there is no such part, or there are fewer items than ``at_least``.
+        ValueError: if a part is unknown, or there are fewer items than ``at_least``.
     """
     names = optional(names) or []
     names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in parts]
     if unknown:
-        raise ValueError(f"Unknown part {unknown[0]!r} of a cohort; expected {', '.join(PARTS)}.")
+        raise ValueError(f"Unknown part {unknown[0]!r} of a cohort; expected one of {', '.join(PARTS)}.")
     items = [item for name in names for item in parts[name]]
     if len(items) < at_least:
         raise ValueError(
-            f"{len(items)} cases in {' and '.join(names)}; at least {at_least} are needed. Add cases to the datalist, "
-            "choose another split, or take a smaller batch."
+            f"{len(items)} cases in {' and '.join(names)}; expected at least {at_least}. Add cases to the datalist, "
+            "choose another split, or use a smaller batch."
         )
     return items
 
 
 def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None = None) -> list[Item]:
-    """Return the cases in a folder, labelled or not, e.g. for inference; of a generated phantom its test cases.
+    """Return the cases in a folder, labelled or not, e.g. for inference; for a generated phantom, its test cases.
 
     Args:
-        cohort: its name.
+        cohort: name of the cohort.
         dataset_dir: one subject's folder or a folder of subjects; see `find_cases`.
-        modalities: each case has to have at least one of these; None: of all.
+        modalities: modalities of which each case has to have at least one; None stands for all of the cohort's.
 
     Raises:
-        FileNotFoundError: the folder does not exist or holds no image.
-        ValueError: unknown cohort or modality, files that cannot be told apart, or cases without any of the modalities.
+        FileNotFoundError: if the folder does not exist or has no image.
+        ValueError: if the cohort or a modality is unknown, file names are ambiguous, or a case has none of the
+            modalities.
     """
     folder, definition = Path(dataset_dir), get_cohort(cohort)
     if definition is PHANTOM and (folder / "datalist.json").is_file():
@@ -122,6 +123,6 @@ def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None
     if without:
         raise ValueError(
             f"{folder}: {len(without)} cases have none of the requested modalities ({subset_name(wanted)}): "
-            f"{shortened(without)}. At least one is needed; request others, or move these cases away."
+            f"{shortened(without)}. Request at least one modality that they have, or move these cases away."
         )
     return items

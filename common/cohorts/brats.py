@@ -1,9 +1,9 @@
-"""The BraTS family, 2015 to 2023 and later, and the Medical Segmentation Decathlon's Task01: labels and files.
+"""The BraTS family, 2015 to 2023 and later, and Task01 of the Medical Segmentation Decathlon: labels and file names.
 
-One scanner reads them all, and the folders of other cohorts, since they differ only in names: a file's last token says
-which sequence it holds (``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``,
-``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``; by BIDS ``sub-01_ce-GAD_T1w.nii.gz`` is T1c). So it also
-reads the folders that people have at hand.
+One scanner reads all of them, as well as the folders of other cohorts, since they differ only in their names: the last
+token of a file's name says which sequence it holds (``BraTS20_Training_001_t1ce.nii.gz``,
+``BraTS-GLI-00001-000-t1c.nii.gz``, ``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``; in BIDS,
+``sub-01_ce-GAD_T1w.nii.gz`` is T1c). So it also reads folders of local data with similar names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common.modalities import ALIASES, tumour_labels
 logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
-"""A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (parallel to it), and ``label`` if there is one."""
+"""A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (one per path), and optionally ``label``."""
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 
@@ -36,7 +36,7 @@ COHORTS: dict[str, Cohort] = {
         Cohort("brats2019", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
         Cohort("brats2020", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
         Cohort("brats2021", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
-        # 2023 and later, GLI and SSA; SSA is stored RAS, the others LPS, which reorientation by header evens out
+        # 2023 and later, GLI and SSA. SSA is stored as RAS, the others as LPS; reorientation makes them alike.
         Cohort("brats2023", MODALITIES, tumour_labels(NCR=1, ED=2, ET=3)),
         # 15 cases of BraTS 2021, where ET is 4, and 24 of BraTS-Africa (2023, SSA), where it is 3; both are CC BY 4.0
         Cohort("open_glioma", MODALITIES, replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})),
@@ -48,19 +48,19 @@ MSD_CHANNELS = {"flair": 0, "t1": 1, "t1c": 2, "t2": 3}
 """Modality -> channel of an MSD Task01 image."""
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
-"""Of image files; an Analyze image is named by its voxels, so that they are what is seen to change."""
+"""Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 _LABEL, _CHANNELS = "label", "channels"
 _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "train25", "train25_myops_gd", "test20")
 _KIND_FOLDERS += ("iSeg-2017-Training", "iSeg-2017-Testing")
-"""Folders of MSD, MyoPS and iSEG that hold one kind of file of many cases: these lie a level above."""
+"""Folders of MSD, MyoPS and iSEG with one kind of file of many cases; the cases belong to the folder above."""
 
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
-"""What precedes the suffix in a name by BIDS (the Brain Imaging Data Structure): whose it is, and how it was made."""
+"""Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """An image file: its role is a modality, `_LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised)."""
+    """An image file whose role is a modality, `_LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised)."""
 
     path: Path
     folder: Path
@@ -69,34 +69,34 @@ class _File:
 
 
 def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | None]:
-    """Return what each image file's name says: a modality, ``label``, ``channels`` (MSD's four in one) or None.
+    """Return what each image file's name stands for: a modality, ``label``, ``channels`` (MSD's four in one) or None.
 
     Raises:
-        FileNotFoundError: the folder does not exist or holds no image.
+        FileNotFoundError: if the folder does not exist or has no image.
     """
     root = Path(os.path.abspath(folder))
     return {file.path: file.role for file in _read_names(root, cohort)}
 
 
 def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Path] = ()) -> list[Item]:
-    """Return what a folder holds, one datalist item per case, sorted by name; no image is opened.
+    """Return one datalist item per case in a folder, sorted by name, without opening an image.
 
-    The folder is one subject's, or has subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr), or holds
-    several subjects' files side by side, told apart by what precedes the modality in their names. Labels may lie in
-    BIDS' ``derivatives/<name>/``, below which the folders are called as the subjects'. Any non-empty subset of the
-    modalities and no label is fine. A case is named after its folder, in the last layout after its files; in
-    BraTS 2015 the grade goes before (``HGG_brats_2013_pat0001_1``). Files whose names say nothing are logged as a
-    warning.
+    The folder may be that of one subject, may have subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr),
+    or may hold several subjects' files side by side, distinguished by the part of their names before the modality.
+    Labels may lie in BIDS' ``derivatives/<name>/``, in folders named like the subjects'. Cases may lack modalities, but
+    not all, and may lack the label. A case is named after its folder, or after its files if they lie side by side; in
+    BraTS 2015 the grade comes first (``HGG_brats_2013_pat0001_1``). Files whose names are not recognised are logged as
+    a warning.
 
     Args:
-        folder: where to look; hidden files are passed over.
-        cohort: whose modalities are looked for, in the order in which they are returned.
-        without: files, as `named_after` has them, that are passed over.
+        folder: folder to scan; hidden files are skipped.
+        cohort: cohort whose modalities are looked for; they are returned in its order.
+        without: files to skip, as paths from `named_after`.
 
     Raises:
-        FileNotFoundError: the folder does not exist or holds no image.
-        ValueError: a folder holds images but no modality, a case has two files for one modality or two labels, or two
-            cases have one name.
+        FileNotFoundError: if the folder does not exist or has no image.
+        ValueError: if a folder has images but no modality, a case has two files for one modality or two labels, or two
+            cases have the same name.
     """
     root = Path(os.path.abspath(folder))
     folders: dict[Path, list[_File]] = defaultdict(list)
@@ -110,9 +110,9 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
 
 
 def patient(case: str) -> str:
-    """Return whose case it is, i.e. its name without the time point: BraTS 2015 and 2023+ have several of one patient.
+    """Return the patient of a case: its name without the time point, which BraTS 2015 and 2023+ have.
 
-    ``BraTS-SSA-00121`` is the patient of ``BraTS-SSA-00115`` under another number.
+    ``BraTS-SSA-00121`` is the same patient as ``BraTS-SSA-00115``.
     """
     match = re.fullmatch(r"(BraTS-\w+-\d+)-\d+|((?:[HL]GG_)?brats_\w+_pat\d+)_\d+", case, re.IGNORECASE)
     name = (match[1] or match[2]) if match else case
@@ -120,7 +120,7 @@ def patient(case: str) -> str:
 
 
 def shortened(names: Iterable[object], most: int = 10) -> str:
-    """Return names for a message: ``a, b and 7 more``."""
+    """Return names joined for a message, e.g. ``a, b and 7 more``."""
     names = [str(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -132,10 +132,10 @@ def _name_of(item: Item) -> str:
 def _image_files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. Pass the folder of one subject, or one that holds subjects.")
-    # hidden: the MSD archives carry macOS' "._BRATS_001.nii.gz" beside each image
+    # Hidden files are skipped: the MSD archives contain macOS' "._BRATS_001.nii.gz" beside each image.
     found = [path for path in walk(root) if path.name.lower().endswith(SUFFIXES)]
     if not found:
-        raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. Unpack the download there.")
+        raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. Unpack the data there.")
     return found
 
 
@@ -146,15 +146,15 @@ def _read_names(root: Path, cohort: Cohort) -> list[_File]:
 
 
 def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
-    """Split a file's or folder's name into what precedes its last token, and the role that the token gives."""
+    """Split a file's or folder's name into the part before its last token, and the role that this token stands for."""
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
     stem = name[: len(name) - len(suffix)]
-    # BraTS 2015 ends in the number of the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
+    # Names in BraTS 2015 end with the number in the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
     head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", re.sub(r"\.\d+$", "", stem), re.DOTALL).groups(default="")
     role = _LABEL if token.lower() in cohort.label_tokens else ALIASES.get(token.lower())
     if role and (bids := _BIDS.fullmatch(head)):
-        head = bids[1]  # its files differ in how each was made: acq-3D, run-2
-        if role == "t1" and "_ce-" in bids[2].lower():  # after contrast agent, whichever
+        head = bids[1]  # files of one subject may differ in entities such as acq-3D and run-2
+        if role == "t1" and "_ce-" in bids[2].lower():  # any contrast agent
             role = "t1c"
     return (head, role) if role else (stem, None)
 
@@ -167,14 +167,14 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
     elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):
         role = _CHANNELS
     if folder != root:
-        # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is a level above
+        # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is one level above.
         folder_stem, folder_role = _split_name(named, cohort)
         if named in _KIND_FOLDERS or (alone and folder_role):
             folder = folder.parent
         if alone and folder_role and role is None:
             stem, role = folder_stem, folder_role
     parts = folder.relative_to(root).parts
-    if role == _LABEL and parts[0:1] == ("derivatives",):  # BIDS: of the subject's folder that is called the same
+    if role == _LABEL and parts[0:1] == ("derivatives",):  # BIDS: it belongs to the subject's folder of the same name
         folder = root.joinpath(*parts[2:])
     if role not in (*cohort.modalities, _LABEL, _CHANNELS):
         role = None
@@ -182,14 +182,14 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
 
 
 def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[str, list[_File]]]:
-    """Tell the cases whose files share a folder apart: ``(name, files)`` each."""
+    """Separate the cases whose files share a folder: ``(name, files)`` for each."""
     known = [file for file in files if file.role]
     images = [file for file in known if file.role != _LABEL]
     if not images:
         aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
         raise ValueError(
             f"{folder}: no modality recognised among {shortened(file.path.name for file in files)}. Name each file "
-            f"after its case and modality, e.g. {folder.name}_{cohort.modalities[0]}.nii.gz; known are {aliases} "
+            f"after its case and modality, e.g. {folder.name}_{cohort.modalities[0]}.nii.gz; known names are {aliases} "
             "(for MSD's 4-channel files choose cohort msd_task01)."
         )
     stems = {file.stem for file in images}
@@ -197,8 +197,8 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
     repeated = len({file.role for file in images}) < len(images)
     if not stacked and not (repeated and len(stems) > 1):
         if len(stems) > 1:
-            logger.warning(f"{folder}: taken as one case, though the names in it differ: {shortened(sorted(stems))}.")
-        # BraTS 2015 has another brats_2013_pat0001_1 in LGG than in HGG
+            logger.warning(f"{folder}: treated as one case, though file names differ: {shortened(sorted(stems))}.")
+        # BraTS 2015 uses the name brats_2013_pat0001_1 in both LGG and HGG, for different cases.
         graded = cohort.name == "brats2015" and folder.parent.name in ("HGG", "LGG")
         return [(f"{folder.parent.name}_{folder.name}" if graded else folder.name, known)]
     _refuse_mixture(folder, images)
@@ -206,12 +206,12 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
     for file in known:
         cases[file.stem].append(file)
     if not any(file.path.parent.name in _KIND_FOLDERS for file in images) and not stacked:
-        logger.warning(f"{folder}: taken as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
+        logger.warning(f"{folder}: treated as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
     return list(cases.items())
 
 
 def _refuse_mixture(folder: Path, images: list[_File]) -> None:
-    """Refuse to guess where one subject's folder has a second file for a modality, e.g. x_t1.nii and x_brain_t1.nii."""
+    """Refuse a subject's folder that has a second file for a modality, e.g. x_t1.nii and x_brain_t1.nii."""
     named = {(file.role, file.stem): file for file in images}
     for file in images:
         shorter = [file.stem[: match.start()] for match in re.finditer(r"^|[_.-]", file.stem)]
@@ -230,7 +230,7 @@ def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
     if stacked and by_role:
         raise _clash(stacked, next(iter(by_role.values())), name)
     if not stacked and not by_role:
-        raise ValueError(f"{label.path}: the label of a case without images; expected images named like it beside it.")
+        raise ValueError(f"{label.path}: a label without images; expected images with the same name beside it.")
     modalities = [modality for modality in cohort.modalities if stacked or modality in by_role]
     item: Item = {
         "case": name,
@@ -247,12 +247,12 @@ def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
 def _clash(one: _File, other: _File, case: str) -> ValueError:
     return ValueError(
         f"{one.path} and {other.path}: two files for the {other.role} of case {case}; expected one. Move one away, or "
-        "give each case a folder of its own."
+        "put each case in a folder of its own."
     )
 
 
 def _unique_names(cases: list[tuple[str, list[_File]]], root: Path) -> list[str]:
-    """Return the cases' names; folders that are all called the same (``anat``) become their path, ``sub-01_anat``."""
+    """Return the cases' names; folders with the same name (``anat``) get the name of their path (``sub-01_anat``)."""
     count = Counter(name for name, _ in cases)
     names, seen = [], {}
     for name, files in cases:
@@ -270,4 +270,4 @@ def _unique_names(cases: list[tuple[str, list[_File]]], root: Path) -> list[str]
 
 def _warn_unknown(paths: list[Path]) -> None:
     if paths:
-        logger.warning(f"{len(paths)} image files whose names give no modality are not used: {shortened(paths)}.")
+        logger.warning(f"{len(paths)} image files are ignored, as their names give no modality: {shortened(paths)}.")

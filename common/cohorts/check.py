@@ -1,4 +1,4 @@
-"""Checking a data folder: what is there, what is missing, and whether it can be used, as a table."""
+"""Checks of a data folder: which modalities each case has, which are missing, and whether the files can be used."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from common.io.images import read_volume
 from common.modalities import display_name
 
 GRID_TOLERANCE = 1e-2
-"""Largest distance in mm between corresponding corners of two images that count as one grid."""
+"""Largest distance in mm between corresponding corners of two images for which they count as being on one grid."""
 
 BACKGROUND_FRACTION = 0.3
-"""A skull-stripped image has its background's value in more than this share of its voxels (BraTS: about 0.8)."""
+"""Minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)."""
 
 CUT = 0.5
-"""Where a brain ends at a cross-section of more than this share of its largest, the image shows a part of it."""
+"""A brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one."""
 
 COARSER = 1.5
-"""Voxels longer than those of the training by more than this factor are doubtful."""
+"""Factor by which voxels may be longer than those of the training before a warning."""
 
 MOST_TILTED = 15.0
-"""Degrees between an image's axes and the patient's from which on it is doubtful: atlas space has none."""
+"""Maximum angle in degrees between an image's axes and the patient's; in atlas space the angle is 0."""
 
 COLUMNS = (
     "case", "modalities", "missing", "shape", "spacing_mm", "orientation", "offset_mm", "label_values", "problems",
@@ -48,20 +48,21 @@ COLUMNS = (
 def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
     """Read every image in a folder and return one row per case.
 
-    Columns: ``case``; ``modalities`` there and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and ``orientation``
-    (e.g. LPS) of the first modality; ``offset_mm``, how far at most another file's grid of that shape lies from it,
-    corner to corner; ``label_values`` that occur (empty without a label); ``problems``, empty if the case can be used:
-    unreadable files, grids that differ, NaN or Inf, constant images, no brain alone or one too small though the cohort
-    is skull-stripped, images that do not look like the sequence they are named after, one image given twice, label
-    values that are not the cohort's. A missing modality or label is no problem.
+    Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
+    ``orientation`` (e.g. LPS) of the first modality; ``offset_mm``, the largest distance between corresponding corners
+    of its grid and another file's grid of the same shape; ``label_values`` that occur (empty without a label);
+    ``problems``, empty if the case can be used. Problems are unreadable files, differing grids, NaN or Inf, constant
+    images, images that do not look like a whole skull-stripped brain (if the cohort is skull-stripped) or like the
+    sequence they are named after, one image given twice, and label values that the cohort does not define. A missing
+    modality or label is not a problem.
 
     Args:
-        cohort: whose modalities and label values are expected.
-        dataset_dir: a folder as downloaded; see `find_cases`.
+        cohort: cohort whose modalities and label values are expected.
+        dataset_dir: folder as downloaded; see `find_cases`.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the files cannot be told apart by their names.
+        FileNotFoundError: if the folder does not exist or has no image.
+        ValueError: if file names are ambiguous.
     """
     items = find_cases(dataset_dir, cohort)
     rows = [_check_case(item, cohort) for item in tqdm(items, desc="check", unit="case")]
@@ -69,14 +70,14 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
 
 
 class Finding(NamedTuple):
-    """Something about a subject's images that makes them unusable, or, if not fatal, doubtful.
+    """A flaw of a subject's images that makes them unusable or, if not fatal, suspicious.
 
     Attributes:
-        modalities: those that it is about.
-        what: was found.
-        remedy: what to do.
-        fatal: False if the images can be used all the same.
-        skull: True if it is that there is more than a brain.
+        modalities: the modalities concerned.
+        what: description of the flaw.
+        remedy: what the user should do.
+        fatal: False if the images can be used nevertheless.
+        skull: True if the flaw is that the image shows more than a brain.
     """
 
     modalities: tuple[str, ...]
@@ -87,12 +88,12 @@ class Finding(NamedTuple):
 
 
 def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = True) -> Iterator[Finding]:
-    """Look at volumes ``(X, Y, Z)`` that are meant to be one subject's modalities; the one place with these rules.
+    """Check volumes ``(X, Y, Z)`` that should be one subject's modalities; all such rules are in this function.
 
     Args:
-        images: modality -> volume, with its affine to mm.
-        cohort: whose images they are; if skull-stripped, they are meant to be brains of its ``brain_ml``.
-        content: whether to look if they show what they are named after, see `contradicted`.
+        images: modality -> volume, with its affine in mm.
+        cohort: cohort of the images; if it is skull-stripped, brains within its ``brain_ml`` are expected.
+        content: whether to check that images show the sequences they are named after; see `contradicted`.
     """
     brains = dict(images)
     for name, image in images.items():
@@ -120,12 +121,12 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = T
 
 
 def zero_background(image: MetaTensor) -> MetaTensor:
-    """Return a volume ``(X, Y, Z)`` whose background is 0: one with another constant background is shifted by it.
+    """Return a volume ``(X, Y, Z)`` with background 0, subtracting any other constant background from it.
 
-    Such are -1000, or what a z-score makes of 0. The background has the value of a corner, and that of more than
-    `BACKGROUND_FRACTION` of the voxels, but not of all. Normalisation over the brain does not depend on the shift. A
-    background that is brighter than most of the brain, or NaN, as some programs leave it, is made 0 without one; of NaN
-    only what hangs together with the corner, since others in the brain are bad data.
+    Such a background may be -1000, or the value that z-scoring gave to 0. The background is the value of the first
+    corner if more than `BACKGROUND_FRACTION` of the voxels, but not all, have it. Normalisation over the brain does not
+    depend on the shift. A background that is brighter than most of the brain, or NaN, is set to 0 without a shift. Of
+    NaN voxels only those connected to the corner are set to 0, since NaN inside the brain is bad data.
     """
     voxels = image.as_tensor()
     value = voxels[0, 0, 0]
@@ -141,34 +142,34 @@ def zero_background(image: MetaTensor) -> MetaTensor:
 
 
 def shows(cohort: Cohort) -> bool:
-    """Return whether a cohort's images are such that `common.cohorts.content` can say which sequence they are."""
+    """Return whether `common.cohorts.content` can tell which sequences a cohort's images show."""
     return cohort.skull_stripped and set(SEQUENCES) <= set(cohort.modalities)
 
 
 def contradicted(said: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
-    """Find modalities whose images seem to show others; nothing fatal.
+    """Yield modalities whose images seem to show another sequence; none of these findings is fatal.
 
     Args:
-        said: of each modality, see `common.cohorts.content.likelihoods`.
+        said: log-probabilities of each modality's image; see `common.cohorts.content.likelihoods`.
     """
     for doubt in contradictions(said):
         (name, seems), *others = doubt.seems.items()
         if others:
-            what = f"by what they show, {display_name(name)} and {display_name(seems)} are exchanged"
+            what = f"judging by their content, {display_name(name)} and {display_name(seems)} are exchanged"
         elif seems == "other":
-            what = f"it does not look like {display_name(name)}, but like a subtraction, a map or no image of a brain"
+            what = f"it does not look like {display_name(name)}; it may be a subtraction, a map or no image of a brain"
         else:
             what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
-        yield Finding(tuple(doubt.seems), what, "Look at it, and name it rightly or leave it out.", fatal=False)
+        yield Finding(tuple(doubt.seems), what, "Look at it, and rename it or leave it out.", fatal=False)
 
 
 def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> Iterator[Finding]:
-    """Find a skull, or a whole brain that is too small: voxels that are not 0 count, in ml."""
+    """Yield a finding if a skull is visible, or a whole brain is too small: the voxels that are not 0 count, in ml."""
     there, affine = image.as_tensor() != 0, image.affine.numpy()
     zeros = float((~there).float().mean())
     found = int(there.sum()) * abs(np.linalg.det(affine[:3, :3])) / 1000
     size = lengths(voxel_sizes(affine))
-    strip = "Networks here are trained on brains with background 0; strip the skull first."
+    strip = "The networks are trained on brains with background 0; strip the skull first."
     if zeros < BACKGROUND_FRACTION:
         yield Finding((name,), f"not skull-stripped ({zeros:.0%} of the voxels are 0)", strip, fatal=False, skull=True)
     elif found > most:  # some scanners set the air around a head to 0
@@ -176,13 +177,13 @@ def _unlike_a_brain(name: str, image: MetaTensor, least: float, most: float) -> 
         remedy = f"{strip} Or is its voxel size wrong, {size} mm?"
         yield Finding((name,), what, remedy, fatal=False, skull=True)
     elif found < least and whole(there):
-        what = f"a whole brain of only {found:.0f} ml, with voxels of {size} mm; expected are {least:.0f} to {most:.0f}"
-        remedy = "Is the voxel size in the file right? If not, correct it: the result and its volumes would be wrong."
+        what = f"a whole brain of only {found:.0f} ml, with voxels of {size} mm; expected {least:.0f} to {most:.0f} ml"
+        remedy = "Is the voxel size in the file right? If not, correct it: otherwise result and volumes will be wrong."
         yield Finding((name,), what, remedy, fatal=False)
 
 
 def whole(there: torch.Tensor) -> bool:
-    """Return if a mask ``(X, Y, Z)`` tapers off to all sides, as a brain does and a part of one (slab, slice) not."""
+    """Return whether a mask ``(X, Y, Z)`` tapers off on all sides, as a whole brain does but a slab does not."""
     for axis in range(3):
         areas = there.sum(dim=[other for other in range(3) if other != axis])
         areas = areas[areas > 0]
@@ -192,36 +193,36 @@ def whole(there: torch.Tensor) -> bool:
 
 
 def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
-    """Say of a grid that its voxels are coarser than those that a network was trained at; None if they are not.
+    """Return a warning if a grid's voxels are coarser than those a network was trained at, else None.
 
     Args:
-        affine: of the grid, to mm.
-        trained: size of the voxels in mm; one below 0 is that of each image itself, and nothing is said.
+        affine: affine of the grid, to mm.
+        trained: voxel size of the training in mm; a value below 0 stands for each image's own size: no warning.
     """
     sizes = voxel_sizes(affine)
     if min(trained) < 0 or max(sizes) <= COARSER * max(trained):
         return None
     return (
-        f"its voxels of {lengths(sizes)} mm are coarser than those of {lengths(trained)} mm that the network was "
+        f"its voxels of {lengths(sizes)} mm are coarser than the {lengths(trained)} mm that the network was "
         "trained at: small parts may be missed, and volumes are less exact"
     )
 
 
 def tilted(affine: np.ndarray) -> str | None:
-    """Say of a grid that its axes, in whatever order, are not nearly the patient's; None if they are.
+    """Return a warning if a grid's axes, in whatever order, are not nearly the patient's, else None.
 
     Args:
-        affine: of the grid, to mm, RAS.
+        affine: affine of the grid, to mm, RAS.
     """
     directions = np.abs(affine[:3, :3] / voxel_sizes(affine)).max(axis=0)
     tilt = np.degrees(np.arccos(np.clip(directions, 0, 1))).max()
     if tilt <= MOST_TILTED:
         return None
-    return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images lie as in an atlas"
+    return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images are aligned to an atlas"
 
 
 def grid_offset(volume: MetaTensor | Nifti1Image, reference: MetaTensor | Nifti1Image) -> float:
-    """Return by how many mm at most the corners of two grids of one shape ``(X, Y, Z)`` lie apart."""
+    """Return the largest distance in mm between corresponding corners of two grids of one shape ``(X, Y, Z)``."""
     return corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), reference.shape)
 
 
@@ -249,7 +250,7 @@ def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
 
 
 def _grid(volumes: Mapping[str, MetaTensor], problems: list[str]) -> dict[str, object]:
-    """Describe the first volume's grid and how far the others' lie from it; append what differs to the problems."""
+    """Describe the first volume's grid and the others' distance from it; append differences to the problems."""
     (first, reference), *others = volumes.items()
     largest = 0.0
     for name, volume in others:
@@ -270,7 +271,7 @@ def _grid(volumes: Mapping[str, MetaTensor], problems: list[str]) -> dict[str, o
 
 
 def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaTensor | None]:
-    """Read a case's images and label, those that can be read; append why others cannot to the problems."""
+    """Return those of a case's images and label that can be read; append to the problems why others cannot."""
     opened: dict[str, MetaTensor] = {}
 
     def volume(path: str, channel: int | None = None) -> MetaTensor | None:
@@ -282,7 +283,7 @@ def _read(item: Item, problems: list[str]) -> tuple[dict[str, MetaTensor], MetaT
             problems.append(str(error))
             return None
         if found.ndim != 3:
-            problems.append(f"{path}: shape {_by(opened[path].shape)}; expected one volume for each modality")
+            problems.append(f"{path}: shape {_by(opened[path].shape)}; expected one volume (X, Y, Z) per modality")
             return None
         return found
 

@@ -1,10 +1,10 @@
-"""Which sequence an image of a brain is, by what it shows: T1, T1c, T2, FLAIR, or none of them.
+"""Recognition of the sequence that an image of a brain shows: T1, T1c, T2, FLAIR, or none of them.
 
-On a coarse grid an image is described by the quantiles of its intensities, of its contrast against the neighbourhood
-and of its fine detail, at several depths below the brain's surface; and, beside another image of the study, by how the
-ranks of the two are related (fluid is bright in T2 alone; after contrast agent vessels are bright that were not). A
-small network of one hidden layer turns this into probabilities. It was trained on the open glioma cases, see
-``data/content.md``, and knows adults' brains without skull only.
+On a coarse grid an image is described by percentiles of its intensities, of its contrast against the neighbourhood and
+of its fine detail, at several depths below the brain's surface. A pair of images is described by how the intensity
+ranks of the two are related: fluid is bright in T2 alone, and vessels become bright after contrast agent. A small
+network with one hidden layer turns these features into probabilities. It was trained on the open glioma cases (see
+``data/content.md``), and knows only adults' skull-stripped brains.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ from common.io.checkpoints import load_weights
 
 SEQUENCES = ("t1", "t1c", "t2", "flair")
 CLASSES = (*SEQUENCES, "other")
-"""What an image may be; the last is a subtraction, a map or no image of a brain at all."""
+"""What an image may show; "other" is a subtraction, a map or no image of a brain at all."""
 SPACING = 3.0
-"""mm of the voxels that are looked at."""
+"""Voxel size of the coarse grid in mm."""
 LEAST_ML = 100.0
-"""ml of a brain, or a part of one, without its surface below which nothing is said."""
+"""Minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged."""
 SURE = 3.0
-"""Least logarithm of the odds against a name with which it is doubted."""
+"""Minimum log-odds against a sequence's name for it to be doubted."""
 ALONE_TRUST = 0.6
-"""By how much the logits of an image that is looked at alone are made smaller: it is less sure than it seems."""
+"""Factor on the logits of an image that is judged alone, for which the network is overconfident."""
 LEAST_FILLED = 0.9
-"""Share of the voxels in cubes of 27 of a brain, the median, that are not 0. Of 17 open cases all 68 images have 1, and
-the 17 subtractions without what is negative 0.30 to 0.74: their zeros would else count as background."""
+"""Minimum fraction of non-zero voxels in 3 x 3 x 3 cubes of a brain (median over the cubes). In 17 open cases all 68
+images have 1, and the 17 subtractions clipped at 0 have 0.30 to 0.74: their zeros would count as background."""
 WEIGHTS = Path(__file__).parent / "data" / "content.pt"
 
 SURFACE = 2.5
-"""Voxels from the brain's surface within which remains of the head may lie."""
+"""Distance from the brain's surface, in voxels, within which remains of the head may lie."""
 DEPTHS = (0, 1.1, 2.5, 4.5, 7, np.inf)
-"""Voxels from the surface between which intensities are described apart."""
+"""Distances from the surface, in voxels, that bound the zones whose intensities are described separately."""
 TAILS = (0.2, 1, 2, 5, 20, 35, 65, 80, 95, 98, 99, 99.8)
 """Percentiles that describe the whole brain."""
 PERCENTILES = (2, 10, 30, 50, 70, 90, 98)
-"""Percentiles that describe a depth."""
+"""Percentiles that describe a zone."""
 ALONE = 3 * (len(TAILS) + (len(DEPTHS) - 1) * len(PERCENTILES) + 1)
-"""Numbers that describe an image."""
+"""Number of features of one image."""
 TOGETHER = 2 * (2 * 12 + 5)
-"""Numbers that describe how two are related."""
+"""Number of features of a pair of images."""
 
 
 class Described:
-    """What is known of an image ``(X, Y, Z)`` on a coarse grid, 0 outside the brain.
+    """Features of an image ``(X, Y, Z)`` on the coarse grid, 0 outside the brain.
 
     Attributes:
-        inside: the brain without its surface, bool.
+        inside: the brain without its surface, bool ``(X, Y, Z)``.
         layers: the image and its contrast against the neighbourhood, scaled.
-        ranks: of both, each voxel's among those inside, between 0 and 1.
-        numbers: `ALONE` of them; NaN where `is_enough` is not true.
+        ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
+        numbers: the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
     """
 
     def __init__(self, image: np.ndarray) -> None:
@@ -89,10 +89,11 @@ class Described:
 
 
 def related(one: Described, other: Described) -> tuple[np.ndarray, np.ndarray]:
-    """Return `TOGETHER` numbers on how an image is related to another one of its grid, and on the other to the one.
+    """Return the `TOGETHER` features of an image relative to another one on its grid, and of that one relative to it.
 
-    For each layer, how the ranks in either depend on those in the other, how they are correlated, and whether what is
-    bright in one only is bright in the first (above 0) or in the second: after contrast agent that are the vessels.
+    They say, for each layer, how the ranks in either image depend on those in the other, how the ranks are correlated,
+    and whether voxels that are bright in only one image are so in the first (above 0) or the second: vessels are bright
+    only after contrast agent.
     """
     inside = one.inside & other.inside
     dependent: list[list[float]] = [[], []]
@@ -121,9 +122,9 @@ def related(one: Described, other: Described) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(images: Sequence[Described]) -> np.ndarray:
-    """Return what the network is given ``(M, M, 2 * ALONE + TOGETHER)``: of images beside each other, and alone.
+    """Return the network's inputs for each pair of images and, on the diagonal, for each image alone.
 
-    What is known of no other image is NaN.
+    The shape is ``(M, M, 2 * ALONE + TOGETHER)``; features that need another image are NaN where there is none.
     """
     made = np.full((len(images), len(images), 2 * ALONE + TOGETHER), np.nan, np.float32)
     for index, image in enumerate(images):
@@ -136,11 +137,11 @@ def features(images: Sequence[Described]) -> np.ndarray:
 
 
 class ContentNetwork(nn.Module):
-    """Tell sequences apart: `features` ``(B, N)``, NaN where there is no other image, to logits ``(B, 5)``.
+    """Classify sequences: `features` ``(B, N)``, partly NaN for an image alone, to logits ``(B, 5)``.
 
     Attributes:
-        mean: of the features ``(N,)``, by which they are centred.
-        std: by which they are scaled.
+        mean: mean of the features ``(N,)``, by which they are centred.
+        std: standard deviation of the features ``(N,)``, by which they are scaled.
     """
 
     def __init__(self, hidden: int = 48) -> None:
@@ -160,9 +161,9 @@ class ContentNetwork(nn.Module):
 
 
 def on_coarse_grid(images: torch.Tensor, affine: np.ndarray) -> np.ndarray:
-    """Average images ``(C, X, Y, Z)`` of one grid over voxels of `SPACING`, RAS, in the box of what is not 0.
+    """Average images ``(C, X, Y, Z)`` of one grid over voxels of `SPACING` mm, RAS, in the box of non-zero voxels.
 
-    Voxels of 0, the background, count for nothing; where they are more than half, the result is 0.
+    Background voxels (0) are left out of the average; where they are more than half, the result is 0.
     """
     turn = io_orientation(affine)
     voxels = torch.from_numpy(np.stack([apply_orientation(image, turn) for image in images.float().numpy()]))
@@ -181,8 +182,8 @@ class Contradiction(NamedTuple):
     """Images that seem to show other sequences than they are named after.
 
     Attributes:
-        seems: the name of each -> what it shows instead, one of `CLASSES`.
-        odds: how many times likelier this is than what the names say, as the natural logarithm.
+        seems: name of each image -> what it shows instead, one of `CLASSES`.
+        odds: natural logarithm of the odds of this against what the names say.
     """
 
     seems: dict[str, str]
@@ -190,13 +191,13 @@ class Contradiction(NamedTuple):
 
 
 def likelihoods(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
-    """Return the logarithm of the probability of each of `CLASSES`, ``(5,)``, for images of one subject's brain.
+    """Return the log-probabilities ``(5,)`` of `CLASSES` for images of one subject's brain.
 
-    Each is looked at beside the others if they lie on one grid, else alone. What shows less than `LEAST_ML` is left
-    out: nothing can be told of it. What is full of holes (`LEAST_FILLED`) is none of the sequences.
+    Images on one grid are judged in pairs, otherwise each alone. An image that shows less than `LEAST_ML` is left out,
+    since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other".
 
     Args:
-        images: by name, ``(X, Y, Z)`` with its affine to mm, RAS; 0 outside the brain.
+        images: name -> image ``(X, Y, Z)`` with its affine to mm, RAS; 0 outside the brain.
     """
     if not images:
         return {}
@@ -217,7 +218,7 @@ def likelihoods(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
 
 
 def beside_others(network: nn.Module, given: np.ndarray) -> torch.Tensor:
-    """Return the logarithms of the probabilities ``(M, 5)`` of images: each one's mean over the others.
+    """Return log-probabilities ``(M, 5)`` of images: the mean over the pairs that an image forms with the others.
 
     Args:
         network: a `ContentNetwork`.
@@ -233,10 +234,10 @@ def beside_others(network: nn.Module, given: np.ndarray) -> torch.Tensor:
 
 
 def contradictions(said: Mapping[str, torch.Tensor]) -> list[Contradiction]:
-    """Find images whose content contradicts their names: two that are exchanged, and single ones, the surest first.
+    """Return contradictions between images' content and names, surest first: exchanged pairs and single images.
 
     Args:
-        said: sequence -> what `likelihoods` says of its image; names that are no sequence's are left out.
+        said: sequence -> log-probabilities of its image (see `likelihoods`); other names are ignored.
     """
     said = {name: logs for name, logs in said.items() if name in SEQUENCES}
     found = []
@@ -255,41 +256,41 @@ def contradictions(said: Mapping[str, torch.Tensor]) -> list[Contradiction]:
 
 
 def _filled(volume: torch.Tensor) -> float:
-    """Return the share of the voxels in a cube of 27 that are not 0: the median over the cubes with any."""
+    """Return the fraction of non-zero voxels in 3 x 3 x 3 cubes: the median over the cubes that have any."""
     shown = (volume != 0).numpy()
     if not shown.any() or min(shown.shape) < 3:
         return 1.0
-    (box,) = find_objects(shown.astype(np.uint8))  # so that a slab fills its cubes
+    (box,) = find_objects(shown.astype(np.uint8))  # cropped, so that a slab fills its cubes
     shares = avg_pool3d(torch.from_numpy(shown[box])[None].float(), 3, ceil_mode=True)
     return float(shares[shares > 0].median())
 
 
 def _scaled(volume: np.ndarray, inside: np.ndarray, most: float) -> np.ndarray:
-    """Scale a volume to a median of 0 and a 10th to 90th percentile of 1, clipped at ``most``."""
+    """Scale a volume to a median of 0 and a distance of 1 from the 10th to the 90th percentile; clip at ``most``."""
     low, middle, high = np.percentile(volume[inside], (10, 50, 90)) if inside.any() else (0, 0, 1)
     return np.clip((volume - middle) / max(high - low, 1e-6), -most, most).astype(np.float32)
 
 
 def _mean_around(volume: np.ndarray, brain: np.ndarray, size: int) -> np.ndarray:
-    """Average a volume over the voxels of the brain in a cube of ``size`` voxels around each."""
+    """Average a volume over the brain voxels in a cube of ``size`` voxels around each voxel."""
     share = uniform_filter(brain.astype(np.float32), size, mode="constant")
     return uniform_filter(np.where(brain, volume, 0), size, mode="constant") / np.maximum(share, 0.02)
 
 
 def _skewness(values: np.ndarray) -> float:
-    """Return the third moment over the cube of the standard deviation; 0 where all are equal."""
+    """Return the third central moment over the cubed standard deviation; 0 if all values are equal."""
     centred = values - values.mean()
     return float((centred**3).mean() / max(centred.std() ** 3, 1e-9))
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Return Pearson's coefficient; 0 where either is constant."""
+    """Return Pearson's correlation coefficient; 0 if either is constant."""
     one, other = one - one.mean(), other - other.mean()
     return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9))
 
 
 def _ranks(layer: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return the ranks, between 0 and 1, of the values inside; 0 elsewhere."""
+    """Return the ranks, between 0 and 1, of the values inside a mask; 0 outside it."""
     values, ranks = layer[inside], np.zeros(layer.shape, np.float32)
     ordered = np.empty(len(values), np.float32)
     ordered[np.argsort(values)] = (np.arange(len(values)) + 0.5) / len(values)
@@ -298,11 +299,11 @@ def _ranks(layer: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def is_enough(shown: np.ndarray) -> bool:
-    """Return whether a mask on the coarse grid holds `LEAST_ML`."""
+    """Return whether a mask on the coarse grid has a volume of at least `LEAST_ML`."""
     return np.count_nonzero(shown) * SPACING**3 / 1000 >= LEAST_ML
 
 
 @cache
 def _network() -> ContentNetwork:
-    with torch.random.fork_rng(devices=()):  # a training that reads its first case draws as one whose cases are cached
+    with torch.random.fork_rng(devices=()):  # so that training draws the same numbers with and without cached cases
         return load_weights(ContentNetwork(), WEIGHTS).eval()

@@ -1,17 +1,18 @@
-"""Datalists: which cases train, validate and test, as a JSON file that MONAI reads too.
+"""Datalists: JSON files, readable by MONAI too, that say which cases are for training, validation and test.
 
-Published splits lie in ``data/brats_splits.csv`` (columns cohort, split, case, part), training / validation / test:
-BraTS 2015 (242 / 12 / 20, RobustSeg), 2018 (three folds of 199 / 29 / 57; RFNet, M2FTrans, and M3AE, which uses fold3),
-2020 (219 / 50 / 100, RFNet and those after it), 2021 (876 / 125 / 250) and 2023 GLI (``imfuse``: 875 / 125 / 251, the
-split of IM-Fuse, Pipoli et al., MICCAI 2025). The folds of 2018 are three draws, not a cross-validation: their test
-cases overlap. In BraTS 2015's a patient's time points may be in several parts, in 2023's they are in one.
+Published splits are in ``data/brats_splits.csv`` (columns cohort, split, case, part). Their numbers of training,
+validation and test cases are: BraTS 2015, 242 / 12 / 20 (RobustSeg); 2018, three folds of 199 / 29 / 57 (RFNet,
+M2FTrans, and M3AE, which uses fold3); 2020, 219 / 50 / 100 (RFNet and later papers); 2021, 876 / 125 / 250; and 2023
+GLI, 875 / 125 / 251 (``imfuse``, the split of IM-Fuse, Pipoli et al., MICCAI 2025). The folds of 2018 are three random
+draws, not a cross-validation: their test cases overlap. In BraTS 2015 a patient's time points may be in several parts;
+in 2023 they are in one.
 
-The open glioma cases have splits of our own, by patient: ``fixed`` of 39 cases (25 / 5 / 9) and ``fixed50`` of all 50,
-of 49 patients, with the same validation and test cases (36 / 5 / 9); and, of the 39, the cross-validation ``fold0`` to
-``fold4``, whose validation cases are every second patient, by name, of the next fold.
+The open glioma cases have our own splits by patient: ``fixed`` of 39 cases (25 / 5 / 9); ``fixed50`` of all 50 cases of
+49 patients (36 / 5 / 9), with the same validation and test cases; and the cross-validation ``fold0`` to ``fold4`` of
+the 39, whose validation cases are every second patient, by name, of the next fold.
 
-MAG-MS says only how many of MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net) train,
-validate and test; of these splits (`COUNTS`) who is in which part is drawn.
+MAG-MS gives only the numbers for MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net). In
+these splits (`COUNTS`) the cases of each part are drawn at random.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ logger = logging.getLogger(__name__)
 PARTS = ("training", "validation", "test")
 SPLITS_FILE = Path(__file__).parent / "data" / "brats_splits.csv"
 COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 24)}}
-"""Cohort -> split -> how many patients each of `PARTS` has, where a paper says no more."""
+"""Cohort -> split -> number of patients in each of `PARTS`, for papers that publish only the numbers."""
 CROSS_VALIDATION = re.compile(r"cv(\d+)of(\d+)")
-"""Splits of any cohort: ``cv1of3`` is the first of three folds."""
+"""Names of cross-validation splits, which exist for any cohort: ``cv1of3`` is the first of three folds."""
 
 ALL_TEST = "all_test"
-"""Split of any cohort: what is there is evaluated, nothing is trained on."""
+"""Name of the split, which exists for any cohort, that uses all labelled cases for evaluation and none for training."""
 
 CASE = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")
-"""Names of cases, after which files and folders are named."""
+"""Pattern of case names, which become names of files and folders."""
 
 Parts = dict[str, list[Item]]
 """Part (`PARTS`) -> its items."""
@@ -58,25 +59,26 @@ def split_cases(
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
 ) -> Parts:
-    """Scan a folder and share its labelled cases out between training, validation and test.
+    """Scan a folder and divide its labelled cases into training, validation and test.
 
     Args:
-        cohort: what the folder holds.
+        cohort: cohort of the folder.
         dataset_dir: the folder as downloaded; see `find_cases`.
-        split: a published one, shuffled if only its numbers are (`COUNTS`); ``full`` trains on every labelled case and
-            tests on those without a label; ``all_test`` tests on every labelled case, for an evaluation alone (then
-            ``calibrate_on`` is null); None or ``seeded`` shuffles the patients, so that no one is in two parts;
-            ``cv1of3`` shuffles them, tests on the first third and validates on a tenth of the others.
-        seed: of the shuffle.
-        fractions: of the patients, in the order of `PARTS`; validation and test get at least one each.
+        split: name of a published split, drawn at random if only its numbers are published (`COUNTS`). ``full`` trains
+            on every labelled case and tests on the unlabelled ones; ``all_test`` tests on every labelled case, for an
+            evaluation without training (``calibrate_on`` has to be null); None or ``seeded`` shuffles the patients, so
+            that no patient is in two parts; ``cv1of3`` shuffles them, tests on the first third and validates on a
+            tenth of the others.
+        seed: seed of the shuffle.
+        fractions: fractions of the patients, in the order of `PARTS`; validation and test get at least one each.
 
     Returns:
         The parts, with absolute paths. Cases that are in no part are logged.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the cohort has no such split, listed cases or their labels are missing, there is nothing to split
-            or not as many as published, the files' names are ambiguous, or all labelled cases are another cohort's.
+        FileNotFoundError: if the folder does not exist or has no image.
+        ValueError: if the cohort has no such split, listed cases or their labels are missing, there are no patients to
+            split or not as many as published, file names are ambiguous, or all labelled cases are of another cohort.
     """
     items = find_cases(dataset_dir, cohort)
     _refuse_another_cohort(items, cohort.name, dataset_dir)
@@ -123,7 +125,7 @@ def make_datalist(
 
 
 def write_datalist(datalist: dict[str, Any], path: str | os.PathLike) -> None:
-    """Write a datalist as JSON; the file appears whole or not at all."""
+    """Write a datalist as JSON atomically: the file appears complete or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(datalist, indent=2) + "\n")
 
@@ -131,17 +133,17 @@ def write_datalist(datalist: dict[str, Any], path: str | os.PathLike) -> None:
 def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohort: str | None = None) -> Parts:
     """Return the parts of a datalist file with absolute paths.
 
-    MONAI's ``load_decathlon_datalist`` reads the file as well, but makes a path of any text that happens to name a
-    folder, such as ``case``, and refuses an empty test list; hence not used here.
+    MONAI's ``load_decathlon_datalist`` can read the file, too, but turns any text that names an existing folder, such
+    as a ``case``, into a path, and refuses an empty test list; so it is not used here.
 
     Args:
         path: the JSON file.
-        dataset_dir: what its paths are relative to.
-        cohort: the one that it has to be of, if it says; None takes any.
+        dataset_dir: folder that the paths in it are relative to.
+        cohort: cohort that the datalist has to be of, if it names one; None accepts any.
 
     Raises:
-        FileNotFoundError: the datalist or a file that it lists does not exist.
-        ValueError: it is not a datalist, is of another cohort, or lists a case twice.
+        FileNotFoundError: if the datalist or a file that it lists does not exist.
+        ValueError: if it is not a datalist, is of another cohort, or lists a case twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")
@@ -149,13 +151,13 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
         datalist = json.loads(Path(path).read_text())
         parts = {part: datalist.get(part, []) for part in PARTS}
         if not all(isinstance(items, list) for items in parts.values()):
-            raise TypeError(f"{', '.join(PARTS)} are to be lists of cases")
+            raise TypeError(f"{', '.join(PARTS)} have to be lists of cases")
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a datalist ({error}). Make it with `python -m tools datalist`.") from error
     if cohort and datalist.get("cohort", cohort) != cohort:
         raise ValueError(
-            f"{path}: a datalist of cohort {datalist['cohort']}, but {cohort} is asked for, whose label values may "
-            "mean something else. Choose the cohort (key `cohort`) that the files belong to."
+            f"{path}: a datalist of cohort {datalist['cohort']}, but {cohort} was requested, whose label values may "
+            "have other meanings. Choose the cohort (key `cohort`) that the files belong to."
         )
     for item in [item for items in parts.values() for item in items]:
         _check_item(item, path)
@@ -174,7 +176,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
 
 
 def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
-    """Return the published splits of a cohort: name -> part -> cases; empty if there is none."""
+    """Return the published splits of a cohort: name -> part -> cases; empty if it has none."""
     splits: dict[str, dict[str, list[str]]] = {}
     with SPLITS_FILE.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -185,24 +187,24 @@ def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
 
 
 def require_split(cohort: str, split: str | None) -> None:
-    """Refuse a split that a cohort does not have; its folder need not be here.
+    """Refuse a split that a cohort does not have; the cohort's data need not be present.
 
     Raises:
-        ValueError: there is none of that name; the message lists those that there are.
+        ValueError: if there is no split of that name; the message lists the known ones.
     """
     known = (*published_splits(cohort), *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
     drawn = CROSS_VALIDATION.fullmatch(str(split))
     if drawn and not (1 <= int(drawn[1]) <= int(drawn[2]) and int(drawn[2]) > 1):
-        raise ValueError(f"Unknown split {split!r}; expected cv1of3, cv2of3, ... of two folds or more.")
+        raise ValueError(f"Unknown split {split!r}; expected cv1of3, cv2of3, ... with two or more folds.")
     if split is not None and split not in known and not drawn:
         raise ValueError(f"Unknown split {split!r} of {cohort}; expected one of {', '.join(known)}.")
 
 
 def require_folds(cohort: str, folds: Sequence[str]) -> None:
-    """Refuse splits that do not together test each case of a cross-validation once; the folder need not be here.
+    """Refuse splits that are not the complete set of folds of one cross-validation; the data need not be present.
 
     Raises:
-        ValueError: a split does not exist, or the splits are not all folds of one cross-validation, each of them once.
+        ValueError: if a split does not exist, or the splits are not all folds of one cross-validation, each once.
     """
     for fold in folds:
         require_split(cohort, fold)
@@ -216,7 +218,7 @@ def require_folds(cohort: str, folds: Sequence[str]) -> None:
         whole = len(parts) == len(folds) and tested == sorted({c for part in parts for p in PARTS for c in part[p]})
     if not whole or cohort == "phantom":
         raise ValueError(
-            f"folds {', '.join(folds)} of {cohort} are not all folds of one cross-validation, each of them once; "
+            f"folds {', '.join(folds)} of {cohort} are not all folds of one cross-validation, each given once; "
             "expected cv1of3, cv2of3 and cv3of3, or the like."
         )
 
@@ -224,11 +226,11 @@ def require_folds(cohort: str, folds: Sequence[str]) -> None:
 def _refuse_another_cohort(items: list[Item], cohort: str, dataset_dir: str | os.PathLike) -> None:
     with SPLITS_FILE.open(newline="") as file:
         cohorts = {row["case"].lower(): row["cohort"] for row in csv.DictReader(file)}
-    cases = [item["case"] for item in items if "label" in item]  # of those without, no list is published
+    cases = [item["case"] for item in items if "label" in item]  # published lists do not cover unlabelled cases
     found = {cohorts.get(case.lower(), cohort) for case in cases}
     if len(found) == 1 and cohort not in found:
         raise ValueError(
-            f"{dataset_dir}: holds cases of {found.pop()} ({shortened(cases)}), but {cohort} is asked for. Choose the "
+            f"{dataset_dir}: holds cases of {found.pop()} ({shortened(cases)}), but {cohort} was requested. Choose the "
             f"cohort (key `cohort`) that the files belong to, or pass the folder of {cohort}."
         )
 
@@ -236,9 +238,9 @@ def _refuse_another_cohort(items: list[Item], cohort: str, dataset_dir: str | os
 def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
     require_split(cohort, split)
     splits = published_splits(cohort)
-    on_disk = {item["case"].lower(): item for item in items}  # releases differ in capitals: Brats18_, BraTS18_
+    on_disk = {item["case"].lower(): item for item in items}  # releases differ in case: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
-    _refuse_missing("not there", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)
+    _refuse_missing("missing", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)
     unlabelled = [case for case in listed if "label" not in on_disk[case.lower()]]
     _refuse_missing("without a label", unlabelled, listed, split, dataset_dir)
     return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
@@ -248,22 +250,22 @@ def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, 
     if cases:
         raise ValueError(
             f"{dataset_dir}: {len(cases)} of the {len(listed)} cases of split {split} are {what}, e.g. "
-            f"{shortened(cases)}. Pass the folder with the whole official download, or split what is there with "
-            "split `seeded`."
+            f"{shortened(cases)}. Pass the folder with the complete official download, or split the cases you have "
+            "with split `seeded`."
         )
 
 
 def _full(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
     training = [item for item in items if "label" in item]
     if not training:
-        raise ValueError(f"{dataset_dir}: none of {len(items)} cases has a label, so there is nothing to train on.")
+        raise ValueError(f"{dataset_dir}: none of its {len(items)} cases has a label; training needs labelled cases.")
     return {"training": training, "validation": [], "test": [item for item in items if "label" not in item]}
 
 
 def _all_test(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
     test = [item for item in items if "label" in item]
     if not test:
-        raise ValueError(f"{dataset_dir}: none of {len(items)} cases has a label, so there is nothing to compare with.")
+        raise ValueError(f"{dataset_dir}: none of its {len(items)} cases has a label; evaluation needs labelled cases.")
     return {"training": [], "validation": [], "test": test}
 
 
@@ -273,8 +275,8 @@ def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int, fracti
     count = len(_labelled_patients(items))
     if count < len(PARTS):
         raise ValueError(
-            f"{dataset_dir}: {count} patients with a label among {len(items)} cases; expected at least 3 to "
-            "train, validate and test on. Use split `full` to train on all."
+            f"{dataset_dir}: {count} patients with a label among {len(items)} cases; expected at least 3, to "
+            "train, validate and test. Use split `full` to train on all."
         )
     validation, test = (max(1, round(fraction * count)) for fraction in fractions[1:])
     return _shuffled(items, seed, (count - validation - test, validation, test))
@@ -285,8 +287,8 @@ def _counted(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split
     if found != sum(counts):
         raise ValueError(
             f"{dataset_dir}: {found} patients with a label; split {split} has {sum(counts)} "
-            f"({' / '.join(map(str, counts))}). Pass the folder with the whole official download, or split what is "
-            "there with split `seeded`."
+            f"({' / '.join(map(str, counts))}). Pass the folder with the complete official download, or split the "
+            "cases you have with split `seeded`."
         )
     return _shuffled(items, seed, counts)
 
@@ -305,8 +307,8 @@ def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: s
     patients = _labelled_patients(items)
     if not 1 <= fold <= folds or not 2 <= folds < len(patients):
         raise ValueError(
-            f"{dataset_dir}: split {split} of {len(patients)} patients with a label; expected cv1of3, cv2of3, ... of "
-            "two folds or more, and more patients than folds."
+            f"{dataset_dir}: split {split} of {len(patients)} patients with a label; expected cv1of3, cv2of3, ... with "
+            "two or more folds, and more patients than folds."
         )
     random.Random(seed).shuffle(patients)
     test = set(patients[fold - 1 :: folds])
@@ -327,14 +329,14 @@ def _labelled_patients(items: list[Item]) -> list[str]:
 def _check_item(item: Any, path: str | os.PathLike) -> None:
     if not isinstance(item, dict) or not {"case", "image", "modalities"} <= item.keys():
         raise ValueError(
-            f"{path}: item {item!r}; expected the keys case, image and modalities (and label). "
+            f"{path}: item {item!r}; expected the keys case, image and modalities (and optionally label). "
             "Make the datalist with `python -m tools datalist`."
         )
     case = item["case"]
     if not isinstance(case, str) or not CASE.fullmatch(case):
         raise ValueError(
-            f"{path}: case {case!r}; expected a name that can be one of a folder: text without slashes or control "
-            "characters, of up to 200 characters, that does not begin with a dot."
+            f"{path}: case {case!r}; expected a valid folder name: text of up to 200 characters, without slashes or "
+            "control characters, that does not begin with a dot."
         )
     kinds = {"image": str, "modalities": str} | ({"channels": int} if "channels" in item else {})
     for key, kind in kinds.items():
@@ -342,16 +344,16 @@ def _check_item(item: Any, path: str | os.PathLike) -> None:
             expected = "file names" if key == "image" else "names" if kind is str else "whole numbers"
             raise ValueError(f"{path}: case {case} has {key} {item[key]!r}; expected a list of {expected}.")
     if not isinstance(item.get("label", ""), str):
-        raise ValueError(f"{path}: case {case} has the label {item['label']!r}; expected a file name, or no such key.")
+        raise ValueError(f"{path}: case {case} has the label {item['label']!r}; expected a file name or no such key.")
     if not item["image"] or any(len(item[key]) != len(item["image"]) for key in kinds):
         raise ValueError(
             f"{path}: case {case} has {len(item['image'])} images for modalities {item['modalities']}; "
-            "expected one image for each, and at least one; likewise channels, if they are given."
+            "expected at least one image, and one for each modality; likewise channels, if they are given."
         )
 
 
 def _refuse_repeated(parts: Parts, path: str | os.PathLike) -> None:
-    """Refuse a case that is listed twice: in two parts it would be tested on after training on it."""
+    """Refuse a case that is listed twice, since in two parts it would be both trained and tested on."""
     place: dict[str, str] = {}
     for part, items in parts.items():
         for item in items:
@@ -370,7 +372,7 @@ def _canonical(item: Item, path: str | os.PathLike) -> list[str]:
         raise ValueError(f"{path}: case {item['case']}: {error}") from error
     if len(set(names)) < len(names):
         raise ValueError(
-            f"{path}: case {item['case']} has a modality twice: {item['modalities']}. List each once; leave absent "
+            f"{path}: case {item['case']} lists a modality twice: {item['modalities']}. List each once; leave absent "
             "ones out."
         )
     return names

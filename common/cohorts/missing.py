@@ -1,9 +1,9 @@
-"""Imperfect training data: which subject lacks which modality, the same one in every epoch.
+"""Incomplete training data: each subject lacks certain modalities, the same ones in every epoch.
 
-A subject's masked modalities are taken out of its datalist item, so their files are never opened. Source: PASSION (Shi
-et al., ACM MM 2024), "imperfect data training". ``data/passion_masks.csv`` holds the masks that its authors drew for
+A subject's missing modalities are removed from its datalist item, so their files are never opened. Source: PASSION (Shi
+et al., ACM MM 2024), "imperfect data training". ``data/passion_masks.csv`` has the masks that its authors drew for
 their training cases of BraTS 2018 (split fold1) and 2020 (split fixed), from their repository (Jun-Jie-Shi/PASSION,
-Apache-2.0). The digits of a setting's name are ten times the missing rates of T1, T1c, FLAIR and T2: ``mr2468``.
+Apache-2.0). The digits in a setting's name (``mr2468``) are ten times the missing rates of T1, T1c, FLAIR and T2.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def mask_cases(
     cohort: str | None = None,
     seed: int = 1037,
 ) -> list[Item]:
-    """Return training items without the files of the modalities that each is to lack; log the rates that result.
+    """Return training items without the modalities that each is meant to lack, and log the resulting missing rates.
 
     Args:
         items: the training cases of a datalist.
-        modalities: of the cohort, in order.
-        missing_rates: one for each modality; see `draw_masks`. None or zeros leave the items as they are.
-        masks: in place of rates, a published setting of the cohort (``mr2468``), or a CSV file with the columns
-            ``case`` and ``modalities`` (``t1+flair``, those that the case has) and a row for every training case.
-        cohort: name of the cohort, needed for published masks.
-        seed: of the draw.
+        modalities: the cohort's modalities in order.
+        missing_rates: one missing rate for each modality; see `draw_masks`. None or zeros leave the items unchanged.
+        masks: instead of rates, a published setting of the cohort (``mr2468``), or a CSV file with the columns ``case``
+            and ``modalities`` (those that the case has, e.g. ``t1+flair``) and a row for every training case.
+        cohort: name of the cohort; required for published masks.
+        seed: seed of the random draw.
 
     Raises:
-        FileNotFoundError: ``masks`` is neither a published setting of the cohort nor a file.
-        ValueError: a bad rate; rates and masks at once; masks that do not list just these cases, name an unknown
-            modality or leave a case without any.
+        FileNotFoundError: if ``masks`` is neither a published setting of the cohort nor a file.
+        ValueError: if a rate is invalid, rates and masks are both given, or the masks do not list exactly these cases,
+            name an unknown modality, or leave a case without any modality.
     """
     if missing_rates is not None:
         _check_rates(missing_rates, modalities)
@@ -74,30 +74,30 @@ def mask_cases(
 
 
 def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
-    """Return how many items have each modality, in the order of ``modalities``; one that none has is warned of."""
+    """Return how many items have each modality, in the order of ``modalities``; warn if none has a modality."""
     there = [item["modalities"] for item in items]
     counts = [sum(modality in names for names in there) for modality in modalities]
     for modality in (name for name, count in zip(modalities, counts, strict=True) if not count):
-        logger.warning(f"None of {len(there)} training cases has {modality}, which will not be learnt from them.")
+        logger.warning(f"None of {len(there)} training cases has {modality}; the network will not learn to use it.")
     return counts
 
 
 def require_complete(items: Sequence[Item], modalities: Sequence[str], method: str) -> list[Item]:
-    """Return the items, all of which have all modalities.
+    """Return the items after checking that all have all modalities.
 
     Args:
         items: training cases.
-        modalities: of the cohort.
-        method: what needs them, for the message.
+        modalities: the cohort's modalities.
+        method: name of the method that needs them, for the message.
 
     Raises:
-        ValueError: some lack one.
+        ValueError: if a case lacks a modality.
     """
     lacking = [item["case"] for item in items if not set(modalities) <= set(item["modalities"])]
     if lacking:
         raise ValueError(
             f"{len(lacking)} of {len(items)} training cases lack a modality, e.g. {shortened(lacking)}, but {method} "
-            f"needs all of {', '.join(modalities)} in training. Leave these cases out of the datalist, or train with "
+            f"needs all of {', '.join(modalities)} for training. Leave these cases out of the datalist, or train with "
             "PASSION."
         )
     return list(items)
@@ -106,19 +106,19 @@ def require_complete(items: Sequence[Item], modalities: Sequence[str], method: s
 def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequence[str], seed: int = 1037) -> Masks:
     """Draw which modalities each case has, as PASSION's authors did; the order of the cases does not matter.
 
-    Each non-empty subset of modalities is given to ``int(N p)`` of the N cases, p being its probability under
-    independent ``rates``, but to one at least (where p is not 0, and N suffices for all). Who gets which is shuffled.
-    Those left over, about the share of cases that would have nothing, draw each modality by its rate until they have
-    one. So rates are met up to that share, and every subset occurs.
+    Each non-empty subset of modalities is assigned to ``int(N p)`` of the N cases, where p is its probability if
+    modalities are missing independently with ``rates``, but to at least one case (if p is not 0 and N is large enough).
+    The assignment is random. The cases left over, about as many as would have no modality, draw each modality by its
+    rate until they have at least one. So the rates are met up to this fraction, and every subset occurs.
 
     Args:
-        cases: names.
-        rates: of cases that lack the modality, one for each in the order of ``modalities``.
-        modalities: of the cohort, in order.
-        seed: of the draw.
+        cases: names of the cases.
+        rates: fraction of the cases that lack a modality, one for each in the order of ``modalities``.
+        modalities: the cohort's modalities in order.
+        seed: seed of the random draw.
 
     Raises:
-        ValueError: not one rate in [0, 1) for each modality.
+        ValueError: if there is not one rate in [0, 1) for each modality.
     """
     _check_rates(rates, modalities)
     rng, names = np.random.default_rng(seed), sorted(cases)
@@ -140,7 +140,7 @@ def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequenc
 
 
 def published_masks(cohort: str) -> dict[str, Masks]:
-    """Return the published masks of a cohort, setting -> case -> modalities; empty if there are none."""
+    """Return the published masks of a cohort: setting -> case -> modalities; empty if it has none."""
     settings: dict[str, Masks] = {}
     with MASKS_FILE.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -165,7 +165,7 @@ def read_masks(
         of = f"cohort {cohort}" if cohort else "this cohort"
         settings = f"one of {cohort}'s settings ({', '.join(published)})" if published else f"a setting ({of} has none)"
         raise FileNotFoundError(f"masks {str(masks)!r}: expected {settings} or a CSV file (key `masks`).")
-    wanted = {case.lower(): case for case in cases}  # releases differ in capitals: Brats18_, BraTS18_
+    wanted = {case.lower(): case for case in cases}  # releases differ in case: Brats18_, BraTS18_
     given = {case.lower(): names for case, names in listed.items()}
     _refuse(source, "are not among the training cases", [case for case in listed if case.lower() not in wanted])
     _refuse(source, "are training cases that it does not list", [wanted[key] for key in wanted if key not in given])
@@ -200,7 +200,7 @@ def _refuse(source: str, what: str, cases: Sequence[str]) -> None:
 
 
 def _masked(item: Item, present: Sequence[str]) -> Item:
-    """Return an item with only the files of the modalities that are present, by its mask and in truth."""
+    """Return an item with only those of its modalities that its mask keeps."""
     kept = [number for number, name in enumerate(item["modalities"]) if name in present]
     if not kept:
         raise ValueError(
@@ -216,6 +216,6 @@ def _check_rates(rates: Sequence[float], modalities: Sequence[str]) -> None:
     numbers = isinstance(rates, Sequence) and all(isinstance(rate, int | float) and 0 <= rate < 1 for rate in rates)
     if not numbers or len(rates) != len(modalities):
         raise ValueError(
-            f"missing_rates is {rates!r}; expected {len(modalities)} numbers, 0 or more and below 1, for "
+            f"missing_rates {rates!r}: expected {len(modalities)} numbers from 0 to below 1, for "
             f"{', '.join(modalities)} in this order."
         )

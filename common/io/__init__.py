@@ -1,4 +1,4 @@
-"""Files and settings in and out: images, checkpoints, the folder of a bundle, what its configs are given."""
+"""Reading and writing files: images, checkpoints, a bundle's folder, and the settings of its configs."""
 
 from common.io.bundle import bundle_root, errors_in_one_line, given_options, refuse_unknown_options
 from common.io.checkpoints import load_weights, read_checkpoint, read_weights, start_from, write_checkpoint

@@ -1,4 +1,4 @@
-"""A bundle's folder, options and weights."""
+"""The folder and the command-line options of a bundle."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from common import __version__
 from common.io.settings import refuse_texts_for_numbers
 
 MANIFEST = "manifest.json"
-"""Of a packaged bundle: the version of `common` it was made with, and size and SHA-256 of its files."""
+"""File in a packaged bundle: the version of `common` it was made with, and the size and SHA-256 of its files."""
 COMMON = Path(__file__).resolve().parents[1]
 _OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
-"""Options of ``python -m monai.bundle run`` that are no keys of a config."""
+"""Options of ``python -m monai.bundle run`` itself, which are not config keys."""
 
 
 def bundle_root(name: str) -> str:
-    """Return the folder of a bundle: the working directory if it is that bundle, else ``bundles/<name>`` under it, else
-    the one beside the installed ``common``, else the one beside the packaged bundle that ``common`` came with.
+    """Return the folder of a bundle.
+
+    The first match is returned of: the working directory; ``bundles/<name>`` in the working directory; the same beside
+    the installed ``common``; the folder that contains ``common``; and a folder ``<name>`` beside that one.
 
     Args:
         name: the bundle's folder name, e.g. ``m3ae``.
 
     Raises:
-        FileNotFoundError: none of these places holds the bundle; the message names those that there are.
-        ValueError: it was packaged with another version of ``common``.
+        FileNotFoundError: if the bundle is in none of these places; the message lists the bundles that were found.
+        ValueError: if the bundle was packaged with another version of ``common``.
     """
     here = Path.cwd()
     beside = COMMON.parent
@@ -49,19 +51,20 @@ def bundle_root(name: str) -> str:
     beside_it = [place for folder in (here, beside) for place in (folder / "bundles").glob("*")]
     others = sorted({str(found) for found in map(_bundle_name, beside_it) if found})
     raise FileNotFoundError(
-        f"The bundle {name!r} is in none of {', '.join(map(str, places))}. "
+        f"The bundle {name!r} was not found in {', '.join(map(str, places))}. "
         + (f"Expected one of {', '.join(others)}." if others else "Run from the repository, or pass --bundle_root.")
     )
 
 
 def refuse_unknown_options(bundle_root: str) -> None:
-    """Refuse options of ``python -m monai.bundle run`` that none of its configs has; MONAI would ignore them.
+    """Refuse options of ``python -m monai.bundle run`` that no config in use has as a key; MONAI would ignore them.
 
-    Its configs are those of ``--config_file`` and, of the trainings of an ablation, those of the key ``configs``.
+    The configs in use are those of ``--config_file`` and, for a config that runs several trainings (key ``configs``),
+    those of the trainings.
 
     Raises:
-        ValueError: an unknown ``--option``; the message names the nearest known one. A text for a number. Or the
-            bundle, which an option may have named, was packaged with another version of ``common``.
+        ValueError: if an option is unknown (the message suggests the nearest known one), if a numeric key is given
+            text, or if the bundle was packaged with another version of ``common``.
     """
     require_same_common(bundle_root)
     words = _words()
@@ -76,23 +79,23 @@ def refuse_unknown_options(bundle_root: str) -> None:
         if _top(option) not in known:
             near = difflib.get_close_matches(_top(option), known, n=1)
             hint = f"did you mean --{near[0]}?" if near else "see the scalars at the top of the config."
-            raise ValueError(f"Option --{_top(option)} is no key of the configs of {bundle_root} that are run; {hint}")
+            raise ValueError(f"Option --{_top(option)} is not a key of the configs that run in {bundle_root}; {hint}")
     refuse_texts_for_numbers({key: value for config in read for key, value in config.items()}, words)
 
 
 def given_options() -> dict[str, Any]:
-    """Return the config keys that the options of ``python -m monai.bundle run`` set, and their values.
+    """Return the config keys that the options of ``python -m monai.bundle run`` set, with their values.
 
-    Values are as MONAI reads them. There are none in a process that was started in another way.
+    Values are parsed as MONAI parses them. The result is empty in a process that was started in another way.
     """
     return {key: value for key, value in _words().items() if key not in _OF_MONAI}
 
 
 def errors_in_one_line() -> None:
-    """Let ``python -m monai.bundle run`` end in one line when this package refuses something.
+    """Make ``python -m monai.bundle run`` end with a one-line error when this package refuses an input.
 
-    MONAI would print what its parser was at, twice, and end in the expression of the config. What is raised elsewhere
-    keeps its traceback.
+    MONAI would print its parsing steps twice and end with the config's expression. Errors raised elsewhere keep their
+    traceback.
     """
     if _is_run():
         sys.excepthook = _complain
@@ -100,7 +103,7 @@ def errors_in_one_line() -> None:
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     refusal = error
-    while isinstance(refusal, RuntimeError) and refusal.__cause__ is not None:  # MONAI's own
+    while isinstance(refusal, RuntimeError) and refusal.__cause__ is not None:  # MONAI wraps errors in RuntimeError
         refusal = refusal.__cause__
     frames = traceback.extract_tb(refusal.__traceback__)
     if isinstance(refusal, ValueError | OSError) and frames and Path(frames[-1].filename).is_relative_to(COMMON):
@@ -110,12 +113,12 @@ def _complain(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def _is_run() -> bool:
-    """Return if this process is ``python -m monai.bundle run``."""
+    """Return whether this process is ``python -m monai.bundle run``."""
     return sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py")
 
 
 def _words() -> dict[str, Any]:
-    """Return the options of ``python -m monai.bundle run`` and their values, MONAI's own among them."""
+    """Return the options of ``python -m monai.bundle run`` with their values, including MONAI's own options."""
     if not _is_run():
         return {}
     found = {}
@@ -131,26 +134,26 @@ def _several(files: str | Sequence[str]) -> list[str]:
 
 
 def _top(option: str) -> str:
-    """Return ``train`` of ``train#optimizer#lr`` or ``train::optimizer::lr``."""
+    """Return the top-level key of an option, e.g. ``train`` for ``train#optimizer#lr`` or ``train::optimizer::lr``."""
     return re.split("#|::", option)[0]
 
 
 def require_same_common(bundle_root: str | os.PathLike) -> None:
-    """Refuse a packaged bundle that was made with another version of `common` than this process has loaded.
+    """Refuse a packaged bundle that was made with another version of `common` than the one this process has loaded.
 
     Raises:
-        ValueError: it was.
+        ValueError: if the versions differ.
     """
     manifest = Path(bundle_root, MANIFEST)
     made_with = json.loads(manifest.read_text())["common"] if manifest.is_file() else __version__
     if made_with != __version__:
         raise ValueError(
             f"{bundle_root} was made with version {made_with} of `common`, but this process has loaded {__version__} "
-            f"({COMMON}). One process loads one version: run this bundle in a process of its own, from its own folder."
+            f"({COMMON}). A process can load only one version: run this bundle in its own process, from its own folder."
         )
 
 
 def _bundle_name(place: Path) -> str | None:
-    """Return the name of the bundle that a folder is; None of another folder."""
+    """Return the name of the bundle in a folder, or None if the folder is not a bundle."""
     metadata = place / "configs" / "metadata.json"
     return json.loads(metadata.read_text()).get("bundle") if metadata.is_file() else None

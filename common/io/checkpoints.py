@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read without executing anything that they contain."""
+"""Checkpoints: written atomically, and read without executing code that they may contain."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import nn
 from common.io.files import replacing
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What weights may be in; others lack most operations."""
+"""Floating-point types that weights may have; other types lack most operations."""
 
 
 def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write a state dict or a dict of them; an existing file is replaced only by a whole one.
+    """Write a state dict, or a dict of state dicts, atomically: an existing file is replaced only by a complete one.
 
-    The same tensors give the same bytes: PyTorch writes the file's name into it unless it is given an open file.
+    The same tensors give the same bytes, because PyTorch stores a file's name only when it is given a path.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)
@@ -30,7 +30,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is damaged, or holds more than tensors and plain values.
+        ValueError: if it is damaged, or holds anything but tensors and plain values.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
@@ -39,53 +39,53 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise anything
         raise ValueError(
-            f"{path}: not a whole checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
-            "kind, or holds objects that are not loaded, since loading them could run any code. Of a file that others "
-            'made, save the tensors alone in a container without network: see "Authors\' weights" in docs/share.md.'
-        ) from None  # torch's own message advises to load it unsafely
+            f"{path}: not an intact checkpoint of plain tensors ({type(error).__name__}). It is damaged, of another "
+            "kind, or holds objects that are not loaded, since loading them could run any code. For a file that others "
+            'made, save only its tensors in a container without network: see "Authors\' weights" in docs/share.md.'
+        ) from None  # torch's own message advises loading it unsafely
 
 
 def _require_whole(path: str | os.PathLike) -> None:
-    """Compare a checkpoint with its checksums, which PyTorch 2.13 writes and does not look at."""
-    if not zipfile.is_zipfile(path):  # PyTorch's format before 1.6, or no checkpoint
+    """Verify a checkpoint against its checksums, which PyTorch 2.13 writes but does not check."""
+    if not zipfile.is_zipfile(path):  # the format of PyTorch before 1.6, or not a checkpoint
         return
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > os.path.getsize(path):
-            raise zipfile.BadZipFile("compressed, which no checkpoint is")
+            raise zipfile.BadZipFile("compressed, which a checkpoint never is")
         if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
+            raise zipfile.BadZipFile(f"{damaged} fails its checksum")
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read a state dict, or the one under ``state_dict`` or ``model`` of what was saved around it, numbers all of it.
+    """Read a state dict, which may lie under the key ``state_dict`` or ``model``; all its values must be finite.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is damaged or holds no state dict, or a tensor is complex, sparse or holds NaN or infinity.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is damaged or has no state dict, or if a tensor is complex or sparse or has NaN or infinity.
     """
     state: Any = read_checkpoint(path)
     if isinstance(state, Mapping):
         state = next((state[key] for key in ("state_dict", "model") if key in state), state)
     if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"{path}: holds {_kind(state)}; expected a state dict, that is, tensors by name.")
+        raise ValueError(f"{path}: holds {_kind(state)}; expected a state dict, that is, a dict of named tensors.")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ValueError(
-                f"{path}: {name!r} is {_kind(value)}; expected a state dict, that is, tensors by name, or one under "
-                "the key state_dict or model."
+                f"{path}: {name!r} is {_kind(value)}; expected a state dict, that is, a dict of named tensors, or one "
+                "under the key state_dict or model."
             )
         if flaw := _flaw(value):
-            raise ValueError(f"{path}: {name!r} {flaw}. Such weights segment nothing; use another checkpoint.")
+            raise ValueError(f"{path}: {name!r} {flaw}. A network cannot use such weights; use another checkpoint.")
     return dict(state)
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
-    """Load a plain state dict (``models/model.pt``) into a network of the same architecture; return the network.
+    """Load a plain state dict (``models/model.pt``) into a network of the same architecture and return the network.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is damaged, holds what is no number, or is of another architecture; the first differing keys of
-            each side are named.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is damaged, has values that are not finite numbers, or belongs to another architecture; the
+            message names the first differing keys of each side.
     """
     state = read_weights(path)
     own = network.state_dict()
@@ -100,21 +100,21 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         raise ValueError(
             f"{path}: a checkpoint of another architecture than {type(network).__name__}: "
             f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
-            f"{len(shapes)} of another shape {shapes[:3]}. Give the config that it was trained with "
+            f"{len(shapes)} of another shape {shapes[:3]}. Use the config that it was trained with "
             "(cohort, backbone, width, crop), or another checkpoint."
         )
     for key, value in own.items():
         if state[key].is_floating_point() != value.is_floating_point():
-            raise ValueError(f"{path}: {key!r} is of {state[key].dtype}; expected {value.dtype}, as in the network.")
+            raise ValueError(f"{path}: {key!r} has type {state[key].dtype}; expected {value.dtype}, as in the network.")
     network.load_state_dict(state)
     return network
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
-    """Load weights to start a training from (key `init_from`); None leaves the network as it is.
+    """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: see `load_weights`.
     """
     if path is not None and not os.path.isfile(path):
@@ -124,22 +124,22 @@ def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
 
 
 def _kind(value: Any) -> str:
-    """Say what a value is instead of tensors by name."""
+    """Describe, for a message, a value that is not a dict of named tensors."""
     if isinstance(value, Mapping):
         return f"a dict of {', '.join(map(repr, list(value)[:3])) or 'nothing'}"
     return f"a {type(value).__name__}"
 
 
 def _flaw(value: torch.Tensor) -> str | None:
-    """Say why a tensor cannot be a network's weights; None if it can."""
+    """Return why a tensor cannot be a network's weights, or None if it can."""
     if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type != "cpu":
-        return f"is no plain tensor of numbers ({value.layout}, {value.dtype}, {value.device})"
+        return f"is not a plain tensor of numbers ({value.layout}, {value.dtype}, {value.device})"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return f"claims {value.numel()} values and holds fewer"
+        return f"claims {value.numel()} values but holds fewer"
     if value.is_complex():
         return f"holds complex numbers ({value.dtype})"
     if value.is_floating_point() and value.dtype not in FLOATS:
-        return f"is of {value.dtype}; expected one of {', '.join(map(str, FLOATS))}"
-    if not (finite := value.float().isfinite()).all():  # in single precision, in which networks hold them
+        return f"has type {value.dtype}; expected one of {', '.join(map(str, FLOATS))}"
+    if not (finite := value.float().isfinite()).all():  # in single precision, as networks hold them
         return f"holds NaN or infinity in {(~finite).sum()} of {value.numel()} values"
     return None

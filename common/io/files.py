@@ -1,4 +1,4 @@
-"""Finding files, and writing them whole or not at all."""
+"""Finding files, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where nothing more can be written: no space, no quota, too large a file."""
+"""Error codes for a file that cannot grow any further: no space left, quota exceeded, file too large."""
 
 
 def walk(folder: str | os.PathLike) -> list[Path]:
     """Return the files in a folder and below it, sorted.
 
     Links to folders are followed, but each folder is visited once, under its own path if that lies in the folder too;
-    so links in a ring end, and one to a folder around this one leads nowhere. Hidden files and folders are left out, as
-    is what is no file, such as a pipe. A link to nothing is a file: whoever opens it says that it is not there.
+    so circular links end, and a link to a parent folder is ignored. Hidden files and folders, and entries that are not
+    files (such as pipes), are left out. A broken link is returned as a file, so that whoever opens it reports it.
 
     Raises:
-        PermissionError: a folder in it cannot be looked into; only ``folder`` itself is named.
+        PermissionError: if a folder below cannot be read; the message names only ``folder`` itself.
     """
     root = Path(folder)
     seen, folders, links, files = set(root.resolve().parents), [root], [], []
@@ -41,17 +41,17 @@ def walk(folder: str | os.PathLike) -> list[Path]:
                 elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                     files.append(path)
         except OSError as error:
-            # The names of what is in a study's folder may be names of patients.
+            # File names in a study's folder may contain patients' names.
             raise PermissionError(
-                f"{folder}: a folder in it cannot be looked into ({error.strerror or error}), and what it holds "
-                f"would be missed. Make all of it readable (chmod -R u+rX), or take out what is not; find {folder} ! "
-                "-readable shows it."
+                f"{folder}: a folder in it cannot be read ({error.strerror or error}), so its files would be missed. "
+                "Make everything in it readable (chmod -R u+rX), or move the unreadable folder away; "
+                f"find {folder} ! -readable shows it."
             ) from None
     return sorted(files)
 
 
 def _mode(path: Path) -> int:
-    """Return the kind of what a path leads to; that of a link if it leads nowhere."""
+    """Return the file mode of what a path leads to, or that of a link if it is broken."""
     try:
         return path.stat().st_mode
     except OSError as error:
@@ -61,10 +61,10 @@ def _mode(path: Path) -> int:
 
 
 def require_writable(folder: str | os.PathLike) -> str:
-    """Create a folder if need be and prove that files can be written there; return it.
+    """Create a folder if needed, check that files can be written to it, and return it.
 
     Raises:
-        PermissionError: it cannot be made or written to.
+        PermissionError: if it cannot be created or written to.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -79,15 +79,15 @@ def require_writable(folder: str | os.PathLike) -> str:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` (same suffixes) that takes its place when the block ends without error.
+    """Yield a temporary path beside ``path`` (same suffixes) that replaces ``path`` when the block ends without error.
 
     Raises:
-        IsADirectoryError: there is a folder of this name.
-        OSError: the disk is full; it has the path as ``filename``, which no write says.
+        IsADirectoryError: if ``path`` is a folder.
+        OSError: if the disk is full; its ``filename`` is ``path``, which the system's own error lacks.
     """
     target = Path(path)
     if target.is_dir():
-        raise IsADirectoryError(f"{path}: a folder; expected the name of a file to write.")
+        raise IsADirectoryError(f"{path}: is a folder; expected the name of a file to write.")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
@@ -100,13 +100,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def naming_full_disk(path: str | os.PathLike) -> Iterator[None]:
-    """Say of a full disk where it is: raise an OSError with ``filename``, whatever a writer makes of the system's."""
+    """Turn any error that a full disk causes into an OSError whose ``filename`` says where the disk is full."""
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and getattr(cause, "errno", None) not in DISK_FULL:
-            cause = cause.__context__  # PyTorch and zipfile raise their own while they handle it
+            cause = cause.__context__  # PyTorch and zipfile raise their own errors while they handle it
         if not isinstance(cause, OSError):
             raise
         raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from error

@@ -1,4 +1,4 @@
-"""Naming what was computed by what it was computed with, so that nothing stale is taken for it."""
+"""Fingerprints of inputs and settings, by which stale results are recognised."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from torch import nn
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return 16 hexadecimal digits that change when a part does.
+    """Return 16 hexadecimal digits that change when any part changes.
 
-    Objects are described by the names and values of their settings, so that the same recipe gives the same digits.
+    Objects are described by their type and the names and values of their attributes, so the same settings give the same
+    digits in every process.
     """
     said = json.dumps([_describe(part) for part in parts], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def files_of(item: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Return path, size and time of change of the files of a datalist item that exist."""
+    """Return path, size in bytes and modification time (ns) of those files of a datalist item that exist."""
     images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
     paths = [path for path in [*images, item.get("label")] if path is not None and os.path.exists(path)]
     return [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
@@ -38,12 +39,12 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def _describe(value: Any) -> Any:
-    if isinstance(value, np.random.RandomState):  # every transform has one; its repr is an address
+    if isinstance(value, np.random.RandomState):  # every transform has one; its repr is a memory address
         return "RandomState"
     if isinstance(value, np.ndarray | torch.Tensor):
         array = np.ascontiguousarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
         return [array.dtype.str, array.shape, hashlib.sha256(array).hexdigest()]
-    if isinstance(value, nn.Module):  # what it is made of; its weights are a file of their own
+    if isinstance(value, nn.Module):  # its parts; its weights are a file of their own
         return [[name, type(part).__qualname__, _settings(part)] for name, part in value.named_modules()]
     if isinstance(value, FunctionType):
         return [value.__qualname__, value.__code__.co_code.hex(), repr(value.__code__.co_consts)]
@@ -59,5 +60,5 @@ def _describe(value: Any) -> Any:
 
 
 def _settings(value: Any) -> list[tuple[str, Any]]:
-    hidden = isinstance(value, nn.Module)  # of a module: the parts that PyTorch keeps for itself
+    hidden = isinstance(value, nn.Module)  # of a module, leave out PyTorch's private attributes
     return sorted((k, _describe(v)) for k, v in vars(value).items() if not (hidden and k.startswith("_")))

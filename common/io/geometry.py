@@ -1,4 +1,4 @@
-"""Shapes and affines: which of them can be a medical image's, and how far two affines lie apart."""
+"""Plausibility of shapes and affines of medical images, and the distance between two affines."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 
 MOST_VOXELS = 2**29
-"""Of an image file, 2 GiB in float32; a file of a few kilobytes can claim any number."""
+"""Maximum number of voxels of an image file (2 GiB in float32); a tiny file can claim any number."""
 VOXEL_SIZES = (0.05, 50.0)
-"""mm that a voxel of a scan of a person can be long."""
+"""Smallest and largest plausible voxel size of a scan of a person, in mm."""
 LARGEST = 1000.0
-"""mm that a scan of a person can be long."""
+"""Largest plausible extent of a scan of a person, in mm."""
 FLATTEST = 0.3
-"""Least volume of a voxel, as a share of that of a cuboid with its edges: a gantry's tilt of 30 degrees leaves 0.87."""
+"""Minimum ratio of a voxel's volume to that of a cuboid with its edges; a gantry tilt of 30 degrees leaves 0.87."""
 
 
 def require_shape(shape: Sequence[int]) -> None:
-    """Refuse a shape that is neither one volume ``(X, Y, Z)`` nor several ``(X, Y, Z, C)``, empty or too large."""
+    """Refuse a shape that is empty, too large, or neither one volume ``(X, Y, Z)`` nor several ``(X, Y, Z, C)``."""
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise ValueError(f"shape {tuple(shape)}; expected one volume (X, Y, Z), or several (X, Y, Z, C)")
     if math.prod(map(int, shape)) > MOST_VOXELS:
-        raise ValueError(f"shape {tuple(shape)} is more than the {MOST_VOXELS} voxels that are read at most")
+        raise ValueError(f"shape {tuple(shape)} exceeds the maximum of {MOST_VOXELS} voxels")
 
 
 def require_plausible(affine: np.ndarray, shape: Sequence[int]) -> None:
-    """Refuse an affine (to mm) that cannot be that of a scan of a person of this shape ``(X, Y, Z)``.
+    """Refuse an affine (in mm) that a scan of a person with this shape ``(X, Y, Z)`` cannot have.
 
     Raises:
-        ValueError: it has NaN or Inf or is singular; voxels or the whole image are too small or too large.
+        ValueError: if it has NaN or Inf, is singular, or makes the voxels or the whole image too small or too large.
     """
     if not np.isfinite(affine).all():
-        raise ValueError(f"its affine {_rows(affine)} has NaN or Inf; write a right one into it, or convert it again")
+        raise ValueError(f"its affine {_rows(affine)} has NaN or Inf; correct it, or convert the file again")
     sizes = voxel_sizes(affine)
     if min(sizes) == 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < FLATTEST:
-        raise ValueError(f"its affine {_rows(affine)} is singular or nearly so; write a right one, or convert it again")
+        raise ValueError(f"its affine {_rows(affine)} is singular or nearly so; correct it, or convert the file again")
     least, most = VOXEL_SIZES
     whole = sizes * shape[:3]
     if min(sizes) < least or max(sizes) > most or max(whole) > LARGEST:
         raise ValueError(
-            f"voxels of {lengths(sizes)} mm, in all {lengths(whole)} mm; expected are voxels of {least:g} to {most:g} "
-            f"mm and up to {LARGEST:g} mm in all. Is its unit of length wrong (metres or micrometres for mm)? Correct "
-            "its voxel sizes"
+            f"voxels of {lengths(sizes)} mm and an extent of {lengths(whole)} mm; expected voxels of {least:g} to "
+            f"{most:g} mm and an extent of at most {LARGEST:g} mm. Is its unit of length wrong (metres or micrometres "
+            "for mm)? Correct its voxel sizes"
         )
 
 
 def corner_distance(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
-    """Return by how many mm at most two affines put the corners of a volume ``(X, Y, Z)`` apart."""
+    """Return the largest distance in mm between the corners of a volume ``(X, Y, Z)`` as two affines place them."""
     corners = list(product(*[(0, size - 1) for size in shape[:3]]))
     return float(np.linalg.norm(apply_affine(one, corners) - apply_affine(other, corners), axis=1).max())
 
 
 def lengths(sizes: Iterable[float]) -> str:
-    """Return lengths as a text, ``1 x 1 x 5.5``."""
+    """Return lengths as text, e.g. ``1 x 1 x 5.5``."""
     return " x ".join(f"{size:.3g}" for size in sizes)
 
 

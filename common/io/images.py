@@ -20,7 +20,7 @@ from common.io.nifti import read_nifti
 
 logger = logging.getLogger(__name__)
 
-# Every LoadImage makes every reader; where pydicom is installed, one of them complains that it lacks a GPU's decoder.
+# LoadImage creates every reader; where pydicom is installed, one of them logs that a GPU decoder is missing.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
@@ -30,21 +30,21 @@ ITK_SUFFIXES = (".mha", ".nrrd")
 def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
     """Read an image file as ``(X, Y, Z)`` or ``(X, Y, Z, C)`` with its affine in mm, RAS.
 
-    NIfTI, Analyze, MetaImage (``.mha``) and NRRD are read, each to its last byte; none may name another file. A fourth
-    dimension of one channel, as iSEG's images have, is dropped. What is doubtful, such as a file that does not say how
-    it lies, is logged once as a warning and stands in ``meta["warnings"]``.
+    NIfTI, Analyze, MetaImage (``.mha``) and NRRD files are read completely; none may refer to another file. A fourth
+    dimension of one channel, as in iSEG's images, is dropped. Doubts about a file, such as a missing orientation, are
+    logged once as a warning and listed in ``meta["warnings"]``.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        PermissionError: it may not be read.
-        ValueError: it is not whole, holds no numbers, or its affine cannot be that of a scan of a person.
+        FileNotFoundError: if the file does not exist.
+        PermissionError: if this user may not read it.
+        ValueError: if it is incomplete, its voxels are not real numbers, or its affine is not plausible.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{path}: no such file. A listed file must exist; leave a modality that is absent out of the list."
+            f"{path}: no such file. A listed file must exist; leave an absent modality out of the list."
         )
     if not os.access(path, os.R_OK):
-        raise PermissionError(f"{path}: may not be read; give this user the right to.")
+        raise PermissionError(f"{path}: permission denied; give this user the right to read it.")
     try:
         if str(path).lower().endswith(ITK_SUFFIXES):
             (voxels, affine), said = read_with_itk(Path(path)), []
@@ -53,10 +53,10 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
         if not (np.issubdtype(voxels.dtype, np.floating) or np.issubdtype(voxels.dtype, np.integer)):
             raise ValueError(f"voxels of type {voxels.dtype}; expected real numbers")
         require_plausible(affine, voxels.shape)
-    except Exception as error:  # every library raises its own kinds
+    except Exception as error:  # every library raises its own types
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise ValueError(
-            f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a whole NIfTI, "
+            f"{path}: cannot be read as an image ({kind}{' '.join(str(error).split())}); expected a complete NIfTI, "
             "MHA, NRRD or Analyze file of a scan. If it is corrupt or truncated, copy or download it again."
         ) from error
     for text in said:
@@ -71,7 +71,7 @@ def _warn_once(message: str) -> None:
 
 
 class AtomicNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer; the file appears whole or not at all."""
+    """MONAI's NIfTI writer, made atomic: the file appears complete or not at all."""
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write to a temporary file beside ``filename``, then move it there."""

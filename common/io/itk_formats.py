@@ -1,4 +1,4 @@
-"""Reading MetaImage and NRRD files with ITK, after what ITK does not check: that a file holds all of its own voxels."""
+"""Reading MetaImage and NRRD files with ITK, after checks that ITK omits: that a file holds all of its own voxels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monai.data import ITKReader
 from common.io.geometry import require_shape
 
 HEADER_BYTES = 2**16
-"""A header that is longer is none."""
+"""Maximum length of a header."""
 _INTEGERS = {
     f"{sign}{name}": np.dtype(f"{sign}{number}")
     for name, number in {"char": "int8", "short": "int16", "int": "int32", "long_long": "int64"}.items()
@@ -27,17 +27,17 @@ _NRRD_TYPES |= {dtype.name: dtype for dtype in _INTEGERS.values()}
 
 
 def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a MetaImage (``.mha``) or NRRD (``.nrrd``) file, which has to hold its voxels itself.
+    """Read a MetaImage (``.mha``) or NRRD (``.nrrd``) file that holds its voxels itself.
 
-    Either format can name other files to read, or bytes to skip; such a file is refused, since it would let whoever
-    sends it read the files of whoever opens it.
+    Both formats can name other files to read, or bytes to skip. Such a file is refused, since it would let its sender
+    read files of the person who opens it.
 
     Returns:
-        Voxels ``(X, Y, Z)`` or ``(X, Y, Z, C)``, and the affine to mm, RAS.
+        Voxels ``(X, Y, Z)`` or ``(X, Y, Z, C)``, and the affine in mm, RAS.
 
     Raises:
-        ValueError: the header tells of another file, of more or fewer bytes than there are, or of what is not read
-            here.
+        ValueError: if the header names another file, announces more or fewer bytes than there are, or uses a feature
+            that is not supported here.
     """
     content = path.read_bytes()
     layout = _of_nrrd if content.startswith(b"NRRD") else _of_metaimage
@@ -47,30 +47,30 @@ def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if inflate is not None:
         voxels = inflate(voxels, expected)
     if len(voxels) != expected:
-        raise ValueError(f"its header tells of {expected} bytes of voxels, and there are {len(voxels)}; copy it again")
+        raise ValueError(f"its header announces {expected} bytes of voxels, but it has {len(voxels)}; copy it again")
     reader = ITKReader()
     array, meta = reader.get_data(reader.read(path))
     own = np.frombuffer(voxels, dtype).reshape(shape, order="F")
     own = own if own.shape == array.shape else np.moveaxis(own, 0, -1)  # NRRD may list a voxel's values first
     if not np.array_equal(array, own, equal_nan=dtype.kind == "f"):
-        raise ValueError("its header is not consistent: ITK reads other voxels than the file holds; convert it again")
+        raise ValueError("its header is inconsistent: ITK reads other voxels than the file holds; convert it again")
     return array, meta["affine"]
 
 
 Layout = tuple[tuple[int, ...], np.dtype, Callable[[bytes, int], bytes] | None, bytes]
-"""Shape, type, how the voxels are unpacked, and their bytes."""
+"""Shape, data type, function that decompresses the voxels (or None), and the voxels' bytes."""
 
 
 def _of_metaimage(content: bytes) -> Layout:
-    """Source: the MetaIO format's documentation, "Quick start" and "Reference: Tags of MetaImage"."""
+    """Parse a MetaImage. Source: documentation of MetaIO, "Quick start" and "Reference: Tags of MetaImage"."""
     end = re.search(rb"^ElementDataFile\s*=\s*([^\r\n]*?)\s*?\r?\n", content[:HEADER_BYTES], re.MULTILINE)
     if end is None or end[1] != b"LOCAL":
         raise ValueError("a MetaImage whose voxels lie in another file; expected one with ElementDataFile = LOCAL")
     fields = _fields(content[: end.start()], "=")
     if "HeaderSize" in fields:
-        raise ValueError("a MetaImage with a HeaderSize; expected one whose voxels follow its header")
+        raise ValueError("a MetaImage with a HeaderSize; expected one whose voxels directly follow its header")
     if fields.get("BinaryData", "False") != "True" or int(fields.get("ElementNumberOfChannels", 1)) != 1:
-        raise ValueError("a MetaImage with text, or several values for a voxel; expected one binary value for each")
+        raise ValueError("a MetaImage with text or multi-channel voxels; expected one binary value per voxel")
     dtype = _METAIMAGE_TYPES.get(fields.get("ElementType", ""))
     if dtype is None:
         raise ValueError(f"ElementType {fields.get('ElementType')}; expected one of {', '.join(_METAIMAGE_TYPES)}")
@@ -81,16 +81,16 @@ def _of_metaimage(content: bytes) -> Layout:
 
 
 def _of_nrrd(content: bytes) -> Layout:
-    """Source: "Definition of NRRD File Format", sections 3 (header) and 5 (fields)."""
+    """Parse an NRRD file. Source: "Definition of NRRD File Format", sections 3 (header) and 5 (fields)."""
     head, blank, voxels = content.partition(b"\n\n")
     if not blank or len(head) > HEADER_BYTES:
-        raise ValueError("an NRRD file without an end of its header; copy it again")
+        raise ValueError("an NRRD file whose header does not end; copy it again")
     fields = _fields(head, ":")
     other = [
         name for name in ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip") if name in fields
     ]
     if other:
-        raise ValueError(f"an NRRD file with a {other[0]!r}; expected one whose voxels follow its header")
+        raise ValueError(f"an NRRD file with the field {other[0]!r}; expected voxels directly after the header")
     kind = re.sub(r"^unsigned ", "u", fields.get("type", "").removeprefix("signed ")).removesuffix("_t")
     dtype = _NRRD_TYPES.get(kind)
     if dtype is None:
@@ -116,13 +116,13 @@ def _sizes(fields: Mapping[str, str], name: str) -> tuple[int, ...]:
 
 
 def _inflating(window: int) -> Callable[[bytes, int], bytes]:
-    """Return a function that unpacks bytes, checksum included, up to one byte more than expected."""
+    """Return a function that decompresses bytes, checks their checksum, and returns at most one byte too many."""
 
     def inflate(packed: bytes, expected: int) -> bytes:
         stream = zlib.decompressobj(window)
         voxels = stream.decompress(packed, expected + 1)
         if not stream.eof and len(voxels) <= expected:
-            raise EOFError("its packed voxels have no end")
+            raise EOFError("its compressed voxels are truncated")
         return voxels
 
     return inflate

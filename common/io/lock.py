@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks that keep a folder to one process at a time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from common.io.files import naming_full_disk
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"""The file in a folder that says who is at work there; only while it is locked does it mean anything."""
+"""Name of the file that says who works in a folder; it means something only while it is locked."""
 
 _held: dict[Path, IO[str]] = {}
 
 
 def lock_folder(folder: str | os.PathLike, work: str) -> None:
-    """Keep other processes out of a folder until `unlock_folder`, or until this process ends, however it does.
+    """Keep other processes out of a folder until `unlock_folder` is called or this process ends, in whatever way.
 
-    A folder that this process holds already stays held. The lock is POSIX's: processes that are forked do not have it,
-    so that a worker that outlives a killed training does not keep the next one out.
+    Locking a folder twice in one process has no effect. The lock is a POSIX lock, which forked processes do not
+    inherit; so a worker that outlives a killed training does not block the next training.
 
     Args:
         folder: an existing folder.
         work: what this process does there, e.g. ``training``.
 
     Raises:
-        BlockingIOError: another process holds it; the message says which.
+        BlockingIOError: if another process holds the lock; the message names it.
     """
     path = Path(folder, LOCK).resolve()
     if path in _held:
@@ -42,15 +42,15 @@ def lock_folder(folder: str | os.PathLike, work: str) -> None:
     file = path.open("a+", errors="replace")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # which of them depends on the system
+    except (BlockingIOError, PermissionError):  # which one depends on the system
         file.seek(0)
         holder = file.read(1000).strip() or "another process"
         file.close()
         raise BlockingIOError(
             f"{folder}: in use by {holder}. Wait until it ends, end it, or choose another folder."
         ) from None
-    except OSError as error:  # some file systems of clusters have no locks
-        logger.warning(f"{folder}: cannot be locked ({error.strerror}); start nothing else that writes there.")
+    except OSError as error:  # some cluster file systems do not support locks
+        logger.warning(f"{folder}: cannot be locked ({error.strerror}); start no other process that writes there.")
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     file.truncate(0)
     file.write(f"{work}, process {os.getpid()} on {socket.gethostname()}, since {since}\n")
@@ -64,7 +64,7 @@ def lock_folder(folder: str | os.PathLike, work: str) -> None:
 
 
 def unlock_folder(folder: str | os.PathLike) -> None:
-    """Let others into a folder that this process holds, if it does. The lock's file stays: another may wait for it."""
+    """Release a folder if this process holds it. The lock file stays, since another process may be waiting for it."""
     if file := _held.pop(Path(folder, LOCK).resolve(), None):
         file.truncate(0)
         file.close()
@@ -72,24 +72,24 @@ def unlock_folder(folder: str | os.PathLike) -> None:
 
 @contextmanager
 def scratch_folder(folder: str | os.PathLike, name: str, work: str) -> Iterator[Path]:
-    """Yield an empty hidden folder within another one, which is removed when the block ends.
+    """Yield an empty hidden subfolder that is removed when the block ends.
 
-    What a killed process left of it is removed first.
+    Files that a killed process left in it are removed first.
 
     Raises:
-        BlockingIOError: another process is at work in it.
-        FileExistsError: something else is in its place.
-        OSError: the disk is full; it has the folder as ``filename``.
+        BlockingIOError: if another process is using it.
+        FileExistsError: if a link or a file has its name.
+        OSError: if the disk is full; its ``filename`` is ``folder``.
     """
     scratch = Path(folder, f".{name}")
     scratch.mkdir(exist_ok=True)
     if scratch.is_symlink():
-        raise FileExistsError(f"{scratch}: a link, in the place of a folder for temporary files; remove it.")
+        raise FileExistsError(f"{scratch}: a link where a folder for temporary files is expected; remove it.")
     try:
         lock_folder(scratch, work)
     except OSError:
         with suppress(OSError):
-            scratch.rmdir()  # if it is empty: not another process's
+            scratch.rmdir()  # succeeds only if it is empty, that is, not in use by another process
         raise
     try:
         for path in scratch.iterdir():

@@ -1,4 +1,4 @@
-"""What a config or a command line gives for a key, checked."""
+"""Checks of values that a config or a command line sets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def flag(key: str, value: bool | str) -> bool:
-    """Return a flag that a config (``true``) or a command line (text such as ``false`` or ``True``) gives.
+    """Return a flag as a bool; a config gives ``true``, a command line gives text such as ``false`` or ``True``.
 
     Raises:
-        ValueError: it is neither true nor false.
+        ValueError: if it is neither true nor false.
     """
     if str(value).lower() not in ("true", "false"):
         raise ValueError(f"{key} {value!r}: expected true or false.")
@@ -20,15 +20,15 @@ def flag(key: str, value: bool | str) -> bool:
 
 
 def optional(value: Any) -> Any:
-    """Return what a config gives; None also for the texts ``null`` and ``None``, by which a command line says so."""
+    """Return a config's value, with None for the texts ``null`` and ``None`` that a command line gives for it."""
     return None if isinstance(value, str) and value.lower() in ("null", "none") else value
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
-    """Return a named choice.
+    """Return a value that has to be one of several choices.
 
     Raises:
-        ValueError: it is none of those there are.
+        ValueError: if it is none of them.
     """
     if value not in choices:
         raise ValueError(f"{key} {value!r}: expected one of {', '.join(map(repr, choices))}.")
@@ -36,10 +36,10 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
 
 
 def check_number(key: str, value: float, low: float, high: float = float("inf")) -> float:
-    """Return a constant.
+    """Return a number that has to lie in a range.
 
     Raises:
-        ValueError: it is not a number from ``low`` to ``high``.
+        ValueError: if it is not a number from ``low`` to ``high``.
     """
     if not isinstance(value, (int, float)) or not low <= value <= high:  # also refuses NaN
         raise ValueError(f"{key} {value}: expected a number from {low:g} to {high:g}.")
@@ -47,10 +47,10 @@ def check_number(key: str, value: float, low: float, high: float = float("inf"))
 
 
 def check_counts(**counts: int) -> None:
-    """Refuse, before a training starts, what one of its stages could not count up to.
+    """Refuse counts that are not positive whole numbers, before a training starts.
 
     Raises:
-        ValueError: one of these keys of its config is no whole number of 1 or more; the message names it.
+        ValueError: if a count is not a whole number of 1 or more; the message names its key.
     """
     for key, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -58,14 +58,14 @@ def check_counts(**counts: int) -> None:
 
 
 def refuse_texts_for_numbers(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse a text for a key that is a number in a config, before the stage that would need the number.
+    """Refuse text for a config key that is a number, before the stage that needs the number.
 
     Args:
         config: the config as written.
-        given: keys to set; what a config evaluates (``$...``, ``@...``, ``%...``) and what says null may be anything.
+        given: the keys to set. Expressions (``$...``, ``@...``, ``%...``) and null are allowed for any key.
 
     Raises:
-        ValueError: there is such a text; the message names its key.
+        ValueError: if a numeric key is given text; the message names the key.
     """
     for key, value in given.items():
         number = config.get(key)
@@ -75,10 +75,10 @@ def refuse_texts_for_numbers(config: Mapping[str, Any], given: Mapping[str, Any]
 
 
 def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
-    """Return numbers of which there is one for each of the three axes of an image.
+    """Return numbers of which there has to be one for each of an image's three axes.
 
     Raises:
-        ValueError: there are more or fewer.
+        ValueError: if there are more or fewer than three.
     """
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
         raise ValueError(f"{key} {values}: expected 3 numbers, for x, y and z.")
@@ -86,17 +86,17 @@ def per_axis(key: str, values: Sequence[float]) -> Sequence[float]:
 
 
 def usable_device(key: str, device: str | torch.device) -> torch.device:
-    """Return a device on which tensors can be made.
+    """Return a device after checking that a tensor can be created on it.
 
     Args:
-        key: what the message calls the setting.
-        device: e.g. ``cpu`` or ``cuda:0``.
+        key: the setting's name, for the message.
+        device: a device, e.g. ``cpu`` or ``cuda:0``.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: if the device is not available.
     """
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
-        raise ValueError(f"{key} {device}: not to be had here ({said}); expected cpu, or cuda with a GPU.") from error
+        raise ValueError(f"{key} {device}: not available ({said}); expected cpu, or cuda with a GPU.") from error

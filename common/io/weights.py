@@ -1,4 +1,4 @@
-"""The weights that come with a bundle: whether they are, and what they were trained on."""
+"""The weights that come with a bundle: their checksums, and the data that they were trained on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike) -> dict[str, str] | None:
-    """Return what metadata.json says of weights that come with a bundle (``sha256``, ``data_source``), None of others.
+    """Return what metadata.json says of the weights (``sha256``, ``data_source``); None if they are not the bundle's.
 
     Raises:
-        ValueError: the file in the bundle's ``models/`` is not the one that this version of the bundle came with.
+        ValueError: if the file is in the bundle's ``models/`` but is not the one that this version came with.
     """
     path = Path(ckpt_path)
     if not path.is_file():
@@ -27,14 +27,15 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
         return next((entry for entry in known.values() if entry["sha256"] == found), None)
     if known.get(path.name, {}).get("sha256") != found:
         raise ValueError(
-            f"{path} (SHA-256 {found}) is not what {metadata['bundle']} {metadata['version']} came with, by `weights` "
-            "in configs/metadata.json. Download the bundle again, or name your own weights, elsewhere, by --ckpt_path."
+            f"{path} (SHA-256 {found}) is not the file that {metadata['bundle']} {metadata['version']} came with "
+            "(`weights` in configs/metadata.json). Download the bundle again, or keep your own weights elsewhere and "
+            "name them by --ckpt_path."
         )
     return known[path.name]
 
 
 def tell_shipped_weights(ckpt_path: str, bundle_root: str) -> None:
-    """Log what the weights that come with a bundle were trained on and are for, if these are the ones in use.
+    """Log the training data and the intended use of the weights, if they are those that come with the bundle.
 
     Raises:
         ValueError: see `shipped_weights`.

@@ -1,4 +1,4 @@
-"""Any-subset loading, normalisation, modality dropping, masking, caching."""
+"""Transforms: loading of any subset, normalisation, modality dropping, masking, caching."""
 
 from common.transforms.augmentation import RandEachModalityd
 from common.transforms.cache import CachedDataset

@@ -1,4 +1,4 @@
-"""Augmentation that treats each modality by itself."""
+"""Augmentation that treats each modality separately."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from monai.transforms import MapTransform, Randomizable, RandomizableTransform
 
 
 class RandEachModalityd(Randomizable, MapTransform):
-    """Apply a random transform to each modality of an image by itself, with draws of its own.
+    """Apply a random transform to each modality of an image separately, with new random draws for each.
 
-    MONAI's random intensity transforms draw once for an image, so that all channels are changed or none; sequences are
-    acquired one by one, and differ in noise, sharpness and contrast. Source: Isensee et al., "nnU-Net", Nature Methods
-    2021, Supplementary Note 4, which draws for each modality too.
+    MONAI's random intensity transforms draw once per image, so that they change all channels or none. But sequences are
+    acquired one after another and differ in noise, sharpness and contrast. Source: Isensee et al., "nnU-Net", Nature
+    Methods 2021, Supplementary Note 4, which also draws for each modality.
 
     Args:
-        keys: images ``(M, X, Y, Z)``; a missing modality (NaN) stays as it is.
+        keys: images ``(M, X, Y, Z)``; a missing modality (NaN) is left unchanged.
         transform: an array transform of MONAI for an image ``(1, X, Y, Z)``, such as ``RandGaussianNoise``.
     """
 
@@ -30,7 +30,7 @@ class RandEachModalityd(Randomizable, MapTransform):
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
     ) -> RandEachModalityd:
-        """Seed the draws, which are the inner transform's."""
+        """Seed the inner transform, which makes the random draws."""
         self.transform.set_random_state(seed, state)
         return self
 

@@ -1,4 +1,4 @@
-"""A cache from which a training patch is cut without decoding or copying the rest of the case."""
+"""A cache from which a training patch is read without decoding or copying the rest of the case."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from common.io.fingerprint import files_of, fingerprint
 
 TENSORS = ("image", "label")
 FORMAT = 2
-"""To be raised when a transform of this package comes to compute something else with the same settings."""
+"""Version of the cache; increase it when a transform of this package changes its result for the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 
 
 class CachedDataset(Dataset):
-    """A dataset that keeps the outcome of the deterministic transforms as contiguous ``.npy`` files, memory-mapped.
+    """Cache the results of the deterministic transforms as contiguous, memory-mapped ``.npy`` files.
 
-    The transforms up to the first random one run once per case; after that a case costs the reading of the patch that
-    is cropped from the map. Unlike MONAI's PersistentDataset it does not store the uncropped storage behind a view,
-    does not read the whole case for one patch, and keeps the affine.
+    The transforms before the first random one run once per case; after that, only the cropped patch is read from the
+    memory map. Unlike MONAI's PersistentDataset it does not store the whole array behind a cropped view, does not read
+    a whole case for one patch, and keeps the affine.
 
     Args:
         data: datalist items.
-        transform: a `Compose`; its deterministic part must not depend on anything but the item.
-        cache_dir: folder of the cache; None computes everything anew each time. Entries are named by a hash of the
-            item, of its files' sizes and times, and of the deterministic transforms.
+        transform: a `Compose` whose deterministic part depends on nothing but the item.
+        cache_dir: folder of the cache; None computes everything anew each time. The name of an entry has a hash of the
+            item, of its files' sizes and modification times, and of the deterministic transforms.
 
     Raises:
-        ValueError, OSError: on access, what a transform finds wrong with a file.
+        ValueError, OSError: when an item is accessed, if a transform refuses a file.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:
@@ -50,7 +50,7 @@ class CachedDataset(Dataset):
         try:
             return self._apply(index)
         except RuntimeError as error:
-            # Compose wraps what a transform says about a file into "applying transform <...>"
+            # Compose wraps a transform's error about a file into a RuntimeError ("applying transform <...>")
             if isinstance(error.__cause__, ValueError | OSError):
                 raise error.__cause__ from None
             raise
@@ -79,7 +79,7 @@ class CachedDataset(Dataset):
                     np.save(path, np.ascontiguousarray(item[key].numpy()))
                 meta[key] = {name: _plain(item[key].meta[name]) for name in META if name in item[key].meta}
                 meta[key]["affine"] = item[key].affine.tolist()
-        with replacing(entry / "meta.json") as path:  # last: its presence says that the entry is whole
+        with replacing(entry / "meta.json") as path:  # written last: it marks the entry as complete
             path.write_text(json.dumps(meta))
 
     @staticmethod
@@ -87,7 +87,7 @@ class CachedDataset(Dataset):
         meta = json.loads((entry / "meta.json").read_text())
         item = meta.pop("plain")
         for key, values in meta.items():
-            array = np.load(entry / f"{key}.npy", mmap_mode="c")  # copy on write: nothing reaches the file
+            array = np.load(entry / f"{key}.npy", mmap_mode="c")  # copy on write: the file never changes
             affine = torch.tensor(values.pop("affine"), dtype=torch.float64)
             if "original_affine" in values:
                 values["original_affine"] = torch.tensor(values["original_affine"], dtype=torch.float64)

@@ -14,7 +14,7 @@ from common.modalities import presence
 
 
 class _BrainIntensityd(MapTransform):
-    """Change each modality by itself, by the voxels of its brain, where it is not 0; a missing one stays NaN."""
+    """Change each modality separately, using its brain voxels (those that are not 0); a missing one stays NaN."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of the item with its images changed."""
@@ -29,24 +29,24 @@ class _BrainIntensityd(MapTransform):
         return item
 
     def change(self, channel: torch.Tensor, brain: torch.Tensor, name: str) -> torch.Tensor:
-        """Return a modality ``(X, Y, Z)`` changed; ``brain`` is where it is not 0, ``name`` is for messages."""
+        """Return a modality ``(X, Y, Z)`` changed; ``brain`` is True where it is not 0, ``name`` is for messages."""
         raise NotImplementedError
 
 
 class ScaleBrainIntensityd(_BrainIntensityd):
-    """Clip each modality to percentiles of its brain voxels and scale it to [0, 1]; background becomes exactly 0.
+    """Clip each modality to percentiles of its brain voxels and scale it to [0, 1]; the background becomes exactly 0.
 
-    The brain is where the modality is not 0, so every modality is scaled without regard to the others. A missing
-    modality stays NaN. Source: M3AE, "Implementation" (clip to the 1st and 99th percentile, then min-max); MONAI's
-    percentile scaling would take the percentiles over the background too.
+    The brain is where a modality is not 0, so each modality is scaled independently of the others. A missing modality
+    stays NaN. Source: M3AE, "Implementation" (clip to the 1st and 99th percentile, then min-max); MONAI's percentile
+    scaling would include the background in the percentiles.
 
     Args:
         keys: images ``(M, X, Y, Z)``.
-        lower: percentile that becomes 0.
-        upper: percentile that becomes 1.
+        lower: percentile that is mapped to 0.
+        upper: percentile that is mapped to 1.
 
     Raises:
-        ValueError: the two percentiles of a modality coincide.
+        ValueError: if the two percentiles of a modality are equal.
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0) -> None:
@@ -54,7 +54,7 @@ class ScaleBrainIntensityd(_BrainIntensityd):
         self.lower, self.upper = lower, upper
 
     def change(self, channel: torch.Tensor, brain: torch.Tensor, name: str) -> torch.Tensor:
-        """Return a modality scaled."""
+        """Return a scaled modality."""
         low, high = np.percentile(channel[brain].numpy(), [self.lower, self.upper])
         if low >= high:
             raise ValueError(
@@ -68,24 +68,24 @@ class ScaleBrainIntensityd(_BrainIntensityd):
 class NormalizeBrainIntensityd(_BrainIntensityd):
     """Give each modality zero mean and unit variance over its brain; background becomes ``-mean / std``, not 0.
 
-    The mean and the population's standard deviation are over the brain, but all voxels are changed. Source: the
-    published code of RFNet, mmFormer, M2FTrans and PASSION; MONAI's ``NormalizeIntensityd(nonzero=True)`` would leave
-    the background 0, which is then the intensity of average brain. Published code takes for the brain where the sum
-    over the modalities is above 0; here it is where the modality itself is not 0, so that a subset's files alone give
-    what they give beside the others. Resample before, so that 0 still means background.
+    Mean and population standard deviation are computed over the brain and applied to all voxels. Source: the published
+    code of RFNet, mmFormer, M2FTrans and PASSION; MONAI's ``NormalizeIntensityd(nonzero=True)`` would leave the
+    background at 0, which is then the intensity of average brain. The published code takes as brain where the sum of
+    the modalities is above 0; here it is where the modality itself is not 0, so that the result for a modality does not
+    depend on which others are loaded. Resample first, so that 0 still means background.
 
-    For images with more than a brain on them use MONAI's ``NormalizeIntensityd(channel_wise=True)``, over the whole
-    volume, which leaves a missing modality NaN too.
+    For images that show more than a brain use MONAI's ``NormalizeIntensityd(channel_wise=True)`` over the whole volume,
+    which leaves a missing modality NaN too.
 
     Args:
         keys: images ``(M, X, Y, Z)``.
 
     Raises:
-        ValueError: a modality is constant over its brain.
+        ValueError: if a modality is constant over its brain.
     """
 
     def change(self, channel: torch.Tensor, brain: torch.Tensor, name: str) -> torch.Tensor:
-        """Return a modality normalised."""
+        """Return a normalised modality."""
         voxels = channel[brain].double()
         mean, std = voxels.mean(), voxels.std(correction=0)
         if not std > 0:  # NaN where there is no brain

@@ -1,4 +1,4 @@
-"""Between a cohort's label values, regions, and the classes of a softmax."""
+"""Conversions between a cohort's label values, its regions, and the classes of a softmax head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.cohorts import get_cohort
 
 
 class _ConvertLabelsd(MapTransform):
-    """Convert volumes by a cohort's `LabelSet`, keeping affine, meta data and trace."""
+    """Convert volumes by a cohort's `LabelSet`, keeping affine, metadata and applied operations."""
 
     def __init__(self, keys: KeysCollection, cohort: str) -> None:
         super().__init__(keys)
@@ -51,9 +51,9 @@ class RegionsToLabelsd(_ConvertLabelsd):
 
 
 class LabelsToClassesd(_ConvertLabelsd):
-    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into channels of a softmax head, long ``(1, X, Y, Z)``.
+    """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into class indices of a softmax head, of type long.
 
-    0 is the background, the others are the targets of the `LabelSet` in their order.
+    Index 0 is the background; the others are the targets of the `LabelSet` in their order.
     """
 
     def convert(self, volume: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ class LabelsToClassesd(_ConvertLabelsd):
 
 
 class ClassesToLabelsd(_ConvertLabelsd):
-    """Turn logits or probabilities of a softmax head ``(K, X, Y, Z)`` into a label map ``(1, X, Y, Z)``, by argmax."""
+    """Turn logits or probabilities of a softmax head ``(K, X, Y, Z)`` into a label map ``(1, X, Y, Z)`` by argmax."""
 
     def convert(self, volume: torch.Tensor) -> torch.Tensor:
         """Return a label map in the cohort's values."""
@@ -70,10 +70,10 @@ class ClassesToLabelsd(_ConvertLabelsd):
 
 
 class ClassesToRegionsd(_ConvertLabelsd):
-    """Turn probabilities of a softmax head ``(K, X, Y, Z)`` into those of the cohort's regions ``(R, X, Y, Z)``.
+    """Turn probabilities of a softmax head ``(K, X, Y, Z)`` into region probabilities ``(R, X, Y, Z)``.
 
     Raises:
-        ValueError: on access, if K is not the number of the cohort's targets and the background.
+        ValueError: when an item is accessed, if K is not 1 + the number of the cohort's targets.
     """
 
     def convert(self, volume: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Loading any subset of a subject's modalities, and refusing what is not usable."""
+"""Loading any subset of a subject's modalities, and refusing unusable files."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ logger = logging.getLogger(__name__)
 
 
 class LoadSubjectd(MapTransform):
-    """Load a datalist item into ``image`` ``(M, X, Y, Z)`` float32, a missing modality being NaN, and its ``label``.
+    """Load a datalist item into ``image`` ``(M, X, Y, Z)``, float32 with missing modalities as NaN, and ``label``.
 
-    The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``); files of modalities
-    that are absent or not requested are never opened. If ``image`` is a single path, it is a file ``(X, Y, Z, M)`` in
-    the cohort's order, as MONAI Label hands over, in which a channel of NaN is missing. ``label`` becomes
+    The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``). Files of modalities
+    that are not requested are never opened. If ``image`` is a single path, the file has the shape ``(X, Y, Z, M)`` with
+    the cohort's channel order, as MONAI Label passes it, and a channel of NaN is a missing modality. ``label`` becomes
     ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``. Affines are in mm, RAS. A constant background
-    other than 0 becomes 0, see `common.cohorts.check.zero_background`.
+    other than 0 becomes 0 (see `common.cohorts.check.zero_background`).
 
     Args:
-        cohort: name of the cohort, which fixes channel order and label values.
+        cohort: name of the cohort, which defines channel order and label values.
         modalities: the requested subset; None takes every modality that the subject has.
         keys: ``image``, or ``image`` and ``label``.
-        trained: voxel size in mm that the network was trained at; coarser images, and tilted ones, are warned about.
-            None: not known.
+        trained: voxel size in mm that the network was trained at, to warn about coarser or tilted images; None skips
+            these warnings.
 
     Raises:
-        FileNotFoundError: a listed file does not exist.
-        ValueError: no requested modality, or no label, is there; a file is corrupt; grids differ (by how many mm is
-            said); NaN or Inf inside an image; a constant image; one image given for two modalities; unknown label
-            values.
+        FileNotFoundError: if a listed file does not exist.
+        ValueError: if the subject has none of the requested modalities or no label, a file is corrupt, grids differ
+            (the message says by how many mm), an image has NaN or Inf or is constant, one image is given for two
+            modalities, or a label value is unknown.
     """
 
     def __init__(
@@ -71,27 +71,27 @@ class LoadSubjectd(MapTransform):
         meta = {
             "original_affine": first.affine.clone(),
             "spatial_shape": np.asarray(first.shape),
-            "filename_or_obj": f"{case}.nii.gz",  # what SaveImaged names its output after
+            "filename_or_obj": f"{case}.nii.gz",  # SaveImaged names its output after it
         }
         item["case"] = case
         item["image"] = MetaTensor(image, affine=first.affine, meta=meta)
         if "label" in self.keys:
             if "label" not in item:
-                raise ValueError(f"{case}: the datalist names no label for it; a segmentation file is needed here.")
+                raise ValueError(f"{case}: the datalist names no label; expected a segmentation file (key `label`).")
             item["label"] = self._label(item["label"], first, next(iter(sources.values())))
         else:
             item.pop("label", None)
         return item
 
     def _volumes(self, item: Mapping[str, Any], case: str) -> tuple[dict[str, MetaTensor], dict[str, str]]:
-        """Read the requested modalities that the item has: name -> volume ``(X, Y, Z)``, and name -> file."""
+        """Read the requested modalities of the item: name -> volume ``(X, Y, Z)``, and name -> file."""
         if isinstance(item["image"], str | Path):
             stack = read_volume(item["image"])
             order = self.cohort.modalities
             if stack.ndim != 4 or stack.shape[-1] != len(order):
                 raise ValueError(
                     f"{item['image']}: shape {tuple(stack.shape)}; expected (X, Y, Z, {len(order)}) with the channels "
-                    f"{', '.join(order)}, absent ones NaN."
+                    f"{', '.join(order)}; fill absent channels with NaN."
                 )
             paths, names, channels = [str(item["image"])] * len(order), order, range(len(order))
             present = [not bool(torch.isnan(stack[..., c]).all()) for c in channels]
@@ -107,7 +107,7 @@ class LoadSubjectd(MapTransform):
                 continue
             if name in volumes:
                 raise ValueError(
-                    f"{case}: {name} is listed twice, {sources[name]} and {path}; list each modality once."
+                    f"{case}: {name} is listed twice, as {sources[name]} and {path}; list each modality once."
                 )
             if path not in opened:
                 opened[path] = read_volume(path)
@@ -115,9 +115,9 @@ class LoadSubjectd(MapTransform):
             sources[name] = str(path)
         if not volumes:
             raise ValueError(
-                f"{case}: none of the requested modalities ({subset_name(self.requested)}) is there; the subject has "
+                f"{case}: has none of the requested modalities ({subset_name(self.requested)}); the subject has "
                 f"{subset_name([n for n, p in zip(names, present, strict=True) if p]) or 'none'}. "
-                "At least one is needed."
+                "Request at least one of them."
             )
         return volumes, sources
 
@@ -128,15 +128,16 @@ class LoadSubjectd(MapTransform):
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:
-    """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities, and warn about doubtful ones.
+    """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities, and warn about suspicious ones.
 
     Args:
         volumes: modality name -> volume.
         sources: modality name -> file, for messages.
-        cohort: whose images they are; if skull-stripped, those with more than a brain, or too small ones, are doubtful.
+        cohort: the cohort of the images; if it is skull-stripped, images with more than a brain, or too little, are
+            suspicious.
 
     Raises:
-        ValueError: see `common.cohorts.check.findings`; or the grids differ.
+        ValueError: if `common.cohorts.check.findings` reports a fatal error, or the grids differ.
     """
     for found in findings(volumes, cohort, content=logger.isEnabledFor(logging.WARNING)):
         files = " and ".join(sources[name] for name in found.modalities)
@@ -152,19 +153,19 @@ def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str],
 def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_path: str) -> None:
     if volume.shape != reference.shape:
         raise ValueError(
-            f"{path}: shape {tuple(volume.shape)}, but {reference_path} has {tuple(reference.shape)}; expected one "
-            "grid. Register and resample the images to each other first."
+            f"{path}: shape {tuple(volume.shape)}, but {reference_path} has {tuple(reference.shape)}; expected the "
+            "same grid. Register and resample the images to each other first."
         )
     shift = grid_offset(volume, reference)
     if shift > GRID_TOLERANCE:
         raise ValueError(
-            f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected one "
-            f"grid (within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
+            f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected the "
+            f"same grid (within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
         )
 
 
 def _channel(image: MetaTensor, channel: int | None, source: str) -> MetaTensor:
-    """Return one volume ``(X, Y, Z)`` of an image file: all of it, or a channel of its fourth dimension."""
+    """Return one volume ``(X, Y, Z)`` of an image file: the whole image, or a channel of its fourth dimension."""
     if channel is None and image.ndim == 3:
         return image
     if channel is not None and image.ndim == 4 and channel < image.shape[3]:

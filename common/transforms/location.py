@@ -1,4 +1,4 @@
-"""Where a crop lies in the grid that all subjects of a cohort share."""
+"""Position of a crop in the grid that all subjects of a cohort share."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from monai.data import MetaTensor
 
 
 def locate(image: torch.Tensor, grid: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where a batch of crops lies in a cohort's grid, from the affines that crops and flips keep up to date.
+    """Return the positions of a batch of crops in a cohort's grid, from the affines that crops and flips update.
 
-    The centre of the uncropped image (``original_affine`` and ``spatial_shape`` of the meta data) is laid on the centre
-    of the grid. So an image that has the cohort's grid is located exactly, any other one by its centre.
+    The centre of the uncropped image (``original_affine`` and ``spatial_shape`` in the metadata) is aligned with the
+    centre of the grid. So an image on the cohort's grid is located exactly, any other image by its centre.
 
     Args:
-        image: ``(B, M, X, Y, Z)`` in RAS up to flips. A plain tensor is taken as an uncropped image.
+        image: crops ``(B, M, X, Y, Z)`` in RAS up to flips. A plain tensor is treated as an uncropped image.
         grid: size of the cohort's grid in voxels, RAS.
 
     Returns:
-        The grid index of each crop's first voxel, int64 ``(B, 3)``, and whether the crop runs against the grid's
-        axis, bool ``(B, 3)``.
+        The grid index of each crop's first voxel, int64 ``(B, 3)``, and along which axes the crop is flipped against
+        the grid, bool ``(B, 3)``.
 
     Raises:
-        ValueError: the axes of the image are not those of the grid (not oriented to RAS).
+        ValueError: if the image's axes are not those of the grid (the image is not oriented to RAS).
     """
     size = torch.as_tensor(image.shape[2:], dtype=torch.float64)
     middle = (torch.as_tensor(grid, dtype=torch.float64) - 1) / 2
@@ -40,18 +40,18 @@ def locate(image: torch.Tensor, grid: list[int]) -> tuple[torch.Tensor, torch.Te
     centre_in_crop = torch.linalg.solve(affine, world)[:, :3, 0]
     flipped = torch.diagonal(linear, dim1=1, dim2=2) < 0
     offset = middle - torch.where(flipped, -centre_in_crop, centre_in_crop)
-    # halves are rounded up also when the affine's arithmetic left them a hair below, alike for all crops of an image
+    # Round halves up, even if the affine's arithmetic made them slightly smaller: equal for all crops of an image.
     return torch.floor(offset + 0.5 + 1e-3).long(), flipped
 
 
 def crop_at(volume: torch.Tensor, size: list[int], start: list[int], flipped: list[bool]) -> torch.Tensor:
-    """Return the part of ``(1, M, X, Y, Z)`` that a located crop covers; beyond the grid its border is repeated.
+    """Return the part of a volume ``(1, M, X, Y, Z)`` that a crop covers, repeating the border beyond the grid.
 
     Args:
-        volume: an image over the whole grid.
-        size: spatial size of the crop.
-        start: grid index of the crop's first voxel (its last one along a flipped axis lies before it).
-        flipped: axes along which the crop runs against the grid.
+        volume: an image of the whole grid.
+        size: spatial size of the crop in voxels.
+        start: grid index of the crop's first voxel; along a flipped axis the crop extends to lower indices.
+        flipped: whether the crop is flipped against the grid, for each axis.
     """
     pads: list[int] = []
     axes: list[int] = []

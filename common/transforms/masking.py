@@ -1,4 +1,4 @@
-"""Drawing which modalities are dropped and which patches are masked."""
+"""Random choice of the modalities that are dropped and the patches that are masked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def random_subsets(present: torch.Tensor) -> torch.Tensor:
-    """Draw for each sample which modalities stay: k ~ Uniform{0 .. n-1} of its n present ones are dropped, any k alike.
+    """Draw which modalities each sample keeps: k ~ Uniform{0 .. n-1} of its n present ones are dropped.
 
-    So of four modalities all stay with probability 1/4, each triple and single with 1/16, each pair with 1/24.
-    Source: M3AE, "Fine-Tune with Heterogeneous Missing-Modal Self Distillation".
+    Any k of them are equally likely. So of four modalities, all stay with probability 1/4, each triple and each single
+    with 1/16, and each pair with 1/24. Source: M3AE, "Fine-Tune with Heterogeneous Missing-Modal Self Distillation".
 
     Args:
         present: bool ``(B, M)``, at least one True in each row.
@@ -24,9 +24,9 @@ def random_subsets(present: torch.Tensor) -> torch.Tensor:
 
 
 def incomplete_subsets(present: torch.Tensor) -> torch.Tensor:
-    """Draw for each sample a subset that lacks something: k ~ Uniform{1 .. n-1} of n present modalities are dropped.
+    """Draw an incomplete subset for each sample: k ~ Uniform{1 .. n-1} of its n present modalities are dropped.
 
-    A sample with one modality keeps it. Source: ours; like `random_subsets`, without the complete set.
+    A sample with one modality keeps it. Source: our own variant of `random_subsets` without the complete set.
 
     Args:
         present: bool ``(B, M)``, at least one True in each row.
@@ -39,14 +39,14 @@ def incomplete_subsets(present: torch.Tensor) -> torch.Tensor:
 
 
 def _drop(present: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
-    """Drop ``dropped`` ``(B, 1)`` of each row's modalities, all alike."""
+    """Drop a given number ``(B, 1)`` of each row's modalities, all equally likely."""
     score = torch.where(present, torch.rand(present.shape), torch.full(present.shape, 2.0))
     rank = score.argsort(dim=1).argsort(dim=1)
     return present & (rank >= dropped)
 
 
 def uniform_subsets(present: torch.Tensor) -> torch.Tensor:
-    """Draw for each sample one of the ``2^n - 1`` non-empty subsets of its n present modalities, all alike.
+    """Draw for each sample one of the ``2^n - 1`` non-empty subsets of its n present modalities, all equally likely.
 
     Source: RFNet, mmFormer, M2FTrans and PASSION, as released.
 
@@ -59,15 +59,16 @@ def uniform_subsets(present: torch.Tensor) -> torch.Tensor:
     present = present.cpu()
     count = present.sum(dim=1, keepdim=True)
     number = 1 + torch.floor(torch.rand(count.shape) * (2**count - 1)).long()
-    bit = (present.cumsum(dim=1) - 1).clamp(min=0)  # the n-th bit of the number is for the n-th present modality
+    bit = (present.cumsum(dim=1) - 1).clamp(min=0)  # the n-th bit of the number stands for the n-th present modality
     return present & ((number >> bit) & 1).bool()
 
 
 def random_patches(keep: torch.Tensor, patches: Sequence[int], mask_ratio: float) -> torch.Tensor:
     """Draw visible patches so that the combined rate of dropped modalities and masked patches is ``mask_ratio``.
 
-    Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn alike from those of kept modalities,
-    each modality's independent of position. Source: M3AE, "Self-Supervised Multimodal Representation Learning".
+    Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn with equal probability from those of
+    the kept modalities, independently for each modality. Source: M3AE, "Self-Supervised Multimodal Representation
+    Learning".
 
     Args:
         keep: bool ``(B, M)`` on the CPU, modalities that are not dropped.
@@ -78,7 +79,7 @@ def random_patches(keep: torch.Tensor, patches: Sequence[int], mask_ratio: float
         bool ``(B, M, *patches)``, True where visible.
 
     Raises:
-        ValueError: more patches would have to stay visible than the kept modalities have.
+        ValueError: if more patches would have to stay visible than the kept modalities have.
     """
     batch, modalities = keep.shape
     each = int(torch.tensor(patches).prod())
@@ -87,7 +88,7 @@ def random_patches(keep: torch.Tensor, patches: Sequence[int], mask_ratio: float
     if not 0 < visible <= fewest:
         raise ValueError(
             f"mask_ratio {mask_ratio} leaves {visible} of {modalities * each} patches visible; expected 1 to {fewest}, "
-            "the patches of the modalities kept. Change mask_ratio, patch_size or the crop."
+            "the patches of the kept modalities. Change mask_ratio, patch_size or the crop."
         )
     score = torch.rand((batch, modalities, each)).masked_fill(~keep[..., None], -1).flatten(1)
     mask = torch.zeros_like(score, dtype=torch.bool).scatter(1, score.topk(visible, dim=1).indices, True)

@@ -1,4 +1,4 @@
-"""A cohort seen through chosen modality subsets."""
+"""A dataset that presents each case with chosen modality subsets."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from common.transforms.cache import CachedDataset
 
 
 class SubsetDataset(CachedDataset):
-    """Each case once per modality subset: ``image`` with the other modalities NaN, ``subset`` with the subset's name.
+    """Present each case once per modality subset; the other modalities of ``image`` are NaN, ``subset`` has the name.
 
-    A case is loaded once for all its subsets, which follow each other. Subsets that need a modality that the case
-    does not have are left out.
+    A case is loaded once for all its subsets, which follow each other. Subsets with a modality that the case lacks are
+    left out.
 
     Args:
         data: datalist items.
-        transform: deterministic transforms to an ``image`` ``(M, X, Y, Z)``; no cropping that depends on the
-            modalities.
-        subsets: modality subsets, names or aliases.
+        transform: deterministic transforms that produce ``image`` ``(M, X, Y, Z)``, without cropping that depends on
+            the modalities.
+        subsets: modality subsets, each given by names or aliases.
         modalities: the cohort's modalities in order.
-        cache_dir: see `CachedDataset`.
+        cache_dir: folder of the cache, or None; see `CachedDataset`.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class SubsetDataset(CachedDataset):
         self._latest: tuple[int, dict[str, Any]] = (-1, {})
 
     def __len__(self) -> int:
-        """Return the number of pairs of case and subset."""
+        """Return the number of (case, subset) pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the case of a pair, reduced to its subset."""
+        """Return the case of a pair with only the subset's modalities."""
         number, subset = self.pairs[index]
         if self._latest[0] != number:
             self._latest = (number, super().__getitem__(number))
@@ -62,8 +62,8 @@ class SubsetDataset(CachedDataset):
         keep = torch.tensor([[name in subset for name in self.modalities]])
         if not bool((presence(item["image"][None])[keep]).all()):
             raise ValueError(
-                f"{item.get('case', number)}: subset {subset_name(subset)} is asked for, but not all of it was loaded; "
-                "request its modalities (key `modalities`) or leave the subset out."
+                f"{item.get('case', number)}: subset {subset_name(subset)} was requested, but not all of it was "
+                "loaded; request its modalities (key `modalities`) or leave the subset out."
             )
         item["image"] = drop(item["image"][None], keep)[0]
         item["subset"] = subset_name(subset)

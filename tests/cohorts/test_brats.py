@@ -198,7 +198,7 @@ def test_files_of_different_names_are_one_case_with_a_warning(tmp_path, caplog):
     touch(tmp_path, "003_t1.nii.gz", "007_flair.nii.gz")
     (item,) = scan(tmp_path)
     assert item["modalities"] == ["t1", "flair"]
-    assert "taken as one case" in caplog.text
+    assert "treated as one case" in caplog.text
     assert "003, 007" in caplog.text
 
 
@@ -246,13 +246,13 @@ def test_unknown_names_are_warned_about(tmp_path, caplog):
 
 def test_folder_without_a_known_name_is_refused(tmp_path):
     touch(tmp_path, "good/x_t1.nii.gz", "bad/series_1.nii.gz", "bad/series_2.nii.gz")
-    with pytest.raises(ValueError, match=r"bad: no modality .*series_1.nii.gz, series_2.nii.gz.*known are .*t1ce"):
+    with pytest.raises(ValueError, match=r"bad: no modality .*series_1.nii.gz, series_2.nii.gz.*known names .*t1ce"):
         scan(tmp_path)
 
 
 def test_label_without_images_is_refused(tmp_path):
     touch(tmp_path, "a_t1.nii.gz", "b_t1.nii.gz", "c_seg.nii.gz")
-    with pytest.raises(ValueError, match=r"c_seg.nii.gz: the label of a case without images"):
+    with pytest.raises(ValueError, match=r"c_seg.nii.gz: a label without images"):
         scan(tmp_path)
 
 

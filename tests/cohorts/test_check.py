@@ -210,7 +210,7 @@ def test_exchanged_sequences_are_a_problem(tmp_path):
     lps = np.diag([-3.0, -3.0, 3.0, 1.0])
     for name, shown in {"t1": "t1", "t1ce": "t2", "t2": "t1c", "flair": "flair"}.items():
         save(tmp_path / "case" / f"x_{name}.nii.gz", images[shown], lps)
-    assert check(tmp_path)["problems"] == "t1c and t2: by what they show, T1c and T2 are exchanged"
+    assert check(tmp_path)["problems"] == "t1c and t2: judging by their content, T1c and T2 are exchanged"
 
 
 def test_a_brain_of_half_the_voxel_size_is_too_small(tmp_path):
@@ -219,7 +219,7 @@ def test_a_brain_of_half_the_voxel_size_is_too_small(tmp_path):
     expected = (brain != 0).sum() * 0.027
     assert 150 < expected < 175
     assert check(tmp_path)["problems"] == (
-        f"t2: a whole brain of only {expected:.0f} ml, with voxels of 3 x 3 x 3 mm; expected are 700 to 2000"
+        f"t2: a whole brain of only {expected:.0f} ml, with voxels of 3 x 3 x 3 mm; expected 700 to 2000 ml"
     )
     (finding,) = found(brain, 3)
     assert (finding.skull, finding.fatal) == (False, False)
@@ -269,7 +269,7 @@ def test_label_values_of_another_cohort(tmp_path, cohort, values):
     save(subject(tmp_path) / "x_seg.nii.gz", label(*values))
     row = check(tmp_path, cohort)
     assert row["label_values"] == f"0 1 2 {values[-1]}"
-    assert f"x_seg.nii.gz: label values [{values[-1]}] are not of this cohort" in row["problems"]
+    assert f"x_seg.nii.gz: label values [{values[-1]}] are not defined in this cohort" in row["problems"]
 
 
 def test_label_of_fractions(tmp_path):
@@ -299,12 +299,12 @@ def test_nothing_readable(tmp_path):
 def test_four_channels_for_one_modality(tmp_path):
     path = subject(tmp_path) / "x_t2.nii.gz"
     save(path, np.stack([image(0), image(1)], axis=-1))
-    assert check(tmp_path)["problems"] == f"{path}: shape 6x7x8x2; expected one volume for each modality"
+    assert check(tmp_path)["problems"] == f"{path}: shape 6x7x8x2; expected one volume (X, Y, Z) per modality"
 
 
 def test_what_is_coarser_than_the_training_images():
     assert coarse(np.diag([0.5, 0.5, 1.7, 1]), (1, 1, 1.2)) is None  # less than 1.5 times 1.2
-    assert "voxels of 0.5 x 0.5 x 5 mm are coarser than those of 1 x 1 x 1.2 mm" in coarse(
+    assert "voxels of 0.5 x 0.5 x 5 mm are coarser than the 1 x 1 x 1.2 mm" in coarse(
         np.diag([0.5, 0.5, 5, 1]), (1, 1, 1.2)
     )
     assert coarse(np.diag([1, 1, 12.0, 1]), (1, 1, -1)) is None  # with the slices as acquired

@@ -138,7 +138,8 @@ def test_the_check_finds_nothing_wrong_and_says_what_is(tmp_path):
     nib.save(nib.AnalyzeImage((volume(22, label=True) > 0).astype(np.uint8), None), label)
     problems = check_folder(COHORT, tmp_path).set_index("case")["problems"]
     assert problems["subject-1"] == ""
-    assert "label values [1] are not of this cohort, which has 0, 10 (CSF), 150 (GM), 250 (WM)" in problems["subject-2"]
+    expected = "label values [1] are not defined in this cohort, which has 0, 10 (CSF), 150 (GM), 250 (WM)"
+    assert expected in problems["subject-2"]
 
 
 def test_mag_ms_split_has_the_papers_numbers(download, caplog):

@@ -76,7 +76,7 @@ class TestDraw:
     "rates", [(0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.0), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, float("nan"))]
 )
 def test_bad_rates(rates):
-    expected = r"missing_rates is .*; expected 4 numbers, 0 or more and below 1, for t1, t1c, t2, flair in this order"
+    expected = r"missing_rates .*: expected 4 numbers from 0 to below 1, for t1, t1c, t2, flair in this order"
     for call in (lambda: mask_cases(items(*CASES), MODALITIES, rates), lambda: draw_masks(CASES, rates, MODALITIES)):
         with pytest.raises(ValueError, match=expected):
             call()
@@ -201,7 +201,7 @@ def test_counts(caplog):
     assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2")) == [1, 2]
     assert not caplog.messages
     assert counts_of([item("a", "t1", "t2"), item("b", "t2")], ("t1", "t2", "flair")) == [1, 2, 0]
-    assert caplog.messages == ["None of 2 training cases has flair, which will not be learnt from them."]
+    assert caplog.messages == ["None of 2 training cases has flair; the network will not learn to use it."]
 
 
 def test_masked_files_are_never_opened(write_subject, opened, tmp_path):

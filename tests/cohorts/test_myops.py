@@ -80,7 +80,7 @@ def test_gd_ends_no_label_of_a_brain(tmp_path):
 
 def test_names_that_say_nothing(tmp_path):
     (tmp_path / "x_1.nii.gz").touch()
-    with pytest.raises(ValueError, match=r"_bssfp\.nii\.gz; known are bssfp, c0, de, lge, t2, t2w "):
+    with pytest.raises(ValueError, match=r"_bssfp\.nii\.gz; known names are bssfp, c0, de, lge, t2, t2w "):
         cases("myops2020", tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_values_of_another_cohort(tmp_path):
     label = nib.load(item["label"])
     nib.save(nib.Nifti1Image((label.get_fdata() > 0).astype(np.int16), label.affine), item["label"])
     with pytest.raises(
-        ValueError, match=r"label values \[1\] are not of this cohort, which has 0, 200 \(normal\), 500"
+        ValueError, match=r"label values \[1\] are not defined in this cohort, which has 0, 200 \(normal\), 500"
     ):
         LoadSubjectd("myops2020")(item)
 

@@ -84,7 +84,7 @@ def test_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "bundles" / "own", "own")
     (tmp_path / "bundles" / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .* one of gss, m3ae, .*, own, pas") as info:
+    with pytest.raises(FileNotFoundError, match=r"'nosuch' was not found in .* one of gss, m3ae, .*, own, pas") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
     (tmp_path / "alone").mkdir()
@@ -119,7 +119,7 @@ def test_options_are_those_of_the_configs_that_are_run(configs, monkeypatch):
         options(monkeypatch, *given, "--epochs", "3", "--train#lr=0.5", "--resume")
         refuse_unknown_options(root)
     options(monkeypatch, "--config_file", str(train), "--masks", "mr2468")
-    with pytest.raises(ValueError, match="Option --masks is no key of the configs of"):
+    with pytest.raises(ValueError, match="Option --masks is not a key of the configs that run in"):
         refuse_unknown_options(root)
     options(monkeypatch, "--config_file", str(train), "--epochs", "many")
     with pytest.raises(ValueError, match="epochs 'many': expected a number, such as 1"):
@@ -222,5 +222,5 @@ def test_weights_of_another_version_of_the_bundle_are_refused(tmp_path, name):
     a_bundle_with_weights(tmp_path)
     found = tmp_path / "models" / name
     found.write_bytes(b"newer")
-    with pytest.raises(ValueError, match=rf"{name} \(SHA-256 \w+\) is not what tiny 0\.2\.0 came with.*--ckpt_path"):
+    with pytest.raises(ValueError, match=rf"{name} \(SHA-256 \w+\) is not the file that tiny 0\.2\.0 .*--ckpt_path"):
         shipped_weights(found, tmp_path)

@@ -83,7 +83,7 @@ def compressed(path: Path) -> None:
 def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
     path = tmp_path / "model.pt"
     damage(path)
-    with pytest.raises(ValueError, match=r"model\.pt: not a whole checkpoint of plain tensors \(.+\)"):
+    with pytest.raises(ValueError, match=r"model\.pt: not an intact checkpoint of plain tensors \(.+\)"):
         read_checkpoint(path)
 
 
@@ -101,7 +101,7 @@ def test_another_width(tmp_path):
     message = str(info.value)
     assert str(tmp_path / "model.pt") in message
     assert "conv.weight (4, 1, 1, 1, 1) in the file, (2, 1, 1, 1, 1) in the network" in message
-    assert "Give the config that it was trained with (cohort, backbone, width, crop), or another checkpoint" in message
+    assert "Use the config that it was trained with (cohort, backbone, width, crop), or another checkpoint" in message
 
 
 def test_other_keys_are_counted_and_named_and_nothing_is_loaded(tmp_path):
@@ -127,11 +127,11 @@ NO_WEIGHTS = {
     "infinity": (torch.tensor([float("inf"), -float("inf")]), "holds NaN or infinity in 2 of 2 values"),
     "overflow": (torch.tensor([1, 1e300], dtype=torch.double), "holds NaN or infinity in 1 of 2 values"),
     "complex": (torch.ones(2, dtype=torch.cfloat), "holds complex numbers"),
-    "sparse": (torch.ones(2).to_sparse(), "is no plain tensor of numbers"),
-    "meta": (torch.ones(2, device="meta"), "is no plain tensor of numbers"),
-    "expanded": (torch.ones(1).expand(2), "claims 2 values and holds fewer"),
-    "float8": (torch.ones(2).to(torch.float8_e4m3fn), "is of torch.float8_e4m3fn; expected one of torch.float16"),
-    "integers": (torch.ones(2, dtype=torch.int), "is of torch.int32; expected torch.float32"),
+    "sparse": (torch.ones(2).to_sparse(), "is not a plain tensor of numbers"),
+    "meta": (torch.ones(2, device="meta"), "is not a plain tensor of numbers"),
+    "expanded": (torch.ones(1).expand(2), "claims 2 values but holds fewer"),
+    "float8": (torch.ones(2).to(torch.float8_e4m3fn), "has type torch.float8_e4m3fn; expected one of torch.float16"),
+    "integers": (torch.ones(2, dtype=torch.int), "has type torch.int32; expected torch.float32"),
     "none": (None, "is a NoneType; expected a state dict"),
 }
 

@@ -53,7 +53,7 @@ def test_links_in_a_ring(tmp_path):
 def test_a_folder_that_cannot_be_looked_into(tmp_path, as_anybody, mode):
     made(tmp_path / "a/1", tmp_path / "b/2")
     (tmp_path / "a").chmod(mode)
-    message = r"^\.: a folder in it cannot be looked into \(Permission denied\), .* Make all of it readable"
+    message = r"^\.: a folder in it cannot be read \(Permission denied\), .* Make everything in it readable"
     with as_anybody(), pytest.raises(PermissionError, match=message):
         walk(".")
     (tmp_path / "a").chmod(0o755)

@@ -57,7 +57,7 @@ def test_a_file_that_does_not_say_how_it_lies_is_warned_about_once(tmp_path, vol
             read_volume(tmp_path / name)
         (record,) = caplog.records
         assert record.getMessage().startswith(
-            f"{tmp_path / name}: the file does not say how it lies (qform and sform code 0); taken as LAS"
+            f"{tmp_path / name}: its header does not state the orientation (qform and sform code 0); taken as LAS"
         )
 
 
@@ -92,8 +92,8 @@ def test_missing_file(tmp_path):
         (lambda data: gzip.compress(gzip.decompress(data)[:1000]), "EOFError: 1000 of the 4192 bytes"),
         (lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:], "CRC check failed"),
         (lambda data: data + b"x" * 10, "Not a gzipped file"),
-        (lambda data: gzip.compress(gzip.decompress(data) + bytes(5000)), "tells of 4192 bytes, and there are more"),
-        (lambda data: b"not an image\n", "13 bytes, fewer than a header has"),
+        (lambda data: gzip.compress(gzip.decompress(data) + bytes(5000)), "announces 4192 bytes, but it has more"),
+        (lambda data: b"not an image\n", "13 bytes, fewer than a NIfTI header has"),
         (lambda data: b"not an image\n" * 100, "HeaderDataError"),
         (lambda data: b"", "0 bytes"),
     ],
@@ -143,10 +143,10 @@ def _header(**fields: object) -> Callable[[bytes], bytes]:
         (_header(xyzt_units=1), "voxels of 1e.03 x 1e.03 x 2e.03 mm"),
         (_header(xyzt_units=3), "voxels of 0.001 x 0.001 x 0.002 mm"),
         (_header(dim=[3, 0, 10, 8, 1, 1, 1, 1]), "shape"),
-        (_header(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "is more than the 536870912 voxels"),
+        (_header(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "exceeds the maximum of 536870912 voxels"),
         (_header(dim=[5, 12, 10, 8, 1, 1, 1, 1]), "expected one volume"),
-        (_header(datatype=32, bitpix=64), "voxels of type complex64|tells of 8032 bytes|of the 8032 bytes"),
-        (_header(datatype=128, bitpix=24), "voxels of type|there are more"),
+        (_header(datatype=32, bitpix=64), "voxels of type complex64|announces 8032 bytes|of the 8032 bytes"),
+        (_header(datatype=128, bitpix=24), "voxels of type|but it has more"),
         (_header(magic=b"xx"), "magic string"),
         (_header(scl_slope=1, scl_inter=np.nan), "HeaderDataError"),
     ],
@@ -172,9 +172,9 @@ def test_complex_numbers_are_refused(tmp_path, volume):
             AFFINE,
             "voxels of 1 x 1 x 2 mm, its pixdim 1 x 1 x 1",
         ),
-        (_header(qoffset_x=0, qform_code=1), AFFINE, "put voxels up to 1[0-9.]+ mm apart; the sform is taken"),
+        (_header(qoffset_x=0, qform_code=1), AFFINE, "place voxels up to 1[0-9.]+ mm apart; the sform is used"),
         (_header(sform_code=0, qform_code=1), np.diag([-1, -1, 2, 1]), None),
-        (_header(xyzt_units=77), AFFINE, "a unit of length that there is not"),
+        (_header(xyzt_units=77), AFFINE, "an unknown unit of length"),
         (_header(sform_code=900, qform_code=1), None, "sform_code 900 not valid"),
     ],
     ids=["old pixdim", "qform elsewhere", "qform alone", "unit", "code"],
@@ -215,7 +215,7 @@ def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, pa
         (whole.replace(*elsewhere), "voxels"),
         (whole[:-9], "EOFError|bytes of voxels"),
         (whole.replace(b"12 10 8", b"12 10 4"), "bytes of voxels"),
-        (whole.replace(b"12 10 8", b"12 10 80000000"), "read at most"),
+        (whole.replace(b"12 10 8", b"12 10 80000000"), "exceeds the maximum"),
         (whole.replace(b"12 10 8", b"a 10 8"), "expected whole numbers"),
     ):
         file.write_bytes(content)

@@ -64,7 +64,7 @@ def test_regions_are_sums_of_classes():
 
 
 def test_classes_of_another_cohort():
-    with pytest.raises(ValueError, match="softmax over 4 classes; expected 5, the background and NCR, ED, NET, ET"):
+    with pytest.raises(ValueError, match="softmax head has 4 classes; expected 5, the background and NCR, ED, NET, ET"):
         ClassesToRegionsd("pred", "brats2015")({"pred": torch.ones(4, 1, 1, 1)})
 
 
@@ -89,9 +89,9 @@ def test_targets_by_default():
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ({"all": ("a", "b")}, "Region A .* is no union of targets"),
-        ({"A": ("a",)}, "expected each of a, b in one of them"),
-        ({"A": ("a", "b"), "B": ("b",)}, "expected each of a, b in one of them"),
+        ({"all": ("a", "b")}, "Region A .* is not a union of"),
+        ({"A": ("a",)}, "expected each of a, b in one target"),
+        ({"A": ("a", "b"), "B": ("b",)}, "expected each of a, b in one target"),
     ],
 )
 def test_targets_that_do_not_fit(targets, message):

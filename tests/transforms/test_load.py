@@ -98,7 +98,7 @@ def test_label_is_left_out_unless_wanted(subject):
 
 def test_label_that_the_datalist_does_not_have(subject):
     del subject["label"]
-    assert refusal(subject) == "case: the datalist names no label for it; a segmentation file is needed here."
+    assert refusal(subject) == "case: the datalist names no label; expected a segmentation file (key `label`)."
 
 
 def stacked(subject, tmp_path, absent=(), order=MODALITIES) -> str:
@@ -132,7 +132,7 @@ def test_one_file_with_a_partly_nan_channel(subject, tmp_path):
 
 def test_one_file_with_nothing_in_it(subject, tmp_path):
     message = refusal({"image": stacked(subject, tmp_path, absent=MODALITIES)}, keys="image")
-    assert "stack: none of the requested modalities (t1+t1c+t2+flair) is there; the subject has none." in message
+    assert "stack: has none of the requested modalities (t1+t1c+t2+flair); the subject has none." in message
 
 
 def test_one_file_of_another_number_of_channels(subject):
@@ -180,7 +180,7 @@ def test_reorientation_makes_lps_and_ras_copies_alike(subject, tmp_path):
 def test_no_modality_at_all(write_subject):
     message = refusal(write_subject(modalities=("t1",)), modalities=["t2", "flair"])
     assert message == (
-        "case: none of the requested modalities (t2+flair) is there; the subject has t1. At least one is needed."
+        "case: has none of the requested modalities (t2+flair); the subject has t1. Request at least one of them."
     )
     with pytest.raises(ValueError, match="No modality was requested; name at least one of t1, t1c, t2, flair"):
         LoadSubjectd(COHORT, modalities=[])
@@ -195,7 +195,7 @@ def test_listed_file_that_is_missing(subject):
     Path(subject["image"][2]).unlink()
     message = refusal(subject, FileNotFoundError)
     assert message.startswith(f"{subject['image'][2]}: no such file")
-    assert "leave a modality that is absent out of the list" in message
+    assert "leave an absent modality out of the list" in message
 
 
 @pytest.mark.parametrize("which", ["image", "label"])
@@ -211,14 +211,14 @@ def test_text_named_nifti(subject):
     Path(subject["image"][3]).write_text("404 not found")
     message = refusal(subject)
     assert message.startswith(f"{subject['image'][3]}: cannot be read as an image")
-    assert "expected a whole NIfTI" in message
+    assert "expected a complete NIfTI" in message
 
 
 def test_shapes_that_differ(subject):
     edit(subject["image"][1], lambda voxels: voxels[:, :-1])
     message = refusal(subject)
     t1, t1c = subject["image"][:2]
-    assert message.startswith(f"{t1c}: shape (20, 17, 16), but {t1} has (20, 18, 16); expected one grid")
+    assert message.startswith(f"{t1c}: shape (20, 17, 16), but {t1} has (20, 18, 16); expected the same grid")
     assert "Register and resample" in message
 
 
@@ -288,7 +288,7 @@ def test_a_head_in_air_of_0_and_a_wrong_voxel_size_are_warned_about(write_subjec
     for size, said in (
         (12, "not skull-stripped (3000 ml are not 0; a brain has up to 2000)"),  # 1736 voxels
         (9, None),
-        (4.5, "a whole brain of only 158 ml, with voxels of 4.5 x 4.5 x 4.5 mm; expected are 700 to 2000"),
+        (4.5, "a whole brain of only 158 ml, with voxels of 4.5 x 4.5 x 4.5 mm; expected 700 to 2000"),
     ):
         caplog.clear()
         put_on(subject, np.diag([size, size, size, 1]))
@@ -307,7 +307,7 @@ def test_a_sequence_that_another_file_names_is_warned_about(write_subject, caplo
     LoadSubjectd(COHORT, keys="image")(subject)
     (record,) = caplog.records
     t2, flair = subject["image"]
-    said = f"{t2} and {flair} (t2, flair): by what they show, T2 and FLAIR are exchanged. Look at it"
+    said = f"{t2} and {flair} (t2, flair): judging by their content, T2 and FLAIR are exchanged. Look at it"
     assert record.getMessage().startswith(said)
 
 
@@ -319,7 +319,7 @@ def test_good_subject_is_not_warned_about(subject, caplog):
 def test_images_unlike_those_of_the_training_are_warned_about(subject, caplog):
     LoadSubjectd(COHORT, trained=(0.5, 0.5, 0.5))(subject)
     (record,) = caplog.records
-    assert "are coarser than those of 0.5 x 0.5 x 0.5 mm that the network was trained at" in record.getMessage()
+    assert "are coarser than the 0.5 x 0.5 x 0.5 mm that the network was trained at" in record.getMessage()
     caplog.clear()
     put_on(subject, from_matvec(Rotation.from_euler("x", 20, degrees=True).as_matrix()))
     LoadSubjectd(COHORT, trained=(1, 1, 1))(subject)
@@ -348,4 +348,4 @@ def test_unknown_label_values(subject, cohort, value, hint):
         LoadSubjectd(cohort)(subject)
     message = str(info.value)
     assert message.startswith(f"{subject['label']}: label values [{value}")
-    assert "choose the cohort that the file belongs to (key `cohort`)" in message
+    assert "Choose the cohort that the file belongs to (key `cohort`)" in message

@@ -1,7 +1,7 @@
 """The phantom cohort: synthetic glioma patients with BraTS names and geometry, for demos and tests.
 
-Real BraTS may not be redistributed, so this is what a bare run trains on. `common.cohorts.phantom.simulation` draws the
-patients. No conclusion about patients, nor about one method being better than another, may rest on it.
+Real BraTS data may not be redistributed, so the default configs train on this cohort. The patients are drawn by
+`common.cohorts.phantom.simulation`. Results on it support no conclusion about patients or about the merit of methods.
 """
 
 from __future__ import annotations
@@ -36,30 +36,31 @@ datalist.json holds the split.
 def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> Path:
     """Write the cohort: NIfTI files with BraTS names, ``datalist.json`` with the split, and a README.
 
-    The folder appears only when it is complete, so an interrupted or a parallel call leaves no half of it.
+    The folder appears only when it is complete, so an interrupted or concurrent call never leaves a partial one.
 
     Args:
-        dataset_dir: the folder to make; one that has a ``datalist.json`` is left as it is.
-        subjects: 2/3 of them for training, 1/9 for validation, 2/9 for test. One in eight has no enhancing tumour.
-        seed: of the whole cohort.
+        dataset_dir: the folder to create; a folder that has a ``datalist.json`` is left unchanged.
+        subjects: number of subjects: 2/3 for training, 1/9 for validation, 2/9 for test. One in eight has no enhancing
+            tumour.
+        seed: seed of the whole cohort.
 
     Returns:
-        ``dataset_dir``, absolute.
+        The absolute path of ``dataset_dir``.
 
     Raises:
-        ValueError: fewer subjects than the three parts of the split need.
-        FileExistsError: the folder holds something else.
-        OSError: the folder cannot be written (PermissionError where that is the reason).
+        ValueError: if there are fewer subjects than the three parts of the split need.
+        FileExistsError: if the folder holds anything else.
+        OSError: if the folder cannot be written (PermissionError if that is the reason).
     """
     folder = Path(dataset_dir).expanduser().resolve()
     if (folder / "datalist.json").exists():
         return folder
     if subjects < 3:
-        raise ValueError(f"subjects is {subjects}; training, validation and test need at least 3.")
+        raise ValueError(f"subjects {subjects}: expected at least 3, for training, validation and test.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"{folder} exists and has no datalist.json, so it is no data set and the phantom is not written over it. "
-            "Choose a dataset_dir that does not exist yet, or make a datalist for the data that is there."
+            f"{folder} exists but has no datalist.json, so it is not a data set; the phantom does not overwrite it. "
+            "Choose a dataset_dir that does not exist yet, or make a datalist for the data in this folder."
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
 
 
 def _move(draft: Path, folder: Path) -> None:
-    """Put a finished folder in its place, unless another process was faster."""
+    """Move a finished folder to its place, unless another process has created it meanwhile."""
     try:
         os.replace(draft, folder)
     except OSError:

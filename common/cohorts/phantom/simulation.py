@@ -1,10 +1,10 @@
-"""Drawing one synthetic glioma patient: anatomy, tumour and scans, from random numbers and signal equations.
+"""Simulation of one synthetic glioma patient: anatomy, tumour and scans, from random numbers and signal equations.
 
-Anatomy is drawn in millimetres from distance functions and smooth noise; every tissue has the signal that the
-sequence's equation gives it; a scanner's gain, bias field and Rician noise come on top. Each region shows where
-radiologists look for
-it: oedema in FLAIR and T2, enhancing tumour in T1c, the necrotic core in T1c and T2. Vessels and choroid plexus (bright
-in T1c), white-matter hyperintensities (bright in FLAIR) and CSF (bright in T2) are there to be told apart from tumour.
+Anatomy is drawn in millimetres from distance functions and smooth noise. Every tissue has the signal given by the
+sequence's equation; a scanner's gain, a bias field and Rician noise are added. Each region is visible in the sequences
+in which radiologists see it: oedema in FLAIR and T2, enhancing tumour in T1c, the necrotic core in T1c and T2. Vessels
+and choroid plexus (bright in T1c), white-matter hyperintensities (bright in FLAIR) and CSF (bright in T2) have to be
+distinguished from tumour.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPACING = 3.0
 
 
 class Tissue(NamedTuple):
-    """What a voxel is made of.
+    """The properties of a tissue that determine its signal.
 
     Attributes:
         t1: longitudinal relaxation time in ms.
@@ -45,11 +45,11 @@ TISSUES = {
     "NCR": Tissue(1600, 210, 0.93, 0.02),
     "ET": Tissue(970, 125, 0.87, 0.7),
 }
-"""CSF, grey and white matter: BrainWeb's tissue parameters for 1.5 T (brainweb.bic.mni.mcgill.ca). The others are
-chosen to look as in BraTS; the short T2 of ``vessel`` is its flow void, ``lesion`` a white-matter hyperintensity."""
+"""CSF, grey and white matter: BrainWeb's tissue parameters for 1.5 T (brainweb.bic.mni.mcgill.ca). The others were
+chosen to look as in BraTS; the short T2 of ``vessel`` models its flow void; ``lesion`` is a hyperintensity of WM."""
 
 RELAXIVITY = 0.0045
-"""Of gadolinium, per ms and mmol/l; about that of the usual agents at 1.5 T."""
+"""Relaxivity of gadolinium, per ms and mmol/l; about that of common agents at 1.5 T."""
 
 
 def simulate(
@@ -58,10 +58,10 @@ def simulate(
     """Draw one synthetic patient; the same arguments give the same voxels.
 
     Args:
-        seed: of everything that differs between patients and scans.
-        shape: voxels; axes run to the patient's left, posterior and superior as in BraTS (LPS).
-        spacing: of the isotropic voxels in mm.
-        enhancing: False draws a tumour without ET, as many low-grade gliomas are.
+        seed: seed of all differences between patients and scans.
+        shape: number of voxels; axes run to the patient's left, posterior and superior as in BraTS (LPS).
+        spacing: size of the isotropic voxels in mm.
+        enhancing: if False, the tumour has no ET, as in many low-grade gliomas.
 
     Returns:
         Images by canonical modality name, int16, 0 exactly where there is no brain; and the label map, uint8, in the
@@ -73,7 +73,7 @@ def simulate(
     inner = _standard(head, centre, radius)
     tissues = _anatomy(head, inner)
     cost = 5 * tissues["gm"] + 12 * tissues["csf"]
-    # To the falx, which is in the middle of the standard head.
+    # The falx, which lies in the middle of the standard head, bounds the tumour.
     allowed = (inner[0] * np.sign(centre[0]) > 1) & (head.depth > 2)
     tumour, label = _tumour(head, allowed, cost, centre, radius, enhancing)
     healthy = 1 - sum(tumour.values())
@@ -83,10 +83,10 @@ def simulate(
 
 
 class _Head:
-    """The brain of one patient as a list of N voxels, and what is needed to draw on it.
+    """The brain of one patient as a list of N voxels, with the operations that draw on it.
 
     Attributes:
-        points: ``(3, N)`` mm to the right, front and top of the middle of the head.
+        points: ``(3, N)`` mm to the right, to the front and upwards from the middle of the head.
         depth: ``(N,)`` mm below the surface of the brain.
     """
 
@@ -98,7 +98,7 @@ class _Head:
         self.points, self.depth = points[:, self.brain], depth[self.brain]
 
     def _pose(self) -> np.ndarray:
-        """Coordinates ``(3, X*Y*Z)`` of all voxels in a head that is turned, shifted and scaled at random."""
+        """Return coordinates ``(3, X*Y*Z)`` in mm of all voxels in a randomly turned, shifted and scaled head."""
         middle = (np.array(self.shape)[:, None] - 1) / 2
         points = (np.indices(self.shape).reshape(3, -1) - middle) * self.spacing * [[-1], [-1], [1]]
         turn = np.eye(3)
@@ -113,7 +113,7 @@ class _Head:
         return turn @ (points - self.rng.uniform(-3, 3, (3, 1))) / size
 
     def _field(self, length: float) -> np.ndarray:
-        """White noise on knots that are 1.4 lengths apart, smoothed with a Gaussian, in the shape of the image."""
+        """Return white noise on knots 1.4 lengths apart, smoothed with a Gaussian, in the shape of the image."""
         field = self.rng.standard_normal([int(n * self.spacing / (1.4 * length)) + 7 for n in self.shape])
         for n in reversed(self.shape):
             away = np.arange(n) * self.spacing / length - 1.4 * (np.arange(field.shape[-1])[:, None] - 3)
@@ -122,36 +122,36 @@ class _Head:
         return field
 
     def noise(self, length: float) -> np.ndarray:
-        """Gaussian random field ``(N,)`` of unit variance, smooth over ``length`` mm."""
+        """Return a Gaussian random field ``(N,)`` of unit variance, smooth over ``length`` mm."""
         return self._field(length).ravel()[self.brain]
 
     def sheets(self, length: float) -> np.ndarray:
-        """Distance ``(N,)`` in mm to winding sheets, where a field is 0; they are about ``4.4 * length`` apart."""
+        """Return the distance ``(N,)`` in mm to winding sheets (zeros of a field), about ``4.4 * length`` apart."""
         field = self._field(length)
         slope = np.linalg.norm(np.gradient(field, self.spacing), axis=0)
         return (np.abs(field) / np.maximum(slope, 0.2 / length)).ravel()[self.brain]
 
     def inside(self, distance: np.ndarray) -> np.ndarray:
-        """How much of each voxel, 0 to 1, lies inside a surface ``distance`` mm away (negative inside)."""
+        """Return the fraction, 0 to 1, of each voxel inside a surface ``distance`` mm away (negative inside)."""
         return np.clip(0.5 - distance / self.spacing, 0, 1)
 
     def volume(self, values: np.ndarray, dtype: type) -> np.ndarray:
-        """Put ``(N,)`` values into an image that is 0 around the brain."""
+        """Put values ``(N,)`` into an image that is 0 outside the brain."""
         voxels = np.zeros(self.brain.shape, dtype)
         voxels[self.brain] = values
         return voxels.reshape(self.shape)
 
 
 def _ellipsoid(points: np.ndarray, centre: tuple[float, ...], axes: tuple[float, ...]) -> np.ndarray:
-    """About the distance in mm to an ellipsoid, negative inside."""
+    """Return the approximate distance in mm to an ellipsoid, negative inside."""
     axes = np.array(axes)[:, None]
-    offset = (points - np.array(centre)[:, None] + 1e-6) / axes  # never exactly the centre, whose slope is 0
+    offset = (points - np.array(centre)[:, None] + 1e-6) / axes  # never exactly at the centre, where the slope is 0
     size = np.linalg.norm(offset, axis=0)
     return size * (size - 1) / np.linalg.norm(offset / axes, axis=0)
 
 
 def _tube(points: np.ndarray, path: list[tuple[float, ...]], radius: float) -> np.ndarray:
-    """Distance in mm to a tube around a broken line, negative inside."""
+    """Return the distance in mm to a tube around a polyline, negative inside."""
     nearest = np.inf
     for start, end in zip(np.array(path[:-1], float), np.array(path[1:], float), strict=True):
         offset, way = points - start[:, None], end - start
@@ -161,7 +161,7 @@ def _tube(points: np.ndarray, path: list[tuple[float, ...]], radius: float) -> n
 
 
 def _merge(first: np.ndarray, second: np.ndarray, blend: float = 8) -> np.ndarray:
-    """Union of two shapes given by distances, rounded over ``blend`` mm where they meet."""
+    """Return the union of two shapes given by distances, rounded over ``blend`` mm where they meet."""
     near = np.maximum(blend - np.abs(first - second), 0) / blend
     return np.minimum(first, second) - near**2 * blend / 4
 
@@ -172,12 +172,12 @@ def _mirrored(points: np.ndarray) -> np.ndarray:
 
 
 def _stem(points: np.ndarray) -> np.ndarray:
-    """Distance in mm to the brain stem, negative inside."""
+    """Return the distance in mm to the brain stem, negative inside."""
     return _tube(points, [(0, -14, 0), (0, -24, -66)], 12)
 
 
 def _outline(points: np.ndarray) -> np.ndarray:
-    """Distance in mm to the surface of the brain as skull stripping leaves it, negative inside."""
+    """Return the distance in mm to the surface of the brain after skull stripping, negative inside."""
     half, above_base = _mirrored(points), points[2] + 18 - 0.1 * points[1]
     cerebrum = -_merge(-_ellipsoid(points, (0, 0, 12), (67, 85, 58)), above_base, 16)
     temporal = _ellipsoid(half, (40, 6, -20), (25, 42, 24))
@@ -186,7 +186,7 @@ def _outline(points: np.ndarray) -> np.ndarray:
 
 
 def _tumour_centre(rng: np.random.Generator, radius: float) -> np.ndarray:
-    """A place in one hemisphere, deep enough for a tumour of that radius in mm."""
+    """Draw a position in one hemisphere that is deep enough for a tumour of the given radius in mm."""
     side = rng.choice([-1, 1])
     while True:
         centre = np.array([side * rng.uniform(15, 50), rng.uniform(-60, 55), rng.uniform(-12, 50)])
@@ -195,7 +195,7 @@ def _tumour_centre(rng: np.random.Generator, radius: float) -> np.ndarray:
 
 
 def _standard(head: _Head, centre: np.ndarray, radius: float) -> np.ndarray:
-    """Where the voxels ``(3, N)`` lie in the standard head: without the patient's own shape and the tumour's push."""
+    """Return the voxels' positions ``(3, N)`` in the standard head, without the patient's shape and the mass effect."""
     wobble = np.stack([3 * head.noise(25) for _ in range(3)])
     offset = head.points - centre[:, None]
     distance = np.linalg.norm(offset, axis=0)
@@ -204,7 +204,7 @@ def _standard(head: _Head, centre: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _anatomy(head: _Head, inner: np.ndarray) -> dict[str, np.ndarray]:
-    """Fractions ``(N,)`` of the healthy tissues in each voxel; they sum to 1."""
+    """Return the fractions ``(N,)`` of the healthy tissues in each voxel; they sum to 1."""
     rng, half = head.rng, _mirrored(inner)
     cortex = rng.uniform(3.8, 4.6)
     folds, pial = _cortical_surface(head, inner)
@@ -234,9 +234,9 @@ def _anatomy(head: _Head, inner: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _cortical_surface(head: _Head, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances ``(N,)`` in mm to the nearest sulcus or fissure, and to the surface of the cortex on the whole."""
+    """Return distances ``(N,)`` in mm to the nearest sulcus or fissure, and to the surface of the cortex with folds."""
     x, y, z = np.abs(inner[0]), inner[1], inner[2]
-    # Sheets that end some way down: the distance beyond the end counts too.
+    # The sheets end at a certain depth: below it, the distance to that end is added.
     sulci = np.hypot(head.sheets(3.8), np.maximum(0, head.depth - head.rng.uniform(15, 21)))
     callosum = _ellipsoid(inner[1:], (-4, -12), (44, 35))
     fissure = np.hypot(x, np.maximum(0, -callosum) + np.maximum(0, -14 - z))
@@ -248,7 +248,7 @@ def _cortical_surface(head: _Head, inner: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _ventricles(inner: np.ndarray, size: float) -> np.ndarray:
-    """Distance ``(N,)`` in mm to the ventricles; ``size`` is the radius of the lateral ones."""
+    """Return the distance ``(N,)`` in mm to the ventricles; ``size`` is the radius of the lateral ones."""
     half = _mirrored(inner)
     parts = [
         _tube(half, [(7, 32, 4), (9, 14, 13), (13, -16, 13), (23, -36, 2)], size),  # lateral, front to back
@@ -262,10 +262,10 @@ def _ventricles(inner: np.ndarray, size: float) -> np.ndarray:
 def _tumour(
     head: _Head, allowed: np.ndarray, cost: np.ndarray, centre: np.ndarray, radius: float, enhancing: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Fractions ``(N,)`` of the tumour's tissues in each voxel, and the label map ``(N,)``.
+    """Return the fractions ``(N,)`` of the tumour's tissues in each voxel, and the label map ``(N,)``.
 
-    Each part is the allowed voxels nearest to the centre up to a volume that is drawn. "Near" is an elliptic distance
-    with noise in mm; for oedema, which spreads in white matter and spares cortex and CSF, ``cost`` is added.
+    Each part comprises the allowed voxels nearest to the centre, up to a random volume. The distance is elliptic, in
+    mm, with noise; for oedema, which spreads in white matter and spares cortex and CSF, ``cost`` is added to it.
     """
     rng = head.rng
 
@@ -289,7 +289,7 @@ def _tumour(
 
 
 def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Images ``(N,)`` of the brain in a scanner's arbitrary units, at least 1."""
+    """Return images ``(N,)`` of the brain in a scanner's arbitrary units, at least 1."""
     rng = head.rng
     signals = _signals(rng, {name: TISSUES[name] for name in tissues})
     ill = sum(tissues[name] for name in LABELS)
@@ -297,7 +297,7 @@ def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     for modality in MODALITIES:
         image = sum(part * signals[modality][name] for name, part in tissues.items())
         level = image.mean()
-        image *= 1 + (0.03 + 0.05 * ill) * head.noise(5)  # tissue is not uniform, tumour less so
+        image *= 1 + (0.03 + 0.05 * ill) * head.noise(5)  # tissue is not uniform, and tumour even less so
         image *= np.exp(rng.uniform(0.05, 0.15) * head.noise(60))
         real, imaginary = rng.uniform(0.015, 0.04) * level * rng.standard_normal((2, image.size))
         gain = np.exp(rng.uniform(np.log(200), np.log(2000))) / level
@@ -306,7 +306,7 @@ def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def _signals(rng: np.random.Generator, tissues: dict[str, Tissue]) -> dict[str, dict[str, float]]:
-    """Signal of each tissue in each sequence, for a protocol and a patient's relaxation times that are drawn."""
+    """Return the signal of each tissue in each sequence, for a random protocol and random relaxation times."""
     signals = {modality: {} for modality in MODALITIES}
     t1_protocol, t1c_protocol = ((rng.uniform(450, 650), rng.uniform(9, 15)) for _ in range(2))
     t2_protocol = rng.uniform(4000, 6000), rng.uniform(80, 110)

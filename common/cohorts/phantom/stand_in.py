@@ -1,7 +1,7 @@
-"""Tiny stand-ins for the cohorts that may not be redistributed: official file names and label values, invented images.
+"""Tiny stand-ins for cohorts that may not be redistributed, with official file names and label values, but fake images.
 
-A dry run trains on these, so that whoever has not got a cohort (or not yet) sees that all of its tables can be made.
-Nothing in the images is a patient; no number that comes of them means anything.
+A dry run trains on them, so that users without the cohort's data can check that all of its tables can be produced. The
+images show no patient, and numbers computed from them mean nothing.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from common.io.files import replacing
 from common.modalities import subset_name
 
 CASES = {"training": 4, "validation": 1, "test": 2}
-"""How many of each part; a fold of a cross-validation trains on what it neither validates nor tests on."""
+"""Number of cases in each part; a cross-validation fold trains on all cases that it neither validates nor tests on."""
 SHAPE, SPACING = (40, 40, 26), 6.0
-"""Voxels, and their size in mm."""
+"""Size in voxels, and the voxel size in mm."""
 
 Volumes = tuple[dict[str, np.ndarray], np.ndarray]
 """Images by modality, and the label map in the cohort's values."""
 
 
 def write_stand_in(cohort: Cohort, folder: str | Path, split: str | None) -> Path:
-    """Write a few cases as the cohort's publishers name their files, and a datalist of them.
+    """Write a few cases with the file names of the cohort's publishers, and a datalist of them.
 
-    The cases are the first ones of each part of a published split; of a cross-validation, each fold tests on others.
+    The cases are the first ones of each part of a published split; each fold of a cross-validation tests on others.
 
     Args:
-        cohort: which one.
-        folder: where to; each split has a folder of its own in it.
-        split: as of `common.cohorts.datalist.split_cases`.
+        cohort: the cohort to stand in for.
+        folder: output folder; each split gets a subfolder.
+        split: name of a split; see `common.cohorts.datalist.split_cases`.
 
     Returns:
-        the folder of the split, with ``datalist.json`` and, where the cohort has published masks of that split,
-        ``<setting>.csv``; one that is there is left as it is.
+        The folder of the split, with ``datalist.json`` and, if the cohort has published masks of that split,
+        ``<setting>.csv``. An existing one is left unchanged.
 
     Raises:
-        ValueError: no stand-in is known for the cohort.
+        ValueError: if the cohort has no stand-in.
     """
     if cohort.name == PHANTOM.name:
         return generate(Path(folder, cohort.name), subjects=9)
@@ -64,7 +64,7 @@ def write_stand_in(cohort: Cohort, folder: str | Path, split: str | None) -> Pat
     _write_masks(cohort, root, parts["training"])
     found = {item["case"]: item for item in find_cases(root, cohort)}
     made = {part: [_relative(found[name], root) for name in parts[part]] for part in PARTS}
-    note = "a stand-in with invented images, for a dry run: no number that comes of it means anything"
+    note = "a stand-in with fake images, for a dry run: numbers computed from it mean nothing"
     write_datalist({"name": cohort.name, "description": note, "cohort": cohort.name, **made}, root / "datalist.json")
     return root
 
@@ -108,7 +108,7 @@ def _relative(item: Mapping[str, object], root: Path) -> dict[str, object]:
 
 
 def _tumour(cohort: Cohort, number: int) -> Volumes:
-    """Return a coarse phantom; where the cohort tells NET from NCR, half of the core is NET."""
+    """Return a coarse phantom; if the cohort distinguishes NET from NCR, half of the core is NET."""
     images, drawn = simulate(number, SHAPE, SPACING)
     values, label = cohort.labels.values, np.zeros_like(drawn)
     for name, value in {"NCR": 1, "ED": 2, "ET": 4}.items():
@@ -120,7 +120,7 @@ def _tumour(cohort: Cohort, number: int) -> Volumes:
 
 
 def _brain(cohort: Cohort, number: int) -> Volumes:
-    """Return T1 and T2 of a coarse phantom, its tissues being thirds of the T1 intensities."""
+    """Return T1 and T2 of a coarse phantom whose tissues are thirds of the T1 intensities."""
     images, _ = simulate(number, SHAPE, SPACING)
     inside = images["t1"] > 0
     third = np.digitize(images["t1"], np.quantile(images["t1"][inside], [1 / 3, 2 / 3]))
@@ -146,7 +146,7 @@ def _heart(cohort: Cohort, number: int) -> Volumes:
 
 
 def _write_brats(pattern: str, tokens: Mapping[str, str]) -> Callable[[Path, str, dict, np.ndarray], None]:
-    """Return what writes a folder for each case, with a file for each of its volumes."""
+    """Return a function that writes a folder for each case, with a file for each of its volumes."""
 
     def write(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
         for name, voxels in (images | {"seg": label}).items():
@@ -156,7 +156,7 @@ def _write_brats(pattern: str, tokens: Mapping[str, str]) -> Callable[[Path, str
 
 
 def _write_brats2015(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
-    """Write as BraTS 2015 does: a folder for the grade, in it one for the case, in it one for each sequence."""
+    """Write files as in BraTS 2015: a folder for the grade, in it one for the case, in it one for each sequence."""
     grade, name = case.split("_", 1)
     tokens = {"flair": "Flair", "t1": "T1", "t1c": "T1c", "t2": "T2"}
     stems = {key: f"VSD.Brain.XX.O.MR_{token}.{54512 + n}" for n, (key, token) in enumerate(tokens.items())}
@@ -170,13 +170,13 @@ def _write_brats2015(root: Path, case: str, images: dict[str, np.ndarray], label
 
 
 def _write_msd(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
-    """Write as the Decathlon does: the four sequences are channels of one file."""
+    """Write files as in the Decathlon: the four sequences are channels of one file."""
     _save(np.stack([images[name] for name in MSD_CHANNELS], axis=-1), root / "imagesTr" / f"{case}.nii.gz")
     _save(label, root / "labelsTr" / f"{case}.nii.gz")
 
 
 def _write_iseg(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
-    """Write as iSEG-2017 does: big-endian Analyze 7.5 with a fourth dimension of one."""
+    """Write files as in iSEG-2017: big-endian Analyze 7.5 with a fourth dimension of size one."""
     folder = root / "iSeg-2017-Training"
     folder.mkdir(parents=True, exist_ok=True)
     for token, voxels in {"T1": images["t1"], "T2": images["t2"], "label": label}.items():
@@ -186,7 +186,7 @@ def _write_iseg(root: Path, case: str, images: dict[str, np.ndarray], label: np.
 
 
 def _write_myops(root: Path, case: str, images: dict[str, np.ndarray], label: np.ndarray) -> None:
-    """Write as MyoPS 2020 does: images in one folder, labels in another."""
+    """Write files as in MyoPS 2020: images in one folder, labels in another."""
     for name, token in {"bssfp": "C0", "lge": "DE", "t2": "T2"}.items():
         _save(images[name], root / "train25" / f"{case}_{token}.nii.gz", (1.5, 1.5, 10))
     _save(label, root / "train25_myops_gd" / f"{case}_gd.nii.gz", (1.5, 1.5, 10))
@@ -209,4 +209,4 @@ _NAMES = {
     "iseg2017": ("subject-{}", 1),
     "myops2020": ("myops_training_{}", 101),
 }
-"""Of cohorts without a published list of cases: their names, and the number of the first one."""
+"""Pattern of case names, and the first number, for cohorts without a published list of cases."""
