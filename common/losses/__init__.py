@@ -1,1 +1,1 @@
-"""One file per paper or named loss; plain modules on tensors."""
+"""Losses, one file per paper or named loss: plain modules on tensors."""

@@ -1,8 +1,8 @@
 """ACN's loss: co-training, mutual information between the paths' bottlenecks, two discriminators.
 
 Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
-2021; formulas and constants of the released code, but for the mutual information: in the code both bottlenecks are the
-missing path's own, and the full path has no part. Here it is as the paper says.
+2021; formulas and constants of the released code, except for the mutual information: in that code both bottlenecks are
+the missing path's own, so that the full path plays no part. Here it follows the paper.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from common.losses.cotraining import (
 from common.networks.cotraining import ACNOutput
 
 EPSILON = 1e-30
-"""Added to a probability before its logarithm is taken (released code)."""
+"""Constant added to a probability before its logarithm (released code)."""
 
 
 def entropy_maps(probabilities: torch.Tensor) -> torch.Tensor:
-    """Return ``-q log2 q / log2 K`` of each class, ``(B, K, ...)``, q being the softmax of the sigmoids.
+    """Return ``-q log2 q / log2 K`` of each class, ``(B, K, ...)``, where q is the softmax of the sigmoids.
 
-    That sigmoids go through a softmax is the released code's doing.
+    Applying a softmax to sigmoids follows the released code.
 
     Args:
-        probabilities: ``(B, K, ...)``, sigmoids.
+        probabilities: sigmoids ``(B, K, ...)``.
     """
     soft = probabilities.softmax(dim=1)
     return -soft * (soft + EPSILON).log2() / math.log2(soft.shape[1])
@@ -40,12 +40,11 @@ def entropy_maps(probabilities: torch.Tensor) -> torch.Tensor:
 def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
     """Return L_MI, the negative log-likelihood of the full path's bottleneck under the missing path's prediction.
 
-    Up to a constant: the mean over elements of ``((mean - f)^2 / variance + log variance) / 2``, f being that
-    bottleneck, without a gradient, since the bound that this is of the mutual information takes its entropy for a
-    constant.
+    Up to a constant it is the mean over elements of ``((mean - f)^2 / variance + log variance) / 2``, where f is that
+    bottleneck, without gradient, since the bound on the mutual information treats its entropy as a constant.
 
     Args:
-        output: two `ACNOutput`.
+        output: two `ACNOutput`, of the full and of a missing path.
     """
     missing: ACNOutput = output.missing
     target = output.full.bottleneck.detach().float()
@@ -56,30 +55,29 @@ def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
 class ACNLoss(CoTrainingLoss):
     """``0.2 Dice_full + 0.8 Dice_missing + w(t) consistency + 0.5 L_MI + 0.001 L_EnA + 0.0002 L_KnA``.
 
-    L_EnA and L_KnA are of the missing path, whose entropy maps and bottleneck are to be taken for the full path's by a
-    discriminator each. To this the discriminators' own losses are added, see `common.losses.cotraining`. The
-    discriminators' channels grow with the network's width; they are as published at 16. Entropy maps of less than 32
-    voxels are padded for theirs.
+    L_EnA and L_KnA apply to the missing path: two discriminators should take its entropy maps and its bottleneck for
+    those of the full path. The discriminators' own losses are added, see `common.losses.cotraining`. Their channels
+    grow with the network's width; at 16 they are as published. Entropy maps of less than 32 voxels are padded.
 
     Args:
-        classes: K of the network.
-        width: of the network.
-        full_weight: of the full path's Dice.
-        missing_weight: of the missing path's.
-        consistency_weight: of the consistency, once the ramp is over.
-        ramp_epochs: length of the ramp.
-        information_weight: of L_MI.
-        entropy_weight: of L_EnA.
-        knowledge_weight: of L_KnA.
+        classes: number of classes K of the network.
+        width: width of the network (channels at full resolution).
+        full_weight: weight of the full path's Dice loss.
+        missing_weight: weight of the missing path's Dice loss.
+        consistency_weight: final weight of the consistency, after the ramp.
+        ramp_epochs: length of the ramp in epochs.
+        information_weight: weight of L_MI.
+        entropy_weight: weight of L_EnA.
+        knowledge_weight: weight of L_KnA.
 
     Attributes:
         discriminators: ``entropy`` and ``knowledge``; the optimiser needs their parameters.
-        epoch: see `CoTrainingLoss`.
+        epoch: current epoch; see `CoTrainingLoss`.
         terms: the latest values of ``full``, ``missing``, ``consistency``, ``information``, ``entropy``, ``knowledge``
-            and ``discriminators``, without weights, detached.
+            and ``discriminators``, unweighted and detached.
 
     Raises:
-        ValueError: see `CoTrainingLoss`.
+        ValueError: in the same cases as `CoTrainingLoss`.
     """
 
     def __init__(
@@ -112,11 +110,11 @@ class ACNLoss(CoTrainingLoss):
         """Return the scalar loss.
 
         Args:
-            output: two `ACNOutput`.
+            output: two `ACNOutput`, of the full and of a missing path.
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         terms = self.shared_terms(output, target) | {"information": mutual_information(output)}
         maps = {

@@ -1,11 +1,11 @@
-"""What the losses of ACN and SMU-Net share: Dice of both paths, their consistency, and discriminators between them.
+"""Common parts of the losses of ACN and SMU-Net: Dice of both paths, their consistency, and discriminators.
 
 Source: Wang et al., MICCAI 2021 (ACN); Azad et al., MIDL 2022 (SMU-Net); formulas and constants of their released code.
 
-A discriminator is to tell the full path (0) from a missing path (1), which is to be taken for the full one. There are
-two optimisers for this in the released code, and a single one here, with one backward pass: discriminators learn from
-detached maps, and the missing path from discriminators whose weights are detached, so each gets the gradient that it
-would have got. (The released code makes the discriminators' optimiser anew in each step, so that its moments never
+A discriminator learns to tell the full path (0) from a missing path (1), while the missing path learns to be taken for
+the full one. The released code has two optimisers for this. Here one optimiser and one backward pass suffice:
+discriminators learn from detached maps, and the missing path from discriminators with detached weights, so each gets
+the same gradient. (The released code creates the discriminators' optimiser anew in each step, so that its moments never
 accumulate; we keep it.)
 """
 
@@ -25,11 +25,11 @@ from common.losses.fusion import class_indices
 
 
 class CoTrainingOutput(NamedTuple):
-    """What the method forwards to a loss.
+    """Output of the co-training method, which the losses take.
 
     Attributes:
-        full: what the full path returns in training, an `ACNOutput` or a `SMUNetOutput`.
-        missing: what a missing path returns for the same samples.
+        full: training output of the full path, an `ACNOutput` or a `SMUNetOutput`.
+        missing: training output of a missing path for the same samples.
     """
 
     full: Any
@@ -37,23 +37,23 @@ class CoTrainingOutput(NamedTuple):
 
 
 def ramp_up(epoch: int, length: int) -> float:
-    """Return ``exp(-5 (1 - min(t, T) / T)^2)``, by which the consistency's weight grows over the first T epochs.
+    """Return ``exp(-5 (1 - min(t, T) / T)^2)``, the factor by which the consistency's weight grows over T epochs.
 
     Args:
-        epoch: t, from 0.
-        length: T.
+        epoch: number of the epoch t, from 0.
+        length: length of the ramp T in epochs.
     """
     return math.exp(-5 * (1 - min(epoch, length) / length) ** 2)
 
 
 class Discriminator(nn.Sequential):
-    """Convolutions with LeakyReLU 0.2 between them.
+    """A sequence of convolutions with LeakyReLU (negative slope 0.2) between them.
 
     Args:
-        channels: of the input, and of what each convolution gives.
-        kernel: of all convolutions; padded by 1.
-        strides: of each.
-        least: the smallest input that the convolutions can take; smaller ones are padded by zeros at their end.
+        channels: numbers of channels of the input and of each convolution's output.
+        kernel: kernel size of all convolutions, with padding 1.
+        strides: stride of each convolution.
+        least: minimum size of the input in voxels; smaller inputs are padded with zeros at their end.
     """
 
     def __init__(self, channels: tuple[int, ...], kernel: int, strides: tuple[int, ...], least: int = 1) -> None:
@@ -64,15 +64,15 @@ class Discriminator(nn.Sequential):
         self.least = least
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, C, ...)`` to logits ``(B, C', ...)`` of not being from the full path."""
+        """Map ``(B, C, ...)`` to logits ``(B, C', ...)`` of the input not being from the full path."""
         lacking = [max(0, self.least - extent) for extent in x.shape[:1:-1]]
         return super().forward(F.pad(x, [pad for extent in lacking for pad in (0, extent)]) if any(lacking) else x)
 
 
 def generator_loss(discriminator: nn.Module, missing: torch.Tensor) -> torch.Tensor:
-    """Return the scalar cross-entropy by which a missing path's map ``(B, C, ...)`` is not taken for the full path's.
+    """Return the scalar cross-entropy that is low if a missing path's map ``(B, C, ...)`` is taken for the full path's.
 
-    Its gradient reaches the map alone.
+    Only the map gets a gradient.
     """
     weights = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
     logits = functional_call(discriminator, weights, (missing,)).float()
@@ -82,7 +82,7 @@ def generator_loss(discriminator: nn.Module, missing: torch.Tensor) -> torch.Ten
 def discriminator_loss(discriminator: nn.Module, full: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
     """Return the scalar ``(BCE(D(full), 0) + BCE(D(missing), 1)) / 2`` of two maps ``(B, C, ...)``.
 
-    Its gradient reaches the discriminator alone.
+    Only the discriminator gets a gradient.
     """
     logits = discriminator(torch.cat([full, missing]).detach()).float()
     target = torch.zeros_like(logits)
@@ -91,23 +91,23 @@ def discriminator_loss(discriminator: nn.Module, full: torch.Tensor, missing: to
 
 
 class CoTrainingLoss(nn.Module):
-    """``a Dice_full + b Dice_missing + w(t) consistency``, to which ACN and SMU-Net add their own.
+    """``a Dice_full + b Dice_missing + w(t) consistency``, to which ACN and SMU-Net add their own terms.
 
-    Dice of a class is ``1 - (2 sum p y) / (sum p^2 + sum y^2 + 1e-7)`` of its sigmoid p, sums over batch and space; it
-    is summed over the classes other than the background, as is the mean squared difference between both paths' sigmoids
-    (the consistency, which draws both). ``w(t) = c ramp_up(t)``.
+    The Dice loss of a class is ``1 - (2 sum p y) / (sum p^2 + sum y^2 + 1e-7)`` with sigmoids p and sums over batch and
+    space. It is summed over the classes without the background, as is the consistency, the mean squared difference
+    between both paths' sigmoids, which has a gradient for both paths. ``w(t) = c ramp_up(t)``.
 
     Args:
-        ramp_epochs: T of `ramp_up`.
-        weights: of the terms, by name; ``full``, ``missing`` and ``consistency`` (c) are those of above.
+        ramp_epochs: length T of the ramp in epochs; see `ramp_up`.
+        weights: weights of the terms by name; ``full``, ``missing`` and ``consistency`` are a, b and c.
 
     Attributes:
-        discriminators: an `nn.ModuleDict`, whose parameters the optimiser needs beside the network's.
-        epoch: t, from 0; `common.engines.SetEpoch` tells it.
-        terms: the latest values of all terms without their weights, detached.
+        discriminators: an `nn.ModuleDict` whose parameters the optimiser needs in addition to the network's.
+        epoch: number of the epoch t, from 0, set by `common.engines.SetEpoch`.
+        terms: the latest values of all terms, unweighted and detached.
 
     Raises:
-        ValueError: a negative weight, or no epoch to ramp over.
+        ValueError: if a weight is negative or ``ramp_epochs`` is less than 1.
     """
 
     def __init__(self, ramp_epochs: int, **weights: float) -> None:
@@ -131,11 +131,11 @@ class CoTrainingLoss(nn.Module):
         """Return the terms ``full``, ``missing`` and ``consistency``, scalars.
 
         Args:
-            output: of both paths.
+            output: training outputs of both paths.
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         label = class_indices(target, output.full.logits)
         full, missing = (sigmoids(path) for path in output)
@@ -143,7 +143,7 @@ class CoTrainingLoss(nn.Module):
         return {"full": self.dice(full, label), "missing": self.dice(missing, label), "consistency": consistency}
 
     def weighted_total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the weighted sum of the terms, and keep them; ``discriminators`` weighs 1."""
+        """Return the weighted sum of the terms and store them; ``discriminators`` has the weight 1."""
         self.terms = {name: value.detach() for name, value in terms.items()}
         weights = {"discriminators": 1.0, **self.weights}
         weights["consistency"] *= ramp_up(self.epoch, self.ramp_epochs)
@@ -151,5 +151,5 @@ class CoTrainingLoss(nn.Module):
 
 
 def sigmoids(output: Any) -> torch.Tensor:
-    """Return the probabilities ``(B, K, ...)`` of a path's output, a plain float32 tensor."""
+    """Return the probabilities ``(B, K, ...)`` of a path's output as a plain float32 tensor."""
     return output.logits.as_subclass(torch.Tensor).float().sigmoid()

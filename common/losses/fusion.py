@@ -17,14 +17,14 @@ from common.modalities import to_host
 from common.networks.blocks import FusionOutput, scatter_rows
 
 FLOOR = 0.005
-"""Probabilities are clamped to at least this before a logarithm is taken; below it there is no gradient."""
+"""Minimum that probabilities are clamped to before a logarithm; below it there is no gradient."""
 
 
 def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Return the label ``(B, 1, ...)`` as plain long indices, if they fit the logits ``(B, K, ...)`` of a head.
+    """Return the label ``(B, 1, ...)`` as long indices after checking that it fits logits ``(B, K, ...)``.
 
     Raises:
-        ValueError: its shape is another, or it holds an index outside of 0 to K - 1.
+        ValueError: if it has another shape, or an index outside 0 to K - 1.
     """
     expected, classes = (logits.shape[0], 1, *logits.shape[2:]), logits.shape[1]
     if label.shape != expected:
@@ -34,21 +34,21 @@ def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     if low < 0 or high >= classes:
         raise ValueError(
             f"label: holds class indices {low} to {high}, but the network's head has {classes} classes (0 to "
-            f"{classes - 1}): class counts that disagree between network, cohort and loss. Give the network as many "
-            "`classes` as the cohort has, background included, and map the cohort's label values to indices."
+            f"{classes - 1}). Class counts of network, cohort and loss disagree: give the network as many "
+            "`classes` as the cohort has, including the background, and map the cohort's label values to indices."
         )
     return label
 
 
 def probabilities(logits: torch.Tensor, size: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
-    """Return the softmax of ``(B, K, ...)`` at full resolution, a plain float32 tensor.
+    """Return the softmax of ``(B, K, ...)`` at full resolution as a plain float32 tensor.
 
-    A coarser head is upsampled after the softmax, linearly and with aligned corners.
+    The softmax of a coarser head is upsampled linearly with aligned corners.
 
     Args:
-        logits: of a head at its own resolution.
-        size: spatial size to return.
-        temperature: what the logits are divided by.
+        logits: logits of a head at its own resolution.
+        size: spatial size of the result.
+        temperature: temperature by which the logits are divided.
     """
     soft = (logits.as_subclass(torch.Tensor).float() / temperature).softmax(dim=1)
     if soft.shape[2:] == torch.Size(size):
@@ -57,9 +57,10 @@ def probabilities(logits: torch.Tensor, size: Sequence[int], temperature: float 
 
 
 def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy ``(B,)`` in which a class weighs 1 minus its share of the sample's voxels.
+    """Return the cross-entropy ``(B,)`` in which the weight of a class is 1 minus its fraction of the sample's voxels.
 
-    The mean over voxels of ``-w_y log max(p_y, 0.005)``, not divided by the weights. The loss of a batch is the mean.
+    It is the mean over voxels of ``-w_y log max(p_y, 0.005)``, not divided by the sum of weights. A batch's loss is the
+    mean over samples.
 
     Args:
         probabilities: ``(B, K, ...)``.
@@ -67,13 +68,13 @@ def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> 
     """
     weight = 1 - _class_sizes(label, probabilities.shape[1]) / label[0].numel()
     weight = weight.gather(1, label.flatten(1))
-    # One index per voxel and no two for the same place: also the gradient of this gather is deterministic.
+    # Each index occurs once per voxel, so the gradient of this gather is deterministic, too.
     right = probabilities.gather(1, label).flatten(1)
     return -(weight * right.clamp(FLOOR, 1).log()).mean(dim=1)
 
 
 def dice_sums(probabilities: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sums over space that Dice is made of: ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``."""
+    """Return the sums over space for Dice, ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``."""
     classes, label_flat = probabilities.shape[1], label.flatten(1)
     right = probabilities.gather(1, label).flatten(1)
     both = torch.stack([torch.where(label_flat == k, right, 0).sum(dim=1) for k in range(classes)], dim=1)
@@ -86,12 +87,12 @@ def dice_from_sums(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
 
 
 def dice_loss(probabilities: torch.Tensor, label: torch.Tensor, batch: bool = False) -> torch.Tensor:
-    """Return 1 minus the mean Dice over the classes, background included.
+    """Return 1 minus the mean Dice over the classes, including the background.
 
     Args:
         probabilities: ``(B, K, ...)``.
         label: class indices ``(B, 1, ...)``, long.
-        batch: sum over batch and space and return a scalar; otherwise over space alone and return ``(B,)``.
+        batch: if True, sum over batch and space and return a scalar; otherwise sum over space and return ``(B,)``.
     """
     both, total = dice_sums(probabilities, label)
     return dice_from_sums(both.sum(dim=0), total.sum(dim=0)) if batch else dice_from_sums(both, total)
@@ -103,25 +104,25 @@ def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 
 def label_rows(label: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return the label ``(B, 1, ...)`` of each modality present (bool ``(B, M)``, on the CPU), ``(P, 1, ...)``."""
+    """Return the label ``(B, 1, ...)`` once per present modality (bool ``(B, M)``, on the CPU), ``(P, 1, ...)``."""
     return label.index_select(0, present.nonzero()[:, 0].to(label.device, non_blocking=True))
 
 
 class FusionLoss(nn.Module):
-    """Cross-entropy plus Dice of the fused, the separate and the auxiliary predictions, all weighted alike.
+    """Cross-entropy plus Dice of the fused, the separate and the auxiliary predictions, all with the same weight.
 
-    Sums of Dice run over the batch. The separate predictions give one loss per modality, over the samples that have it.
+    Dice sums over the batch. The separate predictions give one loss per modality, over the samples that have it.
 
     Args:
-        fusion_start_epoch: the first epoch, from 0, in which the fused prediction counts. RFNet's released code has 20
+        fusion_start_epoch: first epoch, from 0, in which the fused prediction contributes. RFNet's released code has 20
             of 300 epochs; those of mmFormer and M2FTrans have 0.
 
     Attributes:
-        epoch: from 0; `common.engines.SetEpoch` tells it, where the fused prediction does not count from the start.
+        epoch: number of the epoch, from 0, set by `common.engines.SetEpoch` if the fused prediction starts later.
         terms: the latest values of ``fuse``, ``separate`` and ``deep``, detached.
 
     Raises:
-        ValueError: a negative start.
+        ValueError: if ``fusion_start_epoch`` is negative.
     """
 
     def __init__(self, fusion_start_epoch: int = 0) -> None:
@@ -131,14 +132,14 @@ class FusionLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def parts(self, output: FusionOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the scalars ``fuse``, ``separate`` and ``deep``, and keep them as terms.
+        """Return the scalars ``fuse``, ``separate`` and ``deep``, and store them in ``terms``.
 
         Args:
             output: the network's training outputs.
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         label = class_indices(target, output.fused.logits)
         parts = {
@@ -150,7 +151,7 @@ class FusionLoss(nn.Module):
         return parts
 
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss; arguments and errors are those of `parts`."""
+        """Return the scalar loss, with the arguments and errors of `parts`."""
         parts = self.parts(output, target)
         return (self.epoch >= self.fusion_start_epoch) * parts["fuse"] + parts["separate"] + parts["deep"]
 

@@ -1,11 +1,11 @@
-"""GSS's loss: the modalities elect, class by class, a soft target that all of them then learn from.
+"""GSS's loss: for each class, the modalities vote for a soft target that all of them learn from.
 
-Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well lead; the others, its
-members, are heard where no leader is sure. The votes, normalised over the classes, teach each modality's separate
-prediction. A modality is sure if its probability exceeds a threshold; what it votes with is its probability at
-temperature tau. Where paper and released code differ the choice has a name. The paper is the default, since the
-released votes have slips: a single leader's class gets no vote where its members overrule it, and two leaders that
-agree are counted twice.
+Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well are leaders; the votes
+of the others, its members, count where no leader is sure. The votes, normalised over the classes, are the target of
+each modality's separate prediction. A modality is sure if its probability exceeds a threshold; its vote is its
+probability at temperature tau. Where paper and released code differ, there is an option. The default is the paper,
+since the released votes have errors: with a single leader, a class gets no vote where the members overrule the leader,
+and two leaders that agree are counted twice.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def single_leader_vote(
 ) -> torch.Tensor:
     """Return the vote ``(B, ...)`` for a class with one leader, algorithm 1.
 
-    The leader's where it is sure, else the mean of the members where all of them are (``released``: 0), else the
-    minimum of all.
+    It is the leader's vote where the leader is sure, else the members' mean where all of them are sure (``released``:
+    0), else the minimum of all votes.
 
     Args:
-        sure: probabilities ``(B, M, ...)`` of the class that decide; the leader is modality 0.
-        votes: the softened probabilities, same shape.
-        leader_threshold: T_L.
-        member_threshold: T_M.
+        sure: probabilities ``(B, M, ...)`` of the class, which decide; the leader is modality 0.
+        votes: softened probabilities of the same shape.
+        leader_threshold: threshold T_L above which a leader is sure.
+        member_threshold: threshold T_M above which a member is sure.
         rule: ``paper`` or ``released``.
     """
     overruled = votes[:, 1:].mean(dim=1) if rule == "paper" else torch.zeros_like(votes[:, 0])
@@ -51,16 +51,16 @@ def double_leader_vote(
 ) -> torch.Tensor:
     """Return the vote ``(B, ...)`` for a class with two leaders, algorithm 2.
 
-    Where both leaders are sure, the greater vote (``released``: plus once more what follows); where one is, the greater
-    minus rho times their difference; else as with one leader. (Algorithm 2 prints T_M for the second leader in the case
-    of one; text and code have T_L.)
+    Where both leaders are sure, it is the greater vote (``released``: plus the result for one sure leader); where one
+    is, it is the greater vote minus rho times their difference; else as with one leader. (Algorithm 2 prints T_M for
+    the second leader in the case of one; the text and the code have T_L.)
 
     Args:
-        sure: probabilities ``(B, M, ...)`` of the class that decide; the leaders are modalities 0 and 1.
-        votes: the softened probabilities, same shape.
-        leader_threshold: T_L.
-        member_threshold: T_M.
-        rho: penalty for disagreement.
+        sure: probabilities ``(B, M, ...)`` of the class, which decide; the leaders are modalities 0 and 1.
+        votes: softened probabilities of the same shape.
+        leader_threshold: threshold T_L above which a leader is sure.
+        member_threshold: threshold T_M above which a member is sure.
+        rho: penalty for disagreement of the leaders.
         rule: ``paper`` or ``released``.
     """
     least, most = votes[:, :2].aminmax(dim=1)
@@ -80,21 +80,21 @@ def group_vote(
     rho: float,
     rule: str = "paper",
 ) -> torch.Tensor:
-    """Return the votes ``(B, K, ...)`` of all classes, not normalised.
+    """Return the votes ``(B, K, ...)`` of all classes without normalisation.
 
     Args:
-        sure: probabilities ``(B, M, K, ...)`` that decide.
-        votes: the softened probabilities, same shape.
-        leaders: one or two modalities for each class.
-        leader_threshold: T_L.
-        member_threshold: T_M.
+        sure: probabilities ``(B, M, K, ...)``, which decide.
+        votes: softened probabilities of the same shape.
+        leaders: indices of one or two modalities for each class.
+        leader_threshold: threshold T_L above which a leader is sure.
+        member_threshold: threshold T_M above which a member is sure.
         rho: penalty for disagreement of two leaders.
         rule: ``paper`` or ``released``.
     """
     elected = []
     for k, leading in enumerate(leaders):
         order = [*leading, *(m for m in range(sure.shape[1]) if m not in leading)]
-        # stacked, since indices in a list would be copied to a GPU each time
+        # Stacked, since a list of indices would be copied to the GPU each time.
         ordered = (torch.stack([part[:, m, k] for m in order], dim=1) for part in (sure, votes))
         ballot = *ordered, leader_threshold, member_threshold
         elected.append(
@@ -109,13 +109,13 @@ def normalised_votes(votes: torch.Tensor) -> torch.Tensor:
 
 
 def random_mask(students: torch.Tensor, share: float, kind: str = "shared") -> torch.Tensor:
-    """Draw which voxels are kept, from torch's global generator: bool ``(B, M, N)``, eq. (10).
+    """Draw which voxels are kept from torch's global generator: bool ``(B, M, N)``, eq. (10).
 
     Args:
-        students: ``(B, M, K, N)``; its shape and device count.
-        share: alpha, of voxels left out.
-        kind: ``shared``: each voxel of a sample is left out with probability alpha, for all students. ``per_student``:
-            for each student ``int(alpha N)`` voxels, drawn with replacement, are left out (released).
+        students: tensor ``(B, M, K, N)`` that gives shape and device.
+        share: fraction alpha of voxels to leave out.
+        kind: ``shared`` leaves each voxel of a sample out with probability alpha, for all students alike;
+            ``per_student`` leaves out ``int(alpha N)`` voxels per student, drawn with replacement (released code).
     """
     (samples, modalities, _, voxels), device = students.shape, students.device
     if kind == "shared":
@@ -128,12 +128,12 @@ def random_mask(students: torch.Tensor, share: float, kind: str = "shared") -> t
 def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor, kind: str = "kl") -> torch.Tensor:
     """Return the distillation loss summed over the students, a scalar.
 
-    ``kl`` is ``KL(S || Q)``, as a mean over the voxels kept. ``released`` is the cross-entropy
-    ``-w_k S_k log max(Q_k, 0.005)``, in which a class weighs 1 minus its share of the target, as a mean over all voxels
-    with those left out at 0.
+    ``kl`` is ``KL(S || Q)``, averaged over the voxels kept. ``released`` is the cross-entropy
+    ``-w_k S_k log max(Q_k, 0.005)``, in which the weight of a class is 1 minus its fraction of the target, averaged
+    over all voxels with those left out at 0.
 
     Args:
-        target: S ``(B, M or 1, K, N)``, the same for all students or one for each; gets no gradient.
+        target: S ``(B, M or 1, K, N)``, one for each student or the same for all; gets no gradient.
         log_students: log Q ``(B, M, K, N)``.
         kept: bool ``(B, M, N)``.
         kind: ``kl`` or ``released``.
@@ -149,34 +149,34 @@ def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor
 
 
 class GSSLoss(nn.Module):
-    """``0.7 task + 0.3 tau^2 distillation``, eq. (3), on the outputs of a network that sees all modalities.
+    """``0.7 task + 0.3 tau^2 distillation``, eq. (3), on the outputs of a network that gets all modalities.
 
     Args:
         modalities: names in the cohort's order.
-        classes: names in the order of the network's head, background (``BG``) included.
-        leaders: the names of one or two modalities for each class.
-        task_weight: of the task loss.
-        kd_weight: of the distillation.
+        classes: names in the order of the network's head, including the background (``BG``).
+        leaders: names of one or two modalities for each class.
+        task_weight: weight of the task loss.
+        kd_weight: weight of the distillation.
         tau: temperature of the votes and of the students.
-        leader_threshold: T_L, above which a leader is sure.
-        member_threshold: T_M, above which a member is.
+        leader_threshold: threshold T_L above which a leader is sure.
+        member_threshold: threshold T_M above which a member is sure.
         rho: penalty where two leaders disagree.
-        alpha: share of voxels that the random mask leaves out.
-        votes: ``paper`` or ``released``, see `single_leader_vote` and `double_leader_vote`.
-        kd: ``kl`` or ``released``, see `kd_loss`.
-        scale: of the distillation: ``tau_squared`` or ``released`` (a tenth of it).
-        task: ``whole``: the weight is on all of the network's loss; ``released``: on the separate predictions' alone.
-        mask: ``shared`` or ``per_student``, see `random_mask`.
-        distillation: what teaches: ``group``, the vote; ``mutual``, for each student the mean of the others' softened
-            predictions (the paper's "direct mutual distillation", of which it gives no formula); ``fusion``, the
-            softened fused prediction.
+        alpha: fraction of voxels that the random mask leaves out.
+        votes: ``paper`` or ``released``; see `single_leader_vote` and `double_leader_vote`.
+        kd: ``kl`` or ``released``; see `kd_loss`.
+        scale: scale of the distillation: ``tau_squared`` or ``released`` (a tenth of it).
+        task: ``whole`` weights all of the network's loss; ``released`` only that of the separate predictions.
+        mask: ``shared`` or ``per_student``; see `random_mask`.
+        distillation: teacher of the distillation: ``group``, the vote; ``mutual``, for each student the mean of the
+            others' softened predictions (the paper's "direct mutual distillation", for which it gives no formula);
+            ``fusion``, the softened fused prediction.
         normalise: whether the votes are normalised over the classes.
 
     Attributes:
         terms: the latest values of ``fuse``, ``separate``, ``deep`` and ``distillation``, unweighted and detached.
 
     Raises:
-        ValueError: an unknown choice, a class without leaders or with too many, an unknown class or modality.
+        ValueError: if a choice, class or modality is unknown, or a class has no leaders or too many.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class GSSLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= alpha < 1:
-            raise ValueError(f"alpha {alpha}: expected a share of voxels to leave out, 0 <= alpha < 1.")
+            raise ValueError(f"alpha {alpha}: expected a fraction of voxels to leave out, 0 <= alpha < 1.")
         for key, value in (("task_weight", task_weight), ("kd_weight", kd_weight)):
             check_number(key, value, 0)
         for key, value in (("T_L", leader_threshold), ("T_M", member_threshold), ("rho", rho)):
@@ -230,8 +230,8 @@ class GSSLoss(nn.Module):
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: a sample lacks a modality, the target does not fit (see `class_indices`), or the head's classes
-                are not as many as ``classes``.
+            ValueError: if a sample lacks a modality, the target does not fit (see `class_indices`), or the number of
+                the head's classes is not that of ``classes``.
         """
         self._check(output)
         parts = self.task_loss.parts(output, target)
@@ -261,12 +261,12 @@ class GSSLoss(nn.Module):
         if found != len(self.classes):
             raise ValueError(
                 f"classes {', '.join(self.classes)}: {len(self.classes)} names, but the network's head has {found} "
-                "classes: class counts that disagree between network, cohort and loss."
+                "classes. Give as many names as the head has classes, including the background."
             )
         if output.present.shape[1] != len(self.modalities) or not bool(output.present.all()):
             raise ValueError(
                 f"modalities: a sample of the batch lacks one of {', '.join(self.modalities)}, but GSS needs all "
-                "modalities in training, which elect each other's target. Leave incomplete subjects out of the "
+                "modalities in training, since they vote for each other's target. Leave incomplete subjects out of the "
                 "training datalist, or train with PASSION."
             )
 
@@ -277,7 +277,7 @@ def _resolve(
     """Return the leaders of each class as indices of modalities."""
     foreign = [name for name in leaders if name not in classes]
     if foreign:
-        raise ValueError(f"leaders: {foreign[0]!r} is no class; there are {', '.join(classes)}.")
+        raise ValueError(f"leaders: {foreign[0]!r} is not a class; expected one of {', '.join(classes)}.")
     resolved = []
     for name in classes:
         given = leaders.get(name, ())
@@ -288,8 +288,8 @@ def _resolve(
             raise ValueError(f"leaders: class {name!r} has {given or 'none'}; expected one or two modalities.")
         unknown = [modality for modality in given if modality not in modalities]
         if unknown:
-            raise ValueError(f"leaders: {unknown[0]!r} of class {name!r} is none of {', '.join(modalities)}.")
+            raise ValueError(f"leaders: class {name!r} has {unknown[0]!r}; expected some of {', '.join(modalities)}.")
         if len(given) == len(modalities):
-            raise ValueError(f"leaders: class {name!r} has no member left besides {' and '.join(given)}.")
+            raise ValueError(f"leaders: class {name!r} has no member left beside {' and '.join(given)}; name fewer.")
         resolved.append(tuple(modalities.index(modality) for modality in given))
     return resolved

@@ -2,8 +2,8 @@
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
 2019, with the released code's weights. Its L2 term (1e-5) is left to the optimiser's weight decay, which AdamW
-decouples from the gradient. The release completes all four modalities of complete subjects; here, as in the
-divergences, these are those that a subject has.
+decouples from the gradient. The release reconstructs all four modalities of complete subjects; here the reconstruction
+and the divergences use the modalities that a subject has.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from common.networks.hved import VARIANCE_FLOOR, HVEDOutput, product_of_gaussian
 
 
 class SoftmaxLoss(nn.Module):
-    """Cross-entropy plus Dice with squared denominators and an epsilon of 1e-5, background included; of U-HeMIS.
+    """U-HeMIS's loss: cross-entropy plus Dice with squared denominators and an epsilon of 1e-5, with the background.
 
-    Sums of Dice run over space alone; a batch gets the mean.
+    Dice sums over space only and is averaged over the batch.
 
     Attributes:
         terms: the latest value of ``segmentation``, detached.
@@ -39,7 +39,7 @@ class SoftmaxLoss(nn.Module):
         """Return the scalar loss of logits ``(B, K, ...)`` against class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         logits = output.as_subclass(torch.Tensor).float()
         loss = self.loss(logits, class_indices(target, logits))
@@ -48,17 +48,17 @@ class SoftmaxLoss(nn.Module):
 
 
 class HVEDLoss(nn.Module):
-    """Segmentation of the chosen modalities, plus divergences of the latents, plus reconstruction of the image.
+    """Segmentation loss of the chosen modalities, plus divergences of the latents, plus reconstruction of the image.
 
     Args:
-        kl_weight: of the divergences, see `divergences`; their sum is averaged over levels and samples.
-        reconstruction_weight: of the mean squared error over the voxels of all modalities that the samples have.
+        kl_weight: weight of the `divergences`, whose sum is averaged over levels and samples.
+        reconstruction_weight: weight of the mean squared error over the voxels of all modalities that samples have.
 
     Attributes:
         terms: the latest values of ``segmentation``, ``kl`` and ``reconstruction``, detached.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: if a weight is negative.
     """
 
     def __init__(self, kl_weight: float = 0.1, reconstruction_weight: float = 0.1) -> None:
@@ -76,10 +76,10 @@ class HVEDLoss(nn.Module):
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         segmentation = self.segmentation(output.completed.logits, target)
-        # Computed again in the backward pass: what they keep of every subset is more than all that the network keeps.
+        # Recomputed in the backward pass: storing them for every subset takes more memory than the whole network.
         levels = [
             sum(checkpoint(divergences, level, output.present, output.chosen, use_reentrant=False))
             for level in output.posteriors
@@ -95,14 +95,14 @@ class HVEDLoss(nn.Module):
 def divergences(
     posteriors: torch.Tensor, present: torch.Tensor, chosen: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how far the latents of the subsets are from each other and from the prior, at one level.
+    """Return the divergences of the subsets' latents from the chosen subset's and from the prior, at one level.
 
-    A sample with m modalities has n = 2^m - 1 subsets s of them; KL is the mean over channels and voxels.
+    A sample with m modalities has n = 2^m - 1 subsets s. KL is the mean over channels and voxels.
 
     Args:
-        posteriors: means and logarithms of variances ``(B, M, 2 C, ...)``.
+        posteriors: means and log-variances along the channels, ``(B, M, 2 C, ...)``.
         present: bool ``(B, M)``, the modalities of each sample.
-        chosen: bool ``(B, M)``, some of these.
+        chosen: bool ``(B, M)``, a subset of them.
 
     Returns:
         ``sum_s KL(q_chosen || q_s) / (n - 1)``, which is 0 for a single modality, and ``sum_s KL(q_s || N(0, 1)) / n``,

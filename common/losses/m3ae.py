@@ -1,7 +1,7 @@
 """The two training losses of M3AE.
 
-Source: Liu et al., AAAI 2023, eq. (1) to (5). Where the paper leaves the segmentation loss open ("Dice plus cross
-entropy") we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, Dice with squared denominator and
+Source: Liu et al., AAAI 2023, eq. (1) to (5). Where the paper does not define the segmentation loss ("Dice plus cross
+entropy"), we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, with squared denominators in Dice and
 both views pooled.
 """
 
@@ -20,13 +20,13 @@ from common.networks.blocks import gather_rows
 
 
 class Reconstruction(NamedTuple):
-    """What the pretraining forwards to its loss.
+    """Output of the pretraining step, which its loss takes.
 
     Attributes:
         reconstruction: ``(B, M, X, Y, Z)``.
-        image: the unmasked image, same shape; missing modalities are NaN.
-        present: bool ``(B, M)``, modalities of the image that are there.
-        x_sub: ``(1, M, *grid)``.
+        image: the unmasked image of the same shape, with NaN in missing modalities.
+        present: bool ``(B, M)``, modalities that the image has.
+        x_sub: the substitute image ``(1, M, *grid)``.
     """
 
     reconstruction: torch.Tensor
@@ -38,8 +38,8 @@ class Reconstruction(NamedTuple):
 class PretrainingLoss(nn.Module):
     """L_mse(x, F(S(x, x_sub))) + gamma * R(x_sub), eq. (1) and (3).
 
-    L_mse is the mean over all voxels of the modalities present, masked or not. R is the un-squared Euclidean norm of
-    x_sub after each modality's spatial mean is taken off, as in the released code; the paper says "L2".
+    L_mse is the mean over all voxels of the modalities present, masked or not. R is the (not squared) Euclidean norm of
+    x_sub after subtracting each modality's spatial mean, as in the released code; the paper says "L2".
 
     Args:
         gamma: weight of R.
@@ -54,7 +54,7 @@ class PretrainingLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
-        """Return the scalar loss; the target is part of the output."""
+        """Return the scalar loss; the target is part of the output and ignored here."""
         mse = F.mse_loss(*(gather_rows(volumes, output.present) for volumes in (output.reconstruction, output.image)))
         centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
         regulariser = torch.linalg.vector_norm(centred)
@@ -80,7 +80,7 @@ class DiceBCELoss(nn.Module):
 
 
 class DeeplySupervisedLoss(nn.Module):
-    """The sum of `DiceBCELoss` over the full-resolution and the deep logits, all weighted alike, eq. (5)."""
+    """The sum of `DiceBCELoss` over the full-resolution and the deep logits, with equal weights, eq. (5)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,21 +95,22 @@ class DeeplySupervisedLoss(nn.Module):
 class FineTuningLoss(nn.Module):
     """Deeply supervised segmentation loss of two views plus lambda times their consistency, eq. (2), (4) and (5).
 
-    One segmentation loss over both views together, as released; eq. (4) adds one per view, about twice as much.
+    One segmentation loss covers both views, as in the release; eq. (4) adds one per view, which is about twice as much.
 
     Args:
         lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
-            the MSE between their upsampled 1/4 logits (what the released code computes, by an index that is off by
+            the MSE between their upsampled 1/4 logits (which the released code computes by an index that is off by
             one).
-        lambda_distil: weight of a distillation from the first view to the second (ours): the binary cross-entropy of
-            the second view's logits against the first's probabilities. It pays where the first view is complete.
+        lambda_distil: weight of our own distillation from the first view to the second: the binary cross-entropy of the
+            second view's logits against the first view's probabilities. It helps if the first view is complete.
 
     Attributes:
-        terms: the latest values of ``segmentation``, ``consistency`` and, with a weight, ``distillation``, detached.
+        terms: the latest values of ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``,
+            detached.
 
     Raises:
-        ValueError: an unknown consistency.
+        ValueError: if the consistency is unknown.
     """
 
     def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", lambda_distil: float = 0.0) -> None:
@@ -123,7 +124,7 @@ class FineTuningLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            output: the network's training outputs for both views, one after the other along the batch axis.
+            output: the network's training outputs for both views, concatenated along the batch axis.
             target: region masks ``(B, C, X, Y, Z)`` of the subjects.
         """
         one, other = _views(output)

@@ -1,8 +1,8 @@
-"""MAG-MS's loss: the fused prediction and each modality's own learn the labels, and the latter the former.
+"""MAG-MS's loss: fused and single-modality predictions learn from the labels, and the latter from the former, too.
 
-Source: He et al., 2023, section 2.2, eq. (1) and (2). What the paper leaves open: the softmax is over exclusive classes
-and Dice counts the background; the divergence is a mean over voxels; the distance is a mean over the elements of the
-bottleneck (a sum would swamp the other terms); the teacher is a fixed target of a step.
+Source: He et al., 2023, section 2.2, eq. (1) and (2). The paper leaves some details open. We chose: the softmax is over
+exclusive classes, and Dice includes the background; the divergence is a mean over voxels; the distance is a mean over
+the elements of the bottleneck (a sum would outweigh the other terms); the teacher gets no gradient.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from common.networks.mag_ms import MagMSDecoded
 
 
 class MagMSOutput(NamedTuple):
-    """What MAG-MS's method forwards to its loss.
+    """Output of MAG-MS's training step, which its loss takes.
 
     Attributes:
-        teacher: what is decoded from the mean of each sample's modalities, B rows.
-        students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
+        teacher: output decoded from the mean of each sample's modalities, B rows.
+        students: output decoded from one modality alone, P rows in the order of ``present.nonzero()``.
         present: bool ``(B, M)``, on the CPU.
     """
 
@@ -35,12 +35,12 @@ class MagMSOutput(NamedTuple):
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Return ``T^2 KL(teacher || student)`` of the softmax at temperature T, a mean over voxels and samples.
+    """Return ``T^2 KL(teacher || student)`` of the softmax at temperature T, averaged over voxels and samples.
 
     Args:
         student: logits ``(n, K, ...)``.
         teacher: logits of the same shape.
-        temperature: T.
+        temperature: temperature T.
     """
     student, teacher = ((logits / temperature).log_softmax(dim=1) for logits in (student, teacher))
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
@@ -49,21 +49,21 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float 
 class MagMSLoss(nn.Module):
     """``DC(y, f) + sum_m [DC(y, f_m) + lambda KL(f || f_m) + gamma |z_m - z|^2]``, eq. (2).
 
-    DC is Dice loss plus cross-entropy, f and z are the fused prediction and bottleneck, f_m and z_m those of modality m
-    alone. The sum is over modalities; each one's summand is a mean over the samples that have it.
+    DC is Dice loss plus cross-entropy; f and z are the fused prediction and bottleneck, f_m and z_m those of modality m
+    alone. The sum is over modalities; each addend is a mean over the samples that have the modality.
 
     Args:
         lambda_kl: weight of the divergence; 0 with ``gamma`` 0 is the paper's ablation "MAG".
         gamma: weight of the distance between bottlenecks.
-        temperature: of the divergence.
-        detach_teacher: neither of the two terms has a gradient for what is fused.
+        temperature: temperature of the divergence.
+        detach_teacher: whether the last two terms have no gradient for the fused prediction and bottleneck.
 
     Attributes:
         terms: the latest values of ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities, unweighted and
             detached.
 
     Raises:
-        ValueError: a negative weight, or a temperature that is not positive.
+        ValueError: if a weight is negative, or the temperature is not positive.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class MagMSLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            output: what the method forwards.
+            output: output of the training step.
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         label = class_indices(target, output.teacher.logits)
         teacher, students = (MagMSDecoded(*map(_float32, decoded)) for decoded in (output.teacher, output.students))
         known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
         terms = {"fuse": self.dice_ce(teacher.logits, label), "single": 0, "kl": 0, "l2": 0}
-        place = scatter_rows(torch.arange(len(students.logits)), output.present)  # of each student among the rows
+        place = scatter_rows(torch.arange(len(students.logits)), output.present)  # row of each student
         for rows, having in zip(place.T, output.present.T, strict=True):
             if not bool(having.any()):
                 continue

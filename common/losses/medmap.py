@@ -1,8 +1,9 @@
-"""MedMAP's alignment: every modality's features are drawn to one anchor.
+"""MedMAP's alignment loss: every modality's features are pulled to one anchor.
 
 Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV,
 eq. (12) to (17). Features are those of the feature encoder T (`common.networks.blocks.FeatureEncoder`), or bottlenecks.
-The norm is a mean over the features' elements: with alpha = 1/8 "of the original loss" only that is of its order.
+The norm is a mean over elements, since only this is of the original loss's order, as alpha = 1/8 "of the original loss"
+requires.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from common.io.settings import check_choice, check_number
 from common.networks.kernels import weighted_sum
 
 FLOOR = 1e-6
-"""Added to a standard deviation before its logarithm is taken."""
+"""Constant added to a standard deviation before its logarithm."""
 LEAST_SHARE = 0.1
-"""Of the weights' absolute sum: where those of the modalities present sum to less, they nearly cancel, and would be
-scaled up without bound."""
+"""Minimum of the present modalities' summed weights, as a fraction of all weights' absolute sum; below it they nearly
+cancel, and scaling them up would have no bound."""
 
 
 class AlignedOutput(NamedTuple):
-    """What a method gave, and the features to align.
+    """Output of a method, with the features to align.
 
     Attributes:
-        output: of the method.
-        features: ``(B, M, C, ...)``, zero where a modality is absent; None where nothing is aligned.
+        output: output of the method.
+        features: ``(B, M, C, ...)``, zero where a modality is absent; None if nothing is aligned.
         present: bool ``(B, M)``.
     """
 
@@ -40,20 +41,21 @@ class AlignedOutput(NamedTuple):
 class Alignment(nn.Module):
     """L_A, the mean squared distance of the modalities' features from their anchor.
 
-    The anchor of ``adaptive`` (P*, eq. 13) is a sum of all modalities, whose weights are learnt; both sides move. That
-    of a modality's name (P^k, eq. 12) are its features, without a gradient. ``normal`` (P_N) has none: the
-    divergence of each channel's mean and standard deviation over space from those of N(0, 1).
+    The anchor ``adaptive`` (P*, eq. 13) is a sum of all modalities with learned weights; features and anchor get a
+    gradient. The anchor named after a modality (P^k, eq. 12) is that modality's features, without gradient. ``normal``
+    (P_N) has no anchor: the loss is the divergence of each channel's mean and standard deviation over space from those
+    of N(0, 1).
 
-    Where modalities are absent, sums run over those present; the adaptive weights are scaled to their whole sum, or,
-    where little of it is left (`LEAST_SHARE`), all are alike. With the named modality absent a sample has no loss.
+    Where modalities are absent, sums run over those present. The adaptive weights are scaled to their full sum or, if
+    little of it is left (`LEAST_SHARE`), made equal. A sample without the named modality has no loss.
 
     Args:
         modalities: names, in the image's order.
-        anchor: ``adaptive``, ``normal``, or one of the modalities.
-        prior: the modality whose weight is 1 at first, the others' being 0.
+        anchor: ``adaptive``, ``normal``, or the name of one of the modalities.
+        prior: modality whose initial weight is 1; those of the others are 0.
 
     Raises:
-        ValueError: an unknown anchor or prior.
+        ValueError: if the anchor or prior is unknown.
     """
 
     def __init__(self, modalities: Sequence[str], anchor: str = "adaptive", prior: str = "flair") -> None:
@@ -65,15 +67,15 @@ class Alignment(nn.Module):
             self.weights = nn.Parameter(torch.tensor([float(name == prior) for name in modalities]))
 
     def forward(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return the scalar L_A of features ``(B, M, C, ...)``, ``present`` being bool ``(B, M)``.
+        """Return the scalar L_A of features ``(B, M, C, ...)``; ``present`` is bool ``(B, M)``.
 
         Raises:
-            ValueError: features are of another number of modalities.
+            ValueError: if the features have another number of modalities.
         """
         if features.shape[1] != len(self.modalities):
             raise ValueError(
                 f"Features of {features.shape[1]} modalities to align; expected {len(self.modalities)} "
-                f"({', '.join(self.modalities)}). The anchor and the features have to be of one cohort."
+                f"({', '.join(self.modalities)}). Use the same cohort for the anchor and the features."
             )
         features, present = features.float(), present.to(features.device, non_blocking=True)
         share = present / present.sum(dim=1, keepdim=True)
@@ -84,7 +86,7 @@ class Alignment(nn.Module):
         return (distance * share * valid).sum(dim=1).mean()
 
     def _anchor(self, features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the anchor ``(B, 1, C, ...)`` of each sample, and if it has one, ``(B, 1)``."""
+        """Return the anchor ``(B, 1, C, ...)`` of each sample, and whether it has one, bool ``(B, 1)``."""
         if self.anchor != "adaptive":
             k = self.modalities.index(self.anchor)
             return features[:, k : k + 1].detach(), present[:, k : k + 1]
@@ -106,17 +108,17 @@ class AlignedLoss(nn.Module):
     """A method's loss plus alpha L_A, eq. (14), (16), (17).
 
     Args:
-        loss: of the method.
+        loss: loss of the method.
         modalities: names, in the image's order.
-        anchor: see `Alignment`; None for the loss alone.
+        anchor: anchor of the `Alignment`; None for the method's loss alone.
         alpha: weight of the alignment.
-        prior: see `Alignment`.
+        prior: modality with the initial weight 1; see `Alignment`.
 
     Attributes:
         terms: the latest values of the loss's terms and of ``align``, detached.
 
     Raises:
-        ValueError: see `Alignment`; a negative alpha.
+        ValueError: in the same cases as `Alignment`, or if alpha is negative.
     """
 
     def __init__(
@@ -134,11 +136,11 @@ class AlignedLoss(nn.Module):
 
     @property
     def aligns(self) -> bool:
-        """If there is an anchor."""
+        """Whether there is an anchor."""
         return self.alignment is not None
 
     def forward(self, output: AlignedOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of what a method gave and its target."""
+        """Return the scalar loss of a method's output against its target."""
         total = self.loss(output.output, target)
         self.terms = dict(self.loss.terms)
         if self.alignment is not None:

@@ -1,10 +1,10 @@
-"""PASSION's loss: multi-uni self-distillation, balanced between modalities by the teacher's relative preference.
+"""PASSION's loss: multi-uni self-distillation, balanced between modalities by their relative preference.
 
-Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities teaches the one from
-each alone (by the same decoder, so "self"), voxel by voxel and through the classes' prototypes. How far a student is
-from the teacher tells which modality is neglected: within a batch those are pushed (task mask delta), from epoch to
-epoch their weights grow (coefficients beta). Where paper and released code differ, this is the released code, which
-gave the published numbers; the bundle's README lists the differences.
+Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities teaches the prediction
+from each one alone (by the same decoder, hence "self"), voxel by voxel and through the classes' prototypes. A student's
+distance from the teacher shows which modality is neglected: within a batch, neglected ones are trained (task mask
+delta), and from epoch to epoch their weights grow (coefficients beta). Where paper and released code differ, this
+follows the released code, which gave the published numbers; the bundle's README lists the differences.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from common.modalities import to_host
 from common.networks.blocks import Decoded, scatter_rows
 
 EPSILON = 1e-5
-"""Keeps the mean of an empty class and the cosine of a zero vector finite."""
+"""Constant that keeps the mean of an empty class and the cosine of a zero vector finite."""
 
 GROWTH = 1.5
-"""Factor by which the update rate grows."""
+"""Factor by which the update rate of beta grows."""
 
 BETA_RANGE = (0.1, 4.0)
-"""Where beta is clamped to before it is normalised."""
+"""Range to which beta is clamped before it is normalised."""
 
 
 class PassionOutput(NamedTuple):
-    """What PASSION's method forwards to its loss.
+    """Output of PASSION's training step, which its loss takes.
 
     Attributes:
-        teacher: what is decoded from each sample's own subset, B rows.
-        students: what is decoded from one modality alone, P rows in the order of ``present.nonzero()``.
-        separate: ``(P, K, ...)``, logits of the separate decoder, same order.
-        present: bool ``(B, M)``, the modalities that are taught and count; on the CPU.
+        teacher: output decoded from each sample's own subset, B rows.
+        students: output decoded from one modality alone, P rows in the order of ``present.nonzero()``.
+        separate: logits of the separate decoder, ``(P, K, ...)``, in the same order.
+        present: bool ``(B, M)``, on the CPU, the modalities that are taught and counted.
     """
 
     teacher: Decoded
@@ -50,16 +50,16 @@ class PassionOutput(NamedTuple):
 def pixel_distillation(
     students: torch.Tensor, teacher: torch.Tensor, size: Sequence[int], temperature: float
 ) -> torch.Tensor:
-    """Return how far students' predictions are from the teacher's at one level, ``(n,)``, eq. (3).
+    """Return the divergence of students' predictions from the teacher's at one level, ``(n,)``, eq. (3).
 
-    That is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled and then clamped
+    It is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled and then clamped
     to 0.005 or more.
 
     Args:
         students: logits ``(n, K, ...)``.
-        teacher: logits ``(1, K, ...)`` for all of them, or ``(n, K, ...)``; gets no gradient.
-        size: full resolution.
-        temperature: T.
+        teacher: logits ``(1, K, ...)`` for all students, or ``(n, K, ...)``; gets no gradient.
+        size: spatial size at full resolution.
+        temperature: temperature T.
     """
     known = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)
     guess = probabilities(students, size, temperature).clamp(FLOOR, 1)
@@ -70,8 +70,8 @@ def prototypes(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Return the mean feature of each class, ``(n, w, k)``, eq. (4).
 
     Args:
-        features: ``(n, w, N)``.
-        inside: 1 where a voxel is of a class, else 0, ``(k, N)``.
+        features: features ``(n, w, N)``.
+        inside: ``(k, N)``, 1 where a voxel belongs to a class, else 0.
     """
     with torch.autocast(features.device.type, enabled=False):
         return features.float() @ inside.T / (inside.sum(dim=1) + EPSILON)
@@ -80,7 +80,7 @@ def prototypes(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 def similarity(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Return the cosine between each voxel's feature and each class's prototype, ``(n, k, N)``, eq. (5) and (6).
 
-    Arguments are those of `prototypes`.
+    The arguments are those of `prototypes`.
     """
     directions = F.normalize(prototypes(features, inside), dim=1, eps=EPSILON)
     with torch.autocast(features.device.type, enabled=False):
@@ -88,14 +88,14 @@ def similarity(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 
 
 def prototype_nll(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Return how badly the nearest prototype tells the class, ``(n,)``: the loss of PMR (Fan et al., CVPR 2023).
+    """Return the negative log-likelihood of the classes by nearest prototype, ``(n,)``: PMR (Fan et al., CVPR 2023).
 
-    The softmax runs over the negative distances between a voxel's feature and the prototypes of its own sample. Voxels
-    of a class without a prototype count as of probability 0.005.
+    The softmax is over the negative distances between a voxel's feature and the prototypes of its own sample. Voxels
+    of a class without a prototype get the probability 0.005.
 
     Args:
-        features: ``(n, w, N)``.
-        inside: ``(k, N)``, see `prototypes`; k is at least 1.
+        features: features ``(n, w, N)``.
+        inside: ``(k, N)`` with k >= 1; see `prototypes`.
     """
     features = features.float()
     centres = prototypes(features, inside).unbind(dim=2)
@@ -105,12 +105,12 @@ def prototype_nll(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 
 
 def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return ``1 - D_m / mean of the present D``, ``(B, M)``, eq. (9) and (10); below 0 is neglected.
+    """Return ``1 - D_m / mean of the present D``, ``(B, M)``, eq. (9) and (10); below 0 a modality is neglected.
 
-    0 for an absent modality, for the only one of a subject, and where no distance was measured.
+    It is 0 for an absent modality, for the only one of a subject, and if no distance was measured.
 
     Args:
-        distance: D ``(B, M)``, 0 where absent.
+        distance: distances D ``(B, M)``, 0 where absent.
         present: bool ``(B, M)``.
     """
     mean = distance.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True)
@@ -124,46 +124,46 @@ def updated_beta(beta: torch.Tensor, preference: torch.Tensor, rate: float) -> t
 
 
 class PassionLoss(nn.Module):
-    """PASSION's loss, that of its ablations, and of the baselines that it is compared to.
+    """PASSION's loss, and those of its ablations and of the baselines that it is compared to.
 
     ``L = fuse + deep + sum_m (delta_m beta_m v_m separate_m + lambda_1 beta_m v_m pixel_m + lambda_2 delta_m v_m
-    prototype_m)``, summed over the samples of the batch; ``v_m = 1 / (1 - MR_m)``. In ``deep`` and ``pixel`` the
-    auxiliary heads weigh 1/2, 1/4, ..., fine to coarse. Prototypes are compared of the classes in the crop of every
-    sample of the batch, whose preferences together decide on delta; beta follows the preference of the epoch's mean
-    distances.
+    prototype_m)``, summed over the samples of the batch, where ``v_m = 1 / (1 - MR_m)``. In ``deep`` and ``pixel`` the
+    auxiliary heads have the weights 1/2, 1/4, ..., fine to coarse. Prototypes are compared for the classes that occur
+    in the crop of every sample of the batch. The preferences of all samples together decide on delta; beta follows the
+    preference computed from the epoch's mean distances.
 
-    The baselines are ``fuse + deep + sum_m separate_m``, to which ``pmr`` adds its prototype loss (which of PMR's parts
-    the paper took is not known). The distance between students and teacher, hence the relative preference, is measured
-    in all of them.
+    The baselines are ``fuse + deep + sum_m separate_m``, to which ``pmr`` adds its prototype loss (the paper does not
+    say which parts of PMR it used). All of them measure the distance between students and teacher, and so the relative
+    preference.
 
     Args:
         modalities: names in the cohort's order.
-        counts: number of training subjects that have each modality; one that none has takes no part.
+        counts: number of training subjects that have each modality; a modality with 0 plays no part.
         subjects: number of training subjects.
         training: ``passion``, ``baseline``, ``moddrop`` (the baseline's loss; modalities are dropped in the data) or
             ``pmr``.
-        pixel: ablation, pixel-wise self-distillation.
-        proto: ablation, prototype distillation.
-        delta: ablation, the task mask; all 1 without.
-        beta: ablation, the gradient coefficients with ``1 / (1 - MR)``, their start in the paper; all 1 without. With
-            the four off, the loss is the baseline's.
+        pixel: whether to use pixel-wise self-distillation (ablation).
+        proto: whether to use prototype distillation (ablation).
+        delta: whether to use the task mask (ablation); otherwise it is 1.
+        beta: whether to use the gradient coefficients and ``1 / (1 - MR)``, their initial value in the paper
+            (ablation); otherwise they are 1. With all four off, the loss is the baseline's.
         lambda_1: weight of the pixel-wise term.
         lambda_2: weight of the prototype term.
-        temperature: of the pixel-wise term.
+        temperature: temperature of the pixel-wise term.
         gamma: update rate of beta.
         growth: epochs (from 0) at which the rate grows by half.
         lambda_pmr: weight of PMR's term.
-        perfect_data: nothing is missing in training (PDT): ``v_m = 1``, and all modalities of all samples count.
+        perfect_data: whether no modality is missing in training (PDT): ``v_m = 1``, and all modalities count.
 
     Attributes:
-        beta: ``(M,)``, the coefficients now.
-        sums, counts: ``(M,)``, of the current epoch: sums over samples of D, and of presence. They are to be summed
-            over ranks before `end_epoch`.
+        beta: ``(M,)``, the current coefficients.
+        sums, counts: ``(M,)``, sums of D and of presence over the samples of the current epoch. Sum them over ranks
+            before `end_epoch`.
         terms: the latest values of the terms in use, summed over samples and modalities with the weights above except
             lambdas: ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype``, ``pmr``; detached.
 
     Raises:
-        ValueError: an unknown choice, or counts that do not fit modalities and subjects.
+        ValueError: if a choice is unknown, or the counts do not fit modalities and subjects.
     """
 
     def __init__(
@@ -187,13 +187,13 @@ class PassionLoss(nn.Module):
         super().__init__()
         if len(counts) != len(modalities) or not all(0 <= count <= subjects for count in counts):
             raise ValueError(
-                f"counts {list(counts)}: expected the number of training subjects with each of "
+                f"counts {list(counts)}: expected the number of training subjects that have each of "
                 f"{', '.join(modalities)}, 0 to {subjects} (`subjects`)."
             )
         if perfect_data and min(counts) < subjects:
             raise ValueError(
-                "perfect_data: some training subjects lack a modality, but with perfect data (PDT) all of them count. "
-                "Set missing_rates and masks to null and train on complete subjects, or perfect_data to false."
+                "perfect_data: some training subjects lack a modality, but perfect data (PDT) has all of them. "
+                "Set missing_rates and masks to null and train on complete subjects, or set perfect_data to false."
             )
         self.modalities, self.perfect_data = tuple(modalities), perfect_data
         self.variant = check_choice("training", training, ("passion", "baseline", "moddrop", "pmr"))
@@ -212,18 +212,18 @@ class PassionLoss(nn.Module):
 
     @property
     def distils(self) -> bool:
-        """Whether the students get a gradient; if not, they only serve to measure distances."""
+        """Whether the students get a gradient; if not, they serve only to measure distances."""
         return self.use_pixel or self.use_proto or self.variant == "pmr"
 
     def forward(self, output: PassionOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a batch.
 
         Args:
-            output: what the method forwards.
+            output: output of the training step.
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit (see `class_indices`), or modalities lack where none may.
+            ValueError: if the target does not fit (see `class_indices`), or a modality is missing in perfect data.
         """
         label = class_indices(target, output.teacher.logits)
         size, present = label.shape[2:], output.present
@@ -255,14 +255,14 @@ class PassionLoss(nn.Module):
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Update beta from the epoch's sums, and clear those.
+        """Update beta from the epoch's sums, and reset the sums.
 
         Args:
             epoch: number of the epoch that ends, from 0.
 
         Returns:
-            for each modality ``rp_<name>``, its relative preference in this epoch (0 if it was not seen), and
-            ``beta_<name>``, its coefficient from the next one on.
+            For each modality, ``rp_<name>``, its relative preference in this epoch (0 if it did not occur), and
+            ``beta_<name>``, its coefficient from the next epoch on.
         """
         distance = self.sums / self.counts.clamp_min(1)
         preference = relative_preference(distance[None], self.counts[None] > 0)[0]
@@ -277,20 +277,20 @@ class PassionLoss(nn.Module):
     def _check(self, present: torch.Tensor) -> None:
         if present.shape[1] != len(self.modalities):
             raise ValueError(
-                f"modalities {', '.join(self.modalities)}: the network's output is of {present.shape[1]} modalities."
+                f"modalities {', '.join(self.modalities)}: the network's output has {present.shape[1]} modalities."
             )
         if self.perfect_data and not bool(present.all()):
             raise ValueError(
-                "perfect_data: a sample lacks a modality, but with perfect data (PDT) all of them count. Train on "
+                "perfect_data: a sample lacks a modality, but perfect data (PDT) has all of them. Train on "
                 "complete subjects, or set perfect_data to false."
             )
 
     def _delta(self, preference: torch.Tensor) -> torch.Tensor:
-        """Return 1 for the modalities to push and 0 for the others, ``(M,)``, eq. (11)."""
+        """Return the task mask ``(M,)``, 1 for the neglected modalities and 0 for the others, eq. (11)."""
         return (preference.sum(dim=0) < 0).float() if self.use_delta else torch.ones_like(self.beta)
 
     def _pixel(self, output: PassionOutput, size: Sequence[int]) -> torch.Tensor:
-        """Return the pixel-wise term over all levels of each student, ``(P,)``."""
+        """Return the pixel-wise term of each student, summed over all levels, ``(P,)``."""
         students, teacher = ([decoded.logits, *decoded.deep] for decoded in (output.students, output.teacher))
         levels = list(enumerate(zip(students, teacher, strict=True)))
         return torch.cat(
@@ -306,22 +306,22 @@ class PassionLoss(nn.Module):
     def _semantic(
         self, output: PassionOutput, label: torch.Tensor, classes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return prototype term, distance D and PMR's term of each student, ``(P,)`` each; the first may be unused.
+        """Return the prototype term, the distance D and PMR's term of each student, ``(P,)`` each.
 
         Args:
-            output: what the method forwards.
-            label: class indices.
-            classes: ``(k, 1)``, whose prototypes are compared.
+            output: output of the training step.
+            label: class indices ``(B, 1, ...)``.
+            classes: classes ``(k, 1)`` whose prototypes are compared.
         """
         parts = []
         for sample, rows in _samples(output.present):
-            # The label is compared, not scattered: these masks are the other factor of the prototypes' product.
+            # Masks by comparison, since they are a factor of the prototypes' matrix product.
             inside = (label[sample].flatten() == classes).float()
             features = output.students.features[rows].as_subclass(torch.Tensor).flatten(2)
             known = similarity(output.teacher.features[sample].detach().as_subclass(torch.Tensor).flatten(2), inside)
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.use_proto):
                 gap = similarity(features, inside) - known
-            count = max(len(classes), 1)  # without one, term and distance are 0
+            count = max(len(classes), 1)  # without classes, term and distance are 0
             prototype = gap.square().sum(dim=1).mean(dim=1) / count
             distance = gap.detach().abs().sum(dim=1).mean(dim=1) / count
             pmr = prototype_nll(features, inside) if self.variant == "pmr" and len(classes) else 0 * distance
@@ -331,16 +331,16 @@ class PassionLoss(nn.Module):
 
 
 def _common_classes(label: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return the classes that every sample shows, ``(k, 1)``."""
+    """Return the classes that occur in every sample, ``(k, 1)``."""
     shown = torch.stack([(label == k).flatten(1).any(dim=1) for k in range(classes)], dim=1)
     common = [k for k, everywhere in enumerate(to_host(shown.all(dim=0)).tolist()) if everywhere]
     return torch.tensor(common, dtype=label.dtype, device=label.device)[:, None]
 
 
 def _samples(present: torch.Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield for each sample where it is among B rows and where its students are among P.
+    """Yield each sample's slices of the B rows and of its students among the P rows.
 
-    A sample at a time, what belongs to a teacher is computed once, and copied for none of its students.
+    Processing one sample at a time computes the teacher's part once, without copies for its students.
     """
     start = 0
     for b, count in enumerate(present.sum(dim=1).tolist()):

@@ -1,7 +1,7 @@
-"""The losses of PMKL: of any gated network, and of a student that learns from its teacher.
+"""The losses of gated networks and of PMKL's students, which learn from the teacher.
 
 Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021; constants as
-released. Cross-entropy plus Dice are RobustSeg's as well.
+released. The segmentation loss (cross-entropy plus Dice) is also RobustSeg's.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from common.networks.gated import GatedOutput
 
 
 class PMKLOutput(NamedTuple):
-    """What the training of a student forwards to its loss.
+    """Output of PMKL's training step, which its loss takes.
 
     Attributes:
-        logits: of the student, ``(B, K, X, Y, Z)``.
-        teacher_logits: of the teacher, same shape, without gradient.
-        embedding: of the student's features, unit vectors ``(B, D)``.
-        teacher_embedding: of the teacher's features, same shape; the gradient ends in the teacher's metric head.
+        logits: logits of the student, ``(B, K, X, Y, Z)``.
+        teacher_logits: logits of the teacher, same shape, without gradient.
+        embedding: unit vectors of the student's features, ``(B, D)``.
+        teacher_embedding: unit vectors of the teacher's features, same shape, with a gradient for the metric head only.
         l2_penalty: scalar, half the sum of the student's and both metric heads' squared kernels.
     """
 
@@ -37,15 +37,15 @@ class PMKLOutput(NamedTuple):
 
 @torch.no_grad()
 def teacher_advantage(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Return by how much the student's cross-entropy exceeds the teacher's, 0 where the teacher is wrong or no better.
+    """Return how much the student's cross-entropy exceeds the teacher's, 0 where the teacher is wrong or not better.
 
     Args:
         student: logits ``(B, K, ...)``.
-        teacher: logits, same shape.
+        teacher: logits of the same shape.
         label: class indices ``(B, 1, ...)``, long.
 
     Returns:
-        ``(B, 1, ...)``, a constant.
+        Weights ``(B, 1, ...)`` without gradient.
     """
     lead = teacher.float().log_softmax(dim=1) - student.float().log_softmax(dim=1)
     return lead.gather(1, label).clamp_min(0) * (teacher.argmax(dim=1, keepdim=True) == label)
@@ -54,16 +54,16 @@ def teacher_advantage(student: torch.Tensor, teacher: torch.Tensor, label: torch
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return the cross-entropy of the student's softened prediction to the teacher's, a scalar.
+    """Return the scalar cross-entropy of the student's softened prediction against the teacher's.
 
-    Voxels are weighted by `teacher_advantage`. The sum is divided by that of the weights, and is 0 if these are. There
-    is no factor T^2.
+    Voxels are weighted by `teacher_advantage`; the sum is divided by the sum of the weights (0 if that is 0). There is
+    no factor T^2.
 
     Args:
         student: logits ``(B, K, ...)``.
-        teacher: logits, same shape.
+        teacher: logits of the same shape.
         label: class indices ``(B, 1, ...)``, long.
-        temperature: T, what logits are divided by.
+        temperature: temperature T by which logits are divided.
     """
     soft, target = (probabilities(logits, logits.shape[2:], temperature) for logits in (student, teacher.detach()))
     weight = teacher_advantage(student, teacher, label)
@@ -72,10 +72,10 @@ def distillation_loss(
 
 
 def contrastive_loss(student: torch.Tensor, teacher: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the mean over all pairs of a batch's embeddings ``(B, D)``, a scalar.
+    """Return the scalar contrastive loss, averaged over all pairs of a batch's embeddings ``(B, D)``.
 
-    With distance d, a subject's own pair adds ``d^2``, one of two subjects ``max(0, margin - d)^2``; a batch of one has
-    none of these.
+    With distance d, a pair of one subject adds ``d^2``, a pair of two subjects ``max(0, margin - d)^2``. A batch of one
+    subject has only the former.
     """
     distance = torch.linalg.vector_norm(student.float()[:, None] - teacher.float(), dim=2)
     own = torch.eye(len(distance), dtype=torch.bool, device=distance.device)
@@ -85,9 +85,9 @@ def contrastive_loss(student: torch.Tensor, teacher: torch.Tensor, margin: float
 class SegmentationLoss(nn.Module):
     """Cross-entropy plus Dice on the softmax; also the loss of PMKL's teacher.
 
-    In the cross-entropy a class weighs 1 minus its share of the batch's voxels, and probabilities are clamped to at
-    least 0.005. Dice has squared probabilities in its denominator, sums over batch and space, and is the mean over the
-    classes, background included.
+    In the cross-entropy the weight of a class is 1 minus its fraction of the batch's voxels, and probabilities are
+    clamped to at least 0.005. Dice has squared probabilities in its denominator, sums over batch and space, and is
+    averaged over the classes, including the background.
 
     Attributes:
         terms: the latest values of ``ce`` and ``dice``, detached.
@@ -102,11 +102,11 @@ class SegmentationLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            output: training outputs of a network, of which ``logits`` ``(B, K, X, Y, Z)`` count.
+            output: training outputs of a network; only ``logits`` ``(B, K, X, Y, Z)`` are used.
             target: class indices ``(B, 1, X, Y, Z)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`.
+            ValueError: if the target does not fit; see `class_indices`.
         """
         label = class_indices(target, output.logits)
         soft = probabilities(output.logits, label.shape[2:])
@@ -120,17 +120,17 @@ class PMKLLoss(nn.Module):
     """A student's loss: ``CE + Dice + 0.5 kd + 0.5 contrastive + 1e-5 l2``.
 
     Args:
-        kd_weight: of `distillation_loss`.
-        contrastive_weight: of `contrastive_loss`.
-        l2_weight: of half the sum of squared kernels.
-        temperature: of the distillation.
+        kd_weight: weight of `distillation_loss`.
+        contrastive_weight: weight of `contrastive_loss`.
+        l2_weight: weight of half the sum of squared kernels.
+        temperature: temperature of the distillation.
         margin: distance beyond which two subjects' embeddings no longer repel each other.
 
     Attributes:
         terms: the latest values of ``ce``, ``dice``, ``kd``, ``contrastive`` and ``l2``, unweighted and detached.
 
     Raises:
-        ValueError: a constant that makes no sense.
+        ValueError: if a weight or the margin is negative, or the temperature is not positive.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class PMKLLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: PMKLOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss; arguments and errors are those of `SegmentationLoss`."""
+        """Return the scalar loss, with the arguments and errors of `SegmentationLoss`."""
         loss = self.segmentation(output, target)
         label = class_indices(target, output.logits)
         parts = {
@@ -166,5 +166,5 @@ class PMKLLoss(nn.Module):
 
 
 def _merge_batch(x: torch.Tensor) -> torch.Tensor:
-    """Return ``(B, C, X, ...)`` as one sample ``(1, C, B * X, ...)``."""
+    """Reshape ``(B, C, X, ...)`` to one sample ``(1, C, B * X, ...)``."""
     return x.transpose(0, 1).flatten(1, 2)[None]

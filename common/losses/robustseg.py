@@ -1,4 +1,4 @@
-"""The loss of RobustSeg: segmentation, reconstruction, and appearances that stay near a standard normal.
+"""RobustSeg's loss: segmentation, reconstruction, and appearances that stay close to a standard normal distribution.
 
 Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
 2019; constants as released.
@@ -15,14 +15,14 @@ from common.networks.blocks import scatter_rows
 from common.networks.robustseg import RobustSegOutput
 
 LEAST = 1e-12
-"""A squared shift is clamped to at least this before its logarithm is taken."""
+"""Minimum that a squared shift is clamped to before its logarithm."""
 
 
 def divergence(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Return ``sum (scale^2 + shift^2 - 1 - log shift^2) / 2`` over the channels of ``(P, C)``: ``(P,)``.
+    """Return ``sum (scale^2 + shift^2 - 1 - log shift^2) / 2`` over the channels of ``(P, C)``, with shape ``(P,)``.
 
-    The divergence of N(scale, shift^2) from N(0, 1): the paper takes the decoder's scale for a mean and its shift for a
-    standard deviation.
+    It is the divergence of N(scale, shift^2) from N(0, 1): the paper treats the decoder's scale as a mean and its shift
+    as a standard deviation.
     """
     variance = shift.square()
     return (scale.square() + variance - 1 - variance.clamp_min(LEAST).log()).sum(dim=1) / 2
@@ -31,18 +31,18 @@ def divergence(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
 class RobustSegLoss(nn.Module):
     """``CE + Dice + 1e-4 l2 + 0.1 sum_m L1_m + 0.1 sum_m KL_m``.
 
-    L1 and KL of a modality are means over the samples that have it; one that no sample has adds nothing.
+    L1 and KL of a modality are means over the samples that have it; a modality that no sample has adds nothing.
 
     Args:
-        l2_weight: of half the sum of squared kernels.
-        l1_weight: of the reconstruction's mean absolute error.
-        kl_weight: of `divergence`.
+        l2_weight: weight of half the sum of squared kernels.
+        l1_weight: weight of the reconstruction's mean absolute error.
+        kl_weight: weight of `divergence`.
 
     Attributes:
         terms: the latest values of ``ce``, ``dice``, ``l2``, ``l1`` and ``kl``, unweighted and detached.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: if a weight is negative.
     """
 
     def __init__(self, l2_weight: float = 1e-4, l1_weight: float = 0.1, kl_weight: float = 0.1) -> None:
@@ -56,7 +56,7 @@ class RobustSegLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: RobustSegOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss; arguments and errors are those of `SegmentationLoss`."""
+        """Return the scalar loss, with the arguments and errors of `SegmentationLoss`."""
         loss = self.segmentation(output, target)
         error = (output.image - output.reconstruction.float()).abs().flatten(1).mean(dim=1)
         parts = {
@@ -69,6 +69,6 @@ class RobustSegLoss(nn.Module):
 
 
 def _over_samples(rows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each modality's rows, ``(M,)``; 0 for one without."""
+    """Return the mean of each modality's rows, ``(M,)``; 0 for a modality without rows."""
     count = there.sum(dim=0).clamp_min(1).to(rows.device, non_blocking=True)
     return scatter_rows(rows, there).sum(dim=0) / count

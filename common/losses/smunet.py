@@ -1,4 +1,4 @@
-"""SMU-Net's loss: co-training, content and style that match, a discriminator of styles.
+"""SMU-Net's loss: co-training, matching of content and style, and a discriminator of styles.
 
 Source: Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022;
 formulas and constants of the released code.
@@ -14,7 +14,7 @@ from common.io.settings import check_choice
 from common.losses.cotraining import CoTrainingLoss, CoTrainingOutput, Discriminator, discriminator_loss, generator_loss
 
 PUBLISHED = (20, 24, 16)
-"""Size of the style of the published crop, 160x192x128, the only one that the released discriminator takes."""
+"""Size of the style for the published crop of 160x192x128, the only one that the released discriminator accepts."""
 
 
 def gram(features: torch.Tensor) -> torch.Tensor:
@@ -27,11 +27,11 @@ def gram(features: torch.Tensor) -> torch.Tensor:
 def style_distance(full: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
     """Return ``sum (G_full - G_missing)^2 / (4 C^2 (H W)^2)``, a scalar; H and W are the first two extents.
 
-    With the Gram matrices G divided by the number of elements already, it is next to nothing (released code).
+    As in the released code, the Gram matrices G are already divided by the number of elements, so the result is tiny.
 
     Args:
         full: style ``(B, C, H, W, D)``.
-        missing: same shape.
+        missing: style of the same shape.
     """
     _, channels, height, width, _ = full.shape
     return (gram(full) - gram(missing)).square().sum() / (4 * channels**2 * (height * width) ** 2)
@@ -41,10 +41,9 @@ class StyleDiscriminator(Discriminator):
     """The discriminator of styles ``(B, 8 * width, ...)``.
 
     Args:
-        width: of the network; the channels are as published at 16.
-        kind: ``pooled``: after three convolutions global average pooling and a linear layer, for styles of any size
-            (less than 8 voxels are padded). ``released``: a last convolution that spans the style of the published
-            crop.
+        width: width of the network; at 16 the channels are as published.
+        kind: ``pooled`` ends with global average pooling and a linear layer, for styles of any size (those of less than
+            8 voxels are padded); ``released`` ends with a convolution that spans the style of the published crop.
     """
 
     def __init__(self, width: int, kind: str) -> None:
@@ -56,15 +55,15 @@ class StyleDiscriminator(Discriminator):
         self.append(nn.Conv3d(16 * width, 1, 1 if kind == "pooled" else (2, 3, 2)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)`` of not being from the full path.
+        """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)`` of the style not being from the full path.
 
         Raises:
-            ValueError: ``released``, and the style is not that of the published crop.
+            ValueError: if the kind is ``released`` and the style is not that of the published crop.
         """
         if self.kind == "released" and tuple(x.shape[2:]) != PUBLISHED:
             raise ValueError(
-                f"A style of {list(x.shape[2:])} voxels: the released discriminator takes {list(PUBLISHED)}, that of a "
-                "crop of 160x192x128. Set `crop` to this, or `style_discriminator` to pooled."
+                f"A style of {list(x.shape[2:])} voxels, but the released discriminator expects {list(PUBLISHED)}, the "
+                "style of a crop of 160x192x128. Set `crop` to this, or `style_discriminator` to pooled."
             )
         return super().forward(x)
 
@@ -72,30 +71,30 @@ class StyleDiscriminator(Discriminator):
 class SMUNetLoss(CoTrainingLoss):
     """``0.4 Dice_full + 0.6 Dice_missing + w(t) consistency + 0.2 content + 1e-4 style + 0.0002 adversary``.
 
-    Content is the mean squared difference of the two paths' contents, style that of their Gram matrices, see
-    `style_distance`; the adversary's term is of the missing path, whose style is to be taken for the full path's. To
-    this the discriminator's own loss is added, ``BCE(D(full), 0) + BCE(D(missing), 1)``, see
+    Content is the mean squared difference of the two paths' contents, style that of their Gram matrices (see
+    `style_distance`). The adversary's term applies to the missing path, whose style should be taken for the full
+    path's. The discriminator's own loss, ``BCE(D(full), 0) + BCE(D(missing), 1)``, is added; see
     `common.losses.cotraining`.
 
     Args:
-        width: of the network.
-        full_weight: of the full path's Dice.
-        missing_weight: of the missing path's.
-        consistency_weight: of the consistency, once the ramp is over.
-        ramp_epochs: length of the ramp.
-        content_weight: of the content.
-        style_weight: of the style.
-        adversary_weight: of the adversary.
-        style_discriminator: ``pooled`` or ``released``, see `StyleDiscriminator`.
+        width: width of the network (channels at full resolution).
+        full_weight: weight of the full path's Dice loss.
+        missing_weight: weight of the missing path's Dice loss.
+        consistency_weight: final weight of the consistency, after the ramp.
+        ramp_epochs: length of the ramp in epochs.
+        content_weight: weight of the content's term.
+        style_weight: weight of the style's term.
+        adversary_weight: weight of the adversary's term.
+        style_discriminator: ``pooled`` or ``released``; see `StyleDiscriminator`.
 
     Attributes:
         discriminators: ``style``; the optimiser needs its parameters.
-        epoch: see `CoTrainingLoss`.
+        epoch: current epoch; see `CoTrainingLoss`.
         terms: the latest values of ``full``, ``missing``, ``consistency``, ``content``, ``style``, ``adversary`` and
-            ``discriminators``, without weights, detached.
+            ``discriminators``, unweighted and detached.
 
     Raises:
-        ValueError: an unknown choice; see `CoTrainingLoss`.
+        ValueError: if a choice is unknown; otherwise in the same cases as `CoTrainingLoss`.
     """
 
     def __init__(
@@ -126,11 +125,12 @@ class SMUNetLoss(CoTrainingLoss):
         """Return the scalar loss.
 
         Args:
-            output: two `SMUNetOutput`.
+            output: two `SMUNetOutput`, of the full and of a missing path.
             target: class indices ``(B, 1, ...)``.
 
         Raises:
-            ValueError: the target does not fit, see `class_indices`; see `StyleDiscriminator`.
+            ValueError: if the target does not fit (see `class_indices`) or the style does not (see
+                `StyleDiscriminator`).
         """
         full, missing = output
         discriminator = self.discriminators["style"]

@@ -1,1 +1,1 @@
-"""One file per paper: the module that runs in training, i.e. what is forwarded, on which modalities."""
+"""Training steps, one file per paper: modules that decide what is forwarded, on which modalities."""

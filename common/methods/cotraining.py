@@ -1,7 +1,7 @@
-"""The training step of ACN and SMU-Net: the full path and one missing path see the same subjects.
+"""The training step of ACN and SMU-Net: the full path and one missing path process the same subjects.
 
 Source: Wang et al., MICCAI 2021 (ACN); Azad et al., MIDL 2022 (SMU-Net). They train a pair of paths for one subset;
-here each step draws one of the subsets that there are missing paths for. The losses are in `common.losses.acn` and
+here each step draws one of the subsets that have a missing path. The losses are in `common.losses.acn` and
 `common.losses.smunet`, the networks in `common.networks.cotraining`.
 """
 
@@ -16,7 +16,7 @@ from common.networks.dedicated import FullAndMissing
 
 
 class CoTraining(TrainingStep):
-    """Forward all modalities by the full path, and a drawn subset, the same for the whole batch, by its missing path.
+    """Forward all modalities through the full path, and a random subset, the same in a batch, through its missing path.
 
     Args:
         network: an ACN or a SMUNet.
@@ -27,16 +27,16 @@ class CoTraining(TrainingStep):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> CoTrainingOutput:
-        """Return what both paths give for crops ``(B, M, X, Y, Z)``.
+        """Return the outputs of both paths for crops ``(B, M, X, Y, Z)``.
 
         Raises:
-            ValueError: a modality is missing.
+            ValueError: if a modality is missing.
         """
         present = available_modalities(image, None)
         if not bool(present.all()):
             lacking = (~present).any(dim=0).nonzero().flatten().tolist()
             raise ValueError(
-                f"Of {len(present)} training samples {int((~present).any(dim=1).sum())} lack a modality (channels "
+                f"{int((~present).any(dim=1).sum())} of {len(present)} training samples lack a modality (channels "
                 f"{lacking}), but the full path of {type(self.network).__name__} needs all. Train on complete subjects."
             )
         x, missing = self.network.features(image, present), self.network.missing

@@ -1,4 +1,4 @@
-"""The training of a network for each subset, as one network: each step trains one of them."""
+"""The training step for a collection of networks, one per subset: each step trains one of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from common.networks.blocks import available_modalities
 
 
 class OneSubset(TrainingStep):
-    """Draw one of the subsets that there is a network for, and forward it for the whole batch.
+    """Draw one of the subsets that have a network, and forward it for the whole batch.
 
     Args:
-        network: holds a `common.networks.dedicated.Dedicated` as ``dedicated``.
+        network: network that has a `common.networks.dedicated.Dedicated` as its attribute ``dedicated``.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -24,7 +24,7 @@ class OneSubset(TrainingStep):
         """Return the logits ``(B, K, ...)`` of crops ``(B, M, ...)``.
 
         Raises:
-            ValueError: there is no network for what all samples have.
+            ValueError: if there is no network for the modalities that all samples have.
         """
         present = available_modalities(image, None)
         chosen = torch.zeros_like(present)

@@ -1,7 +1,7 @@
-"""The training step of GSS, and of the backbones by themselves: all modalities are encoded, a random subset is fused.
+"""The training step of GSS, and of the backbones alone: all modalities are encoded, a random subset is fused.
 
 Source: Qiu et al., "Scratch Each Other's Back: Incomplete Multi-modal Brain Tumor Segmentation Via Category Aware
-Group Self-Support Learning", ICCV 2023, section 3.1. GSS changes the loss alone (`common.losses.gss`), so inference is
+Group Self-Support Learning", ICCV 2023, section 3.1. GSS changes only the loss (`common.losses.gss`), so inference is
 that of the backbone.
 """
 
@@ -16,13 +16,13 @@ from common.transforms import uniform_subsets
 
 
 class RandomSubsetFusion(TrainingStep):
-    """Encode and separately decode every modality of a subject; fuse one of the non-empty subsets, all alike.
+    """Encode and separately decode every modality of a subject; fuse a random subset, all subsets equally likely.
 
     Args:
-        network: what is trained.
+        network: network to train.
 
     Raises:
-        ValueError: the network does not fuse modalities.
+        ValueError: if the network does not fuse modalities.
     """
 
     def __init__(self, network: FusionNetwork) -> None:
@@ -30,7 +30,7 @@ class RandomSubsetFusion(TrainingStep):
         self.network = require_fusion(network, "This training")
 
     def forward(self, image: torch.Tensor) -> FusionOutput:
-        """Return the training outputs of crops ``(B, M, ...)``; ``present`` says what was encoded."""
+        """Return the training outputs of crops ``(B, M, ...)``; ``present`` says which modalities were encoded."""
         present = available_modalities(image, None)
         features = self.network.encode(image, present)
         fused = self.network.decode(features, uniform_subsets(present))

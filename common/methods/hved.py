@@ -1,8 +1,8 @@
-"""The training step of U-HVED: a random subset of what a subject has is fused, and everything is completed from it.
+"""The training step of U-HVED: a random subset of a subject's modalities is fused, and all are completed from it.
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
-2019, as released: the number of modalities is drawn first, every number alike, and then which. The losses are in
-`common.losses.hved`; U-HeMIS is trained by `common.methods.plain.RandomSubset`.
+2019, as released: the number of modalities is drawn first, all numbers equally likely, and then which ones. The losses
+are in `common.losses.hved`; U-HeMIS is trained by `common.methods.plain.RandomSubset`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class JointCompletion(TrainingStep):
     """Fuse a random subset, and complete and segment from it; every modality that the subject has is encoded.
 
     Args:
-        network: what is trained.
+        network: network to train.
     """
 
     def __init__(self, network: UHVED) -> None:

@@ -1,4 +1,4 @@
-"""M3AE's two training stages: what is masked, what is forwarded.
+"""M3AE's two training stages: masking and forward passes.
 
 Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
 AAAI 2023. The losses are in `common.losses.m3ae`, the network in `common.networks.m3ae`.
@@ -31,16 +31,16 @@ FILLS = ("x_sub", "zero", "mean")
 
 
 class Pretraining(TrainingStep):
-    """Stage 1: drop random modalities, mask random patches of the others, put x_sub there, reconstruct the image.
+    """Stage 1: drop random modalities, mask random patches of the others, fill in x_sub, reconstruct the image.
 
     Args:
         network: an `M3AE` with as many outputs as modalities.
         mask_ratio: combined rate of dropped modalities and masked patches.
-        patch_size: edge of a patch in voxels; divides the crop.
+        patch_size: edge of a patch in voxels, a divisor of the crop's extents.
         masking: ``m3ae``, or ``modality_dropout`` for the paper's ablation without patches (Table 3 b).
 
     Raises:
-        ValueError: an unknown masking; in ``forward``, a crop that patches do not tile.
+        ValueError: if the masking is unknown; in ``forward``, if patches do not tile the crop.
     """
 
     def __init__(self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae") -> None:
@@ -75,12 +75,12 @@ class FineTuning(TrainingStep):
     """Stage 2: two missing-modality views of each subject, forwarded together.
 
     Args:
-        network: an `M3AE` with one output per region; its x_sub is a constant from here on.
-        views: ``random``, two random subsets (paper); or ``full_and_incomplete``, all modalities and a random subset
-            that lacks at least one, which shows all four in every step (ours).
+        network: an `M3AE` with one output per region; its x_sub stays constant from here on.
+        views: ``random``, two random subsets (paper); or ``full_and_incomplete``, all modalities and a random
+            incomplete subset, so that every step uses the full set (our own variant).
 
     Raises:
-        ValueError: unknown views.
+        ValueError: if the views are unknown.
     """
 
     def __init__(self, network: M3AE, views: str = "random") -> None:
@@ -89,9 +89,7 @@ class FineTuning(TrainingStep):
         self.network.x_sub.requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> SegmentationOutput:
-        """Return the training outputs of ``2 B`` views of crops ``(B, M, X, Y, Z)``, all first views before all
-        second.
-        """
+        """Return the training outputs of two views of crops ``(B, M, X, Y, Z)``: B first views, then B second views."""
         present = to_host(presence(image))
         if self.views == "random":
             subsets = [random_subsets(present), random_subsets(present)]
@@ -101,7 +99,7 @@ class FineTuning(TrainingStep):
 
 
 def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_sub: float) -> list[dict]:
-    """Return the optimiser's groups: the U-Net, and x_sub with its own learning rate if it is learned."""
+    """Return the optimiser's parameter groups: the U-Net, and x_sub with its own learning rate if it is learned."""
     groups = [{"params": list(network.unet.parameters()), "lr": learning_rate}]
     if network.x_sub.requires_grad:
         groups.append({"params": [network.x_sub], "lr": learning_rate_x_sub})
@@ -109,18 +107,18 @@ def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_
 
 
 def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
-    """Set what stands in for missing content before pretraining (the paper's ablation, Table 3 c and d).
+    """Set the substitute for missing content before pretraining (the paper's ablation, Table 3 c and d).
 
-    ``x_sub`` leaves the noise that is then learned; ``zero`` and ``mean`` set a constant, the latter the mean image of
-    the training set at each location of the grid.
+    ``x_sub`` keeps the initial noise, which is then learned; ``zero`` and ``mean`` set a constant, the latter the mean
+    image of the training set at each location of the grid.
 
     Args:
         network: the pretraining network.
-        fill: one of ``x_sub``, ``zero``, ``mean``.
-        images: training set, items with ``image`` ``(M, X, Y, Z)`` normalised and uncropped or cropped to the brain.
+        fill: ``x_sub``, ``zero`` or ``mean``.
+        images: training set, items with ``image`` ``(M, X, Y, Z)``, normalised, uncropped or cropped to the brain.
 
     Raises:
-        ValueError: an unknown fill.
+        ValueError: if the fill is unknown.
     """
     if check_choice("fill", fill, FILLS) == "x_sub":
         return
@@ -131,18 +129,19 @@ def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
 
 
 def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
-    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``; missing modalities do not
-    count.
+    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``.
+
+    Missing modalities do not count in the mean.
 
     Args:
-        images: items with ``image`` ``(M, X, Y, Z)``, RAS, whose meta data tell the location.
+        images: items with ``image`` ``(M, X, Y, Z)``, RAS, whose metadata give the location.
         grid: size of the cohort's grid in voxels.
 
     Raises:
-        ValueError: there is no item.
+        ValueError: if there is no item.
     """
     if len(images) == 0:
-        raise ValueError("The mean image needs at least one training case; there is none.")
+        raise ValueError("The mean image needs at least one training case, but the training set is empty.")
     total = torch.zeros(1, 1, *grid)
     count = torch.zeros(1)
     for item in tqdm(images, desc="mean image"):
@@ -162,11 +161,11 @@ def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
 def start_finetuning(
     network: M3AE, pretrained: str, weights: bool = True, init_from: str | os.PathLike | None = None
 ) -> None:
-    """Start from whole weights of the segmentation network (key ``init_from``), or as `load_pretrained` does.
+    """Start from complete weights of the segmentation network (key ``init_from``), or else by `load_pretrained`.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: it is damaged, or of another architecture.
+        FileNotFoundError: if the checkpoint does not exist.
+        ValueError: if it is damaged, or belongs to another architecture.
     """
     if init_from is None:
         load_pretrained(network, pretrained, weights)
@@ -175,16 +174,17 @@ def start_finetuning(
 
 
 def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
-    """Start fine-tuning from a pretraining checkpoint: x_sub always, the U-Net without its heads if ``weights``.
+    """Start fine-tuning from a pretraining checkpoint: always x_sub, and if ``weights``, the U-Net without its heads.
 
     Args:
         network: the segmentation network.
         path: plain state dict of the pretraining network.
-        weights: False takes x_sub alone (ablation without pretraining, Table 3 a).
+        weights: whether to load the U-Net, too; False is the ablation without pretraining (Table 3 a).
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: it is damaged, holds what is no number, or is of another architecture (width, grid, modalities).
+        FileNotFoundError: if the checkpoint does not exist.
+        ValueError: if it is damaged, has values that are not finite numbers, or belongs to another architecture (width,
+            grid, modalities).
     """
     state = read_weights(path)
     wanted = [key for key in network.state_dict() if "head" not in key] if weights else ["x_sub"]

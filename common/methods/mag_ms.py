@@ -1,4 +1,4 @@
-"""MAG-MS's training step: all of a subject's modalities, and each of them alone, through one decoder.
+"""MAG-MS's training step: all of a subject's modalities together, and each one alone, through one decoder.
 
 Source: He et al., 2023, sections 2.2 and 2.3, Algorithm 1. The loss is in `common.losses.mag_ms`.
 """
@@ -14,10 +14,10 @@ from common.networks.mag_ms import MAGMS
 
 
 class MultiModalitySelfDistillation(TrainingStep):
-    """Decode each subject's modalities fused (the teacher), and each of them by itself (the students).
+    """Decode each subject's modalities fused (the teacher), and each of them alone (the students).
 
     Args:
-        network: what is trained.
+        network: network to train.
     """
 
     def __init__(self, network: MAGMS) -> None:
@@ -25,7 +25,7 @@ class MultiModalitySelfDistillation(TrainingStep):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> MagMSOutput:
-        """Return what teacher and students say on crops ``(B, M, ...)``."""
+        """Return the outputs of teacher and students for crops ``(B, M, ...)``."""
         present = available_modalities(image, None)
         features = self.network.encode(image, present)
         alone = [

@@ -1,7 +1,7 @@
-"""MedMAP's training step: that of any other method, with the features of each modality kept to be aligned.
+"""MedMAP's training step: that of another method, with the features of each modality kept for alignment.
 
 Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV. The
-loss is in `common.losses.medmap`. At inference the feature encoder stays, and the anchor has no part.
+loss is in `common.losses.medmap`. At inference the feature encoder stays, and the anchor is not used.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from common.networks.blocks import FeatureEncoder, available_modalities
 
 
 class FeatureAlignment(TrainingStep):
-    """Run a method, and take what there is to align from its network.
+    """Run a method's training step, and collect the features to align from its network.
 
     Args:
-        method: whose training outputs are passed on.
-        network: of the method.
-        align: False passes the outputs on alone.
-        at: ``input``, the feature encoder's output; or ``bottleneck``, of each modality by itself in a network that has
-            ``bottlenecks(image, present)`` (ACN, the paper's wording), which costs M more passes of its encoder.
+        method: training step whose outputs are passed on.
+        network: network of the method.
+        align: whether to collect features; if False, only the outputs are passed on.
+        at: ``input``, the feature encoder's output; or ``bottleneck``, that of each modality alone, for networks with
+            ``bottlenecks(image, present)`` (ACN, the paper's wording); it costs M more passes of the encoder.
 
     Raises:
-        ValueError: the network has nothing of the kind to align.
+        ValueError: if the network does not have the features to align.
     """
 
     def __init__(self, method: nn.Module, network: nn.Module, align: bool = True, at: str = "input") -> None:
@@ -38,8 +38,8 @@ class FeatureAlignment(TrainingStep):
             return
         if at == "bottleneck" and not hasattr(network, "bottlenecks"):
             raise ValueError(
-                f"align_at 'bottleneck': {type(network).__name__} has no bottleneck of a modality by itself; only ACN "
-                "has. Set `align_at` to input."
+                f"align_at 'bottleneck': {type(network).__name__} cannot compute the bottleneck of one modality; "
+                "only ACN can. Set `align_at` to input."
             )
         if at == "input" and len(encoders) != 1:
             raise ValueError(
@@ -49,7 +49,7 @@ class FeatureAlignment(TrainingStep):
         self.aligned = encoders[0] if at == "input" else None
 
     def forward(self, image: torch.Tensor) -> AlignedOutput:
-        """Return the method's outputs of crops ``(B, M, ...)`` and the features to align."""
+        """Return the method's outputs for crops ``(B, M, ...)`` and the features to align."""
         if not self.align:
             return AlignedOutput(self.method(image), None, None)
         if self.aligned is None:
@@ -60,6 +60,6 @@ class FeatureAlignment(TrainingStep):
         try:
             output = self.method(image)
         finally:
-            hook.remove()  # validation, which nobody would empty the list after, is not looked at
+            hook.remove()  # so that validation does not fill the list
         ((features, present),) = seen
         return AlignedOutput(output, features, present)

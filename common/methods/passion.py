@@ -1,8 +1,8 @@
-"""PASSION's training step: the subject's own modalities teach each of them alone, in one network.
+"""PASSION's training step: the prediction from a subject's modalities teaches that from each one alone.
 
 Source: Shi et al., "PASSION: Towards Effective Incomplete Multi-Modal Medical Image Segmentation with Imbalanced
 Missing Rates", ACM MM 2024, section 3.2. The losses are in `common.losses.passion`, the balancing between epochs in
-`common.engines.preference`; who lacks what in training is said by the datalist (`common.cohorts.missing`).
+`common.engines.preference`; the datalist says which training case lacks which modality (`common.cohorts.missing`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from common.transforms import uniform_subsets
 
 
 class SelfDistillation(TrainingStep):
-    """Forward each subject with its modalities (the teacher) and with each of them alone (the students).
+    """Forward each subject with all its modalities (the teacher) and with each of them alone (the students).
 
     Args:
-        network: what is trained.
-        drop_modalities: draw a non-empty subset of the subject's modalities each time, all alike, and use only these
-            (the ModDrop baseline).
-        perfect_data: all modalities of every subject are there and encoded; only the teacher's fusion is drawn a subset
-            (PDT, the way of RFNet, mmFormer and M2FTrans).
-        distil: gradients flow through the students; without, they are run to measure their distance to the teacher.
+        network: network to train.
+        drop_modalities: whether to use only a random non-empty subset of the subject's modalities each time, all
+            subsets equally likely (the ModDrop baseline).
+        perfect_data: whether all modalities of every subject are present and encoded, and a random subset is drawn only
+            for the teacher's fusion (PDT, as in RFNet, mmFormer and M2FTrans).
+        distil: whether gradients flow through the students; if False, they only measure the distance to the teacher.
 
     Raises:
-        ValueError: modalities are to be dropped from perfect data; the network does not fuse modalities.
+        ValueError: if modalities are to be dropped from perfect data, or the network does not fuse modalities.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class SelfDistillation(TrainingStep):
     ) -> None:
         super().__init__()
         if drop_modalities and perfect_data:
-            raise ValueError("training moddrop: with perfect_data true nothing is dropped; set one of the two keys.")
+            raise ValueError("training moddrop: with perfect_data true nothing is dropped; change one of the two keys.")
         self.network = require_fusion(network, "Self-distillation")
         self.drop_modalities, self.perfect_data, self.distil = drop_modalities, perfect_data, distil
 
     def forward(self, image: torch.Tensor) -> PassionOutput:
-        """Return what teacher, students and separate decoder say on crops ``(B, M, ...)``."""
+        """Return the outputs of teacher, students and separate decoder for crops ``(B, M, ...)``."""
         present = available_modalities(image, None)
         subset = uniform_subsets(present) if self.drop_modalities or self.perfect_data else present
         if self.drop_modalities:
@@ -56,7 +56,7 @@ class SelfDistillation(TrainingStep):
         features = self.network.fused_features(features)
         sample, modality = present.nonzero(as_tuple=True)
         alone = F.one_hot(modality, present.shape[1]).bool()
-        if self.distil:  # in one batch, which shares the work and the kernels' starts
+        if self.distil:  # one batch, which shares work and kernel launches
             rows = torch.cat([torch.arange(len(image)), sample])
             both = self.network.decode(_select_samples(features, rows), torch.cat([subset, alone]))
             teacher, students = _split(both, len(image))
@@ -73,7 +73,7 @@ def _select_samples(features: list[torch.Tensor], rows: torch.Tensor) -> list[to
 
 
 def _split(decoded: Decoded, count: int) -> tuple[Decoded, Decoded]:
-    """Return the first ``count`` rows, and the others."""
+    """Return the first ``count`` rows, and the remaining ones."""
     parts = (slice(None, count), slice(count, None))
     first, others = (
         Decoded(decoded.logits[part], [level[part] for level in decoded.deep], decoded.features[part]) for part in parts

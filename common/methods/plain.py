@@ -1,4 +1,4 @@
-"""Supervised training by itself: the baselines that every paper is compared to."""
+"""Plain supervised training, with and without modality dropout: the baselines that papers are compared to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Plain(TrainingStep):
     """Forward each subject once, with all the modalities that it has.
 
     Args:
-        network: takes crops ``(B, M, X, Y, Z)``.
+        network: network that takes crops ``(B, M, X, Y, Z)``.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -29,10 +29,10 @@ class Plain(TrainingStep):
 class RandomSubset(TrainingStep):
     """Forward each subject once, with a random subset of the modalities that it has (modality dropout, ModDrop).
 
-    The number of modalities is drawn first, every number alike, and then which; see `random_subsets`.
+    The number of modalities is drawn first, all numbers equally likely, and then which ones; see `random_subsets`.
 
     Args:
-        network: takes crops ``(B, M, X, Y, Z)`` and ``present``, bool ``(B, M)``, which says what it may use of them.
+        network: network that takes crops ``(B, M, X, Y, Z)`` and ``present``, bool ``(B, M)``, the usable modalities.
     """
 
     def __init__(self, network: nn.Module) -> None:

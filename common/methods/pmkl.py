@@ -1,7 +1,7 @@
-"""PMKL's second stage: the students learn from the label and from the multimodal teacher, which is frozen.
+"""PMKL's second stage: the students learn from the label and from the frozen multimodal teacher.
 
 Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021. In the first
-stage the teacher is trained by itself (`common.methods.plain`). The losses are in `common.losses.pmkl`.
+stage the teacher is trained alone (`common.methods.plain`). The losses are in `common.losses.pmkl`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class MetricHeads(nn.Module):
-    """The two heads of a student: for its own features, and for the teacher's."""
+    """The two metric heads of a student: for its own features, and for the teacher's."""
 
     def __init__(self, width: int, crop: Sequence[int], stride: int) -> None:
         super().__init__()
@@ -36,18 +36,18 @@ class MetricHeads(nn.Module):
 
 
 class PrivilegedDistillation(TrainingStep):
-    """Draw one of the sets that there are students for, and forward its student beside the frozen teacher.
+    """Draw one of the subsets that have a student, and forward this student and the frozen teacher.
 
-    The metric heads are parts of this method and not of the network, whose weights are then those of inference alone:
-    give the optimiser the method's parameters, of which the teacher's get no gradient, and the checkpoint ``heads``.
+    The metric heads belong to this module and not to the network, so that the network has only the weights needed for
+    inference. Give the optimiser this module's parameters (the teacher's get no gradient), and checkpoint ``heads``.
 
     Args:
-        network: whose students are trained, see `load_teacher`.
+        network: network whose students are trained; see `load_teacher`.
         crop: size of the training crops in voxels.
-        metric_stride: of the metric heads' pooling; released: 1, see `MetricHead`.
+        metric_stride: stride of the metric heads' pooling; 1 in the release; see `MetricHead`.
 
     Attributes:
-        heads: `MetricHeads` of each student.
+        heads: the `MetricHeads` of each student.
     """
 
     def __init__(self, network: PMKL, crop: Sequence[int], metric_stride: int = 40) -> None:
@@ -63,10 +63,10 @@ class PrivilegedDistillation(TrainingStep):
         return self
 
     def forward(self, image: torch.Tensor) -> PMKLOutput:
-        """Return what a student and the teacher say on crops ``(B, M, X, Y, Z)``.
+        """Return the outputs of a student and the teacher for crops ``(B, M, X, Y, Z)``.
 
         Raises:
-            ValueError: there is no student for any set that all subjects of the batch have.
+            ValueError: if no student fits the modalities that all subjects of the batch have.
         """
         image = image.as_subclass(torch.Tensor)
         present = available_modalities(image, None)
@@ -87,48 +87,52 @@ class PrivilegedDistillation(TrainingStep):
 
 
 def note_teacher(path: str | os.PathLike, cohort: str) -> None:
-    """Note beside a teacher's weights which cohort it was trained on."""
+    """Write a note beside a teacher's weights that says which cohort it was trained on."""
     with replacing(_note(path)) as temporary:
         temporary.write_text(json.dumps({"cohort": cohort}))
 
 
 def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
-    """Refuse weights of a teacher that are absent, or noted to be of another cohort; None will be trained.
+    """Refuse a teacher's weights that do not exist, or are noted to be of another cohort; None is accepted.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the teacher is of another cohort.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the teacher was trained on another cohort.
     """
     if path is None:
         return
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{path}: no weights of a teacher, which PMKL's students learn from. Train it first, or name the weights "
-            "of one (key `teacher`)."
+            f"{path}: no such weights of a teacher, from which PMKL's students learn. Train it first, or name the "
+            "weights of one (key `teacher`)."
         )
     if not _note(path).is_file():
-        logger.warning(f"{path}: nothing beside it says which cohort this teacher is of; {cohort} is assumed")
+        logger.warning(f"{path}: no file beside it says which cohort this teacher was trained on; assuming {cohort}")
         return
     noted = json.loads(_note(path).read_text())["cohort"]
     if noted != cohort:
-        raise ValueError(f"{path}: a teacher trained on {noted}, but the students are to learn from {cohort}.")
+        raise ValueError(
+            f"{path}: a teacher trained on {noted}; expected one trained on {cohort}, as the students are. Train one "
+            "or name another (key `teacher`)."
+        )
 
 
 def load_teacher(network: PMKL, path: str, cohort: str) -> None:
-    """Take and freeze the teacher of the first stage, and start the students' feature encoders from its own.
+    """Load and freeze the teacher of the first stage, and initialise the students' feature encoders from its own.
 
     Args:
-        network: gets the weights in ``full``.
+        network: network that gets the weights in ``full``.
         path: plain state dict of the teacher.
-        cohort: what the students are trained on.
+        cohort: cohort that the students are trained on.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, of another network (width, modalities, classes, feature encoder), or another cohort.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is damaged, or belongs to another network (width, modalities, classes, feature encoder) or
+            cohort.
     """
     require_teacher(path, cohort)
     load_weights(network.full, path).requires_grad_(False)
-    network.full.zero_grad()  # what its own training left, if it was in this process
+    network.full.zero_grad()  # gradients of its own training, if that ran in this process
     ours = network.full.feature_encoder
     for subset in network.missing.subsets:
         layers = ours.layers if ours.kind == "shared" else [ours.layers[m] for m in subset if ours.kind]

@@ -1,7 +1,7 @@
-"""RobustSeg's training step: some of a subject's modalities are segmented from, all of them reconstructed.
+"""RobustSeg's training step: segment from a random subset of a subject's modalities, reconstruct all of them.
 
 Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
-2019; the drawing as released. The loss is in `common.losses.robustseg`.
+2019; subsets are drawn as in the release. The loss is in `common.losses.robustseg`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from common.networks.robustseg import RobustSeg, RobustSegOutput
 
 
 def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tensor:
-    """Keep each present modality with a probability, independently; where none would stay, one of them, all alike.
+    """Keep each present modality with a given probability, independently; if none is left, keep a random one.
 
     Args:
         present: bool ``(B, M)``, at least one True in each row.
-        probability: to keep one.
+        probability: probability of keeping a modality.
 
     Returns:
         bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
@@ -30,14 +30,14 @@ def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tens
 
 
 class Disentanglement(TrainingStep):
-    """Drop modalities at random from the contents, and forward.
+    """Drop random modalities from the contents, and forward.
 
     Args:
-        network: what is trained.
-        keep: probability that a modality stays.
+        network: network to train.
+        keep: probability of keeping a modality.
 
     Raises:
-        ValueError: ``keep`` is no probability.
+        ValueError: if ``keep`` is not from 0 to 1.
     """
 
     def __init__(self, network: RobustSeg, keep: float = 0.5) -> None:

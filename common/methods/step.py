@@ -1,4 +1,4 @@
-"""What the methods of all papers are: a step of training around a network."""
+"""Base of all training steps: a module around a network."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import nn
 
 
 class TrainingStep(nn.Module):
-    """A step of training around a network, in ``network``. Its weights are the network's, by the network's names.
+    """A training step around ``network``. Its state dict is the network's, with the network's key names.
 
-    So who takes weights from a trainer or gives it some, as MONAI's federated client does, has those that inference
-    takes. What a step learns beside its network is trained with it and is in no checkpoint.
+    So code that reads or sets a trainer's weights, such as MONAI's federated client, handles exactly the weights that
+    inference uses. Other parameters of a step are trained with it, but are in no checkpoint.
     """
 
     network: nn.Module
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the network's state."""
+        """Return the network's state dict."""
         return self.network.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load the network's state; return the names that lack and that are too many."""
+        """Load the network's state dict; return missing and unexpected keys."""
         return self.network.load_state_dict(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""One file per architecture."""
+"""Network architectures, one file each."""
 
 from common.networks.blocks import Decoded, FusionOutput
 from common.networks.build import BACKBONES, NETWORKS, build_network, require_classes

@@ -12,12 +12,12 @@ class Attention(nn.Module):
     """Multi-head self-attention with one bias-free projection to queries, keys and values.
 
     Args:
-        dim: of a token.
-        heads: divide ``dim``.
-        dropout: of the attention's weights and of the result.
+        dim: number of channels of a token.
+        heads: number of attention heads, a divisor of ``dim``.
+        dropout: dropout rate of the attention weights and of the output.
 
     Raises:
-        ValueError: ``heads`` does not divide ``dim``.
+        ValueError: if ``heads`` does not divide ``dim``.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -35,23 +35,23 @@ class Attention(nn.Module):
         return self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return what each query ``(B, heads, N, d)`` gets of the values: ``(B, N, heads * d)``."""
+        """Return the attention output ``(B, N, heads * d)`` for each query ``(B, heads, N, d)``, projected."""
         p = self.weight_dropout.p if self.training else 0.0
         return self.join(F.scaled_dot_product_attention(query, key, value, dropout_p=p))
 
     def join(self, found: torch.Tensor) -> torch.Tensor:
-        """Bring the heads' results ``(B, heads, N, d)`` together and project them: ``(B, N, heads * d)``."""
+        """Concatenate the heads' outputs ``(B, heads, N, d)`` and project them: ``(B, N, heads * d)``."""
         return self.dropout(self.proj(found.transpose(1, 2).flatten(2)))
 
 
 class TransformerLayer(nn.Module):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; GELU, dropout.
+    """Pre-norm transformer layer: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``, with GELU and dropout.
 
     Args:
-        dim: of a token.
-        heads: divide ``dim``.
+        dim: number of channels of a token.
+        heads: number of attention heads, a divisor of ``dim``.
         mlp_dim: hidden width of the multi-layer perceptron.
-        dropout: as in `Attention`, and twice in the perceptron.
+        dropout: dropout rate in `Attention`, and at two places in the perceptron.
     """
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
@@ -68,5 +68,5 @@ class TransformerLayer(nn.Module):
         return self.refined(x)
 
     def refined(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the second half of the layer: ``x + mlp(norm(x))``."""
+        """Return the output of the layer's second half, ``x + mlp(norm(x))``."""
         return x + self.mlp(self.norm2(x))

@@ -1,12 +1,12 @@
-"""Layers and results that RFNet, mmFormer and M2FTrans share, in 2D and 3D.
+"""Layers and outputs that RFNet, mmFormer and M2FTrans share, in 2D and 3D.
 
-All three have one convolutional encoder per modality, a decoder that fuses those present, and a decoder with one set of
-weights for all modalities that is used in training only ("separate"). Source: Ding et al., ICCV 2021 (RFNet); Zhang et
-al., MICCAI 2022 (mmFormer); Shi et al., JBHI 2024 (M2FTrans); in the variants released with PASSION (Shi et al., ACM MM
-2024).
+All three have one convolutional encoder per modality, a decoder that fuses the modalities present, and a "separate"
+decoder of single modalities, with one set of weights for all, which is used only in training. Source: Ding et al., ICCV
+2021 (RFNet); Zhang et al., MICCAI 2022 (mmFormer); Shi et al., JBHI 2024 (M2FTrans); in the variants released with
+PASSION (Shi et al., ACM MM 2024).
 
-Fusing costs little if it is written as products. A 1x1x1 convolution over concatenated modalities is a sum over
-modalities, so each one's part is computed once, with the encoding, for every subset that is decoded (`SplitPointwise`).
+Fusion is cheap if it is written as products. A 1x1x1 convolution over concatenated modalities is a sum over modalities,
+so each modality's part is computed once, during encoding, for all subsets that are decoded (`SplitPointwise`).
 """
 
 import warnings
@@ -22,11 +22,11 @@ from common.modalities import presence, to_host
 from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 
 SLOPE = 0.2
-"""Of every LeakyReLU."""
+"""Negative slope of every LeakyReLU."""
 
 
 class Decoded(NamedTuple):
-    """What decoding one subset gives in training.
+    """Output of decoding one subset in training mode.
 
     Attributes:
         logits: ``(B, K, ...)`` at full resolution.
@@ -40,11 +40,11 @@ class Decoded(NamedTuple):
 
 
 class FusionOutput(NamedTuple):
-    """What a network of the family returns in training.
+    """Output of a `FusionNetwork` in training mode.
 
     Attributes:
-        fused: of the modalities present.
-        separate: ``(P, K, ...)`` logits of the separate decoder, a row for each modality present of each sample, in the
+        fused: output of the decoder that fuses the modalities present.
+        separate: ``(P, K, ...)`` logits of the separate decoder, a row for each present modality of each sample, in the
             order of ``present.nonzero()``.
         present: bool ``(B, M)``, on the CPU.
     """
@@ -55,25 +55,25 @@ class FusionOutput(NamedTuple):
 
 
 class FusionNetwork(nn.Module):
-    """A network that encodes modalities by themselves and fuses those present.
+    """A network that encodes each modality separately and fuses the modalities present.
 
-    A subclass has ``encode(image, present)``, which returns a list of tensors, batch first, with those of the separate
-    decoder at the beginning when training; ``decode(features, present)``, which returns logits, or a `Decoded` in
-    training; a decoder ``separate``, and a last layer ``head``.
+    A subclass defines ``encode(image, present)``, which returns a list of tensors, batch first, that in training begins
+    with those for the separate decoder; ``decode(features, present)``, which returns logits or, in training, a
+    `Decoded`; a decoder ``separate``; and a last layer ``head``.
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Segment ``(B, M, ...)``, missing modalities being NaN.
+        """Segment images ``(B, M, ...)`` whose missing modalities are NaN.
 
         Args:
             image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:
-            Logits ``(B, K, ...)``; in training mode a `FusionOutput`.
+            Logits ``(B, K, ...)``; in training mode, a `FusionOutput`.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         if torch.jit.is_tracing():
             return forward_for_export(self, image, present)
@@ -83,66 +83,66 @@ class FusionNetwork(nn.Module):
         return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
 
     def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)`` of each modality present by itself, see `FusionOutput`; in training mode."""
+        """Return logits ``(P, K, ...)`` of each present modality alone, as in `FusionOutput`; in training mode only."""
         return self.separate(features, present)
 
     def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return those of the features that `decode` needs; it takes these as well as all of them."""
+        """Return the features that `decode` needs; `decode` accepts these as well as all features."""
         return features
 
 
 def require_window(network: nn.Module, image: torch.Tensor) -> None:
-    """Refuse windows ``(B, M, ...)`` of another size than a network's ``crop``, for which its positions are learnt.
+    """Refuse windows ``(B, M, ...)`` of another size than the network's ``crop``, to which its positions are tied.
 
     Raises:
-        ValueError: they are.
+        ValueError: if the size differs.
     """
     if tuple(image.shape[2:]) != network.crop:
         raise ValueError(
-            f"A window of {list(image.shape[2:])} voxels: this {type(network).__name__} was built for "
-            f"{list(network.crop)}, since its positions are learnt. Give windows of this size, or set the key `crop` "
+            f"A window of {list(image.shape[2:])} voxels, but this {type(network).__name__} was built for "
+            f"{list(network.crop)}, since it learns positions. Use windows of this size, or set the key `crop` "
             "and train again."
         )
 
 
 def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return which modalities of ``(B, M, ...)`` are there and allowed by ``present``: bool ``(B, M)``, on the CPU.
+    """Return which modalities of ``(B, M, ...)`` are present and allowed by ``present``: bool ``(B, M)``, on the CPU.
 
-    It decides which layers run, and so has to be known on the host. Reading it from a GPU waits for all work there, and
-    so does each decision by a tensor on it; on the CPU it is read once for all decisions.
+    The result decides which layers run, so the host has to know it. Each read from a GPU waits for all work there; here
+    one read serves all decisions.
 
     Raises:
-        ValueError: a sample has none; or a network is being traced that has no regard for it, see
-            `forward_for_export`.
+        ValueError: if a sample has no modality, or if a network is traced that does not support it (see
+            `forward_for_export`).
     """
     if present is None and torch.jit.is_tracing():
         raise ValueError(
-            "This network cannot be exported: which of its layers run depends on the sequences that are there, and a "
-            "trace always runs those that its example needed."
+            "This network cannot be exported: which of its layers run depends on the modalities present, but a trace "
+            "always runs the layers that its example needed."
         )
     there = to_host(presence(image.as_subclass(torch.Tensor)))
     if present is not None:
         there = there & present.cpu()
     if not bool(there.any(dim=1).all()):
-        raise ValueError("A sample has no modality present; at least one is needed.")
+        raise ValueError("A sample has no modality present; expected at least one.")
     return there
 
 
 def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-    """Return a network's logits by operations that are the same for every subset, as an export records them once.
+    """Return a network's logits by operations that are the same for every subset, as an export requires.
 
-    Every modality is encoded, an absent one as zeros, and what comes of that is replaced by zeros. A sample without any
-    modality, else an error, gives NaN.
+    Every modality is encoded, an absent one as zeros, and the features of absent ones are then set to zero. A sample
+    without any modality gives NaN instead of an error.
 
     Args:
-        network: with ``encode`` and ``decode``, whose features are ``(B, M, ...)``, zero where a modality is absent.
-        image: ``(B, M, ...)``, missing modalities being NaN; in the example all are there.
-        present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+        network: network with ``encode`` and ``decode``, whose features are ``(B, M, ...)``, zero for absent modalities.
+        image: ``(B, M, ...)``, with NaN in missing modalities; the example for tracing has all modalities.
+        present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
     """
     image = image.as_subclass(torch.Tensor)
     there = presence(image) if present is None else presence(image) & present
     with warnings.catch_warnings():
-        # of decisions by values; these are the same for every image without NaN
+        # Warnings about decisions that depend on values; here they are the same for every image.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         features = network.encode(_fill_absent(image, there), torch.ones_like(there))
         logits = network.decode([_fill_absent(level, there) for level in features], there)
@@ -156,23 +156,23 @@ def _fill_absent(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> tor
 
 def select_rows(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Return the samples of ``(B, ...)`` where ``rows`` (bool ``(B,)``, on the CPU) is True."""
-    # no selection of all: ONNX would lose their shape
+    # Without missing rows nothing is selected, since ONNX would lose the shape.
     return x if bool(rows.all()) else x.index_select(0, indices(rows, x.device))
 
 
 def indices(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return where a bool tensor ``(N,)``, which lies on the CPU, is True, as indices on a device.
+    """Return the indices at which a bool tensor ``(N,)`` on the CPU is True, as a tensor on a device.
 
-    A GPU that selects by a mask waits until the host knows the number of rows.
+    Selecting by a mask on a GPU would wait until the host knows the number of rows.
     """
     return rows.nonzero().flatten().to(device, non_blocking=True)
 
 
 def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
-    """Refuse a crop that a network cannot take.
+    """Refuse a crop that a network cannot process.
 
     Raises:
-        ValueError: it is not of 2 or 3 extents, each a multiple of ``multiple`` and at least ``least``.
+        ValueError: if it does not have 2 or 3 extents, each a multiple of ``multiple`` and at least ``least``.
     """
     if len(crop) not in (2, 3) or any(extent % multiple or extent < least for extent in crop):
         raise ValueError(
@@ -182,35 +182,35 @@ def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
 
 
 def conv(dims: int, *args: int, **kwargs: int | str) -> nn.Conv2d | nn.Conv3d:
-    """Return a convolution of 2 or 3 spatial dimensions, its weights drawn as in the published code."""
+    """Return a convolution with 2 or 3 spatial dimensions, initialised as in the published code."""
     layer = (nn.Conv2d if dims == 2 else Conv3d)(*args, **kwargs)
     nn.init.kaiming_normal_(layer.weight)
     return layer
 
 
 def pointwise(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the 1x1x1 convolution of ``(B, C, ...)`` with a weight ``(C', C, 1, ...)`` as a matrix product."""
-    # Not `matmul`: of a weight that gets a gradient it makes a transposed product, which is several times slower.
+    """Apply a 1x1x1 convolution with a weight ``(C', C, 1, ...)`` to ``(B, C, ...)``, as a matrix product."""
+    # Not `matmul`, which for a weight that requires a gradient computes a transposed product, several times slower.
     factors = weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)
     y = torch.bmm(*factors) if bias is None else torch.baddbmm(bias[:, None], *factors)
     return y.reshape(x.shape[0], weight.shape[0], *x.shape[2:])
 
 
 def normalised(x: torch.Tensor) -> torch.Tensor:
-    """Return LeakyReLU of the instance norm (without parameters) of ``(B, C, ...)``."""
+    """Apply an instance norm without parameters, then LeakyReLU, to ``(B, C, ...)``."""
     return F.leaky_relu(instance_norm(x), SLOPE, inplace=True)
 
 
 class ConvBlock(nn.Module):
-    """Convolution, instance norm and LeakyReLU in this order; or with ``pre``, the convolution last.
+    """Convolution, instance norm and LeakyReLU in this order, or with ``pre``, the convolution last.
 
     Args:
-        dims: spatial dimensions.
-        channels: before and after.
-        kernel: 1 or 3.
-        stride: of the convolution.
-        pre: norm and activation come first.
-        padding_mode: ``reflect`` or ``zeros``.
+        dims: number of spatial dimensions, 2 or 3.
+        channels: numbers of input and output channels.
+        kernel: kernel size, 1 or 3.
+        stride: stride of the convolution.
+        pre: whether norm and activation come before the convolution.
+        padding_mode: padding of the convolution, ``reflect`` or ``zeros``.
     """
 
     def __init__(
@@ -239,14 +239,14 @@ class ConvBlock(nn.Module):
 class SplitPointwise(nn.Module):
     """A block whose 1x1x1 convolution runs over the concatenated channels of all modalities.
 
-    Absent modalities count as zeros. Equal to a `ConvBlock` on the masked, concatenated features, but each modality's
-    part can be computed before it is known which subset is fused.
+    Absent modalities count as zeros. The result equals that of a `ConvBlock` on the masked, concatenated features, but
+    each modality's part can be computed before the subset to fuse is known.
 
     Args:
-        dims: spatial dimensions.
-        modalities: M.
-        channels: of one modality, and of the result.
-        pre: norm and activation come first.
+        dims: number of spatial dimensions, 2 or 3.
+        modalities: number of modalities M.
+        channels: numbers of channels of one modality and of the result.
+        pre: whether norm and activation come before the convolution.
     """
 
     def __init__(self, dims: int, modalities: int, channels: tuple[int, int], pre: bool = False) -> None:
@@ -255,7 +255,7 @@ class SplitPointwise(nn.Module):
         self.conv = conv(dims, modalities * channels[0], channels[1], 1)
 
     def parts(self, features: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
-        """Return what each modality adds to the sum, ``(B, M, C', ...)``, of a level as `Encoders` gives it."""
+        """Return each modality's addend ``(B, M, C', ...)``, from one level of `Encoders`' output."""
         weights = self.conv.weight.chunk(self.modalities, dim=1)
         parts = [
             None if x is None else pointwise(weight, normalised(x) if self.pre else x)
@@ -264,35 +264,35 @@ class SplitPointwise(nn.Module):
         return scatter_modalities(parts, present)
 
     def fuse(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return the block's result ``(B, C', ...)``.
+        """Return the block's output ``(B, C', ...)``.
 
         Args:
-            parts: ``(B, M, C', ...)``.
-            weights: ``(B, M)``: 1 for the modalities present, 0 for the others.
+            parts: addends of the modalities, ``(B, M, C', ...)``.
+            weights: ``(B, M)``, 1 for the modalities present and 0 for the others.
         """
         y = weighted_sum(weights[:, None], parts)[:, 0]
-        if self.pre or self.training:  # else of no effect, since the norm takes it away
+        if self.pre or self.training:  # otherwise the norm cancels the bias
             y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
         return y if self.pre else normalised(y)
 
 
 class FeatureEncoder(nn.Module):
-    """What brings each modality into a space where all can be aligned: one 3x3x3 convolution of each by itself.
+    """MedMAP's encoder, which maps each modality by a 3x3x3 convolution into a space where all can be aligned.
 
-    It stands in front of a network's own encoders. Source: Liu et al., MedMAP, section IV; the paper gives the numbers
-    of channels only. That of ``shared`` (T*) has as many weights as a convolution C -> C for each of J modalities.
+    It precedes a network's own encoders. Source: Liu et al., MedMAP, section IV; the paper gives only the numbers of
+    channels. The ``shared`` encoder (T*) has as many weights as a convolution C -> C for each of J modalities.
 
     Args:
-        modalities: J.
-        dims: spatial dimensions.
-        kind: ``shared``, one set of weights for all, 1 -> J channels; ``separate`` (T), one for each, 1 -> 1; None: the
-            image is left as it is.
+        modalities: number of modalities J.
+        dims: number of spatial dimensions, 2 or 3.
+        kind: ``shared`` for one set of weights for all modalities, 1 -> J channels; ``separate`` (T) for one for each,
+            1 -> 1 channels; None leaves the image unchanged.
 
     Attributes:
-        channels: of each modality.
+        channels: number of output channels of each modality.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: if the kind is unknown.
     """
 
     def __init__(self, modalities: int, dims: int, kind: str | None) -> None:
@@ -306,7 +306,7 @@ class FeatureEncoder(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Map ``(B, J, ...)`` to ``(B, J, C, ...)``, zero where a modality is absent (``present``: bool ``(B, J)``).
 
-        An image that is left as it is keeps its NaN.
+        With ``kind`` None the image keeps its NaN.
         """
         image = image.as_subclass(torch.Tensor)
         if self.kind is None:
@@ -322,11 +322,11 @@ class Encoder(nn.Module):
     """The convolutional encoder of one modality: residual levels, each with half the resolution and twice the width.
 
     Args:
-        dims: spatial dimensions.
-        width: of the first level.
-        levels: how many.
-        pre: blocks with norm and activation first; the very first one is then a plain convolution.
-        channels: of the input.
+        dims: number of spatial dimensions, 2 or 3.
+        width: number of channels of the first level.
+        levels: number of levels.
+        pre: whether norm and activation come first in each block; the very first block is then a plain convolution.
+        channels: number of input channels.
     """
 
     def __init__(self, dims: int, width: int, levels: int, pre: bool = False, channels: int = 1) -> None:
@@ -349,7 +349,7 @@ class Encoder(nn.Module):
 
 
 def residual_levels(levels: Iterable[Iterable[nn.Module]], x: torch.Tensor) -> list[torch.Tensor]:
-    """Return what each level makes of the one before, ``y + third(second(y))`` with ``y = first(x)`` of its layers."""
+    """Return each level's output ``y + third(second(y))``, where ``y = first(x)`` and x is the level before."""
     features = []
     for first, second, third in levels:
         x = first(x)
@@ -359,24 +359,24 @@ def residual_levels(levels: Iterable[Iterable[nn.Module]], x: torch.Tensor) -> l
 
 
 class Encoders(nn.ModuleList):
-    """An encoder for each modality, e.g. an `Encoder`: ``(n, C, ...)`` to a feature map for each of its ``levels``."""
+    """One encoder per modality, e.g. an `Encoder`, that maps ``(n, C, ...)`` to one feature map per level."""
 
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor | None]]:
-        """Encode the modalities that are there; nothing is computed for the others.
+        """Encode the modalities that are present; nothing is computed for the others.
 
         Args:
-            x: ``(B, M, C, ...)``, of a `FeatureEncoder`.
+            x: output of a `FeatureEncoder`, ``(B, M, C, ...)``.
             present: bool ``(B, M)``.
 
         Returns:
-            For each level, fine to coarse, the features of each modality ``(n, C, ...)``, n being the samples that have
-            it; None where no sample has.
+            For each level, fine to coarse, the features of each modality ``(n, C, ...)``, where n is the number of
+            samples that have it; None if no sample has it.
 
         Raises:
-            ValueError: the image has other modalities than there are encoders.
+            ValueError: if the number of modalities of the image is not that of the encoders.
         """
         if x.shape[1] != len(self):
-            raise ValueError(f"An image of {x.shape[1]} channels: the network was made for {len(self)} modalities.")
+            raise ValueError(f"An image with {x.shape[1]} channels; expected {len(self)}, the network's modalities.")
         encoded = [
             encoder(select_rows(x[:, modality], rows)) if bool(rows.any()) else [None] * len(encoder.levels)
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
@@ -385,10 +385,10 @@ class Encoders(nn.ModuleList):
 
 
 def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
-    """Return one tensor ``(B, M, ...)`` of the parts of each modality ``(n, ...)``, zero where it is absent.
+    """Combine the parts of each modality ``(n, ...)`` in one tensor ``(B, M, ...)``, zero where it is absent.
 
     Args:
-        parts: for each modality, of the samples that have it; None where no sample has.
+        parts: for each modality, a tensor with a row for each sample that has it; None if no sample has it.
         present: bool ``(B, M)``, on the CPU.
     """
     some = next(part for part in parts if part is not None)
@@ -407,9 +407,9 @@ def gather_rows(table: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 
 def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return the rows ``(P, ...)`` of the modalities present as a table ``(B, M, ...)`` with zeros for the others.
+    """Return a table ``(B, M, ...)`` with the rows ``(P, ...)`` of the modalities present and zeros for the others.
 
-    The opposite of `gather_rows`.
+    This is the inverse of `gather_rows`.
     """
     if bool(present.all()):
         return rows.unflatten(0, present.shape)
@@ -418,12 +418,12 @@ def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 
 class UpLevel(nn.Module):
-    """One level of a decoder: halve the channels of the upsampled tensor, merge it with a skip, and refine.
+    """One level of a decoder: halve the channels of the upsampled tensor, merge it with a skip connection, refine it.
 
     Args:
-        dims: spatial dimensions.
-        width: channels of the level; those of the level below are twice as many.
-        pre: see `ConvBlock`.
+        dims: number of spatial dimensions, 2 or 3.
+        width: number of channels of the level; the level below has twice as many.
+        pre: whether norm and activation come before the convolution; see `ConvBlock`.
     """
 
     def __init__(self, dims: int, width: int, pre: bool = False) -> None:
@@ -433,23 +433,23 @@ class UpLevel(nn.Module):
         self.out = ConvBlock(dims, (width, width), kernel=1, pre=pre)
 
     def raised(self, below: torch.Tensor) -> torch.Tensor:
-        """Map the level below, ``(B, 2 * width, ...)``, to ``(B, width, 2 ...)``."""
+        """Upsample the level below, ``(B, 2 * width, ...)``, to ``(B, width, 2 ...)``."""
         return self.up(upsampled(below))
 
     def merged(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Map two tensors ``(B, width, ...)`` to one; their order matters."""
+        """Merge two tensors ``(B, width, ...)`` into one; their order matters."""
         return self.out(self.merge(torch.cat([one, other], dim=1)))
 
 
 class SeparateDecoder(nn.Module):
-    """The decoder of single modalities, one set of weights for all of them; used in training only.
+    """The decoder of single modalities, with one set of weights for all of them; used only in training.
 
     Args:
-        dims: spatial dimensions.
-        classes: K.
-        width: of the finest level.
-        levels: of the encoder.
-        pre: see `ConvBlock`.
+        dims: number of spatial dimensions, 2 or 3.
+        classes: number of classes K.
+        width: number of channels of the finest level.
+        levels: number of levels of the encoder.
+        pre: whether norm and activation come before the convolution; see `ConvBlock`.
     """
 
     def __init__(self, dims: int, classes: int, width: int, levels: int, pre: bool = False) -> None:
@@ -458,12 +458,12 @@ class SeparateDecoder(nn.Module):
         self.head = conv(dims, width, classes, 1)
 
     def forward(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)``, a row for each modality present of each sample.
+        """Return logits ``(P, K, ...)``, one row for each present modality of each sample.
 
-        One modality after the other: all in one batch would need tensors too large for an allocator to keep.
+        The modalities are decoded one after the other, since one batch of all would need very large tensors.
 
         Args:
-            features: levels ``(B, M, C, ...)``, fine to coarse; what follows them is not read.
+            features: levels ``(B, M, C, ...)``, fine to coarse; tensors after them are ignored.
             present: bool ``(B, M)``.
         """
         levels = features[: len(self.levels) + 1]

@@ -21,7 +21,7 @@ from common.networks.robustseg import RobustSeg
 from common.networks.unetr import DedicatedUNETR, FilledUNETR
 
 BACKBONES: dict[str, type[FusionNetwork]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
-"""Networks with an encoder for each modality and a decoder of single modalities, which PASSION and GSS train."""
+"""Networks with one encoder per modality and a decoder of single modalities, which PASSION and GSS require."""
 
 NETWORKS: dict[str, type[nn.Module]] = {
     **BACKBONES,
@@ -35,24 +35,24 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "UNETR": FilledUNETR,
     "UNETR per subset": DedicatedUNETR,
 }
-"""All whose softmax is over the background and a cohort's targets."""
+"""All networks with a softmax over the background and a cohort's targets."""
 
 
 def build_network(name: str, modalities: int, classes: int, width: int, crop: Sequence[int], **sizes: Any) -> nn.Module:
     """Return a network by its name.
 
     Args:
-        name: one of `NETWORKS`; or the dotted path of another class, which is made from ``modalities``, ``classes``,
+        name: one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``, ``classes``,
             ``width`` and ``crop``.
-        modalities: M.
-        classes: K of the softmax, background included.
-        width: channels at full resolution.
+        modalities: number of modalities M.
+        classes: number of classes K of the softmax, including the background.
+        width: number of channels at full resolution.
         crop: size of the training crop in voxels.
-        sizes: other arguments that some networks have, such as ``heads``; a network is given those of its own.
+        sizes: other arguments, such as ``heads``; each network gets those that it accepts.
 
     Raises:
-        ValueError: no such network, a size that it cannot take, or a ``feature_encoder`` or ``subsets`` for one that
-            has neither.
+        ValueError: if there is no such network, a size does not suit it, or a ``feature_encoder`` or ``subsets`` is
+            given to a network that does not support it.
     """
     network, found = NETWORKS.get(name), True
     if network is None:
@@ -67,36 +67,35 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     taken = inspect.signature(network).parameters
     for size, key in (("feature_encoder", "feature_encoder"), ("subsets", "dedicated")):
         if sizes.get(size) is not None and size not in taken:
-            raise ValueError(f"{key} {sizes[size]!r}: backbone {name!r} has nothing of the kind; set `{key}` to null.")
+            raise ValueError(f"{key} {sizes[size]!r}: backbone {name!r} does not support it; set `{key}` to null.")
     return network(**{key: size for key, size in sizes.items() if key in taken})
 
 
 def require_fusion(network: nn.Module, method: str) -> FusionNetwork:
-    """Return the network, if a method that fuses and separately decodes can train it.
+    """Return the network after checking that it has a fusing and a separate decoder.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: if it does not.
     """
     if not isinstance(network, FusionNetwork):
         raise ValueError(
-            f"{method} decodes each modality by itself and fused, which {type(network).__name__} does not: expected "
+            f"{method} needs a fusing and a separate decoder, which {type(network).__name__} does not have: expected "
             f"{', '.join(BACKBONES)} or another FusionNetwork (key `backbone`)."
         )
     return network
 
 
 def require_classes(network: nn.Module, targets: Sequence[str]) -> None:
-    """Refuse a network whose last layer, ``head``, is not for the background and a cohort's targets.
+    """Refuse a network whose last layer, ``head``, does not fit the background and a cohort's targets.
 
     Raises:
-        ValueError: it is over more or fewer classes.
+        ValueError: if it has more or fewer classes.
     """
-    if not hasattr(network, "head"):  # one made of several networks
+    if not hasattr(network, "head"):  # a network made of several networks
         return
     found = network.head.weight.shape[0]
     if found != 1 + len(targets):
         raise ValueError(
             f"The network's head has {found} classes, but the cohort has {1 + len(targets)}: the background, "
-            f"{', '.join(targets)}. Class counts that disagree between network, cohort and loss; set `cohort` to "
-            "the one that the network is for."
+            f"{', '.join(targets)}. Set `cohort` to the one that the network was made for, or choose another network."
         )

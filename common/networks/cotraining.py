@@ -1,16 +1,16 @@
-"""ACN and SMU-Net: a network for all modalities, the full path, and missing paths that are trained together with it.
+"""ACN and SMU-Net: a full path for all modalities, and missing paths for subsets that are trained together with it.
 
 Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
 2021; Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022;
 details from their released code. All paths are the `ResidualUNet` of M3AE with dropout on the bottleneck. ACN's
 variational auto-encoder is left out: no loss of the released code reads it.
 
-Four departures. The papers train a pair of paths for each incomplete subset; here one full path is shared by all
-missing paths (``subsets`` of one subset gives their pair). The released heads have a sigmoid for each class and one for
-the background that is not supervised; the probabilities above 0.5 are painted ED, NCR, ET over each other. Here losses
-take the sigmoids, too, but in evaluation the background's logit is 0, so that the logits are those of a softmax, which
-is the sigmoid where all other classes are improbable. The heads start at the probability `PRIOR`. And as everywhere
-here, channel 0 is the background.
+There are four departures from the papers. They train a pair of paths for each incomplete subset; here all missing paths
+share one full path (``subsets`` with one subset gives such a pair). The released heads have a sigmoid for each class
+and an unsupervised one for the background, and paint ED, NCR and ET over each other where probabilities exceed 0.5.
+Here the losses use the sigmoids, too, but in evaluation the background's logit is 0, so that the logits are those of a
+softmax, which equals the sigmoid where all other classes are improbable. The heads start at the probability `PRIOR`.
+And, as everywhere in this package, channel 0 is the background.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from common.networks.dedicated import FullAndMissing, Subset
 from common.networks.residual_unet import ResidualUNet
 
 DROPOUT = 0.2
-"""Of the bottleneck's elements, before it is decoded."""
+"""Dropout rate of the bottleneck's elements before decoding."""
 
 PRIOR = 0.01
-"""Probability that a head at first gives to each class other than the background.
+"""Initial probability of each class other than the background.
 
 Both methods train with the Dice loss alone. While a class that fills less than 1 % of a crop is predicted everywhere,
-which is what heads that start at 0.5 do, its Dice has a gradient 10 to 100 times smaller than near the optimum, and the
-consistency with paths that have hardly been trained outweighs it, so that the class stays everywhere. Lin et al.
-("Focal Loss for Dense Object Detection", ICCV 2017, section 4.1) start from this probability for a similar reason.
+as by heads that start at 0.5, its Dice has a gradient 10 to 100 times smaller than near the optimum. The consistency
+with paths that have hardly been trained outweighs it, so that the class stays everywhere. Lin et al. ("Focal Loss for
+Dense Object Detection", ICCV 2017, section 4.1) start from this probability for a similar reason.
 """
 
 FLOOR = 1e-5
-"""Of a predicted variance."""
+"""Minimum of a predicted variance."""
 
 
 class ACNOutput(NamedTuple):
-    """What a path of ACN returns in training.
+    """Output of a path of ACN in training mode.
 
     Attributes:
         logits: ``(B, K, X, Y, Z)`` of sigmoids; that of channel 0, the background, is not supervised.
         bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``, before dropout.
-        mean: of the full path's bottleneck as a missing path predicts it, same shape; None of the full path.
-        variance: ``(8 * width,)``, of this prediction.
+        mean: the full path's bottleneck as predicted by a missing path, same shape; None for the full path.
+        variance: variance ``(8 * width,)`` of this prediction; None for the full path.
     """
 
     logits: torch.Tensor
@@ -60,12 +60,12 @@ class ACNOutput(NamedTuple):
 
 
 class SMUNetOutput(NamedTuple):
-    """What a path of SMU-Net returns in training.
+    """Output of a path of SMU-Net in training mode.
 
     Attributes:
         logits: ``(B, K, X, Y, Z)`` of sigmoids; that of channel 0, the background, is not supervised.
         content: ``(B, 8 * width, X/8, Y/8, Z/8)``, the bottleneck.
-        style: same shape, of the two coarser levels' first features and the content.
+        style: tensor of the same shape, computed from the two coarser levels' first features and the content.
     """
 
     logits: torch.Tensor
@@ -74,11 +74,12 @@ class SMUNetOutput(NamedTuple):
 
 
 class Path(nn.Module):
-    """A U-Net with dropout on what it decodes.
+    """A `ResidualUNet` with dropout on the bottleneck.
 
     Args:
-        channels: of the input.
-        classes: K, with the background.
+        channels: number of input channels.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
         width: channels at full resolution.
     """
 
@@ -89,11 +90,11 @@ class Path(nn.Module):
         nn.init.constant_(self.unet.head.bias[1:], math.log(PRIOR / (1 - PRIOR)))
 
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
-        """Return logits ``(B, K, X, Y, Z)``: of sigmoids in training, of a softmax in evaluation.
+        """Return logits ``(B, K, X, Y, Z)`` of sigmoids in training, of a softmax in evaluation.
 
         Args:
             bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
-            features: of `ResidualUNet.encode`.
+            features: features returned by `ResidualUNet.encode`.
         """
         logits = self.unet.head(self.unet.decode(self.dropout(bottleneck), features)[2])
         if self.training:
@@ -105,11 +106,11 @@ class ACNPath(Path):
     """A path of ACN: 4.7 M parameters at width 16.
 
     Args:
-        channels: of the input.
-        classes: K.
-        width: channels at full resolution.
-        predicts: the full path's bottleneck, with a variance for each of its channels (variational information
-            distillation); missing paths do.
+        channels: number of input channels.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
+        predicts: whether the path predicts the full path's bottleneck, with a variance for each channel (variational
+            information distillation), as missing paths do.
     """
 
     def __init__(self, channels: int, classes: int, width: int, predicts: bool = True) -> None:
@@ -133,9 +134,9 @@ class ACNPath(Path):
 
 
 class SMUNetPath(Path):
-    """A path of SMU-Net: the bottleneck, its content, is joined by a style before it is decoded.
+    """A path of SMU-Net, in which the bottleneck (content) is merged with a style before decoding.
 
-    Arguments are those of `Path`.
+    It takes the arguments of `Path`.
     """
 
     def __init__(self, channels: int, classes: int, width: int) -> None:
@@ -153,19 +154,18 @@ class SMUNetPath(Path):
 
 
 class ACN(FullAndMissing):
-    """ACN, with one full path for all missing paths.
+    """ACN with one full path for all missing paths.
 
     Args:
-        modalities: M.
-        classes: K, with the background.
-        width: channels at full resolution, a multiple of 8.
-        feature_encoder: ``shared`` or ``separate``, MedMAP's in front of all paths, see `FeatureEncoder`; None: the
-            paths take the images.
-        subsets: incomplete ones, as channels of the image, to have missing paths for; None: all, 14 of four modalities.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution, a multiple of 8.
+        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of all paths: ``shared``, ``separate`` or None.
+        subsets: incomplete subsets that get a missing path, as channels of the image; None: all, 14 of four modalities.
 
     Raises:
-        ValueError: the width is not a multiple of 8; an unknown feature encoder; in ``forward``, a spatial size is not
-            a multiple of 8, a sample has no modality, or there is no path for what it has.
+        ValueError: if the width is not a multiple of 8 or the feature encoder is unknown; in ``forward``, if a spatial
+            size is not a multiple of 8, a sample has no modality, or no path fits its modalities.
     """
 
     def __init__(
@@ -181,17 +181,17 @@ class ACN(FullAndMissing):
         super().__init__(modalities, full, lambda channels: ACNPath(channels, classes, width), encoder, subsets)
 
     def bottlenecks(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the full path's bottleneck of each modality by itself, the others being zero.
+        """Return the full path's bottleneck for each modality alone, with the others set to zero.
 
         Args:
             image: ``(B, M, X, Y, Z)``.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:
             ``(B, M, 8 * width, X/8, Y/8, Z/8)``, zero where a modality is absent.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         present = available_modalities(image, present)
         x = self.feature_encoder(image, present)
@@ -205,16 +205,16 @@ class ACN(FullAndMissing):
 
 
 class SMUNet(FullAndMissing):
-    """SMU-Net, with one full path for all missing paths.
+    """SMU-Net with one full path for all missing paths.
 
     Args:
-        modalities: M.
-        classes: K, with the background.
-        width: channels at full resolution, a multiple of 8.
-        subsets: see `ACN`.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution, a multiple of 8.
+        subsets: incomplete subsets that get a missing path; see `ACN`.
 
     Raises:
-        ValueError: see `ACN`.
+        ValueError: in the same cases as `ACN`.
     """
 
     def __init__(

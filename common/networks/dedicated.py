@@ -1,8 +1,8 @@
-"""Networks that are each made for one subset of the modalities, as one network.
+"""Collections of networks that are each for one subset of the modalities, as one network.
 
-Methods that train a network for every situation (one UNETR per subset, PMKL's students, the missing paths of ACN and
-SMU-Net) become one network of many: a sample is sent to the one that is for what it has. So they are trained, saved and
-evaluated as any other.
+Methods that train a network for every subset (one UNETR per subset, PMKL's students, the missing paths of ACN and
+SMU-Net) are one network here: each sample is sent to the part for its modalities. So they are trained, saved and
+evaluated like any other network.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Subset = tuple[int, ...]
 
 
 def channel_subsets(modalities: int, complete: bool = True) -> list[Subset]:
-    """Return the non-empty subsets of M channels, fewest first; all of them together only if ``complete``."""
+    """Return the non-empty subsets of M channels, fewest first; the full set is included only if ``complete``."""
     sizes = range(1, modalities + 1 if complete else modalities)
     return [subset for size in sizes for subset in combinations(range(modalities), size)]
 
 
 def channels_of(subsets: Sequence[Sequence[str]] | None, modalities: Sequence[str]) -> list[Subset] | None:
-    """Return subsets of a cohort's modalities, given by names or aliases, as channels; None for None.
+    """Return subsets of a cohort's modalities, given by names or aliases, as channels; None stays None.
 
     Raises:
-        ValueError: a name is none of the cohort's, see `resolve_subset`.
+        ValueError: if a name is not one of the cohort's modalities; see `resolve_subset`.
     """
     if subsets is None:
         return None
@@ -38,12 +38,12 @@ def channels_of(subsets: Sequence[Sequence[str]] | None, modalities: Sequence[st
 
 
 class Dedicated(nn.Module):
-    """A network for each of some subsets of the modalities.
+    """A collection of networks, one for each of several subsets of the modalities.
 
     Args:
-        subsets: what there is a network for.
-        build: makes the network for a number of input channels.
-        channels: C of one modality.
+        subsets: the subsets that get a network.
+        build: function that makes a network for a number of input channels.
+        channels: number of channels C of one modality.
     """
 
     def __init__(self, subsets: Sequence[Subset], build: Callable[[int], nn.Module], channels: int = 1) -> None:
@@ -52,14 +52,14 @@ class Dedicated(nn.Module):
         self.networks = nn.ModuleDict({_key(subset): build(channels * len(subset)) for subset in self.subsets})
 
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(B, K, ...)``, each sample's by the network for exactly what it has.
+        """Return logits ``(B, K, ...)``; each sample is processed by the network for exactly its modalities.
 
         Args:
-            x: ``(B, M * C, ...)``; what is absent is not read.
+            x: ``(B, M * C, ...)``; absent modalities are not read.
             present: bool ``(B, M)``, on the CPU.
 
         Raises:
-            ValueError: there is no network for what a sample has.
+            ValueError: if there is no network for a sample's modalities.
         """
         rows = {subset: (present == present.new_tensor(row)).all(dim=1) for subset, row in self._present_in(present)}
         parts = {
@@ -73,7 +73,7 @@ class Dedicated(nn.Module):
         return logits
 
     def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:
-        """Return the subsets that there are networks for, by the cohort's names of the modalities."""
+        """Return the subsets that have a network, as names of the cohort's modalities."""
         return [[modalities[m] for m in subset] for subset in self.subsets]
 
     def network_for(self, subset: Subset) -> nn.Module:
@@ -81,21 +81,21 @@ class Dedicated(nn.Module):
         return self.networks[_key(subset)]
 
     def select_channels(self, x: torch.Tensor, subset: Subset) -> torch.Tensor:
-        """Return a subset's channels ``(B, |S| * C, ...)`` of ``(B, M * C, ...)``."""
+        """Select the channels ``(B, |S| * C, ...)`` of a subset from ``(B, M * C, ...)``."""
         return torch.cat([x[:, m * self.channels : (m + 1) * self.channels] for m in subset], dim=1)
 
     def draw_subset(self, present: torch.Tensor) -> Subset:
-        """Draw one of the subsets that every sample of ``present`` (bool ``(B, M)``) has, all alike.
+        """Draw one of the subsets that every sample of ``present`` (bool ``(B, M)``) has, all equally likely.
 
         Raises:
-            ValueError: there is none.
+            ValueError: if there is no such subset.
         """
         everywhere = present.all(dim=0).tolist()
         possible = [subset for subset in self.subsets if all(everywhere[m] for m in subset)]
         if not possible:
             raise ValueError(
-                f"The samples of a batch share channels {[m for m, there in enumerate(everywhere) if there]}; networks "
-                f"are trained for {self.subsets}, and none goes with these. Train on complete subjects."
+                f"All samples of the batch have channels {[m for m, there in enumerate(everywhere) if there]}, but the "
+                f"networks are for channels {self.subsets}: none can be trained. Train on complete subjects."
             )
         return possible[int(torch.randint(len(possible), ()))]
 
@@ -105,7 +105,7 @@ class Dedicated(nn.Module):
             subset = tuple(m for m, there in enumerate(row) if there)
             if subset not in self.subsets:
                 raise ValueError(
-                    f"No network was trained for the modalities at channels {list(subset)}; there are those for "
+                    f"No network was trained for the modalities at channels {list(subset)}; expected one of "
                     f"{self.subsets}. Leave the subset out (key `subsets`), or train one for it (key `dedicated`)."
                 )
             found.append((subset, row))
@@ -113,14 +113,14 @@ class Dedicated(nn.Module):
 
 
 class FullAndMissing(nn.Module):
-    """A network for all modalities, and one for each incomplete subset that learns from it.
+    """A network for all modalities, and for each incomplete subset a network that learns from it.
 
     Args:
-        modalities: M.
-        full: for all of them; takes ``(B, M * C, ...)``.
-        missing: makes the network of an incomplete subset for a number of input channels.
-        feature_encoder: MedMAP's, in front of both.
-        subsets: incomplete ones to have networks for; None: all.
+        modalities: number of modalities M.
+        full: network for all modalities, which takes ``(B, M * C, ...)``.
+        missing: function that makes the network of an incomplete subset for a number of input channels.
+        feature_encoder: MedMAP's feature encoder in front of both.
+        subsets: incomplete subsets that get a network; None: all.
     """
 
     def __init__(
@@ -137,14 +137,14 @@ class FullAndMissing(nn.Module):
         self.missing = Dedicated(wanted, missing, feature_encoder.channels)
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, missing modalities being NaN; in evaluation mode.
+        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)`` with NaN in missing modalities; in evaluation mode.
 
         Args:
             image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Raises:
-            ValueError: a sample has no modality, or a subset that there is no network for.
+            ValueError: if a sample has no modality, or a subset without a network.
         """
         present = available_modalities(image, present)
         x, complete = self.features(image, present), present.all(dim=1)
@@ -158,11 +158,11 @@ class FullAndMissing(nn.Module):
         return logits
 
     def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:
-        """Return the subsets that there are networks for, by the cohort's names of the modalities."""
+        """Return the subsets that have a network, as names of the cohort's modalities."""
         return [*self.missing.supported_subsets(modalities), list(modalities)]
 
     def features(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return what the networks take, ``(B, M * C, ...)``."""
+        """Return the input of the networks, ``(B, M * C, ...)``."""
         return self.feature_encoder(image, present).flatten(1, 2)
 
 

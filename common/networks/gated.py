@@ -1,4 +1,4 @@
-"""Encoders of each modality by itself whose features are gated and fused at every level: RobustSeg, PMKL's teacher.
+"""Encoders of single modalities whose features are gated and fused at every level: RobustSeg and PMKL's teacher.
 
 Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
 2019; Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021 (PMKL). Sizes,
@@ -25,13 +25,13 @@ from common.networks.kernels import Conv3d
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
-"""Voxels of the coarsest level's, along each axis."""
+"""Size of a voxel of the coarsest level, in voxels of the finest level, along each axis."""
 STD = 0.01
-"""Of initial weights, normal and truncated at twice that."""
+"""Standard deviation of initial weights, drawn from a normal distribution truncated at twice that."""
 
 
 class GatedOutput(NamedTuple):
-    """What a decoder gives.
+    """Output of a `Decoder`.
 
     Attributes:
         logits: ``(B, K, X, Y, Z)``.
@@ -43,7 +43,7 @@ class GatedOutput(NamedTuple):
 
 
 def conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv3d:
-    """Return a convolution that pads by reflection, one voxel less where the kernel is even; weights as released."""
+    """Return a convolution with reflection padding (one voxel less for even kernels), initialised as in the release."""
     mode = "zeros" if kernel == 1 else "reflect"
     layer = Conv3d(before, after, kernel, stride, padding=(kernel - 1) // 2, padding_mode=mode)
     _draw(layer)
@@ -51,30 +51,30 @@ def conv(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv3d:
 
 
 def linear(before: int, after: int, bias: bool = True) -> nn.Linear:
-    """Return a linear layer, weights as released."""
+    """Return a linear layer, initialised as in the release."""
     layer = nn.Linear(before, after, bias)
     _draw(layer)
     return layer
 
 
 def conv_norm_act(before: int, after: int, kernel: int = 3, stride: int = 1, activation: bool = True) -> nn.Sequential:
-    """Return convolution, instance norm with parameters and, if ``activation``, LeakyReLU."""
+    """Return a convolution, an instance norm with parameters and, if ``activation``, LeakyReLU."""
     layers = [conv(before, after, kernel, stride), nn.InstanceNorm3d(after, eps=1e-6, affine=True)]
     return nn.Sequential(*layers, *([nn.LeakyReLU(SLOPE, inplace=True)] if activation else []))
 
 
 def l2_penalty(modules: Iterable[nn.Module]) -> torch.Tensor:
-    """Return ``sum ||W||^2 / 2`` over the kernels of convolutions and linear layers; biases and norms do not count."""
+    """Return ``sum ||W||^2 / 2`` over the kernels of convolutions and linear layers, without biases and norms."""
     layers = [layer for module in modules for layer in module.modules() if isinstance(layer, (nn.Conv3d, nn.Linear))]
     return torch.stack([layer.weight.square().sum() for layer in layers]).sum() / 2
 
 
 class ContentEncoder(nn.Module):
-    """Four residual levels, each with half the resolution and twice the width of the one before.
+    """An encoder of four residual levels, each with half the resolution and twice the width of the previous one.
 
     Args:
-        channels: of the input.
-        width: of the first level.
+        channels: number of input channels.
+        width: number of channels of the first level.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -90,18 +90,18 @@ class ContentEncoder(nn.Module):
         """Map ``(B, channels, X, Y, Z)`` to the features of each level, fine to coarse.
 
         Raises:
-            ValueError: an extent that the levels cannot halve.
+            ValueError: if the levels cannot halve an extent.
         """
         check_crop(x.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         return residual_levels(self.levels, x)
 
 
 class GatedFusion(nn.Module):
-    """Weigh every voxel of each modality by a gate in (0, 1) that sees all of them, and mix the weighted features.
+    """Weight each voxel of each modality by a gate in (0, 1) computed from all modalities; mix the weighted features.
 
     Args:
-        modalities: M.
-        width: channels of one modality, and of the result.
+        modalities: number of modalities M.
+        width: number of channels of one modality and of the result.
     """
 
     def __init__(self, modalities: int, width: int) -> None:
@@ -116,7 +116,7 @@ class GatedFusion(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """Halve the channels of the level below at twice its resolution (nearest neighbour), merge a skip, and refine."""
+    """Upsample the level below (nearest neighbour) and halve its channels, merge a skip connection, and refine."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -130,11 +130,11 @@ class DecoderLevel(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three levels and a last layer.
+    """A decoder of three levels and a last layer.
 
     Args:
-        classes: K.
-        width: of the finest level.
+        classes: number of classes K.
+        width: number of channels of the finest level.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -151,18 +151,18 @@ class Decoder(nn.Module):
 
 
 class GatedNetwork(nn.Module):
-    """An encoder for each modality, gated fusion at four levels, one decoder; 6.7 M parameters as published.
+    """An encoder for each modality, gated fusion at four levels, and one decoder; 6.7 M parameters as published.
 
-    The features of an absent modality are zero before the gate, so no bias or norm of its encoder gets through.
+    The features of an absent modality are set to zero before the gate, so no bias or norm of its encoder has an effect.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution.
-        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
+        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
 
     Raises:
-        ValueError: in use, a window that it cannot take, or a sample without any modality.
+        ValueError: in ``forward``, if the window does not suit the levels, or a sample has no modality.
     """
 
     def __init__(
@@ -177,21 +177,21 @@ class GatedNetwork(nn.Module):
 
     @property
     def head(self) -> nn.Conv3d:
-        """The last layer."""
+        """Last layer of the network."""
         return self.decoder.head
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | GatedOutput:
-        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN.
+        """Segment images ``(B, M, X, Y, Z)`` whose missing modalities are NaN.
 
         Args:
             image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:
-            Logits ``(B, K, X, Y, Z)``; in training mode a `GatedOutput`.
+            Logits ``(B, K, X, Y, Z)``; in training mode, a `GatedOutput`.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
@@ -203,12 +203,12 @@ class GatedNetwork(nn.Module):
         return [scatter_modalities(level, present) for level in encoded]
 
     def fuse(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> list[torch.Tensor]:
-        """Return each level ``(B, C, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows."""
+        """Return the fused features ``(B, C, ...)`` of each level; ``present``, bool ``(B, M)``, selects modalities."""
         kept = present[:, :, None, None, None, None].to(features[0].device, non_blocking=True)
         return [fusion(level * kept) for fusion, level in zip(self.fusions, features, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | GatedOutput:
-        """Fuse and decode what `encode` gave; as `forward` otherwise."""
+        """Fuse and decode the output of `encode`; the result is that of `forward`."""
         output = self.decoder(self.fuse(features, present))
         return output if self.training else output.logits
 

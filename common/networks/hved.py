@@ -1,12 +1,12 @@
-"""U-HVED and U-HeMIS: an encoder for each modality, and statistics of those present in place of their features.
+"""U-HVED and U-HeMIS: an encoder for each modality, and decoders of statistics over the modalities present.
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
 2019, with the widths of its released checkpoints; U-HeMIS is that release's 3D variant of Havaei et al., "HeMIS:
-Hetero-Modal Image Segmentation", MICCAI 2016. U-HVED decodes a sample of a product of Gaussians, from which images can
-be completed too; U-HeMIS decodes mean and variance of the features.
+Hetero-Modal Image Segmentation", MICCAI 2016. U-HVED decodes a sample of a product of Gaussians, from which it can
+complete images, too; U-HeMIS decodes mean and variance of the features.
 
-Two choices: in evaluation U-HVED segments from the mean, where the release draws a sample; and decoders double the
-resolution with corners aligned, of which nothing is published.
+There are two choices of our own: in evaluation U-HVED segments from the mean, where the release draws a sample; and
+decoders upsample with aligned corners, about which nothing is published.
 """
 
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ from common.networks.blocks import (
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
-"""Voxels of the coarsest level's, along each axis."""
+"""Size of a voxel of the coarsest level, in voxels of the finest level, along each axis."""
 SLOPE = 0.02
-"""Of every LeakyReLU; NiftyNet's, on which the release is built."""
+"""Negative slope of every LeakyReLU, as in NiftyNet, on which the release is built."""
 NORM_FLOOR = 1e-6
 VARIANCE_FLOOR = 1e-7
-"""Added to every variance that is divided by, or whose logarithm is taken."""
+"""Constant added to a variance before a division or a logarithm."""
 LOG_VARIANCE_LIMIT = 50.0
 
 
 class Completed(NamedTuple):
-    """What U-HVED decodes of one subset in training.
+    """Output of decoding one subset with U-HVED in training mode.
 
     Attributes:
         logits: ``(B, K, X, Y, Z)``.
-        reconstructions: of the image, ``(B, M, X, Y, Z)``, modalities that are absent included.
+        reconstructions: ``(B, M, X, Y, Z)``, images of all modalities, including absent ones.
     """
 
     logits: torch.Tensor
@@ -50,15 +50,15 @@ class Completed(NamedTuple):
 
 
 class HVEDOutput(NamedTuple):
-    """What U-HVED returns in training.
+    """Output of U-HVED in training mode.
 
     Attributes:
-        completed: of the modalities chosen.
-        posteriors: of each level, fine to coarse, mean and logarithm of the variance of each modality by itself,
-            ``(B, M, 2 C, ...)``; zero where it is absent.
-        image: ``(B, M, X, Y, Z)``, absent modalities being NaN.
+        completed: output of decoding the chosen modalities.
+        posteriors: for each level, fine to coarse, mean and log-variance of each modality alone, ``(B, M, 2 C, ...)``;
+            zero where it is absent.
+        image: ``(B, M, X, Y, Z)``, with NaN in absent modalities.
         present: bool ``(B, M)``, the modalities that the samples have.
-        chosen: bool ``(B, M)``, those that were fused.
+        chosen: bool ``(B, M)``, the modalities that were fused.
     """
 
     completed: Completed
@@ -69,44 +69,44 @@ class HVEDOutput(NamedTuple):
 
 
 class HeteroModal(nn.Module):
-    """What U-HVED and U-HeMIS share. A subclass has ``decode(features, present)``.
+    """Base of U-HVED and U-HeMIS. A subclass defines ``decode(features, present)``.
 
     Args:
-        modalities: M.
-        width: channels at full resolution, an even number.
-        halved: a level's last convolution has half of its channels.
+        modalities: number of modalities M.
+        width: number of channels at full resolution, an even number.
+        halved: whether a level's last convolution has half of its channels.
 
     Raises:
-        ValueError: an odd width; in use, a window that cannot be halved three times, or a sample without any modality.
+        ValueError: if the width is odd; in use, if a window cannot be halved three times, or a sample has no modality.
     """
 
     def __init__(self, modalities: int, width: int, halved: bool) -> None:
         super().__init__()
         if width % 2:
-            raise ValueError(f"width {width}: expected an even number, of which {type(self).__name__} takes halves.")
+            raise ValueError(f"width {width}: expected an even number, since {type(self).__name__} halves it.")
         self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN.
+        """Segment images ``(B, M, X, Y, Z)`` whose missing modalities are NaN.
 
         Args:
             image: normalised intensities; X, Y and Z are multiples of 8, 16 or more.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:
             Logits ``(B, K, X, Y, Z)``.
 
         Raises:
-            ValueError: a window of another size, or a sample without any modality.
+            ValueError: if the window has another size, or a sample has no modality.
         """
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is there; nothing is computed for the others.
+        """Encode each modality that is present; nothing is computed for the others.
 
         Returns:
-            Of each level, fine to coarse, its features ``(B, M, C, ...)``, zero where a modality is absent.
+            The features of each level, fine to coarse, ``(B, M, C, ...)``, zero where a modality is absent.
         """
         check_crop(image.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         present = available_modalities(image, present)
@@ -115,15 +115,15 @@ class HeteroModal(nn.Module):
 
 
 class UHVED(HeteroModal):
-    """A variational encoder-decoder whose latents at each level are a product of the Gaussians of the modalities.
+    """A variational encoder-decoder whose latents at each level follow the product of the modalities' Gaussians.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution, an even number; a half of them are means, the other log-variances.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution, an even number; half of them are means, half log-variances.
 
     Raises:
-        ValueError: see `HeteroModal`.
+        ValueError: in the same cases as `HeteroModal`.
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -133,7 +133,7 @@ class UHVED(HeteroModal):
         self.completion = nn.ModuleList([Decoder(width, channels, 1) for _ in range(modalities)])
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | HVEDOutput:
-        """Segment as `HeteroModal` does; in training mode, an `HVEDOutput` in which all that is there is chosen."""
+        """Segment as `HeteroModal` does; in training mode, return an `HVEDOutput` of all modalities present."""
         if not self.training:
             return super().forward(image, present)
         present = available_modalities(image, present)
@@ -141,10 +141,10 @@ class UHVED(HeteroModal):
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
 
         Returns:
-            Logits ``(B, K, X, Y, Z)`` of the latents' means; in training mode a `Completed` of a sample of them.
+            Logits ``(B, K, X, Y, Z)`` from the latents' means; in training mode, a `Completed` from a sample of them.
         """
         latents = [self._latent(level, present) for level in features]
         logits = self.segmentation(latents)
@@ -158,15 +158,15 @@ class UHVED(HeteroModal):
 
 
 class UHeMIS(HeteroModal):
-    """An encoder-decoder on the mean and the variance of the modalities' features at each level.
+    """An encoder-decoder on mean and variance of the modalities' features at each level.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution, an even number.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution, an even number.
 
     Raises:
-        ValueError: see `HeteroModal`.
+        ValueError: in the same cases as `HeteroModal`.
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -182,7 +182,7 @@ class Block(nn.Sequential):
     """Instance norm, LeakyReLU and a 3x3x3 convolution, twice.
 
     Args:
-        channels: before, between and after.
+        channels: numbers of channels before, between and after the convolutions.
     """
 
     def __init__(self, channels: tuple[int, int, int]) -> None:
@@ -194,11 +194,11 @@ class Block(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """Of one modality: four blocks with max-pooling between them.
+    """The encoder of one modality: four blocks with max-pooling between them.
 
     Args:
-        width: of the first level.
-        halved: see `HeteroModal`.
+        width: number of channels of the first level.
+        halved: whether each block halves its channels; see `HeteroModal`.
     """
 
     def __init__(self, width: int, halved: bool) -> None:
@@ -220,12 +220,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the latents of the four levels to an image or logits.
+    """A decoder from the latents of the four levels to an image or logits.
 
     Args:
-        width: of the finest level's block.
-        channels: of the latents, fine to coarse.
-        outputs: of the last layer.
+        width: number of channels of the finest level's block.
+        channels: numbers of channels of the latents, fine to coarse.
+        outputs: number of output channels.
     """
 
     def __init__(self, width: int, channels: Sequence[int], outputs: int) -> None:
@@ -249,11 +249,11 @@ def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple
     """Return the product of a standard normal and the Gaussians of each subset's modalities.
 
     Args:
-        features: means, then logarithms of variances, ``(B, M, 2 C, ...)``; the latter count from -50 to 50.
+        features: means and log-variances along the channels, ``(B, M, 2 C, ...)``; the latter are clamped to [-50, 50].
         subsets: bool ``(B, S, M)``.
 
     Returns:
-        Mean and logarithm of the variance, each ``(B, S, C, ...)``, float32.
+        Mean and log-variance, each ``(B, S, C, ...)``, float32.
     """
     mean, log_variance = features.float().chunk(2, dim=2)
     with torch.autocast(features.device.type, enabled=False):  # precisions reach 1e7
@@ -263,7 +263,7 @@ def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple
 
 
 def mean_and_variance(features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return mean and population variance over the modalities present, one after the other along the channels.
+    """Return mean and population variance over the modalities present, concatenated along the channels.
 
     Args:
         features: ``(B, M, C, ...)``.
@@ -274,7 +274,7 @@ def mean_and_variance(features: torch.Tensor, present: torch.Tensor) -> torch.Te
     """
     features = features.float()
     weights = (present / present.sum(dim=1, keepdim=True))[:, None]
-    with torch.autocast(features.device.type, enabled=False):  # squares
+    with torch.autocast(features.device.type, enabled=False):  # squares overflow half precision
         mean = weighted_sum(weights, features)
         variance = weighted_sum(weights, (features - mean).square())
     return torch.cat([mean[:, 0], variance[:, 0]], dim=1)

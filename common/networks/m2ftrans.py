@@ -1,13 +1,13 @@
-"""M2FTrans: learnt fusion tokens gather what the modalities present have to say, and weigh every voxel of each.
+"""M2FTrans: learned fusion tokens gather information from the modalities present and weight every voxel of each.
 
 Source: Shi et al., "M2FTrans: Modality-Masked Fusion Transformer for Incomplete Multi-Modality Brain Tumor
 Segmentation", JBHI 2024, in the variant released with PASSION (auxiliary heads give logits at their own resolution;
-modalities absent in training are not seen by their encoders; the numbers are those of the original's first version).
+modalities absent in training are not encoded; outputs equal those of the original's first version).
 
-Little depends on the subset. A modality's tokens attend to themselves alone, so they go through the transformer once,
-with the encoding; the fusion tokens follow for each subset. A voxel's weight scales all its channels, so a 1x1x1
-convolution comes first and is weighted afterwards. One thing differs from that release: in training, all subsets that
-are decoded from one encoding share what dropout did to the modalities' tokens.
+Few operations depend on the subset. A modality's tokens attend only to each other, so they pass the transformer once,
+during encoding; the fusion tokens follow for each subset. A voxel's weight scales all its channels, so a 1x1x1
+convolution is applied first and weighted afterwards. There is one difference from that release: in training, all
+subsets that are decoded from one encoding share the dropout of the modalities' tokens.
 """
 
 from collections.abc import Sequence
@@ -38,31 +38,31 @@ from common.networks.blocks import (
 
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)
-"""Voxels of a token along each axis."""
+"""Size of a token in voxels along each axis."""
 FINER = 3
-"""So many levels are fused by convolutions; those below by cross attention."""
+"""Number of levels, from the finest, that are fused by convolutions; the others are fused by cross attention."""
 DEPTH, CROSS_DEPTH = 3, 2
-"""Layers of the transformer, and of a cross attention."""
+"""Number of layers of the transformer, and of a cross attention."""
 DEEP_HIDDEN = 16
-"""Hidden channels of an auxiliary head; they do not grow with the width."""
+"""Number of hidden channels of an auxiliary head, independent of the width."""
 
 
 class M2FTrans(FusionNetwork):
-    """Encoders of convolutions, a transformer of masked attention, a decoder that fuses weighted features.
+    """Convolutional encoders, a transformer with masked attention, and a decoder that fuses weighted features.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution; a token has 16 times as many.
-        crop: size of every window, in voxels, 2 or 3 multiples of 16; positions are learnt for this one size.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution; a token has 16 times as many.
+        crop: size of every window in voxels, 2 or 3 multiples of 16; the network learns positions for this size only.
         mlp_dim: hidden width of the transformer's perceptrons.
-        heads: of the transformer; divide ``16 * width``.
-        dropout: in the transformer and the cross attention.
-        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
+        heads: number of attention heads, a divisor of ``16 * width``.
+        dropout: dropout rate in the transformer and the cross attention.
+        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
 
     Raises:
-        ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, or a sample
-            without any modality.
+        ValueError: if crop or number of heads do not suit the network; in use, if a window has another size, or a
+            sample has no modality.
     """
 
     def __init__(
@@ -96,13 +96,13 @@ class M2FTrans(FusionNetwork):
         self.separate = SeparateDecoder(dims, classes, width, LEVELS)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is there, and let its tokens see each other.
+        """Encode each modality that is present, and let its tokens attend to each other.
 
         Returns:
-            In training mode the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
-            separate decoder. In both modes then, for `decode`: the parts of the three finer levels' fusion
-            ``(B, M, C, ...)``; the features of the fourth level; those of the fifth after the transformer; and the
-            keys and values that the fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
+            In training mode, first the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
+            separate decoder. Then, for `decode`: the parts of the three finer levels' fusion ``(B, M, C, ...)``; the
+            features of the fourth level; those of the fifth after the transformer; and the keys and values that the
+            fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
         """
         require_window(self, image)
         present = available_modalities(image, present)
@@ -114,10 +114,10 @@ class M2FTrans(FusionNetwork):
         return [*features, *parts, scatter_modalities(levels[FINER], present), *attended]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
 
         Returns:
-            Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are of all five levels.
+            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of all five levels.
         """
         *features, memory = features[-LEVELS - 1 :]
         present = present.to(memory.device, non_blocking=True)
@@ -142,32 +142,32 @@ class M2FTrans(FusionNetwork):
         return Decoded(logits, deep, y) if self.training else logits
 
     def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return what `decode` needs: not the levels for the separate decoder."""
+        """Return the features that `decode` needs, without the levels for the separate decoder."""
         return features[-LEVELS - 1 :]
 
 
 class MaskedTransformer(nn.Module):
-    """A transformer on the tokens of all modalities and as many fusion tokens, with masked attention.
+    """A transformer with masked attention on the tokens of all modalities and on fusion tokens.
 
-    A modality's tokens see each other. Fusion tokens see each other and those of the modalities present.
+    A modality's tokens attend to each other. Fusion tokens attend to each other and to those of the modalities present.
 
     Args:
-        modalities: M.
-        tokens: N, of one modality.
-        dim: E, of a token.
-        heads: divide ``dim``.
+        modalities: number of modalities M.
+        tokens: number of tokens N of one modality, and of fusion tokens.
+        dim: number of channels E of a token.
+        heads: number of attention heads, a divisor of ``dim``.
         mlp_dim: hidden width of the perceptrons.
-        dropout: see `TransformerLayer`.
+        dropout: dropout rate; see `TransformerLayer`.
     """
 
     def __init__(self, modalities: int, tokens: int, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.zeros(modalities + 1, tokens, dim))  # the last ones: of the fusion tokens
+        self.positions = nn.Parameter(torch.zeros(modalities + 1, tokens, dim))  # the last row is for the fusion tokens
         self.fusion = nn.Parameter(torch.randn(1, tokens, dim))
         self.layers = nn.ModuleList([TransformerLayer(dim, heads, mlp_dim, dropout) for _ in range(DEPTH)])
 
     def attend(self, modality: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Send one modality's features ``(n, E, ...)`` through all layers.
+        """Pass one modality's features ``(n, E, ...)`` through all layers.
 
         Returns:
             Features ``(n, E, ...)``, and the keys and values in each layer ``(n, layers, 2, heads, N, d)``.
@@ -180,19 +180,19 @@ class MaskedTransformer(nn.Module):
         return tokens.transpose(1, 2).reshape(x.shape), torch.stack(memory, dim=1)
 
     def fuse(self, memory: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Send the fusion tokens through all layers.
+        """Pass the fusion tokens through all layers.
 
         Args:
             memory: keys and values of the modalities, ``(B, M, layers, 2, heads, N, d)``.
             present: bool ``(B, M)``.
 
         Returns:
-            Fusion tokens ``(B, N, E)``; and how much attention each token of each modality got in the first layer,
+            Fusion tokens ``(B, N, E)``; and the attention that each token of each modality got in the first layer,
             ``(B, M, N)``, summed over heads and fusion tokens, 0 for an absent modality, without gradient.
         """
         tokens = (self.fusion + self.positions[-1]).expand(present.shape[0], -1, -1)
         count = tokens.shape[1]
-        hidden = F.pad(~present, (0, 1)).repeat_interleave(count, dim=1)[:, None, None]  # the fusion tokens never are
+        hidden = F.pad(~present, (0, 1)).repeat_interleave(count, dim=1)[:, None, None]  # fusion tokens are not hidden
         weights = None
         for layer, of_modalities in zip(self.layers, memory.unbind(2), strict=True):
             query, *own = layer.attention.split(layer.norm1(tokens))
@@ -206,12 +206,12 @@ class MaskedTransformer(nn.Module):
 
 
 class WeightedFusion(nn.Module):
-    """Convolutions on the weighted features of all modalities together.
+    """Convolutions on the concatenated, weighted features of all modalities.
 
     Args:
-        dims: spatial dimensions.
-        modalities: M.
-        width: channels C of one modality, and of the result.
+        dims: number of spatial dimensions, 2 or 3.
+        modalities: number of modalities M.
+        width: number of channels C of one modality and of the result.
     """
 
     def __init__(self, dims: int, modalities: int, width: int) -> None:
@@ -223,36 +223,36 @@ class WeightedFusion(nn.Module):
         """Return fused features ``(B, C, ...)``.
 
         Args:
-            parts: of the entry, ``(B, M, C, ...)``.
-            weights: of each voxel, ``(B, M, ...)``, 0 where a modality is absent.
+            parts: output of the entry layer for each modality, ``(B, M, C, ...)``.
+            weights: weight of each voxel, ``(B, M, ...)``, 0 where a modality is absent.
         """
         y = self.entry.conv.bias.to(parts.dtype).reshape(-1, *[1] * (parts.ndim - 3))
         for weight, part in zip(weights.to(parts.dtype).unbind(1), parts.unbind(1), strict=True):
-            y = torch.addcmul(y, weight[:, None], part)  # no tensor of all modalities' channels is formed
+            y = torch.addcmul(y, weight[:, None], part)  # avoids a tensor with the channels of all modalities
         return self.layers(normalised(y))
 
 
 class CrossBlock(nn.Module):
-    """The decoder's channels gather from the channels of the modalities' weighted features.
+    """Cross attention from the decoder's channels to the channels of the modalities' weighted features.
 
     Args:
-        dims: spatial dimensions.
-        modalities: M.
-        width: channels C of one modality, and of the result.
-        dropout: of what was gathered.
+        dims: number of spatial dimensions, 2 or 3.
+        modalities: number of modalities M.
+        width: number of channels C of one modality and of the result.
+        dropout: dropout rate of the attention's output.
     """
 
     def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
         super().__init__()
         self.attention = nn.ModuleList([ChannelAttention(dims, modalities, width, dropout) for _ in range(CROSS_DEPTH)])
         self.query_refined = nn.ModuleList([Refinement(dims, width) for _ in range(CROSS_DEPTH)])
-        self.features_refined = Refinement(dims, width)  # after the first layer; nothing sees those after the last
+        self.features_refined = Refinement(dims, width)  # after the first layer; the last one's features are not used
 
     def forward(self, features: torch.Tensor, query: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return fused features ``(B, C, ...)``.
 
         Args:
-            features: weighted, ``(B, M, C, ...)``.
+            features: weighted features, ``(B, M, C, ...)``.
             query: the decoder's tensor ``(B, C, ...)``.
             present: bool ``(B, M)``.
         """
@@ -262,13 +262,13 @@ class CrossBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention whose tokens are channels, each one a map of all voxels; those of absent modalities are masked.
+    """Attention whose tokens are channels, each a map of all voxels; those of absent modalities are masked.
 
     Args:
-        dims: spatial dimensions.
-        modalities: M, each with its own projections to keys and values.
-        width: channels C of one modality.
-        dropout: of the result.
+        dims: number of spatial dimensions, 2 or 3.
+        modalities: number of modalities M, each with its own projections to keys and values.
+        width: number of channels C of one modality.
+        dropout: dropout rate of the output.
     """
 
     def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
@@ -279,7 +279,7 @@ class ChannelAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: torch.Tensor, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return what the channels of ``(B, C, ...)`` find in features ``(B, M, C, ...)`` of the modalities present."""
+        """Return the attention output of ``(B, C, ...)`` over features ``(B, M, C, ...)`` of the modalities present."""
         key, value = (
             torch.cat([one(x) for one, x in zip(maps, features.unbind(1), strict=True)], dim=1).flatten(2)
             for maps in (self.keys, self.values)
@@ -290,19 +290,19 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelMap(nn.Module):
-    """1x1x1, grouped 3x3x3 and 1x1x1 convolution, each with a layer norm over channels, and GELU in between.
+    """A 1x1x1, a grouped 3x3x3 and a 1x1x1 convolution, each with a layer norm over channels, with GELU in between.
 
     Args:
-        dims: spatial dimensions.
-        width: channels C before and after, and the number of groups.
-        expansion: the hidden channels are so many times as many; 1 makes the convolution in the middle depth-wise.
+        dims: number of spatial dimensions, 2 or 3.
+        width: number of input and output channels C, and of groups.
+        expansion: factor from C to the hidden channels; with 1 the grouped convolution is depth-wise.
     """
 
     def __init__(self, dims: int, width: int, expansion: int = 1) -> None:
         super().__init__()
         hidden = expansion * width
         self.conv1, self.norm1 = conv(dims, width, hidden, 1), nn.LayerNorm(hidden, eps=1e-6)
-        self.conv2 = conv(dims, hidden, hidden, 3, padding=1, groups=width)  # pads with zeros, unlike all others
+        self.conv2 = conv(dims, hidden, hidden, 3, padding=1, groups=width)  # zero padding, unlike all other layers
         self.norm2 = nn.LayerNorm(hidden, eps=1e-6)
         self.conv3, self.norm3 = conv(dims, hidden, width, 1), nn.LayerNorm(width, eps=1e-6)
 
@@ -314,11 +314,11 @@ class ChannelMap(nn.Module):
 
 
 class Refinement(nn.Module):
-    """A residual `ChannelMap` of four times as many hidden channels, then GELU.
+    """A residual `ChannelMap` with four times as many hidden channels, followed by GELU.
 
     Args:
-        dims: spatial dimensions.
-        width: channels.
+        dims: number of spatial dimensions, 2 or 3.
+        width: number of channels C.
     """
 
     def __init__(self, dims: int, width: int) -> None:
@@ -331,12 +331,12 @@ class Refinement(nn.Module):
 
 
 class DeepHead(nn.Module):
-    """A coarse segmentation at one level of the decoder; used in training only.
+    """An auxiliary head that segments at one level of the decoder; used only in training.
 
     Args:
-        dims: spatial dimensions.
-        width: channels C of the level.
-        classes: K.
+        dims: number of spatial dimensions, 2 or 3.
+        width: number of channels C of the level.
+        classes: number of classes K.
     """
 
     def __init__(self, dims: int, width: int, classes: int) -> None:

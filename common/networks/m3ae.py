@@ -1,8 +1,8 @@
-"""M3AE: one U-Net, and one learned image that stands in for whatever is missing.
+"""M3AE: one U-Net, and one learned image that substitutes whatever is missing.
 
 Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
 AAAI 2023, eq. (1) and (3). The released code looks up the substitute image relative to the foreground box at
-inference; we take the location in the cohort's grid in training and inference, as the paper says.
+inference; we use the location in the cohort's grid in both training and inference, as the paper says.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class M3AE(nn.Module):
 
     Args:
         modalities: number of modalities M.
-        out_channels: regions (segmentation), or M (reconstruction).
-        width: channels at full resolution, a multiple of 8.
+        out_channels: number of regions (segmentation), or M (reconstruction).
+        width: number of channels at full resolution, a multiple of 8.
         grid: size in voxels of the cohort's whole image grid, in RAS axes and at the training spacing.
-        deep_supervision: heads on the coarser levels, used in training only.
+        deep_supervision: whether to add heads on the coarser levels, which are used only in training.
 
     Attributes:
-        x_sub: the substitute image, ``(1, M, *grid)``, Gaussian noise at first, intensities as after normalisation.
+        x_sub: the substitute image ``(1, M, *grid)`` of normalised intensities, initialised with Gaussian noise.
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class M3AE(nn.Module):
         image: torch.Tensor,
         present: Optional[torch.Tensor] = None,  # noqa: UP045 (TorchScript)
     ) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
-        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN; these take the centre of ``x_sub``.
+        """Segment images ``(B, M, X, Y, Z)``, filling missing modalities (NaN) from the centre of ``x_sub``.
 
         Args:
             image: normalised intensities in [0, 1]; X, Y, Z multiples of 8.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:
-            Logits ``(B, C, X, Y, Z)``; in training mode a `SegmentationOutput`.
+            Logits ``(B, C, X, Y, Z)``; in training mode, a `SegmentationOutput`.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         there = to_host(presence(image))
         if present is not None:
             there = there & present.cpu()
         if not bool(there.any(dim=1).all()):
-            raise ValueError("A sample has no modality present; at least one is needed.")
+            raise ValueError("A sample has no modality present; expected at least one.")
         size = [image.shape[2], image.shape[3], image.shape[4]]
         start = [(self.x_sub.shape[axis + 2] - size[axis] + 1) // 2 for axis in range(3)]
         centre = crop_at(self.x_sub, size, start, [False, False, False])
@@ -74,10 +74,10 @@ class M3AE(nn.Module):
 
     @torch.jit.unused
     def substitute(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Return S(x, x_sub): the image with the location-corresponding content of ``x_sub`` where it is not visible.
+        """Return S(x, x_sub): the image, with the content of ``x_sub`` at the same location where it is not visible.
 
         Args:
-            image: ``(B, M, X, Y, Z)``; its location is read from its affine if it is a MetaTensor.
+            image: ``(B, M, X, Y, Z)``; its location is read from its affine if it is a MetaTensor (else it is centred).
             visible: bool ``(B, M)``, or ``(B, M, X, Y, Z)`` where patches are masked.
         """
         size = list(image.shape[2:])

@@ -1,9 +1,9 @@
-"""MAG-MS: a UNETR whose encoder there is one of for each modality, and whose decoder takes their mean.
+"""MAG-MS: a UNETR with one encoder per modality, whose decoder takes the mean of their features.
 
 Source: He et al., "Modality-Agnostic Learning for Medical Image Segmentation Using Multi-modality Self-distillation",
-2023, section 2.1; UNETR is Hatamizadeh et al., WACV 2022, in MONAI's blocks. The paper leaves open what belongs to an
-encoder, and where the modalities meet. Here an encoder is all that sees one modality alone, the blocks that make the
-skips included, and the modalities meet at each of the five levels that the decoder takes.
+2023, section 2.1; UNETR is Hatamizadeh et al., WACV 2022, in MONAI's blocks. The paper does not say which layers belong
+to an encoder and where the modalities are averaged. Here the encoder comprises all layers of one modality, including
+the blocks that make the skip connections, and the modalities are averaged at each of the decoder's five input levels.
 """
 
 from collections.abc import Sequence
@@ -26,19 +26,19 @@ from common.networks.blocks import (
 )
 
 PATCH = 16
-"""Voxels of a token along each axis."""
+"""Size of a token in voxels along each axis."""
 SKIP_LAYERS = (3, 6, 9)
-"""Of the ViT's twelve layers, counted from 0: those that the skips are made of, fine to coarse."""
+"""Layers of the ViT, of twelve counted from 0, from which the skip connections are made, fine to coarse."""
 BLOCK = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
-"""Of every convolutional block, as UNETR is published."""
+"""Settings of every convolutional block, as in the published UNETR."""
 
 
 class MagMSDecoded(NamedTuple):
-    """What decoding one subset gives in training.
+    """Output of decoding one subset in training mode.
 
     Attributes:
         logits: ``(B, K, ...)`` at full resolution.
-        bottleneck: ``(B, hidden, ...)``, the coarsest level as the decoder takes it.
+        bottleneck: ``(B, hidden, ...)``, the coarsest input level of the decoder.
     """
 
     logits: torch.Tensor
@@ -46,20 +46,20 @@ class MagMSDecoded(NamedTuple):
 
 
 class MAGMS(nn.Module):
-    """UNETR encoders for each modality, the mean of those present at each level, one decoder.
+    """A UNETR encoder for each modality, the mean over the modalities present at each level, and one decoder.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        crop: size of every window, in voxels, 2 or 3 multiples of 16; positions are learnt for this one size.
-        width: channels at full resolution.
-        hidden: of a token.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        crop: size of every window in voxels, 2 or 3 multiples of 16; the network learns positions for this size only.
+        width: number of channels at full resolution.
+        hidden: number of channels of a token.
         mlp_dim: hidden width of the transformers' perceptrons.
-        heads: of the transformers; divide ``hidden``.
+        heads: number of attention heads, a divisor of ``hidden``.
 
     Raises:
-        ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, an image of
-            other modalities, or a sample without any.
+        ValueError: if crop or number of heads do not suit the network; in use, if a window has another size, an image
+            has another number of modalities, or a sample has none.
     """
 
     per_modality = ("encoders", "projections")
@@ -92,11 +92,11 @@ class MAGMS(nn.Module):
         self.head = layer(width, classes, 1)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is there, its point-wise convolutions included.
+        """Encode each modality that is present, including its point-wise convolutions.
 
         Args:
-            image: normalised intensities ``(B, M, ...)``, missing modalities being NaN.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            image: normalised intensities ``(B, M, ...)``, with NaN in missing modalities.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:
             The levels s1, s2, s3, s4 and z, fine to coarse, each ``(B, M, C, ...)``, zero where a modality is absent.
@@ -104,24 +104,24 @@ class MAGMS(nn.Module):
         require_window(self, image)
         if image.shape[1] != len(self.encoders):
             raise ValueError(
-                f"An image of {image.shape[1]} channels: the network was made for {len(self.encoders)} modalities."
+                f"An image with {image.shape[1]} channels; expected {len(self.encoders)}, the network's modalities."
             )
         present, image = available_modalities(image, present), image.as_subclass(torch.Tensor)
         encoded = [self._encoded(m, select_rows(image[:, m], rows)[:, None]) for m, rows in enumerate(present.T)]
         return [scatter_modalities(level, present) for level in zip(*encoded, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
-        """Decode the mean of the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+        """Decode the mean of the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
 
         Returns:
-            Logits ``(B, K, ...)``; in training mode a `MagMSDecoded`.
+            Logits ``(B, K, ...)``; in training mode, a `MagMSDecoded`.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         count = present.sum(dim=1, keepdim=True)
         if not bool(count.all()):
-            raise ValueError("A sample has no modality present; at least one is needed.")
+            raise ValueError("A sample has no modality present; expected at least one.")
         shares = (present / count)[:, None].to(features[0].device, non_blocking=True)
         *skips, bottleneck = (weighted_sum(shares, level)[:, 0] for level in features)
         y = bottleneck
@@ -131,7 +131,7 @@ class MAGMS(nn.Module):
         return MagMSDecoded(logits, bottleneck) if self.training else logits
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | MagMSDecoded:
-        """Segment ``(B, M, ...)``; arguments are those of `encode`, and what is returned is that of `decode`."""
+        """Segment ``(B, M, ...)``, with the arguments of `encode` and the result of `decode`."""
         if torch.jit.is_tracing():
             return forward_for_export(self, image, present)
         present = available_modalities(image, present)
@@ -146,14 +146,14 @@ class MAGMS(nn.Module):
 
 
 class Encoder(nn.Module):
-    """UNETR's encoder of one modality: a ViT, and the blocks that make skips of the image and of some of its layers.
+    """UNETR's encoder for one modality: a ViT, and blocks that make skip connections from the image and ViT layers.
 
     Args:
-        crop: size of every window.
-        width: channels at full resolution.
-        hidden: of a token.
+        crop: size of every window in voxels.
+        width: number of channels at full resolution.
+        hidden: number of channels of a token.
         mlp_dim: hidden width of the transformer's perceptrons.
-        heads: of the transformer.
+        heads: number of attention heads.
     """
 
     def __init__(self, crop: Sequence[int], width: int, hidden: int, mlp_dim: int, heads: int) -> None:
@@ -188,10 +188,10 @@ class Encoder(nn.Module):
 
 
 def check_sizes(crop: Sequence[int], hidden: int, heads: int) -> None:
-    """Refuse sizes that a UNETR cannot take.
+    """Refuse sizes that a UNETR cannot process.
 
     Raises:
-        ValueError: the crop is not of 2 or 3 multiples of 16, or the heads do not divide a token.
+        ValueError: if the crop is not 2 or 3 multiples of 16, or the heads do not divide a token's channels.
     """
     check_crop(crop, multiple=PATCH, least=PATCH)
     if hidden % heads:

@@ -1,10 +1,10 @@
-"""mmFormer: transformers within and across the modalities, between one encoder each and a fusing decoder.
+"""mmFormer: transformers within and across the modalities, between one encoder per modality and a fusing decoder.
 
 Source: Zhang et al., "mmFormer: Multimodal Medical Transformer for Incomplete Multimodal Learning of Brain Tumor
 Segmentation", MICCAI 2022, in the variant released with PASSION (auxiliary heads give logits at their own resolution;
-modalities absent in training are not seen by their encoders; the numbers are those of the original).
+modalities absent in training are not encoded; outputs equal those of the original).
 
-One slip of that release is not followed: its pass of T2 alone, in PASSION's self-distillation, took the tokens of T1.
+One error of that release is corrected: for T2 alone, in PASSION's self-distillation, it used the tokens of T1.
 """
 
 from collections.abc import Sequence
@@ -33,32 +33,32 @@ from common.networks.blocks import (
 
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)
-"""Voxels of a token along each axis."""
+"""Size of a token in voxels along each axis."""
 AUTHORS_ORDER = (3, 1, 0, 2)
-"""FLAIR, T1c, T1, T2 in our order of modalities. The sequence keeps the authors' order, since tokens that follow each
-other in it are mixed (`MMFormer.correlated`): it is part of the architecture, and published weights depend on it."""
+"""Positions of FLAIR, T1c, T1, T2 in our order of modalities. The token sequence keeps the authors' order, since tokens
+that are adjacent in it are mixed (`MMFormer.correlated`); so published weights depend on this order."""
 
 
 class MMFormer(FusionNetwork):
-    """Encoders of convolutions and a transformer each, one transformer across modalities, a decoder that fuses.
+    """A convolutional encoder and a transformer per modality, one transformer across modalities, a fusing decoder.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution.
-        crop: size of every window, in voxels, 2 or 3 multiples of 16; positions are learnt for this one size.
-        embed_dim: of a token.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
+        crop: size of every window in voxels, 2 or 3 multiples of 16; the network learns positions for this size only.
+        embed_dim: number of channels of a token.
         mlp_dim: hidden width of the transformers' perceptrons.
-        heads: of the transformers; divide ``embed_dim``.
-        dropout: in the transformers.
-        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
+        heads: number of attention heads, a divisor of ``embed_dim``.
+        dropout: dropout rate of the transformers.
+        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
 
     Raises:
-        ValueError: a crop or a number of heads that it cannot take; in use, a window of another size, or a sample
-            without any modality.
+        ValueError: if crop or number of heads do not suit the network; in use, if a window has another size, or a
+            sample has no modality.
     """
 
-    per_modality = ("encoders", "embeddings", "intra")  # positions are also those of zeros in place of the absent
+    per_modality = ("encoders", "embeddings", "intra")  # not positions, which are used for absent modalities, too
 
     def __init__(
         self,
@@ -106,12 +106,12 @@ class MMFormer(FusionNetwork):
         self.separate = SeparateDecoder(dims, classes, width, LEVELS, pre=True)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is there.
+        """Encode each modality that is present.
 
         Returns:
-            In training mode the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
-            separate decoder; in both modes then the parts of the four finer levels' fusion ``(B, M, C, ...)``, and the
-            tokens of each modality ``(B, M, N, D)``.
+            In training mode, first the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
+            separate decoder. Then the parts of the four finer levels' fusion ``(B, M, C, ...)``, and the tokens of each
+            modality ``(B, M, N, D)``.
         """
         require_window(self, image)
         present = available_modalities(image, present)
@@ -122,10 +122,10 @@ class MMFormer(FusionNetwork):
         return [*features, *parts, scatter_modalities(tokens, present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
 
         Returns:
-            Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are those of the levels below.
+            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the four lower levels.
         """
         *parts, tokens = features[-LEVELS:]
         present = present.to(tokens.device, non_blocking=True)
@@ -142,27 +142,27 @@ class MMFormer(FusionNetwork):
         return Decoded(logits, deep, y) if self.training else logits
 
     def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return what `decode` needs: not the levels for the separate decoder."""
+        """Return the features that `decode` needs, without the levels for the separate decoder."""
         return features[-LEVELS:]
 
     def correlated(self, tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Let the tokens of all modalities see each other, and turn them into the coarsest map.
+        """Let the tokens of all modalities attend to each other, and turn them into the coarsest feature map.
 
-        Absent modalities take part as zeros plus their positions. The sequence of ``M N`` tokens is read as N voxels of
-        M successive tokens each, as in the published code: a voxel's channels come from neighbours in one modality, not
-        from one place in all.
+        Absent modalities take part as zeros plus their positions. As in the published code, the sequence of ``M N``
+        tokens is read as N voxels of M successive tokens each, so a voxel's channels come from neighbours in one
+        modality, not from the same place in all.
 
         Args:
             tokens: ``(B, M, N, D)``.
             present: bool ``(B, M)``.
 
         Returns:
-            ``(B, M * C, ...)``, C being the channels of one modality's coarsest level.
+            ``(B, M * C, ...)``, where C is the number of channels of one modality's coarsest level.
         """
         tokens = (tokens * present[:, :, None, None])[:, list(self.order)].flatten(1, 2)
         positions = torch.cat([self.positions[m] for m in self.order], dim=1)
         mixed = self.inter(tokens + positions)
-        mixed = mixed.reshape(mixed.shape[0], *self.grid, -1).movedim(1 + len(self.grid), 1)  # ONNX has no -1
+        mixed = mixed.reshape(mixed.shape[0], *self.grid, -1).movedim(1 + len(self.grid), 1)  # ONNX lacks movedim to -1
         return pointwise(self.projection.weight, mixed, self.projection.bias)
 
     def _tokens(self, modality: int, x: torch.Tensor) -> torch.Tensor:

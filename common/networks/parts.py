@@ -1,4 +1,4 @@
-"""Which of a network's weights see one modality alone."""
+"""The parts of a network that process one modality alone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import nn
 
 
 def modality_parts(network: nn.Module, modalities: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the parts of a network that see one modality alone, for each modality.
+    """Return, for each modality, the names of the parts of a network that process it alone.
 
-    These are the items of the network's lists named in its attribute ``per_modality``, or of its ``encoders``, and of a
-    feature encoder that is separate for each. A network that fuses its input has none.
+    These are the items of the module lists named in the network's attribute ``per_modality`` (by default ``encoders``),
+    and those of a separate feature encoder. A network that concatenates its inputs has none.
 
     Args:
-        network: e.g. a FusionNetwork.
+        network: network, e.g. a `FusionNetwork`.
         modalities: names in the cohort's order, e.g. ``("t1", "t1c", "t2", "flair")``.
 
     Returns:
-        e.g. ``{"t1": ["encoders.0", "intra.0"], ...}``, prefixes of keys of the network's state.
+        Prefixes of keys of the network's state dict, e.g. ``{"t1": ["encoders.0", "intra.0"], ...}``.
     """
     names = getattr(network, "per_modality", ("encoders",) if hasattr(network, "encoders") else ())
     if getattr(getattr(network, "feature_encoder", None), "kind", None) == "separate":

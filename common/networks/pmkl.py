@@ -1,8 +1,8 @@
-"""PMKL: a multimodal teacher, and for each incomplete set of modalities a student that learns from it.
+"""PMKL: a multimodal teacher, and a student that learns from it for each incomplete subset of modalities.
 
 Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021; networks as
-released. The release has students of single modalities; those of two and three (their input: the set's channels) are
-how MedMAP (Liu et al.) reports it.
+released. The release has only students of single modalities. Students of two and three modalities, whose input is the
+subset's channels, follow MedMAP (Liu et al.), which reports such results.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from common.networks.dedicated import FullAndMissing, Subset
 from common.networks.gated import ContentEncoder, Decoder, GatedNetwork, GatedOutput, linear
 
 POOL = 40
-"""Edge of the average pooling in voxels; an axis that is shorter is pooled as a whole."""
+"""Edge of the average pooling window in voxels; a shorter axis is pooled as a whole."""
 HIDDEN, EMBEDDED = 32, 16
-"""Sizes of a metric head's two layers; they do not grow with the width."""
+"""Output sizes of a metric head's two layers, independent of the width."""
 
 
 class Student(nn.Module):
-    """One encoder over all channels of a set, and a decoder of the teacher's form.
+    """One encoder for all channels of a subset, and a decoder of the same form as the teacher's.
 
-    A single channel is replicated M times, as released.
+    A single channel is replicated M times, as in the release.
 
     Args:
-        channels: |S|, modalities of the set.
-        modalities: M, of the teacher.
-        classes: K.
-        width: channels at full resolution.
-        feature_encoder: the teacher's, of which each student has its own; see `FeatureEncoder`.
+        channels: number of modalities |S| of the subset.
+        modalities: number of modalities M of the teacher.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
+        feature_encoder: kind of the teacher's `FeatureEncoder`; each student has its own.
     """
 
     def __init__(self, channels: int, modalities: int, classes: int, width: int, feature_encoder: str | None) -> None:
         super().__init__()
-        # one set of weights has M channels whatever the set, separate ones are as many as the set's modalities
+        # A shared encoder gives M channels whatever the subset; separate ones are as many as the subset's modalities.
         of = modalities if feature_encoder == "shared" else channels
         self.feature_encoder = FeatureEncoder(of, 3, feature_encoder)
         taken = channels * self.feature_encoder.channels
@@ -45,7 +45,7 @@ class Student(nn.Module):
         self.decoder = Decoder(classes, width)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | GatedOutput:
-        """Return logits ``(B, K, X, Y, Z)`` of ``(B, |S|, X, Y, Z)``; in training mode a `GatedOutput`."""
+        """Return logits ``(B, K, X, Y, Z)`` of ``(B, |S|, X, Y, Z)``; in training mode, a `GatedOutput`."""
         there = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
         x = self.feature_encoder(image, there).flatten(1, 2)
         output = self.decoder(self.encoder(x.repeat(1, self.copies, 1, 1, 1)))
@@ -53,22 +53,23 @@ class Student(nn.Module):
 
 
 class MetricHead(nn.Module):
-    """Turn a decoder's features into a unit vector; used in training only.
+    """Turn a decoder's features into a unit vector; used only in training.
 
-    Average pooling, two linear layers without bias and a ReLU between. As released (``stride`` 1) an 80^3 crop has 41^3
-    pooled positions and the head 35 M weights; 40 has the same receptive fields at 2^3 positions.
+    The layers are average pooling, a linear layer, ReLU and a linear layer, both without bias. As released (``stride``
+    1), an 80^3 crop has 41^3 pooled positions and the head 35 M weights; a stride of 40 gives 2^3 positions with
+    receptive fields of the same size.
 
     Args:
-        width: channels of the features.
-        crop: their size in voxels.
-        stride: of the pooling.
+        width: number of channels of the features.
+        crop: size of the features in voxels.
+        stride: stride of the pooling in voxels.
     """
 
     def __init__(self, width: int, crop: Sequence[int], stride: int) -> None:
         super().__init__()
         edges = [min(POOL, extent) for extent in crop]
         positions = [(extent - edge) // stride + 1 for extent, edge in zip(crop, edges, strict=True)]
-        # one axis after the other: the mean over a box is that of its rows' means, at a small part of the work
+        # Pool one axis after the other: the result is the same as with a box, at a small part of the cost.
         self.pools = nn.Sequential(
             *[nn.AvgPool3d(_along(axis, edge), _along(axis, stride)) for axis, edge in enumerate(edges)]
         )
@@ -82,14 +83,15 @@ class MetricHead(nn.Module):
 
 
 class PMKL(FullAndMissing):
-    """The teacher, a `GatedNetwork` for all modalities, and a `Student` for each incomplete set.
+    """A teacher, which is a `GatedNetwork` for all modalities, and a `Student` for each incomplete subset.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution.
-        feature_encoder: of MedMAP, in front of the teacher's encoders and of each student's: shared, separate or None.
-        subsets: channels of the sets to have students for; None: all 2^M - 2. As released: the single ones.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
+        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the teacher's encoders and of each student's:
+            ``shared``, ``separate`` or None.
+        subsets: subsets that get a student, as channels; None: all 2^M - 2. The release has those of one modality.
     """
 
     def __init__(

@@ -2,10 +2,10 @@
 
 Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
 AAAI 2023, "Implementation" and supplement; the same backbone as ACN (Wang et al., MICCAI 2021). Where the paper says
-"3D bilinear" upsampling the released code takes nearest neighbours; we follow the code, to which the published
+"3D bilinear" upsampling, the released code uses nearest neighbours; we follow the code, to which the published
 weights belong.
 
-No `from __future__ import annotations` here: TorchScript reads the field types of a NamedTuple as they stand.
+No `from __future__ import annotations` here, because TorchScript reads the field types of a NamedTuple literally.
 """
 
 from typing import NamedTuple, Union
@@ -18,11 +18,11 @@ from common.networks.kernels import Conv3d
 
 
 class SegmentationOutput(NamedTuple):
-    """What a deeply supervised network returns in training.
+    """Output of a deeply supervised network in training mode.
 
     Attributes:
         logits: ``(B, C, X, Y, Z)`` at full resolution.
-        deep: ``(B, C, X, Y, Z)`` logits of the 1/4 and of the 1/2 level, upsampled.
+        deep: ``(B, C, X, Y, Z)`` logits of the 1/4 and 1/2 levels, upsampled.
         bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
     """
 
@@ -32,7 +32,7 @@ class SegmentationOutput(NamedTuple):
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(relu(norm(conv(relu(norm(x))))))`` with 3x3x3 convolutions that keep the channels."""
+    """``x + conv(relu(norm(conv(relu(norm(x))))))`` with 3x3x3 convolutions that keep the number of channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Halve the channels (1x1x1), double the size, add the skip, refine."""
+    """Halve the channels (1x1x1), double the size, add the skip connection, refine."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,16 +62,16 @@ class UpBlock(nn.Module):
 
 
 class ResidualUNet(nn.Module):
-    """Three downsamplings, four residual blocks at the bottleneck, additive skips; 4.7 M parameters at width 16.
+    """A U-Net with three downsamplings, four bottleneck residual blocks, additive skips; 4.7 M parameters at width 16.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the logits.
-        width: channels at full resolution, a multiple of 8 (8 groups per norm); doubled at each level.
-        deep_supervision: add 1x1x1 heads on the 1/4 and 1/2 levels, used in training only.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the logits.
+        width: number of channels at full resolution, a multiple of 8 (8 groups per norm); doubled at each level.
+        deep_supervision: whether to add 1x1x1 heads on the 1/4 and 1/2 levels, which are used only in training.
 
     Raises:
-        ValueError: the width is not a multiple of 8; in ``forward``, a spatial size is not one.
+        ValueError: if the width is not a multiple of 8; in ``forward``, if a spatial size is not.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ResidualUNet(nn.Module):
         return nn.Sequential(conv, *[ResidualBlock(2 * channels) for _ in range(blocks)])
 
     def forward(self, x: torch.Tensor) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
-        """Return logits ``(B, C, X, Y, Z)``; in training mode a `SegmentationOutput`."""
+        """Return logits ``(B, C, X, Y, Z)``; in training mode, a `SegmentationOutput`."""
         features = self.encode(x)[0]
         bottleneck = features[3]
         levels = self.decode(bottleneck, features)
@@ -116,17 +116,17 @@ class ResidualUNet(nn.Module):
         return SegmentationOutput(logits, deep, bottleneck)
 
     def encode(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return the features of the four levels, fine to coarse, the last being the bottleneck.
+        """Return the features of the four levels, fine to coarse; the last one is the bottleneck.
 
         Args:
             x: ``(B, in_channels, X, Y, Z)``.
 
         Returns:
-            Features ``(B, 2^l * width, X / 2^l, ...)`` of each level l, and what each level's first convolution gives
-            its blocks, of the same shapes.
+            Features ``(B, 2^l * width, X / 2^l, ...)`` of each level l, and the output of each level's first
+            convolution, of the same shape.
 
         Raises:
-            ValueError: a spatial size is not a multiple of 8.
+            ValueError: if a spatial size is not a multiple of 8.
         """
         if x.shape[2] % 8 + x.shape[3] % 8 + x.shape[4] % 8 > 0:
             raise ValueError(f"spatial size {x.shape[2:]}: expected multiples of 8 (three downsamplings by 2).")
@@ -142,11 +142,11 @@ class ResidualUNet(nn.Module):
         return features, entries
 
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the decoder's levels at 1/4, 1/2 and full resolution, the last being the input of the head.
+        """Return the decoder's levels at 1/4, 1/2 and full resolution; the last one is the input of the head.
 
         Args:
             bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
-            features: of `encode`, whose finer three levels are the skips.
+            features: features returned by `encode`; the three finer levels are the skip connections.
         """
         quarter = self.up4(bottleneck, features[2])
         half = self.up3(quarter, features[1])

@@ -1,7 +1,7 @@
-"""RFNet: region-aware fusion of one encoder per modality.
+"""RFNet: region-aware fusion of the features of one encoder per modality.
 
 Source: Ding, Yu and Yang, "RFNet: Region-Aware Fusion Network for Incomplete Multi-modal Brain Tumor Segmentation",
-ICCV 2021, in the variant released with PASSION (auxiliary heads give logits at their own resolution; the numbers are
+ICCV 2021, in the variant released with PASSION (auxiliary heads give logits at their own resolution; outputs equal
 those of the original).
 """
 
@@ -31,23 +31,23 @@ from common.networks.kernels import weighted_sum
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)
-"""Voxels of the coarsest level's, along each axis."""
+"""Size of a voxel of the coarsest level, in voxels of the finest level, along each axis."""
 REGION_HIDDEN, WEIGHT_HIDDEN = 16, 128
-"""Hidden channels of a region head and of the modality weights; they do not grow with the width."""
+"""Numbers of hidden channels of a region head and of the modality weights, independent of the width."""
 
 
 class RFNet(FusionNetwork):
-    """Four encoders, a decoder that fuses their features region by region, and a separate decoder for training.
+    """One encoder per modality, a decoder that fuses region by region, and a separate decoder for training.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution, a multiple of 4.
-        crop: size that it will be trained on, in voxels, of 2 or 3 dimensions; other multiples of 8 are taken as well.
-        feature_encoder: of MedMAP, in front of the encoders: shared, separate or None, see `FeatureEncoder`.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution, a multiple of 4.
+        crop: size of the training crop in voxels, 2 or 3 multiples of 8; other multiples of 8 can be processed, too.
+        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
 
     Raises:
-        ValueError: a crop or a width that it cannot take; in use, a sample without any modality.
+        ValueError: if crop or width do not suit the network; in use, if a sample has no modality.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class RFNet(FusionNetwork):
         self.separate = SeparateDecoder(dims, classes, width, LEVELS)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is there.
+        """Encode each modality that is present.
 
         Returns:
-            Of each level, fine to coarse: its features ``(B, M, C, ...)``; then of each level its parts of the two
-            layers that take all modalities together, ``(B, M, C / 4, ...)`` and ``(B, M, C / 2 or C, ...)``.
+            The features ``(B, M, C, ...)`` of each level, fine to coarse; then, for each level, the parts of the two
+            layers that process all modalities together, ``(B, M, C / 4, ...)`` and ``(B, M, C / 2 or C, ...)``.
         """
         if any(extent % STRIDE for extent in image.shape[2:]):
             raise ValueError(
-                f"A window of {list(image.shape[2:])} voxels: RFNet takes multiples of {STRIDE} (key `crop`)."
+                f"A window of {list(image.shape[2:])} voxels; RFNet expects multiples of {STRIDE} (key `crop`)."
             )
         present = available_modalities(image, present)
         encoded = self.encoders(self.feature_encoder(image, present), present)
@@ -92,10 +92,10 @@ class RFNet(FusionNetwork):
         return [*features, *parts]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; those absent have no say.
+        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
 
         Returns:
-            Logits ``(B, K, ...)``; in training mode a `Decoded`, whose deep logits are those of the regions.
+            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the region heads.
         """
         present = present.to(features[0].device, non_blocking=True)
         levels, parts = features[:LEVELS], features[LEVELS:]
@@ -113,14 +113,14 @@ class RFNet(FusionNetwork):
 
 
 class RegionHead(nn.Module):
-    """Where the regions are at one level: a coarse segmentation that guides the fusion (probability map learner).
+    """A coarse segmentation at one level that guides the fusion (the paper's probability map learner).
 
     Args:
-        dims: spatial dimensions.
-        modalities: M.
-        classes: K.
-        width: channels C of one modality.
-        guided: it sees the decoder's tensor too.
+        dims: number of spatial dimensions, 2 or 3.
+        modalities: number of modalities M.
+        classes: number of classes K.
+        width: number of channels C of one modality.
+        guided: whether it uses the decoder's tensor, too.
     """
 
     def __init__(self, dims: int, modalities: int, classes: int, width: int, guided: bool) -> None:
@@ -136,7 +136,7 @@ class RegionHead(nn.Module):
         """Return logits ``(B, K, ...)``.
 
         Args:
-            parts: of the entry, ``(B, M, C / 4, ...)``.
+            parts: output of the entry layer for each modality, ``(B, M, C / 4, ...)``.
             guide: the decoder's tensor ``(B, C, ...)``, or None at the coarsest level.
             present: bool ``(B, M)``.
         """
@@ -146,16 +146,16 @@ class RegionHead(nn.Module):
 
 
 class RegionFusion(nn.Module):
-    """Region-aware modal fusion: in each region the modalities get weights of their own, from their means there.
+    """Region-aware modal fusion: in each region each modality has its own weight, computed from the means there.
 
     The features of modality m in region k are ``X_m p_k``. Neither they nor their weighted sums over modalities are
-    formed one by one: means are a product of X with p, sums one of the weights with X.
+    computed one by one: the means are a product of X with p, the sums one of the weights with X.
 
     Args:
-        dims: spatial dimensions.
-        modalities: M.
-        classes: K, the regions.
-        width: channels C of one modality.
+        dims: number of spatial dimensions, 2 or 3.
+        modalities: number of modalities M.
+        classes: number of classes K, which are the regions.
+        width: number of channels C of one modality.
     """
 
     def __init__(self, dims: int, modalities: int, classes: int, width: int) -> None:
@@ -182,7 +182,7 @@ class RegionFusion(nn.Module):
 
         Args:
             x: features ``(B, M, C, ...)``.
-            shortcut_parts: of the shortcut's entry, ``(B, M, C, ...)``.
+            shortcut_parts: output of the shortcut's entry layer for each modality, ``(B, M, C, ...)``.
             regions: probabilities ``(B, K, ...)``.
             present: bool ``(B, M)``.
         """
@@ -192,7 +192,7 @@ class RegionFusion(nn.Module):
         return torch.cat([by_region, self.shortcut(self.shortcut_entry.fuse(shortcut_parts, present))], dim=1)
 
     def modality_weights(self, x: torch.Tensor, regions: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return the weight in (0, 1) of each modality in each region, ``(B, K, M)``, independent of each other."""
+        """Return the weights ``(B, K, M)`` in (0, 1) of each modality in each region; they do not sum to 1."""
         flat = regions.float().flatten(2)
         share = flat.mean(dim=2) + 1e-7
         x = x.float() if x.dtype == torch.float16 else x  # sums over all voxels are too large for it

@@ -1,8 +1,8 @@
-"""RobustSeg: gated fusion of contents that are learnt apart from each modality's appearance.
+"""RobustSeg: gated fusion of contents that are disentangled from each modality's appearance.
 
 Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
-2019; sizes as released. From the fused content and the appearance of one modality its image is reconstructed; that is
-done in training only.
+2019; sizes as released. In training only, each modality's image is reconstructed from the fused content and the
+modality's appearance.
 """
 
 from itertools import pairwise
@@ -16,20 +16,20 @@ from common.networks.blocks import available_modalities, gather_rows, scatter_mo
 from common.networks.gated import STRIDE, GatedNetwork, conv, l2_penalty, linear
 
 APPEARANCE = 8
-"""Entries of an appearance; they do not grow with the width."""
+"""Length of an appearance vector, independent of the width."""
 
 
 class RobustSegOutput(NamedTuple):
-    """What the network returns in training, P being the modalities of all subjects as in ``there.nonzero()``.
+    """Output in training mode; P counts the modalities of all samples, in the order of ``there.nonzero()``.
 
     Attributes:
-        logits: ``(B, K, X, Y, Z)`` of the modalities that were to be used.
-        image: ``(P, X, Y, Z)``, each modality that the subject has, used or not.
-        reconstruction: ``(P, X, Y, Z)``.
-        scale: ``(P, 8 * width)``, by which the decoders' residual blocks scale (the paper's mu).
-        shift: ``(P, 8 * width)``, by which they shift (the paper's sigma).
-        there: bool ``(B, M)``.
-        l2_penalty: scalar, half the sum of squared kernels, see `RobustSeg.l2_penalty`.
+        logits: ``(B, K, X, Y, Z)``, computed from the modalities to be used.
+        image: ``(P, X, Y, Z)``, every modality that a sample has, used or not.
+        reconstruction: ``(P, X, Y, Z)``, reconstructed images.
+        scale: ``(P, 8 * width)``, scale in the decoders' residual blocks (the paper's mu).
+        shift: ``(P, 8 * width)``, shift in the decoders' residual blocks (the paper's sigma).
+        there: bool ``(B, M)``, modalities that the samples have.
+        l2_penalty: scalar, half the sum of squared kernels; see `RobustSeg.l2_penalty`.
     """
 
     logits: torch.Tensor
@@ -53,7 +53,7 @@ class AppearanceEncoder(nn.Sequential):
 
 
 class AdaptiveResidual(nn.Module):
-    """Two convolutions, each followed by an instance norm whose scale and shift are given; plus the input."""
+    """Two convolutions, each followed by an instance norm with a given scale and shift, and a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ImageDecoder(nn.Module):
     """Turn a content and an appearance into the features of an image.
 
     Args:
-        width: of the features; the content has 8 times as many channels.
+        width: number of channels of the features; the content has 8 times as many.
     """
 
     def __init__(self, width: int) -> None:
@@ -93,7 +93,7 @@ class ImageDecoder(nn.Module):
     def forward(
         self, content: torch.Tensor, appearance: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return features ``(B, width, X, Y, Z)``, and the scale and the shift ``(B, 8 * width)`` that led to them.
+        """Return features ``(B, width, X, Y, Z)``, and the scale and shift ``(B, 8 * width)`` that were applied.
 
         Args:
             content: ``(B, 8 * width, X / 8, Y / 8, Z / 8)``.
@@ -109,12 +109,12 @@ class ImageDecoder(nn.Module):
 
 
 class RobustSeg(GatedNetwork):
-    """A `GatedNetwork`, and for training an appearance encoder and an image decoder for each modality.
+    """A `GatedNetwork` with an appearance encoder and an image decoder per modality, which are used in training.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        width: channels at full resolution.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        width: number of channels at full resolution.
     """
 
     per_modality = ("encoders", "appearances", "image_decoders")
@@ -126,17 +126,17 @@ class RobustSeg(GatedNetwork):
         self.image_head = conv(width, 1, 7)  # shared by all modalities
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | RobustSegOutput:
-        """Segment ``(B, M, X, Y, Z)``, missing modalities being NaN; in training, reconstruct all that are there.
+        """Segment images ``(B, M, X, Y, Z)`` with NaN in missing modalities; in training, reconstruct those present.
 
         Args:
             image: normalised intensities.
-            present: bool ``(B, M)``; modalities whose content may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities whose content may be used. None allows all without NaN.
 
         Returns:
-            Logits ``(B, K, X, Y, Z)``; in training mode a `RobustSegOutput`.
+            Logits ``(B, K, X, Y, Z)``; in training mode, a `RobustSegOutput`.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         there, present = available_modalities(image, None), available_modalities(image, present)
         fused = self.fuse(self.encode(image, present), present)
@@ -158,9 +158,9 @@ class RobustSeg(GatedNetwork):
         )
 
     def l2_penalty(self) -> torch.Tensor:
-        """Return half the sum of squared kernels, without those of the fusions and of ``image_head``.
+        """Return half the sum of squared kernels, except those of the fusions and of ``image_head``.
 
-        The release decays by the names of variables; that of ``image_head`` lies outside of the decoders'.
+        The release selects kernels by names of variables, and that of ``image_head`` is not among the decoders'.
         """
         return l2_penalty([self.encoders, self.decoder, self.appearances, self.image_decoders])
 

@@ -1,4 +1,4 @@
-"""What MAG-MS is compared to: one UNETR that is given something for missing modalities, and one UNETR per subset.
+"""Networks that MAG-MS is compared to: one UNETR with filled-in missing modalities, and one UNETR per subset.
 
 Source: He et al., 2023, section 3, Tables 1 to 3; UNETR (Hatamizadeh et al., WACV 2022) is MONAI's.
 """
@@ -18,22 +18,22 @@ FILLS = ("zero", "mean")
 
 
 class FilledUNETR(nn.Module):
-    """A UNETR of all modalities, in which something stands in for those that are missing.
+    """A UNETR for all modalities, in which missing ones are filled in.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        crop: size of every window, in voxels, 2 or 3 multiples of 16.
-        width: channels at full resolution.
-        hidden: of a token.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        crop: size of every window in voxels, 2 or 3 multiples of 16.
+        width: number of channels at full resolution.
+        hidden: number of channels of a token.
         mlp_dim: hidden width of the transformer's perceptrons.
-        heads: of the transformer; divide ``hidden``.
-        fill: ``zero``; or ``mean``, at each voxel the mean of the modalities that are there. The paper says "means";
-            a modality's own mean is 0 once it is normalised, which would be the zero filling again.
+        heads: number of attention heads, a divisor of ``hidden``.
+        fill: ``zero``; or ``mean``, the mean at each voxel over the modalities present. The paper says "means", but a
+            modality's own mean is 0 after normalisation, which would be zero filling again.
 
     Raises:
-        ValueError: an unknown fill, or sizes that it cannot take; in use, a window of another size, or a sample without
-            any modality.
+        ValueError: if the fill is unknown or sizes do not suit the network; in use, if a window has another size, or a
+            sample has no modality.
     """
 
     def __init__(
@@ -54,21 +54,21 @@ class FilledUNETR(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The last layer."""
+        """Last layer of the network."""
         return self.unetr.out.conv.conv
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, missing modalities being NaN.
+        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities.
 
         Args:
             image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
         """
         require_window(self, image)
         return self.unetr(self.filled(image.as_subclass(torch.Tensor), available_modalities(image, present)))
 
     def filled(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return the image ``(B, M, ...)`` with something for the modalities that ``present`` does not allow."""
+        """Return the image ``(B, M, ...)`` with the modalities that ``present`` does not allow filled in."""
         there = present.to(image.device, non_blocking=True).reshape(*present.shape, *[1] * (image.ndim - 2))
         image = torch.where(there, image, 0)
         return image if self.fill == "zero" else torch.where(there, image, image.sum(1, True) / there.sum(1, True))
@@ -78,18 +78,18 @@ class DedicatedUNETR(nn.Module):
     """A UNETR for each subset of the modalities.
 
     Args:
-        modalities: M.
-        classes: K, background included.
-        crop: size of every window, in voxels, 2 or 3 multiples of 16.
-        width: channels at full resolution.
-        hidden: of a token.
+        modalities: number of modalities M.
+        classes: number of classes K, including the background.
+        crop: size of every window in voxels, 2 or 3 multiples of 16.
+        width: number of channels at full resolution.
+        hidden: number of channels of a token.
         mlp_dim: hidden width of the transformers' perceptrons.
-        heads: of the transformers; divide ``hidden``.
-        subsets: those to have a network for, as channels; None: all ``2^M - 1``.
+        heads: number of attention heads, a divisor of ``hidden``.
+        subsets: subsets that get a network, as channels; None: all ``2^M - 1``.
 
     Raises:
-        ValueError: sizes that it cannot take; in use, a window of another size, a sample without any modality, or with
-            a subset that there is no network for.
+        ValueError: if sizes do not suit the network; in use, if a window has another size, or a sample has no modality
+            or a subset without a network.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class DedicatedUNETR(nn.Module):
         )
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, missing modalities being NaN.
+        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities.
 
         Args:
             image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows every one that has no NaN.
+            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
         """
         require_window(self, image)
         return self.dedicated(image.as_subclass(torch.Tensor), available_modalities(image, present))

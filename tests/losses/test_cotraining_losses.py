@@ -309,7 +309,7 @@ class TestSizes:
         assert torch.equal(discriminator(maps), discriminator(padded))
 
     def test_released_discriminator_takes_the_published_crop_alone(self):
-        with pytest.raises(ValueError, match=r"style of \[4, 4, 4\] voxels: the released .* `style_discriminator`"):
+        with pytest.raises(ValueError, match=r"style of \[4, 4, 4\] voxels, but the released .* `style_discriminator`"):
             loss_of("smunet", style_discriminator="released")(output("smunet"), target())
 
     def test_unknown_choices_and_numbers_are_refused(self):
@@ -322,7 +322,7 @@ class TestSizes:
 
     @both
     def test_a_class_that_the_head_lacks_is_refused(self, name):
-        with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+        with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
             loss_of(name)(output(name), target().fill_(4))
 
     @both

@@ -147,7 +147,7 @@ def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors():
 def test_a_class_that_the_head_lacks_is_refused(value):
     target = label(2)
     target[0, 0, 0, 0] = value
-    with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+    with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
         FusionLoss()(output([[True], [True]]), target)
 
 

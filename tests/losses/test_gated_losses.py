@@ -53,7 +53,7 @@ class TestSegmentation:
 
     def test_a_class_that_the_head_lacks_is_refused(self):
         logits, label = two_samples()
-        with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+        with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
             SegmentationLoss()(GatedOutput(logits, None), label + 1)
 
 

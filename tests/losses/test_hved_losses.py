@@ -139,7 +139,7 @@ def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors():
 @pytest.mark.parametrize("loss", [SoftmaxLoss(), HVEDLoss()])
 def test_a_class_that_the_head_lacks_is_refused(loss):
     out = output()
-    with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+    with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
         loss(out.completed.logits if isinstance(loss, SoftmaxLoss) else out, label(classes=4))
 
 

@@ -141,5 +141,5 @@ def test_wrong_settings_are_refused(changes, message):
 
 
 def test_class_counts_that_disagree_are_refused():
-    with pytest.raises(ValueError, match="class counts that disagree"):
+    with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
         MagMSLoss()(output(), label(classes=3) + 1)

@@ -395,7 +395,7 @@ def test_number_of_classes_modalities_and_dimensions_is_free(dims):
     ("changes", "message"),
     [
         ({"training": "plain"}, "training 'plain': expected one of 'passion', 'baseline', 'moddrop', 'pmr'"),
-        ({"counts": (8, 6, 2)}, "counts .8, 6, 2.: expected the number of training subjects with each of t1, t1c"),
+        ({"counts": (8, 6, 2)}, "counts .8, 6, 2.: expected the number of training subjects that have each of t1, t1c"),
         ({"counts": (8, 6, 2, -1)}, "0 to 10"),
         ({"counts": (8, 6, 2, 11)}, "0 to 10"),
         ({"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
@@ -407,9 +407,9 @@ def test_wrong_settings_are_refused(changes, message):
 
 
 def test_batches_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="class counts that disagree between network, cohort and loss"):
+    with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
         passion()(output(classes=2), label())
-    with pytest.raises(ValueError, match="modalities t1, t1c, t2, flair: the network's output is of 3 modalities"):
+    with pytest.raises(ValueError, match="modalities t1, t1c, t2, flair: the network's output has 3 modalities"):
         passion()(output(((1, 1, 1), (1, 1, 1))), label())
     with pytest.raises(ValueError, match="perfect_data: a sample lacks a modality"):
         passion(perfect_data=True, counts=(SUBJECTS,) * 4)(output(), label())

@@ -91,7 +91,7 @@ class TestPMKL:
         for _ in range(6):
             step(image([[True, False, True, True], [True, False, False, True]]))
         assert set(seen) == {"0_3"}
-        with pytest.raises(ValueError, match=r"share channels \[2\]"):
+        with pytest.raises(ValueError, match=r"have channels \[2\]"):
             step(image([[False, False, True, True], [True, True, True, False]]))
 
     def test_weights_of_inference_know_nothing_of_the_metric_heads(self):
@@ -143,7 +143,7 @@ class TestPMKL:
     def test_a_teacher_that_does_not_fit_is_refused(self, tmp_path):
         network, path = PMKL(width=2, subsets=SUBSETS), tmp_path / "teacher.pt"
         with pytest.raises(
-            FileNotFoundError, match=r"teacher.pt: no weights of a teacher.*Train it first.*key `teacher`"
+            FileNotFoundError, match=r"teacher.pt: no such weights of a teacher.*Train it first.*key `teacher`"
         ):
             load_teacher(network, str(path), "phantom")
         others = [GatedNetwork(width=4), GatedNetwork(modalities=3, width=2), GatedNetwork(classes=3, width=2)]
@@ -157,10 +157,10 @@ class TestPMKL:
         require_teacher(None, "brats2018")
         write_checkpoint(GatedNetwork(width=2).state_dict(), path)
         require_teacher(path, "brats2018")
-        assert "nothing beside it says which cohort" in caplog.text
+        assert "no file beside it says which cohort" in caplog.text
         note_teacher(path, "phantom")
         require_teacher(path, "phantom")
-        with pytest.raises(ValueError, match="a teacher trained on phantom, but the students are to learn from brats"):
+        with pytest.raises(ValueError, match="a teacher trained on phantom; expected one trained on brats"):
             load_teacher(PMKL(width=2), str(path), "brats2018")
 
 

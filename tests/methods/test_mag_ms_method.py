@@ -83,5 +83,5 @@ class TestOneSubset:
         network = made(DedicatedUNETR, modalities=3, subsets=[(2,)])
         full = torch.ones(2, 3, dtype=torch.bool)
         assert OneSubset(network)(image(full)).shape == (2, 4, *CROP)
-        with pytest.raises(ValueError, match="none goes with these"):
+        with pytest.raises(ValueError, match="none can be trained"):
             OneSubset(network)(image(torch.tensor([[True, True, False]])))

@@ -105,7 +105,7 @@ def test_a_network_without_a_feature_encoder_cannot_be_aligned():
 
 def test_only_networks_with_bottlenecks_align_there():
     network = RFNet(**SMALL, feature_encoder="shared")
-    with pytest.raises(ValueError, match="align_at 'bottleneck': RFNet has no bottleneck"):
+    with pytest.raises(ValueError, match="align_at 'bottleneck': RFNet cannot compute the bottleneck"):
         FeatureAlignment(RandomSubsetFusion(network), network, at="bottleneck")
 
 

@@ -163,17 +163,17 @@ class TestCheckpoints:
     def test_other_checkpoints_are_refused(self):
         acn, smunet = small("acn", subsets=[(0,)]), SMUNet(subsets=[(0,)])
         theirs = authors_state("acn", "full")
-        with pytest.raises(ValueError, match=r"missing \['unet.convc.weight.*0 have no place"):
+        with pytest.raises(ValueError, match=r"missing \['unet.convc.weight.*0 are unexpected"):
             import_cotraining(theirs, smunet)
-        with pytest.raises(ValueError, match=r"4 have no place \['unet\.convc\.weight"):
+        with pytest.raises(ValueError, match=r"4 are unexpected \['unet\.convc\.weight"):
             import_cotraining(authors_state("smunet", "full"), ACN(subsets=[(0,)]))
-        with pytest.raises(ValueError, match=r"of another size \['unet.conv1a.weight \(16, 4, 3, 3, 3\) in the file"):
+        with pytest.raises(ValueError, match=r"another shape \['unet.conv1a.weight \(16, 4, 3, 3, 3\) in the file"):
             import_cotraining(theirs, acn)
-        with pytest.raises(ValueError, match=r"path for channels \[0\].*1 are of another size \['unet.conv1a.weight"):
+        with pytest.raises(ValueError, match=r"path for channels \[0\].*1 have another shape \['unet.conv1a.weight"):
             import_cotraining(theirs, ACN(subsets=[(0,)]), (0,))
-        with pytest.raises(ValueError, match=r"weights that this software made, which need no import"):
+        with pytest.raises(ValueError, match=r"weights made by this software, which need no import"):
             import_cotraining(acn.state_dict(), acn)
-        with pytest.raises(ValueError, match=r"No missing path for channels \[1\]; there are those for \[\(0,\)\]"):
+        with pytest.raises(ValueError, match=r"No missing path for channels \[1\]; expected one of \[\(0,\)\]"):
             import_cotraining(theirs, acn, (1,))
         with pytest.raises(ValueError, match="Linear: expected ACN or SMUNet"):
             import_cotraining(theirs, torch.nn.Linear(1, 1))

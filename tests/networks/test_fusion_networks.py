@@ -206,12 +206,12 @@ class TestCheckpoints:
 
     @each
     def test_another_width_is_named(self, spec):
-        with pytest.raises(ValueError, match=r"of another size \['.* in the network'.*another width, crop"):
+        with pytest.raises(ValueError, match=r"another shape \['.* in the network'.*another width, crop"):
             import_fusion(authors_state(spec.name, spec.made()), spec.made(width=8))
 
     def test_another_network_is_named(self):
         theirs = authors_state("rfnet", SPECS[0].made())
-        with pytest.raises(ValueError, match=r"missing \['.*have no place \['.*another release or arch"):
+        with pytest.raises(ValueError, match=r"missing \['.*are unexpected \['.*another release or arch"):
             import_fusion(theirs, SPECS[1].made())
 
     def test_a_weight_of_another_shape_is_not_reshaped(self):
@@ -219,7 +219,7 @@ class TestCheckpoints:
         key = "decoder_fuse.d1_c1.conv.weight"
         theirs[key] = theirs[key].transpose(0, 1).contiguous()
         with pytest.raises(
-            ValueError, match=r"1 are of another size \['decoder_fuse.d1_c1.conv.weight \(8, 4, 3, 3, 3\)"
+            ValueError, match=r"1 have another shape \['decoder_fuse.d1_c1.conv.weight \(8, 4, 3, 3, 3\)"
         ):
             import_fusion(theirs, SPECS[0].made())
 
@@ -323,12 +323,12 @@ class TestSizes:
             assert network(torch.zeros(1, 4, 24, 16, 40)).shape == (1, 4, 24, 16, 40)
 
     def test_rfnet_refuses_windows_of_other_sizes(self):
-        with pytest.raises(ValueError, match=r"window of \[36, 16, 16\] voxels: RFNet takes multiples of 8"):
+        with pytest.raises(ValueError, match=r"window of \[36, 16, 16\] voxels; RFNet expects multiples of 8"):
             RFNet(width=4, crop=(16, 16, 16))(torch.zeros(1, 4, 36, 16, 16))
 
     @each
     def test_an_image_of_other_modalities_is_refused(self, spec):
-        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+        with pytest.raises(ValueError, match="An image with 3 channels; expected 4, the network's modalities"):
             spec.made_tiny()(torch.zeros(1, 3, 32, 32, 32))
 
     def test_rfnet_sums_over_a_volume_in_half_precision(self):

@@ -231,7 +231,7 @@ class TestSubsets:
             GatedNetwork(width=2)(torch.zeros(1, 4, *crop))
 
     def test_an_image_of_other_modalities_is_refused(self):
-        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+        with pytest.raises(ValueError, match="An image with 3 channels; expected 4, the network's modalities"):
             GatedNetwork(width=2)(torch.zeros(1, 3, *CROP))
 
     def test_other_sizes(self):

@@ -246,5 +246,5 @@ class TestSizes:
 
     @both
     def test_an_image_of_other_modalities_is_refused(self, network):
-        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+        with pytest.raises(ValueError, match="An image with 3 channels; expected 4, the network's modalities"):
             made(network)(image(modalities=3))

@@ -121,17 +121,17 @@ def test_import_turns_x_sub_to_ras_and_regions_to_ours():
 def test_import_of_a_part_is_refused():
     state = authors_state(8)
     half = dict(list(state.items())[: len(state) // 2])
-    with pytest.raises(ValueError, match=r"Not a whole checkpoint of the authors' M3AE: 0 tensors.* no usable limage"):
+    with pytest.raises(ValueError, match=r"Not a complete checkpoint .* M3AE: 0 tensors.* no usable limage"):
         import_m3ae({})
     with pytest.raises(ValueError, match=r"no usable unet\.up1conv"):
         import_m3ae(half)
     for wrong in (state["limage"][0], state["limage"][..., :0], torch.tensor(0.0)):
-        with pytest.raises(ValueError, match=r"117 tensors, and no usable limage"):
+        with pytest.raises(ValueError, match=r"117 tensors, no usable limage"):
             import_m3ae(state | {"limage": wrong})
-    with pytest.raises(ValueError, match=r"of width 8; 1 are missing or of another size, e\.g\. unet\.up2\.block"):
+    with pytest.raises(ValueError, match=r"at width 8\. 1 are missing or have another shape, e\.g\. unet\.up2\.block"):
         import_m3ae({key: value for key, value in state.items() if key != "unet.up2convb.conv1.weight"})
     state["unet.up2convb.conv1.weight"] = state["unet.up2convb.conv1.weight"][:-1]
-    with pytest.raises(ValueError, match=r"1 are missing or of another size"):
+    with pytest.raises(ValueError, match=r"1 are missing or have another shape"):
         import_m3ae(state)
 
 

@@ -149,7 +149,7 @@ class TestMAGMS:
         assert count["all"] - count["projections"] == pytest.approx(364e6, rel=1e-3)
 
     def test_other_numbers_of_modalities_are_refused(self):
-        with pytest.raises(ValueError, match="An image of 3 channels: the network was made for 4 modalities"):
+        with pytest.raises(ValueError, match="An image with 3 channels; expected 4, the network's modalities"):
             made()(image((1, 1, 1)))
 
 

@@ -1,7 +1,7 @@
-"""Importing checkpoints that the authors of ACN and SMU-Net saved: pure maps from their keys to ours.
+"""Import of checkpoints by the authors of ACN and SMU-Net: pure maps from their keys to ours.
 
-They have a network for each path, and checkpoints of each. Their axes are ours (x, y, z). The modalities of a missing
-path are taken to be in the order of the full one. Their classes ED, NCR, ET, background become background, NCR, ED, ET.
+Their checkpoints hold one path each. Their axes are ours (x, y, z). The modalities of a missing path are assumed to be
+in the order of the full path. Their classes ED, NCR, ET, background become background, NCR, ED, ET.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from common.networks.published.fusion_keys import Match
 from common.networks.published.m3ae_keys import M3AE_STAGES
 
 NAMES = ("t1", "t1ce", "t2", "flair")
-"""Our order of the modalities."""
+"""Modalities in our order."""
 AUTHORS = {"ACN": ("t1", "t2", "flair", "t1ce"), "SMUNet": ("flair", "t1", "t1ce", "t2")}
-"""Theirs, by the class of our network."""
+"""Class of our network -> modalities in the authors' order."""
 CLASSES = [3, 1, 0, 2]
-"""Where their head has each of our classes."""
+"""Positions of our classes in the authors' head."""
 
 STAGES = {
     **{ours: f"unet.{theirs}" for theirs, ours in M3AE_STAGES.items() if not theirs.startswith("ds_out")},
@@ -29,9 +29,9 @@ STAGES = {
     "style": "unet.convc",
     "merge": "unet.convco",
 }
-"""Our stage, without ``unet.`` -> theirs."""
+"""Our name of a stage, without ``unet.`` -> the authors' name."""
 UNUSED = r"(vae_branch|VID_branch)\."
-"""Their keys that no loss reads: the auto-encoder of both paths, what the full path predicts."""
+"""Pattern of the authors' keys that no loss uses: both paths' auto-encoder, and the full path's prediction."""
 
 
 def import_cotraining(
@@ -39,27 +39,28 @@ def import_cotraining(
 ) -> tuple[dict[str, torch.Tensor], Match]:
     """Turn the authors' checkpoint of one path into a part of a state dict of our network.
 
-    A pair of theirs is the union of two imports, for ``network = ACN(subsets=[subset])``.
+    A pair of paths is the union of two imports, with ``network = ACN(subsets=[subset])``.
 
     Args:
-        state: their state dict; keys with or without ``module.``.
-        network: an ACN or a SMUNet of four modalities.
-        subset: whose missing path the checkpoint is of, as channels of our image; None: the full path.
+        state: the authors' state dict; keys with or without ``module.``.
+        network: an ACN or SMUNet of four modalities.
+        subset: subset of the missing path in the checkpoint, as channels of our image; None for the full path.
 
     Returns:
-        The part of the state dict, and what matched.
+        The part of the state dict, and the keys that matched.
 
     Raises:
-        ValueError: keys or shapes differ; the first few of each side are named. The network has no path for the subset.
+        ValueError: if keys or shapes differ (the message names the first few of each side), or if the network has no
+            path for the subset.
     """
     name = type(network).__name__
     if name not in AUTHORS:
-        raise ValueError(f"{name}: expected {' or '.join(AUTHORS)}, of which weights are known.")
+        raise ValueError(f"{name}: expected {' or '.join(AUTHORS)}, whose published weights can be imported.")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     prefix = "full." if subset is None else f"missing.networks.{'_'.join(map(str, subset))}."
     own = {key: value for key, value in network.state_dict().items() if key.startswith(prefix)}
     if not own:
-        raise ValueError(f"No missing path for channels {list(subset)}; there are those for {network.missing.subsets}.")
+        raise ValueError(f"No missing path for channels {list(subset)}; expected one of {network.missing.subsets}.")
     wanted = {_theirs(key.removeprefix(prefix)): key for key in own}
     match = Match(
         matched=[ours for theirs, ours in wanted.items() if theirs in state],
@@ -79,14 +80,14 @@ def import_cotraining(
 
 
 def _theirs(key: str) -> str:
-    """Return their key of ours in a path."""
+    """Return the authors' key for ours, within a path."""
     key = key.removeprefix("unet.")
     stage = next(stage for stage in STAGES if key == stage or key.startswith(f"{stage}."))
     return STAGES[stage] + key.removeprefix(stage).replace("norm", "gn")
 
 
 def _order(authors: tuple[str, ...], subset: Sequence[int]) -> list[int]:
-    """Return where their input has each modality of ours."""
+    """Return the position of each of our modalities in the authors' input."""
     names = [NAMES[m] for m in subset]
     theirs = [name for name in authors if name in names]
     return [theirs.index(name) for name in names]
@@ -102,8 +103,8 @@ def _complaint(match: Match, network: nn.Module, found: int, subset: Sequence[in
     path = "full path" if subset is None else f"path for channels {list(subset)}"
     return (
         f"Not a checkpoint of the {path} of this {type(network).__name__}: of {found} tensors {len(match.matched)} "
-        f"have a place, {len(match.missing)} are missing {match.missing[:3]}, {len(match.unexpected)} have no place "
-        f"{match.unexpected[:3]}, {len(match.shapes)} are of another size {match.shapes[:3]}. Likely cause: another "
-        "network, path, width or number of classes, a feature encoder, or weights that this software made, which need "
+        f"match, {len(match.missing)} are missing {match.missing[:3]}, {len(match.unexpected)} are unexpected "
+        f"{match.unexpected[:3]}, {len(match.shapes)} have another shape {match.shapes[:3]}. Likely cause: another "
+        "network, path, width or number of classes, a feature encoder, or weights made by this software, which need "
         "no import."
     )

@@ -1,8 +1,8 @@
-"""Checkpoints that the authors of RFNet, mmFormer, M2FTrans, PASSION and GSS published: pure maps of keys, both ways.
+"""Maps of keys between our networks and checkpoints by the authors of RFNet, mmFormer, M2FTrans, PASSION and GSS.
 
-A map goes from our key to theirs. Where the channels of all modalities follow each other along an axis of a weight, its
-blocks are brought from their order (FLAIR, T1c, T1, T2) into ours (T1, T1c, T2, FLAIR) as well. Their classes (0
-background, 1 NCR, 2 ED, 3 ET) are ours.
+A map goes from our key to theirs, for import and export. If an axis of a weight holds a block of channels per modality,
+the blocks are also reordered from their order (FLAIR, T1c, T1, T2) to ours (T1, T1c, T2, FLAIR). Their classes (0
+background, 1 NCR, 2 ED, 3 ET) are the same as ours.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import torch
 from torch import nn
 
 AUTHORS = ("flair", "t1ce", "t1", "t2")
-"""Their modalities, in their order."""
+"""Modalities in the authors' order."""
 NAMES = ("t1", "t1ce", "t2", "flair")
-"""The same in our order."""
+"""The same modalities in our order."""
 
 Rule = tuple[str, Callable[[re.Match], str]]
-"""A pattern of the beginning of our key, and what their key has in its place."""
+"""Pattern of the beginning of our key, and a function that returns its replacement in the authors' key."""
 
 
 @dataclass(frozen=True)
 class KeyMap:
-    """How a network's keys correspond to its authors'.
+    """Correspondence of a network's keys to its authors' keys.
 
     Attributes:
-        rules: the first one whose pattern matches the beginning of our key says what it is replaced by.
-        blocks: pattern of our key -> axis along which the modalities' channels follow each other; what is left over at
-            the end of the axis stays there.
-        unused: pattern of keys that only some of their releases have, and no layer uses.
+        rules: the first rule whose pattern matches the beginning of our key gives its replacement.
+        blocks: pattern of our key -> axis of the weight that has one block per modality; further entries at the end of
+            the axis stay there.
+        unused: pattern of keys that occur only in some releases and are used by no layer.
     """
 
     rules: Sequence[Rule]
@@ -39,7 +39,7 @@ class KeyMap:
     unused: str = "(?!)"
 
     def theirs(self, key: str) -> str:
-        """Return their key of ours."""
+        """Return the authors' key for ours."""
         for pattern, replacement in self.rules:
             match = re.match(pattern, key)
             if match:
@@ -47,20 +47,20 @@ class KeyMap:
         raise KeyError(key)
 
     def axis(self, key: str) -> int | None:
-        """Return the axis of our key's weight that holds blocks of modalities, if any."""
+        """Return the axis along which the weight of our key has a block per modality, or None."""
         return next((axis for pattern, axis in self.blocks.items() if re.match(pattern, key)), None)
 
 
 @dataclass(frozen=True)
 class Match:
-    """What an import found.
+    """Result of comparing a checkpoint's keys with a network's.
 
     Attributes:
         matched: our keys that were filled.
-        missing: their keys that the file lacks.
-        unexpected: keys of the file that the network has no place for.
-        shapes: keys of the file that are of another shape, with both.
-        unused: keys of the file that no layer uses, in their networks either.
+        missing: the authors' keys that the file lacks.
+        unexpected: keys of the file that the network does not have.
+        shapes: keys of the file with another shape than in the network, with both shapes.
+        unused: keys of the file that no layer uses, not even in the authors' network.
     """
 
     matched: list[str]
@@ -70,23 +70,23 @@ class Match:
     unused: list[str]
 
     def __str__(self) -> str:
-        """Return one line on it."""
+        """Return a one-line summary."""
         return f"{len(self.matched)} tensors matched, {len(self.unused)} unused"
 
 
 def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> tuple[dict[str, torch.Tensor], Match]:
-    """Turn a checkpoint of the authors into a state dict of our network of the same architecture and size.
+    """Turn an authors' checkpoint into a state dict of our network of the same architecture and size.
 
     Args:
-        state: their state dict (`common.io.read_weights` takes it out of what they saved around it); keys with or
-            without ``module.``.
+        state: the authors' state dict (`common.io.read_weights` extracts it from a file); keys with or without
+            ``module.``.
         network: an RFNet, MMFormer or M2FTrans of four modalities.
 
     Returns:
-        The state dict, and what matched.
+        The state dict, and the keys that matched.
 
     Raises:
-        ValueError: keys or shapes differ; the first few of each side are named, and the likely cause.
+        ValueError: if keys or shapes differ; the message names the first few of each side and the likely cause.
     """
     keys, own = _key_map(network), network.state_dict()
     expected = {key: tuple(value.shape) for key, value in export_fusion(network, prefix="").items()}
@@ -115,16 +115,16 @@ def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> tupl
 
 
 def export_fusion(network: nn.Module, prefix: str = "module.") -> dict[str, torch.Tensor]:
-    """Return the weights of our network as a state dict of its authors' code; the inverse of `import_fusion`."""
+    """Return the weights of our network as a state dict for the authors' code; the inverse of `import_fusion`."""
     keys, order = _key_map(network), [NAMES.index(name) for name in AUTHORS]
     state, own = {}, network.state_dict()
     dims = next(value.ndim for key, value in own.items() if "encoders" in key) - 2
     for key, value in own.items():
         theirs = keys.theirs(key)
         value = _reordered(value, keys.axis(key), order)
-        if re.search(r"weight_layer\.\d\.weight$", theirs):  # 1x1x1 convolutions there, linear layers here
+        if re.search(r"weight_layer\.\d\.weight$", theirs):  # the authors use 1x1x1 convolutions for our linear layers
             value = value.reshape(*value.shape, *[1] * dims)
-        if theirs == "pos":  # one sequence there, one row for each modality here
+        if theirs == "pos":  # the authors keep one sequence, we one row for each modality
             value = value.reshape(1, -1, value.shape[-1])
         state[prefix + theirs] = value
     return state
@@ -135,7 +135,7 @@ def _key_map(network: nn.Module) -> KeyMap:
     if name not in KEY_MAPS or len(network.encoders) != len(AUTHORS):
         raise ValueError(
             f"{name} of {len(getattr(network, 'encoders', []))} modalities: expected {', '.join(KEY_MAPS)} of four, "
-            "of which weights were published."
+            "whose published weights can be imported."
         )
     return KEY_MAPS[name]
 
@@ -151,7 +151,7 @@ def _reordered(value: torch.Tensor, axis: int | None, order: Sequence[int]) -> t
 def _complaint(match: Match, network: nn.Module, found: Sequence[str], own: Mapping[str, torch.Tensor]) -> str:
     name = type(network).__name__
     if not match.matched:
-        likely = f"another architecture than {name} (key `backbone`), or weights that this software made"
+        likely = f"another architecture than {name} (key `backbone`), or weights made by this software"
         if set(found) & set(own):
             likely = "these weights were made by this software and need no import"
     elif match.missing or match.unexpected:
@@ -159,14 +159,14 @@ def _complaint(match: Match, network: nn.Module, found: Sequence[str], own: Mapp
     else:
         likely = "another width, crop, number of classes or size of the transformer"
     return (
-        f"Not a checkpoint of this {name}: of {len(found)} tensors {len(match.matched)} have a place, "
-        f"{len(match.missing)} are missing {match.missing[:3]}, {len(match.unexpected)} have no place "
-        f"{match.unexpected[:3]}, {len(match.shapes)} are of another size {match.shapes[:3]}. Likely cause: {likely}."
+        f"Not a checkpoint of this {name}: of {len(found)} tensors {len(match.matched)} match, "
+        f"{len(match.missing)} are missing {match.missing[:3]}, {len(match.unexpected)} are unexpected "
+        f"{match.unexpected[:3]}, {len(match.shapes)} have another shape {match.shapes[:3]}. Likely cause: {likely}."
     )
 
 
 def _common(fusing: str) -> list[Rule]:
-    """Return the rules for what the three networks share; ``fusing`` is their name of the fusing decoder."""
+    """Return the rules for layers that the three networks share; ``fusing`` is the authors' name of that decoder."""
     names = {"up": "c1", "merge": "c2", "out": "out"}
     return [
         (r"encoders\.(\d)\.levels\.(\d)\.(\d)\.", lambda m: f"{NAMES[int(m[1])]}_encoder.e{_up(m[2])}_c{_up(m[3])}."),
@@ -178,12 +178,12 @@ def _common(fusing: str) -> list[Rule]:
 
 
 def _up(number: str) -> int:
-    """Their levels and layers are counted from 1."""
+    """Return the authors' number of a level or layer, which they count from 1."""
     return int(number) + 1
 
 
 def _transformer(part: str, layer: str = "0") -> str:
-    """Return their name of a part of a `TransformerLayer`: ``norm1``, ``attention``, ``norm2`` or ``mlp``."""
+    """Return the authors' name of a `TransformerLayer`'s part: ``norm1``, ``attention``, ``norm2`` or ``mlp``."""
     return {
         "norm1": f"cross_attention_list.{layer}.fn.norm",
         "attention": f"cross_attention_list.{layer}.fn.fn",
@@ -193,7 +193,7 @@ def _transformer(part: str, layer: str = "0") -> str:
 
 
 def _cross_layer(block: str, layer: str) -> str:
-    """Their cross blocks are those of levels 4 and 5."""
+    """Return the authors' name of a layer of a cross block; their blocks are those of levels 4 and 5."""
     return f"decoder_fusion.CT{int(block) + 4}.layers.{layer}"
 
 
@@ -243,7 +243,7 @@ MMFORMER = KeyMap(
         ),
         (r"deep_heads\.(\d)\.", lambda m: f"decoder_fuse.seg_d{_up(m[1])}."),
     ],
-    # Channels of the projection, and so of the coarsest entry, are those of successive tokens, not of modalities.
+    # The channels of the projection, and so of the coarsest entry, belong to successive tokens, not to modalities.
     blocks={r"entries\.[0-3]\.conv\.weight": 1},
     unused=r"(flair|t1ce|t1|t2)_decode_conv\.(weight|bias)$",
 )
@@ -284,4 +284,4 @@ M2FTRANS = KeyMap(
 )
 
 KEY_MAPS = {"RFNet": RFNET, "MMFormer": MMFORMER, "M2FTrans": M2FTRANS}
-"""Class of our network -> its map."""
+"""Class of our network -> its key map."""

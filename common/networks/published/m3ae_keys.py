@@ -1,4 +1,4 @@
-"""Importing checkpoints that papers' authors published: pure maps from their keys to ours."""
+"""Import of M3AE checkpoints by its authors: a pure map from their keys to ours."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ M3AE_STAGES = {
     "ds_out.0": "deep_heads.0",
     "ds_out.1": "deep_heads.1",
 }
-"""Stage of the authors' U-Net -> ours."""
+"""The authors' name of a U-Net stage -> ours."""
 
 
 def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Turn a state dict of the authors' M3AE (ccarliu/m3ae) into one of `common.networks.M3AE`.
 
-    Their axes are (z, y, x) of images stored LPS, ours (x, y, z) in RAS: kernels and x_sub are transposed, and x_sub is
-    turned to RAS (kernels are not: the network was trained with flips along every axis). Their region order ET, TC, WT
-    becomes WT, TC, ET.
+    Their axes are (z, y, x) of images stored as LPS, ours (x, y, z) in RAS: kernels and x_sub are transposed, and x_sub
+    is turned to RAS (kernels are not, since the network was trained with flips along every axis). Their region order
+    ET, TC, WT becomes WT, TC, ET.
 
     Args:
-        state: their keys, with or without ``module.`` before each; a pretraining or a fine-tuning network.
+        state: the authors' state dict of pretraining or fine-tuning; keys with or without ``module.``.
 
     Raises:
-        ValueError: a key is not one of theirs, or some of theirs are missing or of another shape.
+        ValueError: if a key is not theirs, or some of their keys are missing or have another shape.
     """
     ours = {}
     for key, value in state.items():
@@ -65,7 +65,7 @@ def import_m3ae(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _require_whole(state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse what is not all of a network, of whatever size."""
+    """Refuse a state dict that is not a complete network, of whatever size."""
     sizes = {
         "x_sub": "limage",
         "unet.encoder.0.0.weight": "unet.conv1a.weight",
@@ -77,7 +77,7 @@ def _require_whole(state: Mapping[str, torch.Tensor]) -> None:
         if ours not in state or state[ours].ndim != 5 or not state[ours].numel()
     ]
     if lost:
-        raise ValueError(f"Not a whole checkpoint of the authors' M3AE: {len(state)} tensors, and no usable {lost[0]}.")
+        raise ValueError(f"Not a complete checkpoint of the authors' M3AE: {len(state)} tensors, no usable {lost[0]}.")
     (_, _, *grid), (width, modalities, *_), (outputs, *_) = (state[key].shape for key in sizes)
     with torch.device("meta"):
         network = M3AE(modalities, outputs, width, grid, any("deep_heads" in key for key in state))
@@ -87,8 +87,8 @@ def _require_whole(state: Mapping[str, torch.Tensor]) -> None:
     )
     if differing:
         raise ValueError(
-            f"Not a whole checkpoint of the authors' M3AE: {len(state)} tensors, of {len(shapes)} of width {width}; "
-            f"{len(differing)} are missing or of another size, e.g. {differing[0]} of ours."
+            f"Not a complete checkpoint of the authors' M3AE: {len(state)} tensors; expected {len(shapes)} at width "
+            f"{width}. {len(differing)} are missing or have another shape, e.g. {differing[0]} (our name)."
         )
 
 
@@ -98,6 +98,6 @@ def _rename_m3ae(key: str) -> str:
         if key.startswith(prefix):
             return f"unet.{stage}." + key.removeprefix(prefix).replace("gn", "norm")
     raise ValueError(
-        f"Key {key!r} is not of the authors' M3AE; expected limage and unet.conv1a ... unet.ds_out.1. "
+        f"Key {key!r} is not one of the authors' M3AE; expected limage and unet.conv1a ... unet.ds_out.1. "
         "Weights made by this software need no import."
     )
