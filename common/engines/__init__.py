@@ -1,4 +1,4 @@
-"""What MONAI's Ignite engines lack: inferers for any subset, handlers, the steps that join stages."""
+"""Additions to MONAI's Ignite engines: inferers for any subset, handlers, and steps that connect stages."""
 
 from common.engines.epoch import Rounds, SetEpoch
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, seed_all

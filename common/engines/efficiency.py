@@ -1,4 +1,4 @@
-"""What a network costs: parameters, operations, memory, time."""
+"""The cost of a network: parameters, operations, memory, time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) -> dict[str, float | int]:
-    """Return the number of ``parameters`` and the ``gflops`` of one window with all modalities; a multiplication and an
-    addition count as two operations.
+    """Return the number of ``parameters``, and the ``gflops`` of one window with all modalities.
 
-    A substitute image that is learnt (M3AE's ``x_sub``) is no part of the parameters, as in its paper: 4.7 million at
-    width 16. It is as large as the grid of the cohort's images, 35.7 million values on that of BraTS; these are the
-    ``substitute_values``.
+    A multiplication and an addition count as two operations. A learned substitute image (M3AE's ``x_sub``) does not
+    count as parameters, as in its paper (4.7 million at width 16). It is as large as the grid of the cohort's images
+    (35.7 million values for BraTS); this number is returned as ``substitute_values``.
 
     Args:
-        network: takes ``(1, M, *window)``.
-        modalities: M.
-        window: size in voxels.
+        network: network that takes ``(1, M, *window)``.
+        modalities: number of modalities M.
+        window: size of the window in voxels.
     """
     image = torch.zeros(1, modalities, *window, device=next(network.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -37,17 +36,17 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_mb` start anew."""
+    """Reset the counter that `peak_memory_mb` reads."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif CLEAR.exists():
-        CLEAR.write_text("5")  # resets VmHWM, see proc(5)
+        CLEAR.write_text("5")  # resets VmHWM; see proc(5)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory that was in use since the reset, MB: of a GPU's tensors, or of the process.
+    """Return the peak memory in MB since the last reset: of a GPU's tensors, or of the process.
 
-    NaN where the system does not tell.
+    It is NaN if the system does not provide it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
@@ -57,7 +56,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked to."""
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

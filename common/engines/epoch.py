@@ -1,4 +1,4 @@
-"""What changes with the epoch: a loss that is told its number, a training that starts anew from its own weights."""
+"""Handlers that act at the start of an epoch: telling the loss its number, and restarting in rounds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from common.io.settings import check_counts
 
 
 class SetEpoch:
-    """Set ``loss.epoch``, from 0, as each epoch starts; a resumed run goes on with the trainer's count.
+    """Set ``loss.epoch``, from 0, at the start of each epoch; a resumed run continues the trainer's count.
 
     Args:
-        loss: with weights that depend on the epoch, e.g. an `ACNLoss`.
+        loss: loss whose weights depend on the epoch, e.g. an `ACNLoss`.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -26,25 +26,25 @@ class SetEpoch:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Tell the loss."""
+        """Set the loss's epoch."""
         self.loss.epoch = engine.state.epoch - 1
 
 
 class Rounds:
-    """Train in rounds: each starts from the weights at the end of the round before, with optimiser and schedule anew.
+    """Train in rounds: each starts from the final weights of the round before, with a new optimiser and schedule.
 
-    Attach it before anything is trained or resumed: what it starts again from is the schedule's state at that moment.
+    Attach it before training or resuming, since it saves the schedule's initial state at that moment.
 
     Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 4.1 (GSS reloads its weights four times).
 
     Args:
-        optimizer: of the trainer; its moments are dropped.
-        lr_scheduler: of the optimiser, stepped once per epoch.
-        epochs: of a round.
-        rounds: how many; the trainer runs ``rounds * epochs`` epochs.
+        optimizer: optimiser of the trainer; its moments are dropped.
+        lr_scheduler: schedule of the optimiser, stepped once per epoch.
+        epochs: number of epochs in a round.
+        rounds: number of rounds; the trainer runs ``rounds * epochs`` epochs.
 
     Raises:
-        ValueError: not at least one round of one epoch.
+        ValueError: if there is not at least one round of one epoch.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Rounds:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Start anew if a round begins, other than the first one."""
+        """Restart optimiser and schedule if a round other than the first one begins."""
         done = engine.state.epoch - 1
         if done == 0 or done % self.epochs:
             return

@@ -1,4 +1,4 @@
-"""Ignite handlers: reproducible epochs, epoch means of loss terms, checkpoints to resume from."""
+"""Ignite handlers: reproducible epochs, epoch means of loss terms, weight averages, resumable checkpoints."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ logger = logging.getLogger(__name__)
 
 
 def seed_all(seed: int, deterministic: bool = True) -> None:
-    """Seed torch, numpy and random, and choose how cuDNN computes.
+    """Seed torch, numpy and random, and choose whether cuDNN is deterministic.
 
     Args:
-        seed: of all of them.
-        deterministic: True, as MONAI's `set_determinism`: results repeat as far as operations allow. False lets cuDNN
-            try its algorithms out and take the fastest one, whose sums may differ from run to run.
+        seed: seed of all of them.
+        deterministic: True makes results repeatable as far as operations allow, as MONAI's `set_determinism` does.
+            False lets cuDNN benchmark its algorithms and use the fastest, whose sums may differ from run to run.
     """
     set_determinism(seed=seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
 
 
 class Reseed:
-    """Seed torch, numpy, random and the transforms from (seed, epoch, rank) as each epoch starts.
+    """Seed torch, numpy, random and the transforms from (seed, epoch, rank) at the start of each epoch.
 
-    So a run that is killed in an epoch repeats it with the same result when it is resumed from the checkpoint before.
+    So a run that was killed during an epoch repeats it with the same result when it resumes from the checkpoint before.
 
     Args:
         seed: the run's seed.
         loader: training loader; its dataset has a ``transform``, its sampler may be a DistributedSampler.
-        deterministic: see `seed_all`.
+        deterministic: whether cuDNN is deterministic; see `seed_all`.
     """
 
     def __init__(self, seed: int, loader: torch.utils.data.DataLoader, deterministic: bool = True) -> None:
@@ -51,7 +51,7 @@ class Reseed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seed everything that draws."""
+        """Seed all random generators."""
         epoch = engine.state.epoch
         seed = self.seed + 100_003 * epoch + idist.get_rank()
         seed_all(seed, self.deterministic)
@@ -63,11 +63,11 @@ class Reseed:
 class EpochLosses:
     """Put the epoch's mean loss, and the means of ``loss.terms`` if it has any, into ``engine.state.metrics``.
 
-    So that StatsHandler prints and MLFlowHandler logs them; attach it before those. Means are over all ranks.
+    StatsHandler then prints and MLFlowHandler logs them; attach this handler before those. Means are over all ranks.
 
     Args:
         loss: the loss module of the trainer.
-        prefix: of the metrics' names, e.g. ``train_``.
+        prefix: prefix of the metrics' names, e.g. ``train_``.
     """
 
     def __init__(self, loss: nn.Module, prefix: str = "train_") -> None:
@@ -76,7 +76,7 @@ class EpochLosses:
         self._count = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register on the epoch's start and end and on each iteration."""
+        """Register on the start and end of each epoch and on each iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
@@ -87,7 +87,7 @@ class EpochLosses:
     def _add(self, engine: Engine) -> None:
         terms = {"loss": engine.state.output["loss"].detach(), **getattr(self.loss, "terms", {})}
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value  # stays on the device: no wait in each step
+            self._sums[name] = self._sums.get(name, 0.0) + value  # stays on the device, so that steps do not wait
         self._count += 1
 
     def _publish(self, engine: Engine) -> None:
@@ -99,18 +99,18 @@ class EpochLosses:
 class WeightAverage:
     """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
 
-    It is what is validated and written in the weights' place. Buffers are the network's latest.
+    The average network is validated and saved instead of the trained one. Its buffers are the trained network's latest.
 
     Args:
-        network: that is trained.
-        momentum: m; None keeps none, and `network` is the trained one.
+        network: the network that is trained.
+        momentum: momentum m; None disables the average, and `network` is then the trained one.
 
     Attributes:
-        network: the one with the average weights.
-        state: of `ResumableCheckpoint`, to resume: name -> object.
+        network: the network with the average weights.
+        state: name -> object for the `objects` of `ResumableCheckpoint`.
 
     Raises:
-        ValueError: the momentum is not between 0 and 1.
+        ValueError: if the momentum is not between 0 and 1.
     """
 
     def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
@@ -123,31 +123,31 @@ class WeightAverage:
         self.network, self.state = self.average.module, {"average": self.average}
 
     def attach(self, engine: Engine) -> None:
-        """Register on ITERATION_COMPLETED; the first step's weights are taken as they are."""
+        """Register on ITERATION_COMPLETED; the average starts as the weights after the first step."""
         if self.state:
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.average.update_parameters(self.trained))
 
 
 class ResumableCheckpoint:
-    """Keep the last state to resume from, and the weights that count.
+    """Save the last state, to resume from, and the best weights.
 
-    ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, replaced
+    ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, and is replaced
     every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average: the best
-    of the validations so far, or before the first one the latest. Both are written atomically, by rank 0. Attach it
-    after the learning-rate and validation handlers.
+    one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically. Attach this
+    handler after the learning-rate and validation handlers.
 
     Args:
-        folder: where to write.
-        name: of the stage, e.g. ``finetuned``.
-        network: that is trained.
-        objects: what else is needed to resume: name -> optimiser, scheduler, loss with buffers ...
-        validator: evaluator whose key metric says what is best (higher is better).
-        interval: epochs between two checkpoints; the final epoch is always kept.
-        resume: continue from ``<name>_last.pt`` if there is one.
-        average: of the network's weights, for ``<name>.pt``; it is attached with this handler.
+        folder: output folder.
+        name: name of the stage, e.g. ``finetuned``.
+        network: the network that is trained.
+        objects: other objects needed to resume: name -> optimiser, scheduler, loss with buffers ...
+        validator: evaluator whose key metric (higher is better) decides which weights are best.
+        interval: number of epochs between two checkpoints; the final epoch is always saved.
+        resume: whether to continue from ``<name>_last.pt`` if it exists.
+        average: average of the network's weights, for ``<name>.pt``; attached together with this handler.
 
     Raises:
-        ValueError: on resume, the checkpoint is damaged, of another configuration, or of another number of epochs.
+        ValueError: on resume, if the checkpoint is damaged, or of another configuration or number of epochs.
     """
 
     def __init__(
@@ -180,14 +180,14 @@ class ResumableCheckpoint:
         return {"best_metric": float(state.best_metric), "best_metric_epoch": int(state.best_metric_epoch)}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Give the best score back to the validator."""
+        """Restore the best score in the validator."""
         for name, value in state.items():
             setattr(self.validator.state, name, value)
 
     def restore_beside_weights(self) -> None:
-        """Load what ``<name>_last.pt`` has of this stage beside the network, if it is there: optimiser, schedule, loss.
+        """Load all states of this stage but the network's from ``<name>_last.pt``, if it exists.
 
-        For a training whose weights come from elsewhere, as those of a federation's next round do.
+        For a training whose weights come from elsewhere, as in the next round of a federation.
         """
         if not self.last.is_file():
             return
@@ -208,7 +208,7 @@ class ResumableCheckpoint:
                 write_checkpoint(self.average.network.state_dict(), self.weights)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
-        idist.barrier()  # the next stage, on any rank, reads what rank 0 has written
+        idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
 
     def _load(self, trainer: Trainer) -> None:
         if not self.resume:
@@ -217,7 +217,7 @@ class ResumableCheckpoint:
             logger.warning(f"resume: no checkpoint {self.last}, starting from the beginning")
             return
         wanted_epochs = trainer.state.max_epochs
-        # Onto the CPU: what belongs on the device is copied there, but Adam's count of steps has to stay on the host.
+        # Load to the CPU: tensors are copied to the device, but Adam's step counts have to stay on the host.
         state = read_checkpoint(self.last, map_location="cpu")
         try:
             Checkpoint.load_objects(to_load=self._everything(trainer), checkpoint=state)
@@ -228,7 +228,7 @@ class ResumableCheckpoint:
             ) from error
         if trainer.state.max_epochs != wanted_epochs:
             raise ValueError(
-                f"{self.last}: of a run of {trainer.state.max_epochs} epochs, not {wanted_epochs}; its learning-rate "
-                "schedule ends there. Resume with the same number of epochs, or choose another output_dir."
+                f"{self.last}: a run of {trainer.state.max_epochs} epochs; expected {wanted_epochs}. Its learning-rate "
+                "schedule ends there: resume with the same number of epochs, or choose another output_dir."
             )
         logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {wanted_epochs}")

@@ -1,4 +1,4 @@
-"""Sliding windows over the modalities that are present."""
+"""Sliding-window inference with any subset of the modalities."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from common.io.settings import check_choice
 from common.modalities import foreground, presence
 
 OUTSIDE_LOGIT = -1e4
-"""Logit outside the foreground: of every channel for a sigmoid, of all but the background's for a softmax."""
+"""Logit outside the foreground: of every channel for sigmoids, of all but the background's for a softmax."""
 
 
 class ForegroundInferer(SlidingWindowInferer):
-    """MONAI's sliding windows over the bounding box of the foreground; outside of it nothing is predicted.
+    """MONAI's sliding windows over the bounding box of the foreground; outside the box nothing is predicted.
 
-    The box holds every voxel at which a modality that is present differs from its background, and one voxel around, so
-    that a skull-stripped image has the same one whether its background is 0 or, after a z-score, below; absent and
-    constant modalities have no say. It is grown to the window's size where the image allows it.
+    The box contains every voxel at which a present modality differs from its background, with a margin of one voxel.
+    So a skull-stripped image has the same box whether its background is 0 or, after a z-score, below; absent and
+    constant modalities are ignored. The box is grown to the window's size where the image is large enough.
 
     Args:
-        roi_size: size of a window, which should be the training crop; ``(X, Y)`` looks at planes ``(X, Y, 1)`` with a
-            network of two spatial dims (see `Planewise`).
-        args: as `SlidingWindowInferer`'s.
-        softmax: True if the logits are for a softmax, whose channel 0 is the background; False if for a sigmoid each.
-        precision: that the network computes in, see `check_device`; logits are summed in float32.
-        kwargs: as `SlidingWindowInferer`'s.
+        roi_size: size of a window in voxels, which should be the training crop; ``(X, Y)`` processes planes
+            ``(X, Y, 1)`` with a 2D network (see `Planewise`).
+        args: further arguments of `SlidingWindowInferer`.
+        softmax: True if the logits are for a softmax whose channel 0 is the background; False if for sigmoids.
+        precision: precision of the network, see `check_device`; logits are summed in float32.
+        kwargs: further keyword arguments of `SlidingWindowInferer`.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class ForegroundInferer(SlidingWindowInferer):
         self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return logits ``(B, C, X, Y, Z)`` of ``(B, M, X, Y, Z)``, missing modalities being NaN.
+        """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
 
         Raises:
-            ValueError: a sample has no modality.
+            ValueError: if a sample has no modality.
         """
         if not bool(presence(inputs).any(dim=1).all()):
-            raise ValueError("A sample has no modality present; at least one is needed.")
+            raise ValueError("A sample has no modality present; expected at least one.")
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
         shown = planewise(network, self.window(inputs))
@@ -66,26 +66,26 @@ class ForegroundInferer(SlidingWindowInferer):
         return paste_box(logits, box, inputs.shape[2:], self.softmax)
 
     def box(self, inputs: torch.Tensor) -> tuple:
-        """Return the index of the voxels that are looked at in ``(B, M, X, Y, Z)``."""
+        """Return the index of the box of ``(B, M, X, Y, Z)`` in which windows lie."""
         inside = foreground(inputs.as_subclass(torch.Tensor)).flatten(0, 1)
-        # allow_smaller keeps the margin within the image
+        # With allow_smaller the margin stays within the image.
         low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)
         ranges = zip(low, high, self.window(inputs), inputs.shape[2:], strict=True)
         return (..., *(_grown_range(*axis) for axis in ranges))
 
     def window(self, inputs: torch.Tensor) -> tuple[int, ...]:
-        """Return the size in voxels of a window in ``(B, M, X, Y, Z)``."""
+        """Return the size in voxels of a window for an image ``(B, M, X, Y, Z)``."""
         return fall_back_tuple(self.roi_size, inputs.shape[2:])
 
     def fill_missing(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
-        """Return what the windows are cut from; here the image as it is, with its NaN channels."""
+        """Return the image that windows are cut from; here it is unchanged, with its NaN channels."""
         return inputs
 
 
 def paste_box(logits: torch.Tensor, box: tuple, shape: Sequence[int], softmax: bool = False) -> torch.Tensor:
-    """Return the logits of a box within those of the whole image, ``(B, C, *shape)``.
+    """Paste the logits of a box into the logits ``(B, C, *shape)`` of the whole image.
 
-    Around the box they are `OUTSIDE_LOGIT`; with ``softmax`` those of channel 0, the background, are 0 there.
+    Outside the box they are `OUTSIDE_LOGIT`, except that with ``softmax`` those of channel 0, the background, are 0.
     """
     full = logits.new_full((*logits.shape[:2], *shape), OUTSIDE_LOGIT)
     if softmax:
@@ -102,7 +102,7 @@ def _grown_range(low: int, high: int, window: int, extent: int) -> slice:
 
 
 class SubstituteInferer(ForegroundInferer):
-    """For M3AE: put the location-corresponding content of ``network.x_sub`` into the missing modalities first."""
+    """Inferer for M3AE, which first fills missing modalities with ``network.x_sub`` at the same location."""
 
     def fill_missing(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return the image ``(B, M, X, Y, Z)`` without NaN."""

@@ -1,4 +1,4 @@
-"""Looking at what a layer computes while a network runs."""
+"""Recording of a layer's output while a network runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 
 
 class LatentProbe:
-    """The mean of a layer's output over space, windows and samples since it was last asked for.
+    """Record a layer's output, averaged over space, windows and samples, until `take` is called.
 
     Args:
         network: the network that will run.
-        layer: name of a submodule, e.g. ``unet.encoder.3``, or a pattern of those of each modality, ``encoders.*``.
-            Its output is ``(B, C, ...)``, or several of that form, fine to coarse, of which the coarsest is looked at.
-            None looks at nothing.
+        layer: name of a submodule, e.g. ``unet.encoder.3``, or a pattern for one submodule per modality, e.g.
+            ``encoders.*``. Its output is ``(B, C, ...)``, or a list of such levels, fine to coarse, of which the
+            coarsest is recorded. None records nothing.
 
     Raises:
-        ValueError: the network has no such submodule; in use, its output is of another form.
+        ValueError: if the network has no such submodule; in use, if its output has another form.
     """
 
     def __init__(self, network: nn.Module, layer: str | None) -> None:
@@ -39,18 +39,18 @@ class LatentProbe:
         coarsest = output if isinstance(output, torch.Tensor) else output[-1]
         if coarsest.ndim not in (4, 5):
             raise ValueError(
-                f"latent_layer {self.layer!r}: its output is {tuple(coarsest.shape)}; expected (B, C, X, Y, Z) of one "
-                "modality, e.g. of a pattern such as 'encoders.*'."
+                f"latent_layer {self.layer!r}: output shape {tuple(coarsest.shape)}; expected (B, C, X, Y, Z) of one "
+                "modality, e.g. from a pattern such as 'encoders.*'."
             )
         self.seen.append(coarsest.detach().float().flatten(2).mean(dim=2).cpu())
 
     def take(self) -> np.ndarray | None:
-        """Return the mean ``(C,)`` and forget it; None if the layer has not run."""
+        """Return the recorded mean ``(C,)`` and reset it; None if the layer has not run."""
         seen, self.seen = self.seen, []
         return torch.cat(seen).mean(dim=0).numpy() if seen else None
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Return if a submodule's name is of the pattern, part by part."""
+    """Return whether a submodule's name matches a pattern, part by part."""
     parts, wanted = name.split("."), pattern.split(".")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))

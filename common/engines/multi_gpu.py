@@ -1,4 +1,4 @@
-"""One process per GPU, started by torchrun; on a machine without one, processes on the CPU."""
+"""Training with one process per GPU, started by torchrun; without GPUs the processes run on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def local_device() -> torch.device:
     """Return this process's device and make it the current one; torchrun sets ``LOCAL_RANK``.
 
     Raises:
-        RuntimeError: not started by torchrun.
+        RuntimeError: if the process was not started by torchrun.
     """
     if "LOCAL_RANK" not in os.environ:
         raise RuntimeError("LOCAL_RANK is not set; start multi_gpu_train.json with torchrun -m monai.bundle run ...")
@@ -30,13 +30,13 @@ def local_device() -> torch.device:
 def distributed(network: nn.Module, device: torch.device, find_unused_parameters: bool = False) -> nn.Module:
     """Return a module on the device, wrapped so that gradients are averaged over all processes.
 
-    Buffers stay each process's own: no layer here has running statistics, and losses sum over their own subjects. A
-    module without parameters, such as most losses, and that of a process which is alone, are returned as they are.
+    Buffers are not synchronised: no layer here has running statistics, and losses sum over their own subjects. A module
+    without parameters, such as most losses, is returned unwrapped, and so is any module if there is only one process.
 
     Args:
-        network: what the trainer runs, or a loss with parameters.
-        device: of this process.
-        find_unused_parameters: needed where a step may leave some out, such as the encoders of absent modalities.
+        network: module that the trainer runs, or a loss with parameters.
+        device: device of this process.
+        find_unused_parameters: required if a step may skip parameters, such as the encoders of absent modalities.
     """
     network = network.to(device)
     alone = not torch.distributed.is_initialized()
@@ -51,12 +51,12 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
 
 
 def lock_output(folder: str) -> None:
-    """Keep other trainings out of an output folder until `common.io.unlock_folder`, or until this process ends.
+    """Keep other trainings out of an output folder until `common.io.unlock_folder` is called or this process ends.
 
-    Rank 0, which alone writes there, does it for all processes of a training; torchrun ends them with it.
+    Rank 0, the only one that writes there, holds the lock for all processes; torchrun ends them together with it.
 
     Raises:
-        BlockingIOError: another training runs there; the message says which process, where and since when.
+        BlockingIOError: if another training runs there; the message names its process, host and start.
     """
     if idist.get_rank() == 0:
         lock_folder(folder, "a training")

@@ -17,17 +17,16 @@ from common.modalities import display_name
 
 
 class PreferenceBalancer:
-    """At each epoch's end let a `PassionLoss` update its coefficients, and keep the teacher's relative preference.
+    """Let a `PassionLoss` update its coefficients after each epoch, and record the teacher's relative preference.
 
     ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``;
-    attach it before the handlers that print and log those, and before the checkpoints. ``preference.csv`` has the whole
-    history (columns epoch, modality, relative_preference, beta; the epoch counts from 1), ``preference.png`` the curves
-    as in the paper's Fig. 6. Both are replaced each epoch by rank 0; a resumed run goes on with the rows of the epochs
-    before.
+    attach this handler before those that print and log metrics, and before the checkpoints. ``preference.csv`` has the
+    whole history (columns epoch, modality, relative_preference, beta; the epoch counts from 1), ``preference.png`` the
+    curves as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps the rows of earlier epochs.
 
     Args:
-        loss: of the trainer.
-        folder: where to write.
+        loss: loss of the trainer.
+        folder: output folder.
     """
 
     def __init__(self, loss: PassionLoss, folder: str) -> None:
@@ -38,7 +37,7 @@ class PreferenceBalancer:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Sum over the ranks, update, publish and write."""
+        """Sum over the ranks, update the coefficients, and publish and write the values."""
         for sums in (self.loss.sums, self.loss.counts):
             sums.copy_(idist.all_reduce(sums))
         values = self.loss.end_epoch(engine.state.epoch - 1)  # the authors count from 0
@@ -62,10 +61,10 @@ class PreferenceBalancer:
 
 @styled
 def preference_figure(history: pd.DataFrame) -> Figure:
-    """Draw each modality's relative preference over the epochs; 0 is balance, below it a modality is neglected.
+    """Draw each modality's relative preference over the epochs; below 0 a modality is neglected.
 
     Args:
-        history: the columns of ``preference.csv``.
+        history: table with the columns of ``preference.csv``.
     """
     figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
     axes = figure.subplots()

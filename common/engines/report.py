@@ -1,4 +1,4 @@
-"""The end of an evaluation: from the results of cases to tables, statistics and figures."""
+"""The last step of an evaluation: from the cases' results to tables, statistics and figures."""
 
 from __future__ import annotations
 
@@ -41,25 +41,26 @@ def report_evaluation(
     output_dir: str,
     data: Parts | None = None,
 ) -> None:
-    """Write the results of all cases, and the report on them; print the table of Dice.
+    """Write the results of all cases and the report on them, and print the table of Dice.
 
     Args:
-        store: of the cases' results; all of them must be there.
+        store: store with the results of all cases.
         cases: datalist items that the tables are about.
-        calibration_cases: those that intervals and advice are calibrated on; may be none.
-        method: its name in tables and figures.
+        calibration_cases: datalist items that intervals and advice are calibrated on; may be empty.
+        method: name of the method in tables and figures.
         cohort: name of the cohort.
         conventions: see `Conventions`.
-        network: whose size is noted.
-        window: of the inference, for the number of operations.
-        weights: SHA-256 of the file that the network's weights are from.
-        coverage: of the intervals of the volume, e.g. 0.9.
-        published: paper, table and dataset of numbers to print beside (`analysis.published.sources`), or None.
-        output_dir: folder of the files.
-        data: the whole split, so that it is noted which cases were not tested; None if that is not known.
+        network: network whose size is reported.
+        window: size of the inference window in voxels, for the number of operations.
+        weights: SHA-256 of the file with the network's weights.
+        coverage: coverage of the volume intervals, e.g. 0.9.
+        published: paper, table and dataset of published numbers to print beside (`analysis.published.sources`), or
+            None.
+        output_dir: output folder.
+        data: the whole split, to record which cases were not tested; None if it is not known.
     """
     if not cases:
-        raise ValueError("There is no case to evaluate; choose a part of the split that has some (key `part`).")
+        raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
     definition = get_cohort(cohort)
     results = [store.read(item["case"]) for item in cases]
     calibration = [store.read(item["case"]) for item in calibration_cases]
@@ -90,24 +91,24 @@ def report_evaluation(
 
 
 def _besides(cases: Sequence[Mapping[str, Any]], data: Parts) -> tuple[str, ...]:
-    """Return the names of the cases of a split that are not among these."""
+    """Return the names of the split's cases that are not among the given cases."""
     return tuple(sorted({item["case"] for items in data.values() for item in items} - {c["case"] for c in cases}))
 
 
 def check_settings(method: str, coverage: float, published: Sequence[str] | None, tracking: str | None = None) -> None:
-    """Refuse, before a training or an evaluation that takes long, what would only matter at its end.
+    """Refuse settings that would fail only at the end of a long training or evaluation.
 
-    ``tracking`` is None where nothing is tracked yet, see `require_store`.
+    ``tracking`` is None if nothing is tracked yet; see `require_store`.
 
     Raises:
-        ValueError: ``method`` is no text, as of a name with a comma on a command line; ``coverage`` is no level; or
-            there is no such published table.
-        ConnectionError: no MLflow server answers at ``tracking``.
+        ValueError: if ``method`` is not text (as when a name with a comma is given on a command line), ``coverage`` is
+            not between 0 and 1, or there is no such published table.
+        ConnectionError: if no MLflow server answers at ``tracking``.
     """
     if not isinstance(method, str):
-        raise ValueError(f"method {method!r}: expected a text; on a command line put it into two pairs of quotes.")
+        raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
+        raise ValueError(f"coverage {coverage}: expected a level above 0 and below 1, e.g. 0.9.")
     if published is not None:
         read_published(*published)
     if tracking is not None:
@@ -115,7 +116,7 @@ def check_settings(method: str, coverage: float, published: Sequence[str] | None
 
 
 def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
-    """Write what is calibrated on the calibration cases, and each case's intervals; no older file stays."""
+    """Write intervals and advice from the calibration cases, and each case's intervals; remove older files."""
     tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
     if len(evaluation.calibration):
         tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage)
@@ -127,7 +128,7 @@ def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> 
 
 
 def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
-    """Return the median time and the largest memory over cases, as far as they are known."""
+    """Return the median time and the peak memory over the cases, as far as known."""
     seconds = pd.Series([case.seconds for case in results]).median()
     memory = pd.Series([case.memory_mb for case in results]).max()
     cost = {"seconds": round(seconds, 4), "memory_mb": round(memory, 1)}
@@ -135,15 +136,15 @@ def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
 
 
 def _best_to_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
-    """Yield slices of the best, the median and the worst case by mean Dice, from each modality alone and from all.
+    """Yield slices of the best, the median and the worst case by mean Dice, for each single modality and for all.
 
-    Where the sweep had none of these subsets, its first five are taken. Of few cases some are several of these.
+    If the sweep has none of these subsets, its first five are used. With few cases, one case may be several of these.
     """
     names = [*evaluation.modalities, subset_name(evaluation.modalities)]
     dice = evaluation.values("dice").dropna(how="all")
     shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
     ranked = dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
-    # Of few cases, the later words.
+    # With few cases the later entries take precedence.
     words = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
     for place, case in enumerate(ranked):
         if place not in words:
@@ -163,7 +164,7 @@ def _best_to_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
 
 
 def _latents(results: Sequence[CaseResult]) -> pd.DataFrame:
-    """Return a row per case and modality, the features in columns f0, f1, ..."""
+    """Return a table with a row per case and modality and the features in columns f0, f1, ..."""
     return pd.DataFrame(
         {"case": result.case, "modality": modality, **{f"f{i}": value for i, value in enumerate(features)}}
         for result in results
@@ -172,7 +173,7 @@ def _latents(results: Sequence[CaseResult]) -> pd.DataFrame:
 
 
 def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str], modalities: Sequence[str]) -> pd.DataFrame:
-    """Join the rows of cases; within a case, subsets go from few to many modalities."""
+    """Concatenate the rows of cases; within a case, subsets are sorted by their number of modalities."""
     place = subset_names(modalities).index
     parts = [frame.sort_values("modalities", key=lambda names: names.map(place), kind="stable") for frame in frames]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

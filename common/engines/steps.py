@@ -1,4 +1,4 @@
-"""Steps that join the configs of a bundle: an evaluation after a training, a series of trainings."""
+"""Steps that connect configs of a bundle: an evaluation after a training, and a series of trainings."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 ABLATION_METRICS = ("dice", "hd95")
 OF_ABLATION = ("bundle_root", "configs", "shared", "variants", "reference", "output_dir")
-"""Keys of an ablation's recipe, which are not the trainings'."""
+"""Keys of an ablation's recipe itself, which are not passed to the trainings."""
 
 
 def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-    """Run a bundle's own configs, e.g. ``inference.json`` with ``evaluate.json`` over it, on rank 0.
+    """Run configs of a bundle on rank 0, e.g. ``inference.json`` with ``evaluate.json`` as an overlay.
 
     Args:
         bundle_root: folder of the bundle.
-        configs: file names below its ``configs``, later ones over earlier ones.
+        configs: names of files in its ``configs``; later ones override earlier ones.
         overrides: config keys to set, e.g. ``ckpt_path`` and ``output_dir``.
     """
     overrides = {key: "$None" if value is None else value for key, value in overrides.items()}  # MONAI leaves None out
@@ -52,23 +52,23 @@ def run_variants(
     reference: str,
     output_dir: str,
 ) -> None:
-    """Train and evaluate a bundle once per variant, and write ``ablation.md``: mean Dice and HD95, and paired tests.
+    """Train and evaluate a bundle once per variant, and write ``ablation.md`` with mean Dice, HD95 and paired tests.
 
-    A variant whose ``evaluation/evaluation.json`` is there is not run again; one that was cut off is resumed. All of
-    them are prepared before the first one is trained, so that a mistake costs no training. What the command line sets
-    (``--epochs``, ``--backbone`` ...), it sets for every variant.
+    A variant that has an ``evaluation/evaluation.json`` is not run again; an interrupted one is resumed. All variants
+    are prepared before the first one is trained, so that a mistake is found at once. Options of the command line
+    (``--epochs``, ``--backbone`` ...) apply to every variant.
 
     Args:
         bundle_root: folder of the bundle.
-        configs: file names below its ``configs``, e.g. ``train.json`` and a recipe.
+        configs: names of files in its ``configs``, e.g. ``train.json`` and a recipe.
         shared: config keys to set for all variants.
         variants: name -> config keys to set.
         reference: name of the variant that the others are tested against; it becomes the first row.
-        output_dir: each variant gets a numbered folder in it.
+        output_dir: output folder, in which each variant gets a numbered subfolder.
 
     Raises:
-        ValueError: there is no variant of the reference's name; the command line sets what variants set; a variant
-            cannot be trained with its keys; a folder holds another variant than the one that it would now be used for.
+        ValueError: if no variant has the reference's name, the command line sets a key that a variant sets, a variant
+            cannot be trained with its keys, or a subfolder belongs to another variant.
     """
     if reference not in variants:
         raise ValueError(f"reference {reference!r}: expected the name of a variant, one of {', '.join(variants)}.")
@@ -93,10 +93,10 @@ def run_variants(
 
 
 def ablation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """Return the tables of an ablation: mean Dice and HD95 over the subsets and, of two or more variants, their tests.
+    """Return the tables of an ablation: mean Dice and HD95 over the subsets and, for several variants, paired tests.
 
     Args:
-        evaluations: of the variants, the first one being what the others are tested against.
+        evaluations: evaluations of the variants; the others are tested against the first one.
     """
     if len(evaluations) < 2:
         return [comparison_table(evaluations, metric) for metric in ABLATION_METRICS]
@@ -106,45 +106,45 @@ def ablation_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 
 
 def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Prepare a training up to its first step, on the CPU, and refuse it as its own start would.
+    """Prepare a training on the CPU up to its first step, so that it fails here if it would fail at its start.
 
     Args:
-        files: config files, later ones over earlier ones.
-        settings: config keys to set, with the ``output_dir``.
+        files: config files; later ones override earlier ones.
+        settings: config keys to set, including ``output_dir``.
 
     Raises:
-        ValueError: a setting is no key of the files, or a text where these have a number.
-        Exception: what the config's parts raise, without what MONAI puts around it.
+        ValueError: if a setting is not a key of the files, or is text where they have a number.
+        Exception: any error of the config's parts, without the errors that MONAI wraps around it.
     """
     read = {key.lstrip("+~"): value for file in files for key, value in ConfigParser.load_config_file(file).items()}
     known = {key.split("#")[0] for key in read}
     if unknown := [key for key in settings if key.split("#")[0] not in known]:
-        raise ValueError(f"{unknown[0]!r} is no key of {', '.join(files)}.")
+        raise ValueError(f"{unknown[0]!r} is not a key of {', '.join(files)}.")
     refuse_texts_for_numbers(read, settings)
     try:
         settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
         workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
-        if uses_float16(workflow.parser["precision"]):  # which is for the GPU that it will be trained on
+        if uses_float16(workflow.parser["precision"]):  # needs the GPU of the training itself
             workflow.parser["precision"] = "float32"
         workflow.initialize()
         workflow.parser.get_parsed_content("train#trainer")
     except Exception as error:
-        while error.__cause__ is not None:  # MONAI's own say which expression failed, the first one says why
+        while error.__cause__ is not None:  # MONAI's errors name the failed expression, the first one the reason
             error = error.__cause__
         raise error from None
     finally:
-        unlock_folder(settings["output_dir"])  # for the training itself
+        unlock_folder(settings["output_dir"])  # so that the training itself can lock it
 
 
 def _given_to(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the config keys of the command line that are meant for the trainings, not for the ablation itself.
 
     Raises:
-        ValueError: a variant sets the same one, or it would not act.
+        ValueError: if a variant sets the same key, or the key would have no effect.
     """
     given = {key: value for key, value in given_options().items() if key.split("#")[0] not in OF_ABLATION}
     if "resume" in given:
-        raise ValueError("--resume: an ablation resumes what was cut off by itself; leave the option out.")
+        raise ValueError("--resume: an ablation always resumes interrupted trainings; leave the option out.")
     for key in given:
         for name, keys in variants.items():
             if any(f"{one}#".startswith(f"{other}#") for own in keys for one, other in ((key, own), (own, key))):
@@ -160,7 +160,7 @@ def _finished(folder: Path) -> bool:
 
 @contextmanager
 def _naming(variant: str) -> Iterator[None]:
-    """Say of what is wrong with a variant which one it is."""
+    """Add the variant's name to an error."""
     try:
         yield
     except Exception as error:
@@ -168,13 +168,13 @@ def _naming(variant: str) -> Iterator[None]:
 
 
 def train_teacher(trainer: Trainer, given: str | None, weights: str, cohort: str) -> None:
-    """Train a teacher, unless one is given, and note beside its weights which cohort it is of.
+    """Train a teacher unless one is given, and note beside its weights which cohort it was trained on.
 
     Args:
-        trainer: of the teacher; its handlers write the weights.
-        given: weights of a teacher that there is already, or None.
-        weights: where the trained one's are.
-        cohort: what it is trained on.
+        trainer: trainer of the teacher; its handlers write the weights.
+        given: path of an existing teacher's weights, or None.
+        weights: path of the weights that the trainer writes.
+        cohort: cohort that the teacher is trained on.
     """
     if given is not None:
         return
@@ -184,13 +184,13 @@ def train_teacher(trainer: Trainer, given: str | None, weights: str, cohort: str
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note in a folder what it holds.
+    """Write a note into a folder that says which variant it belongs to.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: if it belongs to another variant.
     """
     note, text = folder / "variant.json", json.dumps(settings, indent=4, default=str)
     if note.is_file() and note.read_text() != text:
-        raise ValueError(f"{note}: the folder holds another variant than {settings}; choose another output_dir.")
+        raise ValueError(f"{note}: the folder belongs to another variant than {settings}; choose another output_dir.")
     with replacing(note) as temporary:
         temporary.write_text(text)

@@ -1,4 +1,4 @@
-"""A look at M3AE's substitute image while it is learned."""
+"""A picture of M3AE's substitute image during training."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import nn
 from common.evaluation.report.slices import substitute_figure
 
 INTERVAL = 50
-"""Epochs between two pictures."""
+"""Number of epochs between two pictures."""
 
 
 class SubstituteFigure:
-    """Write the learned substitute image of an `M3AE` as a picture every 50 epochs, and after the last one.
+    """Draw the learned substitute image of an `M3AE` every 50 epochs, and after the last one.
 
     Args:
         network: the network with ``x_sub``.
-        path: PNG file.
+        path: PNG file to write.
         modalities: the cohort's modalities in order.
     """
 
@@ -30,7 +30,7 @@ class SubstituteFigure:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Draw if the epoch is due."""
+        """Draw the picture if one is due in this epoch."""
         epoch = engine.state.epoch
         if epoch % INTERVAL == 0 or epoch == engine.state.max_epochs:
             substitute_figure(self.network.x_sub.detach().cpu(), self.modalities, self.path)

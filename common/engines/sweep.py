@@ -1,4 +1,4 @@
-"""The evaluation of every case with every subset of its modalities."""
+"""Evaluation of every case with every subset of its modalities."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ from common.modalities import subsets as all_subsets
 
 
 class SubsetSweep:
-    """The ``iteration_update`` of an evaluator: segment a case with each subset of its modalities, and measure.
+    """The ``iteration_update`` of an evaluator that segments a case with each subset of its modalities and measures it.
 
     A case is read once for all subsets. A network with ``encode`` and ``decode`` encodes each window once for all
-    subsets whose boxes of the foreground are equal; any other one is forwarded for each subset. Predictions are as if
-    the subset's files alone were there.
+    subsets with the same foreground box; other networks run once per subset. Predictions are the same as if only the
+    subset's files existed.
 
     Args:
         cohort: name of the cohort.
-        subsets: modality subsets, names or aliases; those that a case does not have are left out for it.
+        subsets: modality subsets, each given by names or aliases; a case skips those with modalities that it lacks.
         network: the network that the evaluator runs.
-        inferer: for a batch of images.
-        preprocessing: what made the images, to be inverted.
-        to_probabilities: from ``pred``, logits on the network's grid, to probabilities on the files' grid.
-        to_labels: from these to a label map in the cohort's values.
-        to_regions: from these to region probabilities, for a network of classes; None where they are that already.
+        inferer: inferer for a batch of images.
+        preprocessing: transforms that made the images, to be inverted.
+        to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
+        to_labels: transforms from these probabilities to a label map in the cohort's values.
+        to_regions: transforms from these to region probabilities, for a softmax head; None if they are that already.
         conventions: see `Conventions`.
-        latent_layer: see `LatentProbe`; its features are kept for single modalities, which are forwarded by themselves.
-        subsets_at_once: subsets in one batch. 1 equals the inference of a single case bit for bit; more is faster on a
-            GPU, with probabilities equal up to rounding.
+        latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which are then run
+            separately.
+        subsets_at_once: number of subsets in one batch. With 1, results equal single inferences bit for bit; more are
+            faster on a GPU, with probabilities equal up to rounding.
 
     Raises:
-        ValueError: a name, a convention or the layer is not known, or the inferer does not go with the network.
+        ValueError: if a name, a convention or the layer is unknown, or the inferer does not suit the network.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class SubsetSweep:
         self.subsets = [subset for subset in all_subsets(self.cohort.modalities) if subset in wanted]
         if hasattr(network, "encode") and type(inferer).fill_missing is not ForegroundInferer.fill_missing:
             raise ValueError(
-                f"{type(inferer).__name__} fills in what is missing, so windows cannot be encoded once for all; use a "
-                f"ForegroundInferer with {type(network).__name__}."
+                f"{type(inferer).__name__} fills in missing modalities, so windows cannot be encoded once for all "
+                f"subsets; use a ForegroundInferer with {type(network).__name__}."
             )
         self.inferer, self.to_probabilities, self.to_labels = inferer, to_probabilities, to_labels
         self.to_regions = to_regions
@@ -84,16 +85,16 @@ class SubsetSweep:
         self.to_ras = Orientationd(["shown", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> CaseResult:
-        """Return the measures of a batch of one case.
+        """Return the results of a batch with one case.
 
         Raises:
-            ValueError: a batch of several cases, or a subset of files that were not loaded.
+            ValueError: if the batch has several cases, or a subset needs files that were not loaded.
         """
         item, *others = decollate_batch(batch)
         if others:
-            raise ValueError(f"A batch of {1 + len(others)} cases; the sweep takes one at a time: batch_size 1.")
+            raise ValueError(f"A batch of {1 + len(others)} cases; expected one at a time. Set batch_size to 1.")
         measure = self._measure(item)
-        subsets = sorted(self._available(item), key=len, reverse=True)  # others are measured against the largest
+        subsets = sorted(self._available(item), key=len, reverse=True)  # the others are compared with the largest
         device, latents, seconds = engine.state.device, {}, 0.0
         reset_peak_memory(device)
         predictions = self.predictions(batch["image"].to(device), engine.network, subsets)
@@ -119,19 +120,19 @@ class SubsetSweep:
     def predictions(
         self, image: torch.Tensor, network: nn.Module, subsets: Sequence[Sequence[str]]
     ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-        """Yield each subset with its logits ``(1, C, X, Y, Z)``, subsets of equal boxes following each other.
+        """Yield each subset with its logits ``(1, C, X, Y, Z)``; subsets with the same box follow each other.
 
-        The first subset stays the first one, unless its latents are looked at.
+        The first subset stays first, unless its latents are recorded.
 
         Args:
             image: one sample ``(1, M, X, Y, Z)``.
-            network: in evaluation mode.
-            subsets: of the modalities that the image has.
+            network: network in evaluation mode.
+            subsets: subsets of the modalities that the image has.
         """
         keep = torch.tensor([[name in subset for name in self.cohort.modalities] for subset in subsets])
         keep = keep.to(image.device)
         for box, numbers in self._by_box(image, keep):
-            # a single modality is forwarded by itself where its latents are looked at
+            # A single modality is run separately if its latents are recorded.
             alone = [number for number in numbers if self.probe.layer is not None and len(subsets[number]) == 1]
             others = [number for number in numbers if number not in alone]
             if others:
@@ -167,8 +168,8 @@ class SubsetSweep:
         for subset in wanted:
             if not set(subset) <= loaded:
                 raise ValueError(
-                    f"{item['case']}: subset {subset_name(subset)} is asked for, but not all of it was loaded; request "
-                    "its modalities (key `modalities`) or leave the subset out (key `subsets`)."
+                    f"{item['case']}: subset {subset_name(subset)} was requested, but not all of it was loaded; "
+                    "request its modalities (key `modalities`) or leave the subset out (key `subsets`)."
                 )
         return wanted
 
@@ -187,10 +188,10 @@ class SubsetSweep:
 
 
 class StoreCases:
-    """Write the result of each case as soon as it is there.
+    """Write the result of each case as soon as it is computed.
 
     Args:
-        store: where to.
+        store: store to write to.
     """
 
     def __init__(self, store: CaseStore) -> None:

@@ -1,7 +1,7 @@
-"""MLflow: trainings beyond what ``monai.bundle run --tracking mlflow`` attaches by itself, and evaluations.
+"""MLflow tracking of evaluations, and additions to what ``monai.bundle run --tracking mlflow`` tracks of trainings.
 
-MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without it the functions
-for trainings do nothing.
+MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without this option the
+functions for trainings do nothing.
 """
 
 from __future__ import annotations
@@ -29,25 +29,24 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io.files import replacing
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-set_telemetry_client()  # again, since MONAI has imported mlflow already: nothing is to be reported to its makers
+set_telemetry_client()  # again, since MONAI has already imported mlflow: nothing is reported to its developers
 
 EXPERIMENT = "monai_experiment"
 ARTIFACTS = (".csv", ".json", ".md", ".tex", ".html", ".png", ".svg")
 RUN_NOTE = "mlflow.json"
-"""File beside a training's checkpoints that names its run, so that evaluations are logged into the same one."""
+"""File beside a training's checkpoints that names its run, so that evaluations are logged into the same run."""
 
 
 def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> None:
-    """Log a trainer, with the config's top-level scalars as parameters, into the run of the MLFlowHandler in
-    ``handlers``.
+    """Log a trainer into the run of the MLFlowHandler in ``handlers``, with the config's scalars as parameters.
 
-    Rank 0 logs for all: on the others the handlers are taken off the trainer and its validator.
+    Rank 0 logs for all: on other ranks the handlers are removed from the trainer and its validator.
 
     Args:
         handlers: the handlers that MONAI's tracking was added to (``train#handlers``).
-        trainer: the one that they belong to, or another one that shall share its run, e.g. the pretraining's.
+        trainer: the trainer of these handlers, or another one that shares their run, e.g. that of the pretraining.
         tag_name: name of its iteration loss.
-        folder: of the training's checkpoints.
+        folder: folder of the training's checkpoints.
     """
     if idist.get_rank() > 0:
         _stay_silent(trainer, *(each.validator for each in handlers if isinstance(each, ValidationHandler)))
@@ -55,12 +54,12 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> N
     note = Path(folder, RUN_NOTE)
     note.unlink(missing_ok=True)
     for handler in _mlflow(handlers):
-        # the trainers do not decollate, and MONAI's own transform makes a tuple of a dict's loss
+        # The trainers do not decollate, and MONAI's own transform would return a tuple for a dict's loss.
         handler.output_transform = _iteration_loss
         handler.experiment_param = _scalars(handler)
         if trainer.has_event_handler(handler.start, Events.STARTED):
             handler.tag_name = tag_name
-            if trainer.has_event_handler(handler.close, Events.COMPLETED):  # results are still to come
+            if trainer.has_event_handler(handler.close, Events.COMPLETED):  # more results will be logged later
                 trainer.remove_event_handler(handler.close, Events.COMPLETED)
             trainer.add_event_handler(Events.STARTED, _write_note, handler, note)
             continue
@@ -75,14 +74,14 @@ def log_evaluation(folder: str, ckpt_path: str, tracking: str, part: str | Seque
     """Log an evaluation: settings as parameters, means as metrics, files as artifacts.
 
     Metrics are named ``<part>/<metric>/<subset>/<region>``, e.g. ``test/dice/t1c_flair/ET``; artifacts lie in a folder
-    named after the part. Into a run that has an evaluation of the part already, settings that differ go as tags.
+    named after the part. If the run already has an evaluation of the part, differing settings are logged as tags.
 
     Args:
-        folder: where `write_report` wrote.
-        ckpt_path: the weights; if a tracked training left its note beside them, its run is taken.
-        tracking: ``local``: the training's store, or one in the folder; ``none``: nothing is logged; else the URI of an
+        folder: folder that `write_report` wrote.
+        ckpt_path: path of the weights; if a tracked training left its note beside them, its run is used.
+        tracking: ``local`` for the training's store, or one in the folder; ``none`` to log nothing; else the URI of an
             MLflow server or store.
-        part: of the split.
+        part: part of the split.
     """
     if tracking == "none":
         return
@@ -108,26 +107,26 @@ def log_evaluation(folder: str, ckpt_path: str, tracking: str, part: str | Seque
 
 
 def require_store(tracking: str) -> None:
-    """Refuse a server that does not answer.
+    """Refuse a tracking server that does not answer.
 
     Raises:
-        ConnectionError: nobody answers at the URI.
+        ConnectionError: if no server answers at the URI.
     """
     if tracking.startswith("http"):
         try:
             urlopen(f"{tracking}/health", timeout=10).close()
         except OSError as error:
-            raise ConnectionError(f"tracking {tracking}: no MLflow server answers there ({error}).") from error
+            raise ConnectionError(f"tracking {tracking}: no MLflow server answers at this URI ({error}).") from error
 
 
 def log_file(handlers: Sequence, path: str) -> None:
-    """Log a file, e.g. the picture of x_sub, as an artifact of the run that is open, on rank 0."""
+    """Log a file, e.g. the picture of x_sub, as an artifact of the open run, on rank 0."""
     for handler in _mlflow(handlers) if idist.get_rank() == 0 else ():
         handler.client.log_artifact(handler.cur_run.info.run_id, path)
 
 
 def close_tracking(handlers: Sequence) -> None:
-    """Mark a run that is still open as finished, so that the next one is its own."""
+    """Mark an open run as finished, so that the next training gets its own run."""
     for handler in _mlflow(handlers):
         if handler.cur_run is not None:
             handler.close()
@@ -146,7 +145,7 @@ def _log_settings(client: MlflowClient, run: str, part: str, evaluation: Evaluat
 
 
 def _means(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
-    """Yield ``<metric>/<subset>/<region>`` and the mean, as tables have it."""
+    """Yield ``<metric>/<subset>/<region>`` and the mean, as in the tables."""
     for metric in evaluation.results["metric"].unique():
         means = subset_statistics(evaluation, metric)["mean"]
         for subset, row in means.iterrows():
@@ -154,7 +153,7 @@ def _means(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
 
 
 def _new_run(client: MlflowClient, name: str, artifacts: Path) -> str:
-    """Open a run in the experiment that MONAI's trainings are in."""
+    """Create a run in the experiment of MONAI's trainings."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         where = artifacts.resolve().as_uri() if client.tracking_uri.startswith("sqlite") else None
@@ -169,7 +168,7 @@ def _write_note(_: Engine, handler: MLFlowHandler, note: Path) -> None:
 
 
 def _stay_silent(*engines: Engine) -> None:
-    """Take the MLFlowHandlers off engines; Ignite takes off one handler of one event, and only if it is known."""
+    """Remove the MLFlowHandlers from engines; Ignite itself removes only one known handler of one event at a time."""
     for engine in engines:
         for registered in engine._event_handlers.values():
             registered[:] = [it for it in registered if not isinstance(getattr(it[0], "__self__", None), MLFlowHandler)]
@@ -184,8 +183,8 @@ def _iteration_loss(output: dict[str, Any]) -> float:
 
 
 def _scalars(handler: MLFlowHandler) -> dict[str, Any]:
-    """Return the top-level scalars of the config that MONAI saved to be logged."""
-    # MONAI 1.6.1 appends " + '/config_....json'" to output_dir, which is no expression where it was given as plain text
+    """Return the top-level scalars of the config that MONAI saved for logging."""
+    # MONAI 1.6.1 appends " + '/config_....json'" to output_dir, which is wrong if that was given as plain text.
     handler.artifacts = tuple(str(path).replace(" + '", "").rstrip("'") for path in handler.artifacts if path)
     configs = [json.loads(Path(path).read_text()) for path in handler.artifacts]
     return {k: v for config in configs for k, v in config.items() if isinstance(v, bool | int | float | str)}

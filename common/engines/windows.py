@@ -1,4 +1,4 @@
-"""Sliding windows that are encoded once and decoded for each subset of the modalities."""
+"""Sliding windows that are encoded once and decoded for each modality subset."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from common.modalities import presence, to_host
 
 
 class Planewise(nn.Module):
-    """A network of two spatial dims ``(N, C, X, Y)``, shown volumes of one plane ``(N, C, X, Y, 1)``.
+    """Apply a 2D network ``(N, C, X, Y)`` to volumes of one plane ``(N, C, X, Y, 1)``.
 
-    As MONAI's `SliceInferer` does, but with ``encode`` and ``decode`` too.
+    It is like MONAI's `SliceInferer`, but also has ``encode`` and ``decode``.
 
     Args:
-        network: what the planes are shown to.
+        network: the 2D network.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -36,16 +36,16 @@ class Planewise(nn.Module):
         return self.network(image[..., 0])[..., None]
 
     def encode(self, image: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
-        """Return the network's features of planes ``(N, M, X, Y, 1)``, as they are."""
+        """Return the network's features of planes ``(N, M, X, Y, 1)``, without a third dimension."""
         return self.network.encode(image[..., 0], present)
 
     def decode(self, features: list[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return the network's logits ``(N, C, X, Y, 1)`` of its features."""
+        """Return the network's logits ``(N, C, X, Y, 1)`` from its features."""
         return self.network.decode(features, present)[..., None]
 
 
 def planewise(network: nn.Module, window: Sequence[int]) -> nn.Module:
-    """Return what is shown windows of this size: `Planewise` where they are one voxel thick, else the network."""
+    """Return `Planewise` of a network if windows of this size are one voxel thick, else the network itself."""
     return Planewise(network) if len(window) == 3 and window[-1] == 1 else network
 
 
@@ -56,24 +56,24 @@ def decode_subsets(
     inferer: SlidingWindowInferer,
     subsets_at_once: int = 1,
 ) -> Iterator[torch.Tensor]:
-    """Yield what sliding windows give for each subset, with one encoding of each window for all subsets.
+    """Yield the sliding-window logits of each subset, encoding each window only once for all subsets.
 
-    The windows are the outer loop. On a GPU the sums of the subsets' logits stay there (15 subsets of a BraTS case take
-    1 to 2 GB). On a CPU they lie in temporary files (in ``TMPDIR``), of which memory holds one subset's at a time, so
-    that it does not grow with the number of subsets.
+    The windows are the outer loop. On a GPU the sums of the subsets' logits stay there (1 to 2 GB for 15 subsets of a
+    BraTS case). On a CPU they are in temporary files (in ``TMPDIR``), and only one subset's sum is in memory at a time,
+    so that memory does not grow with the number of subsets.
 
     Args:
-        image: one sample ``(1, M, X, Y, Z)``, missing modalities being NaN.
-        network: with ``encode(windows, present)``, which returns a list of tensors ``(N, ...)``, and
-            ``decode(features, present)``, which returns logits ``(N, C, ...)`` and heeds only the present ones; of two
-            spatial dims if windows are one voxel thick.
-        keep: bool ``(S, M)``, a row per subset of the image's modalities.
-        inferer: its windows, overlap, weighting, padding and ``sw_batch_size`` are used.
-        subsets_at_once: how many subsets are decoded in one batch.
+        image: one sample ``(1, M, X, Y, Z)``, with NaN in missing modalities.
+        network: network with ``encode(windows, present)``, which returns a list of tensors ``(N, ...)``, and
+            ``decode(features, present)``, which returns logits ``(N, C, ...)`` and uses only the modalities present;
+            a 2D network if windows are one voxel thick.
+        keep: bool ``(S, M)``, one row per subset of the image's modalities.
+        inferer: inferer whose windows, overlap, weighting, padding and ``sw_batch_size`` are used.
+        subsets_at_once: number of subsets decoded in one batch.
 
     Yields:
-        Logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With one subset at once they equal
-        those of MONAI's `SlidingWindowInferer` on that subset bit for bit.
+        Logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With ``subsets_at_once`` 1 they
+        equal those of MONAI's `SlidingWindowInferer` for that subset bit for bit.
     """
     window = fall_back_tuple(inferer.roi_size, image.shape[2:])
     network = planewise(network, window)
@@ -103,7 +103,7 @@ def decode_subsets(
 
 
 class _DeviceSum:
-    """A sum of windows that lies where they are."""
+    """A sum of windows on the windows' device."""
 
     def add(self, parts: torch.Tensor, chunk: Sequence, size: Sequence[int]) -> None:
         if not hasattr(self, "values"):
@@ -116,18 +116,18 @@ class _DeviceSum:
 
 
 class _FileSum:
-    """A sum of windows that lies in a file, and in memory only while it is worked on."""
+    """A sum of windows in a file, which is in memory only during an operation."""
 
     def add(self, parts: torch.Tensor, chunk: Sequence, size: Sequence[int]) -> None:
         if not hasattr(self, "mapped"):
             shape = (parts.shape[1], *size)
-            with TemporaryFile() as file:  # lives on as long as it is mapped
+            with TemporaryFile() as file:  # exists as long as it is mapped
                 file.truncate(4 * prod(shape))
                 self.mapped = mmap.mmap(file.fileno(), 0)
             self.values = torch.frombuffer(self.mapped, dtype=torch.float32).reshape(shape)
         for place, part in zip(chunk, parts, strict=True):
             self.values[(slice(None), *place)] += part
-        self.mapped.madvise(mmap.MADV_DONTNEED)  # what is in the file need not stay in memory
+        self.mapped.madvise(mmap.MADV_DONTNEED)  # the file keeps the values, so memory can be freed
 
     def read(self) -> torch.Tensor:
         values = self.values.clone()
@@ -136,7 +136,7 @@ class _FileSum:
 
 
 def _pad(image: torch.Tensor, window: Sequence[int], inferer: SlidingWindowInferer) -> tuple[torch.Tensor, tuple]:
-    """Pad an image to a window's size, as MONAI does, and return the index of the image in it."""
+    """Pad an image to a window's size, as MONAI does; also return the index of the image within the padded one."""
     lacking = [max(w - n, 0) for w, n in zip(window, image.shape[2:], strict=True)]
     widths = [side for n in reversed(lacking) for side in (n // 2, n - n // 2)]
     inner = [slice(n // 2, n // 2 + extent) for n, extent in zip(lacking, image.shape[2:], strict=True)]

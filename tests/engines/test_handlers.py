@@ -143,7 +143,7 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(trainer, tmp_path
 
 def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
     trainer(tmp_path, 1, {1: 0.1})[0].run()
-    with pytest.raises(ValueError, match="of a run of 1 epochs, not 2; its learning-rate schedule ends there"):
+    with pytest.raises(ValueError, match=r"a run of 1 epochs; expected 2\. Its learning-rate schedule ends there"):
         trainer(tmp_path, 2, {2: 0.1}, resume=True)[0].run()
     state = torch.load(tmp_path / "net_last.pt", weights_only=True)
     state["network"]["weight"] = torch.zeros(3, 3)

@@ -135,7 +135,7 @@ def test_box_of_a_batch_holds_all_samples(network):
 @pytest.mark.parametrize("inferer", [ForegroundInferer, SubstituteInferer])
 def test_all_missing(network, inferer):
     images = torch.cat([random_image(*BOXES), torch.full((1, 3, 20, 18, 16), NAN)])
-    with pytest.raises(ValueError, match="A sample has no modality present; at least one is needed"):
+    with pytest.raises(ValueError, match="A sample has no modality present; expected at least one"):
         inferer(**WINDOWS)(images, network)
 
 

@@ -35,7 +35,7 @@ def test_pattern_is_of_one_depth(network):
 def test_features_of_all_modalities_side_by_side_are_refused():
     network = RFNet(width=4, feature_encoder="shared").eval()
     LatentProbe(network, "feature_encoder")
-    with pytest.raises(ValueError, match=r"its output is \(1, 4, 4, 16, 16, 16\); expected \(B, C, X, Y, Z\)"):
+    with pytest.raises(ValueError, match=r"output shape \(1, 4, 4, 16, 16, 16\); expected \(B, C, X, Y, Z\)"):
         network(torch.randn(1, 4, 16, 16, 16))
 
 

@@ -144,7 +144,7 @@ def test_float16_is_for_gpus():
 
 @pytest.mark.parametrize("device", [*([] if torch.cuda.is_available() else ["cuda"]), "gpu"])
 def test_a_device_that_is_not_there_is_said(device):
-    with pytest.raises(ValueError, match=rf"^device {device}: not to be had here \([^\n]*\); expected cpu, or cuda"):
+    with pytest.raises(ValueError, match=rf"^device {device}: not available \([^\n]*\); expected cpu, or cuda"):
         check_device(device, "float32")
 
 

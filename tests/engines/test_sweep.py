@@ -119,7 +119,7 @@ def test_subsets_of_equal_boxes_share_encodings():
 
 
 def test_an_inferer_that_fills_in_cannot_share_encodings():
-    with pytest.raises(ValueError, match="SubstituteInferer fills in what is missing"):
+    with pytest.raises(ValueError, match="SubstituteInferer fills in missing modalities"):
         sweep_of(TwoStage(4, 3), inferer=SubstituteInferer(**WINDOWS))
 
 
@@ -212,5 +212,5 @@ class TestCases:
         (batch,) = DataLoader(CachedDataset([subject], few), batch_size=1)
         store = CaseStore(tmp_path / "cases", ["x"], [subject])
         evaluator = evaluator_of(network, sweep_of(network), store)
-        with pytest.raises(ValueError, match="case: subset t1c is asked for, but not all of it was loaded"):
+        with pytest.raises(ValueError, match="case: subset t1c was requested, but not all of it was loaded"):
             sweep_of(network)(evaluator, batch)

@@ -1,1 +1,1 @@
-"""What results say: tests, intervals, worth of each modality, reliability, published tables beside."""
+"""Analyses of results: tests, intervals, worth of each modality, reliability, comparison with published tables."""

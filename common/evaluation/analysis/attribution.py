@@ -1,4 +1,4 @@
-"""What modalities are worth: Shapley values, the best subset, and advice on which missing one to acquire."""
+"""The worth of modalities: Shapley values, the best subset, and advice on which missing one to acquire."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from common.modalities import subset_name, subsets
 def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the exact Shapley value of each modality; they sum to ``value[all] - value[none]``.
 
-    That of modality m is the mean, over all orders in which the modalities can be added one by one, of what m adds:
-    the sum over subsets S without m of ``|S|! (M - |S| - 1)! / M! (value[S and m] - value[S])`` (Shapley, A value
-    for n-person games, 1953).
+    The value of modality m is the mean of what m adds over all orders in which the modalities can be added one by one,
+    that is the sum over subsets S without m of ``|S|! (M - |S| - 1)! / M! (value[S and m] - value[S])`` (Shapley, A
+    value for n-person games, 1953).
 
     Args:
-        value: score of each of the ``2^M`` subsets, the empty one included; numbers, or arrays of one shape.
+        value: score of each of the ``2^M`` subsets, including the empty one; numbers, or arrays of the same shape.
         modalities: names of the M modalities.
     """
     total = len(modalities)
@@ -40,29 +40,29 @@ def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequ
 
 
 def dice_of_empty_prediction(reference_volume: np.ndarray, conventions: Conventions) -> np.ndarray:
-    """Return the Dice without any modality: that of an empty prediction, since nothing can be predicted from nothing.
+    """Return the Dice without any modality, which is that of an empty prediction.
 
-    It is 0 where the reference has the region. Where it has not, it is 1, or NaN under conventions that leave such
-    cases out (``nan``, ``skip``).
+    It is 0 where the reference has the region. Elsewhere it is 1, or NaN under conventions that leave such cases out
+    (``nan``, ``skip``).
 
     Args:
-        reference_volume: volumes of a region, any unit.
-        conventions: of the evaluation.
+        reference_volume: volumes of a region, in any unit.
+        conventions: conventions of the evaluation.
     """
     without_region = np.nan if conventions.empty in ("nan", "skip") else 1.0
     return np.where(np.asarray(reference_volume) == 0, without_region, 0.0)
 
 
 def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
-    """Return the Shapley value of each modality for the Dice of each case and region, fractions.
+    """Return the Shapley value of each modality for the Dice of each case and region, as a fraction.
 
-    Only cases with a Dice for all ``2^M - 1`` subsets count; `dice_of_empty_prediction` is that of the empty one.
+    Only cases with a Dice for all ``2^M - 1`` subsets count; for the empty subset see `dice_of_empty_prediction`.
 
     Returns:
         Columns case, region, modality, value.
 
     Raises:
-        ValueError: a case has no ``reference_volume``, which says what an empty prediction scores.
+        ValueError: if a case has no ``reference_volume``, from which the score of an empty prediction follows.
     """
     results, names = evaluation.results, {frozenset(s): subset_name(s) for s in subsets(evaluation.modalities)}
     dice = _complete(results, [*names.values()]).reindex(evaluation.regions, level="region")
@@ -71,8 +71,8 @@ def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
     if volumes.isna().any():
         case, region = volumes.index[volumes.isna()][0]
         raise ValueError(
-            f"{evaluation.name}: case {case} has no reference_volume for {region}; expected one, since it says what "
-            "an empty prediction scores. Evaluate again with this metric."
+            f"{evaluation.name}: case {case} has no reference_volume for {region}; expected one, from which the score "
+            "of an empty prediction follows. Evaluate again with this metric."
         )
     value = {subset: dice[name].to_numpy() for subset, name in names.items()}
     value[frozenset()] = dice_of_empty_prediction(volumes.to_numpy(), evaluation.conventions)
@@ -90,21 +90,21 @@ def shapley_summary(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
-    """Return the subset with the best mean Dice, and what it gains over all modalities.
+    """Return the subset with the best mean Dice, and its gain over all modalities.
 
-    A subset can be better than all of them (MAG-MS, He et al., section 3.2). To choose it and to measure it on the same
-    cases flatters it, so it is chosen on the calibration cases where these have the Dice. Only cases with a Dice for
-    every subset of the evaluation count, also where tables pool voxels; of equal subsets the one of the fewest
+    A subset can be better than all modalities (MAG-MS, He et al., section 3.2). Choosing and measuring it on the same
+    cases would overestimate it, so it is chosen on the calibration cases if these have the Dice. Only cases with a Dice
+    for every subset of the evaluation count, even if tables pool voxels; among equal subsets, that with the fewest
     modalities is taken.
 
     Args:
-        evaluation: of two or more subsets, one of them of all modalities; there are no rows of any other one.
+        evaluation: evaluation of two or more subsets, including all modalities; otherwise the result is empty.
 
     Returns:
-        A row per region and, of two or more, one named ``mean`` for the mean of their means; columns region, modalities
-        (the best subset), best (its Dice), all (that of all modalities), gain (best - all, paired by case) with its
-        95 % bootstrap interval over cases low and high, n (cases), chosen_on (``calibration`` or ``evaluated``: the
-        cases that the subset was chosen on). Dice are fractions.
+        A row per region and, with several regions, one named ``mean`` for the mean of their means; columns region,
+        modalities (the best subset), best (its Dice), all (Dice of all modalities), gain (best - all, paired by case)
+        with its 95 % bootstrap interval over cases low and high, n (number of cases), chosen_on (``calibration`` or
+        ``evaluated``: the cases that the subset was chosen on). Dice are fractions.
     """
     columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
     names, everything, rows = evaluation.subsets, subset_name(evaluation.modalities), []
@@ -127,7 +127,7 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
-    """Return how much each case's Dice grew when a missing modality was added to a subset.
+    """Return the gain in each case's Dice when a missing modality is added to a subset.
 
     Args:
         results: long-form rows.
@@ -151,22 +151,22 @@ def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataF
 
 
 def expected_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
-    """Return how much Dice a missing modality is expected to add to a subset: the mean gain over calibration cases.
+    """Return the expected gain in Dice from adding a missing modality to a subset: the mean over calibration cases.
 
     Args:
-        calibration: long-form rows of cases that are not evaluated on (the validation split).
+        calibration: long-form rows of cases that are not evaluated (the validation split).
         modalities: the cohort's modalities in order.
 
     Returns:
         Columns modalities (the subset), modality (the one added), region, n (calibration cases) and average (a
-        fraction). There is no row where no case has a Dice for a subset and for that subset with one more modality.
+        fraction). Steps for which no case has both Dice are left out.
     """
     steps = observed_gains(calibration, modalities).groupby(["modalities", "modality", "region"], sort=False)["gain"]
     return steps.agg(n="count", average="mean").reset_index()
 
 
 def advice_table(evaluation: Evaluation) -> pd.DataFrame:
-    """Return `expected_gains` with a row per step, as a report shows it.
+    """Return `expected_gains` with one row per step, as a report shows it.
 
     Returns:
         Columns modalities, modality (the one added), one per region, and mean (over the regions); fractions. No rows
@@ -181,12 +181,12 @@ def advice_table(evaluation: Evaluation) -> pd.DataFrame:
 def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
     """Return how well `expected_gains` ranks the missing modalities of the evaluated cases.
 
-    Every case and subset with two or more missing modalities is asked once; gains are means over regions. Results are
+    Every case and subset with two or more missing modalities counts once; gains are means over regions. Results are
     averaged over a case's subsets, then over cases, with 95 % bootstrap intervals over cases.
 
     Returns:
         Columns estimate, measure, mean, low, high, n (cases). Estimates are ``average``, the expected gain, and
-        ``chance``, a random choice. Measures are those of `ranking_quality`. No rows where nothing can be ranked.
+        ``chance``, a random choice. Measures are those of `ranking_quality`. No rows if nothing can be ranked.
     """
     step = ["modalities", "modality"]
     advised = expected_gains(evaluation.calibration, evaluation.modalities).groupby(step)["average"].mean()
@@ -205,9 +205,9 @@ def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]:
-    """Return how well advised gains rank the modalities by the gains that they brought.
+    """Return how well advised gains rank the modalities by their observed gains.
 
-    Among equal advice one is chosen at random, and the expectation counts; so constant advice is chance.
+    Among equally advised modalities one is chosen at random and the expectation is returned; constant advice is chance.
 
     Args:
         advised: expected gain of each missing modality.
@@ -216,7 +216,7 @@ def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]
     Returns:
         ``first_choice``: 1 if the modality advised first is (one of) the best, else 0.
         ``concordance``: fraction of the pairs with different gains that the advice orders alike, half for equal
-        advice; 0.5 is chance, NaN where all gains are equal.
+        ``concordance``: fraction of the pairs with different gains that the advice orders correctly, half for equal
         ``regret``: Dice lost by following the advice instead of choosing the best.
     """
     chosen = advised == advised.max()
@@ -231,13 +231,13 @@ def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]
 
 
 def _complete(results: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the Dice where there is one for all subsets: index (case, region), a column per subset in this order."""
+    """Return the Dice of cases that have it for all subsets: index (case, region), one column per subset, in order."""
     dice = results[results["metric"] == "dice"].pivot(index=["case", "region"], columns="modalities", values="value")
     return dice.reindex(columns=names).dropna()
 
 
 def _mean_over_cases(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Return columns ``keys``, mean, low, high (95 % bootstrap interval) and n of the column value of rows by case."""
+    """Return the mean of the column value over cases: columns ``keys``, mean, low, high (95 % interval) and n."""
     means = [
         (*key, *bootstrap_mean(values.to_numpy()), len(values))
         for key, values in rows.groupby(list(keys), sort=False)["value"]

@@ -1,4 +1,4 @@
-"""Whether evaluations may be put side by side."""
+"""Checks of whether evaluations may be compared."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def require_comparable(
 ) -> tuple[list[Evaluation], list[str]]:
     """Return the evaluations reduced to the cases that all of them have, and remarks that a report must show.
 
-    A case counts if every method has it, and for a subset if every method with that subset has the case for it. Cases
-    of different cohorts are never the same ones: such evaluations stay whole, and there are no paired tests of them.
+    A case counts if every method has it, and for a subset if every method with that subset has it for this case. Cases
+    of different cohorts are never the same: such evaluations are not reduced, and are not compared by paired tests.
 
     Args:
-        evaluations: to be compared.
-        allow_missing: go on with the cases in common where some lack others.
-        force: compare although cohorts, conventions or references differ; the remarks say so.
+        evaluations: evaluations to compare.
+        allow_missing: whether to reduce the evaluations to their common cases instead of raising an error.
+        force: whether to compare although cohorts, conventions or references differ; the remarks say so.
 
     Raises:
-        ValueError: cohorts, conventions or references differ, names occur twice, cases are missing on one side, or none
-            is in common; modalities or regions differ, whatever is allowed.
+        ValueError: if cohorts, conventions or references differ, names occur twice, cases are missing in an evaluation,
+            or there are no common cases; or, whatever is allowed, if modalities or regions differ.
     """
     require_alike(evaluations)
     first, *others = evaluations
@@ -55,10 +55,10 @@ def require_comparable(
 
 
 def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
-    """Return an evaluation of those cases alone whose name matches a pattern such as ``BraTS2021_*``.
+    """Return an evaluation with only those cases whose names match one of the patterns, such as ``BraTS2021_*``.
 
     Raises:
-        ValueError: there is none for a pattern.
+        ValueError: if no case matches one of the patterns.
     """
     there = sorted(evaluation.results["case"].unique())
     found = {pattern: {case for case in there if fnmatchcase(case, pattern)} for pattern in patterns}
@@ -72,7 +72,7 @@ def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
 
 
 def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dict[str, list[str]]]:
-    """Return the evaluations with the results in common, and what each one lacks: ``case``, or ``case (subset)``."""
+    """Return the evaluations with their common results, and what each one lacks: ``case``, or ``case (subset)``."""
     there = {
         e.name: set(e.results[["modalities", "case"]].drop_duplicates().itertuples(index=False, name=None))
         for e in evaluations
@@ -103,7 +103,7 @@ def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dic
 
 
 def _differences(first: Evaluation, other: Evaluation) -> list[str]:
-    """Return in words what two evaluations do not share."""
+    """Return descriptions of the differences between two evaluations."""
     ours, theirs = asdict(first.conventions), asdict(other.conventions)
     found = [
         f"convention {key} of {first.name} is {ours[key]!r}, of {other.name} {theirs[key]!r}"

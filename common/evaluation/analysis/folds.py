@@ -1,4 +1,4 @@
-"""The folds of a cross-validation as one result."""
+"""Pooling of the folds of a cross-validation into one result."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from common.evaluation.metrics.results import Evaluation, require_alike
 
 
 def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
-    """Return the results of all folds as one evaluation, in which no case was seen by the network that segmented it.
+    """Pool the results of all folds into one evaluation, in which no network was trained on a case that it segmented.
 
     Calibration and latents belong to single networks and are left out.
 
     Args:
-        name: of the method, in the result.
-        folds: an evaluation of each fold's test cases; their own names appear in messages only.
+        name: name of the method in the result.
+        folds: one evaluation of each fold's test cases; their own names appear only in messages.
 
     Raises:
-        ValueError: there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or cases
-            differ; a case is tested in two folds or in none; or an evaluation does not say which cases its training
-            and validation had.
+        ValueError: if there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or cases
+            differ; a case is tested in two folds or in none; or an evaluation does not list the other cases of its
+            split.
     """
     if len(folds) < 2:
-        raise ValueError(f"folds: {len(folds)} given; expected the evaluations of two or more.")
+        raise ValueError(f"folds: {len(folds)} given; expected the evaluations of two or more folds.")
     require_alike(folds)
     first, *others = folds
     for other in others:
@@ -55,16 +55,16 @@ def _require_cases_once(folds: Sequence[Evaluation]) -> None:
     for fold in folds:
         if not fold.other_cases:
             raise ValueError(
-                f"{fold.name}: its evaluation.json does not say which cases trained and validated (other_cases); "
+                f"{fold.name}: its evaluation.json does not list its training and validation cases (other_cases); "
                 "evaluate it again."
             )
         if twice := sorted(case for case in tested[fold.name] if case in place):
             raise ValueError(
                 f"{shortened(twice)}: tested by {place[twice[0]]} and by {fold.name}; expected folds of one "
-                "cross-validation, each case in one of them (for several seeds of one split there is `average`)."
+                "cross-validation, each case in one of them (to average several seeds of one split, use `average`)."
             )
         place |= dict.fromkeys(tested[fold.name], fold.name)
         if foreign := sorted(everything - tested[fold.name] - set(fold.other_cases)):
-            raise ValueError(f"{shortened(foreign)}: in no part of the split of {fold.name}, but in that of another.")
+            raise ValueError(f"{shortened(foreign)}: not in the split of {fold.name}, but in that of another fold.")
     if missing := sorted(everything - set(place)):
         raise ValueError(f"{shortened(missing)}: tested by none of {', '.join(tested)}; give all folds.")

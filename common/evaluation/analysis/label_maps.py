@@ -1,4 +1,4 @@
-"""Label maps that any program wrote, measured like our own."""
+"""Measurement of label maps that other programs wrote."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def evaluate_label_maps(
     allow_missing: bool = False,
     cases: Collection[str] | None = None,
 ) -> tuple[Evaluation, list[str]]:
-    """Measure the label maps in a folder against those in another one; return what was measured, and remarks that a
-    report must show.
+    """Measure the label maps in a folder against references; return the evaluation, and remarks for the report.
 
     Predictions lie in one folder per modality subset, named after it (``t1c+flair``, ``T1ce_FLAIR``, ``all``), or, if
-    all modalities were used, in the folder itself. A file belongs to the case that it is named after, up to ``_seg`` or
-    the like: ``<case>.nii.gz``, ``<case>_seg.nii.gz``, ``<case>/<case>_seg.nii.gz``. References may be the cohort's
-    folder as downloaded, images and all.
+    all modalities were used, directly in the folder. A file is named after its case, optionally followed by ``_seg`` or
+    similar: ``<case>.nii.gz``, ``<case>_seg.nii.gz``, ``<case>/<case>_seg.nii.gz``. The references may be in the
+    cohort's folder as downloaded, together with the images.
 
     Args:
-        name: to call the method by.
-        folder: the predictions, label maps in the cohort's values.
-        reference_dir: the references.
-        cohort: whose modalities, label values and regions apply.
-        conventions: what the numbers mean.
-        allow_missing: leave out cases that only one side has, instead of refusing; the remarks say which.
-        cases: those that both sides should have, e.g. the test split of a cohort's folder; None: all references.
+        name: name of the method.
+        folder: folder of the predictions, label maps in the cohort's values.
+        reference_dir: folder of the references.
+        cohort: cohort that defines modalities, label values and regions.
+        conventions: conventions of the metrics.
+        allow_missing: whether to leave out cases that only one side has instead of raising an error; the remarks list
+            them.
+        cases: cases that both sides should have, e.g. the test split of a cohort's folder; None: all references.
 
     Raises:
-        FileNotFoundError: a folder does not exist or holds no label map.
-        ValueError: grids of a case differ, cases are missing on one side, a case is there twice, a file is no label
+        FileNotFoundError: if a folder does not exist or has no label map.
+        ValueError: if the grids of a case differ, a case is missing on one side or occurs twice, a file is not a label
             map, or label values are not the cohort's.
     """
     references = _references(Path(reference_dir), cohort)
@@ -83,11 +83,11 @@ def evaluate_label_maps(
 
 
 def _references(folder: Path, cohort: Cohort) -> dict[str, Path]:
-    """Return case -> file."""
+    """Return case -> file of its reference."""
     files = _label_files(folder)
-    try:  # a cohort's folder: cases are called as in our own evaluations, whatever a label file is called
+    try:  # in a cohort's folder, cases are named as in our own evaluations, whatever the label files are called
         labelled = {item["case"]: Path(item["label"]) for item in find_cases(folder, cohort) if "label" in item}
-    except (FileNotFoundError, ValueError):  # no images there
+    except (FileNotFoundError, ValueError):  # there are no images
         labelled = {}
     return labelled or _by_case(files)
 
@@ -139,7 +139,7 @@ def _by_case(files: Iterable[Path]) -> dict[str, Path]:
     for path in files:
         case = LABEL_WORD.sub("", _stem(path))
         if case in found:
-            raise ValueError(f"Case {case} is there twice, as {found[case]} and {path}; keep one of them.")
+            raise ValueError(f"Case {case} occurs twice, as {found[case]} and {path}; keep one of them.")
         found[case] = path
     return found
 
@@ -155,7 +155,7 @@ def _cases_left_out(
     cases: Collection[str] | None,
     allow_missing: bool,
 ) -> list[str]:
-    """Return in words which cases only one side has, subset by subset; refuse them if they are not allowed."""
+    """Return descriptions of the cases that only one side has, subset by subset; refuse them if not allowed."""
     found: dict[str, list[str]] = {}
     for subset, files in predictions.items():
         wanted = {*references, *files} if cases is None else set(cases)
@@ -179,16 +179,16 @@ def _cases_left_out(
 
 
 def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
-    """Return a label map with its grid, and its values (X, Y, Z), see `LabelSet.read`."""
+    """Return a label map with its grid, and its values (X, Y, Z); see `LabelSet.read`."""
     volume = read_volume(path)
     if volume.ndim != 3:
         raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected a label map (X, Y, Z).")
     found = volume.numpy()
-    with np.errstate(invalid="ignore"):  # NaN and what is too large: found below
+    with np.errstate(invalid="ignore"):  # NaN and too large values are found below
         label = found.astype(np.int16)
     wrong = found[found != label]
     if len(wrong):
-        raise ValueError(f"{path}: holds {wrong[0]:g}, so it is no label map; expected the cohort's integer values.")
+        raise ValueError(f"{path}: holds {wrong[0]:g}; expected a label map with the cohort's integer values.")
     return volume, cohort.labels.read(torch.from_numpy(label), str(path)).numpy()
 
 
@@ -201,6 +201,6 @@ def _on_grid_of(truth: MetaTensor, path: Path, reference_path: Path, cohort: Coh
     else:
         return label
     raise ValueError(
-        f"{path}: on another grid than its reference {reference_path} ({problem}). Nothing is resampled here: write "
-        "the prediction on the grid of the reference."
+        f"{path}: on another grid than its reference {reference_path} ({problem}). Label maps are not resampled: "
+        "write the prediction on the grid of the reference."
     )

@@ -1,4 +1,4 @@
-"""Results as papers print them, to be shown beside measured ones. They are copied numbers: nothing here was measured.
+"""Results copied from papers, to be shown beside measured ones. None of these numbers was measured here.
 
 The files in ``data/`` hold the tables in long form; ``data/README.md`` says where they come from and which numbers are
 known to be misprinted.
@@ -28,7 +28,7 @@ CITATIONS = {
 }
 
 _VALUES = {"DSC": "dice", "DSC_%": "dice", "sensitivity_%": "sensitivity", "HD95_mm": "hd95", "HD_mm": "hd"}
-"""A file's metric -> ours; those of a file that are not here keep its name and unit."""
+"""Metric name in the files -> our name; other metrics keep their name and unit."""
 
 _SPREADS = {
     "DSC_std": "dice",
@@ -38,13 +38,13 @@ _SPREADS = {
     "DSC_variance": "dice",
     "HD95_variance": "hd95",
 }
-"""What stands behind a value's plus-minus -> the metric that it belongs to."""
+"""Metric name of the number after a plus-minus sign -> our name of the metric that it belongs to."""
 
 _MODALITIES = ("t1", "t1c", "t2", "flair")
 
 
 def sources() -> list[tuple[str, str, str]]:
-    """Return the paper, table and dataset of everything that there is."""
+    """Return paper, table and dataset of all published tables."""
     return list(_read()[["paper", "table", "dataset"]].drop_duplicates().itertuples(index=False, name=None))
 
 
@@ -52,18 +52,19 @@ def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
     """Return a published table.
 
     Args:
-        paper: as in `sources`, e.g. ``M3AE``.
-        table: its number, e.g. ``1`` or ``S3``.
-        dataset: with the split if it is said, e.g. ``BraTS2018 test split (57)``.
+        paper: name of the paper as in `sources`, e.g. ``M3AE``.
+        table: number of the table, e.g. ``1`` or ``S3``.
+        dataset: name of the dataset, with the split if stated, e.g. ``BraTS2018 test split (57)``.
 
     Returns:
-        `COLUMNS`, rows in the paper's order. ``modalities`` is the name of a subset (``t1c+flair``), ``mean`` for the
-        printed mean over all subsets, or says what else was averaged; ``region`` ``mean`` is the mean over regions.
-        ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in its units
-        (fractions, mm), or the source's name and unit, e.g. ``parameters_M``. ``std`` is NaN where none is printed.
+        Rows in the paper's order with `COLUMNS`. ``modalities`` is the name of a subset (``t1c+flair``), ``mean`` for
+        the printed mean over all subsets, or a description of other averages; ``region`` ``mean`` is the mean over
+        regions. ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in
+        its units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is
+        printed.
 
     Raises:
-        ValueError: there is no such table; the message lists those of the paper, or the papers.
+        ValueError: if there is no such table; the message lists the tables of the paper, or the papers.
     """
     found = _read().query("paper == @paper and table == @table and dataset == @dataset")
     if found.empty:
@@ -74,14 +75,14 @@ def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
 
 
 def cite(paper: str, table: str, dataset: str) -> str:
-    """Return a source in words, e.g. ``M3AE (Liu et al., AAAI 2023), Table 1, BraTS2018 test split (57)``."""
+    """Return a citation, e.g. ``M3AE (Liu et al., AAAI 2023), Table 1, BraTS2018 test split (57)``."""
     place = f"Table {table}" if " " not in table else table
     return f"{paper} ({CITATIONS[paper]}), {place}, {dataset}"
 
 
 @cache
 def _read() -> pd.DataFrame:
-    """Return all files as one table, each value with its spread beside it."""
+    """Return all files as one table, with the spread of each value in the same row."""
     rows = pd.concat([pd.read_csv(path, dtype={"table": str}) for path in sorted(FOLDER.glob("*.csv"))])
     rows["modalities"] = rows["modalities"].map(_subset)
     printed = rows["metric"]
@@ -94,7 +95,7 @@ def _read() -> pd.DataFrame:
 
 
 def _subset(text: str) -> str:
-    """Return the name of the subset that a file calls e.g. ``F+T1c``; other texts, ``mean`` say, as they are."""
+    """Return our name of a subset that a file calls e.g. ``F+T1c``; other texts, e.g. ``mean``, stay unchanged."""
     parts = [{"F": "flair"}.get(part, part) for part in text.split("+")]
     if not all(part.lower() in ALIASES for part in parts):
         return text

@@ -1,4 +1,4 @@
-"""How far a prediction can be trusted given its subset: calibration of probabilities, intervals for volumes."""
+"""Reliability of predictions given their subset: calibration of probabilities, intervals for volumes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from common.evaluation.metrics.results import Evaluation
 from common.modalities import subset_size
 
 OFFSET = 1.0
-"""Added to volumes (ml) before ratios are taken: an error counts as relative well above it, as absolute below."""
+"""Volume in ml that is added before ratios are taken, so that errors of small volumes count as absolute ones."""
 
 
 def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
-    """Return the reliability diagram's points, the cases' voxels pooled.
+    """Return the points of a reliability diagram, pooled over the voxels of all cases.
 
     Args:
         bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
-        by: what is kept apart: ``modalities`` (the subset), ``present`` (the number of modalities in it), ``region``.
+        by: columns to keep separate: ``modalities`` (subset), ``present`` (number of modalities in it), ``region``.
 
     Returns:
         A row per bin that has voxels, fewest modalities first; columns ``by``, bin, voxels, probability (mean
@@ -36,14 +36,13 @@ def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "re
 
 
 def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
-    """Return the expected calibration error (ECE) of a region's probability for each subset, the cases' voxels pooled.
+    """Return the expected calibration error (ECE) of region probabilities for each subset, pooled over voxels.
 
-    It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|``: that of the binary
-    question whether a voxel is in the region, not of the confidence in the class predicted (Naeini et al., AAAI 2015;
-    Guo et al., ICML 2017). It is the area-weighted gap of `reliability_curve`; all voxels of the mask count, most of
-    which are far from the region, so values are small and comparable only between the same masks. Here these are the
-    voxels where any modality of the subset is not 0: comparable between methods, and between subsets as far as the
-    modalities show the same brain.
+    It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|`` for the binary
+    question whether a voxel is in the region, not for the confidence in the predicted class (Naeini et al., AAAI 2015;
+    Guo et al., ICML 2017). All voxels of the mask count, most of which are far from the region, so values are small and
+    comparable only between the same masks. Here the mask is where any modality of the subset is not 0: comparable
+    between methods, and between subsets as far as their modalities show the same brain.
 
     Args:
         bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
@@ -59,31 +58,31 @@ def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
 
 
 def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFrame:
-    """Calibrate split-conformal intervals for the true volume of a region, given the subset that it is predicted from.
+    """Calibrate split-conformal intervals for the true volume of a region, given the subset used for its prediction.
 
     The score of a calibration case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the
     ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
-    Distribution-free predictive inference for regression, 2018). Intervals then hold the true volume with a probability
-    of at least ``coverage``, provided that the case is exchangeable with the calibration cases. That is marginal: over
-    the draw of both, not for each case or each set of calibration cases. A validation split by which the weights were
-    chosen is exchangeable with the test split only nearly.
+    Distribution-free predictive inference for regression, 2018). Intervals then contain the true volume with a
+    probability of at least ``coverage``, if the case is exchangeable with the calibration cases. This guarantee is
+    marginal: it holds on average over both draws, not for each case or each set of calibration cases. A validation
+    split by which weights were selected is only nearly exchangeable with the test split.
 
-    A level needs ``n >= coverage / (1 - coverage)`` cases (4 for 0.8, 9 for 0.9, 19 for 0.95); with fewer the
+    A level needs ``n >= coverage / (1 - coverage)`` cases (4 for 0.8, 9 for 0.9, 19 for 0.95); with fewer cases the
     interval is infinite.
 
     Args:
-        calibration: long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated on.
-        coverage: the level, above 0 and below 1.
+        calibration: long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated.
+        coverage: level of the intervals, above 0 and below 1.
 
     Returns:
-        What `volume_intervals` needs, a row per subset and region; columns modalities, region, coverage (the level), n
-        (calibration cases) and quantile.
+        Input for `volume_intervals`, with a row per subset and region; columns modalities, region, coverage (the
+        level), n (calibration cases) and quantile.
 
     Raises:
-        ValueError: the level is not between 0 and 1, or no case has both volumes.
+        ValueError: if the level is not between 0 and 1, or no case has both volumes.
     """
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; expected a level above 0 and below 1, e.g. 0.9.")
+        raise ValueError(f"coverage {coverage}: expected a level above 0 and below 1, e.g. 0.9.")
     volumes = _volumes(calibration)
     if volumes.empty:
         raise ValueError(
@@ -99,15 +98,15 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFr
 
 
 def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Return the intervals for the true volumes of cases, which need no reference.
+    """Return the intervals for the true volumes of cases; no reference is needed.
 
     Args:
-        calibrated: of `calibrate_intervals`.
+        calibrated: result of `calibrate_intervals`.
         results: long-form rows; those of ``volume`` are used.
 
     Returns:
-        Columns case, modalities, region, volume (predicted), low, high; ml. From 0 to infinity where there were too
-        few calibration cases, or none for the subset and region.
+        Columns case, modalities, region, volume (predicted), low, high; in ml. Intervals are from 0 to infinity if
+        there were too few calibration cases, or none for the subset and region.
     """
     keys = ["modalities", "region"]
     rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
@@ -118,32 +117,32 @@ def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.Data
 
 
 def fewest_cases(coverage: float) -> int:
-    """Return the fewest calibration cases with which an interval of this level is finite."""
+    """Return the minimum number of calibration cases for which an interval of this level is finite."""
     level = Fraction(str(coverage))
     return ceil(level / (1 - level))
 
 
 def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
-    """Return the ``ceil((n + 1) coverage)``-th smallest of n scores; infinite where that is more than n."""
+    """Return the ``ceil((n + 1) coverage)``-th smallest of n scores, or infinity if that is more than n."""
     rank = ceil((len(scores) + 1) * Fraction(str(coverage)))  # exact: in floats, 100 * 0.55 is more than 55
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
 
 
 def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
-    """Return how often the volume intervals, calibrated on the calibration cases, hold the evaluated cases' volumes.
+    """Return how often the calibrated volume intervals contain the true volumes of the evaluated cases.
 
     Returns:
         A row per subset and region, and per region over all subsets (``modalities`` is ``all``); columns modalities,
-        region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated: one per subset), covered
-        (the fraction of these whose true volume is in the interval) and width (median, ml). Over all subsets only
-        finite intervals count, since infinite ones always hold; without any, covered and width are NaN.
+        region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated; counted per subset),
+        covered (fraction of them whose true volume is in the interval) and width (median, ml). Over all subsets only
+        finite intervals count, since infinite ones contain everything; without any, covered and width are NaN.
 
     Raises:
-        ValueError: the evaluation has no calibration cases, or the level is not between 0 and 1.
+        ValueError: if the evaluation has no calibration cases, or the level is not between 0 and 1.
     """
     calibrated, keys = calibrate_intervals(evaluation.calibration, coverage), ["modalities", "region"]
     volumes = _volumes(evaluation.results).merge(calibrated, on=keys, how="left")
-    volumes = volumes.fillna({"n": 0, "quantile": inf})  # a subset without calibration cases: nothing is known
+    volumes = volumes.fillna({"n": 0, "quantile": inf})  # subsets without calibration cases
     intervals = volume_intervals(calibrated, evaluation.results)[["case", *keys, "low", "high"]]
     volumes = volumes.merge(intervals, on=["case", *keys])
     volumes["covered"] = volumes["reference_volume"].between(volumes["low"], volumes["high"]).astype(float)

@@ -1,4 +1,4 @@
-"""Several trainings of one method, by different seeds, as one evaluation."""
+"""Averaging of several trainings of one method, with different seeds, into one evaluation."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from common.evaluation.analysis.comparable import require_comparable
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 
 SHARED_FACTS = ("parameters", "substitute_values", "gflops", "coverage")
-"""What all trainings of a method state alike."""
+"""Facts that are the same for all trainings of a method."""
 
 
 def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     """Return the mean of every measure of each case and subset over repeats of a training.
 
-    So cases stay the units of statistics, whatever the number of seeds. NaN where any repeat has it. Reliability bins,
-    latents and times are of single trainings and are left out.
+    Cases thus stay the units of statistics, whatever the number of seeds. A mean is NaN if any repeat has NaN.
+    Reliability bins, latents and times belong to single trainings and are left out.
 
     Args:
-        name: to call the method by.
+        name: name of the method in the result.
         repeats: evaluations of the same cases and subsets, under the same conventions.
 
     Raises:
-        ValueError: fewer than two, or they are not comparable.
+        ValueError: if there are fewer than two evaluations, or they are not comparable.
     """
     if len(repeats) < 2:
-        raise ValueError(f"{len(repeats)} evaluations; expected those of two or more trainings.")
+        raise ValueError(f"{len(repeats)} evaluations given; expected those of two or more trainings.")
     require_comparable([replace(repeat, name=f"repeat {number}") for number, repeat in enumerate(repeats, 1)])
     first = repeats[0]
     facts = {key: first.facts[key] for key in SHARED_FACTS if key in first.facts} | {"repeats": len(repeats)}
@@ -48,7 +48,7 @@ def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
     """Return the mean and standard deviation (n - 1) over repeats of each region's mean Dice over cases and subsets.
 
     Returns:
-        columns ``mean`` and ``std``, a row per region; of Dice in [0, 1].
+        Columns ``mean`` and ``std`` of Dice in [0, 1], with a row per region.
     """
     means = pd.DataFrame([repeat.values("dice").groupby("modalities").mean().mean() for repeat in repeats])
     return pd.DataFrame({"mean": means.mean(), "std": means.std()})

@@ -1,6 +1,6 @@
 """Means over cases and subsets, their confidence intervals, and paired tests between methods.
 
-Tables and figures take their numbers from here, so that `Conventions.average` is read in one place.
+Tables and figures take their numbers from this module, so that `Conventions.average` is applied in one place.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import Evaluation, select_rows
 
 RESAMPLES = 2000
-"""Bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
+"""Number of bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
 
 MEAN = "mean"
-"""Stands for all subsets, or all regions, where one of them could be named."""
+"""Name used for the mean over all subsets, or all regions, where the name of one of them could be."""
 
 POOLED = {"dice": ("volume", "reference_volume"), "sensitivity": ("reference_volume",), "precision": ("volume",)}
 """Overlap metrics -> the volumes whose sum is the denominator: 2 TP / (P + R), TP / R and TP / P. Weighted with it, a
@@ -29,19 +29,19 @@ mean over cases is the metric of the voxels of all cases together.
 
 
 def is_pooled(evaluation: Evaluation, metric: str) -> bool:
-    """Return whether a metric's means are those of the voxels of all cases together."""
+    """Return whether a metric's means pool the voxels of all cases."""
     return evaluation.conventions.average == "voxel" and metric in POOLED
 
 
 def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric's mean, standard deviation and number of cases for each subset and region.
 
-    With ``average: voxel`` the means of `POOLED` metrics are those of the voxels of all cases together, which have no
+    With ``average: voxel`` the means of `POOLED` metrics are computed from the pooled voxels of all cases, without a
     standard deviation (NaN); cases without any of these voxels do not count. All other means are over cases. NaN is
     left out.
 
     Args:
-        evaluation: of S subsets and R regions.
+        evaluation: evaluation of S subsets and R regions.
         metric: name in `METRICS`.
 
     Returns:
@@ -49,7 +49,7 @@ def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
         ``["mean"]`` is a table of S x R. Units are those of the results; std is the sample's (n - 1).
 
     Raises:
-        ValueError: as `_weighted`.
+        ValueError: in the same cases as `_weighted`.
     """
     values, weights = _weighted(evaluation, metric)
     total = weights.groupby("modalities", sort=False).sum()
@@ -66,23 +66,23 @@ def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 
 
 def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tuple[str, str]]:
-    """Return the subsets and regions for which all methods have a mean of a metric.
+    """Return the (subset, region) pairs for which all methods have a mean of a metric.
 
-    Means over subsets can be set against each other over these alone, since it matters much which modalities are there.
+    Means over subsets are comparable only over these, since much depends on which modalities are present.
 
     Args:
-        evaluations: one or more.
+        evaluations: one or more evaluations.
         metric: name in `METRICS`.
 
     Raises:
-        ValueError: as `subset_statistics`.
+        ValueError: in the same cases as `subset_statistics`.
     """
     means = [subset_statistics(evaluation, metric)["mean"] for evaluation in evaluations]
     return frozenset.intersection(*(frozenset(mean.stack().dropna().index) for mean in means))
 
 
 def with_shared_cells(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
-    """Return the evaluations with the results of `shared_cells` alone; without any if nothing is shared."""
+    """Return the evaluations with only the results of `shared_cells`; they are empty if nothing is shared."""
     shared = shared_cells(evaluations, metric)
     return [replace(e, results=select_rows(e.results, ("modalities", "region"), shared)) for e in evaluations]
 
@@ -91,15 +91,15 @@ def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric's mean over the subsets, with a 95 % bootstrap interval over cases.
 
     Args:
-        evaluation: of R regions.
+        evaluation: evaluation of R regions.
         metric: name in `METRICS`.
 
     Returns:
-        A row per region and, of two or more, one named ``mean`` for their mean; columns ``mean`` (of the means of
+        A row per region and, with several regions, one named ``mean`` for their mean; columns ``mean`` (of the means of
         `subset_statistics`), ``low`` and ``high``.
 
     Raises:
-        ValueError: as `_weighted`.
+        ValueError: in the same cases as `_weighted`.
     """
     cases = evaluation.values(metric).index.unique("case")
     values, weights = (
@@ -114,17 +114,17 @@ def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 
 
 def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
-    """Return a mean over cases and its 95 % percentile bootstrap interval; cases are what is drawn again.
+    """Return a mean over cases and its 95 % percentile bootstrap interval, which resamples the cases.
 
     Equal values give equal intervals.
 
     Args:
-        values: ``(..., N)`` for N cases, NaN where there is none. The mean is taken over the cases first, then over
-            the axes before, the last one first: subsets, then regions.
-        weights: of the values, same shape; None: all 1.
+        values: ``(..., N)`` for N cases, NaN for missing values. The mean is taken over the cases first, then over
+            the preceding axes, the last one first: subsets, then regions.
+        weights: weights of the values, same shape; None: all 1.
 
     Returns:
-        Mean, lower and upper limit. The mean is NaN without cases, the limits are with fewer than two.
+        Mean, lower and upper limit. The mean is NaN without cases, the limits are NaN with fewer than two.
     """
     values = np.asarray(values, dtype=float)
     weights = np.where(np.isnan(values), 0, 1 if weights is None else weights)
@@ -162,15 +162,15 @@ def holm(p: ArrayLike) -> np.ndarray:
 
 
 def signed_rank(difference: ArrayLike) -> tuple[float, float]:
-    """Test whether paired differences ``(N,)`` lie around 0: Wilcoxon's signed-rank test, two-sided.
+    """Test whether paired differences ``(N,)`` are centred at 0: Wilcoxon's signed-rank test, two-sided.
 
-    Differences of 0 are dropped, ranks of ties averaged, and no continuity correction made. p is as
-    `scipy.stats.wilcoxon` chooses: exact up to 50 differences, with ties up to 13, and by the normal approximation
+    Differences of 0 are dropped, ranks of ties are averaged, and no continuity correction is made. p is computed as
+    `scipy.stats.wilcoxon` chooses: exactly up to 50 differences (with ties up to 13), and by the normal approximation
     beyond.
 
     Returns:
-        p, 1 where all differences are 0 and NaN of fewer than two; and the matched-pairs rank-biserial correlation,
-        (W+ - W-) / (W+ + W-), from -1 to 1, which is above 0 where positive differences prevail (Kerby, 2014).
+        p, which is 1 if all differences are 0 and NaN for fewer than two; and the matched-pairs rank-biserial
+        correlation, (W+ - W-) / (W+ + W-), from -1 to 1, above 0 if positive differences prevail (Kerby, 2014).
     """
     difference = np.asarray(difference, dtype=float)
     if len(difference) < 2:
@@ -185,25 +185,25 @@ def signed_rank(difference: ArrayLike) -> tuple[float, float]:
 def paired_tests(
     one: Evaluation, other: Evaluation, metric: str, averaged: Collection[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
-    """Compare two methods over the cases that both have a value for, for each subset and region.
+    """Compare two methods, for each subset and region, over the cases for which both have a value.
 
-    Tests and their means are per case, also where tables pool voxels (``average: voxel``).
+    Tests and their means are per case, even if tables pool voxels (``average: voxel``).
 
     Args:
-        one: a method.
-        other: the method that it is compared with.
+        one: evaluation of a method.
+        other: evaluation of the method that it is compared with.
         metric: name in `METRICS`.
-        averaged: subsets and regions that the rows ``mean`` are over; None: all that both have.
+        averaged: (subset, region) pairs over which the rows ``mean`` average; None: all that both have.
 
     Returns:
         A row per subset and region of both, then per region one named ``mean``, for which each case's values are
         averaged over the subsets first. Columns: ``modalities``, ``region``, ``n`` (pairs), ``mean`` (of ``one``),
         ``other_mean``, ``difference`` (of the means), ``low`` and ``high`` (its 95 % bootstrap interval), ``p`` and
-        ``effect`` (see `signed_rank`), ``p_holm`` (corrected for all subsets and regions; the rows ``mean`` for
-        their own number).
+        ``effect`` (see `signed_rank`), ``p_holm`` (corrected for the number of subsets and regions; in the rows
+        ``mean`` for the number of these rows).
 
     Raises:
-        ValueError: the methods share no case and subset with a value of this metric.
+        ValueError: if the methods share no case and subset with a value of this metric.
     """
     left, right = one.values(metric), other.values(metric)
     common = left.index[left.index.isin(right.index)]
@@ -231,17 +231,18 @@ def paired_tests(
 
 
 def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """Compare every method but the first with the first, in all metrics with a best value that every method has.
+    """Compare every other method with the first one, in all metrics that have a best value and that all methods have.
 
     Args:
         evaluations: two or more; the first one is the reference.
 
     Returns:
-        Rows of `paired_tests`, ``one`` being the method and ``other`` the first one; columns ``method``, ``other``
-        (names) and ``metric`` go before. The rows ``mean`` are over the `shared_cells` of all methods, as tables are.
+        Rows of `paired_tests` in which ``one`` is the method and ``other`` the first one, preceded by the columns
+        ``method``, ``other`` (names) and ``metric``. The rows ``mean`` are over the `shared_cells` of all methods, as
+        in tables.
 
     Raises:
-        ValueError: as `paired_tests`.
+        ValueError: in the same cases as `paired_tests`.
     """
     measured = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
     first, *rest = evaluations
@@ -261,10 +262,10 @@ def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 
 def _weighted(evaluation: Evaluation, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return a metric's values and what each counts in the mean over cases; 0 where there is no value.
+    """Return a metric's values and their weights in the mean over cases; the weight is 0 where there is no value.
 
     Raises:
-        ValueError: the metric is unknown, or voxels are to be pooled and the volumes are not there.
+        ValueError: if the metric is unknown, or voxels are to be pooled but the volumes are missing.
     """
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}; expected one of {', '.join(METRICS)}.")

@@ -1,1 +1,1 @@
-"""What is measured of a case, by which conventions, and how results are kept."""
+"""Metrics of a case, their conventions, and storage of results."""

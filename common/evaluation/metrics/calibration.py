@@ -1,4 +1,4 @@
-"""Probabilities of a region counted by how high they are, for a reliability diagram."""
+"""Binning of a region's probabilities for a reliability diagram."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ BINS = 15
 
 
 def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
-    """Return what a reliability diagram of one region needs, from the voxels of a mask.
+    """Return the bins of a reliability diagram of one region, from the voxels of a mask.
 
     Args:
         probability: predicted probability of the region, in [0, 1]; any shape.
         truth: the reference's mask of the region, of the same shape.
-        mask: the voxels that count (of the brain, as the subset's modalities show it), of the same shape.
+        mask: voxels to count (the brain, as the subset's modalities show it), of the same shape.
 
     Returns:
-        A row per bin, empty ones included; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the last
-        one 1 too. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives
-        (voxels of the region).
+        A row per bin, including empty ones; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the
+        last bin also 1. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives (number of voxels
+        in the region).
 
     Raises:
-        ValueError: the shapes differ, or a value is not a probability.
+        ValueError: if the shapes differ, or a value is not a probability.
     """
     probability, truth, mask = np.asarray(probability, np.float32), np.asarray(truth) > 0, np.asarray(mask) > 0
     if not probability.shape == truth.shape == mask.shape:
@@ -32,7 +32,7 @@ def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarr
             "expected the same."
         )
     probability, truth = probability[mask], truth[mask]
-    # Sums of class probabilities may be above 1 by rounding.
+    # Sums of class probabilities may exceed 1 slightly because of rounding.
     if len(probability) and not (probability.min() >= 0 and probability.max() < 1.001):
         raise ValueError(
             f"Probabilities from {probability.min()} to {probability.max()}; expected 0 to 1. Apply softmax or sigmoid."

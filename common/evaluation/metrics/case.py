@@ -1,4 +1,4 @@
-"""What is kept of one case: its measures for every subset, and small arrays for the figures."""
+"""Results of one case: its metrics for every subset, and small arrays for the figures."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet, foreground, presence, subset_name
 
 EPSILON = 1e-7
-"""Before logarithms are taken, probabilities are clipped to [EPSILON, 1 - EPSILON]."""
+"""Bound by which probabilities are clipped, to [EPSILON, 1 - EPSILON], before logarithms."""
 
 
 @dataclass
 class CaseResult:
-    """Measures of a case, predictions themselves not being kept.
+    """Results of a case, without the predictions themselves.
 
     Attributes:
-        case: its name.
+        case: name of the case.
         results: rows as in `Evaluation.results`.
         bins: rows as in `Evaluation.bins`.
-        latents: modality -> features of the case segmented from that modality alone.
+        latents: modality -> features of the case when segmented from that modality alone.
         planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
             and for each subset by name the predicted label map (X, Y); ``spacing`` (2,) in mm.
-        seconds: for one subset, from image to logits.
-        memory_mb: the most that was in use during the case.
+        seconds: time for one subset, from image to logits, in seconds.
+        memory_mb: peak memory during the case, in MB.
     """
 
     case: str
@@ -46,17 +46,17 @@ class CaseResult:
 class CaseMeasure:
     """Measure the predictions for one case against its reference.
 
-    The prediction from all modalities of the case goes first, since the others' divergence is from it; that of what is
-    added before it, or without it, is NaN.
+    The prediction from all modalities of the case has to be added first, since divergences are measured from it;
+    without it they are NaN.
 
     Args:
         case: name of the case.
-        label: the reference, label map (X, Y, Z) in the cohort's values, RAS.
+        label: reference label map (X, Y, Z) in the cohort's values, RAS.
         image: (M, X, Y, Z) on the same grid, NaN where a modality is missing and at its lowest outside the brain.
         modalities: the M names, in the image's order.
-        spacing: in mm.
+        spacing: voxel size in mm.
         labels: the cohort's label set.
-        conventions: what the numbers mean.
+        conventions: conventions of the metrics.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class CaseMeasure:
     def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
         """Measure one prediction.
 
-        Reliability bins hold the voxels of the brain as the subset shows it: where any modality of it differs from its
-        background. Entropies are over the brain as all modalities of the case show it, so that they can be compared
+        Reliability bins count the voxels of the brain as the subset shows it: where any of its modalities differs from
+        its background. Entropies are over the brain as all modalities of the case show it, so that they are comparable
         between subsets.
 
         Args:
-            subset: name of the subset that it was made from.
+            subset: name of the subset that the prediction was made from.
             prediction: label map (X, Y, Z) in the cohort's values.
-            probabilities: of the regions, (R, X, Y, Z) in [0, 1].
+            probabilities: probabilities of the regions, (R, X, Y, Z) in [0, 1].
         """
         prediction = postprocessed(prediction, self.labels, self.conventions)
         measured = self.reference.measure(prediction)
@@ -116,7 +116,7 @@ class CaseMeasure:
         self.planes[subset] = prediction[..., self.plane]
 
     def result(self, latents: Mapping[str, np.ndarray], seconds: float) -> CaseResult:
-        """Return what was measured, subsets in the order that they were added in."""
+        """Return all results, with the subsets in the order in which they were added."""
         results = pd.DataFrame(self.rows, columns=COLUMNS)
         none = pd.DataFrame(columns=BIN_COLUMNS)
         bins = pd.concat(self.bins, ignore_index=True)[list(BIN_COLUMNS)] if self.bins else none
@@ -124,14 +124,14 @@ class CaseMeasure:
 
 
 def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the soft Dice of a prediction and its own probabilities, an estimate of its Dice made without a reference.
+    """Return the soft Dice of a prediction and its own probabilities, an estimate of its Dice without a reference.
 
-    ``2 sum(p y) / (sum(p) + sum(y))``. It is 0 for an empty prediction, however small the probabilities are, unless all
-    of them are 0, when it is 1. It is no better than the probabilities are calibrated.
+    It is ``2 sum(p y) / (sum(p) + sum(y))``. For an empty prediction it is 0, however small the probabilities are,
+    unless all of them are 0, when it is 1. The estimate is only as good as the probabilities are calibrated.
 
     Args:
-        probability: of a region, (X, Y, Z) in [0, 1].
-        prediction: its mask.
+        probability: probabilities of a region, (X, Y, Z) in [0, 1].
+        prediction: predicted mask of the region.
     """
     total = probability.sum(dtype=np.float64) + np.count_nonzero(prediction)
     if total == 0:
@@ -140,16 +140,16 @@ def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str, float]:
-    """Return how unsure a region's probabilities are, and how far they are from those that all modalities give.
+    """Return the entropy of a region's probabilities, and their divergence from those that all modalities give.
 
     ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence`` is the mean of
     the Kullback-Leibler divergence KL(all modalities || subset), ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``.
-    Both are in nats, of probabilities clipped by `EPSILON`. MAG-MS (He et al.; Theorem 1, proof in appendix 6.1) has
-    them of the softmax's classes.
+    Both are in nats, with probabilities clipped by `EPSILON`. In MAG-MS (He et al.; Theorem 1, proof in appendix 6.1)
+    they are defined for the classes of the softmax.
 
     Args:
-        probability: q, from a subset, at the V voxels that count; (V,) in [0, 1].
-        whole: p, from all modalities, likewise; NaN where it is not known, then so is the divergence.
+        probability: probabilities q from a subset at V voxels, (V,) in [0, 1].
+        whole: probabilities p from all modalities, likewise; NaN if unknown, which makes the divergence NaN.
     """
     q, p = (np.clip(given, EPSILON, 1 - EPSILON, dtype=np.float64) for given in (probability, whole))
     log_q, log_rest = np.log(q), np.log(1 - q)
@@ -164,7 +164,7 @@ def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:
 
 
 def _central_plane(label: np.ndarray) -> int:
-    """Return the axial plane through the centre of mass of the reference, or the middle one where it is empty."""
+    """Return the axial plane through the reference's centre of mass, or the middle one if the reference is empty."""
     planes = np.count_nonzero(label, axis=(0, 1))
     if not planes.any():
         return label.shape[-1] // 2

@@ -1,11 +1,11 @@
-"""What a number means: the metrics by name, and the settings on which publications differ."""
+"""The metrics by name, and the conventions on which publications differ."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PENALTY = 373.13
-"""Distance (mm) where only one side has a region: the diagonal of BraTS's 240 x 240 x 155 mm, as its challenges do."""
+"""Distance (mm) if only one side has a region: the diagonal of 240 x 240 x 155 mm, as in the BraTS challenges."""
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,11 @@ class Metric:
     """How a metric is printed.
 
     Attributes:
-        label: its name in tables and figures.
-        unit: of what is printed; Dice and the like are percentages in tables and fractions in results.csv.
-        factor: from results.csv to print.
-        best: the value of a perfect prediction in results.csv; None where there is no better or worse.
-        worst: that of a prediction that misses all of a region; None where there is no better or worse.
+        label: name in tables and figures.
+        unit: unit of the printed value; Dice and similar metrics are percentages in tables, fractions in results.csv.
+        factor: factor from the value in results.csv to the printed one.
+        best: value of a perfect prediction in results.csv; None if there is no better or worse.
+        worst: value of a prediction that misses all of a region; None if there is no better or worse.
     """
 
     label: str
@@ -46,7 +46,7 @@ METRICS: dict[str, Metric] = {
     "entropy": Metric("entropy", "mnat", 1000, None, None),
     "divergence": Metric("divergence from all modalities", "mnat", 1000, None, None),
 }
-"""Every metric of results.csv by name. The last three need no reference, but probabilities: ``expected_dice`` is the
+"""Every metric of results.csv by name. The last three need probabilities but no reference: ``expected_dice`` is the
 soft Dice of a prediction and its own probabilities, an estimate of its Dice; for the others see
 `common.evaluation.metrics.case.uncertainty`."""
 
@@ -57,26 +57,26 @@ AVERAGE = ("case", "voxel")
 
 @dataclass(frozen=True)
 class Conventions:
-    """The settings of an evaluation. Results made with different ones must not be compared.
+    """The conventions of an evaluation. Results with different conventions must not be compared.
 
     Attributes:
         empty: how a region is scored that is empty in the reference, in the prediction, or in both.
             ``brats`` (the challenge): both empty is perfect, one empty is the worst (Dice 0, distances `PENALTY` mm).
-            ``released`` (PASSION's published code): as brats, but distances are 1.0 mm where one is empty.
-            ``nan`` (MONAI): undefined values are NaN and left out of means: all scores where the reference is empty,
-            distances and precision also where the prediction is.
-            ``skip``: cases without the region in the reference have volumes of it, but no scores; one that is missed is
-            the worst.
+            ``released`` (PASSION's published code): as brats, but distances are 1.0 mm if one is empty.
+            ``nan`` (MONAI): undefined values are NaN and left out of means: all scores if the reference is empty,
+            distances and precision also if the prediction is.
+            ``skip``: a region that the reference lacks has volumes, but no scores; a region that the prediction misses
+            gets the worst scores.
         hd95: ``max``, the larger of the two directed 95th percentiles (MONAI), or ``pooled``, the 95th percentile of
             the distances of both directions together (medpy, and so the papers).
         et_min_voxels: a predicted enhancing tumour of fewer voxels becomes necrosis (RFNet family: 500); 0 is off.
-        average: tables hold means over cases (``case``), or overlap metrics of the voxels of all cases together
-            (``voxel``). The latter needs a Dice of every case, hence ``empty`` ``brats`` or ``released``: what is
-            predicted where the reference has nothing counts as well.
-        surface_tolerance: of the surface Dice, mm.
+        average: whether tables hold means over cases (``case``), or overlap metrics of the pooled voxels of all cases
+            (``voxel``). The latter needs a Dice of every case, hence ``empty`` ``brats`` or ``released``: predicted
+            voxels count even if the reference lacks the region.
+        surface_tolerance: tolerance of the surface Dice in mm.
 
     Raises:
-        ValueError: a setting has none of these values, or two of them do not go together.
+        ValueError: if a setting has another value, or two settings are incompatible.
     """
 
     empty: str = "brats"
@@ -95,7 +95,7 @@ class Conventions:
                 raise ValueError(f"conventions: {key} is {value!r}; expected a number, 0 or more.")
         if self.average == "voxel" and self.empty in ("nan", "skip"):
             raise ValueError(
-                f"conventions: average is 'voxel' and empty is {self.empty!r}, which leaves out what is predicted "
-                "where the reference has nothing; expected empty brats or released for a Dice of all voxels. Change "
-                "one of them."
+                f"conventions: average 'voxel' with empty {self.empty!r}, which leaves out predicted voxels where the "
+                "reference lacks a region; expected empty brats or released for a Dice of all voxels. Change one of "
+                "the two."
             )

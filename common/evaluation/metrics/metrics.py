@@ -1,8 +1,9 @@
-"""Metrics of one case: what a prediction shares with a reference label map, and how far apart their surfaces are.
+"""Metrics of one case: overlap of a prediction with a reference label map, and the distances between their surfaces.
 
-The values are those of `monai.metrics` (and medpy's HD95, where pooled), for all regions of a label map at once and
-without the full volume: voxels are counted in the prediction's bounding box, and nearest distances looked up between
-surface voxels alone (k-d trees, exact), those of the reference being collected once for all predictions.
+The values equal those of `monai.metrics` (and medpy's HD95, if pooled), but are computed for all regions of a label map
+at once and without the full volume: voxels are counted in the prediction's bounding box, and nearest distances are
+searched between surface voxels only (k-d trees, exact). The surfaces of the reference are computed once for all
+predictions.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from common.modalities import LabelSet
 DISTANCES = ("hd95", "hd", "assd")
 SCORES = ("dice", *DISTANCES, "surface_dice", "sensitivity", "precision")
 ROUNDING = 1e-6
-"""Distances (mm) that differ by less are the same to the surface Dice: with 1.2 mm voxels a neighbour is 1.2 mm away,
-but 1.2000000000000002 mm in floating point."""
+"""Tolerance (mm) for rounding errors in the surface Dice: with 1.2 mm voxels, the distance of a neighbour is
+1.2000000000000002 mm in floating point."""
 
 
 class Reference:
-    """A reference label map, with what every prediction is compared with computed once: masks and surfaces of regions.
+    """A reference label map, with masks and surfaces of its regions computed once for all predictions.
 
     Args:
         label: integer label map ``(X, Y, Z)`` or ``(X, Y)`` in the cohort's values; 0 is background.
         labels: the cohort's classes and regions.
-        spacing: distance of neighbouring voxels along each axis, mm.
-        conventions: how empty regions are scored, which HD95, the surface Dice's tolerance, ET post-processing.
+        spacing: voxel size along each axis in mm.
+        conventions: scoring of empty regions, kind of HD95, tolerance of the surface Dice, post-processing of ET.
 
     Raises:
-        ValueError: a value that the cohort does not define, not one positive spacing per axis, or
-            ``et_min_voxels`` for classes without ET and NCR.
+        ValueError: if a value is not defined in the cohort, there is not one positive spacing per axis, or
+            ``et_min_voxels`` is set for classes without ET and NCR.
     """
 
     def __init__(
@@ -61,23 +62,24 @@ class Reference:
         self._surfaces = {region: _surface(mask[box], box, self._spacing) for region, mask in self._masks.items()}
 
     def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
-        """Compare a prediction, post-processed as the conventions say, with the reference.
+        """Compare a prediction with the reference, after the post-processing that the conventions define.
 
-        Surface voxels are those of a region with a face (2D: edge) neighbour outside it or at the image's edge; each
+        Surface voxels are those of a region with a face (2D: edge) neighbour outside it, or at the image's edge; each
         has a distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th
-        percentile and the maximum of these, the average surface distance their mean over both sides' voxels, and the
-        surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) the fraction within the tolerance.
+        percentile and the maximum of these distances, the average surface distance is their mean over both sides'
+        voxels, and the surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) the fraction within the
+        tolerance.
 
         Args:
             prediction: integer label map of the reference's shape and in the same values.
 
         Returns:
             ``(region, metric)`` -> value, regions in the label set's order and metrics in that of `METRICS`: fractions,
-            mm, or ml (2D: of slices 1 mm thick). Where ``conventions.empty`` is ``skip``, a region that the reference
-            lacks has volumes alone; these are never NaN.
+            mm, or ml (2D: of slices 1 mm thick). If ``conventions.empty`` is ``skip``, a region that the reference
+            lacks has only volumes; these are never NaN.
 
         Raises:
-            ValueError: the shapes differ, or the prediction holds a value that the cohort does not define.
+            ValueError: if the shapes differ, or the prediction has a value that the cohort does not define.
         """
         prediction = postprocessed(prediction, self._labels, self._conventions)
         if prediction.shape != self._shape:
@@ -107,12 +109,12 @@ class Reference:
 
 
 def postprocessed(prediction: np.ndarray, labels: LabelSet, conventions: Conventions) -> np.ndarray:
-    """Return a label map as it is measured: with an enhancing tumour below ``et_min_voxels`` turned into necrosis.
+    """Return a label map after post-processing: an enhancing tumour below ``et_min_voxels`` becomes necrosis.
 
     Args:
         prediction: integer label map in the cohort's values.
         labels: the cohort's classes; with ``et_min_voxels`` ET and NCR are among them.
-        conventions: of the evaluation.
+        conventions: conventions of the evaluation.
     """
     if not conventions.et_min_voxels:
         return prediction
@@ -122,7 +124,7 @@ def postprocessed(prediction: np.ndarray, labels: LabelSet, conventions: Convent
 
 
 def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]:
-    """Score a region that is empty on at least one side, as `Conventions` says."""
+    """Return the scores of a region that is empty on at least one side, as `Conventions` defines them."""
     if empty == "skip" and not expected:
         return {}
     if not (predicted or expected):
@@ -137,7 +139,7 @@ def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]
 
 
 def _surface_scores(prediction: KDTree, reference: KDTree, conventions: Conventions) -> dict[str, float]:
-    """Compare the surface voxels of two regions, neither of them empty."""
+    """Compare the surface voxels of two non-empty regions."""
     sides = reference.query(prediction.data)[0], prediction.query(reference.data)[0]
     both = np.concatenate(sides)
     return {
@@ -149,7 +151,7 @@ def _surface_scores(prediction: KDTree, reference: KDTree, conventions: Conventi
 
 
 def _classes(label: np.ndarray, labels: LabelSet, source: str) -> dict[str, np.ndarray]:
-    """Return each class's mask; refuse other values."""
+    """Return each class's mask; refuse values that are not a class."""
     classes = {name: label == value for name, value in labels.values.items()}
     if sum(map(np.count_nonzero, classes.values())) != np.count_nonzero(label):
         labels.check(np.unique(label).tolist(), source)
@@ -162,18 +164,18 @@ def _regions(classes: dict[str, np.ndarray], labels: LabelSet) -> dict[str, np.n
 
 
 def _bounding_box(label: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box that holds everything but background; of no voxels where there is nothing."""
+    """Return the bounding box of all voxels that are not background; it is empty if there are none."""
     inside, box = label != 0, []
     for axis in range(label.ndim):
         where = np.flatnonzero(inside.any(axis=tuple(other for other in range(label.ndim) if other != axis)))
         found = slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
-        inside = inside[(*[slice(None)] * axis, found)]  # the next axis has less to search
+        inside = inside[(*[slice(None)] * axis, found)]  # makes the search along the next axis smaller
         box.append(found)
     return tuple(box)
 
 
 def _surface(mask: np.ndarray, box: tuple[slice, ...], spacing: np.ndarray) -> KDTree:
-    """Return the surface voxels (mm in the whole image) of a region, given its mask in a box that holds all of it."""
+    """Return the surface voxels of a region (mm in the whole image) from its mask in a box that contains it."""
     inner = mask.copy()  # erosion by shifts, ten times faster than scipy's
     for axis in range(mask.ndim):
         here, there = inner.swapaxes(0, axis), mask.swapaxes(0, axis)
@@ -182,4 +184,4 @@ def _surface(mask: np.ndarray, box: tuple[slice, ...], spacing: np.ndarray) -> K
         here[:1] = here[-1:] = False
     voxels = np.stack(np.unravel_index(np.flatnonzero(mask ^ inner), mask.shape), axis=1)
     millimetres = (voxels + [side.start for side in box]) * spacing
-    return KDTree(millimetres, leafsize=48, balanced_tree=False)  # the fastest for voxels of a grid
+    return KDTree(millimetres, leafsize=48, balanced_tree=False)  # fastest settings for voxels of a grid

@@ -1,4 +1,4 @@
-"""The results of an evaluation: long-form rows and what they were made with. Tables and figures are made from these."""
+"""The results of an evaluation: long-form rows and their settings, from which tables and figures are made."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COLUMNS = ("case", "modalities", "region", "metric", "value")
 BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "positives")
 LATENT_COLUMNS = ("case", "modality")
 TEXT_COLUMNS = ("case", "modalities", "region", "metric", "modality")
-"""Columns of text."""
+"""Columns that hold text."""
 OPTIONAL_TABLES = {
     "calibration": ("calibration.csv", COLUMNS),
     "bins": ("reliability.csv", BIN_COLUMNS),
     "latents": ("latents.csv", LATENT_COLUMNS),
 }
-"""Attributes of an evaluation that may be empty -> their files beside results.csv, and columns."""
+"""Attribute of an evaluation that may be empty -> its file beside results.csv, and its columns."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Evaluation:
     """One method's results on one part of a cohort.
 
     Attributes:
-        name: of the method, as tables and figures print it.
+        name: name of the method, as printed in tables and figures.
         cohort: name of the cohort.
         modalities: the cohort's modalities in order.
         regions: names of the regions in order.
-        conventions: what the numbers mean.
-        results: long form, `COLUMNS`; ``modalities`` is a subset's name such as ``t1c+flair``. Values are as
-            `common.evaluation.metrics.conventions.METRICS` says; NaN where undefined.
-        calibration: the same metrics for the calibration cases (the validation split); empty without them.
+        conventions: conventions of the metrics.
+        results: long-form rows with `COLUMNS`; ``modalities`` is a subset's name such as ``t1c+flair``. Units are those
+            of `common.evaluation.metrics.conventions.METRICS`; undefined values are NaN.
+        calibration: the same metrics for the calibration cases (the validation split); may be empty.
         bins: reliability bins of the results' cases, `BIN_COLUMNS`; empty without probabilities.
-        latents: one row per case and modality, `LATENT_COLUMNS` and the features; empty without them.
-        facts: anything else worth a line, e.g. parameters, gflops, seconds, memory_mb, weights.
-        other_cases: names of the split's cases that were not tested; empty where that is not known.
+        latents: one row per case and modality, with `LATENT_COLUMNS` and the features; may be empty.
+        facts: other facts to report, e.g. parameters, gflops, seconds, memory_mb, weights.
+        other_cases: names of the split's cases that were not tested; empty if unknown.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Evaluation:
 
     @cached_property
     def subsets(self) -> list[str]:
-        """Names of the subsets that there are results for, fewest modalities first."""
+        """Names of the subsets that have results, fewest modalities first."""
         found = set(self.results["modalities"])
         return [name for name in subset_names(self.modalities) if name in found]
 
@@ -87,16 +87,16 @@ def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tup
 
 
 def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return the names of the subsets that any of the methods has results for, fewest modalities first."""
+    """Return the names of the subsets for which any method has results, fewest modalities first."""
     found = {name for evaluation in evaluations for name in evaluation.subsets}
     return [name for name in subset_names(evaluations[0].modalities) if name in found]
 
 
 def require_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Refuse methods that cannot stand beside each other in a table or figure.
+    """Refuse methods that cannot be shown in one table or figure.
 
     Raises:
-        ValueError: two have the same name, or one has other modalities or regions than the first, or another order.
+        ValueError: if two have the same name, or one has other modalities or regions than the first, or another order.
     """
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
@@ -113,7 +113,7 @@ def require_alike(evaluations: Sequence[Evaluation]) -> None:
 
 
 def write_results(results: pd.DataFrame, path: str | Path) -> None:
-    """Write rows as CSV, whole or not at all; values keep their 64-bit digits."""
+    """Write rows as CSV atomically; values keep their 64-bit precision."""
     with replacing(path) as temporary:
         results.to_csv(temporary, index=False)
 
@@ -122,9 +122,9 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """Read rows that `write_results` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: other columns than `COLUMNS`, a value that is no number, or two rows for the same case, subset,
-            region and metric.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if columns differ from `COLUMNS`, a value is not a number, or two rows are for the same case,
+            subset, region and metric.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the results.csv of an evaluation.")
@@ -132,19 +132,20 @@ def read_results(path: str | Path) -> pd.DataFrame:
     twice = results[results.duplicated(list(COLUMNS[:-1]))]
     if len(twice):
         raise ValueError(
-            f"{path}: {len(twice)} rows are there twice, the first for {'/'.join(twice.iloc[0][:4])}; "
+            f"{path}: {len(twice)} rows are duplicates, the first for {'/'.join(twice.iloc[0][:4])}; "
             "expected one row per case, subset, region and metric."
         )
     return results
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Write ``results.csv``, ``evaluation.json`` and, where there are any, ``calibration.csv``, ``reliability.csv`` and
-    ``latents.csv``; those of an earlier evaluation do not stay.
+    """Write ``results.csv``, ``evaluation.json`` and, if not empty, the other tables; remove those of earlier results.
+
+    The other tables are ``calibration.csv``, ``reliability.csv`` and ``latents.csv``.
     """
     folder = Path(folder)
     note = folder / "evaluation.json"
-    note.unlink(missing_ok=True)  # written last: its presence says that the files belong together
+    note.unlink(missing_ok=True)  # written last, to mark the files as complete
     write_results(evaluation.results, folder / "results.csv")
     for key, (name, _) in OPTIONAL_TABLES.items():
         (folder / name).unlink(missing_ok=True)
@@ -163,19 +164,19 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
 
     Args:
         folder: the evaluation's output folder.
-        name: to call the method by, instead of its own name.
+        name: new name of the method; None keeps its own name.
 
     Raises:
-        FileNotFoundError: ``results.csv`` or ``evaluation.json`` is missing.
-        ValueError: a file is not what `write_evaluation` writes, or results are of other subsets or regions than
-            ``evaluation.json`` says.
+        FileNotFoundError: if ``results.csv`` or ``evaluation.json`` is missing.
+        ValueError: if a file is not as `write_evaluation` writes it, or results have other subsets or regions than
+            ``evaluation.json`` lists.
     """
     folder = Path(folder)
     results, note = read_results(folder / "results.csv"), folder / "evaluation.json"
     if not note.is_file():
         raise FileNotFoundError(
-            f"{note}: no such file; results.csv alone does not say with which conventions it was made. "
-            "Give the output folder of an evaluation."
+            f"{note}: no such file; results.csv alone does not tell the conventions. Give the output folder of an "
+            "evaluation."
         )
     try:
         said = json.loads(note.read_text(encoding="utf-8"))
@@ -189,7 +190,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
             "other_cases": tuple(said.get("other_cases", ())),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{note}: not the note of an evaluation ({error}); run the evaluation again.") from error
+        raise ValueError(f"{note}: not the settings of an evaluation ({error}); run the evaluation again.") from error
     there = {
         key: _read_rows(folder / file, columns)
         for key, (file, columns) in OPTIONAL_TABLES.items()
@@ -208,15 +209,15 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
 
 
 def _read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that `write_results` wrote; names stay the text that they are, be it ``007`` or ``NA``.
+    """Read a CSV that `write_results` wrote; names stay text, even ``007`` or ``NA``.
 
     Raises:
-        ValueError: it is no table, or does not begin with these columns.
+        ValueError: if it is not a table, or does not begin with these columns.
     """
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:
         found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
-    except ValueError as error:  # pandas' own errors are of this kind, and do not name the file
+    except ValueError as error:  # also pandas' own errors, which do not name the file
         raise ValueError(f"{path}: cannot be read as the rows of an evaluation ({error}); run it again.") from error
     if tuple(found.columns[: len(columns)]) != tuple(columns):
         raise ValueError(f"{path}: columns {list(found.columns[: len(columns)])}; expected {list(columns)}.")

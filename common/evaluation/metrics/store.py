@@ -1,4 +1,4 @@
-"""Results of cases on disk, from which an evaluation that was cut off goes on."""
+"""Storage of cases' results on disk, so that an interrupted evaluation can continue."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
 FORMAT = 2
-"""To be raised when this package comes to measure something else with the same settings."""
+"""Version of the stored results; increase it when this package measures something else with the same settings."""
 
 
 class CaseStore:
-    """Results of cases, written as they come.
+    """Store of cases' results, which are written as soon as they are computed.
 
-    A file's name holds a fingerprint of what the result depends on: after a change of settings, weights or images it is
-    not found, and the case is evaluated anew.
+    A file's name contains a fingerprint of everything that the result depends on: after a change of settings, weights
+    or images the file is not found, and the case is evaluated again.
 
     Args:
-        folder: for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays).
-        settings: what results depend on besides the items and their files.
+        folder: folder for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays).
+        settings: everything that results depend on besides the items and their files.
         items: datalist items of all cases.
 
     Raises:
-        ValueError: two items have the same case name.
+        ValueError: if two items have the same case name.
     """
 
     def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:
@@ -40,7 +40,7 @@ class CaseStore:
             if count > 1:
                 raise ValueError(
                     f"Case {case} is listed {count} times; name each case once in the datalist, and calibrate on other "
-                    "cases than are evaluated (keys `part` and `calibrate_on`; null for none)."
+                    "cases than those evaluated (keys `part` and `calibrate_on`; null for none)."
                 )
         recipe = fingerprint(FORMAT, monai.__version__, *settings)
         self.folder, self.items = Path(folder), items
@@ -61,7 +61,7 @@ class CaseStore:
         arrays |= {f"bins/{name}": np.array(result.bins[name].tolist()) for name in BIN_COLUMNS}
         with replacing(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, seconds=result.seconds, memory_mb=result.memory_mb, **arrays)
-        write_results(result.results, path)  # last: then the result is whole
+        write_results(result.results, path)  # written last, to mark the result as complete
 
     def read(self, case: str) -> CaseResult:
         """Return the result of a case that has one."""

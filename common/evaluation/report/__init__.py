@@ -1,1 +1,1 @@
-"""Results for people: tables, figures, reports."""
+"""Presentation of results: tables, figures, reports."""

@@ -1,6 +1,6 @@
-"""Figures of an evaluation, drawn from data that is handed in. Nothing here opens a window.
+"""Figures of an evaluation, drawn from given data without opening a window.
 
-Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; colours that are ordered are viridis.
+Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; ordered quantities use viridis.
 Means are those of `analysis.statistics`; Dice is in per cent.
 """
 
@@ -31,7 +31,7 @@ FACTS = {
     "memory_mb": ("memory (MB)", 1),
     "seconds": ("time per prediction (s)", 1),
 }
-"""What `efficiency` draws: key of an evaluation's facts -> label, factor."""
+"""Facts that `efficiency` draws: key of an evaluation's facts -> label, factor."""
 
 
 @styled
@@ -58,8 +58,9 @@ def heatmap(evaluation: Evaluation) -> Figure:
 def boxplots(evaluation: Evaluation) -> Figure:
     """Draw the distribution of Dice over cases for every subset, one panel per region.
 
-    Boxes reach from the first to the third quartile with the median, whiskers to the last case within 1.5 times that
-    range; the white diamond is the mean. Points are cases, each at the same place in every box.
+    Boxes extend from the first to the third quartile, with a line at the median; whiskers extend to the last case
+    within 1.5 times that range; the white diamond is the mean. Points are cases, each at the same position in every
+    box.
     """
     values = 100 * evaluation.values("dice")
     names, cases = evaluation.subsets, values.index.unique("case")
@@ -81,7 +82,7 @@ def boxplots(evaluation: Evaluation) -> Figure:
             meanprops={"marker": "D", "ms": 3.5, "mfc": "white", "mec": "black", "mew": 0.8},
         )
         places = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
-        # As pixels: thousands of points would make the SVG heavy.
+        # Rasterised, since thousands of points would make the SVG large.
         axes.scatter(places, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
         axes.set_ylabel("Dice (%)")
     return figure
@@ -92,7 +93,7 @@ def comparison(evaluations: Sequence[Evaluation]) -> Figure:
     """Draw the mean Dice (see `subset_statistics`) of several methods for every subset, one panel per region.
 
     Raises:
-        ValueError: as `require_alike`.
+        ValueError: in the same cases as `require_alike`.
     """
     require_alike(evaluations)
     first, names = evaluations[0], subsets_of_any(evaluations)
@@ -113,12 +114,12 @@ def comparison(evaluations: Sequence[Evaluation]) -> Figure:
 def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
     """Draw the mean Dice against the number of modalities present, one panel per region, a line per method.
 
-    A point is the mean over the subsets of that size, the bar through it its 95 % bootstrap interval over cases (see
-    `analysis.statistics.mean_over_subsets`). Methods stand beside each other. Subsets that a method lacks are left out
-    for all, which the legend says; None where nothing is shared.
+    A point is the mean over the subsets of that size; its bar is the 95 % bootstrap interval over cases (see
+    `analysis.statistics.mean_over_subsets`). Points of different methods are drawn side by side. Subsets that a method
+    lacks are left out for all, as the legend says; the result is None if no subset is shared.
 
     Raises:
-        ValueError: as `require_alike`.
+        ValueError: in the same cases as `require_alike`.
     """
     common, note = _in_common(evaluations)
     first = common[0]
@@ -144,13 +145,13 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 
 @styled
 def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
-    """Draw the mean Dice over subsets and regions (see `subset_statistics`) against what a method costs.
+    """Draw the mean Dice over subsets and regions (see `subset_statistics`) against the cost of a method.
 
-    There is a panel for each of `FACTS` that a method states; the figure is None where no method states any. Subsets
-    that a method lacks are left out for all, which the legend says; None where nothing is shared.
+    There is a panel for each of `FACTS` that some method states. Subsets that a method lacks are left out for all, as
+    the legend says. The result is None if no method states any fact, or no subset is shared.
 
     Raises:
-        ValueError: as `require_alike`.
+        ValueError: in the same cases as `require_alike`.
     """
     common, note = _in_common(evaluations)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
@@ -175,12 +176,13 @@ def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
 
 @styled
 def reliability(evaluation: Evaluation) -> Figure | None:
-    """Draw reliability diagrams: observed frequency against mean predicted probability, one panel per region, a curve
-    for each number of modalities present, with the mean of its subsets' calibration errors in the legend.
+    """Draw reliability diagrams: observed frequency against mean predicted probability.
 
-    On the dotted line, of all voxels said to be in the region with probability p a share of p is; below it the network
-    is overconfident. Curves pool the cases and subsets of a size (see `analysis.reliability`); errors pool the
-    cases of a subset alone, since subsets that err in opposite ways would cancel. None without bins.
+    There is one panel per region, with a curve for each number of modalities present, and the mean of its subsets'
+    calibration errors in the legend. On the dotted line, a fraction p of the voxels predicted with probability p is in
+    the region; below it the network is overconfident. Curves pool the cases and subsets of a size (see
+    `analysis.reliability`); errors pool only the cases of a subset, since errors of opposite sign would cancel. The
+    result is None without bins.
     """
     if evaluation.bins.empty:
         return None
@@ -213,7 +215,7 @@ def shapley(table: pd.DataFrame) -> Figure:
     """Draw the Shapley value of each modality for Dice with its confidence interval, one panel per region.
 
     Args:
-        table: of `analysis.attribution.shapley_summary`.
+        table: result of `analysis.attribution.shapley_summary`.
     """
     regions, modalities = list(table["region"].unique()), list(table["modality"].unique())
     frames, figure = _row_of_panels(len(regions), sharey=True)
@@ -233,16 +235,17 @@ def shapley(table: pd.DataFrame) -> Figure:
 
 @styled
 def embedding(latents: pd.DataFrame) -> Figure | None:
-    """Draw a t-SNE of latents, coloured and marked by modality (van der Maaten and Hinton, JMLR 2008; scikit-learn's,
-    seeded). None with fewer than 2 modalities, cases or features, or 4 rows: those have no picture.
+    """Draw a t-SNE of latents with a colour and marker per modality, or return None if there are too few.
 
-    The title holds how far apart the modalities are in the full space: the mean distance between their centres over
-    the mean distance of a latent from its modality's centre. 0 is no gap; t-SNE's own distances say little.
+    It needs at least 2 modalities, cases and features, and 4 rows. Source: van der Maaten and Hinton, JMLR 2008, as
+    implemented in scikit-learn, with a fixed seed. The title gives the distance of the modalities in the full space:
+    the mean distance between their centres over the mean distance of a latent from its modality's centre. 0 means no
+    gap; distances in the t-SNE itself have little meaning.
 
     Args:
-        latents: one row per case and modality, `LATENT_COLUMNS` and the features.
+        latents: one row per case and modality, with `LATENT_COLUMNS` and the features.
     """
-    from sklearn.manifold import TSNE  # slow to import, and used here alone
+    from sklearn.manifold import TSNE  # slow to import, and used only here
     from threadpoolctl import threadpool_limits
 
     if latents.empty:
@@ -252,7 +255,7 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
     if len(cases) < 2 or cases.max() < 2 or min(len(features), 2 * features.shape[1]) < 4:
         return None
     perplexity = min(30, (len(features) - 1) / 3)
-    with threadpool_limits(1):  # its threads wait for each other actively: 4 times slower where cores are busy
+    with threadpool_limits(1):  # its threads wait actively, which is 4 times slower on busy cores
         places = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
     figure = Figure(figsize=(COLUMN, 3.3), layout="constrained")
     axes = figure.subplots()
@@ -270,7 +273,7 @@ def modality_gap(latents: pd.DataFrame) -> float:
     """Return the mean distance between the modalities' centres over the mean distance of a latent from its own centre.
 
     Args:
-        latents: one row per case and modality, `LATENT_COLUMNS` and the features.
+        latents: one row per case and modality, with `LATENT_COLUMNS` and the features.
     """
     features = latents.drop(columns=list(LATENT_COLUMNS))
     centres = features.groupby(latents["modality"]).mean()
@@ -286,7 +289,7 @@ def _means(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], str | None]:
-    """Return the evaluations of what all of them have, and a note that says so if that is less than some have."""
+    """Return the evaluations of the subsets that all have, and a note if some have more subsets."""
     require_alike(evaluations)
     common = with_shared_cells(evaluations, "dice")
     shared = len(common[0].subsets)
@@ -308,7 +311,7 @@ def _ordered(size: int, count: int) -> tuple[float, ...]:
 
 
 def _luminance(colour: Sequence[float]) -> float:
-    """Return how bright a colour is, 0 to 1 (ITU-R BT.709)."""
+    """Return the brightness of a colour, from 0 to 1 (ITU-R BT.709)."""
     return float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
 
 
@@ -320,7 +323,7 @@ def _row_of_panels(count: int, sharey: bool = False) -> tuple[np.ndarray, Figure
 def _subset_panels(
     names: Sequence[str], modalities: Sequence[str], regions: Sequence[str]
 ) -> tuple[np.ndarray, Figure]:
-    """Return a panel for each region, and their figure; below them circles say which modalities a subset has."""
+    """Return a panel for each region, and their figure; circles below them show which modalities a subset has."""
     heights = [1.4] * len(regions) + [0.16 * len(modalities)]
     figure = Figure(figsize=(COLUMN if len(names) < 8 else PAGE, sum(heights) + 0.5), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
@@ -337,7 +340,7 @@ def _subset_panels(
 
 
 def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: bool = False) -> None:
-    """Draw the papers' circles, filled for a modality that is there: a column per subset, or a row."""
+    """Draw circles as in the papers, filled if a modality is present: a column per subset, or a row."""
     there = np.array([[modality in name.split("+") for modality in modalities] for name in names])
     subset, modality = np.indices(there.shape)
     x, y = (modality, subset) if rows else (subset, modality)
@@ -355,9 +358,9 @@ def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: 
 
 
 def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> None:
-    """Name the marks above the panels, which the figure grows by, in as many columns as its width has room for.
+    """Add a legend above the panels, in as many columns as fit; the figure grows by its height.
 
-    ``note`` stands above the names.
+    ``note`` is printed above the names.
     """
     names = [fill(name, 50) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))

@@ -1,4 +1,4 @@
-"""A table as rows of cells, and its three renderings: Markdown, LaTeX and HTML. What the cells say is for `tables`."""
+"""A table as rows of cells, and its three renderings: Markdown, LaTeX and HTML. The contents come from `tables`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _MARKDOWN_ALIGN = {"l": ":-", "c": ":-:", "r": "-:"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell.
+    """A cell of a `Table`.
 
     Attributes:
         text: plain text, without markup.
-        bold: best of its row or column.
-        star: differs significantly from the reference method.
-        span: columns that it covers.
+        bold: whether it is the best of its row or column.
+        star: whether it differs significantly from the reference method.
+        span: number of columns that it covers.
     """
 
     text: str = ""
@@ -39,13 +39,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column of a `Table`.
 
     Attributes:
-        label: its header.
+        label: header of the column.
         group: header over neighbouring columns of the same group; empty for none.
         align: ``l``, ``c`` or ``r``.
-        published: its numbers are a paper's, not measured.
+        published: whether its numbers are copied from a paper, not measured.
     """
 
     label: str
@@ -59,12 +59,12 @@ class Table:
     """A table that can be written as Markdown, LaTeX and HTML.
 
     Attributes:
-        title: caption.
-        columns: from left to right.
-        rows: cells from left to right; their spans add up to the number of columns.
+        title: caption of the table.
+        columns: columns from left to right.
+        rows: rows of cells from left to right; their spans add up to the number of columns.
         notes: lines below the table.
-        headings: so many columns on the left name the row.
-        totals: so many rows at the bottom are set off.
+        headings: number of columns on the left that name the row.
+        totals: number of rows at the bottom that are set apart.
     """
 
     title: str
@@ -75,7 +75,7 @@ class Table:
     totals: int = 0
 
     def to_markdown(self) -> str:
-        """Return GitHub-flavoured Markdown; a column's group goes before its label, as there is one header row."""
+        """Return GitHub-flavoured Markdown, in which the single header row joins each column's group and label."""
         header = [markdown(" ".join(filter(None, (column.group, column.label)))) for column in self.columns]
         rows = [[part for cell in row for part in (_markdown(cell), *[""] * (cell.span - 1))] for row in self.rows]
         lines = [header, [_MARKDOWN_ALIGN[column.align] for column in self.columns], *rows]
@@ -118,8 +118,8 @@ class Table:
     def to_html(self) -> str:
         """Return a ``<table class="results">``.
 
-        Its cells have the classes ``best``, ``significant``, ``published``, ``present`` and ``absent``, the rows at the
-        bottom are a ``<tbody class="total">``, and the notes a cell of class ``note``.
+        Its cells have the classes ``best``, ``significant``, ``published``, ``present`` and ``absent``; the rows at the
+        bottom are in a ``<tbody class="total">``, and the notes in a cell of class ``note``.
         """
         rows = [self._html_row(row) for row in self.rows]
         split = len(rows) - self.totals
@@ -133,7 +133,7 @@ class Table:
         return '<table class="results">\n' + "\n".join(parts) + "\n</table>\n"
 
     def _groups(self) -> list[tuple[str, int]]:
-        """Return the groups from left to right and how many columns each one has."""
+        """Return the groups from left to right and their numbers of columns."""
         return [(group, len(list(columns))) for group, columns in groupby(column.group for column in self.columns)]
 
     def _html_header(self) -> str:
@@ -167,24 +167,24 @@ class Table:
 
 
 def decimal(value: float, places: int = 1, sign: str = "-") -> str:
-    """Return a number as tables print it, `NOTHING` for NaN; ``sign`` is Python's format option, ``+`` or ``-``."""
+    """Return a number as tables print it, or `NOTHING` for NaN; ``sign`` is Python's format option, ``+`` or ``-``."""
     return NOTHING if isnan(value) else f"{value:{sign}z.{places}f}".replace("-", "−")
 
 
 def counted(*counts: int, noun: str = "") -> str:
-    """Return how many there are of something, from the fewest to the most: ``1 case`` or ``0 to 2 cases``."""
+    """Return a number of things, or the range of several numbers: ``1 case`` or ``0 to 2 cases``."""
     low, high = min(counts), max(counts)
     number = f"{low} to {high}" if low < high else str(high)
     return f"{number} {noun}{'' if number == '1' else 's'}" if noun else number
 
 
 def with_interval(value: float, low: float, high: float, sign: str = "-") -> str:
-    """Return e.g. ``81.2 [78.9, 83.4]``; without brackets where there is no interval (NaN)."""
+    """Return a value with its interval, e.g. ``81.2 [78.9, 83.4]``; without brackets if there is none (NaN)."""
     return decimal(value, sign=sign) + ("" if isnan(low) else f" [{decimal(low)}, {decimal(high)}]")
 
 
 def markdown(text: str) -> str:
-    """Return plain text as Markdown that shows it as it is, in one line and without HTML or links."""
+    """Return Markdown that shows plain text unchanged, in one line and without HTML or links."""
     return " ".join(text.splitlines()).translate(_MARKDOWN).replace("](", "]\\(")
 
 

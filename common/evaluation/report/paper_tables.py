@@ -1,4 +1,4 @@
-"""A paper's own table with what was measured in it: each published number beside ours."""
+"""A paper's own table with measured values: each published number beside ours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from common.evaluation.report.tables import SIGNIFICANT, made_with
 from common.modalities import display_name, subset_names, subset_size
 
 AGGREGATES = {"mean of single modalities": 1, "mean of pairs (N=2 missing)": 2, "mean of triples (N=1 missing)": 3}
-"""What a published row is the mean of -> the number of modalities of these subsets."""
+"""Description of a published row that is a mean over subsets -> number of modalities of these subsets."""
 
 Key = tuple[str, str, str]
-"""Metric, subset (or what was averaged), region (or ``mean``) of a number."""
+"""Metric, subset (or what was averaged) and region (or ``mean``) of a number."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Block:
     """A published table, or the part of one that is about one dataset.
 
     Attributes:
-        source: paper, table and dataset of `common.evaluation.analysis.published.published`.
-        names: its methods, in the order to print, by the names that it has for them.
-        trained: of these, name -> what the measured method is called. Where two names are one method (PMKL's teacher
-            and its students), what the paper prints of each is measured in each.
-        unavailable: of these, name -> why there is nothing measured.
+        source: paper, table and dataset for `common.evaluation.analysis.published.published`.
+        names: the methods to print, in order, by their names in the paper.
+        trained: name in the paper -> name of the measured method. If two names are one method (PMKL's teacher and
+            students), each is measured for the numbers that the paper prints for it.
+        unavailable: name in the paper -> reason why nothing was measured.
     """
 
     source: tuple[str, str, str]
@@ -51,15 +51,15 @@ def paper_tables(
 ) -> dict[str, Table]:
     """Return the papers' tables by file stem, with a measured column before each published one.
 
-    Blocks of the same paper and table make one table. If it prints several subsets, these are the rows, regions and
-    methods the columns, and each metric has a table; else methods are the rows, metrics and regions the columns.
-    Methods that are in no block stand at the end of each table.
+    Blocks of the same paper and table make one table. If it prints several subsets, they are the rows, regions and
+    methods are the columns, and each metric has its own table; otherwise methods are the rows, metrics and regions the
+    columns. Methods that are in no block come last in each table.
 
     Args:
-        blocks: what to print.
-        evaluations: of the methods that there are results of, on the same cases; stars are against the first. In
-            place of the other methods' numbers is a dash.
-        modalities: of the cohort.
+        blocks: the published tables to print.
+        evaluations: evaluations of the measured methods on the same cases; stars mark differences from the first one.
+            Methods without an evaluation get a dash.
+        modalities: modalities of the cohort.
         notes: lines below each table.
     """
     placed = {name for block in blocks for name in block.trained.values()}
@@ -81,7 +81,7 @@ def paper_tables(
 
 @dataclass(frozen=True)
 class _Line:
-    """A method in a table: what is published of it, and what was measured; either may be missing."""
+    """A row of a table: the published and the measured numbers of a method, either of which may be missing."""
 
     label: str
     dataset: str
@@ -112,7 +112,7 @@ class _Line:
 
 
 class _Maker:
-    """Makes the tables of one number of a paper."""
+    """Builder of the tables for one table number of a paper."""
 
     def __init__(
         self, paper: str, number: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
@@ -125,7 +125,7 @@ class _Maker:
         self.stars = {cell for metric in self.metrics for cell in _significant(evaluations, metric)}
 
     def by_subset(self, metric: str, modalities: Sequence[str]) -> Table:
-        """Return the table of a metric with a row per subset, a column per region and method."""
+        """Return the table of a metric with a row per subset and a column per region and method."""
         printed = self.printed[self.printed["metric"] == metric]
         lines = [line for line in self.lines if line.published.empty or (line.published["metric"] == metric).any()]
         columns, places = [Column(display_name(name), align="c") for name in modalities], []
@@ -147,7 +147,7 @@ class _Maker:
         return Table(title, columns, grid, self.notes, headings=len(modalities))
 
     def by_method(self) -> Table:
-        """Return the table with a row per method, a column per metric and region."""
+        """Return the table with a row per method and a column per metric and region."""
         several = len({line.dataset for line in self.lines}) > 1
         columns = [Column(label, align="l") for label in (["dataset"] if several else []) + ["method"]]
         keys = [
@@ -176,7 +176,7 @@ class _Maker:
         return Cell(text, not published and text != NOTHING and self._is_best(line, key), star)
 
     def _is_best(self, line: _Line, key: Key) -> bool:
-        """Return whether no method that was measured on the same dataset prints a better mean; of two or more."""
+        """Return whether this printed mean is the best of two or more measured ones on the same dataset."""
         shown = METRICS[key[0]]
         peers = [other.ours[key][0] for other in self.lines if other.dataset == line.dataset and key in other.ours]
         values = [round(shown.factor * value, 1) for value in peers if not pd.isna(value)]
@@ -200,10 +200,10 @@ def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
 
 
 def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return mean and standard deviation by subset and region, and of what papers average over.
+    """Return mean and standard deviation by subset and region, including the averages that papers print.
 
-    A mean over subsets that are not all there is NaN. Its standard deviation is over the subsets' means, others are
-    over cases.
+    A mean over subsets is NaN if one is missing. Its standard deviation is over the subsets' means; the other standard
+    deviations are over cases.
     """
     table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
     mean, std = table["mean"].copy(), table["std"].copy()
@@ -218,7 +218,7 @@ def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tupl
 
 
 def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield method, metric, subset and region of what differs significantly from the first method."""
+    """Yield method, metric, subset and region of numbers that differ significantly from the first method's."""
     for evaluation in evaluations[1:]:
         tests = paired_tests(evaluation, evaluations[0], metric)
         low = tests[tests["p_holm"] < SIGNIFICANT]
@@ -227,7 +227,7 @@ def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tup
 
 
 def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return what the marks mean, and what the numbers were made with."""
+    """Return the explanation of the marks, and the conventions of the numbers."""
     first = blocks[0].source
     datasets = ", ".join(dict.fromkeys(block.source[2] for block in blocks))
     notes = [f"† Published, not measured: {cite(first[0], first[1], datasets)}."]

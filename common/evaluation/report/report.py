@@ -1,4 +1,4 @@
-"""One report on one or several evaluations: their tables, statistics and figures, as HTML and Markdown."""
+"""A report on one or several evaluations, with their tables, statistics and figures, as HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    Nothing is written before all of it has been made; parts of an earlier report do not stay. Methods are
-    tested against each other if they share the cohort.
+    Everything is computed before anything is written, and parts of an earlier report are removed. Methods are tested
+    against each other if they share the cohort.
 
     Args:
-        evaluations: one method, or several on the same cases, the first one being what others are tested against.
-        folder: where to.
-        coverage: level of the intervals of the volume, e.g. 0.9.
+        evaluations: one method, or several on the same cases; the others are tested against the first one.
+        folder: output folder.
+        coverage: level of the volume intervals, e.g. 0.9.
         published: a table of `common.evaluation.analysis.published.published` to show beside the measured ones.
-        remarks: what a reader must know first.
-        panels: method -> slices to be drawn.
-        labels: of the cohort, for the slices.
+        remarks: remarks to print first.
+        panels: method -> slices to draw.
+        labels: label set of the cohort, for the slices.
 
     Raises:
-        ValueError: the methods have other modalities or regions than the first, no case in common with it, or no
-            results or no Dice; or the coverage is none.
+        ValueError: if a method has other modalities or regions than the first, no case in common with it, or no
+            results or no Dice; or if the coverage is not between 0 and 1.
     """
     for evaluation in evaluations:
         _require_dice(evaluation)
@@ -96,8 +96,8 @@ def _remove_parts(folder: Path) -> None:
 def _require_dice(evaluation: Evaluation) -> None:
     if evaluation.results.empty:
         raise ValueError(
-            f"{evaluation.name}: no case has any of the subsets, so there is nothing to report; choose subsets of the "
-            "modalities that the cases have."
+            f"{evaluation.name}: no case has all modalities of any of the subsets, so there is nothing to report; "
+            "choose subsets of the modalities that the cases have."
         )
     if evaluation.values("dice").isna().all(axis=None):
         raise ValueError(
@@ -116,7 +116,7 @@ def _cohorts(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return what was evaluated on, and with which conventions; whose they are where methods differ."""
+    """Return the data and conventions of the evaluations; if methods differ, with their names."""
     modalities = ", ".join(map(display_name, evaluations[0].modalities))
     data, meaning = defaultdict(list), defaultdict(list)
     for e in evaluations:
@@ -136,7 +136,7 @@ def _per_method(said: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _conventions_in_words(conventions: Conventions) -> str:
-    """Return the conventions in words."""
+    """Return a description of the conventions."""
     empty = {
         "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",
         "released": "both empty is perfect, one empty is Dice 0 and distances of 1 mm",

@@ -1,4 +1,4 @@
-"""The sections of a report: which tables and figures there are, and what is said about them."""
+"""The sections of a report: their tables, figures and explanations."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from common.evaluation.report.tables import comparison_table, missing_table, sta
 from common.modalities import LabelSet, display_name, display_subset
 
 FURTHER_METRICS = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
-"""Metrics of the section that is folded away."""
+"""Metrics of the section that is folded by default."""
 ENTROPY_METRICS = ("entropy", "divergence")
-"""Metrics of probabilities, which label maps and older results have not."""
+"""Metrics of probabilities, which label maps and older results lack."""
 
 COSTS = figures.FACTS | {"substitute_values": ("substitute image (million values)", 1e-6)}
-"""What the table of `efficiency` has: key of an evaluation's facts -> label, factor."""
+"""Facts in the table of `efficiency`: key of an evaluation's facts -> label, factor."""
 
 
 @dataclass
@@ -44,11 +44,11 @@ class Section:
     """A part of the report.
 
     Attributes:
-        title: its heading.
+        title: heading of the section.
         text: paragraphs.
         tables: file stem -> table.
-        figures: file stem -> what it shows.
-        folded: tables are shown on demand.
+        figures: file stem -> caption.
+        folded: whether tables are shown only on demand.
     """
 
     title: str
@@ -59,27 +59,27 @@ class Section:
 
 
 class Drawer:
-    """Keeps figures, to be written when all of a report has been made."""
+    """Collects figures, to be written after all of a report has been computed."""
 
     def __init__(self) -> None:
         self.figures: dict[str, Figure] = {}
 
     def __call__(self, stem: str, figure: Figure | None, caption: str) -> dict[str, str]:
-        """Return the entry of the figure for a section; none if there is nothing to draw."""
+        """Add a figure and return its entry for a section; the entry is empty if there is no figure."""
         if figure is None:
             return {}
         self.figures[stem] = figure
         return {stem: caption}
 
     def save(self, folder: Path) -> dict[str, str]:
-        """Write the figures; return file stem -> PNG in base 64."""
+        """Write the figures; return file stem -> PNG in base 64, for embedding."""
         for stem, figure in self.figures.items():
             save(figure, folder / stem)
         return {stem: base64.b64encode((folder / f"{stem}.png").read_bytes()).decode() for stem in self.figures}
 
 
 def stems(names: Iterable[str]) -> dict[str, str]:
-    """Return what each method is called in file names: lower-case letters, digits and underscores, no two alike."""
+    """Return unique names of the methods for files: lower-case letters, digits and underscores."""
     found: dict[str, str] = {}
     for name in names:
         stem = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:60] or "method"
@@ -95,7 +95,7 @@ def accuracy(
     stems: Mapping[str, str],
     draw: Drawer,
 ) -> Iterator[Section]:
-    """Yield the tables and figures of Dice, of HD95 and of the other metrics."""
+    """Yield the sections on Dice, HD95 and the other metrics."""
     several = len(evaluations) > 1
     dice = Section("Dice")
     if several:
@@ -130,7 +130,7 @@ def _tables(
 
 
 def statistics(tests: pd.DataFrame) -> Iterator[Section]:
-    """Yield the paired tests, a table per metric."""
+    """Yield the section on paired tests, with one table per metric."""
     per_metric = {
         f"tests_{metric}": replace(statistics_table(part), title=f"Paired tests of {METRICS[metric].label}")
         for metric, part in tests.groupby("metric", sort=False)
@@ -139,14 +139,14 @@ def statistics(tests: pd.DataFrame) -> Iterator[Section]:
 
 
 def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Section]:
-    """Yield Shapley values, if there are results for all subsets, the best one, and advice, if there are gains.
+    """Yield the sections on Shapley values and best subsets, and on advice, as far as there are results for them.
 
     Args:
-        evaluation: of one method.
-        stem: what it is called in file names, here and below.
-        draw: what takes the figures.
+        evaluation: evaluation of one method.
+        stem: name of the method in file names, here and below.
+        draw: collector of the figures.
     """
-    volumes = evaluation.results["metric"] == "reference_volume"  # say what an empty prediction scores
+    volumes = evaluation.results["metric"] == "reference_volume"  # needed for the score of an empty prediction
     section = Section(f"What each modality is worth: {evaluation.name}")
     if len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1 and volumes.any():
         worth = shapley_summary(shapley_values(evaluation))
@@ -222,7 +222,7 @@ def _advice(evaluation: Evaluation, gains: pd.DataFrame, stem: str) -> Section:
         labels={"modalities": "present", "modality": "added"},
     )
     section.folded = True
-    if quality.empty:  # of two modalities one is missing at most, and there is nothing to choose
+    if quality.empty:  # with two modalities, at most one is missing, so there is nothing to choose
         return section
     section.tables[f"ranking_{stem}"] = _table(
         "How well the advice ranks the missing sequences of the evaluated cases",
@@ -239,7 +239,7 @@ def _advice(evaluation: Evaluation, gains: pd.DataFrame, stem: str) -> Section:
 
 
 def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
-    """Yield how unsure the predictions of the methods are, as far as there were probabilities."""
+    """Yield the section on the entropy of predictions, for methods that have probabilities."""
     known = {m: [e for e in evaluations if e.values(m).notna().any(axis=None)] for m in ENTROPY_METRICS}
     tables = {metric: subset_table(those, metric) for metric, those in known.items() if those}
     if tables:
@@ -256,7 +256,7 @@ def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
 
 
 def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer) -> Iterator[Section]:
-    """Yield calibration errors, volume intervals and latents, as far as there are data."""
+    """Yield the sections on calibration errors, volume intervals and latents, as far as there are data."""
     if len(evaluation.bins):
         section = Section(f"Reliability of the probabilities: {evaluation.name}")
         section.text.append(
@@ -309,7 +309,7 @@ def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
 
 
 def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Section]:
-    """Yield what the methods cost, as far as it is known."""
+    """Yield the section on the cost of the methods, as far as it is known."""
     facts = pd.DataFrame([{"method": e.name, **e.facts} for e in evaluations])
     known = [key for key in COSTS if key in facts]
     if not known:
@@ -340,7 +340,7 @@ def panels(
     stems: Mapping[str, str],
     draw: Drawer,
 ) -> Iterator[Section]:
-    """Yield the slices of each method that has some."""
+    """Yield the section with the slices of each method that has some."""
     for method, chosen in slices.items():
         if not chosen:
             continue
@@ -359,7 +359,7 @@ def _table(
     headings: int = 1,
     labels: Mapping[str, str] | None = None,
 ) -> Table:
-    """Return a data frame as a table; columns without a format are printed as they are, and what is NaN not at all."""
+    """Return a data frame as a table; columns without a format are printed by `str`, NaN as an empty cell."""
     columns = [
         Column((labels or {}).get(name, name), align="l" if i < headings else "r") for i, name in enumerate(frame)
     ]

@@ -1,4 +1,4 @@
-"""Pictures of images: slices with what was predicted, and what stands in for a missing modality."""
+"""Pictures of slices with predictions, and of M3AE's substitute image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from common.io.files import replacing
 from common.modalities import LabelSet, display_name, display_subset
 
 OUTLINES = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73")
-"""The lighter ones of Okabe-Ito, for regions on grey images: larger regions first."""
+"""Lighter colours of Okabe-Ito, for regions on grey images, from the largest region to the smallest."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Slice:
     """An axial slice of a case, with the prediction made from one subset of its modalities.
 
     Attributes:
-        title: what the row is, e.g. ``worst case: Phantom_029``.
+        title: title of the row, e.g. ``worst case: Phantom_029``.
         subset: name of the subset, e.g. ``t1c+flair``.
-        images: ``(M, X, Y)``, RAS; what the subset lacks is not looked at.
+        images: ``(M, X, Y)``, RAS; modalities outside the subset are ignored.
         reference: label map ``(X, Y)`` in the cohort's values.
         prediction: label map ``(X, Y)`` in the cohort's values.
-        dice: of each region over the whole case, fractions; NaN where there is none.
-        spacing: size of a pixel (mm) along x and y.
+        dice: Dice of each region over the whole case, as fractions; NaN if undefined.
+        spacing: size of a pixel along x and y in mm.
     """
 
     title: str
@@ -46,15 +46,15 @@ class Slice:
 
 @styled
 def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
-    """Draw slices with the reference and the prediction outlined: what a subset saw, and what it led to.
+    """Draw slices of the modalities of a subset, with outlines of the reference and of the subset's prediction.
 
-    A row holds a frame for each modality, empty where the subset lacks it, then the outlines on the last modality that
-    it has. The view is radiological (the patient's left on the right) and cut to where there is something to see; black
-    and white are each image's 1st and 99th percentile there.
+    A row has a frame for each modality, which is empty if the subset lacks it, and then the outlines on the last
+    modality of the subset. The view is radiological (the patient's left on the right) and cropped to the brain and the
+    labels; black and white are each image's 1st and 99th percentile there.
 
     Args:
-        rows: from top to bottom.
-        labels: regions of the label maps; each is outlined over those before it.
+        rows: rows of the figure, from top to bottom.
+        labels: label set whose regions are outlined, each over the ones before it.
         modalities: names of the M channels.
     """
     crops = [_crop(row, modalities) for row in rows]
@@ -78,18 +78,18 @@ def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[s
 
 
 def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[float] | None = None) -> None:
-    """Outline regions on a plane, each thinner than the one before, so that all are seen where they run together.
+    """Outline regions on a plane, each with a thinner line than the one before, so that all stay visible.
 
     Args:
-        axes: where the plane is drawn.
-        masks: bool ``(R, A, B)``, the first axis of the plane from left to right.
-        thickest: width of the first line in points; that of the last is 0.6.
-        extent: left, right, bottom and top of the plane; by default pixels.
+        axes: axes of the plane.
+        masks: bool ``(R, A, B)``; the first axis of the plane runs from left to right.
+        thickest: width of the first line in points; that of the last one is 0.6.
+        extent: left, right, bottom and top of the plane; by default in pixels.
     """
     for i, (mask, width) in enumerate(zip(masks, np.linspace(thickest, 0.6, len(masks)), strict=True)):
-        if mask.any() and not mask.all():  # else there is no outline to draw
+        if mask.any() and not mask.all():  # otherwise there is no outline
             colour = OUTLINES[i % len(OUTLINES)]
-            # With an extent its corners are those of the outer pixels, without one pixels are at whole numbers.
+            # An extent refers to the edges of the outer pixels; without one, pixel centres are at whole numbers.
             place = {} if extent is None else {"origin": "lower", "extent": extent}
             axes.contour(mask.T, levels=[0.5], colors=colour, linewidths=width, **place)
 
@@ -100,9 +100,9 @@ def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str 
 
     Args:
         x_sub: ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
-            percentile, which its title says.
+            percentile, which are printed in its title.
         modalities: names of the M channels.
-        path: PNG file.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(PAGE / 4 * len(modalities), 5.4), layout="constrained")
     grid = figure.subplots(3, len(modalities), squeeze=False)
@@ -119,12 +119,12 @@ def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str 
 
 
 def _present(row: Slice, modalities: Sequence[str]) -> list[int]:
-    """Return the channels that a row's subset has."""
+    """Return the channels of a row's subset."""
     return [modalities.index(name) for name in row.subset.split("+")]
 
 
 def _crop(row: Slice, modalities: Sequence[str]) -> tuple[slice, slice]:
-    """Return the box outside of which the present images and the labels have the value of their corner."""
+    """Return the box outside which the present images and the labels all equal their corner value."""
     planes = np.stack([*row.images[_present(row, modalities)], row.reference, row.prediction])
     inside = (planes != planes[:, :1, :1]).any(axis=0)
     if not inside.any():

@@ -1,7 +1,7 @@
-"""How figures look, and how they are written.
+"""The style of figures, and how they are written.
 
-A figure has one (3.5 in) or two (7.2 in) columns' width and text of 7 pt and more. Colours are those of Okabe and Ito
-(https://jfly.uni-koeln.de/color/); methods and modalities differ in their markers too.
+A figure is one (3.5 in) or two (7.2 in) journal columns wide; its text has at least 7 pt. Colours are those of Okabe
+and Ito (https://jfly.uni-koeln.de/color/); methods and modalities also differ in their markers.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 from common.io.files import replacing
 
 COLUMN, PAGE = 3.5, 7.2
-"""Widths in inches: one column of a journal, and two."""
+"""Widths in inches of one and two journal columns."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe-Ito with grey for its yellow, which white paper swallows."""
+"""Okabe-Ito with grey instead of yellow, which is hardly visible on white."""
 
 MARKERS = "osD^vPX<"
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 7,
     "axes.titlesize": 8,
     "axes.labelsize": 7,
@@ -44,17 +44,17 @@ STYLE = {
     "grid.linewidth": 0.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "text.parse_math": False,  # a name with $ is no formula
-    "svg.fonttype": "path",  # text as outlines: no font needed to read it
+    "text.parse_math": False,  # a $ in a name does not start a formula
+    "svg.fonttype": "path",  # text as outlines, which need no font
     "svg.hashsalt": "figures",  # the same data gives the same file
 }
 styled = matplotlib.rc_context(STYLE)
-"""Decorates what draws or writes a figure."""
+"""Decorator for functions that draw or write a figure."""
 
 
 @styled
 def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write a figure as ``<stem>.png`` (150 dpi) and ``<stem>.svg``, both or neither; return the two paths."""
+    """Write a figure as ``<stem>.png`` (150 dpi) and ``<stem>.svg``, both or neither, and return both paths."""
     png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
     with replacing(png) as first, replacing(svg) as second:
         figure.savefig(first, dpi=150)
@@ -63,16 +63,16 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
 
 
 def mark(i: int) -> dict[str, str]:
-    """Return the colour and marker of the i-th method or modality; after as many as there are, markers are hollow."""
+    """Return the colour and marker of the i-th method or modality; further rounds of markers are hollow, then half."""
     fill = ("full", "none", "top")[i // len(MARKERS) % 3]
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "fillstyle": fill}
 
 
 def dodge(count: int, width: float) -> np.ndarray:
-    """Return where ``count`` things stand beside each other around 0, within a width."""
+    """Return positions of ``count`` things side by side around 0, within a width."""
     return width * ((np.arange(count) + 0.5) / count - 0.5)
 
 
 def number(value: float) -> str:
-    """Return a number as figures print it, ``n/a`` for NaN."""
+    """Return a number as figures print it, or ``n/a`` for NaN."""
     return "n/a" if np.isnan(value) else f"{value:.1f}"

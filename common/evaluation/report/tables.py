@@ -1,8 +1,8 @@
 """Tables in the papers' layout, made from evaluations, their paired tests, and published numbers beside them.
 
-Where methods lack subsets, every mean over subsets is over those that all methods have, and the notes name these.
-Each function returns a `Table`, which renders itself as Markdown, LaTeX and HTML. What stars, bold cells and daggers
-mean is in the table's notes.
+If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these. Each
+function returns a `Table`, which renders itself as Markdown, LaTeX and HTML. The table's notes explain stars, bold
+cells and daggers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from common.modalities import display_name, display_subset, subset_size
 SIGNIFICANT = 0.05
 
 Keys = frozenset[tuple[str, str, str]]
-"""Method, subset and region of results, here of those that differ significantly from the first method's."""
+"""Method, subset and region of results that differ significantly from the first method's."""
 
 
 def subset_table(
@@ -52,14 +52,14 @@ def subset_table(
     """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
 
     Args:
-        evaluations: one or more methods on the same cohort; stars are against the first.
+        evaluations: one or more methods on the same cohort; stars mark differences from the first one.
         metric: name in `METRICS`.
-        tests: of `analysis.statistics.compare_to_first`, for the stars.
+        tests: result of `analysis.statistics.compare_to_first`, for the stars.
         published: a table of `analysis.published.published`, for columns beside the measured ones. Their mean is
-            the printed one, which is left out where the measured one is not over all subsets.
+            the printed one, which is left out if the measured one is not over all subsets.
 
     Raises:
-        ValueError: two methods have the same name, or other modalities or regions than the first.
+        ValueError: if two methods have the same name, or one has other modalities or regions than the first.
     """
     require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
@@ -89,15 +89,15 @@ def subset_table(
 def missing_table(
     evaluations: Sequence[Evaluation], metric: str = "dice", published: pd.DataFrame | None = None
 ) -> Table:
-    """Return the means over the subsets that lack the same number of modalities, and how many subsets these are.
+    """Return a table of means over the subsets that lack the same number of modalities, and of their number.
 
     Args:
         evaluations: one or more methods on the same cohort.
         metric: name in `METRICS`.
-        published: as in `subset_table`; averaged over the same subsets, where it has them all.
+        published: as in `subset_table`; averaged over the same subsets if it has all of them.
 
     Raises:
-        ValueError: as `subset_table`.
+        ValueError: in the same cases as `subset_table`.
     """
     require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
@@ -124,10 +124,10 @@ def missing_table(
 def comparison_table(
     evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None
 ) -> Table:
-    """Return a row per method with its mean over the subsets, for each region and over regions.
+    """Return a table with a row per method: its mean over the subsets, for each region and over regions.
 
-    Beside the mean are its 95 % interval and, of two or more methods, the difference to the first and how many subsets
-    the method wins: those where its mean is the best, and no other method's equals it.
+    Beside the mean are its 95 % interval and, for several methods, the difference from the first one and the number of
+    subsets that the method wins, that is for which its mean is the single best.
 
     Args:
         evaluations: one or more methods on the same cohort.
@@ -135,7 +135,7 @@ def comparison_table(
         tests: as in `subset_table`.
 
     Raises:
-        ValueError: as `subset_table`.
+        ValueError: in the same cases as `subset_table`.
     """
     require_alike(evaluations)
     common, first, shown = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric]
@@ -176,7 +176,7 @@ def comparison_table(
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:
-    """Return paired tests as a table, a row per test.
+    """Return paired tests as a table with one row per test.
 
     Args:
         tests: rows of `analysis.statistics.compare_to_first`.
@@ -208,9 +208,9 @@ class _Method:
 
     Attributes:
         label: header of its columns.
-        mean: in the units of results.csv.
-        std: same shape.
-        published: whether the numbers are a paper's.
+        mean: means in the units of results.csv.
+        std: standard deviations of the same shape.
+        published: whether the numbers are copied from a paper.
     """
 
     label: str
@@ -221,7 +221,7 @@ class _Method:
     def grouped(self, groups: Mapping[str, str]) -> _Method:
         """Return the means of groups of rows, without standard deviations; rows in no group are left out.
 
-        The mean of a group that a paper lacks a row of is NaN: it would be over other subsets than the measured ones.
+        If a paper lacks a row of a group, the mean is NaN, since it would be over other subsets than the measured one.
         """
         rows = self.mean.reindex(list(groups)).groupby(groups)
         mean = rows.agg(lambda values: values.mean(skipna=not self.published))
@@ -237,7 +237,7 @@ def _measured(evaluation: Evaluation, shared: Evaluation, metric: str) -> _Metho
 
 
 def _published(published: pd.DataFrame) -> list[_Method]:
-    """Return the methods of a published table, their names marked as such."""
+    """Return the methods of a published table, marked as published."""
     methods = []
     for name, rows in published.groupby("method", sort=False):
         mean, std = (rows.pivot(index="modalities", columns="region", values=key) for key in ("value", "std"))
@@ -272,7 +272,7 @@ def _grid(
     shown: Metric,
     stars: Keys = frozenset(),
 ) -> list[list[Cell]]:
-    """Return cells: each row's labels, then a cell per region and method; the best of those measured is bold."""
+    """Return each row's labels, then a cell per region and method; the best measured one is bold."""
     methods = [
         replace(m, **{key: shown.factor * getattr(m, key).reindex([*rows], columns=regions) for key in ("mean", "std")})
         for m in methods
@@ -290,7 +290,7 @@ def _grid(
 
 
 def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
-    """Return the names of the best of two or more values; values that print alike are equal."""
+    """Return the names of the best of two or more values; values that are printed alike count as equal."""
     printed = {name: round(value, 1) for name, value in values.items() if not pd.isna(value)}
     if len(printed) < 2 or shown.best is None:
         return set()
@@ -337,13 +337,13 @@ def _title(evaluations: Sequence[Evaluation], metric: str) -> str:
 
 
 def _label(metric: str) -> str:
-    """Return a metric's label as a sentence begins with it."""
+    """Return a metric's label with a capital letter."""
     label = METRICS[metric].label
     return label[0].upper() + label[1:]
 
 
 def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
-    """Return the sentence on what was averaged, over how many cases."""
+    """Return the sentence that says what was averaged over how many cases."""
     cells = [subset_statistics(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
     everyone = [evaluation.values(metric).dropna(how="all").index.unique("case").size for evaluation in evaluations]
     cases = counted(*everyone, noun="case")
@@ -355,7 +355,7 @@ def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = Tru
 
 
 def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
-    """Return what methods lack, and which subsets the means are over for that reason."""
+    """Return notes on the subsets that methods lack, and on the subsets that means are therefore over."""
     names, shared = subsets_of_any(evaluations), common[0].subsets
     if len(evaluations) == 1:
         return []
@@ -381,9 +381,9 @@ def _notes(
     family: str = "",
     published: pd.DataFrame | None = None,
 ) -> list[str]:
-    """Return the legend of bold cells, stars and daggers, and what the numbers were made with.
+    """Return the legend of bold cells, stars and daggers, and the conventions of the numbers.
 
-    ``family`` is what the p-values behind the stars are corrected for.
+    ``family`` names the tests that the p-values behind the stars are corrected for.
     """
     notes = []
     if len(evaluations) > 1 and METRICS[metric].best is not None:
@@ -400,7 +400,7 @@ def _notes(
 
 
 def made_with(evaluations: Sequence[Evaluation]) -> str:
-    """Return the conventions in words; where cohorts or conventions differ, a warning that says whose is what."""
+    """Return the conventions in words; if cohorts or conventions differ, a warning that lists them by method."""
     users: dict[tuple[str, str], list[str]] = {}
     for evaluation in evaluations:
         settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluation.conventions).items())

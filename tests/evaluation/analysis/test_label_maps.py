@@ -178,7 +178,7 @@ class TestBadInput:
         what = rf"{path}: on another grid than its reference {reference / 'b.nii.gz'} \(shape \(11, 10, 8\) instead of"
         self.refused(what, folder, reference)
         write(path, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]))
-        self.refused(r"b\.nii\.gz.*\(corners up to 2\.1 mm off\)\. Nothing is resampled", folder, reference)
+        self.refused(r"b\.nii\.gz.*\(corners up to 2\.1 mm off\)\. Label maps are not resampled", folder, reference)
         write(path, label_map(1), np.eye(4))  # as if the header had been lost
         self.refused(r"b\.nii\.gz.*\(corners up to 240 mm off\)", folder, reference)
 
@@ -188,18 +188,18 @@ class TestBadInput:
 
     def test_label_values_of_another_cohort(self, folder, reference):
         path = write(folder / "a.nii.gz", np.where(label_map(0) == 4, 3, label_map(0)).astype(np.uint8))
-        self.refused(rf"^{path}: label values \[3\] are not of this cohort.* Enhancing tumour is 4", folder, reference)
+        self.refused(rf"^{path}: label values \[3\] are not defined in this cohort.* tumour is 4", folder, reference)
 
     def test_label_values_of_the_references(self, folder, reference):
         path = write(reference / "a.nii.gz", (label_map(0).astype(np.int16) - 1))
-        self.refused(rf"^{path}: label values \[-1, 3\] are not of this cohort", folder, reference)
+        self.refused(rf"^{path}: label values \[-1, 3\] are not defined in this cohort", folder, reference)
 
     @pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 1e6, -1e-3])
     def test_no_label_map(self, folder, reference, value):
         values = label_map(0).astype(np.float32)
         values[0, 0, 0] = value
         path = write(folder / "a.nii.gz", values)
-        self.refused(rf"^{path}: holds {value:g}, so it is no label map".replace("+", r"\+"), folder, reference)
+        self.refused(rf"^{path}: holds {value:g}; expected a label map".replace("+", r"\+"), folder, reference)
 
     def test_probabilities_in_channels(self, folder, reference):
         path = write(folder / "a.nii.gz", np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8))
@@ -224,7 +224,7 @@ class TestBadInput:
 
     def test_the_same_case_twice(self, folder, reference):
         again = write(folder / "more" / "a.nii.gz", label_map(0))
-        self.refused(rf"Case a is there twice, as {folder / 'a.nii.gz'} and {again}; keep one", folder, reference)
+        self.refused(rf"Case a occurs twice, as {folder / 'a.nii.gz'} and {again}; keep one", folder, reference)
 
     def test_the_same_subset_twice(self, tmp_path, reference):
         for name in ("flair_t1", "T1w+T2f"):

@@ -128,7 +128,7 @@ def test_intervals_are_the_same_from_a_file(tmp_path):
 
 def test_no_level_and_no_volumes_are_refused():
     calibration = volumes([1.0] * 9, [2.0] * 9)
-    with pytest.raises(ValueError, match="coverage is 90"):
+    with pytest.raises(ValueError, match="coverage 90: "):
         calibrate_intervals(calibration, 90)
     with pytest.raises(ValueError, match="calibration: no case has both volume"):
         coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)), 0.9)

@@ -46,7 +46,7 @@ def test_spread_is_of_the_means_of_repeats():
 
 def test_what_cannot_be_averaged_is_refused():
     one = random_evaluation()
-    with pytest.raises(ValueError, match="1 evaluations; expected those of two or more"):
+    with pytest.raises(ValueError, match="1 evaluations given; expected those of two or more"):
         average_repeats("method", [one])
     fewer = replace(one, results=one.results[one.results["case"] != one.results["case"].iloc[0]])
     with pytest.raises(ValueError, match="lacks"):

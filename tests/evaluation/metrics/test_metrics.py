@@ -255,9 +255,7 @@ def test_skip_leaves_out_only_the_region_that_is_not_there():
 
 @pytest.mark.parametrize("empty", ["nan", "skip"])
 def test_voxels_cannot_be_pooled_without_all_cases(empty):
-    with pytest.raises(
-        ValueError, match=f"average is 'voxel' and empty is '{empty}'.* expected empty brats or released"
-    ):
+    with pytest.raises(ValueError, match=f"average 'voxel' with empty '{empty}'.* expected empty brats or released"):
         Conventions(empty=empty, average="voxel")
     for other in ("brats", "released"):
         Conventions(empty=other, average="voxel")

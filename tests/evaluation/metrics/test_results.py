@@ -94,7 +94,7 @@ class TestBadFiles:
             (HEADER + "c1,t1,WT,dice,much\n", "cannot be read as the rows of an evaluation.*much"),
             ('a,"b\n', "cannot be read as the rows of an evaluation"),
             ("case,region,value\nc1,WT,1\n", r"columns \['case', 'region', 'value'\]; expected \['case', 'modal"),
-            (HEADER + 2 * "c1,t1,WT,dice,0.5\n", "1 rows are there twice, the first for c1/t1/WT/dice;"),
+            (HEADER + 2 * "c1,t1,WT,dice,0.5\n", "1 rows are duplicates, the first for c1/t1/WT/dice;"),
         ],
     )
     def test_results_that_are_none(self, tmp_path, text, message):
@@ -105,7 +105,7 @@ class TestBadFiles:
 
     def test_results_without_their_note(self, folder):
         (folder / "evaluation.json").unlink()
-        with pytest.raises(FileNotFoundError, match=r"evaluation\.json: no such file; .*with which conventions"):
+        with pytest.raises(FileNotFoundError, match=r"evaluation\.json: no such file; .*does not tell the conventions"):
             read_evaluation(folder)
 
     @pytest.mark.parametrize(
@@ -123,13 +123,13 @@ class TestBadFiles:
         said = json.loads(note.read_text())
         change(said)
         note.write_text(json.dumps(said))
-        with pytest.raises(ValueError, match=rf"^{note}: not the note of an evaluation \(.*run the evaluation again"):
+        with pytest.raises(ValueError, match=rf"^{note}: not the settings of an evaluation \(.*run .* again"):
             read_evaluation(folder)
 
     @pytest.mark.parametrize("text", [b'{"name": "M3', b"[]", b"\xff\xfe\x00"])
     def test_note_that_is_broken(self, folder, text):
         (folder / "evaluation.json").write_bytes(text)
-        with pytest.raises(ValueError, match=r"evaluation\.json: not the note of an evaluation"):
+        with pytest.raises(ValueError, match=r"evaluation\.json: not the settings of an evaluation"):
             read_evaluation(folder)
 
     @pytest.mark.parametrize("name", ["calibration.csv", "reliability.csv", "latents.csv"])

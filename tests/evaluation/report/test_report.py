@@ -424,7 +424,7 @@ class TestErrors:
     def test_no_results(self, tmp_path):
         nothing = replace(random_evaluation(), results=random_evaluation().results[:0])
         for evaluations in ([nothing], [random_evaluation("two", seed=1), nothing]):
-            with pytest.raises(ValueError, match="one: no case has any of the subsets"):
+            with pytest.raises(ValueError, match="one: no case has all modalities of any of the subsets"):
                 write_report(evaluations, tmp_path / "report", 0.9)
         assert not (tmp_path / "report").exists()
 
@@ -436,7 +436,7 @@ class TestErrors:
 
     def test_leave_nothing_behind(self, tmp_path):
         """The level is checked last, when all figures on accuracy have been drawn."""
-        with pytest.raises(ValueError, match="coverage is 90; expected a level above 0 and below 1"):
+        with pytest.raises(ValueError, match="coverage 90: expected a level above 0 and below 1"):
             write_report([whole("one", only=["t1"], **SMALL)], tmp_path / "report", 90)
         assert not (tmp_path / "report").exists()
 
