@@ -1,1 +1,1 @@
-"""A patient's study in, a segmentation out."""
+"""Segmentation of a patient's study: reading, alignment, quality checks, and inference with a bundle."""

@@ -1,4 +1,4 @@
-"""A subject's volumes brought onto one grid, and registered where they have no frame of reference in common."""
+"""Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class AlignedStudy:
     """A subject's volumes on one grid.
 
     Attributes:
-        images: by modality, float32, 0 outside a volume's field of view.
-        registered: how those in another frame of reference than the reference's, or off in it, were laid over it.
-        covered: by modality, the share of the reference's foreground that lies in the volume's field of view.
-        misplaced: what is wrong with each modality whose header puts it elsewhere than it lies, or that is mirrored.
-        upright: how the mean brain was laid over the reference, if the grid lies along its axes (see `atlas`).
+        images: modality -> volume, float32, 0 outside the volume's field of view.
+        registered: modality -> registration, for volumes in another frame of reference or with a wrong position.
+        covered: modality -> fraction of the reference's foreground that lies in the volume's field of view.
+        misplaced: modality -> warning, for volumes whose header gives a wrong position, or that seem mirrored.
+        upright: registration of the mean brain to the reference, if the grid lies along its axes (see `atlas`).
     """
 
     images: dict[str, Image]
@@ -33,20 +33,21 @@ class AlignedStudy:
 def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str, spacing: float = 1.0) -> AlignedStudy:
     """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
 
-    The grid has the reference's axes, in the order and direction that are nearest to RAS, so an oblique reference is
-    not turned. Volumes in its frame of reference are resampled only; those in another one are registered rigidly
-    first, all volumes of a frame together, by its finest one. A volume that then lies elsewhere than the reference
-    (see `overlap`), as headers may be wrong, is registered by itself where that mends it.
+    The grid has the reference's axes, in the order and direction nearest to RAS; so an oblique reference is not
+    rotated. Volumes in its frame of reference are only resampled. Those in another frame are registered rigidly first,
+    all volumes of a frame together, using the finest one. If a volume then does not lie over the reference (see
+    `overlap`), because its header is wrong, it is registered separately if that improves the overlap.
 
     Args:
-        images: by modality.
-        frames: by modality, what names its frame of reference; volumes of one name have their millimetres in common.
+        images: modality -> volume.
+        frames: modality -> name of its frame of reference; volumes with the same name share their coordinates in mm.
         reference: modality whose field of view is kept.
-        spacing: of the grid, in mm.
+        spacing: voxel size of the grid in mm.
 
     Raises:
-        ValueError: a volume cannot be registered to the reference (what was measured is said), or does not overlap it.
-        ModuleNotFoundError: a registration is needed, and itk-elastix is not installed.
+        ValueError: if a volume cannot be registered to the reference (the message gives the measured values), or does
+            not overlap it.
+        ModuleNotFoundError: if a registration is needed, but itk-elastix is not installed.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
@@ -71,7 +72,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
             found = fit(fixed, volume, seen, spacing)
             if found.is_mirrored:
                 misplaced[name] = (
-                    f"lies better over the {display_name(reference)} with left and right "
+                    f"fits the {display_name(reference)} better with left and right "
                     f"exchanged ({_compared(found.mirrored, found.best)}): one of the two seems to be mirrored. Do not "
                     "trust the result; convert both again from the scanner's files."
                 )
@@ -88,7 +89,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
                     misplaced[name] = (
                         f"does not lie over the {display_name(reference)}: about "
                         f"{found.moved:.0f} mm away it would fit better ({_compared(found.best, found.information)}), "
-                        f"and it could not be registered ({mended}). Do not trust the result."
+                        f"but it could not be registered ({mended}). Do not trust the result."
                     )
         aligned[name] = Image(volume, grid.affine)
         covered[name] = float(seen[shown].mean()) if shown.any() else 0.0
@@ -96,7 +97,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
 
 
 def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) -> Registration | str:
-    """Return how a volume that is off is laid over the reference, or why it cannot be; raise if they lie apart."""
+    """Return a registration of a misplaced volume, or the reason for its failure; raise if there is no overlap."""
     try:
         return register(fixed, placed, f"{display_name(name)} to {display_name(reference)}")
     except (ValueError, ModuleNotFoundError) as error:
@@ -110,4 +111,4 @@ def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) 
 
 
 def _compared(more: float, less: float) -> str:
-    return f"normalised mutual information {1 + more:.3f} in place of {1 + less:.3f}"
+    return f"normalised mutual information {1 + more:.3f} instead of {1 + less:.3f}"

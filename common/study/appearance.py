@@ -1,4 +1,4 @@
-"""Whether images show what they are taken for; where headers leave open what an image is, what it shows decides."""
+"""Checks of whether images show what they are used as; the content decides where headers are ambiguous."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from common.study.reading import Remark, Study
 from common.study.skull import Brain, cut_out
 
 TOLD_APART = 1.0
-"""Least logarithm of the odds of T1 and T1c against any other two classes with which two T1 are told apart by what they
-show. Of the same T1 given twice, one noisier and brighter, 32 open cases have at most 0.5."""
+"""Minimum log-odds of the pair T1 and T1c against any other pair of classes for two T1 to be distinguished by their
+content. If the same T1 is given twice, once noisier and brighter, 32 open cases have at most 0.5."""
 OPEN = 0.9
-"""Confidence below which a header leaves open what its series is: those of a T1 that says nothing of contrast agent."""
+"""Confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent."""
 
 
 def look(aligned: AlignedStudy, brain: Brain | None, cohort: Cohort) -> dict[str, torch.Tensor]:
-    """Return what `likelihoods` says of the images, by what they are taken for; of some it may say nothing.
+    """Return the `likelihoods` of the images, by the modality that they are used as; some may be left out.
 
     Args:
         aligned: volumes on one grid.
-        brain: that was found in them; None: they show brains alone.
-        cohort: of the network; nothing is said if it has other sequences or other brains than adults'.
+        brain: brain that was found in them; None if they are skull-stripped.
+        cohort: cohort of the network; the result is empty if its sequences are others, or its brains not adults'.
     """
     if not shows(cohort):
         return {}
@@ -43,39 +43,39 @@ def look(aligned: AlignedStudy, brain: Brain | None, cohort: Cohort) -> dict[str
 
 
 def contradictions(study: Study, said: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    """Yield a warning for images that do not show what they are taken for.
+    """Yield a warning for images that do not show what they are used as.
 
     Args:
-        study: what was read.
-        said: see `look`.
+        study: the study as read.
+        said: result of `look`.
     """
     for found in contradicted(said):
         named = " and ".join(f"{display_name(name)} ({study.sources[name]})" for name in found.modalities)
-        yield f"{named}: {found.what}. Do not trust the result before it is known which image is what."
+        yield f"{named}: {found.what}. Do not trust the result before you know which image is which sequence."
 
 
 def settle(
     study: Study, said: Mapping[str, torch.Tensor], cohort: Cohort, modalities: Collection[str], kept: Collection[str]
 ) -> tuple[Study, dict[str, str]]:
-    """Take images whose headers leave open what they are (`OPEN`) for what they show, where that is sure.
+    """Use images with ambiguous headers (`OPEN`) as the modality that they show, if that is sure.
 
-    What is none of the sequences is left out, but not all that there is. Where an image surely shows what its header
-    makes of it, nothing is open any more. T1 and T1c of which `Study.undecided` says that they may be exchanged are
-    what they show, or `decided_by_headers`.
+    An image that shows none of the sequences is left out, unless it is the only one. An image that surely shows what
+    its header says is no longer ambiguous. T1 and T1c that may be exchanged (`Study.undecided`) are used as what they
+    show or, if that is unclear, by `decided_by_headers`.
 
     Args:
-        study: what was read.
-        said: see `look`.
-        cohort: whose order of modalities the study has.
-        modalities: that an image may be taken for.
-        kept: modalities whose images are not left out.
+        study: the study as read.
+        said: result of `look`.
+        cohort: cohort whose order of modalities the study has.
+        modalities: modalities that an image may be used as.
+        kept: modalities whose images must not be left out.
 
     Returns:
-        The study by what its images are taken for now, with a remark on each that changed; what each was taken for ->
-        what it is taken for now, empty if that is the same.
+        The study with the images' new modalities, and a remark on each change; and a dict from each old modality to
+        the new one, which is empty if nothing changed.
 
     Raises:
-        ValueError: see `decided_by_headers`.
+        ValueError: in the same cases as `decided_by_headers`.
     """
     before = {name: name for name in study.images}
     if study.undecided:
@@ -106,10 +106,10 @@ def _by_what_is_shown(study: Study, names: Collection[str]) -> Study:
 
 
 def decided_by_headers(study: Study, cohort: Cohort) -> Study:
-    """Return a study without the T1c that is a second T1 by its header (`Study.undecided`), with a remark on it.
+    """Return a study without the second T1 that is used as T1c (`Study.undecided`), with a remark on it.
 
     Raises:
-        ValueError: the headers do not tell which of the two would be the T1.
+        ValueError: if the headers do not tell which of the two would be the T1.
     """
     if not study.undecided:
         return study
@@ -121,12 +121,12 @@ def decided_by_headers(study: Study, cohort: Cohort) -> Study:
 
 
 def _decided(study: Study, said: Mapping[str, torch.Tensor], cohort: Cohort) -> tuple[Study, dict[str, str | None]]:
-    """Tell T1 and T1c, two T1 by their headers, apart by what they show, see `Study.undecided`; else go by the headers.
+    """Distinguish T1 and T1c, both T1 by their headers, by their content (`Study.undecided`), or else by the headers.
 
-    They are told apart where no other two classes, such as T1 twice, are nearly as likely (`TOLD_APART`).
+    They are distinguished if no other pair of classes, such as T1 twice, is nearly as likely (`TOLD_APART`).
 
     Returns:
-        The study; what each image was taken for -> what it is taken for now.
+        The study; and a dict from each old modality to the new one, None if left out.
     """
     pair = ("t1", "t1c")
     names: dict[str, str | None] = {name: name for name in study.images}
@@ -144,7 +144,7 @@ def _decided(study: Study, said: Mapping[str, torch.Tensor], cohort: Cohort) -> 
 
 
 def _log(said: Mapping[str, torch.Tensor], name: str, shown: str) -> float:
-    """Return the logarithm of the probability that an image shows a class."""
+    """Return the log-probability that an image shows a class."""
     return float(said[name][CLASSES.index(shown)])
 
 
@@ -153,7 +153,7 @@ def _opened(study: Study, said: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def _is_sure(logs: torch.Tensor, name: str) -> bool:
-    """Return whether an image is likelier to be of a sequence than of any other by the odds `SURE`."""
+    """Return whether an image shows a sequence rather than any other class, with log-odds of at least `SURE`."""
     others = [float(log) for other, log in zip(CLASSES, logs, strict=True) if other != name]
     return float(logs[CLASSES.index(name)]) - max(others) >= SURE
 
@@ -161,7 +161,7 @@ def _is_sure(logs: torch.Tensor, name: str) -> bool:
 def _settled(
     study: Study, said: Mapping[str, torch.Tensor], modalities: Sequence[str], kept: Collection[str]
 ) -> dict[str, str | None]:
-    """Return what images whose headers leave it open are taken for, None: left out; nothing if all stays as it is."""
+    """Return the new modalities of images with ambiguous headers, None to leave out; empty if nothing changes."""
     opened = _opened(study, said)
     free = [name for name in modalities if name not in study.images or name in opened]
 
@@ -182,7 +182,7 @@ def _settled(
 
 
 def _renamed(study: Study, settled: Mapping[str, str | None], cohort: Cohort) -> Study:
-    """Return a study by other modalities, in the cohort's order, without those that are None."""
+    """Return a study with new modalities, in the cohort's order, without those that are None."""
     changed: dict[str, Any] = {
         "skulls": [new for name in study.skulls if (new := settled[name])],
         "remarks": [

@@ -1,4 +1,4 @@
-"""The mean brain of the training cases, and turning a tilted study upright by it."""
+"""The mean brain of the training cases, and the rotation of a tilted study to its axes."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from common.study.registration import MINIMUM_OVERLAP, PEAK_DISTANCE, Registrati
 from common.study.skull import Brain, cut_out
 
 MEAN_BRAIN = Path(__file__).parent / "data" / "mean_brain.nii.gz"
-"""Mean of the 36 training cases of open_glioma, split fixed50: a volume for each of `MODALITIES`, uint8, 2 mm."""
+"""Mean of the 36 training cases of open_glioma (split fixed50): one volume per modality, uint8, 2 mm."""
 MODALITIES = ("t1", "t1c", "t2", "flair")
 SPACING = 2.0
 MINIMUM_PEAK = 1.1
-"""As for `registration.register`, but less: a mean of many brains tells less about one brain than its own sequences do.
-The five validation cases, turned by 0 to 25 degrees, were all found within 3 degrees but for one that is cut off; the
-ratio was 1.2 to 2.6. Where the registration failed, on another sequence of that one, it was 0.8."""
+"""Minimum peak ratio as in `registration.register`, but lower, since a mean of many brains says less about a brain than
+its own sequences do. The five validation cases, turned by 0 to 25 degrees, were all found within 3 degrees except one,
+which is cut off; the ratio was 1.2 to 2.6. Where the registration failed, with another sequence of it, it was 0.8."""
 
 
 def turn_upright(aligned: AlignedStudy, reference: str, brain: Brain | None) -> tuple[AlignedStudy, Brain | None]:
-    """Resample a study along the axes of the mean brain, as the training cases lie.
+    """Resample a study along the axes of the mean brain, to which the training cases are aligned.
 
-    The mean brain is registered rigidly to the reference's brain. The new grid covers the whole brain, at the same
+    The mean brain is registered rigidly to the reference's brain. The new grid covers the whole brain, with the same
     spacing.
 
     Args:
         aligned: volumes on one isotropic grid.
         reference: modality that is registered.
-        brain: that is to be cut out of them; None: they show nothing else.
+        brain: brain to be cut out of the volumes; None if they are skull-stripped.
 
     Returns:
         The study and the brain on the new grid.
 
     Raises:
-        ValueError: the mean brain has no volume of the reference's modality, or cannot be laid over it.
-        ModuleNotFoundError: itk-elastix is not installed.
+        ValueError: if the mean brain lacks the reference's modality, or cannot be registered to it.
+        ModuleNotFoundError: if itk-elastix is not installed.
     """
     if reference not in MODALITIES:
         raise ValueError(
@@ -55,8 +55,8 @@ def turn_upright(aligned: AlignedStudy, reference: str, brain: Brain | None) -> 
     found = find_rigid(Image(volume, atlas.affine), stripped[reference], f"{display_name(reference)} to the mean brain")
     if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
         raise ValueError(
-            f"--upright: {found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the brain "
-            "could not be laid over the mean brain. Leave --upright away, and look at the pictures."
+            f"--upright: {found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the mean "
+            "brain could not be registered. Leave out --upright, and look at the pictures."
         )
     grid = _covering(stripped, found.transform)
     images = {name: Image(resample(image, grid), grid.affine) for name, image in aligned.images.items()}
@@ -67,22 +67,22 @@ def turn_upright(aligned: AlignedStudy, reference: str, brain: Brain | None) -> 
 
 
 def upright_note(found: Registration) -> str:
-    """Say how a study was turned, and how well the mean brain lay over it."""
+    """Return a note on the rotation of a study, and on how well the mean brain fits it."""
     return (
-        f"The study was turned by {found.angle:.0f} degrees, to lie as the training cases do. With their mean brain it "
-        f"has a normalised mutual information of {found.quality:.3f}, {found.peak:.1f} times what it is "
-        f"{PEAK_DISTANCE:g} mm off, and overlaps by {found.overlap:.0%}."
+        f"The study was turned by {found.angle:.0f} degrees, to lie as the training cases do. Its normalised mutual "
+        f"information with their mean brain is {found.quality:.3f}, {found.peak:.1f} times the value "
+        f"{PEAK_DISTANCE:g} mm away, and the two overlap by {found.overlap:.0%}."
     )
 
 
 def mean_brain(cases: Collection[Mapping[str, Image]]) -> Image:
-    """Return the mean of cases that were registered to one atlas, as `MEAN_BRAIN` holds it.
+    """Return the mean of cases that were registered to one atlas, in the form of `MEAN_BRAIN`.
 
     Each volume is scaled so that the 99th percentile of its brain is 1.
 
     Args:
-        cases: the skull-stripped volumes of each case by modality, all of one shape once their axes are in the order
-            and direction of RAS. Where their headers put the origin does not count.
+        cases: the skull-stripped volumes of each case by modality, all of the same shape after reorientation to RAS.
+            The origins in their headers are ignored.
 
     Returns:
         ``(X, Y, Z, 4)`` uint8, 200 for the 99th percentile, on a grid of 2 mm, RAS, with its origin in the middle.
@@ -103,12 +103,12 @@ def _scaled(image: Image) -> np.ndarray:
 
 
 def _centred(shape: Sequence[int], spacing: Sequence[float] = (SPACING,) * 3) -> np.ndarray:
-    """Return the affine of a straight grid with the origin of its millimetres in its middle."""
+    """Return the affine of an axis-aligned grid with the origin in its middle."""
     return from_matvec(np.diag(spacing), -(np.array(shape) - 1) / 2 * spacing)
 
 
 def _covering(images: Mapping[str, Image], transform: np.ndarray) -> Grid:
-    """Return the grid along the transform's axes that covers all that is not 0, a voxel more on each side."""
+    """Return the grid along the transform's axes that covers all non-zero voxels, with a margin of one voxel."""
     affine = next(iter(images.values())).affine
     spacing = float(voxel_sizes(affine)[0])
     shown = np.any([np.asarray(image.dataobj) != 0 for image in images.values()], axis=0)

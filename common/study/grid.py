@@ -17,51 +17,51 @@ from nibabel.orientations import inv_ornt_aff, io_orientation
 from common.io.geometry import lengths
 
 FOREGROUND = 0.1
-"""Share of an image's 99th percentile above which a voxel is foreground: neither air nor background."""
+"""Fraction of an image's 99th percentile above which a voxel is foreground, that is, neither air nor background."""
 
 MOST_VOXELS = 2**28
-"""Of a grid that a volume is resampled to, 1 GiB in float32: a cube of 645 mm at 1 mm."""
+"""Maximum number of voxels of a grid for resampling (1 GiB in float32): a cube of 645 mm at 1 mm."""
 
 STRAIGHT = 1e-3
-"""Voxels of deviation from parallel axes, over a whole grid, below which two grids count as parallel."""
+"""Maximum deviation in voxels, over a whole grid, for the axes of two grids to count as parallel."""
 
 Image = nib.Nifti1Image
-"""A volume ``(X, Y, Z)`` whose affine leads to millimetres, RAS."""
+"""A volume ``(X, Y, Z)`` whose affine leads to mm, RAS."""
 
 
 class Grid(NamedTuple):
-    """Where voxels lie: the number of them along each axis, and the affine ``(4, 4)`` to millimetres, RAS."""
+    """A grid of voxels: the number of voxels along each axis, and the affine ``(4, 4)`` to mm, RAS."""
 
     shape: tuple[int, int, int]
     affine: np.ndarray
 
 
 def finest(images: Mapping[str, Image]) -> str:
-    """Return the modality whose largest voxel edge is smallest; of equal ones the one of the smallest voxels."""
+    """Return the modality with the smallest largest voxel edge; of equal ones, that with the smallest voxels."""
     sizes = {name: voxel_sizes(image.affine).round(3) for name, image in images.items()}
     return min(images, key=lambda name: (sizes[name].max(), sizes[name].prod()))
 
 
 def isotropic_grid(image: Image, spacing: float) -> Grid:
-    """Return the grid of cubes that covers a volume's field of view: its axes, in the order and direction nearest RAS.
+    """Return the grid of cubes that covers a volume's field of view, with its axes in the order nearest to RAS.
 
     Args:
         image: the volume.
         spacing: edge of the cubes in mm.
 
     Raises:
-        ValueError: it would have more than `MOST_VOXELS`.
+        ValueError: if it would have more than `MOST_VOXELS`.
     """
     orientation = io_orientation(image.affine)
     affine = image.affine @ inv_ornt_aff(orientation, image.shape)
     shape = np.array(image.shape)[np.argsort(orientation[:, 0])]
     sizes = voxel_sizes(affine)
-    left, _, right = np.linalg.svd(affine[:3, :3] / sizes)  # the nearest axes at right angles, were it sheared
+    left, _, right = np.linalg.svd(affine[:3, :3] / sizes)  # the nearest orthogonal axes, in case of shear
     count = np.maximum(np.ceil(shape * sizes / spacing - 1e-3), 1)
     if not count.prod() <= MOST_VOXELS:
         raise ValueError(
             f"A field of view of {lengths(shape * sizes)} mm needs {lengths(count)} voxels of {spacing:g} mm, more "
-            f"than the {MOST_VOXELS} that are made at most. Are its voxel sizes right? If so, cut out the head."
+            f"than the maximum of {MOST_VOXELS}. Are its voxel sizes right? If so, crop it to the head."
         )
     count = count.astype(int)
     directions = left @ right * spacing
@@ -70,29 +70,29 @@ def isotropic_grid(image: Image, spacing: float) -> Grid:
 
 
 def resample(image: Image, grid: Grid) -> np.ndarray:
-    """Interpolate a volume linearly on a grid, float32; 0 where less than half of what is interpolated between is data.
+    """Interpolate a volume linearly on a grid, float32; the result is 0 where data have less than half of the weight.
 
-    Voxels of exactly 0, the background of a stripped image, hold no data, and neither do those outside the field of
-    view: they count for nothing in an interpolation. So edges stay where they are, and are not blurred into a rim.
+    Voxels of exactly 0, the background of a stripped image, and those outside the field of view hold no data and are
+    left out of the interpolation. So edges keep their place and are not blurred.
     """
     turned = nib.as_closest_canonical(image)
     if turned.shape == grid.shape and np.allclose(turned.affine, grid.affine, rtol=0, atol=1e-5):
-        return np.ascontiguousarray(turned.dataobj, dtype=np.float32)  # the grid's own voxels, which may be flipped
+        return np.ascontiguousarray(turned.dataobj, dtype=np.float32)  # the same voxels, possibly flipped
     volume = np.asarray(image.dataobj, dtype=np.float32)
     values, data = sample(np.stack([volume, volume != 0]), image.affine, grid)
-    # nothing lies at exactly a half: rounding would decide
+    # Slightly less than a half, so that rounding does not decide.
     return np.divide(values, data, out=np.zeros_like(values), where=data > 0.5 - 1e-3)
 
 
 def sample(channels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
-    """Interpolate volumes ``(C, X, Y, Z)`` linearly on a grid, float32; around them all is 0.
+    """Interpolate volumes ``(C, X, Y, Z)`` linearly on a grid, float32; outside the volumes the result is 0.
 
-    Where the grid is coarser, each of its voxels is the mean of as many samples along each axis as it is larger.
+    If the grid is coarser, each of its voxels is the mean of several samples along each axis.
 
     Args:
-        channels: the volumes.
-        affine: theirs, to mm, RAS.
-        grid: to interpolate on.
+        channels: volumes ``(C, X, Y, Z)``.
+        affine: affine of the volumes, to mm, RAS.
+        grid: grid to interpolate on.
     """
     to_source = np.linalg.inv(affine) @ grid.affine
     finer = np.maximum(np.rint(np.abs(to_source[:3, :3]).max(axis=0)), 1).astype(int)
@@ -111,22 +111,22 @@ def sample(channels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
 def _sample_straight(
     channels: np.ndarray, to_source: np.ndarray, finer: np.ndarray, shape: Sequence[int]
 ) -> np.ndarray:
-    """Do as `sample` does between grids whose axes are parallel, one axis at a time: much faster.
+    """Do the same as `sample`, but one axis at a time, for grids with parallel axes; this is much faster.
 
     Args:
-        channels: the volumes ``(C, X, Y, Z)``.
-        to_source: from voxels of the grid to those of the volumes, ``(4, 4)``.
+        channels: volumes ``(C, X, Y, Z)``.
+        to_source: transform from voxels of the grid to those of the volumes, ``(4, 4)``.
         finer: number of samples along each axis of the grid that are averaged.
-        shape: of the grid.
+        shape: shape of the grid.
     """
-    sources = np.abs(to_source[:3, :3]).argmax(axis=0)  # which axis of the volumes each axis of the grid runs along
+    sources = np.abs(to_source[:3, :3]).argmax(axis=0)  # axis of the volumes that each axis of the grid runs along
     made = torch.from_numpy(channels.transpose(0, *(1 + sources)).astype(np.float32))
     for axis, (source, count) in enumerate(zip(sources, finer, strict=True)):
         within = (np.arange(count) + 0.5) / count - 0.5
         at = to_source[source, axis] * (np.arange(shape[axis])[:, None] + within) + to_source[source, 3]
         distance = np.abs(at[..., None] - np.arange(channels.shape[1 + source]))
         weights = torch.from_numpy(np.clip(1 - distance, 0, None).mean(axis=1, dtype=np.float32))
-        made = torch.tensordot(made, weights, dims=([1], [1]))  # the axis goes to the end, where it belongs after three
+        made = torch.tensordot(made, weights, dims=([1], [1]))  # moves the axis to the end; in order after three
     return made.contiguous().numpy()
 
 
@@ -137,20 +137,20 @@ def resample_label_to(
     reference_shape: Sequence[int],
     classes: Iterable[int],
 ) -> np.ndarray:
-    """Bring a label map onto the reference's own grid.
+    """Resample a label map to the reference's own grid.
 
     Each class is interpolated linearly and averaged over the reference's voxels, and a voxel gets the class, or the
-    background, that it has most of. A class too small to have most of any voxel keeps the one that it has most in.
+    background, with the largest share. A class too small for that keeps the voxel where its share is largest.
 
     Args:
-        label: ``(X, Y, Z)``, whole numbers, 0 is the background.
-        grid_affine: of the label map, to mm, RAS.
-        reference_affine: of the grid to bring it to.
-        reference_shape: of that grid.
-        classes: the values of the label map.
+        label: ``(X, Y, Z)``, whole numbers; 0 is the background.
+        grid_affine: affine of the label map, to mm, RAS.
+        reference_affine: affine of the reference's grid.
+        reference_shape: shape of the reference's grid.
+        classes: values of the label map.
 
     Returns:
-        The label map on the reference's grid, of the label's type. What lies outside of it is lost.
+        The label map on the reference's grid, with the label's data type. Parts outside that grid are lost.
     """
     target = Grid(tuple(reference_shape), np.asarray(reference_affine, float))
     source = Grid(label.shape, np.asarray(grid_affine, float))
@@ -171,18 +171,18 @@ def resample_label_to(
 
 
 def foreground(volume: np.ndarray) -> np.ndarray:
-    """Return which voxels of a volume ``(X, Y, Z)`` are above `FOREGROUND` of its 99th percentile: not air."""
+    """Return which voxels of a volume ``(X, Y, Z)`` are above `FOREGROUND` times its 99th percentile, i.e. not air."""
     above = volume[volume > 0]
     return volume > FOREGROUND * np.percentile(above, 99) if above.size else np.zeros(volume.shape, bool)
 
 
 def moved(image: Image, transform: np.ndarray) -> Image:
-    """Return a volume where a transform (of mm to its own mm) finds it."""
+    """Return a volume at the place given by a transform (from mm to the volume's own mm)."""
     return Image(image.dataobj, np.linalg.inv(transform) @ image.affine)
 
 
 def in_field_of_view(source: Grid, target: Grid) -> np.ndarray:
-    """Return which voxels of a grid have their centre within the voxels of another: bool of the grid's shape."""
+    """Return which voxels of a grid have their centre within another grid: bool of the first grid's shape."""
     to_source = np.linalg.inv(source.affine) @ target.affine
     inside = np.ones(target.shape, bool)
     for axis, size in enumerate(source.shape):
@@ -195,7 +195,7 @@ def in_field_of_view(source: Grid, target: Grid) -> np.ndarray:
 
 
 def _target_box(mask: np.ndarray, source: Grid, target: Grid) -> tuple[slice, ...]:
-    """Return the box of a grid's voxels that a mask on another grid reaches, one voxel more on each side."""
+    """Return the box of a grid's voxels that a mask on another grid covers, with a margin of one voxel."""
     if not mask.any():
         return (slice(0, 0),) * 3
     ends = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] + [-1, 1] for axis in range(3)]

@@ -1,7 +1,7 @@
-"""Which sequence an image file holds that is not named after it: by its JSON, or by the words of its name.
+"""Recognition of the sequence in image files without a modality in their names, by their JSON or the words in the name.
 
-dcm2niix writes what the headers say beside each image, as JSON with the names of BIDS; 3D Slicer and people write a
-description into the name. Both are read as the header of a DICOM series is, by `common.study.dicom.recognise`.
+dcm2niix writes the contents of headers beside each image, as JSON with BIDS names; 3D Slicer and users write a
+description into the name. Both are evaluated like a DICOM header, by `common.study.dicom.recognise`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from common.study.dicom.sequences import Undecided, Verdict, recognise
 TEXTS = ("SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "ContrastBolusAgent")
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
-"""What dcm2niix writes when it is not to leave out who it was."""
+"""Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
 SECOND_T1 = (
     "A second file seems to be the T1 and is not used; it may be after contrast agent. If so: end its name in _t1c."
 )
 NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w*)(?![a-z])", re.IGNORECASE)
-"""Words in names of files that lie beside images and hold none."""
+"""Words in names of files that lie beside images but are not images."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file, and what it was recognised as.
+    """An image file, and the sequence that it was recognised as.
 
     Attributes:
-        path: where it lies.
-        verdict: which sequence, how surely and why.
-        by: what says so: its JSON, the words of its name, or both.
+        path: path of the file.
+        verdict: the sequence, the confidence and the reason.
+        by: source of the evidence: its JSON, the words of its name, or both.
         is_3d: whether its JSON says that it was acquired in 3D.
-        identity: what its JSON says of whose it is.
+        identity: values of `IDENTITY` in its JSON.
     """
 
     path: Path
@@ -53,9 +53,9 @@ class ImageFile:
 
 
 def recognise_file(path: Path) -> ImageFile:
-    """Say which sequence a file holds, by its JSON; the words of its name are the description where this has none."""
+    """Recognise the sequence of a file by its JSON; the words of its name replace a missing description."""
     stem = _stem(path)
-    words = re.sub(r"^sub-[A-Za-z0-9]+", "", stem)  # BIDS' subject is no subtraction
+    words = re.sub(r"^sub-[A-Za-z0-9]+", "", stem)  # the BIDS prefix does not mean subtraction
     said = _read_json(path.with_name(f"{stem}.json"))
     described = any(isinstance(said.get(name), str) and said[name].strip() for name in TEXTS[:2])
     verdict = recognise(_header(said if described else {**said, "SeriesDescription": words}))
@@ -70,33 +70,33 @@ def recognise_file(path: Path) -> ImageFile:
 
 
 def contradiction(path: Path, modality: str) -> str | None:
-    """Return in words that the JSON of a file named after a modality says another one; None if it does not."""
+    """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
     file = recognise_file(path)
     if not file.by.startswith("its JSON") or file.verdict.modality in (None, modality):
         return None
     return (
         f"its name says {display_name(modality)}, its JSON {display_name(file.verdict.modality)} "
-        f"({file.verdict.reason}). Look at the pictures, and name it rightly."
+        f"({file.verdict.reason}). Look at the pictures, and correct the name."
     )
 
 
 def choose_files(
     files: Sequence[ImageFile], named: Collection[str]
 ) -> tuple[dict[str, ImageFile], list[str], Undecided | None]:
-    """Choose a file for each sequence: the more surely recognised, then one of 3D.
+    """Choose a file for each sequence, preferring higher confidence, then 3D.
 
-    Of two that seem to be the T1, where there is no T1c, the other is taken for T1c.
+    If two seem to be the T1, and there is no T1c, the second one is used as T1c.
 
     Args:
-        files: of one patient, whose names do not end in what they hold.
-        named: modalities of other files, which are named after them; these go before.
+        files: files of one patient whose names do not end in a modality.
+        named: modalities of other files, which are named after them and take precedence.
 
     Returns:
-        Modality -> file; a line for each file: what it is taken for and why, or why it is left out; and
-        whether T1 and T1c may be exchanged, because nothing says which is which.
+        Modality -> file; a line for each file: what it is used as and why, or why it is left out; and whether T1 and
+        T1c may be exchanged, because nothing tells which is which.
 
     Raises:
-        ValueError: two candidates cannot be told apart, or the files are of several patients.
+        ValueError: if two candidates are equally good, or the files are of several patients.
     """
     candidates: dict[str, list[ImageFile]] = defaultdict(list)
     for file in files:
@@ -153,13 +153,13 @@ def _refuse_several_patients(chosen: Mapping[str, ImageFile]) -> None:
         folders[file.path.parent].append(name)
     if len(folders) > 1 and max(map(len, folders.values())) > 1:
         raise ValueError(
-            f"The sequences lie in {len(folders)} folders, of which one has several, as if they were of several "
-            "subjects; give the folder of one, with its files in it or a folder for each."
+            f"The sequences lie in {len(folders)} folders, one of which has several, as if they were of several "
+            "subjects; give the folder of one subject, with its files in it or a folder for each."
         )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON says; nothing if it is not there or is none."""
+    """Return the contents of a JSON file; empty if it does not exist or is not a JSON object."""
     try:
         said = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -169,7 +169,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 @quiet()
 def _header(said: Mapping[str, Any]) -> Dataset:
-    """Return what is said by BIDS' names and in its units, seconds, as a DICOM header, in milliseconds."""
+    """Return a DICOM header, with times in ms, from values with BIDS names and in BIDS units (seconds)."""
     header = Dataset()
     said = {"ContrastBolusAgent": said.get("ContrastBolusIngredient"), **said}
     for name in TEXTS:
@@ -179,7 +179,7 @@ def _header(said: Mapping[str, Any]) -> Dataset:
             setattr(header, name, found if name in ("ImageType", "ScanningSequence") else found[0])
     times = {name: said.get(name) for name in SECONDS}
     times = {name: value for name, value in times.items() if type(value) in (int, float) and 0 < value < 1e6}
-    unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some write ms all the same
+    unit = 1 if times.get("EchoTime", 0) > 1 else 1000  # some programs write ms nevertheless
     for name, value in times.items():
         setattr(header, name, f"{value * unit:.6g}")
     return header

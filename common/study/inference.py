@@ -1,4 +1,4 @@
-"""A bundle's inference.json for one case whose volumes lie on one grid: label map and probabilities."""
+"""Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from common.io import bundle_root, shipped_weights
 from common.io.bundle import require_same_common
 from common.io.settings import usable_device
 
-SYNTHETIC = "The weights were trained on synthetic images alone: never believe their result on a patient."
-"""The warning of what a bundle's ``models/phantom.pt`` gives."""
+SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
+"""Warning for results with a bundle's ``models/phantom.pt``."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a network made of a case.
+    """A network's result for a case.
 
     Attributes:
         label: label map ``(X, Y, Z)`` in the cohort's values.
-        probabilities: of the regions, ``(R, X, Y, Z)``.
+        probabilities: probabilities of the regions, ``(R, X, Y, Z)``.
     """
 
     label: np.ndarray
@@ -40,18 +40,18 @@ class Segmentation:
 
 
 class Inference:
-    """A bundle's inference.json, for one case.
+    """A bundle's inference.json, prepared to segment one case.
 
     Args:
-        bundle: its name or folder.
-        recipe: overlay that sets what the weights were trained with, or None.
+        bundle: name or folder of the bundle.
+        recipe: overlay with the settings of the weights' training, or None.
         ckpt_path: weights other than the bundle's own, or None.
-        device: to run on, or None.
-        folder: an empty one, for the files in between.
+        device: device to run on, or None for the config's default.
+        folder: an empty folder for intermediate files.
 
     Attributes:
-        trained_on: what the weights were trained on, in a few words; None of weights other than the bundle's own.
-        warnings: why nothing made with these weights may be believed.
+        trained_on: short description of the training data; None for weights other than the bundle's own.
+        warnings: reasons why no result of these weights can be trusted.
     """
 
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
@@ -91,23 +91,23 @@ class Inference:
         """
         self.data.mkdir()
         for name, image in images.items():
-            # Straight and at the origin: of tilted axes MONAI's Spacingd rounds where its grid begins, now at a corner,
-            # now so that the centres meet. The network sees voxels, and its label map comes back on the same ones.
+            # Axis-aligned and at the origin, since for oblique axes MONAI's Spacingd rounds the grid's origin
+            # inconsistently. The network works on voxels, and its label map comes back on the same voxels.
             straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
             nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
         with _quiet(), unwrapped_errors():
             self.workflow.run()
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")(dict(output))["pred"]
-        if "to_regions" in self.workflow.parser:  # a softmax of classes
+        if "to_regions" in self.workflow.parser:  # a network with a softmax over classes
             output = self._content("to_regions")(dict(output))
         return Segmentation(label[0].cpu().numpy(), output["pred"].cpu().numpy())
 
     def beside(self, name: str) -> pd.DataFrame | None:
-        """Return a table that lies beside the weights, ``model_<name>`` beside ``model.pt``; None if there is none.
+        """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: if it cannot be read.
         """
         path = self.weights.with_name(f"{self.weights.stem}_{name}")
         if not path.is_file():
@@ -116,7 +116,7 @@ class Inference:
             return pd.read_csv(path)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{path}: no table ({error}); expected what an evaluation wrote, or no such file."
+                f"{path}: not a table ({error}); expected a table that an evaluation wrote, or no such file."
             ) from error
 
     def _content(self, key: str) -> Any:
@@ -124,16 +124,16 @@ class Inference:
 
 
 def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
-    """Return a bundle's folder, and a config of it with the recipe laid over it.
+    """Return a bundle's folder, and one of its configs with a recipe as overlay.
 
     Args:
-        bundle: its name or folder.
-        config: name of the file, e.g. ``train.json``.
+        bundle: name or folder of the bundle.
+        config: name of the config file, e.g. ``train.json``.
         recipe: a name in the bundle's ``configs/recipes``, a file, or None.
 
     Raises:
-        FileNotFoundError: there is no such bundle or recipe.
-        ValueError: the bundle was packaged with another version of ``common``.
+        FileNotFoundError: if there is no such bundle or recipe.
+        ValueError: if the bundle was packaged with another version of ``common``.
     """
     here = Path(bundle, "configs", "inference.json").is_file()
     root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
@@ -144,13 +144,13 @@ def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[P
         files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
     if not files[-1].is_file():
         known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
-        raise FileNotFoundError(f"--recipe {recipe}: no such file, and the bundle has {known or 'none'}.")
+        raise FileNotFoundError(f"--recipe {recipe}: no such file or recipe; the bundle has {known or 'none'}.")
     return root, files
 
 
 @contextmanager
 def unwrapped_errors() -> Iterator[None]:
-    """Raise what is wrong with files and settings as it was said, out of the errors that MONAI wraps it in."""
+    """Raise errors about files and settings themselves instead of the errors that MONAI wraps around them."""
     try:
         yield
     except Exception as error:
@@ -164,7 +164,7 @@ def unwrapped_errors() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let nothing below an error be logged: what matters of the case is in the summary."""
+    """Silence logging below errors; everything relevant to the case is in the summary."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

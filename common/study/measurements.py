@@ -1,4 +1,4 @@
-"""What is measured of one segmentation: volumes, their intervals, and what missing modalities would add."""
+"""Measurements of one segmentation: volumes, their intervals, and expected gains from missing modalities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 
 
 def in_words(region: str) -> str:
-    """Return a region's name in words, if it has one: ``whole tumour`` for ``WT``."""
+    """Return a region's name in words, e.g. ``whole tumour`` for ``WT``; unknown names stay unchanged."""
     return REGIONS.get(region, region)
 
 
@@ -37,7 +37,7 @@ def volumes(label: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> di
 
     Args:
         label: label map ``(X, Y, Z)`` in the values of ``labels``.
-        labels: whose regions are meant.
+        labels: label set that defines the regions.
         spacing: voxel size in mm.
     """
     masks = region_masks(label, labels)
@@ -45,20 +45,20 @@ def volumes(label: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> di
 
 
 def volume_of(mask: np.ndarray, spacing: Sequence[float]) -> float:
-    """Return the volume in ml of a mask ``(X, Y, Z)`` with voxels of this size in mm."""
+    """Return the volume in ml of a mask ``(X, Y, Z)`` with the given voxel size in mm."""
     return float(np.count_nonzero(mask) * np.prod(spacing) / 1000)
 
 
 def intervals(
     calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float
 ) -> dict[str, tuple[float, float, float]]:
-    """Return the interval of each region's true volume as (low, high, coverage), where the calibration reaches.
+    """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
 
     Args:
-        calibration: the table that an evaluation wrote, see `volume_intervals`; None: there is none.
+        calibration: calibration table of an evaluation, see `volume_intervals`; None if there is none.
         subset: modalities that the segmentation was made from, e.g. ``t1c+flair``.
         measured: region -> volume in ml.
-        brain: volume in ml of the brain that is shown, which no interval exceeds.
+        brain: volume in ml of the visible brain, which bounds all intervals.
     """
     if calibration is None:
         return {}
@@ -69,11 +69,11 @@ def intervals(
 
 
 def gains(advice: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float]]:
-    """Return missing modality -> region -> Dice that it is expected to add, a fraction.
+    """Return missing modality -> region -> expected gain in Dice, as a fraction.
 
     Args:
-        advice: the table that an evaluation wrote; None: there is none.
-        subset: modalities that are there.
+        advice: advice table of an evaluation; None if there is none.
+        subset: modalities that are present, e.g. ``t1c+flair``.
     """
     expected: dict[str, dict[str, float]] = {}
     if advice is not None:
@@ -83,9 +83,9 @@ def gains(advice: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float
 
 
 def connected_pieces(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of the piece (1, 2, ...) that each voxel is in, and the pieces' sizes in voxels.
+    """Return the number (1, 2, ...) of each voxel's connected piece, and the pieces' sizes in voxels.
 
-    Voxels that share a corner are in one piece.
+    Voxels that share a corner are connected.
     """
     numbers, _ = ndimage.label(lesion, np.ones((3, 3, 3)))
     return numbers, np.bincount(numbers.ravel())[1:]

@@ -1,7 +1,7 @@
-"""Whether the images of a study lie over each other: a header that is off by centimetres, or an image that is mirrored.
+"""Test of whether the images of a study overlap: finds headers that are off by centimetres, and mirrored images.
 
-Each image is compared with the reference at `SPACING` mm, as it lies, moved and turned a little, and mirrored, by the
-normalised mutual information over both outlines. It is a test and no registration: what it finds is registered.
+Each image is compared with the reference at `SPACING` mm as it is, slightly moved and turned, and mirrored, by the
+normalised mutual information over both outlines. This is only a test; misplaced images are then registered.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from common.study.grid import foreground
 from common.study.registration import normalised_mutual_information
 
 SPACING = 4.0
-"""mm of the voxels that are compared."""
+"""Voxel size of the comparison in mm."""
 STEPS = ((4.0, 6.0), (2.0, 3.0))
-"""Steps in mm and degrees by which an image is moved and turned, coarse then fine."""
+"""Step sizes in mm and degrees by which an image is moved and turned, coarse then fine."""
 FARTHEST = 32.0
-"""mm that it is moved at most along an axis, and degrees that it is turned."""
+"""Maximum shift along an axis in mm, and maximum rotation in degrees."""
 BORDER = 3
-"""Voxels around the reference's foreground that are looked at."""
+"""Margin in voxels around the reference's foreground that is compared."""
 LEAST_SEEN = 0.4
-"""Share of what is compared as the image lies that has to be left when it is moved."""
+"""Minimum fraction of the compared voxels that has to remain when the image is moved."""
 FARTHEST_RIGHT = 5.0
-"""mm from the best place up to which an image lies right. Of open_glioma, T1, T2 and FLAIR against T1c, 34 cases in one
-atlas space: at most 4.8. Of 12 of these cases, moved by 6, 12 and 18 mm, 89, 100 and 100 % are found; turned by 5, 10
-and 15 degrees 33, 100 and 100 %."""
+"""Maximum distance in mm from the best place of a correctly placed image. For T1, T2 and FLAIR against T1c of 34
+open_glioma cases in one atlas space it is at most 4.8. In 12 of these cases, images moved by 6, 12 and 18 mm are found
+in 89, 100 and 100 %, images turned by 5, 10 and 15 degrees in 33, 100 and 100 %."""
 GAIN = 1.2
-"""Least ratio of the information at the best place to that where the headers put the image."""
+"""Minimum ratio of the information at the best place to that where the headers put the image."""
 MIRROR_GAIN = 1.2
-"""Least ratio of the information of the mirrored image to that of the image, each at its best place. Of 34 cases
-it is at most 1.12 as they lie (100 of 102 pairs have 0.91 or less); mirrored, 75 % of 36 pairs are above: a brain is
-nearly symmetric."""
+"""Minimum ratio of the information of the mirrored image to that of the original, each at its best place. In 34 cases
+it is at most 1.12 for the originals (0.91 or less in 100 of 102 pairs); for mirrored images it is larger in 75 % of 36
+pairs, since a brain is nearly symmetric."""
 NO_OVERLAP = 0.1
-"""Dice of the foregrounds below which two images do not overlap."""
+"""Dice of the foregrounds below which two images count as not overlapping."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image lies over the reference.
+    """Quality of an image's position relative to the reference.
 
     Attributes:
-        overlap: Dice of the two foregrounds, where the image shows something.
-        information: normalised mutual information as the headers place it, above 1, which is none.
-        best: the most that small moves and turns of it reach.
-        moved: mm between where those put it and where it is: the mean over the reference's foreground.
-        mirrored: the most that they reach where left and right of the image are exchanged.
+        overlap: Dice of the two foregrounds within the image's field of view.
+        information: normalised mutual information at the position in the headers, minus 1 (the value without relation).
+        best: the largest value that small shifts and rotations reach.
+        moved: mean displacement in mm, over the reference's foreground, of that best position.
+        mirrored: the largest value that they reach after exchanging left and right of the image.
     """
 
     overlap: float
@@ -61,25 +61,25 @@ class Fit:
 
     @property
     def is_off(self) -> bool:
-        """Whether another place than where the headers put the image is clearly better."""
+        """Whether another position than that in the headers is clearly better."""
         return self.overlap < NO_OVERLAP or (
             self.moved >= FARTHEST_RIGHT and self.best > GAIN * self.information and not self.is_mirrored
         )
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether it lies clearly better with left and right exchanged."""
+        """Whether the image fits clearly better with left and right exchanged."""
         return self.mirrored > MIRROR_GAIN * self.best
 
 
 def fit(reference: np.ndarray, image: np.ndarray, seen: np.ndarray, spacing: float) -> Fit:
-    """Compare an image with the reference on one grid whose first axis is left to right.
+    """Compare an image with the reference on one grid whose first axis is left-right.
 
     Args:
         reference: ``(X, Y, Z)``, 0 where nothing is known.
-        image: of the same shape.
-        seen: where the image has a field of view.
-        spacing: of the grid in mm.
+        image: image of the same shape.
+        seen: mask of the image's field of view.
+        spacing: voxel size of the grid in mm.
     """
     fixed, moving, inside = (_coarse(volume, SPACING / spacing) for volume in (reference, image, seen))
     inside = inside > 0.5
@@ -98,13 +98,13 @@ def _coarse(volume: np.ndarray, factor: float) -> np.ndarray:
 
 
 class _Pair:
-    """Two volumes of one grid, of which the second is moved by poses: mm along the axes, degrees about them."""
+    """Two volumes on one grid; the second is moved by poses: mm along the axes, degrees about them."""
 
     def __init__(self, fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray) -> None:
         self.moving, self.seen = np.ascontiguousarray(moving), np.ascontiguousarray(seen, dtype=np.uint8)
         shown = foreground(fixed)
         voxels = np.argwhere(shown) if shown.any() else np.array([[0, 0, 0], fixed.shape])
-        # nothing far from the reference's foreground is looked at, which saves most of the time
+        # Voxels far from the reference's foreground are left out, which saves most of the time.
         self.corner = np.maximum(voxels.min(axis=0) - BORDER, 0)
         box = tuple(slice(*ends) for ends in zip(self.corner, voxels.max(axis=0) + BORDER + 1, strict=True))
         self.fixed, self.shown, self.centre = fixed[box], shown[box], voxels.mean(axis=0)
@@ -117,7 +117,7 @@ class _Pair:
         return float(above.min()) if above.size else np.inf
 
     def information(self, pose: np.ndarray) -> float:
-        """Return the normalised mutual information over both outlines, where the moved image shows something."""
+        """Return the normalised mutual information over both outlines, within the moved image's field of view."""
         key = tuple(pose)
         if key not in self.known:
             turn, shift = self._placed(pose)
@@ -136,7 +136,7 @@ class _Pair:
         return float(np.linalg.norm(voxels @ turn.T + shift - voxels, axis=1).mean() * SPACING) if len(voxels) else 0.0
 
     def search(self, steps: Sequence[tuple[float, float]]) -> tuple[np.ndarray, float]:
-        """Return the pose of the most information that single steps lead to, and how much it is."""
+        """Return the best pose that single steps lead to, and its information."""
         pose = self._start()
         best = self.information(pose)
         for move, turn in steps:
@@ -152,7 +152,7 @@ class _Pair:
         return pose, best
 
     def _start(self) -> np.ndarray:
-        """Return the pose to start at: as it is, or with the centres of both foregrounds on each other."""
+        """Return the initial pose: unchanged, or with the centres of both foregrounds aligned, whichever is better."""
         voxels, still = np.argwhere(foreground(self.moving)), np.zeros(6)
         if not len(voxels):
             return still

@@ -18,9 +18,9 @@ from common.modalities import LabelSet, foreground
 from common.study.measurements import connected_pieces, region_masks
 
 MARGIN = 2
-"""Voxels around the head in pictures."""
+"""Margin in voxels around the head in pictures."""
 BRAIN_OUTLINE = OUTLINES[3]
-"""Colour of the outline of the brain that was cut out."""
+"""Colour of the outline of the extracted brain."""
 
 
 def pictures(
@@ -33,15 +33,15 @@ def pictures(
     """Draw the axial, coronal and sagittal plane through the lesion's centre in each modality, regions outlined.
 
     The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
-    patient's right on the left, the front on the left in the sagittal plane) and cut to the head; black is each image's
-    1st percentile there and white its 99.9th, or that of the brain alone, as fat can be much brighter.
+    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head; black is each
+    image's 1st percentile there, and white its 99.9th, or that within the brain mask, since fat can be much brighter.
 
     Args:
-        images: modality -> (X, Y, Z), RAS, finite; those that were used.
+        images: modality -> (X, Y, Z), RAS, finite; the modalities that were used.
         label: label map (X, Y, Z) on the same grid, in the values of ``labels``.
-        labels: whose regions are outlined, each over those before it.
+        labels: label set whose regions are outlined, each over the ones before it.
         spacing: voxel size in mm.
-        brain: where the brain was cut out, bool (X, Y, Z), which is outlined too; None: it was not.
+        brain: mask (X, Y, Z) of the extracted brain, to be outlined too; None if none was extracted.
 
     Returns:
         Modality -> PNG in base64.
@@ -55,7 +55,7 @@ def pictures(
 
 
 def _head(images: Mapping[str, np.ndarray], lesion: np.ndarray) -> tuple[slice, ...]:
-    """Return the box of what is above the background in any image, or in the lesion, and `MARGIN` voxels around it."""
+    """Return the box of the foreground of all images and of the lesion, with a margin of `MARGIN` voxels."""
     stacked = torch.from_numpy(np.stack([*images.values()]).astype(np.float32))
     inside = foreground(stacked[None])[0].any(dim=0).numpy() | lesion
     if not inside.any():
@@ -78,7 +78,7 @@ def _centre(lesion: np.ndarray, spacing: Sequence[float]) -> tuple[int, ...]:
 def _picture(
     image: np.ndarray, masks: np.ndarray, brain: np.ndarray | None, centre: Sequence[int], spacing: Sequence[float]
 ) -> str:
-    """Return a PNG in base64: the axial plane, and beside it the coronal one above the sagittal one."""
+    """Return a PNG in base64: the axial plane on the left, the coronal above the sagittal one on the right."""
     image = image.astype(np.float32)
     window = np.quantile(image, 0.01), np.quantile(image if brain is None else image[brain], 0.999)
     figure = Figure(figsize=(3.9, 2.55), facecolor="black")
@@ -108,7 +108,7 @@ def _draw_plane(
     window: Sequence[float],
     side: str,
 ) -> None:
-    """Draw a plane (A, B) whose first axis runs to the patient's right or front, which is drawn on the left."""
+    """Draw a plane (A, B) whose first axis runs to the patient's right or front; this side is drawn on the left."""
     extent = (0, plane.shape[0] * spacing[0], 0, plane.shape[1] * spacing[1])
     axes.imshow(plane.T, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", extent=extent)
     if brain is not None:

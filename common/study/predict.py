@@ -1,4 +1,4 @@
-"""From a patient's study to a segmentation on the grid of one of its series, by a bundle's inference.json."""
+"""Segmentation of a patient's study with a bundle's inference.json, on the grid of one of its series."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summ
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was made of a study.
+    """The results for a study.
 
     Attributes:
         label: label map on the reference's grid, in the cohort's values.
         reference: modality on whose grid the result lies.
-        summary: what the page says.
+        summary: contents of the summary page.
         explanations: a line for everything found in the study.
-        files: what they are -> where they lie.
+        files: kind of result -> path.
     """
 
     label: nib.Nifti1Image
@@ -75,31 +75,31 @@ def predict(
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
 
-    Series are recognised, brought onto one grid of 1 mm over the reference's field of view, and given to the bundle's
-    inference.json; the result is brought back onto the reference's own grid. Into ``output_dir`` go ``label.nii.gz``,
-    ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can refer to the reference) and ``summary.html``.
+    Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
+    inference.json; the result is resampled to the reference's own grid. ``output_dir`` gets ``label.nii.gz``,
+    ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can reference the series) and ``summary.html``.
 
     Args:
         study: folder of one patient's files; see `read_folder`.
-        output_dir: where the results go.
-        bundle: name of a bundle, or its folder.
-        series: modality -> SeriesNumber, for what is not recognised, or wrongly.
-        modalities: use these only.
-        reference: modality, or SeriesInstanceUID of the series used for it, on whose grid the result is wanted; by
+        output_dir: folder for the results.
+        bundle: name or folder of a bundle.
+        series: modality -> SeriesNumber, for series that are not recognised, or wrongly.
+        modalities: modalities to use; None uses all.
+        reference: modality, or SeriesInstanceUID of the series used for it, that defines the grid of the result; by
             default T1c, else the finest.
-        recipe: that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
+        recipe: recipe that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
         ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of an evaluation's
             ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as ``<weights>_intervals.csv`` and
             ``<weights>_advice.csv``.
-        device: e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
-        skull_strip: ``auto`` cuts the brain out of images that hold more than that, ``yes`` out of all, ``no`` of none.
-        upright: turn the study as the training cases lie (see `atlas.turn_upright`), for tilted heads.
-        explain: called with a line for everything found in the study, before anything is made of it that can fail.
+        device: device to run on, e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
+        skull_strip: ``auto`` extracts the brain from images that show more, ``yes`` from all, ``no`` from none.
+        upright: whether to align a tilted study with the training cases (see `atlas.turn_upright`).
+        explain: function that is called with a line for everything found in the study, before later steps can fail.
 
     Raises:
-        OSError: a folder or file is not there or cannot be written.
-        ValueError: the study, or what is asked for, cannot be used; nothing is written then.
-        ImportError: a package for DICOM or registration is needed and not installed.
+        OSError: if a folder or file does not exist or cannot be written.
+        ValueError: if the study or an option cannot be used; nothing is written then.
+        ImportError: if a package for DICOM or registration is needed but not installed.
     """
     check_choice("--skull_strip", skull_strip, MODES)
     _require_apart(study, output_dir)
@@ -116,7 +116,7 @@ def predict(
             _wanted(inference.cohort, modalities, series),
             [prepared.reference] if reference else [],
         )
-        if renamed:  # another reference may be the right one, and all that is said names the sequences
+        if renamed:  # the reference may change, and messages contain the names of the sequences
             prepared = _prepare(found, reference and renamed.get(prepared.reference, reference), skull_strip, inference)
         chosen, why, aligned, brain, shown = prepared
         referable, remark = _referable(found, chosen)
@@ -124,7 +124,7 @@ def predict(
         if upright:
             if found.skulls and brain is None:
                 raise ValueError(
-                    "--upright goes by the brain alone, but --skull_strip no keeps the head; leave one out."
+                    "--upright needs the brain alone, but --skull_strip no keeps the head; leave out one of the two."
                 )
             aligned, brain = turn_upright(aligned, chosen, brain)
         segmentation = inference.run((cut_out(aligned, brain.mask) if brain else aligned).images)
@@ -137,7 +137,7 @@ def predict(
 
 
 class _Prepared(NamedTuple):
-    """A study on one grid: its reference and why, its brain if one was to be found, and what `look` says of it."""
+    """A study on one grid: its reference and the reason for it, its brain if it was extracted, and `look`'s result."""
 
     reference: str
     why: str
@@ -147,12 +147,12 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(study: Study, reference: str | None, skull_strip: str, inference: Inference) -> _Prepared:
-    """Bring a study onto one grid, find the brain in it if need be, and look at what the images show."""
+    """Align a study on one grid, extract the brain if needed, and examine the content of the images."""
     chosen, why = choose_reference(study, reference)
     aligned = align(study.images, study.frames, chosen)
     heads = {"auto": study.skulls, "yes": list(study.images), "no": []}[skull_strip]
     brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
-    alone = brain or not study.skulls  # nothing can be told of a brain in a head
+    alone = brain or not study.skulls  # the content of a brain within a head cannot be judged
     return _Prepared(chosen, why, aligned, brain, look(aligned, brain, inference.cohort) if alone else {})
 
 
@@ -163,27 +163,27 @@ def _wanted(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[st
 
 
 def _require_apart(study: str | Path, output_dir: str | Path) -> None:
-    """Refuse to write where the study lies, and where nothing can be written."""
+    """Refuse an output folder within the study's folder, or one that cannot be written."""
     output = Path(output_dir).resolve()
     if Path(study).resolve() in (output, *output.parents):
-        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected one elsewhere.")
+        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
     require_writable(output_dir)
 
 
 def _referable(study: Study, reference: str) -> tuple[bool, str | None]:
-    """Return whether a DICOM SEG can be written of the reference, and what is to be said of it, if anything."""
+    """Return whether a DICOM SEG can reference the series, and a remark on that, or None."""
     if not study.series:
         return False, None
-    from common.study import dicom  # NIfTI needs none of its packages
+    from common.study import dicom  # imported here, since NIfTI does not need its packages
 
     try:
         return True, dicom.require_referable(study.series[reference])
-    except ValueError as error:  # the label map needs none of that
+    except ValueError as error:  # the label map can be written nevertheless
         return False, f"No DICOM SEG was written: {error}"
 
 
 def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:
-    """Return a label map, of which the affine is given, on the grid of an image."""
+    """Return a label map with the given affine, resampled to the grid of an image."""
     voxels = resample_label_to(label, affine, target.affine, target.shape, cohort.labels.values.values())
     image = nib.Nifti1Image(voxels, target.affine)
     image.header["descrip"] = "research only, not for clinical use"
@@ -201,7 +201,7 @@ def _summarise(
     doubts: Sequence[str],
     notes: Sequence[str],
 ) -> StudySummary:
-    """Return what the page says.
+    """Return the contents of the summary page.
 
     ``label`` lies on the reference's grid, which the first of ``notes`` names; ``doubts`` are the first warnings.
     """
@@ -231,7 +231,7 @@ def _summarise(
             brain.mask if brain else None,
         ),
         brain_ml=brain.millilitres if brain else None,
-        warnings=[  # by weight: what makes all of it doubtful first, what makes it less exact last
+        warnings=[  # most serious first: those that affect the whole result, last those that make it less exact
             *doubts,
             *inference.warnings,
             *image_warnings(study, aligned, brain, inference.cohort.brain_ml),
@@ -258,9 +258,9 @@ def _write(
     referred: str | None,
     inference: Inference,
 ) -> dict[str, Path]:
-    """Write the results, a SEG only of a modality that can be ``referred`` to. Return what they are -> where.
+    """Write the results, with a SEG only for a modality that can be ``referred`` to; return kind of result -> path.
 
-    A segmentation of an earlier run does not stay.
+    Segmentations of an earlier run are removed.
     """
     voxels = np.asarray(label.dataobj)
     with scratch(folder) as temporary:
@@ -274,7 +274,7 @@ def _write(
                 made["DICOM SEG"], voxels, study.series[referred], inference.cohort.labels.values, inference.software
             )
         files = {what: folder / name for what, name in RESULTS.items()}
-        for what, file in files.items():  # all are made by now
+        for what, file in files.items():  # all results are complete by now
             if made[what].exists():
                 made[what].replace(file)
             else:

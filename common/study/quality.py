@@ -1,4 +1,4 @@
-"""Why the result on a study may be wrong, in words, as far as it can be told without a reference segmentation."""
+"""Warnings about results on a study, as far as possible without a reference segmentation."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from common.study.reading import Study
 from common.study.skull import Brain
 
 MINIMUM_CONFIDENCE = 0.8
-"""A sequence that is recognised with less is warned about."""
+"""Confidence in a recognised sequence below which the user is warned."""
 MINIMUM_COVERAGE = 0.95
-"""A series that shows less than this share of the reference's foreground is warned about."""
+"""Fraction of the reference's foreground covered by a series below which the user is warned."""
 MINIMUM_INFORMATION = 1.02
-"""A registered series of less normalised mutual information is warned about. Of T1, T2 and FLAIR over the T1c of 17
-open cases, 50 of 51 have more than that, and 47 of 51 over the T1c of another patient have less."""
+"""Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
+to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
 
 MINIMUM_AGREEMENT = 0.85
-"""Dice of two images' brain masks below which they are said to disagree: those of 4 real brains in one real head have
-0.92 to 0.98."""
+"""Dice of two images' brain masks below which the user is warned; 4 real brains in one real head have 0.92 to 0.98."""
 RIM = 2
-"""Voxels of 1 mm from the border of the brain that was cut out."""
+"""Width in voxels of 1 mm of the rim of the extracted brain."""
 LARGEST_LESION = 0.2
-"""Of the brain's volume; the whole tumour of the 50 cases of ``open_glioma`` takes at most 0.18 of it."""
+"""Fraction of the brain's volume above which the user is warned; whole tumours of the 50 open_glioma cases take at most
+0.18 of it."""
 
 MOST_IN_RIM = 0.02
-"""A reader is warned if more than this share of the lesion is in the rim. Of the true lesions of four open cases, in a
-head, it was at most 0.011, though they are those that touch the border most."""
+"""Fraction of the lesion within the rim above which the user is warned. For the true lesions of four open cases in a
+head it was at most 0.011, although these are the cases that touch the border most."""
 
 MINIMUM_LARGEST_PIECE = 0.95
-"""A reader is warned of a lesion in several pieces if the largest one has less than this share of its volume."""
+"""Fraction of a lesion's volume in its largest piece below which the user is warned."""
 
 UNSURE = 0.5
-"""A reader is warned of a region whose mean entropy (nats), where it was drawn, is above this: that of probabilities of
-0.80 throughout. Of the predictions for the nine test cases of open_glioma from all 15 subsets it picks out 196 of
-M3AE's 394 regions, among them 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, among them 141 of 214. With
-all four sequences it says less: of both 11 of 54, among them 5 of the 13 with a Dice below 0.5."""
+"""Mean entropy (nats) of a region's probabilities, where it was segmented, above which the user is warned: that of 0.80
+throughout. For the predictions on the nine test cases of open_glioma from all 15 subsets, it selects 196 of M3AE's
+394 regions, including 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, including 141 of 214. With all four
+sequences it says less: it selects 11 of 54 of both, including 5 of the 13 with a Dice below 0.5."""
 
 
 def image_warnings(
     study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
 ) -> Iterator[str]:
-    """Yield why the images may not be what the network takes them for, which makes all of the result doubtful.
+    """Yield reasons why the images may not be what the network expects, which affects the whole result.
 
     Args:
-        study: what was read.
-        aligned: the same on one grid.
-        brain: that was cut out of it; None: none was.
-        brain_ml: least and most ml that a whole brain is expected to have.
+        study: the study as read.
+        aligned: the study on one grid.
+        brain: the extracted brain; None if none was extracted.
+        brain_ml: smallest and largest plausible volume of a whole brain in ml.
     """
     for name, said in aligned.misplaced.items():
         yield f"{_named(study, [name])}: {said}"
     if study.skulls and brain is None:
         yield (
-            f"{_named(study, study.skulls)}: not skull-stripped, and the network knows only brains with 0 around them: "
+            f"{_named(study, study.skulls)}: not skull-stripped, but the network knows only skull-stripped brains: "
             "do not trust the result. Strip the skull first, or leave out --skull_strip."
         )
     if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
@@ -75,7 +75,7 @@ def image_warnings(
 
 
 def study_warnings(study: Study) -> Iterator[str]:
-    """Yield what was noticed as the study was read, the sequences under the names that they are used as."""
+    """Yield the remarks made while the study was read, with the sequences' final names."""
     unsure = {
         name: f"{confidence:.2f}, {study.reasons[name]}"
         for name, confidence in study.confidences.items()
@@ -94,10 +94,10 @@ def study_warnings(study: Study) -> Iterator[str]:
 
 
 def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
-    """Say what speaks against a brain that was cut out; an empty text if nothing does."""
+    """Return reasons to doubt an extracted brain; empty if there are none."""
     said = [f"{_named(study, [name])}: {doubt}" for name, doubt in brain.doubts.items()]
     if brain.is_whole and not least <= brain.millilitres <= most:
-        said.append(f"it has {brain.millilitres:.0f} ml, expected are {least:.0f} to {most:.0f}")
+        said.append(f"it has {brain.millilitres:.0f} ml; expected {least:.0f} to {most:.0f} ml")
     others = {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}
     if others:
         said.append(f"Dice of its mask in {display_name(brain.modality)} with those in {_named(study, others)}")
@@ -105,11 +105,11 @@ def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
 
 
 def size_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
-    """Return why a lesion is too large to be one, as where a network meets a brain unlike those it was trained on.
+    """Return a warning if a lesion is implausibly large, as when a network meets brains unlike those of its training.
 
     Args:
-        label: the prediction, label map (X, Y, Z), 0 is the background.
-        brain: where the brain is, without the head around it, bool (X, Y, Z).
+        label: predicted label map (X, Y, Z); 0 is the background.
+        brain: mask of the brain without the head around it, bool (X, Y, Z).
     """
     share = np.count_nonzero(label) / max(np.count_nonzero(brain), 1)
     if share <= LARGEST_LESION:
@@ -121,24 +121,24 @@ def size_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
 
 
 def border_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
-    """Return why a lesion may have been cut off with the skull, or a rest of it taken for one.
+    """Return a warning if a lesion may have been cut off with the skull, or a remnant of the head be labelled as one.
 
     Args:
-        label: the prediction, label map (X, Y, Z), 0 is the background.
-        brain: that was cut out, bool (X, Y, Z).
+        label: predicted label map (X, Y, Z); 0 is the background.
+        brain: mask of the extracted brain, bool (X, Y, Z).
     """
-    rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # the field of view's edge is none
+    rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
     share = np.count_nonzero(rim & (label > 0)) / max(np.count_nonzero(label), 1)
     if share <= MOST_IN_RIM:
         return []
     return [
-        f"{share:.0%} of the lesion lie at the border of the brain that was cut out of the head: a part of it may have "
-        "been cut off, or a rest of the head been taken for it. See the outline in the pictures."
+        f"{share:.0%} of the lesion lie at the border of the brain that was cut out of the head: part of it may have "
+        "been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
     ]
 
 
 def brain_note(study: Study, brain: Brain) -> str:
-    """Say of a brain that was cut out where it is from, and how far the images agree on it."""
+    """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
     others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
     agreed = f"; Dice of the masks of the others: {', '.join(others)}" if others else ""
     origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
@@ -149,16 +149,16 @@ def brain_note(study: Study, brain: Brain) -> str:
 
 
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
-    """Yield what makes the result less exact: what the images do not show, and how finely.
+    """Yield reasons why the result is less exact: what the images do not cover, and their coarse voxels.
 
     Args:
-        study: what was read.
-        aligned: the same on one grid.
+        study: the study as read.
+        aligned: the study on one grid.
         trained: voxel size of the training images in mm.
     """
     partial = {name: f"{share:.0%}" for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
     if partial:
-        yield f"{_named(study, partial)}: of what the reference shows only this share is there; the rest is empty."
+        yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
     thick = {
         name: f"{lengths(voxel_sizes(image.affine))} mm"
         for name, image in study.images.items()
@@ -166,7 +166,7 @@ def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[flo
     }
     if thick:
         yield (
-            f"{_named(study, thick)}: voxels coarser than those of {lengths(trained)} mm that the network was trained "
+            f"{_named(study, thick)}: voxels coarser than the {lengths(trained)} mm that the network was trained "
             "at; small parts may be missed, and volumes are less exact."
         )
     if aligned.upright is None and (said := tilted(next(iter(aligned.images.values())).affine)):
@@ -174,7 +174,7 @@ def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[flo
 
 
 def _named(study: Study, found: Collection[str] | Mapping[str, str]) -> str:
-    """Name modalities and where they are from, so that like warnings are one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
+    """Name modalities with their sources, so that similar warnings form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
     said = found if isinstance(found, Mapping) else dict.fromkeys(found, "")
     return ", ".join(
         f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in said.items()
@@ -188,17 +188,17 @@ def segmentation_warnings(
     labels: LabelSet,
     spacing: Sequence[float],
 ) -> list[str]:
-    """Return in words why a prediction may be wrong, as far as it can be told without a reference.
+    """Return reasons why a prediction may be wrong, as far as possible without a reference.
 
     Args:
-        label: the prediction, label map (X, Y, Z) in the values of ``labels``, RAS.
-        probabilities: of the regions, (R, X, Y, Z) in [0, 1]; None where they are not known.
+        label: predicted label map (X, Y, Z) in the values of ``labels``, RAS.
+        probabilities: probabilities of the regions, (R, X, Y, Z) in [0, 1]; None if not known.
         used: modalities that the prediction was made from.
-        labels: whose regions are meant, larger ones first.
+        labels: label set that defines the regions, larger ones first.
         spacing: voxel size of the label map in mm.
 
     Raises:
-        ValueError: the probabilities are not those of the regions on the label map's grid.
+        ValueError: if the probabilities are not those of the regions on the label map's grid.
     """
     masks = region_masks(label, labels)
     if probabilities is not None and probabilities.shape != masks.shape:
@@ -226,7 +226,7 @@ def _without_t1c(enhancing: float) -> str:
 
 
 def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSet) -> list[str]:
-    """Name the regions that the network is unsure of where it drew them."""
+    """Return a warning that names the regions of which the network is unsure."""
     if probabilities is None:
         return []
     drawn = [part for part in zip(labels.regions, masks, probabilities, strict=True) if part[1].any()]
@@ -235,8 +235,8 @@ def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSe
     if not unsure:
         return []
     return [
-        f"The network is unsure of what it drew as {', '.join(unsure)}. In brackets the mean entropy in nats; more "
-        f"than {UNSURE:.2f} is warned of, and 0.69 is a coin toss."
+        f"The network is unsure of what it segmented as {', '.join(unsure)}. In brackets: mean entropy in nats; the "
+        f"limit is {UNSURE:.2f}, and 0.69 is a coin toss."
     ]
 
 
@@ -254,7 +254,7 @@ def _at_the_edge(lesion: np.ndarray) -> list[str]:
 
 
 def _in_pieces(lesion: np.ndarray) -> list[str]:
-    """Doubt a lesion of which the largest piece has less than `MINIMUM_LARGEST_PIECE`, however many the others are."""
+    """Return a warning if the largest piece of a lesion has less than `MINIMUM_LARGEST_PIECE` of its volume."""
     sizes = connected_pieces(lesion)[1]
     if not len(sizes) or sizes.max() >= MINIMUM_LARGEST_PIECE * sizes.sum():
         return []

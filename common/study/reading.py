@@ -1,4 +1,4 @@
-"""One patient's study as it comes: DICOM series or NIfTI files in a folder, told apart into a cohort's modalities."""
+"""Reading of a patient's study: DICOM series or NIfTI files in a folder, assigned to a cohort's modalities."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class Remark(NamedTuple):
-    """What should be looked at.
+    """A remark that the user should check.
 
     Attributes:
-        modalities: that it is about; none: the whole study.
-        said: of them, without their names: what they are taken for may change, see `common.study.appearance`.
+        modalities: modalities that it is about; empty for the whole study.
+        said: text without the modalities' names, since these may change; see `common.study.appearance`.
     """
 
     modalities: tuple[str, ...]
@@ -42,15 +42,15 @@ class Study:
 
     Attributes:
         images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
-        frames: modality -> what names its frame of reference.
-        sources: modality -> what was taken for it, e.g. ``series 7``.
-        reasons: modality -> why.
-        confidences: modality -> 0 to 1; None where it was set by hand or named by its file.
-        explanations: a line for everything that was found: what it was taken for, or why it was left out.
-        remarks: what should be looked at.
+        frames: modality -> name of its frame of reference.
+        sources: modality -> source of the volume, e.g. ``series 7``.
+        reasons: modality -> reason for using this source.
+        confidences: modality -> confidence from 0 to 1; None if it was set by hand or named by its file.
+        explanations: a line for everything that was found: what it is used as, or why it is left out.
+        remarks: remarks that the user should check.
         series: modality -> its DICOM series; empty for NIfTI files.
-        skulls: modalities whose images hold more than a brain, though the cohort's do not.
-        undecided: set if T1 and T1c may be exchanged, because their headers do not say which is which.
+        skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
+        undecided: set if T1 and T1c may be exchanged, because their headers do not tell which is which.
     """
 
     images: dict[str, nib.Nifti1Image]
@@ -74,18 +74,18 @@ def read_folder(
     """Read one patient's study.
 
     Args:
-        folder: DICOM files, at any depth, or NIfTI (or MHA) files named after their modalities, see `find_cases`, or
-            with a JSON or a name that says what they are, see `common.study.image_files`.
-        cohort: whose modalities are looked for.
-        modalities: use these only; None: all that are found.
-        by_hand: modality -> SeriesNumber, see `common.study.dicom.choose`; for DICOM only.
+        folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
+            modalities (see `find_cases`), or whose JSON or name identifies them (see `common.study.image_files`).
+        cohort: cohort whose modalities are looked for.
+        modalities: modalities to use; None: all that are found.
+        by_hand: modality -> SeriesNumber, for DICOM only; see `common.study.dicom.choose`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        PermissionError: something in it cannot be read.
-        ValueError: it holds both kinds of files, more than one patient, none of the modalities, or an image that cannot
-            be used; or ``by_hand`` does not fit.
-        ImportError: it is DICOM, and the packages for that are not installed.
+        FileNotFoundError: if the folder does not exist.
+        PermissionError: if a file or folder in it cannot be read.
+        ValueError: if it holds both kinds of files, several patients, none of the modalities, or an unusable image; or
+            if ``by_hand`` does not fit.
+        ImportError: if it is DICOM, but the packages for that are not installed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -100,7 +100,7 @@ def read_folder(
     for name, image in study.images.items():
         volumes[name] = zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
         study.images[name] = nib.Nifti1Image(volumes[name].numpy(), image.affine)
-    for found in findings(volumes, cohort, content=False):  # looked at when all lie on one grid
+    for found in findings(volumes, cohort, content=False):  # the content is examined when all are on one grid
         said = f"{found.what}. {found.remedy}"
         if found.fatal:
             named = " and ".join(f"{study.sources[name]} ({display_name(name)})" for name in found.modalities)
@@ -113,14 +113,14 @@ def read_folder(
 
 
 def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
-    """Return the modality on whose grid the result will lie, and why.
+    """Return the modality on whose grid the result will lie, and the reason.
 
     Args:
-        study: what is used.
-        asked: a modality or the SeriesInstanceUID of a series; None: T1c if it is there, else the finest.
+        study: the study as read.
+        asked: a modality or the SeriesInstanceUID of a series; None: T1c if present, else the finest.
 
     Raises:
-        ValueError: it is not among what is used.
+        ValueError: if it is not used.
     """
     if asked is not None:
         by_uid = {series.uid: name for name, series in study.series.items()}
@@ -128,18 +128,18 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
         name = by_uid.get(asked, "") if is_uid else canonical(asked)
         if name not in study.images:
             used = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.images)
-            what = "this series is" if is_uid else f"{asked}:"  # a message never shows a UID: it identifies the patient
-            raise ValueError(f"--reference {what} not among what is used, {used}.")
-        why = "as asked for"
+            what = "this series" if is_uid else asked  # a message never shows a UID, which identifies the patient
+            raise ValueError(f"--reference: {what} is not used; expected one of {used}.")
+        why = "as requested"
     elif "t1c" in study.images:
-        name, why = "t1c", "as T1c is there"
+        name, why = "t1c", "the default"
     else:
-        name, why = finest(study.images), "the finest there is"
+        name, why = finest(study.images), "the finest one"
     return name, why
 
 
 def _is_dicom(path: Path) -> bool:
-    """Return if it is a file of DICOM's format (PS3.10, section 7.1) that can be opened."""
+    """Return whether a file has DICOM's file format (PS3.10, section 7.1) and can be opened."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -149,7 +149,7 @@ def _is_dicom(path: Path) -> bool:
 
 def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
     if by_hand:
-        raise ValueError(f"--series is for DICOM, and {folder} holds image files; their names say what they are.")
+        raise ValueError(f"--series is for DICOM, but {folder} holds image files, which are identified by their names.")
     case, recognised, explanations, remarks, undecided = _told_apart(folder, cohort)
     channels = case.get("channels", [None] * len(case["image"]))
     images = {}
@@ -171,9 +171,7 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
     first, *others = images.values()
     apart = any(image.shape != first.shape or not np.allclose(image.affine, first.affine) for image in others)
     if apart:
-        said = (
-            "The files lie on different grids; that they share one frame of reference is assumed, NIfTI says nothing."
-        )
+        said = "The files lie on different grids; a common frame of reference is assumed, which NIfTI cannot confirm."
         remarks.append(Remark((), said))
     return Study(
         images,
@@ -202,19 +200,17 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
 def _told_apart(
     folder: Path, cohort: Cohort
 ) -> tuple[Item, dict[str, ImageFile], list[str], list[Remark], Undecided | None]:
-    """Return a patient's files as an item of a datalist; those not named after their modality; lines on these; doubts.
+    """Return a datalist item, the files recognised by content, explanations, remarks, and the doubt about T1 and T1c.
 
-    The last of them is that T1 and T1c may be exchanged.
-
-    Names that end in a modality say what a file holds; the JSON beside others, or the words of their names, are read
-    like a DICOM header if the packages for that are there.
+    Files whose names end in a modality need no further evidence. The JSON beside other files, or the words in their
+    names, are evaluated like a DICOM header if the packages for that are installed.
     """
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role for role in roles.values() if role not in (None, "label")}
     recognised, explanations, remarks, undecided = {}, [], [], None
     try:
-        from common.study import image_files  # by pydicom, which names that say it all do not need
+        from common.study import image_files  # needs pydicom, which is not required if all names are clear
     except ImportError:
         image_files = None
     if image_files and unnamed and "channels" not in named:
@@ -240,14 +236,14 @@ def _told_apart(
 
 
 def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
-    from common.study import dicom  # NIfTI needs none of its packages
+    from common.study import dicom  # imported here, since NIfTI does not need its packages
 
     by_hand = by_hand or {}
     if not isinstance(by_hand, Mapping):
         raise ValueError(f"--series {by_hand!r}: expected sequences and SeriesNumbers, e.g. {{'t1c': 7}}.")
     given = {canonical(str(name)): key for name, key in by_hand.items()}
     if len(given) < len(by_hand):
-        raise ValueError(f"--series: one modality under two names in {', '.join(map(str, by_hand))}; name each once.")
+        raise ValueError(f"--series: one modality is given twice in {', '.join(map(str, by_hand))}; name each once.")
     foreign = [name for name in given if name not in wanted]
     if foreign:
         raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")

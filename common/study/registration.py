@@ -1,4 +1,4 @@
-"""Rigid registration of one volume to another of the same head, and how well it lies."""
+"""Rigid registration of two volumes of the same head, and measures of its quality."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ MINIMUM_PEAK = 2.0
 has failed. On the phantom the ratio is 4 to 18 for sequences of one subject, and about 1 for those of two subjects."""
 PEAK_DISTANCE = 12.0
 MINIMUM_OVERLAP = 0.7
-"""Share of the smaller foreground that has to lie within the other one."""
+"""Minimum fraction of the smaller foreground that has to lie within the other one."""
 REGISTRATION_SPACING = 2.0
-"""Spacing in mm of the images that are registered; at 1 mm elastix smooths eight times as many voxels, for long."""
+"""Voxel size in mm for the registration; at 1 mm elastix would smooth eight times as many voxels, which takes long."""
 BINS = 32
 LPS = np.diag([-1.0, -1, 1, 1])
-"""From millimetres in RAS, which NIfTI has, to those in LPS, which ITK has, and back."""
+"""Transform between mm in RAS (NIfTI) and LPS (ITK), in either direction."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """How a volume in another frame of reference was laid over the reference.
+    """Registration of a volume to the reference.
 
     Attributes:
-        transform: rigid, ``(4, 4)``, from millimetres (RAS) of the reference to those of the volume.
-        before: normalised mutual information (see `normalised_mutual_information`) as the headers place the two, of the
-            voxels that are foreground in both.
+        transform: rigid transform ``(4, 4)`` from mm (RAS) of the reference to those of the volume.
+        before: normalised mutual information (see `normalised_mutual_information`) over the voxels that are foreground
+            in both, at the position in the headers.
         quality: the same after registration.
-        peak: ratio of it (above 1, which is none) to that `PEAK_DISTANCE` mm away, the mean over the six directions.
-        overlap: share of the smaller of the two foregrounds that lies within the other.
-        text: the same as a sentence.
+        peak: ratio of this value minus 1 to that `PEAK_DISTANCE` mm away, averaged over the six directions.
+        overlap: fraction of the smaller foreground that lies within the other one.
+        text: a sentence with these values.
     """
 
     transform: np.ndarray
@@ -48,44 +48,44 @@ class Registration:
 
     @property
     def angle(self) -> float:
-        """Return by how many degrees the volume was turned."""
+        """Return the rotation angle in degrees."""
         return float(np.degrees(Rotation.from_matrix(self.transform[:3, :3]).magnitude()))
 
 
 def register(fixed: Image, moving: Image, name: str) -> Registration:
-    """Lay one volume over another as `find_rigid` does, and refuse what does not lie well.
+    """Register one volume to another by `find_rigid`, and refuse a poor result.
 
     Args:
-        fixed: isotropic, axes at right angles.
-        moving: the volume to place.
-        name: of the two, for messages, e.g. ``t2 to t1c``.
+        fixed: isotropic volume with orthogonal axes.
+        moving: volume to register.
+        name: name of the pair for messages, e.g. ``t2 to t1c``.
 
     Raises:
-        ValueError: the volumes have too little in common, or hardly overlap.
-        ModuleNotFoundError: itk-elastix is not installed.
+        ValueError: if the volumes have too little in common, or hardly overlap.
+        ModuleNotFoundError: if itk-elastix is not installed.
     """
     found = find_rigid(fixed, moving, name)
     if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
         raise ValueError(
             f"{found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could not be "
-            "laid over each other. Leave one out, register them yourself, or check that both are of one patient's head."
+            "registered. Leave one out, register them yourself, or check that both are of one patient's head."
         )
     return found
 
 
 def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
-    """Find the rigid transform of the most mutual information between two volumes, and measure how well it lies.
+    """Find the rigid transform with the largest mutual information between two volumes, and measure its quality.
 
-    elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, from where the headers put the two or from where their
-    centres of mass coincide, whichever tells more. The same volumes give the same transform.
+    It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
+    with the centres of mass aligned, whichever is better. The same volumes give the same transform.
 
     Args:
-        fixed: isotropic, axes at right angles.
-        moving: the volume to place.
-        name: of the two, for messages, e.g. ``t2 to t1c``.
+        fixed: isotropic volume with orthogonal axes.
+        moving: volume to register.
+        name: name of the pair for messages, e.g. ``t2 to t1c``.
 
     Raises:
-        ModuleNotFoundError: itk-elastix is not installed.
+        ModuleNotFoundError: if itk-elastix is not installed.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
@@ -94,7 +94,7 @@ def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
         return _Overlap.of(shown, moved(moving, transform), coarse)
 
     before = compare(still)
-    # what overlaps little may tell much by chance
+    # A small overlap may have a large mutual information by chance.
     start = max((still, _between_centres(fixed, moving)), key=lambda move: compare(move).score())
     own = isotropic_grid(moving, REGISTRATION_SPACING)
     transform = start @ _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
@@ -104,20 +104,20 @@ def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
     text = (
         f"{name}: registered, moved by {np.linalg.norm(apply_affine(transform, middle) - middle):.1f} mm and turned by "
         f"{made.angle:.1f} degrees; normalised mutual information {made.before:.3f} before, {made.quality:.3f} "
-        f"after, {made.peak:.1f} times what it is {PEAK_DISTANCE:g} mm off; foregrounds overlap by {made.overlap:.0%}"
+        f"after, {made.peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {made.overlap:.0%}"
     )
     return replace(made, text=text)
 
 
 def normalised_mutual_information(first: np.ndarray, second: np.ndarray) -> float:
-    """Return ``(H(a) + H(b)) / H(a, b)`` of two arrays' values: 1 if they are independent, 2 if each tells the other.
+    """Return ``(H(a) + H(b)) / H(a, b)`` of two arrays: 1 if they are independent, 2 if each determines the other.
 
     Histograms have `BINS` bins from each array's 1st to its 99th percentile (Studholme et al., Pattern Recognition
     32(1), 1999).
 
     Args:
-        first: values at the voxels that count.
-        second: those of the other image at the same voxels.
+        first: values of one image at the compared voxels.
+        second: values of the other image at the same voxels.
     """
     ranked = []
     for values in (first, second):
@@ -149,7 +149,7 @@ class _Overlap:
         return float((self.masks[0] & self.masks[1]).sum() / smaller) if smaller else 0.0
 
     def information(self, axis: int = 0, step: int = 0) -> float:
-        """Return the normalised mutual information where both are foreground, the second moved by voxels on an axis."""
+        """Return the normalised mutual information over the common foreground, the second shifted along an axis."""
         ends = slice(max(step, 0), min(step, 0) or None), slice(max(-step, 0), min(-step, 0) or None)
         at = [(slice(None),) * axis + (end,) for end in ends]
         both = self.masks[0][at[0]] & self.masks[1][at[1]]
@@ -177,20 +177,20 @@ def _between_centres(fixed: Image, moving: Image) -> np.ndarray:
 
 
 def _elastix(fixed: Image, moving: Image) -> np.ndarray:
-    """Return the rigid transform ``(4, 4)`` from mm (RAS) of one volume to those of another, both isotropic."""
+    """Return the rigid transform ``(4, 4)`` from mm (RAS) of one isotropic volume to those of another."""
     try:
         import itk
         from itk import ParameterObject
     except ImportError as error:
         raise ModuleNotFoundError(
-            "The series have different frames of reference, and registering them needs itk-elastix, which is not "
-            "installed: pip install 'missing-modality-bundles[registration]'."
+            "The images have to be registered, which requires itk-elastix, and it is not installed: "
+            "pip install 'missing-modality-bundles[registration]'."
         ) from error
     settings = ParameterObject.New()
     rigid = ParameterObject.GetDefaultParameterMap("rigid", 4)
     for key, values in {
         "AutomaticTransformInitialization": ["false"],
-        "FixedImagePyramid": ["FixedGenericImagePyramid"],  # half the time of the default
+        "FixedImagePyramid": ["FixedGenericImagePyramid"],  # takes half the time of the default
         "MovingImagePyramid": ["MovingGenericImagePyramid"],
         "MaximumNumberOfIterations": ["256"],
         "NumberOfSpatialSamples": ["2048", "2048", "2048", "10000"],
@@ -204,7 +204,7 @@ def _elastix(fixed: Image, moving: Image) -> np.ndarray:
     threads = itk.MultiThreaderBase
     most, usual = threads.GetGlobalMaximumNumberOfThreads(), threads.GetGlobalDefaultNumberOfThreads()
     with tempfile.TemporaryDirectory() as folder:
-        try:  # one thread: sums in one order
+        try:  # one thread, so that sums are always in the same order
             _, result = itk.elastix_registration_method(
                 _to_itk(fixed), _to_itk(moving), parameter_object=settings, number_of_threads=1, output_directory=folder
             )

@@ -1,4 +1,4 @@
-"""Folders for a patient's images in between, which do not outlive the run that made them."""
+"""Temporary folders for a patient's intermediate images, which are removed after the run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PREFIX = ".missing-modality-"
 
 @contextmanager
 def scratch(place: str | os.PathLike | None = None) -> Iterator[Path]:
-    """Yield an empty folder that only this user can look into, and remove it at the end.
+    """Yield an empty folder that only this user can access, and remove it at the end.
 
-    A run that was killed cannot remove its own: the next one in the same place does. Each run holds a lock on its
-    folder, which ends with the process, however that ends.
+    A killed run cannot remove its folder; the next run in the same place does. Each run locks its folder, and the lock
+    ends with the process, in whatever way.
 
     Args:
-        place: where to make it; None: where temporary files go.
+        place: parent folder; None: the system's folder for temporary files.
 
     Raises:
-        OSError: there is no room left in that place, for it or for what was written into it.
+        OSError: if the disk is full.
     """
     where = Path(tempfile.gettempdir() if place is None else place)
     remedy = "make room there, or set TMPDIR to a folder elsewhere" if place is None else "make room there"
@@ -48,18 +48,18 @@ def scratch(place: str | os.PathLike | None = None) -> Iterator[Path]:
 
 
 def _make(where: Path) -> tuple[Path, int]:
-    """Return a new folder and its lock."""
+    """Return a new folder and a lock on it."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
         lock = _lock(folder)
-        if lock is not None and folder.exists():  # else another run came between, and took it for one that was left
+        if lock is not None and folder.exists():  # otherwise another run has removed it as a leftover
             return folder, lock
         if lock is not None:
             os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a lock on a folder of this user's; None if it is another's, is in use, or is gone."""
+    """Return a lock on a folder; None if it belongs to another user, is in use, or does not exist."""
     try:
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

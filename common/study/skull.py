@@ -1,4 +1,4 @@
-"""Finding the brain in a head, and cutting it out of every volume of a study."""
+"""Extraction of the brain from a head, in every volume of a study."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ from common.study.grid import Image
 from common.study.measurements import connected_pieces, volume_of
 
 MODES = ("auto", "yes", "no")
-"""Of skull stripping: where a head is seen, always, never."""
+"""Modes of skull stripping: if a head is visible, always, never."""
 
 PREFERRED = ("t1", "t1c", "flair", "t2")
-"""Of masks that agree equally well with the others the one of the first of these is taken: deepbet learnt from T1."""
+"""Order of preference among masks that agree equally well with the others; deepbet was trained on T1."""
 
 LARGER, SMALLER = 1.25, 0.5
-"""Factors beyond a cohort's range of brain volumes from which on a mask is no brain at all."""
+"""Factors on the largest and smallest plausible brain volume beyond which a mask is rejected."""
 
 SECTION = 1.37
-"""Largest section of a brain over its volume to the power of 2/3; of a slab's mask only the section is known."""
+"""Maximum ratio of a brain's section to its volume to the power of 2/3; for slabs only the section is known."""
 
 LEAST_SPHERICITY = 0.75
-"""Of a whole brain: masks found in seven real heads have 0.86 to 0.90, those in three trunks 0.65 to 0.68."""
+"""Minimum sphericity of a whole brain; masks have 0.86 to 0.90 in seven real heads, 0.65 to 0.68 in three trunks."""
 
 LEAST_CONTRAST = 0.05
-"""Median coefficient of variation within `NEIGHBOURHOOD` mm: in seven real heads 0.07 to 0.20, in water up to 0.04."""
+"""Minimum median coefficient of variation within `NEIGHBOURHOOD` mm; 0.07 to 0.20 in seven real heads, up to 0.04 in
+water."""
 NEIGHBOURHOOD = 15.0
 
 LEAST_PIECE = 0.9
-"""Share of a mask that is in its largest piece; at least 0.99 in those heads."""
+"""Minimum fraction of a mask in its largest piece; it is at least 0.99 in those heads."""
 
 
 @dataclass(frozen=True)
 class Brain:
-    """The brain that was found in a head.
+    """The brain that was extracted from a head.
 
     Attributes:
-        mask: where it is, bool ``(X, Y, Z)``.
-        modality: in whose image it was found.
-        millilitres: its volume.
+        mask: mask of the brain, bool ``(X, Y, Z)``.
+        modality: modality in whose image it was found.
+        millilitres: volume in ml.
         is_whole: whether all of it is in the field of view.
-        agreement: modality -> Dice of the mask found in its image with that of ``modality``; of plausible ones.
-        doubts: modality -> why what was found in its image is no brain.
-        stripped: whether the image of ``modality`` was stripped before, so that the mask is its own.
+        agreement: modality -> Dice of the mask found in its image with that of ``modality``; for plausible masks.
+        doubts: modality -> reason why the mask found in its image is not a brain.
+        stripped: whether the image of ``modality`` was skull-stripped, so that the mask is its foreground.
     """
 
     mask: np.ndarray
@@ -69,18 +70,18 @@ def find_brain(
     """Return the brain on which the images agree.
 
     deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) looks for it in each image that
-    shows a head; an image that was stripped before has its own mask, which will do if there is a brain in no head. Of
-    the plausible masks that one is taken that agrees best with the others, and what more than half of them hold is
-    added: a tumour at the border that one image leaves out stays.
+    shows a head. A skull-stripped image has its own mask, which suffices if no brain is found in the heads. Of the
+    plausible masks, the one that agrees best with the others is used, plus the voxels that more than half of the masks
+    contain: so a tumour at the border is kept even if one image leaves it out.
 
     Args:
         aligned: volumes on one grid of cubes.
         heads: modalities whose volumes show a head.
-        brain_ml: least and most ml that a whole brain is expected to have.
-        device: that deepbet runs on.
+        brain_ml: smallest and largest plausible volume of a whole brain in ml.
+        device: device that deepbet runs on.
 
     Raises:
-        ValueError: there is no brain in any image; why is said of each head.
+        ValueError: if no image has a brain; the message gives the reason for each head.
     """
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
@@ -94,8 +95,8 @@ def find_brain(
     if not masks:
         said = "; ".join(f"{display_name(name)}: {why}" for name, why in doubts.items())
         raise ValueError(
-            f"No brain was found in what is not skull-stripped. {said}. Is it a head? If it is, strip the skull "
-            "yourself, or give --skull_strip no."
+            f"No brain was found in images that are not skull-stripped. {said}. Do they show a head? If so, strip the "
+            "skull yourself, or use --skull_strip no."
         )
     agreement = {name: {name: 1.0} for name in masks}
     for one, other in combinations(masks, 2):
@@ -116,29 +117,29 @@ def cut_out(aligned: AlignedStudy, brain: np.ndarray) -> AlignedStudy:
 
 
 def look_for_brains(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:
-    """Return what deepbet takes for a brain in each volume ``(X, Y, Z)``, RAS: bool, in one piece or more, or none."""
-    from deepbet.bet import BrainExtraction  # takes a second
+    """Return deepbet's brain mask of each volume ``(X, Y, Z)``, RAS: bool; it may have several pieces or be empty."""
+    from deepbet.bet import BrainExtraction  # slow to import
 
-    extraction = BrainExtraction(no_gpu=True)  # else it takes the first GPU, whichever is asked for
+    extraction = BrainExtraction(no_gpu=True)  # otherwise it would use the first GPU instead of the given device
     extraction.model.to(device)
     extraction.bbox_model.to(device)
     masks = {}
     for name, volume in volumes.items():
         try:
             masks[name] = extraction.run_model(volume.copy()) > 0.5
-        except (AssertionError, ValueError):  # it takes the largest piece, and the box, of nothing
+        except (AssertionError, ValueError):  # deepbet fails if it finds no voxel
             masks[name] = np.zeros(volume.shape, bool)
     return masks
 
 
 def doubt(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float], brain_ml: tuple[float, float]) -> str | None:
-    """Say why a mask is not that of a brain; None if it may be.
+    """Return why a mask is not that of a brain; None if it may be.
 
     Args:
         mask: bool ``(X, Y, Z)``.
-        volume: that it was found in.
-        spacing: of the voxels in mm.
-        brain_ml: least and most ml that a whole brain is expected to have.
+        volume: volume in which it was found.
+        spacing: voxel size in mm.
+        brain_ml: smallest and largest plausible volume of a whole brain in ml.
     """
     _, sizes = connected_pieces(mask)
     if not len(sizes):
@@ -151,19 +152,19 @@ def doubt(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float], brain_
     widest = SECTION * (1000 * most) ** (2 / 3) / 100
     if found > most or max(sections) > widest:
         return (
-            f"what looks like a brain has {found:.0f} ml and is {max(sections):.0f} cm2 across; none has more than "
+            f"what looks like a brain has {found:.0f} ml and a section of {max(sections):.0f} cm2; expected at most "
             f"{most:.0f} ml and {widest:.0f} cm2"
         )
     if _whole(mask):
         if found < SMALLER * brain_ml[0]:
             return f"what looks like a brain has only {found:.0f} ml"
         crossings = (np.abs(np.diff(np.pad(mask, 1).astype(np.int8), axis=axis)).sum() for axis in range(3))
-        surface = sum(count * face for count, face in zip(crossings, faces, strict=True)) / 1.5  # a voxel has corners
+        surface = sum(count * face for count, face in zip(crossings, faces, strict=True)) / 1.5  # corrects for corners
         sphericity = np.pi ** (1 / 3) * (6 * found) ** (2 / 3) / surface
         if sphericity < LEAST_SPHERICITY:
-            return f"what looks like a brain is not of its shape (sphericity {sphericity:.2f})"
+            return f"what looks like a brain does not have its shape (sphericity {sphericity:.2f})"
     if (contrast := _contrast(mask, volume, spacing)) < LEAST_CONTRAST:
-        return f"what looks like a brain is as even as water (within {NEIGHBOURHOOD:g} mm it varies by {contrast:.0%})"
+        return f"what looks like a brain is as uniform as water (varies by {contrast:.0%} in {NEIGHBOURHOOD:g} mm)"
     return None
 
 
@@ -173,8 +174,8 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
 
 
 def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float]) -> float:
-    """Return by how much a volume varies from place to place within a mask: the median over neighbourhoods."""
-    step = max(round(2 / min(spacing)), 1)  # 2 mm will do
+    """Return the local coefficient of variation of a volume within a mask: the median over neighbourhoods."""
+    step = max(round(2 / min(spacing)), 1)  # a resolution of 2 mm suffices
     volume, mask = (array[::step, ::step, ::step] for array in (volume, mask))
     size = np.maximum(np.rint(NEIGHBOURHOOD / (step * np.asarray(spacing))), 1).astype(int)
     inside = ndimage.minimum_filter(mask, tuple(size), mode="nearest")

@@ -1,8 +1,8 @@
-"""One prediction for whoever reads the images: whether to trust it, volumes, pictures; then what they rest on.
+"""Summary page of one prediction for the reader of the images: warnings, volumes and pictures, then technical details.
 
 It prints on two pages of A4.
 
-Input is plain data. Nothing that says who the patient is belongs here: no names, dates, identifiers or paths.
+The input is plain data without anything that identifies the patient: no names, dates, identifiers or paths.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.study.measurements import REGIONS, in_words, millilitres
 from common.study.pictures import BRAIN_OUTLINE
 
 MOST_WARNINGS = 6
-"""So many are read; the others stand with the technical remarks."""
+"""Number of warnings shown at the top; further ones are among the technical remarks."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class UsedModality:
 
     Attributes:
         modality: canonical name.
-        source: what was taken for it, e.g. ``series 7``.
-        reason: why.
-        confidence: of the recognition, 0 to 1; None where it was set by hand or named by its file.
+        source: source of the volume, e.g. ``series 7``.
+        reason: reason for using it.
+        confidence: confidence of the recognition, 0 to 1; None if it was set by hand or named by its file.
     """
 
     modality: str
@@ -45,22 +45,22 @@ class UsedModality:
 
 @dataclass(frozen=True)
 class StudySummary:
-    """What `write_summary` shows; what is empty is left out.
+    """Contents of the page that `write_summary` writes; empty parts are left out.
 
     Attributes:
-        title: of the page.
-        bundle: its name.
-        version: of the bundle.
+        title: title of the page.
+        bundle: name of the bundle.
+        version: version of the bundle.
         used: modalities that the prediction was made from.
         missing: names of the other modalities that the network can use.
-        volumes: region -> ml, see `measurements.volumes`; larger regions first.
-        intervals: region -> low and high end (ml) of an interval for the true volume, and its coverage, e.g. 0.9.
-        gains: missing modality -> region -> Dice that having it too is expected to add, a fraction.
-        pictures: modality -> PNG in base64, see `pictures.pictures`.
+        volumes: region -> volume in ml, see `measurements.volumes`; larger regions first.
+        intervals: region -> lower and upper limit (ml) of an interval for the true volume, and its coverage, e.g. 0.9.
+        gains: missing modality -> region -> expected gain in Dice if it were added, as a fraction.
+        pictures: modality -> PNG in base64; see `pictures.pictures`.
         warnings: why the result may be wrong, see `common.study.quality`; the most important one first.
-        notes: on geometry and preparation: what was registered and how well, what was resampled.
-        trained_on: what the weights were trained on, in a few words; None where it is not known.
-        brain_ml: volume of the brain that was cut out of the head and is outlined in the pictures; None: it was not.
+        notes: notes on preparation: what was registered and how well, what was resampled.
+        trained_on: short description of the training data; None if unknown.
+        brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
     """
 
     title: str
@@ -79,7 +79,7 @@ class StudySummary:
 
 
 def write_summary(summary: StudySummary, path: str | Path) -> None:
-    """Write the summary as one HTML file that needs no other file; the same summary gives the same bytes."""
+    """Write the summary as one self-contained HTML file; the same summary gives the same bytes."""
     templates = Environment(loader=PackageLoader("common.study"), autoescape=True)
     shown = {
         "summary": summary,
@@ -112,12 +112,12 @@ def _volume_table(summary: StudySummary) -> Table:
 
 def _interval(low: float, high: float, coverage: float) -> str:
     if not isfinite(high):
-        return "not known: too few calibration cases"
+        return "unknown: too few calibration cases"
     return f"{millilitres(low)} to {millilitres(high)} ({100 * coverage:.0f} %)"
 
 
 def _gain_table(summary: StudySummary) -> Table:
-    """Return the table of expected gains, the modality that would add most on average first."""
+    """Return the table of expected gains, with the largest average gain first."""
     ranked = sorted(summary.gains.items(), key=lambda gain: -np.mean([*gain[1].values()]))
     regions = list(summary.volumes)
     rows = [
@@ -151,5 +151,5 @@ def _sequence_table(summary: StudySummary) -> Table:
 
 
 def _heading(region: str) -> str:
-    """Return a region as a row's heading: ``Whole tumour (WT)``."""
+    """Return the heading of a region's row, e.g. ``Whole tumour (WT)``."""
     return f"{REGIONS[region].capitalize()} ({region})" if region in REGIONS else region

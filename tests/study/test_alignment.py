@@ -64,7 +64,7 @@ def test_an_impossible_pair_is_refused(subject):
     noise = np.random.default_rng(0).uniform(1, 1000, brain.shape).astype(np.float32) * brain
     grid = isotropic_grid(subject["t1c"], 3.0)
     fixed = nib.Nifti1Image(resample(subject["t1c"], grid), grid.affine)
-    with pytest.raises(ValueError, match=r"t2 to t1c: .* could not be laid over each other"):
+    with pytest.raises(ValueError, match=r"t2 to t1c: .* could not be registered"):
         register(fixed, nib.Nifti1Image(noise, LPS), "t2 to t1c")
 
 

@@ -66,7 +66,7 @@ def test_exchanged_sequences_of_sure_headers_are_warned_of_and_stay(images):
     read = study({"t1": images["t1c"], "t1c": images["t1"], "t2": images["t2"]})
     assert settled(read) == read
     (warning,) = contradictions(read, shown(read))
-    assert warning.startswith("T1 (series 1) and T1c (series 2): by what they show, T1 and T1c are exchanged. Do not")
+    assert warning.startswith("T1 (series 1) and T1c (series 2): judging by their content, T1 and T1c are exchanged.")
 
 
 def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
@@ -131,7 +131,7 @@ def test_a_subtraction_is_left_out_where_its_header_leaves_it_open_but_not_if_it
     assert "looks like none, and is left out" in found.remarks[0].said
     assert settled(read, kept=("t1",)) == read
     (warning,) = contradictions(read, shown(read))
-    assert "but like a subtraction, a map or no image of a brain. Do not trust" in warning
+    assert "it may be a subtraction, a map or no image of a brain. Do not trust" in warning
 
 
 def test_what_is_alone_is_not_left_out(images):

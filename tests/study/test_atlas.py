@@ -53,7 +53,7 @@ def test_a_tilted_study_is_turned_upright_and_nothing_of_it_is_lost(upright):
 def test_what_does_not_look_like_a_brain_is_refused(upright):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     noise = np.random.default_rng(0).uniform(1, 100, upright["t1"].shape).astype(np.float32)
-    with pytest.raises(ValueError, match=r"--upright: T1 to the mean brain.*could not be laid over the mean brain"):
+    with pytest.raises(ValueError, match=r"--upright: T1 to the mean brain.*the mean brain could not be registered"):
         turn_upright(study({"t1": Image(noise, upright["t1"].affine)}), "t1", None)
 
 

@@ -146,7 +146,7 @@ def changed(study: Path, folder: Path, change: Callable[[Dataset], None]) -> Pat
 
 def expected(empty: str, left_out: str) -> str | None:
     said = [
-        f"{names} {'are not as DICOM wants them' if ',' in names else 'is not as DICOM wants it'}; {what} the SEG."
+        f"{names} {'are not valid DICOM' if ',' in names else 'is not valid DICOM'}; {what} the SEG."
         for names, what in ((empty, "left empty in"), (left_out, "left out of"))
         if names
     ]
@@ -194,9 +194,9 @@ def test_what_is_right_is_taken_over(study, tmp_path):
 
 
 SAID = {
-    "sex 0000": "PatientSex is not as DICOM wants it; left empty in the SEG.",
-    "odd everywhere": "are not as DICOM wants them; left out of the SEG.",
-    "no frame of reference": "No DICOM SEG was written: series 2 cannot be referred to by a DICOM SEG: no frame of",
+    "sex 0000": "PatientSex is not valid DICOM; left empty in the SEG.",
+    "odd everywhere": "are not valid DICOM; left out of the SEG.",
+    "no frame of reference": "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no",
 }
 
 
@@ -221,5 +221,5 @@ def test_odd_headers_give_a_label_map_and_a_summary(name, phantom_dir, tmp_path,
 def test_what_was_found_is_said_though_it_fails_later(study, tmp_path, capsys):
     arguments = ("--recipe", "phantom", "--device", "cpu", "--reference", "t2")
     error = run("predict", study, tmp_path / "out", "m3ae", *arguments)
-    assert "--reference t2: not among what is used" in error
+    assert "--reference: t2 is not used" in error
     assert re.match(r"In the study:\n  series 2: T1, confidence 0\.85 \(.*\); taken\.\n$", capsys.readouterr().out)

@@ -114,7 +114,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
     )
     assert warning.endswith("If one is another sequence: name the file after it, e.g. x_t1c.nii.gz.")
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
-    with pytest.raises(ValueError, match="lie in 2 folders, of which one has several"):
+    with pytest.raises(ValueError, match="lie in 2 folders, one of which has several"):
         read_folder(tmp_path, PHANTOM)
 
 

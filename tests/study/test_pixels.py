@@ -87,9 +87,9 @@ def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, va
         ({"HighBit": 15}, "HighBit 15; expected 11"),
         ({"PixelRepresentation": 7}, "PixelRepresentation 7; expected 0 or 1"),
         ({"RescaleSlope": 0}, "RescaleSlope 0; expected more than 0"),
-        ({"RescaleSlope": b"nan "}, "RescaleSlope that is no number"),
-        ({"RescaleSlope": b"abc "}, "RescaleSlope that is no number"),
-        ({"RescaleIntercept": b"1\\2 "}, "RescaleIntercept that is no number"),
+        ({"RescaleSlope": b"nan "}, "RescaleSlope that is not a number"),
+        ({"RescaleSlope": b"abc "}, "RescaleSlope that is not a number"),
+        ({"RescaleIntercept": b"1\\2 "}, "RescaleIntercept that is not a number"),
     ],
     ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items()) if isinstance(case, dict) else "",
 )
@@ -109,7 +109,7 @@ def test_a_number_of_another_kind_is_no_number(study):
         dataset["RescaleSlope"] = RawDataElement(Tag("RescaleSlope"), "UL", 4, b"0.5 ", 0, False, True)
 
     edit(sorted((study / "002").iterdir())[5], as_unsigned_long)
-    with pytest.raises(ValueError, match=r"1 of its 20 images are with a RescaleSlope that is no number"):
+    with pytest.raises(ValueError, match=r"1 of its 20 images are with a RescaleSlope that is not a number"):
         read_folder(study, PHANTOM)
 
 
@@ -164,7 +164,7 @@ def test_a_multiframe_image_has_the_frames_that_it_describes(tmp_path, phantom_d
     (path,) = (tmp_path / "002").iterdir()
     edit(path, lambda dataset: setattr(dataset, "NumberOfFrames", count))
     (series,) = read_study(tmp_path)
-    with pytest.raises(ValueError, match=rf"^series 2: its header tells of {count or 1} frames and describes 20"):
+    with pytest.raises(ValueError, match=rf"^series 2: its header announces {count or 1} frames but describes 20"):
         load(series)
 
 

@@ -103,7 +103,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
         assert f"{row.region}: {row.volume:.1f} ml ({row.low:.1f} to {row.high:.1f} with 80%)" in said
     assert "_t1.nii.gz: T1, by its name; not requested" in said
     assert not SECRETS.search(said.replace(str(tmp_path), ""))
-    assert "grid of the T1c (image file), as T1c is there" in said
+    assert "grid of the T1c (image file), the default" in said
     for shown in (said, page):
         assert "The weights were trained on the synthetic phantom" in shown
     assert f"Warnings:\n  {SYNTHETIC}\n" in said
@@ -174,13 +174,13 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
 
 def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
     study = read_folder(studies[0], PHANTOM)
-    assert choose_reference(study) == ("t1c", "as T1c is there")
+    assert choose_reference(study) == ("t1c", "the default")
     for name, series in study.series.items():
-        assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as asked for")
+        assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as requested")
     localizer = next(one.uid for one in dicom.read_study(studies[0]) if one.number == 1)
     used = r"T1 \(series 2\), T1c \(series 6\), T2 \(series 3\), FLAIR \(series 4\)\."
     for asked in (localizer, "1.2.3"):
-        with pytest.raises(ValueError, match=rf"--reference this series is not among what is used, {used}") as found:
+        with pytest.raises(ValueError, match=rf"--reference: this series is not used; expected one of {used}") as found:
             choose_reference(study, asked)
         assert asked not in str(found.value)
 
@@ -203,7 +203,7 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
     assert "Warnings:\n  No" in said
     assert "trained on" not in said
-    assert "grid of the T2 (image file), the finest there is" in said
+    assert "grid of the T2 (image file), the finest one" in said
 
 
 def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as(tmp_path, capsys):
@@ -220,7 +220,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     assert all(line.startswith(("In the study:", "  ")) for line in before.splitlines())
     assert page.partition("<li>")[2].startswith(contradiction)
     assert page.index("<li>") < min(page.index(text) for text in ("<table", "<img", "Geometry"))
-    assert "grid of the T1c (image file), as T1c is there" in after
+    assert "grid of the T1c (image file), the default" in after
     assert "<title>Segmentation from T1c + FLAIR</title>" in page
     (other,) = (line for line in after.splitlines() if re.search(r"\bT1\b", line))
     assert "leaves open whether it is T1 (by the words of its name" in other
@@ -266,11 +266,11 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--reference", "t2", "--modalities", "t1"), "--reference t2: not among what is used, T1 (image file)"),
+        (("--reference", "t2", "--modalities", "t1"), "--reference: t2 is not used; expected one of T1 (image file)"),
         (("--series", "{'t1': 3}"), "--series is for DICOM"),
         (("--series", "3"), "--series 3: expected names and values"),
         (("--modalities", "t1,pd"), "Unknown modality 'pd'"),
-        (("--recipe", "brats1900"), "--recipe brats1900: no such file, and the bundle has ablation, brats2018"),
+        (("--recipe", "brats1900"), "--recipe brats1900: no such file or recipe; the bundle has ablation, brats2018"),
         (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
         (("--device", "tpu"), "--device tpu"),
         (("--skull_strip", "maybe"), "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
@@ -285,7 +285,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(argum
 
 
 def test_results_do_not_go_into_the_study(subject):
-    assert "lies in the study's folder; expected one elsewhere" in predict(subject, subject / "out", "m3ae")
+    assert "lies in the study's folder; expected a folder outside it" in predict(subject, subject / "out", "m3ae")
     assert not (subject / "out").exists()
 
 
@@ -304,5 +304,5 @@ def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, mon
 
 
 def test_a_bundle_that_is_not_there_and_a_study_that_is_not_there(subject, tmp_path):
-    assert "bundle 'm4ae' is in none of" in predict(subject, tmp_path / "out", "m4ae")
+    assert "bundle 'm4ae' was not found in" in predict(subject, tmp_path / "out", "m4ae")
     assert "no such folder" in predict(tmp_path / "absent", tmp_path / "out", "m3ae")

@@ -100,7 +100,7 @@ def test_a_doubtful_brain():
     assert given.startswith("The brain (1500 ml) was cut out of all images as it is in the skull-stripped T1 (")
     odd = replace(brain, millilitres=2100, agreement={"t1": 1.0, "t2": 0.7}, doubts={"flair": "none"})
     (said,) = image_warnings(study, aligned, odd, (700, 2000))
-    assert "FLAIR (series 3): none; it has 2100 ml, expected are 700 to 2000; Dice of its mask in T1" in said
+    assert "FLAIR (series 3): none; it has 2100 ml; expected 700 to 2000 ml; Dice of its mask in T1" in said
     assert "T2 (series 2: 0.70)" in said
     partial = replace(brain, millilitres=600, is_whole=False)
     assert list(image_warnings(study, aligned, partial, (700, 2000))) == []
@@ -146,7 +146,7 @@ def test_unsure(coins, unsure):
     assert (len(enhancing), given.shape) == (56, (3, 20, 18, 16))
     given[:, 0] = 0.5  # far from the lesion
     (said,) = segmentation_warnings(lesion(), given, ALL, LABELS, (1, 1, 1))
-    assert f"unsure of what it drew as {unsure}" in said
+    assert f"unsure of what it segmented as {unsure}" in said
     with pytest.raises(ValueError, match=r"shape \(1, 20, 18, 16\); expected \(3, 20, 18, 16\).*WT, TC, ET"):
         segmentation_warnings(lesion(), given[:1], ALL, LABELS, (1, 1, 1))
 

@@ -86,7 +86,7 @@ def test_a_series_set_by_hand_goes_before_what_is_recognised(subject, tmp_path):
 @pytest.mark.parametrize(
     ("by_hand", "message"),
     [
-        ({"t1c": 2, "T1ce": 4}, "one modality under two names in t1c, T1ce"),
+        ({"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
         ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
         ("t1c", "--series 't1c': expected sequences and SeriesNumbers"),
         ({5: 2}, "Unknown modality '5'"),
@@ -116,7 +116,7 @@ def test_links_in_a_ring_and_pipes(subject, tmp_path):
 def test_a_folder_that_cannot_be_looked_into_is_said(subject, tmp_path, as_anybody):
     study = shutil.copytree(subject, tmp_path / "study")
     (study / "Doe").mkdir(mode=0)
-    with as_anybody(), pytest.raises(PermissionError, match=r"^study: a folder in it cannot be looked into") as refused:
+    with as_anybody(), pytest.raises(PermissionError, match=r"^study: a folder in it cannot be read") as refused:
         read_folder("study", PHANTOM)
     assert "Doe" not in str(refused.value)
 
@@ -220,4 +220,4 @@ def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):
     nib.save(nib.Nifti1Image(np.asarray(t2.dataobj), None, header), tmp_path / "a_t2.nii.gz")
     (remark,) = read_folder(tmp_path, PHANTOM).remarks
     assert remark.modalities == ("t2",)
-    assert remark.said.startswith("the file does not say how it lies")
+    assert remark.said.startswith("its header does not state the orientation")

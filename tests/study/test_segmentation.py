@@ -278,7 +278,7 @@ def test_what_cannot_be_referred_to_is_said_before(segmented):
     series = segmented[0]
     require_referable(series)
     for wrong, message in [({"frame_of_reference": ""}, "no frame of"), ({"problem": "1 slice is missing"}, "1 slice")]:
-        with pytest.raises(ValueError, match=rf"series 5 cannot be referred to .* {message}"):
+        with pytest.raises(ValueError, match=rf"series 5 cannot be referenced .* {message}"):
             require_referable(replace(series, **wrong))
 
 
@@ -291,10 +291,10 @@ def test_refusals_leave_nothing(tmp_path, segmented):
         (empty, series, CLASSES, "series 5: the segmentation is empty"),
         (label[1:], series, CLASSES, r"expected integers of shape \(80, 45, 60\)"),
         (label.astype(np.float32), series, CLASSES, "type float32; expected integers"),
-        (strange, series, CLASSES, r"label values \[7\] are of no class"),
+        (strange, series, CLASSES, r"label values \[7\] have no class"),
         (label, series, {"scar": 1}, "Class scar has no code; expected some of NCR, ED, NET, ET"),
-        (label, replace(series, frame_of_reference=""), CLASSES, "series 5 cannot be referred to .* no frame of"),
-        (label, replace(series, problem="1 slice is missing"), CLASSES, "series 5 cannot be referred to .* 1 slice"),
+        (label, replace(series, frame_of_reference=""), CLASSES, "series 5 cannot be referenced .* no frame of"),
+        (label, replace(series, problem="1 slice is missing"), CLASSES, "series 5 cannot be referenced .* 1 slice"),
     ]:
         with pytest.raises(ValueError, match=message):
             write_seg(tmp_path / "seg.dcm", wrong, reference, classes, "m3ae 0.1.0")

@@ -108,7 +108,7 @@ def test_two_that_cannot_be_told_apart(description):
     study = [series(3, description, parameters), series(8, description, parameters)]
     selection = choose(study, {modality: 3})
     assert numbers(selection) == {modality: 3}
-    assert selection.explanations[1].endswith("; not taken, as asked.")
+    assert selection.explanations[1].endswith("; not used, as requested.")
 
 
 def test_a_t1_that_says_nothing_after_contrast():
@@ -138,7 +138,7 @@ def test_slabs_are_no_brains():
     pituitary = series(6, "t1_se_cor_KM", T1 | GD, spacing=(0.4, 0.4, 3), shape=(448, 448, 15))
     selection = choose([*FULL[:4], pituitary])
     assert "t1c" not in selection.modalities
-    assert "a slab of 45 mm, no whole brain" in selection.explanations[4]
+    assert "a slab of 45 mm, not a whole brain" in selection.explanations[4]
 
 
 def test_by_hand():
@@ -146,7 +146,7 @@ def test_by_hand():
     assert numbers(selection) == {"t1c": 2, "t2": 3, "flair": 1}
     assert selection.verdicts["flair"].confidence == 1
     assert selection.explanations[0] == "series 1: FLAIR, confidence 1.00 (set by hand); taken."
-    assert selection.explanations[4].endswith("; not taken, as asked.")
+    assert selection.explanations[4].endswith("; not used, as requested.")
 
 
 def test_of_several_that_cannot_be_used_each_says_why():

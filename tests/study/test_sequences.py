@@ -54,7 +54,7 @@ EPI, SWI = ("EP\\SE", (6000, 90)), ("GR", (28, 20))
 SIEMENS_ADC, SIEMENS_TRACE = (f"DERIVED\\PRIMARY\\DIFFUSION\\{what}\\ND\\NORM" for what in ("ADC", "TRACEW"))
 
 # What is expected: a modality; "!" and what it is refused as; "?" and a modality, or nothing, where the header is
-# ambiguous: recognised with less than SURE, or left out as not to be told.
+# ambiguous: recognised with less than SURE, or left out as not recognised.
 HEADERS: list[tuple[Dataset, str]] = [
     # Siemens
     (siemens("t1_mprage_sag_p2_iso", *MPRAGE), "t1"),
@@ -181,7 +181,7 @@ HEADERS: list[tuple[Dataset, str]] = [
 def outcome(found: Dataset) -> str:
     verdict = recognise(found)
     if verdict.modality is None:
-        unclear = "not to be told" in verdict.reason or "contradict" in verdict.reason
+        unclear = "not recognised" in verdict.reason or "contradict" in verdict.reason
         return "?" if unclear else f"!{verdict.reason}"
     return verdict.modality if verdict.confidence >= SURE else f"?{verdict.modality}"
 
@@ -249,7 +249,7 @@ def test_reasons_say_what_was_heard():
     contradiction = recognise(ge("Ax T2", *T1_SE))
     assert contradiction.modality is None
     assert contradiction.reason == (
-        "what is said and what was measured contradict each other (said: 't2'; measured: TR 550 ms, TE 9.1 ms, SE)"
+        "description and parameters contradict each other (said: 't2'; measured: TR 550 ms, TE 9.1 ms, SE)"
     )
 
 

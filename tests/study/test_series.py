@@ -258,7 +258,7 @@ def test_duplicate_positions(study):
         edit(copy, lambda dataset: setattr(dataset, "SOPInstanceUID", generate_uid()))
     problem = only(study, 3).problem
     assert problem.startswith("3 of its ")
-    assert "lie where another one lies" in problem
+    assert "lie at the position of another one" in problem
 
 
 def test_tilted_gantry(study):
@@ -290,7 +290,7 @@ def test_every_second_slice_missing(tmp_path, subject, multiframe):
 
     for path in files(tmp_path, 3):
         edit(path, halve)
-    assert "8.00 mm apart, but by SpacingBetweenSlices 4.01 mm: only one in 2 is there" in only(tmp_path, 3).problem
+    assert "8.00 mm apart, but SpacingBetweenSlices is 4.01 mm: only one in 2 is present" in only(tmp_path, 3).problem
 
 
 @pytest.mark.parametrize(("stated", "thickness"), [(2, 6), (8.3, 8), (3, 3), (0, 8), (None, None)])
@@ -306,9 +306,9 @@ def test_spacings_that_mean_no_missing_slices(study, stated, thickness):
 
 
 MALFORMED = {
-    "PixelSpacing": ("6", "PixelSpacing: missing, or not as many numbers"),
-    "ImageOrientationPatient": (["1", "0", "0"], "ImageOrientationPatient: missing, or not as many numbers"),
-    "ImagePositionPatient": (["1", "0"], "some of its images do not say where they lie"),
+    "PixelSpacing": ("6", "PixelSpacing: missing, or the wrong number of values"),
+    "ImageOrientationPatient": (["1", "0", "0"], "ImageOrientationPatient: missing, or the wrong number of values"),
+    "ImagePositionPatient": (["1", "0"], "some of its images do not state their position"),
     "Rows": ([45, 45], "Rows: missing"),
     "EchoTime": (["12", "98"], None),
     "SeriesNumber": (["3", "4"], None),
@@ -336,15 +336,15 @@ def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"PixelSpacing": [0.003, 0.003]}, r"voxels of 0\.003 x 0\.003 x 8 mm.*expected are voxels of 0\.05 to 50 mm"),
-        ({"PixelSpacing": [100, 100]}, r"voxels of 100 x 100 x 8 mm.*expected are voxels of"),
+        ({"PixelSpacing": [0.003, 0.003]}, r"voxels of 0\.003 x 0\.003 x 8 mm.*expected voxels of 0\.05 to 50 mm"),
+        ({"PixelSpacing": [100, 100]}, r"voxels of 100 x 100 x 8 mm.*expected voxels of"),
         ({"PixelSpacing": [-6, 6]}, "its pixels have no size"),
-        ({"PixelSpacing": "nan"}, "PixelSpacing: missing, or not as many"),
+        ({"PixelSpacing": "nan"}, "PixelSpacing: missing, or the wrong number"),
         ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not at right angles, or not of length 1"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.7, 0.7, 0]}, "not at right angles"),
         ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "not of length 1"),
         ({"Rows": 0}, "shape .* expected one volume"),
-        ({"Rows": 65535, "Columns": 65535}, "is more than the 536870912 voxels that are read at most"),
+        ({"Rows": 65535, "Columns": 65535}, "exceeds the maximum of 536870912 voxels"),
     ],
     ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items()) if isinstance(case, dict) else "",
 )
@@ -430,7 +430,7 @@ def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, subject, keywor
     ("keyword", "problem"),
     [
         ("SharedFunctionalGroupsSequence", "PixelSpacing: missing"),
-        ("PixelRepresentation", "PixelRepresentation missing or no number"),
+        ("PixelRepresentation", "PixelRepresentation missing or not a number"),
     ],
 )
 def test_needed_attributes_of_an_unknown_kind(tmp_path, subject, keyword, problem):
@@ -501,7 +501,7 @@ def test_images_that_do_not_say_where_they_are(study):
 
     for path in files(study, 3):
         edit(path, remove)
-    assert "do not say where they lie" in only(study, 3).problem
+    assert "do not state their position" in only(study, 3).problem
 
 
 def test_two_patients(study):
@@ -572,7 +572,7 @@ def test_a_damaged_file(study):
 )
 def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody, hide):
     hide(files(study, 2)[1])
-    message = r"^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be looked into)"
+    message = r"^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be read)"
     with as_anybody(), pytest.raises(PermissionError, match=message) as refused:
         read_study("study")
     assert "002" not in str(refused.value)
@@ -619,7 +619,7 @@ def test_pixels_cut_off(tmp_path, subject, multiframe):
 @pytest.mark.parametrize(
     ("syntax", "message"),
     [
-        ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not known here"),
+        ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
         (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
     ],
     ids=["mpeg", "no-plugin"],
@@ -659,7 +659,7 @@ def test_without_the_packages(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("common.study.dicom")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(ImportError, match=r'for DICOM: pip install "missing-modality-bundles\[dicom\]"'):
+    with pytest.raises(ImportError, match=r'DICOM requires: pip install "missing-modality-bundles\[dicom\]"'):
         importlib.import_module("common.study.dicom")
 
 

@@ -1,4 +1,4 @@
-"""DICOM in and out: the series of a study, which sequence each of them is, segmentations of them."""
+"""DICOM input and output: the series of a study, recognition of their sequences, segmentations."""
 
 try:
     from common.study.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
@@ -8,7 +8,7 @@ try:
 except ModuleNotFoundError as error:
     if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
         raise
-    raise ImportError(f'{error}; for DICOM: pip install "missing-modality-bundles[dicom]".') from error
+    raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error
 
 __all__ = [
     "CLASSES",

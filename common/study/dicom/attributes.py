@@ -1,6 +1,6 @@
-"""What a segmentation may take over of its source's attributes: hospitals write what DICOM does not allow.
+"""Selection of the source attributes that a SEG copies, since hospitals write values that DICOM does not allow.
 
-What is wrong is left out, attribute by attribute, and never mended: a guessed name or date would be another patient's.
+Invalid attributes are left out one by one and never corrected: a guessed name or date could be another patient's.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
-"""Attributes of patient and study that a SEG must have, empty where the source has none."""
+"""Attributes of patient and study that a SEG must have; empty if the source lacks them."""
 PATIENT_AND_STUDY = (0x0010, 0x0012, 0x0032, 0x0038)
-"""Groups of what a SEG takes over of its source: patient, clinical trial, request, visit."""
+"""Groups whose attributes a SEG copies from its source: patient, clinical trial, request, visit."""
 STUDY = {
     *TYPE_2, "StudyDescription", "ReferencedStudySequence", "ReferencedPatientSequence", "ProcedureCodeSequence",
     "ConsultingPhysicianName", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription",
     "AdmittingDiagnosesCodeSequence",
 }  # fmt: skip
-"""The same of other groups."""
+"""Attributes of other groups that a SEG copies from its source."""
 IDENTITY_AND_GEOMETRY = {
     tag_for_keyword(name) for name in (
         "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
@@ -38,28 +38,28 @@ IDENTITY_AND_GEOMETRY = {
         "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     )
 }  # fmt: skip
-"""What stays as it is; it was checked when the series was read. A reference must say what its source says."""
+"""Attributes that are never changed; they were checked when the series was read, and a SEG must repeat them exactly."""
 ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 TEXTS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 PARAGRAPHS = {"LT", "ST", "UT"}
-"""Value representations that may have line breaks."""
+"""Value representations that may contain line breaks."""
 ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 
 
 def clean(image: Dataset) -> str | None:
-    """Take out of an image, in place, what DICOM does not allow, and give it the attributes of `TYPE_2` that it lacks.
+    """Remove invalid attributes from an image, in place, and add empty ones for those of `TYPE_2` that it lacks.
 
-    A value is wrong that is not of its value representation, is too long, has characters that the declared character
-    set does not have, or is none of an enumeration; and a sequence that holds one.
+    A value is invalid if it does not fit its value representation, is too long, has characters outside the declared
+    character set, or is not in an enumeration; a sequence is invalid if it contains such a value.
 
     Returns:
-        A sentence with the names, never the values, of what a SEG would have had; None if all is as DICOM wants it.
+        A sentence with the names, never the values, of attributes that the SEG lacks therefore; None if all are valid.
     """
     alphabet = set(texts(image, "SpecificCharacterSet")) or {""}
     ascii_only = alphabet <= ASCII or not alphabet <= python_encoding.keys()
     empty, left_out = [], []
-    for tag in sorted(image.keys()):  # iterating over the dataset converts values
+    for tag in sorted(image.keys()):  # keys, since iterating over the dataset would convert values
         if tag in IDENTITY_AND_GEOMETRY or (not tag.is_private and _is_right(image, tag, ascii_only)):
             continue
         del image[tag]
@@ -72,7 +72,7 @@ def clean(image: Dataset) -> str | None:
         if name not in image:
             setattr(image, name, "")
     said = [
-        f"{', '.join(names)} {'is not as DICOM wants it' if len(names) == 1 else 'are not as DICOM wants them'}; {what}"
+        f"{', '.join(names)} {'is not valid DICOM' if len(names) == 1 else 'are not valid DICOM'}; {what}"
         for names, what in ((empty, "left empty in the SEG"), (left_out, "left out of the SEG"))
         if names
     ]
@@ -80,10 +80,10 @@ def clean(image: Dataset) -> str | None:
 
 
 def _is_right(dataset: Dataset, tag: BaseTag, ascii_only: bool) -> bool:
-    """Return whether the value of an attribute is as DICOM wants it."""
+    """Return whether the value of an attribute is valid."""
     try:
         _check(dataset[tag], ascii_only)
-    except Exception:  # pydicom converts when it is asked, and raises many kinds
+    except Exception:  # pydicom converts values on access and raises many types
         return False
     return True
 
@@ -103,7 +103,7 @@ def _check(element: DataElement, ascii_only: bool) -> None:
     for value in values:
         if value is None or element.VR not in TEXTS:
             continue
-        text = str(value)  # of a number as it is written
+        text = str(value)  # numbers as they are written in the file
         validate_value(element.VR, text, RAISE)
         if text and element.VR in MOMENTS:
             MOMENTS[element.VR](text)

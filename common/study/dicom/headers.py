@@ -1,4 +1,4 @@
-"""Attributes as they come: values that are not what DICOM wants, and libraries that quote them."""
+"""Tolerant access to DICOM attributes: values may be invalid, and libraries must not quote them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from pydicom.tag import BaseTag
 
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
-    """Return the ``(count,)`` numbers of an attribute.
+    """Return the ``(count,)`` numbers of an attribute, or None.
 
-    None if it is missing, holds others or another count, or has another value representation than DICOM gives it, by
-    which its bytes would be other numbers.
+    None means that it is missing, is not this many finite numbers, or has a wrong value representation, with which its
+    bytes would mean other numbers.
     """
     try:
         element = header[name]
         values = np.array(element.value, float).reshape(-1)
         expected = dictionary_VR(name).split(" or ")
-    except Exception:  # pydicom converts when it is asked, and raises many kinds
+    except Exception:  # pydicom converts values on access and raises many types
         return None
     usable = element.VR in expected and len(values) == count and np.isfinite(values).all()
     return values if usable else None
 
 
 def number(header: Dataset, name: str) -> float | None:
-    """Return the one number of an attribute; None if it is missing or anything else."""
+    """Return the single number of an attribute; None if it is missing or anything else."""
     values = numbers(header, name)
     return None if values is None else float(values[0])
 
 
 def texts(header: Dataset, name: str) -> list[str]:
-    """Return the values of an attribute as texts; none if it is missing, cannot be decoded, or holds no text."""
+    """Return the values of an attribute as texts; empty if it is missing, cannot be decoded, or is not text."""
     try:
         found = header.get(name)
         values = found if isinstance(found, MultiValue) else [found]
@@ -48,12 +48,12 @@ def texts(header: Dataset, name: str) -> list[str]:
 
 
 def text(header: Dataset, name: str) -> str:
-    """Return an attribute as one text; empty if there is none."""
+    """Return an attribute as one text; empty if it has none."""
     return "\\".join(texts(header, name))
 
 
 def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
-    """Return the items of a sequence; none if it is missing, or is no sequence."""
+    """Return the items of a sequence; empty if it is missing or not a sequence."""
     try:
         found = header[name].value
     except Exception:  # as above
@@ -62,20 +62,20 @@ def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
 
 
 def given(header: Dataset, name: str) -> bool:
-    """Return whether an attribute has a value, be it one that cannot be decoded."""
+    """Return whether an attribute has a value, even one that cannot be decoded."""
     return name in header and header.get_item(name).value not in (None, "", b"")
 
 
 def take(header: Dataset, into: Dataset) -> None:
-    """Put attributes into another dataset as they lie in the file, except what pydicom has to decode and cannot."""
-    for tag in header.keys():  # noqa: SIM118  iterating over the dataset converts values
+    """Copy attributes into another dataset without decoding them; skip those that pydicom cannot copy."""
+    for tag in header.keys():  # noqa: SIM118  iterating over the dataset would convert values
         with suppress(Exception):
             into[tag] = header.get_item(tag)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let pydicom and highdicom neither warn nor log, since they quote names, dates and UIDs."""
+    """Silence warnings and logs of pydicom and highdicom, since they quote names, dates and UIDs."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,7 +1,7 @@
-"""The pixels of MR images: which can be taken as grey values, and what these are.
+"""The pixels of MR images: whether they are grey values, and how to decode them.
 
-What a header says is checked before anything is decoded, as decoders believe it: with a wrong one they fill up, ask for
-any amount of memory, or end the process (ITK 5.4 does, at a PALETTE COLOR image without its palette).
+The header is checked before anything is decoded, since decoders trust it: with a wrong one they may invent pixels,
+request any amount of memory, or crash the process (as ITK 5.4 does for a PALETTE COLOR image without its palette).
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ COLOURS = (
     "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
     "HSV", "ARGB", "CMYK", "XYB",
 )  # fmt: skip
-"""Values of PhotometricInterpretation."""
+"""Colour models that PhotometricInterpretation can name."""
 
 JPEG = (b"\xff\xd8", b"\xff\x4f")
-"""How a stream of JPEG, JPEG-LS or JPEG 2000 begins; all end in FFD9."""
+"""First bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9."""
 
 MISSING = "copy the study again from where it came from"
 
 
 def colour(header: Dataset) -> str | None:
-    """Return the colour model of an image; None if it is greyscale, or does not say."""
+    """Return the colour model of an image; None if it is greyscale or the header does not say."""
     found = text(header, "PhotometricInterpretation")
     if not found or found in GREY:
         return None
@@ -41,10 +41,10 @@ def colour(header: Dataset) -> str | None:
 
 
 def unlike_grey(header: Dataset) -> str | None:
-    """Say why the pixels of an image cannot be taken as grey values; None if they can, as far as its header says.
+    """Return why the pixels of an image cannot be used as grey values; None if they can, according to the header.
 
     Args:
-        header: of a single-frame image, or of a frame as if it were one.
+        header: header of a single-frame image, or of one frame in that form.
     """
     if found := colour(header):
         return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
@@ -62,28 +62,29 @@ def unlike_grey(header: Dataset) -> str | None:
         found = number(header, name)
         if found not in values and (name != "HighBit" or given(header, name)):
             wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
-            return f"with {name} {'missing or no number' if found is None else f'{found:g}'}; expected {wanted}"
+            return f"with {name} {'missing or not a number' if found is None else f'{found:g}'}; expected {wanted}"
     for name in ("RescaleSlope", "RescaleIntercept"):
         if given(header, name) and number(header, name) is None:
-            return f"with a {name} that is no number"
+            return f"with a {name} that is not a number"
     slope = _rescale(header)[0]
     return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
 
 
 def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
-    """Decode a file.
+    """Decode the pixels of a file.
 
     Args:
         path: the file.
-        columns: as read of its header before.
-        rows: likewise.
+        columns: number of columns, as read from its header before.
+        rows: number of rows, likewise.
 
     Returns:
-        Its attributes, and what is stored, ``(frames, rows, columns)``.
+        Its attributes, and the stored values ``(frames, rows, columns)``.
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: its pixels are fewer or more than its header says, or cannot be decoded; says why, without names.
+        OSError: if the file cannot be opened.
+        ValueError: if it has fewer or more pixels than its header says, or cannot be decoded; the message gives the
+            reason without names.
     """
     try:
         dataset = pydicom.dcmread(path)
@@ -98,18 +99,18 @@ def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarra
         raise ValueError(undecodable)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # pydicom's, of more or fewer bytes than there should be
+            warnings.simplefilter("error", UserWarning)  # pydicom warns about a wrong number of bytes
             stored = dataset.pixel_array.reshape(-1, rows, columns)
-    except Exception:  # every plugin raises its own kinds, and what they say may quote the header
+    except Exception:  # plugins raise many types, whose messages may quote the header
         raise ValueError(f"its pixels are damaged or cut off; {MISSING}") from None
     return dataset, stored
 
 
 def grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Return the values ``(rows, columns)``, float32, that are meant by what is stored: rescaled, dark ones small."""
+    """Return float32 values ``(rows, columns)`` from stored ones: rescaled, and inverted if small values are bright."""
     slope, intercept = _rescale(header)
     values = stored.astype(np.float64)
-    if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the least is white
+    if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the smallest value is white
         values = (2 ** number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1) - values
     return (values * slope + intercept).astype(np.float32)
 
@@ -124,11 +125,11 @@ def _either(values: tuple[float, ...]) -> str:
 
 
 def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -> str | None:
-    """Say in what the stored pixels, decoded or not, are not what the header says."""
+    """Return how the stored pixels, decoded or not, differ from the header; None if they do not."""
     frames = int(number(dataset, "NumberOfFrames") or 1)
     described = len(items(dataset, "PerFrameFunctionalGroupsSequence")) or 1
     if frames != described:
-        return f"its header tells of {frames} frames and describes {described}"
+        return f"its header announces {frames} frames but describes {described}"
     if (number(dataset, "Columns"), number(dataset, "Rows")) != (columns, rows):
         return "its header changed while it was read"
     try:
@@ -139,7 +140,7 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
         return "it has no pixels"
     try:
         compressed = syntax.is_encapsulated
-    except ValueError:  # not known to pydicom, which is said next
+    except ValueError:  # unknown to pydicom, which is reported next
         return None
     if not compressed:
         size = columns * rows * frames * int(number(dataset, "BitsAllocated")) // 8
@@ -153,16 +154,16 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
     except Exception:  # pydicom raises anything on damaged bytes
         return "its pixels are damaged or cut off"
     if any(stream.startswith(JPEG) and not stream.rstrip(b"\0").endswith(b"\xff\xd9") for stream in streams):
-        return "its pixels are cut off"  # some decoders make up the rest
+        return "its pixels are cut off"  # some decoders would invent the rest
     for size in {_size(stream) for stream in streams} - {None, (columns, rows)}:
         return f"its pixels are damaged ({size[0]} x {size[1]} are compressed; expected {columns} x {rows})"
     return None
 
 
 def _size(frame: bytes) -> tuple[int, int] | None:
-    """Return columns and rows as a JPEG, JPEG-LS or JPEG 2000 stream has them; None of others.
+    """Return columns and rows as stated in a JPEG, JPEG-LS or JPEG 2000 stream; None for other streams.
 
-    Decoders take these for true, not the header's.
+    Decoders use these instead of the header's.
     """
     if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
         at = found.end() + 4
@@ -178,13 +179,13 @@ def _size(frame: bytes) -> tuple[int, int] | None:
 
 
 def _undecodable(syntax: UID) -> str | None:
-    """Say why pixels of a transfer syntax cannot be decoded here; None if they can."""
+    """Return why pixels with a transfer syntax cannot be decoded here; None if they can."""
     try:
         if not syntax.is_encapsulated or get_decoder(syntax).is_available:
             return None
     except (NotImplementedError, ValueError):
-        name = syntax.name if syntax.name != syntax else "something"
-        return f"compressed as {name}, which is not known here; send it uncompressed (Explicit VR Little Endian)"
+        name = syntax.name if syntax.name != syntax else "an unknown format"
+        return f"compressed as {name}, which is not supported; send it uncompressed (Explicit VR Little Endian)"
     return (
         f'compressed as {syntax.name}, for which no decoder is installed: pip install "missing-modality-bundles[dicom]"'
     )

@@ -1,4 +1,4 @@
-"""Segmentations as DICOM: a SEG object on the grid of a series, by highdicom.
+"""DICOM SEG objects on the grid of a series, written and read with highdicom.
 
 Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their modifiers NCI Thesaurus):
 
@@ -9,8 +9,8 @@ Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their mod
 | ET | SCT 108369006 Neoplasm | NCIt C113842 Enhancing Lesion |
 | NET | SCT 108369006 Neoplasm | NCIt C81175 Non-Enhancing Lesion |
 
-Category of all is SCT 49755003 Morphologically Abnormal Structure, region SCT 12738006 Brain. SNOMED CT has no code for
-the enhancing part of a tumour, hence the modifier.
+The category of all is SCT 49755003 Morphologically Abnormal Structure, the region SCT 12738006 Brain. SNOMED CT has no
+code for the enhancing part of a tumour, hence the modifier.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
 }
 """Class -> segment label, type, and modifier of the type."""
 OFF_GRID = 0.05
-"""Share of a voxel by which those of a SEG may lie beside the grid's: positions are written as decimals."""
+"""Tolerated distance of a SEG's voxels from the grid, in voxels, since positions are written as rounded decimals."""
 
 
 @quiet()
 def require_referable(series: Series) -> str | None:
-    """Check that `write_seg` can write a SEG of a series, whatever its label map, by writing one to memory.
+    """Check that `write_seg` can write a SEG of a series, by writing one to memory.
 
     Returns:
-        Which attributes of patient and study the SEG will lack, since they are not as DICOM wants them; None if none.
+        A sentence on the attributes of patient and study that the SEG will lack because they are invalid; None if none.
 
     Raises:
-        ValueError: the series is no volume, or has no frame of reference.
+        ValueError: if the series is not a volume, or has no frame of reference.
     """
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
@@ -76,29 +76,29 @@ def write_seg(
 ) -> list[str]:
     """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
 
-    Label and code of a segment are those of its class, whichever others occur; segments are numbered from 1 in the
-    order of `classes`, as DICOM wants. Frames without any voxel are left out.
+    Label and code of a segment depend only on its class; segments are numbered from 1 in the order of `classes`, as
+    DICOM requires. Frames without any voxel are left out.
 
     Args:
-        path: the file; replaced only by a whole one.
-        label: integer ``(columns, rows, slices)`` on the grid of `reference`.
-        reference: the series that was segmented; its images are referenced, patient and study are taken from it, as far
-            as they are as DICOM wants them, see `clean`.
+        path: file to write; an existing file is replaced atomically.
+        label: integer label map ``(columns, rows, slices)`` on the grid of `reference`.
+        reference: the series that was segmented; the SEG references its images and copies its valid attributes of
+            patient and study (see `clean`).
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
-        software: name and version of what made it, e.g. ``m3ae 0.1.0``.
-        algorithm_type: of the segments; ``SEMIAUTOMATIC`` where a person has corrected them.
+        software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
+        algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
 
     Returns:
         The classes that occur, by segment number.
 
     Raises:
-        ValueError: the label map is empty, has another shape or other values, a class has no code, or the reference
-            cannot be referred to, see `require_referable`.
+        ValueError: if the label map is empty, has another shape or other values, a class has no code, or the reference
+            cannot be referenced; see `require_referable`.
     """
     _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]
     if not occurring:
-        raise ValueError(f"{reference.name}: the segmentation is empty; DICOM SEG cannot say so, so none is written.")
+        raise ValueError(f"{reference.name}: the segmentation is empty, which DICOM SEG cannot express; none written.")
     segments = np.zeros(label.shape, np.uint8)
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
@@ -112,7 +112,7 @@ def write_seg(
 def _segmentation(
     segments: np.ndarray, reference: Series, classes: Sequence[str], software: str, algorithm_type: str = "AUTOMATIC"
 ) -> Segmentation:
-    """Return the SEG; `segments` has the number of a voxel's segment, from 1 in the order of `classes`."""
+    """Return the SEG; `segments` holds each voxel's segment number, from 1 in the order of `classes`."""
     name, _, version = software.rpartition(" ")
     algorithm = hd.AlgorithmIdentificationSequence(
         name=name or software, version=version, family=codes.DCM.ArtificialIntelligence
@@ -135,27 +135,27 @@ def _segmentation(
         content_label="BRAIN_TUMOUR",
         content_description="Research only, not for clinical use",
         series_description=DESCRIPTION,
-        specific_character_set="ISO_IR 192",  # UTF-8 holds every name; highdicom does not know all sets of the sources
+        specific_character_set="ISO_IR 192",  # UTF-8, since highdicom does not support all character sets of sources
     )
 
 
 @contextmanager
 def _explained(reference: Series) -> Iterator[None]:
-    """Name the series where something fails; what the libraries raise quotes values of attributes."""
+    """Name the series in errors, without the libraries' messages, which quote values of attributes."""
     try:
         yield
-    except OSError:  # of the file that is written
+    except OSError:  # about the file that is written
         raise
     except Exception as error:
         raise ValueError(
-            f"{reference.name} cannot be referred to by a DICOM SEG: highdicom ends with {type(error).__name__}."
+            f"{reference.name} cannot be referenced by a DICOM SEG: highdicom fails with {type(error).__name__}."
         ) from None
 
 
 def _check_source(series: Series) -> None:
     if series.problem or not series.frame_of_reference:
         raise ValueError(
-            f"{series.name} cannot be referred to by a DICOM SEG: {series.problem or 'no frame of reference'}."
+            f"{series.name} cannot be referenced by a DICOM SEG: {series.problem or 'it has no frame of reference'}."
         )
 
 
@@ -163,22 +163,23 @@ def _check_source(series: Series) -> None:
 def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) -> np.ndarray:
     """Read a DICOM SEG, ours or another program's, as a label map on the grid of a series.
 
-    Segments are told by their labels, those of `CLASSES` or the names of the classes, never by their numbers.
+    Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers.
 
     Args:
         path: the file.
-        reference: the series that it is of, or another one on the same grid.
+        reference: the series that was segmented, or another one on the same grid.
         classes: class name -> value in the label map.
 
     Returns:
-        uint8 ``(columns, rows, slices)``.
+        Label map ``(columns, rows, slices)``, uint8.
 
     Raises:
-        ValueError: it has a segment of no class, two that overlap, or voxels beside the grid; or holds fractions.
+        ValueError: if a segment is of an unknown class, segments overlap, voxels do not lie on the grid, or the SEG is
+            fractional.
     """
     segmentation = hd.seg.segread(path)
     if segmentation.SegmentationType == "FRACTIONAL":
-        raise ValueError("The segmentation holds fractions; expected a binary one or a label map.")
+        raise ValueError("The segmentation is fractional; expected a binary one or a label map.")
     names = {label.casefold(): name for name in classes for label in (name, CLASSES.get(name, (name,))[0])}
     found = np.zeros(reference.shape, np.uint8)
     for segment in segmentation.segment_numbers:
@@ -194,7 +195,7 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
             raise ValueError(f"The segmentation does not lie on the grid of {reference.name}.")
         at = tuple(voxels.T)
         if found[at].any():
-            raise ValueError(f"The segment {label!r} overlaps another one; expected one class for each voxel.")
+            raise ValueError(f"The segment {label!r} overlaps another one; expected at most one class per voxel.")
         found[at] = classes[names[label.casefold()]]
     return found
 
@@ -211,7 +212,7 @@ def _check(label: np.ndarray, reference: Series, classes: Mapping[str, int]) -> 
         )
     foreign = sorted(set(np.unique(label).tolist()) - {0, *classes.values()})
     if foreign:
-        raise ValueError(f"{reference.name}: label values {foreign} are of no class; expected 0 and {dict(classes)}.")
+        raise ValueError(f"{reference.name}: label values {foreign} have no class; expected 0 and {dict(classes)}.")
 
 
 def _describe(
@@ -234,11 +235,10 @@ def _describe(
 
 
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
-    """Return the images to refer to, without pixels, and where slices lie that are frames of one image.
+    """Return the images to reference, without pixels, and the positions of slices that are frames of one image.
 
-    What the files lack and highdicom wants is filled in, and what it would not take is taken out. It compares
-    orientations digit by digit, and looks for those of a multi-frame image among what its frames share; scanners do not
-    always write them so.
+    Attributes that highdicom requires are added, and those that it refuses are changed: it compares orientations digit
+    by digit, and expects those of a multi-frame image in its shared attributes, which scanners do not always write so.
     """
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
     clean(images[0])

@@ -1,4 +1,4 @@
-"""Which of a study's series are taken: one for each sequence that there is, with the reason for each series."""
+"""Selection of a study's series: at most one for each sequence, with the reason for each series."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from common.study.dicom.series import Series
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 ENOUGH = 0.5
-"""Least confidence with which a series is taken."""
+"""Minimum confidence of a series that is used."""
 SURE = 0.8
-"""A series of this confidence goes before one of less, whatever their resolution."""
+"""A series with at least this confidence is preferred to one with less, whatever their resolution."""
 COVERAGE = 80.0
-"""Least extent in mm of a volume that shows a brain and not a slab of it."""
+"""Minimum extent in mm of a volume of a whole brain; smaller ones are slabs."""
 
 RANKS = (
     "recognised more surely",
@@ -39,19 +39,19 @@ RANKS = (
     "corrected for distortion or intensity",
     "later",
 )
-"""What makes one of several series the one to take; the first that differs decides."""
+"""Criteria by which one of several series is preferred, in this order; the first difference decides."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The series that are taken.
+    """The series that are used.
 
     Attributes:
-        modalities: modality -> series, in the order t1, t1c, t2, flair; those that there are.
-        verdicts: modality -> what the series was recognised as, with regard to the others; confidence 1 if set by hand.
-        explanations: a line for each series of the study: what it is taken for and why, or why it is left out.
-        warnings: what should be looked at.
-        undecided: set if T1 and T1c may be exchanged, because their headers do not say which is which.
+        modalities: modality -> series, in the order t1, t1c, t2, flair, for the modalities found.
+        verdicts: modality -> result of the recognition, considering the other series; confidence 1 if set by hand.
+        explanations: a line for each series of the study: what it is used as and why, or why it is left out.
+        warnings: what the user should check.
+        undecided: set if T1 and T1c may be exchanged, because their headers do not tell which is which.
     """
 
     modalities: dict[str, Series]
@@ -65,18 +65,18 @@ class Selection:
 def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -> Selection:
     """Choose a series for each sequence.
 
-    Of several the one goes first that is recognised for sure, is original and not reformatted, 3D, has thinner slices,
-    a larger matrix, is corrected for distortion or intensity, and, for T1c, is later. Where no T1c is found, and two T1
-    say nothing of contrast agent, the second best of them is taken for T1c: `Selection.undecided`.
+    Of several series the one is preferred that is recognised for sure, is original and not reformatted, is 3D, has
+    thinner slices, has a larger matrix, is corrected for distortion or intensity, and, for T1c, is later. If no T1c is
+    found, and two T1 do not mention contrast agent, the second best of them is used as T1c; see `Selection.undecided`.
 
     Args:
-        series: of one study.
-        by_hand: modality -> `Series.key`: the SeriesNumber, or a text such as ``3-1`` if several volumes have this
-            number. It overrules what is recognised; None leaves the modality out.
+        series: series of one study.
+        by_hand: modality -> `Series.key`: the SeriesNumber, or text such as ``3-1`` if several volumes have this
+            number. It overrides the recognition; None leaves the modality out.
 
     Raises:
-        ValueError: two candidates cannot be told apart, all candidates of a sequence are unusable (slices missing,
-            ...), nothing at all is recognised, or what is set by hand does not exist.
+        ValueError: if two candidates are equally good, all candidates of a sequence are unusable (slices missing,
+            ...), nothing is recognised, or a series set by hand does not exist.
     """
     fixed = _set_by_hand(series, by_hand or {})
     verdicts = {one.key: verdict for one, verdict in zip(series, _in_context(series), strict=True)}
@@ -105,7 +105,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
     for one in series:
         modality = verdicts[one.key].modality
         if modality in fixed and fixed[modality] is not one:
-            notes[one.key] += "; not taken, as asked"
+            notes[one.key] += "; not used, as requested"
     explanations = _explanations(series, notes)
     if not chosen:
         wanted = [name for name in MODALITIES if name not in fixed]
@@ -120,12 +120,12 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:
-    """Return the series that are named, checked."""
+    """Return the series that are set by hand, after checking them."""
     fixed: dict[str, Series | None] = {}
     for name, key in by_hand.items():
         modality = canonical(str(name))
         if modality not in MODALITIES:
-            raise ValueError(f"--series: {name!r} is none of {', '.join(MODALITIES)}.")
+            raise ValueError(f"--series: unknown modality {name!r}; expected one of {', '.join(MODALITIES)}.")
         if key is None:
             fixed[modality] = None
             continue
@@ -140,15 +140,15 @@ def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[s
             raise ValueError(f"--series: {matches[0].name} is set for two modalities.")
         fixed[modality] = matches[0]
     if [fixed.get(modality, "") for modality in MODALITIES] == [None] * len(MODALITIES):
-        raise ValueError("--series: every modality is left out; at least one is needed.")
+        raise ValueError("--series: every modality is left out; expected at least one to be used.")
     return fixed
 
 
 def _in_context(series: Sequence[Series]) -> list[Verdict]:
-    """Return what each series is recognised as, with regard to the others of the study.
+    """Return what each series is recognised as, considering the other series of the study.
 
-    Contrast agent stays in the body, so a T1 that says nothing is after it if an earlier series was. An agent that is
-    named for every series was named for the whole study, and does not say which T1 came after it.
+    Contrast agent stays in the body, so a T1 without information was acquired after it if an earlier series was. An
+    agent named in every series was named for the whole study, and does not tell which T1 was acquired after it.
     """
     agents = [agent_named(one.header) for one in series]
     times = [_acquired(one.header) for one in series]
@@ -159,16 +159,16 @@ def _in_context(series: Sequence[Series]) -> list[Verdict]:
         silent = verdict.modality in ("t1", "t1c") and contrast_words(one.header) is None
         extent = min(size * step for size, step in zip(one.shape, one.spacing, strict=True))
         if verdict.modality and one.problem is None and extent < COVERAGE:
-            verdict = Verdict(None, 0.0, f"a slab of {extent:.0f} mm, no whole brain ({verdict.reason})")
+            verdict = Verdict(None, 0.0, f"a slab of {extent:.0f} mm, not a whole brain ({verdict.reason})")
         elif silent and agent and len(series) > 1 and all(agents):
-            reason = f"{verdict.reason}, as for every series of the study, which says little"
+            reason = f"{verdict.reason}, as for every series of the study, which is weak evidence"
             verdict = Verdict("t1c", round(0.75 * verdict.confidence, 2), reason)
         elif silent and not agent and any(time > earlier for earlier in after):
             reason = f"{verdict.reason}, but it was acquired after a series with contrast agent"
             verdict = Verdict("t1c", round(0.8 * verdict.confidence, 2), reason)
         if verdict.modality and verdict.confidence < ENOUGH:
             name = display_name(verdict.modality)
-            verdict = Verdict(None, 0.0, f"perhaps {name}, confidence {verdict.confidence:.2f} only ({verdict.reason})")
+            verdict = Verdict(None, 0.0, f"perhaps {name}, confidence only {verdict.confidence:.2f} ({verdict.reason})")
         verdicts.append(verdict)
     return verdicts
 
@@ -176,7 +176,7 @@ def _in_context(series: Sequence[Series]) -> list[Verdict]:
 def _best(
     candidates: Sequence[Series], verdicts: Mapping[str, Verdict], modality: str, notes: dict[str, str]
 ) -> Series:
-    """Return the series to take for a modality, and note at each candidate why, or why not."""
+    """Return the series to use for a modality, and append to each candidate's note why it is used or not."""
     name = display_name(modality)
     usable = [one for one in candidates if one.problem is None]
     for one in candidates:
@@ -206,7 +206,7 @@ def _best(
 
 
 def _rank(series: Series, verdict: Verdict, modality: str) -> tuple:
-    """Return what makes a series better than another, in the order of `RANKS`."""
+    """Return the criteria by which series are compared, in the order of `RANKS`."""
     header = series.header
     return (
         verdict.confidence >= SURE,
@@ -231,9 +231,9 @@ def _doubts(best: Series, candidates: Sequence[Series], verdicts: Mapping[str, V
 def _perhaps_after_contrast(
     series: Sequence[Series], verdicts: Mapping[str, Verdict], by_hand: Series | None
 ) -> tuple[Series | None, Undecided | None]:
-    """Return the second best of several T1 that say nothing of contrast agent, where there is no T1c, and what to say.
+    """Return the second best of several T1 that do not mention contrast agent, if there is no T1c, and the doubt.
 
-    The best is the one set ``by_hand``, if there is one. Nothing if the second and third cannot be told apart.
+    The best one is that set ``by_hand``, if any. The result is (None, None) if the second and third are equally good.
     """
     usable = [one for one in series if one.problem is None]
     silent = [
@@ -272,11 +272,11 @@ def _note(verdict: Verdict) -> str:
 
 
 def _by_hand(modality: str, key: str | None) -> str:
-    """Return what to type; a key with a part is a text, a number need not be one."""
+    """Return the option to type; a key with a part has to be quoted, a number does not."""
     return f"--series \"{{'{modality}': {repr(key) if key and '-' in key else key}}}\""
 
 
 def _acquired(header: Dataset) -> str:
-    """Return when it was acquired, as text that sorts by time; empty if it is not known."""
+    """Return the time of acquisition as text that sorts by time; empty if unknown."""
     date, time = (text(header, name) for name in ("AcquisitionDate", "AcquisitionTime"))
     return date + time if date and time else text(header, "AcquisitionDateTime")

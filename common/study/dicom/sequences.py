@@ -1,14 +1,14 @@
-"""Which sequence a series is: T1, T1c, T2, FLAIR, or none of them, from what its header says.
+"""Recognition of a series' sequence (T1, T1c, T2, FLAIR, or none of them) from its header.
 
-Two witnesses are heard. The words of the description are what a person wrote, in the habits of vendors and hospitals
-(``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters are what the scanner did: TR, TE and
-TI tell T1, T2 and FLAIR apart. Where the two contradict each other the series is left out, to be set by hand.
+There are two kinds of evidence. The description was written by a person, in the terms of vendors and hospitals
+(``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters TR, TE and TI, as the scanner used
+them, distinguish T1, T2 and FLAIR. If the two contradict each other, the series is left out, to be set by hand.
 
-T1c is a T1 after contrast agent; a T2 or FLAIR keeps its name after it. The agent's attribute often stays set for all
-that is acquired later, or for the whole study, and is missing as often, so words count more.
+T1c is a T1 after contrast agent; T2 and FLAIR are not renamed after it. The agent's attribute often stays set for
+everything acquired later or for the whole study, and is missing as often, so the description counts more.
 
-Descriptions are never quoted whole, since people write into them what they like, names of patients among it; only
-words that are known here are.
+Descriptions are never quoted as a whole, since they may contain anything, including names of patients; only the words
+known here are quoted.
 """
 
 from __future__ import annotations
@@ -45,74 +45,74 @@ LEFT_OUT = {
     "parameter map": r"[tr][12] ?map\w*|r2 ?\*?|relaxometry|mapit|magic|synthetic|symri|t1 images|mtr",
     "screen picture": r"screen ?\w*|summary|report|key images?",
 }  # fmt: skip
-"""What is no candidate, and the words of a description, or values of ImageType, that say so."""
+"""Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
 IMAGE_TYPES = {
     "phase, real or imaginary part": {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"},
     "fat or opposed-phase image": {"FAT", "F", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE"},
 }
-"""Further values of ImageType, which are no words."""
+"""Further values of ImageType, which are not words."""
 
 PREFIX = r"([a-z]?[23]d|wip|vw|[a-z])?"
-"""Letters that vendors put before a weighting: Philips sT1W, eT2W, WIPT1W."""
+"""Letters that vendors put before a weighting, e.g. Philips: sT1W, eT2W, WIPT1W."""
 WEIGHTINGS = {
     "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp ?rage\w*|\w*spgr\w*|bravo|vibe",
     "t2": rf"{PREFIX}t2[a-z]*(3d[a-z]*)?|frfse\w*",
     "flair": rf"{PREFIX}flair\w*|t[12]w?flair|t2f|dark ?fluid\w*|da ?fl|fluid attenuated",
     "pd": rf"{PREFIX}pdw?|proton density|rho",
 }
-"""The words of a weighting."""
+"""Weighting -> words that indicate it."""
 
 AGENT = (
     r"ga?d|[a-z]*\d?w?gd|gado\w*|inj(ect\w*)?|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
     r"clariscan"
 )
-"""Contrast agents, which are also named to say that there is none yet ("pre GD")."""
+"""Words for contrast agent, which also occur in negations ("pre GD")."""
 TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr"
-"""Beginnings of words after "pre" and "post" by which no contrast agent is meant ("er" is that of "posterior")."""
+"""Beginnings of words after "pre" and "post" that do not refer to contrast agent ("er" is for "posterior")."""
 PLANNED = r"nav|stealth|brainlab|plan"
-"""The same after "pre"; what is planned on is often after contrast agent ("post stealth")."""
+"""Such words after "pre" only, since planning images are often acquired after contrast agent ("post stealth")."""
 WITHOUT = r"(without|w ?o|sans|ohne|sin)"
 BEFORE = (
     rf"(pre|before|vor|avant) ?({AGENT}|c)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|iv)|"
     r"non inj\w*|ss inj\w*|nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
 )
-"""What is said of a T1 without contrast agent."""
+"""Words for a T1 before or without contrast agent."""
 PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
-"""What is said of it as well, but not before or without what."""
+"""Such words that do not say before or without what."""
 AFTER = (
     rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|"
     rf"(after|nach|apres|avec)(?! ?({TREATED}))"
 )
-"""What is said of a T1 after contrast agent."""
+"""Words for a T1 after contrast agent."""
 PERHAPS_AFTER = re.compile(r"(?:^|[\W_])c[^\w-]*$", re.IGNORECASE)
-"""What is said of it as well ("T1/3D/FFE/C"), at the end, but may mean anything; "C-" says the opposite."""
+"""A final "c" ("T1/3D/FFE/C"), which may mean the same or anything else; "C-" means the opposite."""
 BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
-"""What is said of a whole examination."""
+"""Words for a whole examination with and without contrast agent."""
 NO_AGENT = (
     r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
 )
-"""Values of `AGENT_NAMED` that say that there was none."""
+"""Values of `AGENT_NAMED` that mean that no contrast agent was given."""
 AGENT_NAMED = (
     "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
     "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
 )  # fmt: skip
-"""Attributes that say that contrast agent was given, each by itself."""
+"""Attributes each of which indicates that contrast agent was given."""
 
 
 WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
-"""The parts of the patterns above that match anything."""
+"""The parts of the patterns above that match any letters."""
 KINDS = {"se", "ir", "gr", "ep", "rm"}
-"""Values of ScanningSequence."""
+"""Values of ScanningSequence, in lower case."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a series was recognised as.
+    """The sequence that a series was recognised as.
 
     Attributes:
-        modality: t1, t1c, t2 or flair; None: none of them, or not to be told.
-        confidence: 0 to 1, that it is the modality; 0 for None.
-        reason: why.
+        modality: t1, t1c, t2 or flair; None if it is none of them or not recognised.
+        confidence: confidence in the modality from 0 to 1; 0 for None.
+        reason: explanation for the user.
     """
 
     modality: str | None
@@ -122,13 +122,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Undecided:
-    """Two images that are both T1 by their headers, which say nothing of contrast agent: one is called T1c for now.
+    """Two images that are both T1 by their headers, which do not mention contrast agent; one is used as T1c for now.
 
-    What they show decides which one is the T1c, see `common.study.appearance.settle`.
+    Their content decides which one is the T1c; see `common.study.appearance.settle`.
 
     Attributes:
-        refused: whether the study is refused if that is not clear; otherwise only the one called T1 is used.
-        said: the refusal, or the warning.
+        refused: whether to refuse the study if the content does not decide; otherwise only the one used as T1 is kept.
+        said: message of the refusal, or the warning.
     """
 
     refused: bool
@@ -137,10 +137,10 @@ class Undecided:
 
 @quiet()
 def recognise(header: Dataset) -> Verdict:
-    """Say which sequence an image is, by its header alone.
+    """Recognise the sequence of an image by its header alone.
 
     Args:
-        header: of a single-frame MR image, or what `Series.header` has of a multi-frame one. Any attribute may be
+        header: header of a single-frame MR image, or `Series.header` of a multi-frame one. Any attribute may be
             missing.
     """
     unwanted = _unwanted(header)
@@ -164,7 +164,7 @@ def recognise(header: Dataset) -> Verdict:
 
 
 def contrast(header: Dataset) -> tuple[bool, float, str]:
-    """Return whether a T1 is after contrast agent, how surely (0 to 1), and why."""
+    """Return whether a T1 was acquired after contrast agent, the confidence in that (0 to 1), and the reason."""
     agent, words = agent_named(header), contrast_words(header)
     named = "a contrast agent is named" if agent else "no contrast agent is named"
     if words is None:
@@ -178,9 +178,9 @@ def contrast(header: Dataset) -> tuple[bool, float, str]:
 
 
 def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
-    """Return whether the description says after or before contrast agent (None: both) and by what; None if neither.
+    """Return whether the description says after or before contrast agent (None: both), and the words; None if neither.
 
-    On Philips the protocol's name is that of the series, and may say what an edited description does not.
+    On Philips scanners the protocol's name is that of the series, and may contain what an edited description lacks.
     """
     names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
     if "philips" in _text(header, "Manufacturer"):
@@ -202,7 +202,7 @@ def _contrast_said(description: str) -> tuple[bool | None, str] | None:
 
 
 def agent_named(header: Dataset) -> bool:
-    """Return whether an attribute names a contrast agent, its dose or its way; some scanners fill in "none" or 0."""
+    """Return whether an attribute names a contrast agent, its dose or route; "none" or 0 do not count."""
     said = any(number(header, name) != 0 and not re.fullmatch(NO_AGENT, _text(header, name)) for name in AGENT_NAMED)
     agents = items(header, "ContrastBolusAgentSequence")
     return said or any(
@@ -211,7 +211,7 @@ def agent_named(header: Dataset) -> bool:
 
 
 def reformatted(header: Dataset) -> bool:
-    """Return whether images were made of others, as multi-planar reformats are."""
+    """Return whether images were computed from others, as multi-planar reformats are."""
     types = image_type(header)
     return types[:2] == ["DERIVED", "SECONDARY"] or "MPR" in types
 
@@ -222,7 +222,7 @@ def image_type(header: Dataset) -> list[str]:
 
 
 def _unwanted(header: Dataset) -> str | None:
-    """Say what an image is if it is no candidate; None if it may be a T1, T2 or FLAIR."""
+    """Return the kind of an image that is not a candidate; None if it may be a T1, T2 or FLAIR."""
     if found := colour(header):
         return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
     types = image_type(header)
@@ -248,11 +248,11 @@ def _unwanted(header: Dataset) -> str | None:
 
 
 def _measured(header: Dataset) -> tuple[str | None, str]:
-    """Return the weighting that the parameters make, None if they do not tell, and the parameters.
+    """Return the weighting that results from the parameters, None if unclear, and the parameters as text.
 
-    Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion the short TI of
-    STIR nulls fat; a long TI with a long TE nulls fluid (FLAIR); one between with a short TE makes T1 (T1 FLAIR).
-    Gradient echoes of short TE are T1, of long TE T2*.
+    Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion, a short TI
+    nulls fat (STIR); a long TI with a long TE nulls fluid (FLAIR); an intermediate one with a short TE gives T1 (T1
+    FLAIR). Gradient echoes with a short TE are T1, with a long TE T2*.
     """
     tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
     kinds = KINDS & set(_text(header, "ScanningSequence").split())
@@ -262,7 +262,7 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
         return "echo-planar image", parameters
     if te is None or tr is None:
         return None, parameters
-    if ("gr" in kinds and "se" not in kinds) or (tr < 60 and te < 60):  # GE has sequences of no kind, "RM"
+    if ("gr" in kinds and "se" not in kinds) or (tr < 60 and te < 60):  # GE writes "RM" for several sequences
         return ("t1" if te < 10 else "T2*"), parameters
     if "ir" in kinds or ti:
         return _inverted(tr, te, ti), parameters
@@ -272,7 +272,7 @@ def _measured(header: Dataset) -> tuple[str | None, str]:
 
 
 def _inverted(tr: float, te: float, ti: float | None) -> str | None:
-    """Return the weighting of a spin echo after an inversion, whose time is not always told."""
+    """Return the weighting of a spin echo after an inversion, whose TI may be unknown."""
     if ti and ti < 400:
         return "STIR"
     if te >= 50 and (ti >= 1500 if ti else tr >= 4000):
@@ -281,8 +281,8 @@ def _inverted(tr: float, te: float, ti: float | None) -> str | None:
 
 
 def _weigh(said: set[str], measured: str | None) -> tuple[str | None, float]:
-    """Return the weighting on which words and parameters agree, and how surely; None if they do not."""
-    if "flair" in said and "t1" in said and "t2" not in said:  # T1 FLAIR: an inversion that makes T1 stronger
+    """Return the weighting on which words and parameters agree, and the confidence; None if they do not agree."""
+    if "flair" in said and "t1" in said and "t2" not in said:  # T1 FLAIR: an inversion that increases T1 contrast
         agreed = {"t1": ("t1", 0.95), None: ("t1", 0.75), "pd": ("t1", 0.75)}
     elif "flair" in said:
         agreed = {"flair": ("flair", 0.95), None: ("flair", 0.75), "t2": ("flair", 0.7), "t1": ("t1", 0.6)}
@@ -303,12 +303,12 @@ def _why_not(said: set[str], measured: str | None) -> str:
     if "pd" in said or (measured == "pd" and "t1" not in said):
         return "proton density"
     if said and measured:
-        return "what is said and what was measured contradict each other"
-    return "not to be told"
+        return "description and parameters contradict each other"
+    return "not recognised"
 
 
 def _description(header: Dataset) -> str:
-    """Return the words of the description, or of the protocol's name, which may be that of the whole examination."""
+    """Return the words of the description or, without one, of the protocol, which may cover the whole examination."""
     return _text(header, "SeriesDescription") or _text(header, "ProtocolName")
 
 
@@ -317,12 +317,12 @@ def _text(header: Dataset, name: str) -> str:
 
 
 def _words(text: str) -> str:
-    """Return a text in lower case, its words (of letters, digits, + and *) separated by single spaces."""
+    """Return a text in lower case with its words (of letters, digits, + and *) separated by single spaces."""
     return " ".join(re.sub(r"[^a-z0-9+*;]", " ", text.lower()).replace("+", " +").split())
 
 
 def _found(pattern: str, text: str) -> str | None:
-    """Return the words that match a pattern first in a text of words; what its wildcards match is left out of them."""
+    """Return the first words in a text that match a pattern, without the letters that its wildcards match."""
     wildcards = count()
     marked = WILDCARD.sub(lambda wildcard: f"(?P<any{next(wildcards)}>{wildcard.group()})", pattern)
     match = re.search(rf"(?<![a-z0-9])(?:{marked})(?![a-z0-9*])", text)

@@ -1,6 +1,6 @@
-"""The MR series of a study: which files belong together, where they lie in space, what is wrong with them.
+"""The MR series of a study: grouping of files into volumes, their geometry, and what is wrong with them.
 
-Names and dates of patients, identifiers and UIDs are never put into messages; a series is named by its SeriesNumber.
+Messages never contain patients' names or dates, identifiers or UIDs; a series is named by its SeriesNumber.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from common.study.dicom.pixels import MISSING, grey_values, read_frames, unlike_
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
-"""A file of such a name that is no DICOM file is damaged; others are taken for something else."""
+"""A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
 
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
@@ -45,38 +45,38 @@ TAGS = [
     "RescaleSlope", "RescaleIntercept", "NumberOfFrames", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
-"""What is read of every file; of the first one of a volume all is."""
+"""Attributes that are read of every file; of a volume's first file all are."""
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-"""Without these an image belongs to nothing, and nothing can refer to it."""
+"""Attributes without which an image cannot be assigned to a series or referenced."""
 
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
 """What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
 
 LARGEST_DEFLATED = 2**20
-"""Bytes of a file that is compressed as a whole; they grow up to a thousandfold."""
+"""Maximum size in bytes of a file that is compressed as a whole, since it can expand up to a thousandfold."""
 FARTHEST = 10_000.0
-"""mm from the scanner's centre that an image may lie."""
+"""Maximum distance in mm of an image from the scanner's centre."""
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A volume of a study: a DICOM series, or a part of one that mixes several. Its repr tells nothing of the patient.
+    """A volume of a study: a DICOM series, or a part of a mixed one. Its repr tells nothing about the patient.
 
     Attributes:
-        number: SeriesNumber; 0 if there is none, or no number.
+        number: SeriesNumber; 0 if it is missing or not a number.
         uid: SeriesInstanceUID.
-        files: in the order of the slices, which ascends along the normal of ImageOrientationPatient. Of a multi-frame
-            image the one file.
-        header: the first slice's attributes, without pixels. Of a multi-frame image those of its functional groups are
-            moved to the top and named as in a single-frame one (EchoTime, InversionTime, ImageType, ...).
-        frame_of_reference: FrameOfReferenceUID, empty if there is none. Series with the same one share their space.
-        spacing: mm between columns, rows and slices.
-        shape: columns, rows, slices.
-        affine: voxel (column, row, slice) -> mm, RAS as in NIfTI.
+        files: files in the order of the slices, which ascends along the normal of ImageOrientationPatient; the single
+            file of a multi-frame image.
+        header: attributes of the first slice, without pixels. For a multi-frame image, those of its functional groups
+            are moved to the top and named as in a single-frame image (EchoTime, InversionTime, ImageType, ...).
+        frame_of_reference: FrameOfReferenceUID; empty if missing. Series with the same one share their coordinates.
+        spacing: distances in mm between columns, rows and slices.
+        shape: numbers of columns, rows and slices.
+        affine: affine from voxel (column, row, slice) to mm, RAS as in NIfTI.
         multiframe: whether it is an enhanced multi-frame image.
-        frames: of a multi-frame image the frames (from 0) in the order of the slices, else empty.
-        part: which of the volumes with this SeriesNumber it is, from 1; 0 if it is the only one.
-        problem: why it cannot be used as a volume, if so.
+        frames: frames (from 0) of a multi-frame image in the order of the slices; else empty.
+        part: number, from 1, among the volumes with this SeriesNumber; 0 if it is the only one.
+        problem: reason why it cannot be used as a volume, or None.
     """
 
     number: int
@@ -94,12 +94,12 @@ class Series:
 
     @property
     def key(self) -> str:
-        """How it is set by hand: its SeriesNumber, and after a hyphen its part if there are several."""
+        """Name for setting it by hand: its SeriesNumber, and a hyphen and its part if there are several."""
         return f"{self.number}-{self.part}" if self.part else str(self.number)
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Name of the series in messages."""
         return f"series {self.key}"
 
 
@@ -112,20 +112,20 @@ class _Slice:
 
 @quiet()
 def read_study(folder: str | Path) -> list[Series]:
-    """Find the MR series in a folder and below it; pixels are not read.
+    """Find the MR series in a folder and its subfolders, without reading pixels.
 
-    A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that lies
-    there twice is taken once. What is wrong with a single series is said in its `Series.problem`; missing slices are
-    seen where others lie on both sides of them.
+    A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that occurs
+    twice is used once. A problem of a single series is stored in its `Series.problem`. Missing slices are noticed only
+    if there are others on both sides of them.
 
     Returns:
-        The volumes by SeriesNumber.
+        The volumes, sorted by SeriesNumber.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        PermissionError: a file or folder in it cannot be read.
-        ValueError: it holds no DICOM file or no MR image, a damaged file, images without UIDs, images of two patients,
-            or two studies.
+        FileNotFoundError: if the folder does not exist.
+        PermissionError: if a file or folder in it cannot be read.
+        ValueError: if it has no DICOM file or no MR image, a damaged file, images without UIDs, or images of two
+            patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
@@ -146,8 +146,8 @@ def read_study(folder: str | Path) -> list[Series]:
     if nameless:
         found = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
         raise ValueError(
-            f"{folder}: {found}; expected one that can be read in each. Where they were taken out to "
-            f"remove the patient's identity, replace them instead; else {MISSING}."
+            f"{folder}: {found}; expected valid UIDs in each. If they were removed to de-identify the images, "
+            f"replace them instead; else {MISSING}."
         )
     _require_one_patient(folder, patients)
     if not slices:
@@ -162,13 +162,13 @@ def read_study(folder: str | Path) -> list[Series]:
 
 @quiet()
 def load(series: Series) -> nib.Nifti1Image:
-    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled as the files say, with the affine of the series.
+    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series.
 
-    pydicom and its plugins decode them; ITK ends the whole process at some of what a header can say.
+    They are decoded by pydicom and its plugins, since ITK crashes the whole process for some invalid headers.
 
     Raises:
-        OSError: a file cannot be opened any more.
-        ValueError: the series has a problem, its compression cannot be decoded (the message says what to install), or
+        OSError: if a file cannot be opened any more.
+        ValueError: if the series has a problem, its compression is not supported (the message says what to install), or
             its pixels are damaged.
     """
     if series.problem:
@@ -182,7 +182,7 @@ def load(series: Series) -> nib.Nifti1Image:
 
 
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
-    """Yield the DICOM files with what is read of them."""
+    """Yield the DICOM files with their attributes in `TAGS`."""
     paths = walk(folder)
     damaged, closed, bursting, read = [], [], [], 0
     for path in paths:
@@ -212,17 +212,17 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
         (bursting, "are large and compressed as a whole", "send them uncompressed (Explicit VR Little Endian)"),
         (damaged, "are damaged DICOM files", MISSING),
     ):
-        if found:  # names of files may be names of patients
+        if found:  # file names may contain patients' names
             raise (PermissionError if found is closed else ValueError)(
                 f"{folder}: {len(found)} of {len(paths)} files {what}, the first is number "
-                f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or take them out."
+                f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or remove them."
             )
     if not read:
         raise ValueError(f"{folder}: none of its {len(paths)} files is a DICOM file; expected those of a study.")
 
 
 def _may_burst(path: Path) -> bool:
-    """Return whether a file is compressed as a whole, which pydicom undoes without a limit, and too large for that."""
+    """Return whether a file is compressed as a whole and large, since pydicom would expand it without a limit."""
     if path.stat().st_size <= LARGEST_DEFLATED:
         return False
     return text(read_file_meta_info(path), "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
@@ -234,7 +234,7 @@ def _patient(dataset: Dataset) -> tuple[str, str, str]:
 
 
 def _require_one_patient(folder: str | Path, patients: Sequence[tuple[str, str, str]]) -> None:
-    """Refuse two patients: an identifier, name or date of birth that differs; one that is left out does not."""
+    """Refuse two patients, which differ in identifier, name or date of birth; missing values are ignored."""
     counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
     if max(counts) > 1:
         what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
@@ -251,7 +251,7 @@ def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
 
 
 def _flat(dataset: Dataset, frame: int) -> Dataset:
-    """Return a frame of a multi-frame image as if it were an image by itself."""
+    """Return a frame of a multi-frame image in the form of a single-frame image."""
     flat, groups = Dataset(), []
     take(dataset, flat)
     for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
@@ -279,7 +279,7 @@ def _flat(dataset: Dataset, frame: int) -> Dataset:
 
 
 def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
-    """Sort slices into volumes."""
+    """Group slices into volumes."""
     groups: dict[Any, list[list[_Slice]]] = defaultdict(list)
     for piece in slices:
         header = piece.header
@@ -307,7 +307,7 @@ def _same_volume(one: Dataset, other: Dataset) -> bool:
 
 
 def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
-    """Return values, or what stands for them in a series that cannot be used without them."""
+    """Return values, or a default for a series that cannot be used without them."""
     return np.array(default, float) if values is None else values
 
 
@@ -349,7 +349,7 @@ def _series(volume: list[_Slice]) -> Series:
 
 
 def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
-    """Return all attributes of an image but its pixels, and True; if they are damaged, those read before, and False."""
+    """Return all attributes of an image except its pixels, and True; if damaged, those in `TAGS`, and False."""
     try:
         dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
         return (dataset if piece.frame is None else _flat(dataset, piece.frame)), True
@@ -358,13 +358,13 @@ def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
 
 
 def _unlike_grey(volume: Sequence[_Slice]) -> str | None:
-    """Say why the pixels of a volume cannot be taken as grey values; None if they can, as far as the headers say."""
+    """Return why the pixels of a volume cannot be used as grey values; None if they can, according to the headers."""
     said = [one for one in (unlike_grey(piece.header) for piece in volume) if one]
     return f"{len(said)} of its {len(volume)} images are {said[0]}" if said else None
 
 
 def _implausible(shape: tuple[int, int, int], affine: np.ndarray) -> str | None:
-    """Say why a volume cannot be one of a person."""
+    """Return why a volume cannot be one of a person, or None."""
     try:
         require_shape(shape)
         require_plausible(affine, shape)
@@ -374,18 +374,18 @@ def _implausible(shape: tuple[int, int, int], affine: np.ndarray) -> str | None:
 
 
 def _no_grid(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pixel: tuple[float, float]) -> str | None:
-    """Say why slices, sorted along the normal, are no volume on a regular grid; None if they are one."""
+    """Return why slices, sorted along the normal, do not form a regular grid; None if they do."""
     geometry = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
     wrong = [name for name, count in geometry.items() if numbers(header, name, count) is None]
     if wrong:
         return (
-            "its images do not say where they lie in space or how large they are "
-            f"({', '.join(wrong)}: missing, or not as many numbers as expected)"
+            "its images do not state their position in space or their size "
+            f"({', '.join(wrong)}: missing, or the wrong number of values)"
         )
     if min(pixel) <= 0:
         return "its pixels have no size (PixelSpacing)"
     if not np.isfinite(positions).all():
-        return "some of its images do not say where they lie in space (ImagePositionPatient)"
+        return "some of its images do not state their position in space (ImagePositionPatient)"
     if np.abs(positions).max() > FARTHEST:
         return f"some of its images lie over {FARTHEST / 1000:g} m from the scanner's centre (ImagePositionPatient)"
     if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
@@ -394,17 +394,17 @@ def _no_grid(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pi
             "(ImageOrientationPatient)"
         )
     if text(header, "SOPClassUID") == MRImageStorage and (number(header, "NumberOfFrames") or 1) > 1:
-        return "a single-frame MR image with several frames, which DICOM does not know"
+        return "a single-frame MR image with several frames, which DICOM does not allow"
     if len(positions) < 2:
         return "it has a single slice"
     along = positions @ np.cross(*orientation)
     gaps = np.diff(along)
     usual = float(np.median(gaps))
-    tolerance = 0.01 + 0.01 * usual  # mm; positions are written with two decimals or more
+    tolerance = 0.01 + 0.01 * usual  # in mm, since positions are written with two or more decimals
     if gaps.min() < 0.01:
         count = int((gaps < 0.01).sum())
         return (
-            f"{count} of its {len(positions)} images lie where another one lies "
+            f"{count} of its {len(positions)} images lie at the position of another one "
             "(several time points, or two acquisitions in one series)"
         )
     holes = [round(gap / usual) - 1 for gap in gaps if gap > usual + tolerance]
@@ -418,12 +418,12 @@ def _no_grid(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pi
         return f"the distance between its slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
     stated = number(header, "SpacingBetweenSlices")
     times = round(usual / stated) if stated and stated > 0.01 else 1
-    # Some scanners write the gap between slices there, not the distance from one to the next.
+    # Some scanners write the gap between slices here instead of the distance between their centres.
     is_gap = times > 2 and abs(stated + (number(header, "SliceThickness") or 0) - usual) <= tolerance
     if times >= 2 and abs(usual / stated - times) <= 0.01 * times and not is_gap:
         return (
-            f"its slices lie {usual:.2f} mm apart, but by SpacingBetweenSlices {stated:.2f} mm: only one in {times} is "
-            f"there; {MISSING}"
+            f"its slices lie {usual:.2f} mm apart, but SpacingBetweenSlices is {stated:.2f} mm: only one in {times} is "
+            f"present; {MISSING}"
         )
     sideways = (positions - positions[0]) @ orientation.T
     if np.abs(sideways[-1]).max() > 0.5 * min(pixel):
@@ -436,7 +436,7 @@ def _no_grid(header: Dataset, orientation: np.ndarray, positions: np.ndarray, pi
 
 
 def _numbered(volumes: Sequence[Series]) -> list[Series]:
-    """Sort volumes by number, and count those that share one."""
+    """Sort volumes by number, and number the parts of those that share one."""
     counts = Counter(volume.number for volume in volumes)
     parts: Counter[int] = Counter()
     numbered = []
