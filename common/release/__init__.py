@@ -1,1 +1,1 @@
-"""What is handed out: packages of bundles and their index, weights that ship, the leaderboard."""
+"""Release of bundles: packages and their index, shipped weights, and the leaderboard."""

@@ -1,9 +1,10 @@
-"""Making the weights of `common.cohorts.content` from labelled cases, and measuring them by cross-validation.
+"""Training of the network of `common.cohorts.content` on labelled cases, and its evaluation by cross-validation.
 
-Images are varied so that the network knows other scanners too: turned, stretched, in thick slices, with other contrast,
-bias field and noise, brains cut too small or with remains of the head, partly outside of the field of view, lesions
-replaced by the healthy side. What is no sequence is made of the cases: subtractions, ratios, maps, noise.
-Some phantoms are among the cases to train on, so that what the check says can be tried without patients' images.
+Images are augmented so that the network copes with other scanners: rotation, stretching, thick slices, other contrast,
+bias field and noise, brain masks that are too small or contain parts of the head, brains partly outside of the field of
+view, lesions replaced by the healthy side. Images that are not a sequence are computed from the cases: subtractions,
+ratios, maps and noise. Some phantoms are among the training cases, so that the check can be tried without patients'
+images.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from common.cohorts.phantom.simulation import SPACING, simulate
 from common.io import read_volume, write_checkpoint
 
 SHAPE = (56, 64, 56)
-"""Of the coarse grid that cases are varied on: 168 x 192 x 168 mm."""
+"""Shape of the coarse grid that cases are augmented on: 168 x 192 x 168 mm."""
 VARIANTS = 12
-"""Of each case that are trained on beside the case as it is."""
+"""Number of augmented copies of each case, in addition to the original."""
 PHANTOMS = 8
 FOLDS = 5
 EPOCHS = 15
@@ -48,25 +49,25 @@ BATCH = 256
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.05
 CLASS_WEIGHTS = torch.tensor([1, 1, 1, 1, 0.5])
-"""Of `CLASSES`: what is no sequence is seldom."""
+"""Weights of `CLASSES` in the loss; images that are not a sequence are rare in practice."""
 SMOOTHING = 0.02
-"""Of the labels, so that the network is not surer than it can be."""
+"""Label smoothing, which keeps the network from becoming overconfident."""
 
 
 def train_content(dataset_dir: str | Path, output: str | Path) -> dict[str, torch.Tensor]:
-    """Train on all cases of ``open_glioma``, and by cross-validation over patients; write the weights of the former.
+    """Train a network on all cases of ``open_glioma`` and write its weights; cross-validate it over patients.
 
     Args:
         dataset_dir: folder with the cases.
-        output: the weights' file to write, float16.
+        output: weights file to write, in float16.
 
     Returns:
-        By case, the logarithms of the probabilities ``(4, 5)`` of `CLASSES` for each of its sequences, by a network
-        that had not seen the patient.
+        For each case, the log-probabilities ``(4, 5)`` of `CLASSES` for each of its sequences, from a network that was
+        not trained on the patient.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no case in it.
-        ValueError: the files cannot be told apart by their names.
+        FileNotFoundError: if the folder does not exist or contains no case.
+        ValueError: if the names of the files do not tell the sequences apart.
     """
     cohort = get_cohort("open_glioma")
     parts = [split_cases(cohort, dataset_dir, f"cv{fold}of{FOLDS}") for fold in range(1, FOLDS + 1)]
@@ -85,7 +86,7 @@ def train_content(dataset_dir: str | Path, output: str | Path) -> dict[str, torc
 
 
 def confusion(said: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Count ``(4, 5)``: of the images of each sequence, how many were taken for which class."""
+    """Return the confusion matrix ``(4, 5)``: for each sequence, the number of images assigned to each class."""
     counts = torch.zeros(len(SEQUENCES), len(CLASSES), dtype=torch.long)
     for logs in said.values():
         counts[range(len(SEQUENCES)), logs.argmax(dim=1)] += 1
@@ -93,7 +94,7 @@ def confusion(said: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _read(item: Item) -> torch.Tensor:
-    """Return a case ``(6, *SHAPE)``: the four sequences, the brain that they share, the lesion."""
+    """Return a case ``(6, *SHAPE)``: the four sequences, the brain mask that they share, and the lesion."""
     files = dict(zip(item["modalities"], item["image"], strict=True))
     volumes = [read_volume(files[name]) for name in SEQUENCES]
     lesion = read_volume(item["label"]).as_tensor() > 0
@@ -114,13 +115,13 @@ def _case(images: torch.Tensor, lesion: torch.Tensor, affine: np.ndarray) -> tor
 
 
 def _variants(case: torch.Tensor) -> np.ndarray:
-    """Return `features` ``(1 + VARIANTS, 5, 5, N)`` of a case's images of `CLASSES`: first as they are, then varied."""
+    """Return `features` ``(1 + VARIANTS, 5, 5, N)`` of a case's images of `CLASSES`: original first, then augmented."""
     made = [_plain(case), *(_varied(case) for _ in range(VARIANTS))]
     return np.stack([features([Described(image.numpy()) for image in images]) for images in made])
 
 
 def _trained(given: Sequence[np.ndarray], seed: int) -> ContentNetwork:
-    """Train a network on what `_variants` has made of cases."""
+    """Train a network on the features that `_variants` returns for the cases."""
     set_determinism(seed)
     every = np.concatenate(given)
     classes = np.broadcast_to(np.arange(len(CLASSES))[:, None], every.shape[:3]).ravel()
@@ -146,24 +147,24 @@ def _trained(given: Sequence[np.ndarray], seed: int) -> ContentNetwork:
 
 
 def _plain(case: torch.Tensor) -> torch.Tensor:
-    """Return a case's images of `CLASSES` ``(5, *SHAPE)`` as they are."""
+    """Return a case's images of `CLASSES` ``(5, *SHAPE)`` without augmentation."""
     return torch.cat([case[:4], _no_sequence(case[:4], case[4])[None]]) * case[4]
 
 
 def _varied(case: torch.Tensor) -> torch.Tensor:
-    """Return the same as another scanner and another way of cutting the brain out would have made them."""
-    if _chance(0.4):  # the other side in the lesion's place
+    """Return the images ``(5, *SHAPE)`` as from another scanner and another skull stripping."""
+    if _chance(0.4):  # replace the lesion by the healthy side
         case = torch.where((case[5] > 0.5) & (case[5].flip(0) <= 0.5), case.flip(1), case)
     case = _moved(case)
     mask = (case[4] > 0.5).float()
     images = case[:4] / case[4].clamp(min=0.2)
     shown = torch.stack([_scanned(image, mask) for image in (*images, _no_sequence(images, mask))])
-    if _chance(0.2):  # one is a voxel off
+    if _chance(0.2):  # one image is shifted by a voxel
         moved = int(_uniform(0, len(shown)))
         shown[moved] = shown[moved].roll([int(_uniform(-2, 2)) for _ in range(3)], (0, 1, 2))
-    if _chance(0.25):  # the brain is cut too small
+    if _chance(0.25):  # the brain mask is too small
         mask = (_smoothed(mask) > 0.97).float()
-    elif _chance(0.2):  # there are remains of the head
+    elif _chance(0.2):  # parts of the head remain
         rest = (_smoothed(mask) > 0.02) & (mask == 0) & (_field(8, 10, 8) > _uniform(0, 1))
         shown = torch.where(rest, _uniform(0, 2.2) * (1 + 0.2 * torch.randn(shown.shape)), shown)
         mask = torch.where(rest, 1.0, mask)
@@ -173,7 +174,7 @@ def _varied(case: torch.Tensor) -> torch.Tensor:
 
 
 def _moved(case: torch.Tensor) -> torch.Tensor:
-    """Turn (10 degrees is the standard deviation), stretch, move and mirror a case ``(C, *SHAPE)``."""
+    """Rotate (standard deviation 10 degrees), stretch, shift and mirror a case ``(C, *SHAPE)``."""
     turn = Rotation.from_euler("xyz", torch.randn(3).numpy() * 10, degrees=True).as_matrix()
     stretch = np.diag([_uniform(0.85, 1.2) for _ in range(3)]) * _uniform(0.9, 1.1)
     stretch[2, 2] *= -1 if _chance(0.5) else 1  # the last axis of grid_sample is the first of the image
@@ -185,7 +186,7 @@ def _moved(case: torch.Tensor) -> torch.Tensor:
 
 
 def _no_sequence(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Make a subtraction, a map or noise of the four sequences ``(4, *SHAPE)``."""
+    """Compute a subtraction, a ratio, a map or noise from the four sequences ``(4, *SHAPE)``."""
     t1, t1c, t2, flair = (_to_one(image, mask) for image in images)
     fluid = torch.sigmoid((t2 - flair - _uniform(0.2, 0.5)) * _uniform(6, 14))
     diffusion = 0.75 + _uniform(1.2, 2.5) * fluid
@@ -205,7 +206,7 @@ def _no_sequence(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _scanned(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Give an image ``SHAPE`` other slices, sharpness, contrast and bias field, and noise."""
+    """Vary slice thickness, sharpness, contrast, bias field and noise of an image ``SHAPE``."""
     image = _to_one(_thick(image, mask) if _chance(0.35) else image, mask)
     if _chance(0.35):
         share = _uniform(0.2, 0.9)
@@ -220,7 +221,7 @@ def _scanned(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _thick(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Average an image over slices of 2 or 3 voxels along an axis."""
+    """Average an image over slices of 2 or 3 voxels along a random axis."""
     size = [1, 1, 1]
     size[int(_uniform(0, 3))] = 2 if _chance(0.8) else 3
     pooled = F.avg_pool3d(torch.stack([image * mask, mask])[None], size, ceil_mode=True)
@@ -229,7 +230,7 @@ def _thick(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _cut(mask: torch.Tensor) -> torch.Tensor:
-    """Leave up to 55 % of the field of view out, at one end of an axis."""
+    """Crop the mask by 5 to 55 % of its extent, at one end of a random axis."""
     axis, mask = int(_uniform(0, 3)), mask.clone()
     shown = mask.sum([other for other in range(3) if other != axis]).nonzero()[:, 0]
     if len(shown):
@@ -240,7 +241,7 @@ def _cut(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _smoothed(volume: torch.Tensor) -> torch.Tensor:
-    """Average a volume over 3 voxels along each axis; around it all is 0."""
+    """Average a volume over 3 voxels along each axis, with zero padding."""
     for axis, size in enumerate(volume.shape):
         padded = F.pad(volume, [0] * 2 * (2 - axis) + [1, 1])
         volume = sum(padded.narrow(axis, start, size) for start in range(3)) / 3
@@ -248,7 +249,7 @@ def _smoothed(volume: torch.Tensor) -> torch.Tensor:
 
 
 def _field(*size: int) -> torch.Tensor:
-    """Return a smooth random field ``SHAPE`` through normal values on a grid of some points along each axis."""
+    """Return a smooth random field ``SHAPE``, interpolated from normal values on a coarse grid of the given size."""
     return F.interpolate(torch.randn(1, 1, *size), size=SHAPE, mode="trilinear", align_corners=True)[0, 0]
 
 

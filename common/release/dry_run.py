@@ -1,4 +1,4 @@
-"""A list of methods made so small that all of it runs in minutes, on a stand-in for its cohort."""
+"""Dry runs: a list of methods made so small that all of it runs in minutes, on a stand-in for its cohort."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.phantom.stand_in import write_stand_in
 from common.release.lists import Entry
 
-# In float32, since PyTorch 2.13's gradient of a 3x3x3 convolution's weights is arbitrary in bfloat16 on a CPU where an
-# image is two voxels long in its first axis, as in the lowest levels of so small a crop.
+# The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of a 3x3x3
+# convolution if the image has two voxels along its first axis, as at the lowest levels of so small a crop.
 ONCE = dict.fromkeys(
     ("epochs", "rounds", "pretrain_epochs", "teacher_epochs", "val_interval", "checkpoint_interval"), 1
 )
@@ -26,25 +26,25 @@ SMALL = {
     "precision": "float32",
 }
 LARGER = {"mmFormer": {"crop": [32, 32, 32]}, "M2FTrans": {"crop": [32, 32, 32]}}
-"""Backbone -> in place of the former, what it needs at least."""
+"""Backbone -> the smallest values that it supports, which replace those of `SMALL`."""
 PLANES = {"spacing": [3.0, 3.0, -1.0], "crop": [32, 32]}
-"""The same where networks see planes."""
+"""Values that replace those of `SMALL` for two-dimensional networks."""
 DEMO = ("width", "embed_dim", "mlp_dim", "heads", "hidden", "patch_size", "style_discriminator")
-"""Keys of a network's size, or that go with a crop; a dry run has them as without the recipes."""
+"""Keys of a network's size or dependent on the crop; a dry run uses their values from the configs without recipes."""
 
 
 def made_small(entries: Sequence[Entry], cohort: Cohort, folder: str | Path) -> list[Entry]:
     """Return the methods with one epoch each, small networks and crops, and a stand-in for the cohort to train on.
 
-    What is trained, in which order, with which losses, evaluated and compared stays as the list has it.
+    The order of the trainings, their losses, the evaluation and the comparison remain those of the list.
 
     Args:
-        entries: of the list.
-        cohort: that they are for.
-        folder: where the stand-ins are written; see `common.cohorts.phantom.stand_in`.
+        entries: methods of the list.
+        cohort: cohort that they are trained on.
+        folder: folder to write the stand-ins to; see `common.cohorts.phantom.stand_in`.
 
     Raises:
-        ValueError: there is no stand-in for the cohort.
+        ValueError: if there is no stand-in for the cohort.
     """
     return [_small(entry, cohort, Path(folder).resolve()) for entry in entries]
 
@@ -64,7 +64,7 @@ def _small(entry: Entry, cohort: Cohort, folder: Path) -> Entry:
 
 
 def _demo(entry: Entry) -> dict[str, Any]:
-    """Return the sizes of the network that the configs have without the recipes."""
+    """Return the values of `DEMO` in the configs without the recipes."""
     sizes: dict[str, Any] = {}
     for file in entry.files:
         if Path(file).parent.name != "recipes":

@@ -1,4 +1,4 @@
-"""Where packages are found: an index file beside them lists name, version, size and SHA-256 of each."""
+"""The index of packages: a file beside them that lists name, version, size and SHA-256 of each."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from common.release.package import VERSION, place_package, read_manifest
 
 INDEX = "index.json"
 CHUNK = 1 << 20
-"""Bytes that are read at a time."""
+"""Number of bytes to read at a time."""
 
 
 def write_index(folder: str | os.PathLike) -> Path:
-    """Write ``index.json`` of all packages in a folder; return its path.
+    """Write ``index.json`` for all packages in a folder; return its path.
 
     Raises:
-        ValueError: a zip there is no package.
+        ValueError: if a zip file in the folder is not a package.
     """
     entries = []
     for package in sorted(Path(folder).glob("*_v*.zip")):
@@ -54,32 +54,32 @@ def download_bundle(
     sha256: str | None = None,
     allow_http: bool = False,
 ) -> Path:
-    """Fetch a package that an index lists, check it, and place the bundle's folder; return that.
+    """Download a package that an index lists, check it, and unpack it; return the bundle's folder.
 
-    Nothing is placed unless the zip has the size and the SHA-256 of the index, and each file those of its manifest.
-    What it may cost is in `common.release.limits`. A bundle is code, and these checks are as good as the index: it
-    comes by https, and ``sha256`` says that it is the one that was published.
+    Nothing is unpacked unless the zip file has the size and the SHA-256 of the index, and each file in it those of the
+    manifest. Limits on size and time are in `common.release.limits`. A bundle is code, and these checks are only as
+    reliable as the index: so it has to come by https, and ``sha256`` verifies that it is the published one.
 
     Args:
-        name: of the bundle, e.g. ``m3ae``.
+        name: name of the bundle, e.g. ``m3ae``.
         index: URL or path of the index; the packages' URLs in it may be relative to it.
-        output_dir: where the bundle's folder is placed; made if need be.
-        version: e.g. ``0.1.0``; None: the newest.
-        sha256: of the index; None: it is not checked.
-        allow_http: take an index, and its packages, by http too.
+        output_dir: folder to put the bundle's folder in; created if necessary.
+        version: version of the bundle, e.g. ``0.1.0``; None for the newest.
+        sha256: expected SHA-256 of the index; None to skip this check.
+        allow_http: whether to accept an index and packages by http too.
 
     Raises:
-        ConnectionError: the index or the package cannot be fetched.
-        ValueError: there is no such bundle or version; the index, or what was fetched, is damaged, too large, another
-            one or comes by http.
-        FileExistsError: there is something else of the bundle's name.
-        BlockingIOError: another process downloads it to the same place.
+        ConnectionError: if the index or the package cannot be fetched.
+        ValueError: if there is no such bundle or version, or the index or the package is damaged, too large, not the
+            expected one, or comes by http.
+        FileExistsError: if the output folder already has something else with the bundle's name.
+        BlockingIOError: if another process downloads the bundle to the same folder.
     """
     scheme = _scheme(index)
     if scheme == "http" and not allow_http:
         raise ValueError(
-            f"{index}: what comes by http can be changed on its way, and a bundle is code; expected https. If you "
-            "trust the network, give --allow_http."
+            f"{index}: expected https, since a bundle is code, and files that come by http can be changed on the way. "
+            "If you trust the network, give --allow_http."
         )
     address = index if scheme in ("http", "https") else Path(index).resolve().as_uri()
     content = b"".join(_fetch(address, LISTING_SIZE))
@@ -93,7 +93,7 @@ def download_bundle(
     try:
         url = urljoin(address, entry["url"])
     except ValueError as error:
-        raise ValueError(f"{index}: the URL of {name} is {entry['url']}, which is none ({error}).") from error
+        raise ValueError(f"{index}: the URL of {name}, {entry['url']}, is not valid ({error}).") from error
     expected = entry["size"], entry["sha256"]
     if _scheme(url) not in ("https", _scheme(address)):
         raise ValueError(f"{index}: the URL of {name} is {url}; expected https, or a file beside the index.")
@@ -104,12 +104,15 @@ def download_bundle(
         found = package.stat().st_size, file_digest(package)
         if found != expected:
             raise ValueError(
-                f"{url}: {found[0]} bytes with SHA-256 {found[1]}, but {index} says {expected[0]} and {expected[1]}. "
+                f"{url}: has {found[0]} bytes and SHA-256 {found[1]}; {index} lists {expected[0]} and {expected[1]}. "
                 "It was cut off or changed: try again, or ask whoever published it."
             )
         manifest = read_manifest(package)
         if (manifest["bundle"], manifest["version"]) != (name, entry["version"]):
-            raise ValueError(f"{url}: a package of {manifest['bundle']} {manifest['version']}, listed as another one.")
+            raise ValueError(
+                f"{url}: is a package of {manifest['bundle']} {manifest['version']}, but the index lists it as "
+                f"{name} {entry['version']}. Ask whoever published the index."
+            )
         return place_package(package, folder)
 
 
@@ -117,13 +120,13 @@ def _scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme
     except ValueError as error:
-        raise ValueError(f"{url}: no URL ({error}).") from error
+        raise ValueError(f"{url}: not a valid URL ({error}).") from error
 
 
 def _read_index(content: bytes, index: str) -> list[dict[str, Any]]:
-    """Return the entries of an index, in which all is that is asked of it, and nothing that a terminal would obey."""
+    """Return the entries of an index after checking their keys, types and limits; URLs must be printable."""
     if len(content) > LISTING_SIZE:
-        raise ValueError(f"{index}: more than {LISTING_SIZE} bytes, too large for an index of packages.")
+        raise ValueError(f"{index}: exceeds {LISTING_SIZE} bytes, the limit for an index of packages.")
     try:
         entries = json.loads(content)
         kinds = {"name": str, "version": str, "sha256": str, "size": int, "url": str}
@@ -140,13 +143,14 @@ def _read_index(content: bytes, index: str) -> list[dict[str, Any]]:
         usable = False
     if not usable:
         raise ValueError(
-            f"{index}: no index of packages, of {PACKAGE_SIZE} bytes at most, as `python -m tools package` writes it."
+            f"{index}: not an index of packages of at most {PACKAGE_SIZE} bytes each, as `python -m tools package` "
+            "writes it."
         )
     return entries
 
 
 def _select(entries: list[dict[str, Any]], index: str, name: str, version: str | None) -> dict[str, Any]:
-    """Return the entry of a name and version; None is the newest version."""
+    """Return the entry of a bundle's name and version; None selects the newest version."""
     fitting = [entry for entry in entries if entry["name"] == name and version in (None, entry["version"])]
     if not fitting:
         there = ", ".join(sorted(f"{entry['name']} {entry['version']}" for entry in entries)) or "nothing"
@@ -162,13 +166,13 @@ def _download(url: str, path: Path, size: int) -> None:
 
 
 def _fetch(url: str, most: int) -> Iterator[bytes]:
-    """Yield what a URL gives, but not more than one byte over the most, so that what is too long is seen.
+    """Yield the content of a URL in parts, up to one byte beyond the limit ``most``, so that excess is noticed.
 
-    A thread reads it. No library's timeout bounds a server that sends a byte now and then, in its headers too: they
-    are all for one wait on the socket.
+    A thread reads it, since libraries' timeouts apply to a single wait on the socket, so that a server that sends a
+    byte now and then, in its headers too, would never be timed out.
 
     Raises:
-        ConnectionError: it cannot be fetched, or comes more slowly than `SLOWEST`.
+        ConnectionError: if the URL cannot be fetched, or comes more slowly than `SLOWEST`.
     """
     received: Queue[bytes | Exception] = Queue(maxsize=8)
     threading.Thread(target=_receive, args=(url, most, received), daemon=True).start()
@@ -177,7 +181,7 @@ def _fetch(url: str, most: int) -> Iterator[bytes]:
         if (wait := began + PATIENCE - time.monotonic()) <= 0:
             if got < SLOWEST * PATIENCE:
                 raise ConnectionError(
-                    f"{url}: cannot be fetched ({got} bytes in {PATIENCE} seconds; expected {SLOWEST} a second)."
+                    f"{url}: cannot be fetched ({got} bytes in {PATIENCE} seconds; expected {SLOWEST} per second)."
                 )
             began, got, wait = time.monotonic(), 0, PATIENCE
         try:
@@ -193,7 +197,7 @@ def _fetch(url: str, most: int) -> Iterator[bytes]:
 
 
 def _receive(url: str, most: int, received: Queue[bytes | Exception]) -> None:
-    """Put the parts of what a URL gives, then nothing, or else what went wrong."""
+    """Put the parts of a URL's content into the queue, then an empty part, or the exception if it fails."""
     left = most + 1
     try:
         with _OPENER.open(url, timeout=PATIENCE) as response:
@@ -201,12 +205,12 @@ def _receive(url: str, most: int, received: Queue[bytes | Exception]) -> None:
                 left -= len(part)
                 received.put(part)
         received.put(b"")
-    except Exception as error:  # of the network, of HTTP, of a URL that is none
+    except Exception as error:  # of the network, of HTTP, or of an invalid URL
         received.put(error)
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to https, or from http to http."""
+    """Follows redirections to https, and from http to http, but refuses all others."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str

@@ -1,4 +1,4 @@
-"""Many methods trained and evaluated on one cohort, each in a process of its own."""
+"""The leaderboard: many methods trained and evaluated on one cohort, each in its own process."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from common.release.lists import Entry, MethodList
 logger = logging.getLogger(__name__)
 
 TAKEN = ("report", "tables", "phantom", "stand_in")
-"""Folders that the verb writes beside the methods'."""
+"""Names of folders that the command writes beside those of the methods."""
 MINUTES = "minutes.txt"
-"""In a method's folder: how long it has run, all its runs together."""
+"""File in a method's folder with the total time of all its runs, in minutes."""
 NOTED_EVERY = 60.0
-"""Seconds after which that is noted again, so that the time of a run counts that is killed with the leaderboard."""
+"""Seconds between updates of `MINUTES`, so that the time of a run counts even if the leaderboard is killed."""
 
 
 def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Check each method that is not finished up to its first step, and mark each one's folder as its own.
+    """Check each method that is not finished, up to its first training step, and claim each method's folder.
 
     Args:
-        entries: what is to run.
-        folders: each method's, see `folders_of`.
-        shared: config keys to set for all.
+        entries: methods to run.
+        folders: folder of each method; see `folders_of`.
+        shared: config keys to set for all methods, with their values.
 
     Raises:
-        ValueError: a method's configs cannot be used with these settings; a folder holds another method or other
-            settings than it would now be used for.
+        ValueError: if a method's configs cannot be used with these settings, or a folder was used for another method
+            or with other settings.
     """
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
     for entry in entries:
@@ -63,24 +63,25 @@ def run_entries(
     at_once: int | None = None,
     only: str | None = None,
 ) -> list[str]:
-    """Train and evaluate each method in a process of its own.
+    """Train and evaluate each method in its own process.
 
-    Each has a folder in ``output_dir`` with its ``log.txt``. One that is finished is not run again, one that was cut
-    off is resumed. ``leaderboard.csv`` says how long each took in all (columns method, folder, minutes, state).
+    Each method has a folder in ``output_dir`` with its ``log.txt``. A finished method is skipped, an interrupted one is
+    resumed. ``leaderboard.csv`` lists the total time of each (columns method, folder, minutes, state).
 
     Args:
-        entries: what to run.
-        output_dir: where to.
-        shared: config keys to set for all, e.g. ``cohort`` and ``dataset_dir``.
-        at_once: processes at a time. They take turns in the GPUs, or share the CPU's cores evenly; small networks are
-            faster side by side than each on all cores. None: one for each GPU, or one on the CPU.
-        only: run this one of them, by its name; None runs all.
+        entries: methods to run.
+        output_dir: output folder.
+        shared: config keys to set for all methods, with their values, e.g. ``cohort`` and ``dataset_dir``.
+        at_once: number of parallel processes. They are distributed over the GPUs, or share the CPU's cores evenly;
+            small networks are faster side by side than one after another on all cores. None for one process per GPU,
+            or one on the CPU.
+        only: name of the only method to run; None for all.
 
     Returns:
-        Names of those that failed; what they said is in their logs.
+        Names of the methods that failed; their logs have the errors.
 
     Raises:
-        ValueError: see `prepare_entries`; there is no method of the name ``only``; no process is to run.
+        ValueError: see `prepare_entries`; also if no method has the name ``only``, or ``at_once`` is not positive.
     """
     environments = _environments(at_once)
     folders = folders_of(entries, output_dir)
@@ -108,7 +109,7 @@ def run_entries(
                 done.result()
                 _write_times(entries, folders, output_dir)
                 bar.update()
-        except BaseException:  # a Ctrl-C ends those that run by itself
+        except BaseException:  # Ctrl-C also reaches the running processes, so these end by themselves
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [entry.name for entry in chosen if entry.name in failed]
@@ -121,10 +122,10 @@ def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[
 
 
 def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
-    """Return the folder of each finished method's evaluation; that of folds is pooled from theirs.
+    """Return the folder of each finished method's evaluation; with folds, write the pooled one first.
 
     Raises:
-        ValueError: folds do not go together; see `pool_folds`.
+        ValueError: if the folds cannot be pooled; see `pool_folds`.
     """
     folders = folders_of(made.trainings(), output_dir)
     pooled = folders_of([*made.trainings(), *made.entries], output_dir) if made.folds else folders
@@ -140,16 +141,16 @@ def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
 
 
 def finished(folder: Path) -> bool:
-    """Return if a method's evaluation is there."""
+    """Return whether the folder has a method's evaluation."""
     return (folder / "evaluation" / "evaluation.json").is_file()
 
 
 def _environments(at_once: int | None) -> list[dict[str, str]]:
-    """Return what each process that runs at a time is to add to its environment: a GPU, or threads of the CPU."""
+    """Return environment variables for each parallel process: its GPU, or its number of CPU threads."""
     gpus = torch.cuda.device_count()
     at_once = max(gpus, 1) if at_once is None else at_once
     if not isinstance(at_once, int) or at_once < 1:
-        raise ValueError(f"at_once {at_once}: expected 1 or more processes.")
+        raise ValueError(f"at_once {at_once}: expected the number of processes, 1 or more.")
     if gpus:
         visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
         return [{"CUDA_VISIBLE_DEVICES": visible[process % gpus]} for process in range(at_once)]
@@ -159,16 +160,16 @@ def _environments(at_once: int | None) -> list[dict[str, str]]:
 
 
 def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
-    """Run a method unless it is finished; return if it is then."""
+    """Run a method unless it is finished; return whether it is finished afterwards."""
     if finished(folder):
-        logger.info(f"{entry.name}: is finished")
+        logger.info(f"{entry.name}: already finished")
         return True
     settings = _settings(entry, folder, shared)
     options = [word for key, value in settings.items() for word in (f"--{key}", _as_text(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(entry.files), *options]
     with open(folder / "log.txt", "a") as log:
         try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by a process that outlives us
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by the training, which may outlive this process
         except BlockingIOError:
             logger.error(f"{entry.name}: an earlier process still runs in {folder}; wait for it or end it")
             return False
@@ -185,7 +186,7 @@ def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Map
 
 
 def _minutes(folder: Path) -> float:
-    """Return how long a method has run until now."""
+    """Return the total time of a method's runs so far, in minutes."""
     return float((folder / MINUTES).read_text()) if (folder / MINUTES).is_file() else 0.0
 
 
@@ -199,21 +200,21 @@ def _write_times(entries: Sequence[Entry], folders: Mapping[str, Path], output_d
 
 
 def _require_usable(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Prepare each method as its own process will, up to the first step, so that a mistake costs no other's training.
+    """Prepare each method as its process will, up to the first step, so that errors show before any method is trained.
 
     Raises:
-        ValueError: at least one cannot be; the message has the reason of each.
+        ValueError: if a method cannot be prepared; the message has the reason for each.
     """
     wrong = []
     for entry in tqdm(entries, desc="checking", unit="method", leave=False):
         try:
             prepare_training(entry.files, _settings(entry, folders[entry.name], shared))
-        except BlockingIOError:  # an earlier process still trains it: `_run` says so in its turn
+        except BlockingIOError:  # an earlier process still trains it, which `_run` reports later
             continue
         except Exception as error:  # whatever a config's parts raise
             wrong.append(f"{entry.name}: {error}")
     if wrong:
-        raise ValueError("no method was started, since\n" + "\n".join(wrong))
+        raise ValueError("no method was started, because of\n" + "\n".join(wrong))
 
 
 def _settings(entry: Entry, folder: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def _settings(entry: Entry, folder: Path, shared: Mapping[str, Any]) -> dict[str
 
 
 def _as_text(value: Any) -> str:
-    """Return a value as an option; a text that the command line would take for something else is put in quotes."""
+    """Return a value as a command-line option; a text that would be parsed as another type is put in quotes."""
     if isinstance(value, str):
         return value if DefaultParseValue(value) == value else repr(value)
     return "$None" if value is None else str(value)

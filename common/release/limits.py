@@ -1,14 +1,15 @@
-"""What a download may cost at most; what is more is refused, whoever offers it."""
+"""Limits on the size and time of downloads; whatever exceeds them is refused, whoever offers it."""
 
 LISTING_SIZE = 4 << 20
-"""Bytes of an index, or of a package's manifest: some 20,000 entries."""
+"""Maximum size in bytes of an index or of a package's manifest: about 20,000 entries."""
 PACKAGE_SIZE = 256 << 20
-"""Bytes of a package. Nothing in it is compressed, so unpacked it is no larger."""
+"""Maximum size of a package in bytes. Since nothing in it is compressed, it is not larger when unpacked."""
 MEMBERS = 10_000
-"""Files in a package."""
+"""Maximum number of files in a package."""
 DEPTH = 20
-"""Folders that a file in a package lies in."""
+"""Maximum depth of folders in a package."""
 PATIENCE = 60
-"""Seconds in which nothing, or less than `SLOWEST` wants, may come before a download fails."""
+"""Seconds after which a download fails if nothing, or less than `SLOWEST` requires, was received in them."""
 SLOWEST = 10_000
-"""Bytes a second, as a mean over each `PATIENCE`: so 15 MB take half an hour at most, the largest package eight."""
+"""Minimum rate in bytes per second, averaged over `PATIENCE`: 15 MB take at most half an hour, the largest package
+eight hours."""

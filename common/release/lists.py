@@ -1,4 +1,4 @@
-"""Lists of methods: what a leaderboard trains, and which published tables it prints. All is checked before it runs."""
+"""Lists of the methods that a leaderboard trains and the published tables that it prints, checked before it runs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ KEYS = ("settings", "methods", "cohort", "folds", "tables", "notes")
 METHOD_KEYS = ("bundle", "configs", "variant", "settings")
 TABLE_KEYS = ("published", "rows")
 OWN_SETTINGS = ("cohort", "dataset_dir", "method", "output_dir", "resume")
-"""Config keys that the leaderboard sets itself; those of a list would not act."""
+"""Config keys that the leaderboard sets itself, so that a list cannot set them."""
 NAME = re.compile(r"[^-$@%=][^=]*")
-"""Of a method: MONAI takes it as it is, and it can stand before the equals sign of ``NAME=FOLDER``."""
+"""Pattern of a method's name: MONAI does not parse it as anything else, and it can be the name in ``NAME=FOLDER``."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Entry:
     """A method of a list.
 
     Attributes:
-        name: in tables.
-        bundle: name of a bundle.
-        configs: file names below the bundle's ``configs``, over its ``train.json``.
-        settings: config keys to set.
+        name: name of the method in tables.
+        bundle: name of the bundle.
+        configs: names of config files in the bundle's ``configs``, merged over its ``train.json``.
+        settings: config keys to set, with their values.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Entry:
 
     @property
     def files(self) -> list[str]:
-        """The config files, later ones over earlier ones."""
+        """Paths of the config files; later ones override earlier ones."""
         return [str(Path(bundle_root(self.bundle), "configs", name)) for name in ("train.json", *self.configs)]
 
     def config(self) -> dict[str, Any]:
-        """Return the merged configs with the settings over them, as written: nothing is resolved."""
+        """Return the merged configs with the settings over them; references and expressions are not resolved."""
         parser = ConfigParser(ConfigParser.load_config_files(self.files))
         parser.update(dict(self.settings))
         return parser.get()
@@ -58,15 +58,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class MethodList:
-    """What a list's file says.
+    """The content of a list's file.
 
     Attributes:
-        entries: the methods.
-        cohort: the only one that the list is for; None for any.
+        entries: methods of the list.
+        cohort: name of the only cohort that the list is for; None for any.
         folds: all folds of one cross-validation, on each of which every method is trained; empty if each method is
             trained on the split of its own configs.
         blocks: published tables to print the results in.
-        notes: what a reader of these tables must know.
+        notes: notes for the reader of these tables.
     """
 
     entries: tuple[Entry, ...]
@@ -76,11 +76,11 @@ class MethodList:
     notes: tuple[str, ...] = ()
 
     def trainings(self) -> list[Entry]:
-        """Return what is to be trained: each method, on each of the folds if there are any."""
+        """Return all trainings: one per method, or with folds one per method and fold."""
         return [training for entry in self.entries for training in self.trainings_of(entry)]
 
     def trainings_of(self, entry: Entry) -> list[Entry]:
-        """Return the trainings of one method; of several folds they are named after method and fold."""
+        """Return the trainings of one method; with folds, each is named after method and fold."""
         if not self.folds:
             return [entry]
         return [
@@ -92,36 +92,36 @@ class MethodList:
 def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
     """Read a list of methods and check everything in it that can be checked without data.
 
-    It needs the key ``methods``, and may have
+    The key ``methods`` is required; the others are optional:
 
-    - ``settings``: config keys to set for all methods;
-    - ``cohort``: the only cohort that the list is for;
+    - ``settings``: config keys to set for all methods, with their values;
+    - ``cohort``: name of the only cohort that the list is for;
     - ``folds``: see `MethodList`;
     - ``tables``: published tables, each with ``published`` (paper, table, dataset as in
-      `common.evaluation.analysis.published.sources`) and ``rows``: the table's own name of a method -> a method of the
-      list, or ``{"unavailable": "why it cannot be trained here"}``;
-    - ``notes``: lines below these tables.
+      `common.evaluation.analysis.published.sources`) and ``rows``: name of a method in the published table -> name of a
+      method of the list, or ``{"unavailable": "why it cannot be trained here"}``;
+    - ``notes``: lines to print below these tables.
 
-    ``methods`` has for each name
+    ``methods`` maps the name of each method to
 
-    - ``bundle``;
-    - ``configs``: files of the bundle that go over its ``train.json``;
-    - ``variant``: the file of an ablation and the name of one of its variants. What the variant sets is set, and the
-      ablation's configs are taken unless ``configs`` names others;
-    - ``settings``: config keys to set; they win over those for all methods and over the variant's.
+    - ``bundle``: name of the bundle;
+    - ``configs``: config files of the bundle that are merged over its ``train.json``;
+    - ``variant``: the file of an ablation and the name of one of its variants. The variant's settings are applied, and
+      the ablation's configs are used unless ``configs`` names others;
+    - ``settings``: config keys to set; they override the variant's and those for all methods.
 
-    All but ``bundle`` are optional. Keys that begin with ``_`` are remarks.
+    All of these except ``bundle`` are optional. Keys that begin with ``_`` are comments.
 
     Args:
-        path: the JSON file.
-        cohort: what is to be trained on; None for the list's own cohort, or the phantom if it has none.
+        path: path of the JSON file.
+        cohort: name of the cohort to train on; None for the list's own cohort, or the phantom if it has none.
 
     Raises:
-        FileNotFoundError: there is no such list, bundle or config.
-        ValueError: the list does not have this form, or a name in it is there twice; a setting is no key of the
-            bundle's configs, or would not act; a split, a published table, a method or a variant does not exist; the
-            folds are not those of one cross-validation; the list, a method's config or a published table is for
-            another cohort; or the methods' conventions differ, so that their results could not be compared.
+        FileNotFoundError: if the list, a bundle or a config does not exist.
+        ValueError: if the list does not have this form, or a name in it occurs twice; if a setting is not a key of the
+            bundle's configs, or has no effect; if a split, a published table, a method or a variant does not exist; if
+            the folds are not those of one cross-validation; if the list, a method's config or a published table is for
+            another cohort; or if the methods' conventions differ, so that their results could not be compared.
     """
     content = Path(path).read_bytes()
     try:
@@ -129,7 +129,7 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
         for entry in made.entries:
             _require_known(entry)
         if made.cohort and cohort not in (None, made.cohort):
-            raise ValueError(f"is a list for cohort {made.cohort}, not for {cohort}; leave --cohort out")
+            raise ValueError(f"the list is for cohort {made.cohort}, not for {cohort}; leave --cohort out")
         trained_on = get_cohort(cohort or made.cohort or "phantom").name
         _require_cohort(made, trained_on)
         _require_splits(made, trained_on)
@@ -138,7 +138,7 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
         raise FileNotFoundError(f"{path}: {error}") from error
     except (RecursionError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path}: no list of a leaderboard ({error}); expected methods, each with a bundle, see docs/evaluate.md."
+            f"{path}: not a list of methods ({error}); expected methods, each with a bundle, see docs/evaluate.md."
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).rstrip('.')}.") from error
@@ -146,11 +146,11 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; of two values by one name, the JSON reader by itself would drop the first."""
+    """Return a JSON object; refuse duplicate names, of which the JSON reader would silently keep the last."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} is there twice; expected each name and key once")
+            raise ValueError(f"{name!r} occurs twice; expected each name and key once")
         found[name] = value
     return found
 
@@ -169,7 +169,7 @@ def _parse(read: Any) -> MethodList:
     if twice := [source for source in sources if sources.count(source) > 1]:
         raise ValueError(f"tables has {' '.join(twice[0])} twice; expected it once")
     if not blocks and len(entries) < 2:
-        raise ValueError(f"methods has {', '.join(names) or 'none'}; without tables expected two or more to compare")
+        raise ValueError(f"methods has {', '.join(names) or 'none'}; without tables, name two or more to compare")
     return MethodList(entries, read.get("cohort"), folds, blocks, _texts("notes", read.get("notes", [])))
 
 
@@ -186,7 +186,7 @@ def _texts(where: str, found: Any) -> tuple[str, ...]:
 
 
 def _require_keys(where: str, found: Any, expected: Sequence[str], *needed: str) -> None:
-    """Refuse what is no JSON object, or one with keys that are not expected or without those that are needed."""
+    """Refuse anything but a JSON object that has all needed keys and only expected ones."""
     listed = f"{', '.join(expected[:-1])} and {expected[-1]}"
     if foreign := sorted(key for key in _object(where, found) if key not in expected and not key.startswith("_")):
         raise ValueError(f"{where} has {foreign[0]!r}; expected {listed}")
@@ -203,7 +203,7 @@ def _settings(where: str, read: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entry(name: str, made: Any, shared: Mapping[str, Any]) -> Entry:
     if not NAME.fullmatch(name) or not name.isprintable():
-        raise ValueError(f"methods has {name!r}; expected a name in one line without =, that begins with none of -$@%")
+        raise ValueError(f"methods has {name!r}; expected a name on one line, without = and not starting with - $ @ %")
     _require_keys(name, made, METHOD_KEYS, "bundle")
     if not isinstance(made["bundle"], str):
         raise ValueError(f"{name} has bundle {made['bundle']!r}; expected a name such as m3ae")
@@ -218,11 +218,11 @@ def _entry(name: str, made: Any, shared: Mapping[str, Any]) -> Entry:
 
 
 def _config_file(name: str, bundle: str, config: str) -> Path:
-    """Return where a config of a bundle lies.
+    """Return the path of a bundle's config.
 
     Raises:
-        FileNotFoundError: there is no such bundle or config.
-        ValueError: it is not below the bundle's configs.
+        FileNotFoundError: if the bundle or the config does not exist.
+        ValueError: if the config is not in the bundle's configs.
     """
     if Path(config).is_absolute() or ".." in Path(config).parts:
         raise ValueError(f"method {name!r}: config {config!r}; expected the name of a file in the bundle's configs")
@@ -236,10 +236,10 @@ def _config_file(name: str, bundle: str, config: str) -> Path:
 
 
 def _variant(name: str, made: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return an ablation's config, and what the variant sets that a method is."""
+    """Return an ablation's config, and the settings of the variant that a method uses."""
     given = _texts(f"variant of {name}", made["variant"])
     if len(given) != 2:
-        raise ValueError(f"variant of {name} is {made['variant']!r}; expected an ablation's file and its variant")
+        raise ValueError(f"variant of {name} is {made['variant']!r}; expected an ablation's file and a variant of it")
     file, variant = given
     ablation = ConfigParser.load_config_file(_config_file(name, made["bundle"], file))
     variants = ablation.get("variants", {})
@@ -257,7 +257,7 @@ def _block(made: Any, methods: Sequence[str]) -> Block:
     where, table = " ".join(source), published(*source)
     rows, printed = _object(f"rows of {where}", made["rows"]), list(table["method"].unique())
     if not table["metric"].isin(METRICS).any():
-        raise ValueError(f"{where} has no metric that is measured here, but {', '.join(table['metric'].unique())}")
+        raise ValueError(f"{where} has only {', '.join(table['metric'].unique())}; expected a metric measured here")
     if not rows:
         raise ValueError(f"rows of {where} is empty; expected some of {', '.join(printed)}")
     trained, reasons = {}, {}
@@ -267,7 +267,7 @@ def _block(made: Any, methods: Sequence[str]) -> Block:
         if isinstance(method, str):
             if method not in methods:
                 raise ValueError(
-                    f"row {name!r} of {where} is method {method!r}, which the list does not have; it has "
+                    f"row {name!r} of {where} is method {method!r}, which is not in the list; the list has "
                     f"{', '.join(methods) or 'none'}"
                 )
             trained[name] = method
@@ -282,12 +282,12 @@ def _block(made: Any, methods: Sequence[str]) -> Block:
 
 
 def _require_known(entry: Entry) -> None:
-    """Refuse settings that no config knows, and configs that cannot be read."""
+    """Refuse settings that no config has, and configs that cannot be read."""
     for file in entry.files:
         try:
             ConfigParser.load_config_file(file)
         except ValueError as error:
-            raise ValueError(f"method {entry.name!r}: {file}: no JSON of a config ({error})") from error
+            raise ValueError(f"method {entry.name!r}: {file}: not a JSON config ({error})") from error
     parser = ConfigParser(ConfigParser.load_config_files(entry.files))
     evaluation = [str(Path(bundle_root(entry.bundle), "configs", name)) for name in parser["evaluation_configs"]]
     evaluated = ConfigParser.load_config_files(evaluation)
@@ -295,15 +295,15 @@ def _require_known(entry: Entry) -> None:
         outer, _, inner = key.rpartition("#")
         above = parser.get(outer)
         if outer == "evaluation#overrides" and inner not in evaluated:
-            raise ValueError(f"method {entry.name!r}: {key!r}: {inner!r} is no key of {', '.join(evaluation)}")
-        # An object takes any argument of its class, an evaluation any key of its own configs.
+            raise ValueError(f"method {entry.name!r}: {key!r}: {inner!r} is not a key of {', '.join(evaluation)}")
+        # An object accepts any argument of its class, and an evaluation any key of its own configs.
         free = (isinstance(above, dict) and "_target_" in above) or outer == "evaluation#overrides"
         if not free and not (isinstance(above, dict | list) and key in parser):
-            raise ValueError(f"method {entry.name!r}: {key!r} is no key of {', '.join(entry.files)}")
+            raise ValueError(f"method {entry.name!r}: {key!r} is not a key of {', '.join(entry.files)}")
 
 
 def _require_cohort(made: MethodList, cohort: str) -> None:
-    """Refuse configs and published tables that are for another cohort; those of the phantom are for any."""
+    """Refuse configs and published tables that are for another cohort; configs for the phantom fit any cohort."""
     for entry in made.entries:
         found = entry.config()["cohort"]
         if found not in ("phantom", cohort):
@@ -314,16 +314,16 @@ def _require_cohort(made: MethodList, cohort: str) -> None:
         plain = re.sub(r"\W+", "_", block.source[2].lower())
         found = next((name for name in COHORTS if plain.startswith(name)), cohort)
         if found != cohort:
-            raise ValueError(f"table {' '.join(block.source)} is on cohort {found}, not on {cohort}")
+            raise ValueError(f"table {' '.join(block.source)} is for cohort {found}, not for {cohort}")
 
 
 def _require_splits(made: MethodList, cohort: str) -> None:
-    """Refuse splits that the cohort does not have; the phantom has one of its own, whatever is asked for."""
+    """Refuse splits that the cohort does not have; the phantom always uses its own split."""
     if made.folds:
         require_folds(cohort, made.folds)
     for entry in made.entries:
         if made.folds and "split" in entry.settings:
-            raise ValueError(f"method {entry.name!r} has a split, which would not act beside folds; leave one out")
+            raise ValueError(f"method {entry.name!r} has a split, which has no effect with folds; leave one out")
         if not made.folds and cohort != "phantom":
             try:
                 require_split(cohort, entry.config()["split"])
@@ -332,7 +332,7 @@ def _require_splits(made: MethodList, cohort: str) -> None:
 
 
 def _require_same_conventions(entries: Sequence[Entry]) -> None:
-    """Refuse methods whose results could not stand in one table; that would only be found after all trainings."""
+    """Refuse methods whose results could not be compared, which would otherwise only show after all trainings."""
     first: dict[str, Any] = {}
     for entry in entries:
         try:
@@ -343,6 +343,6 @@ def _require_same_conventions(entries: Sequence[Entry]) -> None:
         if differing := [key for key, value in found.items() if value != first[key]]:
             key = differing[0]
             raise ValueError(
-                f"convention {key} of {entry.name!r} is {found[key]!r}, of {entries[0].name!r} {first[key]!r}; set "
-                f"'conventions#{key}' in the list's settings"
+                f"convention {key} is {found[key]!r} for {entry.name!r}, but {first[key]!r} for {entries[0].name!r}; "
+                f"set 'conventions#{key}' in the list's settings"
             )

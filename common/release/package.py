@@ -1,8 +1,8 @@
-"""Packages: a bundle with the code that it was made with, as one zip file that is the same byte for byte every time.
+"""Packages: a bundle with the code that it needs, in one zip file that is reproducible byte for byte.
 
-In the zip lies one folder, the bundle's: what the bundle consists of, ``common``, ``tools``, ``requirements.txt``, and
-``manifest.json`` with size and SHA-256 of every other file. Nothing is compressed: compressors differ between systems,
-and weights hardly shrink.
+The zip file contains one folder, the bundle's, with the bundle's own files, ``common``, ``tools``,
+``requirements.txt``, and ``manifest.json`` with size and SHA-256 of every other file. Nothing is compressed, since
+compressors differ between systems, and weights hardly shrink.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from common.io.weights import shipped_weights
 from common.release.limits import DEPTH, LISTING_SIZE, MEMBERS, PACKAGE_SIZE
 
 PARTS = ("LICENSE", "configs", "docs", "models")
-"""What is taken of a bundle's folder: not what its use leaves there (eval/)."""
+"""Files and folders of a bundle that go into its package; output that was written there (eval/) does not."""
 REQUIRED_FILES = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
-"""Files without which there is no package, and none is placed."""
+"""Files that every package must have."""
 EXTRAS = ("dicom", "registration")
-"""What `python -m tools predict` needs of the project's extras."""
+"""Extras of the project that `python -m tools predict` needs."""
 VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){2}")
 PACKAGE_INIT = '''"""Makes the `common` in this folder importable from its parent; the configs import this first."""
 
@@ -42,7 +42,7 @@ import sys
 
 sys.path.insert(0, __path__[0])
 '''
-"""``__init__.py`` of the bundle's folder. From inside that folder ``common`` is importable anyway."""
+"""``__init__.py`` of the bundle's folder. Within that folder ``common`` can be imported anyway."""
 
 
 def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
@@ -50,18 +50,18 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
 
     Args:
         bundle: the bundle's folder.
-        output_dir: where the zip is written, whole or not at all.
+        output_dir: folder to write the zip file to; it is written completely or not at all.
 
     Raises:
-        FileNotFoundError: the bundle lacks a file that it must have, or `common` is not that of a clone.
-        FileExistsError: this version was packaged before, with other content.
-        ValueError: metadata.json has no usable name or version or does not list the weights as they are, or there is a
-            link among the files.
+        FileNotFoundError: if the bundle lacks a required file, or `common` is not that of a clone.
+        FileExistsError: if this version was packaged before, with other content.
+        ValueError: if metadata.json has no valid name or version or does not match the weights, or if one of the files
+            is a link.
     """
     bundle = Path(bundle)
     absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]
     if absent:
-        raise FileNotFoundError(f"{absent[0]}: no such file; a bundle must have it.")
+        raise FileNotFoundError(f"{absent[0]}: no such file; every bundle must have it.")
     for path in sorted(Path(bundle, "models").glob("*.pt")):
         shipped_weights(path, bundle)
     metadata = json.loads(Path(bundle, "configs", "metadata.json").read_text())
@@ -84,8 +84,8 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
         _write_zip(folder, written)
         if target.exists() and file_digest(target) != file_digest(written):
             raise FileExistsError(
-                f"{target} has other content, and a version that others may have must not change. Raise `version` in "
-                f"{bundle}/configs/metadata.json, or delete the file if nobody has it."
+                f"{target} exists with other content, and a published version must not change. Raise `version` in "
+                f"{bundle}/configs/metadata.json, or delete the file if it was not published."
             )
     return target
 
@@ -94,25 +94,25 @@ def read_manifest(package: str | os.PathLike) -> dict[str, Any]:
     """Return a package's manifest: ``bundle``, ``version``, ``common`` (its version) and, by path, ``files``.
 
     Raises:
-        ValueError: the zip is damaged, or has no such manifest. The other files are not looked at.
+        ValueError: if the zip file is damaged or has no valid manifest. Its other files are not checked.
     """
     with _open_zip(package) as archive:
         return _manifest(archive)
 
 
 def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
-    """Check each file of a package against its manifest, and place the bundle's folder; return that.
+    """Check each file of a package against its manifest, and unpack it; return the bundle's folder.
 
-    Nothing is placed unless all is right. Where the same bundle lies already, it is left as it is, with what its use
-    has added.
+    Nothing is unpacked unless all files are correct. If the folder already has the same bundle, it is left unchanged,
+    including files that were added by using it.
 
     Args:
-        package: the zip; its own SHA-256 is for the caller to check.
-        output_dir: an existing folder.
+        package: path of the zip file; the caller has to check its SHA-256.
+        output_dir: existing folder to put the bundle's folder in.
 
     Raises:
-        ValueError: the zip is damaged, or its files are not those of its manifest.
-        FileExistsError: there is something else of the bundle's name.
+        ValueError: if the zip file is damaged, or its files differ from its manifest.
+        FileExistsError: if the folder already has something else with the bundle's name.
     """
     manifest = read_manifest(package)
     name = manifest["bundle"]
@@ -127,20 +127,20 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
         listed = {f"{folder.name}/{path}" for path in (*manifest["files"], MANIFEST)}
         differing = min(found ^ listed, default=None) or _first_differing(folder, manifest)
         if differing:
-            raise ValueError(f"{differing!r} is not what {MANIFEST} says")
+            raise ValueError(f"{differing!r} differs from {MANIFEST}")
         if not os.path.lexists(target):
             os.rename(folder, target)
             return target
     differing = _first_differing(target, manifest)
     if differing:
         raise FileExistsError(
-            f"{target} is there already, with other content ({differing}); move it away, or choose another folder."
+            f"{target} already exists with other content ({differing}); move it away, or choose another folder."
         )
     return target
 
 
 def _assemble(bundle: Path, folder: Path) -> None:
-    """Put together the folder that will be zipped."""
+    """Copy into a folder everything that will be zipped."""
     project = COMMON.parent / "pyproject.toml"
     if not project.is_file():
         raise FileNotFoundError(f"{project}: no such file; packages are made in a clone of the repository.")
@@ -164,55 +164,55 @@ def _assemble(bundle: Path, folder: Path) -> None:
 
 
 def _write_zip(folder: Path, target: Path) -> None:
-    """Zip a folder with nothing in it that depends on when and where."""
+    """Zip a folder so that the result does not depend on time and system."""
     paths = {path.relative_to(folder.parent).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(paths):
-            member = zipfile.ZipInfo(name)  # of 1980
-            member.create_system = 3  # Unix, where the mode means something
+            member = zipfile.ZipInfo(name)  # dated 1980
+            member.create_system = 3  # Unix, for which the mode is defined
             member.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(member, paths[name].read_bytes())
 
 
 @contextmanager
 def _open_zip(package: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Open a zip within the limits, and say of whatever is wrong with it which file it is."""
+    """Open a zip file after checking its limits; every error names the file."""
     try:
         size = Path(package).stat().st_size
         if size > PACKAGE_SIZE:
-            raise ValueError(f"{size} bytes, and {PACKAGE_SIZE} is the most")
+            raise ValueError(f"it has {size} bytes; expected at most {PACKAGE_SIZE}")
         with zipfile.ZipFile(package) as archive:
             _require_limits(archive.infolist(), size)
             yield archive
     except (ValueError, EOFError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{Path(package).name}: no whole package of a bundle: {error}.") from None
+        raise ValueError(f"{Path(package).name}: not a valid package of a bundle: {error}.") from None
 
 
 def _require_limits(members: list[zipfile.ZipInfo], size: int) -> None:
-    """Refuse what could cost more than a package does; of the names nothing else is asked yet."""
+    """Refuse a zip file that exceeds the limits of a package; file names are checked later."""
     if len(members) > MEMBERS:
-        raise ValueError(f"{len(members)} files, and {MEMBERS} are the most")
+        raise ValueError(f"it has {len(members)} files; expected at most {MEMBERS}")
     if sum(member.file_size for member in members) > size:
-        raise ValueError("its files are larger than itself, and nothing in a package is compressed")
+        raise ValueError("its files are larger than the zip file, but nothing in a package is compressed")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{member.filename[:100]!r} is compressed, and nothing in a package is")
+            raise ValueError(f"{member.filename[:100]!r} is compressed, but nothing in a package is")
         if member.filename.count("/") > DEPTH:
-            raise ValueError(f"{member.filename[:100]!r}... lies deeper than {DEPTH} folders")
+            raise ValueError(f"{member.filename[:100]!r}... is more than {DEPTH} folders deep")
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
-    """Unpack all; a name never leads out of the folder, and a link becomes a plain file."""
+    """Unpack all files; zipfile keeps them inside the folder and turns links into plain files."""
     try:
         archive.extractall(folder)
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
-        raise ValueError(f"a file in it has a name that cannot be, or that another has ({error.strerror})") from error
+        raise ValueError(f"one of its file names is invalid or used twice ({error.strerror})") from error
 
 
 def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """Return the manifest, in which all is that is asked of it."""
+    """Return the manifest after checking its keys, types and required files."""
     names = [name for name in archive.namelist() if name.split("/")[1:] == [MANIFEST]]
     try:
         (name,) = names
@@ -226,14 +226,14 @@ def _manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         usable = False
     if not usable:
-        raise ValueError(f"no usable {MANIFEST} in it")
+        raise ValueError(f"it has no valid {MANIFEST}")
     if absent:
-        raise ValueError(f"{MANIFEST} does not list {absent[0]}, which a bundle must have")
+        raise ValueError(f"{MANIFEST} does not list {absent[0]}, which every bundle must have")
     return manifest
 
 
 def _first_differing(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """Return the first file of a folder that is not as the manifest says; None if all are."""
+    """Return the first file of a folder that is missing or differs from the manifest; None if none does."""
     for path, entry in manifest["files"].items():
         if not Path(folder, path).is_file() or file_digest(folder / path) != entry["sha256"]:
             return path

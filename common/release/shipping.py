@@ -1,4 +1,4 @@
-"""What a training leaves becomes what a bundle ships: weights, what is calibrated on them, and what they are worth."""
+"""Shipping of a training's results in a bundle: weights, tables calibrated on them, and their metrics."""
 
 from __future__ import annotations
 
@@ -20,44 +20,46 @@ from common.modalities import subset_name, subset_names
 from common.study.inference import config_files
 
 NAMES = ("model", "phantom")
-"""The weights of a bundle: what inference takes by default, and what its recipe ``phantom`` takes."""
+"""Names of a bundle's weights: those that inference uses by default, and those of its recipe ``phantom``."""
 TABLES = ("intervals.csv", "advice.csv")
 SMALL = 30_000
-"""Tensors of up to as many values stay in single precision: they are few, and outputs depend on them most."""
+"""Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
 TOLERANCE = 1e-3
-"""Of logits in half precision, as a share of their range."""
+"""Maximum change of the logits in half precision, as a fraction of their range."""
 
 
 def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
     """Write ``models/<name>.pt`` with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it, all or nothing.
 
-    Weights are in half precision but for `SMALL` tensors. metadata.json gets the file's SHA-256 and the data's
-    description under ``weights``; of ``model`` also as ``data_source``, and the evaluation's Dice as ``eval_metrics``.
+    Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
+    the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
+    set.
 
     Args:
         run: ``output_dir`` of a training that has been evaluated.
         bundle: the bundle's folder.
-        name: one of `NAMES`.
-        data_source: what they were trained on, in a few words.
+        name: name of the weights, one of `NAMES`.
+        data_source: short description of the training data.
 
     Returns:
-        The weights' file.
+        Path of the weights file.
 
     Raises:
-        FileNotFoundError: the training or its evaluation is not there.
-        ValueError: the weights are not for the network of the bundle's inference.json, or half precision does not hold
-            them; or the evaluation is not of them, is of another cohort or of the calibration cases, or lacks a subset.
+        FileNotFoundError: if there is no training or no evaluation.
+        ValueError: if the weights do not fit the network of the bundle's inference.json, or half precision changes the
+            outputs too much; or if the evaluation is of other weights, of another cohort or of the calibration cases,
+            or lacks a subset.
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)
     if not isinstance(data_source, str):
-        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line in two pairs of quotes.")
+        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line, use two pairs of quotes.")
     trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
     if trained is None:
         raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
     evaluation = read_evaluation(run / "evaluation")
     if evaluation.facts.get("weights") != file_digest(trained):
-        raise ValueError(f"{run / 'evaluation'}: not of {trained.name} as it is; evaluate it again (run evaluate).")
+        raise ValueError(f"{run / 'evaluation'}: is not of the current {trained.name}; evaluate again (run evaluate).")
     weights = _in_half_precision(trained)
     root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
     config = ConfigParser()
@@ -69,7 +71,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     metadata = json.loads(metadata_file.read_text())
     if name == "model":
         metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
-    with ExitStack() as stack:  # the files take their places together, when all are written
+    with ExitStack() as stack:  # the files are moved into place together, once all are written
         temporary = stack.enter_context(replacing(target))
         write_checkpoint(weights, temporary)
         for table in TABLES:
@@ -81,12 +83,12 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
         stack.enter_context(replacing(metadata_file)).write_text(_as_json(metadata) + "\n")
     for table in TABLES:
         if not (run / "evaluation" / table).is_file():
-            target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # of other weights
+            target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # it belongs to earlier weights
     return target
 
 
 def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Return the cases' mean Dice of each region, with all modalities and as the mean over all subsets."""
+    """Return the mean Dice of each region over the cases, with all modalities and as the mean over all subsets."""
     dice = evaluation.values("dice").groupby("modalities").mean()
     full = subset_name(evaluation.modalities)
     metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
@@ -102,11 +104,13 @@ def _require_fit(evaluation: Evaluation, cohort: str) -> None:
         raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")
     both = sorted(set(evaluation.results["case"]) & set(evaluation.calibration["case"]))
     if both:
-        raise ValueError(f"The evaluation is of cases that it is calibrated on, e.g. {both[0]}; expected test cases.")
+        raise ValueError(
+            f"The evaluation includes cases that it is calibrated on, e.g. {both[0]}; evaluate on test cases only."
+        )
 
 
 def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Refuse weights of another network, and those whose logits of a window change by more than `TOLERANCE`."""
+    """Refuse weights of another network, and weights whose logits for a window change by more than `TOLERANCE`."""
     network = load_weights(config.get_parsed_content("network_def"), trained).eval()
     modalities = len(config.get_parsed_content("cohort_def").modalities)
     window = torch.rand(1, modalities, *config["crop"], generator=torch.Generator().manual_seed(0))
@@ -115,11 +119,14 @@ def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str
         network.load_state_dict(weights)
         change = ((network(window) - exact).abs().max() / (exact.max() - exact.min())).item()
     if not change <= TOLERANCE:
-        raise ValueError(f"{trained}: logits change by {change:.2g} of their range in half precision; not shipped.")
+        raise ValueError(
+            f"{trained}: in half precision, logits change by {change:.2g} of their range; expected at most "
+            f"{TOLERANCE}. The weights were not shipped."
+        )
 
 
 def _as_json(metadata: dict[str, Any]) -> str:
-    """Return JSON as people write it: lists of plain values on a line."""
+    """Return JSON as people write it, with short lists of plain values on one line."""
     text = json.dumps(metadata, indent=4, ensure_ascii=False)
     short = re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     return short if json.loads(short) == metadata else text

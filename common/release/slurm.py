@@ -16,16 +16,16 @@ SCRIPT = "array.sh"
 def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | os.PathLike) -> Path:
     """Write a batch script with one task for each training, to be submitted with ``sbatch``.
 
-    A task that is preempted or whose node fails is queued again by Slurm, and goes on from its latest checkpoint.
-    Partition, GPUs and time differ between clusters and are left to the options of ``sbatch``.
+    If a task is preempted or its node fails, Slurm queues it again, and it resumes from its latest checkpoint.
+    Partition, GPUs and time limit differ between clusters and are left to the options of ``sbatch``.
 
     Args:
-        names: of the trainings; a task gets its own as ``--only``.
+        names: names of the trainings; each task gets its own as ``--only``.
         command: words after ``python -m tools`` that all tasks have in common.
-        output_dir: the folder to write, on a file system that all nodes share: ``array.sh``; Slurm puts the logs there.
+        output_dir: folder on a file system that all nodes share; ``array.sh`` and Slurm's logs are written there.
 
     Returns:
-        The script.
+        Path of the script.
     """
     folder = Path(output_dir).resolve()
     lines = [

@@ -44,7 +44,7 @@ def test_masks_and_planes_go_with_the_stand_in(tmp_path):
 
 def test_a_folder_of_data_is_refused(tmp_path):
     path = str(ROOT / "bundles" / "tables" / "m3ae_table1.json")
-    with pytest.raises(ValueError, match="--dry_run makes data of its own"):
+    with pytest.raises(ValueError, match="--dry_run makes its own data"):
         run_list(path, str(tmp_path / "out"), dataset_dir=str(tmp_path), dry_run=True)
     assert not (tmp_path / "out").exists()
 
@@ -77,7 +77,7 @@ def test_a_list_of_folds_runs_to_its_printed_table(tmp_path, monkeypatch, capsys
     (tmp_path / "list.json").write_text(json.dumps(listed))
     run_list(str(tmp_path / "list.json"), str(tmp_path / "out"), dry_run=True)
     said = capsys.readouterr().out
-    for words in ("M3AE, Table S3: Dice (%)", "Dry run: invented images", "drawn folds", "RFNet‡", "over 4 cases"):
+    for words in ("M3AE, Table S3: Dice (%)", "Dry run: fake images", "drawn folds", "RFNet‡", "over 4 cases"):
         assert words in said
     pooled = read_evaluation(tmp_path / "out" / "u_net" / "evaluation")
     assert pooled.results["case"].nunique() == 4

@@ -38,13 +38,13 @@ def test_settings_of_a_method_go_over_those_of_all(tmp_path):
 @pytest.mark.parametrize(
     ("methods", "error", "message"),
     [
-        ({"GSS": GSS}, ValueError, "methods has GSS; without tables expected two or more"),
-        ({"GSS": GSS, "x": {"bundle": "nosuch"}}, FileNotFoundError, "method 'x': The bundle 'nosuch' is in none of"),
+        ({"GSS": GSS}, ValueError, "methods has GSS; without tables, name two or more"),
+        ({"GSS": GSS, "x": {"bundle": "nosuch"}}, FileNotFoundError, "method 'x': The bundle 'nosuch' was not found"),
         ({"GSS": GSS, "x": {"bundle": "gss", "configs": ["no.json"]}}, FileNotFoundError, "no.json: no such config"),
         (
             {"GSS": GSS, "x": {"bundle": "gss", "settings": {"epoch": 1}}},
             ValueError,
-            "method 'x': 'epoch' is no key of",
+            "method 'x': 'epoch' is not a key of",
         ),
         (
             {"GSS": GSS, "x": {"bundle": "gss", "config": []}},
@@ -74,10 +74,10 @@ def test_methods_are_not_put_where_the_report_is(tmp_path):
     assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
 
 
-@pytest.mark.parametrize("text", ["GSS, RFNet", "[" * 10**5], ids=["no JSON", "nested"])
+@pytest.mark.parametrize("text", ["GSS, RFNet", "[" * 10**5], ids=["not a JSON", "nested"])
 def test_text_that_is_no_json_is_refused(tmp_path, text):
     (tmp_path / "list.json").write_text(text)
-    with pytest.raises(ValueError, match="no list of a leaderboard"):
+    with pytest.raises(ValueError, match="not a list of methods"):
         read_list(tmp_path / "list.json")
 
 
@@ -141,7 +141,7 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, 
 def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
     run_entries(entries, tmp_path, shared)
-    with pytest.raises(ValueError, match="the folder holds another variant"):
+    with pytest.raises(ValueError, match="the folder belongs to another variant"):
         run_entries(entries, tmp_path, {**shared, "split_seed": 1})
 
 
@@ -154,7 +154,7 @@ def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypat
         output_dir = tmp_path / str(at_once)
         assert run_entries(entries, output_dir, shared, at_once) == []
         assert {(place / "threads.txt").read_text() for place in folders_of(entries, output_dir).values()} == {threads}
-    with pytest.raises(ValueError, match="at_once 0: expected 1 or more"):
+    with pytest.raises(ValueError, match="at_once 0: expected the number of processes, 1"):
         run_entries(entries, tmp_path, shared, 0)
 
 

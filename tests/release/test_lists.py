@@ -84,7 +84,7 @@ def test_folds_are_trainings_of_their_own(tmp_path):
         ({"folds": ["cv1of3", "cv2of3"]}, "folds cv1of3, cv2of3 of brats2018 are not all folds of one"),
         ({"folds": ["cv1of2", "cv1of2"]}, "folds cv1of2, cv1of2 of brats2018 are not all folds of one"),
         ({"folds": ["fold1", "fold2", "fold3"]}, "fold3 of brats2018 are not all folds of one"),  # their tests overlap
-        ({"folds": ["cv1of2", "cv2of2"], "settings": {"split": "fold1"}}, "has a split, which would not act beside"),
+        ({"folds": ["cv1of2", "cv2of2"], "settings": {"split": "fold1"}}, "has a split, which has no effect with"),
         ({"settings": {"split": "cv4of3"}}, "Unknown split 'cv4of3'; expected cv1of3"),
         ({"folds": "cv1of3"}, "folds is 'cv1of3'; expected a list of texts"),
         ({"settings": {"split": 3}}, "Unknown split 3 of brats2018"),
@@ -102,18 +102,18 @@ def test_folds_are_trainings_of_their_own(tmp_path):
             {"tables": [{"published": PUBLISHED, "rows": {"HeMIS": "M3AE"}}]},
             "M3AE 1 BraTS2018 test split (57) has no method 'HeMIS'; expected one of HVED, ACN",
         ),
-        ({"tables": [{"published": PUBLISHED, "rows": {"ACN": "ACN"}}]}, "method 'ACN', which the list does not have"),
+        ({"tables": [{"published": PUBLISHED, "rows": {"ACN": "ACN"}}]}, "method 'ACN', which is not in the list"),
         ({"tables": [{"published": PUBLISHED, "rows": {"ACN": {"why": "x"}}}]}, "expected a method of the list, or"),
         ({"tables": [{"published": PUBLISHED, "rows": {"ACN": {"unavailable": ""}}}]}, "why it cannot be trained here"),
-        ({"methods": {"a=b": M3AE}}, "methods has 'a=b'; expected a name in one line without ="),
+        ({"methods": {"a=b": M3AE}}, "methods has 'a=b'; expected a name on one line, without ="),
         ({"methods": {"x": {**M3AE, "settings": [1]}}}, "settings of x is [1]; expected a JSON object"),
         ({"methods": {"x": {**M3AE, "settings": {"cohort": "brats2020"}}}}, "which the leaderboard sets itself"),
-        ({"methods": {"x": {**M3AE, "settings": {"conventions#size": 1}}}}, "'conventions#size' is no key of"),
-        ({"methods": {"x": {**M3AE, "settings": {"epochs#x": 1}}}}, "'epochs#x' is no key of"),
-        ({"methods": {"x": {**M3AE, "settings": {"evaluation#overrides#subset": []}}}}, "'subset' is no key of"),
+        ({"methods": {"x": {**M3AE, "settings": {"conventions#size": 1}}}}, "'conventions#size' is not a key of"),
+        ({"methods": {"x": {**M3AE, "settings": {"epochs#x": 1}}}}, "'epochs#x' is not a key of"),
+        ({"methods": {"x": {**M3AE, "settings": {"evaluation#overrides#subset": []}}}}, "'subset' is not a key of"),
         ({"methods": {"x": {**M3AE, "settings": {"conventions#hd95": 1}}}}, "method 'x': conventions: hd95 is 1"),
         ({"methods": {"x": {**M3AE, "configs": ["../../gss/configs/train.json"]}}}, "file in the bundle's configs"),
-        ({"methods": {"x": {**M3AE, "configs": ["logging.conf"]}}}, "logging.conf: no JSON of a config"),
+        ({"methods": {"x": {**M3AE, "configs": ["logging.conf"]}}}, "logging.conf: not a JSON config"),
         (
             {"methods": {"x": {"bundle": "passion", "variant": ["recipes/table3.json", "x"]}}},
             "x is variant 'x' of recipes/table3.json, which has RFNet, PDT",
@@ -125,7 +125,7 @@ def test_folds_are_trainings_of_their_own(tmp_path):
         ),
         (
             {"tables": [{**TABLE, "published": ["GSS", "8", "BraTS2020"]}]},
-            "table GSS 8 BraTS2020 is on cohort brats2020, not on brats2018",
+            "table GSS 8 BraTS2020 is for cohort brats2020, not for brats2018",
         ),
         (
             {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
@@ -151,7 +151,7 @@ def test_an_argument_of_an_object_can_be_set(tmp_path):
 
 def test_a_name_given_twice_is_refused(tmp_path):
     (tmp_path / "list.json").write_text('{"methods": {"A": {"bundle": "gss"}, "A": {"bundle": "m3ae"}}}')
-    with pytest.raises(ValueError, match=r"list\.json: 'A' is there twice"):
+    with pytest.raises(ValueError, match=r"list\.json: 'A' occurs twice"):
         read_list(tmp_path / "list.json")
 
 
@@ -159,7 +159,7 @@ def test_an_ablation_that_is_not_there_and_another_cohort_are_refused(tmp_path):
     absent = {"x": {"bundle": "passion", "variant": ["recipes/no.json", "x"]}}
     with pytest.raises(FileNotFoundError, match=r"no\.json: no such config"):
         read_list(write(tmp_path, methods=absent))
-    with pytest.raises(FileNotFoundError, match=r"'nosuch' is in none of .*Expected one of gss, m3ae"):
+    with pytest.raises(FileNotFoundError, match=r"'nosuch' was not found in .*Expected one of gss, m3ae"):
         read_list(write(tmp_path, methods={"x": {"bundle": "nosuch"}}))
-    with pytest.raises(ValueError, match="is a list for cohort brats2018, not for brats2020"):
+    with pytest.raises(ValueError, match="the list is for cohort brats2018, not for brats2020"):
         read_list(Path(ROOT / "bundles" / "tables" / "m3ae_table1.json"), "brats2020")

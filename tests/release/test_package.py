@@ -84,7 +84,7 @@ def test_another_content_of_the_same_version_is_refused(tmp_path):
     before = made.read_bytes()
     assert make_package(tmp_path / "tiny", tmp_path / "dist") == made
     write_bundle(tmp_path / "tiny", weights=b"others")
-    with pytest.raises(FileExistsError, match=r"tiny_v0.1.0.zip has other content.* Raise `version`"):
+    with pytest.raises(FileExistsError, match=r"tiny_v0.1.0.zip exists with other content.* Raise `version`"):
         make_package(tmp_path / "tiny", tmp_path / "dist")
     assert made.read_bytes() == before
     assert os.listdir(tmp_path / "dist") == [made.name]
@@ -123,7 +123,7 @@ def test_placing_where_it_is_already(package, tmp_path):
     assert place_package(package, tmp_path) == placed
     assert (placed / "eval").is_dir()
     (placed / "models" / "model.pt").write_bytes(b"my own")
-    with pytest.raises(FileExistsError, match=r"tiny is there already, with other content \(models/model.pt\)"):
+    with pytest.raises(FileExistsError, match=r"tiny already exists with other content \(models/model.pt\)"):
         place_package(package, tmp_path)
     assert (placed / "models" / "model.pt").read_bytes() == b"my own"
     assert os.listdir(tmp_path) == ["tiny"]
@@ -193,36 +193,42 @@ def digest_in_manifest(manifest):
 
 
 TAMPERED = {
-    "changed": (replaced("tiny/models/model.pt", b"WEIGHTS"), "'models/model.pt' is not what manifest.json says"),
-    "other-digest": (manifested(digest_in_manifest), "'models/model.pt' is not what manifest.json says"),
-    "grown": (replaced("tiny/models/model.pt", b"weights, and more"), "'models/model.pt' is not what manifest.json"),
-    "missing": (without("tiny/models/model.pt"), "'tiny/models/model.pt' is not what manifest.json says"),
-    "extra": (added("tiny/extra.py", listed=False), "'tiny/extra.py' is not what manifest.json says"),
-    "beside": (added("other/extra.py", listed=False), "'other/extra.py' is not what manifest.json says"),
-    "parent": (added("tiny/../../evil"), "is not what manifest.json says"),
-    "parent-first": (added("../evil", listed=False), "'evil' is not what manifest.json says"),
-    "absolute": (added("/tmp/evil", listed=False), "'tmp/evil' is not what manifest.json says"),
-    "absolute-listed": (added("tiny//tmp/evil"), "is not what manifest.json says"),
-    "drive": (added("C:/evil", listed=False), "is not what manifest.json says"),
-    "backslash": (added("tiny\\..\\evil", listed=False), "is not what manifest.json says"),
-    "dot": (added("tiny/./docs/README.md", listed=False), "'docs/README.md' is not what manifest.json says"),
-    "link": (added("tiny/link", b"/etc/passwd", listed=False, mode=stat.S_IFLNK | 0o777), "'tiny/link' is not what"),
-    "twice": (added("tiny/LICENSE", b"other", listed=False), "'LICENSE' is not what manifest.json says"),
-    "bomb": (added("tiny/zeros", bytes(10**7), compression=zipfile.ZIP_DEFLATED), "larger than itself"),
+    "changed": (replaced("tiny/models/model.pt", b"WEIGHTS"), "'models/model.pt' differs from manifest.json"),
+    "other-digest": (manifested(digest_in_manifest), "'models/model.pt' differs from manifest.json"),
+    "grown": (replaced("tiny/models/model.pt", b"weights, and more"), "'models/model.pt' differs from manifest.json"),
+    "missing": (without("tiny/models/model.pt"), "'tiny/models/model.pt' differs from manifest.json"),
+    "extra": (added("tiny/extra.py", listed=False), "'tiny/extra.py' differs from manifest.json"),
+    "beside": (added("other/extra.py", listed=False), "'other/extra.py' differs from manifest.json"),
+    "parent": (added("tiny/../../evil"), "differs from manifest.json"),
+    "parent-first": (added("../evil", listed=False), "'evil' differs from manifest.json"),
+    "absolute": (added("/tmp/evil", listed=False), "'tmp/evil' differs from manifest.json"),
+    "absolute-listed": (added("tiny//tmp/evil"), "differs from manifest.json"),
+    "drive": (added("C:/evil", listed=False), "differs from manifest.json"),
+    "backslash": (added("tiny\\..\\evil", listed=False), "differs from manifest.json"),
+    "dot": (added("tiny/./docs/README.md", listed=False), "'docs/README.md' differs from manifest.json"),
+    "link": (added("tiny/link", b"/etc/passwd", listed=False, mode=stat.S_IFLNK | 0o777), "'tiny/link' differs from"),
+    "twice": (added("tiny/LICENSE", b"other", listed=False), "'LICENSE' differs from manifest.json"),
+    "bomb": (added("tiny/zeros", bytes(10**7), compression=zipfile.ZIP_DEFLATED), "larger than the zip file"),
     "compressed": (added("tiny/few", b"few", compression=zipfile.ZIP_DEFLATED), "'tiny/few' is compressed"),
-    "deep": (added("tiny/" + 1500 * "a/" + "b", listed=False), "lies deeper than 20 folders"),
-    "many": (lambda members: members + [(member(f"tiny/{n}"), b"") for n in range(10_000)], "files, and 10000 are"),
-    "name-too-long": (added("tiny/" + 300 * "a"), r"a name that cannot be, or that another has \(File name too long"),
-    "file-and-folder": (added("tiny/LICENSE/b", listed=False), "a name that cannot be, or that another has"),
+    "deep": (added("tiny/" + 1500 * "a/" + "b", listed=False), "is more than 20 folders deep"),
+    "many": (
+        lambda members: members + [(member(f"tiny/{n}"), b"") for n in range(10_000)],
+        "files; expected at most 10000",
+    ),
+    "name-too-long": (
+        added("tiny/" + 300 * "a"),
+        r"one of its file names is invalid or used twice \(File name too long",
+    ),
+    "file-and-folder": (added("tiny/LICENSE/b", listed=False), "one of its file names is invalid or used twice"),
     "no-files": (manifested(lambda manifest: manifest.update(files={})), "manifest.json does not list LICENSE"),
-    "nested-manifest": (replaced("tiny/manifest.json", b"[" * 10**6), "no usable manifest.json"),
-    "large-manifest": (replaced("tiny/manifest.json", b" " * 5_000_000), "no usable manifest.json"),
-    "two-manifests": (added("other/manifest.json", b"{}", listed=False), "no usable manifest.json"),
-    "no-manifest": (without("tiny/manifest.json"), "no usable manifest.json"),
-    "bad-manifest": (replaced("tiny/manifest.json", b"{"), "no usable manifest.json"),
-    "manifest-of-nothing": (replaced("tiny/manifest.json", b"[]"), "no usable manifest.json"),
-    "name": (manifested(lambda manifest: manifest.update(bundle="..")), "no usable manifest.json"),
-    "other-name": (manifested(lambda manifest: manifest.update(bundle="m3ae")), "is not what manifest.json says"),
+    "nested-manifest": (replaced("tiny/manifest.json", b"[" * 10**6), "it has no valid manifest.json"),
+    "large-manifest": (replaced("tiny/manifest.json", b" " * 5_000_000), "it has no valid manifest.json"),
+    "two-manifests": (added("other/manifest.json", b"{}", listed=False), "it has no valid manifest.json"),
+    "no-manifest": (without("tiny/manifest.json"), "it has no valid manifest.json"),
+    "bad-manifest": (replaced("tiny/manifest.json", b"{"), "it has no valid manifest.json"),
+    "manifest-of-nothing": (replaced("tiny/manifest.json", b"[]"), "it has no valid manifest.json"),
+    "name": (manifested(lambda manifest: manifest.update(bundle="..")), "it has no valid manifest.json"),
+    "other-name": (manifested(lambda manifest: manifest.update(bundle="m3ae")), "differs from manifest.json"),
 }
 
 
@@ -237,7 +243,7 @@ def test_tampered_packages_are_refused_and_nothing_is_placed(package, how, tmp_p
         for info, content in change(members):
             archive.writestr(info, content)
     out.mkdir(parents=True)
-    with pytest.raises(ValueError, match=rf"^tiny_v0.1.0.zip: no whole package of a bundle: .*{complaint}"):
+    with pytest.raises(ValueError, match=rf"^tiny_v0.1.0.zip: not a valid package of a bundle: .*{complaint}"):
         place_package(tampered, out)
     assert os.listdir(out) == []
     assert sorted(os.listdir(tmp_path)) == ["a", tampered.name]
@@ -250,7 +256,7 @@ def test_truncated_packages_are_refused(package, share, tmp_path):
     cut, out = tmp_path / "cut.zip", tmp_path / "out"
     cut.write_bytes(content[: int(share * len(content))])
     out.mkdir()
-    with pytest.raises(ValueError, match=r"^cut.zip: no whole package"):
+    with pytest.raises(ValueError, match=r"^cut.zip: not a valid package"):
         place_package(cut, out)
     assert os.listdir(out) == []
 
@@ -278,7 +284,7 @@ def test_members_that_share_their_data_are_refused(package, tmp_path):
             archive.NameToInfo[other.filename] = other
         archive._didModify = True
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match="larger than itself"):
+    with pytest.raises(ValueError, match="larger than the zip file"):
         place_package(made, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
 

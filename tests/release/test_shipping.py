@@ -158,7 +158,7 @@ def test_shipped_weights_are_known_wherever_they_lie(places, tmp_path):
     assert shipped_weights(elsewhere, bundle)["data_source"] == "39 cases"
     assert shipped_weights(run / "trained.pt", bundle) is None
     shutil.copy(elsewhere, bundle / "models" / "phantom.pt")
-    with pytest.raises(ValueError, match="is not what tiny"):
+    with pytest.raises(ValueError, match="is not the file that tiny"):
         shipped_weights(bundle / "models" / "phantom.pt", bundle)
 
 
