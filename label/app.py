@@ -1,4 +1,4 @@
-"""The app: the bundles of this collection as models of MONAI Label, on one store of studies."""
+"""The app behind the server: the bundles as models of MONAI Label, with one store of studies."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from label.worker import Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 RECIPE = "open_glioma"
-"""That the bundles' own weights were trained with."""
+"""Recipe that the bundles' own weights were trained with."""
 
 
 class App:
-    """What a server does for its clients; the server itself is `label.server`.
+    """The functions of the server; the HTTP server itself is `label.server`.
 
     Args:
         studies: a folder with a subfolder for each study, or the URL of a DICOMweb service.
-        output_dir: for trainings and adopted weights.
+        output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles.
-        recipe: that the weights were trained with.
-        device: to run on; None: a GPU if there is one.
-        settings: ``<model>.recipe`` and ``<model>.ckpt_path``, for models that have others.
+        recipe: recipe that the weights were trained with.
+        device: device to run on; None: a GPU if there is one.
+        settings: ``<model>.recipe`` and ``<model>.ckpt_path``, for models with another recipe or other weights.
 
     Raises:
-        OSError, ValueError: a model cannot be served, or the studies cannot be reached; what is wrong is said.
+        OSError, ValueError: if a model cannot be served, or the studies cannot be reached.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class App:
         known = [f"{name}.{key}" for name in bundles for key in ("recipe", "ckpt_path")]
         unknown = [key for key in settings if key not in known]
         if unknown:
-            raise ValueError(f"--{unknown[0]}: no such option; of models there are {', '.join(known)}.")
+            raise ValueError(f"--{unknown[0]}: no such option; the models' options are {', '.join(known)}.")
         self._worker, self._reader, self._starting = Worker("segmented"), Worker("read"), Lock()
         self.models: dict[str, BundleInferTask] = {}
         for name, bundle in bundles.items():
@@ -61,7 +61,7 @@ class App:
         for other in others:
             if _vocabulary(other.cohort) != _vocabulary(first.cohort):
                 raise ValueError(
-                    f"{first.bundle} and {other.bundle} have other classes or modalities; serve them separately."
+                    f"{first.bundle} and {other.bundle} differ in classes or modalities; serve them separately."
                 )
         self.datastore = open_datastore(studies, first.cohort)
         self.trainers = {
@@ -69,7 +69,7 @@ class App:
         }
 
     def info(self) -> dict[str, Any]:
-        """Return what clients are told of the server."""
+        """Return the description of the server for its clients."""
         return {
             "name": "Missing-modality bundles",
             "description": "Brain tumours from any subset of T1, T1c, T2 and FLAIR. Research only, not for clinical "
@@ -85,13 +85,13 @@ class App:
         }
 
     def infer(self, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Segment a study by a model, see `BundleInferTask.__call__`."""
+        """Segment a study with a model; see `BundleInferTask.__call__`."""
         return _named(self.models, model)(request, self.datastore)
 
     def next_sample(self, strategy: str) -> dict[str, Any]:
-        """Return a study without a final label, {} if there is none."""
+        """Return a random study without a final label, or {} if there is none."""
         if strategy != "random":
-            raise FileNotFoundError(f"There is no {strategy!r}; there is random.")
+            raise FileNotFoundError(f"Unknown strategy {strategy!r}; expected random.")
         left = sorted(set(self.datastore.list_images()) - self.datastore.labelled_images("final"))
         if not left:
             return {}
@@ -99,44 +99,44 @@ class App:
         return {"id": image, "name": f"{image}.nii.gz"}
 
     def image(self, image: str, folder: str | Path) -> Path:
-        """See `write_image`."""
+        """Write a study's reference volume; see `write_image`."""
         return self._reader.run(write_image, self.datastore, image, Path(folder))
 
     def label(self, image: str, tag: str, folder: str | Path) -> Path:
-        """See `write_label`."""
+        """Write a study's label map; see `write_label`."""
         return self._reader.run(write_label, self.datastore, image, tag, Path(folder))
 
     def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Store a label map that a person has approved of.
+        """Store a label map that a person has approved.
 
         Args:
-            image: the study.
-            file: as a client sent it, in a folder for temporary files, see `read_label_map`.
-            tag: ``final``.
-            params: ``label_info``, a list with ``name`` for the values 1, 2, ... as 3D Slicer sends it; without it the
-                values are those of the model's labels.
+            image: identifier of the study.
+            file: label map as sent by a client, in a folder for temporary files; see `read_label_map`.
+            tag: must be ``final``.
+            params: ``label_info``, a list with a ``name`` for each of the values 1, 2, ..., as 3D Slicer sends it;
+                without it the values are those of the model's labels.
 
         Raises:
-            ValueError: another tag.
-            HTTPException: what is wrong with the study or the label map, see `write_final_label` and `Worker.run`.
+            ValueError: if the tag is another.
+            HTTPException: if the study or the label map cannot be used; see `write_final_label` and `Worker.run`.
         """
         if tag != "final":
-            raise ValueError(f"tag {tag!r}; only final labels are taken, what models make is stored by them.")
+            raise ValueError(f"tag {tag!r}: expected final; the server stores the results of models itself.")
         file = Path(file)
         label = self._reader.run(write_final_label, self.datastore, image, file, params.get("label_info"), file.parent)
         return {"image": image, "label": self.datastore.save_label(image, tag, label)}
 
     def start_training(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Start a training of a model; or serve the weights of a finished one, if ``params`` has its id as ``adopt``.
+        """Start a training of a model, or serve the weights of a finished one, if ``params`` has its id as ``adopt``.
 
         Raises:
-            HTTPException: one is running, be it of another model (429).
-            FileNotFoundError: there is no such model, or no such training to adopt.
-            ValueError: nothing can be trained or adopted so.
+            HTTPException: if a training is running, also of another model (429).
+            FileNotFoundError: if there is no such model, or no such training to adopt.
+            ValueError: if nothing can be trained or adopted with these options.
         """
         trainer = _named(self.trainers, model)
         if not isinstance(params, Mapping):
-            raise ValueError(f"The options of {model} are a {type(params).__name__}; expected an object.")
+            raise ValueError(f"The options of {model} are a {type(params).__name__}; expected a JSON object.")
         with self._starting:
             if params.get("adopt"):
                 return trainer.adopt(str(params["adopt"]))
@@ -145,17 +145,17 @@ class App:
             return trainer.start(params, self.datastore)
 
     def training(self) -> dict[str, Any]:
-        """Return the status of the last training, {} if there was none."""
+        """Return the status of the last training, or {} if there was none."""
         return max((trainer.status() for trainer in self.trainers.values()), key=lambda status: status.get("id", ""))
 
     def stop_training(self) -> dict[str, Any]:
-        """End the training that is running, and return the status of the last one."""
+        """Stop the running training, and return the status of the last one."""
         for trainer in self.trainers.values():
             trainer.stop()
         return self.training()
 
     def close(self) -> None:
-        """End what is running."""
+        """Stop all processes."""
         self.stop_training()
         self._worker.close()
         self._reader.close()
@@ -167,5 +167,5 @@ def _vocabulary(cohort: Cohort) -> tuple[Any, ...]:
 
 def _named(tasks: Mapping[str, Any], name: str) -> Any:
     if name not in tasks:
-        raise FileNotFoundError(f"There is no {name!r}; there are {', '.join(tasks)}.")
+        raise FileNotFoundError(f"Unknown model {name!r}; expected one of {', '.join(tasks)}.")
     return tasks[name]

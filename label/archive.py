@@ -1,4 +1,4 @@
-"""Requests to a DICOMweb archive, none of which takes for ever, whatever it sends."""
+"""Requests to a DICOMweb archive, with limits on the time and size of its answers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from requests.adapters import HTTPAdapter
 from label.limits import ANSWER_BYTES, ANSWER_SECONDS
 
 TIMEOUT = (10, 120)
-"""Seconds to connect to an archive, and to wait for its next bytes."""
+"""Timeouts in seconds for connecting to an archive, and for its next bytes."""
 CHUNK = 1 << 16
 
 
 def archive_session() -> requests.Session:
-    """Return a session for the archive, with the user and password that the environment has for it."""
+    """Return a session for the archive, with the user and password from the environment, if set."""
     session = requests.Session()
     user, password = (os.environ.get(f"MONAI_LABEL_DICOMWEB_{name}", "") for name in ("USERNAME", "PASSWORD"))
     session.auth = (user, password) if user else None
@@ -31,7 +31,7 @@ def archive_session() -> requests.Session:
 
 
 class _Bounded(HTTPAdapter):
-    """Reads no answer beyond the limits."""
+    """Adapter that stops reading an answer beyond the limits."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         response = super().send(request, *args, **{**options, "timeout": TIMEOUT})
@@ -40,7 +40,7 @@ class _Bounded(HTTPAdapter):
 
 
 def _pieces(raw: urllib3.HTTPResponse, end: float, *_: Any, **__: Any) -> Iterator[bytes]:
-    """Yield an answer as it comes in; a chunk that fills byte by byte would be waited for for ever."""
+    """Yield an answer as it arrives, without waiting for full chunks, which a slow sender could delay for ever."""
     left = ANSWER_BYTES
     try:
         while piece := raw.read1(CHUNK, decode_content=True):
@@ -49,8 +49,8 @@ def _pieces(raw: urllib3.HTTPResponse, end: float, *_: Any, **__: Any) -> Iterat
                 raw.close()
                 raise HTTPException(
                     502,
-                    f"The DICOMweb archive answers one request with more than {ANSWER_BYTES >> 20} MiB, or for more "
-                    f"than {ANSWER_SECONDS} s; no more is taken.",
+                    f"The DICOMweb archive's answer to one request exceeds {ANSWER_BYTES >> 20} MiB or "
+                    f"{ANSWER_SECONDS} s; it was cut off.",
                 )
             yield piece
     except urllib3.exceptions.HTTPError as error:

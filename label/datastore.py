@@ -1,7 +1,7 @@
-"""Where studies lie: in a folder, with a subfolder for each, or in a DICOMweb archive.
+"""Stores of studies: a folder with a subfolder for each study, or a DICOMweb archive.
 
-What MONAI Label calls an image is a whole study here: it is one case, whatever series it has. Nothing is kept between
-two requests, whatever is fetched goes into a folder of the caller's.
+An image in MONAI Label's terms is a whole study here: one case, whatever series it has. Nothing is cached between
+requests; fetched files go into a folder of the caller.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from label.errors import writing_to
 from label.limits import RESULTS, STUDY_BYTES
 
 TAGS = ("final", "original")
-"""Labels of MONAI Label: what a person has approved of, and what a model made."""
+"""Tags of labels in MONAI Label: approved by a person, and made by a model."""
 PAGE = 200
-"""Results asked for at a time."""
+"""Number of results requested at a time."""
 GRID_TOLERANCE = 0.1
-"""mm by which the corners of a label map may lie beside those of an image."""
+"""Maximum distance in mm between corresponding corners of a label map and an image."""
 UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 def class_label(name: str) -> str:
-    """Return what clients call a class: as in our DICOM SEG, e.g. ``Oedema`` for ``ED``."""
+    """Return the name of a class for clients, as in our DICOM SEG, e.g. ``Oedema`` for ``ED``."""
     return dicom.CLASSES.get(name, (name,))[0]
 
 
 def is_url(location: str) -> bool:
-    """Return if the studies lie in an archive."""
+    """Return whether a location is the URL of an archive."""
     return location.startswith(("http://", "https://"))
 
 
 class Datastore(ABC):
-    """The studies and their labels, by what MONAI Label's clients call them: images with identifiers, labels with tags.
+    """A store of studies and labels, in MONAI Label's terms: images with identifiers, labels with tags.
 
-    Another process gets one of its own, made from the same arguments.
+    Another process gets its own copy, made from the same arguments.
 
     Args:
         location: a folder, or the URL of a DICOMweb service.
-        cohort: which modalities studies have, and what the values in label maps mean.
+        cohort: cohort that defines modalities and label values.
 
     Attributes:
-        label_file: which of the files that `predict` writes is stored as a label.
+        label_file: kind of file, among those that `predict` writes, that is stored as a label.
     """
 
     label_file: str
@@ -77,45 +77,45 @@ class Datastore(ABC):
 
     @abstractmethod
     def labelled_images(self, tag: str) -> set[str]:
-        """Return the studies that have a label of this tag."""
+        """Return the studies that have a label with this tag."""
 
     @abstractmethod
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
-        """Get a study's files; whatever is done with a study, this comes first.
+        """Fetch a study's files; this is the first step of all work on a study.
 
         Args:
-            image: a study's identifier; in an archive the SeriesInstanceUID of one of its series will do.
-            folder: where they may be put.
+            image: identifier of the study; in an archive, also the SeriesInstanceUID of one of its series.
+            folder: folder for the files.
 
         Returns:
-            The folder in which they lie; the SeriesInstanceUID, if that is what was given.
+            The folder with the files; and the SeriesInstanceUID, if that was given, else None.
 
         Raises:
-            FileNotFoundError: there is no such study.
-            PermissionError: what is asked for lies outside the store.
+            FileNotFoundError: if there is no such study.
+            PermissionError: if the identifier leads outside the store.
         """
 
     @abstractmethod
     def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
-        """Return the modality on whose grid the newest label map with a tag lies, and that, in the cohort's values.
+        """Return the newest label map with a tag, in the cohort's values, preceded by the modality on whose grid it is.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it cannot be used.
+            FileNotFoundError: if there is none.
+            ValueError: if it cannot be used.
         """
 
     @abstractmethod
     def save_label(self, image: str, tag: str, file: Path) -> str:
-        """Store a label, a file of the kind `label_file`; return what it is called in the store."""
+        """Store a label, a file of the kind `label_file`; return its name in the store."""
 
     def read_study(self, image: str, folder: str | Path) -> tuple[Study, str | None]:
-        """Fetch a study, and read its volumes; raise as `fetch` and `read_folder` do."""
+        """Fetch a study and read its volumes; the errors are those of `fetch` and `read_folder`."""
         files, series = self.fetch(image, folder)
         with hidden_paths(files):
             return decided_by_headers(read_folder(files, self.cohort), self.cohort), series
 
     def status(self) -> dict[str, Any]:
-        """Return how many studies and labels there are, as GET /info shows it."""
+        """Return the numbers of studies and labels, for GET /info."""
         counts = {tag: len(self.labelled_images(tag)) for tag in TAGS}
         return {"total": len(self.list_images()), "completed": counts["final"], "label_tags": counts}
 
@@ -130,14 +130,14 @@ def open_datastore(location: str, cohort: Cohort) -> Datastore:
     """Return the store at a URL (DICOMweb) or in a folder.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: if the folder does not exist.
     """
     return DICOMWebDatastore(location, cohort) if is_url(location) else FolderDatastore(location, cohort)
 
 
 @contextmanager
 def hidden_paths(folder: str | Path) -> Iterator[None]:
-    """Let no message name a folder of the server or a file in it: names of files may be names of patients."""
+    """Remove paths of the server from error messages, since file names may contain patients' names."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
@@ -150,13 +150,13 @@ def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = 
     """Return the modality on whose grid a label map lies.
 
     Args:
-        study: which has been drawn on.
+        study: the study that was drawn on.
         label: the label map.
-        shown: SeriesInstanceUID of the series that was drawn on; None: the one that `App.image` shows. If it lies on
-            that one's grid it is taken to be drawn on it, whichever others have the same grid.
+        shown: SeriesInstanceUID of the series that was drawn on; None: the one that `App.image` shows. If the label map
+            lies on its grid, this series is returned, even if others have the same grid.
 
     Raises:
-        ValueError: it lies on none of them, or on several of which each has a frame of reference of its own.
+        ValueError: if it lies on no grid, or on several grids of series with different frames of reference.
     """
     first, _ = choose_reference(study, shown)
     found = [
@@ -172,14 +172,14 @@ def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = 
         return found[0]
     grids = ", ".join(f"{study.sources[name]} {image.shape}" for name, image in study.images.items())
     raise ValueError(
-        f"A label map of shape {label.shape} that lies on the grid of no image of the study, {grids}; draw it on one."
+        f"A label map of shape {label.shape} does not lie on the grid of any image of the study, {grids}; use one."
     )
 
 
 class FolderDatastore(Datastore):
-    """A folder with a subfolder for each study: DICOM at any depth, or NIfTI named after the modalities.
+    """A folder with a subfolder for each study: DICOM files at any depth, or NIfTI files named after the modalities.
 
-    Labels lie in ``labels/<tag>/<study>.nii.gz``, as MONAI Label has them.
+    Labels are in ``labels/<tag>/<study>.nii.gz``, as in MONAI Label.
     """
 
     label_file = "label map"
@@ -195,15 +195,15 @@ class FolderDatastore(Datastore):
         return sorted(p.name for p in self.root.iterdir() if p.is_dir() and p.name != "labels" and p.name[0] != ".")
 
     def labelled_images(self, tag: str) -> set[str]:
-        """Return the studies for which there is a label map."""
+        """Return the studies that have a label map."""
         return {image for image in self.list_images() if self._path(image, tag).is_file()}
 
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, None]:
-        """Return the study's folder, where it lies."""
+        """Return the study's own folder."""
         if image in self.list_images():
             return self.root / image, None
         if Path(image).name != image or image == "..":
-            raise PermissionError("This image does not lie in the study store; give the name of one of its studies.")
+            raise PermissionError("This image is not in the study store; give the name of one of its studies.")
         raise FileNotFoundError("The study store has no study of this name.")
 
     def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
@@ -224,14 +224,14 @@ class FolderDatastore(Datastore):
 
     def _path(self, image: str, tag: str) -> Path:
         if tag not in TAGS:
-            raise FileNotFoundError(f"Label {tag!r}; expected one of {', '.join(TAGS)}.")
+            raise FileNotFoundError(f"Unknown tag {tag!r}; expected one of {', '.join(TAGS)}.")
         return self.root / "labels" / tag / f"{image}.nii.gz"
 
 
 class DICOMWebDatastore(Datastore):
     """A DICOMweb archive: studies by their StudyInstanceUID; labels are DICOM SEG of their series.
 
-    What a person has approved of is told from what a model made by the segments' SegmentAlgorithmType.
+    The segments' SegmentAlgorithmType distinguishes labels approved by a person from those made by a model.
 
     User and password are those of `archive_session`.
     """
@@ -251,11 +251,11 @@ class DICOMWebDatastore(Datastore):
         return sorted({_value(study, "StudyInstanceUID") for study in found})
 
     def status(self) -> dict[str, Any]:
-        """Return nothing: an archive may have very many studies, too many to count whenever GET /info is asked."""
+        """Return nothing, since an archive may have too many studies to count them for each GET /info."""
         return {}
 
     def labelled_images(self, tag: str) -> set[str]:
-        """Return the studies with a segmentation of this kind."""
+        """Return the studies that have a segmentation with this tag."""
         found = _search_all(self.client.search_for_series, search_filters={"Modality": "SEG"})
         segmentations = [
             (_value(one, "StudyInstanceUID"), _value(one, "SeriesInstanceUID"))
@@ -272,11 +272,11 @@ class DICOMWebDatastore(Datastore):
         for number, one in enumerate(self._series(study, "MR")):
             size += sum(path.stat().st_size for path in self._retrieve(study, one, files / f"{number:03d}"))
             if size > STUDY_BYTES:
-                raise ValueError(f"The MR series of this study have more than {STUDY_BYTES >> 30} GiB; none are taken.")
+                raise ValueError(f"The MR series of this study exceed {STUDY_BYTES >> 30} GiB, the limit for a study.")
         return files, series
 
     def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
-        """Retrieve the newest segmentation of this kind that refers to one of the series used."""
+        """Retrieve the newest segmentation with this tag that references one of the series in use."""
         uid, _ = self._find(image)
         used = {series.uid: name for name, series in study.series.items()}
         found = []
@@ -289,26 +289,24 @@ class DICOMWebDatastore(Datastore):
                 made = str(header.get("ContentDate", "")), str(header.get("ContentTime", ""))
                 found += [(made, path, used[one]) for one in referred if one in used]
         if not found:
-            raise FileNotFoundError(f"The study has no label {tag!r} of one of the series that are used.")
+            raise FileNotFoundError(f"The study has no label {tag!r} for one of the series in use.")
         _, path, name = max(found, key=lambda one: one[0])
         series = study.series[name]
         return name, nib.Nifti1Image(dicom.read_seg(path, series, self.cohort.labels.values), series.affine)
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
-        """Send the DICOM SEG, which says itself whether a person approved of it; return its SeriesInstanceUID."""
+        """Send the DICOM SEG, which states whether a person approved it; return its SeriesInstanceUID."""
         dataset = pydicom.dcmread(file)
         answer = self.client.store_instances([dataset])
         if answer.get("FailedSOPSequence") or not answer.get("ReferencedSOPSequence"):
-            raise ValueError("The archive did not take the segmentation; look into its own log.")
+            raise ValueError("The archive did not accept the segmentation; see its own log.")
         return str(dataset.SeriesInstanceUID)
 
     def _find(self, image: str) -> tuple[str, str | None]:
         """Return the StudyInstanceUID, and the SeriesInstanceUID if that is what was given."""
         if not UID.fullmatch(image):
-            raise PermissionError(
-                "This image does not lie in the archive; give a StudyInstanceUID or SeriesInstanceUID."
-            )
-        # What is found is compared, since some proxies and archives do not heed the filter.
+            raise PermissionError("This image is not in the archive; give a StudyInstanceUID or SeriesInstanceUID.")
+        # The results are compared, since some proxies and archives ignore the filter.
         for study in self.client.search_for_studies(search_filters={"StudyInstanceUID": image}):
             if _value(study, "StudyInstanceUID") == image:
                 return image, None
@@ -335,7 +333,7 @@ class DICOMWebDatastore(Datastore):
         return paths
 
     def _tag(self, study: str, series: str) -> str | None:
-        """Return the tag of a segmentation; None if it has segments of other things than the classes."""
+        """Return the tag of a segmentation; None if it has segments that are not classes of the cohort."""
         if series not in self._tags:
             segments = [
                 segment
@@ -361,12 +359,12 @@ def _value(dataset: Mapping[str, Any], keyword: str) -> str:
 
 
 def _search_all(search: Callable[..., list[dict[str, Any]]], *of: str, **options: Any) -> list[dict[str, Any]]:
-    """Return what an archive finds, page by page; Orthanc heeds an offset only beside a limit."""
+    """Return all search results of an archive, page by page; Orthanc respects an offset only with a limit."""
     found: list[dict[str, Any]] = []
     while page := search(*of, **options, limit=PAGE, offset=len(found)):
         if page[0] in found:
             raise ValueError("The archive answers every page of a search with the first one.")
         found += page
         if len(found) > RESULTS:
-            raise ValueError(f"The archive finds more than {RESULTS} studies or series; no more are listed.")
+            raise ValueError(f"The archive finds more than {RESULTS} studies or series, the limit for a search.")
     return found

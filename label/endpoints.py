@@ -1,8 +1,8 @@
-"""What MONAI Label's clients may ask for over HTTP: 3D Slicer, OHIF with its panel, and scripts.
+"""The HTTP interface for MONAI Label's clients: 3D Slicer, OHIF with its panel, and scripts.
 
-Of MONAI Label only its build of OHIF is used. Of its interface only what is below exists: weights cannot be replaced,
-logs and other files not read, studies not deleted. It answers while an inference runs, and what cannot be done with a
-reason.
+Only the build of OHIF comes from MONAI Label. Of its interface only the functions below exist: clients cannot replace
+weights, read logs and other files, or delete studies. The server answers while an inference runs, and gives the reason
+if it cannot do what is requested.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ from label.proxy import forward
 
 logger = logging.getLogger("label")
 MESSAGE = "x-message"
-"""Header of an answer: what a person should know of it, as a JSON string. app-config.js shows it."""
+"""Header of an answer with remarks for the user, as a JSON string, which app-config.js shows."""
 LEVELS = 6
-"""Of objects and lists within each other in JSON that clients send."""
+"""Maximum nesting of objects and lists in JSON from clients."""
 
 
 def create_api(app: App, archive: str | None = None, names: Collection[str] = ()) -> FastAPI:
     """Return the HTTP interface of an app.
 
     Args:
-        app: answers the requests.
-        archive: URL of the DICOMweb service with the studies; None: they lie in a folder, which OHIF cannot show.
-        names: by which the server is reached, see `require_own`.
+        app: app that answers the requests.
+        archive: URL of the DICOMweb service with the studies; None: they are in a folder, which OHIF cannot show.
+        names: names by which the server is reached; see `require_own`.
 
     Raises:
-        ModuleNotFoundError: there is an archive, but no OHIF.
+        ModuleNotFoundError: if there is an archive, but OHIF is not installed.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(_LimitedBody)
-    api.middleware("http")(partial(_answer, set(app.models), names))  # around it: what comes last is outermost
+    api.middleware("http")(partial(_answer, set(app.models), names))  # outermost, since it is added last
     for kind in (StarletteHTTPException, RequestValidationError):
         api.add_exception_handler(kind, lambda request, error: _error_response(error))
     segmenting, reading = asyncio.Lock(), asyncio.Lock()
@@ -111,7 +111,7 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
         params = await _json_body(request)
         names = list(params or app.trainers)  # OHIF's button names the models whose options were changed
         if len(names) != 1:
-            raise ValueError(f"One model is trained at a time: change an option of one of {', '.join(names)} first.")
+            raise ValueError(f"Expected options of one model to train; change an option of one of {', '.join(names)}.")
         return await run_in_threadpool(app.start_training, names[0], params.get(names[0], {}))
 
     @api.get("/train/")
@@ -129,11 +129,11 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
 
         @api.get("/ohif/{path:path}")
         def no_viewer(path: str) -> None:
-            raise HTTPException(404, "OHIF needs a DICOMweb archive, and the studies lie in a folder; use 3D Slicer.")
+            raise HTTPException(404, "OHIF needs a DICOMweb archive, but the studies are in a folder; use 3D Slicer.")
 
         return api
 
-    # What the viewer asks for as WADO, QIDO and STOW lies under one address in the archive.
+    # The viewer's WADO, QIDO and STOW requests go to one address in the archive.
     @api.get("/proxy/dicom/{service}/{path:path}")
     @api.post("/proxy/dicom/{service}/{path:path}")
     async def proxy(request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
@@ -145,7 +145,7 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
 
 
 def _ohif() -> Path:
-    """Return the folder of OHIF with MONAI Label's panel, whose build is in MONAI Label's package alone."""
+    """Return the folder of OHIF with MONAI Label's panel, which only MONAI Label's package contains."""
     package = importlib.util.find_spec("monailabel")
     if package is None:
         raise ModuleNotFoundError("OHIF is not installed: pip install --no-deps monailabel==0.8.5.")
@@ -153,7 +153,7 @@ def _ohif() -> Path:
 
 
 class _Viewer(StaticFiles):
-    """OHIF's files, with our configuration; what is none of them is a page that its script makes."""
+    """OHIF's files with our configuration; other paths are pages that its script creates."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if path == "app-config.js":
@@ -167,7 +167,7 @@ class _Viewer(StaticFiles):
 
 
 class _LimitedBody:
-    """Refuses requests that bring too much, before it is kept."""
+    """Middleware that refuses requests with too large a body before storing it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -182,15 +182,15 @@ class _LimitedBody:
             message = await receive() if said <= limit else {}
             size += len(message.get("body", b""))
             if max(said, size) > limit:
-                raise HTTPException(413, f"The request brings more than {limit >> 20} MiB; no more are taken.")
+                raise HTTPException(413, f"The request exceeds {limit >> 20} MiB, the limit for its body.")
             return message
 
         await self.app(scope, receive_within_limit, send)
 
 
 async def _in_turn(turn: asyncio.Lock, request: Request, answer: Callable[..., Response], *asked: Any) -> Response:
-    """Answer a request when it is its turn, unless its client has gone."""
-    async with turn:  # whoever waits here takes no thread
+    """Answer a request in its turn, unless its client has disconnected."""
+    async with turn:  # waiting here does not occupy a thread
         if await request.is_disconnected():
             return Response(status_code=499)
         return await run_in_threadpool(answer, *asked)
@@ -203,7 +203,7 @@ def _file_of(write: Callable[..., Path], *asked: Any) -> Response:
 
 def _save_label(app: App, image: str, label: UploadFile, tag: str, params: Mapping[str, Any]) -> Response:
     with TemporaryDirectory() as folder:
-        path = Path(folder, "sent")  # what the client calls it says nothing
+        path = Path(folder, "sent")  # the client's file name is ignored
         with path.open("wb") as file:
             shutil.copyfileobj(label.file, file)
         return JSONResponse(app.save_label(image, path, tag, params))
@@ -234,7 +234,7 @@ def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Respo
 
 
 def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a person should know of a result."""
+    """Yield remarks on a result for the user."""
     used, missing, left_out = (
         ", ".join(map(display_name, params[key])) for key in ("modalities", "missing", "left_out")
     )
@@ -249,7 +249,7 @@ def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _as_header(text: str) -> str:
-    """Return a text as it can stand in a header: as JSON."""
+    """Return a text as JSON, so that it can stand in a header."""
     return json.dumps(text[:LONGEST])
 
 
@@ -260,15 +260,15 @@ def _file(path: str | Path) -> Response:
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request brings, {} if it brings nothing."""
+    """Return the JSON object in a request's body, or {} if it is empty."""
     body, kind = await request.body(), request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and kind != "application/json":  # any other a page of another site could send unasked
+    if body and kind != "application/json":  # browsers would send other types for a page of another site
         raise HTTPException(415, f"Content-Type {kind[:100]!r}; expected application/json.")
     return _json_object(body)
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:
-    """Return the JSON object in a text, {} if that is empty; raise ValueError if it is none, or no proper one."""
+    """Return the JSON object in a text, or {} if it is empty; raise ValueError if it is not a valid object."""
     try:
         value = json.loads(text or "{}", parse_constant=_no_number)
         _require_levels(value, LEVELS)
@@ -280,12 +280,12 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _require_levels(value: Any, levels: int) -> None:
     if not levels:
-        raise ValueError(f"more than {LEVELS} objects and lists within each other")
+        raise ValueError(f"objects and lists are nested more than {LEVELS} levels deep")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _require_levels(inner, levels - 1)
 
@@ -296,7 +296,7 @@ async def _answer(
     request: Request,
     call_next: Callable[[Request], Awaitable[Response]],
 ) -> Response:
-    """Answer a request, errors included; log what it was, but neither images nor patients."""
+    """Answer a request, also with an error; log the request without images and patients."""
     began = time.monotonic()
     try:
         require_own(request, names)

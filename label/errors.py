@@ -1,4 +1,4 @@
-"""Why a request cannot be done, as its client is told: a status of HTTP and a line of text."""
+"""Conversion of errors into answers for clients: an HTTP status and a line of text."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ STATUS = {
     PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400, MemoryError: 503,
     ClientDisconnect: 499,
 }  # fmt: skip
-"""Of what is refused with a reason of its own."""
+"""HTTP status of errors whose message is the reason."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_FULL = (
     "The disk with the server's temporary files is full. Free some space there, or start the server with TMPDIR set to "
     "a folder on another disk, and ask again."
 )
-"""Nearly all that is written is temporary; the rest stands within `writing_to`."""
+"""Message for a full disk; nearly all files are temporary, the others are written within `writing_to`."""
 LONGEST = 4000
-"""Characters of a reason."""
+"""Maximum length of a reason in characters."""
 
 
 @contextmanager
 def writing_to(place: str) -> Iterator[None]:
-    """Say which place it was if the disk turns out to be full.
+    """Name the place in an error about a full disk.
 
     Args:
-        place: what it is called; not its path, which a client has no use for.
+        place: description of the place for clients, not its path.
 
     Raises:
-        HTTPException: the disk is full (507).
+        HTTPException: if the disk is full (507).
     """
     try:
         yield
@@ -51,9 +51,9 @@ def writing_to(place: str) -> Iterator[None]:
 
 
 def refusal(error: Exception) -> HTTPException:
-    """Return the answer to a request that ended in an error; log where it was if nobody foresaw it.
+    """Return the answer to a request that ended with an error; log where an unexpected error occurred.
 
-    Neither says what a file is called, which may be the name of a patient, nor where temporary files lie.
+    Neither contains file names, which may be patients' names, or the paths of temporary files.
     """
     if any(isinstance(one, OSError) and one.errno in DISK_FULL for one in (error, error.__cause__)):
         status, reason = 507, TEMPORARY_FULL
@@ -65,13 +65,13 @@ def refusal(error: Exception) -> HTTPException:
         status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
     elif isinstance(error, requests.RequestException):
         status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
-    elif isinstance(error, OSError) and error.errno is not None:  # the system's, which names the file
+    elif isinstance(error, OSError) and error.errno is not None:  # from the system; its text names the file
         status, reason = 500, f"The server cannot use a file or folder of its own ({error.strerror})."
     else:
         status, reason = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500), str(error)
         if status == 500:
             where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # no message: it may name a patient
             logger.error("%s\n%s", type(error).__name__, where)
-            reason = "This failed for a reason that was not foreseen; the server's log says where."
+            reason = "An unexpected error occurred; the server's log says where."
     reason = re.sub(rf"{re.escape(tempfile.gettempdir())}[^\s'\",:;]*", "a temporary file", " ".join(reason.split()))
     return HTTPException(status, reason.encode(errors="replace").decode()[:LONGEST])

@@ -1,4 +1,4 @@
-"""A bundle as a model of MONAI Label: a study in, a label map and a DICOM SEG out, by `common.study.predict`."""
+"""A bundle as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `common.study.predict`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from label.worker import Worker
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
-"""Among a model's trainings: which of them is served, and, in each one's folder, its weights."""
+"""File that names the adopted training of a model, and name of the weights in a training's folder."""
 
 
 class BundleInferTask:
-    """A bundle with its weights, which are checked as it is made, and read again, strictly, for each study.
+    """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
 
     Args:
-        bundle: its name or folder.
-        worker: where it segments.
-        output_dir: of the model's trainings, see `label.train`; the weights of one that was adopted are served in the
-            place of others.
-        recipe: that the weights were trained with, see `predict`.
+        bundle: name or folder of the bundle.
+        worker: worker that runs the segmentations.
+        output_dir: folder of the model's trainings, see `label.train`; an adopted training's weights are served
+            instead of others.
+        recipe: recipe that the weights were trained with; see `predict`.
         ckpt_path: weights other than the bundle's own.
-        device: to run on; None: a GPU if there is one.
+        device: device to run on; None: a GPU if there is one.
 
     Raises:
-        FileNotFoundError: there is no such bundle, recipe or weights.
-        ValueError: the weights are not of this network, or it is not said which ones are to be served.
+        FileNotFoundError: if there is no such bundle, recipe or weights.
+        ValueError: if the weights belong to another network, or it is ambiguous which ones to serve.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BundleInferTask:
             )
         if adopted and adopted["recipe"] != recipe:
             raise ValueError(
-                f"{bundle}: the training in {output_dir / ADOPTED} had recipe {adopted['recipe']}, not {recipe}; give "
+                f"{bundle}: the training in {output_dir / ADOPTED} used recipe {adopted['recipe']}, not {recipe}; give "
                 f"--{bundle}.recipe, or another --output_dir."
             )
         inference = self.load_weights(self.ckpt_path)
@@ -71,29 +71,29 @@ class BundleInferTask:
         self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
 
     def adopted(self) -> dict[str, Any]:
-        """Return ``run``, ``recipe`` and ``trained_on`` of the adopted training; {} if there is none."""
+        """Return ``run``, ``recipe`` and ``trained_on`` of the adopted training, or {} if there is none."""
         file = self.output_dir / ADOPTED
         return json.loads(file.read_text()) if file.is_file() else {}
 
     @property
     def ckpt_path(self) -> str | None:
-        """The weights to serve; None: the bundle's own."""
+        """Path of the weights to serve; None: the bundle's own."""
         adopted = self.adopted()
         return str(self.output_dir / adopted["run"] / WEIGHTS) if adopted else self.own_ckpt_path
 
     @property
     def trained_on(self) -> str:
-        """What the served weights were trained on, as far as it is known."""
+        """Description of the served weights' training data, as far as known."""
         known = self.adopted().get("trained_on", self.weights_trained_on)
         return known or f"what {self.weights.name} was"
 
     def load_weights(self, ckpt_path: str | None) -> Inference:
-        """Build the network and load weights, to see whether they fit; raise as the class does."""
+        """Build the network and load weights to check that they fit; the errors are those of the class."""
         with tempfile.TemporaryDirectory() as folder:
             return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
 
     def info(self) -> dict[str, Any]:
-        """Return what clients are told of the model."""
+        """Return the description of the model for clients."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
         config = {**use, "series": "", "skull_strip": MODES[0], "upright": False, "store": False}
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
@@ -103,26 +103,26 @@ class BundleInferTask:
         """Segment a study.
 
         Args:
-            request: ``image`` (a study, or a DICOM series on whose grid the result is wanted) and ``output_dir``; and
+            request: ``image`` (a study, or a DICOM series that defines the grid of the result) and ``output_dir``; and
                 the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
-                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (turn
-                the study as the training cases lie), ``store`` or ``save_label``, and ``result_extension``.
-            datastore: where the image is.
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
+                the study with the training cases), ``store`` or ``save_label``, and ``result_extension``.
+            datastore: store of the studies.
 
         Returns:
-            ``file``, the label map; ``dicom_seg``, None for NIfTI studies and if nothing was found; ``params``: what
-            was used, left out and missing, warnings, notes (on the result's grid, skull stripping and registration),
-            what the weights were trained on (None: not known), the values of the classes that occur, and what was
-            stored as.
+            ``file``, the label map; ``dicom_seg``, which is None for NIfTI studies and if nothing was found;
+            ``params``: modalities used, left out and missing, warnings, notes (on the result's grid, skull stripping
+            and registration), the weights' training data (None: unknown), the values of the classes that occur, and the
+            name under which the result was stored.
 
         Raises:
-            ValueError: the options cannot be used.
-            HTTPException: there is no such study, or it cannot be used; see `Worker.run`.
+            ValueError: if the options cannot be used.
+            HTTPException: if there is no such study, or it cannot be used; see `Worker.run`.
         """
         image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
         if not wanted:
-            raise ValueError("All modalities are left out; use one at least.")
+            raise ValueError("All modalities are left out; use at least one.")
         extension = request.get("result_extension") or EXTENSIONS[0]
         if extension not in EXTENSIONS:
             raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
@@ -163,7 +163,7 @@ def _predict(
     wanted: Sequence[str],
     *options: Any,
 ) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Fetch a study and call `predict`; return its files, and what clients are told of them."""
+    """Fetch a study and call `predict`; return its files, and the facts for clients."""
     study, reference = datastore.fetch(image, folder)
     try:
         with hidden_paths(study):
@@ -196,7 +196,7 @@ def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
 
 
 def series_numbers(text: Any) -> Mapping[str, Any] | None:
-    """Return modality -> SeriesNumber of ``t1c=7, flair=4``, or as messages write it, ``{'t1c': 7}``."""
+    """Return modality -> SeriesNumber from ``t1c=7, flair=4``, or from the form in messages, ``{'t1c': 7}``."""
     if not text or isinstance(text, Mapping):
         return text or None
     pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(text).split(",")]

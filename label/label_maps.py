@@ -1,6 +1,6 @@
-"""Label maps that clients send: NIfTI or NRRD, told by what is in a file, since a name may say anything.
+"""Label maps from clients: NIfTI or NRRD, recognised by content, since a file name may be wrong.
 
-No header is followed to another file, which would be one of the server's.
+A header that names another file is refused, since that would be a file of the server.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ NRRD_FIELDS = (
     "type", "dimension", "space", "space dimension", "sizes", "space directions", "space origin", "space units",
     "spacings", "kinds", "centers", "centerings", "endian", "measurement frame", "units", "labels", "content",
 )  # fmt: skip
-"""Beside the encoding. What else there is would tell where in which other file the voxels are."""
+"""Allowed header fields besides the encoding; others could refer to voxels in another file."""
 
 
 def read_label_map(file: Path, folder: Path) -> nib.Nifti1Image:
-    """Read a label map as a client sent it, to its end; its values are as they are there.
+    """Read a label map completely, with its values unchanged.
 
     Args:
-        file: of whatever name.
-        folder: for what is unpacked.
+        file: file as sent by a client, with any name.
+        folder: folder for decompressed files.
 
     Raises:
-        ValueError: it is neither NIfTI nor NRRD, has its voxels in another file, is damaged, or exceeds `limits`.
+        ValueError: if it is neither NIfTI nor NRRD, has its voxels in another file, is damaged, or exceeds `limits`.
     """
     unpacked = folder / "unpacked"
     with file.open("rb") as source:
@@ -61,12 +61,12 @@ def in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Any) -> n
     """Return a label map in the cohort's values.
 
     Args:
-        classes: class -> the cohort's value.
-        voxels: the label map of a client.
-        info: a list with ``name`` for the values 1, 2, ..., or nothing.
+        classes: class name -> the cohort's value.
+        voxels: label map of a client.
+        info: a list with a ``name`` for each of the values 1, 2, ..., or None.
 
     Raises:
-        ValueError: it is no label map; a name or value is of no class, or ``idx`` says another value than the place in
+        ValueError: if it is not a label map, a name or value has no class, or an ``idx`` differs from the position in
             the list.
     """
     if info is not None and not (isinstance(info, list) and all(isinstance(segment, dict) for segment in info)):
@@ -79,13 +79,13 @@ def in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Any) -> n
     for number, segment in enumerate(info or [], start=1):
         name = str(segment.get("name"))
         if segment.get("idx", number) != number:
-            raise ValueError(f"Segment {name!r} is number {number} in the list and {segment['idx']!r} by its idx.")
+            raise ValueError(f"Segment {name!r}: number {number} in the list, but its idx is {segment['idx']!r}.")
         if name not in by_name:
             raise ValueError(f"Segment {name!r}; expected some of {', '.join(by_name)}. Rename or remove it.")
         table[number] = by_name[name]
     unknown = sorted(set(np.unique(whole).tolist()) - set(table))
     if unknown:
-        raise ValueError(f"The label map has the values {unknown}, which are of no segment; expected {sorted(table)}.")
+        raise ValueError(f"The label map has the values {unknown}, which have no segment; expected {sorted(table)}.")
     return np.array([table.get(value, 0) for value in range(256)], np.uint8)[whole]
 
 
@@ -102,19 +102,19 @@ def _read(path: Path) -> nib.Nifti1Image:
 def _shape(path: Path) -> tuple[int, ...]:
     try:
         return nib.load(path).shape
-    except Exception:  # nibabel's readers raise various kinds
+    except Exception:  # nibabel's readers raise many types
         raise ValueError(f"The label map's header is damaged; {EXPECTED}.") from None
 
 
 def _too_large() -> ValueError:
     return ValueError(
-        f"A label map of more than {LABEL_VOXELS} voxels, or {LABEL_BYTES >> 20} MiB unpacked, is not taken; save it "
+        f"The label map exceeds the limit of {LABEL_VOXELS} voxels, or {LABEL_BYTES >> 20} MiB unpacked; save it "
         "as whole numbers of one byte, on the grid of the image."
     )
 
 
 def _copy(content: BinaryIO, path: Path) -> None:
-    """Write what a stream holds, unpacked, to a file; of gzip the checksum at its end is read too."""
+    """Write a stream's content to a file, up to its end, where gzip verifies its checksum."""
     size = 0
     with path.open("wb") as target:
         while True:
@@ -131,7 +131,7 @@ def _copy(content: BinaryIO, path: Path) -> None:
 
 
 def _plain_nrrd(content: BinaryIO, path: Path) -> Path:
-    """Write an NRRD anew: a header of known fields alone, so that none can name a file, and voxels that are not packed.
+    """Rewrite an NRRD with known header fields only, so that none can name a file, and with raw voxels.
 
     The format's definition is https://teem.sourceforge.net/nrrd/format.html.
     """
@@ -144,7 +144,7 @@ def _plain_nrrd(content: BinaryIO, path: Path) -> Path:
     for line in lines:
         key, colon, value = line.partition(":")
         if line.startswith("#") or value.startswith("="):
-            continue  # a comment, or what a program notes for itself
+            continue  # a comment, or a key/value pair of a program
         if not colon or key not in (*NRRD_FIELDS, "encoding"):
             raise ValueError(f"The label map's NRRD header has {key[:40]!r}; {EXPECTED}.")
         fields[key] = value.strip()

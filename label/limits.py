@@ -1,16 +1,17 @@
-"""How much the server takes: what exceeds a limit is refused while it comes in, before it fills memory or disk."""
+"""Limits of the server: requests that exceed them are refused while they arrive, before memory or disk is full."""
 
 REQUEST_BYTES = 1 << 20
-"""Of a request that brings no file."""
+"""Maximum size of a request without a file."""
 FILE_BYTES = 256 << 20
-"""Of a request that brings one: a label map, or what the viewer stores in the archive."""
+"""Maximum size of a request with a file: a label map, or files that the viewer stores in the archive."""
 LABEL_VOXELS = 512**3
-"""Of a label map."""
+"""Maximum number of voxels of a label map."""
 LABEL_BYTES = 8 * LABEL_VOXELS + (1 << 20)
-"""Of a label map's file when it is unpacked. No ratio is asked for: gzip packs an empty label map to a thousandth."""
+"""Maximum size of a label map's file after decompression. The ratio is not limited: gzip shrinks an empty label map to
+a thousandth."""
 ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
-"""Of one answer of the DICOMweb archive, such as the images of a series."""
+"""Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
 STUDY_BYTES = 16 << 30
-"""Of the images of a study that are retrieved from it."""
+"""Maximum size of a study's images that are retrieved from the archive."""
 RESULTS = 100_000
-"""Of a search in it."""
+"""Maximum number of results of a search in the archive."""

@@ -1,4 +1,4 @@
-"""Which requests are refused for where they come from: what other sites' pages have a browser ask of this server."""
+"""Refusal of requests by their origin: those that pages of other sites make a browser send to this server."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from fastapi import HTTPException, Request
 
 
 def require_own(request: Request, names: Collection[str]) -> None:
-    """Refuse a request by another name than the server's, or from another site's page unless it only reads.
+    """Refuse a request to another host name than the server's, or from another site's page unless it only reads.
 
-    A page that may not read an answer can still send what changes something; and one whose own name is made to lead
-    here (DNS rebinding) may read too, as far as its browser knows. An address leads where it says.
+    A page that may not read answers can still send requests that change something; and one whose own host name is
+    redirected here (DNS rebinding) may also read. Requests to an IP address are not affected by that.
 
     Args:
-        request: as it came.
-        names: the server's, beside localhost, the machine's own name and any address; with the port in a browser's
-            address, if there is one.
+        request: the request.
+        names: names of the server besides localhost, the machine's own name and any address; with the port in a
+            browser's address, if there is one.
 
     Raises:
-        HTTPException: 400, the Host is none of the server's names; 403, a page of another origin asks for a change.
+        HTTPException: if the Host is not a name of the server (400), or a page of another origin requests a change
+            (403).
     """
     host = request.headers.get("host", "")
     if not _leads_here(urlsplit(f"//{host}").hostname, names):
-        raise HTTPException(400, f"Host {host[:100]!r} is no name of this server; --names takes further ones.")
+        raise HTTPException(400, f"Host {host[:100]!r} is not a name of this server; --names adds further ones.")
     if request.method in ("GET", "HEAD"):
         return
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     page = urlsplit(origin or "")
     if site not in ("same-origin", "none") or (origin and page.netloc not in (host, *names)):
-        raise HTTPException(403, "Not from another site's page; if it is this server's own, give its name to --names.")
+        raise HTTPException(403, "Refused from another site's page; if it is this server's own, add it to --names.")
 
 
 def _leads_here(name: str | None, names: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Passes the viewer's requests on to the DICOMweb archive, and only answers to what was asked for back."""
+"""Proxy for the viewer's requests to the DICOMweb archive, which checks that answers match the requests."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ def forward(
 ) -> Response:
     """Return the archive's answer to a request.
 
-    MONAI Label's own proxy drops the query, so that a viewer is given other patients' studies than the one it asks for.
+    MONAI Label's own proxy drops the query, so that a viewer gets other patients' studies than requested.
 
     Args:
         archive: URL of the DICOMweb service; see `archive_session` for user and password.
-        method: GET, or POST for files to be stored.
-        path: below the archive's URL; starts with studies, series or instances.
-        query: the request's, passed on whole.
-        headers: the request's, of which Accept and Content-Type are passed on.
-        body: of a POST.
+        method: GET, or POST to store files.
+        path: path below the archive's URL; starts with studies, series or instances.
+        query: query of the request, passed on completely.
+        headers: headers of the request; Accept and Content-Type are passed on.
+        body: body of a POST.
 
     Raises:
-        HTTPException: the path is none of DICOMweb's (404), or the archive's answer holds other studies, series,
-            instances or patients than were asked for (502).
-        requests.RequestException: the archive does not answer.
+        HTTPException: if the path is not one of DICOMweb (404), or the archive's answer has other studies, series,
+            instances or patients than requested (502).
+        requests.RequestException: if the archive does not answer.
     """
     parts = path.strip("/").split("/")
     if parts[0] not in LEVELS or not all(map(PART.fullmatch, parts)) or (method == "POST" and parts[0] != "studies"):
-        raise HTTPException(404, "No path of DICOMweb.")
+        raise HTTPException(404, "Not a path of DICOMweb.")
     kept = {name: headers[name] for name in ("accept", "content-type") if name in headers}
     with archive_session() as session:
         answer = session.request(
@@ -61,7 +61,7 @@ def forward(
 
 
 def _asked(parts: Sequence[str], query: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """Return attribute -> the values that an answer may have, for what is asked for without wildcards."""
+    """Return attribute -> allowed values of an answer, for the attributes requested without wildcards."""
     named = [(LEVELS[level], uid) for level, uid in zip(parts[::2], parts[1::2], strict=False) if level in LEVELS]
     keywords = {tag: keyword for keyword, tag in TAGS.items()}
     for key, value in query:
@@ -76,4 +76,4 @@ def _require_asked(found: Sequence[Mapping[str, Any]], asked: Mapping[str, set[s
         for keyword, allowed in asked.items():
             values = dataset.get(TAGS[keyword], {}).get("Value")
             if values and values[0] not in allowed:
-                raise HTTPException(502, f"The archive answered with another {keyword} than was asked for; not shown.")
+                raise HTTPException(502, f"The archive answered with another {keyword} than requested; not shown.")

@@ -1,4 +1,4 @@
-"""What is done with a study's images but for segmenting them; a `Worker` does it, since images may be damaged."""
+"""Work on a study's images other than segmentation; a `Worker` runs it, since images may be damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from label.label_maps import in_values_of, read_label_map
 
 
 def write_image(datastore: Datastore, image: str, folder: Path) -> Path:
-    """Write the volume of a study that a client is shown, and on whose grid it gets a result, as NIfTI."""
+    """Write a study's reference volume, which clients show and on whose grid results lie, as NIfTI."""
     study, series = datastore.read_study(image, folder)
     path = folder / "image.nii.gz"
     nib.save(study.images[choose_reference(study, series)[0]], path)
@@ -30,18 +30,18 @@ def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> Pat
 
 
 def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> Path:
-    """Write a label map that a person has approved of as the store keeps it.
+    """Write a label map that a person has approved in the form in which the store keeps it.
 
     Args:
-        datastore: where the study is.
-        image: the study.
-        file: as a client sent it, see `read_label_map`; on the grid of one of the study's images.
-        info: what its values are, see `in_values_of`.
-        folder: to write to.
+        datastore: store of the study.
+        image: identifier of the study.
+        file: label map as sent by a client (see `read_label_map`), on the grid of one of the study's images.
+        info: meaning of its values; see `in_values_of`.
+        folder: output folder.
 
     Raises:
-        FileNotFoundError: there is no such study.
-        ValueError: the label map lies on another grid, has values or names of no class, or cannot be read.
+        FileNotFoundError: if there is no such study.
+        ValueError: if the label map lies on another grid, has values or names without a class, or cannot be read.
     """
     drawn, values = read_label_map(file, folder), datastore.cohort.labels.values
     voxels = in_values_of(values, drawn.get_fdata(dtype="float32"), info)

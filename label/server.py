@@ -1,4 +1,4 @@
-"""``python -m label.server``: the collection's bundles for 3D Slicer and OHIF, by MONAI Label's interface."""
+"""``python -m label.server``: serves the bundles to 3D Slicer and OHIF, with MONAI Label's interface."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def serve(
     """Serve until stopped.
 
     Args:
-        studies: folder with a subfolder for each study, or URL of a DICOMweb archive, whose user and password are taken
-            from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a few phantom subjects and
-            the weights that know them; all that is of these is in ``output_dir``'s folder ``demo``.
-        host: address to listen on. There is no log-in: whoever reaches it can see all studies.
-        port: to listen on.
-        names: by which browsers reach it, by commas, beside localhost, this machine's name and addresses; such as that
-            of a web server in front. Requests by other names are refused.
-        output_dir: where trainings and adopted weights go.
-        models: names or folders of bundles, by commas.
-        recipe: that the weights of the models were trained with; if not given that of the bundles' own.
-        device: such as cpu or cuda:1; if not given a GPU if there is one.
+        studies: folder with a subfolder for each study, or URL of a DICOMweb archive, for which user and password are
+            read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a demo: a few phantom
+            subjects, with weights trained on the phantom, in the folder ``demo`` of ``output_dir``.
+        host: address to listen on. There is no log-in: everyone who can reach it can see all studies.
+        port: port to listen on.
+        names: further names by which browsers reach the server, separated by commas, such as that of a web server in
+            front of it. localhost, this machine's name and addresses are known; other names are refused.
+        output_dir: folder for trainings and adopted weights.
+        models: names or folders of bundles, separated by commas.
+        recipe: recipe that the models' weights were trained with; by default that of the bundles' own weights.
+        device: device such as cpu or cuda:1; by default a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
 
     Raises:
-        OSError: a folder is not there or cannot be written.
-        ValueError: a bundle or its weights cannot be used, or an option is not known.
-        ImportError: there is no OHIF for an archive.
+        OSError: if a folder does not exist or cannot be written.
+        ValueError: if a bundle or its weights cannot be used, or an option is unknown.
+        ImportError: if OHIF is needed for an archive but not installed.
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
-        raise ValueError("MONAI_LABEL_AUTH_ENABLE: there is no log-in here; put a web server with one in front.")
+        raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
     check_number("--port", port, 0, 65535)
     studies, recipe, device = (None if value is None else str(value) for value in (studies, recipe, device))
     require_writable(output_dir)
@@ -63,7 +63,7 @@ def serve(
         output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
     own = {key: str(value) for key, value in settings.items()}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn passes it on when it has ended; then clean up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     with private_folder():
         app = App(studies, output_dir, _words(models), recipe or RECIPE, device, own)
         try:
@@ -77,16 +77,16 @@ def serve(
 
 
 def _words(value: object) -> list[str]:
-    """Return what an option lists by commas, of which Fire makes a tuple, and of digits a number."""
+    """Return the entries of a comma-separated option, which Fire may have turned into a tuple or a number."""
     listed = value if isinstance(value, (list, tuple)) else str(value).split(",")
     return [word for word in (str(one).strip() for one in listed) if word]
 
 
 def main() -> None:
-    """Serve; what is wrong with settings and files is said in a line."""
+    """Serve; errors in settings and files are reported in one line."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("label").setLevel(logging.INFO)
-    warnings.simplefilter("ignore")  # pydicom's quote what is in a file
+    warnings.simplefilter("ignore")  # those of pydicom quote the content of files
     try:
         fire.Fire(serve, name="label.server")
     except (ValueError, OSError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""Where the server's temporary files lie, among them images of patients."""
+"""The folder for the server's temporary files, which include images of patients."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PREFIX = "missing-modality-label-"
 
 @contextmanager
 def private_folder() -> Iterator[None]:
-    """Let all temporary files be in one folder that only this user can read, and that is removed at the end.
+    """Put all temporary files into one folder that only this user can read, and remove it at the end.
 
-    A server that is killed leaves its folder behind. It is known by its lock being free, and removed by the next one.
+    A killed server leaves its folder behind; the next server recognises it by its free lock and removes it.
     """
     for abandoned in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), _locked(abandoned) as handle:
@@ -35,7 +35,7 @@ def private_folder() -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: str | Path) -> Iterator[int]:
-    """Hold the lock of a folder, and yield its descriptor; raise OSError if another process holds it."""
+    """Hold the lock of a folder and yield its descriptor; raise OSError if another process holds it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""Fine-tuning of a served bundle on the studies that have a final label, in a process of its own.
+"""Fine-tuning of a served bundle on the studies that have a final label, in a separate process.
 
-A training writes into a folder of its own under the app's output; what is served changes only when it is told to adopt
-a finished one. ``python -m label.train JOB`` is the process; the password of an archive comes through the environment.
+Each training writes into its own folder below the app's output; a finished training is served only after a request to
+adopt it. ``python -m label.train JOB`` is the process; an archive's password is passed in the environment.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from label.infer import ADOPTED, WEIGHTS, BundleInferTask
 
 ENDED = ("DONE", "ERROR", "STOPPED")
 DEFAULTS = {"max_epochs": 10, "val_split": 0.2, "adopt": ""}
-"""The options of a training."""
+"""Default options of a training."""
 MOST_EPOCHS = 10_000
 OUTPUT = "the trainings (--output_dir)"
 NOTHING_MASKED = {"missing_rates": None, "perfect_data": False}
-"""Keys of bundles that let studies lack sequences, to be set so that each lacks what it lacks."""
+"""Keys of bundles that simulate missing sequences, with the values that turn this off."""
 
 
 class BundleTrainTask:
     """The trainings of one model.
 
     Args:
-        model: as it is served; its weights are what a training starts from.
-        studies: where they are, as `open_datastore` takes it.
-        output_dir: for the trainings, each in a folder of its own.
+        model: the served model, whose weights a training starts from.
+        studies: location of the studies, for `open_datastore`.
+        output_dir: folder for the trainings, which get a subfolder each.
     """
 
     def __init__(self, model: BundleInferTask, studies: str, output_dir: Path) -> None:
@@ -63,29 +63,29 @@ class BundleTrainTask:
         self._watcher: threading.Thread | None = None
 
     def info(self) -> dict[str, Any]:
-        """Return what clients are told, with the options as they are by default."""
+        """Return the description for clients, with the default options."""
         description = f"Fine-tuning of {self.model.name} on studies with a final label"
         return {"description": description, "config": DEFAULTS}
 
     def stats(self) -> dict[str, Any]:
-        """Return how far the last training is, in the words of MONAI Label's clients."""
+        """Return the progress of the last training, in the terms of MONAI Label's clients."""
         status = self.status()
         names = {"epoch": "epoch", "max_epochs": "total_epochs", "best_metric": "best_metric"}
         stats = {theirs: status[ours] for ours, theirs in names.items() if status.get(ours) is not None}
-        return stats if self.running else {**stats, "total_time": status.get("end_ts", "none")}  # that is: it has ended
+        return stats if self.running else {**stats, "total_time": status.get("end_ts", "none")}  # marks it as finished
 
     def start(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Start a training in a process of its own.
+        """Start a training in a separate process.
 
         Args:
-            request: ``max_epochs``; ``val_split``, the share of the studies that the best epoch is chosen by.
-            datastore: the studies.
+            request: ``max_epochs``; ``val_split``, the fraction of the studies used to select the best epoch.
+            datastore: store of the studies.
 
         Returns:
             The status.
 
         Raises:
-            ValueError: there is nothing to train on, or the options cannot be used.
+            ValueError: if there is nothing to train on, or the options cannot be used.
         """
         options = {**DEFAULTS, **{key: value for key, value in request.items() if value not in (None, "")}}
         epochs = _number("max_epochs", options["max_epochs"], 1, MOST_EPOCHS)
@@ -126,21 +126,21 @@ class BundleTrainTask:
 
     @property
     def running(self) -> bool:
-        """Whether a training is going on."""
+        """Whether a training is running."""
         return self._watcher is not None and self._watcher.is_alive()
 
     def status(self) -> dict[str, Any]:
-        """Return what is known of the last training, {} if there was none."""
+        """Return the status of the last training, or {} if there was none."""
         if self.run is None:
             return {}
-        running = self.running  # asked before: a process may end in between
+        running = self.running  # read first, since the process may end in between
         status = json.loads((self.run / "status.json").read_text()) | self._ended
-        if running:  # what is written is not yet at its place, or memory not yet free
+        if running:  # files may not be in place yet, and memory not yet free
             status["status"] = "RUNNING"
         return {"id": self.run.name, "model": self.model.bundle, "details": [_line(status)], **status}
 
     def stop(self) -> dict[str, Any]:
-        """End the training that is running, if there is one, and return the status."""
+        """Stop the running training, if there is one, and return the status."""
         if self.running:
             self._process.terminate()
             self._watcher.join()
@@ -153,19 +153,19 @@ class BundleTrainTask:
             run: identifier of the training.
 
         Returns:
-            ``adopted``, the training; ``served``, its weights; ``kept``, those that were served before.
+            ``adopted``, the training; ``served``, its weights; ``kept``, the weights served before.
 
         Raises:
-            FileNotFoundError: there is no such training.
-            ValueError: it is not finished, or its weights are not of this network.
+            FileNotFoundError: if there is no such training.
+            ValueError: if it is not finished, or its weights belong to another network.
         """
         known = sorted(path.parent.name for path in self.output_dir.glob("*/job.json"))
         if run not in known:
-            raise FileNotFoundError(f"There is no training {run!r} to adopt; there are {', '.join(known) or 'none'}.")
+            raise FileNotFoundError(f"No training {run!r} to adopt; expected one of {', '.join(known) or 'none'}.")
         folder = self.output_dir / run
         job, status = (json.loads((folder / f"{name}.json").read_text()) for name in ("job", "status"))
         if status["status"] != "DONE":
-            raise ValueError(f"The training {run} is not finished, so that it cannot be adopted.")
+            raise ValueError(f"The training {run} is not finished, so it cannot be adopted.")
         self.model.load_weights(str(folder / WEIGHTS))
         kept = str(self.model.ckpt_path or self.model.weights)
         studies = f"{status['training_studies']} studies here (training {run})"
@@ -176,7 +176,7 @@ class BundleTrainTask:
         return {"adopted": run, "served": self.model.ckpt_path, "kept": kept}
 
     def _end(self, process: subprocess.Popen[bytes], run: Path, data: tempfile.TemporaryDirectory) -> None:
-        """Wait for the process; remove the images, and say so if it did not end by itself."""
+        """Wait for the process, remove the images, and record if it ended abnormally."""
         with data:
             process.wait()
         if json.loads((run / "status.json").read_text())["status"] in ENDED:
@@ -185,25 +185,25 @@ class BundleTrainTask:
             self._ended = {"status": "STOPPED", "detail": "stopped"}
         else:
             self._ended = {"status": "ERROR", "detail": f"ended unexpectedly, see {run / 'log.txt'}"}
-        with contextlib.suppress(OSError):  # where the disk is full, at least this server knows
+        with contextlib.suppress(OSError):  # on a full disk at least this process keeps the status
             _update_status(run, **self._ended)
 
 
 def train(run: Path, data: Path) -> None:
-    """Fine-tune as ``job.json`` in a folder says; weights and status go there, images for the time being elsewhere.
+    """Fine-tune according to ``job.json`` in a folder, to which weights and status are written.
 
     Args:
-        run: the folder.
-        data: an empty folder, for the images.
+        run: folder of the training.
+        data: an empty folder for the temporary images.
 
     Raises:
-        OSError, ValueError: the studies cannot be used.
+        OSError, ValueError: if the studies cannot be used.
     """
     job = json.loads((run / "job.json").read_text())
     cohort = get_cohort(job["cohort"])
     items, refused = write_labelled_studies(open_datastore(job["studies"], cohort), data)
     if not items:
-        reason = f"of the first: {refused[0]}" if refused else "no study has a final label; save some."
+        reason = f"the first one: {refused[0]}" if refused else "no study has a final label; save some."
         raise ValueError(f"None of {len(refused)} labelled studies can be used; {reason}")
     _, configs = config_files(job["bundle"], "train.json", job["recipe"])
     config = json.loads(configs[0].read_text())
@@ -211,7 +211,7 @@ def train(run: Path, data: Path) -> None:
     if "require_complete" in str(config.get("training_cases")):
         items = [item for item in items if item["modalities"] == list(cohort.modalities)]
         if not items:
-            raise ValueError(f"It learns from complete studies, and none of {labelled} labelled has all modalities.")
+            raise ValueError(f"The model needs complete studies, but none of {labelled} labelled has all modalities.")
     count = round(job["val_split"] * len(items))
     count = min(max(count, int(job["val_split"] > 0)), len(items) - 1)
     parts = {"training": items[count:], "validation": items[:count], "test": []}
@@ -225,7 +225,7 @@ def train(run: Path, data: Path) -> None:
         "init_from": job["init_from"],
         "epochs": job["max_epochs"],
         "val_interval": max(1, job["max_epochs"] // 5),
-        "ema_momentum": None,  # so few steps do not move an average
+        "ema_momentum": None,  # there are too few steps for an average
         **{key: value for key, value in NOTHING_MASKED.items() if key in config},
         **({"device": f"$torch.device({job['device']!r})"} if job["device"] else {}),
     }
@@ -257,18 +257,18 @@ def train(run: Path, data: Path) -> None:
 
 
 def write_labelled_studies(studies: Datastore, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Write the studies that have a final label as NIfTI files on one grid each; absent modalities are left out.
+    """Write the studies that have a final label as NIfTI files, each study on one grid, without absent modalities.
 
     Args:
-        studies: where they are.
-        folder: where to write; what is fetched for the time being is removed again.
+        studies: store of the studies.
+        folder: output folder; temporary files in it are removed.
 
     Returns:
-        An item of a datalist for each, named by its number: what a study is called may say who the patient is; and why
-        others cannot be used.
+        A datalist item for each study, named by a number, since a study's name may identify the patient; and the
+        reasons why other studies cannot be used.
 
     Raises:
-        OSError: the studies cannot be fetched.
+        OSError: if the studies cannot be fetched.
     """
     items, refused = [], []
     for number, image in enumerate(sorted(studies.labelled_images("final"))):
@@ -299,7 +299,7 @@ def _line(status: Mapping[str, Any]) -> str:
 
 
 def _update_status(run: Path, **changes: Any) -> None:
-    """Write what has changed of a training's status."""
+    """Update the status of a training."""
     file, now = run / "status.json", datetime.now().isoformat(" ", "seconds")
     status = {**(json.loads(file.read_text()) if file.is_file() else {"start_ts": now}), **changes}
     if status["status"] in ENDED:
@@ -309,23 +309,23 @@ def _update_status(run: Path, **changes: Any) -> None:
 
 
 def _number(key: str, value: Any, low: float, high: float) -> float:
-    """Return an option, which some clients send as text; see `check_number`."""
+    """Return a number from an option, which some clients send as text; see `check_number`."""
     with contextlib.suppress(ValueError, TypeError):
         value = float(value)
     return check_number(key, value, low, high)
 
 
 def _end_with_server() -> None:
-    """Wait for the end of what the server never writes; nobody would be told of the result, or remove the images."""
+    """Exit when the server's pipe closes, since then nobody would get the result or remove the images."""
     sys.stdin.buffer.read()
     os._exit(1)
 
 
 def main() -> None:
-    """Train, and leave the reason in ``status.json`` if it cannot be done."""
+    """Train, and write the reason into ``status.json`` if that fails."""
     run, data = map(Path, sys.argv[1:])
     threading.Thread(target=_end_with_server, daemon=True).start()
-    warnings.simplefilter("ignore")  # pydicom's quote headers
+    warnings.simplefilter("ignore")  # those of pydicom quote headers
     try:
         with unwrapped_errors():
             train(run, data)

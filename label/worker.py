@@ -1,4 +1,4 @@
-"""A process for what takes long or may end badly."""
+"""A worker process for tasks that take long or may crash."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fastapi import HTTPException
 from label.errors import refusal
 
 SECONDS = 900
-"""That one task may take."""
+"""Time limit of one task in seconds."""
 
 
 class Worker:
-    """A process that runs functions, one at a time, while the server answers others.
+    """A process that runs functions, one at a time, while the server answers other requests.
 
-    A thread would not do: registration holds Python's global lock as long as it takes, and where a library that decodes
-    images aborts, the whole process ends. It is started when it is first needed and whenever it has died. It has a
-    folder of its own for temporary files, which goes with it, and it ends when the server does, however that ends.
+    A thread would not do: registration holds Python's global lock all the time, and an abort in a library that decodes
+    images ends the whole process. The worker starts when it is first needed and whenever it has died. It has its own
+    folder for temporary files, which is removed with it, and it ends when the server does, in whatever way.
 
     Args:
         done: what it does with a study, as a participle for messages, e.g. ``read``.
-        seconds: that a function may take.
+        seconds: time limit of a function in seconds.
     """
 
     def __init__(self, done: str, seconds: float = SECONDS) -> None:
@@ -41,11 +41,11 @@ class Worker:
         atexit.register(self.close)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns.
+        """Run a function in the worker and return its result.
 
         Raises:
-            HTTPException: what `refusal` makes of the error that the function raised; the process died, or took too
-                long and was ended (503).
+            HTTPException: the `refusal` of an error that the function raised, or 503 if the process died or exceeded
+                the time limit.
         """
         with self._one_at_a_time:
             if self._process is None:
@@ -53,7 +53,7 @@ class Worker:
             try:
                 self._connection.send((function, arguments))
                 if not self._connection.poll(self.seconds):
-                    raise HTTPException(503, f"It took more than {self.seconds:g} s and was ended.")
+                    raise HTTPException(503, f"The task exceeded the limit of {self.seconds:g} s and was stopped.")
                 result, refused = self._connection.recv()
             except (EOFError, ConnectionError):
                 raise HTTPException(503, self._say_how_it_died()) from None
@@ -65,7 +65,7 @@ class Worker:
         return result
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -78,7 +78,7 @@ class Worker:
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._folder.name))
         self._process.start()
-        theirs.close()  # so that its end is seen here
+        theirs.close()  # so that this process notices its end
 
     def _say_how_it_died(self) -> str:
         process = self._process
@@ -93,12 +93,12 @@ class Worker:
 
 
 def _serve(connection: Connection, folder: str) -> None:
-    """Run what comes through a connection until it is closed."""
+    """Run the functions that arrive through a connection until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the server ends this one
     Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
-    warnings.simplefilter("ignore")  # pydicom's quote headers
+    warnings.simplefilter("ignore")  # those of pydicom quote headers
     while True:
         try:
             function, arguments = connection.recv()

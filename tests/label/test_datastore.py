@@ -29,7 +29,7 @@ def test_of_equal_grids_the_one_that_is_shown_was_drawn_on():
 def test_a_small_tilt_is_another_grid():
     tilt = np.eye(4)
     tilt[:2, :2] = [[np.cos(0.01), -np.sin(0.01)], [np.sin(0.01), np.cos(0.01)]]  # 3 mm at the far corner
-    with pytest.raises(ValueError, match="lies on the grid of no image"):
+    with pytest.raises(ValueError, match="does not lie on the grid of any image"):
         labelled_modality(study(t1="a"), label(tilt @ GRID))
 
 

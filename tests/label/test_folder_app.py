@@ -138,7 +138,7 @@ def test_any_subset(url, segmented, subject, image, found, tmp_path):
     assert params["missing"] == [name for name in PHANTOM.modalities if name not in found]
     assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
     assert params["trained_on"].startswith("the synthetic phantom")
-    assert "synthetic images alone: never believe" in params["warnings"][0]
+    assert "only on synthetic images: never trust" in params["warnings"][0]
     assert params["notes"][0].startswith("The result lies on the grid of the")
     assert gzip.decompress(Path(label.get_filename()).read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
     shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
@@ -199,8 +199,8 @@ def test_the_server_answers_while_it_infers(url):
         ("candidates", {}, 400, "series 6 and 9 are all T1c and cannot be told apart"),
         ("unusable", {}, 400, "No series is recognised as one of T1, T1c, T2, FLAIR"),
         ("nobody", {}, 404, "no study of this name"),
-        ("/etc/passwd", {}, 403, "does not lie in the study store"),
-        ("../store/two", {}, 403, "does not lie in the study store"),
+        ("/etc/passwd", {}, 403, "is not in the study store"),
+        ("../store/two", {}, 403, "is not in the study store"),
         ("labels", {}, 404, "no study of this name"),
         ("two", {"use_t1c": False, "use_flair": False}, 400, "none of the requested modalities"),
         ("two", {f"use_{name}": False for name in PHANTOM.modalities}, 400, "All modalities are left out"),
@@ -223,7 +223,7 @@ def test_an_unknown_model_and_an_image_in_the_params(url):
     answer = infer(url, "two", model="unet")
     assert (answer.status_code, answer.json()["detail"]) == (
         404,
-        f"There is no 'unet'; there are {', '.join(BUNDLES)}.",
+        f"Unknown model 'unet'; expected one of {', '.join(BUNDLES)}.",
     )
     answer = requests.post(
         f"{url}/infer/m3ae", params={"image": "nobody"}, data={"params": '{"image": "two"}'}, timeout=60
@@ -234,7 +234,7 @@ def test_an_unknown_model_and_an_image_in_the_params(url):
 def test_two_candidates_are_decided_by_hand(url):
     params = infer(url, "candidates", series="t1c=9, t2=3").json()
     assert {name: one["source"] for name, one in params["modalities"].items()} == {"t1c": "series 9", "t2": "series 3"}
-    assert any(line.startswith("series 6: T1c") and "not taken, as asked" in line for line in params["explanations"])
+    assert any(line.startswith("series 6: T1c") and "not used, as requested" in line for line in params["explanations"])
 
 
 class TestTraining:
@@ -252,8 +252,8 @@ class TestTraining:
         save((voxels == 2).astype(int))
         for refused, params, reason in [
             ("one", listed("Oedema", "Tumour"), "Segment 'Tumour'; expected some of Necrotic core"),
-            ("one", {"label_info": [{"name": "Oedema", "idx": 2}]}, "number 1 in the list and 2 by its idx"),
-            ("dicom", {}, "lies on the grid of no image of the study"),
+            ("one", {"label_info": [{"name": "Oedema", "idx": 2}]}, "number 1 in the list, but its idx is 2"),
+            ("dicom", {}, "does not lie on the grid of any image of the study"),
         ]:
             answer = put(url, refused, file, **params)
             assert answer.status_code == 400
@@ -450,7 +450,7 @@ def test_weights_of_another_network_are_not_served(store, tmp_path, command):
 
 def test_an_unknown_option_is_refused(store, tmp_path, command):
     reason = command(studies=store, output_dir=tmp_path, models="m3ae", **{"gss.ckpt_path": "own.pt"})
-    assert reason == "error: --gss.ckpt_path: no such option; of models there are m3ae.recipe, m3ae.ckpt_path."
+    assert reason == "error: --gss.ckpt_path: no such option; the models' options are m3ae.recipe, m3ae.ckpt_path."
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ class TestWorker:
             ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
             ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
             ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),
-            ((KeyError, "Doe"), 500, "not foreseen"),
+            ((KeyError, "Doe"), 500, "unexpected error"),
         ],
     )
     def test_errors_are_told_without_names_of_files(self, worker, error, status, reason):
@@ -265,7 +265,7 @@ class TestLabelMaps:
         header = nib.Nifti1Header()
         header.set_data_shape((30000, 30000, 30000))
         header.set_data_dtype(np.uint8)
-        huge = "is not taken; save it as whole numbers of one byte"
+        huge = "MiB unpacked; save it as whole numbers of one byte"
         for content, reason in (
             (whole[:-100], "damaged or cut off (gzip)"),
             (bytes(wrong), "damaged or cut off (gzip)"),
@@ -285,7 +285,7 @@ class TestLabelMaps:
     def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, pack):
         monkeypatch.setattr(label_maps, "LABEL_BYTES", 1 << 22)
         (tmp_path / "sent").write_bytes(pack(bytes(1 << 28)))
-        with pytest.raises(ValueError, match="4 MiB unpacked, is not taken"):
+        with pytest.raises(ValueError, match="or 4 MiB unpacked; save it"):
             read_label_map(tmp_path / "sent", tmp_path)
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1 << 23
 
@@ -297,7 +297,7 @@ class TestLabelMaps:
             (["Oedema"], "label_info: expected a list"),
             ([None], "label_info: expected a list"),
             ([{"name": 5}], "Segment '5'; expected some of"),
-            ([{"name": "Oedema", "idx": [1]}], "by its idx"),
+            ([{"name": "Oedema", "idx": [1]}], "but its idx is [1]"),
             ([{"name": ["\ud800"]}], "expected some of"),
         ],
     )
@@ -312,15 +312,15 @@ class TestBodies:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            ('{"max_epochs": Infinity}', "Infinity is no number"),
+            ('{"max_epochs": Infinity}', "Infinity is not a number"),
             ('{"max_epochs": 1e999}', "max_epochs inf"),
             ('{"max_epochs": 1e300}', "max_epochs"),
-            ('{"max_epochs": NaN}', "NaN is no number"),
+            ('{"max_epochs": NaN}', "NaN is not a number"),
             ('{"max_epochs": [1]}', "max_epochs [1]"),
             ('{"val_split": {"a": 1}}', "val_split"),
             ("[" * 100_000, "expected a JSON object"),
             ('{"a":' * 100_000, "expected a JSON object"),
-            ('{"a":' * 50 + "1" + "}" * 50, "within each other"),
+            ('{"a":' * 50 + "1" + "}" * 50, "nested more than"),
             ("[1]", "params: a list; expected a JSON object"),
             ("null", "params: a NoneType"),
             ('"\\ud800"', "params: a str"),
@@ -436,7 +436,7 @@ class TestArchive:
         monkeypatch.setattr(label_archive, "ANSWER_BYTES", 1 << 16)
         monkeypatch.setattr(label_archive, "ANSWER_SECONDS", 0.5)
         began = time.monotonic()
-        with archive_session() as session, pytest.raises(HTTPException, match="no more is taken") as found:
+        with archive_session() as session, pytest.raises(HTTPException, match="it was cut off") as found:
             b"".join(session.get(f"{archive}/{path}", stream=stream).iter_content(1 << 20))
         assert found.value.status_code == 502
         assert time.monotonic() - began < 5
