@@ -1,1 +1,1 @@
-"""Many hospitals train one network, none handing out its images: the bundles on NVIDIA FLARE, by MONAI's client."""
+"""Federated training: hospitals train one network without sharing images, on NVIDIA FLARE with MONAI's client."""

@@ -1,4 +1,4 @@
-"""What the server makes of the sites' updates: a mean weighted by cases, of each part over the sites that train it."""
+"""Aggregation of the sites' updates: a mean weighted by cases, of each part over the sites that train it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from federated.joining import RefusedError, require_same, require_same_shapes
 logger = logging.getLogger(__name__)
 
 REPORT, REFUSED = "site", "refused"
-"""In an answer's meta data: what a site says of itself, or why it does not take part."""
+"""Keys in an answer's metadata: a site's report, or the reason why it does not take part."""
 
 
 class Update(NamedTuple):
-    """What a site has learnt in a round.
+    """A site's update in a round.
 
     Attributes:
-        change: of the weights, arrays by name.
-        cases: in its training.
-        cases_with: how many of them have each sequence.
-        metrics: of the weights that it was sent, on its own validation cases; empty without such cases.
+        change: change of the weights, arrays by name.
+        cases: number of its training cases.
+        cases_with: sequence -> number of these cases that have it.
+        metrics: metrics, on its own validation cases, of the weights that it received; empty without such cases.
     """
 
     change: Mapping[str, np.ndarray]
@@ -39,14 +39,14 @@ class Update(NamedTuple):
 def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Return the mean change of each weight.
 
-    A weight in a part of a sequence is averaged over the sites that have the sequence, by their cases with it; every
-    other weight over all sites, by their cases. What a site keeps back is averaged over the others. A weight that no
-    site has cases for, or sends, is left out: it stays as it is.
+    A weight in a part for one sequence is averaged over the sites that have the sequence, weighted by their cases with
+    it; every other weight over all sites, weighted by their cases. A weight that a site does not send is averaged over
+    the others. A weight that no site has cases for, or sends, is left out, so that it does not change.
 
     Args:
-        updates: of the sites; a site may lack some names.
-        parts: sequence -> parts of the network, see `common.networks.modality_parts`; none gives FedAvg (McMahan et
-            al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
+        updates: updates of the sites; a site may lack some names.
+        parts: sequence -> parts of the network, see `common.networks.modality_parts`; an empty dict gives FedAvg
+            (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
     """
     changes, sequences = {}, {part: sequence for sequence, names in parts.items() for part in names}
     for name in dict.fromkeys(name for update in updates for name in update.change):
@@ -61,7 +61,7 @@ def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> 
 
 
 def mean_metrics(updates: Sequence[Update]) -> dict[str, float]:
-    """Return the means of the metrics over the sites that have them, weighted by their cases."""
+    """Return the means of the metrics over the sites that have them, weighted by their numbers of cases."""
     names = sorted({name for update in updates for name in update.metrics})
     having = {name: [update for update in updates if name in update.metrics] for name in names}
     return {
@@ -71,11 +71,11 @@ def mean_metrics(updates: Sequence[Update]) -> dict[str, float]:
 
 
 class SiteAverage(ModelAggregator):
-    """`aggregate` within NVFlare's FedAvg. A site that does not fit is named and left out; the round goes on.
+    """`aggregate` within NVFlare's FedAvg. A site that does not fit is named and left out; the round continues.
 
     Args:
-        expected: what all sites have to have in common, see `federated.joining.identity`.
-        parts: see `aggregate`.
+        expected: identity that all sites must share; see `federated.joining.identity`.
+        parts: sequence -> parts of the network; see `aggregate`.
     """
 
     def __init__(self, expected: dict[str, str], parts: dict[str, list[str]]) -> None:
@@ -84,7 +84,7 @@ class SiteAverage(ModelAggregator):
         self._updates: dict[str, Update] = {}
 
     def accept_model(self, model: FLModel) -> None:
-        """Keep a site's answer until the round ends, or say by name why it is not taken."""
+        """Store a site's answer until the round ends, or log the site and the reason for refusing it."""
         site, meta = model.meta.get("client_name", "?"), model.meta
         try:
             if REFUSED in meta:
@@ -94,13 +94,13 @@ class SiteAverage(ModelAggregator):
             logger.error(f"{site} does not take part in round {model.current_round}: {refusal}.")
 
     def aggregate_model(self) -> FLModel:
-        """Return the round's mean change, the same whichever site answered first.
+        """Return the round's mean change, which does not depend on the order of answers.
 
         Raises:
-            RuntimeError: no site took part.
+            RuntimeError: if no site took part.
         """
         if not self._updates:
-            raise RuntimeError("No site took part in this round; the reasons are above.")
+            raise RuntimeError("No site took part in this round; the reasons are in the log above.")
         updates = [update for _, update in sorted(self._updates.items())]
         taken = ", ".join(f"{site} ({update.cases} cases)" for site, update in sorted(self._updates.items()))
         logger.info(f"Averaged {taken}.")
@@ -109,7 +109,7 @@ class SiteAverage(ModelAggregator):
         )
 
     def reset_stats(self) -> None:
-        """Begin a round."""
+        """Reset the updates at the start of a round."""
         self._updates = {}
 
     def _checked(self, change: Mapping[str, Any], report: Mapping[str, Any], metrics: Mapping[str, float]) -> Update:

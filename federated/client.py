@@ -1,4 +1,4 @@
-"""A site's side of NVIDIA FLARE: it answers each round's weights until the federation ends."""
+"""A site's client of NVIDIA FLARE, which answers each round until the federation ends."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def take_part(arguments: str, output_dir: Path) -> None:
-    """Answer each round by how the weights changed, or by why this site does not take part; then the others go on.
+    """Answer each round with the change of the weights, or with the reason why this site does not take part.
 
     Args:
-        arguments: JSON, the plan as this site is told of it, and what all have in common.
-        output_dir: for what stays at the site.
+        arguments: JSON with the site's part of the plan, and the identity that all sites must share.
+        output_dir: folder for files that stay at the site.
     """
     flare.init()
     given, site = json.loads(arguments), None
@@ -37,7 +37,7 @@ def take_part(arguments: str, output_dir: Path) -> None:
         except RefusedError as refusal:
             logger.error(f"{flare.get_site_name()} does not take part in round {model.current_round}: {refusal}.")
             answer = _nothing(str(refusal))
-        except Exception as error:  # the next round may do better: a full disk, a GPU that another process filled
+        except Exception as error:  # the next round may succeed, e.g. after a full disk or GPU memory
             logger.exception(f"Round {model.current_round} failed here.")
             answer = _nothing(f"its training failed ({type(error).__name__}); its own log says why")
         flare.send(answer)
@@ -46,5 +46,5 @@ def take_part(arguments: str, output_dir: Path) -> None:
 
 
 def _nothing(reason: str) -> FLModel:
-    """Return an answer without weights. NVFlare does not pass on one that is empty, so it has a single number."""
+    """Return an answer without weights; it has a single number, since NVFlare does not forward an empty one."""
     return FLModel(ParamsType.DIFF, {REFUSED: torch.zeros(1)}, meta={REFUSED: reason})

@@ -1,4 +1,4 @@
-"""A plan as a job of NVIDIA FLARE: simulated, or submitted to a server."""
+"""Conversion of a plan into a job of NVIDIA FLARE, which is simulated or submitted to a server."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SCRIPT = Path(__file__).parent / "app" / "script.py"
 class PlanRecipe(FedAvgRecipe):
     """NVFlare's FedAvg with a plan's sites, network and aggregation.
 
-    A round asks all sites that are there. One is enough for it: who fails is left out.
+    A round asks all connected sites. One answer is enough; sites that fail are left out.
 
     Args:
-        plan: what to do.
-        process_per_round: a site trains in a process of its own, a new one for each round: if that is killed or hangs,
-            the site is back in the next round. NVFlare ends the whole job when a process dies that is not.
+        plan: plan of the federation.
+        process_per_round: whether a site trains in a new process for each round. If that process is killed or hangs, the
+            site continues in the next round; if a process for all rounds dies, NVFlare ends the whole job.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:
@@ -79,35 +79,35 @@ class PlanRecipe(FedAvgRecipe):
 
 
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
-    """Write a plan as a job's folder, for ``nvflare job submit``.
+    """Write a plan as a job folder, for ``nvflare job submit``.
 
     Args:
-        plan: what to do.
-        folder: to write it in; an older job of this name is replaced.
+        plan: plan of the federation.
+        folder: parent folder; an older job of the same name is replaced.
 
     Returns:
-        ``folder/<name of the plan>``.
+        The job folder, ``folder/<name of the plan>``.
     """
     job = Path(folder).resolve() / plan.name
     shutil.rmtree(job, ignore_errors=True)
     PlanRecipe(plan, process_per_round=True).export(str(job.parent))
     for copied in [*job.glob("app_*/custom/common"), *job.glob("app_*/custom/federated")]:
-        shutil.rmtree(copied)  # NVFlare adds sources of ours; all run what they have installed
+        shutil.rmtree(copied)  # NVFlare adds copies of our sources, but all sites run what they have installed
     return job
 
 
 def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
-    """Run a plan on this machine, each site in a process of its own.
+    """Run a plan on this machine, with a process for each site.
 
     Args:
-        plan: what to do.
-        folder: NVFlare's workspace: a folder for the server and each site.
+        plan: plan of the federation.
+        folder: NVFlare's workspace, with a folder for the server and each site.
 
     Returns:
-        The server's weights after the last round, which inference takes.
+        The server's weights after the last round, for inference.
 
     Raises:
-        RuntimeError: the job failed; its log is in the workspace.
+        RuntimeError: if the job failed; its log is in the workspace.
     """
     folder = Path(folder).resolve()
     env = SimEnv(clients=list(plan.sites), workspace_root=str(folder))

@@ -1,4 +1,4 @@
-"""Who can take part in a federation: bundle, version, recipe, cohort and weights are those of all."""
+"""Conditions for taking part in a federation: bundle, version, recipe, cohort and weights have to be the same."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from common.io import bundle_root, file_digest
 
 
 class RefusedError(ValueError):
-    """A site cannot take part. What it says is told to the server: it names no file, no folder and no case."""
+    """A site cannot take part. The message goes to the server, so it contains no names of files, folders or cases."""
 
 
 def identity(bundle: str, configs: Sequence[str]) -> dict[str, str]:
-    """Return of what bundle and training this is, in words: all sites and the server have to have the same.
+    """Return a description of bundle and training, which has to be the same for all sites and the server.
 
     Args:
-        bundle: its name.
-        configs: files of a training below its ``configs``, e.g. ``["train.json", "recipes/open_glioma.json"]``.
+        bundle: name of the bundle.
+        configs: config files of a training in its ``configs``, e.g. ``["train.json", "recipes/open_glioma.json"]``.
 
     Raises:
-        RefusedError: there is no such bundle here, or it has no such config.
+        RefusedError: if the bundle is not installed, or does not have such a config.
     """
     try:
         folder = Path(bundle_root(bundle), "configs")
@@ -44,7 +44,7 @@ def require_same(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
     """Refuse a site whose bundle, versions, configs or cohort are not the federation's; see `identity`.
 
     Raises:
-        RefusedError: they are not; the first difference is named.
+        RefusedError: if they differ; the message names the first difference.
     """
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
@@ -59,29 +59,29 @@ def require_same_shapes(found: Mapping[str, Any], expected: Mapping[str, Any]) -
 
     Args:
         found: tensors or arrays by name.
-        expected: likewise.
+        expected: the same for the federation's network.
 
     Raises:
-        RefusedError: names or shapes differ; the first difference is named.
+        RefusedError: if names or shapes differ; the message names the first difference.
     """
     for name in [*expected, *found]:
         shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (found, expected)]
         if shapes[0] != shapes[1]:
             raise RefusedError(
-                f"weights of another network: {name} has the shape {shapes[0]}, expected {shapes[1]}; width, crop and "
-                "the other sizes have to be those of all"
+                f"weights of another network: {name} has the shape {shapes[0]}, expected {shapes[1]}; all sites need "
+                "the same width, crop and other sizes"
             )
 
 
 def count_cases(items: Iterable[Mapping[str, Any]], modalities: Sequence[str]) -> tuple[int, dict[str, int]]:
-    """Return how many training cases there are, and how many of them have each sequence.
+    """Return the number of training cases, and how many of them have each sequence.
 
     Args:
-        items: of a datalist, with ``modalities``.
+        items: datalist items with ``modalities``.
         modalities: names in the cohort's order.
 
     Raises:
-        RefusedError: there is none.
+        RefusedError: if there are none.
     """
     there = [item["modalities"] for item in items]
     if not there:

@@ -1,4 +1,4 @@
-"""What a federation does: a bundle, a recipe, rounds, and who takes part; as a JSON file says it."""
+"""The plan of a federation, as a JSON file: a bundle, a recipe, the number of rounds, and the sites."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from federated.joining import identity, require_same
 
 AGGREGATIONS = ("per_modality", "fedavg")
 OWN_SETTINGS = ("bundle_root", "epochs", "val_interval", "evaluate_on", "output_dir", "resume", "init_from")
-"""Config keys that a federation sets itself; those of a plan would not act."""
+"""Config keys that a federation sets itself; a plan must not set them."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A federation.
+    """The plan of a federation.
 
     Attributes:
-        name: of the job.
-        bundle: its name.
-        rounds: how often weights are exchanged.
-        sites: name -> the site's own config keys: its ``dataset_dir``, and if need be ``datalist`` or ``split``.
-        configs: file names below the bundle's ``configs``, over its ``train.json``, e.g. ``recipes/open_glioma.json``.
-        settings: config keys of all sites.
-        local_epochs: of a round.
-        round_hours: a site that has not answered by then is left out of the round, and its training ended.
-        aggregation: ``per_modality``, or ``fedavg`` over the whole network; see `federated.aggregation`.
-        init_from: weights that the first round starts from, a file of the server; None starts from random ones.
-        start_round: the first round's number, where a federation goes on that was cut off.
+        name: name of the job.
+        bundle: name of the bundle.
+        rounds: number of rounds in which weights are exchanged.
+        sites: name -> the site's own config keys: its ``dataset_dir``, and optionally ``datalist`` or ``split``.
+        configs: names of files in the bundle's ``configs``, as overlays on ``train.json``, e.g.
+            ``recipes/open_glioma.json``.
+        settings: config keys for all sites.
+        local_epochs: number of epochs in a round.
+        round_hours: hours after which a site that has not answered is left out of the round, and its training ended.
+        aggregation: ``per_modality``, or ``fedavg`` for the whole network; see `federated.aggregation`.
+        init_from: weights that the first round starts from, a file on the server; None starts from random weights.
+        start_round: number of the first round, to continue an interrupted federation.
 
     Raises:
-        ValueError: a key's value that cannot be.
+        ValueError: if the value of a key is invalid.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Plan:
     start_round: int = 0
 
     def __post_init__(self) -> None:
-        """Check what can be known before a site is asked."""
+        """Check everything that can be checked without the sites."""
         check_counts(rounds=self.rounds, local_epochs=self.local_epochs)
         check_number("round_hours", self.round_hours, 0.01, 8760)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)
@@ -68,27 +69,27 @@ class Plan:
             raise ValueError("sites: expected at least one, with its dataset_dir.")
         for site, own in self.sites.items():
             if not os.path.isabs(own.get("dataset_dir", "")):
-                raise ValueError(f"site {site}: dataset_dir {own.get('dataset_dir')!r}; expected the full path there.")
+                raise ValueError(f"site {site}: dataset_dir {own.get('dataset_dir')!r}; expected an absolute path.")
         for keys in (self.settings, *self.sites.values()):
             if taken := [key for key in keys if key in OWN_SETTINGS]:
-                raise ValueError(f"{taken[0]}: is set by the federation itself; leave it out.")
+                raise ValueError(f"{taken[0]}: the federation sets this key itself; leave it out.")
 
     @property
     def cohort(self) -> str:
-        """Of all sites."""
+        """Name of the cohort of all sites."""
         return self.parser().get_parsed_content("cohort")
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The configs below the bundle's ``configs``, later ones over earlier ones."""
+        """The config files in the bundle's ``configs``; later ones override earlier ones."""
         return ("train.json", *self.configs)
 
     def identity(self) -> dict[str, str]:
-        """Return what this installation would take part with; see `federated.joining.identity`."""
+        """Return the identity of this installation; see `federated.joining.identity`."""
         return {**identity(self.bundle, self.files), "cohort": self.cohort}
 
     def parts(self) -> dict[str, list[str]]:
-        """Return what is averaged over the sites that have a sequence: sequence -> parts of the network."""
+        """Return sequence -> parts of the network that are averaged over the sites that have the sequence."""
         if self.aggregation == "fedavg":
             return {}
         parser = self.parser()
@@ -96,27 +97,27 @@ class Plan:
         return modality_parts(parser.get_parsed_content("network_def"), modalities)
 
     def network(self) -> nn.Module:
-        """Return the bundle's network with the weights that a training by its seed starts from."""
+        """Return the bundle's network with the initial weights of a training with its seed."""
         parser = self.parser()
         seed_all(parser.get_parsed_content("seed"))
         return parser.get_parsed_content("network_def")
 
     def to_json(self) -> str:
-        """Return the plan as `read_plan` takes it."""
+        """Return the plan as text for `read_plan`."""
         return json.dumps(vars(self), indent=4)
 
     def of_site(self, site: str) -> Plan:
-        """Return what a site is told of the plan: not where the others' data lie."""
+        """Return the plan for one site, without the locations of the others' data."""
         return replace(self, sites={site: self.sites[site]})
 
     def settings_of(self, site: str, output_dir: str | os.PathLike) -> dict[str, Any]:
-        """Return the config keys of a site's training, as MONAI takes them."""
-        epochs = self.rounds * self.local_epochs  # of the learning rate's schedule, which goes on from round to round
+        """Return the config keys of a site's training, in the form that MONAI takes."""
+        epochs = self.rounds * self.local_epochs  # for the learning-rate schedule, which continues over the rounds
         settings = {
             **self.settings,
             **self.sites[site],
             "epochs": epochs,
-            "val_interval": epochs + 1,  # each round's weights are validated before it, not the site's own
+            "val_interval": epochs + 1,  # no validation in training: each round's weights are validated before it
             "evaluate_on": None,
             "output_dir": str(output_dir),
             "quiet": True,
@@ -124,20 +125,20 @@ class Plan:
         return {key: "$None" if value is None else value for key, value in settings.items()}
 
     def parser(self, settings: Mapping[str, Any] | None = None) -> ConfigParser:
-        """Return the bundle's configs with settings over them; nothing is made yet. None: the settings of all sites."""
+        """Return a parser of the bundle's configs with these settings (None: those for all sites), unevaluated."""
         settings = self.settings if settings is None else settings
         return ConfigParser(Entry(self.name, self.bundle, tuple(self.configs), settings).config())
 
 
 def read_plan(text: str, source: str | os.PathLike) -> Plan:
-    """Return the plan that a JSON text holds.
+    """Return the plan in a JSON text.
 
     Args:
         text: an object with the attributes of `Plan`; ``_desc_`` is for readers.
-        source: what a message calls it.
+        source: name of the text in messages.
 
     Raises:
-        ValueError: it is none; the message names the key.
+        ValueError: if it is not a valid plan; the message names the key.
     """
     known = {each.name for each in fields(Plan)}
     try:
@@ -150,14 +151,14 @@ def read_plan(text: str, source: str | os.PathLike) -> Plan:
 
 
 class PlannedNetwork(TrainingStep):
-    """The network of a plan as NVFlare's server makes it: a class, and arguments of plain values.
+    """The network of a plan, in the form that NVFlare's server creates: a class with plain arguments.
 
     Args:
-        plan: as JSON: NVFlare reads a dot in a key as a level.
-        expected: what this installation has to have in common with the sites, see `federated.joining.identity`.
+        plan: the plan as JSON text, since NVFlare would interpret a dot in a key as a level.
+        expected: identity that this installation must share with the sites; see `federated.joining.identity`.
 
     Raises:
-        RefusedError: it has not.
+        RefusedError: if this installation has another identity.
     """
 
     def __init__(self, plan: str, expected: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Who is who in a federation over a network: keys and certificates of each site, made by NVFlare's own tool."""
+"""Startup kits for a federation over a network: keys and certificates of each site, made by NVFlare's own tool."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ ARGUMENTS = {"static_file.StaticFileBuilder": {"config_folder": "config", "schem
 def project(plan: Plan, server: str, port: int, admin: str) -> dict:
     """Return NVFlare's description of a plan's participants.
 
-    Sites and server speak TLS, each with a certificate of its own. A site's logs, which can name its cases, stay there.
+    Sites and server use TLS with their own certificates. A site's logs, which can contain names of cases, stay there.
 
     Args:
-        plan: with the sites.
+        plan: plan with the sites.
         server: host name by which the sites reach the server.
-        port: the only one that has to be open, at the server.
-        admin: mail address of who may submit jobs.
+        port: the only port that has to be open, on the server.
+        admin: e-mail address of the administrator, who may submit jobs.
     """
     org = {"org": "federation"}
     sites = [{"name": site, "type": "client"} | org for site in plan.sites]
     return {
         "api_version": 3,
         "name": plan.name,
-        "allow_log_streaming": False,  # of all sites; NVFlare 2.9.0 does not see a site's own False
+        "allow_log_streaming": False,  # set for all sites, since NVFlare 2.9.0 ignores False for a single one
         "participants": [
             {"name": server, "type": "server", "fed_learn_port": port} | org,
             *sites,
@@ -46,22 +46,22 @@ def project(plan: Plan, server: str, port: int, admin: str) -> dict:
 
 
 def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, admin: str) -> Path:
-    """Make a startup kit for the server, each site and the administrator, by ``nvflare provision``.
+    """Make startup kits for the server, each site and the administrator, with ``nvflare provision``.
 
-    Made once more in the same folder, for a plan with more sites, the kits have the same root certificate.
+    Running it again in the same folder, for a plan with more sites, keeps the same root certificate.
 
     Args:
-        plan: with the sites.
-        folder: to write in; what is there of an earlier time is kept.
-        server: see `project`.
-        port: see `project`.
-        admin: see `project`.
+        plan: plan with the sites.
+        folder: output folder; files of earlier runs are kept.
+        server: host name of the server; see `project`.
+        port: port of the server; see `project`.
+        admin: e-mail address of the administrator; see `project`.
 
     Returns:
         The folder with the kits.
 
     Raises:
-        ValueError: NVFlare refused; the message is its.
+        ValueError: if NVFlare fails; the message contains its output.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)

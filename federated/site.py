@@ -1,4 +1,4 @@
-"""A site's part of a federation: MONAI's client trains the bundle on the site's own data."""
+"""A site of a federation, at which MONAI's client trains the bundle on the site's own data."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 class Site:
-    """Train a bundle in rounds on the data of one site.
+    """Trains a bundle in rounds on the data of one site.
 
-    What is not in the network's weights stays here from round to round, in the training's checkpoint: the optimiser's
-    moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights.
+    All state besides the network's weights stays here from round to round, in the training's checkpoint: the
+    optimiser's moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights.
 
     Args:
-        plan: of the federation.
-        expected: what all sites have in common, see `federated.joining.identity`.
-        name: of this site.
-        output_dir: for checkpoints and the cache of prepared images; nothing of it is sent.
+        plan: plan of the federation.
+        expected: identity that all sites must share; see `federated.joining.identity`.
+        name: name of this site.
+        output_dir: folder for checkpoints and the cache of prepared images; none of it is sent.
 
     Raises:
-        RefusedError: this site cannot take part.
+        RefusedError: if this site cannot take part.
     """
 
     def __init__(self, plan: Plan, expected: Mapping[str, str], name: str, output_dir: Path) -> None:
@@ -61,7 +61,7 @@ class Site:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the server is told beside weights and metrics: identity and numbers of cases."""
+        """The report to the server besides weights and metrics: identity and numbers of cases."""
         return {"identity": self.identity, "cases": self.cases, "cases_with": self.cases_with}
 
     def train(
@@ -70,14 +70,15 @@ class Site:
         """Train for one round.
 
         Args:
-            weights: of all, that the round starts from.
-            number: of the round, from 0. A site that missed some is put to where the others are in the schedule.
+            weights: the federation's weights that the round starts from.
+            number: number of the round, from 0. A site that missed rounds is moved to the current point of the
+                schedule.
 
         Returns:
-            How the weights changed; and metrics of those that it was given, on this site's validation cases.
+            The change of the weights; and metrics of the received weights on this site's validation cases.
 
         Raises:
-            RefusedError: weights of another network.
+            RefusedError: if the weights belong to another network.
         """
         require_same_shapes(weights, self.algo.trainer.network.state_dict())
         given = ExchangeObject(weights=dict(weights))
@@ -87,7 +88,7 @@ class Site:
         return self.algo.get_weights().weights, metrics
 
     def finalize(self) -> None:
-        """Free the output folder."""
+        """Release the output folder."""
         self.algo.finalize()
 
     def _go_to(self, epoch: int) -> None:
@@ -98,11 +99,11 @@ class Site:
             self._schedule.step()
 
     def _require_data(self, settings: Mapping[str, Any]) -> None:
-        """Refuse a site whose folder holds no training cases of the cohort, for a reason without names of files."""
+        """Refuse a site whose folder has no training cases of the cohort, with a reason that names no files."""
         try:
             found = self.plan.parser(settings).get_parsed_content("data")
         except Exception as error:
-            while error.__cause__ is not None:  # MONAI's own say which expression failed, the first one says why
+            while error.__cause__ is not None:  # MONAI's errors name the failed expression, the first one the reason
                 error = error.__cause__
             logger.error(error)
             raise RefusedError(

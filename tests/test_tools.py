@@ -77,7 +77,7 @@ def test_module_runs(monkeypatch, capsys, data):
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("tools", run_name="__main__")
     assert stop.value.code == 1
-    assert "label values [4] are not of this cohort" in capsys.readouterr().out
+    assert "label values [4] are not defined in this cohort" in capsys.readouterr().out
 
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch):
@@ -119,7 +119,7 @@ def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
 def test_import_fusion_refuses_what_could_run_code(tmp_path):
     torch.save({"state_dict": {}, "args": Path("x")}, tmp_path / "theirs.pth")
     said = run("import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert "save the tensors alone in a container without network" in said
+    assert "save only its tensors in a container without network" in said
     assert not (tmp_path / "model.pt").exists()
 
 
@@ -143,7 +143,7 @@ def test_what_holds_no_weights_is_not_imported(tmp_path, verb, what):
 def test_whole_numbers_are_not_imported(tmp_path):
     torch.save({key: value.int() for key, value in authors_state(8).items()}, tmp_path / "theirs.pth")
     said = run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert f"{tmp_path / 'theirs.pth'}: what becomes 'x_sub' is of torch.int32; expected floating-point" in said
+    assert f"{tmp_path / 'theirs.pth'}: the weight for 'x_sub' has type torch.int32; expected floating-point" in said
     words = ("RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt", "--width")
     assert run("import_fusion", *words, -8) == "error: --width -8: expected a number from 1 to 1024."
     assert not (tmp_path / "model.pt").exists()
@@ -152,7 +152,7 @@ def test_whole_numbers_are_not_imported(tmp_path):
 def test_half_a_checkpoint_is_not_imported(tmp_path):
     state = authors_state(8)
     torch.save(dict(list(state.items())[:-3]), tmp_path / "theirs.pth")
-    assert f"{tmp_path / 'theirs.pth'}: Not a whole checkpoint of the" in run(
+    assert f"{tmp_path / 'theirs.pth'}: Not a complete checkpoint of the" in run(
         "import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt"
     )
     assert "expected SUBSET=FILE, each subset once" in run("import_cotraining", "ACN", "full.pth", "model.pt", "t1c")
@@ -167,8 +167,8 @@ def test_half_a_checkpoint_is_not_imported(tmp_path):
         (["--seed"], "--seed: expected a value after it."),
         (["--split", "--seed", 5], "--split: expected a value after it."),
         (["--split", ""], "--split: expected a value, not an empty one."),
-        (["full", 5, "__doc__"], "words too many; see python -m tools datalist --help."),
-        (["--", "--seed", 5], "--seed: is for Fire itself, after --, and it has no such option."),
+        (["full", 5, "__doc__"], "too many words; see python -m tools datalist --help."),
+        (["--", "--seed", 5], "--seed: options after -- are for Fire itself, which has no such option."),
     ],
 )
 def test_what_a_verb_does_not_take_is_refused_before_it_runs(data, tmp_path, words, said):
@@ -340,7 +340,7 @@ def test_compare_takes_what_it_measured(capsys, others, undrawn):
     assert progress.count("Careful:   0%") == 1  # nothing is measured a second time
     measured = [f"{name}={others}/out/evaluations/{folder}" for name, folder in (("x", "careful"), ("y", "a_b_guess"))]
     said = run("compare", others / "again", *measured, "--hd95", "pooled")
-    assert said == "error: --hd95: is for label maps; results keep the conventions they have."
+    assert said == "error: --hd95: is for label maps; results keep their own conventions."
     assert not (others / "again").exists()
 
 
@@ -385,7 +385,7 @@ def test_compare_label_maps_of_a_part_of_a_datalist(capsys, others, undrawn):
     assert (
         "cases without a prediction: P_01, P_02, P_03; cases that are not among those to compare: P_04, P_05. " in said
     )
-    assert "no datalist with cases in part validation" in refused(others, *given, "--part", "validation", **folders)
+    assert "not a datalist with cases in part validation" in refused(others, *given, "--part", "validation", **folders)
     assert run(*compare(others, *given, **folders)) is None
     assert capsys.readouterr().out.endswith("2 methods, 2 cases\n")
 
@@ -395,7 +395,7 @@ def test_compare_label_maps_of_a_part_of_a_datalist(capsys, others, undrawn):
 )
 def test_compare_with_a_datalist_that_is_none(others, text):
     (others / "list.json").write_text(text)
-    assert "list.json: no datalist with cases in part test" in refused(others, "--datalist", others / "list.json")
+    assert "list.json: not a datalist with cases in part test" in refused(others, "--datalist", others / "list.json")
 
 
 def test_words_that_look_like_numbers(monkeypatch, others, undrawn):
@@ -448,11 +448,12 @@ class TestCompareRefuses:
         assert "<p>Careful: 4 cases, 3 subsets of T1, T1c, T2, FLAIR.</p>" in html
 
     def test_labels_of_another_cohort(self, others):
-        assert "P_01_seg.nii.gz: label values [4] are not of this cohort" in refused(others, "--cohort", "brats2023")
+        expected = "P_01_seg.nii.gz: label values [4] are not defined in this cohort"
+        assert expected in refused(others, "--cohort", "brats2023")
 
     def test_a_case_twice(self, others):
         save(tumour("P_01"), others / "careful" / "all" / "more" / "P_01.nii.gz")
-        assert "Case P_01 is there twice, as " in refused(others)
+        assert "Case P_01 occurs twice, as " in refused(others)
 
     def test_other_conventions_and_references_unless_forced(self, others, undrawn):
         assert run(*compare(others)) is None
@@ -490,9 +491,7 @@ class TestCompareRefuses:
 
     def test_label_maps_without_their_reference(self, others):
         said = run("compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
-        assert (
-            said == f"error: {others / 'careful'}: no results.csv in it; for label maps give --reference and --cohort."
-        )
+        assert said == f"error: {others / 'careful'}: has no results.csv; for label maps give --reference and --cohort."
 
     def test_a_corrupt_file_and_an_empty_folder(self, others):
         path = others / "careful" / "all" / "P_02.nii.gz"
@@ -505,7 +504,7 @@ class TestCompareRefuses:
 
     def test_results_without_their_note(self, others, undrawn):
         (others / "careful" / "results.csv").write_text("case,modalities,region,metric,value\nP_01,t1,WT,dice,1\n")
-        assert "careful/evaluation.json: no such file; results.csv alone does not say" in refused(others)
+        assert "careful/evaluation.json: no such file; results.csv alone does not tell" in refused(others)
         for text in ("{", "[" * 10**5):
             (others / "careful" / "evaluation.json").write_text(text)
-            assert "careful/evaluation.json: not the note of an evaluation" in refused(others)
+            assert "careful/evaluation.json: not the settings of an evaluation" in refused(others)

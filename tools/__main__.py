@@ -1,6 +1,7 @@
 """The verbs of ``python -m tools``.
 
-Each imports what it needs when it is called: PyTorch and MONAI take seconds, which help and refusals need not wait for.
+Each verb imports its modules when it is called, since PyTorch and MONAI take seconds to load, which help texts and
+errors in arguments should not wait for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 LARGEST = 1024
-"""Width, classes or crop of a network that an authors' checkpoint is of."""
+"""Maximum of the width, classes and crop of an authors' network."""
 
 
 def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0) -> None:
@@ -35,10 +36,10 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
             open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
-        split: a published one (brats2018: fold1, fold2, fold3; brats2023: imfuse; msd_task01 and iseg2017: mag_ms;
-            open_glioma: fixed, fold0 to fold4), cv1of5 and the like for cross-validation, full (all to train on),
+        split: a published split (brats2018: fold1, fold2, fold3; brats2023: imfuse; msd_task01 and iseg2017: mag_ms;
+            open_glioma: fixed, fold0 to fold4), cv1of5 etc. for cross-validation, full (train on all cases),
             all_test, or seeded, the default.
-        seed: of a seeded split.
+        seed: seed of a split that is drawn at random.
     """
     from common.cohorts import get_cohort
     from common.cohorts.datalist import PARTS, make_datalist, write_datalist
@@ -49,12 +50,12 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
 
 
 def check(cohort: str, dataset_dir: str) -> None:
-    """Print what a data folder holds as a table, one row per case, then the problems; exit with 1 if there are any.
+    """Print a table of the cases in a data folder, then their problems; exit with 1 if there are any.
 
     Args:
         cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later),
             open_glioma, msd_task01, iseg2017 or myops2020.
-        dataset_dir: the folder as downloaded, or one subject's.
+        dataset_dir: the folder as downloaded, or the folder of one subject.
     """
     from common.cohorts import get_cohort
     from common.cohorts.check import check_folder
@@ -69,10 +70,10 @@ def check(cohort: str, dataset_dir: str) -> None:
 
 
 def import_m3ae(checkpoint: str, output: str) -> None:
-    """Turn a checkpoint that M3AE's authors published (a plain state dict) into weights for this bundle.
+    """Convert a checkpoint by M3AE's authors (a plain state dict) into weights for this bundle.
 
     Args:
-        checkpoint: their file; it is read with weights_only=True.
+        checkpoint: the authors' file; it is read with weights_only=True.
         output: the file to write, for ckpt_path.
     """
     from common.io import read_weights, write_checkpoint
@@ -93,15 +94,15 @@ def import_fusion(
     crop: Sequence[int] = (80, 80, 80),
     classes: int = 4,
 ) -> None:
-    """Turn a checkpoint of RFNet, mmFormer, M2FTrans, PASSION or GSS as their authors saved it into weights for ours.
+    """Convert a checkpoint by the authors of RFNet, mmFormer, M2FTrans, PASSION or GSS into weights for our network.
 
     Args:
         backbone: RFNet, mmFormer or M2FTrans.
-        checkpoint: their file; it is read with weights_only=True.
+        checkpoint: the authors' file; it is read with weights_only=True.
         output: the file to write, for ckpt_path or init_from.
-        width: of the network: 8 in PASSION's releases, 16 in RFNet's, GSS's and M2FTrans' own.
-        crop: that it was trained on: [128,128,128] in mmFormer's own release.
-        classes: of its head, background included: 5 for BraTS 2015.
+        width: width of the network: 8 in PASSION's releases, 16 in the releases of RFNet, GSS and M2FTrans.
+        crop: training crop in voxels: [128,128,128] in mmFormer's own release.
+        classes: number of classes of its head, including the background: 5 for BraTS 2015.
     """
     import torch
 
@@ -114,7 +115,7 @@ def import_fusion(
         raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
     for name, number in (("width", width), ("classes", classes), *(("crop", size) for size in crop)):
         check_number(f"--{name}", number, 1, LARGEST)
-    with torch.device("meta"):  # its shapes are all that is asked
+    with torch.device("meta"):  # only its shapes are needed
         network = build_network(backbone, 4, classes, width, crop)
     state = read_weights(checkpoint)
     with _named(checkpoint):
@@ -125,14 +126,14 @@ def import_fusion(
 
 
 def import_cotraining(network: str, full: str, output: str, *missing: str, width: int = 16) -> None:
-    """Turn checkpoints of ACN or SMU-Net as their authors saved them, a pair of paths each, into weights for ours.
+    """Convert checkpoints by the authors of ACN or SMU-Net, one for each path, into weights for our network.
 
     Args:
         network: ACN or SMU-Net.
-        full: their file of the path for all modalities; it is read with weights_only=True.
-        output: the file to write, for ckpt_path; give the subsets by the key dedicated.
-        missing: one or more SUBSET=FILE, their files of the paths for incomplete subsets, e.g. t1c=mono.pth.
-        width: of the paths.
+        full: the authors' file of the path for all modalities; it is read with weights_only=True.
+        output: the file to write, for ckpt_path; set the subsets with the key dedicated.
+        missing: one or more SUBSET=FILE, the authors' files of the paths for incomplete subsets, e.g. t1c=mono.pth.
+        width: width of the paths.
     """
     import torch
 
@@ -151,7 +152,7 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
         raise ValueError(f"missing {list(missing)}: expected SUBSET=FILE, each subset once.")
     channels = {tuple(modalities.index(name) for name in subset): file for subset, file in files.items()}
     check_number("--width", width, 1, LARGEST)
-    with torch.device("meta"):  # its shapes are all that is asked
+    with torch.device("meta"):  # only its shapes are needed
         made = build_network(network, 4, 4, width, (), subsets=list(channels))
     weights = {}
     for subset, file in {None: full, **channels}.items():
@@ -166,7 +167,7 @@ def import_cotraining(network: str, full: str, output: str, *missing: str, width
 
 
 def train_content(dataset_dir: str, output: str) -> None:
-    """Train the check of what images show on the cohort open_glioma, and print how often it was right on other cases.
+    """Train the network that checks what images show on open_glioma, and print its accuracy in cross-validation.
 
     Args:
         dataset_dir: the folder as downloaded.
@@ -181,19 +182,20 @@ def train_content(dataset_dir: str, output: str) -> None:
 
     require_writable(Path(output).parent)
     counts = pd.DataFrame(confusion(train_on(dataset_dir, output)).numpy(), SEQUENCES, CLASSES)
-    print(f"{output}: by cross-validation over patients, what images of each sequence (rows) were taken for:")
+    print(f"{output}: classes found by cross-validation over patients (columns) for images of each sequence (rows):")
     print(counts.to_string())
 
 
 def ship(run: str, bundle: str, name: str, data_source: str) -> None:
-    """Make a training's weights those of a bundle: models/NAME.pt in half precision but for small tensors, what is
-    calibrated on them, and what metadata.json says of them.
+    """Make a training's weights those of a bundle: models/NAME.pt, calibration tables, and entries in metadata.json.
+
+    The weights are stored in half precision, except small tensors.
 
     Args:
         run: output_dir of a training that has been evaluated.
         bundle: folder of the bundle.
-        name: model, which inference takes by default, or phantom.
-        data_source: what they were trained on, in a few words.
+        name: model, for the default weights of inference, or phantom.
+        data_source: short description of the training data.
     """
     from common.release.shipping import ship as ship_weights
 
@@ -222,28 +224,28 @@ def compare(
     """Write one report on several methods: tables, paired tests and figures, as HTML and Markdown.
 
     Args:
-        output_dir: the folder to write; what is measured of label maps is kept there under evaluations/, and can be
+        output_dir: the folder to write. Measurements of label maps are stored in its folder evaluations/, and can be
             given as FOLDER the next time.
-        methods: two or more NAME=FOLDER, the first one being what the others are tested against. A folder is the output
-            of an evaluation (or the results.csv in it), or label maps that any program wrote, with one folder per
-            subset of the modalities (t1c+flair, ...) or the files of all modalities.
-        reference: the folder of the reference label maps; needed with label maps.
-        cohort: whose label values they have; needed with label maps.
-        datalist: the JSON file that names the cases to have label maps of; if not given they are those of the
-            evaluations among the methods, else all of the references.
-        part: of the datalist: training, validation or test.
+        methods: two or more NAME=FOLDER; the other methods are tested against the first one. A folder is the output
+            of an evaluation (or the results.csv in it), or holds label maps from any program, with one folder per
+            subset of the modalities (t1c+flair, ...), or without such folders if all modalities were used.
+        reference: the folder of the reference label maps; required for label maps.
+        cohort: the cohort that defines the label values; required for label maps.
+        datalist: a JSON file with the cases that need label maps; by default those of the evaluations among the
+            methods, or else all references.
+        part: part of the datalist: training, validation or test.
         published: a published table to show beside, as PAPER/TABLE/DATASET, e.g. "M3AE/1/BraTS2018 test split (57)".
-        coverage: of the intervals of the volume; if not given as in the first evaluation that says it, else 0.9.
-        cases: of results, those of this name alone, a pattern or several such as "BraTS2021_*,case_01", e.g. those of
-            one hospital.
-        allow_missing: compare the cases that all have, instead of refusing where some lack others.
+        coverage: coverage of the volume intervals; by default that of the first evaluation that has one, or else 0.9.
+        cases: names or patterns of the cases to compare, such as "BraTS2021_*,case_01", e.g. those of one hospital;
+            for results only.
+        allow_missing: compare only the cases that all methods have, instead of refusing if cases are missing.
         force: compare results of different cohorts or conventions; the report is marked.
-        empty: convention of the label maps, as the following ones; those not given are as in the first evaluation, else
-            the default. Empty regions: brats, released, nan or skip.
-        hd95: max or pooled.
-        et_min_voxels: predicted enhancing tumour below so many voxels counts as necrosis.
-        average: case or voxel.
-        surface_tolerance: of the surface Dice, in mm.
+        empty: scoring of empty regions in label maps: brats, released, nan or skip. By default, this and the following
+            conventions are those of the first evaluation, or else the general defaults.
+        hd95: kind of HD95: max or pooled.
+        et_min_voxels: number of voxels below which predicted enhancing tumour counts as necrosis.
+        average: average of overlap metrics: case or voxel.
+        surface_tolerance: tolerance of the surface Dice in mm.
     """
     from common.cohorts import get_cohort
     from common.cohorts.datalist import PARTS
@@ -276,13 +278,13 @@ def compare(
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
     if label_maps and (reference is None or cohort is None):
         folder = next(iter(label_maps.values()))
-        raise ValueError(f"{folder}: no results.csv in it; for label maps give --reference and --cohort.")
+        raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
     if conventions and not label_maps:
-        raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep the conventions they have.")
+        raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")
     if cases is not None and label_maps:
-        raise ValueError("--cases: is for results; of label maps a --datalist names the cases.")
+        raise ValueError("--cases: is for results; for label maps name the cases in a --datalist.")
     if datalist is not None and not label_maps:
-        raise ValueError("--datalist: is for label maps; results keep the cases they have.")
+        raise ValueError("--datalist: is for label maps; results keep their own cases.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
     settings, places = Conventions(**others | conventions), stems(folders)
     require_writable(output_dir)
@@ -303,11 +305,11 @@ def compare(
 
 
 def average(output_dir: str, name: str, *folders: str) -> None:
-    """Write the evaluations of several trainings of one method, e.g. with other seeds, as one: each case's mean.
+    """Average the evaluations of several trainings of one method, e.g. with other seeds, case by case.
 
     Args:
-        output_dir: the folder to write, which compare takes like any evaluation.
-        name: of the method.
+        output_dir: the folder to write, which compare accepts like any evaluation.
+        name: name of the method.
         folders: two or more output folders of evaluations.
     """
     from common.evaluation.analysis.repeats import average_repeats, spread
@@ -321,12 +323,12 @@ def average(output_dir: str, name: str, *folders: str) -> None:
 
 
 def pool(output_dir: str, name: str, *folders: str) -> None:
-    """Write the evaluations of all folds of a cross-validation as one, with each case from the fold that tested it.
+    """Combine the evaluations of all folds of a cross-validation, with each case from the fold that tested it.
 
     Args:
-        output_dir: the folder to write, which compare takes like any evaluation.
-        name: of the method.
-        folders: the output folder of each fold's evaluation.
+        output_dir: the folder to write, which compare accepts like any evaluation.
+        name: name of the method.
+        folders: the output folders of all folds' evaluations.
     """
     from common.evaluation.analysis.folds import pool_folds
     from common.evaluation.metrics.results import read_evaluation, write_evaluation
@@ -350,24 +352,24 @@ def leaderboard(
     slurm: bool = False,
     only: str | None = None,
 ) -> None:
-    """Train and evaluate a list of methods on one cohort, and write one report on all of them and the papers' tables.
+    """Train and evaluate a list of methods on one cohort, and write a report on all of them and the papers' tables.
 
-    What is finished is not run again, and what was cut off is resumed: give the same command again after a stop.
+    Finished methods are not run again, and interrupted ones are resumed: repeat the same command after a stop.
 
     Args:
         methods: JSON file, e.g. bundles/leaderboard.json: config keys for all methods (settings) and, by name, each
-            method's bundle, configs over its train.json, and settings. The lists in bundles/tables also print the
-            tables of a paper, with the published numbers beside the measured ones.
+            method's bundle, overlays on its train.json (configs), and settings. The lists in bundles/tables also
+            produce the tables of a paper, with the published numbers beside the measured ones.
         output_dir: the folder to write: a folder for each method, leaderboard.csv with the times, report/, tables/.
-        cohort: what to train on; if not given the list's own, or the phantom.
+        cohort: cohort to train on; by default the list's own, or the phantom.
         dataset_dir: the cohort's folder; the phantom is generated if none is given.
-        coverage: of the intervals of the volume; if not given as in the evaluations.
-        at_once: methods that run side by side; if not given one for each GPU, or one on the CPU. 0 trains none, and
-            reports on those that are finished.
-        dry_run: run the whole list in minutes, with one epoch of a small network for each method. A few invented
-            cases stand in for the cohort, whose data are not needed. The measured numbers mean nothing.
+        coverage: coverage of the volume intervals; by default that of the evaluations.
+        at_once: number of methods that run in parallel; by default one per GPU, or one on the CPU. 0 trains none, and
+            reports on the finished ones.
+        dry_run: run the whole list in minutes, with one epoch of a small network for each method, on a few fake cases
+            instead of the cohort's data. The measured numbers mean nothing.
         slurm: train nothing here, but write a Slurm job array with a task for each training, OUTPUT_DIR/array.sh.
-        only: train and evaluate the method of this name alone, and write no report, as a task of that array does.
+        only: train and evaluate only the method of this name, without a report, as a task of that array does.
     """
     from common.cohorts import generate_phantom, get_cohort
     from common.evaluation.metrics.results import read_evaluation
@@ -392,17 +394,15 @@ def leaderboard(
     definition = get_cohort(cohort or made.cohort or "phantom")
     entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
     if dry_run and dataset_dir is not None:
-        raise ValueError(f"--dataset_dir {dataset_dir}: --dry_run makes data of its own; give one of them.")
+        raise ValueError(f"--dataset_dir {dataset_dir}: --dry_run makes its own data; give only one of the two.")
     if dataset_dir is None and not dry_run and definition.name != "phantom":
-        raise ValueError(f"--dataset_dir: is not given; expected the folder of cohort {definition.name}.")
+        raise ValueError(f"--dataset_dir: missing; expected the folder of cohort {definition.name}.")
     if dataset_dir is not None and not Path(dataset_dir).is_dir():
         raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of {definition.name}.")
     require_writable(output_dir)
     if dry_run:
         entries = made_small(entries, definition, Path(output_dir, "stand_in"))
-        notes.insert(
-            0, "Dry run: invented images, one epoch of a small network each; the measured numbers mean nothing."
-        )
+        notes.insert(0, "Dry run: fake images, one epoch of a small network each; the measured numbers mean nothing.")
     else:
         if dataset_dir is None:
             dataset_dir = generate_phantom(Path(output_dir).resolve() / "phantom")
@@ -434,7 +434,7 @@ def leaderboard(
             write_table(table, Path(output_dir, "tables"), stem)
             print(f"\n{printable(table.to_markdown())}")
     if failed:
-        raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each one's folder, and give the command again.")
+        raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each folder, then repeat the command.")
 
 
 def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
@@ -442,8 +442,8 @@ def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
 
     Args:
         plan: a JSON file with a bundle, rounds and sites; see docs/many_machines.md.
-        output_dir: gets a folder with the plan's name; an older one is replaced.
-        simulate: run it on this machine instead, with a folder for the server and each site.
+        output_dir: parent folder of the job folder, which has the plan's name; an older one is replaced.
+        simulate: run the federation on this machine instead, with a folder for the server and each site.
     """
     from federated import job
     from federated.plan import read_plan
@@ -460,10 +460,10 @@ def provision(plan: str, output_dir: str, server: str, admin: str, port: int = 8
 
     Args:
         plan: a JSON file with the sites; see docs/many_machines.md.
-        output_dir: to write in.
+        output_dir: the folder to write.
         server: host name by which the sites reach the server.
-        admin: mail address of who may submit jobs.
-        port: of the server.
+        admin: e-mail address of the administrator, who may submit jobs.
+        port: port of the server.
     """
     from federated.plan import read_plan
     from federated.provision import provision as make
@@ -472,7 +472,7 @@ def provision(plan: str, output_dir: str, server: str, admin: str, port: int = 8
 
 
 def package(bundle: str, output_dir: str) -> None:
-    """Make one zip of a bundle that works alone, and list it in the index beside it.
+    """Make a zip of a bundle that needs no other files of the repository, and list it in the index beside it.
 
     Args:
         bundle: the bundle's folder, e.g. bundles/m3ae.
@@ -485,7 +485,7 @@ def package(bundle: str, output_dir: str) -> None:
     made = make_package(bundle, require_writable(output_dir))
     index = write_index(made.parent)
     print(f"{made}: {made.stat().st_size / 1e6:.1f} MB, listed in {index}")
-    print(f"{file_digest(index)} is the index's SHA-256; publish it elsewhere too, for --sha256 of who downloads")
+    print(f"{file_digest(index)} is the index's SHA-256; publish it elsewhere, too, for users to pass as --sha256")
 
 
 def download(
@@ -496,24 +496,25 @@ def download(
     sha256: str | None = None,
     allow_http: bool = False,
 ) -> None:
-    """Fetch a packaged bundle, check its SHA-256 and those of its files, and place its folder, whole or not at all.
+    """Download a packaged bundle, verify its SHA-256 and those of its files, and place its folder atomically.
 
-    A bundle is code: to use it is to run what its publisher wrote, with all your rights. Take it from whom you trust.
+    A bundle is code: using it means running what its publisher wrote, with all your rights. Get it only from publishers
+    that you trust.
 
     Args:
-        name: of the bundle, e.g. m3ae.
+        name: name of the bundle, e.g. m3ae.
         index: URL or path of the index.json that lists it.
-        output_dir: where the bundle's folder is placed.
-        version: e.g. 0.1.0; the newest if not given.
-        sha256: of the index, as its publisher made it known elsewhere; another index is refused.
-        allow_http: take what comes by http too, which can be changed on its way.
+        output_dir: the folder in which the bundle's folder is placed.
+        version: version of the bundle, e.g. 0.1.0; by default the newest.
+        sha256: SHA-256 of the index, as its publisher published it elsewhere; another index is refused.
+        allow_http: also allow downloads by http, which can be changed on the way.
     """
     from common.release.index import download_bundle
 
     placed = download_bundle(name, index, output_dir, version, sha256, allow_http)
-    print(f"{placed}: its needs are in requirements.txt, how to use it in docs/README.md")
+    print(f"{placed}: see requirements.txt for its dependencies and docs/README.md for its use")
     if sha256 is None:
-        print("It is code that runs with your rights. That it is its publisher's, --sha256 of the index would show.")
+        print("It is code that runs with your rights. Verify with --sha256 of the index that it is its publisher's.")
 
 
 def predict(
@@ -529,21 +530,22 @@ def predict(
     skull_strip: str = "auto",
     upright: bool = False,
 ) -> None:
-    """Segment a patient's study of any non-empty subset of the sequences, and say what was taken for what.
+    """Segment a patient's study with any non-empty subset of the sequences, and print what was used as which sequence.
 
     Args:
         study: the folder: DICOM series, or NIfTI files named after their sequences.
         output_dir: the folder to write: label.nii.gz, seg.dcm (for DICOM) and summary.html.
         bundle: name or folder of a bundle, e.g. m3ae.
-        series: SeriesNumbers for what is not recognised, or wrongly, e.g. "{'t1c': 7}"; None leaves a sequence out.
-        modalities: use these only, e.g. t1c,flair.
-        reference: the sequence, or SeriesInstanceUID of one, on whose grid the result is wanted; if not given T1c, else
-            the finest.
-        recipe: that the weights were trained with, e.g. brats2018; if not given that of the bundle's own weights.
-        ckpt_path: weights; if not given the bundle's own.
-        device: cpu, cuda or cuda:1; if not given a GPU if there is one.
-        skull_strip: auto cuts the brain out of images that hold more than that, yes out of all, no out of none.
-        upright: turn the study as the training cases lie, by a registration to their mean brain: for tilted heads.
+        series: SeriesNumbers for series that are not recognised, or wrongly, e.g. "{'t1c': 7}"; None leaves a sequence
+            out.
+        modalities: the sequences to use, e.g. t1c,flair; by default all.
+        reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
+            T1c, or else the finest one.
+        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the bundle's own weights.
+        ckpt_path: path of the weights; by default the bundle's own.
+        device: cpu, cuda or cuda:1; by default a GPU if there is one.
+        skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
+        upright: align a tilted head with the training cases, by registration to their mean brain.
     """
     from common.study.predict import predict as predict_study
 
@@ -552,7 +554,7 @@ def predict(
         explain=lambda lines: _show("In the study", lines),
     )  # fmt: skip
     summary = made.summary
-    said = {"Warnings": summary.warnings}  # what matters most comes first, as on the page
+    said = {"Warnings": summary.warnings}  # most important first, as on the page
     said["Volumes"] = [
         f"{region}: {volume:.1f} ml" + _interval(summary.intervals.get(region))
         for region, volume in summary.volumes.items()
@@ -580,7 +582,7 @@ def _interval(interval: tuple[float, float, float] | None) -> str:
 
 @contextmanager
 def _named(file: str) -> Iterator[None]:
-    """Say of what is wrong with an authors' file which one it is."""
+    """Add the file's name to errors about an authors' checkpoint."""
     try:
         yield
     except ValueError as error:
@@ -588,15 +590,15 @@ def _named(file: str) -> Iterator[None]:
 
 
 def _floats(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return imported weights; none of these networks has any that are whole numbers."""
+    """Return imported weights after checking that all are floating-point, as in all of these networks."""
     for name, value in weights.items():
         if not value.is_floating_point():
-            raise ValueError(f"what becomes {name!r} is of {value.dtype}; expected floating-point numbers.")
+            raise ValueError(f"the weight for {name!r} has type {value.dtype}; expected floating-point numbers.")
     return weights
 
 
 def _by_name(methods: Sequence[str]) -> dict[str, str]:
-    """Return name -> folder of NAME=FOLDER, or of NAME=FOLDER/results.csv."""
+    """Return name -> folder from NAME=FOLDER, or from NAME=FOLDER/results.csv."""
     named = [method.partition("=") for method in methods]
     if len(named) < 2 or not all(name and folder for name, _, folder in named):
         raise ValueError(f"methods {list(methods)}: expected two or more NAME=FOLDER.")
@@ -612,24 +614,24 @@ def _by_name(methods: Sequence[str]) -> dict[str, str]:
 
 
 def _require_apart(output_dir: str, folders: Sequence[str]) -> None:
-    """Refuse a folder that is given twice, and to write over one that is read."""
+    """Refuse a folder that is given twice, and an output folder that is also read."""
     places = [Path(folder).resolve() for folder in folders]
     if len(set(places)) < len(places):
-        raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected a training each.")
+        raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected one for each training.")
     if Path(output_dir).resolve() in places:
         raise ValueError(f"output_dir {output_dir}: is one of the folders to read; expected another one.")
 
 
 def _listed(datalist: str, part: str) -> list[str]:
-    """Return the cases of a part of a datalist; its files need not be here."""
+    """Return the cases of a part of a datalist; their files need not exist here."""
     try:
         cases = [item["case"] for item in json.loads(Path(datalist).read_text())[part]]
         if foreign := [case for case in cases if not isinstance(case, str)]:
-            raise TypeError(f"case {foreign[0]!r} is no text")
+            raise TypeError(f"case {foreign[0]!r} is not text")
         return cases
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{datalist}: no datalist with cases in part {part} ({error}). Make it with `python -m tools datalist`."
+            f"{datalist}: not a datalist with cases in part {part} ({error}). Make it with `python -m tools datalist`."
         ) from error
 
 
@@ -642,9 +644,9 @@ VERBS += (package, download, import_m3ae, import_fusion, import_cotraining, ship
 
 
 def main() -> None:
-    """Run a verb; what is wrong with the user's files is said in one line, without a traceback."""
+    """Run a verb; errors in the user's files are reported in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
+    sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
     try:
         parse({verb.__name__: verb for verb in VERBS}, sys.argv[1:])()
     except (ValueError, OSError, ImportError) as error:

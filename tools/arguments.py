@@ -1,4 +1,4 @@
-"""A command line becomes the call of a function: Fire splits it, the function's annotations say what the words are."""
+"""Conversion of a command line into a function call: Fire splits it, and the annotations define the types."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ import fire
 from fire.parser import DefaultParseValue
 
 OF_FIRE = ("help", "h")
-"""Options that Fire answers itself."""
+"""Options that Fire handles itself."""
 _KEPT = object()
-"""What Fire is to end with, having found no member of it by a word too many."""
+"""Value that Fire returns for a valid command line, in which it finds no members for surplus words."""
 
 
 def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Callable[[], None]:
-    """Return the call that a command line asks for, with nothing done yet; print help where it asks for that.
+    """Return the call that a command line requests, without making it; print help if requested.
 
-    Fire by itself calls a function and then refuses what it did not take, and reads words as Python literals: a folder
-    ``2024_01`` as the number 202401, ``out#1`` as ``out``. Hence what is annotated as text stays as it was typed.
+    Fire alone would call a function before refusing surplus arguments, and would read words as Python literals: a
+    folder ``2024_01`` as the number 202401, ``out#1`` as ``out``. So words annotated as text are kept as typed.
 
     Args:
-        verbs: name -> function, all parameters annotated by text, numbers, flags, sequences of them, or a dict.
-        words: of the command line, without the program's name.
+        verbs: name -> function, whose parameters are annotated as text, numbers, flags, sequences of these, or a dict.
+        words: words of the command line, without the program's name.
 
     Raises:
-        ValueError: there is no such verb or option (the message names the nearest one), or a word is not of the kind
-            that is annotated.
-        SystemExit: Fire has printed help, or which argument is missing or one too many.
+        ValueError: if a verb or option is unknown (the message suggests the nearest one), or a word does not fit its
+            annotation.
+        SystemExit: after Fire has printed help, or which argument is missing or surplus.
     """
     _check_words(verbs, words)
     calls: list[Callable[[], None]] = []
     verbs = {name: _kept(verb, calls) for name, verb in verbs.items()}
     found = fire.Fire(verbs, list(words), "tools", lambda result: None if calls else result)
     if calls and found is not _KEPT:
-        raise ValueError(f"{' '.join(words)}: words too many; see python -m tools {words[0]} --help.")
+        raise ValueError(f"{' '.join(words)}: too many words; see python -m tools {words[0]} --help.")
     return calls[0] if calls else lambda: None
 
 
 def _kept(verb: Callable[..., None], calls: list[Callable[[], None]]) -> Callable[..., None]:
-    """Return what Fire calls in a verb's place: it keeps the call, to be made when Fire has refused nothing."""
+    """Return a function for Fire to call instead of a verb; it stores the call, to be made if Fire refuses nothing."""
 
     @wraps(verb)
     def keep(*args: Any, **kwargs: Any) -> Any:
@@ -56,7 +56,7 @@ def _kept(verb: Callable[..., None], calls: list[Callable[[], None]]) -> Callabl
 
 
 def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> None:
-    """Refuse a verb or option that there is not, and an option without its value, which Fire would make "True"."""
+    """Refuse unknown verbs and options, and an option without a value, which Fire would set to "True"."""
     if not words or words[0].startswith("-"):
         return
     name = words[0].replace("-", "_")
@@ -65,10 +65,10 @@ def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str])
     hints = get_type_hints(verbs[name])
     named = [one.name for one in inspect.signature(verbs[name]).parameters.values() if one.kind != one.VAR_POSITIONAL]
     for word, following in zip(words[1:], [*words[2:], "--"], strict=False):
-        if word == "--":  # what follows is for Fire, which does not say what it does not know
+        if word == "--":  # the rest is for Fire, which ignores unknown options silently
             foreign = fire.parser.CreateParser().parse_known_args(words[list(words).index("--") + 1 :])[1]
             if foreign:
-                raise ValueError(f"{foreign[0]}: is for Fire itself, after --, and it has no such option.")
+                raise ValueError(f"{foreign[0]}: options after -- are for Fire itself, which has no such option.")
             return
         option, equals, _ = word.removeprefix("--").partition("=")
         key = option.replace("-", "_")
@@ -82,16 +82,16 @@ def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str])
 
 
 def _near(word: str, known: Sequence[str], dashes: str = "") -> str:
-    """Return a question after the most similar name, if there is one."""
+    """Return a question that suggests the most similar name, if there is one, else an empty text."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {dashes}{near[0]}? Else " if near else ""
 
 
 def _value(name: str, hint: Any, text: str) -> Any:
-    """Return a word as a parameter's annotation wants it.
+    """Return a word converted to the type of a parameter's annotation.
 
     Raises:
-        ValueError: it is not of that kind.
+        ValueError: if it does not fit the type.
     """
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if not text:
@@ -111,7 +111,7 @@ def _value(name: str, hint: Any, text: str) -> Any:
             with suppress(KeyError, ValueError, MemoryError, RecursionError):
                 return read(text)
             raise ValueError(f"--{name} {text}: expected {expected}.")
-    raise ValueError(f"--{name} {text}: expected several, with commas between them.")
+    raise ValueError(f"--{name} {text}: expected several values, separated by commas.")
 
 
 def _dict(text: str) -> dict[str, Any]:
@@ -126,4 +126,4 @@ _KINDS: dict[type, tuple[str, Callable[[str], Any]]] = {
     bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     dict: ("names and values such as \"{'t1c': 7}\"", _dict),
 }
-"""Kind of a parameter -> in words, and how it is read."""
+"""Type of a parameter -> description of it, and function that reads it."""

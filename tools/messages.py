@@ -1,4 +1,4 @@
-"""What a user is told when something goes wrong."""
+"""Messages for the user when something goes wrong."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import tempfile
 
 
 def printable(text: str) -> str:
-    """Return a text with what a terminal would obey, or show in another order, written out; names come from files."""
+    """Return a text with control and bidirectional characters escaped, since names from files may contain them."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def complaint(error: Exception) -> str:
-    """Return what is wrong and what to do about it, in one line."""
+    """Return a one-line message for an error."""
     if not isinstance(error, OSError) or error.errno is None:
         return printable(str(error))
-    from common.io.files import DISK_FULL  # brings PyTorch, which is not loaded before a verb needs it
+    from common.io.files import DISK_FULL  # imports PyTorch, which should not be loaded before it is needed
 
     where = f"{error.filename}: " if error.filename is not None else ""
     if error.errno not in DISK_FULL:

@@ -1,4 +1,4 @@
-"""The script that a job brings to a site: all that it does is the site's own installation's."""
+"""The script that a job sends to a site; it runs only code that is installed at the site."""
 
 from pathlib import Path
 

@@ -142,8 +142,8 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("bundle", "overrides", "message"),
         [
-            (PASSION, {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates is [0.2, 0.4, 0.8]; expected 4"),
-            (PASSION, {"missing_rates": [0.2, 0.4, 0.8, 1.0]}, "missing_rates is [0.2, 0.4, 0.8, 1.0]; expected"),
+            (PASSION, {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
+            (PASSION, {"missing_rates": [0.2, 0.4, 0.8, 1.0]}, "missing_rates [0.2, 0.4, 0.8, 1.0]: expected"),
             (PASSION, {"missing_rates": None, "masks": "mr9999"}, "mr9999"),
             (PASSION, {"crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples of 16"),
             (PASSION, {"backbone": "RFNet", "crop": [36, 32, 32]}, "expected 2 or 3 multiples of 8"),
@@ -154,8 +154,8 @@ class TestTraining:
             (PASSION, {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
             (PASSION, {"temperature": 0}, "temperature 0: expected a number from 0.01"),
             (GSS, {"leaders": {"BG": ["flair"]}}, "leaders: class 'NCR' has none; expected one or two modalities"),
-            (GSS, {"leaders": {"NET": ["flair"]}}, "leaders: 'NET' is no class; there are BG, NCR, ED, ET"),
-            (GSS, {"network_def#classes": 3}, "Class counts that disagree between network, cohort and loss"),
+            (GSS, {"leaders": {"NET": ["flair"]}}, "leaders: 'NET' is not a class; expected one of BG, NCR, ED, ET"),
+            (GSS, {"network_def#classes": 3}, "Set `cohort` to the one that the network was made for"),
             (GSS, {"init_from": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
         ],
     )

@@ -244,13 +244,15 @@ class TestRecipes:
         # The folder now holds another variant, whose results must not be used.
         variants = {name: {**TINY, **ONE, **keys} for name, keys in variants.items()}
         settings |= {"variants": variants, "dataset_dir": str(coarse_dir)}
-        assert "the folder holds another variant" in M3AE.complaint(["train.json", "recipes/ablation.json"], **settings)
+        assert "the folder belongs to another variant" in M3AE.complaint(
+            ["train.json", "recipes/ablation.json"], **settings
+        )
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
             ({"reference": "fulll"}, "reference 'fulll': expected the name of a variant, one of full, (a)"),
-            ({"variants": {"full": {"lambda_cn": 0}}}, "variant 'full': 'lambda_cn' is no key of"),
+            ({"variants": {"full": {"lambda_cn": 0}}}, "variant 'full': 'lambda_cn' is not a key of"),
             ({"variants": {"full": {"epochs": "many"}}}, "variant 'full': epochs 'many': expected a number"),
             ({"variants": {"full": {"epochs": 0}}}, "variant 'full': epochs 0: expected a whole number"),
             ({"variants": {"full": {"lambda_con": "x"}}}, "lambda_con 'x': expected a number, such as 0.1"),
@@ -272,8 +274,8 @@ class TestRecipes:
         ("words", "message"),
         [
             (("--fill", "zero"), "--fill: the variant '(c) zero fill' sets it"),
-            (("--resume", "true"), "an ablation resumes what was cut off by itself"),
-            (("--teacher_epochs", "3"), "Option --teacher_epochs is no key of the configs"),
+            (("--resume", "true"), "an ablation always resumes interrupted trainings"),
+            (("--teacher_epochs", "3"), "Option --teacher_epochs is not a key of the configs"),
         ],
     )
     def test_options_that_would_not_act_on_an_ablation_are_refused(
@@ -367,7 +369,7 @@ class TestInference:
     def test_an_option_that_no_config_has_is_refused(self, tmp_path):
         code, said = M3AE.run(DEMO, {"modality": "['t1c']", "output_dir": tmp_path})
         assert code == 1
-        assert "Option --modality is no key of the configs" in said
+        assert "Option --modality is not a key of the configs" in said
 
     def test_damaged_input_leaves_no_partial_output(self, case, tmp_path):
         folder = copy_subset(case, ("t1", "t2"), tmp_path / "in")
@@ -484,11 +486,11 @@ class TestEvaluation:
     @pytest.mark.parametrize(
         ("overrides", "message"),
         [
-            ({"coverage": 90}, "coverage is 90; expected a level"),
+            ({"coverage": 90}, "coverage 90: expected a level"),
             ({"published": ["M3AE", "9", "x"]}, "No published table M3AE, 9, x"),
             ({"mlflow": "http://127.0.0.1:9"}, "no MLflow server answers"),
             ({"conventions#empty": "none"}, "conventions: empty is 'none'; expected brats or released or nan or skip"),
-            ({"calibrate_on": "test"}, "calibrate on other cases than are evaluated"),
+            ({"calibrate_on": "test"}, "calibrate on other cases than those evaluated"),
             ({"part": "training2"}, "Unknown part 'training2'"),
         ],
     )

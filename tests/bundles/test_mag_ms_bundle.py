@@ -160,7 +160,7 @@ class TestInference:
         [
             ({"cohort": "myops2020"}, "a checkpoint of another architecture than MAGMS"),
             ({"crop": [48, 48, 48]}, "a checkpoint of another architecture than MAGMS"),
-            ({"inferer#roi_size": [48, 48, 32]}, "A window of [48, 48, 32] voxels: this MAGMS was built for"),
+            ({"inferer#roi_size": [48, 48, 32]}, "A window of [48, 48, 32] voxels, but this MAGMS was built for"),
             ({"ckpt_path": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
         ],
     )

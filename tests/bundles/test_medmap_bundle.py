@@ -229,12 +229,12 @@ class TestRecipes:
         ([], {"prior": "lge"}, "prior 'lge': expected one of"),
         ([], {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
         ([], {"feature_encoder": "both"}, "feature_encoder 'both': expected one of 'shared', 'separate'"),
-        ([], {"align_at": "bottleneck"}, "align_at 'bottleneck': MMFormer has no bottleneck"),
-        ([], {"backbone": "U-HVED"}, "feature_encoder 'shared': backbone 'U-HVED' has nothing of the kind"),
-        ([], {"dedicated": [["t1"]]}, "backbone 'mmFormer' has nothing of the kind; set `dedicated` to null"),
-        (["backbones/pmkl.json"], {"align_at": "bottleneck", "width": 2}, "GatedNetwork has no bottleneck"),
-        ([], {"backbone": "ACN", "width": 8}, "decodes each modality by itself and fused, which ACN does not"),
-        (["backbones/pmkl.json"], {"teacher": "/nowhere.pt", "width": 2}, "/nowhere.pt: no weights of a teacher"),
+        ([], {"align_at": "bottleneck"}, "align_at 'bottleneck': MMFormer cannot compute the bottleneck"),
+        ([], {"backbone": "U-HVED"}, "feature_encoder 'shared': backbone 'U-HVED' does not support it"),
+        ([], {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
+        (["backbones/pmkl.json"], {"align_at": "bottleneck", "width": 2}, "GatedNetwork cannot compute the bottleneck"),
+        ([], {"backbone": "ACN", "width": 8}, "needs a fusing and a separate decoder, which ACN does not have"),
+        (["backbones/pmkl.json"], {"teacher": "/nowhere.pt", "width": 2}, "/nowhere.pt: no such weights of a teacher"),
     ],
 )
 def test_combinations_that_make_no_sense_are_refused_before_training(coarse_dir, tmp_path, configs, overrides, message):

@@ -153,4 +153,4 @@ def test_inference_refuses_altered_weights(meta_file, tmp_path):
     while error.__cause__ is not None:
         error = error.__cause__
     assert isinstance(error, ValueError)
-    assert f"is not what {meta_file.parts[-3]} " in str(error)
+    assert f"is not the file that {meta_file.parts[-3]} " in str(error)
