@@ -29,8 +29,8 @@ class PlanRecipe(FedAvgRecipe):
 
     Args:
         plan: plan of the federation.
-        process_per_round: whether a site trains in a new process for each round. If that process is killed or hangs, the
-            site continues in the next round; if a process for all rounds dies, NVFlare ends the whole job.
+        process_per_round: whether a site trains in a new process for each round. If that process is killed or hangs,
+            the site continues in the next round; if a process for all rounds dies, NVFlare ends the whole job.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:
