@@ -39,14 +39,14 @@ class Update(NamedTuple):
 def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Return the mean change of each weight.
 
-    A weight in a part of a sequence is averaged over the sites that have the sequence, by their cases with it; every
-    other weight over all sites, by their cases. What a site keeps back is averaged over the others. A weight that no
-    site has cases for, or sends, is left out: it stays as it is.
+    A weight in a part for one sequence is averaged over the sites that have the sequence, weighted by their cases with
+    it; every other weight over all sites, weighted by their cases. A weight that a site does not send is averaged over
+    the others. A weight that no site has cases for, or sends, is left out, so that it does not change.
 
     Args:
-        updates: of the sites; a site may lack some names.
-        parts: sequence -> parts of the network, see `common.networks.modality_parts`; none gives FedAvg (McMahan et
-            al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
+        updates: updates of the sites; a site may lack some names.
+        parts: sequence -> parts of the network, see `common.networks.modality_parts`; an empty dict gives FedAvg
+            (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
     """
     changes, sequences = {}, {part: sequence for sequence, names in parts.items() for part in names}
     for name in dict.fromkeys(name for update in updates for name in update.change):

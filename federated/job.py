@@ -28,9 +28,9 @@ class PlanRecipe(FedAvgRecipe):
     A round asks all connected sites. One answer is enough; sites that fail are left out.
 
     Args:
-        plan: what to do.
-        process_per_round: a site trains in a process of its own, a new one for each round: if that is killed or hangs,
-            the site is back in the next round. NVFlare ends the whole job when a process dies that is not.
+        plan: plan of the federation.
+        process_per_round: whether a site trains in a new process for each round. If that process is killed or hangs,
+            the site continues in the next round; if a process for all rounds dies, NVFlare ends the whole job.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:

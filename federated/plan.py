@@ -29,17 +29,18 @@ class Plan:
     """The plan of a federation.
 
     Attributes:
-        name: of the job.
-        bundle: its name.
-        rounds: how often weights are exchanged.
-        sites: name -> the site's own config keys: its ``dataset_dir``, and if need be ``datalist`` or ``split``.
-        configs: file names below the bundle's ``configs``, over its ``train.json``, e.g. ``recipes/open_glioma.json``.
-        settings: config keys of all sites.
-        local_epochs: of a round.
-        round_hours: a site that has not answered by then is left out of the round, and its training ended.
-        aggregation: ``per_modality``, or ``fedavg`` over the whole network; see `federated.aggregation`.
-        init_from: weights that the first round starts from, a file of the server; None starts from random ones.
-        start_round: the first round's number, where a federation goes on that was cut off.
+        name: name of the job.
+        bundle: name of the bundle.
+        rounds: number of rounds in which weights are exchanged.
+        sites: name -> the site's own config keys: its ``dataset_dir``, and optionally ``datalist`` or ``split``.
+        configs: names of files in the bundle's ``configs``, as overlays on ``train.json``, e.g.
+            ``recipes/open_glioma.json``.
+        settings: config keys for all sites.
+        local_epochs: number of epochs in a round.
+        round_hours: hours after which a site that has not answered is left out of the round, and its training ended.
+        aggregation: ``per_modality``, or ``fedavg`` for the whole network; see `federated.aggregation`.
+        init_from: weights that the first round starts from, a file on the server; None starts from random weights.
+        start_round: number of the first round, to continue an interrupted federation.
 
     Raises:
         ValueError: if the value of a key is invalid.
@@ -106,7 +107,7 @@ class Plan:
         return json.dumps(vars(self), indent=4)
 
     def of_site(self, site: str) -> Plan:
-        """Return what a site is told of the plan: not where the others' data lie."""
+        """Return the plan for one site, without the locations of the others' data."""
         return replace(self, sites={site: self.sites[site]})
 
     def settings_of(self, site: str, output_dir: str | os.PathLike) -> dict[str, Any]:

@@ -271,7 +271,7 @@ class SplitPointwise(nn.Module):
             weights: ``(B, M)``, 1 for the modalities present and 0 for the others.
         """
         y = weighted_sum(weights[:, None], parts)[:, 0]
-        if self.pre or self.training:  # else of no effect, since the norm takes it away
+        if self.pre or self.training:  # otherwise the norm cancels the bias
             y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
         return y if self.pre else normalised(y)
 

@@ -33,8 +33,8 @@ def pictures(
     """Draw the axial, coronal and sagittal plane through the lesion's centre in each modality, regions outlined.
 
     The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
-    patient's right on the left, the front on the left in the sagittal plane) and cut to the head; black is each image's
-    1st percentile there and white its 99.9th, or that of the brain alone, as fat can be much brighter.
+    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head; black is each
+    image's 1st percentile there, and white its 99.9th, or that within the brain mask, since fat can be much brighter.
 
     Args:
         images: modality -> (X, Y, Z), RAS, finite; the modalities that were used.

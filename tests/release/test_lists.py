@@ -129,7 +129,7 @@ def test_folds_are_trainings_of_their_own(tmp_path):
         ),
         (
             {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
-            "convention hd95 of 'other' is 'max', of 'M3AE' 'pooled'; set 'conventions#hd95'",
+            "convention hd95 is 'max' for 'other', but 'pooled' for 'M3AE'; set 'conventions#hd95'",
         ),
     ],
 )

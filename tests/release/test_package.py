@@ -295,5 +295,7 @@ def test_one_version_of_common(tmp_path):
     manifest.write_text(json.dumps({"common": common.__version__}))
     require_same_common(tmp_path)
     manifest.write_text(json.dumps({"common": "99.0.0"}))
-    with pytest.raises(ValueError, match=rf"version 99.0.0 of `common`.* loaded {common.__version__} .*of its own"):
+    with pytest.raises(
+        ValueError, match=rf"version 99.0.0 of `common`.* loaded {common.__version__} .*in its own process"
+    ):
         require_same_common(tmp_path)

@@ -71,7 +71,7 @@ def test_water_is_doubted_beside_a_head_and_refused_alone(brains):
     found = find_brain(study, ["t1", "t1c"], ADULT, CPU)
     assert (found.modality, list(found.agreement)) == ("t1c", ["t1c"])
     assert re.fullmatch(r"what looks like a brain is as uniform as water .*", found.doubts["t1"])
-    for others in ({}, {"t2": uneven(ellipsoid(40, 40, 40))}):  # nor is that stripped image one of a brain
+    for others in ({}, {"t2": uneven(ellipsoid(40, 40, 40))}):  # that stripped image does not show a brain either
         with pytest.raises(ValueError, match=r"No brain was found .* T1: what looks like .* as uniform as water"):
             find_brain(aligned({"t1": water, **others}), ["t1"], ADULT, CPU)
     found = find_brain(aligned({"t1": water, "t2": brains["t2"]}), ["t1"], ADULT, CPU)

@@ -57,7 +57,7 @@ def test_values_appear(tmp_path):
     assert "<li>FLAIR was registered.</li>" in html
     assert ["Whole tumour (WT)", "34.0", "22.8 to 48.6 (90 %)"] in found
     assert ["Tumour core (TC)", "13.6", "unknown: too few calibration cases"] in found
-    assert ["Enhancing tumour (ET)", "&lt; 0.1", "–"] in found  # none would be 0.0
+    assert ["Enhancing tumour (ET)", "&lt; 0.1", "–"] in found  # an empty region would be 0.0
     assert found.index(["T1c", "+1.2", "+4.0", "+21.0"]) < found.index(["T1", "+1.0", "−2.1", "–"])
     assert ["T2", "series 4", "TE 100 ms", "93 %"] in found
     assert ["FLAIR", "series 5", "set by hand", "–"] in found

@@ -179,7 +179,7 @@ class TestBadInput:
         self.refused(what, folder, reference)
         write(path, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]))
         self.refused(r"b\.nii\.gz.*\(corners up to 2\.1 mm off\)\. Label maps are not resampled", folder, reference)
-        write(path, label_map(1), np.eye(4))  # a header that was lost
+        write(path, label_map(1), np.eye(4))  # as if the header had been lost
         self.refused(r"b\.nii\.gz.*\(corners up to 240 mm off\)", folder, reference)
 
     def test_rounding_in_a_header_is_no_other_grid(self, folder, reference):

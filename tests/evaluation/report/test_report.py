@@ -435,7 +435,7 @@ class TestErrors:
             write_report([unscored], tmp_path / "report", 0.9)
 
     def test_leave_nothing_behind(self, tmp_path):
-        """The level is looked at last, when all figures of accuracy have been made."""
+        """The level is checked last, when all figures on accuracy have been drawn."""
         with pytest.raises(ValueError, match="coverage 90: expected a level above 0 and below 1"):
             write_report([whole("one", only=["t1"], **SMALL)], tmp_path / "report", 90)
         assert not (tmp_path / "report").exists()
