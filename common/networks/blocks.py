@@ -300,7 +300,7 @@ class FeatureEncoder(nn.Module):
         if kind is not None:
             check_choice("feature_encoder", kind, ("shared", "separate"))
         self.kind, self.channels = kind, modalities if kind == "shared" else 1
-        layer, count = nn.Conv2d if dims == 2 else nn.Conv3d, {"shared": 1, "separate": modalities, None: 0}[kind]
+        layer, count = nn.Conv2d if dims == 2 else Conv3d, {"shared": 1, "separate": modalities, None: 0}[kind]
         self.layers = nn.ModuleList([layer(1, self.channels, 3, padding=1) for _ in range(count)])
 
     def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
