@@ -18,6 +18,7 @@ from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.report.paper_tables import Block
 from common.io.bundle import bundle_root
+from common.io.settings import refuse_texts_for_numbers
 
 KEYS = ("settings", "methods", "cohort", "folds", "tables", "notes")
 METHOD_KEYS = ("bundle", "configs", "variant", "settings")
@@ -119,9 +120,10 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
     Raises:
         FileNotFoundError: if the list, a bundle or a config does not exist.
         ValueError: if the list does not have this form, or a name in it occurs twice; if a setting is not a key of the
-            bundle's configs, or has no effect; if a split, a published table, a method or a variant does not exist; if
-            the folds are not those of one cross-validation; if the list, a method's config or a published table is for
-            another cohort; or if the methods' conventions differ, so that their results could not be compared.
+            bundle's configs, is a text where they have a number, or has no effect; if a split, a published table, a
+            method or a variant does not exist; if the folds are not those of one cross-validation; if the list, a
+            method's config or a published table is for another cohort; or if the methods' conventions differ, so that
+            their results could not be compared.
     """
     content = Path(path).read_bytes()
     try:
@@ -282,7 +284,7 @@ def _block(made: Any, methods: Sequence[str]) -> Block:
 
 
 def _require_known(entry: Entry) -> None:
-    """Refuse settings that no config has, and configs that cannot be read."""
+    """Refuse settings that no config has, texts in place of numbers, and configs that cannot be read."""
     for file in entry.files:
         try:
             ConfigParser.load_config_file(file)
@@ -300,6 +302,10 @@ def _require_known(entry: Entry) -> None:
         free = (isinstance(above, dict) and "_target_" in above) or outer == "evaluation#overrides"
         if not free and not (isinstance(above, dict | list) and key in parser):
             raise ValueError(f"method {entry.name!r}: {key!r} is not a key of {', '.join(entry.files)}")
+    try:
+        refuse_texts_for_numbers(parser.get(), entry.settings)
+    except ValueError as error:
+        raise ValueError(f"method {entry.name!r}: {error}") from error
 
 
 def _require_cohort(made: MethodList, cohort: str) -> None:
