@@ -5,6 +5,8 @@ All pages are written to be read in the repository as well, so their links are t
 
 from __future__ import annotations
 
+import base64
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that lie outside ``docs/``, and a page for each module of the reference."""
+    """Add the pages and pictures that lie outside ``docs/``, notebooks, and a page for each module of the reference."""
+    for file in (file for path in ROOT.glob("docs/*.ipynb") for file in _notebook(path, config)):
+        files.append(file)
     for path in (*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")):
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
     for page in _pages(config.nav):
@@ -48,13 +52,37 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{file.relative_to(ROOT).as_posix()})"
         return text
 
+    markdown = markdown.replace(
+        "<details>", '<details markdown="1">'
+    )  # what is folded is Markdown, as in the repository
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
 
 
 def place(path: Path) -> str:
     """Return where a file of the repository lies in the site, if it is in it."""
-    name = path.relative_to(ROOT).as_posix()
+    name = path.relative_to(ROOT).as_posix().replace(".ipynb", ".md")
     return re.sub(r"^bundles/(\w+)/docs/", r"papers/\1/", re.sub(r"^docs/", "", name))
+
+
+def _notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
+    """Yield the page of a notebook with the outputs that it was stored with, and its pictures."""
+    parts = []
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = {
+                kind: "".join(text) for kind, text in output.get("data", {"text/plain": output.get("text")}).items()
+            }
+            if "image/png" in data:
+                picture = f"{path.stem}_{number}.png"
+                yield File.generated(config, picture, content=base64.b64decode(data["image/png"]))
+                parts.append(f"![Output of the code above]({picture})")
+            elif "text/markdown" in data:
+                parts.append(data["text/markdown"])
+            else:
+                parts.append(f"```text\n{data['text/plain']}\n```")
+    yield File.generated(config, place(path), content="\n\n".join(parts))
 
 
 def _pages(nav: list | dict | str) -> Iterator[str]:
