@@ -1,6 +1,6 @@
-"""What MkDocs is told beside ``mkdocs.yml``: which files outside ``docs/`` are pages too, and where links lead.
+"""MkDocs hooks: add the pages that lie outside ``docs/``, and rewrite the links between files of the repository.
 
-All pages are written to be read in the repository as well, so their links are those between its files.
+All pages can also be read in the repository, so their links are relative paths between its files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
-"""A link or a picture: its mark, if it is a picture, its text, which may hold brackets, and its target."""
+"""A link or a picture. Groups: ``!`` for a picture, the text (which may contain brackets), the target."""
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
 
 
@@ -36,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead the links of a page to the site's pages, those to other files to the repository, if it is published."""
+    """Rewrite links to files: to a page of the site, else to the published repository, else keep only the text."""
     here = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).parent
 
     def lead(link: re.Match[str]) -> str:
@@ -52,20 +52,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{file.relative_to(ROOT).as_posix()})"
         return text
 
-    markdown = markdown.replace(
-        "<details>", '<details markdown="1">'
-    )  # what is folded is Markdown, as in the repository
+    markdown = markdown.replace("<details>", '<details markdown="1">')  # its content is Markdown, as on GitHub
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
 
 
 def place(path: Path) -> str:
-    """Return where a file of the repository lies in the site, if it is in it."""
+    """Return the path that a file of the repository has in the site, if the site contains it."""
     name = path.relative_to(ROOT).as_posix().replace(".ipynb", ".md")
     return re.sub(r"^bundles/(\w+)/docs/", r"papers/\1/", re.sub(r"^docs/", "", name))
 
 
 def _notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
-    """Yield the page of a notebook with the outputs that it was stored with, and its pictures."""
+    """Yield a notebook as a page with its stored outputs, and the pictures among these."""
     parts = []
     for number, cell in enumerate(json.loads(path.read_text())["cells"]):
         source = "".join(cell["source"])
@@ -86,7 +84,7 @@ def _notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
 
 
 def _pages(nav: list | dict | str) -> Iterator[str]:
-    """Yield the pages that a part of the navigation names."""
+    """Yield the pages named in a part of the navigation."""
     if isinstance(nav, str):
         yield nav
     else:

@@ -1,4 +1,4 @@
-"""The tutorial runs from beginning to end, and stands in the repository with the outputs of such a run."""
+"""The tutorial runs from beginning to end, and is committed with the outputs of such a run."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
 
 
 def kinds(cells: list[dict]) -> list[set[str]]:
-    """Return what each cell has put out: names of streams, and media types."""
+    """Return the kinds of output of each cell: names of streams, and media types."""
     return [
         {kind for output in cell.get("outputs", []) for kind in output.get("data", [output.get("name", "error")])}
         for cell in cells
