@@ -41,8 +41,8 @@ label: $(LABEL_VENV)/.installed
 test-label: $(LABEL_VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -rs tests/label
 
-# Pages, and the reference from the sources as they are: neither PyTorch nor MONAI is installed. Links that lead nowhere
-# are errors. REPO_URL: where the repository is published, for links to files that are no pages.
+# The documentation site. The reference is read from the sources, so neither PyTorch nor MONAI is installed. A broken link is
+# an error. REPO_URL: URL of the repository, for links to files that are not in the site.
 docs: $(DOCS_VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --site-dir "$(SITE)"
 

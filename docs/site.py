@@ -1,10 +1,12 @@
-"""What MkDocs is told beside ``mkdocs.yml``: which files outside ``docs/`` are pages too, and where links lead.
+"""MkDocs hooks: add the pages that lie outside ``docs/``, and rewrite the links between files of the repository.
 
-All pages are written to be read in the repository as well, so their links are those between its files.
+All pages can also be read in the repository, so their links are relative paths between its files.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -16,12 +18,14 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
-"""A link or a picture: its mark, if it is a picture, its text, which may hold brackets, and its target."""
+"""A link or a picture. Groups: ``!`` for a picture, the text (which may contain brackets), the target."""
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that lie outside ``docs/``, and a page for each module of the reference."""
+    """Add the pages and pictures that lie outside ``docs/``, notebooks, and a page for each module of the reference."""
+    for file in (file for path in ROOT.glob("docs/*.ipynb") for file in _notebook(path, config)):
+        files.append(file)
     for path in (*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")):
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
     for page in _pages(config.nav):
@@ -32,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead the links of a page to the site's pages, those to other files to the repository, if it is published."""
+    """Rewrite links to files: to a page of the site, else to the published repository, else keep only the text."""
     here = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).parent
 
     def lead(link: re.Match[str]) -> str:
@@ -48,17 +52,39 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{file.relative_to(ROOT).as_posix()})"
         return text
 
+    markdown = markdown.replace("<details>", '<details markdown="1">')  # its content is Markdown, as on GitHub
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
 
 
 def place(path: Path) -> str:
-    """Return where a file of the repository lies in the site, if it is in it."""
-    name = path.relative_to(ROOT).as_posix()
+    """Return the path that a file of the repository has in the site, if the site contains it."""
+    name = path.relative_to(ROOT).as_posix().replace(".ipynb", ".md")
     return re.sub(r"^bundles/(\w+)/docs/", r"papers/\1/", re.sub(r"^docs/", "", name))
 
 
+def _notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
+    """Yield a notebook as a page with its stored outputs, and the pictures among these."""
+    parts = []
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = {
+                kind: "".join(text) for kind, text in output.get("data", {"text/plain": output.get("text")}).items()
+            }
+            if "image/png" in data:
+                picture = f"{path.stem}_{number}.png"
+                yield File.generated(config, picture, content=base64.b64decode(data["image/png"]))
+                parts.append(f"![Output of the code above]({picture})")
+            elif "text/markdown" in data:
+                parts.append(data["text/markdown"])
+            else:
+                parts.append(f"```text\n{data['text/plain']}\n```")
+    yield File.generated(config, place(path), content="\n\n".join(parts))
+
+
 def _pages(nav: list | dict | str) -> Iterator[str]:
-    """Yield the pages that a part of the navigation names."""
+    """Yield the pages named in a part of the navigation."""
     if isinstance(nav, str):
         yield nav
     else:

@@ -1,6 +1,6 @@
-"""Every command of README, guides and model cards names what exists, and every guide's command that can is run.
+"""Every command in README, guides and model cards refers to what exists, and guides' commands run unless marked.
 
-A block of a guide that is not run has a line `<!-- not run: why -->` before it.
+A block that is not run has the line `<!-- not run: why -->` before it.
 """
 
 import ast
@@ -26,7 +26,7 @@ GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/
 CARDS = sorted(ROOT.glob("bundles/*/docs/README.md"))
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?^```(?:bash)?\n(.*?)^```$", flags=re.M | re.S)
 FILE = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```$", flags=re.M | re.S)
-"""A file that a page has the reader write: its name, its content."""
+"""A file that a page asks its reader to write: name and content."""
 PROGRAMS = ("python", "torchrun", "make", ".venv-label/bin/python")
 RUN_OPTIONS = set(inspect.signature(monai.bundle.run).parameters)
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -109,17 +109,17 @@ STANDS_FOR = {
     "/results/seed2/evaluation": "docs/open_glioma/results/gss",
     "/results/seed3/evaluation": "docs/open_glioma/results/medmap",
 }
-"""What is read from elsewhere in the guides -> what the test reads in its place."""
+"""Inputs named in the guides -> what the tests use instead."""
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, phantom_dir) -> Path:
-    """A copy of what is committed, with packages of a bundle in `dist` and the phantom's subjects for studies."""
+    """A copy of the repository with small phantoms, and a package of a bundle in `dist`."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("common", "tools", "docs", "federated"):
         os.symlink(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
-    for bundle in folder.glob("bundles/*/models"):  # a bare run makes its phantom unless there is one
+    for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")
     subprocess.run(run_with("python -m tools package bundles/m3ae dist"), cwd=folder, check=True)
     return folder
@@ -139,7 +139,7 @@ def test_commands_run(page, clone, phantom_dir, tmp_path):
     places = {**STANDS_FOR, "STUDY": study, "DIR": tmp_path / "placed", "OUT": tmp_path / "out"}
     for runs, block in blocks(page):
         if runs:
-            script = re.sub(r"^\. .*$", "", block, flags=re.M)  # the environment is that of the tests
+            script = re.sub(r"^\. .*$", "", block, flags=re.M)  # the tests' own environment is used
             for place, value in places.items():
                 script = re.sub(rf"(?<![\w/]){place}\b", str(value), script)
             done = subprocess.run(run_with(script), cwd=clone, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The numbers of the pages' tables on patients are those of the committed results, `docs/open_glioma/results`."""
+"""Tables of results on patients agree with the committed results in `docs/open_glioma/results`."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from common.evaluation.metrics.results import Evaluation, read_evaluation
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "open_glioma" / "results"
 CARDS = {"m3ae": "m3ae_weights", "passion": "passion", "gss": "gss", "mag_ms": "mag_ms", "medmap": "medmap"}
-"""Bundle -> results of the weights that it comes with."""
+"""Bundle -> folder with the results of its own weights."""
 CIRCLES = "○●"
 
 

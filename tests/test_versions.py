@@ -1,4 +1,4 @@
-"""A release has one version, which all its parts name."""
+"""All parts of a release have the same version."""
 
 import json
 import re
