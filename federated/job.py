@@ -69,6 +69,7 @@ class PlanRecipe(FedAvgRecipe):
         self._files = TemporaryDirectory()
         for site in self._plan.sites:
             self._job.to(ClientAPIExecutor(params_exchange_format=ExchangeFormat.PYTORCH, **process), site)
+            self._job.to({"max_runner_sync_timeout": 600.0}, site)  # seconds; NVFlare's 60 fail on a busy machine
             folder = Path(self._files.name, site)
             folder.mkdir()
             shutil.copy(SCRIPT, folder)  # from its own folder NVFlare would put it below that's path

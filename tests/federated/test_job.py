@@ -18,7 +18,9 @@ def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path
     told = json.loads((site / "custom" / "plan.txt").read_text())
     assert told["plan"]["sites"] == {"b": {"dataset_dir": "/data/b"}}
     assert told["expected"] == plan.identity()
-    (executor,) = json.loads((site / "config" / "config_fed_client.json").read_text())["executors"]
+    config = json.loads((site / "config" / "config_fed_client.json").read_text())
+    assert config["max_runner_sync_timeout"] == 600
+    (executor,) = config["executors"]
     arguments = executor["executor"]["args"]
     assert arguments["result_wait_timeout"] == 1800  # seconds; none would wait for ever
     assert arguments["command"][-1] == "custom/script.py"
