@@ -183,7 +183,7 @@ def test_a_word_too_many_and_an_unknown_verb(capsys, data, tmp_path):
     assert not (tmp_path / "list.json").exists()
     assert "dattalist: no such verb; did you mean datalist?" in run("dattalist", "brats2020")
     assert run("datalist", "--help") == 0
-    assert "of a seeded split" in capsys.readouterr().err
+    assert "a split that is drawn at random" in capsys.readouterr().err
 
 
 def test_texts_stay_as_they_are_typed(monkeypatch, data, tmp_path):

@@ -98,7 +98,7 @@ def test_a_step_of_one_optimiser_with_two_groups_trains_both_sides(made):
 @each
 def test_incomplete_subjects_are_refused(made):
     present = torch.tensor([[True] * 4, [True, False, True, False]])
-    with pytest.raises(ValueError, match=r"Of 2 training samples 1 lack a modality \(channels \[1, 3\]\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 training samples lack a modality \(channels \[1, 3\]\)"):
         CoTraining(network(made))(drop(image(), present))
 
 

@@ -207,7 +207,7 @@ class TestDedicatedUNETR:
 
 @each
 def test_wrong_windows_and_sizes_name_their_key(network):
-    with pytest.raises(ValueError, match=r"A window of \[32, 32, 32\] voxels: .* key `crop`"):
+    with pytest.raises(ValueError, match=r"A window of \[32, 32, 32\] voxels, but .* key `crop`"):
         made(network)(image(size=CROP))
     with pytest.raises(ValueError, match=r"crop \[24, 32, 32\]: expected 2 or 3 multiples of 16"):
         made(network, crop=(24, 32, 32))

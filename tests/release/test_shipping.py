@@ -102,7 +102,7 @@ DAMAGES = {
     "a checkpoint to resume from": (lambda run: unfit(run, {"epoch": 3}), "expected a state dict"),
     "changed since": (
         lambda run: write_checkpoint({"weight": torch.ones(1)}, run / "trained.pt"),
-        r"not of trained\.pt",
+        r"not of the current trained\.pt",
     ),
     "some subsets": (lambda run: evaluated(run, only=["t1", "t2"]), r"no results of t1c, flair, t1\+t1c"),
     "another cohort": (

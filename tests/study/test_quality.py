@@ -52,7 +52,9 @@ def test_like_warnings_of_several_images_are_one():
     covered = {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85}
     aligned = AlignedStudy(images, {}, covered)
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
-    assert partial.startswith("T1 (series 0: 70%), FLAIR (series 3: 85%): of what the reference shows")
+    assert partial.startswith(
+        "T1 (series 0: 70%), FLAIR (series 3: 85%): covers only this part of what the reference shows"
+    )
     assert thick.startswith(
         "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
     )

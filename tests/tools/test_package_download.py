@@ -148,7 +148,7 @@ def test_another_version_is_not_written_over(site, tmp_path):
     _, url = site
     assert download(f"{url}/index.json", tmp_path, "tiny", "--version", "0.9.0") is None
     said = download(f"{url}/index.json", tmp_path)
-    assert said.startswith(f"error: {tmp_path}/tiny is there already, with other content")
+    assert said.startswith(f"error: {tmp_path}/tiny already exists with other content")
     assert (tmp_path / "tiny" / "models" / "model.pt").read_text() == "0.9.0"
 
 
@@ -158,27 +158,33 @@ def overwrite(path: Path, content: bytes) -> None:
 
 
 FAILURES = {
-    "changed": (lambda folder, url: replace(folder, lambda content: content[:-1] + b"x"), "with SHA-256"),
-    "truncated": (lambda folder, url: replace(folder, lambda content: content[:1000]), "1000 bytes with SHA-256"),
-    "longer": (lambda folder, url: replace(folder, lambda content: content + b"more"), "with SHA-256"),
-    "empty": (lambda folder, url: replace(folder, lambda content: b""), "0 bytes with SHA-256"),
+    "changed": (lambda folder, url: replace(folder, lambda content: content[:-1] + b"x"), "and SHA-256"),
+    "truncated": (lambda folder, url: replace(folder, lambda content: content[:1000]), "1000 bytes and SHA-256"),
+    "longer": (lambda folder, url: replace(folder, lambda content: content + b"more"), "and SHA-256"),
+    "empty": (lambda folder, url: replace(folder, lambda content: b""), "0 bytes and SHA-256"),
     "cut": (lambda folder, url: edit_index(folder, url="cut/tiny_v0.10.0.zip"), "tiny_v0.10.0.zip: "),
     "other": (
         lambda folder, url: edit_index(folder, **json.loads((folder / "index.json").read_text())[0] | {"name": "tiny"}),
-        "a package of other 1.0.0, listed as another one",
+        "a package of other 1.0.0, but the index lists it as tiny 1.0.0",
     ),
     "absent": (lambda folder, url: edit_index(folder, url="nosuch.zip"), "nosuch.zip: cannot be fetched .*404"),
     "file": (lambda folder, url: edit_index(folder, url="file:///etc/passwd"), "expected https"),
-    "digest": (lambda folder, url: edit_index(folder, sha256=None), "no index of packages"),
-    "size": (lambda folder, url: edit_index(folder, size=-1), "no index of packages"),
-    "too large": (lambda folder, url: edit_index(folder, size=10**9), "no index of packages, of 268435456 bytes"),
-    "endless": (lambda folder, url: edit_index(folder, url="endless/x.zip"), "with SHA-256"),
-    "terminal": (lambda folder, url: edit_index(folder, name="\x1b]0;owned\x07"), "no index of packages"),
-    "nested": (lambda folder, url: overwrite(folder / "index.json", b"[" * 10**6), "no index of packages"),
-    "no URL": (lambda folder, url: edit_index(folder, url="http://[::1"), r"the URL of tiny is http://\[::1, which is"),
-    "no list": (lambda folder, url: overwrite(folder / "index.json", b"{}"), "no index of packages"),
+    "digest": (lambda folder, url: edit_index(folder, sha256=None), "not an index of packages"),
+    "size": (lambda folder, url: edit_index(folder, size=-1), "not an index of packages"),
+    "too large": (
+        lambda folder, url: edit_index(folder, size=10**9),
+        "not an index of packages of at most 268435456 bytes",
+    ),
+    "endless": (lambda folder, url: edit_index(folder, url="endless/x.zip"), "and SHA-256"),
+    "terminal": (lambda folder, url: edit_index(folder, name="\x1b]0;owned\x07"), "not an index of packages"),
+    "nested": (lambda folder, url: overwrite(folder / "index.json", b"[" * 10**6), "not an index of packages"),
+    "no URL": (
+        lambda folder, url: edit_index(folder, url="http://[::1"),
+        r"the URL of tiny, http://\[::1, is not valid",
+    ),
+    "no list": (lambda folder, url: overwrite(folder / "index.json", b"{}"), "not an index of packages"),
     "away": (lambda folder, url: edit_index(folder, url="away/x.zip"), "redirected to ftp:.*; expected https"),
-    "version": (lambda folder, url: edit_index(folder, version="new"), "no index of packages"),
+    "version": (lambda folder, url: edit_index(folder, version="new"), "not an index of packages"),
     "dead": (
         lambda folder, url: edit_index(folder, url="http://127.0.0.1:9/x.zip"),
         "x.zip: cannot be fetched .*refused",
@@ -205,7 +211,7 @@ def test_nothing_is_placed_unless_all_is_right(site, how, tmp_path):
         ("index.json", "nosuch", (), "no nosuch; it lists other 1.0.0, tiny 0.10.0, tiny 0.9.0"),
         ("index.json", "tiny", ("--version", "2.0.0"), "no tiny 2.0.0; it lists"),
         ("nosuch.json", "tiny", (), "nosuch.json: cannot be fetched (HTTP Error 404"),
-        ("tiny_v0.9.0.zip", "tiny", (), "no index of packages"),
+        ("tiny_v0.9.0.zip", "tiny", (), "not an index of packages"),
     ],
     ids=["name", "version", "no-index", "not-an-index"],
 )
@@ -223,18 +229,20 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(monkeypatch, 
     edit_index(folder, url=f"{kind}/x.zip")
     began = time.monotonic()
     said = download(f"{url}/{'' if what == 'package' else kind + '/'}index.json", tmp_path / "out")
-    assert re.search(r"cannot be fetched \(\d+ bytes in 0.5 seconds; expected 10000 a second\)", said)
+    assert re.search(r"cannot be fetched \(\d+ bytes in 0.5 seconds; expected 10000 per second\)", said)
     assert time.monotonic() - began < 5
     assert not list(tmp_path.glob("out/*"))
 
 
 def test_an_endless_index(site, tmp_path):
-    assert "more than 4194304 bytes, too large for an index" in download(f"{site[1]}/endless/index.json", tmp_path)
+    assert "exceeds 4194304 bytes, the limit for an index of packages" in download(
+        f"{site[1]}/endless/index.json", tmp_path
+    )
 
 
 def test_http_is_taken_only_when_told(site, tmp_path):
     said = run("download", "tiny", "--index", f"{site[1]}/index.json", "--output_dir", tmp_path / "out")
-    assert "what comes by http can be changed on its way, and a bundle is code; expected https." in said
+    assert "expected https, since a bundle is code, and files that come by http can be changed on the way." in said
     edit_index(site[0], url=f"{site[1]}/tiny_v0.10.0.zip")
     said = run("download", "tiny", "--index", site[0] / "index.json", "--output_dir", tmp_path / "out")
     assert "expected https, or a file beside the index" in said
@@ -279,7 +287,7 @@ def test_a_zip_that_is_no_package_is_not_indexed(packages, tmp_path):
     bundle = write_bundle(tmp_path / "tiny")
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist" / "a_v1.zip").write_bytes(b"PK")
-    assert "a_v1.zip: no whole package" in run("package", bundle, tmp_path / "dist")
+    assert "a_v1.zip: not a valid package of a bundle" in run("package", bundle, tmp_path / "dist")
     assert not (tmp_path / "dist" / "index.json").exists()
 
 
