@@ -146,7 +146,7 @@ class TestWorker:
 
     def test_what_takes_too_long_is_ended(self):
         worker = Worker("read", seconds=0.5)
-        with pytest.raises(HTTPException, match=r"more than 0\.5 s"):
+        with pytest.raises(HTTPException, match=r"exceeded the limit of 0\.5 s"):
             worker.run(signal.pause)
         worker.close()
 
@@ -345,7 +345,7 @@ class TestBodies:
         most = REQUEST_BYTES >> 20
         for path in ("train/m3ae", "train/"):
             answer = requests.post(f"{url}/{path}", data=b"[" * (REQUEST_BYTES + 1), timeout=30)
-            refused(answer, 413, f"more than {most} MiB")
+            refused(answer, 413, f"exceeds {most} MiB")
         pieces = (b"[" * 65536 for _ in range(4 * most * 16))  # without a length
         assert requests.post(f"{url}/train/", data=pieces, timeout=30).status_code == 413
 
