@@ -50,6 +50,7 @@ def test_a_tilted_study_is_turned_upright_and_nothing_of_it_is_lost(upright):
         assert not any(after.take(end, axis).any() for axis in range(3) for end in (0, -1))
 
 
+@pytest.mark.slow
 def test_what_does_not_look_like_a_brain_is_refused(upright):
     pytest.importorskip("itk.itkElastixRegistrationMethodPython")
     noise = np.random.default_rng(0).uniform(1, 100, upright["t1"].shape).astype(np.float32)

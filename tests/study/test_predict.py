@@ -136,6 +136,7 @@ def test_a_tilted_series_gives_what_its_volume_gives_as_nifti(studies, tmp_path)
     assert min(dice(made, expected).values()) >= 0.98
 
 
+@pytest.mark.slow
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
     dicom, nifti = studies
     assert predict(dicom, tmp_path / "dicom", "m3ae") is None
