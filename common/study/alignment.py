@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from common.modalities import display_name
 from common.study.grid import Grid, Image, finest, foreground, in_field_of_view, isotropic_grid, moved, resample
@@ -61,15 +64,19 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
             moves[frame] = register(
                 Image(fixed, grid.affine), images[leader], f"{together} to {display_name(reference)}"
             )
-    aligned, covered, misplaced = {}, {}, {}
     registered = {name: move for name, frame in frames.items() if (move := moves[frame]) is not None}
-    for name, image in images.items():
-        move = moves[frames[name]]
-        placed = image if move is None else moved(image, move.transform)
-        volume = fixed if name == reference else resample(placed, grid)
-        seen = in_field_of_view(Grid(image.shape, placed.affine), grid)
-        if name != reference:
-            found = fit(fixed, volume, seen, spacing)
+    placed = {**images, **{name: moved(images[name], move.transform) for name, move in registered.items()}}
+
+    def compare(name: str) -> tuple[np.ndarray, np.ndarray, Fit | None]:
+        volume = fixed if name == reference else resample(placed[name], grid)
+        seen = in_field_of_view(Grid(placed[name].shape, placed[name].affine), grid)
+        return volume, seen, None if name == reference else fit(fixed, volume, seen, spacing)
+
+    with ThreadPoolExecutor() as pool:
+        compared = list(pool.map(compare, images))
+    aligned, covered, misplaced = {}, {}, {}
+    for name, (volume, seen, found) in zip(images, compared, strict=True):
+        if found is not None:
             if found.is_mirrored:
                 misplaced[name] = (
                     f"fits the {display_name(reference)} better with left and right "
@@ -77,10 +84,10 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
                     "trust the result; convert both again from the scanner's files."
                 )
             elif found.is_off:
-                mended = _mended(Image(fixed, grid.affine), placed, name, reference, found)
+                mended = _mended(Image(fixed, grid.affine), placed[name], name, reference, found)
                 if isinstance(mended, Registration):
-                    registered[name], placed = mended, moved(placed, mended.transform)
-                    volume, seen = resample(placed, grid), in_field_of_view(Grid(image.shape, placed.affine), grid)
+                    registered[name], image = mended, moved(placed[name], mended.transform)
+                    volume, seen = resample(image, grid), in_field_of_view(Grid(image.shape, image.affine), grid)
                     misplaced[name] = (
                         f"does not lie over the {display_name(reference)} where its header puts "
                         f"it ({_compared(found.best, found.information)}); it was registered. Look at the pictures."
