@@ -99,12 +99,12 @@ def accuracy(
     several = len(evaluations) > 1
     dice = Section("Dice")
     if several:
-        caption = "Mean Dice over cases of every subset."
+        caption = "Mean Dice of every subset over the cases."
         dice.figures |= draw("comparison", figures.comparison(evaluations), caption)
     else:
-        dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice over cases of every subset.")
+        dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice of every subset over the cases.")
     for evaluation in evaluations:
-        caption = f"{evaluation.name}: Dice of every case; box: quartiles and median; diamond: mean."
+        caption = f"{evaluation.name}: Dice of each case. Boxes show quartiles and median, diamonds the mean."
         stem = f"boxplots_{stems[evaluation.name]}" if several else "boxplots"
         dice.figures |= draw(stem, figures.boxplots(evaluation), caption)
     caption = "Mean Dice against the number of modalities present, with 95 % bootstrap intervals over cases."
@@ -164,9 +164,10 @@ def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Sec
 
 def _add_worth(section: Section, worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> None:
     section.text.append(
-        "Shapley value: the Dice that a modality adds, averaged over all orders in which they can be acquired. The "
-        "values of all modalities sum to the Dice with all of them minus that with none. With none nothing is "
-        "predicted: Dice 0 where the reference has the region, else by the convention for empty regions."
+        "The Shapley value of a modality is the Dice that it adds, averaged over all orders in which the modalities "
+        "can be acquired. The values of all modalities sum to the Dice with all of them minus the Dice with none. "
+        "Without any modality nothing is predicted: the Dice is 0 if the reference has the region, and otherwise "
+        "follows the convention for empty regions."
     )
     caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
     section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
@@ -178,7 +179,9 @@ def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
     wide = worth.pivot(index="modality", columns="region", values="text")
     wide = wide.reindex(index=evaluation.modalities, columns=evaluation.regions).reset_index(names="modality")
     wide["modality"] = wide["modality"].map(display_name)
-    return _table(f"Shapley values, points of Dice (%), mean [95 % CI], {counted(*worth['n'], noun='case')}", wide, {})
+    return _table(
+        f"Shapley values in points of Dice (%), mean [95 % CI], {counted(*worth['n'], noun='case')}", wide, {}
+    )
 
 
 def _best_table(best: pd.DataFrame) -> Table:
@@ -187,15 +190,18 @@ def _best_table(best: pd.DataFrame) -> Table:
         gain=[with_interval(*(100 * row)) for row in best[["gain", "low", "high"]].to_numpy()],
     ).drop(columns=["low", "high"])
     notes = [
-        "The subset of the best mean Dice, and its gain over all modalities, paired by case. Only cases with a Dice "
-        "for every subset count."
+        "The subset with the highest mean Dice, and its gain over using all modalities, paired by case. Only cases "
+        "that have a Dice for every subset are included."
     ]
     if (best["chosen_on"] == "calibration").any():
-        notes.append("Chosen on calibration: on the calibration cases; all numbers are of the evaluated ones.")
+        notes.append(
+            "Chosen on calibration: the subset was chosen on the calibration cases; the numbers are those of the "
+            "evaluated ones."
+        )
     if (best["chosen_on"] == "evaluated").any():
         notes.append(
-            "Chosen on evaluated: on the cases that it is measured on, for want of calibration cases. This flatters "
-            "it: its gain cannot be below 0."
+            "Chosen on evaluated: without calibration cases, the subset was chosen on the same cases on which it is "
+            "measured. This is optimistic: its gain cannot be negative."
         )
     labels = {"modalities": "best subset", "best": "its Dice", "all": "all modalities", "gain": "gain [95 % CI]"}
     labels |= {"n": "cases", "chosen_on": "chosen on"}
@@ -209,13 +215,13 @@ def _advice(evaluation: Evaluation, gains: pd.DataFrame, stem: str) -> Section:
     quality = advice_quality(evaluation)
     section = Section(f"Which missing sequence to acquire: {evaluation.name}")
     section.text.append(
-        "Expected gain of adding a sequence: the mean over "
-        f"{counted(evaluation.calibration['case'].nunique(), noun='calibration case')}; in a single patient it can be "
-        "otherwise."
+        "The expected gain of adding a sequence is the mean over "
+        f"{counted(evaluation.calibration['case'].nunique(), noun='calibration case')}. It can be different in a "
+        "single patient."
     )
     points = {column: _percent for column in (*evaluation.regions, "mean")}
     section.tables[f"advice_{stem}"] = _table(
-        "Expected gain, points of Dice (%)",
+        "Expected gain in points of Dice (%)",
         gains,
         points,
         headings=2,
@@ -229,9 +235,9 @@ def _advice(evaluation: Evaluation, gains: pd.DataFrame, stem: str) -> Section:
         quality,
         {"mean": _three, "low": _three, "high": _three},
         notes=(
-            "first_choice: how often the sequence advised first is the best one. concordance: share of pairs of "
-            "sequences ordered alike, 0.5 by chance. regret: Dice (a fraction) lost against the best choice. average: "
-            "mean gain over the calibration cases; chance: random.",
+            "first_choice: how often the sequence that is advised first is the best one. concordance: proportion of "
+            "pairs of sequences that are ranked correctly (0.5 by chance). regret: Dice (0 to 1) lost compared with "
+            "the best choice. average: advice by the mean gain over the calibration cases. chance: a random choice.",
         ),
         headings=2,
     )
@@ -246,11 +252,11 @@ def entropy(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
         section = Section("Entropy of the predictions", tables=tables, folded=True)
         section.text.append(
             "Entropy of each region's probability, and the Kullback-Leibler divergence KL(all modalities of the case "
-            "|| subset): means over the brain, the same voxels for every subset; 1 mnat is 0.001 nats. MAG-MS argues "
-            "(Theorem 1) that the entropy of a subset's prediction is bounded by that of all modalities plus the "
-            "divergence, which self-distillation makes smaller. The bound rests on the assumption that predictions "
-            "from all modalities are the more probable ones, and is about the softmax; the numbers here are per "
-            "region. A small entropy does not mean that a prediction is right."
+            "|| subset), both averaged over the brain (the same voxels for every subset); 1 mnat is 0.001 nats. "
+            "According to Theorem 1 of MAG-MS, the entropy of a subset's prediction is at most that of the prediction "
+            "from all modalities plus the divergence, which self-distillation reduces. The bound assumes that "
+            "predictions from all modalities are more probable, and refers to the softmax, whereas the numbers here "
+            "are computed for each region. A low entropy does not mean that a prediction is correct."
         )
         yield section
 
@@ -260,9 +266,9 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
     if len(evaluation.bins):
         section = Section(f"Reliability of the probabilities: {evaluation.name}")
         section.text.append(
-            "Expected calibration error (ECE) of each region's probability, over the voxels of all cases where any "
-            "modality of the subset is not 0. Comparable only between the same masks: between methods, and between "
-            "subsets as far as their modalities show the same brain."
+            "Expected calibration error (ECE) of each region's probability, over the voxels of all cases in which any "
+            "modality of the subset is not 0. Values can only be compared where these voxels are the same: between "
+            "methods, and between subsets whose modalities show the same part of the brain."
         )
         caption = "Observed frequency against predicted probability, by number of modalities present."
         section.figures |= draw(f"reliability_{stem}", figures.reliability(evaluation), caption)
@@ -281,8 +287,8 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
         if section.figures:
             gap = figures.modality_gap(evaluation.latents)
             section.text.append(
-                "How far apart the modalities are for the network: the mean distance between the centres of two over "
-                f"the mean distance of a latent from its own centre is {gap:.2f}."
+                "The distance between modalities for the network: the mean distance between the centres of two "
+                f"modalities is {gap:.2f} times the mean distance of a latent from the centre of its own modality."
             )
             yield section
 
@@ -291,15 +297,15 @@ def _volumes(evaluation: Evaluation, coverage: float, stem: str) -> Section:
     table = coverage_table(evaluation, coverage)
     section = Section(f"Intervals of the volume: {evaluation.name}", folded=True)
     section.text.append(
-        f"Split-conformal intervals that should hold the true volume in {100 * coverage:g} % of cases, calibrated on "
-        f"{counted(evaluation.calibration['case'].nunique(), noun='case')} for each subset and region. The coverage "
-        "seen on the evaluated cases is in the table; an infinite width means that there are too few calibration cases "
-        "for this level, and over all subsets such intervals do not count. Each case's intervals are in "
+        f"Split-conformal intervals that should contain the true volume in {100 * coverage:g} % of cases, calibrated "
+        f"on {counted(evaluation.calibration['case'].nunique(), noun='case')} for each subset and region. The table "
+        "gives the coverage on the evaluated cases. An infinite width means that there are too few calibration cases "
+        "for this level; such intervals are left out of the row for all subsets. The intervals of each case are in "
         "interval_cases.csv, beside the evaluation's results.csv."
     )
     if not np.isfinite(table["quantile"]).any():
         section.text.append(
-            f"No interval of this level is finite: that takes {fewest_cases(coverage)} calibration cases."
+            f"No interval is finite, because this level requires at least {fewest_cases(coverage)} calibration cases."
         )
     table["modalities"] = table["modalities"].map(lambda name: name if name == "all" else display_subset(name))
     labels = {"modalities": "subset", "n": "calibration cases", "covered": "covered (%)", "width": "median width (ml)"}
@@ -316,18 +322,18 @@ def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Sect
         return
     section = Section("Size and speed")
     if len(evaluations) > 1:
-        caption = "Mean Dice over subsets and regions against what it costs."
+        caption = "Mean Dice over subsets and regions against computational cost."
         section.figures |= draw("efficiency", figures.efficiency(evaluations), caption)
     formats = {key: lambda value, key=key: f"{COSTS[key][1] * value:.4g}" for key in known}
     labels = {key: COSTS[key][0] for key in known}
     notes = [
-        "GFLOPs: of one window with all modalities, a multiplication and an addition count as two. Memory: the most "
-        "that the evaluation has used. Time: of one subset of one case, from image to logits, where it was run."
+        "GFLOPs: for one window with all modalities; a multiplication and an addition count as two. Memory: peak of "
+        "the evaluation. Time: for one subset of one case, from image to logits, on the machine of the evaluation."
     ]
     if "substitute_values" in known:
         notes.append(
-            "Substitute image: what M3AE learns to stand in for missing modalities (x_sub), which is as large as the "
-            "grid of the cohort's images and not among the parameters."
+            "Substitute image: the image that M3AE learns in place of missing modalities (x_sub). It has the size of "
+            "the cohort's images and is not counted among the parameters."
         )
     section.tables["efficiency"] = _table("Size and speed", facts[["method", *known]], formats, notes, labels=labels)
     yield section

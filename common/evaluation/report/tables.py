@@ -79,7 +79,7 @@ def subset_table(
         notes=[
             f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
             *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the subsets and regions, in the row mean for the regions", quoted),
+            *_notes(evaluations, metric, tests, "the subsets and regions (in the row mean, for the regions)", quoted),
         ],
         headings=len(first.modalities),
         totals=1,
@@ -113,7 +113,7 @@ def missing_table(
         columns=[Column("missing"), Column("subsets"), *_columns(methods, first.regions)],
         rows=_grid(rows, methods, first.regions, METRICS[metric]),
         notes=[
-            f"{_averaged(evaluations, metric, spread=False)} Rows are means over subsets.",
+            f"{_averaged(evaluations, metric, spread=False)} Each row is a mean over subsets.",
             *_lacking(evaluations, common),
             *_notes(evaluations, metric, published=quoted),
         ],
@@ -161,7 +161,9 @@ def comparison_table(
 
     labels = [shown.label, *["Δ"] * several, *["won"] * ranked]
     legend = [f"Δ: difference to {first.name}."] * several
-    legend += [f"won: of {counted(len(common[0].subsets), noun='subset')}, those with the best mean."] * ranked
+    legend += [
+        f"won: number of the {counted(len(common[0].subsets), noun='subset')} in which the method is best."
+    ] * ranked
     return Table(
         title=f"{_title(evaluations, metric)}, mean over the subsets",
         columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
@@ -190,13 +192,13 @@ def statistics_table(tests: pd.DataFrame) -> Table:
         ],
         rows=[_test_row(test) for _, test in tests.iterrows()],
         notes=[
-            "Wilcoxon signed-rank test over the cases of both methods, two-sided; differences of 0 are dropped. "
-            "p (Holm) is corrected for the subsets and regions of a metric, in the rows mean for the regions. "
+            "Two-sided Wilcoxon signed-rank test over the cases that both methods have; differences of 0 are dropped. "
+            "p (Holm) is corrected for the subsets and regions of a metric (in the rows mean, for the regions). "
             f"* p (Holm) < {SIGNIFICANT}.",
-            "Rows mean: each case's mean over the subsets that all methods have. Tests and means are per case, also "
-            "where other tables pool voxels.",
+            "The rows mean use each case's mean over the subsets that all methods have. Tests and means are "
+            "computed per case, even where other tables pool voxels.",
             "difference: method minus other, with its 95 % bootstrap interval over cases. "
-            "effect: matched-pairs rank-biserial correlation, above 0 where the method's values are larger.",
+            "effect: matched-pairs rank-biserial correlation, positive if the method's values are larger.",
         ],
         headings=5,
     )
@@ -350,7 +352,7 @@ def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = Tru
     if any((counts < size).any() for counts, size in zip(cells, everyone, strict=True)):
         cases = f"{counted(*(n for counts in cells for n in counts.flat))} of {cases} (they differ between cells)"
     if any(is_pooled(evaluation, metric) for evaluation in evaluations):
-        return f"{_label(metric)} of the voxels of {cases} together."
+        return f"{_label(metric)} over the pooled voxels of {cases}."
     return f"Mean{' ± standard deviation' if spread else ''} over {cases}."
 
 
@@ -365,12 +367,12 @@ def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) ->
         if len(evaluation.subsets) < len(names)
     ]
     if not shared:
-        return [*notes, "No subset has results of all methods, so there are no means over subsets."]
+        return [*notes, "No subset has results for all methods, so there are no means over subsets."]
     if len(shared) < len(names):
         which = f"{counted(len(shared), noun='subset')} that all methods have: {', '.join(map(display_subset, shared))}"
-        notes.append(f"Means over subsets are over the {which}.")
+        notes.append(f"Means over subsets include only the {which}.")
     if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
-        notes.append("Where a method has no value (–), means over subsets leave out the cell for all methods.")
+        notes.append("Where a method has no value (–), the means over subsets leave out this cell for all methods.")
     return notes
 
 
@@ -387,12 +389,12 @@ def _notes(
     """
     notes = []
     if len(evaluations) > 1 and METRICS[metric].best is not None:
-        notes.append("Bold: best of the measured methods.")
+        notes.append("Bold: the best of the measured methods.")
     if tests is not None:
         pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
         notes.append(
             f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
-            f"Holm-corrected for {family}." + " Tests are per case, not of the voxels together." * pooled
+            f"Holm-corrected for {family}." + " The tests compare cases, not pooled voxels." * pooled
         )
     if published is not None and len(published):
         notes.append(f"† Published, not measured: {cite(*published.iloc[0][['paper', 'table', 'dataset']])}.")

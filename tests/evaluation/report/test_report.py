@@ -244,7 +244,7 @@ class TestWholeReport:
         header, _, row = [line for line in table.splitlines() if line.startswith("|")]
         assert "substitute image (million values)" in header
         assert row.split(" | ")[1:] == ["4.705", "35.71 |"]
-        assert "not among the parameters" in table
+        assert "not counted among the parameters" in table
         assert "substitute" not in (both / "tables" / "efficiency.md").read_text(encoding="utf-8")
 
     def test_pooled_coverage_has_no_quantile(self, both):

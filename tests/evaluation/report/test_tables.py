@@ -326,7 +326,7 @@ class TestComparisonTable:
         assert second[1:4] == ["60.0 [60.0, 60.0]", "+0.0", "1"]
         assert first[4].startswith("35.0 ")
         assert second[4:7] == ["47.5 [45.0, 50.0]", "+12.5", "2"]  # without T2 alone
-        assert noted(table, "no value (–)", "leave out the cell for all methods")
+        assert noted(table, "no value (–)", "leave out this cell for all methods")
         assert [cell.bold for cell in table.rows[0][1::3]] == [True, False, False]
         assert [cell.bold for cell in table.rows[1][1::3]] == [True, True, True]
 
