@@ -121,6 +121,19 @@ def to_host(x: torch.Tensor) -> torch.Tensor:
     return x.cpu()
 
 
+def require_modality(present: torch.Tensor) -> None:
+    """Check that every sample has a modality.
+
+    Args:
+        present: bool ``(B, M)``.
+
+    Raises:
+        ValueError: if a sample has none.
+    """
+    if not bool(present.any(dim=1).all()):
+        raise ValueError("A sample has no modality present; expected at least one.")
+
+
 def foreground(image: torch.Tensor) -> torch.Tensor:
     """Return where each modality of a batch differs from its first voxel, which lies in a corner: bool ``(B, M, ...)``.
 

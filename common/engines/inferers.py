@@ -14,7 +14,7 @@ from torch import nn
 from common.engines.precision import DTYPES, autocast, to_float32
 from common.engines.windows import planewise
 from common.io.settings import check_choice
-from common.modalities import foreground, presence
+from common.modalities import foreground, presence, require_modality
 
 OUTSIDE_LOGIT = -1e4
 """Logit outside the foreground: of every channel for sigmoids, of all but the background's for a softmax."""
@@ -54,8 +54,7 @@ class ForegroundInferer(SlidingWindowInferer):
         Raises:
             ValueError: if a sample has no modality.
         """
-        if not bool(presence(inputs).any(dim=1).all()):
-            raise ValueError("A sample has no modality present; expected at least one.")
+        require_modality(presence(inputs))
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
         shown = planewise(network, self.window(inputs))

@@ -16,7 +16,7 @@ from common.engines.efficiency import network_facts
 from common.engines.tracking import require_store
 from common.evaluation.analysis.attribution import expected_gains
 from common.evaluation.analysis.published import published as read_published
-from common.evaluation.analysis.reliability import calibrate_intervals, volume_intervals
+from common.evaluation.analysis.reliability import calibrate_intervals, check_coverage, volume_intervals
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
@@ -107,8 +107,7 @@ def check_settings(method: str, coverage: float, published: Sequence[str] | None
     """
     if not isinstance(method, str):
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage {coverage}: expected a level above 0 and below 1, e.g. 0.9.")
+    check_coverage(coverage)
     if published is not None:
         read_published(*published)
     if tracking is not None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice
-from common.modalities import presence, to_host
+from common.modalities import presence, require_modality, to_host
 from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 
 SLOPE = 0.2
@@ -123,8 +123,7 @@ def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> t
     there = to_host(presence(image.as_subclass(torch.Tensor)))
     if present is not None:
         there = there & present.cpu()
-    if not bool(there.any(dim=1).all()):
-        raise ValueError("A sample has no modality present; expected at least one.")
+    require_modality(there)
     return there
 
 

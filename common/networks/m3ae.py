@@ -13,7 +13,7 @@ from typing import Optional, Union
 import torch
 from torch import nn
 
-from common.modalities import presence, to_host
+from common.modalities import presence, require_modality, to_host
 from common.networks.residual_unet import ResidualUNet, SegmentationOutput
 from common.transforms.location import crop_at, locate
 
@@ -64,8 +64,7 @@ class M3AE(nn.Module):
         there = to_host(presence(image))
         if present is not None:
             there = there & present.cpu()
-        if not bool(there.any(dim=1).all()):
-            raise ValueError("A sample has no modality present; expected at least one.")
+        require_modality(there)
         size = [image.shape[2], image.shape[3], image.shape[4]]
         start = [(self.x_sub.shape[axis + 2] - size[axis] + 1) // 2 for axis in range(3)]
         centre = crop_at(self.x_sub, size, start, [False, False, False])

@@ -14,6 +14,7 @@ from monai.networks.blocks import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from monai.networks.nets import ViT
 from torch import nn
 
+from common.modalities import require_modality
 from common.networks.blocks import (
     available_modalities,
     check_crop,
@@ -119,10 +120,8 @@ class MAGMS(nn.Module):
         Raises:
             ValueError: if a sample has no modality.
         """
-        count = present.sum(dim=1, keepdim=True)
-        if not bool(count.all()):
-            raise ValueError("A sample has no modality present; expected at least one.")
-        shares = (present / count)[:, None].to(features[0].device, non_blocking=True)
+        require_modality(present)
+        shares = (present / present.sum(dim=1, keepdim=True))[:, None].to(features[0].device, non_blocking=True)
         *skips, bottleneck = (weighted_sum(shares, level)[:, 0] for level in features)
         y = bottleneck
         for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):

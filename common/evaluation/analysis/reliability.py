@@ -57,6 +57,12 @@ def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
     return pooled
 
 
+def check_coverage(coverage: float) -> None:
+    """Raise ValueError if the level of intervals is not between 0 and 1."""
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage {coverage}: expected a level above 0 and below 1, e.g. 0.9.")
+
+
 def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFrame:
     """Calibrate split-conformal intervals for the true volume of a region, given the subset used for its prediction.
 
@@ -81,8 +87,7 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFr
     Raises:
         ValueError: if the level is not between 0 and 1, or no case has both volumes.
     """
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage {coverage}: expected a level above 0 and below 1, e.g. 0.9.")
+    check_coverage(coverage)
     volumes = _volumes(calibration)
     if volumes.empty:
         raise ValueError(

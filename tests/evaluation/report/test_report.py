@@ -342,7 +342,7 @@ def test_the_best_subset_is_told_with_some_subsets_and_where_it_was_chosen():
         tables |= section.tables
     assert set(tables) == {"best_one", "best_two"}
     one, two = (table.to_markdown() for table in tables.values())
-    assert {"| evaluated |" in one, "on the cases that it is measured on" in one} == {True}
+    assert {"| evaluated |" in one, "on the same cases on which it is measured" in one} == {True}
     assert {"| calibration |" in two, "on the calibration cases" in two, "| evaluated |" not in two} == {True}
     dice = random_evaluation(**few).values("dice")["WT"].unstack("case").mean(axis=1)
     best = {"t2": "T2", "t1+t2+flair": "T1 + T2 + FLAIR"}[dice.idxmax()]
