@@ -129,11 +129,11 @@ class TestSubsetTable:
         )
         table = subset_table([pooled])
         assert texts(table) == [["●", "53.8"], ["mean", "53.8"]]  # 2 * (30 + 5) / (100 + 30)
-        assert noted(table, "voxels of 2 cases together")
+        assert noted(table, "pooled voxels of 2 cases")
         other = replace(pooled, name="b")
         tests = compare_to_first([pooled, other])
         for build in (subset_table, comparison_table):
-            assert noted(build([pooled, other], tests=tests), "* p <", "Tests are per case")
+            assert noted(build([pooled, other], tests=tests), "* p <", "The tests compare cases")
 
     @pytest.mark.parametrize(
         ("values", "expected"),
@@ -239,17 +239,17 @@ class TestLackingSubsets:
         ]
         assert [cell.bold for cell in table.rows[-1]] == [False, True, True]
         assert noted(table, "some has 2 of the 3 subsets")
-        assert noted(table, "over the 2 subsets that all methods have: T2, T1 + T2")
+        assert noted(table, "only the 2 subsets that all methods have: T2, T1 + T2")
 
     def test_one_shared_subset(self):
         table = subset_table([self.FULL, self.SOME, self.LAST])
         assert texts(table)[-1] == ["mean", "80.0", "90.0", "70.0"]
-        assert noted(table, "over the 1 subset that all methods have: T1 + T2")
+        assert noted(table, "only the 1 subset that all methods have: T1 + T2")
 
     def test_missing_table(self):
         table = missing_table([self.FULL, self.SOME])
         assert texts(table) == [["0", "1", "80.0", "90.0"], ["1", "1", "60.0", "50.0"]]
-        assert noted(table, "over the 2 subsets that all methods have: T2, T1 + T2")
+        assert noted(table, "only the 2 subsets that all methods have: T2, T1 + T2")
         assert texts(missing_table([self.FULL, self.LAST])) == [["0", "1", "80.0", "70.0"], ["1", "0", "–", "–"]]
 
     def test_comparison_table(self):
@@ -258,9 +258,9 @@ class TestLackingSubsets:
             ["base", "70.0 [65.0, 75.0]", "–", "1"],
             ["some", "70.0 [70.0, 70.0]", "+0.0", "1"],
         ]
-        assert noted(table, "won: of 2 subsets")
-        assert noted(table, "over the 2 subsets that all methods have: T2, T1 + T2")
-        assert noted(comparison_table([self.FULL, self.LAST]), "won: of 1 subset,")
+        assert noted(table, "won: number of the 2 subsets")
+        assert noted(table, "only the 2 subsets that all methods have: T2, T1 + T2")
+        assert noted(comparison_table([self.FULL, self.LAST]), "won: number of the 1 subset")
 
     def test_nothing_is_shared(self):
         methods = [self.LAST, self.ONLY]
@@ -273,7 +273,7 @@ class TestLackingSubsets:
         assert texts(comparison_table(methods)) == [["last", "–", "–", "–"], ["only", "–", "–", "–"]]
         for build in (subset_table, missing_table, comparison_table):
             table = build(methods)
-            assert noted(table, "No subset has results of all methods")
+            assert noted(table, "No subset has results for all methods")
             assert not any(cell.bold or cell.star for row in table.rows for cell in row)
 
     def test_nothing_is_lacking(self):
