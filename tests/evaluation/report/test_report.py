@@ -370,7 +370,7 @@ def test_too_few_calibration_cases_are_said(coverage, said):
     """There are three; the level 0.9 requires nine."""
     parts = sections.reliability(whole("one", **SMALL), coverage, "one", sections.Drawer())
     text = " ".join(by_title(parts)["Intervals of the volume: one"].text)
-    assert ("takes 9 calibration cases" in text) == said
+    assert ("requires at least 9 calibration cases" in text) == said
 
 
 @pytest.mark.parametrize(
