@@ -160,6 +160,8 @@ def contradicted(said: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
             what = f"it does not look like {display_name(name)}; it may be a subtraction, a map or no image of a brain"
         else:
             what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
+            if seems in said:
+                what = f"{what}, so {display_name(name)} and {display_name(seems)} may have been exchanged"
         yield Finding(tuple(doubt.seems), what, "Look at it, and rename it or leave it out.", fatal=False)
 
 

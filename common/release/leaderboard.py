@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -180,7 +181,9 @@ def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Map
                 process.wait(NOTED_EVERY)
             with replacing(folder / MINUTES) as temporary:
                 temporary.write_text(f"{before + (time.monotonic() - began) / 60:.2f}\n")
-    if process.returncode:
+    if process.returncode in (-signal.SIGINT, -signal.SIGTERM):
+        logger.warning(f"{entry.name}: stopped; give the same command again to go on")
+    elif process.returncode:
         logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
     return process.returncode == 0 and finished(folder)
 

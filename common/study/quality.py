@@ -140,7 +140,7 @@ def border_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
 def brain_note(study: Study, brain: Brain) -> str:
     """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
     others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
-    agreed = f"; Dice of the masks of the others: {', '.join(others)}" if others else ""
+    agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
     origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
     return (
         f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
@@ -235,8 +235,8 @@ def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSe
     if not unsure:
         return []
     return [
-        f"The network is unsure of what it segmented as {', '.join(unsure)}. In brackets: mean entropy in nats; the "
-        f"limit is {UNSURE:.2f}, and 0.69 is a coin toss."
+        f"The network is unsure of what it segmented as {', '.join(unsure)}. The number is the mean entropy: 0 is "
+        f"certain, 0.69 is a coin toss, and above {UNSURE:.2f} this warning is given."
     ]
 
 

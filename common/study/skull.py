@@ -95,8 +95,8 @@ def find_brain(
     if not masks:
         said = "; ".join(f"{display_name(name)}: {why}" for name, why in doubts.items())
         raise ValueError(
-            f"No brain was found in images that are not skull-stripped. {said}. Do they show a head? If so, strip the "
-            "skull yourself, or use --skull_strip no."
+            f"No brain was found in images that are not skull-stripped. {said}. Look at them. If they "
+            "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
         )
     agreement = {name: {name: 1.0} for name in masks}
     for one, other in combinations(masks, 2):

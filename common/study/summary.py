@@ -106,7 +106,10 @@ def _volume_table(summary: StudySummary) -> Table:
         columns.append(Column("True volume, interval (ml)"))
         for row, region in zip(rows, summary.volumes, strict=True):
             row.append(Cell(_interval(*summary.intervals[region]) if region in summary.intervals else NOTHING))
-        notes.append("Calibrated on other cases; the model card says on how many, and how often such intervals held.")
+        notes.append(
+            "An interval is meant to contain the true volume in the stated share of patients. Each region's was "
+            "calibrated on its own, on the few cases that the model card names; it also says how often they held."
+        )
     return Table("Volumes", columns, rows, notes)
 
 
@@ -127,7 +130,10 @@ def _gain_table(summary: StudySummary) -> Table:
         "What a missing sequence would add",
         [Column("With", align="l"), *(Column(region, group="Expected gain in Dice (%)") for region in regions)],
         rows,
-        ["Mean over calibration cases; in a single patient it can be otherwise."],
+        [
+            "Dice is the overlap with an expert's outline; 100 % is perfect. The numbers are means over the few cases "
+            "that the model card names: a few points may be chance, and a single patient may differ."
+        ],
     )
 
 

@@ -35,7 +35,9 @@ def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> St
     """Return a study of images, each taken for what its key says with a confidence."""
     sources = {name: f"series {number}" for number, name in enumerate(images, start=1)}
     known = dict.fromkeys(images, 0.95) | confidences
-    return Study(images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "said: 'x'"), known, [], [])
+    return Study(
+        images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "words: 'x'"), known, [], []
+    )
 
 
 def shown(read: Study, cohort: Cohort = PHANTOM) -> dict:
@@ -58,7 +60,7 @@ def test_what_a_header_leaves_open_and_the_image_shows_is_open_no_more(images):
     assert "Recognised with little confidence" in next(study_warnings(read))
     found, names = settle(read, shown(read), PHANTOM, PHANTOM.modalities, ())
     assert (names, found.confidences) == ({}, {"t1c": None, "t2": None})
-    assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"
+    assert found.reasons["t1c"] == "by what it shows; its header: words: 'x'"
     assert [*study_warnings(found)] == []
 
 
@@ -77,9 +79,9 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     assert found.sources == {"t1c": "series 1", "t2": "series 2"}
     assert found.images["t1c"] is images["t1c"]
     assert found.confidences["t1c"] is None
-    assert found.reasons["t1c"] == "by what it shows; its header: said: 'x'"
+    assert found.reasons["t1c"] == "by what it shows; its header: words: 'x'"
     assert [*study_warnings(found)] == [  # no longer of low confidence, and no T1
-        "series 1: its header leaves open whether it is T1 (said: 'x'); it looks like T1c, and is taken for it.",
+        "series 1: its header leaves open whether it is T1 (words: 'x'); it looks like T1c, and is taken for it.",
         "T1c (series 1), T2 (series 2): odd.",
     ]
     both = settled(study({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7))

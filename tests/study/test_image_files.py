@@ -94,7 +94,7 @@ def test_a_study_of_dcm2niix(tmp_path, voxels):
         np.testing.assert_array_equal(image.dataobj, voxels[name])
     assert min(found.confidences.values()) > 0.8
     assert found.remarks == []
-    assert found.reasons["t1c"].startswith("by its JSON: said: 't1'; measured: TR 2300 ms, TE 2.98 ms")
+    assert found.reasons["t1c"].startswith("by its JSON: words: 't1'; parameters: TR 2300 ms, TE 2.98 ms")
     (left_out,) = (line for line in found.explanations if "left out" in line)
     assert left_out.startswith("7_ADC_20200101.nii.gz: left out, by its JSON: diffusion")
     assert any(line.startswith("9_T1_MPRAGE_20200101.nii.gz: T1c, by its JSON") for line in found.explanations)
@@ -110,7 +110,7 @@ def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
     assert found.remarks == []
     (warning,) = study_warnings(found)
     assert warning.startswith(
-        "Recognised with little confidence: T1c (image file: 0.76, by the words of its name: said: 't1'; after"
+        "Recognised with little confidence: T1c (image file: 0.76, by the words of its name: words: 't1'; after"
     )
     assert warning.endswith("If one is another sequence: name the file after it, e.g. x_t1c.nii.gz.")
     write(tmp_path / "4 FLAIR AX" / "5 T2.nii.gz", voxels["t2"])
@@ -126,7 +126,7 @@ def test_a_file_named_after_its_modality_goes_before_and_a_json_against_the_name
     assert list(found.images) == ["t1", "t2"]
     np.testing.assert_array_equal(found.images["t1"].dataobj, voxels["t1c"])
     (warning,) = study_warnings(found)
-    assert warning.startswith("T1 (image file): its name says T1, its JSON T1c (said: 't1'")
+    assert warning.startswith("T1 (image file): its name says T1, its JSON T1c (words: 't1'")
 
 
 def test_of_two_candidates_the_surer_is_taken_and_equal_ones_are_refused(tmp_path, voxels):

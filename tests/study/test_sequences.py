@@ -243,13 +243,13 @@ def test_reasons_say_what_was_heard():
     verdict = recognise(siemens("t1_mprage_sag_KM", *MPRAGE, **GD))
     assert verdict.confidence == 0.95
     assert verdict.reason == (
-        "said: 't1'; measured: TR 2300 ms, TE 2.98 ms, TI 900 ms, GR, IR; "
+        "words: 't1'; parameters: TR 2300 ms, TE 2.98 ms, TI 900 ms, GR, IR; "
         "after contrast agent by 'km', a contrast agent is named"
     )
     contradiction = recognise(ge("Ax T2", *T1_SE))
     assert contradiction.modality is None
     assert contradiction.reason == (
-        "description and parameters contradict each other (said: 't2'; measured: TR 550 ms, TE 9.1 ms, SE)"
+        "description and parameters contradict each other (words: 't2'; parameters: TR 550 ms, TE 9.1 ms, SE)"
     )
 
 

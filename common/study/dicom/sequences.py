@@ -151,7 +151,7 @@ def recognise(header: Dataset) -> Verdict:
     measured, parameters = _measured(header)
     weighting, confidence = _weigh(said, measured)
     quoted = ", ".join(f"'{word}'" for word in words.values() if word)
-    heard = [f"said: {quoted}"] * bool(quoted) + [f"measured: {parameters}"] * bool(parameters)
+    heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
     evidence = "; ".join(heard) or "its header says nothing"
     if weighting is None:
         return Verdict(None, 0.0, f"{_why_not(said, measured)} ({evidence})")
