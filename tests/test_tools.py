@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bundles.small_unet import SmallUNet
 from evaluation.examples import random_evaluation
 from networks.golden_m3ae import GRID_ZYX, authors_state
 from run_tools import run
@@ -21,7 +22,7 @@ from scipy import ndimage
 
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.io import load_weights
-from common.networks import M3AE, RFNet
+from common.networks import BACKBONES, M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
 from tools.__main__ import main
 
@@ -51,7 +52,14 @@ def test_check_of_good_data(capsys, data):
     assert run("check", "--cohort", "brats2020", "--dataset_dir", data) is None
     printed = capsys.readouterr().out
     assert "t1+flair" in printed
-    assert "3 cases, 0 with problems" in printed
+    assert printed.endswith("3 cases, 0 with problems\n")
+
+
+def test_check_counts_missing_labels_and_ignored_files(capsys, data):
+    (data / "a" / "a_seg.nii.gz").rename(data / "a" / "a_mask.nii.gz")
+    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) is None
+    said = "3 cases, 0 with problems, 1 without a readable label; image files ignored because of their names: 1\n"
+    assert capsys.readouterr().out.endswith(said)
 
 
 def test_check_of_bad_data_exits_with_1_and_names_the_case(capsys, data):
@@ -114,6 +122,12 @@ def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
     assert "Likely cause: another width" in run(*words, "--width", "8")
     assert "backbone 'UNet': expected one of RFNet" in run("import_fusion", "UNet", *words[2:])
+
+
+def test_import_fusion_takes_backbones_with_published_weights_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "SmallUNet", SmallUNet)
+    said = run("import_fusion", "SmallUNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
+    assert said == "error: backbone 'SmallUNet': expected one of RFNet, mmFormer, M2FTrans."
 
 
 def test_import_fusion_refuses_what_could_run_code(tmp_path):

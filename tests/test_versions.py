@@ -13,10 +13,10 @@ def test_package_bundles_citation_and_changelog_have_one_version():
     metadata = [json.loads(path.read_text()) for path in sorted(ROOT.glob("bundles/*/configs/metadata.json"))]
     assert [(meta["version"], next(iter(meta["changelog"]))) for meta in metadata] == [(__version__, __version__)] * 5
     citation = dict(re.findall(r"^([\w-]+): (\S+)$", (ROOT / "CITATION.cff").read_text(), flags=re.M))
-    latest, date = re.findall(r"^## \[(.*?)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[0]
-    assert latest == __version__
-    if date != "unreleased":
-        assert (citation["version"], citation["date-released"]) == (latest, date)
+    headings = re.findall(r"^## \[(.*?)\](?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1] == (__version__, citation["date-released"])
+    assert citation["version"] == __version__
 
 
 def test_the_guide_names_the_newest_package():

@@ -52,19 +52,26 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
 def check(cohort: str, dataset_dir: str) -> None:
     """Print a table of the cases in a data folder, then their problems; exit with 1 if there are any.
 
+    It also counts the cases without a label and the image files that are ignored; neither is a problem.
+
     Args:
         cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later),
             open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded, or the folder of one subject.
     """
     from common.cohorts import get_cohort
+    from common.cohorts.brats import named_after
     from common.cohorts.check import check_folder
 
     table = check_folder(get_cohort(cohort), dataset_dir)
     bad = table[table["problems"] != ""]
+    counts = f"{len(table)} cases, {len(bad)} with problems"
+    if unlabelled := (table["label_values"] == "").sum():
+        counts += f", {unlabelled} without a readable label"
+    if ignored := [*named_after(dataset_dir, get_cohort(cohort)).values()].count(None):
+        counts += f"; image files ignored because of their names: {ignored}"
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
-    said = [f"{len(table)} cases, {len(bad)} with problems", *(bad["case"] + ": " + bad["problems"])]
-    print(printable("\n".join(said)))
+    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"])])))
     if len(bad):
         sys.exit(1)
 
@@ -109,10 +116,12 @@ def import_fusion(
     from common.io import read_weights, write_checkpoint
     from common.io.settings import check_number
     from common.networks import BACKBONES, build_network
+    from common.networks.published.fusion_keys import KEY_MAPS
     from common.networks.published.fusion_keys import import_fusion as fusion_state
 
-    if backbone not in BACKBONES:
-        raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(BACKBONES)}.")
+    known = [name for name, network in BACKBONES.items() if network.__name__ in KEY_MAPS]
+    if backbone not in known:
+        raise ValueError(f"backbone {backbone!r}: expected one of {', '.join(known)}.")
     for name, number in (("width", width), ("classes", classes), *(("crop", size) for size in crop)):
         check_number(f"--{name}", number, 1, LARGEST)
     with torch.device("meta"):  # only its shapes are needed

@@ -197,7 +197,8 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
     repeated = len({file.role for file in images}) < len(images)
     if not stacked and not (repeated and len(stems) > 1):
         if len(stems) > 1:
-            logger.warning(f"{folder}: treated as one case, though file names differ: {shortened(sorted(stems))}.")
+            names = shortened(sorted(file.path.name for file in images))
+            logger.warning(f"{folder}: treated as one case, though file names begin differently: {names}.")
         # BraTS 2015 uses the name brats_2013_pat0001_1 in both LGG and HGG, for different cases.
         graded = cohort.name == "brats2015" and folder.parent.name in ("HGG", "LGG")
         return [(f"{folder.parent.name}_{folder.name}" if graded else folder.name, known)]

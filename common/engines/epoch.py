@@ -1,4 +1,4 @@
-"""Handlers that act at the start of an epoch: telling the loss its number, and restarting in rounds."""
+"""Handlers that act at the start of an epoch: telling the loss the epoch's number, and restarting in rounds."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class ResumableCheckpoint:
         average: average of the network's weights, for ``<name>.pt``; attached together with this handler.
 
     Raises:
-        ValueError: on resume, if the checkpoint is damaged, or of another configuration or number of epochs.
+        ValueError: on resume, if the checkpoint is damaged, or comes from another configuration or number of epochs.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class ResumableCheckpoint:
             setattr(self.validator.state, name, value)
 
     def restore_beside_weights(self) -> None:
-        """Load all states of this stage but the network's from ``<name>_last.pt``, if it exists.
+        """Load every state of this stage except the network's from ``<name>_last.pt``, if it exists.
 
         For a training whose weights come from elsewhere, as in the next round of a federation.
         """

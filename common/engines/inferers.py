@@ -17,15 +17,15 @@ from common.io.settings import check_choice
 from common.modalities import foreground, presence, require_modality
 
 OUTSIDE_LOGIT = -1e4
-"""Logit outside the foreground: of every channel for sigmoids, of all but the background's for a softmax."""
+"""Logit outside the foreground: of every channel for sigmoids, of all channels but the background for a softmax."""
 
 
 class ForegroundInferer(SlidingWindowInferer):
     """MONAI's sliding windows over the bounding box of the foreground; outside the box nothing is predicted.
 
     The box contains every voxel at which a present modality differs from its background, with a margin of one voxel.
-    So a skull-stripped image has the same box whether its background is 0 or, after a z-score, below; absent and
-    constant modalities are ignored. The box is grown to the window's size where the image is large enough.
+    So a skull-stripped image has the same box whether its background is 0 or negative, as after a z-score; absent
+    and constant modalities are ignored. The box is grown to the window's size where the image is large enough.
 
     Args:
         roi_size: size of a window in voxels, which should be the training crop; ``(X, Y)`` processes planes

@@ -60,7 +60,7 @@ def set_matmul_precision(matmul_precision: str) -> None:
 
 
 def uses_float16(precision: str) -> bool:
-    """Return whether the loss has to be scaled (the trainers' ``amp``), since gradients would underflow."""
+    """True for float16, where the loss must be scaled (the trainer's ``amp``) because gradients would underflow."""
     return precision == "float16"
 
 

@@ -54,8 +54,8 @@ def report_evaluation(
         window: size of the inference window in voxels, for the number of operations.
         weights: SHA-256 of the file with the network's weights.
         coverage: coverage of the volume intervals, e.g. 0.9.
-        published: paper, table and dataset of published numbers to print beside (`analysis.published.sources`), or
-            None.
+        published: paper, table and dataset of published numbers to print beside ours
+            (`analysis.published.sources`), or None.
         output_dir: output folder.
         data: the whole split, to record which cases were not tested; None if it is not known.
     """

@@ -43,7 +43,8 @@ class SubsetSweep:
         preprocessing: transforms that made the images, to be inverted.
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         to_labels: transforms from these probabilities to a label map in the cohort's values.
-        to_regions: transforms from these to region probabilities, for a softmax head; None if they are that already.
+        to_regions: transforms from these to region probabilities, for a softmax head; None if the
+            probabilities are already those of regions.
         conventions: see `Conventions`.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which are then run
             separately.

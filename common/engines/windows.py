@@ -58,7 +58,7 @@ def decode_subsets(
 ) -> Iterator[torch.Tensor]:
     """Yield the sliding-window logits of each subset, encoding each window only once for all subsets.
 
-    The windows are the outer loop. On a GPU the sums of the subsets' logits stay there (1 to 2 GB for 15 subsets of a
+    The outer loop runs over windows. On a GPU the sums of the subsets' logits stay there (1 to 2 GB for 15 subsets of a
     BraTS case). On a CPU they are in temporary files (in ``TMPDIR``), and only one subset's sum is in memory at a time,
     so that memory does not grow with the number of subsets.
 

@@ -1,8 +1,8 @@
 """ACN's loss: co-training, mutual information between the paths' bottlenecks, two discriminators.
 
 Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
-2021; formulas and constants of the released code, except for the mutual information: in that code both bottlenecks are
-the missing path's own, so that the full path plays no part. Here it follows the paper.
+2021; formulas and constants of the released code, except for the mutual information: in that code both bottlenecks come
+from the missing path, so the full path has no influence. Here it follows the paper.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
 class ACNLoss(CoTrainingLoss):
     """``0.2 Dice_full + 0.8 Dice_missing + w(t) consistency + 0.5 L_MI + 0.001 L_EnA + 0.0002 L_KnA``.
 
-    L_EnA and L_KnA apply to the missing path: two discriminators should take its entropy maps and its bottleneck for
-    those of the full path. The discriminators' own losses are added, see `common.losses.cotraining`. Their channels
-    grow with the network's width; at 16 they are as published. Entropy maps of less than 32 voxels are padded.
+    L_EnA and L_KnA apply to the missing path: they are low when the discriminators mistake its entropy maps and its
+    bottleneck for those of the full path. The discriminators' own losses are added, see `common.losses.cotraining`.
+    Their channels grow with the network's width; at 16 they are as published. Entropy maps of less than 32 voxels are
+    padded.
 
     Args:
         classes: number of classes K of the network.

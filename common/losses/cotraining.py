@@ -6,7 +6,7 @@ A discriminator learns to tell the full path (0) from a missing path (1), while 
 the full one. The released code has two optimisers for this. Here one optimiser and one backward pass suffice:
 discriminators learn from detached maps, and the missing path from discriminators with detached weights, so each gets
 the same gradient. (The released code creates the discriminators' optimiser anew in each step, so that its moments never
-accumulate; we keep it.)
+accumulate; here they accumulate.)
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Discriminator(nn.Sequential):
         self.least = least
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, C, ...)`` to logits ``(B, C', ...)`` of the input not being from the full path."""
+        """Map ``(B, C, ...)`` to logits ``(B, C', ...)``; high means that the input is not from the full path."""
         lacking = [max(0, self.least - extent) for extent in x.shape[:1:-1]]
         return super().forward(F.pad(x, [pad for extent in lacking for pad in (0, extent)]) if any(lacking) else x)
 

@@ -1,11 +1,11 @@
 """GSS's loss: for each class, the modalities vote for a soft target that all of them learn from.
 
-Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well are leaders; the votes
-of the others, its members, count where no leader is sure. The votes, normalised over the classes, are the target of
-each modality's separate prediction. A modality is sure if its probability exceeds a threshold; its vote is its
-probability at temperature tau. Where paper and released code differ, there is an option. The default is the paper,
-since the released votes have errors: with a single leader, a class gets no vote where the members overrule the leader,
-and two leaders that agree are counted twice.
+Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well are leaders; the other
+modalities are the members of its group; their votes count where no leader is sure. The votes, normalised over the
+classes, are the target of each modality's separate prediction. A modality is sure if its probability exceeds a
+threshold; its vote is its probability at temperature tau. Where paper and released code differ, there is an option. The
+default is the paper, since the released votes have errors: with a single leader, a class gets no vote where the members
+overrule the leader, and two leaders that agree are counted twice.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def double_leader_vote(
 ) -> torch.Tensor:
     """Return the vote ``(B, ...)`` for a class with two leaders, algorithm 2.
 
-    Where both leaders are sure, it is the greater vote (``released``: plus the result for one sure leader); where one
-    is, it is the greater vote minus rho times their difference; else as with one leader. (Algorithm 2 prints T_M for
-    the second leader in the case of one; the text and the code have T_L.)
+    Where both leaders are sure, it is the greater vote (``released``: plus the result for one sure leader); where
+    only one is sure, it is the greater vote minus rho times their difference; where neither is, as for one leader.
+    (Algorithm 2 prints T_M for the second leader in the case of one; the text and the code have T_L.)
 
     Args:
         sure: probabilities ``(B, M, ...)`` of the class, which decide; the leaders are modalities 0 and 1.

@@ -1,9 +1,9 @@
 """The losses of U-HVED and U-HeMIS.
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
-2019, with the released code's weights. Its L2 term (1e-5) is left to the optimiser's weight decay, which AdamW
-decouples from the gradient. The release reconstructs all four modalities of complete subjects; here the reconstruction
-and the divergences use the modalities that a subject has.
+2019, with the released code's weights. Its L2 term (1e-5) is left to the optimiser's weight decay (AdamW applies
+it separately from the gradient). The release reconstructs all four modalities of complete subjects; here the
+reconstruction and the divergences use the modalities that a subject has.
 """
 
 from __future__ import annotations

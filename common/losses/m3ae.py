@@ -100,8 +100,7 @@ class FineTuningLoss(nn.Module):
     Args:
         lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
-            the MSE between their upsampled 1/4 logits (which the released code computes by an index that is off by
-            one).
+            the MSE between their upsampled 1/4 logits (the released code gets there by an off-by-one index).
         lambda_distil: weight of our own distillation from the first view to the second: the binary cross-entropy of the
             second view's logits against the first view's probabilities. It helps if the first view is complete.
 

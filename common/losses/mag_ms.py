@@ -1,4 +1,4 @@
-"""MAG-MS's loss: fused and single-modality predictions learn from the labels, and the latter from the former, too.
+"""MAG-MS's loss: both kinds of predictions learn from labels, and single-modality ones also from the fused one.
 
 Source: He et al., 2023, section 2.2, eq. (1) and (2). The paper leaves some details open. We chose: the softmax is over
 exclusive classes, and Dice includes the background; the divergence is a mean over voxels; the distance is a mean over

@@ -2,8 +2,8 @@
 
 Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV,
 eq. (12) to (17). Features are those of the feature encoder T (`common.networks.blocks.FeatureEncoder`), or bottlenecks.
-The norm is a mean over elements, since only this is of the original loss's order, as alpha = 1/8 "of the original loss"
-requires.
+The norm is a mean over elements, since only a mean has the magnitude of the original loss, which alpha = 1/8 "of the
+original loss" presupposes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from common.networks.kernels import weighted_sum
 FLOOR = 1e-6
 """Constant added to a standard deviation before its logarithm."""
 LEAST_SHARE = 0.1
-"""Minimum of the present modalities' summed weights, as a fraction of all weights' absolute sum; below it they nearly
-cancel, and scaling them up would have no bound."""
+"""Smallest usable sum of the weights of the present modalities, as a share of the absolute sum of all; below it the
+weights nearly cancel, and rescaling could blow up."""
 
 
 class AlignedOutput(NamedTuple):

@@ -1,10 +1,10 @@
 """PASSION's loss: multi-uni self-distillation, balanced between modalities by their relative preference.
 
-Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities teaches the prediction
-from each one alone (by the same decoder, hence "self"), voxel by voxel and through the classes' prototypes. A student's
-distance from the teacher shows which modality is neglected: within a batch, neglected ones are trained (task mask
-delta), and from epoch to epoch their weights grow (coefficients beta). Where paper and released code differ, this
-follows the released code, which gave the published numbers; the bundle's README lists the differences.
+Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities ("multi") teaches the
+prediction from each one alone ("uni"; by the same decoder, hence "self"), voxel by voxel and through the classes'
+prototypes. A student's distance from the teacher shows which modality is neglected: within a batch, neglected ones are
+trained (task mask delta), and from epoch to epoch their weights grow (coefficients beta). Where paper and released code
+differ, this follows the released code, which gave the published numbers; the bundle's README lists the differences.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def prototype_nll(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Return ``1 - D_m / mean of the present D``, ``(B, M)``, eq. (9) and (10); below 0 a modality is neglected.
 
-    It is 0 for an absent modality, for the only one of a subject, and if no distance was measured.
+    It is 0 for an absent modality, for a subject's only modality, and if no distance was measured.
 
     Args:
         distance: distances D ``(B, M)``, 0 where absent.
@@ -159,8 +159,8 @@ class PassionLoss(nn.Module):
         beta: ``(M,)``, the current coefficients.
         sums, counts: ``(M,)``, sums of D and of presence over the samples of the current epoch. Sum them over ranks
             before `end_epoch`.
-        terms: the latest values of the terms in use, summed over samples and modalities with the weights above except
-            lambdas: ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype``, ``pmr``; detached.
+        terms: the latest values of the terms in use, summed over samples and modalities, weighted as above but
+            without the lambdas: ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype``, ``pmr``; detached.
 
     Raises:
         ValueError: if a choice is unknown, or the counts do not fit modalities and subjects.

@@ -55,7 +55,7 @@ class StyleDiscriminator(Discriminator):
         self.append(nn.Conv3d(16 * width, 1, 1 if kind == "pooled" else (2, 3, 2)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)`` of the style not being from the full path.
+        """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)``; high means not from the full path.
 
         Raises:
             ValueError: if the kind is ``released`` and the style is not that of the published crop.

@@ -1,1 +1,1 @@
-"""Training steps, one file per paper: modules that decide what is forwarded, on which modalities."""
+"""Training steps, one file per paper: modules that decide what goes through the network, and with which modalities."""

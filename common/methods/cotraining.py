@@ -16,7 +16,7 @@ from common.networks.dedicated import FullAndMissing
 
 
 class CoTraining(TrainingStep):
-    """Forward all modalities through the full path, and a random subset, the same in a batch, through its missing path.
+    """Run all modalities through the full path, and a random subset (one for the whole batch) through its missing path.
 
     Args:
         network: an ACN or a SMUNet.

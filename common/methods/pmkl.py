@@ -66,7 +66,7 @@ class PrivilegedDistillation(TrainingStep):
         """Return the outputs of a student and the teacher for crops ``(B, M, X, Y, Z)``.
 
         Raises:
-            ValueError: if no student fits the modalities that all subjects of the batch have.
+            ValueError: if no student takes a subset of the modalities that all subjects of the batch share.
         """
         image = image.as_subclass(torch.Tensor)
         present = available_modalities(image, None)

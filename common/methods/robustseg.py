@@ -30,7 +30,7 @@ def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tens
 
 
 class Disentanglement(TrainingStep):
-    """Drop random modalities from the contents, and forward.
+    """Drop the contents of random modalities and run the network.
 
     Args:
         network: network to train.

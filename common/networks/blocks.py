@@ -57,9 +57,23 @@ class FusionOutput(NamedTuple):
 class FusionNetwork(nn.Module):
     """A network that encodes each modality separately and fuses the modalities present.
 
-    A subclass defines ``encode(image, present)``, which returns a list of tensors, batch first, that in training begins
-    with those for the separate decoder; ``decode(features, present)``, which returns logits or, in training, a
-    `Decoded`; a decoder ``separate``; and a last layer ``head``.
+    A subclass defines
+
+    - ``encode(image, present)``, which returns a list of tensors, batch first, which in training starts with the
+      tensors that the separate decoder needs. In evaluation all are ``(B, M, ...)`` and zero where a modality is
+      absent; otherwise exports are wrong (see `forward_for_export`).
+    - ``decode(features, present)``, which returns logits or, in training, a `Decoded`. Its ``deep`` may have any number
+      of levels, or none.
+    - ``separate``, a decoder of single modalities, e.g. a `SeparateDecoder`. Or it overrides `decode_separately`.
+    - ``head``, the last layer, whose ``weight`` has a row for each class (`require_classes` reads it).
+
+    The image may be a MetaTensor: ``encode`` takes ``image.as_subclass(torch.Tensor)``, as `FeatureEncoder` does. What
+    `available_modalities` returns is on the CPU, and so is ``present`` in training; in evaluation and exports it can be
+    on the image's device, so ``decode`` moves it to where it needs it. `scatter_modalities`, `gather_rows` and
+    `scatter_rows` convert between ``(B, M, ...)`` and rows of the modalities that are present.
+
+    If a subclass has a `ModuleList` with one part per modality, name it ``encoders``, or list such attributes in
+    ``per_modality``: federated averaging treats these parts separately. Do not use the name for a shared encoder.
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
@@ -108,8 +122,8 @@ def require_window(network: nn.Module, image: torch.Tensor) -> None:
 def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return which modalities of ``(B, M, ...)`` are present and allowed by ``present``: bool ``(B, M)``, on the CPU.
 
-    The result decides which layers run, so the host has to know it. Each read from a GPU waits for all work there; here
-    one read serves all decisions.
+    The result decides which layers run, so the host has to know it. Reading a value from a GPU waits for all queued
+    work, so this is done once, for all decisions.
 
     Raises:
         ValueError: if a sample has no modality, or if a network is traced that does not support it (see

@@ -21,7 +21,8 @@ from common.networks.robustseg import RobustSeg
 from common.networks.unetr import DedicatedUNETR, FilledUNETR
 
 BACKBONES: dict[str, type[FusionNetwork]] = {"RFNet": RFNet, "mmFormer": MMFormer, "M2FTrans": M2FTrans}
-"""Networks with one encoder per modality and a decoder of single modalities, which PASSION and GSS require."""
+"""Networks for PASSION and GSS with an encoder for each modality. A `FusionNetwork` with a shared one is in `NETWORKS`
+alone."""
 
 NETWORKS: dict[str, type[nn.Module]] = {
     **BACKBONES,

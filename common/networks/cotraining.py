@@ -3,14 +3,15 @@
 Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
 2021; Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022;
 details from their released code. All paths are the `ResidualUNet` of M3AE with dropout on the bottleneck. ACN's
-variational auto-encoder is left out: no loss of the released code reads it.
+variational auto-encoder is left out: no loss in the released code uses it.
 
 There are four departures from the papers. They train a pair of paths for each incomplete subset; here all missing paths
 share one full path (``subsets`` with one subset gives such a pair). The released heads have a sigmoid for each class
-and an unsupervised one for the background, and paint ED, NCR and ET over each other where probabilities exceed 0.5.
-Here the losses use the sigmoids, too, but in evaluation the background's logit is 0, so that the logits are those of a
-softmax, which equals the sigmoid where all other classes are improbable. The heads start at the probability `PRIOR`.
-And, as everywhere in this package, channel 0 is the background.
+and an unsupervised one for the background; the predictions of ED, NCR and ET are written in this order where
+probabilities exceed 0.5, later ones overwriting earlier ones. Here the losses use the sigmoids, too, but in evaluation
+the background's logit is 0, so that the logits are those of a softmax, which equals the sigmoid where all other classes
+are improbable. The heads start at the probability `PRIOR`. And, as everywhere in this package, channel 0 is the
+background.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ PRIOR = 0.01
 """Initial probability of each class other than the background.
 
 Both methods train with the Dice loss alone. While a class that fills less than 1 % of a crop is predicted everywhere,
-as by heads that start at 0.5, its Dice has a gradient 10 to 100 times smaller than near the optimum. The consistency
-with paths that have hardly been trained outweighs it, so that the class stays everywhere. Lin et al. ("Focal Loss for
-Dense Object Detection", ICCV 2017, section 4.1) start from this probability for a similar reason.
+as by heads that start at 0.5, the gradient of its Dice is 10 to 100 times smaller than near the optimum. The
+consistency with paths that have hardly been trained outweighs it, so the class continues to be predicted everywhere.
+Lin et al. ("Focal Loss for Dense Object Detection", ICCV 2017, section 4.1) start from this probability for a similar
+reason.
 """
 
 FLOOR = 1e-5
@@ -80,7 +82,6 @@ class Path(nn.Module):
         channels: number of input channels.
         classes: number of classes K, including the background.
         width: number of channels at full resolution.
-        width: channels at full resolution.
     """
 
     def __init__(self, channels: int, classes: int, width: int) -> None:
@@ -161,7 +162,8 @@ class ACN(FullAndMissing):
         classes: number of classes K, including the background.
         width: number of channels at full resolution, a multiple of 8.
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of all paths: ``shared``, ``separate`` or None.
-        subsets: incomplete subsets that get a missing path, as channels of the image; None: all, 14 of four modalities.
+        subsets: incomplete subsets that get a missing path, as channels of the image; None means all of them
+            (14 for four modalities).
 
     Raises:
         ValueError: if the width is not a multiple of 8 or the feature encoder is unknown; in ``forward``, if a spatial

@@ -1,4 +1,4 @@
-"""Collections of networks that are each for one subset of the modalities, as one network.
+"""One network made of several, each for one subset of the modalities.
 
 Methods that train a network for every subset (one UNETR per subset, PMKL's students, the missing paths of ACN and
 SMU-Net) are one network here: each sample is sent to the part for its modalities. So they are trained, saved and

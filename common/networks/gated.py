@@ -90,7 +90,7 @@ class ContentEncoder(nn.Module):
         """Map ``(B, channels, X, Y, Z)`` to the features of each level, fine to coarse.
 
         Raises:
-            ValueError: if the levels cannot halve an extent.
+            ValueError: if an extent is not a multiple of 8 or below 16.
         """
         check_crop(x.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         return residual_levels(self.levels, x)

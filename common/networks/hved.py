@@ -6,7 +6,7 @@ Hetero-Modal Image Segmentation", MICCAI 2016. U-HVED decodes a sample of a prod
 complete images, too; U-HeMIS decodes mean and variance of the features.
 
 There are two choices of our own: in evaluation U-HVED segments from the mean, where the release draws a sample; and
-decoders upsample with aligned corners, about which nothing is published.
+decoders upsample with aligned corners, which the paper and code leave open.
 """
 
 from collections.abc import Sequence
@@ -74,10 +74,11 @@ class HeteroModal(nn.Module):
     Args:
         modalities: number of modalities M.
         width: number of channels at full resolution, an even number.
-        halved: whether a level's last convolution has half of its channels.
+        halved: whether the last convolution of a level outputs half as many channels as the one before.
 
     Raises:
-        ValueError: if the width is odd; in use, if a window cannot be halved three times, or a sample has no modality.
+        ValueError: if the width is odd; in use, if an extent is not a multiple of 8 or below 16, or a sample has no
+            modality.
     """
 
     def __init__(self, modalities: int, width: int, halved: bool) -> None:
@@ -90,7 +91,7 @@ class HeteroModal(nn.Module):
         """Segment images ``(B, M, X, Y, Z)`` whose missing modalities are NaN.
 
         Args:
-            image: normalised intensities; X, Y and Z are multiples of 8, 16 or more.
+            image: normalised intensities; X, Y and Z are multiples of 8 and at least 16.
             present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
 
         Returns:

@@ -14,7 +14,7 @@ MKLDNN_FROM = 20480
 
 
 class Conv3d(nn.Conv3d):
-    """A 3D convolution that is as fast for one small image as for two.
+    """A 3D convolution that avoids PyTorch's slow kernel for a single small image.
 
     PyTorch convolves a single small image in float32 with a kernel of its own, which takes about six times as long as
     oneDNN's. This layer therefore splits such an image into two halves along the first spatial axis, which overlap as

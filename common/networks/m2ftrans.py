@@ -4,8 +4,8 @@ Source: Shi et al., "M2FTrans: Modality-Masked Fusion Transformer for Incomplete
 Segmentation", JBHI 2024, in the variant released with PASSION (auxiliary heads give logits at their own resolution;
 modalities absent in training are not encoded; outputs equal those of the original's first version).
 
-Few operations depend on the subset. A modality's tokens attend only to each other, so they pass the transformer once,
-during encoding; the fusion tokens follow for each subset. A voxel's weight scales all its channels, so a 1x1x1
+Few operations depend on the subset. A modality's tokens attend only to each other, so they pass through the transformer
+once, during encoding; the fusion tokens follow for each subset. A voxel's weight scales all its channels, so a 1x1x1
 convolution is applied first and weighted afterwards. There is one difference from that release: in training, all
 subsets that are decoded from one encoding share the dropout of the modalities' tokens.
 """

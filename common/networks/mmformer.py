@@ -40,7 +40,7 @@ that are adjacent in it are mixed (`MMFormer.correlated`); so published weights 
 
 
 class MMFormer(FusionNetwork):
-    """A convolutional encoder and a transformer per modality, one transformer across modalities, a fusing decoder.
+    """A CNN encoder and a transformer per modality, a transformer across modalities, and a decoder that fuses them.
 
     Args:
         modalities: number of modalities M.
@@ -125,7 +125,8 @@ class MMFormer(FusionNetwork):
         """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
 
         Returns:
-            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the four lower levels.
+            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the four coarser
+            levels.
         """
         *parts, tokens = features[-LEVELS:]
         present = present.to(tokens.device, non_blocking=True)

@@ -22,7 +22,7 @@ HIDDEN, EMBEDDED = 32, 16
 
 
 class Student(nn.Module):
-    """One encoder for all channels of a subset, and a decoder of the same form as the teacher's.
+    """One encoder for all channels of a subset, and a decoder built like the teacher's.
 
     A single channel is replicated M times, as in the release.
 
@@ -91,7 +91,8 @@ class PMKL(FullAndMissing):
         width: number of channels at full resolution.
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the teacher's encoders and of each student's:
             ``shared``, ``separate`` or None.
-        subsets: subsets that get a student, as channels; None: all 2^M - 2. The release has those of one modality.
+        subsets: subsets that get a student, as channels; None means all of them (14 for four modalities). The release
+            has those of one modality.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class RobustSegOutput(NamedTuple):
         reconstruction: ``(P, X, Y, Z)``, reconstructed images.
         scale: ``(P, 8 * width)``, scale in the decoders' residual blocks (the paper's mu).
         shift: ``(P, 8 * width)``, shift in the decoders' residual blocks (the paper's sigma).
-        there: bool ``(B, M)``, modalities that the samples have.
+        there: bool ``(B, M)``, modalities that the sample has (whether or not they are used).
         l2_penalty: scalar, half the sum of squared kernels; see `RobustSeg.l2_penalty`.
     """
 
@@ -160,7 +160,7 @@ class RobustSeg(GatedNetwork):
     def l2_penalty(self) -> torch.Tensor:
         """Return half the sum of squared kernels, except those of the fusions and of ``image_head``.
 
-        The release selects kernels by names of variables, and that of ``image_head`` is not among the decoders'.
+        The release selects kernels by names of variables, and the name of ``image_head`` does not match its pattern.
         """
         return l2_penalty([self.encoders, self.decoder, self.appearances, self.image_decoders])
 

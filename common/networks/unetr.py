@@ -29,7 +29,7 @@ class FilledUNETR(nn.Module):
         mlp_dim: hidden width of the transformer's perceptrons.
         heads: number of attention heads, a divisor of ``hidden``.
         fill: ``zero``; or ``mean``, the mean at each voxel over the modalities present. The paper says "means", but a
-            modality's own mean is 0 after normalisation, which would be zero filling again.
+            modality's own mean is 0 after normalisation, so that would be the same as filling with zeros.
 
     Raises:
         ValueError: if the fill is unknown or sizes do not suit the network; in use, if a window has another size, or a

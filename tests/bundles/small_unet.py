@@ -15,6 +15,7 @@ from common.networks.blocks import (
     FusionNetwork,
     available_modalities,
     check_crop,
+    gather_rows,
     scatter_modalities,
 )
 
@@ -30,15 +31,16 @@ class SmallUNet(FusionNetwork):
         self.head, self.deep_head = nn.Conv3d(width, classes, 1), nn.Conv3d(2 * width, classes, 1)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        present = available_modalities(image, present)
+        image, present = image.as_subclass(torch.Tensor), available_modalities(image, present)
         return [scatter_modalities(level, present) for level in self.encoders(image[:, :, None], present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
+        present = present.to(features[0].device)
         share = present / present.sum(dim=1, keepdim=True)
         return self._decoded(*(torch.einsum("bm,bm...->b...", share, level) for level in features))
 
     def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        decoded = self._decoded(*(level[present] for level in features))
+        decoded = self._decoded(*(gather_rows(level, present) for level in features))
         return decoded.logits if self.training else decoded
 
     def _decoded(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor | Decoded:

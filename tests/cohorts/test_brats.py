@@ -199,7 +199,7 @@ def test_files_of_different_names_are_one_case_with_a_warning(tmp_path, caplog):
     (item,) = scan(tmp_path)
     assert item["modalities"] == ["t1", "flair"]
     assert "treated as one case" in caplog.text
-    assert "003, 007" in caplog.text
+    assert "003_t1.nii.gz, 007_flair.nii.gz" in caplog.text
 
 
 def test_folders_of_one_name_are_named_by_their_path(tmp_path):

@@ -35,9 +35,7 @@ def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> St
     """Return a study of images, each taken for what its key says with a confidence."""
     sources = {name: f"series {number}" for number, name in enumerate(images, start=1)}
     known = dict.fromkeys(images, 0.95) | confidences
-    return Study(
-        images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "words: 'x'"), known, [], []
-    )
+    return Study(images, dict.fromkeys(images, "frame"), sources, dict.fromkeys(images, "words: 'x'"), known, [], [])
 
 
 def shown(read: Study, cohort: Cohort = PHANTOM) -> dict:

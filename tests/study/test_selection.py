@@ -54,9 +54,7 @@ def test_a_full_study():
     assert selection.verdicts["t1c"].confidence == 0.95
     assert selection.warnings == []
     assert selection.explanations[0] == "series 1: left out: localizer ('localizer')."
-    assert selection.explanations[1].startswith(
-        "series 2: T1, confidence 0.85 (words: 't1'; parameters: TR 2300 ms"
-    )
+    assert selection.explanations[1].startswith("series 2: T1, confidence 0.85 (words: 't1'; parameters: TR 2300 ms")
     assert all(line.endswith("; taken.") for line in selection.explanations[1:])
 
 

@@ -1,7 +1,7 @@
 """Import of checkpoints by the authors of ACN and SMU-Net: pure maps from their keys to ours.
 
 Their checkpoints hold one path each. Their axes are ours (x, y, z). The modalities of a missing path are assumed to be
-in the order of the full path. Their classes ED, NCR, ET, background become background, NCR, ED, ET.
+in the order of the full path. Their classes ED, NCR, ET, background are reordered to background, NCR, ED, ET.
 """
 
 from __future__ import annotations
