@@ -1,8 +1,9 @@
-"""Tables of results on patients agree with the committed results in `docs/open_glioma/results`."""
+"""Tables of results in the documentation agree with the committed results."""
 
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
@@ -54,3 +55,18 @@ def test_model_card(bundle):
         expected = [f"{100 * value:.1f}" for value in dice.loc[subset]] + [f"{value:.1f}" for value in hd95.loc[subset]]
         (first, *_) = [cells[4:] for cells in found if cells[:4] == circles]  # the card is before the phantom's table
         assert first == expected, subset
+
+
+def test_leaderboard():
+    """The table of all methods on the phantom agrees with the means of every subset beside it."""
+    folder = ROOT / "docs" / "leaderboard"
+    means = pd.read_csv(folder / "means.csv").set_index(["method", "modalities", "region"])
+    found = {cells[0]: cells[1:8] for cells in rows(folder / "README.md")[1:]}
+    assert set(found) == set(means.index.unique("method")) and len(found) == 18
+    for method, cells in found.items():
+        dice, hd95 = (means.loc[method, metric].unstack("region") for metric in ("dice", "hd95"))
+        assert len(dice) == 15
+        one = dice[~dice.index.str.contains("+", regex=False)]
+        expected = [100 * dice[region].mean() for region in ("WT", "TC", "ET")]
+        expected += [100 * part.mean(axis=None) for part in (dice, dice.loc[["t1+t1c+t2+flair"]], one)]
+        assert [float(cell) for cell in cells] == pytest.approx([*expected, hd95["WT"].mean()], abs=0.06), method
