@@ -411,7 +411,9 @@ def leaderboard(
     require_writable(output_dir)
     if dry_run:
         entries = made_small(entries, definition, Path(output_dir, "stand_in"))
-        notes.insert(0, "Dry run: fake images, one epoch of a small network each; the measured numbers mean nothing.")
+        notes.insert(
+            0, "Dry run: invented images, one epoch of a small network each; the measured numbers mean nothing."
+        )
     else:
         if dataset_dir is None:
             dataset_dir = generate_phantom(Path(output_dir).resolve() / "phantom")

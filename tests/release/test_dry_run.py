@@ -77,7 +77,7 @@ def test_a_list_of_folds_runs_to_its_printed_table(tmp_path, monkeypatch, capsys
     (tmp_path / "list.json").write_text(json.dumps(listed))
     run_list(str(tmp_path / "list.json"), str(tmp_path / "out"), dry_run=True)
     said = capsys.readouterr().out
-    for words in ("M3AE, Table S3: Dice (%)", "Dry run: fake images", "drawn folds", "RFNet‡", "over 4 cases"):
+    for words in ("M3AE, Table S3: Dice (%)", "Dry run: invented images", "drawn folds", "RFNet‡", "over 4 cases"):
         assert words in said
     pooled = read_evaluation(tmp_path / "out" / "u_net" / "evaluation")
     assert pooled.results["case"].nunique() == 4

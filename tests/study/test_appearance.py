@@ -121,7 +121,7 @@ def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):
     read = study({"t1": images["t1c"], "t2": images["t2"]}, t1=0.86)
     assert settled(read, ("t1", "t2", "flair")) == read
     (warning,) = contradictions(read, shown(read))
-    assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not trust")
+    assert warning.startswith("T1 (series 1): it does not look like T1, but like T1c. Do not use")
 
 
 def test_a_subtraction_is_left_out_where_its_header_leaves_it_open_but_not_if_it_is_asked_for(images):
@@ -131,7 +131,7 @@ def test_a_subtraction_is_left_out_where_its_header_leaves_it_open_but_not_if_it
     assert "looks like none, and is left out" in found.remarks[0].said
     assert settled(read, kept=("t1",)) == read
     (warning,) = contradictions(read, shown(read))
-    assert "it may be a subtraction, a map or no image of a brain. Do not trust" in warning
+    assert "it may be a subtraction, a map or no image of a brain. Do not use" in warning
 
 
 def test_what_is_alone_is_not_left_out(images):

@@ -216,7 +216,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
         nib.save(nib.Nifti1Image(images[modality], LPS), study / f"{name}.nii.gz")
     assert predict(study, tmp_path / "out", "m3ae") is None
     said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
-    contradiction = "FLAIR (image file): it does not look like FLAIR, but like T2. Do not trust the result"
+    contradiction = "FLAIR (image file): it does not look like FLAIR, but like T2. Do not use the result"
     before, _, after = said.partition("\nWarnings:\n  ")
     assert after.startswith(contradiction)
     assert all(line.startswith(("In the study:", "  ")) for line in before.splitlines())
