@@ -51,8 +51,10 @@ def contradictions(study: Study, said: Mapping[str, torch.Tensor]) -> Iterator[s
     """
     for found in contradicted(said):
         named = " and ".join(f"{display_name(name)} ({study.sources[name]})" for name in found.modalities)
-        yield f"{named}: {found.what}. Do not use the result, volumes included, before you know which image is "
-            "which sequence."
+        yield (
+            f"{named}: {found.what}. Do not use the result, volumes included, before you know which image is which "
+            "sequence."
+        )
 
 
 def settle(
