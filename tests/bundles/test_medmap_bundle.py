@@ -44,7 +44,7 @@ def test_run_leaves_weights_of_the_feature_encoder_and_the_mixture(coarse_dir, t
     assert set(results["modalities"]) == {subset_name(subset) for subset in subsets(MODALITIES)}
     latents = pd.read_csv(tmp_path / "evaluation" / "latents.csv")
     assert latents.groupby("modality").size().tolist() == [2, 2, 2, 2]
-    assert "How far apart the modalities are" in (tmp_path / "evaluation" / "report.md").read_text()
+    assert "The distance between modalities for the network" in (tmp_path / "evaluation" / "report.md").read_text()
 
 
 def test_without_alignment_the_backbone_is_left_as_it_is(coarse_dir, tmp_path):
