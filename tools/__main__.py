@@ -63,12 +63,13 @@ def check(cohort: str, dataset_dir: str) -> None:
     from common.cohorts.brats import named_after
     from common.cohorts.check import check_folder
 
-    table = check_folder(get_cohort(cohort), dataset_dir)
+    definition = get_cohort(cohort)
+    table = check_folder(definition, dataset_dir)
     bad = table[table["problems"] != ""]
     counts = f"{len(table)} cases, {len(bad)} with problems"
     if unlabelled := (table["label_values"] == "").sum():
         counts += f", {unlabelled} without a readable label"
-    if ignored := [*named_after(dataset_dir, get_cohort(cohort)).values()].count(None):
+    if ignored := [*named_after(dataset_dir, definition).values()].count(None):
         counts += f"; image files ignored because of their names: {ignored}"
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"])])))

@@ -60,7 +60,7 @@ def set_matmul_precision(matmul_precision: str) -> None:
 
 
 def uses_float16(precision: str) -> bool:
-    """True for float16, where the loss must be scaled (the trainer's ``amp``) because gradients would underflow."""
+    """Return whether the loss must be scaled (the trainer's ``amp``), since gradients underflow in float16."""
     return precision == "float16"
 
 

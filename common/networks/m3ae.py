@@ -73,8 +73,7 @@ class M3AE(nn.Module):
 
     @torch.jit.unused
     def substitute(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """Return S(x, x_sub): the image, in which what is not visible is replaced by ``x_sub`` at the same
-        location.
+        """Return S(x, x_sub): the image, with what is not visible replaced by ``x_sub`` at the same location.
 
         Args:
             image: ``(B, M, X, Y, Z)``; its location is read from its affine if it is a MetaTensor (else it is centred).

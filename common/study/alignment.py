@@ -72,7 +72,7 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
         seen = in_field_of_view(Grid(placed[name].shape, placed[name].affine), grid)
         return volume, seen, None if name == reference else fit(fixed, volume, seen, spacing)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:  # SciPy and PyTorch, which take most of the time, release the interpreter
         compared = list(pool.map(compare, images))
     aligned, covered, misplaced = {}, {}, {}
     for name, (volume, seen, found) in zip(images, compared, strict=True):
