@@ -16,6 +16,7 @@ from nvflare.app_opt.pt.recipes import FedAvgRecipe
 from nvflare.client.config import ExchangeFormat
 from nvflare.recipe.sim_env import SimEnv
 
+from common.io.bundle import unwrapped_errors
 from federated.aggregation import SiteAverage
 from federated.plan import Plan
 
@@ -31,9 +32,14 @@ class PlanRecipe(FedAvgRecipe):
         plan: plan of the federation.
         process_per_round: whether a site trains in a new process for each round. If that process is killed or hangs,
             the site continues in the next round; if a process for all rounds dies, NVFlare ends the whole job.
+
+    Raises:
+        ValueError: if the plan's settings allow no network.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:
+        with unwrapped_errors():
+            plan.network()  # settings that no network can have are refused here, not by every site
         self._plan, self._process_per_round, self._expected = plan, process_per_round, plan.identity()
         super().__init__(
             name=plan.name,

@@ -43,6 +43,14 @@ def test_methods(page):
         assert cells[:6] == [cell if "(" in cells[0] else cell.split(" ")[0] for cell in measured], name
 
 
+def test_sequences_missing_in_training():
+    page = ROOT / "docs" / "open_glioma" / "README.md"
+    (table,) = [table for table in page.read_text().split("\n\n") if table.startswith("| training | WT, all four")]
+    for line in table.splitlines()[2:]:
+        name, *cells = line.strip("| ").split(" | ")
+        assert cells == all_four_and_mean(read_evaluation(RESULTS / f"missing_{name.lower()}")), name
+
+
 @pytest.mark.parametrize("bundle", CARDS)
 def test_model_card(bundle):
     evaluation = read_evaluation(RESULTS / CARDS[bundle])
@@ -55,6 +63,26 @@ def test_model_card(bundle):
         expected = [f"{100 * value:.1f}" for value in dice.loc[subset]] + [f"{value:.1f}" for value in hd95.loc[subset]]
         (first, *_) = [cells[4:] for cells in found if cells[:4] == circles]  # the card is before the phantom's table
         assert first == expected, subset
+
+
+@pytest.mark.parametrize("experiment", ["phantom", "open_glioma"])
+def test_federation(experiment):
+    """The tables of federations agree with the Dice of every case beside them."""
+    folder = ROOT / "docs" / "federation"
+    dice = pd.read_csv(folder / "dice.csv").query("experiment == @experiment")
+    tables = (ROOT / "docs" / "many_machines.md").read_text().split("\n\n")
+    table = [table for table in tables if table.startswith("| | WT, mean of 15")][experiment == "open_glioma"]
+    lines = table.splitlines()[2:]
+    arms = dice.groupby(["bundle", "arm"])
+    assert len(lines) == len(arms)
+    for line in lines:
+        name, *cells = line.strip("| ").split(" | ")
+        bundle, arm = name.split(", ", 1)
+        means = 100 * arms.get_group((bundle.lower(), arm)).groupby(["modalities", "region"])["dice"].mean().unstack()
+        expected = [f"{mean:.1f}" for mean in means[["WT", "TC", "ET"]].mean()]
+        assert [cell.split(" ")[0] for cell in cells[:3]] == expected, name
+        subsets = ("t1+t1c+t2+flair", "t1", "t1c", "t2", "flair")
+        assert cells[3:] == ["/".join(f"{means.loc[s, r]:.0f}" for r in ("WT", "TC", "ET")) for s in subsets], name
 
 
 def test_leaderboard():

@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -89,6 +90,20 @@ def given_options() -> dict[str, Any]:
     Values are parsed as MONAI parses them. The result is empty in a process that was started in another way.
     """
     return {key: value for key, value in _words().items() if key not in _OF_MONAI}
+
+
+@contextmanager
+def unwrapped_errors() -> Iterator[None]:
+    """Raise errors about files and settings themselves instead of the errors that MONAI wraps around them."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ValueError | OSError):
+            cause = cause.__cause__
+        if cause is None or cause is error:
+            raise
+        raise cause from None
 
 
 def errors_in_one_line() -> None:

@@ -19,7 +19,7 @@ from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
 from common.io import bundle_root, shipped_weights
-from common.io.bundle import require_same_common
+from common.io.bundle import require_same_common, unwrapped_errors
 from common.io.settings import usable_device
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
@@ -146,20 +146,6 @@ def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[P
         known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
         raise FileNotFoundError(f"--recipe {recipe}: no such file or recipe; the bundle has {known or 'none'}.")
     return root, files
-
-
-@contextmanager
-def unwrapped_errors() -> Iterator[None]:
-    """Raise errors about files and settings themselves instead of the errors that MONAI wraps around them."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ValueError | OSError):
-            cause = cause.__cause__
-        if cause is None or cause is error:
-            raise
-        raise cause from None
 
 
 @contextmanager

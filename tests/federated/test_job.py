@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from federated.job import write_job
 from federated.plan import Plan
 
@@ -25,3 +27,10 @@ def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path
     assert arguments["result_wait_timeout"] == 1800  # seconds; none would wait for ever
     assert arguments["command"][-1] == "custom/script.py"
     assert not arguments["launch_once"]  # a process that is ended is started again in the next round
+
+
+def test_a_plan_without_a_possible_network_is_refused(tmp_path):
+    plan = Plan("two", "passion", 6, SITES, settings={"backbone": "mmFormer", "crop": [24, 24, 24]})
+    with pytest.raises(ValueError, match=r"crop \[24, 24, 24\]: expected 2 or 3 multiples of 16, 32 or more"):
+        write_job(plan, tmp_path)
+    assert not list(tmp_path.iterdir())
