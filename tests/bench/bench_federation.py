@@ -76,11 +76,17 @@ EXPERIMENTS = {
         cohort="open_glioma",
         split="fixed50",
         sites={"africa": Site("t1c", start="BraTS-SSA"), "brats2021": Site("t2", start="BraTS2021")},
-        rounds={"m3ae": 12, "passion": 40},
+        rounds={"m3ae": 12, "passion": 20},
         configs=("recipes/open_glioma.json",),
         settings={
             "m3ae": {"spacing": [4, 4, 4], "grid": [60, 60, 39], "crop": [24, 32, 24], "width": 8},
-            "passion": {"spacing": [4, 4, 4], "crop": [24, 32, 24], "backbone": "RFNet", "width": 4},
+            "passion": {
+                "spacing": [4, 4, 4],
+                "crop": [24, 32, 24],
+                "backbone": "RFNet",
+                "width": 8,
+                "learning_rate": 0.004,
+            },
         },
     ),
 }

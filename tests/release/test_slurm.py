@@ -130,7 +130,8 @@ def test_a_task_that_is_queued_again_ends_as_a_local_run(slurm, tmp_path):
     slurm("scontrol", "requeue", f"{job}_0")
     until(lambda: slurm("squeue", "--noheader", "--format=%T").strip() == "PENDING", 60)
     until(lambda: slurm("sinfo", "--noheader", "--format=%T").strip() == "idle", 60)  # or it would end the new run too
-    slurm("scontrol", "update", f"job={job}_0", "StartTime=now")  # Slurm would wait for two minutes
+    # Slurm would wait for two minutes. In the second of the requeue it would refuse the new run: "credential revoked".
+    slurm("scontrol", "update", f"job={job}_0", "StartTime=now+2seconds")
     until(lambda: not slurm("squeue", "--noheader"), 900)
     said = (out / "slurm_0.txt").read_text()
     assert "DUE TO JOB REQUEUE" in said
