@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import generate_spatial_bounding_box
-from monai.utils import fall_back_tuple
+from monai.utils import ensure_tuple, fall_back_tuple
 from torch import nn
 
 from common.engines.precision import DTYPES, autocast, to_float32
-from common.engines.windows import planewise
+from common.engines.windows import mirrored, planewise
 from common.io.settings import check_choice
 from common.modalities import foreground, presence, require_modality
 
@@ -33,7 +33,11 @@ class ForegroundInferer(SlidingWindowInferer):
         args: further arguments of `SlidingWindowInferer`.
         softmax: True if the logits are for a softmax whose channel 0 is the background; False if for sigmoids.
         precision: precision of the network, see `check_device`; logits are summed in float32.
+        mirror_axes: axes along which windows are also mirrored, see `Mirrored`; none by default.
         kwargs: further keyword arguments of `SlidingWindowInferer`.
+
+    Raises:
+        ValueError: if the precision is unknown, or an axis is not one of the window's or named twice.
     """
 
     def __init__(
@@ -42,11 +46,18 @@ class ForegroundInferer(SlidingWindowInferer):
         *args: Any,
         softmax: bool = False,
         precision: str = "float32",
+        mirror_axes: Sequence[int] | int = (),
         **kwargs: Any,
     ) -> None:
         planes = isinstance(roi_size, Sequence) and len(roi_size) == 2
         super().__init__((*roi_size, 1) if planes else roi_size, *args, **kwargs)
         self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
+        self.mirror_axes = ensure_tuple(mirror_axes)
+        axes = range(2 if planes else 3)
+        if not set(self.mirror_axes) <= set(axes) or len(set(self.mirror_axes)) < len(self.mirror_axes):
+            raise ValueError(
+                f"mirror_axes {list(self.mirror_axes)}: expected different axes of {list(axes)}, such as [0]."
+            )
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
@@ -57,7 +68,7 @@ class ForegroundInferer(SlidingWindowInferer):
         require_modality(presence(inputs))
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
-        shown = planewise(network, self.window(inputs))
+        shown = planewise(mirrored(network, self.mirror_axes), self.window(inputs))
         with autocast(self.precision, image.device):
             logits = super().__call__(
                 image, lambda *given, **named: to_float32(shown(*given, **named)), *args, **kwargs

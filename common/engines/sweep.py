@@ -20,7 +20,7 @@ from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchro
 from common.engines.inferers import ForegroundInferer, paste_box
 from common.engines.latents import LatentProbe
 from common.engines.precision import autocast
-from common.engines.windows import decode_subsets
+from common.engines.windows import decode_subsets, mirrored
 from common.evaluation.metrics.case import CaseMeasure, CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.store import CaseStore
@@ -146,6 +146,7 @@ class SubsetSweep:
         self, image: torch.Tensor, network: nn.Module, keep: torch.Tensor, box: tuple
     ) -> Iterator[torch.Tensor]:
         crop = image.as_subclass(torch.Tensor)[box]
+        network = mirrored(network, self.inferer.mirror_axes)
         for logits in decode_subsets(crop, network, keep, self.inferer, self.subsets_at_once):
             yield paste_box(logits, box, image.shape[2:], self.inferer.softmax)
 

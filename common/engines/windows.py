@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from math import prod
 from tempfile import TemporaryFile
 
@@ -47,6 +48,45 @@ class Planewise(nn.Module):
 def planewise(network: nn.Module, window: Sequence[int]) -> nn.Module:
     """Return `Planewise` of a network if windows of this size are one voxel thick, else the network itself."""
     return Planewise(network) if len(window) == 3 and window[-1] == 1 else network
+
+
+class Mirrored(nn.Module):
+    """Average a network's logits over its input mirrored along every combination of some axes, itself included.
+
+    It computes ``2 ** len(axes)`` times as much as the network alone.
+
+    Args:
+        network: network trained with flips along these axes.
+        axes: spatial axes, 0 being X.
+    """
+
+    def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        dims = [2 + axis for axis in axes]
+        self.flips = [flip for count in range(len(dims) + 1) for flip in combinations(dims, count)]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the average of the logits ``(N, C, ...)`` of the mirrored images ``(N, M, ...)``, mirrored back."""
+        return self._average([self.network(image.flip(flip)) for flip in self.flips])
+
+    def encode(self, image: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
+        """Return the network's features of each mirrored image, one after another."""
+        return [level for flip in self.flips for level in self.network.encode(image.flip(flip), present)]
+
+    def decode(self, features: list[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+        """Return the average of the logits ``(N, C, ...)`` decoded from the features of each mirrored image."""
+        levels = len(features) // len(self.flips)
+        each = [features[start : start + levels] for start in range(0, len(features), levels)]
+        return self._average([self.network.decode(some, present) for some in each])
+
+    def _average(self, logits: list[torch.Tensor]) -> torch.Tensor:
+        return sum(some.flip(flip).float() for some, flip in zip(logits, self.flips, strict=True)) / len(self.flips)
+
+
+def mirrored(network: nn.Module, axes: Sequence[int]) -> nn.Module:
+    """Return `Mirrored` of a network, or the network itself if there are no axes."""
+    return Mirrored(network, axes) if axes else network
 
 
 def decode_subsets(

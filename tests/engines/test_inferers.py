@@ -124,6 +124,24 @@ def test_windows_of_two_extents_are_planes_for_a_network_of_two_dimensions():
     assert torch.equal(ForegroundInferer((8, 8, 1), 4, 0.5)(image, network), logits)
 
 
+def test_mirrored_axes(network):
+    """Averaged over both directions of X, an image and its mirror image give mirrored logits."""
+    image = random_image(*BOXES)
+    alone, averaged = ForegroundInferer(**WINDOWS), ForegroundInferer(**WINDOWS, mirror_axes=[0])
+    expected = (alone(image, network) + alone(image.flip(2), network).flip(2)) / 2
+    torch.testing.assert_close(averaged(image, network), expected)
+    planes = ForegroundInferer((8, 8), overlap=0.5, mirror_axes=[1])
+    assert planes.mirror_axes == (1,)
+
+
+@pytest.mark.parametrize(
+    ("roi_size", "axes"), [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 8), -1)]
+)
+def test_axes_that_are_not_there(roi_size, axes):
+    with pytest.raises(ValueError, match=r"mirror_axes .*: expected different axes of \[0, 1"):
+        ForegroundInferer(roi_size, mirror_axes=axes)
+
+
 def test_box_of_a_batch_holds_all_samples(network):
     one, other = random_image(BOXES[0]), random_image(BOXES[1])
     logits = ForegroundInferer(**WINDOWS)(torch.cat([one, other]), network)

@@ -86,9 +86,10 @@ def image_with_boxes(different: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("different", [False, True], ids=["equal boxes", "different boxes"])
 class TestPredictions:
-    def test_equal_single_inference_bit_for_bit(self, network, different):
-        image, inferer = image_with_boxes(different), ForegroundInferer(**WINDOWS)
-        found = dict(sweep_of(network).predictions(image, network, subsets(MODALITIES)))
+    @pytest.mark.parametrize("mirror_axes", [(), (0, 2)])
+    def test_equal_single_inference_bit_for_bit(self, network, different, mirror_axes):
+        image, inferer = image_with_boxes(different), ForegroundInferer(**WINDOWS, mirror_axes=mirror_axes)
+        found = dict(sweep_of(network, inferer=inferer).predictions(image, network, subsets(MODALITIES)))
         assert set(found) == set(subsets(MODALITIES))
         for subset, logits in found.items():
             alone = drop(image, torch.tensor([[name in subset for name in MODALITIES]]))

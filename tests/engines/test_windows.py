@@ -9,7 +9,7 @@ from monai.inferers import SlidingWindowInferer
 from processes import run
 
 from common.engines import ForegroundInferer
-from common.engines.windows import Planewise, decode_subsets
+from common.engines.windows import Mirrored, Planewise, decode_subsets
 from common.modalities import drop
 
 KEEP = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
@@ -75,6 +75,18 @@ def test_batched_subsets_agree(network):
     one = torch.cat(list(decode_subsets(image, network, KEEP, inferer)))
     several = torch.cat(list(decode_subsets(image, network, KEEP, inferer, subsets_at_once=2)))
     assert (one.sigmoid() - several.sigmoid()).abs().max() <= 1e-5
+
+
+def test_mirrored_predictions_are_averaged(network):
+    image = torch.rand(1, 3, 8, 9, 10)
+    flips = [(), (2,), (4,), (2, 4)]
+    expected = torch.stack([network(image.flip(flip)).flip(flip) for flip in flips]).mean(dim=0)
+    assert not torch.allclose(expected, network(image), atol=1e-3)
+    averaged = Mirrored(network, (0, 2))
+    torch.testing.assert_close(averaged(image), expected)
+    torch.testing.assert_close(averaged(image.flip(4)), expected.flip(4))
+    present = torch.ones(1, 3, dtype=torch.bool)
+    assert torch.equal(averaged.decode(averaged.encode(image, present), present), averaged(image))
 
 
 def print_peak_of_memory(subsets):
