@@ -13,14 +13,12 @@ from fastapi import HTTPException
 from common import __version__
 from common.cohorts.cohort import Cohort
 from label.datastore import open_datastore
-from label.infer import BundleInferTask
+from label.infer import RECIPE, BundleInferTask
 from label.reading import write_final_label, write_image, write_label
 from label.train import BundleTrainTask
 from label.worker import Worker
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
-RECIPE = "open_glioma"
-"""Recipe that the bundles' own weights were trained with."""
 
 
 class App:
@@ -30,7 +28,7 @@ class App:
         studies: a folder with a subfolder for each study, or the URL of a DICOMweb service.
         output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles.
-        recipe: recipe that the weights were trained with.
+        recipe: recipe of all models that have none of their own; see `BundleInferTask`.
         device: device to run on; None: a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, for models with another recipe or other weights.
 

@@ -26,6 +26,9 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
 """File that names the adopted training of a model, and name of the weights in a training's folder."""
 
+RECIPE = "open_glioma"
+"""Recipe that the bundles' own weights of patients are fine-tuned with."""
+
 
 class BundleInferTask:
     """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
@@ -35,7 +38,8 @@ class BundleInferTask:
         worker: worker that runs the segmentations.
         output_dir: folder of the model's trainings, see `label.train`; an adopted training's weights are served
             instead of others.
-        recipe: recipe that the weights were trained with; see `predict`.
+        recipe: recipe for training, and for inference unless these are the bundle's own weights of patients, whose
+            settings inference.json has.
         ckpt_path: weights other than the bundle's own.
         device: device to run on; None: a GPU if there is one.
 
@@ -90,7 +94,11 @@ class BundleInferTask:
     def load_weights(self, ckpt_path: str | None) -> Inference:
         """Build the network and load weights to check that they fit; the errors are those of the class."""
         with tempfile.TemporaryDirectory() as folder:
-            return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
+            return Inference(self.bundle, self._recipe_for(ckpt_path), ckpt_path, self.device, Path(folder))
+
+    def _recipe_for(self, ckpt_path: str | None) -> str | None:
+        """Return the recipe for inference: None if inference.json has the settings of these weights."""
+        return None if ckpt_path is None and self.recipe == RECIPE else self.recipe
 
     def info(self) -> dict[str, Any]:
         """Return the description of the model for clients."""
@@ -130,8 +138,8 @@ class BundleInferTask:
         series = series_numbers(request.get("series"))
         strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
         files, facts = self.worker.run(
-            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self.ckpt_path, self.device,
-            strip, _flag(request, "upright"),
+            _predict, datastore, image, folder, self.bundle, series, wanted, self._recipe_for(self.ckpt_path),
+            self.ckpt_path, self.device, strip, _flag(request, "upright"),
         )  # fmt: skip
         if self.adopted():
             facts["trained_on"] = self.trained_on

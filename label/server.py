@@ -45,7 +45,8 @@ def serve(
             front of it. localhost, this machine's name and addresses are known; other names are refused.
         output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles, separated by commas.
-        recipe: recipe that the models' weights were trained with; by default that of the bundles' own weights.
+        recipe: recipe of all models that have none of their own; by default the bundles' own weights are served with
+            the settings of their inference.json, and fine-tuned with ``open_glioma``.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
 

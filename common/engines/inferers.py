@@ -37,7 +37,7 @@ class ForegroundInferer(SlidingWindowInferer):
         kwargs: further keyword arguments of `SlidingWindowInferer`.
 
     Raises:
-        ValueError: if the precision is unknown, or an axis is not one of the window's or named twice.
+        ValueError: if the precision is unknown, or an axis does not exist in the window or is given twice.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class ForegroundInferer(SlidingWindowInferer):
         super().__init__((*roi_size, 1) if planes else roi_size, *args, **kwargs)
         self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
         self.mirror_axes = ensure_tuple(mirror_axes)
-        axes = range(2 if planes else 3)
+        axes = range(2 if isinstance(self.roi_size, Sequence) and self.roi_size[-1] == 1 else 3)
         if not set(self.mirror_axes) <= set(axes) or len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError(
-                f"mirror_axes {list(self.mirror_axes)}: expected different axes of {list(axes)}, such as [0]."
+                f"mirror_axes {list(self.mirror_axes)}: expected distinct axes from {list(axes)}, e.g. [0]."
             )
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -51,9 +51,10 @@ def planewise(network: nn.Module, window: Sequence[int]) -> nn.Module:
 
 
 class Mirrored(nn.Module):
-    """Average a network's logits over its input mirrored along every combination of some axes, itself included.
+    """Average a network's logits over all flips of its input along some axes, including none (test-time augmentation).
 
-    It computes ``2 ** len(axes)`` times as much as the network alone.
+    It needs ``2 ** len(axes)`` times the computation; `encode` also returns that many times the features, all in memory
+    at once.
 
     Args:
         network: network trained with flips along these axes.

@@ -125,20 +125,30 @@ def test_windows_of_two_extents_are_planes_for_a_network_of_two_dimensions():
 
 
 def test_mirrored_axes(network):
-    """Averaged over both directions of X, an image and its mirror image give mirrored logits."""
+    """The logits are the average of those of the image and, flipped back, those of the flipped image."""
     image = random_image(*BOXES)
     alone, averaged = ForegroundInferer(**WINDOWS), ForegroundInferer(**WINDOWS, mirror_axes=[0])
     expected = (alone(image, network) + alone(image.flip(2), network).flip(2)) / 2
     torch.testing.assert_close(averaged(image, network), expected)
-    planes = ForegroundInferer((8, 8), overlap=0.5, mirror_axes=[1])
-    assert planes.mirror_axes == (1,)
+
+
+def test_mirrored_planes():
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 2, 3, padding=1).requires_grad_(False)
+    image = random_image(*BOXES)
+    alone = ForegroundInferer((8, 8), overlap=0.5)
+    expected = (alone(image, network) + alone(image.flip(2), network).flip(2)) / 2
+    found = ForegroundInferer((8, 8), overlap=0.5, mirror_axes=0)(image, network)
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, alone(image, network))
 
 
 @pytest.mark.parametrize(
-    ("roi_size", "axes"), [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 8), -1)]
+    ("roi_size", "axes"),
+    [((8, 8, 8), [3]), ((8, 8, 8), [0, 0]), ((8, 8, 8), ["x"]), ((8, 8), [2]), ((8, 8, 1), [2]), ((8, 8, 8), -1)],
 )
 def test_axes_that_are_not_there(roi_size, axes):
-    with pytest.raises(ValueError, match=r"mirror_axes .*: expected different axes of \[0, 1"):
+    with pytest.raises(ValueError, match=r"mirror_axes .*: expected distinct axes from \[0, 1"):
         ForegroundInferer(roi_size, mirror_axes=axes)
 
 

@@ -28,6 +28,7 @@ from subject import write_subject
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
+from common.study.predict import predict
 from label.app import App
 from label.datastore import FolderDatastore
 from label.infer import BundleInferTask, series_numbers
@@ -424,6 +425,19 @@ def test_studies_get_the_weights_of_patients(store, tmp_path):
     assert app.info()["models"]["gss"]["labels"] == NAMES | {"Enhancing tumour": 3}
     assert params["trained_on"].startswith("25 openly licensed cases")
     assert not any("trained on" in warning for warning in params["warnings"])
+
+
+def test_a_bundles_own_weights_are_served_with_its_own_settings(store, tmp_path):
+    """M3AE's were trained last with larger windows than those of the recipe."""
+    app = App(str(store), tmp_path / "output", ["m3ae"])
+    app.models["m3ae"].worker = Here()
+    served = app.infer("m3ae", {"image": "four", "output_dir": tmp_path})["params"]["volumes_ml"]
+    volumes = {
+        recipe: predict(store / "four", tmp_path / str(recipe), "m3ae", recipe=recipe).summary.volumes
+        for recipe in (None, "open_glioma")
+    }
+    assert served == pytest.approx(volumes[None], abs=0.001)
+    assert served != pytest.approx(volumes["open_glioma"], abs=0.001)
 
 
 @pytest.fixture
