@@ -14,7 +14,8 @@ from torch import nn
 
 from common.io.settings import check_number
 from common.modalities import to_host
-from common.networks.blocks import FusionOutput, scatter_rows
+from common.networks.fusion import FusionOutput
+from common.networks.subsets import scatter_rows
 
 FLOOR = 0.005
 """Minimum that probabilities are clamped to before a logarithm; below it there is no gradient."""

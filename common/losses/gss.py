@@ -18,7 +18,7 @@ from torch import nn
 from common.io.settings import check_choice, check_number
 from common.losses.fusion import FLOOR, FusionLoss
 from common.modalities import ALIASES
-from common.networks.blocks import FusionOutput
+from common.networks.fusion import FusionOutput
 
 
 def single_leader_vote(

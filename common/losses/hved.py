@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from common.io.settings import check_number
 from common.losses.fusion import class_indices
-from common.networks.blocks import gather_rows
 from common.networks.dedicated import channel_subsets
 from common.networks.hved import VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
+from common.networks.subsets import gather_rows
 
 
 class SoftmaxLoss(nn.Module):

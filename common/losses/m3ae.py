@@ -16,7 +16,7 @@ from torch import nn
 
 from common.io.settings import check_choice
 from common.networks import SegmentationOutput
-from common.networks.blocks import gather_rows
+from common.networks.subsets import gather_rows
 
 
 class Reconstruction(NamedTuple):

@@ -16,8 +16,8 @@ from torch import nn
 
 from common.io.settings import check_number
 from common.losses.fusion import class_indices
-from common.networks.blocks import scatter_rows, select_rows
 from common.networks.mag_ms import MagMSDecoded
+from common.networks.subsets import scatter_rows, select_rows
 
 
 class MagMSOutput(NamedTuple):

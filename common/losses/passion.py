@@ -19,7 +19,8 @@ from torch import nn
 from common.io.settings import check_choice, check_number
 from common.losses.fusion import FLOOR, class_indices, dice_ce, label_rows, probabilities
 from common.modalities import to_host
-from common.networks.blocks import Decoded, scatter_rows
+from common.networks.fusion import Decoded
+from common.networks.subsets import scatter_rows
 
 EPSILON = 1e-5
 """Constant that keeps the mean of an empty class and the cosine of a zero vector finite."""

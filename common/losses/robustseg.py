@@ -11,8 +11,8 @@ from torch import nn
 
 from common.io.settings import check_number
 from common.losses.pmkl import SegmentationLoss
-from common.networks.blocks import scatter_rows
 from common.networks.robustseg import RobustSegOutput
+from common.networks.subsets import scatter_rows
 
 LEAST = 1e-12
 """Minimum that a squared shift is clamped to before its logarithm."""

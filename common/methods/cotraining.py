@@ -11,8 +11,8 @@ import torch
 
 from common.losses.cotraining import CoTrainingOutput
 from common.methods.step import TrainingStep
-from common.networks.blocks import available_modalities
 from common.networks.dedicated import FullAndMissing
+from common.networks.subsets import available_modalities
 
 
 class CoTraining(TrainingStep):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from common.methods.step import TrainingStep
-from common.networks.blocks import available_modalities
+from common.networks.subsets import available_modalities
 
 
 class OneSubset(TrainingStep):

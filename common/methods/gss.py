@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 
 from common.methods.step import TrainingStep
-from common.networks.blocks import FusionNetwork, FusionOutput, available_modalities
 from common.networks.build import require_fusion
+from common.networks.fusion import FusionNetwork, FusionOutput
+from common.networks.subsets import available_modalities
 from common.transforms import uniform_subsets
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from common.methods.step import TrainingStep
-from common.networks.blocks import available_modalities
 from common.networks.hved import UHVED, HVEDOutput
+from common.networks.subsets import available_modalities
 from common.transforms import random_subsets
 
 

@@ -9,8 +9,8 @@ import torch
 
 from common.losses.mag_ms import MagMSOutput
 from common.methods.step import TrainingStep
-from common.networks.blocks import available_modalities, gather_rows
 from common.networks.mag_ms import MAGMS
+from common.networks.subsets import available_modalities, gather_rows
 
 
 class MultiModalitySelfDistillation(TrainingStep):

@@ -12,7 +12,8 @@ from torch import nn
 from common.io.settings import check_choice
 from common.losses.medmap import AlignedOutput
 from common.methods.step import TrainingStep
-from common.networks.blocks import FeatureEncoder, available_modalities
+from common.networks.blocks import FeatureEncoder
+from common.networks.subsets import available_modalities
 
 
 class FeatureAlignment(TrainingStep):

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from common.losses.passion import PassionOutput
 from common.methods.step import TrainingStep
-from common.networks.blocks import Decoded, FusionNetwork, available_modalities
 from common.networks.build import require_fusion
+from common.networks.fusion import Decoded, FusionNetwork
+from common.networks.subsets import available_modalities
 from common.transforms import uniform_subsets
 
 

@@ -19,10 +19,10 @@ from common.io import load_weights
 from common.io.files import replacing
 from common.losses.pmkl import PMKLOutput
 from common.methods.step import TrainingStep
-from common.networks.blocks import available_modalities
 from common.networks.dedicated import Dedicated
 from common.networks.gated import l2_penalty
 from common.networks.pmkl import PMKL, MetricHead
+from common.networks.subsets import available_modalities
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 
 from common.io.settings import check_number
 from common.methods.step import TrainingStep
-from common.networks.blocks import available_modalities
 from common.networks.robustseg import RobustSeg, RobustSegOutput
+from common.networks.subsets import available_modalities
 
 
 def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tensor:

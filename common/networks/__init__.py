@@ -1,8 +1,8 @@
 """Network architectures, one file each."""
 
-from common.networks.blocks import Decoded, FusionOutput
 from common.networks.build import BACKBONES, NETWORKS, build_network, require_classes
 from common.networks.cotraining import ACN, SMUNet
+from common.networks.fusion import Decoded, FusionOutput
 from common.networks.m2ftrans import M2FTrans
 from common.networks.m3ae import M3AE
 from common.networks.mmformer import MMFormer

@@ -1,108 +1,21 @@
-"""Layers and outputs that RFNet, mmFormer and M2FTrans share, in 2D and 3D.
-
-All three have one convolutional encoder per modality, a decoder that fuses the modalities present, and a "separate"
-decoder of single modalities, with one set of weights for all, which is used only in training. Source: Ding et al., ICCV
-2021 (RFNet); Zhang et al., MICCAI 2022 (mmFormer); Shi et al., JBHI 2024 (M2FTrans); in the variants released with
-PASSION (Shi et al., ACM MM 2024).
+"""Layers of RFNet, mmFormer and M2FTrans, in 2D and 3D.
 
 Fusion is cheap if it is written as products. A 1x1x1 convolution over concatenated modalities is a sum over modalities,
 so each modality's part is computed once, during encoding, for all subsets that are decoded (`SplitPointwise`).
 """
 
-import warnings
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice
-from common.modalities import presence, require_modality, to_host
 from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
+from common.networks.subsets import gather_rows, scatter_modalities, select_rows
 
 SLOPE = 0.2
 """Negative slope of every LeakyReLU."""
-
-
-class Decoded(NamedTuple):
-    """Output of decoding one subset in training mode.
-
-    Attributes:
-        logits: ``(B, K, ...)`` at full resolution.
-        deep: logits of the auxiliary heads, fine to coarse, each ``(B, K, ...)`` at its own resolution.
-        features: ``(B, width, ...)``, the input of the last layer.
-    """
-
-    logits: torch.Tensor
-    deep: list[torch.Tensor]
-    features: torch.Tensor
-
-
-class FusionOutput(NamedTuple):
-    """Output of a `FusionNetwork` in training mode.
-
-    Attributes:
-        fused: output of the decoder that fuses the modalities present.
-        separate: ``(P, K, ...)`` logits of the separate decoder, a row for each present modality of each sample, in the
-            order of ``present.nonzero()``.
-        present: bool ``(B, M)``, on the CPU.
-    """
-
-    fused: Decoded
-    separate: torch.Tensor
-    present: torch.Tensor
-
-
-class FusionNetwork(nn.Module):
-    """A network that encodes each modality separately and fuses the modalities present.
-
-    A subclass defines
-
-    - ``encode(image, present)``, which returns a list of tensors, batch first, which in training starts with the
-      tensors that the separate decoder needs. In evaluation all are ``(B, M, ...)`` and zero where a modality is
-      absent; otherwise exports are wrong (see `forward_for_export`).
-    - ``decode(features, present)``, which returns logits or, in training, a `Decoded`. Its ``deep`` may have any number
-      of levels, or none.
-    - ``separate``, a decoder of single modalities, e.g. a `SeparateDecoder`. Or it overrides `decode_separately`.
-    - ``head``, the last layer, whose ``weight`` has a row for each class (`require_classes` reads it).
-
-    The image may be a MetaTensor: ``encode`` takes ``image.as_subclass(torch.Tensor)``, as `FeatureEncoder` does. What
-    `available_modalities` returns is on the CPU, and so is ``present`` in training; in evaluation and exports it can be
-    on the image's device, so ``decode`` moves it to where it needs it. `scatter_modalities`, `gather_rows` and
-    `scatter_rows` convert between ``(B, M, ...)`` and rows of the modalities that are present.
-
-    If a subclass has a `ModuleList` with one part per modality, name it ``encoders``, or list such attributes in
-    ``per_modality``: federated averaging treats these parts separately. Do not use the name for a shared encoder.
-    """
-
-    def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Segment images ``(B, M, ...)`` whose missing modalities are NaN.
-
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            Logits ``(B, K, ...)``; in training mode, a `FusionOutput`.
-
-        Raises:
-            ValueError: if a sample has no modality.
-        """
-        if torch.jit.is_tracing():
-            return forward_for_export(self, image, present)
-        present = available_modalities(image, present)
-        features = self.encode(image, present)
-        fused = self.decode(features, present)
-        return FusionOutput(fused, self.decode_separately(features, present), present) if self.training else fused
-
-    def decode_separately(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)`` of each present modality alone, as in `FusionOutput`; in training mode only."""
-        return self.separate(features, present)
-
-    def fused_features(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the features that `decode` needs; `decode` accepts these as well as all features."""
-        return features
 
 
 def require_window(network: nn.Module, image: torch.Tensor) -> None:
@@ -117,68 +30,6 @@ def require_window(network: nn.Module, image: torch.Tensor) -> None:
             f"{list(network.crop)}, since it learns positions. Use windows of this size, or set the key `crop` "
             "and train again."
         )
-
-
-def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Return which modalities of ``(B, M, ...)`` are present and allowed by ``present``: bool ``(B, M)``, on the CPU.
-
-    The result decides which layers run, so the host has to know it. Reading a value from a GPU waits for all queued
-    work, so this is done once, for all decisions.
-
-    Raises:
-        ValueError: if a sample has no modality, or if a network is traced that does not support it (see
-            `forward_for_export`).
-    """
-    if present is None and torch.jit.is_tracing():
-        raise ValueError(
-            "This network cannot be exported: which of its layers run depends on the modalities present, but a trace "
-            "always runs the layers that its example needed."
-        )
-    there = to_host(presence(image.as_subclass(torch.Tensor)))
-    if present is not None:
-        there = there & present.cpu()
-    require_modality(there)
-    return there
-
-
-def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-    """Return a network's logits by operations that are the same for every subset, as an export requires.
-
-    Every modality is encoded, an absent one as zeros, and the features of absent ones are then set to zero. A sample
-    without any modality gives NaN instead of an error.
-
-    Args:
-        network: network with ``encode`` and ``decode``, whose features are ``(B, M, ...)``, zero for absent modalities.
-        image: ``(B, M, ...)``, with NaN in missing modalities; the example for tracing has all modalities.
-        present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-    """
-    image = image.as_subclass(torch.Tensor)
-    there = presence(image) if present is None else presence(image) & present
-    with warnings.catch_warnings():
-        # Warnings about decisions that depend on values; here they are the same for every image.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        features = network.encode(_fill_absent(image, there), torch.ones_like(there))
-        logits = network.decode([_fill_absent(level, there) for level in features], there)
-    return _fill_absent(logits, there.any(dim=1), torch.nan)
-
-
-def _fill_absent(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
-    """Return ``(B, ...)`` or ``(B, M, ...)`` with ``fill`` where ``there``, bool ``(B,)`` or ``(B, M)``, is False."""
-    return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - there.ndim)), x, fill)
-
-
-def select_rows(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the samples of ``(B, ...)`` where ``rows`` (bool ``(B,)``, on the CPU) is True."""
-    # Without missing rows nothing is selected, since ONNX would lose the shape.
-    return x if bool(rows.all()) else x.index_select(0, indices(rows, x.device))
-
-
-def indices(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return the indices at which a bool tensor ``(N,)`` on the CPU is True, as a tensor on a device.
-
-    Selecting by a mask on a GPU would wait until the host knows the number of rows.
-    """
-    return rows.nonzero().flatten().to(device, non_blocking=True)
 
 
 def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
@@ -395,39 +246,6 @@ class Encoders(nn.ModuleList):
             for modality, (encoder, rows) in enumerate(zip(self, present.T, strict=True))
         ]
         return [list(level) for level in zip(*encoded, strict=True)]
-
-
-def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
-    """Combine the parts of each modality ``(n, ...)`` in one tensor ``(B, M, ...)``, zero where it is absent.
-
-    Args:
-        parts: for each modality, a tensor with a row for each sample that has it; None if no sample has it.
-        present: bool ``(B, M)``, on the CPU.
-    """
-    some = next(part for part in parts if part is not None)
-    if bool(present.all()):
-        return torch.stack(list(parts), dim=1)
-    full = some.new_zeros(*present.shape, *some.shape[1:])
-    for modality, part in enumerate(parts):
-        if part is not None:
-            full[:, modality].index_copy_(0, indices(present[:, modality], full.device), part)
-    return full
-
-
-def gather_rows(table: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return the entries of ``(B, M, ...)`` where ``present`` (bool ``(B, M)``, on the CPU) is True, ``(P, ...)``."""
-    return select_rows(table.flatten(0, 1), present.flatten())
-
-
-def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return a table ``(B, M, ...)`` with the rows ``(P, ...)`` of the modalities present and zeros for the others.
-
-    This is the inverse of `gather_rows`.
-    """
-    if bool(present.all()):
-        return rows.unflatten(0, present.shape)
-    table = rows.new_zeros(present.numel(), *rows.shape[1:])
-    return table.index_copy(0, indices(present.flatten(), rows.device), rows).unflatten(0, present.shape)
 
 
 class UpLevel(nn.Module):

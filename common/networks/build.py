@@ -9,8 +9,8 @@ from typing import Any
 from monai.utils import optional_import
 from torch import nn
 
-from common.networks.blocks import FusionNetwork
 from common.networks.cotraining import ACN, SMUNet
+from common.networks.fusion import FusionNetwork
 from common.networks.hved import UHVED, UHeMIS
 from common.networks.m2ftrans import M2FTrans
 from common.networks.mag_ms import MAGMS

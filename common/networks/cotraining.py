@@ -24,9 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import FeatureEncoder, available_modalities, scatter_modalities, select_rows
+from common.networks.blocks import FeatureEncoder
 from common.networks.dedicated import FullAndMissing, Subset
 from common.networks.residual_unet import ResidualUNet
+from common.networks.subsets import available_modalities, scatter_modalities, select_rows
 
 DROPOUT = 0.2
 """Dropout rate of the bottleneck's elements before decoding."""

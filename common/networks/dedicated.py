@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from common.modalities import resolve_subset
-from common.networks.blocks import FeatureEncoder, available_modalities, indices, select_rows
+from common.networks.blocks import FeatureEncoder
+from common.networks.subsets import available_modalities, indices, select_rows
 
 Subset = tuple[int, ...]
 """Channels of an image: the positions of the modalities in the cohort's order."""

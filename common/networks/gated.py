@@ -12,16 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import (
-    SLOPE,
-    Encoders,
-    FeatureEncoder,
-    available_modalities,
-    check_crop,
-    residual_levels,
-    scatter_modalities,
-)
+from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, check_crop, residual_levels
 from common.networks.kernels import Conv3d
+from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)

@@ -16,15 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from common.networks.blocks import (
-    Encoders,
-    available_modalities,
-    check_crop,
-    conv,
-    scatter_modalities,
-    upsampled,
-    weighted_sum,
-)
+from common.networks.blocks import Encoders, check_crop, conv
+from common.networks.kernels import upsampled, weighted_sum
+from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)

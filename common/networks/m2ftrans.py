@@ -19,22 +19,20 @@ from torch import nn
 from common.networks.attention import TransformerLayer
 from common.networks.blocks import (
     ConvBlock,
-    Decoded,
     Encoder,
     Encoders,
     FeatureEncoder,
-    FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
-    available_modalities,
     check_crop,
     conv,
     normalised,
     pointwise,
     require_window,
-    scatter_modalities,
 )
+from common.networks.fusion import Decoded, FusionNetwork
+from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)

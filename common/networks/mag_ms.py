@@ -15,16 +15,9 @@ from monai.networks.nets import ViT
 from torch import nn
 
 from common.modalities import require_modality
-from common.networks.blocks import (
-    available_modalities,
-    check_crop,
-    forward_for_export,
-    pointwise,
-    require_window,
-    scatter_modalities,
-    select_rows,
-    weighted_sum,
-)
+from common.networks.blocks import check_crop, pointwise, require_window
+from common.networks.kernels import weighted_sum
+from common.networks.subsets import available_modalities, forward_for_export, scatter_modalities, select_rows
 
 PATCH = 16
 """Size of a token in voxels along each axis."""

@@ -13,21 +13,19 @@ from torch import nn
 from common.networks.blocks import (
     SLOPE,
     ConvBlock,
-    Decoded,
     Encoder,
     Encoders,
     FeatureEncoder,
-    FusionNetwork,
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
-    available_modalities,
     check_crop,
     conv,
     pointwise,
-    scatter_modalities,
 )
+from common.networks.fusion import Decoded, FusionNetwork
 from common.networks.kernels import weighted_sum
+from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4
 STRIDE = 2 ** (LEVELS - 1)

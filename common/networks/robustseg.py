@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import available_modalities, gather_rows, scatter_modalities, select_rows
 from common.networks.gated import STRIDE, GatedNetwork, conv, l2_penalty, linear
+from common.networks.subsets import available_modalities, gather_rows, scatter_modalities, select_rows
 
 APPEARANCE = 8
 """Length of an appearance vector, independent of the width."""

@@ -43,7 +43,8 @@ from common.methods.passion import SelfDistillation
 from common.modalities import subsets
 from common.networks import M2FTrans, MMFormer, RFNet
 from common.networks import blocks as blocks_of_all
-from common.networks.blocks import Decoded, FusionOutput, normalised
+from common.networks.blocks import normalised
+from common.networks.fusion import Decoded, FusionOutput
 from common.networks.kernels import Conv3d
 
 NAMES = ("t1", "t1c", "t2", "flair")

@@ -9,15 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks import Decoded
-from common.networks.blocks import (
-    Encoder,
-    Encoders,
-    FusionNetwork,
-    available_modalities,
-    check_crop,
-    gather_rows,
-    scatter_modalities,
-)
+from common.networks.blocks import Encoder, Encoders, check_crop
+from common.networks.fusion import FusionNetwork
+from common.networks.subsets import available_modalities, gather_rows, scatter_modalities
 
 
 class SmallUNet(FusionNetwork):

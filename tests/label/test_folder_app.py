@@ -423,7 +423,7 @@ def test_studies_get_the_weights_of_patients(store, tmp_path):
     app.models["gss"].worker = Here()
     params = app.infer("gss", {"image": "four", "output_dir": tmp_path})["params"]
     assert app.info()["models"]["gss"]["labels"] == NAMES | {"Enhancing tumour": 3}
-    assert params["trained_on"].startswith("25 openly licensed cases")
+    assert params["trained_on"].startswith("36 openly licensed cases")
     assert not any("trained on" in warning for warning in params["warnings"])
 
 

@@ -15,7 +15,7 @@ from common.losses.fusion import (
     scatter_rows,
     weighted_cross_entropy,
 )
-from common.networks.blocks import Decoded, FusionOutput
+from common.networks.fusion import Decoded, FusionOutput
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "passion_losses.npz"))
 

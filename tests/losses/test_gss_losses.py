@@ -16,7 +16,7 @@ from common.losses.gss import (
     random_mask,
     single_leader_vote,
 )
-from common.networks.blocks import Decoded, FusionOutput
+from common.networks.fusion import Decoded, FusionOutput
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "gss_vote.npz"))
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

@@ -18,7 +18,7 @@ from common.losses.passion import (
     updated_beta,
 )
 from common.methods.passion import SelfDistillation
-from common.networks.blocks import Decoded, FusionOutput
+from common.networks.fusion import Decoded, FusionOutput
 from common.networks.rfnet import RFNet
 
 FOLDER = Path(__file__).parents[1] / "golden"

@@ -231,7 +231,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
 
 @pytest.mark.parametrize(
     ("recipe", "trained_on", "warnings"),
-    [(None, "25 openly licensed cases", []), ("phantom", "the synthetic phantom", [SYNTHETIC])],
+    [(None, "36 openly licensed cases", []), ("phantom", "the synthetic phantom", [SYNTHETIC])],
 )
 def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warnings, tmp_path):
     inference = Inference("gss", recipe, None, "cpu", tmp_path)
