@@ -431,6 +431,7 @@ def leaderboard(
         print(f"    sbatch {shlex.quote(str(script))}")
         print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running trainings too
     failed = [] if at_once == 0 else run_entries(entries, output_dir, shared, at_once, only)
     if only is not None:
         if failed:

@@ -93,14 +93,14 @@ def run_entries(
     free: Queue[dict[str, str]] = Queue()
     for environment in environments:
         free.put(environment)
-    failed, bar = [], tqdm(total=len(chosen), unit="method", desc="leaderboard")
+    failed, running, bar = [], [], tqdm(total=len(chosen), unit="method", desc="leaderboard")
     with ThreadPoolExecutor(len(environments)) as pool, bar:
 
         def run(entry: Entry) -> None:
             environment = free.get()
             try:
                 bar.set_postfix_str(entry.name)
-                if not _run(entry, folders[entry.name], shared, environment):
+                if not _run(entry, folders[entry.name], shared, environment, running):
                     failed.append(entry.name)
             finally:
                 free.put(environment)
@@ -110,8 +110,11 @@ def run_entries(
                 done.result()
                 _write_times(entries, folders, output_dir)
                 bar.update()
-        except BaseException:  # Ctrl-C also reaches the running processes, so these end by themselves
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, SystemExit):  # Ctrl-C reaches the running processes by itself, `kill` does not
+                for process in running:
+                    process.terminate()
             raise
     return [entry.name for entry in chosen if entry.name in failed]
 
@@ -160,8 +163,14 @@ def _environments(at_once: int | None) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // at_once))}] * at_once
 
 
-def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
-    """Run a method unless it is finished; return whether it is finished afterwards."""
+def _run(
+    entry: Entry,
+    folder: Path,
+    shared: Mapping[str, Any],
+    environment: Mapping[str, str],
+    running: list[subprocess.Popen],
+) -> bool:
+    """Run a method unless it is finished; return whether it is finished afterwards. ``running`` gets its process."""
     if finished(folder):
         logger.info(f"{entry.name}: already finished")
         return True
@@ -176,6 +185,7 @@ def _run(entry: Entry, folder: Path, shared: Mapping[str, Any], environment: Map
             return False
         before, began = _minutes(folder), time.monotonic()
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        running.append(process)
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(NOTED_EVERY)

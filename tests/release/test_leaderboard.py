@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from fire.parser import DefaultParseValue
 from common.release import leaderboard
 from common.release.leaderboard import finished, folders_of, run_entries
 from common.release.lists import Entry, read_list
+from tools import __main__ as tools
 
 
 def write(path, methods, **more):
@@ -96,6 +98,8 @@ def python(tmp_path, monkeypatch):
         "with open(folder / 'calls.txt', 'a') as file:\n"
         "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
         "(folder / 'threads.txt').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))\n"
+        "if (folder / 'wait').exists():\n"
+        "    import time; time.sleep(60)\n"
         "if (folder / 'fail').exists():\n"
         "    sys.exit('out of memory')\n"
         "(folder / 'evaluation').mkdir()\n"
@@ -185,6 +189,31 @@ def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, pyt
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split(")")[1]:
         time.sleep(0.01)
     assert run_entries(entries, tmp_path, shared) == []
+
+
+def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog):
+    methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET})
+    folder = tmp_path / "out" / "gss"
+    folder.mkdir(parents=True)
+    (folder / "wait").touch()
+
+    def kill() -> None:
+        while not (folder / "threads.txt").is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    Thread(target=kill).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            tools.leaderboard(str(methods), str(tmp_path / "out"), dataset_dir=shared["dataset_dir"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30  # of the 60 seconds that the training would have taken
+    assert "GSS: stopped; give the same command again to go on" in caplog.text
+    assert not (tmp_path / "out" / "rfnet" / "calls.txt").exists()
 
 
 def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, shared):
