@@ -17,7 +17,7 @@ CARDS = {
     "passion": RESULTS / "passion",
     "gss": RESULTS_36 / "gss",
     "mag_ms": RESULTS / "mag_ms",
-    "medmap": RESULTS / "medmap",
+    "medmap": RESULTS_36 / "medmap",
 }
 """Bundle -> folder with the results of its own weights."""
 CIRCLES = "○●"
