@@ -131,7 +131,9 @@ def require_modality(present: torch.Tensor) -> None:
         ValueError: if a sample has none.
     """
     if not bool(present.any(dim=1).all()):
-        raise ValueError("A sample has no modality present; expected at least one.")
+        raise ValueError(
+            "A sample has no modality present; expected at least one. Leave the case out, or use one that it has."
+        )
 
 
 def foreground(image: torch.Tensor) -> torch.Tensor:

@@ -109,6 +109,8 @@ def test_average_of_seeds(capsys, tmp_path):
     for verb in ("average", "pool"):
         assert "is given twice" in run(verb, tmp_path / "out", "Method", tmp_path / "a", tmp_path / "a")
         assert "is one of the folders to read" in run(verb, tmp_path / "a", "Method", tmp_path / "a", tmp_path / "b")
+        folders = [tmp_path / name for name in ("a", "b", "out")]
+        assert "b: is a folder; expected OUTPUT_DIR and the method's NAME" in run(verb, *folders)
 
 
 def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
@@ -229,7 +231,7 @@ def test_leaderboard_refuses_numbers_before_it_draws_the_phantom(tmp_path):
     words = ["leaderboard", "bundles/leaderboard.json", tmp_path / "out"]
     assert run(*words, "--slurm", "--at_once", 2).startswith("error: --slurm, --only and --at_once")
     assert run(*words, "--at_once", -1) == "error: --at_once -1: expected a number from 0 to inf."
-    assert run(*words, "--coverage", 2) == "error: --coverage 2.0: expected a number from 0 to 1."
+    assert run(*words, "--coverage", 2) == "error: coverage 2.0: expected a level above 0 and below 1, e.g. 0.9."
     said = run(*words, "--coverage", 0.8, "--only", "M3AE")
     assert said == "error: --coverage 0.8: is for the report, which --only does not write; leave one out."
     assert not (tmp_path / "out").exists()
@@ -432,6 +434,8 @@ def test_compare_some_cases_alone(tmp_path, undrawn, capsys):
         assert capsys.readouterr().out.endswith(f"2 methods, {count} cases\n")
         assert f"Only the cases {said}." in (tmp_path / "out" / "report.html").read_text()
     assert "no case matches C_*" in run(*methods, "--cases", "C_*")
+    assert "looks like NAME=FOLDER; expected the folder to write first" in run("compare", *methods[2:], methods[2])
+    assert "is one of the folders to read" in run("compare", tmp_path / "one", *methods[2:])
 
 
 def refused(others: Path, *more: object, **folders: str) -> str:
@@ -473,7 +477,8 @@ class TestCompareRefuses:
         assert run(*compare(others)) is None
         for name in ("report.html", "report.md"):
             (others / "out" / name).unlink()
-        shutil.rmtree(others / "out" / "tables")
+        for name in ("tables", "figures"):
+            shutil.rmtree(others / "out" / name)
         save(noisy("P_04", 0.1), others / "brats" / "P_04" / "P_04_seg.nii.gz")
         measured = {"careful": "out/evaluations/careful"}
         said = refused(others, "--empty", "nan", **measured)
@@ -489,7 +494,7 @@ class TestCompareRefuses:
         [
             (["--tolerance", 2], "--tolerance: no such option of compare; "),
             (["--part", "tests"], "--part 'tests': expected one of 'training', 'validation', 'test'."),
-            (["--coverage", "nan"], "--coverage nan: expected a number from 0 to 1."),
+            (["--coverage", "nan"], "coverage nan: expected a level above 0 and below 1"),
             (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
             (["--cohort", "brats"], "Unknown cohort 'brats'"),
             (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),

@@ -262,17 +262,19 @@ def compare(
     from common.evaluation.analysis.comparable import require_comparable, select_cases
     from common.evaluation.analysis.label_maps import evaluate_label_maps
     from common.evaluation.analysis.published import published as read_published
+    from common.evaluation.analysis.reliability import check_coverage
     from common.evaluation.metrics.conventions import Conventions
     from common.evaluation.metrics.results import read_evaluation, write_evaluation
     from common.evaluation.report.report import write_report
     from common.evaluation.report.sections import stems
     from common.io import require_writable
-    from common.io.settings import check_choice, check_number
+    from common.io.settings import check_choice
 
     folders = _by_name(methods)
+    _require_output(output_dir, [*folders.values()])
     check_choice("--part", part, PARTS)
     if coverage is not None:
-        check_number("--coverage", coverage, 0, 1)
+        check_coverage(coverage)
     given = {"empty": empty, "hd95": hd95, "et_min_voxels": et_min_voxels, "average": average}
     given |= {"surface_tolerance": surface_tolerance}
     conventions = {key: value for key, value in given.items() if value is not None}
@@ -325,7 +327,7 @@ def average(output_dir: str, name: str, *folders: str) -> None:
     from common.evaluation.analysis.repeats import average_repeats, spread
     from common.evaluation.metrics.results import read_evaluation, write_evaluation
 
-    _require_apart(output_dir, folders)
+    _require_apart(output_dir, name, folders)
     repeats = [read_evaluation(folder) for folder in folders]
     write_evaluation(average_repeats(name, repeats), output_dir)
     print(f"{output_dir}: {name}, {len(folders)} trainings; mean Dice (%) and its spread over trainings:")
@@ -344,7 +346,7 @@ def pool(output_dir: str, name: str, *folders: str) -> None:
     from common.evaluation.metrics.results import read_evaluation, write_evaluation
     from common.evaluation.report.layout import counted
 
-    _require_apart(output_dir, folders)
+    _require_apart(output_dir, name, folders)
     pooled = pool_folds(name, [read_evaluation(folder, folder) for folder in folders])
     write_evaluation(pooled, output_dir)
     cases = counted(pooled.results["case"].nunique(), noun="case")
@@ -382,6 +384,7 @@ def leaderboard(
         only: train and evaluate only the method of this name, without a report, as a task of that array does.
     """
     from common.cohorts import generate_phantom, get_cohort
+    from common.evaluation.analysis.reliability import check_coverage
     from common.evaluation.metrics.results import read_evaluation
     from common.evaluation.report.paper_tables import paper_tables
     from common.evaluation.report.report import write_table
@@ -397,7 +400,7 @@ def leaderboard(
     if [slurm, only is not None, at_once is not None].count(True) > 1:
         raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
     if coverage is not None:
-        check_number("--coverage", coverage, 0, 1)
+        check_coverage(coverage)
         if only is not None:
             raise ValueError(f"--coverage {coverage}: is for the report, which --only does not write; leave one out.")
     made = read_list(methods, cohort)
@@ -626,13 +629,22 @@ def _by_name(methods: Sequence[str]) -> dict[str, str]:
     return folders
 
 
-def _require_apart(output_dir: str, folders: Sequence[str]) -> None:
-    """Refuse a folder that is given twice, and an output folder that is also read."""
+def _require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
+    """Refuse a folder that is given twice, one in the place of the name, and an output folder that is also read."""
+    if Path(name).is_dir():
+        raise ValueError(f"name {name}: is a folder; expected OUTPUT_DIR and the method's NAME before the folders.")
     places = [Path(folder).resolve() for folder in folders]
     if len(set(places)) < len(places):
         raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected one for each training.")
-    if Path(output_dir).resolve() in places:
+    _require_output(output_dir, folders)
+
+
+def _require_output(output_dir: str, folders: Sequence[str]) -> None:
+    """Refuse an output folder that is also read, and NAME=FOLDER in its place."""
+    if Path(output_dir).resolve() in [Path(folder).resolve() for folder in folders]:
         raise ValueError(f"output_dir {output_dir}: is one of the folders to read; expected another one.")
+    if Path(output_dir.partition("=")[2] or os.devnull).is_dir():
+        raise ValueError(f"output_dir {output_dir}: looks like NAME=FOLDER; expected the folder to write first.")
 
 
 def _listed(datalist: str, part: str) -> list[str]:

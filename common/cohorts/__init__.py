@@ -68,9 +68,11 @@ def prepare(
         FileNotFoundError: if the folder, the datalist or a listed file does not exist.
         ValueError: if the cohort or split is unknown, the datalist is of another cohort, or file names are ambiguous.
     """
-    definition = get_cohort(cohort)
+    definition, split, datalist = get_cohort(cohort), optional(split), optional(datalist)
+    if split is not None and not isinstance(split, str):
+        raise ValueError(f"split {split!r}: expected the name of a split, as text (key `split`).")
     if datalist is None and definition is PHANTOM and split != ALL_TEST:
-        if optional(split) is not None:
+        if split is not None:
             raise ValueError(
                 f"split {split!r} has no effect: the phantom has its own split; expected null or {ALL_TEST}."
             )

@@ -11,6 +11,7 @@ from common.engines.steps import run_bundle, run_variants, train_teacher
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
+from common.engines.windows import check_mirror_axes
 
 __all__ = [
     "EpochLosses",
@@ -27,6 +28,7 @@ __all__ = [
     "SubstituteInferer",
     "WeightAverage",
     "check_device",
+    "check_mirror_axes",
     "check_settings",
     "close_tracking",
     "distributed",

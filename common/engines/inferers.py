@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import generate_spatial_bounding_box
-from monai.utils import ensure_tuple, fall_back_tuple
+from monai.utils import fall_back_tuple
 from torch import nn
 
 from common.engines.precision import DTYPES, autocast, to_float32
-from common.engines.windows import mirrored, planewise
+from common.engines.windows import check_mirror_axes, mirrored, planewise
 from common.io.settings import check_choice
 from common.modalities import foreground, presence, require_modality
 
@@ -52,12 +52,7 @@ class ForegroundInferer(SlidingWindowInferer):
         planes = isinstance(roi_size, Sequence) and len(roi_size) == 2
         super().__init__((*roi_size, 1) if planes else roi_size, *args, **kwargs)
         self.softmax, self.precision = softmax, check_choice("precision", precision, tuple(DTYPES))
-        self.mirror_axes = ensure_tuple(mirror_axes)
-        axes = range(2 if isinstance(self.roi_size, Sequence) and self.roi_size[-1] == 1 else 3)
-        if not set(self.mirror_axes) <= set(axes) or len(set(self.mirror_axes)) < len(self.mirror_axes):
-            raise ValueError(
-                f"mirror_axes {list(self.mirror_axes)}: expected distinct axes from {list(axes)}, e.g. [0]."
-            )
+        self.mirror_axes = check_mirror_axes(mirror_axes, self.roi_size)
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,11 @@ def report_evaluation(
         },
         other_cases=_besides(cases, data or {}),
     )
-    write_evaluation(evaluation, output_dir)
     _write_calibrated(evaluation, coverage, Path(output_dir))
     beside = None if published is None else read_published(*published)
     panels = {method: list(_best_to_worst(evaluation, store))}
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
+    write_evaluation(evaluation, output_dir)  # last, since evaluation.json marks the folder as complete
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
 
 
@@ -95,14 +96,20 @@ def _besides(cases: Sequence[Mapping[str, Any]], data: Parts) -> tuple[str, ...]
     return tuple(sorted({item["case"] for items in data.values() for item in items} - {c["case"] for c in cases}))
 
 
-def check_settings(method: str, coverage: float, published: Sequence[str] | None, tracking: str | None = None) -> None:
+def check_settings(
+    method: str,
+    coverage: float,
+    published: Sequence[str] | None,
+    conventions: Mapping[str, Any],
+    tracking: str | None = None,
+) -> None:
     """Refuse settings that would fail only at the end of a long training or evaluation.
 
     ``tracking`` is None if nothing is tracked yet; see `require_store`.
 
     Raises:
         ValueError: if ``method`` is not text (as when a name with a comma is given on a command line), ``coverage`` is
-            not between 0 and 1, or there is no such published table.
+            not between 0 and 1, there is no such published table, or the conventions cannot be used.
         ConnectionError: if no MLflow server answers at ``tracking``.
     """
     if not isinstance(method, str):
@@ -110,6 +117,10 @@ def check_settings(method: str, coverage: float, published: Sequence[str] | None
     check_coverage(coverage)
     if published is not None:
         read_published(*published)
+    known = [field.name for field in fields(Conventions)]
+    if unknown := [key for key in conventions if key not in known]:
+        raise ValueError(f"conventions: {unknown[0]!r} is not one of {', '.join(known)}.")
+    Conventions(**conventions)
     if tracking is not None:
         require_store(tracking)
 

@@ -76,12 +76,12 @@ def run_variants(
     folders = {name: Path(output_dir) / f"{number:02d}" for number, name in enumerate(variants)}
     files = [str(Path(bundle_root, "configs", name)) for name in configs]
     for name, folder in folders.items():
-        if not _finished(folder):
+        if not finished(folder):
             with _naming(name):
                 prepare_training(files, {**settings[name], "bundle_root": bundle_root, "output_dir": str(folder)})
         claim_folder(folder, {"variant": name, "configs": list(configs), **settings[name]})
     for number, (name, folder) in enumerate(folders.items(), start=1):
-        if not _finished(folder):
+        if not finished(folder):
             logger.info(f"variant {number} of {len(variants)}: {name} {dict(variants[name])}")
             run_bundle(bundle_root, configs, {**settings[name], "output_dir": str(folder), "resume": True})
     order = [reference, *(name for name in variants if name != reference)]
@@ -154,7 +154,8 @@ def _given_to(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return given
 
 
-def _finished(folder: Path) -> bool:
+def finished(folder: Path) -> bool:
+    """Return whether a training's folder has its evaluation."""
     return (folder / "evaluation" / "evaluation.json").is_file()
 
 
@@ -183,14 +184,30 @@ def train_teacher(trainer: Trainer, given: str | None, weights: str, cohort: str
         note_teacher(weights, cohort)
 
 
+def _leaves(settings: Any, outer: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the full key of each value in nested settings, with the value."""
+    if not isinstance(settings, dict) or not settings:
+        yield outer, settings
+        return
+    for key, value in settings.items():
+        yield from _leaves(value, f"{outer}#{key}" if outer else key)
+
+
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write a note into a folder that says which variant it belongs to.
 
     Raises:
-        ValueError: if it belongs to another variant.
+        ValueError: if it belongs to another variant, or a training without such a note is in it.
     """
     note, text = folder / "variant.json", json.dumps(settings, indent=4, default=str)
+    if not note.is_file() and (folder / "evaluation").is_dir():
+        raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
     if note.is_file() and note.read_text() != text:
-        raise ValueError(f"{note}: the folder belongs to another variant than {settings}; choose another output_dir.")
+        before, now = (dict(_leaves(json.loads(said))) for said in (note.read_text(), text))
+        key = next(key for key in [*now, *before] if before.get(key) != now.get(key))
+        raise ValueError(
+            f"{note}: the folder was used with {key} {before.get(key)!r}, now {now.get(key)!r}; choose another "
+            "output_dir, or delete the folder to train again."
+        )
     with replacing(note) as temporary:
         temporary.write_text(text)

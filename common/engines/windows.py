@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from monai.data import compute_importance_map, dense_patch_slices
 from monai.inferers import SlidingWindowInferer
 from monai.inferers.utils import _get_scan_interval  # windows must lie where sliding_window_inference puts them
-from monai.utils import PytorchPadMode, ensure_tuple_rep, fall_back_tuple, look_up_option
+from monai.utils import PytorchPadMode, ensure_tuple, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import nn
 
 from common.modalities import presence, to_host
@@ -83,6 +83,23 @@ class Mirrored(nn.Module):
 
     def _average(self, logits: list[torch.Tensor]) -> torch.Tensor:
         return sum(some.flip(flip).float() for some, flip in zip(logits, self.flips, strict=True)) / len(self.flips)
+
+
+def check_mirror_axes(mirror_axes: Sequence[int] | int, window: Sequence[int] | int) -> tuple[int, ...]:
+    """Return the axes along which windows are mirrored as a tuple.
+
+    Args:
+        mirror_axes: axes, counted from 0.
+        window: size of a window in voxels; ``(X, Y)`` and ``(X, Y, 1)`` have only the axes 0 and 1.
+
+    Raises:
+        ValueError: if an axis is not a whole number, does not exist in the window, or is given twice.
+    """
+    found = ensure_tuple(mirror_axes)
+    axes = list(range(2 if isinstance(window, Sequence) and (len(window) == 2 or window[-1] == 1) else 3))
+    if not all(type(axis) is int and axis in axes for axis in found) or len(set(found)) < len(found):
+        raise ValueError(f"mirror_axes {list(found)}: expected distinct axes from {axes}, e.g. [0].")
+    return found
 
 
 def mirrored(network: nn.Module, axes: Sequence[int]) -> nn.Module:

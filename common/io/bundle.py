@@ -74,14 +74,38 @@ def refuse_unknown_options(bundle_root: str) -> None:
     files = words.get("config_file", [*map(str, Path(bundle_root, "configs").rglob("*.json"))])
     read = [ConfigParser.load_config_file(file) for file in _several(files)]
     inner = _several(words.get("configs", [])) or [file for config in read for file in config.get("configs", [])]
-    read += [ConfigParser.load_config_file(Path(bundle_root, "configs", file)) for file in inner]
+    inner = [str(Path(bundle_root, "configs", file)) for file in inner]
+    read += [ConfigParser.load_config_file(file) for file in inner]
     known = set(_OF_MONAI) | {_top(key.lstrip("+~")) for config in read for key in config}
     for option in words:
         if _top(option) not in known:
             near = difflib.get_close_matches(_top(option), known, n=1)
             hint = f"did you mean --{near[0]}?" if near else "see the scalars at the top of the config."
             raise ValueError(f"Option --{_top(option)} is not a key of the configs that run in {bundle_root}; {hint}")
+    for option in [option for option in words if _top(option) != option and "config_file" in words]:
+        key = option.replace("::", "#")
+        if not any(is_key(bundle_root, group, key) for group in (_several(files), inner) if group):
+            raise ValueError(f"Option --{option} is not a key of the configs that run in {bundle_root}.")
     refuse_texts_for_numbers({key: value for config in read for key, value in config.items()}, words)
+
+
+def is_key(bundle_root: str | os.PathLike, files: Sequence[str], key: str) -> bool:
+    """Return whether config files have a key, such as ``train#optimizer#lr``, or may be given it.
+
+    An object accepts any argument of its class, and ``evaluation#overrides`` any key of the evaluation's own configs.
+
+    Args:
+        bundle_root: folder of the bundle.
+        files: config files; later ones override earlier ones.
+        key: the key, with all keys above it.
+    """
+    config = ConfigParser(ConfigParser.load_config_files(list(files)))
+    outer, _, inner = key.rpartition("#")
+    if outer == "evaluation#overrides":
+        evaluation = [str(Path(bundle_root, "configs", name)) for name in config["evaluation_configs"]]
+        return inner in ConfigParser.load_config_files(evaluation)
+    above = config.get(outer)
+    return isinstance(above, dict | list) and ("_target_" in above or key in config)
 
 
 def given_options() -> dict[str, Any]:
@@ -160,7 +184,7 @@ def require_same_common(bundle_root: str | os.PathLike) -> None:
         ValueError: if the versions differ.
     """
     manifest = Path(bundle_root, MANIFEST)
-    made_with = json.loads(manifest.read_text())["common"] if manifest.is_file() else __version__
+    made_with = _object(manifest).get("common", "unknown") if manifest.is_file() else __version__
     if made_with != __version__:
         raise ValueError(
             f"{bundle_root} was made with version {made_with} of `common`, but this process has loaded {__version__} "
@@ -171,4 +195,14 @@ def require_same_common(bundle_root: str | os.PathLike) -> None:
 def _bundle_name(place: Path) -> str | None:
     """Return the name of the bundle in a folder, or None if the folder is not a bundle."""
     metadata = place / "configs" / "metadata.json"
-    return json.loads(metadata.read_text()).get("bundle") if metadata.is_file() else None
+    return _object(metadata).get("bundle") if metadata.is_file() else None
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON ({error}); restore the file from the repository or the package.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: holds {type(found).__name__}; expected a JSON object, as in the package.")
+    return found

@@ -16,8 +16,7 @@ from common.modalities import presence, require_modality, to_host
 def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Return which modalities of ``(B, M, ...)`` are present and allowed by ``present``: bool ``(B, M)``, on the CPU.
 
-    The result decides which layers run, so the host has to know it. Reading a value from a GPU waits for all queued
-    work, so this is done once, for all decisions.
+    The result decides which layers run, so the host has to know it: reading it from a GPU waits for all queued work.
 
     Raises:
         ValueError: if a sample has no modality, or if a network is traced that does not support it (see

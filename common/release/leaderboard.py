@@ -22,7 +22,7 @@ import torch
 from fire.parser import DefaultParseValue
 from tqdm import tqdm
 
-from common.engines.steps import claim_folder, prepare_training
+from common.engines.steps import claim_folder, finished, prepare_training
 from common.evaluation.analysis.folds import pool_folds
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.sections import stems
@@ -110,11 +110,10 @@ def run_entries(
                 done.result()
                 _write_times(entries, folders, output_dir)
                 bar.update()
-        except BaseException as error:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, SystemExit):  # Ctrl-C reaches the running processes by itself, `kill` does not
-                for process in running:
-                    process.terminate()
+            for process in running:
+                process.terminate()
             raise
     return [entry.name for entry in chosen if entry.name in failed]
 
@@ -142,11 +141,6 @@ def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
                 parts = [read_evaluation(folders[t.name] / "evaluation", t.name) for t in trainings]
                 write_evaluation(pool_folds(entry.name, parts), found[entry.name])
     return found
-
-
-def finished(folder: Path) -> bool:
-    """Return whether the folder has a method's evaluation."""
-    return (folder / "evaluation" / "evaluation.json").is_file()
 
 
 def _environments(at_once: int | None) -> list[dict[str, str]]:
@@ -189,7 +183,7 @@ def _run(
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(NOTED_EVERY)
-            with replacing(folder / MINUTES) as temporary:
+            with suppress(OSError), replacing(folder / MINUTES) as temporary:  # the disk may be full for a moment
                 temporary.write_text(f"{before + (time.monotonic() - began) / 60:.2f}\n")
     if process.returncode in (-signal.SIGINT, -signal.SIGTERM):
         logger.warning(f"{entry.name}: stopped; give the same command again to go on")

@@ -17,7 +17,7 @@ from common.cohorts.datalist import require_folds, require_split
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.report.paper_tables import Block
-from common.io.bundle import bundle_root
+from common.io.bundle import bundle_root, is_key
 from common.io.settings import refuse_texts_for_numbers
 
 KEYS = ("settings", "methods", "cohort", "folds", "tables", "notes")
@@ -291,16 +291,8 @@ def _require_known(entry: Entry) -> None:
         except ValueError as error:
             raise ValueError(f"method {entry.name!r}: {file}: not a JSON config ({error})") from error
     parser = ConfigParser(ConfigParser.load_config_files(entry.files))
-    evaluation = [str(Path(bundle_root(entry.bundle), "configs", name)) for name in parser["evaluation_configs"]]
-    evaluated = ConfigParser.load_config_files(evaluation)
     for key in entry.settings:
-        outer, _, inner = key.rpartition("#")
-        above = parser.get(outer)
-        if outer == "evaluation#overrides" and inner not in evaluated:
-            raise ValueError(f"method {entry.name!r}: {key!r}: {inner!r} is not a key of {', '.join(evaluation)}")
-        # An object accepts any argument of its class, and an evaluation any key of its own configs.
-        free = (isinstance(above, dict) and "_target_" in above) or outer == "evaluation#overrides"
-        if not free and not (isinstance(above, dict | list) and key in parser):
+        if not is_key(bundle_root(entry.bundle), entry.files, key):
             raise ValueError(f"method {entry.name!r}: {key!r} is not a key of {', '.join(entry.files)}")
     try:
         refuse_texts_for_numbers(parser.get(), entry.settings)

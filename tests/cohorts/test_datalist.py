@@ -455,7 +455,14 @@ def test_phantom_comes_with_its_own_datalist(phantom):
 def test_another_split_of_the_phantom_would_not_act(phantom):
     with pytest.raises(ValueError, match="split 'fold3' has no effect: the phantom has its own split"):
         prepare("phantom", phantom, "fold3")
-    assert prepare("phantom", phantom, "null") == prepare("phantom", phantom)
+    assert prepare("phantom", phantom, "null", "null") == prepare("phantom", phantom)
+
+
+def test_null_on_a_command_line_is_no_split(tmp_path):
+    folder(tmp_path, [f"BraTS2021_{n:05d}" for n in range(4)])
+    assert prepare("brats2021", tmp_path, "null") == prepare("brats2021", tmp_path)
+    with pytest.raises(ValueError, match="split 5: expected the name of a split, as text"):
+        prepare("brats2021", tmp_path, 5)
 
 
 def test_cases_of_the_phantom_are_its_test_cases(phantom):

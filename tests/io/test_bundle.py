@@ -87,6 +87,11 @@ def test_nowhere(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"'nosuch' was not found in .* one of gss, m3ae, .*, own, pas") as info:
         bundle_root("nosuch")
     assert str(tmp_path / "bundles" / "nosuch") in str(info.value)
+    for broken in ("{", "[]"):
+        (tmp_path / "bundles" / "own" / "configs" / "metadata.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"own/configs/metadata\.json: (not JSON|holds list)"):
+            bundle_root("nosuch")
+    (tmp_path / "bundles" / "own" / "configs" / "metadata.json").unlink()
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
     with pytest.raises(FileNotFoundError, match="pass --bundle_root"):  # a download has no other bundles
@@ -124,6 +129,12 @@ def test_options_are_those_of_the_configs_that_are_run(configs, monkeypatch):
     options(monkeypatch, "--config_file", str(train), "--epochs", "many")
     with pytest.raises(ValueError, match="epochs 'many': expected a number, such as 1"):
         refuse_unknown_options(root)
+    for nested in ("--train#rl", "--train::rl", "--train#lr#x", "--tiny#train#lr"):
+        options(monkeypatch, "--config_file", str(train), nested, "0.5")
+        with pytest.raises(
+            ValueError, match=f"Option {nested if 'train' in nested[:8] else '--tiny'} is not a key of the"
+        ):
+            refuse_unknown_options(root)
     options(monkeypatch, "--config_file", str(train), "--epoch", "3")
     with pytest.raises(ValueError, match="did you mean --epochs"):
         refuse_unknown_options(root)

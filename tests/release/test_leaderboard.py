@@ -145,7 +145,7 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, 
 def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
     entries = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
     run_entries(entries, tmp_path, shared)
-    with pytest.raises(ValueError, match="the folder belongs to another variant"):
+    with pytest.raises(ValueError, match="the folder was used with settings#split_seed None, now 1"):
         run_entries(entries, tmp_path, {**shared, "split_seed": 1})
 
 
@@ -191,7 +191,10 @@ def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, pyt
     assert run_entries(entries, tmp_path, shared) == []
 
 
-def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog):
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)], ids=["kill", "Ctrl-C"]
+)
+def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog, number, raised):
     methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET})
     folder = tmp_path / "out" / "gss"
     folder.mkdir(parents=True)
@@ -200,17 +203,18 @@ def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog):
     def kill() -> None:
         while not (folder / "threads.txt").is_file():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     before = signal.getsignal(signal.SIGTERM)
     Thread(target=kill).start()
     began = time.monotonic()
     try:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(raised) as ended:
             tools.leaderboard(str(methods), str(tmp_path / "out"), dataset_dir=shared["dataset_dir"])
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert ended.value.code == 128 + signal.SIGTERM
+    if raised is SystemExit:
+        assert ended.value.code == 128 + signal.SIGTERM
     assert time.monotonic() - began < 30  # of the 60 seconds that the training would have taken
     assert "GSS: stopped; give the same command again to go on" in caplog.text
     assert not (tmp_path / "out" / "rfnet" / "calls.txt").exists()

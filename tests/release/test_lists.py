@@ -111,7 +111,10 @@ def test_folds_are_trainings_of_their_own(tmp_path):
         ({"methods": {"x": {**M3AE, "settings": {"conventions#size": 1}}}}, "'conventions#size' is not a key of"),
         ({"methods": {"x": {**M3AE, "settings": {"epochs#x": 1}}}}, "'epochs#x' is not a key of"),
         ({"methods": {"x": {**M3AE, "settings": {"epochs": "ten"}}}}, "'x': epochs 'ten': expected a number"),
-        ({"methods": {"x": {**M3AE, "settings": {"evaluation#overrides#subset": []}}}}, "'subset' is not a key of"),
+        (
+            {"methods": {"x": {**M3AE, "settings": {"evaluation#overrides#subset": []}}}},
+            "overrides#subset' is not a key",
+        ),
         ({"methods": {"x": {**M3AE, "settings": {"conventions#hd95": 1}}}}, "method 'x': conventions: hd95 is 1"),
         ({"methods": {"x": {**M3AE, "configs": ["../../gss/configs/train.json"]}}}, "file in the bundle's configs"),
         ({"methods": {"x": {**M3AE, "configs": ["logging.conf"]}}}, "logging.conf: not a JSON config"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -141,22 +142,23 @@ def read_results(path: str | Path) -> pd.DataFrame:
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write ``results.csv``, ``evaluation.json`` and, if not empty, the other tables; remove those of earlier results.
 
-    The other tables are ``calibration.csv``, ``reliability.csv`` and ``latents.csv``.
+    The other tables are ``calibration.csv``, ``reliability.csv`` and ``latents.csv``. Files are moved into place only
+    when all are written, so that a full disk leaves an earlier evaluation as it was.
     """
     folder = Path(folder)
-    note = folder / "evaluation.json"
-    note.unlink(missing_ok=True)  # written last, to mark the files as complete
-    write_results(evaluation.results, folder / "results.csv")
-    for key, (name, _) in OPTIONAL_TABLES.items():
-        (folder / name).unlink(missing_ok=True)
-        if len(getattr(evaluation, key)):
-            write_results(getattr(evaluation, key), folder / name)
+    tables = {name: getattr(evaluation, key) for key, (name, _) in OPTIONAL_TABLES.items()}
     said = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
     said |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
     if evaluation.other_cases:
         said["other_cases"] = evaluation.other_cases
-    with replacing(note) as temporary:
-        temporary.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
+    with ExitStack() as stack:
+        note = stack.enter_context(replacing(folder / "evaluation.json"))  # moved last, to mark the files as complete
+        note.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
+        for name, rows in {"results.csv": evaluation.results, **tables}.items():
+            if name == "results.csv" or len(rows):
+                rows.to_csv(stack.enter_context(replacing(folder / name)), index=False)
+        for name in ("evaluation.json", *(name for name, rows in tables.items() if not len(rows))):
+            (folder / name).unlink(missing_ok=True)
 
 
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:

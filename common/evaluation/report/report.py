@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import sections
 from common.evaluation.report.layout import Table, counted, markdown
 from common.evaluation.report.slices import Slice
+from common.evaluation.report.style import write as write_figure
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name
 
@@ -30,8 +32,9 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    Everything is computed before anything is written, and parts of an earlier report are removed. Methods are tested
-    against each other if they share the cohort.
+    Everything is computed before anything is written, and parts of an earlier report are removed: files in the two
+    folders are taken for these if there is a ``report.html``. Methods are tested against each other if they share the
+    cohort.
 
     Args:
         evaluations: one method, or several on the same cases; the others are tested against the first one.
@@ -44,8 +47,10 @@ def write_report(
 
     Raises:
         ValueError: if a method has other modalities or regions than the first, no case in common with it, or no
-            results or no Dice; or if the coverage is not between 0 and 1.
+            results or no Dice; if the coverage is not between 0 and 1; or if ``tables/`` or ``figures/`` holds files
+            that no report wrote.
     """
+    _require_own_parts(Path(folder))
     for evaluation in evaluations:
         _require_dice(evaluation)
     folder, draw = Path(folder), sections.Drawer()
@@ -60,17 +65,13 @@ def write_report(
         *sections.efficiency(evaluations, draw),
         *sections.panels(panels or {}, labels, evaluations[0].modalities, stems, draw),
     ]
-    _remove_parts(folder)
-    images = draw.save(folder / "figures")
-    for section in parts:
-        for stem, table in section.tables.items():
-            write_table(table, folder / "tables", stem)
+    figures = draw.rendered()
     shown = {
         "title": _title(evaluations),
         "remarks": remarks,
         "preface": _preface(evaluations),
         "sections": parts,
-        "images": images,
+        "images": {stem: b64encode(files[".png"]).decode() for stem, files in figures.items()},
     }
     templates = Environment(
         loader=PackageLoader("common.evaluation.report"), autoescape=lambda name: name.endswith(".html")
@@ -78,6 +79,13 @@ def write_report(
     templates.filters["markdown"] = markdown
     for name in ("report.html", "report.md"):
         _write(folder / name, templates.get_template(name).render(shown))
+    for path in _parts(folder):
+        path.unlink()
+    for stem, files in figures.items():
+        write_figure(files, folder / "figures" / stem)
+    for section in parts:
+        for stem, table in section.tables.items():
+            write_table(table, folder / "tables", stem)
 
 
 def write_table(table: Table, folder: Path, stem: str) -> None:
@@ -86,11 +94,19 @@ def write_table(table: Table, folder: Path, stem: str) -> None:
         _write(folder / f"{stem}.{suffix}", text)
 
 
-def _remove_parts(folder: Path) -> None:
-    for name, suffixes in (("tables", (".md", ".tex", ".html")), ("figures", (".png", ".svg"))):
-        for path in (folder / name).glob("*"):
-            if path.suffix in suffixes:
-                path.unlink()
+def _parts(folder: Path) -> list[Path]:
+    """Return the files that may be parts of an earlier report."""
+    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg")}
+    return [path for name, kind in kinds.items() for path in (folder / name).glob("*") if path.suffix in kind]
+
+
+def _require_own_parts(folder: Path) -> None:
+    parts = _parts(folder)
+    if parts and not (folder / "report.html").is_file():
+        raise ValueError(
+            f"{parts[0]}: a report would replace it, but {folder} has no report.html, so it is not part of an earlier "
+            "one. Choose another output folder, or move the file away."
+        )
 
 
 def _require_dice(evaluation: Evaluation) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +24,7 @@ from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import figures
 from common.evaluation.report.layout import Cell, Column, Table, counted, decimal, with_interval
 from common.evaluation.report.slices import Slice, slice_panels
-from common.evaluation.report.style import save
+from common.evaluation.report.style import rendered
 from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
 from common.modalities import LabelSet, display_name, display_subset
 
@@ -71,11 +69,9 @@ class Drawer:
         self.figures[stem] = figure
         return {stem: caption}
 
-    def save(self, folder: Path) -> dict[str, str]:
-        """Write the figures; return file stem -> PNG in base 64, for embedding."""
-        for stem, figure in self.figures.items():
-            save(figure, folder / stem)
-        return {stem: base64.b64encode((folder / f"{stem}.png").read_bytes()).decode() for stem in self.figures}
+    def rendered(self) -> dict[str, dict[str, bytes]]:
+        """Return file stem -> the content of the figure's files by suffix."""
+        return {stem: rendered(figure) for stem, figure in self.figures.items()}
 
 
 def stems(names: Iterable[str]) -> dict[str, str]:

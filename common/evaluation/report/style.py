@@ -6,6 +6,9 @@ and Ito (https://jfly.uni-koeln.de/color/); methods and modalities also differ i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -53,13 +56,21 @@ styled = matplotlib.rc_context(STYLE)
 
 
 @styled
-def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write a figure as ``<stem>.png`` (150 dpi) and ``<stem>.svg``, both or neither, and return both paths."""
-    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
-    with replacing(png) as first, replacing(svg) as second:
-        figure.savefig(first, dpi=150)
-        figure.savefig(second, dpi=300, metadata={"Date": None})
-    return [png, svg]
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """Return the content of a figure's files: PNG (150 dpi) and SVG, by suffix."""
+    png, svg = BytesIO(), BytesIO()
+    figure.savefig(png, dpi=150, format="png")
+    figure.savefig(svg, dpi=300, format="svg", metadata={"Date": None})
+    return {".png": png.getvalue(), ".svg": svg.getvalue()}
+
+
+def write(files: Mapping[str, bytes], stem: str | Path) -> list[Path]:
+    """Write what `rendered` returned as ``<stem>.png`` and ``<stem>.svg``, both or neither; return both paths."""
+    paths = {Path(f"{stem}{suffix}"): content for suffix, content in files.items()}
+    with ExitStack() as stack:
+        for path, content in paths.items():
+            stack.enter_context(replacing(path)).write_bytes(content)
+    return [*paths]
 
 
 def mark(i: int) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Results on disk: they are read back as written, and damaged files are refused by name."""
 
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -52,14 +54,20 @@ class TestRoundTrip:
         found = read_evaluation(folder)
         assert (len(found.calibration), len(found.bins), len(found.latents)) == (0, 0, 0)
 
-    def test_files_of_two_evaluations_are_not_taken_for_one(self, folder, monkeypatch):
-        """As after a crash between writing results.csv and evaluation.json."""
-        monkeypatch.setattr(module.json, "dumps", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            write_evaluation(random_evaluation(seed=1), folder)
-        monkeypatch.undo()
-        with pytest.raises(FileNotFoundError, match=r"evaluation\.json: no such file"):
-            read_evaluation(folder)
+    @pytest.mark.parametrize("full_at", ["results.csv", "reliability.csv"])
+    def test_a_full_disk_leaves_the_earlier_evaluation(self, folder, monkeypatch, full_at):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        write = pd.DataFrame.to_csv
+
+        def fail(self, path, **settings):
+            write(self, path, **settings)
+            if Path(path).name.endswith(full_at):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+        with pytest.raises(OSError, match=rf"No space left on device: .*{full_at}"):
+            write_evaluation(whole(seed=1), folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     def test_name_can_be_another(self, folder):
         assert read_evaluation(folder).name == "one"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -399,7 +400,7 @@ def test_panels_without_anything_outlined():
 
 
 def test_save(tmp_path):
-    paths = style.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "new" / "dice.v1")
+    paths = style.write(style.rendered(figures.heatmap(evaluation_of(TOY))), tmp_path / "new" / "dice.v1")
     assert paths == [tmp_path / "new" / "dice.v1.png", tmp_path / "new" / "dice.v1.svg"]
     assert sorted((tmp_path / "new").iterdir()) == paths
     assert imread(paths[0]).shape[1] == pytest.approx(150 * style.COLUMN, abs=1)
@@ -417,21 +418,21 @@ def test_save(tmp_path):
     ids=["boxplots", "embedding", "panels"],
 )
 def test_same_data_gives_the_same_svg(tmp_path, draw):
-    first, second = (style.save(draw(), tmp_path / name)[1] for name in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
+    first, second = (style.rendered(draw())[".svg"] for _ in range(2))
+    assert first == second
 
 
 def test_failure_leaves_nothing(tmp_path, monkeypatch):
-    write = Figure.savefig
+    files, write = style.rendered(figures.heatmap(evaluation_of(TOY))), Path.write_bytes
 
-    def fail(self, path, **settings):
-        write(self, path, **settings)
-        if path.suffix == ".svg":
+    def fail(self, content):
+        write(self, content)
+        if self.suffix == ".svg":
             raise OSError("disk full")
 
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        style.save(figures.heatmap(evaluation_of(TOY)), tmp_path / "dice")
+        style.write(files, tmp_path / "dice")
     assert list(tmp_path.iterdir()) == []
 
 

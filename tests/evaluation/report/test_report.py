@@ -159,14 +159,8 @@ def by_title(parts: Iterable[sections.Section]) -> dict[str, sections.Section]:
 
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
-    """Save figures as empty files, which halves the time."""
-
-    def save(_: object, stem: Path) -> None:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (".png", ".svg"):
-            stem.with_suffix(suffix).write_bytes(b"\x89PNG" + stem.name.encode())
-
-    monkeypatch.setattr(sections, "save", save)
+    """Leave figures empty, which halves the time."""
+    monkeypatch.setattr(sections, "rendered", lambda _: {".png": b"\x89PNG", ".svg": b""})
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +277,14 @@ def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
     assert (tmp_path / "tables" / "dice.md").is_file()
     assert not [path for path in tmp_path.rglob("*") if "before" in path.name]
     assert (tmp_path / "tables" / "mine.txt").is_file()
+
+
+def test_files_that_no_report_wrote_are_not_removed(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.png").write_text("not ours")
+    with pytest.raises(ValueError, match=r"figures/mine\.png: a report would replace it"):
+        write_report([random_evaluation(only=["t1"], **SMALL)], tmp_path, 0.5)
+    assert [path.name for path in tmp_path.rglob("*")] == ["figures", "mine.png"]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -442,7 +444,7 @@ class TestErrors:
 
     def test_leave_the_report_of_before(self, tmp_path, monkeypatch):
         (tmp_path / "report.html").write_text("before")
-        monkeypatch.setattr(sections, "save", lambda *_: 1 / 0)
+        monkeypatch.setattr(sections, "rendered", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_report([random_evaluation(only=["t1"], **SMALL)], tmp_path, 0.9)
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
