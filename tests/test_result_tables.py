@@ -14,9 +14,9 @@ RESULTS = ROOT / "docs" / "open_glioma" / "results"
 RESULTS_36 = RESULTS.with_name("results_36")
 CARDS = {
     "m3ae": RESULTS / "m3ae_weights",
-    "passion": RESULTS / "passion",
+    "passion": RESULTS_36 / "passion",
     "gss": RESULTS_36 / "gss",
-    "mag_ms": RESULTS / "mag_ms",
+    "mag_ms": RESULTS_36 / "mag_ms",
     "medmap": RESULTS_36 / "medmap",
 }
 """Bundle -> folder with the results of its own weights."""

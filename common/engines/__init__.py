@@ -1,5 +1,6 @@
 """Additions to MONAI's Ignite engines: inferers for any subset, handlers, and steps that connect stages."""
 
+from common.engines.ablation import run_variants
 from common.engines.epoch import Rounds, SetEpoch
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
@@ -7,7 +8,7 @@ from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
 from common.engines.preference import PreferenceBalancer
 from common.engines.report import check_settings, report_evaluation
-from common.engines.steps import run_bundle, run_variants, train_teacher
+from common.engines.steps import run_bundle, train_teacher
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
