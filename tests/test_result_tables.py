@@ -55,7 +55,8 @@ def test_methods_on_36_cases():
     (table,) = [table for table in page.read_text().split("\n\n") if table.startswith("| on 36 cases | WT, all four")]
     for line in table.splitlines()[2:]:
         name, *cells = line.strip("| ").split(" | ")
-        folder = RESULTS / "m3ae_weights" if "own weights" in name else RESULTS_36 / name.lower().replace(" ", "_")
+        folder = RESULTS_36 / re.sub("[^a-z0-9]+", "_", name.lower())
+        folder = RESULTS / "m3ae_weights" if "own weights" in name else folder
         assert cells[:6] == all_four_and_mean(read_evaluation(folder)), name
 
 
