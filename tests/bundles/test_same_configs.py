@@ -60,7 +60,7 @@ OWN = {
         "normalise rounds train#handlers#order train#handlers#Rounds train#trainer#max_epochs",
     },
     "metadata.json": {
-        EACH: "bundle name description authors references changelog weights data_source eval_metrics",
+        EACH: "bundle name description authors references changelog weights eval_metrics",
         "m3ae": "image_classes pred_classes network_data_format",
         "gss": "network_data_format#inputs#image#spatial_shape network_data_format#outputs#pred#spatial_shape",
     },
