@@ -102,12 +102,13 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     note, text = folder / "variant.json", json.dumps(settings, indent=4, default=str)
     if not note.is_file() and (folder / "evaluation").is_dir():
         raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
-    if note.is_file() and note.read_text() != text:
+    if note.is_file():
         before, now = (dict(_leaves(json.loads(said))) for said in (note.read_text(), text))
-        key = next(key for key in [*now, *before] if before.get(key) != now.get(key))
-        raise ValueError(
-            f"{note}: the folder was used with {key} {before.get(key)!r}, now {now.get(key)!r}; choose another "
-            "output_dir, or delete the folder to train again."
-        )
+        for key in [*now, *before]:
+            if before.get(key) != now.get(key):
+                raise ValueError(
+                    f"{note}: the folder was used with {key} {before.get(key)!r}, now {now.get(key)!r}; choose another "
+                    "output_dir, or delete the folder to train again."
+                )
     with replacing(note) as temporary:
         temporary.write_text(text)

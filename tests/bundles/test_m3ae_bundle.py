@@ -242,9 +242,11 @@ class TestRecipes:
         assert mean.min() == 0  # an average of scaled images, not noise
         assert mean.max() <= 1
         # The folder now holds another variant, whose results must not be used.
-        variants = {name: {**TINY, **ONE, **keys} for name, keys in variants.items()}
+        variants = {name: {**TINY, **ONE, **keys, "lambda_con": 0.5} for name, keys in variants.items()}
         settings |= {"variants": variants, "dataset_dir": str(coarse_dir)}
-        assert "the folder was used with " in M3AE.complaint(["train.json", "recipes/ablation.json"], **settings)
+        assert "the folder was used with lambda_con 0, now 0.5" in M3AE.complaint(
+            ["train.json", "recipes/ablation.json"], **settings
+        )
 
     @pytest.mark.parametrize(
         ("changes", "message"),
