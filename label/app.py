@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from common import __version__
 from common.cohorts.cohort import Cohort
 from label.datastore import open_datastore
-from label.infer import RECIPE, BundleInferTask
+from label.infer import BundleInferTask
 from label.reading import write_final_label, write_image, write_label
 from label.train import BundleTrainTask
 from label.worker import Worker
@@ -28,7 +28,7 @@ class App:
         studies: a folder with a subfolder for each study, or the URL of a DICOMweb service.
         output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles.
-        recipe: recipe of all models that have none of their own; see `BundleInferTask`.
+        recipe: recipe of the weights of all models that have none of their own; see `BundleInferTask`.
         device: device to run on; None: a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, for models with another recipe or other weights.
 
@@ -41,7 +41,7 @@ class App:
         studies: str,
         output_dir: str | Path,
         models: Sequence[str] = BUNDLES,
-        recipe: str = RECIPE,
+        recipe: str | None = None,
         device: str | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:

@@ -26,9 +26,6 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
 """File that names the adopted training of a model, and name of the weights in a training's folder."""
 
-RECIPE = "open_glioma"
-"""Recipe that the bundles' own weights of patients are fine-tuned with."""
-
 
 class BundleInferTask:
     """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
@@ -38,8 +35,8 @@ class BundleInferTask:
         worker: worker that runs the segmentations.
         output_dir: folder of the model's trainings, see `label.train`; an adopted training's weights are served
             instead of others.
-        recipe: recipe for training, and for inference unless these are the bundle's own weights of patients, whose
-            settings inference.json has.
+        recipe: recipe that the weights were trained with; None: the settings of inference.json, which are those of the
+            bundle's own weights.
         ckpt_path: weights other than the bundle's own.
         device: device to run on; None: a GPU if there is one.
 
@@ -66,8 +63,8 @@ class BundleInferTask:
             )
         if adopted and adopted["recipe"] != recipe:
             raise ValueError(
-                f"{bundle}: the training in {output_dir / ADOPTED} used recipe {adopted['recipe']}, not {recipe}; give "
-                f"--{bundle}.recipe, or another --output_dir."
+                f"{bundle}: the training in {output_dir / ADOPTED} used recipe {adopted['recipe'] or 'none'}, not "
+                f"{recipe or 'none'}; give --{bundle}.recipe accordingly, or another --output_dir."
             )
         inference = self.load_weights(self.ckpt_path)
         self.name, self.cohort = inference.metadata["name"], inference.cohort
@@ -82,8 +79,7 @@ class BundleInferTask:
     @property
     def ckpt_path(self) -> str | None:
         """Path of the weights to serve; None: the bundle's own."""
-        adopted = self.adopted()
-        return str(self.output_dir / adopted["run"] / WEIGHTS) if adopted else self.own_ckpt_path
+        return self._path(self.adopted())
 
     @property
     def trained_on(self) -> str:
@@ -94,11 +90,10 @@ class BundleInferTask:
     def load_weights(self, ckpt_path: str | None) -> Inference:
         """Build the network and load weights to check that they fit; the errors are those of the class."""
         with tempfile.TemporaryDirectory() as folder:
-            return Inference(self.bundle, self._recipe_for(ckpt_path), ckpt_path, self.device, Path(folder))
+            return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
 
-    def _recipe_for(self, ckpt_path: str | None) -> str | None:
-        """Return the recipe for inference: None if inference.json has the settings of these weights."""
-        return None if ckpt_path is None and self.recipe == RECIPE else self.recipe
+    def _path(self, adopted: Mapping[str, Any]) -> str | None:
+        return str(self.output_dir / adopted["run"] / WEIGHTS) if adopted else self.own_ckpt_path
 
     def info(self) -> dict[str, Any]:
         """Return the description of the model for clients."""
@@ -137,12 +132,13 @@ class BundleInferTask:
         store = _flag(request, "store") or _flag(request, "save_label")
         series = series_numbers(request.get("series"))
         strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
+        adopted = self.adopted()  # read once: another training may be adopted meanwhile
         files, facts = self.worker.run(
-            _predict, datastore, image, folder, self.bundle, series, wanted, self._recipe_for(self.ckpt_path),
-            self.ckpt_path, self.device, strip, _flag(request, "upright"),
+            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self._path(adopted),
+            self.device, strip, _flag(request, "upright"),
         )  # fmt: skip
-        if self.adopted():
-            facts["trained_on"] = self.trained_on
+        if adopted:
+            facts["trained_on"] = adopted["trained_on"]
         label = nib.load(files["label map"])
         present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
         stored = None

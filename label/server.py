@@ -16,7 +16,7 @@ import uvicorn
 from common.cohorts import generate_phantom
 from common.io import require_writable
 from common.io.settings import check_number
-from label.app import BUNDLES, RECIPE, App
+from label.app import BUNDLES, App
 from label.datastore import is_url
 from label.endpoints import create_api
 from label.temporary import private_folder
@@ -45,8 +45,8 @@ def serve(
             front of it. localhost, this machine's name and addresses are known; other names are refused.
         output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles, separated by commas.
-        recipe: recipe of all models that have none of their own; by default the bundles' own weights are served with
-            the settings of their inference.json, and fine-tuned with ``open_glioma``.
+        recipe: recipe of all models that have none of their own; by default weights are served with the settings of
+            inference.json, and fine-tuned with ``open_glioma`` in windows of the same size.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
 
@@ -66,7 +66,7 @@ def serve(
     own = {key: str(value) for key, value in settings.items()}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     with private_folder():
-        app = App(studies, output_dir, _words(models), recipe or RECIPE, device, own)
+        app = App(studies, output_dir, _words(models), recipe, device, own)
         try:
             api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
             address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")

@@ -43,6 +43,8 @@ DEFAULTS = {"max_epochs": 10, "val_split": 0.2, "adopt": ""}
 """Default options of a training."""
 MOST_EPOCHS = 10_000
 OUTPUT = "the trainings (--output_dir)"
+RECIPE = "open_glioma"
+"""Recipe that weights without a recipe of their own are fine-tuned with, in windows as large as at inference."""
 NOTHING_MASKED = {"missing_rates": None, "perfect_data": False}
 """Keys of bundles that simulate missing sequences, with the values that turn this off."""
 
@@ -206,7 +208,8 @@ def train(run: Path, data: Path) -> None:
     if not items:
         reason = f"the first one: {refused[0]}" if refused else "no study has a final label; save some."
         raise ValueError(f"None of {len(refused)} labelled studies can be used; {reason}")
-    _, configs = config_files(job["bundle"], "train.json", job["recipe"])
+    root, configs = config_files(job["bundle"], "train.json", job["recipe"] or RECIPE)
+    served = {} if job["recipe"] else {"crop": json.loads((root / "configs" / "inference.json").read_text())["crop"]}
     config = json.loads(configs[0].read_text())
     labelled = len(items)
     if "require_complete" in str(config.get("training_cases")):
@@ -227,6 +230,7 @@ def train(run: Path, data: Path) -> None:
         "epochs": job["max_epochs"],
         "val_interval": max(1, job["max_epochs"] // 5),
         "ema_momentum": None,  # there are too few steps for an average
+        **served,
         **{key: value for key, value in NOTHING_MASKED.items() if key in config},
         **({"device": f"$torch.device({job['device']!r})"} if job["device"] else {}),
     }

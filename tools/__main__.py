@@ -384,6 +384,7 @@ def leaderboard(
         only: train and evaluate only the method of this name, without a report, as a task of that array does.
     """
     from common.cohorts import generate_phantom, get_cohort
+    from common.engines.steps import finished
     from common.evaluation.analysis.reliability import check_coverage
     from common.evaluation.metrics.results import read_evaluation
     from common.evaluation.report.paper_tables import paper_tables
@@ -391,7 +392,7 @@ def leaderboard(
     from common.io import require_writable
     from common.io.settings import check_number
     from common.release.dry_run import made_small
-    from common.release.leaderboard import folders_of, gather, prepare_entries, run_entries
+    from common.release.leaderboard import claim_folders, folders_of, gather, prepare_entries, run_entries
     from common.release.lists import read_list
     from common.release.slurm import write_array
 
@@ -435,7 +436,11 @@ def leaderboard(
         print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running trainings too
-    failed = [] if at_once == 0 else run_entries(entries, output_dir, shared, at_once, only)
+    if at_once == 0:
+        folders, failed = folders_of(entries, output_dir), []
+        claim_folders([entry for entry in entries if finished(folders[entry.name])], folders, shared)
+    else:
+        failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is not None:
         if failed:
             raise ValueError(f"{only}: failed; see log.txt in its folder.")

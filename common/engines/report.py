@@ -52,7 +52,7 @@ def report_evaluation(
         cohort: name of the cohort.
         conventions: see `Conventions`.
         network: network whose size is reported.
-        window: size of the inference window in voxels, for the number of operations.
+        window: size of the inference window in voxels.
         weights: SHA-256 of the file with the network's weights.
         coverage: coverage of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of published numbers to print beside ours
@@ -78,6 +78,7 @@ def report_evaluation(
         facts={
             **network_facts(network, len(definition.modalities), window),
             **_cost(results),
+            "window": "x".join(map(str, window)),
             "coverage": coverage,
             "weights": weights,
         },

@@ -52,6 +52,15 @@ def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], share
             or with other settings.
     """
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
+    claim_folders(entries, folders, shared)
+
+
+def claim_folders(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
+    """Claim each method's folder for its configs and settings; the arguments are those of `prepare_entries`.
+
+    Raises:
+        ValueError: if a folder was used for another method or with other settings.
+    """
     for entry in entries:
         digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
         claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})

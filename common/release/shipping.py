@@ -47,8 +47,8 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     Raises:
         FileNotFoundError: if there is no training or no evaluation.
         ValueError: if the weights do not fit the network of the bundle's inference.json, or half precision changes the
-            outputs too much; or if the evaluation is of other weights, of another cohort or of the calibration cases,
-            or lacks a subset.
+            outputs too much; or if the evaluation is of other weights, of another cohort or window, or of the
+            calibration cases, or lacks a subset.
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)
@@ -65,7 +65,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     config = ConfigParser()
     config.read_config([str(path) for path in files])
     config["bundle_root"] = str(root)
-    _require_fit(evaluation, config["cohort"])
+    _require_fit(evaluation, config)
     _require_same_outputs(config, trained, weights)
     metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
     metadata = json.loads(metadata_file.read_text())
@@ -96,9 +96,15 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
     return {key: round(float(value), 3) for key, value in metrics.items()}
 
 
-def _require_fit(evaluation: Evaluation, cohort: str) -> None:
-    if evaluation.cohort != cohort:
-        raise ValueError(f"The evaluation is of cohort {evaluation.cohort!r}; expected the bundle's, {cohort!r}.")
+def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:
+    expected = {"cohort": config["cohort"], "window": "x".join(map(str, config["crop"]))}
+    found = {"cohort": evaluation.cohort, "window": evaluation.facts.get("window")}
+    for key, value in expected.items():
+        if found[key] != value:
+            raise ValueError(
+                f"The evaluation is of {key} {found[key]!r}; expected that of inference.json, {value!r}. Evaluate with "
+                "the settings that the weights are to be used with."
+            )
     lost = [name for name in subset_names(evaluation.modalities) if name not in evaluation.subsets]
     if lost:
         raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")

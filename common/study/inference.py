@@ -50,8 +50,14 @@ class Inference:
         folder: an empty folder for intermediate files.
 
     Attributes:
+        intervals: calibration of the volumes' intervals (`calibrate_intervals`) from beside the weights; None without.
+        advice: expected gains from missing modalities (`advice_table`) from beside the weights; None without.
         trained_on: short description of the training data; None for weights other than the bundle's own.
         warnings: reasons why no result of these weights can be trusted.
+
+    Raises:
+        FileNotFoundError: if there is no such bundle, recipe or weights.
+        ValueError: if the weights belong to another network, or a table beside them is none of an evaluation.
     """
 
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
@@ -79,6 +85,8 @@ class Inference:
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
         self.spacing: Sequence[float] = self._content("spacing")
+        self.intervals = self._beside("intervals.csv", names=("modalities", "region"), numbers=("coverage", "quantile"))
+        self.advice = self._beside("advice.csv", names=("modalities", "modality", "region"), numbers=("average",))
         shipped = shipped_weights(self.weights, root)
         self.trained_on = shipped["data_source"] if shipped else None
         self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
@@ -103,20 +111,16 @@ class Inference:
             output = self._content("to_regions")(dict(output))
         return Segmentation(label[0].cpu().numpy(), output["pred"].cpu().numpy())
 
-    def beside(self, name: str) -> pd.DataFrame | None:
-        """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none.
-
-        Raises:
-            ValueError: if it cannot be read.
-        """
+    def _beside(self, name: str, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame | None:
+        """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none."""
         path = self.weights.with_name(f"{self.weights.stem}_{name}")
         if not path.is_file():
             return None
         try:
-            return pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            return pd.read_csv(path).astype(dict.fromkeys(names, str) | dict.fromkeys(numbers, float))
+        except (ValueError, KeyError) as error:  # pandas' own errors too, which do not name the file
             raise ValueError(
-                f"{path}: not a table ({error}); expected a table that an evaluation wrote, or no such file."
+                f"{path}: not the {name} of an evaluation ({error}); put that of these weights there, or no such file."
             ) from error
 
     def _content(self, key: str) -> Any:

@@ -60,7 +60,7 @@ def intervals(
         measured: region -> volume in ml.
         brain: volume in ml of the visible brain, which bounds all intervals.
     """
-    if calibration is None:
+    if calibration is None or calibration.empty:
         return {}
     rows = [("case", subset, region, "volume", volume) for region, volume in measured.items()]
     bounds = volume_intervals(calibration, pd.DataFrame(rows, columns=COLUMNS))

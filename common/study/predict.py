@@ -221,8 +221,8 @@ def _summarise(
         ],
         missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
-        intervals=intervals(inference.beside("intervals.csv"), subset, measured, volume_of(inside, spacing)),
-        gains=gains(inference.beside("advice.csv"), subset),
+        intervals=intervals(inference.intervals, subset, measured, volume_of(inside, spacing)),
+        gains=gains(inference.advice, subset),
         pictures=pictures(
             {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},
             segmentation.label,

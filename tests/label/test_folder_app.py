@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import requests
 from dicom_studies import edit, study, write_study
+from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid
 from running import infer, result, server
@@ -311,23 +312,6 @@ class TestTraining:
             small, large = (np.count_nonzero(np.asarray(one.dataobj) == value) for one in (truth, label))
             assert large == pytest.approx(small * SPACING**3, rel=0.1)
 
-    def test_weights_of_patients_learn_from_studies_that_lack_sequences(self, store, tmp_path):
-        """By the default recipe, whose cohort has another value for enhancing tumour than these labels."""
-        run, data = tmp_path / "run", tmp_path / "data"
-        run.mkdir()
-        data.mkdir()
-        weights = str(Path(bundle_root("passion"), "models", "model.pt"))
-        job = {"studies": str(store), "cohort": "open_glioma", "bundle": "passion", "recipe": "open_glioma"}
-        job |= {"init_from": weights, "device": "cpu", "max_epochs": 1, "val_split": 0}
-        (run / "job.json").write_text(json.dumps(job))
-        (run / "status.json").write_text('{"status": "RUNNING"}')
-        fine_tune(run, data)
-        status = json.loads((run / "status.json").read_text())
-        assert (status["status"], status["training_studies"], status["left_out"]) == ("DONE", 2, 0)
-        assert read_checkpoint(run / "weights.pt").keys() == read_checkpoint(weights).keys()
-        label = nib.load(next(data.glob("*_seg.nii.gz")))
-        assert set(np.unique(np.asarray(label.dataobj))) == {0, 1, 2, 3}
-
     def test_a_training_changes_what_is_served_only_when_told(self, url, segmented, place, tmp_path):
         models = {name: Path(bundle_root(name), "models", "phantom.pt") for name in BUNDLES}
         before = {name: file_digest(path) for name, path in models.items()}
@@ -396,6 +380,41 @@ class TestTraining:
         answer = train(url, **params)
         assert answer.status_code == 400
         assert reason in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("bundle", "windows"), [("passion", [48, 64, 48]), ("m3ae", [64, 80, 64])])
+def test_weights_of_patients_learn_from_studies_that_lack_sequences(bundle, windows, subject, tmp_path, monkeypatch):
+    """In windows of the size that they are served with; their cohort has another value for enhancing tumour."""
+    studies, run, data = (tmp_path / name for name in ("studies", "run", "data"))
+    for name, modalities in {"two": ["t1ce", "flair"], "four": ["t1", "t1ce", "t2", "flair"]}.items():
+        (studies / name).mkdir(parents=True)
+        for modality in modalities:
+            shutil.copy(subject / f"Doe_{modality}.nii.gz", studies / name)
+    (studies / "labels" / "final").mkdir(parents=True)
+    for name in ("two", "four"):
+        shutil.copy(subject / "Doe_seg.nii.gz", studies / "labels" / "final" / f"{name}.nii.gz")
+    run.mkdir()
+    data.mkdir()
+    weights = str(Path(bundle_root(bundle), "models", "model.pt"))
+    job = {"studies": str(studies), "cohort": "open_glioma", "bundle": bundle, "recipe": None}
+    job |= {"init_from": weights, "device": "cpu", "max_epochs": 1, "val_split": 0}
+    (run / "job.json").write_text(json.dumps(job))
+    (run / "status.json").write_text('{"status": "RUNNING"}')
+    seen, crop = [], RandCropByLabelClassesd.__call__
+
+    def recorded(self, case):
+        crops = crop(self, case)
+        seen.extend(list(one["image"].shape[1:]) for one in crops)
+        return crops
+
+    monkeypatch.setattr(RandCropByLabelClassesd, "__call__", recorded)
+    fine_tune(run, data)
+    assert seen == [windows] * 2
+    status = json.loads((run / "status.json").read_text())
+    assert (status["status"], status["training_studies"], status["left_out"]) == ("DONE", 2, 0)
+    assert read_checkpoint(run / "weights.pt").keys() == read_checkpoint(weights).keys()
+    label = nib.load(next(data.glob("*_seg.nii.gz")))
+    assert set(np.unique(np.asarray(label.dataobj))) == {0, 1, 2, 3}
 
 
 def test_series_are_named_as_people_and_messages_do():

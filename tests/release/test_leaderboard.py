@@ -12,6 +12,7 @@ from threading import Thread
 import pandas as pd
 import pytest
 from fire.parser import DefaultParseValue
+from run_tools import run
 
 from common.release import leaderboard
 from common.release.leaderboard import finished, folders_of, run_entries
@@ -147,6 +148,17 @@ def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
     run_entries(entries, tmp_path, shared)
     with pytest.raises(ValueError, match="the folder was used with settings#split_seed None, now 1"):
         run_entries(entries, tmp_path, {**shared, "split_seed": 1})
+
+
+def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):
+    sizes = {key: value for key, value in shared.items() if key not in ("cohort", "dataset_dir")}
+    methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET}, settings=sizes)
+    data = {"cohort": "phantom", "dataset_dir": shared["dataset_dir"]}
+    run_entries(read_list(methods).trainings(), tmp_path / "out", data)
+    write(methods, {"GSS": GSS, "RFNet": RFNET}, settings={**sizes, "width": 8})
+    said = run("leaderboard", methods, tmp_path / "out", "--dataset_dir", data["dataset_dir"], "--at_once", 0)
+    assert "the folder was used with settings#width 4, now 8; choose another" in said
+    assert not (tmp_path / "out" / "report").exists()
 
 
 def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import shutil
 from pathlib import Path
 
 import highdicom as hd
@@ -284,6 +285,23 @@ def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(argum
     assert error.startswith("error: ")
     assert message in error
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("intervals", "a,b\n1,2\n"),
+        ("intervals", "modalities,region,coverage,n,quantile\nt1,WT,0.8,5,wide\n"),
+        ("intervals", ""),
+        ("advice", "modalities,region,average\nt1,WT,0.1\n"),
+        ("advice", "\x00\udcff"),
+    ],
+)
+def test_a_foreign_table_beside_the_weights_is_refused_before_the_study_is_read(name, text, tmp_path):
+    shutil.copy(Path(bundle_root("m3ae"), "models", "phantom.pt"), tmp_path / "own.pt")
+    (tmp_path / f"own_{name}.csv").write_text(text, errors="surrogateescape")
+    error = predict(tmp_path / "no_study", tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+    assert error.startswith(f"error: {tmp_path / 'own'}_{name}.csv: not the {name}.csv of an evaluation (")
 
 
 def test_results_do_not_go_into_the_study(subject):
