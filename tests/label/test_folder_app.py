@@ -402,8 +402,8 @@ def test_weights_of_patients_learn_from_studies_that_lack_sequences(bundle, wind
     (run / "status.json").write_text('{"status": "RUNNING"}')
     seen, crop = [], RandCropByLabelClassesd.__call__
 
-    def recorded(self, case):
-        crops = crop(self, case)
+    def recorded(self, *case, **options):
+        crops = crop(self, *case, **options)
         seen.extend(list(one["image"].shape[1:]) for one in crops)
         return crops
 
