@@ -114,7 +114,7 @@ def presence(image: torch.Tensor) -> torch.Tensor:
 
 
 def to_host(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor on the CPU, for a decision that Python takes from its values.
+    """Return a tensor on the CPU, for a decision that Python makes based on its values.
 
     Reading from a GPU waits until its queued work is done, so call this only a few times per training step.
     """

@@ -78,11 +78,10 @@ class PlanRecipe(FedAvgRecipe):
             self._job.to({"max_runner_sync_timeout": 600.0}, site)  # seconds; NVFlare's 60 fail on a busy machine
             folder = Path(self._files.name, site)
             folder.mkdir()
-            shutil.copy(SCRIPT, folder)  # from its own folder NVFlare would put it below that's path
+            shutil.copy(SCRIPT, folder)
             told = {"plan": vars(self._plan.of_site(site)), "expected": self._expected}
             (folder / "plan.txt").write_text(json.dumps(told, indent=4) + "\n")  # NVFlare rewrites JSON files
-            for file in folder.iterdir():
-                self._job.to(str(file), site)
+            self._job.to(str(folder), site)  # a file by itself would get the path from an entry of sys.path
 
 
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
@@ -94,12 +93,21 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
 
     Returns:
         The job folder, ``folder/<name of the plan>``.
+
+    Raises:
+        FileExistsError: if that folder holds something other than a job.
+        ValueError: if the plan's settings allow no network.
     """
-    job = Path(folder).resolve() / plan.name
-    shutil.rmtree(job, ignore_errors=True)
-    PlanRecipe(plan, process_per_round=True).export(str(job.parent))
-    for copied in [*job.glob("app_*/custom/common"), *job.glob("app_*/custom/federated")]:
-        shutil.rmtree(copied)  # NVFlare adds copies of our sources, but all sites run what they have installed
+    recipe, job = PlanRecipe(plan, process_per_round=True), Path(folder).resolve() / plan.name
+    if job.exists() and any(job.iterdir()) and not (job / "meta.json").is_file():
+        raise FileExistsError(f"{job}: is no job (meta.json is missing), so it is not replaced; choose another folder.")
+    job.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.parent) as made:
+        recipe.export(made)
+        for copied in [*Path(made).glob("*/app_*/custom/common"), *Path(made).glob("*/app_*/custom/federated")]:
+            shutil.rmtree(copied)  # NVFlare adds copies of our sources, but all sites run what they have installed
+        shutil.rmtree(job, ignore_errors=True)
+        shutil.move(Path(made, plan.name), job)
     return job
 
 

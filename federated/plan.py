@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -29,7 +30,7 @@ class Plan:
     """The plan of a federation.
 
     Attributes:
-        name: name of the job.
+        name: name of the job and its folder: letters, digits, ``_`` and ``-``, as in those of the sites.
         bundle: name of the bundle.
         rounds: number of rounds in which weights are exchanged.
         sites: name -> the site's own config keys: its ``dataset_dir``, and optionally ``datalist`` or ``split``.
@@ -60,6 +61,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without the sites."""
+        for kind, name in [("name", self.name), *(("site", site) for site in self.sites)]:
+            if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)):
+                raise ValueError(
+                    f"{kind} {name!r}: expected a name of letters, digits, _ and -, for it names a folder."
+                )
         check_counts(rounds=self.rounds, local_epochs=self.local_epochs)
         check_number("round_hours", self.round_hours, 0.01, 8760)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import tempfile
@@ -16,13 +15,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
+from common.io.files import DISK_FULL
+
 logger = logging.getLogger("label")
 STATUS = {
     PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400, MemoryError: 503,
     ClientDisconnect: 499,
 }  # fmt: skip
 """HTTP status of errors whose message is the reason."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_FULL = (
     "The disk with the server's temporary files is full. Free some space there, or start the server with TMPDIR set to "
     "a folder on another disk, and ask again."

@@ -142,7 +142,7 @@ class BundleInferTask:
         label = nib.load(files["label map"])
         present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
         stored = None
-        if store and present:
+        if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
             stored = datastore.save_label(image, "original", files[datastore.label_file])
         return {
             "file": _write(label, folder / f"label{extension}"),

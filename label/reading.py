@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel as nib
 
+from common import __version__
 from common.study import dicom
 from common.study.reading import choose_reference
 from label.datastore import Datastore, labelled_modality
@@ -50,7 +51,8 @@ def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, f
     modality = labelled_modality(study, label, series)
     if datastore.label_file == "DICOM SEG":
         path = folder / "final.dcm"
-        dicom.write_seg(path, voxels, study.series[modality], values, "corrected by hand", "SEMIAUTOMATIC")
+        software = f"missing-modality-bundles {__version__}"
+        dicom.write_seg(path, voxels, study.series[modality], values, software, "SEMIAUTOMATIC")
     else:
         path = folder / "final.nii.gz"
         nib.save(label, path)

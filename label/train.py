@@ -29,13 +29,13 @@ from monai.bundle import ConfigWorkflow
 from common.cohorts import get_cohort
 from common.cohorts.datalist import write_datalist
 from common.io.bundle import unwrapped_errors
-from common.io.files import replacing
+from common.io.files import DISK_FULL, replacing
 from common.io.settings import check_number
 from common.study.alignment import align
 from common.study.grid import resample_label_to
 from common.study.inference import config_files
 from label.datastore import Datastore, open_datastore
-from label.errors import DISK_FULL, writing_to
+from label.errors import writing_to
 from label.infer import ADOPTED, WEIGHTS, BundleInferTask
 
 ENDED = ("DONE", "ERROR", "STOPPED")

@@ -36,9 +36,10 @@ def datalist(cohort: str, dataset_dir: str, output: str, split: str | None = Non
             open_glioma, msd_task01, iseg2017 or myops2020.
         dataset_dir: the folder as downloaded.
         output: the JSON file to write; its paths are relative to dataset_dir.
-        split: a published split (brats2015: robustseg; brats2018: fold1, fold2, fold3; brats2020 and brats2021: fixed;
-            brats2023: imfuse; msd_task01 and iseg2017: mag_ms), one of open_glioma (fixed50, fixed, fold0 to fold4),
-            cv1of5 etc. for cross-validation, full (train on all cases), all_test, or seeded, the default.
+        split: a published split, namely robustseg (brats2015), fold1 to fold3 (brats2018), fixed (brats2020,
+            brats2021), imfuse (brats2023), mag_ms (msd_task01, iseg2017), fixed50, fixed or fold0 to fold4
+            (open_glioma); cv1of5 etc. for cross-validation; full (train on all cases); all_test; or seeded, the
+            default.
         seed: seed of a split that is drawn at random.
     """
     from common.cohorts import get_cohort

@@ -38,7 +38,7 @@ COHORTS: dict[str, Cohort] = {
         Cohort("brats2021", MODALITIES, tumour_labels(NCR=1, ED=2, ET=4)),
         # 2023 and later, GLI and SSA. SSA is stored as RAS, the others as LPS; reorientation makes them alike.
         Cohort("brats2023", MODALITIES, tumour_labels(NCR=1, ED=2, ET=3)),
-        # 15 cases of BraTS 2021, where ET is 4, and 24 of BraTS-Africa (2023, SSA), where it is 3; both are CC BY 4.0
+        # 18 cases of BraTS 2021, where ET is 4, and 32 of BraTS-Africa (2023, SSA), where it is 3; both are CC BY 4.0
         Cohort("open_glioma", MODALITIES, replace(tumour_labels(NCR=1, ED=2, ET=3), synonyms={4: 3})),
         Cohort("msd_task01", MODALITIES, tumour_labels(ED=1, NCR=2, ET=3)),
     )

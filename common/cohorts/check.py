@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from common.cohorts.brats import Item, find_cases
 from common.cohorts.cohort import Cohort
-from common.cohorts.content import SEQUENCES, contradictions, likelihoods
+from common.cohorts.content import SEQUENCES, contradictions, log_probabilities
 from common.io.geometry import corner_distance, lengths
 from common.io.images import read_volume
 from common.modalities import display_name
@@ -112,7 +112,7 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = T
                     brains.pop(name)
                 yield found
     if content and shows(cohort):
-        yield from contradicted(likelihoods(brains))
+        yield from contradicted(log_probabilities(brains))
     for pair in combinations(images, 2):
         one, other = (images[name].as_tensor() for name in pair)
         if torch.equal(one, other):
@@ -150,7 +150,7 @@ def contradicted(said: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
     """Yield modalities whose images seem to show another sequence; none of these findings is fatal.
 
     Args:
-        said: log-probabilities of each modality's image; see `common.cohorts.content.likelihoods`.
+        said: log-probabilities of each modality's image; see `common.cohorts.content.log_probabilities`.
     """
     for doubt in contradictions(said):
         (name, seems), *others = doubt.seems.items()

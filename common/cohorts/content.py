@@ -190,20 +190,24 @@ class Contradiction(NamedTuple):
     odds: float
 
 
-def likelihoods(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
-    """Return the log-probabilities ``(5,)`` of `CLASSES` for images of one subject's brain.
+def log_probabilities(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
+    """Return ``log p(class | image)`` for images of one subject's brain.
 
     Images on one grid are judged in pairs, otherwise each alone. An image that shows less than `LEAST_ML` is left out,
     since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other".
 
     Args:
         images: name -> image ``(X, Y, Z)`` with its affine to mm, RAS; 0 outside the brain.
+
+    Returns:
+        Name -> natural logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter: the probabilities
+        add up to 1 only roughly, since an image that is judged in several pairs has the mean of their logarithms.
     """
     if not images:
         return {}
     grids = {(tuple(image.shape), tuple(image.affine.flatten().tolist())) for image in images.values()}
     if len(grids) > 1:
-        return {name: found for name in images for found in likelihoods({name: images[name]}).values()}
+        return {name: found for name in images for found in log_probabilities({name: images[name]}).values()}
     stack = torch.stack([image.as_tensor().float() for image in images.values()])
     coarse = on_coarse_grid(stack, next(iter(images.values())).affine.numpy())
     holed = [name for name, volume in zip(images, stack, strict=True) if _filled(volume) < LEAST_FILLED]
@@ -237,7 +241,7 @@ def contradictions(said: Mapping[str, torch.Tensor]) -> list[Contradiction]:
     """Return contradictions between images' content and names, surest first: exchanged pairs and single images.
 
     Args:
-        said: sequence -> log-probabilities of its image (see `likelihoods`); other names are ignored.
+        said: sequence -> log-probabilities of its image (see `log_probabilities`); other names are ignored.
     """
     said = {name: logs for name, logs in said.items() if name in SEQUENCES}
     found = []

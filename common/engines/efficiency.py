@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -24,7 +25,8 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
         window: size of the window in voxels.
     """
     image = torch.zeros(1, modalities, *window, device=next(network.parameters()).device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # PyTorch's counter does not know the CPU's fused attention
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(image)
     substitute = getattr(network, "x_sub", None)
     apart = {} if substitute is None else {"substitute_values": substitute.numel()}

@@ -117,6 +117,8 @@ def check_settings(
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
     check_coverage(coverage)
     if published is not None:
+        if isinstance(published, str) or len(published) != 3:
+            raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
         read_published(*published)
     known = [field.name for field in fields(Conventions)]
     if unknown := [key for key in conventions if key not in known]:

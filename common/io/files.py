@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -89,7 +90,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; expected the name of a file to write.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    unique = f"{os.getpid()}{secrets.token_hex(4)}"  # process numbers alone repeat on other machines
+    temporary = target.with_name(f".{unique}.{target.name}")
     try:
         with naming_full_disk(target):
             yield temporary

@@ -21,7 +21,7 @@ from torch import nn
 from torch.func import functional_call
 
 from common.io.settings import check_number
-from common.losses.fusion import class_indices
+from common.losses.parts import class_indices
 
 
 class CoTrainingOutput(NamedTuple):

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.losses.fusion import FLOOR, FusionLoss
+from common.losses.fusion import FusionLoss
+from common.losses.parts import FLOOR
 from common.modalities import ALIASES
 from common.networks.fusion import FusionOutput
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from common.io.settings import check_number
-from common.losses.fusion import class_indices
+from common.losses.parts import class_indices
 from common.networks.dedicated import channel_subsets
 from common.networks.hved import VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
 from common.networks.subsets import gather_rows

@@ -15,7 +15,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.fusion import class_indices
+from common.losses.parts import class_indices
 from common.networks.mag_ms import MagMSDecoded
 from common.networks.subsets import scatter_rows, select_rows
 

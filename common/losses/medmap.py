@@ -1,8 +1,8 @@
 """MedMAP's alignment loss: every modality's features are pulled to one anchor.
 
 Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV,
-eq. (12) to (17). Features are those of the feature encoder T (`common.networks.blocks.FeatureEncoder`), or bottlenecks.
-The norm is a mean over elements, since only a mean has the magnitude of the original loss, which alpha = 1/8 "of the
+eq. (12) to (17). Features are those of the feature encoder T (`common.networks.feature_encoder`), or bottlenecks. The
+norm is a mean over elements, since only a mean has the magnitude of the original loss, which alpha = 1/8 "of the
 original loss" presupposes.
 """
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.losses.fusion import FLOOR, class_indices, dice_ce, label_rows, probabilities
+from common.losses.parts import FLOOR, class_indices, dice_ce, label_rows, probabilities
 from common.modalities import to_host
 from common.networks.fusion import Decoded
 from common.networks.subsets import scatter_rows

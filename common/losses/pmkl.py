@@ -13,7 +13,7 @@ from monai.losses import DiceLoss
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.fusion import FLOOR, class_indices, probabilities, weighted_cross_entropy
+from common.losses.parts import FLOOR, class_indices, probabilities, weighted_cross_entropy
 from common.networks.gated import GatedOutput
 
 
@@ -108,8 +108,16 @@ class SegmentationLoss(nn.Module):
         Raises:
             ValueError: if the target does not fit; see `class_indices`.
         """
-        label = class_indices(target, output.logits)
-        soft = probabilities(output.logits, label.shape[2:])
+        return self.of_indices(output.logits, class_indices(target, output.logits))
+
+    def of_indices(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss for a label that is checked already.
+
+        Args:
+            logits: ``(B, K, X, Y, Z)``.
+            label: class indices ``(B, 1, X, Y, Z)``, long; see `class_indices`.
+        """
+        soft = probabilities(logits, label.shape[2:])
         entropy = weighted_cross_entropy(_merge_batch(soft), _merge_batch(label)).mean()
         dice = self.dice(soft, label)
         self.terms = {"ce": entropy.detach(), "dice": dice.detach()}
@@ -154,8 +162,8 @@ class PMKLLoss(nn.Module):
 
     def forward(self, output: PMKLOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss, with the arguments and errors of `SegmentationLoss`."""
-        loss = self.segmentation(output, target)
         label = class_indices(target, output.logits)
+        loss = self.segmentation.of_indices(output.logits, label)
         parts = {
             "kd": distillation_loss(output.logits, output.teacher_logits, label, self.temperature),
             "contrastive": contrastive_loss(output.embedding, output.teacher_embedding, self.margin),

@@ -12,7 +12,7 @@ from torch import nn
 from common.io.settings import check_choice
 from common.losses.medmap import AlignedOutput
 from common.methods.step import TrainingStep
-from common.networks.blocks import FeatureEncoder
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.subsets import available_modalities
 
 

@@ -1,4 +1,6 @@
-"""Layers of RFNet, mmFormer and M2FTrans, in 2D and 3D.
+"""Convolutional layers that several networks share, in 2D and 3D.
+
+Most are those of RFNet, mmFormer and M2FTrans, whose released code has them in common.
 
 Fusion is cheap if it is written as products. A 1x1x1 convolution over concatenated modalities is a sum over modalities,
 so each modality's part is computed once, during encoding, for all subsets that are decoded (`SplitPointwise`).
@@ -10,39 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.io.settings import check_choice
 from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 from common.networks.subsets import gather_rows, scatter_modalities, select_rows
 
 SLOPE = 0.2
 """Negative slope of every LeakyReLU."""
-
-
-def require_window(network: nn.Module, image: torch.Tensor) -> None:
-    """Refuse windows ``(B, M, ...)`` of another size than the network's ``crop``, to which its positions are tied.
-
-    Raises:
-        ValueError: if the size differs.
-    """
-    if tuple(image.shape[2:]) != network.crop:
-        raise ValueError(
-            f"A window of {list(image.shape[2:])} voxels, but this {type(network).__name__} was built for "
-            f"{list(network.crop)}, since it learns positions. Use windows of this size, or set the key `crop` "
-            "and train again."
-        )
-
-
-def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
-    """Refuse a crop that a network cannot process.
-
-    Raises:
-        ValueError: if it does not have 2 or 3 extents, each a multiple of ``multiple`` and at least ``least``.
-    """
-    if len(crop) not in (2, 3) or any(extent % multiple or extent < least for extent in crop):
-        raise ValueError(
-            f"crop {list(crop)}: expected 2 or 3 multiples of {multiple}, {least} or more, e.g. "
-            f"{[max(least, round(extent / multiple) * multiple) for extent in crop]} (key `crop`)."
-        )
 
 
 def conv(dims: int, *args: int, **kwargs: int | str) -> nn.Conv2d | nn.Conv3d:
@@ -138,48 +112,6 @@ class SplitPointwise(nn.Module):
         if self.pre or self.training:  # otherwise the norm cancels the bias
             y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
         return y if self.pre else normalised(y)
-
-
-class FeatureEncoder(nn.Module):
-    """MedMAP's encoder, which maps each modality by a 3x3x3 convolution into a space where all can be aligned.
-
-    It precedes a network's own encoders. Source: Liu et al., MedMAP, section IV; the paper gives only the numbers of
-    channels. The ``shared`` encoder (T*) has as many weights as a convolution C -> C for each of J modalities.
-
-    Args:
-        modalities: number of modalities J.
-        dims: number of spatial dimensions, 2 or 3.
-        kind: ``shared`` for one set of weights for all modalities, 1 -> J channels; ``separate`` (T) for one for each,
-            1 -> 1 channels; None leaves the image unchanged.
-
-    Attributes:
-        channels: number of output channels of each modality.
-
-    Raises:
-        ValueError: if the kind is unknown.
-    """
-
-    def __init__(self, modalities: int, dims: int, kind: str | None) -> None:
-        super().__init__()
-        if kind is not None:
-            check_choice("feature_encoder", kind, ("shared", "separate"))
-        self.kind, self.channels = kind, modalities if kind == "shared" else 1
-        layer, count = nn.Conv2d if dims == 2 else Conv3d, {"shared": 1, "separate": modalities, None: 0}[kind]
-        self.layers = nn.ModuleList([layer(1, self.channels, 3, padding=1) for _ in range(count)])
-
-    def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, J, ...)`` to ``(B, J, C, ...)``, zero where a modality is absent (``present``: bool ``(B, J)``).
-
-        With ``kind`` None the image keeps its NaN.
-        """
-        image = image.as_subclass(torch.Tensor)
-        if self.kind is None:
-            return image[:, :, None]
-        parts = [
-            self.layers[m % len(self.layers)](select_rows(image[:, m], rows)[:, None]) if bool(rows.any()) else None
-            for m, rows in enumerate(present.T)
-        ]
-        return scatter_modalities(parts, present)
 
 
 class Encoder(nn.Module):

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import FeatureEncoder
 from common.networks.dedicated import FullAndMissing, Subset
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.residual_unet import ResidualUNet
 from common.networks.subsets import available_modalities, scatter_modalities, select_rows
 

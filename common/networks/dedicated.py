@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.modalities import resolve_subset
-from common.networks.blocks import FeatureEncoder
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.subsets import available_modalities, indices, select_rows
 
 Subset = tuple[int, ...]

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import SLOPE, Encoders, FeatureEncoder, check_crop, residual_levels
+from common.networks.blocks import SLOPE, Encoders, residual_levels
+from common.networks.checks import check_crop
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.kernels import Conv3d
 from common.networks.subsets import available_modalities, scatter_modalities
 

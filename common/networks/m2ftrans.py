@@ -21,16 +21,15 @@ from common.networks.blocks import (
     ConvBlock,
     Encoder,
     Encoders,
-    FeatureEncoder,
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
-    check_crop,
     conv,
     normalised,
     pointwise,
-    require_window,
 )
+from common.networks.checks import check_crop, require_window
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.fusion import Decoded, FusionNetwork
 from common.networks.subsets import available_modalities, scatter_modalities
 

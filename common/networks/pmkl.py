@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.blocks import FeatureEncoder
 from common.networks.dedicated import FullAndMissing, Subset
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.gated import ContentEncoder, Decoder, GatedNetwork, GatedOutput, linear
 
 POOL = 40

@@ -15,14 +15,14 @@ from common.networks.blocks import (
     ConvBlock,
     Encoder,
     Encoders,
-    FeatureEncoder,
     SeparateDecoder,
     SplitPointwise,
     UpLevel,
-    check_crop,
     conv,
     pointwise,
 )
+from common.networks.checks import check_crop
+from common.networks.feature_encoder import FeatureEncoder
 from common.networks.fusion import Decoded, FusionNetwork
 from common.networks.kernels import weighted_sum
 from common.networks.subsets import available_modalities, scatter_modalities

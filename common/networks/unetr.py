@@ -10,7 +10,7 @@ from monai.networks.nets import UNETR
 from torch import nn
 
 from common.io.settings import check_choice
-from common.networks.blocks import require_window
+from common.networks.checks import require_window
 from common.networks.dedicated import Dedicated, Subset, channel_subsets
 from common.networks.mag_ms import check_sizes
 from common.networks.subsets import available_modalities

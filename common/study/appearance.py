@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 
 from common.cohorts.check import contradicted, shows
 from common.cohorts.cohort import Cohort
-from common.cohorts.content import CLASSES, SURE, likelihoods
+from common.cohorts.content import CLASSES, SURE, log_probabilities
 from common.modalities import display_name
 from common.study.alignment import AlignedStudy
 from common.study.reading import Remark, Study
@@ -27,7 +27,7 @@ OPEN = 0.9
 
 
 def look(aligned: AlignedStudy, brain: Brain | None, cohort: Cohort) -> dict[str, torch.Tensor]:
-    """Return the `likelihoods` of the images, by the modality that they are used as; some may be left out.
+    """Return the `log_probabilities` of the images, by the modality that they are used as; some may be left out.
 
     Args:
         aligned: volumes on one grid.
@@ -37,7 +37,7 @@ def look(aligned: AlignedStudy, brain: Brain | None, cohort: Cohort) -> dict[str
     if not shows(cohort):
         return {}
     shown = (cut_out(aligned, brain.mask) if brain else aligned).images
-    return likelihoods(
+    return log_probabilities(
         {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in shown.items()}
     )
 

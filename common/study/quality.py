@@ -40,10 +40,11 @@ MINIMUM_LARGEST_PIECE = 0.95
 """Fraction of a lesion's volume in its largest piece below which the user is warned."""
 
 UNSURE = 0.5
-"""Mean entropy (nats) of a region's probabilities, where it was segmented, above which the user is warned: that of 0.80
-throughout. For the predictions on the nine test cases of open_glioma from all 15 subsets, it selects 196 of M3AE's
-394 regions, including 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, including 141 of 214. With all four
-sequences it says less: it selects 11 of 54 of both, including 5 of the 13 with a Dice below 0.5."""
+"""Mean entropy (nats) of a region's probabilities, where it was segmented, above which the user is warned: that of a
+probability of 0.80 in every voxel. For the predictions on the nine test cases of open_glioma from all 15 subsets, it
+selects 196 of M3AE's 394 regions, including 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, including 141
+of 214. With all four sequences it says less: it selects 11 of 54 of both, including 5 of the 13 with a Dice below
+0.5."""
 
 
 def image_warnings(
@@ -69,8 +70,8 @@ def image_warnings(
     strange = [name for name, one in aligned.registered.items() if one.quality < MINIMUM_INFORMATION]
     if strange:
         yield (
-            f"{_named(study, strange)}: little is told about the reference after registration; look at the pictures "
-            "whether it is the same head, and in its place."
+            f"{_named(study, strange)}: after registration it still agrees poorly with the reference; check in the "
+            "pictures that it shows the same head, in the right place."
         )
 
 
@@ -115,7 +116,7 @@ def size_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
     if share <= LARGEST_LESION:
         return []
     return [
-        f"The lesion takes {share:.0%} of the brain, more than any tumour that this limit ({LARGEST_LESION:.0%}) was "
+        f"The lesion takes up {share:.0%} of the brain, more than any tumour that this limit ({LARGEST_LESION:.0%}) was "
         "set on. Most of it is probably healthy tissue that looks unlike the training images."
     ]
 
@@ -132,7 +133,7 @@ def border_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
     if share <= MOST_IN_RIM:
         return []
     return [
-        f"{share:.0%} of the lesion lie at the border of the brain that was cut out of the head: part of it may have "
+        f"{share:.0%} of the lesion lies at the border of the brain that was cut out of the head: part of it may have "
         "been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
     ]
 

@@ -10,6 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform
 
+from common.modalities import presence
+
 
 class RandEachModalityd(Randomizable, MapTransform):
     """Apply a random transform to each modality of an image separately, with new random draws for each.
@@ -39,8 +41,9 @@ class RandEachModalityd(Randomizable, MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             image = item[key].clone()
+            there = presence(image[None].as_subclass(torch.Tensor))[0]
             for index, channel in enumerate(image.as_subclass(torch.Tensor)):
-                if not channel.isnan().any():
+                if there[index]:
                     image[index] = torch.as_tensor(self.transform(channel[None]))[0]
             item[key] = image
         return item

@@ -1,4 +1,4 @@
-"""The script that a job sends to a site; it runs only code that is installed at the site."""
+"""The script that a job sends to a site; it runs the code that is installed there, with the settings of the plan."""
 
 from pathlib import Path
 

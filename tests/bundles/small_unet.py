@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks import Decoded
-from common.networks.blocks import Encoder, Encoders, check_crop
+from common.networks.blocks import Encoder, Encoders
+from common.networks.checks import check_crop
 from common.networks.fusion import FusionNetwork
 from common.networks.subsets import available_modalities, gather_rows, scatter_modalities
 

@@ -8,7 +8,15 @@ import torch
 from monai.data import MetaTensor
 
 from common.cohorts import content
-from common.cohorts.content import CLASSES, SEQUENCES, Described, contradictions, likelihoods, on_coarse_grid, related
+from common.cohorts.content import (
+    CLASSES,
+    SEQUENCES,
+    Described,
+    contradictions,
+    log_probabilities,
+    on_coarse_grid,
+    related,
+)
 from common.cohorts.phantom.simulation import SPACING, simulate
 
 LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
@@ -56,24 +64,24 @@ def test_how_images_are_related_does_not_depend_on_scale_and_is_reversed_with_th
 
 def test_a_study_of_right_names_is_not_doubted(phantom):
     for names in (SEQUENCES, ("t1c", "flair"), ("t1", "t1c"), ("t2",)):
-        assert contradictions(likelihoods({name: phantom[name] for name in names})) == []
+        assert contradictions(log_probabilities({name: phantom[name] for name in names})) == []
 
 
 @pytest.mark.parametrize("pair", [*combinations(SEQUENCES, 2)])
 def test_two_sequences_that_are_exchanged_are_found(phantom, pair):
     exchanged = phantom | {pair[0]: phantom[pair[1]], pair[1]: phantom[pair[0]]}
-    first = contradictions(likelihoods(exchanged))[0]
+    first = contradictions(log_probabilities(exchanged))[0]
     assert first.seems == {pair[0]: pair[1], pair[1]: pair[0]}
 
 
 def test_a_subtraction_is_no_sequence(phantom):
-    (found,) = contradictions(likelihoods(phantom | {"t1": subtraction(phantom)}))
+    (found,) = contradictions(log_probabilities(phantom | {"t1": subtraction(phantom)}))
     assert found.seems == {"t1": "other"}
 
 
 def test_a_subtraction_without_what_is_negative_is_no_sequence_though_its_zeros_look_like_background(phantom):
     for others in ({}, {name: phantom[name] for name in ("t1", "t2")}):
-        (found,) = contradictions(likelihoods({**others, "t1c": subtraction(phantom).clamp(min=0)}))
+        (found,) = contradictions(log_probabilities({**others, "t1c": subtraction(phantom).clamp(min=0)}))
         assert found.seems == {"t1c": "other"}
 
 
@@ -82,15 +90,15 @@ def test_nothing_is_said_of_a_small_part_of_a_brain(phantom):
     for image in slab.values():
         image[:, :, :20] = 0
         image[:, :, 24:] = 0
-    assert likelihoods(slab) == {}
+    assert log_probabilities(slab) == {}
 
 
 def test_images_on_other_grids_are_looked_at_alone(phantom):
     moved = phantom["t2"].clone()
     moved.affine[0, 3] += 5
-    said = likelihoods({"t1": phantom["t1"], "t2": moved})
+    said = log_probabilities({"t1": phantom["t1"], "t2": moved})
     for name, image in (("t1", phantom["t1"]), ("t2", moved)):
-        assert torch.equal(said[name], likelihoods({name: image})[name])
+        assert torch.equal(said[name], log_probabilities({name: image})[name])
 
 
 def test_what_is_doubted():
@@ -113,5 +121,5 @@ def test_the_weights_are_small_and_finite():
 def test_looking_draws_nothing(phantom):
     content._network.cache_clear()
     before = torch.get_rng_state()
-    likelihoods(phantom)
+    log_probabilities(phantom)
     assert torch.equal(torch.get_rng_state(), before)

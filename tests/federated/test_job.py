@@ -29,6 +29,20 @@ def test_a_site_gets_its_own_part_of_the_plan_a_script_and_a_time_limit(tmp_path
     assert not arguments["launch_once"]  # a process that is ended is started again in the next round
 
 
+def test_only_a_job_is_replaced(tmp_path):
+    plan = Plan("two", "m3ae", 6, SITES, settings={"width": 8, "grid": [8, 8, 8]})
+    first = write_job(plan, tmp_path)
+    (first / "leftover").touch()
+    assert write_job(plan, tmp_path) == first
+    assert not (first / "leftover").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+    (first / "meta.json").unlink()
+    before = sorted(first.rglob("*"))
+    with pytest.raises(FileExistsError, match="two: is no job"):
+        write_job(plan, tmp_path)
+    assert sorted(first.rglob("*")) == before
+
+
 def test_a_plan_without_a_possible_network_is_refused(tmp_path):
     plan = Plan("two", "passion", 6, SITES, settings={"backbone": "mmFormer", "crop": [24, 24, 24]})
     with pytest.raises(ValueError, match=r"crop \[24, 24, 24\]: expected 2 or 3 multiples of 16, 32 or more"):

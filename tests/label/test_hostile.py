@@ -6,6 +6,7 @@ import gzip
 import http.server
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -447,7 +448,8 @@ class TestArchive:
             assert b"".join(session.get(f"{archive}/large", stream=True).iter_content(1000)) == b"x" * 100_000
 
 
-def test_a_store_whose_disk_is_full(store, tmp_path):
+def test_a_store_whose_disk_is_full(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "")
     labels = tmp_path / "labels" / "final"
     labels.mkdir(parents=True)
     (labels / f".{os.getpid()}.good.nii.gz").symlink_to("/dev/full")  # the file that is written first

@@ -7,15 +7,10 @@ import torch
 from monai.data import MetaTensor
 from monai.losses import DiceLoss
 
-from common.losses.fusion import (
-    FusionLoss,
-    class_indices,
-    dice_loss,
-    probabilities,
-    scatter_rows,
-    weighted_cross_entropy,
-)
+from common.losses.fusion import FusionLoss
+from common.losses.parts import class_indices, dice_loss, probabilities, weighted_cross_entropy
 from common.networks.fusion import Decoded, FusionOutput
+from common.networks.subsets import scatter_rows
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "passion_losses.npz"))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from common.losses import parts
 from common.losses.pmkl import PMKLLoss, PMKLOutput, SegmentationLoss, contrastive_loss, distillation_loss
 from common.losses.robustseg import RobustSegLoss, divergence
 from common.networks.gated import GatedOutput
@@ -117,6 +118,12 @@ class TestDistillation:
         assert not any(value.requires_grad for value in loss.terms.values())
         other = PMKLLoss(kd_weight=2.0, contrastive_weight=0.0, l2_weight=1.0)(output, label).item()
         assert other == pytest.approx(terms["ce"] + terms["dice"] + 2 * terms["kd"] + 7, rel=1e-5)
+
+    def test_the_label_is_read_from_the_device_once(self, monkeypatch):
+        reads, to_host = [], parts.to_host
+        monkeypatch.setattr(parts, "to_host", lambda x: reads.append(x) or to_host(x))
+        PMKLLoss()(*student_step())
+        assert len(reads) == 1
 
     def test_losses_are_float32_under_autocast_and_plain_for_meta_tensor_labels(self):
         output, label = student_step()

@@ -6,7 +6,8 @@ import torch
 from monai.data import MetaTensor
 from networks.golden_fusion import draw_image, draw_labels, golden, ours, with_golden_weights, without
 
-from common.losses.fusion import FusionLoss, dice_ce, probabilities
+from common.losses.fusion import FusionLoss
+from common.losses.parts import dice_ce, probabilities
 from common.losses.passion import (
     PassionLoss,
     PassionOutput,

@@ -10,7 +10,7 @@ from common.methods.medmap import FeatureAlignment
 from common.methods.passion import SelfDistillation
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer, RFNet
-from common.networks.blocks import FeatureEncoder
+from common.networks.feature_encoder import FeatureEncoder
 
 NAMES = ("t1", "t1c", "t2", "flair")
 SMALL = {"width": 4, "crop": (32, 32, 32)}

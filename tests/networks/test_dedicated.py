@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from common.modalities import drop
-from common.networks.blocks import FeatureEncoder
 from common.networks.dedicated import Dedicated, FullAndMissing, channel_subsets
+from common.networks.feature_encoder import FeatureEncoder
 
 
 class Sum(nn.Module):

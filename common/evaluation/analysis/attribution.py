@@ -215,8 +215,8 @@ def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]
 
     Returns:
         ``first_choice``: 1 if the modality advised first is (one of) the best, else 0.
-        ``concordance``: fraction of the pairs with different gains that the advice orders alike, half for equal
-        ``concordance``: fraction of the pairs with different gains that the advice orders correctly, half for equal
+        ``concordance``: fraction of the pairs with different gains that the advice orders correctly; a pair with equal
+            advice counts half; NaN if no gains differ.
         ``regret``: Dice lost by following the advice instead of choosing the best.
     """
     chosen = advised == advised.max()

@@ -30,7 +30,8 @@ class CaseResult:
         latents: modality -> features of the case when segmented from that modality alone.
         planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
             and for each subset by name the predicted label map (X, Y); ``spacing`` (2,) in mm.
-        seconds: time for one subset, from image to logits, in seconds.
+        seconds: time from image to logits, divided by the number of subsets, in seconds; networks with ``encode`` and
+            ``decode`` encode the image once for all subsets.
         memory_mb: peak memory during the case, in MB.
     """
 

@@ -324,7 +324,8 @@ def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Sect
     labels = {key: COSTS[key][0] for key in known}
     notes = [
         "GFLOPs: for one window with all modalities; a multiplication and an addition count as two. Memory: peak of "
-        "the evaluation. Time: for one subset of one case, from image to logits, on the machine of the evaluation."
+        "the evaluation. Time: per subset of one case, from image to logits, on the machine of the evaluation; "
+        "networks that encode each sequence on its own do so once for all subsets."
     ]
     if "substitute_values" in known:
         notes.append(

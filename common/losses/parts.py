@@ -1,0 +1,111 @@
+"""Parts that the losses of several papers share: labels as class indices, softmax, weighted cross-entropy and Dice.
+
+Source: Ding et al., ICCV 2021 (RFNet), section 3.4; the weights, the clamp and the epsilon are those of its released
+code, which the code of mmFormer, M2FTrans and PASSION shares. A one-hot volume is never built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from common.modalities import to_host
+
+FLOOR = 0.005
+"""Minimum that probabilities are clamped to before a logarithm; below it there is no gradient."""
+
+
+def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return the label ``(B, 1, ...)`` as long indices after checking that it fits logits ``(B, K, ...)``.
+
+    Raises:
+        ValueError: if it has another shape, or an index outside 0 to K - 1.
+    """
+    expected, classes = (logits.shape[0], 1, *logits.shape[2:]), logits.shape[1]
+    if label.shape != expected:
+        raise ValueError(f"label: shape {tuple(label.shape)}, expected {expected}: one class index per voxel.")
+    label = label.as_subclass(torch.Tensor).long()
+    low, high = to_host(torch.stack(label.aminmax())).tolist()
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"label: holds class indices {low} to {high}, but the network's head has {classes} classes (0 to "
+            f"{classes - 1}). Class counts of network, cohort and loss disagree: give the network as many "
+            "`classes` as the cohort has, including the background, and map the cohort's label values to indices."
+        )
+    return label
+
+
+def probabilities(logits: torch.Tensor, size: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
+    """Return the softmax of ``(B, K, ...)`` at full resolution as a plain float32 tensor.
+
+    The softmax of a coarser head is upsampled linearly with aligned corners.
+
+    Args:
+        logits: logits of a head at its own resolution.
+        size: spatial size of the result.
+        temperature: temperature by which the logits are divided.
+    """
+    soft = (logits.as_subclass(torch.Tensor).float() / temperature).softmax(dim=1)
+    if soft.shape[2:] == torch.Size(size):
+        return soft
+    return F.interpolate(soft, size=tuple(size), mode="bilinear" if soft.ndim == 4 else "trilinear", align_corners=True)
+
+
+def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy ``(B,)`` in which the weight of a class is 1 minus its fraction of the sample's voxels.
+
+    It is the mean over voxels of ``-w_y log max(p_y, 0.005)``, not divided by the sum of weights. A batch's loss is the
+    mean over samples.
+
+    Args:
+        probabilities: ``(B, K, ...)``.
+        label: class indices ``(B, 1, ...)``, long.
+    """
+    weight = 1 - _class_sizes(label, probabilities.shape[1]) / label[0].numel()
+    weight = weight.gather(1, label.flatten(1))
+    # Each index occurs once per voxel, so the gradient of this gather is deterministic, too.
+    right = probabilities.gather(1, label).flatten(1)
+    return -(weight * right.clamp(FLOOR, 1).log()).mean(dim=1)
+
+
+def dice_sums(probabilities: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums over space for Dice, ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``."""
+    classes, label_flat = probabilities.shape[1], label.flatten(1)
+    right = probabilities.gather(1, label).flatten(1)
+    both = torch.stack([torch.where(label_flat == k, right, 0).sum(dim=1) for k in range(classes)], dim=1)
+    return both, probabilities.flatten(2).sum(dim=2) + _class_sizes(label, classes)
+
+
+def dice_from_sums(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """Return 1 minus the mean over classes of Dice, from the sums ``(..., K)`` of `dice_sums`."""
+    return 1 - (2 * both / (total + 1e-7)).mean(dim=-1)
+
+
+def dice_loss(probabilities: torch.Tensor, label: torch.Tensor, batch: bool = False) -> torch.Tensor:
+    """Return 1 minus the mean Dice over the classes, including the background.
+
+    Args:
+        probabilities: ``(B, K, ...)``.
+        label: class indices ``(B, 1, ...)``, long.
+        batch: if True, sum over batch and space and return a scalar; otherwise sum over space and return ``(B,)``.
+    """
+    both, total = dice_sums(probabilities, label)
+    return dice_from_sums(both.sum(dim=0), total.sum(dim=0)) if batch else dice_from_sums(both, total)
+
+
+def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return `weighted_cross_entropy` plus `dice_loss` of each sample, ``(B,)``."""
+    return weighted_cross_entropy(probabilities, label) + dice_loss(probabilities, label)
+
+
+def label_rows(label: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return the label ``(B, 1, ...)`` once per present modality (bool ``(B, M)``, on the CPU), ``(P, 1, ...)``."""
+    return label.index_select(0, present.nonzero()[:, 0].to(label.device, non_blocking=True))
+
+
+def _class_sizes(label: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return the number of voxels of each class, float ``(B, K)``."""
+    label = label.flatten(1)
+    return torch.stack([(label == k).sum(dim=1) for k in range(classes)], dim=1).float()

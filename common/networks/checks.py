@@ -1,0 +1,33 @@
+"""Refusal of windows and crops that a network cannot process."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def require_window(network: nn.Module, image: torch.Tensor) -> None:
+    """Refuse windows ``(B, M, ...)`` of another size than the network's ``crop``, to which its positions are tied.
+
+    Raises:
+        ValueError: if the size differs.
+    """
+    if tuple(image.shape[2:]) != network.crop:
+        raise ValueError(
+            f"A window of {list(image.shape[2:])} voxels, but this {type(network).__name__} was built for "
+            f"{list(network.crop)}, since it learns positions. Use windows of this size, or set the key `crop` "
+            "and train again."
+        )
+
+
+def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
+    """Refuse a crop that a network cannot process.
+
+    Raises:
+        ValueError: if it does not have 2 or 3 extents, each a multiple of ``multiple`` and at least ``least``.
+    """
+    if len(crop) not in (2, 3) or any(extent % multiple or extent < least for extent in crop):
+        raise ValueError(
+            f"crop {list(crop)}: expected 2 or 3 multiples of {multiple}, {least} or more, e.g. "
+            f"{[max(least, round(extent / multiple) * multiple) for extent in crop]} (key `crop`)."
+        )

@@ -1,0 +1,53 @@
+"""MedMAP's feature encoder, which other networks have in front of their own encoders.
+
+Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV; the
+paper gives only the numbers of channels.
+"""
+
+import torch
+from torch import nn
+
+from common.io.settings import check_choice
+from common.networks.kernels import Conv3d
+from common.networks.subsets import scatter_modalities, select_rows
+
+
+class FeatureEncoder(nn.Module):
+    """MedMAP's encoder, which maps each modality by a 3x3x3 convolution into a space where all can be aligned.
+
+    The ``shared`` encoder (T*) has as many weights as a convolution C -> C for each of J modalities.
+
+    Args:
+        modalities: number of modalities J.
+        dims: number of spatial dimensions, 2 or 3.
+        kind: ``shared`` for one set of weights for all modalities, 1 -> J channels; ``separate`` (T) for one for each,
+            1 -> 1 channels; None leaves the image unchanged.
+
+    Attributes:
+        channels: number of output channels of each modality.
+
+    Raises:
+        ValueError: if the kind is unknown.
+    """
+
+    def __init__(self, modalities: int, dims: int, kind: str | None) -> None:
+        super().__init__()
+        if kind is not None:
+            check_choice("feature_encoder", kind, ("shared", "separate"))
+        self.kind, self.channels = kind, modalities if kind == "shared" else 1
+        layer, count = nn.Conv2d if dims == 2 else Conv3d, {"shared": 1, "separate": modalities, None: 0}[kind]
+        self.layers = nn.ModuleList([layer(1, self.channels, 3, padding=1) for _ in range(count)])
+
+    def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, J, ...)`` to ``(B, J, C, ...)``, zero where a modality is absent (``present``: bool ``(B, J)``).
+
+        With ``kind`` None the image keeps its NaN.
+        """
+        image = image.as_subclass(torch.Tensor)
+        if self.kind is None:
+            return image[:, :, None]
+        parts = [
+            self.layers[m % len(self.layers)](select_rows(image[:, m], rows)[:, None]) if bool(rows.any()) else None
+            for m, rows in enumerate(present.T)
+        ]
+        return scatter_modalities(parts, present)
