@@ -116,8 +116,8 @@ def size_warnings(label: np.ndarray, brain: np.ndarray) -> list[str]:
     if share <= LARGEST_LESION:
         return []
     return [
-        f"The lesion takes up {share:.0%} of the brain, more than any tumour that this limit ({LARGEST_LESION:.0%}) was "
-        "set on. Most of it is probably healthy tissue that looks unlike the training images."
+        f"The lesion takes up {share:.0%} of the brain, more than any tumour that this limit ({LARGEST_LESION:.0%}) "
+        "was set on. Most of it is probably healthy tissue that looks unlike the training images."
     ]
 
 

@@ -67,7 +67,7 @@ print(((found[1] - found[0]).norm() / found[0].norm()).item())
 
 
 def test_gradients_in_bfloat16_of_two_voxels():
-    """With the kernels of processors that have AVX512-BF16 but no AMX, PyTorch's own are off by a factor of 2 to inf."""
+    """With the kernels of processors that have AVX512-BF16 but no AMX, PyTorch's are off by a factor of 2 to inf."""
     said = subprocess.run(
         [sys.executable, "-c", GRADIENTS],
         env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
