@@ -98,5 +98,5 @@ def scratch_folder(folder: str | os.PathLike, name: str, work: str) -> Iterator[
         with naming_full_disk(folder):
             yield scratch
     finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # still locked, so that no file of the next process is removed
         unlock_folder(scratch)
-        shutil.rmtree(scratch)
