@@ -99,15 +99,15 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
         ValueError: if the plan's settings allow no network.
     """
     recipe, job = PlanRecipe(plan, process_per_round=True), Path(folder).resolve() / plan.name
-    if job.exists() and any(job.iterdir()) and not (job / "meta.json").is_file():
-        raise FileExistsError(f"{job}: is no job (meta.json is missing), so it is not replaced; choose another folder.")
+    _require_own(job, "meta.json")
     job.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=job.parent) as made:
         recipe.export(made)
         for copied in [*Path(made).glob("*/app_*/custom/common"), *Path(made).glob("*/app_*/custom/federated")]:
             shutil.rmtree(copied)  # NVFlare adds copies of our sources, but all sites run what they have installed
-        shutil.rmtree(job, ignore_errors=True)
-        shutil.move(Path(made, plan.name), job)
+        if job.exists():
+            shutil.rmtree(job)
+        os.replace(Path(made, plan.name), job)
     return job
 
 
@@ -116,15 +116,27 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
 
     Args:
         plan: plan of the federation.
-        folder: NVFlare's workspace, with a folder for the server and each site.
+        folder: gets ``simulation/<name of the plan>``, with a folder for the server and each site; an older simulation
+            is replaced.
 
     Returns:
         The server's weights after the last round, for inference.
 
     Raises:
-        RuntimeError: if the job failed; its log is in the workspace.
+        FileExistsError: if that folder holds something other than a simulation.
+        RuntimeError: if the job failed; its log is in the server's folder.
     """
-    folder = Path(folder).resolve()
-    env = SimEnv(clients=list(plan.sites), workspace_root=str(folder))
-    PlanRecipe(plan, process_per_round=False).run(env)
-    return folder / plan.name / "server" / "simulate_job" / "app_server" / DefaultCheckpointFileName.GLOBAL_MODEL
+    workspace = Path(folder).resolve() / "simulation"
+    _require_own(workspace / plan.name, "server")
+    PlanRecipe(plan, process_per_round=False).run(SimEnv(clients=list(plan.sites), workspace_root=str(workspace)))
+    return workspace / plan.name / "server" / "simulate_job" / "app_server" / DefaultCheckpointFileName.GLOBAL_MODEL
+
+
+def _require_own(folder: Path, mark: str) -> None:
+    """Refuse to replace what this module has not written, which ``mark`` tells."""
+    if folder.is_symlink() or (folder.exists() and not (folder / mark).exists() and not _is_empty(folder)):
+        raise FileExistsError(f"{folder}: was not written by `federate` (no {mark}) and was not replaced.")
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())

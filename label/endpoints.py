@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from urllib3 import encode_multipart_formdata
 
 from common.modalities import display_name
+from common.study.predict import NO_SEG
 from label.app import App
 from label.errors import LONGEST, refusal
 from label.limits import FILE_BYTES, REQUEST_BYTES
@@ -219,7 +220,9 @@ def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Respo
             response = _file(result["file"])
         elif output == "dicom_seg":
             if result["dicom_seg"] is None:
-                raise HTTPException(404, "There is no DICOM SEG: nothing was found, or the study is not DICOM.")
+                reasons = [note for note in params["notes"] if note.startswith(NO_SEG)]
+                otherwise = "There is no DICOM SEG: nothing was found, or the study is not DICOM."
+                raise HTTPException(404, " ".join(reasons) or otherwise)
             response = _file(result["dicom_seg"])
         else:
             image = Path(result["file"])
@@ -243,6 +246,7 @@ def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
         yield "Nothing was found, and nothing is stored."
     if params["stored"]:
         yield "The result is stored."
+    yield from (note for note in params["notes"] if note.startswith(NO_SEG))
     yield from params["warnings"]
     if params["trained_on"]:
         yield f"The weights were trained on {params['trained_on']}."

@@ -35,8 +35,8 @@ class BundleInferTask:
         worker: worker that runs the segmentations.
         output_dir: folder of the model's trainings, see `label.train`; an adopted training's weights are served
             instead of others.
-        recipe: recipe that the weights were trained with; None: the settings of inference.json, which are those of the
-            bundle's own weights.
+        recipe: recipe that the weights were trained with; None: that of the adopted training, or the settings of
+            inference.json, which are those of the bundle's own weights.
         ckpt_path: weights other than the bundle's own.
         device: device to run on; None: a GPU if there is one.
 
@@ -55,16 +55,17 @@ class BundleInferTask:
         device: str | None = None,
     ) -> None:
         self.bundle, self.worker, self.output_dir = bundle, worker, output_dir
-        self.recipe, self.own_ckpt_path, self.device = recipe, ckpt_path, device
+        self.own_ckpt_path, self.device = ckpt_path, device
         adopted = self.adopted()
+        self.recipe = adopted.get("recipe") if recipe is None else recipe
         if ckpt_path and adopted:
             raise ValueError(
                 f"{bundle}: both {ckpt_path} and the training in {output_dir / ADOPTED} could be served; remove one."
             )
-        if adopted and adopted["recipe"] != recipe:
+        if adopted and adopted["recipe"] != self.recipe:
             raise ValueError(
-                f"{bundle}: the training in {output_dir / ADOPTED} used recipe {adopted['recipe'] or 'none'}, not "
-                f"{recipe or 'none'}; give --{bundle}.recipe accordingly, or another --output_dir."
+                f"{bundle}: the training in {output_dir / ADOPTED} used {adopted['recipe'] or 'no'} recipe, not "
+                f"{recipe}; leave out --{bundle}.recipe and --recipe, or give another --output_dir."
             )
         inference = self.load_weights(self.ckpt_path)
         self.name, self.cohort = inference.metadata["name"], inference.cohort

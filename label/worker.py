@@ -27,7 +27,7 @@ class Worker:
 
     A thread would not do: registration holds Python's global lock all the time, and an abort in a library that decodes
     images ends the whole process. The worker starts when it is first needed and whenever it has died. It has its own
-    folder for temporary files, which is removed with it, and it ends when the server does, in any way.
+    folder for temporary files, which is removed with it, and it ends with the server, no matter how.
 
     Args:
         done: what it does with a study, as a participle for messages, e.g. ``read``.

@@ -385,7 +385,6 @@ def leaderboard(
         only: train and evaluate only the method of this name, without a report, as a task of that array does.
     """
     from common.cohorts import generate_phantom, get_cohort
-    from common.engines.steps import finished
     from common.evaluation.analysis.reliability import check_coverage
     from common.evaluation.metrics.results import read_evaluation
     from common.evaluation.report.paper_tables import paper_tables
@@ -393,7 +392,7 @@ def leaderboard(
     from common.io import require_writable
     from common.io.settings import check_number
     from common.release.dry_run import made_small
-    from common.release.leaderboard import claim_folders, folders_of, gather, prepare_entries, run_entries
+    from common.release.leaderboard import folders_of, gather, prepare_entries, require_same_settings, run_entries
     from common.release.lists import read_list
     from common.release.slurm import write_array
 
@@ -438,8 +437,8 @@ def leaderboard(
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running trainings too
     if at_once == 0:
-        folders, failed = folders_of(entries, output_dir), []
-        claim_folders([entry for entry in entries if finished(folders[entry.name])], folders, shared)
+        require_same_settings(entries, folders_of(entries, output_dir), definition.name)
+        failed = []
     else:
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is not None:
@@ -464,8 +463,8 @@ def federate(plan: str, output_dir: str, simulate: bool = False) -> None:
 
     Args:
         plan: a JSON file with a bundle, rounds and sites; see docs/many_machines.md.
-        output_dir: parent folder of the job folder, which has the plan's name; an older one is replaced.
-        simulate: run the federation on this machine instead, with a folder for the server and each site.
+        output_dir: parent folder of the job folder, which has the plan's name; an older job is replaced.
+        simulate: run the federation on this machine instead, in the folder simulation of output_dir.
     """
     from federated import job
     from federated.plan import read_plan

@@ -36,6 +36,7 @@ def report_evaluation(
     conventions: Mapping[str, Any],
     network: nn.Module,
     window: Sequence[int],
+    spacing: Sequence[float],
     weights: str,
     coverage: float,
     published: Sequence[str] | None,
@@ -53,6 +54,7 @@ def report_evaluation(
         conventions: see `Conventions`.
         network: network whose size is reported.
         window: size of the inference window in voxels.
+        spacing: voxel size in mm.
         weights: SHA-256 of the file with the network's weights.
         coverage: coverage of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of published numbers to print beside ours
@@ -78,7 +80,7 @@ def report_evaluation(
         facts={
             **network_facts(network, len(definition.modalities), window),
             **_cost(results),
-            "window": "x".join(map(str, window)),
+            **window_facts(window, spacing),
             "coverage": coverage,
             "weights": weights,
         },
@@ -90,6 +92,11 @@ def report_evaluation(
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
     write_evaluation(evaluation, output_dir)  # last, since evaluation.json marks the folder as complete
     print(f"\n{Path(output_dir, 'tables', 'dice.md').read_text()}\n{Path(output_dir, 'report.html')}", flush=True)
+
+
+def window_facts(window: Sequence[int], spacing: Sequence[float]) -> dict[str, str]:
+    """Return the facts ``window`` (voxels) and ``spacing`` (mm) of an evaluation, as text such as ``48x64x48``."""
+    return {"window": "x".join(map(str, window)), "spacing": "x".join(f"{size:g}" for size in spacing)}
 
 
 def _besides(cases: Sequence[Mapping[str, Any]], data: Parts) -> tuple[str, ...]:
@@ -117,7 +124,7 @@ def check_settings(
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
     check_coverage(coverage)
     if published is not None:
-        if isinstance(published, str) or len(published) != 3:
+        if not isinstance(published, (list, tuple)) or len(published) != 3:
             raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
         read_published(*published)
     known = [field.name for field in fields(Conventions)]

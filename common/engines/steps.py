@@ -17,6 +17,9 @@ from common.io.files import replacing
 from common.io.settings import refuse_texts_for_numbers
 from common.methods.pmkl import note_teacher
 
+VARIANT = "variant.json"
+"""File in a training's folder that says which configs and settings the folder belongs to."""
+
 
 def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
     """Run configs of a bundle on rank 0, e.g. ``inference.json`` with ``evaluate.json`` as an overlay.
@@ -93,22 +96,25 @@ def _leaves(settings: Any, outer: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(value, f"{outer}#{key}" if outer else key)
 
 
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the first value that differs between nested settings, in words; None if all are the same."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    different = [key for key in [*new, *old] if old.get(key) != new.get(key)]
+    return f"{different[0]} {old.get(different[0])!r}, now {new.get(different[0])!r}" if different else None
+
+
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write a note into a folder that says which variant it belongs to.
 
     Raises:
         ValueError: if it belongs to another variant, or a training without such a note is in it.
     """
-    note, text = folder / "variant.json", json.dumps(settings, indent=4, default=str)
+    note, text = folder / VARIANT, json.dumps(settings, indent=4, default=str)
     if not note.is_file() and (folder / "evaluation").is_dir():
         raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
-    if note.is_file():
-        before, now = (dict(_leaves(json.loads(said))) for said in (note.read_text(), text))
-        for key in [*now, *before]:
-            if before.get(key) != now.get(key):
-                raise ValueError(
-                    f"{note}: the folder was used with {key} {before.get(key)!r}, now {now.get(key)!r}; choose another "
-                    "output_dir, or delete the folder to train again."
-                )
+    if note.is_file() and (found := first_difference(json.loads(note.read_text()), json.loads(text))):
+        raise ValueError(
+            f"{note}: the folder was used with {found}; choose another output_dir, or delete the folder to train again."
+        )
     with replacing(note) as temporary:
         temporary.write_text(text)

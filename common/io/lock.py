@@ -24,7 +24,7 @@ _held: dict[Path, IO[str]] = {}
 
 
 def lock_folder(folder: str | os.PathLike, work: str) -> None:
-    """Keep other processes out of a folder until `unlock_folder` is called or this process ends, however it does.
+    """Keep other processes out of a folder until `unlock_folder` is called or this process ends, no matter how.
 
     Locking a folder twice in one process has no effect. The lock is a POSIX lock, which forked processes do not
     inherit; so a worker that outlives a killed training does not block the next training.

@@ -12,8 +12,9 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.phantom.stand_in import write_stand_in
 from common.release.lists import Entry
 
-# The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of a 3x3x3
-# convolution if the image has two voxels along its first axis, as at the lowest levels of so small a crop.
+# The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of MONAI's 3x3x3
+# convolutions (those of MAG-MS) if the image has two voxels along its first axis, as at the lowest levels of so small a
+# crop.
 ONCE = dict.fromkeys(
     ("epochs", "rounds", "pretrain_epochs", "teacher_epochs", "val_interval", "checkpoint_interval"), 1
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -22,7 +23,7 @@ import torch
 from fire.parser import DefaultParseValue
 from tqdm import tqdm
 
-from common.engines.steps import claim_folder, finished, prepare_training
+from common.engines.steps import VARIANT, claim_folder, finished, first_difference, prepare_training
 from common.evaluation.analysis.folds import pool_folds
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.evaluation.report.sections import stems
@@ -52,18 +53,30 @@ def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], share
             or with other settings.
     """
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
-    claim_folders(entries, folders, shared)
-
-
-def claim_folders(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Claim each method's folder for its configs and settings; the arguments are those of `prepare_entries`.
-
-    Raises:
-        ValueError: if a folder was used for another method or with other settings.
-    """
     for entry in entries:
         digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
         claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
+
+
+def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path], cohort: str) -> None:
+    """Refuse finished methods that were trained with other settings than those of the list, or on another cohort.
+
+    Where configs and data lie does not matter, so that a report can be made on another machine.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    for entry in entries:
+        note = folders[entry.name] / VARIANT
+        if not finished(folders[entry.name]) or not note.is_file():
+            continue
+        before = json.loads(note.read_text())["settings"]
+        now = {**entry.settings, "cohort": cohort, "dataset_dir": before.get("dataset_dir")}
+        if found := first_difference(before, now):
+            raise ValueError(
+                f"{note}: trained with {found} in the list; give the list that it was trained with, or compare the "
+                "evaluations (`compare`)."
+            )
 
 
 def run_entries(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from common.engines.report import window_facts
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io import file_digest, load_weights, read_weights, write_checkpoint
 from common.io.files import replacing
@@ -97,13 +98,13 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:
-    expected = {"cohort": config["cohort"], "window": "x".join(map(str, config["crop"]))}
-    found = {"cohort": evaluation.cohort, "window": evaluation.facts.get("window")}
+    expected = {"cohort": config["cohort"], **window_facts(config["crop"], config["spacing"])}
     for key, value in expected.items():
-        if found[key] != value:
+        found = evaluation.cohort if key == "cohort" else evaluation.facts.get(key, "unknown")
+        if found != value:
             raise ValueError(
-                f"The evaluation is of {key} {found[key]!r}; expected that of inference.json, {value!r}. Evaluate with "
-                "the settings that the weights are to be used with."
+                f"The {key} of the evaluation is {found}, that of inference.json {value}. Evaluate again, with the "
+                "settings that the weights are to be used with."
             )
     lost = [name for name in subset_names(evaluation.modalities) if name not in evaluation.subsets]
     if lost:

@@ -57,7 +57,7 @@ class Inference:
 
     Raises:
         FileNotFoundError: if there is no such bundle, recipe or weights.
-        ValueError: if the weights belong to another network, or a table beside them is none of an evaluation.
+        ValueError: if the weights belong to another network, or a table beside them was not written by an evaluation.
     """
 
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):

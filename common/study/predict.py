@@ -37,6 +37,8 @@ from common.study.scratch import scratch
 from common.study.skull import MODES, Brain, cut_out, find_brain
 from common.study.summary import StudySummary, UsedModality, write_summary
 
+NO_SEG = "No DICOM SEG was written"
+"""Beginning of the note on a series that no DICOM SEG can reference."""
 RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
 
 
@@ -179,7 +181,7 @@ def _referable(study: Study, reference: str) -> tuple[bool, str | None]:
     try:
         return True, dicom.require_referable(study.series[reference])
     except ValueError as error:  # the label map can be written nevertheless
-        return False, f"No DICOM SEG was written: {error}"
+        return False, f"{NO_SEG}: {error}"
 
 
 def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:

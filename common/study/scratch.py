@@ -20,7 +20,7 @@ def scratch(place: str | os.PathLike | None = None) -> Iterator[Path]:
     """Yield an empty folder that only this user can access, and remove it at the end.
 
     A killed run cannot remove its folder; the next run in the same place does. Each run locks its folder, and the lock
-    ends with the process, however it does.
+    ends with the process, no matter how.
 
     Args:
         place: parent folder; None: the system's folder for temporary files.

@@ -150,7 +150,7 @@ def pretrained(plan: Plan, site: Mapping[str, str], folder: Path) -> str:
 
 def evaluated(plan: Plan, test: Mapping[str, str], folder: Path) -> pd.DataFrame:
     """Train and evaluate an arm; return the Dice of all test cases and subsets."""
-    weights = folder / plan.name / "server" / "simulate_job" / "app_server" / "FL_global_model.pt"
+    weights = folder / "simulation" / plan.name / "server" / "simulate_job" / "app_server" / "FL_global_model.pt"
     if not weights.exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(plan.to_json())

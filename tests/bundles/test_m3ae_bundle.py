@@ -489,6 +489,7 @@ class TestEvaluation:
             ({"coverage": 90}, "coverage 90: expected a level"),
             ({"published": ["M3AE", "9", "x"]}, "No published table M3AE, 9, x"),
             ({"published": "M3AE"}, "published 'M3AE': expected paper, table and dataset, or null"),
+            ({"published": 5}, "published 5: expected paper, table and dataset, or null"),
             ({"crop": 48}, "crop 48: expected 3 numbers"),
             ({"mlflow": "http://127.0.0.1:9"}, "no MLflow server answers"),
             ({"conventions#empty": "none"}, "conventions: empty is 'none'; expected brats or released or nan or skip"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from federated.job import write_job
+from federated.job import simulate, write_job
 from federated.plan import Plan
 
 SITES = {"a": {"dataset_dir": "/data/a"}, "b": {"dataset_dir": "/data/b"}}
@@ -38,9 +38,21 @@ def test_only_a_job_is_replaced(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
     (first / "meta.json").unlink()
     before = sorted(first.rglob("*"))
-    with pytest.raises(FileExistsError, match="two: is no job"):
+    with pytest.raises(FileExistsError, match="two: was not written by `federate`"):
         write_job(plan, tmp_path)
     assert sorted(first.rglob("*")) == before
+    first.rename(tmp_path / "three")
+    first.symlink_to(tmp_path / "three")
+    with pytest.raises(FileExistsError, match="two: was not written by `federate`"):
+        write_job(plan, tmp_path)
+
+
+def test_only_a_simulation_is_replaced(tmp_path):
+    (tmp_path / "simulation" / "two").mkdir(parents=True)
+    (tmp_path / "simulation" / "two" / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match="two: was not written by `federate`"):
+        simulate(Plan("two", "m3ae", 6, SITES, settings={"width": 8, "grid": [8, 8, 8]}), tmp_path)
+    assert (tmp_path / "simulation" / "two" / "notes.txt").exists()
 
 
 def test_a_plan_without_a_possible_network_is_refused(tmp_path):

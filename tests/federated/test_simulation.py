@@ -23,7 +23,7 @@ def test_sites_that_lack_sequences_or_cases_train_one_network(coarse_dir, tmp_pa
     words = ("-m", "tools", "federate", str(tmp_path / "plan.json"), str(tmp_path), "--simulate")
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    folder = tmp_path / "three"
+    folder = tmp_path / "simulation" / "three"
     said = (folder / "server" / "log.txt").read_text()
     assert "none does not take part in round 0: no training cases." in said
     assert "Averaged one (1 cases), two (2 cases)." in said

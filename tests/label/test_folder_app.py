@@ -22,10 +22,12 @@ import requests
 from dicom_studies import edit, study, write_study
 from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
+from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import infer, result, server
 from subject import write_subject
 
+from common import __version__
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
@@ -33,6 +35,7 @@ from common.study.predict import predict
 from label.app import App
 from label.datastore import FolderDatastore
 from label.infer import BundleInferTask, series_numbers
+from label.reading import write_final_label
 from label.server import main
 from label.train import train as fine_tune
 from label.train import write_labelled_studies
@@ -437,26 +440,57 @@ class Here:
         return function(*arguments)
 
 
-def test_studies_get_the_weights_of_patients(store, tmp_path):
-    app = App(str(store), tmp_path, ["gss"])
-    app.models["gss"].worker = Here()
-    params = app.infer("gss", {"image": "four", "output_dir": tmp_path})["params"]
-    assert app.info()["models"]["gss"]["labels"] == NAMES | {"Enhancing tumour": 3}
-    assert params["trained_on"].startswith("36 openly licensed cases")
-    assert not any("trained on" in warning for warning in params["warnings"])
+class Archive(FolderDatastore):
+    """A folder whose labels are DICOM SEGs, as those of an archive are."""
+
+    label_file = "DICOM SEG"
 
 
-def test_a_bundles_own_weights_are_served_with_its_own_settings(store, tmp_path):
+def test_a_result_that_no_dicom_seg_can_hold_is_not_stored(store, tmp_path):
+    app = App(str(store), tmp_path, ["m3ae"], "phantom")
+    app.models["m3ae"].worker, app.datastore = Here(), Archive(store, PHANTOM)
+    params = app.infer("m3ae", {"image": "four", "output_dir": tmp_path, "store": True})["params"]
+    assert not params["empty"]
+    assert params["stored"] is None
+
+
+def test_the_seg_of_a_drawn_label_names_this_software(store, tmp_path):
+    archive = Archive(store, PHANTOM)
+    study, _ = archive.read_study("dicom", tmp_path)
+    image = study.images["t1c"]
+    label = np.zeros(image.shape, np.uint8)
+    label[4:8, 4:8, 2:4] = 1
+    nib.save(nib.Nifti1Image(label, image.affine), tmp_path / "label.nii.gz")
+    seg = dcmread(write_final_label(archive, "dicom", tmp_path / "label.nii.gz", None, tmp_path))
+    assert (seg.ManufacturerModelName, seg.SoftwareVersions) == ("missing-modality-bundles", __version__)
+    assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+
+
+def test_a_training_adopted_before_is_served_with_its_recipe(store, tmp_path):
+    run = tmp_path / "gss" / "run"
+    run.mkdir(parents=True)
+    shutil.copy(Path(bundle_root("gss"), "models", "model.pt"), run / "weights.pt")
+    adopted = {"run": "run", "recipe": "open_glioma", "trained_on": "2 studies here"}
+    (tmp_path / "gss" / "adopted.json").write_text(json.dumps(adopted))
+    assert App(str(store), tmp_path, ["gss"]).models["gss"].recipe == "open_glioma"
+    with pytest.raises(ValueError, match="used open_glioma recipe, not phantom"):
+        App(str(store), tmp_path, ["gss"], "phantom")
+
+
+def test_studies_get_the_weights_of_patients_with_their_own_settings(store, tmp_path):
     """M3AE's were trained last with larger windows than those of the recipe."""
     app = App(str(store), tmp_path / "output", ["m3ae"])
     app.models["m3ae"].worker = Here()
-    served = app.infer("m3ae", {"image": "four", "output_dir": tmp_path})["params"]["volumes_ml"]
+    params = app.infer("m3ae", {"image": "four", "output_dir": tmp_path})["params"]
+    assert app.info()["models"]["m3ae"]["labels"] == NAMES | {"Enhancing tumour": 3}
+    assert params["trained_on"].startswith("36 openly licensed cases")
+    assert not any("trained on" in warning for warning in params["warnings"])
     volumes = {
         recipe: predict(store / "four", tmp_path / str(recipe), "m3ae", recipe=recipe).summary.volumes
         for recipe in (None, "open_glioma")
     }
-    assert served == pytest.approx(volumes[None], abs=0.001)
-    assert served != pytest.approx(volumes["open_glioma"], abs=0.001)
+    assert params["volumes_ml"] == pytest.approx(volumes[None], abs=0.001)
+    assert params["volumes_ml"] != pytest.approx(volumes["open_glioma"], abs=0.001)
 
 
 @pytest.fixture

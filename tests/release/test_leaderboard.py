@@ -157,7 +157,7 @@ def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):
     run_entries(read_list(methods).trainings(), tmp_path / "out", data)
     write(methods, {"GSS": GSS, "RFNet": RFNET}, settings={**sizes, "width": 8})
     said = run("leaderboard", methods, tmp_path / "out", "--dataset_dir", data["dataset_dir"], "--at_once", 0)
-    assert "the folder was used with settings#width 4, now 8; choose another" in said
+    assert "trained with width 4, now 8 in the list; give the list that it was trained with" in said
     assert not (tmp_path / "out" / "report").exists()
 
 

@@ -19,6 +19,7 @@ INFERENCE = {
     "imports": ["$import common.cohorts as cohorts"],
     "cohort": "brats2020",
     "crop": [8, 8, 8],
+    "spacing": [2.0, 2, 2],
     "cohort_def": "$cohorts.get_cohort(@cohort)",
     "network_def": NETWORK,
 }
@@ -26,7 +27,7 @@ INFERENCE = {
 
 def evaluated(run: Path, cohort: str = "brats2020", window: str = "8x8x8", **kwargs: Any) -> Evaluation:
     modalities = ("t1", "t1c", "t2", "flair")
-    facts = {"weights": file_digest(run / "trained.pt"), "window": window}
+    facts = {"weights": file_digest(run / "trained.pt"), "window": window, "spacing": "2x2x2"}
     evaluation = random_evaluation(cohort=cohort, modalities=modalities, facts=facts, **kwargs)
     write_evaluation(evaluation, run / "evaluation")
     (run / "evaluation" / "intervals.csv").write_text("a\n1\n")
@@ -106,11 +107,11 @@ DAMAGES = {
     "some subsets": (lambda run: evaluated(run, only=["t1", "t2"]), r"no results of t1c, flair, t1\+t1c"),
     "another cohort": (
         lambda run: evaluated(run, cohort="iseg2017"),
-        r"cohort 'iseg2017'; expected that of inference\.json, 'brats2020'",
+        r"cohort of the evaluation is iseg2017, that of inference\.json brats2020",
     ),
     "other windows": (
         lambda run: evaluated(run, window="8x16x8"),
-        r"window '8x16x8'; expected that of inference\.json, '8x8x8'",
+        r"window of the evaluation is 8x16x8, that of inference\.json 8x8x8",
     ),
     "validation cases": (lambda run: evaluated(run, calibration=["c4"]), "calibrated on, e.g. c4"),
     "none": (lambda run: (run / "trained.pt").unlink(), r"neither finetuned\.pt nor trained\.pt"),

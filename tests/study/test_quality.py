@@ -71,7 +71,7 @@ def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
     assert border_warnings(label, brain) == []
     label[5:15, 6:8, 12] = 4  # 30 of 1040
     (said,) = border_warnings(label, brain)
-    assert said.startswith("3% of the lesion lie at the border of the brain")
+    assert said.startswith("3% of the lesion lies at the border of the brain")
     assert border_warnings(np.zeros_like(label), brain) == []
 
 
@@ -83,7 +83,7 @@ def test_a_lesion_too_large_for_a_brain():
     assert size_warnings(label, brain) == []
     label[0, 0, 1] = 4
     (said,) = size_warnings(label, brain)
-    assert said.startswith("The lesion takes 20% of the brain, more than any tumour that this limit (20%) was set on.")
+    assert said.startswith("The lesion takes up 20% of the brain, more than any tumour that this limit (20%) was set")
 
 
 def test_a_doubtful_brain():

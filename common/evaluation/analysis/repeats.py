@@ -10,7 +10,7 @@ import pandas as pd
 from common.evaluation.analysis.comparable import require_comparable
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 
-SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "coverage")
+SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "spacing", "coverage")
 """Facts that are the same for all trainings of a method."""
 
 
