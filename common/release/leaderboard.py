@@ -72,7 +72,7 @@ def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path],
             continue
         before = json.loads(note.read_text())["settings"]
         now = {**entry.settings, "cohort": cohort, "dataset_dir": before.get("dataset_dir")}
-        if found := first_difference(before, now):
+        if found := first_difference(before, json.loads(json.dumps(now, default=str))):
             raise ValueError(
                 f"{note}: trained with {found} in the list; give the list that it was trained with, or compare the "
                 "evaluations (`compare`)."
