@@ -81,7 +81,7 @@ class PlanRecipe(FedAvgRecipe):
             shutil.copy(SCRIPT, folder)
             told = {"plan": vars(self._plan.of_site(site)), "expected": self._expected}
             (folder / "plan.txt").write_text(json.dumps(told, indent=4) + "\n")  # NVFlare rewrites JSON files
-            self._job.to(str(folder), site)  # a file by itself would get the path from an entry of sys.path
+            self._job.to(str(folder), site)  # NVFlare keeps the path of a single file below an entry of sys.path
 
 
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
@@ -133,10 +133,7 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
 
 
 def _require_own(folder: Path, mark: str) -> None:
-    """Refuse to replace what this module has not written, which ``mark`` tells."""
-    if folder.is_symlink() or (folder.exists() and not (folder / mark).exists() and not _is_empty(folder)):
+    """Refuse to replace a folder that this module did not write, that is, one that has files but no ``mark``."""
+    foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists()
+    if foreign or folder.is_symlink() or folder.is_file():
         raise FileExistsError(f"{folder}: was not written by `federate` (no {mark}) and was not replaced.")
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())

@@ -63,9 +63,7 @@ class Plan:
         """Check everything that can be checked without the sites."""
         for kind, name in [("name", self.name), *(("site", site) for site in self.sites)]:
             if not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(name)):
-                raise ValueError(
-                    f"{kind} {name!r}: expected a name of letters, digits, _ and -, for it names a folder."
-                )
+                raise ValueError(f"{kind} {name!r}: expected letters, digits, _ and -, since it names a folder.")
         check_counts(rounds=self.rounds, local_epochs=self.local_epochs)
         check_number("round_hours", self.round_hours, 0.01, 8760)
         check_choice("aggregation", self.aggregation, AGGREGATIONS)

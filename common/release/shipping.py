@@ -48,8 +48,8 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     Raises:
         FileNotFoundError: if there is no training or no evaluation.
         ValueError: if the weights do not fit the network of the bundle's inference.json, or half precision changes the
-            outputs too much; or if the evaluation is of other weights, of another cohort or window, or of the
-            calibration cases, or lacks a subset.
+            outputs too much; or if the evaluation is of other weights, of another cohort, window or voxel size, or of
+            the calibration cases, or lacks a subset.
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)

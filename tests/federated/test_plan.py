@@ -84,9 +84,9 @@ def test_weights_of_as_many_values_but_another_shape_are_refused():
     [
         ({"rounds": 0}, "rounds 0: expected a whole number, 1 or more"),
         ({"round_hours": 0}, "round_hours 0: expected a number from 0.01"),
-        ({"name": ""}, "name '': expected a name of letters"),
-        ({"name": "../data"}, "name '../data': expected a name of letters"),
-        ({"sites": {"a/b": {"dataset_dir": "/data"}}}, "site 'a/b': expected a name of letters"),
+        ({"name": ""}, "name '': expected letters"),
+        ({"name": "../data"}, "name '../data': expected letters"),
+        ({"sites": {"a/b": {"dataset_dir": "/data"}}}, "site 'a/b': expected letters"),
         ({"sites": {}}, "sites: expected at least one"),
         ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected an absolute path"),
         ({"settings": {"epochs": 3}}, "epochs: the federation sets this key itself"),
