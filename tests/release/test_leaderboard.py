@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import pandas as pd
 import pytest
@@ -211,24 +211,22 @@ def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog, nu
     folder = tmp_path / "out" / "gss"
     folder.mkdir(parents=True)
     (folder / "wait").touch()
-    over = Event()
 
     def kill() -> None:
         while not (folder / "threads.txt").is_file():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
-        while not over.wait(10):  # Python loses an interrupt that arrives within a destructor
-            os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     Thread(target=kill).start()
     began = time.monotonic()
     try:
         with pytest.raises(raised) as ended:
             tools.leaderboard(str(methods), str(tmp_path / "out"), dataset_dir=shared["dataset_dir"])
     finally:
-        over.set()
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     if raised is SystemExit:
         assert ended.value.code == 128 + signal.SIGTERM
     assert time.monotonic() - began < 30  # of the 60 seconds that the training would have taken
