@@ -10,7 +10,7 @@ LABEL_VENV ?= .venv-label
 DOCS_VENV ?= .venv-docs
 SITE ?= site
 STUDIES ?=
-PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
 .PHONY: train test test-all fuzz lint label test-label docs clean
 
@@ -27,7 +27,7 @@ test-all: test
 # Hostile input for ten minutes; prints how many tries were refused, benign, silently wrong or crashed.
 fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
-	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/label/test_fuzzed_requests.py
+	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/clinic/server/test_fuzzed_requests.py
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -35,11 +35,11 @@ lint: $(VENV)/.installed-test
 
 # STUDIES: a folder with a subfolder for each study, or the URL of a DICOMweb archive; without it a phantom is made.
 label: $(LABEL_VENV)/.installed
-	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m label.server $(if $(STUDIES),--studies "$(STUDIES)")
+	OMP_WAIT_POLICY=PASSIVE $(LABEL_VENV)/bin/python -m clinic.server $(if $(STUDIES),--studies "$(STUDIES)")
 
 # Those that need Debian's orthanc, orthanc-dicomweb and chromium are skipped without them.
 test-label: $(LABEL_VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -rs tests/label
+	OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -rs tests/clinic/server
 
 # The documentation site. The reference is read from the sources, so neither PyTorch nor MONAI is installed. A broken link is
 # an error. REPO_URL: URL of the repository, for links to files that are not in the site.

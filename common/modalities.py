@@ -13,36 +13,26 @@ from itertools import combinations
 
 import torch
 
-ALIASES: dict[str, str] = {
-    "t1": "t1",
-    "t1n": "t1",
-    "t1w": "t1",
-    "t1c": "t1c",
-    "t1ce": "t1c",
-    "t1gd": "t1c",
-    "t1post": "t1c",
-    "t2": "t2",
-    "t2w": "t2",
-    "flair": "flair",
-    "t2f": "flair",
-    "fla": "flair",
-    "bssfp": "bssfp",
-    "c0": "bssfp",
-    "lge": "lge",
-    "de": "lge",
+_SPELLINGS = {
+    "t1": ("t1n", "t1w"),
+    "t1c": ("t1ce", "t1gd", "t1post"),
+    "t2": ("t2w",),
+    "flair": ("t2f", "fla"),
+    "bssfp": ("c0",),
+    "lge": ("de",),
 }
+ALIASES = {alias: name for name, others in _SPELLINGS.items() for alias in (name, *others)}
 """Accepted spelling (lower case) -> canonical modality name."""
+
+GLIOMA = ("t1", "t1c", "t2", "flair")
+"""Modalities of the glioma cohorts, in order."""
 
 ROUNDING = 1e-5
 """Fraction of a modality's intensity range within which a voxel still counts as background (interpolation error)."""
 
 
 def canonical(name: str) -> str:
-    """Return the canonical name of a modality, e.g. ``T1ce`` -> ``t1c``.
-
-    Raises:
-        ValueError: if the name is unknown; the message lists the known names.
-    """
+    """Return the canonical name of a modality, e.g. ``T1ce`` -> ``t1c``."""
     try:
         return ALIASES[name.lower()]
     except KeyError:
@@ -50,15 +40,7 @@ def canonical(name: str) -> str:
 
 
 def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Return the requested modalities in the cohort's order; ``None`` means all of them.
-
-    Args:
-        names: modality names or aliases, in any order.
-        modalities: the cohort's modalities in order.
-
-    Raises:
-        ValueError: if nothing is requested, or a name is unknown, not in this cohort, or given twice.
-    """
+    """Return the requested modalities, names or aliases in any order, in the cohort's order; None means all of them."""
     if names is None:
         return tuple(modalities)
     if isinstance(names, str):
@@ -122,14 +104,7 @@ def to_host(x: torch.Tensor) -> torch.Tensor:
 
 
 def require_modality(present: torch.Tensor) -> None:
-    """Check that every sample has a modality.
-
-    Args:
-        present: bool ``(B, M)``.
-
-    Raises:
-        ValueError: if a sample has none.
-    """
+    """Refuse ``present``, bool ``(B, M)``, if a sample has no modality."""
     if not bool(present.any(dim=1).all()):
         raise ValueError(
             "A sample has no modality present; expected at least one. Leave the case out, or use one that it has."
@@ -165,9 +140,6 @@ class LabelSet:
             belongs to one target, and every region is a union of targets. By default each class is its own target.
         synonyms: value that a file may hold instead of one of ``values`` -> that value, for cohorts that combine files
             of several publishers. Synonyms are replaced on reading, so no tensor and no output contains them.
-
-    Raises:
-        ValueError: if ``targets`` or ``synonyms`` do not meet these conditions.
     """
 
     values: Mapping[str, int]
@@ -193,11 +165,7 @@ class LabelSet:
         return torch.uint8 if max(self.values.values()) < 256 else torch.int16
 
     def check(self, found: Iterable[int], source: str) -> None:
-        """Refuse label values that the cohort does not define.
-
-        Args:
-            found: the values that occur in a label map.
-            source: the file that the label map was read from, for the message.
+        """Refuse values of a file's label map that the cohort does not define; ``source`` is the file's name.
 
         Raises:
             ValueError: if a value is unknown (for 3 and 4 the message says which BraTS release uses which for ET), or
@@ -223,15 +191,7 @@ class LabelSet:
         )
 
     def read(self, label: torch.Tensor, source: str) -> torch.Tensor:
-        """Return a file's label map with the cohort's own values and of type `dtype`; any shape and type is accepted.
-
-        Args:
-            label: the label map as read from the file.
-            source: the file, for the message.
-
-        Raises:
-            ValueError: see `check`.
-        """
+        """Return a file's label map with the cohort's own values and of type `dtype`, whatever its shape and type."""
         self.check([int(v) if float(v).is_integer() else v for v in torch.unique(label).tolist()], source)
         own = label.to(self.dtype)
         for other, value in self.synonyms.items():
@@ -285,11 +245,7 @@ class LabelSet:
         return torch.tensor(values, dtype=self.dtype, device=index.device)[index.long()]
 
     def region_probabilities(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Turn the probabilities of a softmax head ``(K, ...)`` into region probabilities ``(R, ...)`` by summation.
-
-        Raises:
-            ValueError: if K is not 1 + the number of targets.
-        """
+        """Turn the probabilities of a softmax head ``(K, ...)`` into region probabilities ``(R, ...)`` by summation."""
         channels = {target: number for number, target in enumerate(self.targets, start=1)}
         if len(probabilities) != len(channels) + 1:
             raise ValueError(

@@ -70,7 +70,7 @@ def check_make(words: list[str]) -> None:
 def check_server(words: list[str]) -> None:
     (serve,) = [
         made
-        for made in ast.parse((ROOT / "label/server.py").read_text()).body
+        for made in ast.parse((ROOT / "clinic/server/__main__.py").read_text()).body
         if getattr(made, "name", None) == "serve"
     ]
     known = {argument.arg for argument in serve.args.args} | {"recipe", "ckpt_path"}
@@ -78,9 +78,9 @@ def check_server(words: list[str]) -> None:
 
 
 CHECKS = {
-    "tools": lambda words: parse({verb.__name__: verb for verb in VERBS}, words),
+    "tools": lambda words: parse(VERBS, words),
     "monai.bundle": check_bundle,
-    "label.server": check_server,
+    "clinic.server": check_server,
 }
 
 
@@ -97,7 +97,9 @@ def test_commands_name_what_exists(page):
             check_make(words[1:])
         elif words[:2] == ["pip", "install"]:
             assert set(re.findall(r"\w+", "".join(re.findall(r"\.\[(.*)\]", words[-1])))) <= extras.keys()
-        for path in re.findall(r"(?<![\w/.:])(?:bundles|docs|common|federated|tests)/[\w./-]+", " ".join(words)):
+        for path in re.findall(
+            r"(?<![\w/.:])(?:bundles|docs|clinic|common|experiments|tests)/[\w./-]+", " ".join(words)
+        ):
             assert (ROOT / path).exists() or path in written, path
 
 
@@ -116,7 +118,7 @@ STANDS_FOR = {
 def clone(tmp_path_factory, phantom_dir) -> Path:
     """A copy of the repository with small phantoms, and a package of a bundle in `dist`."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("common", "tools", "docs", "federated"):
+    for name in ("clinic", "common", "docs", "experiments", "tools"):
         os.symlink(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one

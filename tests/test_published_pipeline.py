@@ -20,7 +20,7 @@ from monai.transforms import (
 )
 
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.metrics import Reference
+from common.evaluation.metrics.overlap import Reference
 from common.modalities import presence, tumour_labels
 from common.transforms import NormalizeBrainIntensityd
 

@@ -88,11 +88,7 @@ def _near(word: str, known: Sequence[str], dashes: str = "") -> str:
 
 
 def _value(name: str, hint: Any, text: str) -> Any:
-    """Return a word converted to the type of a parameter's annotation.
-
-    Raises:
-        ValueError: if it does not fit the type.
-    """
+    """Return a word converted to the type of a parameter's annotation, or raise a ValueError."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if not text:
         raise ValueError(f"--{name}: expected a value, not an empty one.")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cohorts import brats
-from common.cohorts.brats import Item, find_cases, shortened
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import ALL_TEST, PARTS, Parts, load_datalist, split_cases
 from common.cohorts.iseg import ISEG
@@ -14,8 +13,10 @@ from common.cohorts.missing import counts_of, mask_cases, require_complete
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.cohort import generate as generate_phantom
+from common.cohorts.scan import Item, find_cases
 from common.io.settings import optional
 from common.modalities import resolve_subset, subset_name
+from common.text import shortened
 
 __all__ = [
     "COHORTS",
@@ -34,11 +35,7 @@ COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS, MYOPS.name
 
 
 def get_cohort(name: str) -> Cohort:
-    """Return a cohort by name.
-
-    Raises:
-        ValueError: if there is no cohort of that name; the message lists the known names.
-    """
+    """Return a cohort by name."""
     if name not in COHORTS:
         raise ValueError(f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)} (key `cohort`).")
     return COHORTS[name]
@@ -83,11 +80,7 @@ def prepare(
 
 
 def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> list[Item]:
-    """Return the items of one or several parts, one part after the other; None gives an empty list.
-
-    Raises:
-        ValueError: if a part is unknown, or there are fewer items than ``at_least``.
-    """
+    """Return the items of one or several parts, one part after the other; None gives an empty list."""
     names = optional(names) or []
     names = [names] if isinstance(names, str) else names
     unknown = [name for name in names if name not in parts]

@@ -12,21 +12,18 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.data import MetaTensor
-from nibabel import Nifti1Image
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy import ndimage
 from tqdm import tqdm
 
-from common.cohorts.brats import Item, find_cases
+from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
-from common.cohorts.content import SEQUENCES, contradictions, log_probabilities
-from common.io.geometry import corner_distance, lengths
+from common.cohorts.scan import Item, find_cases, named_after
+from common.io.geometry import corner_distance, grid_difference, lengths
 from common.io.images import read_volume
-from common.modalities import display_name
-
-GRID_TOLERANCE = 1e-2
-"""Largest distance in mm between corresponding corners of two images for which they count as being on one grid."""
+from common.modalities import GLIOMA, display_name
+from common.text import printable
 
 BACKGROUND_FRACTION = 0.3
 """Minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)."""
@@ -55,18 +52,25 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     images, images that do not look like a whole skull-stripped brain (if the cohort is skull-stripped) or like the
     sequence they are named after, one image given twice, and label values that the cohort does not define. A missing
     modality or label is not a problem.
-
-    Args:
-        cohort: cohort whose modalities and label values are expected.
-        dataset_dir: folder as downloaded; see `find_cases`.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist or has no image.
-        ValueError: if file names are ambiguous.
     """
     items = find_cases(dataset_dir, cohort)
     rows = [_check_case(item, cohort) for item in tqdm(items, desc="check", unit="case")]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
+    """Print the table of `check_folder`, then the problems; return whether there are none."""
+    cohort = get_cohort(name)
+    table = check_folder(cohort, dataset_dir)
+    bad = table[table["problems"] != ""]
+    counts = f"{len(table)} cases, {len(bad)} with problems"
+    if unlabelled := (table["label_values"] == "").sum():
+        counts += f", {unlabelled} without a readable label"
+    if ignored := [*named_after(dataset_dir, cohort).values()].count(None):
+        counts += f"; image files ignored because of their names: {ignored}"
+    print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
+    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"])])))
+    return bad.empty
 
 
 class Finding(NamedTuple):
@@ -87,14 +91,16 @@ class Finding(NamedTuple):
     skull: bool = False
 
 
-def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = True) -> Iterator[Finding]:
+def findings(images: Mapping[str, MetaTensor], cohort: Cohort, sequences: bool = True) -> Iterator[Finding]:
     """Check volumes ``(X, Y, Z)`` that should be one subject's modalities; all such rules are in this function.
 
     Args:
         images: modality -> volume, with its affine in mm.
         cohort: cohort of the images; if it is skull-stripped, brains within its ``brain_ml`` are expected.
-        content: whether to check that images show the sequences they are named after; see `contradicted`.
+        sequences: whether to check that images show the sequences they are named after; see `doubted_sequences`.
     """
+    from common.cohorts.sequence_check import log_probabilities  # a network, which not everyone needs
+
     brains = dict(images)
     for name, image in images.items():
         voxels = image.as_tensor()
@@ -111,8 +117,8 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort, content: bool = T
                 if found.skull:
                     brains.pop(name)
                 yield found
-    if content and shows(cohort):
-        yield from contradicted(log_probabilities(brains))
+    if sequences and has_known_sequences(cohort):
+        yield from doubted_sequences(log_probabilities(brains))
     for pair in combinations(images, 2):
         one, other = (images[name].as_tensor() for name in pair)
         if torch.equal(one, other):
@@ -141,18 +147,16 @@ def zero_background(image: MetaTensor) -> MetaTensor:
     return torch.where(around, 0.0, image)
 
 
-def shows(cohort: Cohort) -> bool:
-    """Return whether `common.cohorts.content` can tell which sequences a cohort's images show."""
-    return cohort.skull_stripped and set(SEQUENCES) <= set(cohort.modalities)
+def has_known_sequences(cohort: Cohort) -> bool:
+    """Return whether `common.cohorts.sequence_check` can tell which sequences a cohort's images show."""
+    return cohort.skull_stripped and set(GLIOMA) <= set(cohort.modalities)
 
 
-def contradicted(said: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
-    """Yield modalities whose images seem to show another sequence; none of these findings is fatal.
+def doubted_sequences(judged: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
+    """Yield modalities whose images seem to show another sequence, by their `log_probabilities`; none is fatal."""
+    from common.cohorts.sequence_check import contradictions
 
-    Args:
-        said: log-probabilities of each modality's image; see `common.cohorts.content.log_probabilities`.
-    """
-    for doubt in contradictions(said):
+    for doubt in contradictions(judged):
         (name, seems), *others = doubt.seems.items()
         if others:
             what = f"judging by their content, {display_name(name)} and {display_name(seems)} are exchanged"
@@ -160,7 +164,7 @@ def contradicted(said: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
             what = f"it does not look like {display_name(name)}; it may be a subtraction, a map or no image of a brain"
         else:
             what = f"it does not look like {display_name(name)}, but like {display_name(seems)}"
-            if seems in said:
+            if seems in judged:
                 what = f"{what}, so {display_name(name)} and {display_name(seems)} may have been exchanged"
         yield Finding(tuple(doubt.seems), what, "Look at it, and rename it or leave it out.", fatal=False)
 
@@ -211,21 +215,12 @@ def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
 
 
 def tilted(affine: np.ndarray) -> str | None:
-    """Return a warning if a grid's axes, in whatever order, are not nearly the patient's, else None.
-
-    Args:
-        affine: affine of the grid, to mm, RAS.
-    """
+    """Return a warning if a grid's axes (to mm, RAS), in whatever order, are not nearly the patient's, else None."""
     directions = np.abs(affine[:3, :3] / voxel_sizes(affine)).max(axis=0)
     tilt = np.degrees(np.arccos(np.clip(directions, 0, 1))).max()
     if tilt <= MOST_TILTED:
         return None
     return f"its axes are tilted by {tilt:.0f} degrees against the patient's; training images are aligned to an atlas"
-
-
-def grid_offset(volume: MetaTensor | Nifti1Image, reference: MetaTensor | Nifti1Image) -> float:
-    """Return the largest distance in mm between corresponding corners of two grids of one shape ``(X, Y, Z)``."""
-    return corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), reference.shape)
 
 
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
@@ -256,13 +251,11 @@ def _grid(volumes: Mapping[str, MetaTensor], problems: list[str]) -> dict[str, o
     (first, reference), *others = volumes.items()
     largest = 0.0
     for name, volume in others:
-        if volume.shape != reference.shape:
-            problems.append(f"{name}: shape {_by(volume.shape)}, but {first} has {_by(reference.shape)}")
-            continue
-        offset = grid_offset(volume, reference)
-        largest = max(largest, offset)
-        if offset > GRID_TOLERANCE:
-            problems.append(f"{name}: up to {offset:.2f} mm away from {first}")
+        if difference := grid_difference(volume, reference):
+            problems.append(f"{name}: not on the grid of {first}: {difference}")
+        if volume.shape == reference.shape:
+            apart = corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), reference.shape)
+            largest = max(largest, apart)
     affine = reference.affine.numpy()
     return {
         "shape": _by(reference.shape),

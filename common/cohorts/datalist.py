@@ -9,7 +9,7 @@ in 2023 they are in one.
 
 The open glioma cases have our own splits by patient: ``fixed`` of 39 cases (25 / 5 / 9); ``fixed50`` of all 50 cases of
 49 patients (36 / 5 / 9), with the same validation and test cases; and the cross-validation ``fold0`` to ``fold4`` of
-the 39, whose validation cases are every second patient, by name, of the next fold.
+all 50 (40 / 0 / 10 each), in which both sources are spread evenly and nothing is selected on validation cases.
 
 MAG-MS gives only the numbers for MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-2017 (6 / 1 / 3, as HyperDense-Net). In
 these splits (`COUNTS`) the cases of each part are drawn at random.
@@ -23,15 +23,20 @@ import logging
 import os
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from common.cohorts.brats import Item, find_cases, patient, shortened
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
 from common.cohorts.cohort import Cohort
+from common.cohorts.patients import patient
+from common.cohorts.scan import Item, find_cases
+from common.io.documents import read_json
 from common.io.files import replacing
 from common.modalities import canonical
+from common.text import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,46 @@ CASE = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")
 
 Parts = dict[str, list[Item]]
 """Part (`PARTS`) -> its items."""
+
+
+def _case(name: str) -> str:
+    if not CASE.fullmatch(name):
+        raise ValueError(
+            f"{name!r}; expected a valid folder name: text of up to 200 characters, without slashes or control "
+            "characters, that does not begin with a dot"
+        )
+    return name
+
+
+class _Case(BaseModel):
+    """An item of a datalist; it may have other keys, too."""
+
+    model_config = ConfigDict(extra="allow")
+
+    case: Annotated[str, AfterValidator(_case)]
+    image: list[str]
+    modalities: list[Annotated[str, AfterValidator(canonical)]]
+    label: str = ""
+    channels: list[int] = []
+
+    @model_validator(mode="after")
+    def _require_one_file_per_modality(self) -> _Case:
+        given = [getattr(self, key) for key in ("modalities", "channels") if key in self.model_fields_set]
+        if not self.image or any(len(values) != len(self.image) for values in given):
+            raise ValueError(
+                f"{len(self.image)} images for modalities {self.modalities}; expected at least one image, and one for "
+                "each modality; likewise channels, if they are given"
+            )
+        if len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"lists a modality twice: {self.modalities}; list each once, and leave absent ones out")
+        return self
+
+
+class _Datalist(BaseModel):
+    cohort: str | None = None
+    training: list[_Case] = []
+    validation: list[_Case] = []
+    test: list[_Case] = []
 
 
 def split_cases(
@@ -84,10 +129,8 @@ def split_cases(
     _refuse_another_cohort(items, cohort.name, dataset_dir)
     if split in (None, "seeded"):
         parts = _seeded(items, dataset_dir, seed, fractions)
-    elif split == "full":
-        parts = _full(items, dataset_dir)
-    elif split == ALL_TEST:
-        parts = _all_test(items, dataset_dir)
+    elif split in ("full", ALL_TEST):
+        parts = _whole(items, dataset_dir, split)
     elif CROSS_VALIDATION.fullmatch(split):
         parts = _fold(items, dataset_dir, seed, split)
     elif split in COUNTS.get(cohort.name, {}):
@@ -147,21 +190,13 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")
-    try:
-        datalist = json.loads(Path(path).read_text())
-        parts = {part: datalist.get(part, []) for part in PARTS}
-        if not all(isinstance(items, list) for items in parts.values()):
-            raise TypeError(f"{', '.join(PARTS)} have to be lists of cases")
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: not a datalist ({error}). Make it with `python -m tools datalist`.") from error
-    if cohort and datalist.get("cohort", cohort) != cohort:
+    datalist = read_json(path, _Datalist, "Make the datalist with `python -m tools datalist`.")
+    if cohort and datalist.cohort not in (None, cohort):
         raise ValueError(
-            f"{path}: a datalist of cohort {datalist['cohort']}, but {cohort} was requested, whose label values may "
+            f"{path}: a datalist of cohort {datalist.cohort}, but {cohort} was requested, whose label values may "
             "have other meanings. Choose the cohort (key `cohort`) that the files belong to."
         )
-    for item in [item for items in parts.values() for item in items]:
-        _check_item(item, path)
-        item["modalities"] = _canonical(item, path)
+    parts = {part: [item.model_dump(exclude_unset=True) for item in getattr(datalist, part)] for part in PARTS}
     _refuse_repeated(parts, path)
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
@@ -187,11 +222,7 @@ def published_splits(cohort: str) -> dict[str, dict[str, list[str]]]:
 
 
 def require_split(cohort: str, split: str | None) -> None:
-    """Refuse a split that a cohort does not have; the cohort's data need not be present.
-
-    Raises:
-        ValueError: if there is no split of that name; the message lists the known ones.
-    """
+    """Refuse a split that a cohort does not have; the cohort's data need not be present."""
     known = (*published_splits(cohort), *COUNTS.get(cohort, {}), "full", "seeded", "cv1of5", ALL_TEST)
     drawn = CROSS_VALIDATION.fullmatch(str(split))
     if drawn and not (1 <= int(drawn[1]) <= int(drawn[2]) and int(drawn[2]) > 1):
@@ -201,11 +232,7 @@ def require_split(cohort: str, split: str | None) -> None:
 
 
 def require_folds(cohort: str, folds: Sequence[str]) -> None:
-    """Refuse splits that are not the complete set of folds of one cross-validation; the data need not be present.
-
-    Raises:
-        ValueError: if a split does not exist, or the splits are not all folds of one cross-validation, each once.
-    """
+    """Refuse splits that are not the complete set of folds of one cross-validation; the data need not be present."""
     for fold in folds:
         require_split(cohort, fold)
     drawn, splits = [CROSS_VALIDATION.fullmatch(fold) for fold in folds], published_splits(cohort)
@@ -255,18 +282,14 @@ def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, 
         )
 
 
-def _full(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
-    training = [item for item in items if "label" in item]
-    if not training:
-        raise ValueError(f"{dataset_dir}: none of its {len(items)} cases has a label; training needs labelled cases.")
-    return {"training": training, "validation": [], "test": [item for item in items if "label" not in item]}
-
-
-def _all_test(items: list[Item], dataset_dir: str | os.PathLike) -> Parts:
-    test = [item for item in items if "label" in item]
-    if not test:
-        raise ValueError(f"{dataset_dir}: none of its {len(items)} cases has a label; evaluation needs labelled cases.")
-    return {"training": [], "validation": [], "test": test}
+def _whole(items: list[Item], dataset_dir: str | os.PathLike, split: str) -> Parts:
+    labelled, others = ([item for item in items if ("label" in item) is wanted] for wanted in (True, False))
+    if not labelled:
+        use = "training" if split == "full" else "evaluation"
+        raise ValueError(f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases.")
+    if split == ALL_TEST:
+        return {"training": [], "validation": [], "test": labelled}
+    return {"training": labelled, "validation": [], "test": others}
 
 
 def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int, fractions: Sequence[float]) -> Parts:
@@ -298,6 +321,10 @@ def _shuffled(items: list[Item], seed: int, counts: Sequence[int]) -> Parts:
     random.Random(seed).shuffle(patients)
     bounds = pairwise(accumulate(counts, initial=0))
     part_of = {name: part for part, (start, stop) in zip(PARTS, bounds, strict=True) for name in patients[start:stop]}
+    return _by_patient(items, part_of)
+
+
+def _by_patient(items: list[Item], part_of: Mapping[str, str]) -> Parts:
     labelled = [item for item in items if "label" in item]
     return {part: [item for item in labelled if part_of[patient(item["case"])] == part] for part in PARTS}
 
@@ -311,45 +338,15 @@ def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: s
             "two or more folds, and more patients than folds."
         )
     random.Random(seed).shuffle(patients)
-    test = set(patients[fold - 1 :: folds])
+    test = patients[fold - 1 :: folds]
     others = [name for name in patients if name not in test]
-    validation = set(others[: max(1, round(len(others) / 10))])
-    parts: Parts = {part: [] for part in PARTS}
-    for item in items:
-        if "label" in item:
-            name = patient(item["case"])
-            parts["test" if name in test else "validation" if name in validation else "training"].append(item)
-    return parts
+    validation = others[: max(1, round(len(others) / 10))]
+    parts = {"training": others, "validation": validation, "test": test}
+    return _by_patient(items, {name: part for part, names in parts.items() for name in names})
 
 
 def _labelled_patients(items: list[Item]) -> list[str]:
     return sorted({patient(item["case"]) for item in items if "label" in item})
-
-
-def _check_item(item: Any, path: str | os.PathLike) -> None:
-    if not isinstance(item, dict) or not {"case", "image", "modalities"} <= item.keys():
-        raise ValueError(
-            f"{path}: item {item!r}; expected the keys case, image and modalities (and optionally label). "
-            "Make the datalist with `python -m tools datalist`."
-        )
-    case = item["case"]
-    if not isinstance(case, str) or not CASE.fullmatch(case):
-        raise ValueError(
-            f"{path}: case {case!r}; expected a valid folder name: text of up to 200 characters, without slashes or "
-            "control characters, that does not begin with a dot."
-        )
-    kinds = {"image": str, "modalities": str} | ({"channels": int} if "channels" in item else {})
-    for key, kind in kinds.items():
-        if not isinstance(item[key], list) or not all(type(value) is kind for value in item[key]):
-            expected = "file names" if key == "image" else "names" if kind is str else "whole numbers"
-            raise ValueError(f"{path}: case {case} has {key} {item[key]!r}; expected a list of {expected}.")
-    if not isinstance(item.get("label", ""), str):
-        raise ValueError(f"{path}: case {case} has the label {item['label']!r}; expected a file name or no such key.")
-    if not item["image"] or any(len(item[key]) != len(item["image"]) for key in kinds):
-        raise ValueError(
-            f"{path}: case {case} has {len(item['image'])} images for modalities {item['modalities']}; "
-            "expected at least one image, and one for each modality; likewise channels, if they are given."
-        )
 
 
 def _refuse_repeated(parts: Parts, path: str | os.PathLike) -> None:
@@ -363,19 +360,6 @@ def _refuse_repeated(parts: Parts, path: str | os.PathLike) -> None:
                     "once."
                 )
             place[item["case"]] = part
-
-
-def _canonical(item: Item, path: str | os.PathLike) -> list[str]:
-    try:
-        names = [canonical(name) for name in item["modalities"]]
-    except ValueError as error:
-        raise ValueError(f"{path}: case {item['case']}: {error}") from error
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"{path}: case {item['case']} lists a modality twice: {item['modalities']}. List each once; leave absent "
-            "ones out."
-        )
-    return names
 
 
 def _with_paths(parts: Parts, change: Callable[[str], str]) -> Parts:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cohorts.brats import Item, shortened
+from common.cohorts.scan import Item
 from common.modalities import resolve_subset, subset_name, subsets
+from common.text import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +84,7 @@ def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
 
 
 def require_complete(items: Sequence[Item], modalities: Sequence[str], method: str) -> list[Item]:
-    """Return the items after checking that all have all modalities.
-
-    Args:
-        items: training cases.
-        modalities: the cohort's modalities.
-        method: name of the method that needs them, for the message.
-
-    Raises:
-        ValueError: if a case lacks a modality.
-    """
+    """Return training cases after checking that all have all modalities, which a method of this name needs."""
     lacking = [item["case"] for item in items if not set(modalities) <= set(item["modalities"])]
     if lacking:
         raise ValueError(
@@ -116,9 +108,6 @@ def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequenc
         rates: fraction of the cases that lack a modality, one for each in the order of ``modalities``.
         modalities: the cohort's modalities in order.
         seed: seed of the random draw.
-
-    Raises:
-        ValueError: if there is not one rate in [0, 1) for each modality.
     """
     _check_rates(rates, modalities)
     rng, names = np.random.default_rng(seed), sorted(cases)

@@ -1,13 +1,12 @@
 """Additions to MONAI's Ignite engines: inferers for any subset, handlers, and steps that connect stages."""
 
-from common.engines.ablation import run_variants
 from common.engines.epoch import Rounds, SetEpoch
+from common.engines.evaluate import check_settings, report_evaluation
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
 from common.engines.preference import PreferenceBalancer
-from common.engines.report import check_settings, report_evaluation
 from common.engines.steps import run_bundle, train_teacher
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
@@ -39,7 +38,6 @@ __all__ = [
     "log_file",
     "report_evaluation",
     "run_bundle",
-    "run_variants",
     "seed_all",
     "set_matmul_precision",
     "track",

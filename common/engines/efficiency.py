@@ -18,11 +18,6 @@ def network_facts(network: nn.Module, modalities: int, window: Sequence[int]) ->
     A multiplication and an addition count as two operations. A learned substitute image (M3AE's ``x_sub``) does not
     count as parameters, as in its paper (4.7 million at width 16). It is as large as the grid of the cohort's images
     (35.7 million values for BraTS); this number is returned as ``substitute_values``.
-
-    Args:
-        network: network that takes ``(1, M, *window)``.
-        modalities: number of modalities M.
-        window: size of the window in voxels.
     """
     image = torch.zeros(1, modalities, *window, device=next(network.parameters()).device)
     # PyTorch's counter does not know the CPU's fused attention

@@ -12,21 +12,15 @@ from common.io.settings import check_counts
 
 
 class SetEpoch:
-    """Set ``loss.epoch``, from 0, at the start of each epoch; a resumed run continues the trainer's count.
-
-    Args:
-        loss: loss whose weights depend on the epoch, e.g. an `ACNLoss`.
-    """
+    """Set ``loss.epoch``, from 0, at the start of each epoch; a resumed run continues the trainer's count."""
 
     def __init__(self, loss: nn.Module) -> None:
         self.loss = loss
 
     def attach(self, engine: Engine) -> None:
-        """Register on EPOCH_STARTED."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Set the loss's epoch."""
         self.loss.epoch = engine.state.epoch - 1
 
 
@@ -42,9 +36,6 @@ class Rounds:
         lr_scheduler: schedule of the optimiser, stepped once per epoch.
         epochs: number of epochs in a round.
         rounds: number of rounds; the trainer runs ``rounds * epochs`` epochs.
-
-    Raises:
-        ValueError: if there is not at least one round of one epoch.
     """
 
     def __init__(
@@ -61,11 +52,9 @@ class Rounds:
         self._rates = [group["lr"] for group in optimizer.param_groups]
 
     def attach(self, engine: Engine) -> None:
-        """Register on EPOCH_STARTED."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Restart optimiser and schedule if a round other than the first one begins."""
         done = engine.state.epoch - 1
         if done == 0 or done % self.epochs:
             return

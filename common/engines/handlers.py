@@ -47,11 +47,9 @@ class Reseed:
         self.seed, self.loader, self.deterministic = seed, loader, deterministic
 
     def attach(self, engine: Engine) -> None:
-        """Register on EPOCH_STARTED."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seed all random generators."""
         epoch = engine.state.epoch
         seed = self.seed + 100_003 * epoch + idist.get_rank()
         seed_all(seed, self.deterministic)
@@ -63,11 +61,8 @@ class Reseed:
 class EpochLosses:
     """Put the epoch's mean loss, and the means of ``loss.terms`` if it has any, into ``engine.state.metrics``.
 
-    StatsHandler then prints and MLFlowHandler logs them; attach this handler before those. Means are over all ranks.
-
-    Args:
-        loss: the loss module of the trainer.
-        prefix: prefix of the metrics' names, e.g. ``train_``.
+    StatsHandler then prints and MLFlowHandler logs them; attach this handler before those. Means are over all ranks;
+    their names begin with ``prefix``.
     """
 
     def __init__(self, loss: nn.Module, prefix: str = "train_") -> None:
@@ -76,7 +71,6 @@ class EpochLosses:
         self._count = 0
 
     def attach(self, engine: Engine) -> None:
-        """Register on the start and end of each epoch and on each iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
@@ -99,7 +93,8 @@ class EpochLosses:
 class WeightAverage:
     """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
 
-    The average network is validated and saved instead of the trained one. Its buffers are the trained network's latest.
+    The average starts as the weights after the first step. It is validated and saved instead of the trained network.
+    Its buffers are the trained network's latest.
 
     Args:
         network: the network that is trained.
@@ -108,9 +103,6 @@ class WeightAverage:
     Attributes:
         network: the network with the average weights.
         state: name -> object for the `objects` of `ResumableCheckpoint`.
-
-    Raises:
-        ValueError: if the momentum is not between 0 and 1.
     """
 
     def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
@@ -123,7 +115,6 @@ class WeightAverage:
         self.network, self.state = self.average.module, {"average": self.average}
 
     def attach(self, engine: Engine) -> None:
-        """Register on ITERATION_COMPLETED; the average starts as the weights after the first step."""
         if self.state:
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.average.update_parameters(self.trained))
 
@@ -167,20 +158,17 @@ class ResumableCheckpoint:
         self.interval, self.resume = interval, resume
 
     def attach(self, engine: Trainer) -> None:
-        """Register on STARTED and EPOCH_COMPLETED, and the average on ITERATION_COMPLETED."""
         self.average.attach(engine)
         engine.add_event_handler(Events.STARTED, self._load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def state_dict(self) -> dict[str, float]:
-        """Return the best score and its epoch."""
         if self.validator is None:
             return {}
         state = self.validator.state
         return {"best_metric": float(state.best_metric), "best_metric_epoch": int(state.best_metric_epoch)}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restore the best score in the validator."""
         for name, value in state.items():
             setattr(self.validator.state, name, value)
 

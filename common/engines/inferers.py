@@ -35,9 +35,6 @@ class ForegroundInferer(SlidingWindowInferer):
         precision: precision of the network, see `check_device`; logits are summed in float32.
         mirror_axes: axes along which windows are also mirrored, see `Mirrored`; none by default.
         kwargs: further keyword arguments of `SlidingWindowInferer`.
-
-    Raises:
-        ValueError: if the precision is unknown, or an axis does not exist in the window or is given twice.
     """
 
     def __init__(
@@ -55,18 +52,14 @@ class ForegroundInferer(SlidingWindowInferer):
         self.mirror_axes = check_mirror_axes(mirror_axes, self.roi_size)
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
-
-        Raises:
-            ValueError: if a sample has no modality.
-        """
+        """Return logits ``(B, C, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities."""
         require_modality(presence(inputs))
         box = self.box(inputs)
         image = self.fill_missing(inputs, network).as_subclass(torch.Tensor)[box]
-        shown = planewise(mirrored(network, self.mirror_axes), self.window(inputs))
+        model = planewise(mirrored(network, self.mirror_axes), self.window(inputs))
         with autocast(self.precision, image.device):
             logits = super().__call__(
-                image, lambda *given, **named: to_float32(shown(*given, **named)), *args, **kwargs
+                image, lambda *given, **named: to_float32(model(*given, **named)), *args, **kwargs
             )
         return paste_box(logits, box, inputs.shape[2:], self.softmax)
 

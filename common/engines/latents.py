@@ -19,20 +19,17 @@ class LatentProbe:
         layer: name of a submodule, e.g. ``unet.encoder.3``, or a pattern for one submodule per modality, e.g.
             ``encoders.*``. Its output is ``(B, C, ...)``, or a list of such levels, fine to coarse, of which the
             coarsest is recorded. None records nothing.
-
-    Raises:
-        ValueError: if the network has no such submodule; in use, if its output has another form.
     """
 
     def __init__(self, network: nn.Module, layer: str | None) -> None:
         self.layer, self.seen = layer, list[torch.Tensor]()
         if layer is None:
             return
-        found = [module for name, module in network.named_modules() if _matches(name, layer)]
-        if not found:
+        modules = [module for name, module in network.named_modules() if _matches(name, layer)]
+        if not modules:
             names = ", ".join(name for name, _ in network.named_children())
             raise ValueError(f"latent_layer {layer!r}: the network has no such submodule; at its top are {names}.")
-        for module in found:
+        for module in modules:
             module.register_forward_hook(self._look)
 
     def _look(self, module: nn.Module, inputs: Any, output: torch.Tensor | Sequence[torch.Tensor]) -> None:

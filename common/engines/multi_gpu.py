@@ -32,11 +32,7 @@ def distributed(network: nn.Module, device: torch.device, find_unused_parameters
 
     Buffers are not synchronised: no layer here has running statistics, and losses sum over their own subjects. A module
     without parameters, such as most losses, is returned unwrapped, and so is any module if there is only one process.
-
-    Args:
-        network: module that the trainer runs, or a loss with parameters.
-        device: device of this process.
-        find_unused_parameters: required if a step may skip parameters, such as the encoders of absent modalities.
+    ``find_unused_parameters`` is required if a step may skip parameters, such as the encoders of absent modalities.
     """
     network = network.to(device)
     alone = not torch.distributed.is_initialized()

@@ -23,10 +23,6 @@ def check_device(device: str | torch.device, precision: str) -> None:
 
     If a processor only emulates bfloat16, a warning is logged.
 
-    Args:
-        device: value of the key ``device``.
-        precision: value of the key ``precision``: ``float32``, ``bfloat16`` or ``float16``.
-
     Raises:
         ValueError: if the device is not available, the precision is unknown, or it is float16 without a GPU.
     """
@@ -45,15 +41,10 @@ def check_device(device: str | torch.device, precision: str) -> None:
 
 
 def set_matmul_precision(matmul_precision: str) -> None:
-    """Set the precision of float32 matrix products in this process, by `torch.set_float32_matmul_precision`.
+    """Set the precision of float32 matrix products in this process: ``highest``, ``high`` or ``medium``.
 
-    On a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do by default.
-
-    Args:
-        matmul_precision: ``highest``, ``high`` or ``medium``.
-
-    Raises:
-        ValueError: if it is none of these (PyTorch would only warn).
+    On a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do by default. PyTorch's own
+    function would only warn of an unknown word.
     """
     choices = ("highest", "high", "medium")
     torch.set_float32_matmul_precision(check_choice("matmul_precision", matmul_precision, choices))
@@ -90,9 +81,6 @@ class PrecisionInferer(SimpleInferer):
 
     Args:
         precision: ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
-
-    Raises:
-        ValueError: if the precision is unknown.
     """
 
     def __init__(self, precision: str = "float32") -> None:

@@ -20,24 +20,19 @@ class PreferenceBalancer:
     """Let a `PassionLoss` update its coefficients after each epoch, and record the teacher's relative preference.
 
     ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``;
-    attach this handler before those that print and log metrics, and before the checkpoints. ``preference.csv`` has the
-    whole history (columns epoch, modality, relative_preference, beta; the epoch counts from 1), ``preference.png`` the
-    curves as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps the rows of earlier epochs.
-
-    Args:
-        loss: loss of the trainer.
-        folder: output folder.
+    attach this handler before those that print and log metrics, and before the checkpoints. ``preference.csv`` in the
+    output folder has the whole history (columns epoch, modality, relative_preference, beta; the epoch counts from 1),
+    ``preference.png`` the curves as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps the
+    rows of earlier epochs.
     """
 
     def __init__(self, loss: PassionLoss, folder: str) -> None:
         self.loss, self.folder = loss, Path(folder)
 
     def attach(self, engine: Engine) -> None:
-        """Register on EPOCH_COMPLETED."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Sum over the ranks, update the coefficients, and publish and write the values."""
         for sums in (self.loss.sums, self.loss.counts):
             sums.copy_(idist.all_reduce(sums))
         values = self.loss.end_epoch(engine.state.epoch - 1)  # the authors count from 0
@@ -61,11 +56,7 @@ class PreferenceBalancer:
 
 @styled
 def preference_figure(history: pd.DataFrame) -> Figure:
-    """Draw each modality's relative preference over the epochs; below 0 a modality is neglected.
-
-    Args:
-        history: table with the columns of ``preference.csv``.
-    """
+    """Draw each modality's relative preference over the epochs, from ``preference.csv``; below 0 it is neglected."""
     figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.6", linewidth=0.6)

@@ -14,23 +14,15 @@ INTERVAL = 50
 
 
 class SubstituteFigure:
-    """Draw the learned substitute image of an `M3AE` every 50 epochs, and after the last one.
-
-    Args:
-        network: the network with ``x_sub``.
-        path: PNG file to write.
-        modalities: the cohort's modalities in order.
-    """
+    """Draw the learned substitute image of an `M3AE` into a PNG file every 50 epochs, and after the last one."""
 
     def __init__(self, network: nn.Module, path: str, modalities: Sequence[str]) -> None:
         self.network, self.path, self.modalities = network, path, tuple(modalities)
 
     def attach(self, engine: Engine) -> None:
-        """Register on EPOCH_COMPLETED."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Draw the picture if one is due in this epoch."""
         epoch = engine.state.epoch
         if epoch % INTERVAL == 0 or epoch == engine.state.max_epochs:
             substitute_figure(self.network.x_sub.detach().cpu(), self.modalities, self.path)

@@ -50,9 +50,6 @@ class SubsetSweep:
             separately.
         subsets_at_once: number of subsets in one batch. With 1, results equal single inferences bit for bit; more are
             faster on a GPU, with probabilities equal up to rounding.
-
-    Raises:
-        ValueError: if a name, a convention or the layer is unknown, or the inferer does not suit the network.
     """
 
     def __init__(
@@ -121,14 +118,11 @@ class SubsetSweep:
     def predictions(
         self, image: torch.Tensor, network: nn.Module, subsets: Sequence[Sequence[str]]
     ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-        """Yield each subset with its logits ``(1, C, X, Y, Z)``; subsets with the same box follow each other.
+        """Yield each subset with its logits ``(1, C, X, Y, Z)``; those with the same foreground box are neighbours.
 
-        The first subset stays first, unless its latents are recorded.
-
-        Args:
-            image: one sample ``(1, M, X, Y, Z)``.
-            network: network in evaluation mode.
-            subsets: subsets of the modalities that the image has.
+        The caller gives all modalities first, since divergences are measured from them, and they stay first; a single
+        modality comes after the others of its box if latents are recorded. The image is one sample
+        ``(1, M, X, Y, Z)``, the network in evaluation mode.
         """
         keep = torch.tensor([[name in subset for name in self.cohort.modalities] for subset in subsets])
         keep = keep.to(image.device)
@@ -137,8 +131,8 @@ class SubsetSweep:
             alone = [number for number in numbers if self.probe.layer is not None and len(subsets[number]) == 1]
             others = [number for number in numbers if number not in alone]
             if others:
-                found = self._decoded if hasattr(network, "encode") else self._forwarded
-                yield from zip([subsets[n] for n in others], found(image, network, keep[others], box), strict=True)
+                run = self._decoded if hasattr(network, "encode") else self._forwarded
+                yield from zip([subsets[n] for n in others], run(image, network, keep[others], box), strict=True)
             for number in alone:
                 yield subsets[number], self.inferer(drop(image, keep[number][None]), network)
 
@@ -177,11 +171,11 @@ class SubsetSweep:
 
     def _measure(self, item: Mapping[str, Any]) -> CaseMeasure:
         in_files = self.to_ras(self.to_file_grid({**item, "shown": item["image"]}))
-        label, shown = in_files["label"], in_files["shown"]
+        label, image = in_files["label"], in_files["shown"]
         return CaseMeasure(
             item["case"],
             label[0].numpy(),
-            shown.numpy(),
+            image.numpy(),
             self.cohort.modalities,
             voxel_sizes(label.affine.numpy()),
             self.cohort.labels,
@@ -190,15 +184,10 @@ class SubsetSweep:
 
 
 class StoreCases:
-    """Write the result of each case as soon as it is computed.
-
-    Args:
-        store: store to write to.
-    """
+    """Write the result of each case into a store as soon as it is computed."""
 
     def __init__(self, store: CaseStore) -> None:
         self.store = store
 
     def attach(self, engine: Engine) -> None:
-        """Register on ITERATION_COMPLETED."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.store.write(engine.state.output))

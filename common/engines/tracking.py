@@ -12,14 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
-from mlflow import MlflowClient
-from mlflow.entities import Metric
-from mlflow.telemetry import set_telemetry_client
 from monai.engines import Trainer
 from monai.handlers import MLFlowHandler, ValidationHandler
 from monai.utils import path_to_sqlite_uri
@@ -28,8 +25,8 @@ from common.evaluation.analysis.statistics import subset_statistics
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io.files import replacing
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-set_telemetry_client()  # again, since MONAI has already imported mlflow: nothing is reported to its developers
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 EXPERIMENT = "monai_experiment"
 ARTIFACTS = (".csv", ".json", ".md", ".tex", ".html", ".png", ".svg")
@@ -54,6 +51,7 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> N
     note = Path(folder, RUN_NOTE)
     note.unlink(missing_ok=True)
     for handler in _mlflow(handlers):
+        disable_telemetry()
         # The trainers do not decollate, and MONAI's own transform would return a tuple for a dict's loss.
         handler.output_transform = _iteration_loss
         handler.experiment_param = _scalars(handler)
@@ -85,6 +83,10 @@ def log_evaluation(folder: str, ckpt_path: str, tracking: str, part: str | Seque
     """
     if tracking == "none":
         return
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    disable_telemetry()
     note = Path(ckpt_path).parent / RUN_NOTE
     known = json.loads(note.read_text()) if note.is_file() else {}
     if tracking == "local":
@@ -96,8 +98,8 @@ def log_evaluation(folder: str, ckpt_path: str, tracking: str, part: str | Seque
     _log_settings(client, run, part, evaluation, ckpt_path)
     now, means = int(1000 * time.time()), dict(_means(evaluation))
     for start in range(0, len(means), 500):
-        some = list(means.items())[start : start + 500]
-        client.log_batch(run, metrics=[Metric(f"{part}/{key}", value, now, 0) for key, value in some])
+        batch = list(means.items())[start : start + 500]
+        client.log_batch(run, metrics=[Metric(f"{part}/{key}", value, now, 0) for key, value in batch])
     for path in sorted(Path(folder).rglob("*")):
         where = path.relative_to(folder).parent
         if path.suffix in ARTIFACTS and where.parts[:1] in ((), ("tables",), ("figures",)):
@@ -106,12 +108,21 @@ def log_evaluation(folder: str, ckpt_path: str, tracking: str, part: str | Seque
         client.set_terminated(run)
 
 
+def disable_telemetry() -> None:
+    """Switch off MLflow's reports to its developers in this process; MONAI may have imported mlflow before."""
+    from mlflow.telemetry import set_telemetry_client
+
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    set_telemetry_client()
+
+
 def require_store(tracking: str) -> None:
-    """Refuse a tracking server that does not answer.
+    """Refuse a tracking server that does not answer, and let MLflow report nothing about the evaluation that follows.
 
     Raises:
         ConnectionError: if no server answers at the URI.
     """
+    disable_telemetry()
     if tracking.startswith("http"):
         try:
             urlopen(f"{tracking}/health", timeout=10).close()
@@ -135,10 +146,10 @@ def close_tracking(handlers: Sequence) -> None:
 def _log_settings(client: MlflowClient, run: str, part: str, evaluation: Evaluation, ckpt_path: str) -> None:
     settings = {"method": evaluation.name, "cohort": evaluation.cohort, "ckpt_path": ckpt_path}
     settings |= vars(evaluation.conventions) | dict(evaluation.facts)
-    there = client.get_run(run).data.params
+    logged = client.get_run(run).data.params
     for key, value in settings.items():
         name = f"{part}/{key}"
-        if there.get(name, str(value)) == str(value):
+        if logged.get(name, str(value)) == str(value):
             client.log_param(run, name, value)
         else:  # a parameter cannot be changed
             client.set_tag(run, name, value)
@@ -162,9 +173,9 @@ def _new_run(client: MlflowClient, name: str, artifacts: Path) -> str:
 
 
 def _write_note(_: Engine, handler: MLFlowHandler, note: Path) -> None:
-    said = {"tracking_uri": handler.client.tracking_uri, "run_id": handler.cur_run.info.run_id}
+    run = {"tracking_uri": handler.client.tracking_uri, "run_id": handler.cur_run.info.run_id}
     with replacing(note) as temporary:
-        temporary.write_text(json.dumps(said, indent=4) + "\n")
+        temporary.write_text(json.dumps(run, indent=4) + "\n")
 
 
 def _stay_silent(*engines: Engine) -> None:

@@ -23,9 +23,6 @@ class Planewise(nn.Module):
     """Apply a 2D network ``(N, C, X, Y)`` to volumes of one plane ``(N, C, X, Y, 1)``.
 
     It is like MONAI's `SliceInferer`, but also has ``encode`` and ``decode``.
-
-    Args:
-        network: the 2D network.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -33,15 +30,12 @@ class Planewise(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the network's logits ``(N, C, X, Y, 1)``."""
         return self.network(image[..., 0])[..., None]
 
     def encode(self, image: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
-        """Return the network's features of planes ``(N, M, X, Y, 1)``, without a third dimension."""
         return self.network.encode(image[..., 0], present)
 
     def decode(self, features: list[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return the network's logits ``(N, C, X, Y, 1)`` from its features."""
         return self.network.decode(features, present)[..., None]
 
 
@@ -53,12 +47,8 @@ def planewise(network: nn.Module, window: Sequence[int]) -> nn.Module:
 class Mirrored(nn.Module):
     """Average a network's logits over all flips of its input along some axes, including none (test-time augmentation).
 
-    It needs ``2 ** len(axes)`` times the computation; `encode` also returns that many times the features, all in memory
-    at once.
-
-    Args:
-        network: network trained with flips along these axes.
-        axes: spatial axes, 0 being X.
+    It needs ``2 ** len(axes)`` times the computation (axis 0 is X); `encode` also returns that many times the features,
+    one image's after another, all in memory at once.
     """
 
     def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
@@ -68,15 +58,12 @@ class Mirrored(nn.Module):
         self.flips = [flip for count in range(len(dims) + 1) for flip in combinations(dims, count)]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the average of the logits ``(N, C, ...)`` of the mirrored images ``(N, M, ...)``, mirrored back."""
         return self._average([self.network(image.flip(flip)) for flip in self.flips])
 
     def encode(self, image: torch.Tensor, present: torch.Tensor) -> list[torch.Tensor]:
-        """Return the network's features of each mirrored image, one after another."""
         return [level for flip in self.flips for level in self.network.encode(image.flip(flip), present)]
 
     def decode(self, features: list[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return the average of the logits ``(N, C, ...)`` decoded from the features of each mirrored image."""
         levels = len(features) // len(self.flips)
         each = [features[start : start + levels] for start in range(0, len(features), levels)]
         return self._average([self.network.decode(some, present) for some in each])
@@ -86,20 +73,15 @@ class Mirrored(nn.Module):
 
 
 def check_mirror_axes(mirror_axes: Sequence[int] | int, window: Sequence[int] | int) -> tuple[int, ...]:
-    """Return the axes along which windows are mirrored as a tuple.
+    """Return the axes along which windows are mirrored as a tuple, after checking that they exist and differ.
 
-    Args:
-        mirror_axes: axes, counted from 0.
-        window: size of a window in voxels; ``(X, Y)`` and ``(X, Y, 1)`` have only the axes 0 and 1.
-
-    Raises:
-        ValueError: if an axis is not a whole number, does not exist in the window, or is given twice.
+    Windows of a size ``(X, Y)`` or ``(X, Y, 1)`` have only the axes 0 and 1.
     """
-    found = ensure_tuple(mirror_axes)
-    axes = list(range(2 if isinstance(window, Sequence) and (len(window) == 2 or window[-1] == 1) else 3))
-    if not all(type(axis) is int and axis in axes for axis in found) or len(set(found)) < len(found):
-        raise ValueError(f"mirror_axes {list(found)}: expected distinct axes from {axes}, e.g. [0].")
-    return found
+    axes = ensure_tuple(mirror_axes)
+    existing = list(range(2 if isinstance(window, Sequence) and (len(window) == 2 or window[-1] == 1) else 3))
+    if not all(type(axis) is int and axis in existing for axis in axes) or len(set(axes)) < len(axes):
+        raise ValueError(f"mirror_axes {list(axes)}: expected distinct axes from {existing}, e.g. [0].")
+    return axes
 
 
 def mirrored(network: nn.Module, axes: Sequence[int]) -> nn.Module:
@@ -150,9 +132,9 @@ def decode_subsets(
         windows = torch.cat([padded[(..., *place)] for place in chunk])
         features = network.encode(windows, there.expand(len(chunk), -1))
         for first in range(0, len(keep), subsets_at_once):
-            some = keep[first : first + subsets_at_once]
-            repeated = features if len(some) == 1 else [torch.cat([level] * len(some)) for level in features]
-            logits = network.decode(repeated, some.repeat_interleave(len(chunk), dim=0)).float()
+            rows = keep[first : first + subsets_at_once]
+            repeated = features if len(rows) == 1 else [torch.cat([level] * len(rows)) for level in features]
+            logits = network.decode(repeated, rows.repeat_interleave(len(chunk), dim=0)).float()
             logits *= weight
             for total, part in zip(sums[first:], logits.split(len(chunk)), strict=False):
                 total.add(part, chunk, size)

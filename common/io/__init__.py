@@ -1,34 +1,26 @@
-"""Reading and writing files: images, checkpoints, a bundle's folder, and the settings of its configs."""
+"""Reading and writing files: images, checkpoints, a bundle's folder, and the settings of its configs.
 
-from common.io.bundle import bundle_root, errors_in_one_line, given_options, refuse_unknown_options
-from common.io.checkpoints import load_weights, read_checkpoint, read_weights, start_from, write_checkpoint
-from common.io.files import require_writable
-from common.io.fingerprint import file_digest
-from common.io.images import AtomicNibabelWriter, read_volume
-from common.io.lock import lock_folder, unlock_folder
-from common.io.settings import check_counts, flag, optional, per_axis
-from common.io.weights import shipped_weights, tell_shipped_weights
+Each module is imported when one of its names is first used, so ``import common.io`` loads neither PyTorch nor MONAI.
+"""
 
-__all__ = [
-    "AtomicNibabelWriter",
-    "bundle_root",
-    "check_counts",
-    "errors_in_one_line",
-    "file_digest",
-    "flag",
-    "given_options",
-    "load_weights",
-    "lock_folder",
-    "optional",
-    "per_axis",
-    "read_checkpoint",
-    "read_volume",
-    "read_weights",
-    "refuse_unknown_options",
-    "require_writable",
-    "shipped_weights",
-    "start_from",
-    "tell_shipped_weights",
-    "unlock_folder",
-    "write_checkpoint",
-]
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "bundle": ("bundle_root",),
+    "checkpoints": ("load_weights", "read_checkpoint", "read_weights", "start_from", "write_checkpoint"),
+    "command": ("errors_in_one_line", "refuse_unknown_options"),
+    "files": ("file_digest", "require_writable"),
+    "images": ("AtomicNibabelWriter", "read_volume"),
+    "lock": ("lock_folder", "unlock_folder"),
+    "settings": ("check_counts", "flag", "optional", "per_axis"),
+    "weights": ("shipped_weights", "tell_shipped_weights"),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -57,12 +57,7 @@ def _require_whole(path: str | os.PathLike) -> None:
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Read a state dict, which may lie under the key ``state_dict`` or ``model``; all its values must be finite.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it is damaged or has no state dict, or if a tensor is complex or sparse or has NaN or infinity.
-    """
+    """Read a state dict, which may lie under the key ``state_dict`` or ``model``; all its values must be finite."""
     state: Any = read_checkpoint(path)
     if isinstance(state, Mapping):
         state = next((state[key] for key in ("state_dict", "model") if key in state), state)
@@ -80,13 +75,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
-    """Load a plain state dict (``models/model.pt``) into a network of the same architecture and return the network.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it is damaged, has values that are not finite numbers, or belongs to another architecture; the
-            message names the first differing keys of each side.
-    """
+    """Load a plain state dict (``models/model.pt``) into a network of the same architecture and return the network."""
     state = read_weights(path)
     own = network.state_dict()
     missing = [key for key in own if key not in state]
@@ -111,12 +100,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
 
 
 def start_from(network: nn.Module, path: str | os.PathLike | None) -> None:
-    """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: see `load_weights`.
-    """
+    """Load the weights that a training starts from (key `init_from`); None leaves the network unchanged."""
     if path is not None and not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint (key `init_from`).")
     if path is not None:

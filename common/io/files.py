@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -11,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error codes for a file that cannot grow any further: no space left, quota exceeded, file too large."""
+from common.io.disk import naming_full_disk
 
 
 def walk(folder: str | os.PathLike) -> list[Path]:
@@ -51,6 +51,15 @@ def walk(folder: str | os.PathLike) -> list[Path]:
     return sorted(files)
 
 
+def is_dicom(path: Path) -> bool:
+    """Return whether a file has DICOM's file format (PS3.10, section 7.1) and can be opened."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def _mode(path: Path) -> int:
     """Return the file mode of what a path leads to, or that of a link if it is broken."""
     try:
@@ -61,12 +70,14 @@ def _mode(path: Path) -> int:
         raise
 
 
-def require_writable(folder: str | os.PathLike) -> str:
-    """Create a folder if needed, check that files can be written to it, and return it.
+def file_digest(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    Raises:
-        PermissionError: if it cannot be created or written to.
-    """
+
+def require_writable(folder: str | os.PathLike) -> str:
+    """Create a folder if needed, check that files can be written to it, and return it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -98,17 +109,3 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def naming_full_disk(path: str | os.PathLike) -> Iterator[None]:
-    """Turn any error that a full disk causes into an OSError whose ``filename`` says where the disk is full."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "errno", None) not in DISK_FULL:
-            cause = cause.__context__  # PyTorch and zipfile raise their own errors while they handle it
-        if not isinstance(cause, OSError):
-            raise
-        raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from error

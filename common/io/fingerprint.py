@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -30,12 +29,6 @@ def files_of(item: Mapping[str, Any]) -> list[tuple[str, int, int]]:
     images = item["image"] if isinstance(item["image"], list | tuple) else [item["image"]]
     paths = [path for path in [*images, item.get("label")] if path is not None and os.path.exists(path)]
     return [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
-
-
-def file_digest(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _describe(value: Any) -> Any:

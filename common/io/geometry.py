@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
@@ -15,6 +16,8 @@ VOXEL_SIZES = (0.05, 50.0)
 """Smallest and largest plausible voxel size of a scan of a person, in mm."""
 LARGEST = 1000.0
 """Largest plausible extent of a scan of a person, in mm."""
+GRID_TOLERANCE = 1e-2
+"""Largest distance in mm between corresponding corners of two images for which they count as being on one grid."""
 FLATTEST = 0.3
 """Minimum ratio of a voxel's volume to that of a cuboid with its edges; a gantry tilt of 30 degrees leaves 0.87."""
 
@@ -28,11 +31,7 @@ def require_shape(shape: Sequence[int]) -> None:
 
 
 def require_plausible(affine: np.ndarray, shape: Sequence[int]) -> None:
-    """Refuse an affine (in mm) that a scan of a person with this shape ``(X, Y, Z)`` cannot have.
-
-    Raises:
-        ValueError: if it has NaN or Inf, is singular, or makes the voxels or the whole image too small or too large.
-    """
+    """Refuse an affine (in mm) that a scan of a person with this shape ``(X, Y, Z)`` cannot have."""
     if not np.isfinite(affine).all():
         raise ValueError(f"its affine {_rows(affine)} has NaN or Inf; correct it, or convert the file again")
     sizes = voxel_sizes(affine)
@@ -52,6 +51,21 @@ def corner_distance(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) ->
     """Return the largest distance in mm between the corners of a volume ``(X, Y, Z)`` as two affines place them."""
     corners = list(product(*[(0, size - 1) for size in shape[:3]]))
     return float(np.linalg.norm(apply_affine(one, corners) - apply_affine(other, corners), axis=1).max())
+
+
+def grid_difference(volume: Any, reference: Any, tolerance: float = GRID_TOLERANCE) -> str | None:
+    """Return how the grid of a volume differs from that of another one, in words; None if it is the same.
+
+    Args:
+        volume: an object with ``shape`` ``(X, Y, Z)`` and ``affine``, to mm.
+        reference: the other one.
+        tolerance: distance in mm between corresponding corners that is no difference.
+    """
+    here, there = (tuple(each.shape[:3]) for each in (volume, reference))
+    if here != there:
+        return f"shape {'x'.join(map(str, here))}, not {'x'.join(map(str, there))}"
+    apart = corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), there)
+    return f"voxels up to {apart:.2f} mm away" if apart > tolerance else None
 
 
 def lengths(sizes: Iterable[float]) -> str:

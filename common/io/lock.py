@@ -7,13 +7,12 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from common.io.files import naming_full_disk
+from common.io.disk import naming_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +25,10 @@ _held: dict[Path, IO[str]] = {}
 def lock_folder(folder: str | os.PathLike, work: str) -> None:
     """Keep other processes out of a folder until `unlock_folder` is called or this process ends, no matter how.
 
+    They are told the ``work`` that this process does there, e.g. ``training``.
+
     Locking a folder twice in one process has no effect. The lock is a POSIX lock, which forked processes do not
     inherit; so a worker that outlives a killed training does not block the next training.
-
-    Args:
-        folder: an existing folder.
-        work: what this process does there, e.g. ``training``.
 
     Raises:
         BlockingIOError: if another process holds the lock; the message names it.
@@ -70,33 +67,9 @@ def unlock_folder(folder: str | os.PathLike) -> None:
         file.close()
 
 
-@contextmanager
-def scratch_folder(folder: str | os.PathLike, name: str, work: str) -> Iterator[Path]:
-    """Yield an empty hidden subfolder that is removed when the block ends.
-
-    Files that a killed process left in it are removed first.
-
-    Raises:
-        BlockingIOError: if another process is using it.
-        FileExistsError: if a link or a file has its name.
-        OSError: if the disk is full; its ``filename`` is ``folder``.
-    """
-    scratch = Path(folder, f".{name}")
-    scratch.mkdir(exist_ok=True)
-    if scratch.is_symlink():
-        raise FileExistsError(f"{scratch}: a link where a folder for temporary files is expected; remove it.")
-    try:
-        lock_folder(scratch, work)
-    except OSError:
-        with suppress(OSError):
-            scratch.rmdir()  # succeeds only if it is empty, that is, not in use by another process
-        raise
-    try:
-        for path in scratch.iterdir():
-            if path.name != LOCK:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        with naming_full_disk(folder):
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # still locked, so that no file of the next process is removed
-        unlock_folder(scratch)
+def remove_abandoned(folder: str | os.PathLike) -> None:
+    """Remove a folder that was locked, unless it still is, or its file system does not support locks."""
+    if Path(folder, LOCK).resolve() not in _held:
+        with suppress(OSError), Path(folder, LOCK).open("a") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

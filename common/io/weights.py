@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from common.io.fingerprint import file_digest
+from common.io.files import file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +35,7 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
 
 
 def tell_shipped_weights(ckpt_path: str, bundle_root: str) -> None:
-    """Log the training data and the intended use of the weights, if they are those that come with the bundle.
-
-    Raises:
-        ValueError: see `shipped_weights`.
-    """
+    """Log the training data and the intended use of the weights, if they are those that come with the bundle."""
     known = shipped_weights(ckpt_path, bundle_root)
     if known is not None:
         metadata = json.loads(Path(bundle_root, "configs", "metadata.json").read_text())

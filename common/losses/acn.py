@@ -26,13 +26,7 @@ EPSILON = 1e-30
 
 
 def entropy_maps(probabilities: torch.Tensor) -> torch.Tensor:
-    """Return ``-q log2 q / log2 K`` of each class, ``(B, K, ...)``, where q is the softmax of the sigmoids.
-
-    Applying a softmax to sigmoids follows the released code.
-
-    Args:
-        probabilities: sigmoids ``(B, K, ...)``.
-    """
+    """Return ``-q log2 q / log2 K``, ``(B, K, ...)``; q is the softmax of the classes' sigmoids (released code)."""
     soft = probabilities.softmax(dim=1)
     return -soft * (soft + EPSILON).log2() / math.log2(soft.shape[1])
 
@@ -42,9 +36,6 @@ def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
 
     Up to a constant it is the mean over elements of ``((mean - f)^2 / variance + log variance) / 2``, where f is that
     bottleneck, without gradient, since the bound on the mutual information treats its entropy as a constant.
-
-    Args:
-        output: two `ACNOutput`, of the full and of a missing path.
     """
     missing: ACNOutput = output.missing
     target = output.full.bottleneck.detach().float()
@@ -76,9 +67,6 @@ class ACNLoss(CoTrainingLoss):
         epoch: current epoch; see `CoTrainingLoss`.
         terms: the latest values of ``full``, ``missing``, ``consistency``, ``information``, ``entropy``, ``knowledge``
             and ``discriminators``, unweighted and detached.
-
-    Raises:
-        ValueError: in the same cases as `CoTrainingLoss`.
     """
 
     def __init__(
@@ -108,15 +96,7 @@ class ACNLoss(CoTrainingLoss):
         self.discriminators["knowledge"] = Discriminator(of_features, 3, (1, 1, 2))
 
     def forward(self, output: CoTrainingOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
-
-        Args:
-            output: two `ACNOutput`, of the full and of a missing path.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalar loss of two `ACNOutput`, full and missing, against class indices ``(B, 1, ...)``."""
         terms = self.shared_terms(output, target) | {"information": mutual_information(output)}
         maps = {
             "entropy": [entropy_maps(sigmoids(path)) for path in output],

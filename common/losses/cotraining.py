@@ -37,12 +37,7 @@ class CoTrainingOutput(NamedTuple):
 
 
 def ramp_up(epoch: int, length: int) -> float:
-    """Return ``exp(-5 (1 - min(t, T) / T)^2)``, the factor by which the consistency's weight grows over T epochs.
-
-    Args:
-        epoch: number of the epoch t, from 0.
-        length: length of the ramp T in epochs.
-    """
+    """Return ``exp(-5 (1 - min(t, T) / T)^2)``, the factor of a weight in epoch t of a ramp of length T (epochs)."""
     return math.exp(-5 * (1 - min(epoch, length) / length) ** 2)
 
 
@@ -105,9 +100,6 @@ class CoTrainingLoss(nn.Module):
         discriminators: an `nn.ModuleDict` whose parameters the optimiser needs in addition to the network's.
         epoch: number of the epoch t, from 0, set by `common.engines.SetEpoch`.
         terms: the latest values of all terms, unweighted and detached.
-
-    Raises:
-        ValueError: if a weight is negative or ``ramp_epochs`` is less than 1.
     """
 
     def __init__(self, ramp_epochs: int, **weights: float) -> None:
@@ -128,15 +120,7 @@ class CoTrainingLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def shared_terms(self, output: CoTrainingOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the terms ``full``, ``missing`` and ``consistency``, scalars.
-
-        Args:
-            output: training outputs of both paths.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalars ``full``, ``missing`` and ``consistency`` against class indices ``(B, 1, ...)``."""
         label = class_indices(target, output.full.logits)
         full, missing = (sigmoids(path) for path in output)
         consistency = (full - missing)[:, 1:].square().mean() * (full.shape[1] - 1)

@@ -35,9 +35,6 @@ class FusionLoss(nn.Module):
     Attributes:
         epoch: number of the epoch, from 0, set by `common.engines.SetEpoch` if the fused prediction starts later.
         terms: the latest values of ``fuse``, ``separate`` and ``deep``, detached.
-
-    Raises:
-        ValueError: if ``fusion_start_epoch`` is negative.
     """
 
     def __init__(self, fusion_start_epoch: int = 0) -> None:
@@ -47,15 +44,7 @@ class FusionLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def parts(self, output: FusionOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the scalars ``fuse``, ``separate`` and ``deep``, and store them in ``terms``.
-
-        Args:
-            output: the network's training outputs.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalars ``fuse``, ``separate``, ``deep`` against class indices ``(B, 1, ...)``; set ``terms``."""
         label = class_indices(target, output.fused.logits)
         parts = {
             "fuse": self._head(output.fused.logits, label),
@@ -66,7 +55,7 @@ class FusionLoss(nn.Module):
         return parts
 
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss, with the arguments and errors of `parts`."""
+        """Return the scalar loss of a network's training outputs against class indices ``(B, 1, ...)``."""
         parts = self.parts(output, target)
         return (self.epoch >= self.fusion_start_epoch) * parts["fuse"] + parts["separate"] + parts["deep"]
 

@@ -33,8 +33,8 @@ def single_leader_vote(
     Args:
         sure: probabilities ``(B, M, ...)`` of the class, which decide; the leader is modality 0.
         votes: softened probabilities of the same shape.
-        leader_threshold: threshold T_L above which a leader is sure.
-        member_threshold: threshold T_M above which a member is sure.
+        leader_threshold: T_L, above which a leader is sure.
+        member_threshold: T_M, above which a member is sure.
         rule: ``paper`` or ``released``.
     """
     overruled = votes[:, 1:].mean(dim=1) if rule == "paper" else torch.zeros_like(votes[:, 0])
@@ -50,19 +50,11 @@ def double_leader_vote(
     rho: float,
     rule: str = "paper",
 ) -> torch.Tensor:
-    """Return the vote ``(B, ...)`` for a class with two leaders, algorithm 2.
+    """Return the vote ``(B, ...)`` for a class with two leaders, algorithm 2; otherwise like `single_leader_vote`.
 
-    Where both leaders are sure, it is the greater vote (``released``: plus the result for one sure leader); where
-    only one is sure, it is the greater vote minus rho times their difference; where neither is, as for one leader.
-    (Algorithm 2 prints T_M for the second leader in the case of one; the text and the code have T_L.)
-
-    Args:
-        sure: probabilities ``(B, M, ...)`` of the class, which decide; the leaders are modalities 0 and 1.
-        votes: softened probabilities of the same shape.
-        leader_threshold: threshold T_L above which a leader is sure.
-        member_threshold: threshold T_M above which a member is sure.
-        rho: penalty for disagreement of the leaders.
-        rule: ``paper`` or ``released``.
+    Where both leaders (modalities 0 and 1) are sure, it is the greater vote (``released``: plus the result for one sure
+    leader); where only one is sure, it is the greater vote minus rho times their difference; where neither is, as for
+    one leader. (Algorithm 2 prints T_M for the second leader in the case of one; the text and the code have T_L.)
     """
     least, most = votes[:, :2].aminmax(dim=1)
     penalised = most - rho * (most - least)
@@ -87,9 +79,9 @@ def group_vote(
         sure: probabilities ``(B, M, K, ...)``, which decide.
         votes: softened probabilities of the same shape.
         leaders: indices of one or two modalities for each class.
-        leader_threshold: threshold T_L above which a leader is sure.
-        member_threshold: threshold T_M above which a member is sure.
-        rho: penalty for disagreement of two leaders.
+        leader_threshold: T_L, above which a leader is sure.
+        member_threshold: T_M, above which a member is sure.
+        rho: penalty where two leaders disagree.
         rule: ``paper`` or ``released``.
     """
     elected = []
@@ -112,11 +104,9 @@ def normalised_votes(votes: torch.Tensor) -> torch.Tensor:
 def random_mask(students: torch.Tensor, share: float, kind: str = "shared") -> torch.Tensor:
     """Draw which voxels are kept from torch's global generator: bool ``(B, M, N)``, eq. (10).
 
-    Args:
-        students: tensor ``(B, M, K, N)`` that gives shape and device.
-        share: fraction alpha of voxels to leave out.
-        kind: ``shared`` leaves each voxel of a sample out with probability alpha, for all students alike;
-            ``per_student`` leaves out ``int(alpha N)`` voxels per student, drawn with replacement (released code).
+    Kind ``shared`` leaves each voxel of a sample out with probability ``share`` (alpha), for all students alike;
+    ``per_student`` leaves out ``int(alpha N)`` voxels per student, drawn with replacement (released code). Students
+    ``(B, M, K, N)`` give shape and device.
     """
     (samples, modalities, _, voxels), device = students.shape, students.device
     if kind == "shared":
@@ -175,9 +165,6 @@ class GSSLoss(nn.Module):
 
     Attributes:
         terms: the latest values of ``fuse``, ``separate``, ``deep`` and ``distillation``, unweighted and detached.
-
-    Raises:
-        ValueError: if a choice, class or modality is unknown, or a class has no leaders or too many.
     """
 
     def __init__(
@@ -224,11 +211,7 @@ class GSSLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
-
-        Args:
-            output: the network's training outputs, all modalities present.
-            target: class indices ``(B, 1, ...)``.
+        """Return the scalar loss of a network's training outputs against class indices ``(B, 1, ...)``.
 
         Raises:
             ValueError: if a sample lacks a modality, the target does not fit (see `class_indices`), or the number of
@@ -258,10 +241,10 @@ class GSSLoss(nn.Module):
         return (normalised_votes(elected) if self.normalise else elected)[:, None]
 
     def _check(self, output: FusionOutput) -> None:
-        found = output.fused.logits.shape[1]
-        if found != len(self.classes):
+        classes = output.fused.logits.shape[1]
+        if classes != len(self.classes):
             raise ValueError(
-                f"classes {', '.join(self.classes)}: {len(self.classes)} names, but the network's head has {found} "
+                f"classes {', '.join(self.classes)}: {len(self.classes)} names, but the network's head has {classes} "
                 "classes. Give as many names as the head has classes, including the background."
             )
         if output.present.shape[1] != len(self.modalities) or not bool(output.present.all()):

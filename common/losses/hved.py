@@ -36,11 +36,7 @@ class SoftmaxLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of logits ``(B, K, ...)`` against class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalar loss of logits ``(B, K, ...)`` against class indices ``(B, 1, ...)``."""
         logits = output.as_subclass(torch.Tensor).float()
         loss = self.loss(logits, class_indices(target, logits))
         self.terms = {"segmentation": loss.detach()}
@@ -56,9 +52,6 @@ class HVEDLoss(nn.Module):
 
     Attributes:
         terms: the latest values of ``segmentation``, ``kl`` and ``reconstruction``, detached.
-
-    Raises:
-        ValueError: if a weight is negative.
     """
 
     def __init__(self, kl_weight: float = 0.1, reconstruction_weight: float = 0.1) -> None:
@@ -69,15 +62,7 @@ class HVEDLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: HVEDOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
-
-        Args:
-            output: the network's training outputs.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalar loss of the network's training outputs against class indices ``(B, 1, ...)``."""
         segmentation = self.segmentation(output.completed.logits, target)
         # Recomputed in the backward pass: storing them for every subset takes more memory than the whole network.
         levels = [
@@ -97,16 +82,14 @@ def divergences(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the divergences of the subsets' latents from the chosen subset's and from the prior, at one level.
 
-    A sample with m modalities has n = 2^m - 1 subsets s. KL is the mean over channels and voxels.
+    A sample with m modalities has n = 2^m - 1 subsets s. KL is the mean over channels and voxels. The results, each
+    ``(B,)``, are ``sum_s KL(q_chosen || q_s) / (n - 1)``, which is 0 for a single modality, and
+    ``sum_s KL(q_s || N(0, 1)) / n``.
 
     Args:
         posteriors: means and log-variances along the channels, ``(B, M, 2 C, ...)``.
         present: bool ``(B, M)``, the modalities of each sample.
         chosen: bool ``(B, M)``, a subset of them.
-
-    Returns:
-        ``sum_s KL(q_chosen || q_s) / (n - 1)``, which is 0 for a single modality, and ``sum_s KL(q_s || N(0, 1)) / n``,
-        each ``(B,)``.
     """
     modalities = range(present.shape[1])
     every = [[m in subset for m in modalities] for subset in channel_subsets(len(modalities))]

@@ -107,9 +107,6 @@ class FineTuningLoss(nn.Module):
     Attributes:
         terms: the latest values of ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``,
             detached.
-
-    Raises:
-        ValueError: if the consistency is unknown.
     """
 
     def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", lambda_distil: float = 0.0) -> None:
@@ -120,11 +117,9 @@ class FineTuningLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
+        """Return the scalar loss of training outputs of both views, one batch after the other, against region masks.
 
-        Args:
-            output: the network's training outputs for both views, concatenated along the batch axis.
-            target: region masks ``(B, C, X, Y, Z)`` of the subjects.
+        The masks ``(B, C, X, Y, Z)`` are those of the subjects, so the outputs have ``2 B`` rows.
         """
         one, other = _views(output)
         segmentation = self.loss(output, torch.cat([target, target]))

@@ -35,13 +35,7 @@ class MagMSOutput(NamedTuple):
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Return ``T^2 KL(teacher || student)`` of the softmax at temperature T, averaged over voxels and samples.
-
-    Args:
-        student: logits ``(n, K, ...)``.
-        teacher: logits of the same shape.
-        temperature: temperature T.
-    """
+    """Return ``T^2 KL(teacher || student)`` of logits ``(n, K, ...)`` at temperature T, a mean over rows and voxels."""
     student, teacher = ((logits / temperature).log_softmax(dim=1) for logits in (student, teacher))
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
 
@@ -61,9 +55,6 @@ class MagMSLoss(nn.Module):
     Attributes:
         terms: the latest values of ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities, unweighted and
             detached.
-
-    Raises:
-        ValueError: if a weight is negative, or the temperature is not positive.
     """
 
     def __init__(
@@ -76,15 +67,7 @@ class MagMSLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: MagMSOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
-
-        Args:
-            output: output of the training step.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalar loss of a training step's output against class indices ``(B, 1, ...)``."""
         label = class_indices(target, output.teacher.logits)
         teacher, students = (MagMSDecoded(*map(_float32, decoded)) for decoded in (output.teacher, output.students))
         known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher

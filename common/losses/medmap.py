@@ -53,9 +53,6 @@ class Alignment(nn.Module):
         modalities: names, in the image's order.
         anchor: ``adaptive``, ``normal``, or the name of one of the modalities.
         prior: modality whose initial weight is 1; those of the others are 0.
-
-    Raises:
-        ValueError: if the anchor or prior is unknown.
     """
 
     def __init__(self, modalities: Sequence[str], anchor: str = "adaptive", prior: str = "flair") -> None:
@@ -67,11 +64,7 @@ class Alignment(nn.Module):
             self.weights = nn.Parameter(torch.tensor([float(name == prior) for name in modalities]))
 
     def forward(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return the scalar L_A of features ``(B, M, C, ...)``; ``present`` is bool ``(B, M)``.
-
-        Raises:
-            ValueError: if the features have another number of modalities.
-        """
+        """Return the scalar L_A of features ``(B, M, C, ...)``; ``present`` is bool ``(B, M)``."""
         if features.shape[1] != len(self.modalities):
             raise ValueError(
                 f"Features of {features.shape[1]} modalities to align; expected {len(self.modalities)} "
@@ -116,9 +109,6 @@ class AlignedLoss(nn.Module):
 
     Attributes:
         terms: the latest values of the loss's terms and of ``align``, detached.
-
-    Raises:
-        ValueError: in the same cases as `Alignment`, or if alpha is negative.
     """
 
     def __init__(

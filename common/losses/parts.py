@@ -38,14 +38,9 @@ def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def probabilities(logits: torch.Tensor, size: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
-    """Return the softmax of ``(B, K, ...)`` at full resolution as a plain float32 tensor.
+    """Return the softmax of logits ``(B, K, ...)`` as a plain float32 tensor of a spatial size.
 
-    The softmax of a coarser head is upsampled linearly with aligned corners.
-
-    Args:
-        logits: logits of a head at its own resolution.
-        size: spatial size of the result.
-        temperature: temperature by which the logits are divided.
+    The softmax of a coarser head is upsampled linearly with aligned corners. Logits are divided by the temperature.
     """
     soft = (logits.as_subclass(torch.Tensor).float() / temperature).softmax(dim=1)
     if soft.shape[2:] == torch.Size(size):
@@ -57,11 +52,7 @@ def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> 
     """Return the cross-entropy ``(B,)`` in which the weight of a class is 1 minus its fraction of the sample's voxels.
 
     It is the mean over voxels of ``-w_y log max(p_y, 0.005)``, not divided by the sum of weights. A batch's loss is the
-    mean over samples.
-
-    Args:
-        probabilities: ``(B, K, ...)``.
-        label: class indices ``(B, 1, ...)``, long.
+    mean over samples. Probabilities are ``(B, K, ...)``, the label's class indices ``(B, 1, ...)``, long.
     """
     weight = 1 - _class_sizes(label, probabilities.shape[1]) / label[0].numel()
     weight = weight.gather(1, label.flatten(1))
@@ -86,10 +77,8 @@ def dice_from_sums(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
 def dice_loss(probabilities: torch.Tensor, label: torch.Tensor, batch: bool = False) -> torch.Tensor:
     """Return 1 minus the mean Dice over the classes, including the background.
 
-    Args:
-        probabilities: ``(B, K, ...)``.
-        label: class indices ``(B, 1, ...)``, long.
-        batch: if True, sum over batch and space and return a scalar; otherwise sum over space and return ``(B,)``.
+    With ``batch`` the sums are over batch and space, and the result is a scalar; otherwise they are over space, and the
+    result is ``(B,)``. Probabilities are ``(B, K, ...)``, the label's class indices ``(B, 1, ...)``, long.
     """
     both, total = dice_sums(probabilities, label)
     return dice_from_sums(both.sum(dim=0), total.sum(dim=0)) if batch else dice_from_sums(both, total)

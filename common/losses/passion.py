@@ -53,14 +53,9 @@ def pixel_distillation(
 ) -> torch.Tensor:
     """Return the divergence of students' predictions from the teacher's at one level, ``(n,)``, eq. (3).
 
-    It is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled and then clamped
-    to 0.005 or more.
-
-    Args:
-        students: logits ``(n, K, ...)``.
-        teacher: logits ``(1, K, ...)`` for all students, or ``(n, K, ...)``; gets no gradient.
-        size: spatial size at full resolution.
-        temperature: temperature T.
+    It is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled to the size of the
+    full resolution and then clamped to 0.005 or more. The teacher's logits, ``(1, K, ...)`` for all students or one row
+    for each of the students' ``(n, K, ...)``, get no gradient.
     """
     known = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)
     guess = probabilities(students, size, temperature).clamp(FLOOR, 1)
@@ -70,19 +65,14 @@ def pixel_distillation(
 def prototypes(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Return the mean feature of each class, ``(n, w, k)``, eq. (4).
 
-    Args:
-        features: features ``(n, w, N)``.
-        inside: ``(k, N)``, 1 where a voxel belongs to a class, else 0.
+    Features are ``(n, w, N)``; ``inside`` ``(k, N)`` is 1 where a voxel belongs to a class, else 0.
     """
     with torch.autocast(features.device.type, enabled=False):
         return features.float() @ inside.T / (inside.sum(dim=1) + EPSILON)
 
 
 def similarity(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Return the cosine between each voxel's feature and each class's prototype, ``(n, k, N)``, eq. (5) and (6).
-
-    The arguments are those of `prototypes`.
-    """
+    """Return the cosine between each voxel's feature and each class's prototype, ``(n, k, N)``, eq. (5) and (6)."""
     directions = F.normalize(prototypes(features, inside), dim=1, eps=EPSILON)
     with torch.autocast(features.device.type, enabled=False):
         return directions.mT @ F.normalize(features.float(), dim=1, eps=EPSILON)
@@ -92,11 +82,7 @@ def prototype_nll(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Return the negative log-likelihood of the classes by nearest prototype, ``(n,)``: PMR (Fan et al., CVPR 2023).
 
     The softmax is over the negative distances between a voxel's feature and the prototypes of its own sample. Voxels
-    of a class without a prototype get the probability 0.005.
-
-    Args:
-        features: features ``(n, w, N)``.
-        inside: ``(k, N)`` with k >= 1; see `prototypes`.
+    of a class without a prototype get the probability 0.005. At least one class is needed.
     """
     features = features.float()
     centres = prototypes(features, inside).unbind(dim=2)
@@ -108,11 +94,8 @@ def prototype_nll(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Return ``1 - D_m / mean of the present D``, ``(B, M)``, eq. (9) and (10); below 0 a modality is neglected.
 
-    It is 0 for an absent modality, for a subject's only modality, and if no distance was measured.
-
-    Args:
-        distance: distances D ``(B, M)``, 0 where absent.
-        present: bool ``(B, M)``.
+    It is 0 for an absent modality (whose distance D is 0), for a subject's only modality, and if no distance was
+    measured.
     """
     mean = distance.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True)
     return torch.where(present & (mean > 0), 1 - distance / mean, 0)
@@ -146,8 +129,8 @@ class PassionLoss(nn.Module):
         pixel: whether to use pixel-wise self-distillation (ablation).
         proto: whether to use prototype distillation (ablation).
         delta: whether to use the task mask (ablation); otherwise it is 1.
-        beta: whether to use the gradient coefficients and ``1 / (1 - MR)``, their initial value in the paper
-            (ablation); otherwise they are 1. With all four off, the loss is the baseline's.
+        beta: False (ablation) sets both factors to 1: the learned beta_m and the fixed v_m, which in the paper is
+            beta's initial value. With all four off, the loss is the baseline's.
         lambda_1: weight of the pixel-wise term.
         lambda_2: weight of the prototype term.
         temperature: temperature of the pixel-wise term.
@@ -162,9 +145,6 @@ class PassionLoss(nn.Module):
             before `end_epoch`.
         terms: the latest values of the terms in use, summed over samples and modalities, weighted as above but
             without the lambdas: ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype``, ``pmr``; detached.
-
-    Raises:
-        ValueError: if a choice is unknown, or the counts do not fit modalities and subjects.
     """
 
     def __init__(
@@ -217,15 +197,7 @@ class PassionLoss(nn.Module):
         return self.use_pixel or self.use_proto or self.variant == "pmr"
 
     def forward(self, output: PassionOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of a batch.
-
-        Args:
-            output: output of the training step.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit (see `class_indices`), or a modality is missing in perfect data.
-        """
+        """Return the scalar loss of a training step's output against class indices ``(B, 1, ...)``."""
         label = class_indices(target, output.teacher.logits)
         size, present = label.shape[2:], output.present
         self._check(present)
@@ -256,14 +228,10 @@ class PassionLoss(nn.Module):
 
     @torch.no_grad()
     def end_epoch(self, epoch: int) -> dict[str, float]:
-        """Update beta from the epoch's sums, and reset the sums.
+        """Update beta from the epoch's sums (the epoch counts from 0), and reset the sums.
 
-        Args:
-            epoch: number of the epoch that ends, from 0.
-
-        Returns:
-            For each modality, ``rp_<name>``, its relative preference in this epoch (0 if it did not occur), and
-            ``beta_<name>``, its coefficient from the next epoch on.
+        For each modality the result has ``rp_<name>``, its relative preference in this epoch (0 if it did not occur),
+        and ``beta_<name>``, its coefficient from the next epoch on.
         """
         distance = self.sums / self.counts.clamp_min(1)
         preference = relative_preference(distance[None], self.counts[None] > 0)[0]
@@ -307,13 +275,7 @@ class PassionLoss(nn.Module):
     def _semantic(
         self, output: PassionOutput, label: torch.Tensor, classes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the prototype term, the distance D and PMR's term of each student, ``(P,)`` each.
-
-        Args:
-            output: output of the training step.
-            label: class indices ``(B, 1, ...)``.
-            classes: classes ``(k, 1)`` whose prototypes are compared.
-        """
+        """Return each student's prototype term, distance D and PMR's term, ``(P,)``, for classes ``(k, 1)``."""
         parts = []
         for sample, rows in _samples(output.present):
             # Masks by comparison, since they are a factor of the prototypes' matrix product.
@@ -333,16 +295,13 @@ class PassionLoss(nn.Module):
 
 def _common_classes(label: torch.Tensor, classes: int) -> torch.Tensor:
     """Return the classes that occur in every sample, ``(k, 1)``."""
-    shown = torch.stack([(label == k).flatten(1).any(dim=1) for k in range(classes)], dim=1)
-    common = [k for k, everywhere in enumerate(to_host(shown.all(dim=0)).tolist()) if everywhere]
+    occurs = torch.stack([(label == k).flatten(1).any(dim=1) for k in range(classes)], dim=1)
+    common = [k for k, everywhere in enumerate(to_host(occurs.all(dim=0)).tolist()) if everywhere]
     return torch.tensor(common, dtype=label.dtype, device=label.device)[:, None]
 
 
 def _samples(present: torch.Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield each sample's slices of the B rows and of its students among the P rows.
-
-    Processing one sample at a time computes the teacher's part once, without copies for its students.
-    """
+    """Yield each sample's slices of the B rows and of its students among the P rows; so a teacher is used once."""
     start = 0
     for b, count in enumerate(present.sum(dim=1).tolist()):
         yield slice(b, b + 1), slice(start, start + count)

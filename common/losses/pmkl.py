@@ -39,13 +39,7 @@ class PMKLOutput(NamedTuple):
 def teacher_advantage(student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return how much the student's cross-entropy exceeds the teacher's, 0 where the teacher is wrong or not better.
 
-    Args:
-        student: logits ``(B, K, ...)``.
-        teacher: logits of the same shape.
-        label: class indices ``(B, 1, ...)``, long.
-
-    Returns:
-        Weights ``(B, 1, ...)`` without gradient.
+    Logits are ``(B, K, ...)``; the weights returned are ``(B, 1, ...)`` like the class indices, without gradient.
     """
     lead = teacher.float().log_softmax(dim=1) - student.float().log_softmax(dim=1)
     return lead.gather(1, label).clamp_min(0) * (teacher.argmax(dim=1, keepdim=True) == label)
@@ -54,16 +48,10 @@ def teacher_advantage(student: torch.Tensor, teacher: torch.Tensor, label: torch
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return the scalar cross-entropy of the student's softened prediction against the teacher's.
+    """Return the scalar cross-entropy of the student's softened prediction against the teacher's, at a temperature.
 
     Voxels are weighted by `teacher_advantage`; the sum is divided by the sum of the weights (0 if that is 0). There is
     no factor T^2.
-
-    Args:
-        student: logits ``(B, K, ...)``.
-        teacher: logits of the same shape.
-        label: class indices ``(B, 1, ...)``, long.
-        temperature: temperature T by which logits are divided.
     """
     soft, target = (probabilities(logits, logits.shape[2:], temperature) for logits in (student, teacher.detach()))
     weight = teacher_advantage(student, teacher, label)
@@ -99,24 +87,11 @@ class SegmentationLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: GatedOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
-
-        Args:
-            output: training outputs of a network; only ``logits`` ``(B, K, X, Y, Z)`` are used.
-            target: class indices ``(B, 1, X, Y, Z)``.
-
-        Raises:
-            ValueError: if the target does not fit; see `class_indices`.
-        """
+        """Return the scalar loss of ``logits`` ``(B, K, X, Y, Z)`` against class indices ``(B, 1, X, Y, Z)``."""
         return self.of_indices(output.logits, class_indices(target, output.logits))
 
     def of_indices(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss for a label that is checked already.
-
-        Args:
-            logits: ``(B, K, X, Y, Z)``.
-            label: class indices ``(B, 1, X, Y, Z)``, long; see `class_indices`.
-        """
+        """Return the scalar loss for a label that `class_indices` has checked."""
         soft = probabilities(logits, label.shape[2:])
         entropy = weighted_cross_entropy(_merge_batch(soft), _merge_batch(label)).mean()
         dice = self.dice(soft, label)
@@ -136,9 +111,6 @@ class PMKLLoss(nn.Module):
 
     Attributes:
         terms: the latest values of ``ce``, ``dice``, ``kd``, ``contrastive`` and ``l2``, unweighted and detached.
-
-    Raises:
-        ValueError: if a weight or the margin is negative, or the temperature is not positive.
     """
 
     def __init__(
@@ -161,7 +133,7 @@ class PMKLLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: PMKLOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss, with the arguments and errors of `SegmentationLoss`."""
+        """Return the scalar loss of a training step's output against class indices ``(B, 1, X, Y, Z)``."""
         label = class_indices(target, output.logits)
         loss = self.segmentation.of_indices(output.logits, label)
         parts = {

@@ -40,9 +40,6 @@ class RobustSegLoss(nn.Module):
 
     Attributes:
         terms: the latest values of ``ce``, ``dice``, ``l2``, ``l1`` and ``kl``, unweighted and detached.
-
-    Raises:
-        ValueError: if a weight is negative.
     """
 
     def __init__(self, l2_weight: float = 1e-4, l1_weight: float = 0.1, kl_weight: float = 0.1) -> None:
@@ -56,7 +53,7 @@ class RobustSegLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: RobustSegOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss, with the arguments and errors of `SegmentationLoss`."""
+        """Return the scalar loss of the network's output against class indices ``(B, 1, X, Y, Z)``."""
         loss = self.segmentation(output, target)
         error = (output.image - output.reconstruction.float()).abs().flatten(1).mean(dim=1)
         parts = {

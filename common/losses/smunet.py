@@ -25,13 +25,9 @@ def gram(features: torch.Tensor) -> torch.Tensor:
 
 
 def style_distance(full: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
-    """Return ``sum (G_full - G_missing)^2 / (4 C^2 (H W)^2)``, a scalar; H and W are the first two extents.
+    """Return ``sum (G_full - G_missing)^2 / (4 C^2 (H W)^2)``, a scalar, of two styles ``(B, C, H, W, D)``.
 
     As in the released code, the Gram matrices G are already divided by the number of elements, so the result is tiny.
-
-    Args:
-        full: style ``(B, C, H, W, D)``.
-        missing: style of the same shape.
     """
     _, channels, height, width, _ = full.shape
     return (gram(full) - gram(missing)).square().sum() / (4 * channels**2 * (height * width) ** 2)
@@ -55,11 +51,7 @@ class StyleDiscriminator(Discriminator):
         self.append(nn.Conv3d(16 * width, 1, 1 if kind == "pooled" else (2, 3, 2)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)``; high means not from the full path.
-
-        Raises:
-            ValueError: if the kind is ``released`` and the style is not that of the published crop.
-        """
+        """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)``; high means not from the full path."""
         if self.kind == "released" and tuple(x.shape[2:]) != PUBLISHED:
             raise ValueError(
                 f"A style of {list(x.shape[2:])} voxels, but the released discriminator expects {list(PUBLISHED)}, the "
@@ -92,9 +84,6 @@ class SMUNetLoss(CoTrainingLoss):
         epoch: current epoch; see `CoTrainingLoss`.
         terms: the latest values of ``full``, ``missing``, ``consistency``, ``content``, ``style``, ``adversary`` and
             ``discriminators``, unweighted and detached.
-
-    Raises:
-        ValueError: if a choice is unknown; otherwise in the same cases as `CoTrainingLoss`.
     """
 
     def __init__(
@@ -122,16 +111,7 @@ class SMUNetLoss(CoTrainingLoss):
         self.discriminators["style"] = StyleDiscriminator(width, kind)
 
     def forward(self, output: CoTrainingOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss.
-
-        Args:
-            output: two `SMUNetOutput`, of the full and of a missing path.
-            target: class indices ``(B, 1, ...)``.
-
-        Raises:
-            ValueError: if the target does not fit (see `class_indices`) or the style does not (see
-                `StyleDiscriminator`).
-        """
+        """Return the scalar loss of two `SMUNetOutput`, full and missing, against class indices ``(B, 1, ...)``."""
         full, missing = output
         discriminator = self.discriminators["style"]
         terms = self.shared_terms(output, target) | {

@@ -18,13 +18,10 @@ from common.networks.subsets import available_modalities
 class CoTraining(TrainingStep):
     """Run all modalities through the full path, and a random subset (one for the whole batch) through its missing path.
 
-    Args:
-        network: an ACN or a SMUNet.
+    The network is an ACN or a SMUNet.
     """
 
-    def __init__(self, network: FullAndMissing) -> None:
-        super().__init__()
-        self.network = network
+    network: FullAndMissing
 
     def forward(self, image: torch.Tensor) -> CoTrainingOutput:
         """Return the outputs of both paths for crops ``(B, M, X, Y, Z)``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from common.methods.step import TrainingStep
 from common.networks.subsets import available_modalities
@@ -12,20 +11,11 @@ from common.networks.subsets import available_modalities
 class OneSubset(TrainingStep):
     """Draw one of the subsets that have a network, and forward it for the whole batch.
 
-    Args:
-        network: network that has a `common.networks.dedicated.Dedicated` as its attribute ``dedicated``.
+    The network has a `common.networks.dedicated.Dedicated` as its attribute ``dedicated``.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits ``(B, K, ...)`` of crops ``(B, M, ...)``.
-
-        Raises:
-            ValueError: if there is no network for the modalities that all samples have.
-        """
+        """Return the logits ``(B, K, ...)`` of crops ``(B, M, ...)``."""
         present = available_modalities(image, None)
         chosen = torch.zeros_like(present)
         chosen[:, list(self.network.dedicated.draw_subset(present))] = True

@@ -17,18 +17,10 @@ from common.transforms import uniform_subsets
 
 
 class RandomSubsetFusion(TrainingStep):
-    """Encode and separately decode every modality of a subject; fuse a random subset, all subsets equally likely.
-
-    Args:
-        network: network to train.
-
-    Raises:
-        ValueError: if the network does not fuse modalities.
-    """
+    """Encode and separately decode every modality of a subject; fuse a random subset, all subsets equally likely."""
 
     def __init__(self, network: FusionNetwork) -> None:
-        super().__init__()
-        self.network = require_fusion(network, "This training")
+        super().__init__(require_fusion(network, "This training"))
 
     def forward(self, image: torch.Tensor) -> FusionOutput:
         """Return the training outputs of crops ``(B, M, ...)``; ``present`` says which modalities were encoded."""

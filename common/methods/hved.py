@@ -16,15 +16,9 @@ from common.transforms import random_subsets
 
 
 class JointCompletion(TrainingStep):
-    """Fuse a random subset, and complete and segment from it; every modality that the subject has is encoded.
+    """Fuse a random subset, and complete and segment from it; every modality that the subject has is encoded."""
 
-    Args:
-        network: network to train.
-    """
-
-    def __init__(self, network: UHVED) -> None:
-        super().__init__()
-        self.network = network
+    network: UHVED
 
     def forward(self, image: torch.Tensor) -> HVEDOutput:
         """Return the training outputs of crops ``(B, M, X, Y, Z)``."""

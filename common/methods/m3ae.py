@@ -38,14 +38,11 @@ class Pretraining(TrainingStep):
         mask_ratio: combined rate of dropped modalities and masked patches.
         patch_size: edge of a patch in voxels, a divisor of the crop's extents.
         masking: ``m3ae``, or ``modality_dropout`` for the paper's ablation without patches (Table 3 b).
-
-    Raises:
-        ValueError: if the masking is unknown; in ``forward``, if patches do not tile the crop.
     """
 
     def __init__(self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae") -> None:
-        super().__init__()
-        self.network, self.mask_ratio, self.patch_size = network, mask_ratio, patch_size
+        super().__init__(network)
+        self.mask_ratio, self.patch_size = mask_ratio, patch_size
         self.masking = check_choice("masking", masking, MASKINGS)
 
     def forward(self, image: torch.Tensor) -> Reconstruction:
@@ -78,14 +75,11 @@ class FineTuning(TrainingStep):
         network: an `M3AE` with one output per region; its x_sub stays constant from here on.
         views: ``random``, two random subsets (paper); or ``full_and_incomplete``, all modalities and a random
             incomplete subset, so that every step uses the full set (our own variant).
-
-    Raises:
-        ValueError: if the views are unknown.
     """
 
     def __init__(self, network: M3AE, views: str = "random") -> None:
-        super().__init__()
-        self.network, self.views = network, check_choice("views", views, VIEWS)
+        super().__init__(network)
+        self.views = check_choice("views", views, VIEWS)
         self.network.x_sub.requires_grad_(False)
 
     def forward(self, image: torch.Tensor) -> SegmentationOutput:
@@ -116,9 +110,6 @@ def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
         network: the pretraining network.
         fill: ``x_sub``, ``zero`` or ``mean``.
         images: training set, items with ``image`` ``(M, X, Y, Z)``, normalised, uncropped or cropped to the brain.
-
-    Raises:
-        ValueError: if the fill is unknown.
     """
     if check_choice("fill", fill, FILLS) == "x_sub":
         return
@@ -129,16 +120,9 @@ def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
 
 
 def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
-    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``.
+    """Return the mean over a training set at each location of the grid, ``(1, M, *grid)``, without missing modalities.
 
-    Missing modalities do not count in the mean.
-
-    Args:
-        images: items with ``image`` ``(M, X, Y, Z)``, RAS, whose metadata give the location.
-        grid: size of the cohort's grid in voxels.
-
-    Raises:
-        ValueError: if there is no item.
+    The items have ``image`` ``(M, X, Y, Z)``, RAS, whose metadata give the location.
     """
     if len(images) == 0:
         raise ValueError("The mean image needs at least one training case, but the training set is empty.")
@@ -161,12 +145,7 @@ def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
 def start_finetuning(
     network: M3AE, pretrained: str, weights: bool = True, init_from: str | os.PathLike | None = None
 ) -> None:
-    """Start from complete weights of the segmentation network (key ``init_from``), or else by `load_pretrained`.
-
-    Raises:
-        FileNotFoundError: if the checkpoint does not exist.
-        ValueError: if it is damaged, or belongs to another architecture.
-    """
+    """Start from complete weights of the segmentation network (key ``init_from``), or else by `load_pretrained`."""
     if init_from is None:
         load_pretrained(network, pretrained, weights)
     else:
@@ -176,10 +155,7 @@ def start_finetuning(
 def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
     """Start fine-tuning from a pretraining checkpoint: always x_sub, and if ``weights``, the U-Net without its heads.
 
-    Args:
-        network: the segmentation network.
-        path: plain state dict of the pretraining network.
-        weights: whether to load the U-Net, too; False is the ablation without pretraining (Table 3 a).
+    Without ``weights`` it is the ablation without pretraining (Table 3 a).
 
     Raises:
         FileNotFoundError: if the checkpoint does not exist.

@@ -14,15 +14,9 @@ from common.networks.subsets import available_modalities, gather_rows
 
 
 class MultiModalitySelfDistillation(TrainingStep):
-    """Decode each subject's modalities fused (the teacher), and each of them alone (the students).
+    """Decode each subject's modalities fused (the teacher), and each of them alone (the students)."""
 
-    Args:
-        network: network to train.
-    """
-
-    def __init__(self, network: MAGMS) -> None:
-        super().__init__()
-        self.network = network
+    network: MAGMS
 
     def forward(self, image: torch.Tensor) -> MagMSOutput:
         """Return the outputs of teacher and students for crops ``(B, M, ...)``."""

@@ -26,14 +26,11 @@ class FeatureAlignment(TrainingStep):
         at: ``input``, the feature encoder's output; or ``bottleneck``, that of each modality alone, for networks with
             ``bottlenecks(image, present)`` (only ACN; the paper describes it this way); it costs M more passes of the
             encoder.
-
-    Raises:
-        ValueError: if the network does not have the features to align.
     """
 
     def __init__(self, method: nn.Module, network: nn.Module, align: bool = True, at: str = "input") -> None:
-        super().__init__()
-        self.method, self.network, self.align = method, network, align
+        super().__init__(network)
+        self.method, self.align = method, align
         self.at = check_choice("align_at", at, ("input", "bottleneck"))
         encoders = [module for module in network.modules() if isinstance(module, FeatureEncoder) and module.kind]
         if not align:

@@ -28,9 +28,6 @@ class SelfDistillation(TrainingStep):
         perfect_data: whether all modalities of every subject are present and encoded, and a random subset is drawn only
             for the teacher's fusion (PDT, as in RFNet, mmFormer and M2FTrans).
         distil: whether gradients flow through the students; if False, they only measure the distance to the teacher.
-
-    Raises:
-        ValueError: if modalities are to be dropped from perfect data, or the network does not fuse modalities.
     """
 
     def __init__(
@@ -40,10 +37,9 @@ class SelfDistillation(TrainingStep):
         perfect_data: bool = False,
         distil: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(require_fusion(network, "Self-distillation"))
         if drop_modalities and perfect_data:
             raise ValueError("training moddrop: with perfect_data true nothing is dropped; change one of the two keys.")
-        self.network = require_fusion(network, "Self-distillation")
         self.drop_modalities, self.perfect_data, self.distil = drop_modalities, perfect_data, distil
 
     def forward(self, image: torch.Tensor) -> PassionOutput:

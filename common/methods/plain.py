@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from common.methods.step import TrainingStep
 from common.networks.subsets import available_modalities
@@ -11,15 +10,7 @@ from common.transforms import random_subsets
 
 
 class Plain(TrainingStep):
-    """Forward each subject once, with all the modalities that it has.
-
-    Args:
-        network: network that takes crops ``(B, M, X, Y, Z)``.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    """Forward each subject once, with all the modalities that it has; the network takes crops ``(B, M, X, Y, Z)``."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the network's training outputs of crops ``(B, M, X, Y, Z)``."""
@@ -30,14 +21,8 @@ class RandomSubset(TrainingStep):
     """Forward each subject once, with a random subset of the modalities that it has (modality dropout, ModDrop).
 
     The number of modalities is drawn first, all numbers equally likely, and then which ones; see `random_subsets`.
-
-    Args:
-        network: network that takes crops ``(B, M, X, Y, Z)`` and ``present``, bool ``(B, M)``, the usable modalities.
+    The network takes crops ``(B, M, X, Y, Z)`` and ``present``, bool ``(B, M)``, the usable modalities.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the network's training outputs of crops ``(B, M, X, Y, Z)``."""

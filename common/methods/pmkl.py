@@ -51,8 +51,7 @@ class PrivilegedDistillation(TrainingStep):
     """
 
     def __init__(self, network: PMKL, crop: Sequence[int], metric_stride: int = 40) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         width = network.full.head.in_channels
         self.heads = Dedicated(network.missing.subsets, lambda channels: MetricHeads(width, crop, metric_stride))
 
@@ -63,11 +62,7 @@ class PrivilegedDistillation(TrainingStep):
         return self
 
     def forward(self, image: torch.Tensor) -> PMKLOutput:
-        """Return the outputs of a student and the teacher for crops ``(B, M, X, Y, Z)``.
-
-        Raises:
-            ValueError: if no student takes a subset of the modalities that all subjects of the batch share.
-        """
+        """Return the outputs of a student and the teacher for crops ``(B, M, X, Y, Z)``."""
         image = image.as_subclass(torch.Tensor)
         present = available_modalities(image, None)
         students, teacher = self.network.missing, self.network.full
@@ -120,15 +115,10 @@ def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
 def load_teacher(network: PMKL, path: str, cohort: str) -> None:
     """Load and freeze the teacher of the first stage, and initialise the students' feature encoders from its own.
 
-    Args:
-        network: network that gets the weights in ``full``.
-        path: plain state dict of the teacher.
-        cohort: cohort that the students are trained on.
-
     Raises:
         FileNotFoundError: if the file does not exist.
         ValueError: if it is damaged, or belongs to another network (width, modalities, classes, feature encoder) or
-            cohort.
+            cohort than the students.
     """
     require_teacher(path, cohort)
     load_weights(network.full, path).requires_grad_(False)

@@ -17,12 +17,7 @@ from common.networks.subsets import available_modalities
 def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tensor:
     """Keep each present modality with a given probability, independently; if none is left, keep a random one.
 
-    Args:
-        present: bool ``(B, M)``, at least one True in each row.
-        probability: probability of keeping a modality.
-
-    Returns:
-        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
+    ``present`` is bool ``(B, M)`` with at least one True in each row; so is the result, on the CPU.
     """
     present = present.cpu()
     score = torch.where(present, torch.rand(present.shape), 2.0)
@@ -35,14 +30,11 @@ class Disentanglement(TrainingStep):
     Args:
         network: network to train.
         keep: probability of keeping a modality.
-
-    Raises:
-        ValueError: if ``keep`` is not from 0 to 1.
     """
 
     def __init__(self, network: RobustSeg, keep: float = 0.5) -> None:
-        super().__init__()
-        self.network, self.keep = network, check_number("keep", keep, 0, 1)
+        super().__init__(network)
+        self.keep = check_number("keep", keep, 0, 1)
 
     def forward(self, image: torch.Tensor) -> RobustSegOutput:
         """Return the training outputs of crops ``(B, M, X, Y, Z)``."""

@@ -14,7 +14,9 @@ class TrainingStep(nn.Module):
     inference uses. Other parameters of a step are trained with it, but are in no checkpoint.
     """
 
-    network: nn.Module
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the network's state dict."""

@@ -15,9 +15,6 @@ class Attention(nn.Module):
         dim: number of channels of a token.
         heads: number of attention heads, a divisor of ``dim``.
         dropout: dropout rate of the attention weights and of the output.
-
-    Raises:
-        ValueError: if ``heads`` does not divide ``dim``.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:

@@ -102,12 +102,7 @@ class SplitPointwise(nn.Module):
         return scatter_modalities(parts, present)
 
     def fuse(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return the block's output ``(B, C', ...)``.
-
-        Args:
-            parts: addends of the modalities, ``(B, M, C', ...)``.
-            weights: ``(B, M)``, 1 for the modalities present and 0 for the others.
-        """
+        """Return the block's output ``(B, C', ...)``; weights ``(B, M)`` are 1 for the modalities present, else 0."""
         y = weighted_sum(weights[:, None], parts)[:, 0]
         if self.pre or self.training:  # otherwise the norm cancels the bias
             y = y + self.conv.bias.to(y).reshape(-1, *[1] * (y.ndim - 2))
@@ -158,18 +153,10 @@ class Encoders(nn.ModuleList):
     """One encoder per modality, e.g. an `Encoder`, that maps ``(n, C, ...)`` to one feature map per level."""
 
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> list[list[torch.Tensor | None]]:
-        """Encode the modalities that are present; nothing is computed for the others.
+        """Encode the modalities of ``(B, M, C, ...)`` that ``present`` (bool ``(B, M)``) has, and no others.
 
-        Args:
-            x: output of a `FeatureEncoder`, ``(B, M, C, ...)``.
-            present: bool ``(B, M)``.
-
-        Returns:
-            For each level, fine to coarse, the features of each modality ``(n, C, ...)``, where n is the number of
-            samples that have it; None if no sample has it.
-
-        Raises:
-            ValueError: if the number of modalities of the image is not that of the encoders.
+        For each level, fine to coarse, the result has the features of each modality, ``(n, C, ...)`` with a row for
+        each of the n samples that have it; None if no sample has it.
         """
         if x.shape[1] != len(self):
             raise ValueError(f"An image with {x.shape[1]} channels; expected {len(self)}, the network's modalities.")
@@ -221,13 +208,10 @@ class SeparateDecoder(nn.Module):
         self.head = conv(dims, width, classes, 1)
 
     def forward(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(P, K, ...)``, one row for each present modality of each sample.
+        """Return logits ``(P, K, ...)``, one row for each present modality (bool ``(B, M)``) of each sample.
 
-        The modalities are decoded one after the other, since one batch of all would need very large tensors.
-
-        Args:
-            features: levels ``(B, M, C, ...)``, fine to coarse; tensors after them are ignored.
-            present: bool ``(B, M)``.
+        The modalities are decoded one after the other, since one batch of all would need very large tensors. Levels are
+        ``(B, M, C, ...)``, fine to coarse; tensors after them are ignored.
         """
         levels = features[: len(self.levels) + 1]
         decoded = [

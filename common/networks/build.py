@@ -55,11 +55,11 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         ValueError: if there is no such network, a size does not suit it, or a ``feature_encoder`` or ``subsets`` is
             given to a network that does not support it.
     """
-    network, found = NETWORKS.get(name), True
+    network, importable = NETWORKS.get(name), True
     if network is None:
         module, _, attribute = name.rpartition(".")
-        network, found = optional_import(module, name=attribute) if module else (None, False)
-    if not found or not (isinstance(network, type) and issubclass(network, nn.Module)):
+        network, importable = optional_import(module, name=attribute) if module else (None, False)
+    if not importable or not (isinstance(network, type) and issubclass(network, nn.Module)):
         raise ValueError(
             f"backbone {name!r}: expected one of {', '.join(NETWORKS)}, or the dotted path of a network's class that "
             "can be imported (key `backbone`)."
@@ -73,11 +73,7 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
 
 
 def require_fusion(network: nn.Module, method: str) -> FusionNetwork:
-    """Return the network after checking that it has a fusing and a separate decoder.
-
-    Raises:
-        ValueError: if it does not.
-    """
+    """Return the network after checking that it has a fusing and a separate decoder."""
     if not isinstance(network, FusionNetwork):
         raise ValueError(
             f"{method} needs a fusing and a separate decoder, which {type(network).__name__} does not have: expected "
@@ -87,16 +83,12 @@ def require_fusion(network: nn.Module, method: str) -> FusionNetwork:
 
 
 def require_classes(network: nn.Module, targets: Sequence[str]) -> None:
-    """Refuse a network whose last layer, ``head``, does not fit the background and a cohort's targets.
-
-    Raises:
-        ValueError: if it has more or fewer classes.
-    """
+    """Refuse a network whose last layer, ``head``, does not fit the background and a cohort's targets."""
     if not hasattr(network, "head"):  # a network made of several networks
         return
-    found = network.head.weight.shape[0]
-    if found != 1 + len(targets):
+    classes = network.head.weight.shape[0]
+    if classes != 1 + len(targets):
         raise ValueError(
-            f"The network's head has {found} classes, but the cohort has {1 + len(targets)}: the background, "
+            f"The network's head has {classes} classes, but the cohort has {1 + len(targets)}: the background, "
             f"{', '.join(targets)}. Set `cohort` to the one that the network was made for, or choose another network."
         )

@@ -7,11 +7,7 @@ from torch import nn
 
 
 def require_window(network: nn.Module, image: torch.Tensor) -> None:
-    """Refuse windows ``(B, M, ...)`` of another size than the network's ``crop``, to which its positions are tied.
-
-    Raises:
-        ValueError: if the size differs.
-    """
+    """Refuse windows ``(B, M, ...)`` of another size than the network's ``crop``, to which its positions are tied."""
     if tuple(image.shape[2:]) != network.crop:
         raise ValueError(
             f"A window of {list(image.shape[2:])} voxels, but this {type(network).__name__} was built for "
@@ -21,11 +17,7 @@ def require_window(network: nn.Module, image: torch.Tensor) -> None:
 
 
 def check_crop(crop: Sequence[int], multiple: int, least: int) -> None:
-    """Refuse a crop that a network cannot process.
-
-    Raises:
-        ValueError: if it does not have 2 or 3 extents, each a multiple of ``multiple`` and at least ``least``.
-    """
+    """Refuse a crop that is not 2 or 3 multiples of ``multiple``, each of them ``least`` or more."""
     if len(crop) not in (2, 3) or any(extent % multiple or extent < least for extent in crop):
         raise ValueError(
             f"crop {list(crop)}: expected 2 or 3 multiples of {multiple}, {least} or more, e.g. "

@@ -94,9 +94,7 @@ class Path(nn.Module):
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
         """Return logits ``(B, K, X, Y, Z)`` of sigmoids in training, of a softmax in evaluation.
 
-        Args:
-            bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
-            features: features returned by `ResidualUNet.encode`.
+        The bottleneck is ``(B, 8 * width, X/8, Y/8, Z/8)``, the features those of `ResidualUNet.encode`.
         """
         logits = self.unet.head(self.unet.decode(self.dropout(bottleneck), features)[2])
         if self.training:
@@ -165,10 +163,6 @@ class ACN(FullAndMissing):
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of all paths: ``shared``, ``separate`` or None.
         subsets: incomplete subsets that get a missing path, as channels of the image; None means all of them
             (14 for four modalities).
-
-    Raises:
-        ValueError: if the width is not a multiple of 8 or the feature encoder is unknown; in ``forward``, if a spatial
-            size is not a multiple of 8, a sample has no modality, or no path fits its modalities.
     """
 
     def __init__(
@@ -184,17 +178,10 @@ class ACN(FullAndMissing):
         super().__init__(modalities, full, lambda channels: ACNPath(channels, classes, width), encoder, subsets)
 
     def bottlenecks(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the full path's bottleneck for each modality alone, with the others set to zero.
+        """Return the full path's bottleneck for each modality of ``(B, M, X, Y, Z)`` alone, the others being zero.
 
-        Args:
-            image: ``(B, M, X, Y, Z)``.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            ``(B, M, 8 * width, X/8, Y/8, Z/8)``, zero where a modality is absent.
-
-        Raises:
-            ValueError: if a sample has no modality.
+        It is ``(B, M, 8 * width, X/8, Y/8, Z/8)``, zero where a modality is absent: NaN, or not in ``present``, bool
+        ``(B, M)``.
         """
         present = available_modalities(image, present)
         x = self.feature_encoder(image, present)
@@ -215,9 +202,6 @@ class SMUNet(FullAndMissing):
         classes: number of classes K, including the background.
         width: number of channels at full resolution, a multiple of 8.
         subsets: incomplete subsets that get a missing path; see `ACN`.
-
-    Raises:
-        ValueError: in the same cases as `ACN`.
     """
 
     def __init__(

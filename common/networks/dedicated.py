@@ -28,11 +28,7 @@ def channel_subsets(modalities: int, complete: bool = True) -> list[Subset]:
 
 
 def channels_of(subsets: Sequence[Sequence[str]] | None, modalities: Sequence[str]) -> list[Subset] | None:
-    """Return subsets of a cohort's modalities, given by names or aliases, as channels; None stays None.
-
-    Raises:
-        ValueError: if a name is not one of the cohort's modalities; see `resolve_subset`.
-    """
+    """Return subsets of a cohort's modalities, given by names or aliases, as channels; None stays None."""
     if subsets is None:
         return None
     return [tuple(map(modalities.index, resolve_subset(subset, modalities))) for subset in subsets]
@@ -53,14 +49,10 @@ class Dedicated(nn.Module):
         self.networks = nn.ModuleDict({_key(subset): build(channels * len(subset)) for subset in self.subsets})
 
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(B, K, ...)``; each sample is processed by the network for exactly its modalities.
-
-        Args:
-            x: ``(B, M * C, ...)``; absent modalities are not read.
-            present: bool ``(B, M)``, on the CPU.
+        """Return logits ``(B, K, ...)`` of ``(B, M * C, ...)``; those of a sample are by the network for its subset.
 
         Raises:
-            ValueError: if there is no network for a sample's modalities.
+            ValueError: if there is no network for a sample's modalities (``present``: bool ``(B, M)``, on the CPU).
         """
         rows = {subset: (present == present.new_tensor(row)).all(dim=1) for subset, row in self._present_in(present)}
         parts = {
@@ -101,7 +93,7 @@ class Dedicated(nn.Module):
         return possible[int(torch.randint(len(possible), ()))]
 
     def _present_in(self, present: torch.Tensor) -> list[tuple[Subset, list[bool]]]:
-        found = []
+        pairs = []
         for row in present.unique(dim=0).tolist():
             subset = tuple(m for m, there in enumerate(row) if there)
             if subset not in self.subsets:
@@ -109,8 +101,8 @@ class Dedicated(nn.Module):
                     f"No network was trained for the modalities at channels {list(subset)}; expected one of "
                     f"{self.subsets}. Leave the subset out (key `subsets`), or train one for it (key `dedicated`)."
                 )
-            found.append((subset, row))
-        return found
+            pairs.append((subset, row))
+        return pairs
 
 
 class FullAndMissing(nn.Module):
@@ -140,12 +132,7 @@ class FullAndMissing(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of images ``(B, M, ...)`` with NaN in missing modalities; in evaluation mode.
 
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Raises:
-            ValueError: if a sample has no modality, or a subset without a network.
+        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN.
         """
         present = available_modalities(image, present)
         x, complete = self.features(image, present), present.all(dim=1)

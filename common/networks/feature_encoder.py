@@ -25,9 +25,6 @@ class FeatureEncoder(nn.Module):
 
     Attributes:
         channels: number of output channels of each modality.
-
-    Raises:
-        ValueError: if the kind is unknown.
     """
 
     def __init__(self, modalities: int, dims: int, kind: str | None) -> None:

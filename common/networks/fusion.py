@@ -67,17 +67,9 @@ class FusionNetwork(nn.Module):
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Segment images ``(B, M, ...)`` whose missing modalities are NaN.
+        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``, NaN where missing; in training, a `FusionOutput`.
 
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            Logits ``(B, K, ...)``; in training mode, a `FusionOutput`.
-
-        Raises:
-            ValueError: if a sample has no modality.
+        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN; a sample without any is an error.
         """
         if torch.jit.is_tracing():
             return forward_for_export(self, image, present)

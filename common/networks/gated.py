@@ -82,11 +82,7 @@ class ContentEncoder(nn.Module):
             channels = after
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Map ``(B, channels, X, Y, Z)`` to the features of each level, fine to coarse.
-
-        Raises:
-            ValueError: if an extent is not a multiple of 8 or below 16.
-        """
+        """Map ``(B, channels, X, Y, Z)``, multiples of 8 from 16 on, to the features of each level, fine to coarse."""
         check_crop(x.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         return residual_levels(self.levels, x)
 
@@ -155,9 +151,6 @@ class GatedNetwork(nn.Module):
         classes: number of classes K, including the background.
         width: number of channels at full resolution.
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
-
-    Raises:
-        ValueError: in ``forward``, if the window does not suit the levels, or a sample has no modality.
     """
 
     def __init__(
@@ -176,17 +169,10 @@ class GatedNetwork(nn.Module):
         return self.decoder.head
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | GatedOutput:
-        """Segment images ``(B, M, X, Y, Z)`` whose missing modalities are NaN.
+        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
 
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            Logits ``(B, K, X, Y, Z)``; in training mode, a `GatedOutput`.
-
-        Raises:
-            ValueError: if a sample has no modality.
+        In training mode it is a `GatedOutput`. Only modalities of ``present`` (bool ``(B, M)``) are used, or all
+        without NaN.
         """
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
@@ -199,8 +185,8 @@ class GatedNetwork(nn.Module):
 
     def fuse(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> list[torch.Tensor]:
         """Return the fused features ``(B, C, ...)`` of each level; ``present``, bool ``(B, M)``, selects modalities."""
-        kept = present[:, :, None, None, None, None].to(features[0].device, non_blocking=True)
-        return [fusion(level * kept) for fusion, level in zip(self.fusions, features, strict=True)]
+        mask = present[:, :, None, None, None, None].to(features[0].device, non_blocking=True)
+        return [fusion(level * mask) for fusion, level in zip(self.fusions, features, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | GatedOutput:
         """Fuse and decode the output of `encode`; the result is that of `forward`."""

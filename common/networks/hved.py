@@ -70,10 +70,6 @@ class HeteroModal(nn.Module):
         modalities: number of modalities M.
         width: number of channels at full resolution, an even number.
         halved: whether the last convolution of a level outputs half as many channels as the one before.
-
-    Raises:
-        ValueError: if the width is odd; in use, if an extent is not a multiple of 8 or below 16, or a sample has no
-            modality.
     """
 
     def __init__(self, modalities: int, width: int, halved: bool) -> None:
@@ -83,26 +79,18 @@ class HeteroModal(nn.Module):
         self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Segment images ``(B, M, X, Y, Z)`` whose missing modalities are NaN.
+        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
 
-        Args:
-            image: normalised intensities; X, Y and Z are multiples of 8 and at least 16.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            Logits ``(B, K, X, Y, Z)``.
-
-        Raises:
-            ValueError: if the window has another size, or a sample has no modality.
+        X, Y and Z are multiples of 8 and at least 16. Only modalities of ``present`` (bool ``(B, M)``) are used, or all
+        without NaN.
         """
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is present; nothing is computed for the others.
+        """Return the features of each level, fine to coarse, ``(B, M, C, ...)``, zero where a modality is absent.
 
-        Returns:
-            The features of each level, fine to coarse, ``(B, M, C, ...)``, zero where a modality is absent.
+        Nothing is computed for absent modalities.
         """
         check_crop(image.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         present = available_modalities(image, present)
@@ -117,9 +105,6 @@ class UHVED(HeteroModal):
         modalities: number of modalities M.
         classes: number of classes K, including the background.
         width: number of channels at full resolution, an even number; half of them are means, half log-variances.
-
-    Raises:
-        ValueError: in the same cases as `HeteroModal`.
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -137,10 +122,9 @@ class UHVED(HeteroModal):
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
+        """Return logits ``(B, K, X, Y, Z)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
 
-        Returns:
-            Logits ``(B, K, X, Y, Z)`` from the latents' means; in training mode, a `Completed` from a sample of them.
+        They are decoded from the latents' means; in training mode, a `Completed` from a sample of them.
         """
         latents = [self._latent(level, present) for level in features]
         logits = self.segmentation(latents)
@@ -160,9 +144,6 @@ class UHeMIS(HeteroModal):
         modalities: number of modalities M.
         classes: number of classes K, including the background.
         width: number of channels at full resolution, an even number.
-
-    Raises:
-        ValueError: in the same cases as `HeteroModal`.
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -244,12 +225,11 @@ class Decoder(nn.Module):
 def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the product of a standard normal and the Gaussians of each subset's modalities.
 
+    The result is mean and log-variance, each ``(B, S, C, ...)``, float32.
+
     Args:
         features: means and log-variances along the channels, ``(B, M, 2 C, ...)``; the latter are clamped to [-50, 50].
         subsets: bool ``(B, S, M)``.
-
-    Returns:
-        Mean and log-variance, each ``(B, S, C, ...)``, float32.
     """
     mean, log_variance = features.float().chunk(2, dim=2)
     with torch.autocast(features.device.type, enabled=False):  # precisions reach 1e7
@@ -259,14 +239,9 @@ def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple
 
 
 def mean_and_variance(features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return mean and population variance over the modalities present, concatenated along the channels.
+    """Return mean and population variance over the modalities present, along the channels: ``(B, 2 C, ...)``, float32.
 
-    Args:
-        features: ``(B, M, C, ...)``.
-        present: bool ``(B, M)``.
-
-    Returns:
-        ``(B, 2 C, ...)``, float32; the variance of a single modality is exactly 0.
+    Features are ``(B, M, C, ...)``, ``present`` is bool ``(B, M)``; the variance of a single modality is exactly 0.
     """
     features = features.float()
     weights = (present / present.sum(dim=1, keepdim=True))[:, None]

@@ -56,10 +56,6 @@ class M2FTrans(FusionNetwork):
         heads: number of attention heads, a divisor of ``16 * width``.
         dropout: dropout rate in the transformer and the cross attention.
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
-
-    Raises:
-        ValueError: if crop or number of heads do not suit the network; in use, if a window has another size, or a
-            sample has no modality.
     """
 
     def __init__(
@@ -95,11 +91,10 @@ class M2FTrans(FusionNetwork):
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Encode each modality that is present, and let its tokens attend to each other.
 
-        Returns:
-            In training mode, first the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
-            separate decoder. Then, for `decode`: the parts of the three finer levels' fusion ``(B, M, C, ...)``; the
-            features of the fourth level; those of the fifth after the transformer; and the keys and values that the
-            fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
+        In training mode the result starts with the features of each of the five levels ``(B, M, C, ...)``, fine to
+        coarse, for the separate decoder. Then, for `decode`: the parts of the three finer levels' fusion
+        ``(B, M, C, ...)``; the features of the fourth level; those of the fifth after the transformer; and the keys
+        and values that the fusion tokens attend to, ``(B, M, layers, 2, heads, N, d)``.
         """
         require_window(self, image)
         present = available_modalities(image, present)
@@ -111,10 +106,9 @@ class M2FTrans(FusionNetwork):
         return [*features, *parts, scatter_modalities(levels[FINER], present), *attended]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
+        """Return logits ``(B, K, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
 
-        Returns:
-            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of all five levels.
+        In training mode it is a `Decoded`, whose deep logits are those of all five levels.
         """
         *features, memory = features[-LEVELS - 1 :]
         present = present.to(memory.device, non_blocking=True)
@@ -166,8 +160,7 @@ class MaskedTransformer(nn.Module):
     def attend(self, modality: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pass one modality's features ``(n, E, ...)`` through all layers.
 
-        Returns:
-            Features ``(n, E, ...)``, and the keys and values in each layer ``(n, layers, 2, heads, N, d)``.
+        Return them, and the keys and values in each layer, ``(n, layers, 2, heads, N, d)``.
         """
         tokens, memory = x.flatten(2).transpose(1, 2) + self.positions[modality], []
         for layer in self.layers:
@@ -177,15 +170,14 @@ class MaskedTransformer(nn.Module):
         return tokens.transpose(1, 2).reshape(x.shape), torch.stack(memory, dim=1)
 
     def fuse(self, memory: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pass the fusion tokens through all layers.
+        """Pass the fusion tokens through all layers; return them, ``(B, N, E)``, and weights ``(B, M, N)``.
+
+        A weight is the attention that a modality's token got in the first layer, summed over heads and fusion tokens;
+        it is 0 for an absent modality and has no gradient.
 
         Args:
             memory: keys and values of the modalities, ``(B, M, layers, 2, heads, N, d)``.
             present: bool ``(B, M)``.
-
-        Returns:
-            Fusion tokens ``(B, N, E)``; and the attention that each token of each modality got in the first layer,
-            ``(B, M, N)``, summed over heads and fusion tokens, 0 for an absent modality, without gradient.
         """
         tokens = (self.fusion + self.positions[-1]).expand(present.shape[0], -1, -1)
         count = tokens.shape[1]
@@ -217,11 +209,9 @@ class WeightedFusion(nn.Module):
         self.layers = nn.Sequential(ConvBlock(dims, (width, width)), ConvBlock(dims, (width, width), kernel=1))
 
     def forward(self, parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return fused features ``(B, C, ...)``.
+        """Return fused features ``(B, C, ...)`` of the entry layer's parts ``(B, M, C, ...)``.
 
-        Args:
-            parts: output of the entry layer for each modality, ``(B, M, C, ...)``.
-            weights: weight of each voxel, ``(B, M, ...)``, 0 where a modality is absent.
+        Each voxel has a weight, ``(B, M, ...)``, 0 where a modality is absent.
         """
         y = self.entry.conv.bias.to(parts.dtype).reshape(-1, *[1] * (parts.ndim - 3))
         for weight, part in zip(weights.to(parts.dtype).unbind(1), parts.unbind(1), strict=True):
@@ -281,9 +271,9 @@ class ChannelAttention(nn.Module):
             torch.cat([one(x) for one, x in zip(maps, features.unbind(1), strict=True)], dim=1).flatten(2)
             for maps in (self.keys, self.values)
         )
-        seen = present.repeat_interleave(query.shape[1], dim=1)[:, None]
-        found = F.scaled_dot_product_attention(self.query(query).flatten(2), key, value, attn_mask=seen)
-        return self.dropout(self.out(found.reshape(query.shape)))
+        mask = present.repeat_interleave(query.shape[1], dim=1)[:, None]
+        attended = F.scaled_dot_product_attention(self.query(query).flatten(2), key, value, attn_mask=mask)
+        return self.dropout(self.out(attended.reshape(query.shape)))
 
 
 class ChannelMap(nn.Module):

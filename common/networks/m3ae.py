@@ -49,17 +49,13 @@ class M3AE(nn.Module):
         image: torch.Tensor,
         present: Optional[torch.Tensor] = None,  # noqa: UP045 (TorchScript)
     ) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
-        """Segment images ``(B, M, X, Y, Z)``, filling missing modalities (NaN) from the centre of ``x_sub``.
+        """Return logits ``(B, C, X, Y, Z)``, filling missing modalities (NaN) from the centre of ``x_sub``.
+
+        In training mode it is a `SegmentationOutput`.
 
         Args:
-            image: normalised intensities in [0, 1]; X, Y, Z multiples of 8.
+            image: normalised intensities in [0, 1], ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8.
             present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            Logits ``(B, C, X, Y, Z)``; in training mode, a `SegmentationOutput`.
-
-        Raises:
-            ValueError: if a sample has no modality.
         """
         there = to_host(presence(image))
         if present is not None:

@@ -51,10 +51,6 @@ class MAGMS(nn.Module):
         hidden: number of channels of a token.
         mlp_dim: hidden width of the transformers' perceptrons.
         heads: number of attention heads, a divisor of ``hidden``.
-
-    Raises:
-        ValueError: if crop or number of heads do not suit the network; in use, if a window has another size, an image
-            has another number of modalities, or a sample has none.
     """
 
     per_modality = ("encoders", "projections")
@@ -87,14 +83,10 @@ class MAGMS(nn.Module):
         self.head = layer(width, classes, 1)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Encode each modality that is present, including its point-wise convolutions.
+        """Encode each modality of ``(B, M, ...)`` that is present, including its point-wise convolutions.
 
-        Args:
-            image: normalised intensities ``(B, M, ...)``, with NaN in missing modalities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
-
-        Returns:
-            The levels s1, s2, s3, s4 and z, fine to coarse, each ``(B, M, C, ...)``, zero where a modality is absent.
+        The result is the levels s1, s2, s3, s4 and z, fine to coarse, each ``(B, M, C, ...)``, zero where a modality is
+        absent (NaN, or not in ``present``, bool ``(B, M)``).
         """
         require_window(self, image)
         if image.shape[1] != len(self.encoders):
@@ -106,13 +98,9 @@ class MAGMS(nn.Module):
         return [scatter_modalities(level, present) for level in zip(*encoded, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
-        """Decode the mean of the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
+        """Return logits ``(B, K, ...)`` of the mean of the modalities that ``present`` (bool ``(B, M)``) allows.
 
-        Returns:
-            Logits ``(B, K, ...)``; in training mode, a `MagMSDecoded`.
-
-        Raises:
-            ValueError: if a sample has no modality.
+        In training mode it is a `MagMSDecoded`.
         """
         require_modality(present)
         shares = (present / present.sum(dim=1, keepdim=True))[:, None].to(features[0].device, non_blocking=True)
@@ -124,7 +112,7 @@ class MAGMS(nn.Module):
         return MagMSDecoded(logits, bottleneck) if self.training else logits
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | MagMSDecoded:
-        """Segment ``(B, M, ...)``, with the arguments of `encode` and the result of `decode`."""
+        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``, NaN where missing; in training, a `MagMSDecoded`."""
         if torch.jit.is_tracing():
             return forward_for_export(self, image, present)
         present = available_modalities(image, present)
@@ -181,11 +169,7 @@ class Encoder(nn.Module):
 
 
 def check_sizes(crop: Sequence[int], hidden: int, heads: int) -> None:
-    """Refuse sizes that a UNETR cannot process.
-
-    Raises:
-        ValueError: if the crop is not 2 or 3 multiples of 16, or the heads do not divide a token's channels.
-    """
+    """Refuse a crop that is not 2 or 3 multiples of 16, and heads that do not divide a token's channels."""
     check_crop(crop, multiple=PATCH, least=PATCH)
     if hidden % heads:
         raise ValueError(f"{heads} heads: expected a divisor of a token's {hidden} channels (key `heads`).")

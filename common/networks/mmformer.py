@@ -49,10 +49,6 @@ class MMFormer(FusionNetwork):
         heads: number of attention heads, a divisor of ``embed_dim``.
         dropout: dropout rate of the transformers.
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
-
-    Raises:
-        ValueError: if crop or number of heads do not suit the network; in use, if a window has another size, or a
-            sample has no modality.
     """
 
     per_modality = ("encoders", "embeddings", "intra")  # not positions, which are used for absent modalities, too
@@ -105,10 +101,9 @@ class MMFormer(FusionNetwork):
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Encode each modality that is present.
 
-        Returns:
-            In training mode, first the features of each of the five levels ``(B, M, C, ...)``, fine to coarse, for the
-            separate decoder. Then the parts of the four finer levels' fusion ``(B, M, C, ...)``, and the tokens of each
-            modality ``(B, M, N, D)``.
+        In training mode the result starts with the features of each of the five levels ``(B, M, C, ...)``, fine to
+        coarse, for the separate decoder. Then follow the parts of the four finer levels' fusion ``(B, M, C, ...)``, and
+        the tokens of each modality ``(B, M, N, D)``.
         """
         require_window(self, image)
         present = available_modalities(image, present)
@@ -119,11 +114,9 @@ class MMFormer(FusionNetwork):
         return [*features, *parts, scatter_modalities(tokens, present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
+        """Return logits ``(B, K, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
 
-        Returns:
-            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the four coarser
-            levels.
+        In training mode it is a `Decoded`, whose deep logits are those of the four coarser levels.
         """
         *parts, tokens = features[-LEVELS:]
         present = present.to(tokens.device, non_blocking=True)
@@ -144,18 +137,11 @@ class MMFormer(FusionNetwork):
         return features[-LEVELS:]
 
     def correlated(self, tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Let the tokens of all modalities attend to each other, and turn them into the coarsest feature map.
+        """Let the tokens ``(B, M, N, D)`` of all modalities attend to each other; return a map ``(B, M * C, ...)``.
 
-        Absent modalities take part as zeros plus their positions. As in the published code, the sequence of ``M N``
-        tokens is read as N voxels of M successive tokens each, so a voxel's channels come from neighbours in one
-        modality, not from the same place in all.
-
-        Args:
-            tokens: ``(B, M, N, D)``.
-            present: bool ``(B, M)``.
-
-        Returns:
-            ``(B, M * C, ...)``, where C is the number of channels of one modality's coarsest level.
+        C is the number of channels of one modality's coarsest level. Absent modalities take part as zeros plus their
+        positions. As in the published code, the sequence of ``M N`` tokens is read as N voxels of M successive tokens
+        each, so a voxel's channels come from neighbours in one modality, not from the same place in all.
         """
         tokens = (tokens * present[:, :, None, None])[:, list(self.order)].flatten(1, 2)
         positions = torch.cat([self.positions[m] for m in self.order], dim=1)

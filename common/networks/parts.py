@@ -8,17 +8,11 @@ from torch import nn
 
 
 def modality_parts(network: nn.Module, modalities: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each modality, the names of the parts of a network that process it alone.
+    """Return modality -> prefixes of the state dict's keys of those parts of a network that process it alone.
 
-    These are the items of the module lists named in the network's attribute ``per_modality`` (by default ``encoders``),
-    and those of a separate feature encoder. A network that concatenates its inputs has none.
-
-    Args:
-        network: network, e.g. a `FusionNetwork`.
-        modalities: names in the cohort's order, e.g. ``("t1", "t1c", "t2", "flair")``.
-
-    Returns:
-        Prefixes of keys of the network's state dict, e.g. ``{"t1": ["encoders.0", "intra.0"], ...}``.
+    An example is ``{"t1": ["encoders.0", "intra.0"], ...}``. These are the items of the module lists named in the
+    network's attribute ``per_modality`` (by default ``encoders``), and those of a separate feature encoder. A network
+    that concatenates its inputs has none.
     """
     names = getattr(network, "per_modality", ("encoders",) if hasattr(network, "encoders") else ())
     if getattr(getattr(network, "feature_encoder", None), "kind", None) == "separate":

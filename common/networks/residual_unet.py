@@ -69,9 +69,6 @@ class ResidualUNet(nn.Module):
         out_channels: number of channels of the logits.
         width: number of channels at full resolution, a multiple of 8 (8 groups per norm); doubled at each level.
         deep_supervision: whether to add 1x1x1 heads on the 1/4 and 1/2 levels, which are used only in training.
-
-    Raises:
-        ValueError: if the width is not a multiple of 8; in ``forward``, if a spatial size is not.
     """
 
     def __init__(
@@ -116,17 +113,10 @@ class ResidualUNet(nn.Module):
         return SegmentationOutput(logits, deep, bottleneck)
 
     def encode(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return the features of the four levels, fine to coarse; the last one is the bottleneck.
+        """Return the features of the four levels, fine to coarse, and each level's first convolution's output.
 
-        Args:
-            x: ``(B, in_channels, X, Y, Z)``.
-
-        Returns:
-            Features ``(B, 2^l * width, X / 2^l, ...)`` of each level l, and the output of each level's first
-            convolution, of the same shape.
-
-        Raises:
-            ValueError: if a spatial size is not a multiple of 8.
+        Both are ``(B, 2^l * width, X / 2^l, ...)`` at level l; the last features are the bottleneck. X, Y and Z of the
+        input ``(B, in_channels, X, Y, Z)`` are multiples of 8.
         """
         if x.shape[2] % 8 + x.shape[3] % 8 + x.shape[4] % 8 > 0:
             raise ValueError(f"spatial size {x.shape[2:]}: expected multiples of 8 (three downsamplings by 2).")
@@ -144,9 +134,8 @@ class ResidualUNet(nn.Module):
     def decode(self, bottleneck: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return the decoder's levels at 1/4, 1/2 and full resolution; the last one is the input of the head.
 
-        Args:
-            bottleneck: ``(B, 8 * width, X/8, Y/8, Z/8)``.
-            features: features returned by `encode`; the three finer levels are the skip connections.
+        The bottleneck is ``(B, 8 * width, X/8, Y/8, Z/8)``; of the features returned by `encode`, the three finer
+        levels are the skip connections.
         """
         quarter = self.up4(bottleneck, features[2])
         half = self.up3(quarter, features[1])

@@ -43,9 +43,6 @@ class RFNet(FusionNetwork):
         width: number of channels at full resolution, a multiple of 4.
         crop: size of the training crop in voxels, 2 or 3 multiples of 8; other multiples of 8 can be processed, too.
         feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
-
-    Raises:
-        ValueError: if crop or width do not suit the network; in use, if a sample has no modality.
     """
 
     def __init__(
@@ -73,9 +70,8 @@ class RFNet(FusionNetwork):
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
         """Encode each modality that is present.
 
-        Returns:
-            The features ``(B, M, C, ...)`` of each level, fine to coarse; then, for each level, the parts of the two
-            layers that process all modalities together, ``(B, M, C / 4, ...)`` and ``(B, M, C / 2 or C, ...)``.
+        The result is the features ``(B, M, C, ...)`` of each level, fine to coarse; then, for each level, the parts of
+        the two layers that process all modalities together, ``(B, M, C / 4, ...)`` and ``(B, M, C / 2 or C, ...)``.
         """
         if any(extent % STRIDE for extent in image.shape[2:]):
             raise ValueError(
@@ -90,10 +86,9 @@ class RFNet(FusionNetwork):
         return [*features, *parts]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Fuse and decode the modalities that ``present`` (bool ``(B, M)``) allows; the others are ignored.
+        """Return logits ``(B, K, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
 
-        Returns:
-            Logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the region heads.
+        In training mode it is a `Decoded`, whose deep logits are those of the region heads.
         """
         present = present.to(features[0].device, non_blocking=True)
         levels, parts = features[:LEVELS], features[LEVELS:]
@@ -131,12 +126,9 @@ class RegionHead(nn.Module):
         self.head = conv(dims, REGION_HIDDEN, classes, 1)
 
     def forward(self, parts: torch.Tensor, guide: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
-        """Return logits ``(B, K, ...)``.
+        """Return logits ``(B, K, ...)`` from the entry layer's parts ``(B, M, C / 4, ...)``.
 
-        Args:
-            parts: output of the entry layer for each modality, ``(B, M, C / 4, ...)``.
-            guide: the decoder's tensor ``(B, C, ...)``, or None at the coarsest level.
-            present: bool ``(B, M)``.
+        The guide is the decoder's tensor ``(B, C, ...)``, or None at the coarsest level.
         """
         embedded = self.embedding(self.entry.fuse(parts, present))
         y = self.hidden(embedded if guide is None else torch.cat([guide, embedded], dim=1))

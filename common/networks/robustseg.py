@@ -95,9 +95,7 @@ class ImageDecoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return features ``(B, width, X, Y, Z)``, and the scale and shift ``(B, 8 * width)`` that were applied.
 
-        Args:
-            content: ``(B, 8 * width, X / 8, Y / 8, Z / 8)``.
-            appearance: ``(B, 8)``.
+        The content is ``(B, 8 * width, X / 8, Y / 8, Z / 8)``, the appearance ``(B, 8)``.
         """
         hidden = self.hidden(appearance)
         scale, shift = self.scale(hidden), self.shift(hidden)
@@ -126,17 +124,10 @@ class RobustSeg(GatedNetwork):
         self.image_head = conv(width, 1, 7)  # shared by all modalities
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | RobustSegOutput:
-        """Segment images ``(B, M, X, Y, Z)`` with NaN in missing modalities; in training, reconstruct those present.
+        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``, NaN where missing.
 
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities whose content may be used. None allows all without NaN.
-
-        Returns:
-            Logits ``(B, K, X, Y, Z)``; in training mode, a `RobustSegOutput`.
-
-        Raises:
-            ValueError: if a sample has no modality.
+        In training mode it is a `RobustSegOutput`, with a reconstruction of every modality without NaN. Only the
+        contents of those that ``present`` (bool ``(B, M)``) allows are used.
         """
         there, present = available_modalities(image, None), available_modalities(image, present)
         fused = self.fuse(self.encode(image, present), present)

@@ -81,10 +81,10 @@ def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tens
         parts: for each modality, a tensor with a row for each sample that has it; None if no sample has it.
         present: bool ``(B, M)``, on the CPU.
     """
-    some = next(part for part in parts if part is not None)
+    example = next(part for part in parts if part is not None)
     if bool(present.all()):
         return torch.stack(list(parts), dim=1)
-    full = some.new_zeros(*present.shape, *some.shape[1:])
+    full = example.new_zeros(*present.shape, *example.shape[1:])
     for modality, part in enumerate(parts):
         if part is not None:
             full[:, modality].index_copy_(0, indices(present[:, modality], full.device), part)

@@ -31,10 +31,6 @@ class FilledUNETR(nn.Module):
         heads: number of attention heads, a divisor of ``hidden``.
         fill: ``zero``; or ``mean``, the mean at each voxel over the modalities present. The paper says "means", but a
             modality's own mean is 0 after normalisation, so that would be the same as filling with zeros.
-
-    Raises:
-        ValueError: if the fill is unknown or sizes do not suit the network; in use, if a window has another size, or a
-            sample has no modality.
     """
 
     def __init__(
@@ -61,9 +57,7 @@ class FilledUNETR(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities.
 
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
+        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN.
         """
         require_window(self, image)
         return self.unetr(self.filled(image.as_subclass(torch.Tensor), available_modalities(image, present)))
@@ -87,10 +81,6 @@ class DedicatedUNETR(nn.Module):
         mlp_dim: hidden width of the transformers' perceptrons.
         heads: number of attention heads, a divisor of ``hidden``.
         subsets: subsets that get a network, as channels; None: all ``2^M - 1``.
-
-    Raises:
-        ValueError: if sizes do not suit the network; in use, if a window has another size, or a sample has no modality
-            or a subset without a network.
     """
 
     def __init__(
@@ -115,9 +105,7 @@ class DedicatedUNETR(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities.
 
-        Args:
-            image: normalised intensities.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
+        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN.
         """
         require_window(self, image)
         return self.dedicated(image.as_subclass(torch.Tensor), available_modalities(image, present))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, RandomizableTransform
+from monai.transforms import Randomizable, RandomizableTransform
 
-from common.modalities import presence
+from common.transforms.intensity import EachModalityd
 
 
-class RandEachModalityd(Randomizable, MapTransform):
+class RandEachModalityd(Randomizable, EachModalityd):
     """Apply a random transform to each modality of an image separately, with new random draws for each.
 
     MONAI's random intensity transforms draw once per image, so that they change all channels or none. But sequences are
@@ -36,14 +33,5 @@ class RandEachModalityd(Randomizable, MapTransform):
         self.transform.set_random_state(seed, state)
         return self
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its images changed."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            image = item[key].clone()
-            there = presence(image[None].as_subclass(torch.Tensor))[0]
-            for index, channel in enumerate(image.as_subclass(torch.Tensor)):
-                if there[index]:
-                    image[index] = torch.as_tensor(self.transform(channel[None]))[0]
-            item[key] = image
-        return item
+    def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:
+        return torch.as_tensor(self.transform(channel[None]))[0]

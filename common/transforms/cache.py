@@ -13,6 +13,7 @@ import torch
 from monai.data import Dataset, MetaTensor
 from monai.transforms import Compose, RandomizableTrait
 
+from common.io.command import unwrapped_errors
 from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
@@ -34,9 +35,6 @@ class CachedDataset(Dataset):
         transform: a `Compose` whose deterministic part depends on nothing but the item.
         cache_dir: folder of the cache; None computes everything anew each time. The name of an entry has a hash of the
             item, of its files' sizes and modification times, and of the deterministic transforms.
-
-    Raises:
-        ValueError, OSError: when an item is accessed, if a transform refuses a file.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:
@@ -47,19 +45,11 @@ class CachedDataset(Dataset):
         self._recipe = fingerprint(*transform.transforms[:end])
 
     def _transform(self, index: int) -> Any:
-        try:
-            return self._apply(index)
-        except RuntimeError as error:
-            # Compose wraps a transform's error about a file into a RuntimeError ("applying transform <...>")
-            if isinstance(error.__cause__, ValueError | OSError):
-                raise error.__cause__ from None
-            raise
-
-    def _apply(self, index: int) -> Any:
-        if self.cache_dir is None:
-            return super()._transform(index)
-        item = self._cached(dict(self.data[index]))
-        return item if self.first_random is None else self.transform(item, start=self.first_random)
+        with unwrapped_errors():  # Compose wraps a transform's error about a file
+            if self.cache_dir is None:
+                return super()._transform(index)
+            item = self._cached(dict(self.data[index]))
+            return item if self.first_random is None else self.transform(item, start=self.first_random)
 
     def _cached(self, item: dict[str, Any]) -> dict[str, Any]:
         entry = self.cache_dir / f"{item.get('case', 'case')}-{self._key(item)}"

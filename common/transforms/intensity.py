@@ -13,27 +13,26 @@ from monai.transforms import MapTransform
 from common.modalities import presence
 
 
-class _BrainIntensityd(MapTransform):
-    """Change each modality separately, using its brain voxels (those that are not 0); a missing one stays NaN."""
+class EachModalityd(MapTransform):
+    """Change each modality of images ``(M, X, Y, Z)`` separately; a missing one stays NaN."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its images changed."""
         item = dict(data)
         for key in self.key_iterator(item):
             image = item[key].clone()
             there = presence(item[key][None].as_subclass(torch.Tensor))[0]
-            for index, channel in enumerate(image.as_tensor()):
+            for index, channel in enumerate(image.as_subclass(torch.Tensor)):
                 if there[index]:
-                    image[index] = self.change(channel, channel != 0, f"{item.get('case', key)}, channel {index}")
+                    image[index] = self._change(channel, f"{item.get('case', key)}, channel {index}")
             item[key] = image
         return item
 
-    def change(self, channel: torch.Tensor, brain: torch.Tensor, name: str) -> torch.Tensor:
-        """Return a modality ``(X, Y, Z)`` changed; ``brain`` is True where it is not 0, ``name`` is for messages."""
+    def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:
+        """Return a modality ``(X, Y, Z)`` changed; ``name`` is for messages."""
         raise NotImplementedError
 
 
-class ScaleBrainIntensityd(_BrainIntensityd):
+class ScaleBrainIntensityd(EachModalityd):
     """Clip each modality to percentiles of its brain voxels and scale it to [0, 1]; the background becomes exactly 0.
 
     The brain is where a modality is not 0, so each modality is scaled independently of the others. A missing modality
@@ -53,8 +52,8 @@ class ScaleBrainIntensityd(_BrainIntensityd):
         super().__init__(keys)
         self.lower, self.upper = lower, upper
 
-    def change(self, channel: torch.Tensor, brain: torch.Tensor, name: str) -> torch.Tensor:
-        """Return a scaled modality."""
+    def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:
+        brain = channel != 0
         low, high = np.percentile(channel[brain].numpy(), [self.lower, self.upper])
         if low >= high:
             raise ValueError(
@@ -65,7 +64,7 @@ class ScaleBrainIntensityd(_BrainIntensityd):
         return torch.where(brain, scaled, torch.zeros_like(scaled))
 
 
-class NormalizeBrainIntensityd(_BrainIntensityd):
+class NormalizeBrainIntensityd(EachModalityd):
     """Give each modality zero mean and unit variance over its brain; background becomes ``-mean / std``, not 0.
 
     Mean and population standard deviation are computed over the brain and applied to all voxels. Source: the published
@@ -77,16 +76,12 @@ class NormalizeBrainIntensityd(_BrainIntensityd):
     For images that show more than a brain use MONAI's ``NormalizeIntensityd(channel_wise=True)`` over the whole volume,
     which leaves a missing modality NaN too.
 
-    Args:
-        keys: images ``(M, X, Y, Z)``.
-
     Raises:
         ValueError: if a modality is constant over its brain.
     """
 
-    def change(self, channel: torch.Tensor, brain: torch.Tensor, name: str) -> torch.Tensor:
-        """Return a normalised modality."""
-        voxels = channel[brain].double()
+    def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:
+        voxels = channel[channel != 0].double()
         mean, std = voxels.mean(), voxels.std(correction=0)
         if not std > 0:  # NaN where there is no brain
             raise ValueError(

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from common.cohorts import get_cohort
 
 
-class _ConvertLabelsd(MapTransform):
+class ConvertLabelsd(MapTransform):
     """Convert volumes by a cohort's `LabelSet`, keeping affine, metadata and applied operations."""
 
     def __init__(self, keys: KeysCollection, cohort: str) -> None:
@@ -21,61 +21,54 @@ class _ConvertLabelsd(MapTransform):
         self.labels = get_cohort(cohort).labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its volumes converted."""
         item = dict(data)
         for key in self.key_iterator(item):
             source = item[key]
-            result = MetaTensor(self.convert(source))
+            result = MetaTensor(self._convert(source))
             item[key] = result.copy_meta_from(source) if isinstance(source, MetaTensor) else result
         return item
 
-    def convert(self, volume: torch.Tensor) -> torch.Tensor:
-        """Convert one volume."""
+    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
 
-class LabelsToRegionsd(_ConvertLabelsd):
+class LabelsToRegionsd(ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into region masks ``(R, X, Y, Z)``, uint8."""
 
-    def convert(self, volume: torch.Tensor) -> torch.Tensor:
-        """Return region masks."""
+    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         return self.labels.to_regions(volume)
 
 
-class RegionsToLabelsd(_ConvertLabelsd):
+class RegionsToLabelsd(ConvertLabelsd):
     """Turn region masks ``(R, X, Y, Z)`` into one label map ``(1, X, Y, Z)`` in the cohort's values."""
 
-    def convert(self, volume: torch.Tensor) -> torch.Tensor:
-        """Return a label map."""
+    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         return self.labels.from_regions(volume)
 
 
-class LabelsToClassesd(_ConvertLabelsd):
+class LabelsToClassesd(ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into class indices of a softmax head, of type long.
 
     Index 0 is the background; the others are the targets of the `LabelSet` in their order.
     """
 
-    def convert(self, volume: torch.Tensor) -> torch.Tensor:
-        """Return class indices."""
+    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         return self.labels.to_classes(volume)
 
 
-class ClassesToLabelsd(_ConvertLabelsd):
+class ClassesToLabelsd(ConvertLabelsd):
     """Turn logits or probabilities of a softmax head ``(K, X, Y, Z)`` into a label map ``(1, X, Y, Z)`` by argmax."""
 
-    def convert(self, volume: torch.Tensor) -> torch.Tensor:
-        """Return a label map in the cohort's values."""
+    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         return self.labels.from_classes(volume.max(dim=0, keepdim=True).indices)  # argmax is five times slower on a CPU
 
 
-class ClassesToRegionsd(_ConvertLabelsd):
+class ClassesToRegionsd(ConvertLabelsd):
     """Turn probabilities of a softmax head ``(K, X, Y, Z)`` into region probabilities ``(R, X, Y, Z)``.
 
     Raises:
         ValueError: when an item is accessed, if K is not 1 + the number of the cohort's targets.
     """
 
-    def convert(self, volume: torch.Tensor) -> torch.Tensor:
-        """Return region probabilities."""
+    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         return self.labels.region_probabilities(volume)

@@ -13,8 +13,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.cohorts import Cohort, get_cohort
-from common.cohorts.check import GRID_TOLERANCE, coarse, findings, grid_offset, tilted, zero_background
+from common.cohorts.check import coarse, findings, tilted, zero_background
 from common.io import read_volume
+from common.io.geometry import grid_difference
 from common.modalities import canonical, resolve_subset, subset_name
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,6 @@ class LoadSubjectd(MapTransform):
         self.trained = trained
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a copy of the item with tensors in place of paths."""
         item = dict(data)
         case = item.get("case") or _stem(item["image"])
         volumes, sources = self._volumes(item, case)
@@ -130,16 +130,9 @@ class LoadSubjectd(MapTransform):
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:
     """Refuse volumes ``(X, Y, Z)`` that cannot be one subject's modalities, and warn about suspicious ones.
 
-    Args:
-        volumes: modality name -> volume.
-        sources: modality name -> file, for messages.
-        cohort: the cohort of the images; if it is skull-stripped, images with more than a brain, or too little, are
-            suspicious.
-
-    Raises:
-        ValueError: if `common.cohorts.check.findings` reports a fatal error, or the grids differ.
+    The rules are `common.cohorts.check.findings`, and that all lie on one grid; ``sources`` are the files' names.
     """
-    for found in findings(volumes, cohort, content=logger.isEnabledFor(logging.WARNING)):
+    for found in findings(volumes, cohort, sequences=logger.isEnabledFor(logging.WARNING)):
         files = " and ".join(sources[name] for name in found.modalities)
         message = f"{files} ({', '.join(found.modalities)}): {found.what}. {found.remedy}"
         if found.fatal:
@@ -151,16 +144,10 @@ def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str],
 
 
 def _check_grid(volume: MetaTensor, path: str, reference: MetaTensor, reference_path: str) -> None:
-    if volume.shape != reference.shape:
+    if difference := grid_difference(volume, reference):
         raise ValueError(
-            f"{path}: shape {tuple(volume.shape)}, but {reference_path} has {tuple(reference.shape)}; expected the "
-            "same grid. Register and resample the images to each other first."
-        )
-    shift = grid_offset(volume, reference)
-    if shift > GRID_TOLERANCE:
-        raise ValueError(
-            f"{path}: its affine puts voxels up to {shift:.2f} mm away from those of {reference_path}; expected the "
-            f"same grid (within {GRID_TOLERANCE} mm). Register and resample the images to each other first."
+            f"{path}: not on the grid of {reference_path}: {difference}. Register and resample the images to each "
+            "other first."
         )
 
 

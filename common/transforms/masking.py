@@ -1,4 +1,8 @@
-"""Random choice of the modalities that are dropped and the patches that are masked."""
+"""Random choice of the modalities that are dropped and the patches that are masked.
+
+The functions for subsets take ``present``, bool ``(B, M)`` with at least one True in each row, and return a non-empty
+subset of it, on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,6 @@ def random_subsets(present: torch.Tensor) -> torch.Tensor:
 
     Any k of them are equally likely. So of four modalities, all stay with probability 1/4, each triple and each single
     with 1/16, and each pair with 1/24. Source: M3AE, "Fine-Tune with Heterogeneous Missing-Modal Self Distillation".
-
-    Args:
-        present: bool ``(B, M)``, at least one True in each row.
-
-    Returns:
-        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
     count = present.cpu().sum(dim=1, keepdim=True)
     return _drop(present.cpu(), torch.floor(torch.rand(count.shape) * count))
@@ -27,12 +25,6 @@ def incomplete_subsets(present: torch.Tensor) -> torch.Tensor:
     """Draw an incomplete subset for each sample: k ~ Uniform{1 .. n-1} of its n present modalities are dropped.
 
     A sample with one modality keeps it. Source: our own variant of `random_subsets` without the complete set.
-
-    Args:
-        present: bool ``(B, M)``, at least one True in each row.
-
-    Returns:
-        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
     count = present.cpu().sum(dim=1, keepdim=True)
     return _drop(present.cpu(), torch.where(count > 1, 1 + torch.floor(torch.rand(count.shape) * (count - 1)), 0))
@@ -49,12 +41,6 @@ def uniform_subsets(present: torch.Tensor) -> torch.Tensor:
     """Draw for each sample one of the ``2^n - 1`` non-empty subsets of its n present modalities, all equally likely.
 
     Source: RFNet, mmFormer, M2FTrans and PASSION, as released.
-
-    Args:
-        present: bool ``(B, M)``, at least one True in each row.
-
-    Returns:
-        bool ``(B, M)`` on the CPU, a non-empty subset of ``present``.
     """
     present = present.cpu()
     count = present.sum(dim=1, keepdim=True)

@@ -50,11 +50,9 @@ class SubsetDataset(CachedDataset):
         self._latest: tuple[int, dict[str, Any]] = (-1, {})
 
     def __len__(self) -> int:
-        """Return the number of (case, subset) pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the case of a pair with only the subset's modalities."""
         number, subset = self.pairs[index]
         if self._latest[0] != number:
             self._latest = (number, super().__getitem__(number))

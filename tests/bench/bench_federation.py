@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.datalist import make_datalist, write_datalist
 from common.io import read_weights
 from common.methods.m3ae import load_pretrained
-from federated.plan import Plan
+from experiments.federation.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 LOCAL_EPOCHS = 2
@@ -177,15 +177,17 @@ def main(experiment: str, output_dir: str, dataset_dir: str | None = None, bundl
         settings = {"cohort": chosen.cohort, "ema_momentum": None, **chosen.settings[bundle]}
         if bundle == "passion":  # sequences are missing as at the sites, and nowhere else
             settings |= {"missing_rates": None, "perfect_data": False}
-        plan = Plan("arm", bundle, chosen.rounds[bundle], sites, chosen.configs, settings, LOCAL_EPOCHS)
-        plan = replace(plan, aggregation="fedavg")
+        plan = Plan(
+            name="arm", bundle=bundle, rounds=chosen.rounds[bundle], sites=sites, configs=chosen.configs,
+            settings=settings, local_epochs=LOCAL_EPOCHS, aggregation="fedavg",
+        )  # fmt: skip
         if bundle == "m3ae":
-            plan = replace(plan, init_from=pretrained(plan, largest, out / bundle / "start"))
-        arms = {f"{name} alone": replace(plan, sites={name: keys}) for name, keys in sites.items()}
+            plan = plan.model_copy(update={"init_from": pretrained(plan, largest, out / bundle / "start")})
+        arms = {f"{name} alone": plan.model_copy(update={"sites": {name: keys}}) for name, keys in sites.items()}
         arms["FedAvg"] = plan
         if bundle != "m3ae":  # which has no encoders of single sequences
-            arms["per modality"] = replace(plan, aggregation="per_modality")
-        arms["pooled"] = replace(plan, sites={"pooled": lists["pooled"]})
+            arms["per modality"] = plan.model_copy(update={"aggregation": "per_modality"})
+        arms["pooled"] = plan.model_copy(update={"sites": {"pooled": lists["pooled"]}})
         folders = {arm: out / bundle / arm.replace(" ", "_") for arm in arms}
         for arm, planned in arms.items():
             found = evaluated(planned, lists["pooled"], folders[arm])

@@ -86,17 +86,6 @@ class Bundle:
         return ""
 
 
-def ablation_rows(folder: Path) -> dict[str, list[str]]:
-    """Return the tables of an ablation: title -> first words of its rows."""
-    tables = {}
-    for part in (folder / "ablation.md").read_text().split("\n\n"):
-        if part.lstrip().startswith("**"):
-            title = part.strip()
-        elif part.startswith("| "):
-            tables[title] = [line.split("|")[1].strip() for line in part.splitlines()[2:]]
-    return tables
-
-
 def copy_subset(case: Mapping[str, Any], subset: Sequence[str], folder: Path) -> Path:
     """Link a case's files of some modalities into a separate folder."""
     folder.mkdir(parents=True)

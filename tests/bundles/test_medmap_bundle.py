@@ -8,8 +8,7 @@ import torch
 from bundles.running import ROOT, Bundle
 from monai.bundle import ConfigWorkflow
 
-from common.modalities import subset_name, subsets
-from tools.__main__ import leaderboard
+from tools.leaderboard import leaderboard
 
 MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
 MODALITIES = ("t1", "t1c", "t2", "flair")
@@ -32,19 +31,6 @@ def merged(configs, **overrides):
     it."""
     files = [str(MEDMAP.folder / "configs" / name) for name in configs]
     return ConfigWorkflow(config_file=files, logging_file=False, **overrides).parser.get_parsed_content
-
-
-def test_run_leaves_weights_of_the_feature_encoder_and_the_mixture(coarse_dir, tmp_path, undrawn):
-    MEDMAP.run_here(["train.json"], **tiny(coarse_dir, tmp_path, width=4), **UNTRACKED)
-    weights = torch.load(tmp_path / "trained.pt", weights_only=True)
-    assert weights["feature_encoder.layers.0.weight"].shape == (4, 1, 3, 3, 3)
-    mixture = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]["alignment.weights"]
-    assert not torch.equal(mixture, torch.tensor([0.0, 0, 0, 1]))
-    results = pd.read_csv(tmp_path / "evaluation" / "results.csv")
-    assert set(results["modalities"]) == {subset_name(subset) for subset in subsets(MODALITIES)}
-    latents = pd.read_csv(tmp_path / "evaluation" / "latents.csv")
-    assert latents.groupby("modality").size().tolist() == [2, 2, 2, 2]
-    assert "The distance between modalities for the network" in (tmp_path / "evaluation" / "report.md").read_text()
 
 
 def test_without_alignment_the_backbone_is_left_as_it_is(coarse_dir, tmp_path):
@@ -88,16 +74,6 @@ def test_acn_is_aligned_at_either_place(coarse_dir, tmp_path, align_at):
     state = torch.load(tmp_path / "trained_last.pt", weights_only=True)["loss"]
     assert any("discriminators" in key for key in state)
     assert "alignment.weights" in state
-
-
-@pytest.mark.slow  # processes of their own
-def test_two_processes_share_mixture_and_discriminators(coarse_dir, tmp_path):
-    settings = tiny(coarse_dir, tmp_path, **PATHS, batch_size=1, val_subsets=[["t1"], ["t2"]])
-    configs = ["train.json", "backbones/acn.json", "multi_gpu_train.json"]
-    MEDMAP.succeed(configs, settings, run_id="fit", processes=2)
-    state = torch.load(tmp_path / "trained_last.pt", weights_only=True)
-    assert state["trainer"]["iteration"] == 3  # six subjects shared by two processes
-    assert not torch.equal(state["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
 
 
 @pytest.mark.slow  # processes of their own
@@ -220,27 +196,6 @@ class TestRecipes:
         groups = torch.load(tmp_path / "trained_last.pt", weights_only=True)["optimizer"]["param_groups"]
         assert [group["lr"] for group in groups] == [0, 1e-4]  # at the end of the schedule
         assert set(pd.read_csv(tmp_path / "evaluation" / "results.csv")["modalities"]) == {"t1", "t1+t1c+t2+flair"}
-
-
-@pytest.mark.parametrize(
-    ("configs", "overrides", "message"),
-    [
-        ([], {"anchor": "pd"}, "anchor 'pd': expected one of 'adaptive', 'normal', 't1'"),
-        ([], {"prior": "lge"}, "prior 'lge': expected one of"),
-        ([], {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
-        ([], {"feature_encoder": "both"}, "feature_encoder 'both': expected one of 'shared', 'separate'"),
-        ([], {"align_at": "bottleneck"}, "align_at 'bottleneck': MMFormer cannot compute the bottleneck"),
-        ([], {"backbone": "U-HVED"}, "feature_encoder 'shared': backbone 'U-HVED' does not support it"),
-        ([], {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
-        (["backbones/pmkl.json"], {"align_at": "bottleneck", "width": 2}, "GatedNetwork cannot compute the bottleneck"),
-        ([], {"backbone": "ACN", "width": 8}, "needs a fusing and a separate decoder, which ACN does not have"),
-        (["backbones/pmkl.json"], {"teacher": "/nowhere.pt", "width": 2}, "/nowhere.pt: no such weights of a teacher"),
-    ],
-)
-def test_combinations_that_make_no_sense_are_refused_before_training(coarse_dir, tmp_path, configs, overrides, message):
-    settings = {**tiny(coarse_dir, tmp_path), "width": 4, **overrides}
-    assert message in MEDMAP.complaint(["train.json", *configs], **settings)
-    assert not list(tmp_path.glob("*_last.pt"))
 
 
 @pytest.mark.slow  # each method is trained and evaluated by a process of its own

@@ -8,7 +8,7 @@ import torch
 from bundles.running import ROOT, Bundle
 from monai.bundle import ConfigWorkflow
 
-from common.release.lists import read_list
+from experiments.lists import read_list
 
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 SHARED = ("cohort", "split", "spacing", "crop", "overlap", "warmup_epochs", "ema_momentum", "val_subsets")

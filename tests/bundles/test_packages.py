@@ -12,7 +12,7 @@ import nibabel as nib
 import pytest
 
 import common
-from common.release.package import make_package, place_package
+from tools.packages.package import make_package, place_package
 
 BUNDLES = sorted(path.parents[1] for path in Path(common.__file__).parents[1].glob("bundles/*/configs/metadata.json"))
 NAMES = [path.name for path in BUNDLES]
@@ -54,10 +54,11 @@ def test_inference(alone, phantom_dir, name, below, tmp_path):
 
 
 @pytest.mark.slow  # a fresh process that imports everything
-def test_a_study_in_and_a_segmentation_out(alone, phantom_dir, tmp_path):
+def test_predict_takes_the_folder_of_a_package(alone, phantom_dir, tmp_path):
     case = sorted(path for path in phantom_dir.iterdir() if path.is_dir())[-1]
-    words = ["-m", "tools", "predict", str(case), str(tmp_path), ".", "--modalities", "t2,flair", "--device", "cpu"]
-    done = python(*words, cwd=alone / "m3ae")
+    words = [sys.executable, "-m", "tools", "predict", str(case), str(tmp_path), str(alone / "m3ae")]
+    words += ["--modalities", "t2,flair", "--device", "cpu"]
+    done = subprocess.run(words, cwd=Path(common.__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert nib.load(tmp_path / "label.nii.gz").shape == nib.load(case / f"{case.name}_flair.nii.gz").shape
 

@@ -46,6 +46,7 @@ OWN = {
         "m3ae": "imports initialize pretrain finetune run pretrainer network_def lr_scheduler crop grid spacing "
         "percentiles heads masking mask_ratio patch_size batch_size pretrained_weights take_weights pretrain_on "
         "pretrain_epochs pretrain_batch_size learning_rate_x_sub views lambda_con consistency lambda_distil "
+        "modality_transforms train#preprocessing#transforms "
         "random_crop select deterministic_transforms train#_desc_ train#handlers#StatsHandler#name "
         "train#handlers#ProgressBar#desc train#handlers#ResumableCheckpoint#name validate#inferer "
         "validate#postprocessing evaluation#overrides#ckpt_path evaluation#overrides#grid "

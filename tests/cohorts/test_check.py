@@ -68,10 +68,13 @@ def test_missing_modalities_and_label_are_no_problem(tmp_path):
     assert (row["label_values"], row["problems"]) == ("", "")
 
 
-def test_ssa_is_ras(tmp_path):
-    subject(tmp_path / "BraTS-SSA-00002-000", ("t1n", "t1c", "t2w", "t2f"), np.eye(4))
-    row = check(tmp_path, "brats2023")
-    assert (row["orientation"], row["problems"]) == ("RAS", "")
+def test_there_is_a_row_for_each_case(tmp_path):
+    """Cases of BraTS-Africa (SSA) are RAS."""
+    for case, affine in (("BraTS-SSA-00002-000", np.eye(4)), ("BraTS-GLI-00002-000", LPS)):
+        subject(tmp_path / case, ("t1n", "t1c", "t2w", "t2f"), affine)
+    rows = check_folder(get_cohort("brats2023"), tmp_path)
+    assert rows["case"].tolist() == ["BraTS-GLI-00002-000", "BraTS-SSA-00002-000"]
+    assert (rows["orientation"].tolist(), rows["problems"].tolist()) == (["LPS", "RAS"], ["", ""])
 
 
 def test_open_glioma_has_both_releases_values(tmp_path):
@@ -82,12 +85,6 @@ def test_open_glioma_has_both_releases_values(tmp_path):
     assert table["problems"].tolist() == ["", ""]
     save(tmp_path / "BraTS2021_00002" / "x_seg.nii.gz", label(1, 2, 3, 4))
     assert "label values 3 and 4" in check_folder(get_cohort("open_glioma"), tmp_path)["problems"][1]
-
-
-def test_one_row_for_each_case(tmp_path):
-    for case in ("b", "a"):
-        subject(tmp_path / case)
-    assert check_folder(get_cohort("brats2020"), tmp_path)["case"].tolist() == ["a", "b"]
 
 
 def test_mha(tmp_path):
@@ -122,54 +119,30 @@ def test_msd_file_with_too_few_channels(tmp_path):
     assert row["problems"] != ""
 
 
-def test_affine_that_differs_says_by_how_many_mm(tmp_path):
-    moved = LPS.copy()
-    moved[:3, 3] = [3, 0, 4]
-    save(subject(tmp_path) / "x_t2.nii.gz", image(2), moved)
+def put(value: float, where=...) -> np.ndarray:
+    volume = image(1)
+    volume[where] = value
+    return volume
+
+
+@pytest.mark.parametrize(
+    ("token", "volume", "affine", "problems", "offset"),
+    [
+        ("t2", image(2), from_matvec(LPS[:3, :3], (3, 0, 4)), "t2: not on the grid of t1: {} 5.00", 5),
+        ("seg", label(1), np.diag([-1.0, -1, 3, 1]), "label: not on the grid of t1: {} 7.00", SHAPE[2] - 1),
+        ("t2", image(2), LPS + 1e-5 * np.eye(4), "", 0),  # rounding in the header
+        ("flair", image(3)[:, :, :7], LPS, "flair: not on the grid of t1: shape 6x7x7, not 6x7x8", 0),
+        *[("t1ce", put(v, (0, 0, slice(3))), LPS, "t1c: 3 voxels are NaN or Inf", 0) for v in (np.nan, np.inf)],
+        *[("t1ce", put(value), LPS, f"t1c: every voxel is {value}", 0) for value in (0, 7)],
+        ("t2", image(0), LPS, "t1 and t2: the same image", 0),
+        ("t2", image(2) + np.linspace(1, 2, 8, dtype="f4"), LPS, "t2: not skull-stripped (0% of the voxels are 0)", 0),
+    ],
+)
+def test_a_file_unlike_the_others(tmp_path, token, volume, affine, problems, offset):
+    save(subject(tmp_path) / f"x_{token}.nii.gz", volume, affine)
     row = check(tmp_path)
-    assert row["offset_mm"] == 5.0
-    assert row["problems"] == "t2: up to 5.00 mm away from t1"
-
-
-def test_spacing_that_differs_is_measured_at_the_far_corner(tmp_path):
-    save(subject(tmp_path) / "x_seg.nii.gz", label(1), np.diag([-1.0, -1.0, 3.0, 1.0]))
-    row = check(tmp_path)
-    assert row["offset_mm"] == SHAPE[2] - 1
-    assert row["problems"] == "label: up to 7.00 mm away from t1"
-
-
-def test_rounding_in_the_header_is_no_problem(tmp_path):
-    save(subject(tmp_path) / "x_t2.nii.gz", image(2), LPS + 1e-5 * np.eye(4))
-    assert check(tmp_path)["problems"] == ""
-
-
-def test_shape_that_differs(tmp_path):
-    save(subject(tmp_path) / "x_flair.nii.gz", image(3)[:, :, :7])
-    assert check(tmp_path)["problems"] == "flair: shape 6x7x7, but t1 has 6x7x8"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_inf_are_counted(tmp_path, value):
-    bad = image(1)
-    bad[0, 0, :3] = value
-    save(subject(tmp_path) / "x_t1ce.nii.gz", bad)
-    assert check(tmp_path)["problems"] == "t1c: 3 voxels are NaN or Inf"
-
-
-@pytest.mark.parametrize("value", [0, 7])
-def test_constant_image(tmp_path, value):
-    save(subject(tmp_path) / "x_t1ce.nii.gz", np.full(SHAPE, value, np.float32))
-    assert check(tmp_path)["problems"] == f"t1c: every voxel is {value}"
-
-
-def test_one_image_given_for_two_modalities(tmp_path):
-    save(subject(tmp_path) / "x_t2.nii.gz", image(0))
-    assert check(tmp_path)["problems"] == "t1 and t2: the same image"
-
-
-def test_image_with_its_skull(tmp_path):
-    save(subject(tmp_path) / "x_t2.nii.gz", image(2) + np.random.default_rng(9).uniform(1, 2, SHAPE).astype(np.float32))
-    assert check(tmp_path)["problems"] == "t2: not skull-stripped (0% of the voxels are 0)"
+    expected = problems.replace("{}", "voxels up to") + (" mm away" if offset else "")
+    assert (row["problems"], row["offset_mm"]) == (expected, offset)
 
 
 @pytest.mark.parametrize("value", [-1000, -0.75, 3])
@@ -188,7 +161,7 @@ def ball(millilitres: float, spacing: float = 6) -> np.ndarray:
 
 def found(volume: np.ndarray, spacing: float = 6, cohort: str = "brats2020") -> list[Finding]:
     image = MetaTensor(volume, affine=np.diag([-spacing, -spacing, spacing, 1]))
-    return [*findings({"t2": image}, get_cohort(cohort), content=False)]  # a ball does not look like any sequence
+    return [*findings({"t2": image}, get_cohort(cohort), sequences=False)]  # a ball does not look like any sequence
 
 
 def test_a_head_in_air_of_0_is_more_than_a_brain(tmp_path):

@@ -127,12 +127,8 @@ def test_the_check_finds_nothing_wrong_and_says_what_is(tmp_path):
     write(tmp_path / "iSeg-2017-Testing", [11], labelled=False)
     table = check_folder(COHORT, tmp_path).set_index("case")
     assert table["problems"].tolist() == [""] * 3
-    assert table.loc["subject-1", ["modalities", "shape", "spacing_mm", "label_values"]].tolist() == [
-        "t1+t2",
-        "12x10x8",
-        "1x1x1",
-        "0 10 150 250",
-    ]
+    found = table.loc["subject-1", ["modalities", "shape", "spacing_mm", "label_values"]].tolist()
+    assert found == ["t1+t2", "12x10x8", "1x1x1", "0 10 150 250"]
     assert table.loc["subject-11", "label_values"] == ""
     label = tmp_path / "iSeg-2017-Training" / "subject-2-label.hdr"
     nib.save(nib.AnalyzeImage((volume(22, label=True) > 0).astype(np.uint8), None), label)

@@ -41,13 +41,8 @@ def parts(drawn):
 
 
 @pytest.fixture
-def cohort(phantom_dir):
-    return phantom_dir
-
-
-@pytest.fixture
-def datalist(cohort):
-    return json.loads((cohort / "datalist.json").read_text())
+def datalist(phantom_dir):
+    return json.loads((phantom_dir / "datalist.json").read_text())
 
 
 @pytest.fixture
@@ -192,8 +187,8 @@ class TestContrasts:
 
 
 class TestGenerate:
-    def test_files_have_brats_names_geometry_and_say_what_they_are(self, cohort):
-        case = cohort / "Phantom_001"
+    def test_files_have_brats_names_geometry_and_say_what_they_are(self, phantom_dir):
+        case = phantom_dir / "Phantom_001"
         names = {f"Phantom_001_{kind}.nii.gz" for kind in ("t1", "t1ce", "t2", "flair", "seg")}
         assert {path.name for path in case.iterdir()} == names
         for name in names:
@@ -203,22 +198,22 @@ class TestGenerate:
             assert image.header["descrip"].item().decode() == "synthetic phantom, not a patient"
             assert image.header.get_xyzt_units()[0] == "mm"
             assert image.get_data_dtype() == (np.uint8 if "seg" in name else np.int16)
-        assert "not draw clinical or scientific conclusions" in (cohort / "README.txt").read_text()
+        assert "not draw clinical or scientific conclusions" in (phantom_dir / "README.txt").read_text()
 
-    def test_files_hold_what_simulate_draws(self, cohort):
+    def test_files_hold_what_simulate_draws(self, phantom_dir):
         images, label = simulate(2023003)
-        case = cohort / "Phantom_003"
+        case = phantom_dir / "Phantom_003"
         for name, volume in {"t1": images["t1"], "t1ce": images["t1c"], "flair": images["flair"], "seg": label}.items():
             assert np.array_equal(nib.load(case / f"Phantom_003_{name}.nii.gz").dataobj, volume)
 
-    def test_datalist_names_every_file_once(self, cohort, datalist):
+    def test_datalist_names_every_file_once(self, phantom_dir, datalist):
         assert datalist["name"] == datalist["cohort"] == datalist["split"] == "phantom"
         assert datalist["modalities"] == ["t1", "t1c", "t2", "flair"]
         assert datalist["labels"] == {"NCR": 1, "ED": 2, "ET": 4}
         assert datalist["seed"] == 2023
         items = [item for part in ("training", "validation", "test") for item in datalist[part]]
         listed = [path for item in items for path in (*item["image"], item["label"])]
-        assert sorted(listed) == sorted(str(path.relative_to(cohort)) for path in cohort.rglob("*.nii.gz"))
+        assert sorted(listed) == sorted(str(path.relative_to(phantom_dir)) for path in phantom_dir.rglob("*.nii.gz"))
         for item in items:
             assert item["modalities"] == datalist["modalities"]
             assert [path.split("_")[-1] for path in item["image"]] == [
@@ -226,9 +221,9 @@ class TestGenerate:
             ]
             assert all(path.startswith(f"{item['case']}/{item['case']}_") for path in item["image"])
 
-    def test_one_in_eight_does_not_enhance(self, cohort, datalist):
+    def test_one_in_eight_does_not_enhance(self, phantom_dir, datalist):
         items = [item for part in ("training", "validation", "test") for item in datalist[part]]
-        without = [item["case"] for item in items if ET not in np.unique(nib.load(cohort / item["label"]).dataobj)]
+        without = [item["case"] for item in items if ET not in np.unique(nib.load(phantom_dir / item["label"]).dataobj)]
         assert without == ["Phantom_006"]
 
     @pytest.mark.parametrize(("subjects", "sizes"), [(36, (24, 4, 8)), (3, (1, 1, 1)), (9, (6, 1, 2))])
@@ -239,10 +234,10 @@ class TestGenerate:
         assert made["numTraining"] == sizes[0]
         assert len(set(chain(*cases))) == subjects
 
-    def test_finished_folder_is_left_alone(self, cohort):
-        before = {path: path.stat().st_mtime_ns for path in cohort.rglob("*")}
-        assert generate(cohort, subjects=3, seed=1) == cohort
-        assert {path: path.stat().st_mtime_ns for path in cohort.rglob("*")} == before
+    def test_finished_folder_is_left_alone(self, phantom_dir):
+        before = {path: path.stat().st_mtime_ns for path in phantom_dir.rglob("*")}
+        assert generate(phantom_dir, subjects=3, seed=1) == phantom_dir
+        assert {path: path.stat().st_mtime_ns for path in phantom_dir.rglob("*")} == before
 
     def test_empty_folder_is_filled(self, tmp_path, blank):
         made = generate(tmp_path, subjects=3, seed=7)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.engines.report import _best_to_worst
+from common.engines.evaluate import _best_to_worst
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation

@@ -1,6 +1,7 @@
 """Evaluations are tracked in MLflow: on a server, in the run of the training if it is known, else in a local store."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.telemetry.client import get_telemetry_client
 from monai.utils import path_to_sqlite_uri
 
 from common.engines import check_settings, log_evaluation
@@ -135,9 +137,25 @@ def test_none_logs_nothing(folder, tmp_path):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_no_telemetry():
-    from mlflow.telemetry.client import get_telemetry_client
+IMPORT = """
+import os, sys
+sys.modules["mlflow"] = None
+import common.engines
+assert "MLFLOW_DISABLE_TELEMETRY" not in os.environ
+"""
 
+
+@pytest.mark.slow  # a process of its own
+def test_an_import_neither_needs_nor_changes_mlflow():
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", IMPORT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_tracked_is_not_reported_to_the_developers_of_mlflow(monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    check_settings("M3AE", 0.9, None, {}, "local")
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert get_telemetry_client() is None
 
 

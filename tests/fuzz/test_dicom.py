@@ -19,9 +19,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
 
+from clinic.dicom import Series, load
+from clinic.study.reading import Study, read_folder
 from common.cohorts.phantom.cohort import PHANTOM
-from common.study.dicom import Series, load
-from common.study.reading import Study, read_folder
 
 ENCODINGS = {
     "plain": {},
@@ -36,26 +36,8 @@ VALUES = [
     b"PALETTE COLOR", b"99999999999", b"65535", b"\0\0", b"\x08\0", b"\x20\0", b"\xff\xff", b"1.2.3", b"YES",
 ]  # fmt: skip
 KINDS = [
-    "DS",
-    "IS",
-    "US",
-    "SS",
-    "UI",
-    "CS",
-    "PN",
-    "LO",
-    "DA",
-    "SQ",
-    "OB",
-    "OW",
-    "UN",
-    "FD",
-    "AT",
-    "UL",
-    "UC",
-    "OV",
-    "ZZ",
-]
+    "DS", "IS", "US", "SS", "UI", "CS", "PN", "LO", "DA", "SQ", "OB", "OW", "UN", "FD", "AT", "UL", "UC", "OV", "ZZ",
+]  # fmt: skip
 PIXELS = b"\xe0\x7f\x10\x00"
 
 

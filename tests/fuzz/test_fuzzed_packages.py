@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_bundle import write_bundle
 
-from common.io.fingerprint import file_digest
-from common.release.package import make_package, place_package
+from common.io.files import file_digest
+from tools.packages.package import make_package, place_package
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from monai.transforms import Compose, Flipd, Spacingd
 from processes import run
 from torch import nn
 
-from common.io.fingerprint import file_digest, files_of, fingerprint
+from common.io.files import file_digest
+from common.io.fingerprint import files_of, fingerprint
 from common.networks import M3AE
 
 

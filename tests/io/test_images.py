@@ -12,6 +12,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import SaveImage
+from refusals import refused
 
 from common.io import AtomicNibabelWriter, read_volume
 
@@ -97,26 +98,11 @@ def test_missing_file(tmp_path):
         (lambda data: b"not an image\n" * 100, "HeaderDataError"),
         (lambda data: b"", "0 bytes"),
     ],
-    ids=[
-        "truncated",
-        "header truncated",
-        "voxels missing",
-        "checksum",
-        "appended",
-        "too long",
-        "short text",
-        "text",
-        "empty",
-    ],
 )
 def test_corrupt_file(path, damage, reason):
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match="cannot be read as an image") as info:
+    with refused(ValueError, f"{path}: cannot be read as an image", reason, "corrupt or truncated, copy or download"):
         read_volume(path)
-    message = str(info.value)
-    assert message.startswith(f"{path}: ")
-    assert reason in message
-    assert "corrupt or truncated, copy or download it again" in message
 
 
 def _header(**fields: object) -> Callable[[bytes], bytes]:
@@ -167,11 +153,7 @@ def test_complex_numbers_are_refused(tmp_path, volume):
 @pytest.mark.parametrize(
     ("change", "affine", "warning"),
     [
-        (
-            _header(pixdim=[1, 1, 1, 1, 1, 1, 1, 1], qform_code=0),
-            AFFINE,
-            "voxels of 1 x 1 x 2 mm, its pixdim 1 x 1 x 1",
-        ),
+        (_header(pixdim=[1] * 8, qform_code=0), AFFINE, "voxels of 1 x 1 x 2 mm, its pixdim 1 x 1 x 1"),
         (_header(qoffset_x=0, qform_code=1), AFFINE, "place voxels up to 1[0-9.]+ mm apart; the sform is used"),
         (_header(sform_code=0, qform_code=1), np.diag([-1, -1, 2, 1]), None),
         (_header(xyzt_units=77), AFFINE, "an unknown unit of length"),
@@ -225,10 +207,8 @@ def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, pa
 
 def test_writer_writes_what_is_read_back(tmp_path, volume):
     image = MetaTensor(volume[None], affine=torch.tensor(AFFINE), meta={"filename_or_obj": "case.nii.gz"})
-    save = SaveImage(
-        tmp_path, "seg", separate_folder=False, resample=False, writer=AtomicNibabelWriter, print_log=False
-    )
-    save(image)
+    options = {"separate_folder": False, "resample": False, "print_log": False}
+    SaveImage(tmp_path, "seg", writer=AtomicNibabelWriter, **options)(image)
     assert [p.name for p in tmp_path.iterdir()] == ["case_seg.nii.gz"]
     read = read_volume(tmp_path / "case_seg.nii.gz")
     np.testing.assert_array_equal(read.numpy(), volume)

@@ -1,7 +1,6 @@
 """A folder is used by one process at a time, and a dead process does not block it."""
 
 import os
-import resource
 import socket
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from processes import start
 
-from common.io.lock import LOCK, lock_folder, scratch_folder, unlock_folder
+from common.io.lock import LOCK, lock_folder, unlock_folder
 
 
 def hold(folder: str, fork: bool) -> None:
@@ -60,37 +59,3 @@ def test_another_process_is_kept_out_until_the_first_is_dead(holder, tmp_path, f
     unlock_folder(folder)
     unlock_folder(folder)
     holder(folder)
-
-
-def test_what_a_killed_process_left_in_a_scratch_folder_is_removed(holder, tmp_path):
-    left = tmp_path / ".m3ae.download"
-    process = holder(left)
-    (left / "half").mkdir()
-    (left / "half" / "zip").touch()
-    with (
-        pytest.raises(BlockingIOError, match=r"\.m3ae\.download: in use by a training"),
-        scratch_folder(tmp_path, "m3ae.download", "a download"),
-    ):
-        pass
-    assert (left / "half" / "zip").exists()
-    process.kill()
-    process.join()
-    with scratch_folder(tmp_path, "m3ae.download", "a download") as scratch:
-        assert scratch == left
-        assert os.listdir(scratch) == [LOCK]
-    assert not left.exists()
-
-
-def test_a_full_disk_leaves_no_scratch_folder(tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with (
-            pytest.raises(OSError, match="File too large") as info,
-            scratch_folder(tmp_path, "m3ae.download", "a test"),
-        ):
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert info.value.filename == str(tmp_path / ".m3ae.download" / LOCK)
-    assert os.listdir(tmp_path) == []

@@ -135,12 +135,6 @@ class TestDistillation:
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
 
-    def test_constants_that_make_no_sense_are_refused(self):
-        with pytest.raises(ValueError, match=r"temperature 0: expected a number from 0\.01"):
-            PMKLLoss(temperature=0)
-        with pytest.raises(ValueError, match="kd_weight -1: expected a number from 0 to inf"):
-            PMKLLoss(kd_weight=-1)
-
 
 class TestRobustSeg:
     def test_divergence_by_hand(self):
@@ -164,7 +158,3 @@ class TestRobustSeg:
         assert total.item() == pytest.approx(expected)
         other = RobustSegLoss(l2_weight=1.0, l1_weight=0.0, kl_weight=2.0)(output, label).item()
         assert other == pytest.approx(terms["ce"] + terms["dice"] + 11 + 2 * terms["kl"])
-
-    def test_a_negative_weight_is_refused(self):
-        with pytest.raises(ValueError, match=r"kl_weight -0\.1: expected a number from 0 to inf"):
-            RobustSegLoss(kl_weight=-0.1)

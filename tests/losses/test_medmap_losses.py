@@ -153,19 +153,6 @@ def test_without_an_anchor_the_loss_is_the_methods():
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"anchor": "pd"}, "anchor 'pd': expected one of 'adaptive', 'normal', 't1', 't1c', 't2', 'flair'"),
-        ({"prior": "pd"}, "prior 'pd': expected one of 't1'"),
-        ({"alpha": -1}, "alpha -1: expected a number from 0"),
-    ],
-)
-def test_wrong_settings_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        AlignedLoss(Constant(), NAMES, **settings)
-
-
 def test_features_of_another_cohort_are_refused():
     with pytest.raises(ValueError, match=r"Features of 3 modalities to align; expected 4 \(t1, t1c, t2, flair\)"):
         Alignment(NAMES)(torch.zeros(1, 3, 4, 2, 2, 2), ALL[:1, :3])

@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from networks.golden_fusion import draw_image, draw_labels, golden, ours, with_golden_weights, without
+from networks.golden import arrays, fusion_golden, fusion_image, fusion_labels, ours, with_fusion_weights, without
 
 from common.losses.fusion import FusionLoss
 from common.losses.parts import dice_ce, probabilities
@@ -22,9 +20,8 @@ from common.methods.passion import SelfDistillation
 from common.networks.fusion import Decoded, FusionOutput
 from common.networks.rfnet import RFNet
 
-FOLDER = Path(__file__).parents[1] / "golden"
-GOLDEN = dict(np.load(FOLDER / "passion_losses.npz"))
-PREFERENCE = dict(np.load(FOLDER / "passion_preference.npz"))
+GOLDEN = arrays("passion_losses")
+PREFERENCE = arrays("passion_preference")
 MODALITIES = ("t1", "t1c", "t2", "flair")
 SUBJECTS, COUNTS = 10, (8, 6, 2, 4)
 V = [10 / 8, 10 / 6, 10 / 2, 10 / 4]
@@ -98,14 +95,14 @@ def test_pmr_gives_the_authors_numbers(kind):
 
 
 def test_the_whole_loss_gives_the_authors_numbers():
-    arrays, meta = golden("rfnet_small")
-    network = with_golden_weights("rfnet", RFNet(width=4, crop=(32, 32, 32))).train()
-    image = without(draw_image(meta["batch_input_seed"], 2, 32), ours(meta["train_mask"]))
+    arrays, meta = fusion_golden("rfnet_small")
+    network = with_fusion_weights("rfnet", RFNet(width=4, crop=(32, 32, 32))).train()
+    image = without(fusion_image(meta["batch_input_seed"], 2, 32), ours(meta["train_mask"]))
     loss = passion()
     loss.v.copy_(ours([meta["modal_weight"]])[0])
     loss.beta.copy_(ours([meta["beta"]])[0])
     with torch.no_grad():
-        total, found = terms(loss, SelfDistillation(network)(image), draw_labels(meta["label_seed"], 2, 32))
+        total, found = terms(loss, SelfDistillation(network)(image), fusion_labels(meta["label_seed"], 2, 32))
     fuse, separate, deep, pixel, prototype, expected = arrays["train/terms"].tolist()
     authors = {"fuse": fuse, "separate": separate, "deep": deep, "pixel": pixel, "prototype": prototype}
     assert found == pytest.approx(authors, rel=1e-5)
@@ -390,21 +387,6 @@ def test_number_of_classes_modalities_and_dimensions_is_free(dims):
     size = (4,) * dims
     loss = PassionLoss(("bssfp", "lge", "t2"), (3, 2, 1), 3)
     assert loss(output(((1, 1, 1), (0, 1, 1)), size, classes=5), label(2, size, 5)).isfinite()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"training": "plain"}, "training 'plain': expected one of 'passion', 'baseline', 'moddrop', 'pmr'"),
-        ({"counts": (8, 6, 2)}, "counts .8, 6, 2.: expected the number of training subjects that have each of t1, t1c"),
-        ({"counts": (8, 6, 2, -1)}, "0 to 10"),
-        ({"counts": (8, 6, 2, 11)}, "0 to 10"),
-        ({"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
-    ],
-)
-def test_wrong_settings_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        passion(**changes)
 
 
 def test_batches_that_do_not_fit_are_refused():

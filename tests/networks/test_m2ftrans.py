@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks.golden_fusion import authors_state
+from networks.golden import fusion_state
 
 from common.networks import M2FTrans
 from common.networks.m2ftrans import ChannelAttention, MaskedTransformer, WeightedFusion
@@ -13,25 +13,9 @@ def small(**kwargs):
     return M2FTrans(**{"width": 4, "crop": (32, 32, 32), "mlp_dim": 64, "heads": 4, "dropout": 0.0, **kwargs})
 
 
-def count(module):
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def test_m2ftrans_parts_have_as_many_parameters_as_published():
-    with torch.device("meta"):
-        network = M2FTrans()
-    assert {count(encoder) for encoder in network.encoders} == {1_473_216}
-    assert network.transformer.positions.numel() == 80_000
-    assert network.transformer.fusion.numel() == 16_000
-    assert count(network.transformer.layers) == 3_356_928
-    decoder = [network.fusions, network.crosses, network.levels, network.bottom, network.deep_heads, network.head]
-    assert sum(map(count, decoder)) == 3_255_640
-    assert count(network.separate) == 593_356
-
-
 def test_m2ftrans_positions_of_a_modality_go_with_it():
     network = small()
-    theirs = authors_state("m2ftrans", network)
+    theirs = fusion_state("m2ftrans", network)
     theirs["pos"] = (
         torch.arange(5.0).repeat_interleave(8)[None, :, None].expand(-1, -1, 64)
     )  # flair, t1ce, t1, t2, fusion
@@ -40,7 +24,7 @@ def test_m2ftrans_positions_of_a_modality_go_with_it():
 
 
 def test_m2ftrans_import_refuses_another_crop():
-    theirs = authors_state("m2ftrans", small())
+    theirs = fusion_state("m2ftrans", small())
     with pytest.raises(ValueError, match=r"pos \(1, 40, 64\).*crop"):
         import_fusion(theirs, small(crop=(32, 32, 48)))
 

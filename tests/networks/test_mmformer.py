@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks.golden_fusion import authors_state
+from networks.golden import fusion_state
 
 from common.networks import MMFormer
 from common.networks.published.fusion_keys import import_fusion
@@ -12,25 +12,8 @@ def small(**kwargs):
     return MMFormer(**{"width": 4, "crop": (32, 32, 32), "embed_dim": 32, "mlp_dim": 64, "heads": 4, **kwargs})
 
 
-def count(module):
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def test_mmformer_parts_have_as_many_parameters_as_published():
-    with torch.device("meta"):
-        network = MMFormer()
-    assert {count(encoder) for encoder in network.encoders} == {1_473_216}
-    assert {count(transformer) for transformer in [*network.intra, network.inter]} == {5_250_048}
-    assert {count(embedding) for embedding in network.embeddings} == {66_048}
-    assert {position.numel() for position in network.positions} == {64_000}
-    assert count(network.projection) == 1_049_088
-    assert count(network.separate) == 593_356
-    decoder = [network.entries, network.refinements, network.levels, network.deep_heads, network.head]
-    assert sum(map(count, decoder)) == 1_293_444
-
-
 def test_mmformer_import_refuses_another_crop():
-    theirs = authors_state("mmformer", small())
+    theirs = fusion_state("mmformer", small())
     with pytest.raises(ValueError, match=r"t1_pos.*crop"):
         import_fusion(theirs, small(crop=(32, 32, 48)))
 

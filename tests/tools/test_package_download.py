@@ -20,7 +20,8 @@ import pytest
 from run_tools import run
 from small_bundle import write_bundle
 
-from common.release import index
+from common.io.scratch import PREFIX
+from tools.packages import index
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -132,11 +133,6 @@ def test_download_by_name_and_version(site, more, version, tmp_path, capsys):
     assert download(f"{url}/index.json", placed.parent, "tiny", *more) is None  # it is there
 
 
-def test_index_by_its_path(packages, tmp_path):
-    assert download(str(packages / "index.json"), tmp_path) is None
-    assert (tmp_path / "tiny" / "LICENSE").is_file()
-
-
 def test_packages_elsewhere_and_redirections(site, tmp_path):
     folder, url = site
     edit_index(folder, url=f"{url}/moved/tiny_v0.10.0.zip")
@@ -212,8 +208,9 @@ def test_nothing_is_placed_unless_all_is_right(site, how, tmp_path):
         ("index.json", "tiny", ("--version", "2.0.0"), "no tiny 2.0.0; it lists"),
         ("nosuch.json", "tiny", (), "nosuch.json: cannot be fetched (HTTP Error 404"),
         ("tiny_v0.9.0.zip", "tiny", (), "not an index of packages"),
+        ("endless/index.json", "tiny", (), "exceeds 4194304 bytes, the limit for an index of packages"),
     ],
-    ids=["name", "version", "no-index", "not-an-index"],
+    ids=["name", "version", "no-index", "not-an-index", "endless"],
 )
 def test_what_is_not_there(site, index, name, more, complaint, tmp_path):
     said = download(f"{site[1]}/{index}", tmp_path / "out", name, *more)
@@ -232,12 +229,6 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(monkeypatch, 
     assert re.search(r"cannot be fetched \(\d+ bytes in 0.5 seconds; expected 10000 per second\)", said)
     assert time.monotonic() - began < 5
     assert not list(tmp_path.glob("out/*"))
-
-
-def test_an_endless_index(site, tmp_path):
-    assert "exceeds 4194304 bytes, the limit for an index of packages" in download(
-        f"{site[1]}/endless/index.json", tmp_path
-    )
 
 
 def test_http_is_taken_only_when_told(site, tmp_path):
@@ -264,23 +255,20 @@ def test_sha256_of_the_index_is_printed_and_can_be_asked_for(packages, tmp_path,
     assert digest == hashlib.sha256((packages / "index.json").read_bytes()).hexdigest()
     said = download(str(packages / "index.json"), tmp_path / "out", "tiny", "--sha256", "0" * 64)
     assert f"index.json: has SHA-256 {digest}; expected {'0' * 64}. It is another version" in said
+    assert "nosuch.json: cannot be fetched" in download(str(tmp_path / "nosuch.json"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert download(str(packages / "index.json"), tmp_path / "out", "tiny", "--sha256", digest.upper()) is None
+    assert (tmp_path / "out" / "tiny" / "LICENSE").is_file()
     assert "It is code" not in capsys.readouterr().out
     assert download(str(packages / "index.json"), tmp_path / "out") is None
     assert "It is code that runs with your rights." in capsys.readouterr().out
 
 
 def test_what_a_killed_download_left_is_removed(packages, tmp_path):
-    for name in (".tiny.download", ".tiny.unpacked"):
-        (tmp_path / name / "tiny" / "half").mkdir(parents=True)
-        (tmp_path / name / "tiny" / "half" / "zip").touch()
+    (tmp_path / f"{PREFIX}left" / "tiny" / "half").mkdir(parents=True)
+    (tmp_path / f"{PREFIX}left" / "tiny" / "half" / "zip").touch()
     assert download(str(packages / "index.json"), tmp_path) is None
     assert os.listdir(tmp_path) == ["tiny"]
-
-
-def test_index_path_that_does_not_exist(tmp_path):
-    assert "nosuch.json: cannot be fetched" in download(str(tmp_path / "nosuch.json"), tmp_path / "out")
 
 
 def test_a_zip_that_is_no_package_is_not_indexed(packages, tmp_path):

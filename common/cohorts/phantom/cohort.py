@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import write_datalist
-from common.cohorts.phantom.simulation import LABELS, MODALITIES, SHAPE, SPACING, simulate
-from common.modalities import tumour_labels
+from common.cohorts.phantom.simulation import LABELS, SHAPE, SPACING, simulate
+from common.modalities import GLIOMA, tumour_labels
 
-PHANTOM = Cohort("phantom", MODALITIES, tumour_labels(**LABELS))
+PHANTOM = Cohort("phantom", GLIOMA, tumour_labels(**LABELS))
 
 DESCRIPTION = "synthetic phantom, not a patient"
 README = """\

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-MODALITIES = ("t1", "t1c", "t2", "flair")
+from common.modalities import GLIOMA
+
 LABELS = {"NCR": 1, "ED": 2, "ET": 4}
 SHAPE = (80, 80, 52)
 SPACING = 3.0
@@ -294,7 +295,7 @@ def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     signals = _signals(rng, {name: TISSUES[name] for name in tissues})
     ill = sum(tissues[name] for name in LABELS)
     images = {}
-    for modality in MODALITIES:
+    for modality in GLIOMA:
         image = sum(part * signals[modality][name] for name, part in tissues.items())
         level = image.mean()
         image *= 1 + (0.03 + 0.05 * ill) * head.noise(5)  # tissue is not uniform, and tumour even less so
@@ -307,7 +308,7 @@ def _scans(head: _Head, tissues: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 def _signals(rng: np.random.Generator, tissues: dict[str, Tissue]) -> dict[str, dict[str, float]]:
     """Return the signal of each tissue in each sequence, for a random protocol and random relaxation times."""
-    signals = {modality: {} for modality in MODALITIES}
+    signals = {modality: {} for modality in GLIOMA}
     t1_protocol, t1c_protocol = ((rng.uniform(450, 650), rng.uniform(9, 15)) for _ in range(2))
     t2_protocol = rng.uniform(4000, 6000), rng.uniform(80, 110)
     repetition, echo = rng.uniform(8000, 10000), rng.uniform(100, 130)

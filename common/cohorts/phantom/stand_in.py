@@ -14,12 +14,13 @@ import itk
 import nibabel as nib
 import numpy as np
 
-from common.cohorts.brats import MSD_CHANNELS, find_cases
+from common.cohorts.brats import MSD_CHANNELS
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import COUNTS, CROSS_VALIDATION, PARTS, published_splits, write_datalist
 from common.cohorts.missing import published_masks
 from common.cohorts.phantom.cohort import PHANTOM, generate
 from common.cohorts.phantom.simulation import simulate
+from common.cohorts.scan import find_cases
 from common.io.files import replacing
 from common.modalities import subset_name
 
@@ -45,9 +46,6 @@ def write_stand_in(cohort: Cohort, folder: str | Path, split: str | None) -> Pat
     Returns:
         The folder of the split, with ``datalist.json`` and, if the cohort has published masks of that split,
         ``<setting>.csv``. An existing one is left unchanged.
-
-    Raises:
-        ValueError: if the cohort has no stand-in.
     """
     if cohort.name == PHANTOM.name:
         return generate(Path(folder, cohort.name), subjects=9)

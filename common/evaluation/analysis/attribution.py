@@ -16,15 +16,11 @@ from common.modalities import subset_name, subsets
 
 
 def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the exact Shapley value of each modality; they sum to ``value[all] - value[none]``.
+    """Return the exact Shapley value of each of M modalities; they sum to ``value[all] - value[none]``.
 
     The value of modality m is the mean of what m adds over all orders in which the modalities can be added one by one,
     that is the sum over subsets S without m of ``|S|! (M - |S| - 1)! / M! (value[S and m] - value[S])`` (Shapley, A
-    value for n-person games, 1953).
-
-    Args:
-        value: score of each of the ``2^M`` subsets, including the empty one; numbers, or arrays of the same shape.
-        modalities: names of the M modalities.
+    value for n-person games, 1953). ``value`` has a number or array for each of the ``2^M`` subsets.
     """
     total = len(modalities)
     worth = {}
@@ -42,27 +38,17 @@ def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequ
 def dice_of_empty_prediction(reference_volume: np.ndarray, conventions: Conventions) -> np.ndarray:
     """Return the Dice without any modality, which is that of an empty prediction.
 
-    It is 0 where the reference has the region. Elsewhere it is 1, or NaN under conventions that leave such cases out
-    (``nan``, ``skip``).
-
-    Args:
-        reference_volume: volumes of a region, in any unit.
-        conventions: conventions of the evaluation.
+    It is 0 where the reference has the region (its volume, in any unit, is not 0). Elsewhere it is 1, or NaN under
+    conventions that leave such cases out (``nan``, ``skip``).
     """
     without_region = np.nan if conventions.empty in ("nan", "skip") else 1.0
     return np.where(np.asarray(reference_volume) == 0, without_region, 0.0)
 
 
 def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
-    """Return the Shapley value of each modality for the Dice of each case and region, as a fraction.
+    """Return the Shapley value of each modality for a case's Dice: columns case, region, modality, value (a fraction).
 
     Only cases with a Dice for all ``2^M - 1`` subsets count; for the empty subset see `dice_of_empty_prediction`.
-
-    Returns:
-        Columns case, region, modality, value.
-
-    Raises:
-        ValueError: if a case has no ``reference_volume``, from which the score of an empty prediction follows.
     """
     results, names = evaluation.results, {frozenset(s): subset_name(s) for s in subsets(evaluation.modalities)}
     dice = _complete(results, [*names.values()]).reindex(evaluation.regions, level="region")
@@ -81,11 +67,7 @@ def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def shapley_summary(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over cases of `shapley_values` with its 95 % bootstrap interval.
-
-    Returns:
-        Columns region, modality, mean, low, high, n (cases).
-    """
+    """Return the mean over cases of `shapley_values`: columns region, modality, mean, low, high (95 %), n (cases)."""
     return _mean_over_cases(values, ["region", "modality"])
 
 
@@ -97,14 +79,12 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
     for every subset of the evaluation count, even if tables pool voxels; among equal subsets, that with the fewest
     modalities is taken.
 
-    Args:
-        evaluation: evaluation of two or more subsets, including all modalities; otherwise the result is empty.
-
     Returns:
         A row per region and, with several regions, one named ``mean`` for the mean of their means; columns region,
         modalities (the best subset), best (its Dice), all (Dice of all modalities), gain (best - all, paired by case)
         with its 95 % bootstrap interval over cases low and high, n (number of cases), chosen_on (``calibration`` or
-        ``evaluated``: the cases that the subset was chosen on). Dice are fractions.
+        ``evaluated``: the cases that the subset was chosen on). Dice are fractions. There are no rows for a single
+        subset, or without that of all modalities.
     """
     columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
     names, everything, rows = evaluation.subsets, subset_name(evaluation.modalities), []
@@ -127,14 +107,9 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
-    """Return the gain in each case's Dice when a missing modality is added to a subset.
+    """Return the gain in each case's Dice when a missing modality is added to a subset, where it is defined.
 
-    Args:
-        results: long-form rows.
-        modalities: the cohort's modalities in order.
-
-    Returns:
-        Columns case, modalities (the subset), modality (the one added), region, gain; undefined gains are left out.
+    The columns are case, modalities (the subset), modality (the one added), region and gain.
     """
     steps = [
         (subset_name(subset), added, subset_name([name for name in modalities if name in (*subset, added)]))
@@ -153,25 +128,16 @@ def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataF
 def expected_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
     """Return the expected gain in Dice from adding a missing modality to a subset: the mean over calibration cases.
 
-    Args:
-        calibration: long-form rows of cases that are not evaluated (the validation split).
-        modalities: the cohort's modalities in order.
-
-    Returns:
-        Columns modalities (the subset), modality (the one added), region, n (calibration cases) and average (a
-        fraction). Steps for which no case has both Dice are left out.
+    ``calibration`` has the long-form rows of cases that are not evaluated (the validation split). The columns are
+    modalities (the subset), modality (the one added), region, n (calibration cases) and average (a fraction). Steps for
+    which no case has both Dice are left out.
     """
     steps = observed_gains(calibration, modalities).groupby(["modalities", "modality", "region"], sort=False)["gain"]
     return steps.agg(n="count", average="mean").reset_index()
 
 
 def advice_table(evaluation: Evaluation) -> pd.DataFrame:
-    """Return `expected_gains` with one row per step, as a report shows it.
-
-    Returns:
-        Columns modalities, modality (the one added), one per region, and mean (over the regions); fractions. No rows
-        without calibration cases.
-    """
+    """Return `expected_gains` as a report shows it: a row per step, a column per region and one for their mean."""
     gains, step = expected_gains(evaluation.calibration, evaluation.modalities), ["modalities", "modality"]
     wide = gains.pivot(index=step, columns="region", values="average").rename_axis(columns=None)
     wide = wide.reindex(pd.MultiIndex.from_frame(gains[step].drop_duplicates()), columns=evaluation.regions)
@@ -181,12 +147,10 @@ def advice_table(evaluation: Evaluation) -> pd.DataFrame:
 def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
     """Return how well `expected_gains` ranks the missing modalities of the evaluated cases.
 
-    Every case and subset with two or more missing modalities counts once; gains are means over regions. Results are
-    averaged over a case's subsets, then over cases, with 95 % bootstrap intervals over cases.
-
-    Returns:
-        Columns estimate, measure, mean, low, high, n (cases). Estimates are ``average``, the expected gain, and
-        ``chance``, a random choice. Measures are those of `ranking_quality`. No rows if nothing can be ranked.
+    Each case and subset that lacks two or more modalities counts once; gains are means over regions. Results are
+    averaged over a case's subsets, then over cases, with 95 % bootstrap intervals over cases. The columns are estimate
+    (``average``, the expected gain, or ``chance``, a random choice), measure (see `ranking_quality`), mean, low, high
+    and n (cases).
     """
     step = ["modalities", "modality"]
     advised = expected_gains(evaluation.calibration, evaluation.modalities).groupby(step)["average"].mean()
@@ -205,13 +169,9 @@ def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]:
-    """Return how well advised gains rank the modalities by their observed gains.
+    """Return how well the advised gains of missing modalities rank them by their observed gains.
 
     Among equally advised modalities one is chosen at random and the expectation is returned; constant advice is chance.
-
-    Args:
-        advised: expected gain of each missing modality.
-        gained: observed gain of each.
 
     Returns:
         ``first_choice``: 1 if the modality advised first is (one of) the best, else 0.

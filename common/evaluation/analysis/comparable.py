@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 
-from common.cohorts import shortened
 from common.evaluation.metrics.results import Evaluation, require_alike, select_rows
+from common.text import shortened
 
 
 def require_comparable(
@@ -18,8 +18,9 @@ def require_comparable(
 ) -> tuple[list[Evaluation], list[str]]:
     """Return the evaluations reduced to the cases that all of them have, and remarks that a report must show.
 
-    A case counts if every method has it, and for a subset if every method with that subset has it for this case. Cases
-    of different cohorts are never the same: such evaluations are not reduced, and are not compared by paired tests.
+    A case is dropped if a method lacks it altogether, and left out of a subset if a method with results for that subset
+    lacks it there. Cases of different cohorts are never the same: with ``force`` such evaluations stay as they are,
+    without paired tests.
 
     Args:
         evaluations: evaluations to compare.
@@ -27,8 +28,7 @@ def require_comparable(
         force: whether to compare although cohorts, conventions or references differ; the remarks say so.
 
     Raises:
-        ValueError: if cohorts, conventions or references differ, names occur twice, cases are missing in an evaluation,
-            or there are no common cases; or, whatever is allowed, if modalities or regions differ.
+        ValueError: if they differ in what is not allowed, in modalities or regions, or have no case in common.
     """
     require_alike(evaluations)
     first, *others = evaluations
@@ -55,11 +55,7 @@ def require_comparable(
 
 
 def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
-    """Return an evaluation with only those cases whose names match one of the patterns, such as ``BraTS2021_*``.
-
-    Raises:
-        ValueError: if no case matches one of the patterns.
-    """
+    """Return an evaluation of the cases that match a pattern such as ``BraTS2021_*``; each has to match one."""
     there = sorted(evaluation.results["case"].unique())
     found = {pattern: {case for case in there if fnmatchcase(case, pattern)} for pattern in patterns}
     idle = [pattern for pattern, cases in found.items() if not cases]
@@ -103,7 +99,6 @@ def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dic
 
 
 def _differences(first: Evaluation, other: Evaluation) -> list[str]:
-    """Return descriptions of the differences between two evaluations."""
     ours, theirs = asdict(first.conventions), asdict(other.conventions)
     found = [
         f"convention {key} of {first.name} is {ours[key]!r}, of {other.name} {theirs[key]!r}"

@@ -13,15 +13,16 @@ from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from tqdm import tqdm
 
-from common.cohorts import find_cases, shortened
-from common.cohorts.check import GRID_TOLERANCE, grid_offset
 from common.cohorts.cohort import Cohort
+from common.cohorts.scan import find_cases
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.metrics import Reference
+from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.io.files import walk
+from common.io.geometry import grid_difference
 from common.io.images import read_volume
 from common.modalities import ALIASES, resolve_subset, subset_name, subset_names
+from common.text import shortened
 
 SUFFIX = re.compile(r"(\.nii(\.gz)?|\.mha|\.nrrd)$")
 LABEL_WORD = re.compile(r"[-_](seg|pred|label)$")
@@ -45,18 +46,17 @@ def evaluate_label_maps(
 
     Args:
         name: name of the method.
-        folder: folder of the predictions, label maps in the cohort's values.
+        folder: folder of the predictions.
         reference_dir: folder of the references.
-        cohort: cohort that defines modalities, label values and regions.
+        cohort: cohort that defines modalities, regions and the values of all label maps.
         conventions: conventions of the metrics.
-        allow_missing: whether to leave out cases that only one side has instead of raising an error; the remarks list
-            them.
+        allow_missing: whether to leave out cases that only one side has, which the remarks list, instead of refusing.
         cases: cases that both sides should have, e.g. the test split of a cohort's folder; None: all references.
 
     Raises:
         FileNotFoundError: if a folder does not exist or has no label map.
-        ValueError: if the grids of a case differ, a case is missing on one side or occurs twice, a file is not a label
-            map, or label values are not the cohort's.
+        ValueError: if a file is no label map in the cohort's values or on another grid, or a case is missing on one
+            side or occurs twice.
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)
@@ -103,8 +103,7 @@ def _by_subset(folder: Path, modalities: Sequence[str]) -> dict[str, dict[str, P
             found[subset] = child
     if not found:
         return {subset_name(modalities): _by_case(files)}
-    stray = [path for path in files if not set(path.parents) & set(found.values())]
-    if stray:
+    if stray := [path for path in files if not set(path.parents) & set(found.values())]:
         raise ValueError(
             f"{stray[0]}: not in a folder named after a subset of {', '.join(modalities)}, as "
             f"{next(iter(found.values())).name} is. Name its folder so, or move it out of {folder}."
@@ -179,7 +178,7 @@ def _cases_left_out(
 
 
 def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
-    """Return a label map with its grid, and its values (X, Y, Z); see `LabelSet.read`."""
+    """Return a label map with its grid, and its values (X, Y, Z) after `LabelSet.read`."""
     volume = read_volume(path)
     if volume.ndim != 3:
         raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected a label map (X, Y, Z).")
@@ -194,13 +193,9 @@ def _read(path: Path, cohort: Cohort) -> tuple[MetaTensor, np.ndarray]:
 
 def _on_grid_of(truth: MetaTensor, path: Path, reference_path: Path, cohort: Cohort) -> np.ndarray:
     volume, label = _read(path, cohort)
-    if volume.shape != truth.shape:
-        problem = f"shape {tuple(volume.shape)} instead of {tuple(truth.shape)}"
-    elif (offset := grid_offset(volume, truth)) > GRID_TOLERANCE:
-        problem = f"corners up to {offset:.3g} mm off"
-    else:
-        return label
-    raise ValueError(
-        f"{path}: on another grid than its reference {reference_path} ({problem}). Label maps are not resampled: "
-        "write the prediction on the grid of the reference."
-    )
+    if difference := grid_difference(volume, truth):
+        raise ValueError(
+            f"{path}: on another grid than its reference {reference_path} ({difference}). Label maps are not "
+            "resampled: write the prediction on the grid of the reference."
+        )
+    return label

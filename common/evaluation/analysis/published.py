@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.modalities import ALIASES, resolve_subset, subset_name
+from common.modalities import ALIASES, GLIOMA, resolve_subset, subset_name
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -28,7 +28,7 @@ CITATIONS = {
 }
 
 _VALUES = {"DSC": "dice", "DSC_%": "dice", "sensitivity_%": "sensitivity", "HD95_mm": "hd95", "HD_mm": "hd"}
-"""Metric name in the files -> our name; other metrics keep their name and unit."""
+"""Metric name in the files -> our name; other metrics keep their name and unit. ``HD_mm`` stands for HD95, too."""
 
 _SPREADS = {
     "DSC_std": "dice",
@@ -40,8 +40,6 @@ _SPREADS = {
 }
 """Metric name of the number after a plus-minus sign -> our name of the metric that it belongs to."""
 
-_MODALITIES = ("t1", "t1c", "t2", "flair")
-
 
 def sources() -> list[tuple[str, str, str]]:
     """Return paper, table and dataset of all published tables."""
@@ -49,12 +47,7 @@ def sources() -> list[tuple[str, str, str]]:
 
 
 def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
-    """Return a published table.
-
-    Args:
-        paper: name of the paper as in `sources`, e.g. ``M3AE``.
-        table: number of the table, e.g. ``1`` or ``S3``.
-        dataset: name of the dataset, with the split if stated, e.g. ``BraTS2018 test split (57)``.
+    """Return a published table, e.g. that of ``M3AE``, ``1``, ``BraTS2018 test split (57)``; see `sources`.
 
     Returns:
         Rows in the paper's order with `COLUMNS`. ``modalities`` is the name of a subset (``t1c+flair``), ``mean`` for
@@ -84,6 +77,7 @@ def cite(paper: str, table: str, dataset: str) -> str:
 def _read() -> pd.DataFrame:
     """Return all files as one table, with the spread of each value in the same row."""
     rows = pd.concat([pd.read_csv(path, dtype={"table": str}) for path in sorted(FOLDER.glob("*.csv"))])
+    rows = pd.concat([rows, rows[rows["metric"] == "HD_mm"].assign(metric="HD95_mm")])  # PASSION does not say which
     rows["modalities"] = rows["modalities"].map(_subset)
     printed = rows["metric"]
     rows.loc[printed.str.endswith("_%"), "value"] /= 100
@@ -99,4 +93,4 @@ def _subset(text: str) -> str:
     parts = [{"F": "flair"}.get(part, part) for part in text.split("+")]
     if not all(part.lower() in ALIASES for part in parts):
         return text
-    return subset_name(resolve_subset(parts, _MODALITIES))
+    return subset_name(resolve_subset(parts, GLIOMA))

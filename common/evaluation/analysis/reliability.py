@@ -18,15 +18,11 @@ OFFSET = 1.0
 
 
 def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "region")) -> pd.DataFrame:
-    """Return the points of a reliability diagram, pooled over the voxels of all cases.
+    """Return the points of a reliability diagram from rows of `BIN_COLUMNS`, pooled over the voxels of all cases.
 
-    Args:
-        bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
-        by: columns to keep separate: ``modalities`` (subset), ``present`` (number of modalities in it), ``region``.
-
-    Returns:
-        A row per bin that has voxels, fewest modalities first; columns ``by``, bin, voxels, probability (mean
-        predicted) and frequency (observed fraction of voxels in the region).
+    ``by`` names the columns to keep separate: ``modalities`` (subset), ``present`` (number of modalities in it),
+    ``region``. Of each bin that has voxels, fewest modalities first, the further columns are bin, voxels, probability
+    (mean predicted) and frequency (observed fraction of voxels in the region).
     """
     rows = bins.assign(present=bins["modalities"].map(subset_size)).sort_values("present", kind="stable")
     sums = rows.groupby([*by, "bin"], sort=False)[["voxels", "probability", "positives"]].sum().reset_index()
@@ -40,15 +36,9 @@ def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
 
     It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|`` for the binary
     question whether a voxel is in the region, not for the confidence in the predicted class (Naeini et al., AAAI 2015;
-    Guo et al., ICML 2017). All voxels of the mask count, most of which are far from the region, so values are small and
-    comparable only between the same masks. Here the mask is where any modality of the subset is not 0: comparable
-    between methods, and between subsets as far as their modalities show the same brain.
-
-    Args:
-        bins: rows with the columns `common.evaluation.metrics.results.BIN_COLUMNS`.
-
-    Returns:
-        Columns modalities, region, voxels and ece (a fraction).
+    Guo et al., ICML 2017). Most voxels are far from the region, so values are small. They are comparable only over the
+    same voxels: between methods, and between subsets as far as their modalities show the same brain. The columns are
+    modalities, region, voxels and ece (a fraction).
     """
     curve = reliability_curve(bins)
     curve["ece"] = curve["voxels"] * (curve["frequency"] - curve["probability"]).abs()
@@ -69,23 +59,16 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFr
     The score of a calibration case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the
     ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
     Distribution-free predictive inference for regression, 2018). Intervals then contain the true volume with a
-    probability of at least ``coverage``, if the case is exchangeable with the calibration cases. This guarantee is
-    marginal: it holds on average over both draws, not for each case or each set of calibration cases. A validation
-    split by which weights were selected is only nearly exchangeable with the test split.
-
-    A level needs ``n >= coverage / (1 - coverage)`` cases (4 for 0.8, 9 for 0.9, 19 for 0.95); with fewer cases the
-    interval is infinite.
+    probability of at least ``coverage``, if the case is exchangeable with the calibration cases: on average over both
+    draws, not for each case or each set of calibration cases. A validation split by which weights were selected is only
+    nearly exchangeable with the test split.
 
     Args:
         calibration: long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated.
-        coverage: level of the intervals, above 0 and below 1.
+        coverage: level of the intervals, above 0 and below 1; see `fewest_cases`.
 
     Returns:
-        Input for `volume_intervals`, with a row per subset and region; columns modalities, region, coverage (the
-        level), n (calibration cases) and quantile.
-
-    Raises:
-        ValueError: if the level is not between 0 and 1, or no case has both volumes.
+        A row per subset and region; columns modalities, region, coverage (the level), n (calibration cases), quantile.
     """
     check_coverage(coverage)
     volumes = _volumes(calibration)
@@ -103,15 +86,10 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFr
 
 
 def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Return the intervals for the true volumes of cases; no reference is needed.
+    """Return the intervals of `calibrate_intervals` for the true volumes of cases; no reference is needed.
 
-    Args:
-        calibrated: result of `calibrate_intervals`.
-        results: long-form rows; those of ``volume`` are used.
-
-    Returns:
-        Columns case, modalities, region, volume (predicted), low, high; in ml. Intervals are from 0 to infinity if
-        there were too few calibration cases, or none for the subset and region.
+    The columns are case, modalities, region, volume (predicted), low and high, in ml. Intervals are from 0 to infinity
+    if there were too few calibration cases, or none for the subset and region.
     """
     keys = ["modalities", "region"]
     rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
@@ -122,7 +100,7 @@ def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.Data
 
 
 def fewest_cases(coverage: float) -> int:
-    """Return the minimum number of calibration cases for which an interval of this level is finite."""
+    """Return the number of calibration cases from which on intervals are finite: 4 for 0.8, 9 for 0.9, 19 for 0.95."""
     level = Fraction(str(coverage))
     return ceil(level / (1 - level))
 
@@ -141,9 +119,6 @@ def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
         region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated; counted per subset),
         covered (fraction of them whose true volume is in the interval) and width (median, ml). Over all subsets only
         finite intervals count, since infinite ones contain everything; without any, covered and width are NaN.
-
-    Raises:
-        ValueError: if the evaluation has no calibration cases, or the level is not between 0 and 1.
     """
     calibrated, keys = calibrate_intervals(evaluation.calibration, coverage), ["modalities", "region"]
     volumes = _volumes(evaluation.results).merge(calibrated, on=keys, how="left")

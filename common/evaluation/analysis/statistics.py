@@ -1,6 +1,7 @@
 """Means over cases and subsets, their confidence intervals, and paired tests between methods.
 
-Tables and figures take their numbers from this module, so that `Conventions.average` is applied in one place.
+Tables and figures take their numbers from this module, so that `Conventions.average` is applied in one place. A metric
+that is not in `METRICS`, and voxels to be pooled without volumes, are a ValueError.
 """
 
 from __future__ import annotations
@@ -40,16 +41,9 @@ def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     standard deviation (NaN); cases without any of these voxels do not count. All other means are over cases. NaN is
     left out.
 
-    Args:
-        evaluation: evaluation of S subsets and R regions.
-        metric: name in `METRICS`.
-
     Returns:
-        S rows named by subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that
-        ``["mean"]`` is a table of S x R. Units are those of the results; std is the sample's (n - 1).
-
-    Raises:
-        ValueError: in the same cases as `_weighted`.
+        A row per subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that ``["mean"]`` is
+        a table of subsets by regions. Units are those of the results; std is the sample's (n - 1).
     """
     values, weights = _weighted(evaluation, metric)
     total = weights.groupby("modalities", sort=False).sum()
@@ -69,13 +63,6 @@ def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tu
     """Return the (subset, region) pairs for which all methods have a mean of a metric.
 
     Means over subsets are comparable only over these, since much depends on which modalities are present.
-
-    Args:
-        evaluations: one or more evaluations.
-        metric: name in `METRICS`.
-
-    Raises:
-        ValueError: in the same cases as `subset_statistics`.
     """
     means = [subset_statistics(evaluation, metric)["mean"] for evaluation in evaluations]
     return frozenset.intersection(*(frozenset(mean.stack().dropna().index) for mean in means))
@@ -90,16 +77,8 @@ def with_shared_cells(evaluations: Sequence[Evaluation], metric: str) -> list[Ev
 def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric's mean over the subsets, with a 95 % bootstrap interval over cases.
 
-    Args:
-        evaluation: evaluation of R regions.
-        metric: name in `METRICS`.
-
-    Returns:
-        A row per region and, with several regions, one named ``mean`` for their mean; columns ``mean`` (of the means of
-        `subset_statistics`), ``low`` and ``high``.
-
-    Raises:
-        ValueError: in the same cases as `_weighted`.
+    There is a row per region and, with several regions, one named ``mean`` for their mean. The columns are ``mean`` (of
+    the means of `subset_statistics`), ``low`` and ``high``.
     """
     cases = evaluation.values(metric).index.unique("case")
     values, weights = (
@@ -114,9 +93,7 @@ def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 
 
 def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
-    """Return a mean over cases and its 95 % percentile bootstrap interval, which resamples the cases.
-
-    Equal values give equal intervals.
+    """Return a mean over cases and its 95 % percentile bootstrap interval (cases resampled, with a fixed seed).
 
     Args:
         values: ``(..., N)`` for N cases, NaN for missing values. The mean is taken over the cases first, then over
@@ -166,11 +143,8 @@ def signed_rank(difference: ArrayLike) -> tuple[float, float]:
 
     Differences of 0 are dropped, ranks of ties are averaged, and no continuity correction is made. p is computed as
     `scipy.stats.wilcoxon` chooses: exactly up to 50 differences (with ties up to 13), and by the normal approximation
-    beyond.
-
-    Returns:
-        p, which is 1 if all differences are 0 and NaN for fewer than two; and the matched-pairs rank-biserial
-        correlation, (W+ - W-) / (W+ + W-), from -1 to 1, above 0 if positive differences prevail (Kerby, 2014).
+    beyond; it is 1 if all differences are 0 and NaN for fewer than two. The second result is the matched-pairs
+    rank-biserial correlation, (W+ - W-) / (W+ + W-), above 0 if positive differences prevail (Kerby, 2014).
     """
     difference = np.asarray(difference, dtype=float)
     if len(difference) < 2:
@@ -201,9 +175,6 @@ def paired_tests(
         ``other_mean``, ``difference`` (of the means), ``low`` and ``high`` (its 95 % bootstrap interval), ``p`` and
         ``effect`` (see `signed_rank`), ``p_holm`` (corrected for the number of subsets and regions; in the rows
         ``mean`` for the number of these rows).
-
-    Raises:
-        ValueError: if the methods share no case and subset with a value of this metric.
     """
     left, right = one.values(metric), other.values(metric)
     common = left.index[left.index.isin(right.index)]
@@ -233,16 +204,9 @@ def paired_tests(
 def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Compare every other method with the first one, in all metrics that have a best value and that all methods have.
 
-    Args:
-        evaluations: two or more; the first one is the reference.
-
     Returns:
-        Rows of `paired_tests` in which ``one`` is the method and ``other`` the first one, preceded by the columns
-        ``method``, ``other`` (names) and ``metric``. The rows ``mean`` are over the `shared_cells` of all methods, as
-        in tables.
-
-    Raises:
-        ValueError: in the same cases as `paired_tests`.
+        Rows of `paired_tests` of each method against the first one, preceded by the columns ``method``, ``other``
+        (names) and ``metric``. The rows ``mean`` are over the `shared_cells` of all methods, as in tables.
     """
     measured = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
     first, *rest = evaluations
@@ -262,11 +226,7 @@ def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
 
 
 def _weighted(evaluation: Evaluation, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return a metric's values and their weights in the mean over cases; the weight is 0 where there is no value.
-
-    Raises:
-        ValueError: if the metric is unknown, or voxels are to be pooled but the volumes are missing.
-    """
+    """Return a metric's values and their weights in the mean over cases; the weight is 0 where there is no value."""
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}; expected one of {', '.join(METRICS)}.")
     values = evaluation.values(metric)

@@ -21,9 +21,6 @@ def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarr
         A row per bin, including empty ones; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the
         last bin also 1. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives (number of voxels
         in the region).
-
-    Raises:
-        ValueError: if the shapes differ, or a value is not a probability.
     """
     probability, truth, mask = np.asarray(probability, np.float32), np.asarray(truth) > 0, np.asarray(mask) > 0
     if not probability.shape == truth.shape == mask.shape:

@@ -11,7 +11,7 @@ import torch
 
 from common.evaluation.metrics.calibration import bin_probabilities
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.metrics import Reference, postprocessed
+from common.evaluation.metrics.overlap import Reference, postprocessed, region_masks
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet, foreground, presence, subset_name
 
@@ -72,7 +72,6 @@ class CaseMeasure:
     ) -> None:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
-        self.truth = _regions(label, labels)
         batch = torch.from_numpy(image)[None]
         self.brains = dict(zip(modalities, foreground(batch)[0].numpy(), strict=True))
         self.whole_brain = np.logical_or.reduce([*self.brains.values()])
@@ -103,7 +102,7 @@ class CaseMeasure:
         prediction = postprocessed(prediction, self.labels, self.conventions)
         measured = self.reference.measure(prediction)
         brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
-        masks = _regions(prediction, self.labels)
+        masks = region_masks(prediction, self.labels)
         inside = [probability[self.whole_brain] for probability in probabilities]
         if subset == self.everything:
             self.whole = inside
@@ -112,7 +111,7 @@ class CaseMeasure:
             values["expected_dice"] = expected_dice(probabilities[number], masks[number])
             values |= uncertainty(inside[number], self.whole[number])
             self.rows += [(self.case, subset, region, metric, value) for metric, value in values.items()]
-            bins = bin_probabilities(probabilities[number], self.truth[number], brain)
+            bins = bin_probabilities(probabilities[number], self.reference.masks[region], brain)
             self.bins.append(bins.assign(case=self.case, modalities=subset, region=region))
         self.planes[subset] = prediction[..., self.plane]
 
@@ -125,14 +124,10 @@ class CaseMeasure:
 
 
 def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the soft Dice of a prediction and its own probabilities, an estimate of its Dice without a reference.
+    """Return the soft Dice of a predicted mask and its own probabilities, an estimate of its Dice without a reference.
 
     It is ``2 sum(p y) / (sum(p) + sum(y))``. For an empty prediction it is 0, however small the probabilities are,
     unless all of them are 0, when it is 1. The estimate is only as good as the probabilities are calibrated.
-
-    Args:
-        probability: probabilities of a region, (X, Y, Z) in [0, 1].
-        prediction: predicted mask of the region.
     """
     total = probability.sum(dtype=np.float64) + np.count_nonzero(prediction)
     if total == 0:
@@ -149,8 +144,8 @@ def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str,
     they are defined for the classes of the softmax.
 
     Args:
-        probability: probabilities q from a subset at V voxels, (V,) in [0, 1].
-        whole: probabilities p from all modalities, likewise; NaN if unknown, which makes the divergence NaN.
+        probability: probabilities q from a subset, ``(V,)`` for V voxels, in [0, 1].
+        whole: probabilities p from all modalities, likewise; or NaN, which makes the divergence NaN.
     """
     q, p = (np.clip(given, EPSILON, 1 - EPSILON, dtype=np.float64) for given in (probability, whole))
     log_q, log_rest = np.log(q), np.log(1 - q)
@@ -160,12 +155,8 @@ def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str,
     }
 
 
-def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:
-    return labels.to_regions(torch.from_numpy(label)[None]).numpy()
-
-
 def _central_plane(label: np.ndarray) -> int:
-    """Return the axial plane through the reference's centre of mass, or the middle one if the reference is empty."""
+    """Return the axial plane through the centre of mass, or the middle one of an empty label map."""
     planes = np.count_nonzero(label, axis=(0, 1))
     if not planes.any():
         return label.shape[-1] // 2

@@ -10,21 +10,15 @@ PENALTY = 373.13
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is printed.
-
-    Attributes:
-        label: name in tables and figures.
-        unit: unit of the printed value; Dice and similar metrics are percentages in tables, fractions in results.csv.
-        factor: factor from the value in results.csv to the printed one.
-        best: value of a perfect prediction in results.csv; None if there is no better or worse.
-        worst: value of a prediction that misses all of a region; None if there is no better or worse.
-    """
+    """How a metric is printed: with which name, and unit after multiplication with a factor (100 for %)."""
 
     label: str
     unit: str
     factor: float
     best: float | None
+    """Value of a perfect prediction in results.csv; None if there is no better or worse."""
     worst: float | None
+    """Value of a prediction that misses all of a region, likewise."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -70,13 +64,10 @@ class Conventions:
         hd95: ``max``, the larger of the two directed 95th percentiles (MONAI), or ``pooled``, the 95th percentile of
             the distances of both directions together (medpy, and so the papers).
         et_min_voxels: a predicted enhancing tumour of fewer voxels becomes necrosis (RFNet family: 500); 0 is off.
-        average: whether tables hold means over cases (``case``), or overlap metrics of the pooled voxels of all cases
-            (``voxel``). The latter needs a Dice of every case, hence ``empty`` ``brats`` or ``released``: predicted
-            voxels count even if the reference lacks the region.
+        average: what tables hold: means over cases (``case``), or overlap metrics of the voxels of all cases pooled
+            (``voxel``), also of cases without the region. With ``nan`` and ``skip`` these have no Dice, so that
+            ``voxel`` needs ``empty`` ``brats`` or ``released``.
         surface_tolerance: tolerance of the surface Dice in mm.
-
-    Raises:
-        ValueError: if a setting has another value, or two settings are incompatible.
     """
 
     empty: str = "brats"

@@ -94,11 +94,7 @@ def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def require_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Refuse methods that cannot be shown in one table or figure.
-
-    Raises:
-        ValueError: if two have the same name, or one has other modalities or regions than the first, or another order.
-    """
+    """Refuse methods of the same name, or with other modalities or regions than the first, or in another order."""
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
         raise ValueError(f"Two methods have the same name ({', '.join(names)}); give each its own (NAME=FOLDER).")
@@ -113,6 +109,12 @@ def require_alike(evaluations: Sequence[Evaluation]) -> None:
                 )
 
 
+def require_own_output(output_dir: str, folders: Sequence[str]) -> None:
+    """Refuse an output folder that is also read."""
+    if Path(output_dir).resolve() in [Path(folder).resolve() for folder in folders]:
+        raise ValueError(f"output_dir {output_dir}: is one of the folders to read; expected another one.")
+
+
 def write_results(results: pd.DataFrame, path: str | Path) -> None:
     """Write rows as CSV atomically; values keep their 64-bit precision."""
     with replacing(path) as temporary:
@@ -124,8 +126,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if columns differ from `COLUMNS`, a value is not a number, or two rows are for the same case,
-            subset, region and metric.
+        ValueError: if it does not hold such rows, or two for the same case, subset, region and metric.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the results.csv of an evaluation.")
@@ -140,10 +141,9 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Write ``results.csv``, ``evaluation.json`` and, if not empty, the other tables; remove those of earlier results.
+    """Write ``results.csv``, ``evaluation.json`` and `OPTIONAL_TABLES` with rows; remove those of earlier results.
 
-    The other tables are ``calibration.csv``, ``reliability.csv`` and ``latents.csv``. Files are moved into place only
-    when all are written, so that a full disk leaves an earlier evaluation as it was.
+    Files are moved into place only when all are written, so that a full disk leaves an earlier evaluation as it was.
     """
     folder = Path(folder)
     tables = {name: getattr(evaluation, key) for key, (name, _) in OPTIONAL_TABLES.items()}
@@ -162,11 +162,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
 
 
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
-    """Read what `write_evaluation` wrote.
-
-    Args:
-        folder: the evaluation's output folder.
-        name: new name of the method; None keeps its own name.
+    """Read what `write_evaluation` wrote, with a new name of the method if one is given.
 
     Raises:
         FileNotFoundError: if ``results.csv`` or ``evaluation.json`` is missing.
@@ -201,8 +197,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     evaluation = Evaluation(**given, results=results, **there)
     known = {"modalities": subset_names(evaluation.modalities), "region": evaluation.regions}
     for column, names in known.items():
-        foreign = set(results[column]) - set(names)
-        if foreign:
+        if foreign := set(results[column]) - set(names):
             raise ValueError(
                 f"{folder / 'results.csv'}: {column} {min(foreign)!r}; expected, as evaluation.json has it, one of "
                 f"{', '.join(names)}."
@@ -211,11 +206,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
 
 
 def _read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that `write_results` wrote; names stay text, even ``007`` or ``NA``.
-
-    Raises:
-        ValueError: if it is not a table, or does not begin with these columns.
-    """
+    """Read a CSV that begins with these columns; names stay text, even ``007`` or ``NA``."""
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:
         found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)

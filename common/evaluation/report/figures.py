@@ -1,7 +1,8 @@
 """Figures of an evaluation, drawn from given data without opening a window.
 
 Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; ordered quantities use viridis.
-Means are those of `analysis.statistics`; Dice is in per cent.
+Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent. Figures of several methods raise
+ValueError in the same cases as `require_alike`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ FACTS = {
 
 @styled
 def heatmap(evaluation: Evaluation) -> Figure:
-    """Draw the mean Dice (see `subset_statistics`) for every subset (rows) and region (columns)."""
+    """Draw the mean Dice for every subset (rows) and region (columns)."""
     means = _means(evaluation)
-    names, regions, modalities = list(means.index), list(means.columns), evaluation.modalities
+    names, regions, modalities = [*means.index], [*means.columns], evaluation.modalities
     figure = Figure(figsize=(COLUMN, 0.6 + 0.19 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(modalities) * 0.32, len(regions) * 0.55])
     _circles(left, names, modalities, rows=True)
@@ -90,11 +91,7 @@ def boxplots(evaluation: Evaluation) -> Figure:
 
 @styled
 def comparison(evaluations: Sequence[Evaluation]) -> Figure:
-    """Draw the mean Dice (see `subset_statistics`) of several methods for every subset, one panel per region.
-
-    Raises:
-        ValueError: in the same cases as `require_alike`.
-    """
+    """Draw the mean Dice of several methods for every subset, one panel per region."""
     require_alike(evaluations)
     first, names = evaluations[0], subsets_of_any(evaluations)
     frames, figure = _subset_panels(names, first.modalities, first.regions)
@@ -117,9 +114,6 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
     A point is the mean over the subsets of that size; its bar is the 95 % bootstrap interval over cases (see
     `analysis.statistics.mean_over_subsets`). Points of different methods are drawn side by side. Subsets that a method
     lacks are left out for all, as the legend says; the result is None if no subset is shared.
-
-    Raises:
-        ValueError: in the same cases as `require_alike`.
     """
     common, note = _in_common(evaluations)
     first = common[0]
@@ -145,13 +139,10 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 
 @styled
 def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
-    """Draw the mean Dice over subsets and regions (see `subset_statistics`) against the cost of a method.
+    """Draw the mean Dice over subsets and regions against the cost of a method.
 
     There is a panel for each of `FACTS` that some method states. Subsets that a method lacks are left out for all, as
     the legend says. The result is None if no method states any fact, or no subset is shared.
-
-    Raises:
-        ValueError: in the same cases as `require_alike`.
     """
     common, note = _in_common(evaluations)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
@@ -212,11 +203,7 @@ def reliability(evaluation: Evaluation) -> Figure | None:
 
 @styled
 def shapley(table: pd.DataFrame) -> Figure:
-    """Draw the Shapley value of each modality for Dice with its confidence interval, one panel per region.
-
-    Args:
-        table: result of `analysis.attribution.shapley_summary`.
-    """
+    """Draw the values of `analysis.attribution.shapley_summary` with their intervals, one panel per region."""
     regions, modalities = list(table["region"].unique()), list(table["modality"].unique())
     frames, figure = _row_of_panels(len(regions), sharey=True)
     for axes, region in zip(frames, regions, strict=True):
@@ -235,15 +222,11 @@ def shapley(table: pd.DataFrame) -> Figure:
 
 @styled
 def embedding(latents: pd.DataFrame) -> Figure | None:
-    """Draw a t-SNE of latents with a colour and marker per modality, or return None if there are too few.
+    """Draw a t-SNE of an evaluation's latents with a colour and marker per modality, or return None for too few.
 
     It needs at least 2 modalities, cases and features, and 4 rows. Source: van der Maaten and Hinton, JMLR 2008, as
-    implemented in scikit-learn, with a fixed seed. The title gives the distance of the modalities in the full space:
-    the mean distance between their centres over the mean distance of a latent from its modality's centre. 0 means no
-    gap; distances in the t-SNE itself have little meaning.
-
-    Args:
-        latents: one row per case and modality, with `LATENT_COLUMNS` and the features.
+    implemented in scikit-learn, with a fixed seed. Distances in it have little meaning; the title therefore gives the
+    `modality_gap` of the full space.
     """
     from sklearn.manifold import TSNE  # slow to import, and used only here
     from threadpoolctl import threadpool_limits
@@ -270,11 +253,7 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
 
 
 def modality_gap(latents: pd.DataFrame) -> float:
-    """Return the mean distance between the modalities' centres over the mean distance of a latent from its own centre.
-
-    Args:
-        latents: one row per case and modality, with `LATENT_COLUMNS` and the features.
-    """
+    """Return the mean distance between modalities' centres over the mean distance of a latent from its own centre."""
     features = latents.drop(columns=list(LATENT_COLUMNS))
     centres = features.groupby(latents["modality"]).mean()
     spread = np.linalg.norm(features - centres.loc[latents["modality"]].to_numpy(), axis=1).mean()
@@ -358,10 +337,7 @@ def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: 
 
 
 def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> None:
-    """Add a legend above the panels, in as many columns as fit; the figure grows by its height.
-
-    ``note`` is printed above the names.
-    """
+    """Add a legend above the panels, below a note, in as many columns as fit; the figure grows by its height."""
     names = [fill(name, 50) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))
     columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))

@@ -14,44 +14,35 @@ _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`$
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "−": "$-$", "Δ": r"$\Delta$", "†": r"$^{\dagger}$", "–": "--"}
-    | {PRESENT: r"$\bullet$", ABSENT: r"$\circ$", "*": "$^{*}$", "[": "{[}"}  # after \\ a bare [ opens an option
+    | {"<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "−": "$-$", "Δ": r"$\Delta$", "–": "--"}
+    | {PRESENT: r"$\bullet$", ABSENT: r"$\circ$", "*": "$^{*}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$"}
+    | {"[": "{[}"}  # after \\ a bare [ opens an option
 )
 _MARKDOWN_ALIGN = {"l": ":-", "c": ":-:", "r": "-:"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a `Table`.
-
-    Attributes:
-        text: plain text, without markup.
-        bold: whether it is the best of its row or column.
-        star: whether it differs significantly from the reference method.
-        span: number of columns that it covers.
-    """
+    """A cell of a `Table`: plain text, and the number of columns that it covers."""
 
     text: str = ""
     bold: bool = False
+    """Whether it is the best of its row or column."""
     star: bool = False
+    """Whether it differs significantly from the reference method."""
     span: int = 1
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a `Table`.
-
-    Attributes:
-        label: header of the column.
-        group: header over neighbouring columns of the same group; empty for none.
-        align: ``l``, ``c`` or ``r``.
-        published: whether its numbers are copied from a paper, not measured.
-    """
+    """A column of a `Table`: its header, and ``l``, ``c`` or ``r``."""
 
     label: str
     group: str = ""
+    """Header over neighbouring columns of the same group; empty for none."""
     align: str = "r"
     published: bool = False
+    """Whether its numbers are copied from a paper, not measured."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +107,7 @@ class Table:
         )
 
     def to_html(self) -> str:
-        """Return a ``<table class="results">``.
-
-        Its cells have the classes ``best``, ``significant``, ``published``, ``present`` and ``absent``; the rows at the
-        bottom are in a ``<tbody class="total">``, and the notes in a cell of class ``note``.
-        """
+        """Return a ``<table class="results">``; see the style sheet in ``templates/report.html`` for its classes."""
         rows = [self._html_row(row) for row in self.rows]
         split = len(rows) - self.totals
         parts = [f"<caption>{escape(self.title)}</caption>", f"<thead>\n{self._html_header()}</thead>"]
@@ -133,7 +120,7 @@ class Table:
         return '<table class="results">\n' + "\n".join(parts) + "\n</table>\n"
 
     def _groups(self) -> list[tuple[str, int]]:
-        """Return the groups from left to right and their numbers of columns."""
+        """Return the groups from left to right, with their numbers of columns."""
         return [(group, len(list(columns))) for group, columns in groupby(column.group for column in self.columns)]
 
     def _html_header(self) -> str:

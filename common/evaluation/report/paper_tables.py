@@ -18,8 +18,13 @@ from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Colu
 from common.evaluation.report.tables import SIGNIFICANT, made_with
 from common.modalities import display_name, subset_names, subset_size
 
-AGGREGATES = {"mean of single modalities": 1, "mean of pairs (N=2 missing)": 2, "mean of triples (N=1 missing)": 3}
-"""Description of a published row that is a mean over subsets -> number of modalities of these subsets."""
+AGGREGATES = {
+    "mean of single modalities": (1,),
+    "mean of pairs (N=2 missing)": (2,),
+    "mean of triples (N=1 missing)": (3,),
+    "mean of full and the four single modalities": (1, 4),
+}
+"""Description of a published row that is a mean over subsets -> numbers of modalities of these subsets."""
 
 Key = tuple[str, str, str]
 """Metric, subset (or what was averaged) and region (or ``mean``) of a number."""
@@ -30,11 +35,11 @@ class Block:
     """A published table, or the part of one that is about one dataset.
 
     Attributes:
-        source: paper, table and dataset for `common.evaluation.analysis.published.published`.
+        source: paper, table and dataset as in `analysis.published.sources`.
         names: the methods to print, in order, by their names in the paper.
         trained: name in the paper -> name of the measured method. If two names are one method (PMKL's teacher and
             students), each is measured for the numbers that the paper prints for it.
-        unavailable: name in the paper -> reason why nothing was measured.
+        unavailable: name in the paper -> reason why nothing was measured; may be empty.
     """
 
     source: tuple[str, str, str]
@@ -69,7 +74,8 @@ def paper_tables(
         parts = [block for block in blocks if block.source[:2] == (paper, number)]
         lines = [line for block in parts for line in _lines(block, measured)]
         lines += [_Line(name, parts[-1].source[2], evaluation=e) for name, e in measured.items() if name not in placed]
-        made = _Maker(paper, number, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
+        title = f"{paper}, {number if ' ' in number else f'Table {number}'}"
+        made = _Maker(title, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
         stem = "_".join((paper, number)).lower().replace("-", "_").replace(" ", "_").replace("/", "_")
         if len(made.subsets) == 1:
             tables[stem] = made.by_method()
@@ -77,6 +83,17 @@ def paper_tables(
             several = len(made.metrics) > 1
             tables |= {f"{stem}_{m}" if several else stem: made.by_subset(m, modalities) for m in made.metrics}
     return tables
+
+
+def published_table(source: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Table]:
+    """Return a published table (see `analysis.published.sources`) with measured methods, as `paper_tables` does.
+
+    Methods of the same name as one in the paper stand beside it; the others come last.
+    """
+    names, ours = tuple(read_published(*source)["method"].unique()), {evaluation.name for evaluation in evaluations}
+    trained = {name: name for name in names if name in ours}
+    block = Block(tuple(source), names, trained, {name: "" for name in names if name not in ours})
+    return paper_tables([block], evaluations, evaluations[0].modalities)
 
 
 @dataclass(frozen=True)
@@ -115,9 +132,9 @@ class _Maker:
     """Builder of the tables for one table number of a paper."""
 
     def __init__(
-        self, paper: str, number: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
+        self, title: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
     ) -> None:
-        self.title, self.lines, self.notes = f"{paper}, {number if ' ' in number else f'Table {number}'}", lines, notes
+        self.title, self.lines, self.notes = title, lines, notes
         printed = pd.concat([line.published for line in lines if len(line.published)])
         self.printed = printed[printed["metric"].isin(METRICS)]
         self.subsets, self.metrics = list(self.printed["modalities"].unique()), list(self.printed["metric"].unique())
@@ -210,9 +227,8 @@ def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tupl
     mean[MEAN] = mean.mean(axis=1, skipna=False)
     std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
     everything, single = subset_names(evaluation.modalities), mean.copy()
-    sizes = {MEAN: None} | AGGREGATES
-    for name, size in sizes.items():
-        rows = single.reindex([subset for subset in everything if size in (None, subset_size(subset))])
+    for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
+        rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
         mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
     return {(s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
 
@@ -220,7 +236,10 @@ def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tupl
 def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield method, metric, subset and region of numbers that differ significantly from the first method's."""
     for evaluation in evaluations[1:]:
-        tests = paired_tests(evaluation, evaluations[0], metric)
+        pair = (evaluation, evaluations[0])
+        if evaluation.cohort != pair[1].cohort or not all(metric in set(one.results["metric"]) for one in pair):
+            continue
+        tests = paired_tests(*pair, metric)
         low = tests[tests["p_holm"] < SIGNIFICANT]
         for subset, region in low[["modalities", "region"]].itertuples(index=False, name=None):
             yield evaluation.name, metric, subset, region
@@ -233,8 +252,8 @@ def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequen
     notes = [f"† Published, not measured: {cite(first[0], first[1], datasets)}."]
     reasons = {name: reason for block in blocks for name, reason in block.unavailable.items()}
     if reasons:
-        said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        notes.append(f"‡ Published numbers only. {said}.")
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+        notes.append("‡ Published numbers only." + (f" {why}." if why else ""))
     if not evaluations:
         return [*notes, "Nothing has been measured."]
     sizes = [evaluation.results["case"].nunique() for evaluation in evaluations]

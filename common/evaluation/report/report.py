@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader
 
 from common.evaluation.analysis.statistics import compare_to_first
@@ -25,30 +24,28 @@ def write_report(
     evaluations: Sequence[Evaluation],
     folder: str | Path,
     coverage: float,
-    published: pd.DataFrame | None = None,
+    published: Mapping[str, Table] | None = None,
     remarks: Sequence[str] = (),
     panels: Mapping[str, Sequence[Slice]] | None = None,
     labels: LabelSet | None = None,
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    Everything is computed before anything is written, and parts of an earlier report are removed: files in the two
-    folders are taken for these if there is a ``report.html``. Methods are tested against each other if they share the
-    cohort.
+    Everything is computed before anything is written. Files in the two folders are taken for parts of an earlier report
+    if there is a ``report.html``, and removed. Methods are tested against the first one if they share the cohort.
 
     Args:
-        evaluations: one method, or several on the same cases; the others are tested against the first one.
+        evaluations: one method, or several on the same cases.
         folder: output folder.
         coverage: level of the volume intervals, e.g. 0.9.
-        published: a table of `common.evaluation.analysis.published.published` to show beside the measured ones.
+        published: result of `paper_tables.published_table`, to show in a section of its own.
         remarks: remarks to print first.
         panels: method -> slices to draw.
         labels: label set of the cohort, for the slices.
 
     Raises:
-        ValueError: if a method has other modalities or regions than the first, no case in common with it, or no
-            results or no Dice; if the coverage is not between 0 and 1; or if ``tables/`` or ``figures/`` holds files
-            that no report wrote.
+        ValueError: if a method has other modalities or regions than the first, no case in common with it, or no Dice;
+            or if ``tables/`` or ``figures/`` holds files that no report wrote.
     """
     _require_own_parts(Path(folder))
     for evaluation in evaluations:
@@ -57,7 +54,8 @@ def write_report(
     stems = sections.stems(evaluation.name for evaluation in evaluations)
     tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
     parts = [
-        *sections.accuracy(evaluations, tests, published, stems, draw),
+        *sections.accuracy(evaluations, tests, stems, draw),
+        *([sections.Section("Published numbers", tables=dict(published))] if published else ()),
         *(sections.statistics(tests) if tests is not None else ()),
         *(part for e in evaluations for part in sections.attribution(e, stems[e.name], draw)),
         *sections.entropy(evaluations),
@@ -101,8 +99,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _require_own_parts(folder: Path) -> None:
-    parts = _parts(folder)
-    if parts and not (folder / "report.html").is_file():
+    if (parts := _parts(folder)) and not (folder / "report.html").is_file():
         raise ValueError(
             f"{parts[0]}: a report would replace it, but {folder} has no report.html, so it is not part of an earlier "
             "one. Choose another output folder, or move the file away."
@@ -152,7 +149,6 @@ def _per_method(said: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _conventions_in_words(conventions: Conventions) -> str:
-    """Return a description of the conventions."""
     empty = {
         "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",
         "released": "both empty is perfect, one empty is Dice 0 and distances of 1 mm",

@@ -39,21 +39,14 @@ COSTS = figures.FACTS | {"substitute_values": ("substitute image (million values
 
 @dataclass
 class Section:
-    """A part of the report.
-
-    Attributes:
-        title: heading of the section.
-        text: paragraphs.
-        tables: file stem -> table.
-        figures: file stem -> caption.
-        folded: whether tables are shown only on demand.
-    """
+    """A part of the report: heading, paragraphs, tables and captions of figures by file stem."""
 
     title: str
     text: list[str] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, str] = field(default_factory=dict)
     folded: bool = False
+    """Whether tables are shown only on demand."""
 
 
 class Drawer:
@@ -85,42 +78,34 @@ def stems(names: Iterable[str]) -> dict[str, str]:
 
 
 def accuracy(
-    evaluations: Sequence[Evaluation],
-    tests: pd.DataFrame | None,
-    published: pd.DataFrame | None,
-    stems: Mapping[str, str],
-    draw: Drawer,
+    evaluations: Sequence[Evaluation], tests: pd.DataFrame | None, stems: Mapping[str, str], draw: Drawer
 ) -> Iterator[Section]:
     """Yield the sections on Dice, HD95 and the other metrics."""
-    several = len(evaluations) > 1
-    dice = Section("Dice")
-    if several:
-        caption = "Mean Dice of every subset over the cases."
-        dice.figures |= draw("comparison", figures.comparison(evaluations), caption)
-    else:
-        dice.figures |= draw("heatmap", figures.heatmap(evaluations[0]), "Mean Dice of every subset over the cases.")
+    several, dice = len(evaluations) > 1, Section("Dice")
+    name, figure = (
+        ("comparison", figures.comparison(evaluations)) if several else ("heatmap", figures.heatmap(*evaluations))
+    )
+    dice.figures |= draw(name, figure, "Mean Dice of every subset over the cases.")
     for evaluation in evaluations:
         caption = f"{evaluation.name}: Dice of each case. Boxes show quartiles and median, diamonds the mean."
         stem = f"boxplots_{stems[evaluation.name]}" if several else "boxplots"
         dice.figures |= draw(stem, figures.boxplots(evaluation), caption)
     caption = "Mean Dice against the number of modalities present, with 95 % bootstrap intervals over cases."
     dice.figures |= draw("robustness", figures.robustness(evaluations), caption)
-    dice.tables = _tables(evaluations, "dice", tests, published)
+    dice.tables = _tables(evaluations, "dice", tests)
     yield dice
     known = {metric for evaluation in evaluations for metric in evaluation.results["metric"]}
     if "hd95" in known:
-        yield Section("HD95", tables=_tables(evaluations, "hd95", tests, published))
+        yield Section("HD95", tables=_tables(evaluations, "hd95", tests))
     tables = {metric: subset_table(evaluations, metric) for metric in FURTHER_METRICS if metric in known}
     if tables:
         yield Section("Further metrics", tables=tables, folded=True)
 
 
-def _tables(
-    evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None, published: pd.DataFrame | None
-) -> dict[str, Table]:
+def _tables(evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None) -> dict[str, Table]:
     return {
-        metric: subset_table(evaluations, metric, tests, published),
-        f"{metric}_missing": missing_table(evaluations, metric, published),
+        metric: subset_table(evaluations, metric, tests),
+        f"{metric}_missing": missing_table(evaluations, metric),
         f"{metric}_overall": comparison_table(evaluations, metric, tests),
     }
 
@@ -135,39 +120,26 @@ def statistics(tests: pd.DataFrame) -> Iterator[Section]:
 
 
 def attribution(evaluation: Evaluation, stem: str, draw: Drawer) -> Iterator[Section]:
-    """Yield the sections on Shapley values and best subsets, and on advice, as far as there are results for them.
-
-    Args:
-        evaluation: evaluation of one method.
-        stem: name of the method in file names, here and below.
-        draw: collector of the figures.
-    """
-    volumes = evaluation.results["metric"] == "reference_volume"  # needed for the score of an empty prediction
+    """Yield the sections on Shapley values and best subsets, and on advice, as far as there are results for them."""
     section = Section(f"What each modality is worth: {evaluation.name}")
-    if len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1 and volumes.any():
-        worth = shapley_summary(shapley_values(evaluation))
-        if len(worth):
-            _add_worth(section, worth, evaluation, stem, draw)
-    best = best_subsets(evaluation)
-    if len(best):
+    complete = len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1
+    volumes = evaluation.results["metric"].eq("reference_volume").any()  # for the score of an empty prediction
+    if complete and volumes and len(worth := shapley_summary(shapley_values(evaluation))):
+        section.text.append(
+            "The Shapley value of a modality is the Dice that it adds, averaged over all orders in which the "
+            "modalities can be acquired. The values of all modalities sum to the Dice with all of them minus the Dice "
+            "with none. Without any modality nothing is predicted: the Dice is 0 if the reference has the region, and "
+            "otherwise follows the convention for empty regions."
+        )
+        caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
+        section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
+        section.tables[f"shapley_{stem}"] = _shapley_table(worth, evaluation)
+    if len(best := best_subsets(evaluation)):
         section.tables[f"best_{stem}"] = _best_table(best)
     if section.tables:
         yield section
-    gains = advice_table(evaluation)
-    if len(gains):
+    if len(gains := advice_table(evaluation)):
         yield _advice(evaluation, gains, stem)
-
-
-def _add_worth(section: Section, worth: pd.DataFrame, evaluation: Evaluation, stem: str, draw: Drawer) -> None:
-    section.text.append(
-        "The Shapley value of a modality is the Dice that it adds, averaged over all orders in which the modalities "
-        "can be acquired. The values of all modalities sum to the Dice with all of them minus the Dice with none. "
-        "Without any modality nothing is predicted: the Dice is 0 if the reference has the region, and otherwise "
-        "follows the convention for empty regions."
-    )
-    caption = "Shapley value of each modality, with 95 % bootstrap intervals over cases."
-    section.figures |= draw(f"shapley_{stem}", figures.shapley(worth), caption)
-    section.tables[f"shapley_{stem}"] = _shapley_table(worth, evaluation)
 
 
 def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
@@ -206,37 +178,30 @@ def _best_table(best: pd.DataFrame) -> Table:
 
 
 def _advice(evaluation: Evaluation, gains: pd.DataFrame, stem: str) -> Section:
-    gains["modalities"] = gains["modalities"].map(display_subset)
-    gains["modality"] = gains["modality"].map(display_name)
-    quality = advice_quality(evaluation)
-    section = Section(f"Which missing sequence to acquire: {evaluation.name}")
+    gains = gains.assign(
+        modalities=gains["modalities"].map(display_subset), modality=gains["modality"].map(display_name)
+    )
+    points = dict.fromkeys((*evaluation.regions, "mean"), _percent)
+    labels = {"modalities": "present", "modality": "added"}
+    section = Section(f"Which missing sequence to acquire: {evaluation.name}", folded=True)
     section.text.append(
         "The expected gain of adding a sequence is the mean over "
         f"{counted(evaluation.calibration['case'].nunique(), noun='calibration case')}. It can be different in a "
         "single patient."
     )
-    points = {column: _percent for column in (*evaluation.regions, "mean")}
-    section.tables[f"advice_{stem}"] = _table(
-        "Expected gain in points of Dice (%)",
-        gains,
-        points,
-        headings=2,
-        labels={"modalities": "present", "modality": "added"},
-    )
-    section.folded = True
+    title = "Expected gain in points of Dice (%)"
+    section.tables[f"advice_{stem}"] = _table(title, gains, points, headings=2, labels=labels)
+    quality = advice_quality(evaluation)
     if quality.empty:  # with two modalities, at most one is missing, so there is nothing to choose
         return section
-    section.tables[f"ranking_{stem}"] = _table(
-        "How well the advice ranks the missing sequences of the evaluated cases",
-        quality,
-        {"mean": _three, "low": _three, "high": _three},
-        notes=(
-            "first_choice: how often the sequence that is advised first is the best one. concordance: proportion of "
-            "pairs of sequences that are ranked correctly (0.5 by chance). regret: Dice (0 to 1) lost compared with "
-            "the best choice. average: advice by the mean gain over the calibration cases. chance: a random choice.",
-        ),
-        headings=2,
+    note = (
+        "first_choice: how often the sequence that is advised first is the best one. concordance: proportion of "
+        "pairs of sequences that are ranked correctly (0.5 by chance). regret: Dice (0 to 1) lost compared with "
+        "the best choice. average: advice by the mean gain over the calibration cases. chance: a random choice."
     )
+    title = "How well the advice ranks the missing sequences of the evaluated cases"
+    formats = dict.fromkeys(("mean", "low", "high"), _three)
+    section.tables[f"ranking_{stem}"] = _table(title, quality, formats, [note], headings=2)
     return section
 
 
@@ -271,7 +236,7 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str, draw: Drawer
         error = calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
         error = error.reindex(index=evaluation.subsets, columns=evaluation.regions).reset_index(names="modalities")
         error["modalities"] = error["modalities"].map(display_subset)
-        formats = {region: lambda value: f"{100 * value:.2f}" for region in evaluation.regions}
+        formats = dict.fromkeys(evaluation.regions, lambda value: f"{100 * value:.2f}")
         section.tables[f"ece_{stem}"] = _table("Expected calibration error (%)", error, formats)
         yield section
     if len(evaluation.calibration):

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.report.style import PAGE, number, styled
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name, display_subset
@@ -51,11 +52,6 @@ def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[s
     A row has a frame for each modality, which is empty if the subset lacks it, and then the outlines on the last
     modality of the subset. The view is radiological (the patient's left on the right) and cropped to the brain and the
     labels; black and white are each image's 1st and 99th percentile there.
-
-    Args:
-        rows: rows of the figure, from top to bottom.
-        labels: label set whose regions are outlined, each over the ones before it.
-        modalities: names of the M channels.
     """
     crops = [_crop(row, modalities) for row in rows]
     width = PAGE / (len(modalities) + 2) - 0.06
@@ -80,11 +76,8 @@ def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[s
 def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[float] | None = None) -> None:
     """Outline regions on a plane, each with a thinner line than the one before, so that all stay visible.
 
-    Args:
-        axes: axes of the plane.
-        masks: bool ``(R, A, B)``; the first axis of the plane runs from left to right.
-        thickest: width of the first line in points; that of the last one is 0.6.
-        extent: left, right, bottom and top of the plane; by default in pixels.
+    ``masks`` are bool ``(R, A, B)``, with A from left to right. The first line is ``thickest`` points wide, the last
+    0.6. ``extent`` has the left, right, bottom and top of the plane; without it they are in pixels.
     """
     for i, (mask, width) in enumerate(zip(masks, np.linspace(thickest, 0.6, len(masks)), strict=True)):
         if mask.any() and not mask.all():  # otherwise there is no outline
@@ -96,13 +89,10 @@ def outline(axes: Axes, masks: np.ndarray, thickest: float, extent: Sequence[flo
 
 @styled
 def substitute_figure(x_sub: torch.Tensor, modalities: Sequence[str], path: str | Path) -> None:
-    """Draw the central axial, coronal and sagittal slice of each modality of a substitute image.
+    """Write the central axial, coronal and sagittal slice of each modality of a substitute image as PNG.
 
-    Args:
-        x_sub: ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
-            percentile, which are printed in its title.
-        modalities: names of the M channels.
-        path: PNG file to write.
+    ``x_sub`` is ``(1, M, X, Y, Z)``, RAS, normalised intensities. Black and white are each modality's 1st and 99th
+    percentile, which are printed in its title.
     """
     figure = Figure(figsize=(PAGE / 4 * len(modalities), 5.4), layout="constrained")
     grid = figure.subplots(3, len(modalities), squeeze=False)
@@ -148,8 +138,7 @@ def _draw_slice(
     for frame, name, label in zip(axes[-2:], ("reference", "prediction"), (row.reference, row.prediction), strict=True):
         frame.set_title(f"{name} on {display_name(modalities[present[-1]])}", fontsize=7)
         _show(frame, row.images[present[-1]][crop], row.spacing)
-        masks = labels.to_regions(torch.as_tensor(label[crop].astype(np.int64))[None]).numpy()
-        outline(frame, masks, 1.6)
+        outline(frame, region_masks(label[crop].astype(np.int64), labels), 1.6)
 
 
 def _show(axes: Axes, plane: np.ndarray, spacing: tuple[float, float]) -> None:

@@ -1,20 +1,19 @@
-"""Tables in the papers' layout, made from evaluations, their paired tests, and published numbers beside them.
+"""Tables in the papers' layout, made from evaluations and their paired tests.
 
 If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these. Each
-function returns a `Table`, which renders itself as Markdown, LaTeX and HTML. The table's notes explain stars, bold
-cells and daggers.
+function returns a `Table`, which renders itself as Markdown, LaTeX and HTML, and whose notes explain stars and bold
+cells. Functions of several evaluations raise ValueError if two have the same name, or one has other modalities or
+regions than the first.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
-from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
-from common.evaluation.analysis.published import cite
 from common.evaluation.analysis.statistics import (
     MEAN,
     is_pooled,
@@ -41,81 +40,59 @@ SIGNIFICANT = 0.05
 
 Keys = frozenset[tuple[str, str, str]]
 """Method, subset and region of results that differ significantly from the first method's."""
+Numbers = tuple[pd.DataFrame, pd.DataFrame]
+"""A method's means and standard deviations in the units of results.csv, with a column per region."""
 
 
-def subset_table(
-    evaluations: Sequence[Evaluation],
-    metric: str = "dice",
-    tests: pd.DataFrame | None = None,
-    published: pd.DataFrame | None = None,
-) -> Table:
+def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None) -> Table:
     """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
 
     Args:
         evaluations: one or more methods on the same cohort; stars mark differences from the first one.
         metric: name in `METRICS`.
         tests: result of `analysis.statistics.compare_to_first`, for the stars.
-        published: a table of `analysis.published.published`, for columns beside the measured ones. Their mean is
-            the printed one, which is left out if the measured one is not over all subsets.
-
-    Raises:
-        ValueError: if two methods have the same name, or one has other modalities or regions than the first.
     """
     require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
-    quoted = _relevant(published, metric, first.regions)
-    printed = _published(quoted)
-    if len(common[0].subsets) < 2 ** len(first.modalities) - 1:
-        printed = [replace(one, mean=one.mean.reindex(names), std=one.std.reindex(names)) for one in printed]
-    measured = [_measured(one, shared, metric) for one, shared in zip(evaluations, common, strict=True)]
-    methods = [*measured, *printed]
+    numbers = {
+        method.name: _with_mean(subset_statistics(method, metric), subset_statistics(shared, metric)["mean"])
+        for method, shared in zip(evaluations, common, strict=True)
+    }
     rows = {name: [Cell(PRESENT if m in name.split("+") else ABSENT) for m in first.modalities] for name in names}
     rows[MEAN] = [Cell(MEAN, span=len(first.modalities))]
-    stars = _stars(tests, first, metric)
     return Table(
         title=_title(evaluations, metric),
-        columns=[*(Column(display_name(m), align="c") for m in first.modalities), *_columns(methods, first.regions)],
-        rows=_grid(rows, methods, first.regions, METRICS[metric], stars),
+        columns=[*(Column(display_name(m), align="c") for m in first.modalities), *_columns(numbers, first.regions)],
+        rows=_grid(rows, numbers, first.regions, METRICS[metric], _stars(tests, first, metric)),
         notes=[
             f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
             *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the subsets and regions (in the row mean, for the regions)", quoted),
+            *_notes(evaluations, metric, tests, "the subsets and regions (in the row mean, for the regions)"),
         ],
         headings=len(first.modalities),
         totals=1,
     )
 
 
-def missing_table(
-    evaluations: Sequence[Evaluation], metric: str = "dice", published: pd.DataFrame | None = None
-) -> Table:
-    """Return a table of means over the subsets that lack the same number of modalities, and of their number.
-
-    Args:
-        evaluations: one or more methods on the same cohort.
-        metric: name in `METRICS`.
-        published: as in `subset_table`; averaged over the same subsets if it has all of them.
-
-    Raises:
-        ValueError: in the same cases as `subset_table`.
-    """
+def missing_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Table:
+    """Return a table of means over the subsets that lack the same number of modalities, and of their number."""
     require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
     missing = {name: str(len(first.modalities) - subset_size(name)) for name in names}
-    quoted = _relevant(published, metric, first.regions)
-    groups = {name: missing[name] for name in common[0].subsets}
-    measured = [_measured(shared, shared, metric) for shared in common]
-    methods = [method.grouped(groups) for method in (*measured, *_published(quoted))]
-    sizes = Counter(groups.values())
+    sizes = Counter(missing[name] for name in common[0].subsets)
+    numbers = {}
+    for shared in common:
+        mean = subset_statistics(shared, metric)["mean"].groupby(missing).mean()
+        numbers[shared.name] = mean, mean * float("nan")
     rows = {number: [Cell(number), Cell(str(sizes[number]))] for number in sorted(set(missing.values()))}
     return Table(
         title=f"{_title(evaluations, metric)}, by number of missing modalities",
-        columns=[Column("missing"), Column("subsets"), *_columns(methods, first.regions)],
-        rows=_grid(rows, methods, first.regions, METRICS[metric]),
+        columns=[Column("missing"), Column("subsets"), *_columns(numbers, first.regions)],
+        rows=_grid(rows, numbers, first.regions, METRICS[metric]),
         notes=[
             f"{_averaged(evaluations, metric, spread=False)} Each row is a mean over subsets.",
             *_lacking(evaluations, common),
-            *_notes(evaluations, metric, published=quoted),
+            *_notes(evaluations, metric),
         ],
         headings=2,
     )
@@ -127,15 +104,7 @@ def comparison_table(
     """Return a table with a row per method: its mean over the subsets, for each region and over regions.
 
     Beside the mean are its 95 % interval and, for several methods, the difference from the first one and the number of
-    subsets that the method wins, that is for which its mean is the single best.
-
-    Args:
-        evaluations: one or more methods on the same cohort.
-        metric: name in `METRICS`.
-        tests: as in `subset_table`.
-
-    Raises:
-        ValueError: in the same cases as `subset_table`.
+    subsets that the method wins, that is for which its mean is the single best. For ``tests`` see `subset_table`.
     """
     require_alike(evaluations)
     common, first, shown = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric]
@@ -178,11 +147,7 @@ def comparison_table(
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:
-    """Return paired tests as a table with one row per test.
-
-    Args:
-        tests: rows of `analysis.statistics.compare_to_first`.
-    """
+    """Return the rows of `analysis.statistics.compare_to_first` as a table."""
     labels = ["n", "mean", "other mean", "difference [95 % CI]", "p", "p (Holm)", "effect"]
     return Table(
         title="Paired tests",
@@ -204,53 +169,11 @@ def statistics_table(tests: pd.DataFrame) -> Table:
     )
 
 
-@dataclass(frozen=True)
-class _Method:
-    """A method's numbers: means and standard deviations with a row per subset, and a column per region.
-
-    Attributes:
-        label: header of its columns.
-        mean: means in the units of results.csv.
-        std: standard deviations of the same shape.
-        published: whether the numbers are copied from a paper.
-    """
-
-    label: str
-    mean: pd.DataFrame
-    std: pd.DataFrame
-    published: bool = False
-
-    def grouped(self, groups: Mapping[str, str]) -> _Method:
-        """Return the means of groups of rows, without standard deviations; rows in no group are left out.
-
-        If a paper lacks a row of a group, the mean is NaN, since it would be over other subsets than the measured one.
-        """
-        rows = self.mean.reindex(list(groups)).groupby(groups)
-        mean = rows.agg(lambda values: values.mean(skipna=not self.published))
-        return replace(self, mean=mean, std=mean * float("nan"))
-
-
-def _measured(evaluation: Evaluation, shared: Evaluation, metric: str) -> _Method:
+def _with_mean(table: pd.DataFrame, shared: pd.DataFrame) -> Numbers:
     """Return a method's numbers, with a row for the mean over the subsets that it shares with the others."""
-    table, means = subset_statistics(evaluation, metric), subset_statistics(shared, metric)["mean"]
     mean, std = table["mean"].copy(), table["std"].copy()
-    mean.loc[MEAN], std.loc[MEAN] = means.mean(), means.std()
-    return _Method(evaluation.name, mean, std)
-
-
-def _published(published: pd.DataFrame) -> list[_Method]:
-    """Return the methods of a published table, marked as published."""
-    methods = []
-    for name, rows in published.groupby("method", sort=False):
-        mean, std = (rows.pivot(index="modalities", columns="region", values=key) for key in ("value", "std"))
-        methods.append(_Method(f"{name} (published)†", mean, std, published=True))
-    return methods
-
-
-def _relevant(published: pd.DataFrame | None, metric: str, regions: Sequence[str]) -> pd.DataFrame:
-    if published is None:
-        return pd.DataFrame(columns=PUBLISHED_COLUMNS)
-    return published[(published["metric"] == metric) & published["region"].isin(regions)]
+    mean.loc[MEAN], std.loc[MEAN] = shared.mean(), shared.std()
+    return mean, std
 
 
 def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
@@ -261,33 +184,33 @@ def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Keys:
     return frozenset(chosen[["method", "modalities", "region"]].itertuples(index=False, name=None))
 
 
-def _columns(methods: Sequence[_Method], regions: Sequence[str]) -> list[Column]:
+def _columns(methods: Collection[str], regions: Sequence[str]) -> list[Column]:
     if len(methods) == 1:
         return [Column(region) for region in regions]
-    return [Column(method.label, region, published=method.published) for region in regions for method in methods]
+    return [Column(name, region) for region in regions for name in methods]
 
 
 def _grid(
     rows: Mapping[str, list[Cell]],
-    methods: Sequence[_Method],
+    numbers: Mapping[str, Numbers],
     regions: Sequence[str],
     shown: Metric,
     stars: Keys = frozenset(),
 ) -> list[list[Cell]]:
-    """Return each row's labels, then a cell per region and method; the best measured one is bold."""
-    methods = [
-        replace(m, **{key: shown.factor * getattr(m, key).reindex([*rows], columns=regions) for key in ("mean", "std")})
-        for m in methods
-    ]
+    """Return each row's labels, then a cell per region and method (by name); the best one is bold."""
+    numbers = {
+        name: [shown.factor * table.reindex([*rows], columns=regions) for table in tables]
+        for name, tables in numbers.items()
+    }
     grid = []
     for row, labels in rows.items():
         grid.append([*labels])
         for region in regions:
-            best = _best({m.label: m.mean.loc[row, region] for m in methods if not m.published}, shown)
-            for method in methods:
-                mean, std = method.mean.loc[row, region], method.std.loc[row, region]
-                text = decimal(mean) + ("" if pd.isna(std) else f" ± {decimal(std)}")
-                grid[-1].append(Cell(text, method.label in best, (method.label, row, region) in stars))
+            best = _best({name: mean.loc[row, region] for name, (mean, _) in numbers.items()}, shown)
+            for name, (mean, std) in numbers.items():
+                spread = std.loc[row, region]
+                text = decimal(mean.loc[row, region]) + ("" if pd.isna(spread) else f" ± {decimal(spread)}")
+                grid[-1].append(Cell(text, name in best, (name, row, region) in stars))
     return grid
 
 
@@ -377,16 +300,9 @@ def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) ->
 
 
 def _notes(
-    evaluations: Sequence[Evaluation],
-    metric: str,
-    tests: pd.DataFrame | None = None,
-    family: str = "",
-    published: pd.DataFrame | None = None,
+    evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None = None, family: str = ""
 ) -> list[str]:
-    """Return the legend of bold cells, stars and daggers, and the conventions of the numbers.
-
-    ``family`` names the tests that the p-values behind the stars are corrected for.
-    """
+    """Return the legend of bold cells and stars (corrected for ``family``), and the conventions of the numbers."""
     notes = []
     if len(evaluations) > 1 and METRICS[metric].best is not None:
         notes.append("Bold: the best of the measured methods.")
@@ -396,8 +312,6 @@ def _notes(
             f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
             f"Holm-corrected for {family}." + " The tests compare cases, not pooled voxels." * pooled
         )
-    if published is not None and len(published):
-        notes.append(f"† Published, not measured: {cite(*published.iloc[0][['paper', 'table', 'dataset']])}.")
     return [*notes, made_with(evaluations)]
 
 

@@ -200,25 +200,22 @@ class TestBestSubsets:
         assert rows[2][5] <= rows[2][4] <= rows[2][6]
         assert [row[7] for row in rows] == [3, 2, 3]
 
-    def test_of_equal_ones_the_fewest_modalities(self):
-        (row,) = self.found(cases_of({"t1": [0.1], "t1+t2": [0.5], "t2": [0.5]}))
-        assert row[1] == "t2"
-        assert row[2:5] == (0.5, 0.5, 0)
-
-    def test_all_modalities_may_be_best(self):
-        (row,) = self.found(cases_of({"t1": [0.1, 0.2], "t1+t2": [0.5, 0.9]}))
-        assert row[1] == "t1+t2"
-        assert row[4:7] == (0, 0, 0)
+    @pytest.mark.parametrize(
+        ("dice", "best"),
+        [
+            ({"t1": [0.1], "t1+t2": [0.5], "t2": [0.5]}, "t2"),  # of equal ones the fewest modalities
+            ({"t1": [0.1, 0.2], "t1+t2": [0.5, 0.9]}, "t1+t2"),
+        ],
+    )
+    def test_nothing_to_gain(self, dice, best):
+        (row,) = self.found(cases_of(dice))
+        assert row[1] == best
+        assert row[2] == row[3] == np.mean(dice["t1+t2"])
+        assert row[4] == 0
 
     @pytest.mark.parametrize("only", [["t1+t2"], ["t1", "t2"]])
     def test_nothing_to_choose(self, only):
         assert self.found(cases_of({subset: BEST[subset] for subset in only})) == []
-
-
-def test_average_gains_by_hand():
-    found = advice_table(evaluation(CALIBRATION, CALIBRATION, TWO, ("WT",)))
-    expected = {"modalities": ["t1", "t2"], "modality": ["t2", "t1"], "WT": [0.4, 0.1], "mean": [0.4, 0.1]}
-    pd.testing.assert_frame_equal(found, pd.DataFrame(expected))
 
 
 def test_table_in_the_cohorts_order():
@@ -229,12 +226,14 @@ def test_table_in_the_cohorts_order():
     np.testing.assert_allclose(table["mean"], table[list(REGIONS)].mean(axis=1))
 
 
-def test_expected_gains_by_hand():
+def test_gains_by_hand():
+    gains = [("t1", "t2", "WT", 2, pytest.approx(0.4)), ("t2", "t1", "WT", 2, pytest.approx(0.1))]
     found = expected_gains(long(CALIBRATION), TWO)
-    assert found.to_dict("records") == [
-        {"modalities": "t1", "modality": "t2", "region": "WT", "n": 2, "average": pytest.approx(0.4)},
-        {"modalities": "t2", "modality": "t1", "region": "WT", "n": 2, "average": pytest.approx(0.1)},
-    ]
+    assert list(found.columns) == ["modalities", "modality", "region", "n", "average"]
+    assert list(found.itertuples(index=False, name=None)) == gains
+    table = advice_table(evaluation(CALIBRATION, CALIBRATION, TWO, ("WT",)))
+    expected = {"modalities": ["t1", "t2"], "modality": ["t2", "t1"], "WT": [0.4, 0.1], "mean": [0.4, 0.1]}
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected))
 
 
 def test_undefined_gains_do_not_count():
@@ -253,16 +252,20 @@ def test_no_gains():
         assert advice_quality(found).empty
 
 
-def test_ranking_by_hand():
-    """Pairs: 0.3 > 0.1 is right, 0.3 > 0.2 is wrong, 0.1 < 0.2 is wrong; the best is 0.2, the chosen one 0.1."""
-    found = ranking_quality(np.array([5.0, 2.0, 1.0]), np.array([0.1, 0.0, 0.2]))
-    assert found == pytest.approx({"first_choice": 0, "concordance": 1 / 3, "regret": 0.1})
-    ties = ranking_quality(np.array([5.0, 5.0, 1.0]), np.array([0.2, 0.1, 0.2]))
-    assert ties == pytest.approx({"first_choice": 0.5, "concordance": 0.25, "regret": 0.05})
-    same = ranking_quality(np.array([5.0, 2.0]), np.array([0.1, 0.1]))
-    assert same == pytest.approx({"first_choice": 1, "concordance": np.nan, "regret": 0}, nan_ok=True)
-    chance = ranking_quality(np.zeros(3), np.array([0.2, 0.1, 0.2]))
-    assert chance == pytest.approx({"first_choice": 2 / 3, "concordance": 0.5, "regret": 0.1 / 3})
+@pytest.mark.parametrize(
+    ("advised", "gained", "expected"),
+    [
+        # pairs: 0.3 > 0.1 is right, 0.3 > 0.2 is wrong, 0.1 < 0.2 is wrong; the best is 0.2, the chosen one 0.1
+        ([5.0, 2.0, 1.0], [0.1, 0.0, 0.2], (0, 1 / 3, 0.1)),
+        ([5.0, 5.0, 1.0], [0.2, 0.1, 0.2], (0.5, 0.25, 0.05)),
+        ([5.0, 2.0], [0.1, 0.1], (1, np.nan, 0)),
+        ([0.0, 0.0, 0.0], [0.2, 0.1, 0.2], (2 / 3, 0.5, 0.1 / 3)),  # chance
+    ],
+)
+def test_ranking_by_hand(advised, gained, expected):
+    found = ranking_quality(np.array(advised), np.array(gained))
+    assert tuple(found) == ("first_choice", "concordance", "regret")
+    assert tuple(found.values()) == pytest.approx(expected, nan_ok=True)
 
 
 def test_quality_by_hand():

@@ -1,5 +1,6 @@
 """Label maps of other programs: how files are found, what is measured, and what is refused."""
 
+import re
 from pathlib import Path
 
 import itk
@@ -168,83 +169,83 @@ class TestFiles:
         assert len(dice(evaluate(tmp_path / "maps", reference))) == 6
 
 
-class TestBadInput:
-    def refused(self, message: str, *arguments, kind=ValueError, **more) -> None:
-        with pytest.raises(kind, match=message):
-            evaluate(*arguments, **more)
+def changed(seed: int, before: int, after: float) -> np.ndarray:
+    """Return a label map with another value in the place of one of its own."""
+    label = label_map(seed).astype(np.float32)
+    return np.where(label == before, after, label).astype(
+        np.uint8 if 0 <= after < 256 and after == int(after) else np.float32
+    )
 
-    def test_another_grid(self, folder, reference):
-        path = write(folder / "b.nii.gz", label_map(1)[:-1])
-        what = rf"{path}: on another grid than its reference {reference / 'b.nii.gz'} \(shape \(11, 10, 8\) instead of"
-        self.refused(what, folder, reference)
-        write(path, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]))
-        self.refused(r"b\.nii\.gz.*\(corners up to 2\.1 mm off\)\. Label maps are not resampled", folder, reference)
-        write(path, label_map(1), np.eye(4))  # as if the header had been lost
-        self.refused(r"b\.nii\.gz.*\(corners up to 240 mm off\)", folder, reference)
+
+def one_voxel(value: float) -> np.ndarray:
+    label = label_map(0).astype(np.float32)
+    label[0, 0, 0] = value
+    return label
+
+
+A, B = "predictions/a.nii.gz", "predictions/b.nii.gz"
+CHANNELS = np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("file", "label", "affine", "said"),
+        [
+            (B, label_map(1)[:-1], LPS, "on another grid than its reference {root}/reference/b.nii.gz (shape 11x10"),
+            (B, label_map(1), LPS @ np.diag([1, 1, 1.2, 1]), "up to 2.10 mm away). Label maps are not resampled"),
+            (B, label_map(1), np.eye(4), "(voxels up to 240"),  # as if the header had been lost
+            (A, changed(0, 4, 3), LPS, "label values [3] are not defined in this cohort, which has 0, 1 (NCR), 2 (ED)"),
+            ("reference/a.nii.gz", label_map(0).astype(np.int16) - 1, LPS, "label values [-1, 3] are not defined"),
+            *((A, one_voxel(v), LPS, f"holds {v:g}; expected a label map") for v in (0.5, np.nan, np.inf, 1e6, -1e-3)),
+            (A, CHANNELS, LPS, "shape (12, 10, 8, 3); expected a label map (X, Y, Z)"),
+        ],
+    )
+    def test_files(self, tmp_path, folder, reference, file, label, affine, said):
+        path = write(tmp_path / file, label, affine)
+        with pytest.raises(ValueError, match=f"^{path}: .*{re.escape(said.format(root=tmp_path))}"):
+            evaluate(folder, reference)
+
+    @pytest.mark.parametrize("file", [B, "reference/b.nii.gz"])
+    def test_corrupt_file(self, tmp_path, folder, reference, file):
+        path = tmp_path / file
+        path.write_bytes(path.read_bytes()[:60])
+        with pytest.raises(ValueError, match=f"^{path}: cannot be read as an image"):
+            evaluate(folder, reference)
 
     def test_rounding_in_a_header_is_no_other_grid(self, folder, reference):
         write(folder / "b.nii.gz", label_map(1), LPS + 1e-5)
         assert len(dice(evaluate(folder, reference))) == 6
 
-    def test_label_values_of_another_cohort(self, folder, reference):
-        path = write(folder / "a.nii.gz", np.where(label_map(0) == 4, 3, label_map(0)).astype(np.uint8))
-        self.refused(rf"^{path}: label values \[3\] are not defined in this cohort.* tumour is 4", folder, reference)
-
-    def test_label_values_of_the_references(self, folder, reference):
-        path = write(reference / "a.nii.gz", (label_map(0).astype(np.int16) - 1))
-        self.refused(rf"^{path}: label values \[-1, 3\] are not defined in this cohort", folder, reference)
-
-    @pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 1e6, -1e-3])
-    def test_no_label_map(self, folder, reference, value):
-        values = label_map(0).astype(np.float32)
-        values[0, 0, 0] = value
-        path = write(folder / "a.nii.gz", values)
-        self.refused(rf"^{path}: holds {value:g}; expected a label map".replace("+", r"\+"), folder, reference)
-
-    def test_probabilities_in_channels(self, folder, reference):
-        path = write(folder / "a.nii.gz", np.stack([label_map(0) > 0] * 3, axis=-1).astype(np.uint8))
-        self.refused(rf"^{path}: shape \(12, 10, 8, 3\); expected a label map \(X, Y, Z\)", folder, reference)
-
-    @pytest.mark.parametrize("side", ["folder", "reference"])
-    def test_corrupt_file(self, folder, reference, side):
-        path = (folder if side == "folder" else reference) / "b.nii.gz"
-        path.write_bytes(path.read_bytes()[:60])
-        self.refused(rf"^{path}: cannot be read as an image", folder, reference)
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            (["x.nii.gz", "more/x.nii.gz"], "Case x occurs twice, as {maps}/more/x.nii.gz and {maps}/x.nii.gz; keep"),
+            (["flair_t1/a.nii.gz", "T1w+T2f/a.nii.gz"], "{maps}/T1w+T2f and {maps}/flair_t1: two folders for the moda"),
+            (["t1c_t1gd/a.nii.gz"], "{maps}/t1c_t1gd: A modality is requested twice"),
+            (["t1/a.nii.gz", "t1_gadolinium/a.nii.gz"], "{maps}/t1_gadolinium/a.nii.gz: not in a folder named after a"),
+            (
+                ["t1/a.nii.gz", "b.nii.gz"],
+                "{maps}/b.nii.gz: not in a folder named after a subset of t1, t1c, t2, flair",
+            ),
+        ],
+    )
+    def test_names(self, tmp_path, reference, files, said):
+        for name in files:
+            write(tmp_path / "maps" / name, label_map(0))
+        with pytest.raises(ValueError, match=re.escape(said.format(maps=tmp_path / "maps"))):
+            evaluate(tmp_path / "maps", reference)
 
     def test_missing_and_empty_folders(self, tmp_path, folder, reference):
         empty = tmp_path / "empty"
-        self.refused(f"^{empty}: no such folder", empty, reference, kind=FileNotFoundError)
-        self.refused(f"^{empty}: no such folder", folder, empty, kind=FileNotFoundError)
-        empty.mkdir()
-        self.refused(f"^{empty}: no label map in it", empty, reference, kind=FileNotFoundError)
-        self.refused(f"^{empty}: no label map in it", folder, empty, kind=FileNotFoundError)
+        for said in ("no such folder", "no label map in it"):
+            for arguments in ((empty, reference), (folder, empty)):
+                with pytest.raises(FileNotFoundError, match=f"^{empty}: {said}"):
+                    evaluate(*arguments)
+            empty.mkdir(exist_ok=True)
         (empty / "t1").mkdir()
         write(empty / "t2" / "a.nii.gz", label_map(0))
-        self.refused(f"^{empty / 't1'}: no label map in it", empty, reference, kind=FileNotFoundError)
-
-    def test_the_same_case_twice(self, folder, reference):
-        again = write(folder / "more" / "a.nii.gz", label_map(0))
-        self.refused(rf"Case a occurs twice, as {folder / 'a.nii.gz'} and {again}; keep one", folder, reference)
-
-    def test_the_same_subset_twice(self, tmp_path, reference):
-        for name in ("flair_t1", "T1w+T2f"):
-            write(tmp_path / "maps" / name / "a.nii.gz", label_map(0))
-        self.refused(
-            r"maps/T1w\+T2f and .*maps/flair_t1: two folders for the modalities t1\+flair", tmp_path / "maps", reference
-        )
-
-    def test_a_modality_twice(self, tmp_path, reference):
-        write(tmp_path / "maps" / "t1c_t1gd" / "a.nii.gz", label_map(0))
-        self.refused(r"maps/t1c_t1gd: A modality is requested twice", tmp_path / "maps", reference)
-
-    @pytest.mark.parametrize("name", ["t1_gadolinium/a.nii.gz", "a.nii.gz"])
-    def test_label_maps_beside_the_subsets_are_not_passed_over(self, tmp_path, reference, name):
-        for case in ("a", "b"):
-            write(tmp_path / "maps" / "t1" / f"{case}.nii.gz", label_map(0))
-        path = write(tmp_path / "maps" / name, label_map(0))
-        self.refused(
-            rf"^{path}: not in a folder named after a subset of t1, t1c, t2, flair", tmp_path / "maps", reference
-        )
+        with pytest.raises(FileNotFoundError, match=f"^{empty / 't1'}: no label map in it"):
+            evaluate(empty, reference)
 
 
 class TestMissingCases:
@@ -260,9 +261,7 @@ class TestMissingCases:
         with pytest.raises(ValueError, match=r"^method, t1: cases without a prediction: b, c\. .*--allow-missing"):
             evaluate(lacking, reference)
         (lacking / "t1").rename(lacking / "flair")
-        with pytest.raises(
-            ValueError, match=r"^method, t2: cases without a prediction: c; cases without a reference: x\."
-        ):
+        with pytest.raises(ValueError, match=r"^method, t2: cases without a prediction: c; .* a reference: x"):
             evaluate(lacking, reference)
 
     def test_may_be_left_out(self, lacking, reference):
@@ -275,10 +274,7 @@ class TestMissingCases:
 
     def test_but_not_all_of_them(self, tmp_path, folder, reference):
         write(tmp_path / "maps" / "BRATS_001.nii.gz", label_map(0))
-        with pytest.raises(
-            ValueError,
-            match="no prediction has the name of a reference to compare with; found BRATS_001, expected a, b",
-        ):
+        with pytest.raises(ValueError, match=r"no prediction has the name of a ref.* found BRATS_001, expected a, b"):
             evaluate_label_maps("method", tmp_path / "maps", reference, BRATS, Conventions(), allow_missing=True)
         with pytest.raises(ValueError, match="reference to compare with; found a, b, expected z"):
             evaluate_label_maps("method", folder, reference, BRATS, Conventions(), True, ["z"])

@@ -56,20 +56,23 @@ def test_calibration_error_by_hand():
     assert found["ece"].tolist() == pytest.approx([0.2, 0.2, 1.0])
 
 
-def test_curve_by_hand():
-    found = reliability_curve(BINS).set_index(["modalities", "bin"])
-    assert list(found.index) == [("t1", 0), ("t1", 2), ("t2", 0), ("t1+t2", 0)]
-    assert found.loc[("t1", 0), ["voxels", "probability", "frequency"]].tolist() == pytest.approx([80, 0.1, 0.25])
-    assert found.loc[("t1", 2), ["voxels", "probability", "frequency"]].tolist() == pytest.approx([20, 0.9, 0.5])
-
-
-def test_curve_by_number_of_modalities():
-    """One: bin 0 has 180 voxels of T1 or T2, 33 predicted, 25 observed."""
-    found = reliability_curve(BINS, by=("present", "region")).set_index(["present", "bin"])
-    assert list(found.index) == [(1, 0), (1, 2), (2, 0)]
-    assert found.loc[(1, 0), ["voxels", "probability", "frequency"]].tolist() == pytest.approx(
-        [180, 33 / 180, 25 / 180]
-    )
+@pytest.mark.parametrize(
+    ("by", "rows"),
+    [
+        (
+            "modalities",
+            {("t1", 0): (80, 8, 20), ("t1", 2): (20, 18, 10), ("t2", 0): (100, 25, 5), ("t1+t2", 0): (10, 0, 10)},
+        ),
+        ("present", {(1, 0): (180, 33, 25), (1, 2): (20, 18, 10), (2, 0): (10, 0, 10)}),
+    ],
+)
+def test_curve_by_hand(by, rows):
+    """``rows`` has the voxels of each bin, the sum of their probabilities, and those in the region."""
+    found = reliability_curve(BINS, by=(by, "region")).set_index([by, "bin"])
+    assert list(found.index) == [*rows]
+    for key, (voxels, probability, positives) in rows.items():
+        expected = [voxels, probability / voxels, positives / voxels]
+        assert found.loc[key, ["voxels", "probability", "frequency"]].tolist() == pytest.approx(expected)
 
 
 def test_probabilities_that_are_right_have_no_error():
@@ -84,17 +87,7 @@ def test_probabilities_that_are_right_have_no_error():
 
 @pytest.mark.parametrize(
     ("n", "coverage", "expected"),
-    [
-        (4, 0.8, 4),
-        (3, 0.8, inf),
-        (4, 0.9, inf),
-        (9, 0.8, 8),
-        (9, 0.9, 9),
-        (8, 0.9, inf),
-        (19, 0.95, 19),
-        (99, 0.9, 90),
-        (99, 0.55, 55),
-    ],
+    [(4, 0.8, 4), (3, 0.8, inf), (4, 0.9, inf), (9, 0.8, 8), (9, 0.9, 9), (8, 0.9, inf), (99, 0.9, 90), (99, 0.55, 55)],
 )
 def test_quantile_by_hand(n, coverage, expected):
     assert conformal_quantile(np.random.default_rng(0).permutation(n) + 1.0, coverage) == expected
@@ -127,16 +120,12 @@ def test_intervals_are_the_same_from_a_file(tmp_path):
 
 
 def test_no_level_and_no_volumes_are_refused():
+    assert calibrate_intervals(volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan]), 0.9)["n"].item() == 1
     calibration = volumes([1.0] * 9, [2.0] * 9)
     with pytest.raises(ValueError, match="coverage 90: "):
         calibrate_intervals(calibration, 90)
     with pytest.raises(ValueError, match="calibration: no case has both volume"):
         coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)), 0.9)
-
-
-def test_undefined_volumes_are_left_out():
-    calibration = volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan])
-    assert calibrate_intervals(calibration, 0.9)["n"].item() == 1
 
 
 def test_coverage_by_hand():

@@ -78,18 +78,21 @@ class TestSummary:
         per_case = evaluation(rows, regions=("WT",))
         assert subset_statistics(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
 
-    def test_voxels_need_volumes(self):
-        with pytest.raises(ValueError, match="lack their rows of volume and reference_volume"):
-            subset_statistics(from_values({("t1", "WT"): [1, 0]}, average="voxel"), "dice")
-
     def test_metric_that_was_not_computed(self):
         table = subset_statistics(from_values({("t1", "WT"): [1, 0]}), "expected_dice")
         assert table["mean"].isna().all(axis=None)
         assert table["n"].eq(0).all(axis=None)
 
-    def test_unknown_metric(self):
-        with pytest.raises(ValueError, match=r"'dise'; expected one of dice, hd95"):
-            subset_statistics(from_values({("t1", "WT"): [1, 0]}), "dise")
+    @pytest.mark.parametrize(
+        ("metric", "more", "said"),
+        [
+            ("dice", {"average": "voxel"}, "lack their rows of volume and reference_volume"),
+            ("dise", {}, "'dise'; expected one of dice, hd95"),
+        ],
+    )
+    def test_refuses(self, metric, more, said):
+        with pytest.raises(ValueError, match=said):
+            subset_statistics(from_values({("t1", "WT"): [1, 0]}, **more), metric)
 
 
 class TestOverall:
@@ -142,27 +145,25 @@ class TestInCommon:
 
 
 class TestBootstrap:
-    def test_two_cases_span_their_values(self):
-        assert bootstrap_mean([1, 2]) == pytest.approx((1.5, 1, 2))
-
-    def test_constant(self):
-        assert bootstrap_mean([0.5] * 9) == (0.5, 0.5, 0.5)
-
-    def test_too_few(self):
-        np.testing.assert_equal(bootstrap_mean([3]), (3, NAN, NAN))
-        np.testing.assert_equal(bootstrap_mean([NAN, 3, NAN]), (3, NAN, NAN))
-        np.testing.assert_equal(bootstrap_mean([]), (NAN, NAN, NAN))
-
-    def test_nan_is_left_out(self):
-        values = np.random.default_rng(0).normal(size=20)
-        assert bootstrap_mean([*values, NAN, NAN]) == bootstrap_mean(values)
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ([1, 2], (1.5, 1, 2)),  # two cases span their values
+            ([0.5] * 9, (0.5, 0.5, 0.5)),
+            ([3], (3, NAN, NAN)),
+            ([NAN, 3, NAN], (3, NAN, NAN)),
+            ([], (NAN, NAN, NAN)),
+        ],
+    )
+    def test_few_cases(self, values, expected):
+        assert bootstrap_mean(values) == pytest.approx(expected, nan_ok=True)
 
     def test_width(self):
         values = np.random.default_rng(0).normal(size=200)
         mean, low, high = bootstrap_mean(values)
         assert mean == values.mean()
         assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.1)
-        assert bootstrap_mean(values) == (mean, low, high)
+        assert bootstrap_mean([*values, NAN, NAN]) == (mean, low, high)
 
     def test_weights_and_axes(self):
         assert bootstrap_mean([0, 1], [1, 3])[0] == 0.75
@@ -170,37 +171,29 @@ class TestBootstrap:
         assert bootstrap_mean([[[0, 0], [NAN, NAN]], [[1, 1], [0, 0]]])[0] == 0.25
 
 
-class TestHolm:
-    def test_by_hand(self):
-        np.testing.assert_allclose(holm([0.01, 0.04, NAN, 0.03]), [0.03, 0.06, NAN, 0.06])
-
-    def test_at_most_one(self):
-        np.testing.assert_allclose(holm([0.9, 0.8]), [1, 1])
-
-    def test_nothing(self):
-        np.testing.assert_equal(holm([NAN, NAN]), [NAN, NAN])
+@pytest.mark.parametrize(
+    ("p", "corrected"),
+    [([0.01, 0.04, NAN, 0.03], [0.03, 0.06, NAN, 0.06]), ([0.9, 0.8], [1, 1]), ([NAN, NAN], [NAN, NAN])],
+)
+def test_holm(p, corrected):
+    np.testing.assert_allclose(holm(p), corrected)
 
 
-class TestSignedRank:
-    def test_exact(self):
-        # W- = 6; of the 64 sign patterns 14 have a rank sum of at most 6
-        assert signed_rank([1, 2, 3, 4, 5, -6]) == pytest.approx((2 * 14 / 64, 9 / 21))
-        assert signed_rank([-1, -2, -3, -4, -5, -6]) == pytest.approx((2 / 64, -1))
-
-    def test_zeros_are_dropped(self):
-        assert signed_rank([0, 1, 2, 0, 3, 4, 5, -6]) == signed_rank([1, 2, 3, 4, 5, -6])
-
-    def test_ties(self):
-        assert signed_rank([1, 1, 1, 1]) == pytest.approx((2 / 16, 1))
-        # ranks 1.5, 1.5, 3, 4, 5: of the 32 patterns 3 reach W+ of 13.5 or more
-        assert signed_rank([-1, 1, 2, 3, 4]) == pytest.approx((2 * 3 / 32, 12 / 15))
-
-    def test_no_difference(self):
-        assert signed_rank([0, 0, 0]) == (1, 0)
-
-    @pytest.mark.parametrize("values", [[], [0.5]])
-    def test_too_few(self, values):
-        np.testing.assert_equal(signed_rank(values), (NAN, NAN))
+@pytest.mark.parametrize(
+    ("differences", "p", "effect"),
+    [
+        ([1, 2, 3, 4, 5, -6], 2 * 14 / 64, 9 / 21),  # W- = 6; of the 64 sign patterns 14 have a rank sum of at most 6
+        ([-1, -2, -3, -4, -5, -6], 2 / 64, -1),
+        ([0, 1, 2, 0, 3, 4, 5, -6], 2 * 14 / 64, 9 / 21),  # zeros are dropped
+        ([1, 1, 1, 1], 2 / 16, 1),
+        ([-1, 1, 2, 3, 4], 2 * 3 / 32, 12 / 15),  # ranks 1.5, 1.5, 3, 4, 5: of 32 patterns 3 reach W+ of 13.5 or more
+        ([0, 0, 0], 1, 0),
+        ([], NAN, NAN),
+        ([0.5], NAN, NAN),
+    ],
+)
+def test_signed_rank(differences, p, effect):
+    assert signed_rank(differences) == pytest.approx((p, effect), nan_ok=True)
 
 
 class TestPairedTests:

@@ -6,7 +6,7 @@ from evaluation.examples import PROBABILISTIC
 
 from common.evaluation.metrics.case import CaseMeasure, expected_dice, uncertainty
 from common.evaluation.metrics.conventions import METRICS, Conventions
-from common.evaluation.metrics.metrics import Reference
+from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import tumour_labels
 
@@ -41,39 +41,35 @@ def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
     return np.where(masks, inside, outside).astype(np.float32)
 
 
-class TestExpectedDice:
-    def test_by_hand(self):
-        p, y = np.array([0.9, 0.6, 0.2, 0.1], np.float32), np.array([1, 1, 0, 0])
-        assert expected_dice(p, y) == pytest.approx(2 * 1.5 / (1.8 + 2), abs=1e-7)
-
-    def test_sure_and_right_is_1(self):
-        y = np.array([1, 0, 1], np.uint8)
-        assert expected_dice(y.astype(np.float32), y) == 1
-
-    def test_nothing_anywhere_is_1(self):
-        assert expected_dice(np.zeros(5, np.float32), np.zeros(5)) == 1
-
-    def test_nothing_predicted_but_some_probability_is_0(self):
-        assert expected_dice(np.full(5, 0.4, np.float32), np.zeros(5)) == 0
+@pytest.mark.parametrize(
+    ("p", "y", "expected"),
+    [
+        ([0.9, 0.6, 0.2, 0.1], [1, 1, 0, 0], 2 * 1.5 / (1.8 + 2)),
+        ([1, 0, 1], [1, 0, 1], 1),  # sure and right
+        ([0] * 5, [0] * 5, 1),
+        ([0.4] * 5, [0] * 5, 0),  # nothing predicted, but some probability
+    ],
+)
+def test_expected_dice(p, y, expected):
+    assert expected_dice(np.array(p, np.float32), np.array(y, np.uint8)) == pytest.approx(expected, abs=1e-7)
 
 
 def bernoulli(q: float) -> float:
     return -q * np.log(q) - (1 - q) * np.log(1 - q)
 
 
-class TestUncertainty:
-    def test_by_hand(self):
-        found = uncertainty(np.array([0.5, 0.9], np.float32), np.array([0.8, 0.9], np.float32))
-        assert found == pytest.approx({"entropy": (0.693147 + 0.325083) / 2, "divergence": 0.192745 / 2}, abs=1e-6)
-
-    def test_of_certainty_is_finite(self):
-        """Probabilities are clamped to 1e-7 and 1 - 1e-7: log(1e-7) is -16.118."""
-        found = uncertainty(np.array([0.0, 1.0], np.float32), np.array([1.0, 1.0], np.float32))
-        assert found == pytest.approx({"entropy": 1e-7 * 17.118, "divergence": 16.1181 / 2}, rel=1e-4)
-
-    def test_of_one_subset_alone(self):
-        found = uncertainty(np.array([0.5]), np.nan)
-        assert found == pytest.approx({"entropy": np.log(2), "divergence": np.nan}, nan_ok=True)
+@pytest.mark.parametrize(
+    ("q", "p", "entropy", "divergence"),
+    [
+        ([0.5, 0.9], [0.8, 0.9], (0.693147 + 0.325083) / 2, 0.192745 / 2),
+        # probabilities are clamped to 1e-7 and 1 - 1e-7: log(1e-7) is -16.118
+        ([0.0, 1.0], [1.0, 1.0], 1e-7 * 17.118, 16.1181 / 2),
+        ([0.5, 0.5], np.nan, np.log(2), np.nan),  # one subset alone
+    ],
+)
+def test_uncertainty(q, p, entropy, divergence):
+    found = uncertainty(np.array(q, np.float32), np.array(p, np.float32))
+    assert found == pytest.approx({"entropy": entropy, "divergence": divergence}, rel=1e-4, abs=1e-10, nan_ok=True)
 
 
 class TestEntropies:
@@ -185,13 +181,6 @@ class TestBins:
         assert list(totals["positives"]) == [36, 8, 1]
         assert totals.loc["ET", "probability"] == pytest.approx(0.9 + 179 * 0.1, rel=1e-6)
 
-    def test_are_of_each_subset_and_region(self):
-        found = measure()
-        for subset in ("t1", "t1+t2", "t2"):
-            found.add(subset, reference(), probabilities())
-        keys = found.result({}, 0).bins[["case", "modalities", "region"]].drop_duplicates()
-        assert len(keys) == 3 * 3
-
     def test_hold_the_brain_that_the_subset_shows(self):
         shown = image()
         shown[1] = 0
@@ -199,29 +188,22 @@ class TestBins:
         found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
         for subset in ("t1", "t2", "t1+t2"):
             found.add(subset, reference(), probabilities())
-        bins = found.result({}, 0).bins.query("region == 'WT'")
+        bins = found.result({}, 0).bins
+        assert len(bins[["case", "modalities", "region"]].drop_duplicates()) == 3 * 3
+        bins = bins.query("region == 'WT'")
         assert bins.groupby("modalities")["voxels"].sum().to_dict() == {"t1": 180, "t2": 90, "t1+t2": 210}
         assert bins.groupby("modalities")["positives"].sum().to_dict() == {"t1": 36, "t2": 9, "t1+t2": 36}
 
-    def test_background_need_not_be_0(self):
+    def test_neither_background_nor_other_files_count(self):
         """A z-score puts the background below 0, and resampling adds rounding errors to it."""
-        rng, found = np.random.default_rng(0), []
-        for shown in (image(), 2.5 * image() - 0.9, (2.5 * image() - 0.9) * rng.uniform(1, 1 + 3e-7, (2, *SHAPE))):
+        rng, other = np.random.default_rng(0), image()
+        other[1] = 5
+        scaled, found = 2.5 * image() - 0.9, []
+        for shown in (image(), scaled, scaled * rng.uniform(1, 1 + 3e-7, (2, *SHAPE)), other):
             given = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
             given.add("t1", reference(), probabilities())
             found.append(given.result({}, 0).bins)
-        assert found[0].equals(found[1])
-        assert found[0].equals(found[2])
-
-    def test_are_as_if_the_other_files_were_not_there(self):
-        shown = image()
-        shown[1] = 5
-        found = []
-        for given in (image(), shown):
-            measured = CaseMeasure("case", reference(), given, ("t1", "t2"), SPACING, LABELS, Conventions())
-            measured.add("t1", reference(), probabilities())
-            found.append(measured.result({}, 0).bins)
-        assert found[0].equals(found[1])
+        assert all(bins.equals(found[0]) for bins in found)
 
 
 class TestPlanes:
@@ -240,13 +222,9 @@ class TestPlanes:
 
     def test_the_centre_is_weighted_by_voxels(self):
         label = np.zeros(SHAPE, np.uint8)
+        assert measure(label).plane == 3  # without a tumour, the middle one
         label[1:4, 1:4, 5], label[2, 2, 4], label[1, 1, 0] = 2, 2, 2  # (9 x 5 + 4 + 0) / 11 = 4.45
-        found = measure(label)
-        assert (found.planes["reference"] == label[..., 4]).all()
-
-    def test_without_a_tumour_it_is_the_middle_one(self):
-        found = measure(np.zeros(SHAPE, np.uint8))
-        assert found.plane == 3
+        assert (measure(label).planes["reference"] == label[..., 4]).all()
 
 
 def test_latents_and_seconds_are_passed_on():

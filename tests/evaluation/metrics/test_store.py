@@ -115,17 +115,12 @@ class TestPending:
         os.utime(path, ns=(then, then + 1))
         assert pending(tmp_path / "cases", items) == ["007"]
 
-    def test_after_a_modality_was_left_out(self, tmp_path, items):
-        stored(tmp_path / "cases", items)
-        items[1] |= {"modalities": ["t1"], "image": items[1]["image"][:1]}
-        assert pending(tmp_path / "cases", items) == ["NA"]
-
-    def test_after_a_change_of_a_channel(self, tmp_path, items):
+    def test_after_a_change_of_an_item(self, tmp_path, items):
         for item in items:  # as in MSD's files of four channels
             item |= {"image": [item["image"][0]] * 2, "channels": [1, 2]}
         stored(tmp_path / "cases", items)
-        items[1] |= {"channels": [2, 1]}
-        assert pending(tmp_path / "cases", items) == ["NA"]
+        for change in ({"channels": [2, 1]}, {"modalities": ["t1"], "image": items[1]["image"][:1], "channels": [1]}):
+            assert pending(tmp_path / "cases", [items[0], items[1] | change]) == ["NA"]
 
     @pytest.mark.parametrize("suffix", [".csv", ".npz"])
     def test_where_half_of_a_result_is_there(self, tmp_path, items, suffix):

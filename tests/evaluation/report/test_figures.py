@@ -158,12 +158,9 @@ def test_heatmap_shows_the_means():
     assert len(filled) == 4 * 8
 
 
-def test_heatmap_of_undefined_values():
+def test_heatmap_of_undefined_values_and_that_bright_is_good():
     cells = figures.heatmap(evaluation_of({"t1": [np.nan, np.nan], "t2": [np.nan, 0.5]})).axes[1]
     assert words(cells) == ["n/a", "50.0"]
-
-
-def test_bright_is_good():
     image = figures.heatmap(evaluation_of({"t1": [0.0], "t2": [1.0]})).axes[1].images[0]
     bad, good = (sum(colour[:3]) for colour in image.to_rgba(image.get_array())[:, 0])
     assert bad < good
@@ -189,11 +186,8 @@ def test_comparison():
     assert [text.get_text() for text in figure.legends[0].texts] == ["toy", "other"]
     shown = [handle.get_color() for handle in figure.legends[0].legend_handles]
     assert shown == [line.get_color() for line in figure.axes[0].lines if line.get_linestyle() == "None"]
-
-
-def test_methods_can_be_told_apart():
-    figure = figures.comparison([measured(cases=1, name=name) for name in LONG])
-    lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    lines = figures.comparison([replace(one, name=name) for name in LONG]).axes[0].lines
+    lines = [line for line in lines if line.get_linestyle() == "None"]
     assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(LONG)
 
 
@@ -209,10 +203,7 @@ def test_robustness():
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 50], [2, 90]])
     # Two cases: samples hold the first, the second or both, so 95 % reach from one to the other.
     np.testing.assert_allclose([segment[:, 1] for segment in axes.collections[0].get_segments()], [[35, 65], [80, 100]])
-
-
-def test_robustness_with_one_case_has_no_bars():
-    axes = figures.robustness([evaluation_of({"t1": [0.5], "t2": [0.7], "t1+t2": [0.9]})]).axes[0]
+    axes = figures.robustness([evaluation_of({"t1": [0.5], "t2": [0.7], "t1+t2": [0.9]})]).axes[0]  # one case
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [60, 90])
     assert all(len(segment) == 0 or np.isnan(segment).any() for segment in axes.collections[0].get_segments())
 
@@ -251,9 +242,6 @@ def test_nothing_is_shared():
     methods = [evaluation_of({s: [0.5, 0.7]}, name=s, facts={"seconds": 1.0}) for s in ("t1", "t2")]
     assert figures.robustness(methods) is figures.efficiency(methods) is None
     assert figures.comparison(methods) is not None
-
-
-def test_efficiency_needs_facts():
     assert figures.efficiency([evaluation_of(TOY), evaluation_of(TOY, "other", facts={"weights": "none"})]) is None
 
 
@@ -375,20 +363,15 @@ def test_panels():
     assert "the patient's left is on the right" in legend.get_title().get_text()
 
 
-def test_panels_are_radiological():
+def test_panels_are_radiological_and_keep_proportions():
     """Low x in RAS is the patient's left and drawn on the right; low y is the back and drawn at the bottom."""
-    frame = slice_panels([made_slice()], LABELS, BRATS).axes[1]
-    left, right = frame.transData.transform([(0, 0), (39, 0)])[:, 0]
-    assert left > right
-    back, front = frame.transData.transform([(0, 0), (0, 49)])[:, 1]
-    assert back < front
-
-
-def test_panels_keep_proportions():
-    row = replace(made_slice(), spacing=(1.0, 2.0))
-    figure = slice_panels([row], LABELS, BRATS)
+    figure = slice_panels([replace(made_slice(), spacing=(1.0, 2.0))], LABELS, BRATS)
     FigureCanvasAgg(figure).draw()
-    box = figure.axes[1].get_window_extent()
+    frame = figure.axes[1]
+    (left, back), (right, _), (_, front) = frame.transData.transform([(0, 0), (39, 0), (0, 49)])
+    assert left > right
+    assert back < front
+    box = frame.get_window_extent()
     assert box.height / box.width == pytest.approx(2 * 50 / 40, rel=0.02)
 
 

@@ -1,11 +1,13 @@
 """Tables in the papers' layout show the published numbers, and ours in the right places."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from evaluation.examples import random_evaluation
 
 from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, decimal
-from common.evaluation.report.paper_tables import Block, paper_tables
+from common.evaluation.report.paper_tables import Block, paper_tables, published_table
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 M3AE_1 = ("M3AE", "1", "BraTS2018 test split (57)")
@@ -91,6 +93,14 @@ def test_means_of_pairs_are_over_the_six_pairs_and_of_nothing_less(ours):
     assert column(table, "PMKL", "ET")[row] == NOTHING
 
 
+def test_mean_of_the_complete_set_and_the_single_ones(ours):
+    block = Block(("M3AE", "supplement text", "BraTS2018 test split (57)"), ("M3AE",), {"M3AE": "M3AE"})
+    table = paper_tables([block], ours[:1], MODALITIES)["m3ae_supplement_text"]
+    means = ours[0].values("dice")["ET"].groupby("modalities").mean()
+    row = [cells[0].text for cells in table.rows].index("mean of full and the four single modalities")
+    assert column(table, "M3AE", "ET")[row] == decimal(100 * means[[*MODALITIES, "+".join(MODALITIES)]].mean())
+
+
 def test_each_metric_of_a_table_of_subsets_has_a_table_with_spreads():
     block = Block(("MAG-MS", "3", "MSD Task01 test (24)"), ("MAG-MS",), {"MAG-MS": "M3AE"})
     one = evaluation("M3AE", 0)
@@ -115,3 +125,30 @@ def test_two_names_of_one_method_show_what_the_paper_prints_of_each(ours):
     assert teacher == [dice] + [NOTHING] * 4
     assert students[0] == NOTHING
     assert NOTHING not in students[1:]
+
+
+class TestPublishedTable:
+    def test_methods_of_the_same_name_stand_beside_and_others_last(self, ours):
+        other = evaluation("ours", 1)
+        table = published_table(M3AE_1, [ours[0], other])["m3ae_1"]
+        labels = [column.label for column in table.columns if column.group == "WT"]
+        assert labels == ["HVED‡", "ACN‡", "SMU-Net‡", "RFNet‡", "M3AE", "M3AE†", "ours"]
+        dice = other.values("dice")["WT"].groupby("modalities").mean()
+        assert column(table, "ours", "WT")[-1] == decimal(100 * dice.mean())
+        assert column(table, "HVED‡", "WT")[0] == "77.5"
+        assert table.notes[0].startswith("† Published, not measured: M3AE (Liu et al., AAAI 2023), Table 1")
+        assert table.notes[1] == "‡ Published numbers only."
+
+    @pytest.mark.parametrize("more", [{"cohort": "x", "cases": ("x1",)}, {"metric": "hd95"}], ids=["cohort", "metric"])
+    def test_what_cannot_be_tested_has_no_stars(self, ours, more):
+        metric = more.pop("metric", None)
+        other = random_evaluation("two", MODALITIES, ("WT", "TC", "ET"), seed=2, **{"cohort": "brats2018"} | more)
+        if metric:
+            other = replace(other, results=other.results[other.results["metric"] == metric])
+        table = published_table(M3AE_1, [ours[0], other])["m3ae_1"]
+        assert not any(cell.star for row in table.rows for cell in row)
+
+    def test_other_regions_are_shown_without_measured_numbers(self, ours):
+        (table,) = published_table(("PASSION", "1", "MyoPS2020 MR=(0,0,0)"), ours[:1]).values()
+        assert set(column(table, "ours", "Dice (%) LVB")) == {NOTHING}
+        assert any(column.published for column in table.columns)

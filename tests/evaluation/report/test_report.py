@@ -4,100 +4,30 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from evaluation.examples import random_evaluation
+from evaluation.report.wellformed import Page, check_latex, check_markdown
 
-from common.evaluation.analysis.published import published
-from common.evaluation.analysis.repeats import average_repeats
-from common.evaluation.metrics.metrics import SCORES
+from common.evaluation.analysis.combine import average_repeats
+from common.evaluation.metrics.overlap import SCORES
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import sections
+from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
 from common.modalities import tumour_labels
 
-NASTY = "A&B <x> *_1_* 50 % $y$"
+NASTY, OTHER = "A&B <x> *_1_* 50 % $y$", "a+b (x)_1_50%%[y]"
+WORTH = ("What each modality is worth", "Which missing sequence to acquire")
+TRUST = ("Reliability of the probabilities", "Intervals of the volume", "Latents of single modalities")
 VOLUMES = ("volume", "reference_volume")
-VOID = {"meta", "img", "br"}
-
-
-class Page(HTMLParser):
-    """The texts, links and images of a page; asserts that its elements are nested correctly."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.headings: list[str] = []
-        self.remarks: list[str] = []
-        self.cells: list[str] = []
-        self.images: list[str] = []
-        self.links: list[str] = []
-        self.ids: set[str] = set()
-        self.tags: set[str] = set()
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        self.tags.add(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        texts = {"h1": self.headings, "h2": self.headings, "th": self.cells, "td": self.cells}
-        if tag in texts:
-            texts[tag].append("")
-        if given.get("class") == "remark":
-            self.remarks.append("")
-        self.images += [given["src"]] if "src" in given else []
-        self.links += [given["href"]] if "href" in given else []
-        if "id" in given:
-            assert given["id"] not in self.ids
-            self.ids.add(given["id"])
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("h1", "h2"):
-            self.headings[-1] += data
-        if {"th", "td"} & set(self.open):
-            self.cells[-1] += data
-        if self.open and self.open[-1] == "p" and self.remarks and not self.remarks[-1]:
-            self.remarks[-1] = data
 
 
 def read(folder: Path) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
-
-
-def check_markdown(text: str) -> None:
-    """Assert that tables are valid: blank lines around them, equal numbers of cells, a rule below the header."""
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if line.startswith("|") and not lines[number - 1].startswith("|"):
-            end = next(i for i in range(number, len(lines)) if not lines[i].startswith("|"))
-            assert lines[number - 1] == lines[end] == ""
-            assert lines[number - 2].startswith("**")
-            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in lines[number:end]}) == 1
-            assert re.fullmatch(r"\|( :?-:? \|)+", lines[number + 1])
-            assert end > number + 2
-        if line.startswith(("#", "!", "*", ">")):
-            assert {lines[number - 1], lines[number + 1]} == {""} or number == 0
-
-
-def check_latex(text: str) -> None:
-    """Assert that every row of a table has as many cells as there are columns."""
-    columns = len(re.search(r"\\begin\{tabular\}\{([lcr]+)\}", text)[1])
-    rows = [line for line in text.split("\n") if line.endswith(r"\\")]
-    assert rows
-    for row in rows:
-        spans = [int(size) - 1 for size in re.findall(r"\\multicolumn\{(\d+)\}", row)]
-        assert len(re.findall(r"(?<!\\)&", row)) + sum(spans) == columns - 1
-        assert not re.search(r"[%#_<>$^~]", re.sub(r"\\[&%$#_{}]|\$[^$]*\$", "", row))
 
 
 def check(folder: Path) -> Page:
@@ -167,10 +97,11 @@ def undrawn(monkeypatch) -> None:
 def both(tmp_path_factory) -> Path:
     """A complete report on two methods whose names are difficult in every format and yield similar file names."""
     folder = tmp_path_factory.mktemp("both")
-    beside = published("M3AE", "1", "BraTS2018 test split (57)")
     remarks = [f"{NASTY} lacks a case.", "Another <b>remark</b>."]
     panels = {NASTY: slices(["best", "worst"])}
-    write_report([whole(NASTY), whole("a+b (x)_1_50%%[y]", seed=1)], folder, 0.5, beside, remarks, panels, LABELS)
+    methods = [whole(NASTY), whole(OTHER, seed=1)]
+    beside = published_table(("M3AE", "1", "BraTS2018 test split (57)"), methods)
+    write_report(methods, folder, 0.5, beside, remarks, panels, LABELS)
     return folder
 
 
@@ -179,26 +110,11 @@ class TestWholeReport:
         page = check(both)
         assert page.remarks == [f"{NASTY} lacks a case.", "Another <b>remark</b>."]
         assert page.headings == [
-            f"Segmentation with missing modalities: {NASTY}, a+b (x)_1_50%%[y] on toy",
-            "Dice",
-            "HD95",
-            "Further metrics",
-            "Paired tests",
-            *(
-                f"{title}: {name}"
-                for name in (NASTY, "a+b (x)_1_50%%[y]")
-                for title in ("What each modality is worth", "Which missing sequence to acquire")
-            ),
+            f"Segmentation with missing modalities: {NASTY}, {OTHER} on toy",
+            *("Dice", "HD95", "Further metrics", "Published numbers", "Paired tests"),
+            *(f"{title}: {name}" for name in (NASTY, OTHER) for title in WORTH),
             "Entropy of the predictions",
-            *(
-                f"{title}: {name}"
-                for name in (NASTY, "a+b (x)_1_50%%[y]")
-                for title in (
-                    "Reliability of the probabilities",
-                    "Intervals of the volume",
-                    "Latents of single modalities",
-                )
-            ),
+            *(f"{title}: {name}" for name in (NASTY, OTHER) for title in TRUST),
             "Size and speed",
             f"Cases: {NASTY}",
         ]
@@ -252,17 +168,8 @@ class TestWholeReport:
         assert len(of_one) == len(set(of_one)) > 10
 
     def test_what_is_published_is_said_to_be(self, both):
-        assert "M3AE (published)†" in read(both).cells
+        assert "M3AE‡" in read(both).cells
         assert "† Published, not measured: M3AE (Liu et al., AAAI 2023), Table 1" in (both / "report.md").read_text()
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_one_method_without_anything_but_metrics(tmp_path):
-    write_report([random_evaluation()], tmp_path, 0.9)
-    page = check(tmp_path)
-    assert page.headings[1:] == ["Dice", "HD95", "Further metrics", "What each modality is worth: one"]
-    assert names(tmp_path / "figures") == {"heatmap", "boxplots", "robustness", "shapley_one"}
-    assert "Paired" not in (tmp_path / "report.md").read_text()
 
 
 SMALL = {"modalities": ("t1", "t2"), "regions": ("WT",)}
@@ -287,12 +194,39 @@ def test_files_that_no_report_wrote_are_not_removed(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["figures", "mine.png"]
 
 
+SOME = random_evaluation(**SMALL)
+SOME = replace(SOME, results=SOME.results.query("metric in ('dice', 'volume')"))
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_one_subset_of_one_case(tmp_path):
-    """There is nothing to attribute, and no interval over a single case."""
-    write_report([random_evaluation(only=["t2"], cases=("c1",))], tmp_path, 0.9)
-    assert check(tmp_path).headings[1:] == ["Dice", "HD95", "Further metrics"]
-    assert "1 case, 1 subset of T1, T2, FLAIR." in (tmp_path / "report.md").read_text()
+@pytest.mark.parametrize(
+    ("evaluation", "headings", "said"),
+    [
+        (
+            random_evaluation(),
+            ["Dice", "HD95", "Further metrics", "What each modality is worth: one"],
+            "4 cases, 7 subs",
+        ),
+        # there is nothing to attribute, and no interval over a single case
+        (
+            random_evaluation(only=["t2"], cases=("c1",)),
+            ["Dice", "HD95", "Further metrics"],
+            "1 case, 1 subset of T1, T2",
+        ),
+        (SOME, ["Dice", "Further metrics", "What each modality is worth: one"], "4 cases, 3 subsets of T1, T2."),
+    ],
+    ids=["only metrics", "one case", "some metrics"],
+)
+def test_what_there_is_none_of_is_left_out(tmp_path, evaluation, headings, said):
+    write_report([evaluation], tmp_path, 0.9)
+    assert check(tmp_path).headings[1:] == headings
+    text = (tmp_path / "report.md").read_text()
+    assert said in text
+    assert "Paired" not in text
+    if evaluation is SOME:
+        assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume", "best_one"}
+    if len(headings) == 4:
+        assert names(tmp_path / "figures") == {"heatmap", "boxplots", "robustness", "shapley_one"}
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -326,14 +260,6 @@ def test_a_region_that_no_reference_has(tmp_path, empty):
     assert f"Empty regions ({empty}): " in (tmp_path / "report.md").read_text()
     row = (tmp_path / "tables" / "shapley_one.md").read_text().split("\n")[4]
     assert re.fullmatch(r"\| T1 \| \d.*\] \|  \|", row)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_metrics_that_there_are_none_of_are_left_out(tmp_path):
-    one = random_evaluation(**SMALL)
-    write_report([replace(one, results=one.results.query("metric in ('dice', 'volume')"))], tmp_path, 0.9)
-    assert check(tmp_path).headings[1:] == ["Dice", "Further metrics", "What each modality is worth: one"]
-    assert names(tmp_path / "tables") == {"dice", "dice_missing", "dice_overall", "volume", "best_one"}
 
 
 def test_the_best_subset_is_told_with_some_subsets_and_where_it_was_chosen():
@@ -422,24 +348,26 @@ class TestForced:
         assert "below 500 voxels" in two
 
 
+NOTHING = replace(random_evaluation(), results=random_evaluation().results[:0])
+UNSCORED = random_evaluation(empty="skip")
+UNSCORED = replace(UNSCORED, results=UNSCORED.results[UNSCORED.results["metric"].isin(VOLUMES)])
+
+
 class TestErrors:
-    def test_no_results(self, tmp_path):
-        nothing = replace(random_evaluation(), results=random_evaluation().results[:0])
-        for evaluations in ([nothing], [random_evaluation("two", seed=1), nothing]):
-            with pytest.raises(ValueError, match="one: no case has all modalities of any of the subsets"):
-                write_report(evaluations, tmp_path / "report", 0.9)
-        assert not (tmp_path / "report").exists()
-
-    def test_no_dice(self, tmp_path):
-        found = random_evaluation(empty="skip")
-        unscored = replace(found, results=found.results[found.results["metric"].isin(VOLUMES)])
-        with pytest.raises(ValueError, match=r"one: no case has a Dice \(convention empty: skip\)"):
-            write_report([unscored], tmp_path / "report", 0.9)
-
-    def test_leave_nothing_behind(self, tmp_path):
-        """The level is checked last, when all figures on accuracy have been drawn."""
-        with pytest.raises(ValueError, match="coverage 90: expected a level above 0 and below 1"):
-            write_report([whole("one", only=["t1"], **SMALL)], tmp_path / "report", 90)
+    @pytest.mark.parametrize(
+        ("evaluations", "coverage", "said"),
+        [
+            ([NOTHING], 0.9, "one: no case has all modalities of any of the subsets"),
+            ([random_evaluation("two", seed=1), NOTHING], 0.9, "one: no case has all modalities of any of the subsets"),
+            ([UNSCORED], 0.9, r"one: no case has a Dice \(convention empty: skip\)"),
+            ([random_evaluation(only=["t1"]), random_evaluation("two", only=["t2"])], 0.9, "'two' and 'one' share no"),
+            # the level is checked last, when all figures on accuracy have been drawn
+            ([whole("one", only=["t1"], **SMALL)], 90, "coverage 90: expected a level above 0 and below 1"),
+        ],
+    )
+    def test_leave_nothing_behind(self, tmp_path, evaluations, coverage, said):
+        with pytest.raises(ValueError, match=said):
+            write_report(evaluations, tmp_path / "report", coverage)
         assert not (tmp_path / "report").exists()
 
     def test_leave_the_report_of_before(self, tmp_path, monkeypatch):
@@ -449,13 +377,6 @@ class TestErrors:
             write_report([random_evaluation(only=["t1"], **SMALL)], tmp_path, 0.9)
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
         assert (tmp_path / "report.html").read_text() == "before"
-
-    def test_no_results_in_common(self, tmp_path):
-        with pytest.raises(ValueError, match="'two' and 'one' share no case, subset and region"):
-            write_report(
-                [random_evaluation(only=["t1"]), random_evaluation("two", only=["t2"])], tmp_path / "report", 0.9
-            )
-        assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,16 @@
 """Tables are right cell by cell, and every rendering is well-formed."""
 
-import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from evaluation.report.wellformed import Page, check_latex, check_markdown
 
-from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
-from common.evaluation.analysis.published import published
 from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.report.layout import Cell, Column, Table, markdown
+from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
 from common.modalities import subset_name, subsets
 
@@ -86,15 +84,12 @@ class TestSubsetTable:
         assert labels(table)[2:5] == ["WT/a", "WT/b", "WT/c"]
         assert [[cell.bold for cell in row[-3:]] for row in table.rows] == [[True, True, False]] * 4
 
-    def test_smallest_distance_is_bold(self):
-        table = subset_table([steady(9, "a", "hd95"), steady(5, "b", "hd95")], "hd95")
-        assert [cell.bold for cell in table.rows[0][2:4]] == [False, True]
-        assert table.rows[0][2].text == "9.0 ± 0.0"
-        assert table.title == "HD95 (mm), toy"
-
-    def test_volumes_have_no_best(self):
-        table = subset_table([steady(9, "a", "volume"), steady(5, "b", "volume")], "volume")
-        assert not any(cell.bold for row in table.rows for cell in row)
+    def test_smallest_distance_is_bold_and_volumes_have_no_best(self):
+        for metric, bold in (("hd95", [False, True]), ("volume", [False, False])):
+            table = subset_table([steady(9, "a", metric), steady(5, "b", metric)], metric)
+            assert [cell.bold for cell in table.rows[0][2:4]] == bold
+            assert table.rows[0][2].text == "9.0 ± 0.0"
+        assert table.title == "Volume (ml), toy"
 
     def test_stars_are_after_correction(self):
         # n cases that all differ have p = 2 / 2^n; times six subsets and regions, and times two for the means
@@ -105,15 +100,15 @@ class TestSubsetTable:
             assert [[cell.star for cell in row[-4:]] for row in table.rows] == expected
         assert noted(table, "* p < 0.05 against a", "Wilcoxon", "Holm")
 
-    def test_a_method_that_equals_the_first_has_no_stars(self):
-        methods = [steady(0.5, "a", cases=8), steady(0.5, "c", cases=8)]
-        table = subset_table(methods, tests=compare_to_first(methods))
-        assert not any(cell.star for row in table.rows for cell in row)
-
-    def test_stars_of_another_metric_or_reference_are_not_used(self):
-        methods = [steady(0.5, "a", cases=9), steady(0.6, "b", cases=9)]
+    def test_stars_are_of_this_metric_and_reference_where_methods_differ(self):
+        methods = [steady(0.5, "a", cases=9), steady(0.6, "b", cases=9), steady(0.5, "c", cases=9)]
         tests = compare_to_first(methods)
-        assert any(cell.star for row in subset_table(methods, tests=tests).rows for cell in row)
+        starred = {
+            (number, cell.star)
+            for row in subset_table(methods, tests=tests).rows
+            for number, cell in enumerate(row[-6:])
+        }
+        assert starred == {(0, False), (1, True), (2, False), (3, False), (4, True), (5, False)}
         for change in ({"metric": "hd95"}, {"other": "x"}):
             table = subset_table(methods, tests=tests.assign(**change))
             assert not any(cell.star for row in table.rows for cell in row)
@@ -161,62 +156,23 @@ class TestSubsetTable:
         assert noted(table, "Not comparable", "b: toy, empty = brats, hd95 = pooled")
         assert noted(subset_table([base(), base(name="b", cohort="y")]), "Not comparable", "b: y")
 
-    def test_refuses(self):
-        with pytest.raises(ValueError, match="the same name"):
-            subset_table([base(), base()])
-        with pytest.raises(
-            ValueError, match=r"'b' has modalities t1, t1c, t2, flair; expected those of 'base', t1, t2"
-        ):
-            subset_table([base(), steady(0.5, "b", modalities=FOUR)])
-        with pytest.raises(ValueError, match="has regions WT; expected those of 'base', WT, ET"):
-            subset_table([base(), base(name="b", regions=("WT",))])
+    @pytest.mark.parametrize(
+        ("other", "said"),
+        [
+            (base(), "the same name"),
+            (
+                steady(0.5, "b", modalities=FOUR),
+                "'b' has modalities t1, t1c, t2, flair; expected those of 'base', t1, t2",
+            ),
+            (base(name="b", regions=("WT",)), "has regions WT; expected those of 'base', WT, ET"),
+        ],
+    )
+    def test_refuses(self, other, said):
+        with pytest.raises(ValueError, match=said):
+            subset_table([base(), other])
         for build in (subset_table, missing_table, comparison_table):
             with pytest.raises(ValueError, match="Unknown metric 'dise'"):
                 build([base()], "dise")
-
-
-class TestPublishedBeside:
-    SOURCE = ("M3AE", "S3", "BraTS2020 test split (100)")
-
-    def rows(self) -> pd.DataFrame:
-        rows = published(*self.SOURCE)
-        return rows[rows["method"].isin(["M3AE", "ACN"])]
-
-    def test_columns_are_marked_and_never_bold(self):
-        table = subset_table([steady(0.5, "ours", modalities=FOUR)], published=self.rows())
-        assert labels(table)[4:7] == ["WT/ours", "WT/ACN (published)†", "WT/M3AE (published)†"]
-        assert [column.published for column in table.columns[4:7]] == [False, True, True]
-        assert [cell.text for cell in table.rows[2][5:7]] == ["84.4 ± 10.9", "86.1 ± 8.5"]  # T2 alone
-        assert [cell.text for cell in table.rows[-1][2:4]] == ["85.4 ± 3.4", "86.9 ± 4.2"]
-        assert not any(cell.bold or cell.star for row in table.rows for cell in row)
-        assert noted(table, "† Published", "M3AE (Liu et al., AAAI 2023), Table S3, BraTS2020 test split (100)")
-
-    def test_a_published_number_does_not_take_the_bold_from_the_measured(self):
-        methods = [steady(0.5, "M3AE", modalities=FOUR), steady(0.1, "b", modalities=FOUR)]
-        row = subset_table(methods, published=self.rows()).rows[0]
-        assert [cell.bold for cell in row[4:8]] == [True, False, False, False]
-
-    def test_what_does_not_fit_is_left_out(self):
-        ours = [steady(0.5, "ours", modalities=FOUR)]
-        other_metric = subset_table(
-            ours, published=published("PASSION", "1", "BraTS2020 MR=(0,0,0)").query("metric == 'hd'")
-        )
-        other_regions = subset_table(ours, published=published("PASSION", "1", "MyoPS2020 MR=(0,0,0)"))
-        for table in (other_metric, other_regions):
-            assert not any(column.published for column in table.columns)
-            assert not noted(table, "Published")
-
-    def test_printed_mean_is_left_out_beside_some_subsets(self):
-        some = evaluation({("t1", "WT"): [0.5], ("t1", "ET"): [0.5]}, modalities=FOUR)
-        table = subset_table([some], published=self.rows())
-        assert [cell.text for cell in table.rows[-1][1:4]] == ["50.0", "–", "–"]
-
-    def test_by_number_of_missing(self):
-        single = {"t1": 0.1, "t1c": 0.2, "t2": 0.3, "flair": 0.6}
-        rows = [("GSS", "8", "BraTS2020", "X", name, "WT", "dice", value, NAN) for name, value in single.items()]
-        quoted = pd.DataFrame(rows, columns=PUBLISHED_COLUMNS)
-        table = missing_table([steady(0.5, "ours", modalities=FOUR)], published=quoted)
-        assert [row[3].text for row in table.rows] == ["–", "–", "–", "30.0"]
 
 
 class TestLackingSubsets:
@@ -280,21 +236,6 @@ class TestLackingSubsets:
         for build in (subset_table, missing_table, comparison_table):
             for methods in ([self.SOME], [self.SOME, replace(self.SOME, name="same")]):
                 assert not noted(build(methods), "subsets that all methods have")
-
-    def test_published_beside(self):
-        single = {"t1": 0.1, "t2": 0.3, "t1+t2": 0.6, "mean": 0.33}
-        rows = [("GSS", "8", "BraTS2020", "X", name, "WT", "dice", value, NAN) for name, value in single.items()]
-        quoted = pd.DataFrame(rows, columns=PUBLISHED_COLUMNS)
-        for methods, mean, groups in (
-            ([self.FULL], "33.0", ["60.0", "20.0"]),
-            ([self.FULL, self.SOME], "–", ["60.0", "30.0"]),
-            ([self.FULL, self.LAST], "–", ["60.0", "–"]),
-        ):
-            table = subset_table(methods, published=quoted)
-            assert [row[-1].text for row in table.rows] == ["10.0", "30.0", "60.0", mean]
-            assert [row[-1].text for row in missing_table(methods, published=quoted).rows] == groups
-        part = quoted[quoted["modalities"] != "t1"]  # a mean over other subsets than the measured mean
-        assert [row[-1].text for row in missing_table([self.FULL], published=part).rows] == ["60.0", "–"]
 
 
 def test_missing_table():
@@ -367,12 +308,12 @@ def real() -> list[Table]:
     """Return one table of each kind, for methods whose names are difficult in every format."""
     methods = [steady(0.5, r"a_1 & 50 % \x [y] ~^", modalities=FOUR), steady(0.6, "b #{2} <i>", modalities=FOUR)]
     tests = compare_to_first(methods)
-    quoted = published(*TestPublishedBeside.SOURCE)
     return [
-        subset_table(methods, tests=tests, published=quoted),
-        missing_table(methods, published=quoted),
+        subset_table(methods, tests=tests),
+        missing_table(methods),
         comparison_table(methods, tests=tests),
         statistics_table(tests),
+        *published_table(("M3AE", "S3", "BraTS2020 test split (100)"), methods).values(),
     ]
 
 
@@ -427,58 +368,14 @@ class TestRendering:
         assert '<tbody class="total">\n<tr><th scope="row">mean</th><td colspan="2">covers two</td></tr>' in html
         assert '<td class="note" colspan="3">* p &lt; 0.05<br>\n50 % &amp; more</td>' in html
 
-    def test_latex_is_well_formed(self, real):
+    def test_is_well_formed(self, real):
         for table in real:
-            text = table.to_latex()
-            begun, ended = re.findall(r"\\begin{(\w+)}", text), re.findall(r"\\end{(\w+)}", text)
-            assert begun == ["table", "adjustbox", "tabular"] == ended[::-1]
-            bare = re.sub(r"\\[\\&%$#_{}]", "", text)  # without what is escaped
-            assert bare.count("{") == bare.count("}")
-            assert bare.count("$") % 2 == 0
-            assert not set("%#~") & set(bare)
-            assert not re.search(r"[_^]", re.sub(r"\$[^$]*\$", "", bare))
-            assert text.isascii()
-            lines = text.splitlines()
-            for line in lines[lines.index(r"\toprule") : lines.index(r"\bottomrule")]:
-                if line.endswith(r"\\"):
-                    spans = sum(int(size) - 1 for size in re.findall(r"\\multicolumn{(\d+)}", line))
-                    assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(table.columns)
-                    assert not line.startswith("[")
-
-    def test_html_is_well_formed(self, real):
-        for table in real:
-            found = _Rows()
-            found.feed(table.to_html())
-            found.close()
-            assert not found.open
-            assert set(found.widths) == {len(table.columns)}
-            assert len(found.widths) == len(table.rows) + 2 + any(column.group for column in table.columns)
-            assert "i" not in found.seen
-
-    def test_markdown_rows_have_equal_width(self, real):
-        for table in real:
-            rows = [line for line in table.to_markdown().splitlines() if line.startswith("|")]
-            assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(table.columns) + 1}
-
-
-class _Rows(HTMLParser):
-    """Collect the width of each table row and the tags left open."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.widths, self.seen = [], [], set()
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.add(tag)
-        if tag != "br":
-            self.open.append(tag)
-        if tag == "tr":
-            self.widths.append(0)
-        if tag in ("td", "th"):
-            self.widths[-1] += int(dict(attrs).get("colspan", 1))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+            check_latex(table.to_latex())
+            check_markdown(f"\n{table.to_markdown()}")
+            page = Page(table.to_html())
+            (widths,) = page.widths
+            assert widths == [len(table.columns)] * (len(table.rows) + 2 + any(c.group for c in table.columns))
+            assert "i" not in page.tags
 
 
 def test_markdown_of_text_with_markup():

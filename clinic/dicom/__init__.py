@@ -1,0 +1,24 @@
+"""DICOM input and output: the series of a study, recognition of their sequences, segmentations."""
+
+try:
+    from clinic.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
+    from clinic.dicom.selection import Selection, choose
+    from clinic.dicom.sequences import recognise
+    from clinic.dicom.series import Series, load, read_study
+except ModuleNotFoundError as error:
+    if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
+        raise
+    raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error
+
+__all__ = [
+    "CLASSES",
+    "Selection",
+    "Series",
+    "choose",
+    "load",
+    "read_seg",
+    "read_study",
+    "recognise",
+    "require_referable",
+    "write_seg",
+]

@@ -1,0 +1,101 @@
+"""Tolerant access to DICOM attributes: values may be invalid, and libraries must not quote them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = (
+    "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT",
+    "HSV", "ARGB", "CMYK", "XYB",
+)  # fmt: skip
+"""Colour models that PhotometricInterpretation can name."""
+
+
+def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
+    """Return the ``(count,)`` numbers of an attribute, or None.
+
+    None means that it is missing, is not this many finite numbers, or has a wrong value representation, with which its
+    bytes would mean other numbers.
+    """
+    try:
+        element = header[name]
+        values = np.array(element.value, float).reshape(-1)
+        expected = dictionary_VR(name).split(" or ")
+    except Exception:  # pydicom converts values on access and raises many types
+        return None
+    usable = element.VR in expected and len(values) == count and np.isfinite(values).all()
+    return values if usable else None
+
+
+def number(header: Dataset, name: str) -> float | None:
+    """Return the single number of an attribute; None if it is missing or anything else."""
+    values = numbers(header, name)
+    return None if values is None else float(values[0])
+
+
+def texts(header: Dataset, name: str) -> list[str]:
+    """Return the values of an attribute as texts; empty if it is missing, cannot be decoded, or is not text."""
+    try:
+        found = header.get(name)
+        values = found if isinstance(found, MultiValue) else [found]
+        return [str(value) for value in values if value is not None and not isinstance(value, bytes | Sequence)]
+    except Exception:  # an unknown VR, another character set, ...
+        return []
+
+
+def text(header: Dataset, name: str) -> str:
+    """Return an attribute as one text; empty if it has none."""
+    return "\\".join(texts(header, name))
+
+
+def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:
+    """Return the items of a sequence; empty if it is missing or not a sequence."""
+    try:
+        found = header[name].value
+    except Exception:  # as above
+        return []
+    return list(found) if isinstance(found, Sequence) else []
+
+
+def given(header: Dataset, name: str) -> bool:
+    """Return whether an attribute has a value, even one that cannot be decoded."""
+    return name in header and header.get_item(name).value not in (None, "", b"")
+
+
+def colour(header: Dataset) -> str | None:
+    """Return the colour model of an image; None if it is greyscale or the header does not say."""
+    found = text(header, "PhotometricInterpretation")
+    if not found or found in GREY:
+        return None
+    return found if found in COLOURS else "of no known kind"
+
+
+def take(header: Dataset, into: Dataset) -> None:
+    """Copy attributes into another dataset without decoding them; skip those that pydicom cannot copy."""
+    for tag in header.keys():  # noqa: SIM118  iterating over the dataset would convert values
+        with suppress(Exception):
+            into[tag] = header.get_item(tag)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings and logs of pydicom and highdicom, since they quote names, dates and UIDs."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

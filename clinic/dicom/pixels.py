@@ -1,0 +1,164 @@
+"""The pixels of MR images: whether they are grey values, and how to decode them.
+
+The header is checked before anything is decoded, since decoders trust it: with a wrong one they may invent pixels,
+request any amount of memory, or crash the process (as ITK 5.4 does for a PALETTE COLOR image without its palette).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from clinic.dicom.headers import GREY, colour, given, items, number, text
+
+JPEG = (b"\xff\xd8", b"\xff\x4f")
+"""First bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9."""
+
+MISSING = "copy the study again from where it came from"
+
+
+def unlike_grey(header: Dataset) -> str | None:
+    """Return why the pixels of a single-frame image are, by its header, no usable grey values; None if they are."""
+    if found := colour(header):
+        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    if not given(header, "PhotometricInterpretation"):
+        return f"without PhotometricInterpretation; expected {' or '.join(GREY)}"
+    allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
+    expected = {
+        "SamplesPerPixel": (1,),
+        "BitsAllocated": (8, 16, 32),
+        "BitsStored": range(1, int(allocated or 0) + 1),
+        "HighBit": (stored - 1,) if stored else (),
+        "PixelRepresentation": (0, 1),
+    }
+    for name, values in expected.items():
+        found = number(header, name)
+        if found not in values and (name != "HighBit" or given(header, name)):
+            wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
+            return f"with {name} {'missing or not a number' if found is None else f'{found:g}'}; expected {wanted}"
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if given(header, name) and number(header, name) is None:
+            return f"with a {name} that is not a number"
+    slope = _rescale(header)[0]
+    return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
+
+
+def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
+    """Decode the pixels of a file whose header was read before; return its attributes, and ``(frames, rows, columns)``.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it has fewer or more pixels than its header says, or cannot be decoded; the message gives the
+            reason without names.
+    """
+    try:
+        dataset = pydicom.dcmread(path)
+    except OSError:
+        raise
+    except Exception:  # pydicom raises anything on damaged bytes
+        raise ValueError(f"its file is damaged; {MISSING}") from None
+    syntax = UID(text(dataset.file_meta, "TransferSyntaxUID"))
+    if wrong := _unlike_its_header(dataset, syntax, columns, rows):
+        raise ValueError(f"{wrong}; {MISSING}")
+    if undecodable := _undecodable(syntax):
+        raise ValueError(undecodable)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # pydicom warns about a wrong number of bytes
+            stored = dataset.pixel_array.reshape(-1, rows, columns)
+    except Exception:  # plugins raise many types, whose messages may quote the header
+        raise ValueError(f"its pixels are damaged or cut off; {MISSING}") from None
+    return dataset, stored
+
+
+def grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
+    """Return float32 values ``(rows, columns)`` from stored ones: rescaled, and inverted if small values are bright."""
+    slope, intercept = _rescale(header)
+    values = stored.astype(np.float64)
+    if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the smallest value is white
+        values = (2 ** number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1) - values
+    return (values * slope + intercept).astype(np.float32)
+
+
+def _rescale(header: Dataset) -> tuple[float, float]:
+    slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    return 1.0 if slope is None else slope, intercept or 0.0
+
+
+def _either(values: tuple[float, ...]) -> str:
+    return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
+
+
+def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -> str | None:
+    """Return how the stored pixels, decoded or not, differ from the header; None if they do not."""
+    frames = int(number(dataset, "NumberOfFrames") or 1)
+    described = len(items(dataset, "PerFrameFunctionalGroupsSequence")) or 1
+    if frames != described:
+        return f"its header announces {frames} frames but describes {described}"
+    if (number(dataset, "Columns"), number(dataset, "Rows")) != (columns, rows):
+        return "its header changed while it was read"
+    try:
+        data = dataset["PixelData"].value
+    except Exception:  # missing, or an unknown VR
+        data = None
+    if not isinstance(data, bytes):
+        return "it has no pixels"
+    try:
+        compressed = syntax.is_encapsulated
+    except ValueError:  # unknown to pydicom, which is reported next
+        return None
+    if not compressed:
+        size = columns * rows * frames * int(number(dataset, "BitsAllocated")) // 8
+        if len(data) not in (size, size + size % 2):
+            return f"its pixels are damaged or cut off ({len(data)} bytes; expected {size})"
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # as above
+            streams = list(generate_frames(data, number_of_frames=frames))
+    except Exception:  # pydicom raises anything on damaged bytes
+        return "its pixels are damaged or cut off"
+    if any(stream.startswith(JPEG) and not stream.rstrip(b"\0").endswith(b"\xff\xd9") for stream in streams):
+        return "its pixels are cut off"  # some decoders would invent the rest
+    for size in {_size(stream) for stream in streams} - {None, (columns, rows)}:
+        return f"its pixels are damaged ({size[0]} x {size[1]} are compressed; expected {columns} x {rows})"
+    return None
+
+
+def _size(frame: bytes) -> tuple[int, int] | None:
+    """Return columns and rows as stated in a JPEG, JPEG-LS or JPEG 2000 stream; None for other streams.
+
+    Decoders use these instead of the header's.
+    """
+    if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
+        at = found.end() + 4
+        right, below, left, above = (int.from_bytes(frame[k : k + 4], "big") for k in range(at, at + 16, 4))
+        return right - left, below - above
+    at = 2
+    while frame[:2] == b"\xff\xd8" and frame[at : at + 1] == b"\xff":
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # start of frame
+            return int.from_bytes(frame[at + 7 : at + 9], "big"), int.from_bytes(frame[at + 5 : at + 7], "big")
+        at += 2 + length
+    return None
+
+
+def _undecodable(syntax: UID) -> str | None:
+    """Return why pixels with a transfer syntax cannot be decoded here; None if they can."""
+    try:
+        if not syntax.is_encapsulated or get_decoder(syntax).is_available:
+            return None
+    except (NotImplementedError, ValueError):
+        name = syntax.name if syntax.name != syntax else "an unknown format"
+        return f"compressed as {name}, which is not supported; send it uncompressed (Explicit VR Little Endian)"
+    return (
+        f'compressed as {syntax.name}, for which no decoder is installed: pip install "missing-modality-bundles[dicom]"'
+    )

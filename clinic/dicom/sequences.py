@@ -1,0 +1,300 @@
+"""Recognition of a series' sequence (T1, T1c, T2, FLAIR, or none of them) from its header.
+
+There are two kinds of evidence. The description was written by a person, in the terms of vendors and hospitals
+(``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters TR, TE and TI, as the scanner used
+them, distinguish T1, T2 and FLAIR. If the two contradict each other, the series is left out, to be set by hand.
+
+T1c is a T1 after contrast agent; T2 and FLAIR are not renamed after it. The agent's attribute often stays set for
+everything acquired later or for the whole study, and is missing as often, so the description counts more.
+
+Descriptions are never quoted as a whole, since they may contain anything, including names of patients; only the words
+known here are quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+from pydicom.dataset import Dataset
+
+from clinic.candidates import Verdict
+from clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
+
+LEFT_OUT = {
+    "localizer": r"loc|locali[sz]ers?|scout|survey|topogram|3 ?pl(ane)?|calibration|cal|ref ?scan|smartbrain",
+    "subtraction": r"subs?|subtr\w*|substr\w*|soustr\w*|sous(?! ?(ga?d|contr|prod|inj|ag))|difference",
+    "projection": r"[a-z]?mips?|min ?ip|mnip|(max|min|minimum|maximum) ip|projection image|vrt|"
+                  r"((volume|surface|3d) ?)?render(ed|ing)?",
+    "diffusion": r"(iso|reg|ssh|[a-z])?dwi(?!ght)\w*|dw|[a-z]?dti\w*|dki|diff|\w*dif+us\w*|[a-z]?e?adc( ?maps?)?|"
+                 r"exponential adc|(col ?)?fa|trace( ?(w|maps?|images?))?|tensor\w*|b ?[1-9]\d{2,3}|b0|resolve|ivim|"
+                 r"noddi|hardi|dsi",
+    "perfusion": r"perf|perfu[sz]\w*|pwi|dsc|dce|([23]d)?(p|c|pc|v|ve|q|e|g)?asl([23]d)?|"
+                 r"(rel|[rnks])?cb[vf] ?(corr|leak|maps?)?|mtt|ttp|tmax|k ?trans|gbp|pbp",
+    "functional image": r"bold|(rs ?)?fmri\w*|rest state|resting( state)?|mosaic|t ?test",
+    "susceptibility": r"swi(p|s|3d|[23]d\w*)?|e?swan|ven ?bold|suscept\w*|ha?emo|qsm|medic|merge",
+    "T2*": r"[a-z]?t2[wd]? ?(\*|star|etoile|ffe|gre|hemo|flash|fl2d)|t2s|gre t2",
+    "angiography": r"([23]d)?tof([23]d|mra|angio)?|[a-z]?3di|mr[av]|(mr ?)?angio(gra(m|phy|phie|fia))?|venogra\w*|"
+                   r"3d ?pc|pca|inhance|tricks|twist|trance|cow|carotids?",
+    "phase or field map": r"phase|pha|phase (maps?|images?)|b[01]\w* map|field ?map\w*",
+    "STIR": r"[a-z]?stir",
+    "double or phase-sensitive inversion": r"dir|psir|inv1|inv2",
+    "steady-state image": r"ciss|ci3d|fiesta\w*|trufi\w*|b ?(ffe|tfe)",
+    "spectroscopy": r"svs|csi|mrsi?|press|s?laser|spectro\w*",
+    "parameter map": r"[tr][12] ?map\w*|r2 ?\*?|relaxometry|mapit|magic|synthetic|symri|t1 images|mtr",
+    "screen picture": r"screen ?\w*|summary|report|key images?",
+}  # fmt: skip
+"""Kind of image that is not a candidate -> words in descriptions or values of ImageType that indicate it."""
+IMAGE_TYPES = {
+    "phase, real or imaginary part": {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"},
+    "fat or opposed-phase image": {"FAT", "F", "OUT_PHASE", "OPP_PHASE", "OPPOSED_PHASE"},
+}
+"""Further values of ImageType, which are not words."""
+
+PREFIX = r"([a-z]?[23]d|wip|vw|[a-z])?"
+"""Letters that vendors put before a weighting, e.g. Philips: sT1W, eT2W, WIPT1W."""
+WEIGHTINGS = {
+    "t1": rf"{PREFIX}t1[a-z]*(3d[a-z]*)?|mp ?rage\w*|\w*spgr\w*|bravo|vibe",
+    "t2": rf"{PREFIX}t2[a-z]*(3d[a-z]*)?|frfse\w*",
+    "flair": rf"{PREFIX}flair\w*|t[12]w?flair|t2f|dark ?fluid\w*|da ?fl|fluid attenuated",
+    "pd": rf"{PREFIX}pdw?|proton density|rho",
+}
+"""Weighting -> words that indicate it."""
+
+AGENT = (
+    r"ga?d|[a-z]*\d?w?gd|gado\w*|inj(ect\w*)?|(t1)?km|[ck]ontrast\w*|contr|enhanced|dotarem|prohance|magnevist|multihance|vueway|elucirem|"
+    r"clariscan"
+)
+"""Words for contrast agent, which also occur in negations ("pre GD")."""
+TREATED = r"op|er|proc|surg|chir|cirug|resec|biops|embol|rt|rad|xrt|crt|srs|sbrt|gk|gamma|chemo|treat|ther|bestr"
+"""Beginnings of words after "pre" and "post" that do not refer to contrast agent ("er" is for "posterior")."""
+PLANNED = r"nav|stealth|brainlab|plan"
+"""Words of surgical planning: "pre stealth" does not mean before contrast agent. They do not count after "post", since
+planning images are often acquired after contrast agent ("post stealth")."""
+WITHOUT = r"(without|w ?o|sans|ohne|sin)"
+BEFORE = (
+    rf"(pre|before|vor|avant) ?({AGENT}|c)|{WITHOUT} ((iv|i v|any) )?({AGENT}|c|ce|con|iv)|"
+    r"non inj\w*|ss inj\w*|nativ\w*|plain|non? ?con\w*|no ?c|no ga?d|un ?enhanced"
+)
+"""Words for a T1 before or without contrast agent."""
+PERHAPS_BEFORE = rf"(pre|before|vor|avant)(?! ?({TREATED}|{PLANNED}))|{WITHOUT}(?= *$)"
+"""Such words without the agent ("pre", "vor", "without" at the end): weaker evidence than `BEFORE`."""
+AFTER = (
+    rf"post(?! ?({TREATED}))\w*|\+ ?(c|ga?d\w*|km|ce|contrast|k)|c \+|t1w?(c|ce|post)|ce|"
+    rf"(after|nach|apres|avec)(?! ?({TREATED}))"
+)
+"""Words for a T1 after contrast agent."""
+PERHAPS_AFTER = re.compile(r"(?:^|[\W_])c[^\w-]*$", re.IGNORECASE)
+"""A final "c" ("T1/3D/FFE/C"), which may mean the same or anything else; "C-" means the opposite."""
+BOTH = rf"w ?wo|w w ?o|(with|pre) ?(and|\+)? ?(without|post(?! ?({TREATED})))|(without|w ?o) ?(and|\+)? ?with"
+"""Words for a whole examination with and without contrast agent."""
+NO_AGENT = (
+    r"|no|none|non|nein|n|0|nil|null|na|n ?a|not applicable|without\w*|ohne\w*|nativ\w*|no contrast|unknown|false"
+)
+"""Values of `AGENT_NAMED` that mean that no contrast agent was given."""
+AGENT_NAMED = (
+    "ContrastBolusAgent", "ContrastBolusIngredient", "ContrastBolusRoute", "ContrastBolusVolume",
+    "ContrastBolusTotalDose", "ContrastBolusIngredientConcentration", "ContrastFlowRate", "ContrastBolusStartTime",
+)  # fmt: skip
+"""Attributes each of which indicates that contrast agent was given."""
+
+
+WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
+"""The parts of the patterns above that match any letters."""
+KINDS = {"se", "ir", "gr", "ep", "rm"}
+"""Values of ScanningSequence, in lower case."""
+
+
+@quiet()
+def recognise(header: Dataset) -> Verdict:
+    """Recognise an image by its header (of a single-frame image, or `Series.header`); any attribute may be missing."""
+    unwanted = _unwanted(header)
+    if unwanted:
+        return Verdict(None, 0.0, unwanted)
+    words = {name: _found(pattern, _description(header)) for name, pattern in WEIGHTINGS.items()}
+    mentioned = {name for name, word in words.items() if word}
+    measured, parameters = _measured(header)
+    weighting, confidence = _weigh(mentioned, measured)
+    quoted = ", ".join(f"'{word}'" for word in words.values() if word)
+    heard = [f"words: {quoted}"] * bool(quoted) + [f"parameters: {parameters}"] * bool(parameters)
+    evidence = "; ".join(heard) or "its header says nothing"
+    if weighting is None:
+        return Verdict(None, 0.0, f"{_why_not(mentioned, measured)} ({evidence})")
+    if reformatted(header):
+        confidence, evidence = 0.9 * confidence, f"{evidence}; reformatted"
+    if weighting == "t1":
+        after, certainty, reason = contrast(header)
+        weighting, confidence, evidence = "t1c" if after else "t1", certainty * confidence, f"{evidence}; {reason}"
+    return Verdict(weighting, round(confidence, 2), evidence)
+
+
+def contrast(header: Dataset) -> tuple[bool, float, str]:
+    """Return whether a T1 was acquired after contrast agent, the confidence in that (0 to 1), and the reason."""
+    agent, words = agent_named(header), contrast_words(header)
+    named = "a contrast agent is named" if agent else "no contrast agent is named"
+    if words is None:
+        return agent, 0.9, named
+    after, word = words
+    if after is None:
+        return agent, 0.6, f"'{word}' leaves open whether contrast agent was given, {named}"
+    brief = word == "c" or _found(PERHAPS_BEFORE, word) == word
+    certainty = 1.0 if after == agent else 0.8 if brief else 0.95 if after else 0.9
+    return after, certainty, f"{'after' if after else 'before'} contrast agent by '{word}', {named}"
+
+
+def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
+    """Return whether the description says after or before contrast agent (None: both), and the words; None if neither.
+
+    On Philips scanners the protocol's name is that of the series, and may contain what an edited description lacks.
+    """
+    names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
+    if "philips" in _text(header, "Manufacturer"):
+        names.append("ProtocolName")
+    return next(filter(None, (_contrast_mentioned(text(header, name)) for name in names)), None)
+
+
+def _contrast_mentioned(description: str) -> tuple[bool | None, str] | None:
+    words = _words(description)
+    both, before, after, agent = (_found(pattern, words) for pattern in (BOTH, BEFORE, AFTER, AGENT))
+    before = before or _found(PERHAPS_BEFORE, words)
+    if both or (before and after):
+        return None, both or f"{before} {after}"
+    if before:
+        return False, before
+    if after or agent:
+        return True, after or agent
+    return (True, "c") if PERHAPS_AFTER.search(description) else None
+
+
+def agent_named(header: Dataset) -> bool:
+    """Return whether an attribute names a contrast agent, its dose or route; "none" or 0 do not count."""
+    stated = any(number(header, name) != 0 and not re.fullmatch(NO_AGENT, _text(header, name)) for name in AGENT_NAMED)
+    agents = items(header, "ContrastBolusAgentSequence")
+    return stated or any(
+        len(agent) and not re.fullmatch(f"(?!$)({NO_AGENT})", _text(agent, "CodeMeaning")) for agent in agents
+    )
+
+
+def reformatted(header: Dataset) -> bool:
+    """Return whether images were computed from others, as multi-planar reformats are."""
+    types = image_type(header)
+    return types[:2] == ["DERIVED", "SECONDARY"] or "MPR" in types
+
+
+def image_type(header: Dataset) -> list[str]:
+    """Return the values of ImageType."""
+    return [value.strip().upper() for value in texts(header, "ImageType")]
+
+
+def _unwanted(header: Dataset) -> str | None:
+    """Return the kind of an image that is not a candidate; None if it may be a T1, T2 or FLAIR."""
+    if found := colour(header):
+        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    types = image_type(header)
+    for kind, values in IMAGE_TYPES.items():
+        if values & set(types):
+            return f"{kind} (ImageType)"
+    if (number(header, "DiffusionBValue") or 0) > 0:
+        return "diffusion (b-value)"
+    if text(header, "AngioFlag") == "Y":
+        return "angiography (AngioFlag)"
+    searched = {
+        "": _description(header),
+        "ImageType ": _words(" ; ".join(types[2:])),
+        "AcquisitionContrast ": _text(header, "AcquisitionContrast"),
+        "SequenceName ": _text(header, "SequenceName"),
+    }
+    for kind, pattern in LEFT_OUT.items():
+        for where, words in searched.items():
+            word = _found(pattern, words)
+            if word:
+                return f"{kind} ({where}'{word}')"
+    return None
+
+
+def _measured(header: Dataset) -> tuple[str | None, str]:
+    """Return the weighting that results from the parameters, None if unclear, and the parameters as text.
+
+    Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion, a short TI
+    nulls fat (STIR); a long TI with a long TE nulls fluid (FLAIR); an intermediate one with a short TE gives T1 (T1
+    FLAIR). Gradient echoes with a short TE are T1, with a long TE T2*.
+    """
+    tr, te, ti = (number(header, name) or None for name in ("RepetitionTime", "EchoTime", "InversionTime"))
+    kinds = KINDS & set(_text(header, "ScanningSequence").split())
+    named = [f"{name} {value:g} ms" for name, value in (("TR", tr), ("TE", te), ("TI", ti)) if value]
+    parameters = ", ".join([*named, *sorted(kind.upper() for kind in kinds)])
+    if "ep" in kinds:
+        return "echo-planar image", parameters
+    if te is None or tr is None:
+        return None, parameters
+    if ("gr" in kinds and "se" not in kinds) or (tr < 60 and te < 60):  # GE writes "RM" for several sequences
+        return ("t1" if te < 10 else "T2*"), parameters
+    if "ir" in kinds or ti:
+        return _inverted(tr, te, ti), parameters
+    if te < 50:
+        return ("t1" if tr < 1500 else "pd"), parameters
+    return ("t2" if te >= 60 and tr >= 1500 else None), parameters
+
+
+def _inverted(tr: float, te: float, ti: float | None) -> str | None:
+    """Return the weighting of a spin echo after an inversion, whose TI may be unknown."""
+    if ti and ti < 400:
+        return "STIR"
+    if te >= 50 and (ti >= 1500 if ti else tr >= 4000):
+        return "flair"
+    return "t1" if te < 50 and (ti < 1500 if ti else tr < 4000) else None
+
+
+def _weigh(mentioned: set[str], measured: str | None) -> tuple[str | None, float]:
+    """Return the weighting on which words and parameters agree, and the confidence; None if they do not agree."""
+    if (
+        "flair" in mentioned and "t1" in mentioned and "t2" not in mentioned
+    ):  # T1 FLAIR: an inversion that increases T1 contrast
+        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.75), "pd": ("t1", 0.75)}
+    elif "flair" in mentioned:
+        agreed = {"flair": ("flair", 0.95), None: ("flair", 0.75), "t2": ("flair", 0.7), "t1": ("t1", 0.6)}
+    elif "pd" in mentioned:
+        agreed = {"t2": ("t2", 0.85)} if "t2" in mentioned else {}  # the second of two echoes
+    elif mentioned == {"t1"}:
+        agreed = {"t1": ("t1", 0.95), None: ("t1", 0.8), "pd": ("t1", 0.6)}
+    elif mentioned == {"t2"}:
+        agreed = {"t2": ("t2", 0.95), None: ("t2", 0.8), "flair": ("flair", 0.75)}
+    else:
+        agreed = {"t1": ("t1", 0.65), "t2": ("t2", 0.6), "flair": ("flair", 0.7)}
+    return agreed.get(measured, (None, 0.0))
+
+
+def _why_not(mentioned: set[str], measured: str | None) -> str:
+    if measured in ("T2*", "STIR", "echo-planar image"):
+        return measured
+    if "pd" in mentioned or (measured == "pd" and "t1" not in mentioned):
+        return "proton density"
+    if mentioned and measured:
+        return "description and parameters contradict each other"
+    return "not recognised"
+
+
+def _description(header: Dataset) -> str:
+    """Return the words of the description or, without one, of the protocol, which may cover the whole examination."""
+    return _text(header, "SeriesDescription") or _text(header, "ProtocolName")
+
+
+def _text(header: Dataset, name: str) -> str:
+    return _words(" ".join(texts(header, name)))
+
+
+def _words(text: str) -> str:
+    """Return a text in lower case with its words (of letters, digits, + and *) separated by single spaces."""
+    return " ".join(re.sub(r"[^a-z0-9+*;]", " ", text.lower()).replace("+", " +").split())
+
+
+def _found(pattern: str, text: str) -> str | None:
+    """Return the first words in a text that match a pattern, without the letters that its wildcards match."""
+    wildcards = count()
+    marked = WILDCARD.sub(lambda wildcard: f"(?P<any{next(wildcards)}>{wildcard.group()})", pattern)
+    match = re.search(rf"(?<![a-z0-9])(?:{marked})(?![a-z0-9*])", text)
+    if match is None:
+        return None
+    start, end = match.span()
+    hidden = {k for name in match.groupdict() for k in range(*match.span(name))}
+    return "".join(text[k] for k in range(start, end) if k not in hidden)

@@ -1,0 +1,395 @@
+"""The MR series of a study: grouping of files into volumes, their geometry, and what is wrong with them.
+
+Messages never contain patients' names or dates, identifiers or UIDs; a series is named by its SeriesNumber.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+from nibabel.affines import from_matvec
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
+
+from clinic.dicom.headers import items, number, numbers, quiet, take, text, texts
+from clinic.dicom.pixels import MISSING, grey_values, read_frames, unlike_grey
+from clinic.dicom.stack import why_no_grid
+from common.io.files import walk
+from common.io.geometry import require_plausible, require_shape
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+SUFFIXES = (".dcm", ".dicom", ".ima")
+"""A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
+
+TAGS = [
+    "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
+    "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID", "ImageType", "EchoTime", "DiffusionBValue",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "NumberOfFrames", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+"""Attributes that are read of every file; of a volume's first file all are."""
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+"""Attributes without which an image cannot be assigned to a series or referenced."""
+
+VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
+"""What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
+
+LARGEST_DEFLATED = 2**20
+"""Maximum size in bytes of a file that is compressed as a whole, since it can expand up to a thousandfold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A volume of a study: a DICOM series, or a part of a mixed one. Its repr tells nothing about the patient.
+
+    Attributes:
+        number: SeriesNumber; 0 if it is missing or not a number.
+        uid: SeriesInstanceUID.
+        files: files in the order of the slices, which ascends along the normal of ImageOrientationPatient; the single
+            file of a multi-frame image.
+        header: attributes of the first slice, without pixels. For a multi-frame image, those of its functional groups
+            are moved to the top and named as in a single-frame image (EchoTime, InversionTime, ImageType, ...).
+        frame_of_reference: FrameOfReferenceUID; empty if missing. Series with the same one share their coordinates.
+        spacing: distances in mm between columns, rows and slices.
+        shape: numbers of columns, rows and slices.
+        affine: affine from voxel (column, row, slice) to mm, RAS as in NIfTI.
+        multiframe: whether it is an enhanced multi-frame image.
+        frames: frames (from 0) of a multi-frame image in the order of the slices; else empty.
+        part: number, from 1, among the volumes with this SeriesNumber; 0 if it is the only one.
+        problem: reason why it cannot be used as a volume, or None.
+    """
+
+    number: int
+    uid: str = field(repr=False)
+    files: tuple[Path, ...] = field(repr=False)
+    header: Dataset = field(repr=False)
+    frame_of_reference: str = field(repr=False)
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    multiframe: bool
+    frames: tuple[int, ...] = ()
+    part: int = 0
+    problem: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name for setting it by hand: its SeriesNumber, and a hyphen and its part if there are several."""
+        return f"{self.number}-{self.part}" if self.part else str(self.number)
+
+    @property
+    def name(self) -> str:
+        """Name of the series in messages."""
+        return f"series {self.key}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    path: Path
+    frame: int | None
+    header: Dataset
+
+
+@quiet()
+def read_study(folder: str | Path) -> list[Series]:
+    """Find the MR series in a folder and its subfolders, without reading pixels.
+
+    A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that occurs
+    twice is used once. A problem of a single series is stored in its `Series.problem`. Missing slices are noticed only
+    if there are others on both sides of them.
+
+    Returns:
+        The volumes, sorted by SeriesNumber.
+
+    Raises:
+        ValueError: if it has no DICOM file or no MR image, a damaged file, images without UIDs, or images of two
+            patients or two studies.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
+    slices, others, patients, studies = [], Counter(), [], set()
+    seen, nameless = set(), Counter()
+    for path, dataset in _datasets(folder):
+        patients.append(_patient(dataset))
+        uids = {name: text(dataset, name) for name in UIDS}
+        if text(dataset, "SOPClassUID") not in (MRImageStorage, *MULTIFRAME):
+            modality = text(dataset, "Modality")
+            others[modality if re.fullmatch("[A-Z]{2,12}", modality) else "other"] += 1
+        elif not all(uids.values()):
+            nameless.update(name for name, uid in uids.items() if not uid)
+        elif uids["SOPInstanceUID"] not in seen:
+            seen.add(uids["SOPInstanceUID"])
+            studies.add(uids["StudyInstanceUID"])
+            slices += _slices(path, dataset)
+    if nameless:
+        found = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
+        raise ValueError(
+            f"{folder}: {found}; expected valid UIDs in each. If they were removed to de-identify the images, "
+            f"replace them instead; else {MISSING}."
+        )
+    _require_one_patient(folder, patients)
+    if not slices:
+        found = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
+        raise ValueError(f"{folder}: no MR image, only {found}; expected the MR series of one study.")
+    if len(studies) > 1:
+        raise ValueError(
+            f"{folder}: images of {len(studies)} studies; give the folder of one, or move the others away."
+        )
+    return _numbered([_series(volume) for volume in _volumes(slices)])
+
+
+@quiet()
+def load(series: Series) -> nib.Nifti1Image:
+    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series.
+
+    They are decoded by pydicom and its plugins, since ITK crashes the whole process for some invalid headers.
+    """
+    if series.problem:
+        raise ValueError(f"{series.name}: {series.problem}.")
+    voxels = _pixels(series)
+    if not np.isfinite(voxels).all():
+        raise ValueError(
+            f"{series.name}: its pixels are not finite numbers (RescaleSlope, RescaleIntercept); {MISSING}."
+        )
+    return nib.Nifti1Image(voxels, series.affine)
+
+
+def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
+    """Yield the DICOM files with their attributes in `TAGS`."""
+    paths = walk(folder)
+    damaged, closed, bursting, read = [], [], [], 0
+    for path in paths:
+        try:
+            with path.open("rb"):
+                pass
+        except OSError:
+            closed.append(path)
+            continue
+        try:
+            if _may_burst(path):
+                bursting.append(path)
+                continue
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            whole = bool(text(dataset, "SOPClassUID"))
+        except InvalidDicomError:
+            dataset, whole = None, False
+        except Exception:  # pydicom raises anything on damaged bytes
+            dataset, whole = Dataset(), False
+        if whole:
+            read += 1
+            yield path, dataset
+        elif path.suffix.lower() in SUFFIXES or (dataset is not None and path.name.upper() != "DICOMDIR"):
+            damaged.append(path)
+    for found, what, remedy in (
+        (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
+        (bursting, "are large and compressed as a whole", "send them uncompressed (Explicit VR Little Endian)"),
+        (damaged, "are damaged DICOM files", MISSING),
+    ):
+        if found:  # file names may contain patients' names
+            raise (PermissionError if found is closed else ValueError)(
+                f"{folder}: {len(found)} of {len(paths)} files {what}, the first is number "
+                f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or remove them."
+            )
+    if not read:
+        raise ValueError(f"{folder}: none of its {len(paths)} files is a DICOM file; expected those of a study.")
+
+
+def _may_burst(path: Path) -> bool:
+    """Return whether a file is compressed as a whole and large, since pydicom would expand it without a limit."""
+    if path.stat().st_size <= LARGEST_DEFLATED:
+        return False
+    return text(read_file_meta_info(path), "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+
+
+def _patient(dataset: Dataset) -> tuple[str, str, str]:
+    name = " ".join(text(dataset, "PatientName").replace("^", " ").split()).casefold()
+    return text(dataset, "PatientID").strip(), name, text(dataset, "PatientBirthDate")
+
+
+def _require_one_patient(folder: str | Path, patients: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse two patients, which differ in identifier, name or date of birth; missing values are ignored."""
+    counts = [len({value for value in values if value}) for values in zip(*set(patients), strict=True)]
+    if max(counts) > 1:
+        what = [name for name, count in zip(("ID", "name", "date of birth"), counts, strict=True) if count > 1]
+        raise ValueError(
+            f"{folder}: images of {max(counts)} patients (by {', '.join(what)}); give the folder of one study."
+        )
+
+
+def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
+    if text(dataset, "SOPClassUID") not in MULTIFRAME:
+        return [_Slice(path, None, dataset)]
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence") or [Dataset()]
+    return [_Slice(path, frame, _flat(dataset, frame)) for frame in range(len(frames))]
+
+
+def _flat(dataset: Dataset, frame: int) -> Dataset:
+    """Return a frame of a multi-frame image in the form of a single-frame image."""
+    flat, groups = Dataset(), []
+    take(dataset, flat)
+    for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
+        groups += items(dataset, name)[index : index + 1]
+        flat.pop(name, None)
+    for group in groups:
+        for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
+            if not tag.is_private:
+                take((items(group, tag) or [Dataset()])[0], flat)
+    for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
+        if theirs in flat:
+            flat.add_new(ours, dictionary_VR(ours), number(flat, theirs))
+    for ours, theirs in {"ImageType": "FrameType", "SequenceName": "PulseSequenceName"}.items():
+        if theirs in flat:
+            flat.add_new(ours, dictionary_VR(ours), texts(flat, theirs))
+    sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(text(flat, "EchoPulseSequence"), [])
+    sequence += ["IR"] * (text(flat, "InversionRecovery") == "YES")
+    sequence += ["EP"] * (text(flat, "EchoPlanarPulseSequence") == "YES")
+    if sequence:
+        flat.add_new("ScanningSequence", "CS", sequence)
+    agents = items(flat, "ContrastBolusAgentSequence")
+    if agents and "ContrastBolusAgent" not in flat:
+        flat.ContrastBolusAgent = text(agents[0], "CodeMeaning") or "contrast agent"
+    return flat
+
+
+def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
+    """Group slices into volumes."""
+    groups: dict[Any, list[list[_Slice]]] = defaultdict(list)
+    for piece in slices:
+        header = piece.header
+        key = (
+            text(header, "SeriesInstanceUID"),
+            piece.path if piece.frame is not None else None,
+            text(header, "FrameOfReferenceUID"),
+            tuple(texts(header, "ImageType")),
+            *(number(header, name) for name in ("Rows", "Columns", "DiffusionBValue")),
+        )
+        for volume in groups[key]:
+            if _same_volume(volume[0].header, header):
+                volume.append(piece)
+                break
+        else:
+            groups[key].append([piece])
+    return [volume for volumes in groups.values() for volume in volumes]
+
+
+def _same_volume(one: Dataset, other: Dataset) -> bool:
+    return all(
+        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (one, other)), atol=tolerance)
+        for name, count, tolerance in VARYING
+    )
+
+
+def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
+    """Return values, or a default for a series that cannot be used without them."""
+    return np.array(default, float) if values is None else values
+
+
+def _series(volume: list[_Slice]) -> Series:
+    header = volume[0].header
+    orientation = _or(numbers(header, "ImageOrientationPatient", 6), [1, 0, 0, 0, 1, 0]).reshape(2, 3)
+    normal = np.cross(*orientation)
+    positions = np.array([_or(numbers(piece.header, "ImagePositionPatient", 3), [np.nan] * 3) for piece in volume])
+    order = np.argsort(positions @ normal, kind="stable")
+    volume, positions = [volume[k] for k in order], positions[order]
+    header, whole = _whole_header(volume[0])
+    rows, columns = _or(numbers(header, "PixelSpacing", 2), [1, 1]).tolist()
+    steps = len(volume) - 1
+    step = (positions[-1] - positions[0]) / steps if steps else normal * (number(header, "SliceThickness") or 1)
+    shape = (int(number(header, "Columns") or 0), int(number(header, "Rows") or 0), len(volume))
+    affine = LPS_TO_RAS @ from_matvec(
+        np.stack([orientation[0] * columns, orientation[1] * rows, step], axis=1), positions[0]
+    )
+    problem = (
+        (None if whole else f"the header of its first image is damaged; {MISSING}")
+        or _unlike_grey(volume)
+        or why_no_grid(header, orientation, positions, (columns, rows))
+        or _implausible(shape, affine)
+    )
+    multiframe = volume[0].frame is not None
+    return Series(
+        number=int(number(header, "SeriesNumber") or 0),
+        uid=text(header, "SeriesInstanceUID"),
+        files=tuple(piece.path for piece in volume[: 1 if multiframe else None]),
+        header=header,
+        frame_of_reference=text(header, "FrameOfReferenceUID"),
+        spacing=(columns, rows, float(np.linalg.norm(step))),
+        shape=shape,
+        affine=np.eye(4) if problem else affine,
+        multiframe=multiframe,
+        frames=tuple(piece.frame for piece in volume) if multiframe else (),
+        problem=problem,
+    )
+
+
+def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
+    """Return all attributes of an image except its pixels, and True; if damaged, those in `TAGS`, and False."""
+    try:
+        dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
+        return (dataset if piece.frame is None else _flat(dataset, piece.frame)), True
+    except Exception:  # pydicom raises anything on damaged bytes
+        return piece.header, False
+
+
+def _unlike_grey(volume: Sequence[_Slice]) -> str | None:
+    """Return why the pixels of a volume cannot be used as grey values; None if they can, according to the headers."""
+    reasons = [reason for piece in volume if (reason := unlike_grey(piece.header))]
+    return f"{len(reasons)} of its {len(volume)} images are {reasons[0]}" if reasons else None
+
+
+def _implausible(shape: tuple[int, int, int], affine: np.ndarray) -> str | None:
+    """Return why a volume cannot be one of a person, or None."""
+    try:
+        require_shape(shape)
+        require_plausible(affine, shape)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _numbered(volumes: Sequence[Series]) -> list[Series]:
+    """Sort volumes by number, and number the parts of those that share one."""
+    counts = Counter(volume.number for volume in volumes)
+    parts: Counter[int] = Counter()
+    numbered = []
+    for volume in sorted(volumes, key=lambda volume: volume.number):
+        parts[volume.number] += 1
+        numbered.append(replace(volume, part=parts[volume.number] if counts[volume.number] > 1 else 0))
+    return numbered
+
+
+def _pixels(series: Series) -> np.ndarray:
+    voxels = np.empty(series.shape, np.float32)
+    columns, rows, slices = series.shape
+    for k, path in enumerate(series.files):
+        try:
+            dataset, stored = read_frames(path, columns, rows)
+        except OSError as error:
+            raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
+        except ValueError as error:
+            which = "" if series.multiframe else f"image {k + 1} of {slices}: "
+            raise ValueError(f"{series.name}: {which}{error}.") from None
+        if series.multiframe:
+            for k, frame in enumerate(series.frames):
+                voxels[:, :, k] = grey_values(stored[frame], _flat(dataset, frame)).T
+        else:
+            voxels[:, :, k] = grey_values(stored[0], dataset).T
+    return voxels

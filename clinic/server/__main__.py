@@ -1,0 +1,98 @@
+"""``python -m clinic.server``: serves the bundles to 3D Slicer and OHIF, with MONAI Label's interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import fire
+import uvicorn
+
+from clinic.server.app import BUNDLES, App
+from clinic.server.datastore import is_url
+from clinic.server.endpoints import create_api
+from common.cohorts import generate_phantom
+from common.io import require_writable
+from common.io.scratch import temporary_files_in_scratch
+from common.io.settings import check_number
+
+
+def serve(
+    studies: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    names: str | Sequence[str] = "",
+    output_dir: str = "label_output",
+    models: str | Sequence[str] = BUNDLES,
+    recipe: str | None = None,
+    device: str | None = None,
+    **settings: object,
+) -> None:
+    """Serve until stopped.
+
+    Args:
+        studies: folder with a subfolder for each study, or URL of a DICOMweb archive, for which user and password are
+            read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a demo: a few phantom
+            subjects, with weights trained on the phantom, in the folder ``demo`` of ``output_dir``.
+        host: address to listen on. There is no log-in: everyone who can reach it can see all studies.
+        port: port to listen on.
+        names: further names by which browsers reach the server, separated by commas, such as that of a web server in
+            front of it. localhost, this machine's name and addresses are known; other names are refused.
+        output_dir: folder for trainings and adopted weights.
+        models: names or folders of bundles, separated by commas.
+        recipe: recipe of all models that have none of their own; by default weights are served with the settings of
+            inference.json, and fine-tuned with ``open_glioma`` in windows of the same size.
+        device: device such as cpu or cuda:1; by default a GPU if there is one.
+        settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
+
+    Raises:
+        OSError: if a folder does not exist or cannot be written.
+        ValueError: if a bundle or its weights cannot be used, or an option is unknown.
+        ImportError: if OHIF is needed for an archive but not installed.
+    """
+    if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
+        raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
+    check_number("--port", port, 0, 65535)
+    studies, recipe, device = (None if value is None else str(value) for value in (studies, recipe, device))
+    require_writable(output_dir)
+    if studies is None:
+        output_dir = str(Path(output_dir, "demo"))
+        studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
+    own = {key: str(value) for key, value in settings.items()}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
+    with temporary_files_in_scratch():
+        app = App(studies, output_dir, _words(models), recipe, device, own)
+        try:
+            api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
+            address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
+            print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
+            quiet = {"log_config": None, "access_log": False, "server_header": False}
+            uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
+        finally:
+            app.close()
+
+
+def _words(value: object) -> list[str]:
+    """Return the entries of a comma-separated option, which Fire may have turned into a tuple or a number."""
+    listed = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    return [word for word in (str(one).strip() for one in listed) if word]
+
+
+def main() -> None:
+    """Serve; errors in settings and files are reported in one line."""
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("label").setLevel(logging.INFO)
+    warnings.simplefilter("ignore")  # those of pydicom quote the content of files
+    try:
+        fire.Fire(serve, name="clinic.server")
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""The HTTP interface for MONAI Label's clients: 3D Slicer, OHIF with its panel, and scripts.
+
+Only the build of OHIF comes from MONAI Label. Of its interface only the functions below exist: clients cannot replace
+weights, read logs and other files, or delete studies. The server answers while an inference runs, and gives the reason
+if it cannot do what is requested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from urllib3 import encode_multipart_formdata
+
+from clinic.server.app import App
+from clinic.server.errors import LONGEST, refusal
+from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
+from clinic.server.origin import require_own
+from clinic.server.proxy import forward
+from clinic.study.predict import NO_SEG
+from common.modalities import display_name
+
+logger = logging.getLogger("label")
+MESSAGE = "x-message"
+"""Header of an answer with remarks for the user, as a JSON string, which app-config.js shows."""
+LEVELS = 6
+"""Maximum nesting of objects and lists in JSON from clients."""
+
+
+def create_api(app: App, archive: str | None = None, names: Collection[str] = ()) -> FastAPI:
+    """Return the HTTP interface of an app.
+
+    Args:
+        app: app that answers the requests.
+        archive: URL of the DICOMweb service with the studies; None: they are in a folder, which OHIF cannot show.
+        names: names by which the server is reached; see `require_own`.
+    """
+    api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
+    api.add_middleware(_LimitedBody)
+    api.middleware("http")(partial(_answer, set(app.models), names))  # outermost, since it is added last
+    for kind in (StarletteHTTPException, RequestValidationError):
+        api.add_exception_handler(kind, lambda request, error: _error_response(error))
+    segmenting, reading = asyncio.Lock(), asyncio.Lock()
+
+    @api.get("/info/")
+    def info() -> dict[str, Any]:
+        return app.info()
+
+    @api.post("/infer/{model}")
+    async def infer(
+        request: Request,
+        model: str,
+        image: str,
+        params: Annotated[str, Form()] = "{}",
+        output: Literal["image", "json", "dicom_seg", "all"] = "all",
+    ) -> Response:
+        asked = _json_object(params) | {"image": image}
+        return await _in_turn(segmenting, request, _infer, app, model, asked, output)
+
+    @api.post("/activelearning/{strategy}")
+    def next_sample(strategy: str) -> dict[str, Any]:
+        return app.next_sample(strategy)
+
+    @api.get("/datastore/")
+    def datastore(output: str = "stats") -> dict[str, Any]:
+        return app.datastore.json() if output == "all" else app.datastore.status()
+
+    @api.get("/datastore/image")
+    async def image(request: Request, image: str) -> Response:
+        return await _in_turn(reading, request, _file_of, app.image, image)
+
+    @api.get("/datastore/label")
+    async def label(request: Request, label: str, tag: str = "final") -> Response:
+        return await _in_turn(reading, request, _file_of, app.label, label, tag)
+
+    @api.put("/datastore/label")
+    async def save_label(
+        request: Request,
+        image: str,
+        label: Annotated[UploadFile, File()],
+        tag: str = "final",
+        params: Annotated[str, Form()] = "{}",
+    ) -> Response:
+        return await _in_turn(reading, request, _save_label, app, image, label, tag, _json_object(params))
+
+    @api.post("/train/{model}")
+    async def train(request: Request, model: str) -> dict[str, Any]:
+        return await run_in_threadpool(app.start_training, model, await _json_body(request))
+
+    @api.post("/train/")
+    async def train_the_one(request: Request) -> dict[str, Any]:
+        params = await _json_body(request)
+        names = list(params or app.trainers)  # OHIF's button names the models whose options were changed
+        if len(names) != 1:
+            raise ValueError(f"Expected options of one model to train; change an option of one of {', '.join(names)}.")
+        return await run_in_threadpool(app.start_training, names[0], params.get(names[0], {}))
+
+    @api.get("/train/")
+    def training(check_if_running: bool = False) -> dict[str, Any]:
+        task = app.training()
+        if not task or (check_if_running and task["status"] != "RUNNING"):
+            raise HTTPException(404, "No training is running." if check_if_running else "There was no training.")
+        return task
+
+    @api.delete("/train/")
+    def stop_training() -> dict[str, Any]:
+        return app.stop_training()
+
+    if archive is None:
+
+        @api.get("/ohif/{path:path}")
+        def no_viewer(path: str) -> None:
+            raise HTTPException(404, "OHIF needs a DICOMweb archive, but the studies are in a folder; use 3D Slicer.")
+
+        return api
+
+    # The viewer's WADO, QIDO and STOW requests go to one address in the archive.
+    @api.get("/proxy/dicom/{service}/{path:path}")
+    @api.post("/proxy/dicom/{service}/{path:path}")
+    async def proxy(request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
+        query, body = request.query_params.multi_items(), await request.body()
+        return await run_in_threadpool(forward, archive, request.method, path, query, request.headers, body)
+
+    api.mount("/ohif", _Viewer(directory=_ohif()))
+    return api
+
+
+def _ohif() -> Path:
+    """Return the folder of OHIF with MONAI Label's panel, which only MONAI Label's package contains."""
+    package = importlib.util.find_spec("monailabel")
+    if package is None:
+        raise ModuleNotFoundError("OHIF is not installed: pip install --no-deps monailabel==0.8.5.")
+    return Path(package.submodule_search_locations[0], "endpoints", "static", "ohif")
+
+
+class _Viewer(StaticFiles):
+    """OHIF's files with our configuration; other paths are pages that its script creates."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if path == "app-config.js":
+            return FileResponse(Path(__file__).with_name(path), headers={"cache-control": "no-cache"})
+        try:
+            return await super().get_response(path, scope)
+        except StarletteHTTPException as error:
+            if error.status_code != 404 or Path(path).suffix:
+                raise
+            return await super().get_response("index.html", scope)
+
+
+class _LimitedBody:
+    """Middleware that refuses requests with too large a body before storing it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        brings_file = scope.get("path", "").startswith(("/datastore/label", "/proxy/"))
+        limit, size = FILE_BYTES if brings_file else REQUEST_BYTES, 0
+        announced = int(Headers(scope=scope).get("content-length", 0))
+
+        async def receive_within_limit() -> Message:
+            nonlocal size
+            message = await receive() if announced <= limit else {}
+            size += len(message.get("body", b""))
+            if max(announced, size) > limit:
+                raise HTTPException(413, f"The request exceeds {limit >> 20} MiB, the limit for its body.")
+            return message
+
+        await self.app(scope, receive_within_limit, send)
+
+
+async def _in_turn(turn: asyncio.Lock, request: Request, answer: Callable[..., Response], *asked: Any) -> Response:
+    """Answer a request in its turn, unless its client has disconnected."""
+    async with turn:  # waiting here does not occupy a thread
+        if await request.is_disconnected():
+            return Response(status_code=499)
+        return await run_in_threadpool(answer, *asked)
+
+
+def _file_of(write: Callable[..., Path], *asked: Any) -> Response:
+    with TemporaryDirectory() as folder:
+        return _file(write(*asked, folder))
+
+
+def _save_label(app: App, image: str, label: UploadFile, tag: str, params: Mapping[str, Any]) -> Response:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "sent")  # the client's file name is ignored
+        with path.open("wb") as file:
+            shutil.copyfileobj(label.file, file)
+        return JSONResponse(app.save_label(image, path, tag, params))
+
+
+def _infer(app: App, model: str, asked: Mapping[str, Any], output: str) -> Response:
+    with TemporaryDirectory() as folder:  # gone before the answer is sent
+        result = app.infer(model, {**asked, "output_dir": folder})
+        params = result["params"]
+        if output == "json":
+            response: Response = JSONResponse(params)
+        elif output == "image":
+            response = _file(result["file"])
+        elif output == "dicom_seg":
+            if result["dicom_seg"] is None:
+                reasons = [note for note in params["notes"] if note.startswith(NO_SEG)]
+                otherwise = "There is no DICOM SEG: nothing was found, or the study is not DICOM."
+                raise HTTPException(404, " ".join(reasons) or otherwise)
+            response = _file(result["dicom_seg"])
+        else:
+            image = Path(result["file"])
+            parts = {
+                "params": (None, json.dumps(params), "application/json"),
+                "image": (image.name, image.read_bytes()),
+            }
+            content, kind = encode_multipart_formdata(parts)
+            response = Response(content, media_type=kind)
+    response.headers[MESSAGE] = _as_header(" ".join(_remarks(params)))
+    return response
+
+
+def _remarks(params: Mapping[str, Any]) -> Iterator[str]:
+    """Yield remarks on a result for the user."""
+    used, missing, left_out = (
+        ", ".join(map(display_name, params[key])) for key in ("modalities", "missing", "left_out")
+    )
+    yield f"Made from {used}{missing and f'; missing: {missing}'}{left_out and f'; left out: {left_out}'}."
+    if params["empty"]:
+        yield "Nothing was found, and nothing is stored."
+    if params["stored"]:
+        yield "The result is stored."
+    yield from (note for note in params["notes"] if note.startswith(NO_SEG))
+    yield from params["warnings"]
+    if params["trained_on"]:
+        yield f"The weights were trained on {params['trained_on']}."
+
+
+def _as_header(text: str) -> str:
+    """Return a text as JSON, so that it can stand in a header."""
+    return json.dumps(text[:LONGEST])
+
+
+def _file(path: str | Path) -> Response:
+    path = Path(path)
+    kind = "application/dicom" if path.suffix == ".dcm" else "application/octet-stream"
+    return Response(path.read_bytes(), media_type=kind, headers={"content-disposition": f'filename="{path.name}"'})
+
+
+async def _json_body(request: Request) -> dict[str, Any]:
+    """Return the JSON object in a request's body, or {} if it is empty."""
+    body, kind = await request.body(), request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != "application/json":  # browsers would send other types for a page of another site
+        raise HTTPException(415, f"Content-Type {kind[:100]!r}; expected application/json.")
+    return _json_object(body)
+
+
+def _json_object(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text, or {} if it is empty; raise ValueError if it is not a valid object."""
+    try:
+        value = json.loads(text or "{}", parse_constant=_no_number)
+        _require_levels(value, LEVELS)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"params: {error}; expected a JSON object.") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"params: a {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _require_levels(value: Any, levels: int) -> None:
+    if not levels:
+        raise ValueError(f"objects and lists are nested more than {LEVELS} levels deep")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _require_levels(inner, levels - 1)
+
+
+async def _answer(
+    models: Collection[str],
+    names: Collection[str],
+    request: Request,
+    call_next: Callable[[Request], Awaitable[Response]],
+) -> Response:
+    """Answer a request, also with an error; log the request without images and patients."""
+    began = time.monotonic()
+    try:
+        require_own(request, names)
+        response = await call_next(request)
+    except Exception as error:
+        response = _error_response(error)
+    level = logging.DEBUG if request.method in ("GET", "HEAD") and response.status_code < 400 else logging.INFO
+    route = getattr(request.scope.get("route"), "path", "-")
+    model = request.path_params.get("model", "")
+    told = model if model in models else ""
+    logger.log(level, "%s %s %s %d %.2fs", request.method, route, told, response.status_code, time.monotonic() - began)
+    return response
+
+
+def _error_response(error: Exception) -> Response:
+    refused = refusal(error)
+    return JSONResponse({"detail": refused.detail}, refused.status_code, {MESSAGE: _as_header(refused.detail)})

@@ -1,0 +1,70 @@
+"""Conversion of errors into answers for clients: an HTTP status and a line of text."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from fastapi import HTTPException
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+
+from common.io.disk import full_disk
+
+logger = logging.getLogger("label")
+STATUS = {
+    PermissionError: 403, FileNotFoundError: 404, ImportError: 501, ValueError: 400, MemoryError: 503,
+    ClientDisconnect: 499,
+}  # fmt: skip
+"""HTTP status of errors whose message is the reason."""
+TEMPORARY_FULL = (
+    "The disk with the server's temporary files is full. Free some space there, or start the server with TMPDIR set to "
+    "a folder on another disk, and ask again."
+)
+"""Message for a full disk; nearly all files are temporary, the others are written within `writing_to`."""
+LONGEST = 4000
+"""Maximum length of a reason in characters."""
+
+
+@contextmanager
+def writing_to(place: str) -> Iterator[None]:
+    """Name the place (for clients, not its path) in the answer to a full disk: status 507."""
+    try:
+        yield
+    except OSError as error:
+        if not full_disk(error):
+            raise
+        raise HTTPException(507, f"The disk with {place} is full. Free some space there, and ask again.") from None
+
+
+def refusal(error: Exception) -> HTTPException:
+    """Return the answer to a request that ended with an error; log where an unexpected error occurred.
+
+    Neither contains file names, which may be patients' names, or the paths of temporary files.
+    """
+    if full_disk(error):
+        status, reason = 507, TEMPORARY_FULL
+    elif isinstance(error, StarletteHTTPException):
+        status, reason = error.status_code, str(error.detail)
+    elif isinstance(error, RequestValidationError):
+        status, reason = 422, " ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors())
+    elif isinstance(error, requests.HTTPError) and error.response is not None:
+        status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
+    elif isinstance(error, requests.RequestException):
+        status, reason = 502, "The DICOMweb archive does not answer."  # its text holds the URL, with UIDs
+    elif isinstance(error, OSError) and error.errno is not None:  # from the system; its text names the file
+        status, reason = 500, f"The server cannot use a file or folder of its own ({error.strerror})."
+    else:
+        status, reason = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500), str(error)
+        if status == 500:
+            where = "".join(traceback.format_tb(error.__traceback__)[-5:])  # no message: it may name a patient
+            logger.error("%s\n%s", type(error).__name__, where)
+            reason = "An unexpected error occurred; the server's log says where."
+    reason = re.sub(rf"{re.escape(tempfile.gettempdir())}[^\s'\",:;]*", "a temporary file", " ".join(reason.split()))
+    return HTTPException(status, reason.encode(errors="replace").decode()[:LONGEST])

@@ -1,0 +1,225 @@
+"""A bundle as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `clinic.study.predict`."""
+
+from __future__ import annotations
+
+import gc
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import ITKWriter
+
+from clinic.server.datastore import Datastore, class_label, hidden_paths
+from clinic.server.worker import Worker
+from clinic.study.inference import Inference
+from clinic.study.predict import predict
+from clinic.study.skull import MODES
+from common.io import flag
+from common.io.documents import Document, read_json
+from common.io.settings import check_choice
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
+ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
+"""File that names the adopted training of a model, and name of the weights in a training's folder."""
+
+
+class Adopted(Document):
+    """The training whose weights a model serves, its recipe, and what its weights were trained on."""
+
+    run: str
+    recipe: str | None
+    trained_on: str
+
+
+class BundleInferTask:
+    """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
+
+    Args:
+        bundle: name or folder of the bundle.
+        worker: worker that runs the segmentations.
+        output_dir: folder of the model's trainings (`clinic.server.training`); an adopted training's weights are served
+            instead of others.
+        recipe: recipe that the weights were trained with; None: that of the adopted training, or the settings of
+            inference.json, which are those of the bundle's own weights.
+        ckpt_path: weights other than the bundle's own.
+        device: device to run on; None: a GPU if there is one.
+
+    Raises:
+        ValueError: if the weights belong to another network, or it is ambiguous which ones to serve.
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        worker: Worker,
+        output_dir: Path,
+        recipe: str | None = None,
+        ckpt_path: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.bundle, self.worker, self.output_dir = bundle, worker, output_dir
+        self.own_ckpt_path, self.device = ckpt_path, device
+        adopted = self.adopted()
+        self.recipe = adopted.recipe if adopted and recipe is None else recipe
+        if ckpt_path and adopted:
+            raise ValueError(
+                f"{bundle}: both {ckpt_path} and the training in {output_dir / ADOPTED} could be served; remove one."
+            )
+        if adopted and adopted.recipe != self.recipe:
+            raise ValueError(
+                f"{bundle}: the training in {output_dir / ADOPTED} used {adopted.recipe or 'no'} recipe, not "
+                f"{recipe}; leave out --{bundle}.recipe and --recipe, or give another --output_dir."
+            )
+        inference = self.load_weights(self.ckpt_path)
+        self.name, self.cohort = inference.metadata["name"], inference.cohort
+        self.weights, self.weights_trained_on = inference.weights, inference.trained_on
+        self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
+
+    def adopted(self) -> Adopted | None:
+        """Return the adopted training, or None if there is none."""
+        file = self.output_dir / ADOPTED
+        return read_json(file, Adopted) if file.is_file() else None
+
+    @property
+    def ckpt_path(self) -> str | None:
+        """Path of the weights to serve; None: the bundle's own."""
+        return self._path(self.adopted())
+
+    @property
+    def trained_on(self) -> str:
+        """Description of the served weights' training data, as far as known."""
+        adopted = self.adopted()
+        known = adopted.trained_on if adopted else self.weights_trained_on
+        return known or f"what {self.weights.name} was"
+
+    def load_weights(self, ckpt_path: str | None) -> Inference:
+        """Build the network and load weights to check that they fit; the errors are those of the class."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Inference(self.bundle, self.recipe, ckpt_path, self.device, Path(folder))
+
+    def _path(self, adopted: Adopted | None) -> str | None:
+        return str(self.output_dir / adopted.run / WEIGHTS) if adopted else self.own_ckpt_path
+
+    def info(self) -> dict[str, Any]:
+        """Return the description of the model for clients."""
+        use = {f"use_{name}": True for name in self.cohort.modalities}
+        config = {**use, "series": "", "skull_strip": MODES[0], "upright": False, "store": False}
+        facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
+        return {**facts, "description": self.name, "config": config}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Segment a study.
+
+        Args:
+            request: ``image`` (a study, or a DICOM series that defines the grid of the result) and ``output_dir``; and
+                the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
+                the study with the training cases), ``store`` or ``save_label``, and ``result_extension``.
+            datastore: store of the studies.
+
+        Returns:
+            ``file``, the label map; ``dicom_seg``, which is None for NIfTI studies and if nothing was found;
+            ``params``: modalities used, left out and missing, warnings, notes (on the result's grid, skull stripping
+            and registration), the weights' training data (None: unknown), the values of the classes that occur, and the
+            name under which the result was stored.
+        """
+        image, folder = str(request["image"]), Path(request["output_dir"])
+        wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
+        if not wanted:
+            raise ValueError("All modalities are left out; use at least one.")
+        extension = request.get("result_extension") or EXTENSIONS[0]
+        if extension not in EXTENSIONS:
+            raise ValueError(f"result_extension {extension!r}; expected one of {', '.join(EXTENSIONS)}.")
+        store = _flag(request, "store") or _flag(request, "save_label")
+        series = series_numbers(request.get("series"))
+        strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
+        adopted = self.adopted()  # read once: another training may be adopted meanwhile
+        files, facts = self.worker.run(
+            _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self._path(adopted),
+            self.device, strip, _flag(request, "upright"),
+        )  # fmt: skip
+        if adopted:
+            facts["trained_on"] = adopted.trained_on
+        label = nib.load(files["label map"])
+        present = set(np.unique(np.asarray(label.dataobj)).tolist()) - {0}
+        stored = None
+        if store and present and datastore.label_file in files:  # otherwise a note says why there is no DICOM SEG
+            stored = datastore.save_label(image, "original", files[datastore.label_file])
+        return {
+            "file": _write(label, folder / f"label{extension}"),
+            "dicom_seg": files.get("DICOM SEG"),
+            "params": {
+                "label_names": {name: value for name, value in self.labels.items() if value in present},
+                "empty": not present,
+                "stored": stored,
+                "left_out": [name for name in self.cohort.modalities if name not in wanted],
+                **facts,
+                "missing": [name for name in facts["missing"] if name in wanted],
+            },
+        }
+
+
+def _predict(
+    datastore: Datastore,
+    image: str,
+    folder: Path,
+    bundle: str,
+    series: Mapping[str, Any] | None,
+    wanted: Sequence[str],
+    *options: Any,
+) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Fetch a study and call `predict`; return its files, and the facts for clients."""
+    study, reference = datastore.fetch(image, folder)
+    try:
+        with hidden_paths(study):
+            prediction = predict(study, folder / "results", bundle, series, wanted, reference, *options)
+    finally:
+        gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
+    summary = prediction.summary
+    used = {
+        one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
+    }
+    return prediction.files, {
+        "modalities": used,
+        "missing": list(summary.missing),
+        "reference": prediction.reference,
+        "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
+        "warnings": list(summary.warnings),
+        "notes": list(summary.notes),
+        "trained_on": summary.trained_on,
+        "explanations": prediction.explanations,
+    }
+
+
+def _flag(request: Mapping[str, Any], key: str, default: bool = False) -> bool:
+    return flag(key, _given(request, key, default))
+
+
+def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = request.get(key)
+    return default if value is None or value == "" else value
+
+
+def series_numbers(text: Any) -> Mapping[str, Any] | None:
+    """Return modality -> SeriesNumber from ``t1c=7, flair=4``, or from the form in messages, ``{'t1c': 7}``."""
+    if not text or isinstance(text, Mapping):
+        return text or None
+    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(text).split(",")]
+    if None in pairs:
+        raise ValueError(f"series {text!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
+    return dict(pair.groups() for pair in pairs)
+
+
+def _write(label: nib.Nifti1Image, path: Path) -> Path:
+    if path.suffix == ".nrrd":
+        writer = ITKWriter(output_dtype=np.uint8)
+        writer.set_data_array(np.asarray(label.dataobj), channel_dim=None)
+        writer.set_metadata({"affine": label.affine})
+        writer.write(path)
+    else:
+        nib.save(label, path)
+    return path

@@ -1,0 +1,39 @@
+"""Refusal of requests by their origin: those that pages of other sites make a browser send to this server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request
+
+
+def require_own(request: Request, names: Collection[str]) -> None:
+    """Refuse a request to another host name than the server's, or from another site's page unless it only reads.
+
+    A page that may not read answers can still send requests that change something; and one whose own host name is
+    redirected here (DNS rebinding) may also read. Requests to an IP address are not affected by that.
+
+    The server's names are localhost, the machine's own name, any address, and ``names`` (with the port in a browser's
+    address, if there is one). Another Host is status 400, a change requested by a page of another origin 403.
+    """
+    host = request.headers.get("host", "")
+    if not _leads_here(urlsplit(f"//{host}").hostname, names):
+        raise HTTPException(400, f"Host {host[:100]!r} is not a name of this server; --names adds further ones.")
+    if request.method in ("GET", "HEAD"):
+        return
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
+    page = urlsplit(origin or "")
+    if site not in ("same-origin", "none") or (origin and page.netloc not in (host, *names)):
+        raise HTTPException(403, "Refused from another site's page; if it is this server's own, add it to --names.")
+
+
+def _leads_here(name: str | None, names: Collection[str]) -> bool:
+    if name in ("localhost", socket.gethostname().lower(), *(one.partition(":")[0] for one in names)):
+        return True
+    try:
+        return ip_address(name or "") is not None
+    except ValueError:
+        return False

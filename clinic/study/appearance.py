@@ -1,0 +1,196 @@
+"""Judgement of images by what they show: warnings if it is not what they are used as, decisions where headers are open.
+
+A modality is *open* if its header is ambiguous: recognised with less confidence than `OPEN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from clinic.study.alignment import AlignedStudy
+from clinic.study.reading import Remark, Study
+from common.cohorts.check import doubted_sequences, has_known_sequences
+from common.cohorts.cohort import Cohort
+from common.cohorts.sequence_check import CLASSES, SURE, log_probabilities
+from common.modalities import display_name
+
+TOLD_APART = 1.0
+"""Minimum log-odds of the pair T1 and T1c against any other pair of classes for two T1 to be distinguished by their
+content. If the same T1 is given twice, once noisier and brighter, 32 open cases have at most 0.5."""
+OPEN = 0.9
+"""Confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent."""
+
+
+def judge_images(aligned: AlignedStudy, brain: np.ndarray | None, cohort: Cohort) -> dict[str, torch.Tensor]:
+    """Return the `log_probabilities` of the images, by the modality that they are used as; some may be left out.
+
+    Args:
+        aligned: volumes on one grid.
+        brain: mask of the brain that was found in them; None if they are skull-stripped.
+        cohort: cohort of the network; the result is empty if its modalities are others, or its brains not adults'.
+    """
+    if not has_known_sequences(cohort):
+        return {}
+    images = aligned.cut_out(brain).images
+    return log_probabilities(
+        {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
+    )
+
+
+def contradiction_warnings(study: Study, judged: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    """Yield a warning for images that do not show what they are used as, by the result of `judge_images`."""
+    for found in doubted_sequences(judged):
+        named = " and ".join(f"{display_name(name)} ({study.sources[name]})" for name in found.modalities)
+        yield (
+            f"{named}: {found.what}. Do not use the result, volumes included, before you know which image is which "
+            "sequence."
+        )
+
+
+def reassign_by_image(
+    study: Study,
+    judged: Mapping[str, torch.Tensor],
+    cohort: Cohort,
+    allowed: Collection[str],
+    required: Collection[str],
+) -> tuple[Study, dict[str, str]]:
+    """Use images with ambiguous headers as the modality that they show, if that is sure.
+
+    An image that shows none of the modalities is left out, unless it is the only one. An image that surely shows what
+    its header says is no longer ambiguous. T1 and T1c that may be exchanged (`Study.second_t1`) are used as what they
+    show or, if that is unclear, by `decide_t1c_by_headers`. For example, a T1 with confidence 0.7 that looks like T1c
+    becomes the T1c; one with confidence 0.95 stays, and `contradiction_warnings` names it.
+
+    Args:
+        study: the study as read.
+        judged: result of `judge_images`.
+        cohort: cohort whose order of modalities the study has.
+        allowed: modalities that an image may be used as.
+        required: modalities whose images must not be left out.
+
+    Returns:
+        The study with the images' new modalities, and a remark on each change; and old modality -> new one, empty if
+        nothing changed.
+
+    Raises:
+        ValueError: in the same cases as `decide_t1c_by_headers`.
+    """
+    moves: dict[str, str | None] = {name: name for name in study.images}
+    if study.second_t1:
+        study, moves = _tell_t1_from_t1c(study, judged, cohort)
+        judged = {new: judged[name] for name, new in moves.items() if new and name in judged}
+    confirmed = [name for name in _open(study, judged) if _is_sure(judged[name], name)]
+    best = _best_assignment(study, judged, [name for name in cohort.modalities if name in allowed], required)
+    changed = {name: new for name, new in best.items() if new != name}
+    remarks = []
+    for name, new in changed.items():
+        what = f"looks like {display_name(new)}, and is taken for it" if new else "looks like none, and is left out"
+        why = f"its header leaves open whether it is {display_name(name)} ({study.reasons[name]})"
+        remarks.append(Remark((), f"{study.sources[name]}: {why}; it {what}."))
+    found = _with_image_as_reason(study, [*changed, *confirmed])
+    found = replace(found, remarks=[*remarks, *found.remarks])
+    if changed:
+        after = {name: name for name in study.images} | best
+        found = _renamed(found, after, cohort)
+        moves = {name: new and after[new] for name, new in moves.items()}
+    same = all(name == new for name, new in moves.items())
+    return found, {} if same else {name: new for name, new in moves.items() if new}
+
+
+def decide_t1c_by_headers(study: Study, cohort: Cohort) -> Study:
+    """Return a study without the second T1 that is used as T1c (`Study.second_t1`), with a remark on it.
+
+    Raises:
+        ValueError: if the headers do not tell which of the two would be the T1.
+    """
+    if not study.second_t1:
+        return study
+    if study.second_t1.tied:
+        raise ValueError(study.second_t1.message)
+    remarks = [*study.remarks, Remark((), study.second_t1.message)]
+    without = {name: None if name == "t1c" else name for name in study.images}
+    return _renamed(replace(study, remarks=remarks, second_t1=None), without, cohort)
+
+
+def _tell_t1_from_t1c(
+    study: Study, judged: Mapping[str, torch.Tensor], cohort: Cohort
+) -> tuple[Study, dict[str, str | None]]:
+    """Tell T1 from T1c, both T1 by their headers, by their content, or else by the headers; return old -> new modality.
+
+    Their content decides if no other pair of classes, such as T1 twice, is nearly as likely (`TOLD_APART`).
+    """
+    pair = ("t1", "t1c")
+    moves: dict[str, str | None] = {name: name for name in study.images}
+    if set(pair) <= {*_open(study, judged)}:
+        odds = {two: _log_probability(judged, dict(zip(pair, two, strict=True))) for two in product(CLASSES, repeat=2)}
+        best, second = sorted(odds, key=odds.__getitem__, reverse=True)[:2]
+        if set(best) == set(pair) and odds[best] - odds[second] >= TOLD_APART:
+            moves |= zip(pair, best, strict=True)
+            found = _with_image_as_reason(replace(study, second_t1=None), pair)
+            return _renamed(found, moves, cohort), moves
+    found = decide_t1c_by_headers(study, cohort)
+    return found, {name: name if name in found.images else None for name in moves}
+
+
+def _best_assignment(
+    study: Study, judged: Mapping[str, torch.Tensor], allowed: Sequence[str], required: Collection[str]
+) -> dict[str, str | None]:
+    """Return the new modalities of images with ambiguous headers, None to leave out; empty if nothing changes."""
+    opened = _open(study, judged)
+    free = [name for name in allowed if name not in study.images or name in opened]
+    possible = [
+        dict(zip(opened, names, strict=True))
+        for names in product((*free, "other"), repeat=len(opened))
+        if all(names.count(name) <= 1 for name in free)
+        and names.count("other") < len(study.images)
+        and not any(new == "other" and name in required for name, new in zip(opened, names, strict=True))
+    ]
+    best = max(possible, key=lambda shown: _log_probability(judged, shown))
+    if _log_probability(judged, best) - _log_probability(judged, {name: name for name in opened}) < SURE:
+        return {}
+    return {name: None if new == "other" else new for name, new in best.items()}
+
+
+def _log_probability(judged: Mapping[str, torch.Tensor], shown: Mapping[str, str]) -> float:
+    """Return the log-probability that images show these classes."""
+    return sum(float(judged[name][CLASSES.index(new)]) for name, new in shown.items())
+
+
+def _open(study: Study, judged: Mapping[str, torch.Tensor]) -> list[str]:
+    return [name for name in judged if study.confidences[name] is not None and study.confidences[name] < OPEN]
+
+
+def _is_sure(logs: torch.Tensor, name: str) -> bool:
+    """Return whether an image shows a modality rather than any other class, with log-odds of at least `SURE`."""
+    others = [float(log) for other, log in zip(CLASSES, logs, strict=True) if other != name]
+    return float(logs[CLASSES.index(name)]) - max(others) >= SURE
+
+
+def _with_image_as_reason(study: Study, names: Collection[str]) -> Study:
+    reasons = {name: f"by what it shows; its header: {study.reasons[name]}" for name in names}
+    return replace(study, reasons=study.reasons | reasons, confidences=study.confidences | dict.fromkeys(reasons))
+
+
+def _renamed(study: Study, moves: Mapping[str, str | None], cohort: Cohort) -> Study:
+    """Return a study with new modalities, in the cohort's order, without those that are None."""
+    changed: dict[str, Any] = {
+        "skulls": [new for name in study.skulls if (new := moves[name])],
+        "remarks": [
+            Remark(tuple(new for name in names if (new := moves[name])), text)
+            for names, text in study.remarks
+            if not names or any(moves[name] for name in names)
+        ],
+    }
+    for field in fields(study):
+        value = getattr(study, field.name)
+        if isinstance(value, dict):
+            names = {new: name for name, new in moves.items() if name in value and new}
+            changed[field.name] = {new: value[names[new]] for new in cohort.modalities if new in names}
+    return replace(study, **changed)

@@ -1,0 +1,153 @@
+"""Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import torch
+from monai.bundle import ConfigWorkflow
+from nibabel.affines import voxel_sizes
+
+from common.cohorts.cohort import Cohort
+from common.io import bundle_root, shipped_weights
+from common.io.bundle import require_same_common
+from common.io.command import unwrapped_errors
+from common.io.settings import usable_device
+
+SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
+"""Warning for results with a bundle's ``models/phantom.pt``."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A network's result for a case.
+
+    Attributes:
+        label: label map ``(X, Y, Z)`` in the cohort's values.
+        probabilities: probabilities of the regions, ``(R, X, Y, Z)``.
+    """
+
+    label: np.ndarray
+    probabilities: np.ndarray
+
+
+class Inference:
+    """A bundle's inference.json, prepared to segment one case.
+
+    Args:
+        bundle: name or folder of the bundle.
+        recipe: overlay with the settings of the weights' training, or None.
+        ckpt_path: weights other than the bundle's own, or None.
+        device: device to run on, or None for the config's default.
+        folder: an empty folder for intermediate files.
+
+    Attributes:
+        intervals: calibration of the volumes' intervals (`calibrate_intervals`) from beside the weights; None without.
+        advice: expected gains from missing modalities (`advice_table`) from beside the weights; None without.
+        trained_on: short description of the training data; None for weights other than the bundle's own.
+        warnings: reasons why no result of these weights can be trusted.
+
+    Raises:
+        FileNotFoundError: if there is no such bundle, recipe or weights.
+        ValueError: if the weights belong to another network, or a table beside them was not written by an evaluation.
+    """
+
+    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
+        root, files = config_files(bundle, "inference.json", recipe)
+        self.data = folder / "case"
+        overrides = {
+            "bundle_root": str(root),
+            "dataset_dir": str(self.data),
+            "output_dir": str(folder),
+            "postprocessing": "@to_probabilities",
+            "handlers": [],  # no progress bar
+        }
+        if ckpt_path is not None:
+            overrides["ckpt_path"] = str(ckpt_path)
+        if device is not None:
+            overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
+        with _quiet(), unwrapped_errors():
+            self.workflow = ConfigWorkflow(
+                [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
+            )
+            self.workflow.initialize()  # reads the weights
+        self.metadata = json.loads(Path(root, "configs", "metadata.json").read_text())
+        self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
+        self.weights = Path(self._content("ckpt_path"))
+        self.cohort: Cohort = self._content("cohort_def")
+        self.device: torch.device = self._content("device")
+        self.spacing: Sequence[float] = self._content("spacing")
+        self.intervals = self._beside("intervals.csv", names=("modalities", "region"), numbers=("coverage", "quantile"))
+        self.advice = self._beside("advice.csv", names=("modalities", "modality", "region"), numbers=("average",))
+        shipped = shipped_weights(self.weights, root)
+        self.trained_on = shipped["data_source"] if shipped else None
+        self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
+
+    def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
+        """Segment a case: modality -> volume, all on one grid."""
+        self.data.mkdir()
+        for name, image in images.items():
+            # Axis-aligned and at the origin, since for oblique axes MONAI's Spacingd rounds the grid's origin
+            # inconsistently. The network works on voxels, and its label map comes back on the same voxels.
+            straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
+            nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
+        with _quiet(), unwrapped_errors():
+            self.workflow.run()
+        (output,) = self._content("evaluator").state.output
+        label = self._content("to_labels")(dict(output))["pred"]
+        if "to_regions" in self.workflow.parser:  # a network with a softmax over classes
+            output = self._content("to_regions")(dict(output))
+        return Segmentation(label[0].cpu().numpy(), output["pred"].cpu().numpy())
+
+    def _beside(self, name: str, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame | None:
+        """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none."""
+        path = self.weights.with_name(f"{self.weights.stem}_{name}")
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_csv(path).astype(dict.fromkeys(names, str) | dict.fromkeys(numbers, float))
+        except (ValueError, KeyError) as error:  # pandas' own errors too, which do not name the file
+            raise ValueError(
+                f"{path}: not the {name} of an evaluation ({error}); expected that of these weights, or no such file."
+            ) from error
+
+    def _content(self, key: str) -> Any:
+        return self.workflow.parser.get_parsed_content(key)
+
+
+def config_files(bundle: str, config: str, recipe: str | None = None) -> tuple[Path, list[Path]]:
+    """Return a bundle's folder, and one of its configs, e.g. ``train.json``, with a recipe (name or file) as overlay.
+
+    A bundle that was packaged with another version of ``common`` is refused.
+    """
+    here = Path(bundle, "configs", "inference.json").is_file()
+    root = Path(bundle).resolve() if here else Path(bundle_root(bundle))
+    require_same_common(root)
+    configs = root / "configs"
+    files = [configs / config]
+    if recipe is not None:
+        files.append(Path(recipe) if Path(recipe).is_file() else configs / "recipes" / f"{recipe}.json")
+    if not files[-1].is_file():
+        known = ", ".join(sorted(path.stem for path in Path(configs, "recipes").glob("*.json")))
+        raise FileNotFoundError(f"--recipe {recipe}: no such file or recipe; the bundle has {known or 'none'}.")
+    return root, files
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence logging below errors; everything relevant to the case is in the summary."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

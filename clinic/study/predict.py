@@ -1,0 +1,267 @@
+"""Segmentation of a patient's study with a bundle's inference.json, on the grid of one of its series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.affines import voxel_sizes
+
+from clinic.study.alignment import AlignedStudy, align, turn_upright
+from clinic.study.appearance import contradiction_warnings, judge_images, reassign_by_image
+from clinic.study.grid import resample_label_to, volume_of
+from clinic.study.inference import Inference, Segmentation
+from clinic.study.page import StudySummary, UsedModality, pictures, write_summary
+from clinic.study.quality import brain_mask, brain_note, gains, intervals, result_warnings, upright_note, volumes
+from clinic.study.reading import Study, choose_reference, read_folder
+from clinic.study.skull import MODES, Brain, find_brain
+from common.cohorts.cohort import Cohort
+from common.io import require_writable
+from common.io.scratch import scratch_folder
+from common.io.settings import check_choice
+from common.modalities import LabelSet, canonical, display_name, display_subset, resolve_subset, subset_name
+
+NO_SEG = "No DICOM SEG was written"
+"""Beginning of the note on a series that no DICOM SEG can reference."""
+RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The results for a study.
+
+    Attributes:
+        label: label map on the reference's grid, in the cohort's values.
+        reference: modality on whose grid the result lies.
+        summary: contents of the summary page.
+        explanations: a line for everything found in the study.
+        files: kind of result -> path.
+    """
+
+    label: nib.Nifti1Image
+    reference: str
+    summary: StudySummary
+    explanations: list[str]
+    files: dict[str, Path]
+
+
+def predict(
+    study: str | Path,
+    output_dir: str | Path,
+    bundle: str,
+    series: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    reference: str | None = None,
+    recipe: str | None = None,
+    ckpt_path: str | None = None,
+    device: str | None = None,
+    skull_strip: str = "auto",
+    upright: bool = False,
+    explain: Callable[[list[str]], None] | None = None,
+) -> Prediction:
+    """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
+
+    Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
+    inference.json; the result is resampled to the reference's own grid. ``output_dir`` gets ``label.nii.gz``,
+    ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can reference the series) and ``summary.html``.
+
+    Args:
+        study: folder of one patient's files; see `read_folder`.
+        output_dir: folder for the results.
+        bundle: name or folder of a bundle.
+        series: modality -> SeriesNumber, for series that are not recognised, or wrongly.
+        modalities: modalities to use; None uses all.
+        reference: modality, or SeriesInstanceUID of the series used for it, that defines the grid of the result; by
+            default T1c, else the finest.
+        recipe: recipe that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
+        ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of an evaluation's
+            ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as ``<weights>_intervals.csv`` and
+            ``<weights>_advice.csv``.
+        device: device to run on, e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
+        skull_strip: ``auto`` extracts the brain from images that show more, ``yes`` from all, ``no`` from none.
+        upright: whether to align a tilted study with the training cases (see `turn_upright`).
+        explain: function that is called with a line for everything found in the study, before later steps can fail.
+
+    Raises:
+        ValueError: if the study or an option cannot be used; nothing is written then.
+    """
+    check_choice("--skull_strip", skull_strip, MODES)
+    _require_apart(study, output_dir)
+    with scratch_folder() as folder:
+        inference = Inference(bundle, recipe, ckpt_path, device, folder)
+        found = read_folder(study, inference.cohort, modalities, series)
+        if explain:
+            explain(found.explanations)
+        prepared = _prepare(found, reference, skull_strip, inference)
+        found, renamed = reassign_by_image(
+            found,
+            prepared.judged,
+            inference.cohort,
+            _allowed(inference.cohort, modalities, series),
+            [prepared.reference] if reference else [],
+        )
+        if renamed:  # the reference may change, and messages contain the names of the sequences
+            prepared = _prepare(found, reference and renamed.get(prepared.reference, reference), skull_strip, inference)
+        chosen, why, aligned, brain, judged = prepared
+        can_refer, seg_note = _can_refer(found, chosen)
+        contradictions = [*contradiction_warnings(found, judged)]
+        if upright:
+            if found.skulls and brain is None:
+                raise ValueError(
+                    "--upright needs the brain alone, but --skull_strip no keeps the head; leave out one of the two."
+                )
+            aligned, mask = turn_upright(aligned, chosen, brain and brain.mask)
+            brain = brain and replace(brain, mask=mask)
+        segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
+    label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
+    grid_note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
+    notes = [grid_note, *([seg_note] if seg_note else [])]
+    summary = _summarise(label, segmentation, found, aligned, brain, inference, contradictions, notes)
+    files = _write(Path(output_dir), label, summary, found, chosen if can_refer else None, inference)
+    return Prediction(label, chosen, summary, found.explanations, files)
+
+
+class _Prepared(NamedTuple):
+    """A study on one grid: its reference and the reason for it, the brain if extracted, and `judge_images`' result."""
+
+    reference: str
+    why: str
+    aligned: AlignedStudy
+    brain: Brain | None
+    judged: dict[str, torch.Tensor]
+
+
+def _prepare(study: Study, reference: str | None, skull_strip: str, inference: Inference) -> _Prepared:
+    """Align a study on one grid, extract the brain if needed, and judge the content of the images."""
+    chosen, why = choose_reference(study, reference)
+    aligned = align(study.images, study.frames, chosen)
+    heads = {"auto": study.skulls, "yes": list(study.images), "no": []}[skull_strip]
+    brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
+    if study.skulls and brain is None:  # the content of a brain within a head cannot be judged
+        return _Prepared(chosen, why, aligned, None, {})
+    return _Prepared(chosen, why, aligned, brain, judge_images(aligned, brain and brain.mask, inference.cohort))
+
+
+def _allowed(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[str, Any] | None) -> list[str]:
+    """Return the modalities that may be used: those asked for, without those left out by hand."""
+    left_out = {canonical(str(name)) for name, number in (series or {}).items() if number is None}
+    return [name for name in resolve_subset(modalities, cohort.modalities) if name not in left_out]
+
+
+def _require_apart(study: str | Path, output_dir: str | Path) -> None:
+    """Refuse an output folder within the study's folder, or one that cannot be written."""
+    output = Path(output_dir).resolve()
+    if Path(study).resolve() in (output, *output.parents):
+        raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
+    require_writable(output_dir)
+
+
+def _can_refer(study: Study, reference: str) -> tuple[bool, str | None]:
+    """Return whether a DICOM SEG can reference the series, and a note on that, or None."""
+    if not study.series:
+        return False, None
+    from clinic import dicom  # imported here, since NIfTI does not need its packages
+
+    try:
+        return True, dicom.require_referable(study.series[reference])
+    except ValueError as error:  # the label map can be written nevertheless
+        return False, f"{NO_SEG}: {error}"
+
+
+def _on_grid_of(target: nib.Nifti1Image, label: np.ndarray, affine: np.ndarray, cohort: Cohort) -> nib.Nifti1Image:
+    """Return a label map with the given affine, resampled to the grid of an image."""
+    voxels = resample_label_to(label, affine, target.affine, target.shape, cohort.labels.values.values())
+    image = nib.Nifti1Image(voxels, target.affine)
+    image.header["descrip"] = "research only, not for clinical use"
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _summarise(
+    label: nib.Nifti1Image,
+    segmentation: Segmentation,
+    study: Study,
+    aligned: AlignedStudy,
+    brain: Brain | None,
+    inference: Inference,
+    contradictions: Sequence[str],
+    notes: Sequence[str],
+) -> StudySummary:
+    """Return the contents of the page; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
+    labels, subset = inference.cohort.labels, subset_name(study.images)
+    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
+    masks = _regions(segmentation.label, labels)
+    measured = volumes(_regions(np.asarray(label.dataobj), labels), labels, voxel_sizes(label.affine))
+    return StudySummary(
+        title=f"Segmentation from {display_subset(subset)}",
+        bundle=inference.metadata["name"],
+        version=inference.metadata["version"],
+        trained_on=inference.trained_on,
+        used=[
+            UsedModality(name, study.sources[name], study.reasons[name], study.confidences[name])
+            for name in study.images
+        ],
+        missing=[name for name in inference.cohort.modalities if name not in study.images],
+        volumes=measured,
+        intervals=intervals(inference.intervals, subset, measured, volume_of(brain_mask(aligned, brain), spacing)),
+        gains=gains(inference.advice, subset),
+        pictures=pictures(
+            {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},
+            masks,
+            spacing,
+            brain and brain.mask,
+        ),
+        brain_ml=brain and brain.millilitres,
+        warnings=[
+            *contradictions,
+            *inference.warnings,
+            *result_warnings(
+                study, aligned, brain, masks, segmentation.probabilities, inference.cohort, inference.spacing
+            ),
+        ],
+        notes=[
+            *notes,
+            *([brain_note(study, brain)] if brain else []),
+            *dict.fromkeys(registration.text + "." for registration in aligned.registered.values()),
+            *([upright_note(aligned.upright)] if aligned.upright else []),
+        ],
+    )
+
+
+def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Return the regions of a label map ``(X, Y, Z)``, bool ``(R, X, Y, Z)``."""
+    return labels.to_regions(torch.from_numpy(label)[None]).bool().numpy()
+
+
+def _write(
+    folder: Path,
+    label: nib.Nifti1Image,
+    summary: StudySummary,
+    study: Study,
+    referred: str | None,
+    inference: Inference,
+) -> dict[str, Path]:
+    """Write the results, with a SEG only for a modality that is ``referred`` to; remove those of an earlier run."""
+    voxels = np.asarray(label.dataobj)
+    with scratch_folder(folder) as temporary:
+        made = {what: temporary / name for what, name in RESULTS.items()}
+        nib.save(label, made["label map"])
+        write_summary(summary, made["summary"])
+        if referred and voxels.any():
+            from clinic import dicom
+
+            dicom.write_seg(
+                made["DICOM SEG"], voxels, study.series[referred], inference.cohort.labels.values, inference.software
+            )
+        files = {what: folder / name for what, name in RESULTS.items()}
+        for what, file in files.items():  # all results are complete by now
+            if made[what].exists():
+                made[what].replace(file)
+            else:
+                file.unlink(missing_ok=True)
+    return {what: file for what, file in files.items() if file.exists()}

@@ -1,0 +1,328 @@
+"""What is measured on one segmentation, and reasons to doubt it, as far as possible without a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from nibabel.affines import voxel_sizes
+from scipy import ndimage
+
+from clinic.study.alignment import AlignedStudy
+from clinic.study.grid import connected_pieces, volume_of
+from clinic.study.reading import Study
+from clinic.study.registration import PEAK_DISTANCE, Registration
+from clinic.study.skull import Brain
+from common.cohorts.check import coarse, lengths, tilted
+from common.cohorts.cohort import Cohort
+from common.evaluation.analysis.reliability import volume_intervals
+from common.evaluation.metrics.case import uncertainty
+from common.evaluation.metrics.results import COLUMNS
+from common.evaluation.report.style import number
+from common.modalities import LabelSet, display_name
+
+REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+
+MINIMUM_CONFIDENCE = 0.8
+"""Confidence in a recognised sequence below which the user is warned."""
+MINIMUM_COVERAGE = 0.95
+"""Fraction of the reference's foreground covered by a series below which the user is warned."""
+MINIMUM_INFORMATION = 1.02
+"""Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
+to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
+
+MINIMUM_AGREEMENT = 0.85
+"""Dice of two images' brain masks below which the user is warned; 4 real brains in one real head have 0.92 to 0.98."""
+RIM = 2
+"""Width in voxels of 1 mm of the rim of the extracted brain."""
+LARGEST_LESION = 0.2
+"""Fraction of the brain's volume above which the user is warned; whole tumours of the 50 open_glioma cases take at most
+0.18 of it."""
+
+MOST_IN_RIM = 0.02
+"""Fraction of the lesion within the rim above which the user is warned. For the true lesions of four open cases in a
+head it was at most 0.011, although these are the cases that touch the border most."""
+
+MINIMUM_LARGEST_PIECE = 0.95
+"""Fraction of a lesion's volume in its largest piece below which the user is warned."""
+
+UNSURE = 0.5
+"""Mean entropy (nats) of a region's probabilities, where it was segmented, above which the user is warned: that of a
+probability of 0.80 in every voxel. For the predictions on the nine test cases of open_glioma from all 15 subsets, it
+selects 196 of M3AE's 394 regions, including 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, including 141
+of 214. With all four sequences it says less: it selects 11 of 54 of both, including 5 of the 13 with a Dice below
+0.5."""
+
+
+def in_words(region: str) -> str:
+    """Return a region's name in words, e.g. ``whole tumour`` for ``WT``; unknown names stay unchanged."""
+    return REGIONS.get(region, region)
+
+
+def millilitres(volume: float) -> str:
+    """Return a volume in ml as text, without the unit."""
+    return "< 0.1" if 0 < volume < 0.05 else number(volume)
+
+
+def volumes(masks: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> dict[str, float]:
+    """Return the volume in ml of each region: masks bool ``(R, X, Y, Z)``, voxel size in mm."""
+    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
+
+
+def intervals(
+    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float
+) -> dict[str, tuple[float, float, float]]:
+    """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
+
+    Args:
+        calibration: calibration table of an evaluation, see `volume_intervals`; None if there is none.
+        subset: modalities that the segmentation was made from, e.g. ``t1c+flair``.
+        measured: region -> volume in ml.
+        brain: volume of the visible brain, which bounds all intervals.
+    """
+    if calibration is None or calibration.empty:
+        return {}
+    rows = [("case", subset, region, "volume", volume) for region, volume in measured.items()]
+    bounds = volume_intervals(calibration, pd.DataFrame(rows, columns=COLUMNS))
+    coverage = float(calibration["coverage"].iloc[0])
+    return {row.region: (row.low, min(row.high, brain), coverage) for row in bounds.itertuples() if row.high < np.inf}
+
+
+def gains(advice: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float]]:
+    """Return missing modality -> region -> expected gain in Dice, as a fraction, from an evaluation's advice table."""
+    expected: dict[str, dict[str, float]] = {}
+    if advice is not None:
+        for row in advice[advice["modalities"] == subset].itertuples():
+            expected.setdefault(row.modality, {})[row.region] = row.average
+    return expected
+
+
+def result_warnings(
+    study: Study,
+    aligned: AlignedStudy,
+    brain: Brain | None,
+    masks: np.ndarray,
+    probabilities: np.ndarray,
+    cohort: Cohort,
+    trained: Sequence[float],
+) -> Iterator[str]:
+    """Yield reasons to doubt a result, those first that affect all of it, those last that make it less exact.
+
+    ``masks`` are the predicted regions on the grid of ``aligned``, bool ``(R, X, Y, Z)``; ``trained`` is the voxel size
+    of the training images in mm.
+    """
+    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
+    yield from image_warnings(study, aligned, brain, cohort.brain_ml)
+    yield from study_warnings(study)
+    lesion = masks.any(axis=0)
+    if cohort.skull_stripped:
+        yield from size_warnings(lesion, brain_mask(aligned, brain))
+    if brain:
+        yield from border_warnings(lesion, brain.mask)
+    yield from segmentation_warnings(masks, probabilities, study.images, cohort.labels, spacing)
+    yield from geometry_warnings(study, aligned, trained)
+
+
+def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
+    """Return the mask of the brain; of skull-stripped images all that any of them shows."""
+    return (
+        brain.mask if brain else np.any([np.asarray(image.dataobj) != 0 for image in aligned.images.values()], axis=0)
+    )
+
+
+def image_warnings(
+    study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
+) -> Iterator[str]:
+    """Yield reasons why the images may not be what the network expects; ``brain_ml`` bounds the volume of a brain."""
+    for name, problem in aligned.misplaced.items():
+        yield f"{_named(study, [name])}: {problem}"
+    if study.skulls and brain is None:
+        yield (
+            f"{_named(study, study.skulls)}: not skull-stripped, but the network knows only skull-stripped brains: "
+            "do not trust the result. Strip the skull first, or leave out --skull_strip."
+        )
+    if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
+        yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
+    strange = [name for name, one in aligned.registered.items() if one.quality < MINIMUM_INFORMATION]
+    if strange:
+        yield (
+            f"{_named(study, strange)}: after registration it still agrees poorly with the reference; check in the "
+            "pictures that it shows the same head, in the right place."
+        )
+
+
+def study_warnings(study: Study) -> Iterator[str]:
+    """Yield the remarks made while the study was read, with the sequences' final names."""
+    unsure = {
+        name: f"{confidence:.2f}, {study.reasons[name]}"
+        for name, confidence in study.confidences.items()
+        if confidence is not None and confidence < MINIMUM_CONFIDENCE
+    }
+    if unsure:
+        first = next(iter(unsure))
+        right = (
+            f"--series \"{{'{first}': None}}\", or the SeriesNumber of the right one"
+            if study.series
+            else f"name the file after it, e.g. x_{first}.nii.gz"
+        )
+        yield f"Recognised with little confidence: {_named(study, unsure)}. If one is another sequence: {right}."
+    for remark in study.remarks:
+        yield f"{_named(study, remark.modalities)}: {remark.text}" if remark.modalities else remark.text
+
+
+def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
+    """Return reasons to doubt an extracted brain; empty if there are none."""
+    doubts = [f"{_named(study, [name])}: {reason}" for name, reason in brain.doubts.items()]
+    if brain.is_whole and not least <= brain.millilitres <= most:
+        doubts.append(f"it has {brain.millilitres:.0f} ml; expected {least:.0f} to {most:.0f} ml")
+    others = {name: f"{value:.2f}" for name, value in brain.agreement.items() if value < MINIMUM_AGREEMENT}
+    if others:
+        doubts.append(f"Dice of its mask in {display_name(brain.modality)} with those in {_named(study, others)}")
+    return "; ".join(doubts)
+
+
+def size_warnings(lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+    """Warn if a lesion is implausibly large, as when a network meets brains unlike those of its training."""
+    share = np.count_nonzero(lesion) / max(np.count_nonzero(brain), 1)
+    if share <= LARGEST_LESION:
+        return []
+    return [
+        f"The lesion takes up {share:.0%} of the brain, more than any tumour that this limit ({LARGEST_LESION:.0%}) "
+        "was set on. Most of it is probably healthy tissue that looks unlike the training images."
+    ]
+
+
+def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+    """Warn if a lesion may have been cut off with the skull, or a remnant of the head be labelled as one."""
+    rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
+    share = np.count_nonzero(rim & lesion) / max(np.count_nonzero(lesion), 1)
+    if share <= MOST_IN_RIM:
+        return []
+    return [
+        f"{share:.0%} of the lesion lies at the border of the brain that was cut out of the head: part of it may have "
+        "been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
+    ]
+
+
+def brain_note(study: Study, brain: Brain) -> str:
+    """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
+    others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
+    agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
+    origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
+    return (
+        f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
+        f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
+    )
+
+
+def upright_note(found: Registration) -> str:
+    """Return a note on the rotation of a study, and on how well the mean brain fits it."""
+    return (
+        f"The study was turned by {found.angle:.0f} degrees, to lie as the training cases do. Its normalised mutual "
+        f"information with their mean brain is {found.quality:.3f}, {found.peak:.1f} times the value "
+        f"{PEAK_DISTANCE:g} mm away, and the two overlap by {found.overlap:.0%}."
+    )
+
+
+def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
+    """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
+    partial = {name: f"{share:.0%}" for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
+    if partial:
+        yield f"{_named(study, partial)}: covers only this part of what the reference shows; the rest is empty."
+    thick = {
+        name: f"{lengths(voxel_sizes(image.affine))} mm"
+        for name, image in study.images.items()
+        if coarse(image.affine, trained)
+    }
+    if thick:
+        yield (
+            f"{_named(study, thick)}: voxels coarser than the {lengths(trained)} mm that the network was trained "
+            "at; small parts may be missed, and volumes are less exact."
+        )
+    if aligned.upright is None and (tilt := tilted(next(iter(aligned.images.values())).affine)):
+        yield f"The reference: {tilt}."
+
+
+def _named(study: Study, found: Collection[str] | Mapping[str, str]) -> str:
+    """Name modalities with their sources, so that similar warnings form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
+    details = found if isinstance(found, Mapping) else dict.fromkeys(found, "")
+    return ", ".join(
+        f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in details.items()
+    )
+
+
+def segmentation_warnings(
+    masks: np.ndarray,
+    probabilities: np.ndarray | None,
+    used: Collection[str],
+    labels: LabelSet,
+    spacing: Sequence[float],
+) -> list[str]:
+    """Return reasons why a prediction may be wrong, as far as possible without a reference.
+
+    Args:
+        masks: predicted regions of ``labels``, bool ``(R, X, Y, Z)``, RAS.
+        probabilities: probabilities of the regions, of the same shape; None if not known.
+        used: modalities that the prediction was made from.
+        labels: label set that defines the regions, larger ones first.
+        spacing: voxel size in mm.
+    """
+    if probabilities is not None and probabilities.shape != masks.shape:
+        raise ValueError(
+            f"Probabilities of shape {probabilities.shape}; expected {masks.shape}: one for each of the regions "
+            f"{', '.join(labels.regions)}, on the grid of the label map."
+        )
+    found, lesion = volumes(masks, labels, spacing), masks.any(axis=0)
+    warnings = []
+    if not lesion.any():
+        warnings.append("Nothing was segmented. That does not mean that there is no lesion.")
+    if "ET" in found and "t1c" not in used:
+        warnings.append(_without_t1c(found["ET"]))
+    return [*warnings, *_unsure(masks, probabilities, labels), *_at_the_edge(lesion), *_in_pieces(lesion)]
+
+
+def _without_t1c(enhancing: float) -> str:
+    if enhancing:
+        volume = millilitres(enhancing)
+        return f"No T1c: the enhancing tumour ({volume} ml) is a guess from sequences that do not show it."
+    return "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
+
+
+def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSet) -> list[str]:
+    """Return a warning that names the regions of which the network is unsure."""
+    if probabilities is None:
+        return []
+    drawn = [part for part in zip(labels.regions, masks, probabilities, strict=True) if part[1].any()]
+    entropies = {region: uncertainty(p[mask], np.nan)["entropy"] for region, mask, p in drawn}
+    unsure = [f"{in_words(region)} ({value:.2f})" for region, value in entropies.items() if value > UNSURE]
+    if not unsure:
+        return []
+    return [
+        f"The network is unsure of what it segmented as {', '.join(unsure)}. The number is the mean entropy: 0 is "
+        f"certain, 0.69 is a coin toss, and above {UNSURE:.2f} this warning is given."
+    ]
+
+
+def _at_the_edge(lesion: np.ndarray) -> list[str]:
+    ends = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
+    sides = [
+        side
+        for axis, pair in enumerate(ends)
+        for side, end in zip(pair, (0, -1), strict=True)
+        if lesion.take(end, axis).any()
+    ]
+    if not sides:
+        return []
+    return [f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."]
+
+
+def _in_pieces(lesion: np.ndarray) -> list[str]:
+    """Return a warning if the largest piece of a lesion has less than `MINIMUM_LARGEST_PIECE` of its volume."""
+    sizes = connected_pieces(lesion)[1]
+    if not len(sizes) or sizes.max() >= MINIMUM_LARGEST_PIECE * sizes.sum():
+        return []
+    return [
+        f"The lesion is in {len(sizes)} separate pieces, the largest with {100 * sizes.max() / sizes.sum():.0f} % of "
+        "its volume: a multifocal tumour, or false positives. Check the small ones."
+    ]

@@ -1,0 +1,247 @@
+"""Reading of a patient's study: DICOM series or NIfTI files in a folder, assigned to a cohort's modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from monai.data import MetaTensor
+
+from clinic.candidates import SecondT1
+from clinic.study.grid import finest
+from common.cohorts.check import findings, zero_background
+from common.cohorts.cohort import Cohort
+from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after
+from common.io.files import is_dicom, walk
+from common.io.images import read_volume
+from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
+from common.text import shortened
+
+if TYPE_CHECKING:
+    from clinic.dicom import Series
+    from clinic.study.image_files import ImageFile
+
+
+class Remark(NamedTuple):
+    """A remark that the user should check.
+
+    Attributes:
+        modalities: modalities that it is about; empty for the whole study.
+        text: without the modalities' names, since these may change; see `clinic.study.appearance`.
+    """
+
+    modalities: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A patient's volumes.
+
+    Attributes:
+        images: modality -> volume with its own grid and background 0, in the cohort's order; affines lead to mm, RAS.
+        frames: modality -> name of its frame of reference.
+        sources: modality -> source of the volume, e.g. ``series 7``.
+        reasons: modality -> reason for using this source.
+        confidences: modality -> confidence from 0 to 1; None if it was set by hand or named by its file.
+        explanations: a line for everything that was found: what it is used as, or why it is left out.
+        remarks: remarks that the user should check.
+        series: modality -> its DICOM series; empty for NIfTI files.
+        skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
+        second_t1: set if T1 and T1c may be exchanged, because their headers do not tell which is which.
+    """
+
+    images: dict[str, nib.Nifti1Image]
+    frames: dict[str, str]
+    sources: dict[str, str]
+    reasons: dict[str, str]
+    confidences: dict[str, float | None]
+    explanations: list[str]
+    remarks: list[Remark]
+    series: dict[str, Series] = field(default_factory=dict)
+    skulls: list[str] = field(default_factory=list)
+    second_t1: SecondT1 | None = None
+
+
+def read_folder(
+    folder: str | Path,
+    cohort: Cohort,
+    modalities: Sequence[str] | None = None,
+    by_hand: Mapping[str, Any] | None = None,
+) -> Study:
+    """Read one patient's study.
+
+    Args:
+        folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
+            modalities (see `find_cases`), or whose JSON or name identifies them (see `clinic.study.image_files`).
+        cohort: cohort whose modalities are looked for.
+        modalities: modalities to use; None: all that are found.
+        by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.choose`.
+
+    Raises:
+        ValueError: if it holds both kinds of files, several patients, none of the modalities, or an unusable image; or
+            if ``by_hand`` does not fit.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
+    wanted = resolve_subset(modalities, cohort.modalities)
+    files = walk(folder)
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    if images and any(is_dicom(path) for path in files):
+        raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
+    study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
+    volumes = {}
+    for name, image in study.images.items():
+        volumes[name] = zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
+        study.images[name] = nib.Nifti1Image(volumes[name].numpy(), image.affine)
+    for found in findings(volumes, cohort, sequences=False):  # judged when all are on one grid
+        text = f"{found.what}. {found.remedy}"
+        if found.fatal:
+            named = " and ".join(f"{study.sources[name]} ({display_name(name)})" for name in found.modalities)
+            raise ValueError(f"{named}: {text}")
+        if found.skull:
+            study.skulls.extend(found.modalities)
+        else:
+            study.remarks.append(Remark(found.modalities, text))
+    return study
+
+
+def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
+    """Return the modality on whose grid the result will lie, and the reason.
+
+    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: T1c if present, else the finest.
+    """
+    if asked is not None:
+        by_uid = {series.uid: name for name, series in study.series.items()}
+        is_uid = asked.replace(".", "").isdecimal()
+        name = by_uid.get(asked, "") if is_uid else canonical(asked)
+        if name not in study.images:
+            used = ", ".join(f"{display_name(name)} ({study.sources[name]})" for name in study.images)
+            what = "this series" if is_uid else asked  # a message never shows a UID, which identifies the patient
+            raise ValueError(f"--reference: {what} is not used; expected one of {used}.")
+        why = "as requested"
+    elif "t1c" in study.images:
+        name, why = "t1c", "the default"
+    else:
+        name, why = finest(study.images), "the finest one"
+    return name, why
+
+
+def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
+    if by_hand:
+        raise ValueError(f"--series is for DICOM, but {folder} holds image files, which are identified by their names.")
+    case, recognised, explanations, remarks, second_t1 = _told_apart(folder, cohort)
+    channels = case.get("channels", [None] * len(case["image"]))
+    images = {}
+    for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
+        if name not in wanted:
+            continue
+        volume = read_volume(path)
+        remarks += [Remark((name,), f"{warning}.") for warning in volume.meta["warnings"]]
+        if channel is not None:
+            volume = volume[..., channel]
+        if volume.ndim != 3:
+            raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected one volume (X, Y, Z).")
+        images[name] = nib.Nifti1Image(volume.numpy(), volume.affine.numpy())
+    if not images:
+        raise ValueError(
+            f"{folder}: none of the requested modalities ({subset_name(wanted)}); it has "
+            f"{subset_name(case['modalities'])}."
+        )
+    first, *others = images.values()
+    if any(image.shape != first.shape or not np.allclose(image.affine, first.affine) for image in others):
+        text = "The files lie on different grids; a common frame of reference is assumed, which NIfTI cannot confirm."
+        remarks.append(Remark((), text))
+    return Study(
+        images,
+        frames=dict.fromkeys(images, "NIfTI"),
+        sources=dict.fromkeys(images, "image file"),
+        reasons={
+            name: f"by {recognised[name].by}: {recognised[name].verdict.reason}"
+            if name in recognised
+            else "named by its file"
+            for name in images
+        },
+        confidences={name: recognised[name].verdict.confidence if name in recognised else None for name in images},
+        explanations=[
+            *(
+                f"{Path(path).name}: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
+                for path, name in zip(case["image"], case["modalities"], strict=True)
+                if name not in recognised
+            ),
+            *explanations,
+        ],
+        remarks=remarks,
+        second_t1=second_t1,
+    )
+
+
+def _told_apart(
+    folder: Path, cohort: Cohort
+) -> tuple[Item, dict[str, ImageFile], list[str], list[Remark], SecondT1 | None]:
+    """Return a datalist item, the files recognised by content, explanations, remarks, and the doubt about T1 and T1c.
+
+    Files whose names end in a modality need no further evidence. The JSON beside other files, or the words in their
+    names, are evaluated like a DICOM header if the packages for that are installed.
+    """
+    roles = named_after(folder, cohort)
+    unnamed = [path for path, role in roles.items() if role is None]
+    named = {role for role in roles.values() if role not in (None, "label")}
+    recognised, explanations, remarks, second_t1 = {}, [], [], None
+    try:
+        from clinic.study import image_files  # needs pydicom, which is not required if all names are clear
+    except ImportError:
+        image_files = None
+    if image_files and unnamed and "channels" not in named:
+        files = [image_files.recognise_file(path) for path in unnamed]
+        left_out = named | set(GLIOMA) - set(cohort.modalities)
+        recognised, explanations, second_t1 = image_files.choose_files(files, left_out)
+    without = unnamed if recognised else ()
+    cases = find_cases(folder, cohort, without) if named or not recognised else [{"image": [], "modalities": []}]
+    if len(cases) > 1:
+        raise ValueError(
+            f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one."
+        )
+    (case,) = cases
+    paths = dict(zip(case["modalities"], case["image"], strict=True))
+    if image_files and "channels" not in case:
+        contradictions = {name: image_files.contradiction(Path(path), name) for name, path in paths.items()}
+        remarks += [Remark((name,), text) for name, text in contradictions.items() if text]
+    if recognised:
+        paths |= {name: str(file.path) for name, file in recognised.items()}
+        modalities = [name for name in cohort.modalities if name in paths]
+        case = {"modalities": modalities, "image": [paths[name] for name in modalities]}
+    return case, recognised, explanations, remarks, second_t1
+
+
+def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
+    from clinic import dicom  # imported here, since NIfTI does not need its packages
+
+    by_hand = by_hand or {}
+    if not isinstance(by_hand, Mapping):
+        raise ValueError(f"--series {by_hand!r}: expected sequences and SeriesNumbers, e.g. {{'t1c': 7}}.")
+    given = {canonical(str(name)): key for name, key in by_hand.items()}
+    if len(given) < len(by_hand):
+        raise ValueError(f"--series: one modality is given twice in {', '.join(map(str, by_hand))}; name each once.")
+    foreign = [name for name in given if name not in wanted]
+    if foreign:
+        raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
+    series = dicom.read_study(folder)
+    selection = dicom.choose(series, {name: None for name in GLIOMA if name not in wanted} | given)
+    chosen = {name: selection.modalities[name] for name in wanted if name in selection.modalities}
+    return Study(
+        images={name: dicom.load(one) for name, one in chosen.items()},
+        frames={name: one.frame_of_reference or one.name for name, one in chosen.items()},
+        sources={name: one.name for name, one in chosen.items()},
+        reasons={name: selection.verdicts[name].reason for name in chosen},
+        confidences={name: None if given.get(name) else selection.verdicts[name].confidence for name in chosen},
+        explanations=selection.explanations,
+        remarks=[Remark((), warning) for warning in selection.warnings],
+        series=chosen,
+        second_t1=selection.second_t1,
+    )

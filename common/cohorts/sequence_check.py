@@ -1,0 +1,306 @@
+"""Recognition of the sequence that an image of a brain shows: T1, T1c, T2, FLAIR, or none of them.
+
+On a coarse grid an image is described by percentiles of its intensities, of its contrast against the neighbourhood and
+of its fine detail, at several depths below the brain's surface. A pair of images is described by how the intensity
+ranks of the two are related: fluid is bright in T2 alone, and vessels become bright after contrast agent. A small
+network with one hidden layer turns these features into probabilities. It was trained on the open glioma cases (see
+``data/sequence_check.md``), and knows only adults' skull-stripped brains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, io_orientation
+from scipy.ndimage import distance_transform_edt, find_objects, uniform_filter
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool3d, avg_pool3d
+
+from common.io.checkpoints import load_weights
+from common.modalities import GLIOMA
+
+CLASSES = (*GLIOMA, "other")
+"""What an image may show; "other" is a subtraction, a map or no image of a brain at all."""
+SPACING = 3.0
+"""Voxel size of the coarse grid in mm."""
+LEAST_ML = 100.0
+"""Minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged."""
+SURE = 3.0
+"""Minimum log-odds against a sequence's name for it to be doubted."""
+ALONE_TRUST = 0.6
+"""Factor on the logits of an image that is judged alone, for which the network is overconfident."""
+LEAST_FILLED = 0.9
+"""Minimum fraction of non-zero voxels in 3 x 3 x 3 cubes of a brain (median over the cubes). In 17 open cases all 68
+images have 1, and the 17 subtractions clipped at 0 have 0.30 to 0.74: their zeros would count as background."""
+WEIGHTS = Path(__file__).parent / "data" / "sequence_check.pt"
+
+SURFACE = 2.5
+"""Distance from the brain's surface, in voxels, within which remains of the head may lie."""
+DEPTHS = (0, 1.1, 2.5, 4.5, 7, np.inf)
+"""Distances from the surface, in voxels, that bound the zones whose intensities are described separately."""
+TAILS = (0.2, 1, 2, 5, 20, 35, 65, 80, 95, 98, 99, 99.8)
+"""Percentiles that describe the whole brain."""
+PERCENTILES = (2, 10, 30, 50, 70, 90, 98)
+"""Percentiles that describe a zone."""
+ALONE = 3 * (len(TAILS) + (len(DEPTHS) - 1) * len(PERCENTILES) + 1)
+"""Number of features of one image."""
+TOGETHER = 2 * (2 * 12 + 5)
+"""Number of features of a pair of images."""
+
+
+class ImageFeatures:
+    """Features of an image ``(X, Y, Z)`` on the coarse grid, 0 outside the brain.
+
+    Attributes:
+        inside: the brain without its surface, bool ``(X, Y, Z)``.
+        layers: the image and its contrast against the neighbourhood, scaled.
+        ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
+        numbers: the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
+    """
+
+    def __init__(self, image: np.ndarray) -> None:
+        brain = image != 0
+        depth = distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1, 1:-1]
+        self.inside = depth > SURFACE
+        if not is_enough(self.inside):
+            self.numbers = np.full(ALONE, np.nan, np.float32)
+            return
+        image = _scaled(image, self.inside, 6)
+        contrast = _scaled(image - _mean_around(_mean_around(image, brain, 7), brain, 7), self.inside, 8)
+        detail = image - _mean_around(image, brain, 3)
+        self.layers = (image, contrast)
+        self.ranks = tuple(_ranks(layer, self.inside) for layer in self.layers)
+        zones = [brain & (depth > low) & (depth <= high) for low, high in pairwise(DEPTHS)]
+        numbers: list[float] = []
+        for layer in (image, contrast, detail):
+            within = layer[self.inside]
+            numbers += [*np.percentile(within, TAILS), _skewness(within)]
+            for zone in zones:
+                numbers += [*np.percentile(layer[zone], PERCENTILES)] if zone.any() else [0.0] * len(PERCENTILES)
+        self.numbers = np.array(numbers, np.float32)
+
+
+def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `TOGETHER` features of an image relative to another one on its grid, and of that one relative to it.
+
+    They say, for each layer, how the ranks in either image depend on those in the other, how the ranks are correlated,
+    and whether voxels that are bright in only one image are so in the first (above 0) or the second: vessels are bright
+    only after contrast agent.
+    """
+    inside = one.inside & other.inside
+    dependent: list[list[float]] = [[], []]
+    alike, unlike = [], []
+    for layers, ranks in zip(
+        zip(one.layers, other.layers, strict=True), zip(one.ranks, other.ranks, strict=True), strict=True
+    ):
+        first, second = (layer[inside] for layer in layers)
+        ranked = tuple(rank[inside] for rank in ranks)
+        for means, (mine, theirs) in zip(dependent, (ranked, ranked[::-1]), strict=True):
+            tenth = np.minimum((theirs * 10).astype(int), 9)
+            means += [*np.bincount(tenth, mine, 10) / np.maximum(np.bincount(tenth, minlength=10), 1)]
+            means += [mine[end].sum() / max(end.sum(), 1) for end in (theirs > 0.98, theirs < 0.02)]
+        alike.append(_correlation(*ranked))
+        brighter, darker = (((a > 0.98) & (b < 0.6)).mean() + 2e-4 for a, b in (ranked, ranked[::-1]))
+        low, middle, high = np.percentile(first - second, (0.2, 50, 99.8))
+        unlike += [
+            np.log(brighter / darker),
+            _skewness(ranked[0] - ranked[1]),
+            _skewness(first - second),
+            high + low - 2 * middle,
+        ]
+    there = [*dependent[0], *dependent[1], *alike, *unlike]
+    back = [*dependent[1], *dependent[0], *alike, *np.negative(unlike)]
+    return np.array(there, np.float32), np.array(back, np.float32)
+
+
+def features(images: Sequence[ImageFeatures]) -> np.ndarray:
+    """Return the network's inputs for each pair of images and, on the diagonal, for each image alone.
+
+    The shape is ``(M, M, 2 * ALONE + TOGETHER)``; features that need another image are NaN where there is none.
+    """
+    made = np.full((len(images), len(images), 2 * ALONE + TOGETHER), np.nan, np.float32)
+    for index, image in enumerate(images):
+        made[index, :, :ALONE] = image.numbers
+    for (i, one), (j, other) in combinations(enumerate(images), 2):
+        if is_enough(one.inside & other.inside):
+            made[i, j, ALONE : 2 * ALONE], made[j, i, ALONE : 2 * ALONE] = other.numbers, one.numbers
+            made[i, j, 2 * ALONE :], made[j, i, 2 * ALONE :] = pair_features(one, other)
+    return made
+
+
+class SequenceClassifier(nn.Module):
+    """Classify sequences: `features` ``(B, N)``, partly NaN for an image alone, to logits ``(B, 5)``.
+
+    Attributes:
+        mean: mean of the features ``(N,)``, by which they are centred.
+        std: standard deviation of the features ``(N,)``, by which they are scaled.
+    """
+
+    def __init__(self, hidden: int = 48) -> None:
+        super().__init__()
+        inputs = 2 * ALONE + TOGETHER
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("std", torch.ones(inputs))
+        self.layers = nn.Sequential(
+            nn.Dropout(0.1), nn.Linear(inputs + 1, hidden), nn.ReLU(), nn.Dropout(0.3), nn.Linear(hidden, len(CLASSES))
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        beside = ~features[:, -1:].isnan()
+        scaled = ((features - self.mean) / self.std).clamp(-4, 4).nan_to_num(0.0)
+        return self.layers(torch.cat([scaled, beside.float()], dim=1))
+
+
+def on_coarse_grid(images: torch.Tensor, affine: np.ndarray) -> np.ndarray:
+    """Average images ``(C, X, Y, Z)`` of one grid over voxels of `SPACING` mm, RAS, in the box of non-zero voxels.
+
+    Background voxels (0) are left out of the average; where they are more than half, the result is 0.
+    """
+    turn = io_orientation(affine)
+    voxels = torch.from_numpy(np.stack([apply_orientation(image, turn) for image in images.float().numpy()]))
+    sizes = voxel_sizes(affine)[np.argsort(turn[:, 0])]
+    shown = (voxels != 0).any(dim=0)
+    if not shown.any():
+        return np.zeros((len(images), 1, 1, 1), np.float32)
+    ends = [torch.where(shown.any(dim=tuple({0, 1, 2} - {axis})))[0][[0, -1]].tolist() for axis in range(3)]
+    voxels = voxels[(slice(None), *(slice(first, last + 1) for first, last in ends))]
+    shape = [max(round(n * size / SPACING), 1) for n, size in zip(voxels.shape[1:], sizes, strict=True)]
+    data = adaptive_avg_pool3d((voxels != 0).float(), shape)
+    return torch.where(data > 0.5, adaptive_avg_pool3d(voxels, shape) / data.clamp(min=0.1), 0.0).numpy()
+
+
+class Contradiction(NamedTuple):
+    """Images that seem to show other sequences than they are named after.
+
+    Attributes:
+        seems: name of each image -> what it shows instead, one of `CLASSES`.
+        odds: natural logarithm of the odds of this against what the names say.
+    """
+
+    seems: dict[str, str]
+    odds: float
+
+
+def log_probabilities(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
+    """Return ``log p(class | image)`` for images of one subject's brain.
+
+    Images on one grid are judged in pairs, otherwise each alone. An image that shows less than `LEAST_ML` is left out,
+    since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other".
+
+    Args:
+        images: name -> image ``(X, Y, Z)`` with its affine to mm, RAS; 0 outside the brain.
+
+    Returns:
+        Name -> natural logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter: the probabilities
+        add up to 1 only roughly, since an image that is judged in several pairs has the mean of their logarithms.
+    """
+    if not images:
+        return {}
+    grids = {(tuple(image.shape), tuple(image.affine.flatten().tolist())) for image in images.values()}
+    if len(grids) > 1:
+        return {name: found for name in images for found in log_probabilities({name: images[name]}).values()}
+    stack = torch.stack([image.as_tensor().float() for image in images.values()])
+    coarse = on_coarse_grid(stack, next(iter(images.values())).affine.numpy())
+    holed = [name for name, volume in zip(images, stack, strict=True) if _filled(volume) < LEAST_FILLED]
+    none = torch.full((len(CLASSES),), -2 * SURE)
+    none[CLASSES.index("other")] = 0.0
+    described = {name: ImageFeatures(image) for name, image in zip(images, coarse, strict=True) if name not in holed}
+    usable = {name: image for name, image in described.items() if is_enough(image.inside)}
+    judged = dict.fromkeys(holed, none)
+    if usable:
+        judged |= zip(usable, judge_together(_network(), features([*usable.values()])), strict=True)
+    return {name: judged[name] for name in images if name in judged}
+
+
+def judge_together(network: nn.Module, given: np.ndarray) -> torch.Tensor:
+    """Return log-probabilities ``(M, 5)`` of images from `features` ``(M, M, N)``: means over each one's pairs."""
+    judged = []
+    for index, row in enumerate(given):
+        others = [other for other in range(len(given)) if not np.isnan(row[other, -1])]
+        with torch.no_grad():
+            logits = network(torch.from_numpy(row[others or [index]]))
+        judged.append((logits if others else ALONE_TRUST * logits).log_softmax(dim=1).mean(dim=0))
+    return torch.stack(judged)
+
+
+def contradictions(judged: Mapping[str, torch.Tensor]) -> list[Contradiction]:
+    """Return contradictions between what images show and their names, surest first: exchanged pairs and single images.
+
+    Names that are no sequence are ignored.
+    """
+    judged = {name: logs for name, logs in judged.items() if name in GLIOMA}
+    found = []
+    for one, other in combinations(judged, 2):
+        exchanged = judged[one][CLASSES.index(other)] + judged[other][CLASSES.index(one)]
+        named = judged[one][CLASSES.index(one)] + judged[other][CLASSES.index(other)]
+        found.append(Contradiction({one: other, other: one}, float(exchanged - named)))
+    for name, logs in judged.items():
+        best = CLASSES[int(logs.argmax())]
+        found.append(Contradiction({name: best}, float(logs.max() - logs[CLASSES.index(name)])))
+    doubts: list[Contradiction] = []
+    for doubt in sorted(found, key=lambda doubt: doubt.odds, reverse=True):
+        if doubt.odds >= SURE and not any(set(doubt.seems) & set(other.seems) for other in doubts):
+            doubts.append(doubt)
+    return doubts
+
+
+def _filled(volume: torch.Tensor) -> float:
+    """Return the fraction of non-zero voxels in 3 x 3 x 3 cubes: the median over the cubes that have any."""
+    shown = (volume != 0).numpy()
+    if not shown.any() or min(shown.shape) < 3:
+        return 1.0
+    (box,) = find_objects(shown.astype(np.uint8))  # cropped, so that a slab fills its cubes
+    shares = avg_pool3d(torch.from_numpy(shown[box])[None].float(), 3, ceil_mode=True)
+    return float(shares[shares > 0].median())
+
+
+def _scaled(volume: np.ndarray, inside: np.ndarray, most: float) -> np.ndarray:
+    """Scale a volume to a median of 0 and a distance of 1 from the 10th to the 90th percentile; clip at ``most``."""
+    low, middle, high = np.percentile(volume[inside], (10, 50, 90)) if inside.any() else (0, 0, 1)
+    return np.clip((volume - middle) / max(high - low, 1e-6), -most, most).astype(np.float32)
+
+
+def _mean_around(volume: np.ndarray, brain: np.ndarray, size: int) -> np.ndarray:
+    """Average a volume over the brain voxels in a cube of ``size`` voxels around each voxel."""
+    share = uniform_filter(brain.astype(np.float32), size, mode="constant")
+    return uniform_filter(np.where(brain, volume, 0), size, mode="constant") / np.maximum(share, 0.02)
+
+
+def _skewness(values: np.ndarray) -> float:
+    """Return the third central moment over the cubed standard deviation; 0 if all values are equal."""
+    centred = values - values.mean()
+    return float((centred**3).mean() / max(centred.std() ** 3, 1e-9))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Return Pearson's correlation coefficient; 0 if either is constant."""
+    one, other = one - one.mean(), other - other.mean()
+    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9))
+
+
+def _ranks(layer: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the ranks, between 0 and 1, of the values inside a mask; 0 outside it."""
+    values, ranks = layer[inside], np.zeros(layer.shape, np.float32)
+    ordered = np.empty(len(values), np.float32)
+    ordered[np.argsort(values)] = (np.arange(len(values)) + 0.5) / len(values)
+    ranks[inside] = ordered
+    return ranks
+
+
+def is_enough(shown: np.ndarray) -> bool:
+    """Return whether a mask on the coarse grid has a volume of at least `LEAST_ML`."""
+    return np.count_nonzero(shown) * SPACING**3 / 1000 >= LEAST_ML
+
+
+@cache
+def _network() -> SequenceClassifier:
+    with torch.random.fork_rng(devices=()):  # so that training draws the same numbers with and without cached cases
+        return load_weights(SequenceClassifier(), WEIGHTS).eval()

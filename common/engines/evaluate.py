@@ -1,0 +1,193 @@
+"""The last step of an evaluation: from the cases' results to tables, statistics and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from common.cohorts import get_cohort
+from common.cohorts.datalist import Parts
+from common.engines.efficiency import network_facts
+from common.engines.tracking import require_store
+from common.evaluation.analysis.attribution import expected_gains
+from common.evaluation.analysis.published import published as read_published
+from common.evaluation.analysis.reliability import calibrate_intervals, check_coverage, volume_intervals
+from common.evaluation.metrics.case import CaseResult
+from common.evaluation.metrics.conventions import Conventions
+from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
+from common.evaluation.metrics.store import CaseStore
+from common.evaluation.report.paper_tables import published_table
+from common.evaluation.report.report import write_report
+from common.evaluation.report.slices import Slice
+from common.modalities import subset_name, subset_names
+
+
+def report_evaluation(
+    store: CaseStore,
+    cases: Sequence[Mapping[str, Any]],
+    calibration_cases: Sequence[Mapping[str, Any]],
+    method: str,
+    cohort: str,
+    conventions: Mapping[str, Any],
+    network: nn.Module,
+    window: Sequence[int],
+    spacing: Sequence[float],
+    weights: str,
+    coverage: float,
+    published: Sequence[str] | None,
+    output_dir: str,
+    data: Parts | None = None,
+) -> None:
+    """Write the results of all cases and the report on them, and print the table of Dice.
+
+    Args:
+        store: store with the results of all cases.
+        cases: datalist items that the tables are about.
+        calibration_cases: datalist items that intervals and advice are calibrated on; may be empty.
+        method: name of the method in tables and figures.
+        cohort: name of the cohort.
+        conventions: see `Conventions`.
+        network: network whose size is reported.
+        window: size of the inference window in voxels.
+        spacing: voxel size in mm.
+        weights: SHA-256 of the weights' file.
+        coverage: level of the volume intervals, e.g. 0.9.
+        published: paper, table and dataset of a published table (`analysis.published.sources`) to show beside ours,
+            or None.
+        output_dir: output folder.
+        data: the whole split, to record which cases were not tested; None if it is not known.
+    """
+    if not cases:
+        raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
+    definition, tested = get_cohort(cohort), {item["case"] for item in cases}
+    results = [store.read(item["case"]) for item in cases]
+    calibration = [store.read(item["case"]) for item in calibration_cases]
+    evaluation = Evaluation(
+        name=method,
+        cohort=cohort,
+        modalities=definition.modalities,
+        regions=tuple(definition.labels.regions),
+        conventions=Conventions(**conventions),
+        results=_joined([case.results for case in results], COLUMNS, definition.modalities),
+        calibration=_joined([case.results for case in calibration], COLUMNS, definition.modalities),
+        bins=_joined([case.bins for case in results], BIN_COLUMNS, definition.modalities),
+        latents=_latents(results),
+        facts={
+            **network_facts(network, len(definition.modalities), window),
+            **_cost(results),
+            **window_facts(window, spacing),
+            "coverage": coverage,
+            "weights": weights,
+        },
+        other_cases=tuple(sorted({item["case"] for part in (data or {}).values() for item in part} - tested)),
+    )
+    _write_calibrated(evaluation, coverage, Path(output_dir))
+    beside = {} if published is None else published_table(published, [evaluation])
+    panels = {method: list(_best_to_worst(evaluation, store))}
+    write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
+    write_evaluation(evaluation, output_dir)  # last, since evaluation.json marks the folder as complete
+    for stem in ("dice", *beside):
+        print(f"\n{Path(output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
+    print(Path(output_dir, "report.html"), flush=True)
+
+
+def window_facts(window: Sequence[int], spacing: Sequence[float]) -> dict[str, str]:
+    """Return the facts ``window`` (voxels) and ``spacing`` (mm) of an evaluation, as text such as ``48x64x48``."""
+    return {"window": "x".join(map(str, window)), "spacing": "x".join(f"{size:g}" for size in spacing)}
+
+
+def check_settings(
+    method: str,
+    coverage: float,
+    published: Sequence[str] | None,
+    conventions: Mapping[str, Any],
+    tracking: str | None = None,
+) -> None:
+    """Refuse settings that would fail only at the end of a long training or evaluation; see `report_evaluation`.
+
+    ``method`` is not text when a name with a comma is given on a command line. ``tracking`` is None if nothing is
+    tracked yet; see `require_store`.
+    """
+    if not isinstance(method, str):
+        raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
+    check_coverage(coverage)
+    if published is not None:
+        if not isinstance(published, (list, tuple)) or len(published) != 3:
+            raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
+        read_published(*published)
+    known = [field.name for field in fields(Conventions)]
+    if unknown := [key for key in conventions if key not in known]:
+        raise ValueError(f"conventions: {unknown[0]!r} is not one of {', '.join(known)}.")
+    Conventions(**conventions)
+    if tracking is not None:
+        require_store(tracking)
+
+
+def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
+    """Write intervals and advice from the calibration cases, and each case's intervals; remove older files."""
+    tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
+    if len(evaluation.calibration):
+        tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage)
+        tables["interval_cases"] = volume_intervals(tables["intervals"], evaluation.results)
+    for name in ("intervals", "interval_cases", "advice"):
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+        if len(tables.get(name, ())):
+            write_results(tables[name], folder / f"{name}.csv")
+
+
+def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
+    """Return the median time and the peak memory over the cases, as far as known."""
+    seconds = pd.Series([case.seconds for case in results]).median()
+    memory = pd.Series([case.memory_mb for case in results]).max()
+    cost = {"seconds": round(seconds, 4), "memory_mb": round(memory, 1)}
+    return {key: value for key, value in cost.items() if pd.notna(value)}
+
+
+def _best_to_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
+    """Yield slices of the best, the median and the worst case by mean Dice, for each single modality and for all.
+
+    If the sweep has none of these subsets, its first five are used. With few cases, one case may be several of these.
+    """
+    names = [*evaluation.modalities, subset_name(evaluation.modalities)]
+    dice = evaluation.values("dice").dropna(how="all")
+    shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
+    ranked = dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
+    # With few cases the later entries take precedence.
+    words = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
+    for place, case in enumerate(ranked):
+        if place not in words:
+            continue
+        planes = store.read(case).planes
+        for subset in shown:
+            if (subset, case) in dice.index:
+                yield Slice(
+                    title=f"{words[place]} case: {case}",
+                    subset=subset,
+                    images=planes["image"].astype(np.float32),
+                    reference=planes["reference"],
+                    prediction=planes[subset],
+                    dice=tuple(dice.loc[(subset, case)]),
+                    spacing=tuple(planes["spacing"]),
+                )
+
+
+def _latents(results: Sequence[CaseResult]) -> pd.DataFrame:
+    """Return a table with a row per case and modality and the features in columns f0, f1, ..."""
+    return pd.DataFrame(
+        {"case": result.case, "modality": modality, **{f"f{i}": value for i, value in enumerate(features)}}
+        for result in results
+        for modality, features in result.latents.items()
+    )
+
+
+def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str], modalities: Sequence[str]) -> pd.DataFrame:
+    """Concatenate the rows of cases; within a case, subsets are sorted by their number of modalities."""
+    place = subset_names(modalities).index
+    parts = [frame.sort_values("modalities", key=lambda names: names.map(place), kind="stable") for frame in frames]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -1,0 +1,120 @@
+"""Evaluations of several trainings of one method combined into one: averaged over seeds, or pooled over folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from common.evaluation.analysis.comparable import require_comparable
+from common.evaluation.metrics.results import COLUMNS, Evaluation, require_alike, require_own_output
+from common.text import shortened
+
+SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "spacing", "coverage")
+"""Facts that are the same for all trainings of a method."""
+
+
+def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
+    """Return the mean of every measure of each case and subset over trainings with different seeds.
+
+    Cases thus stay the units of statistics, whatever the number of seeds. A mean is NaN if any repeat has NaN.
+    Reliability bins, latents and times belong to single trainings and are left out.
+
+    Args:
+        name: name of the method in the result.
+        repeats: evaluations of the same cases and subsets, under the same conventions.
+
+    Raises:
+        ValueError: if there are fewer than two evaluations, or they are not comparable.
+    """
+    if len(repeats) < 2:
+        raise ValueError(f"{len(repeats)} evaluations given; expected those of two or more trainings.")
+    require_comparable([replace(repeat, name=f"repeat {number}") for number, repeat in enumerate(repeats, 1)])
+    results, calibration = (_mean([getattr(r, part) for r in repeats]) for part in ("results", "calibration"))
+    return _combined(name, repeats[0], {"repeats": len(repeats)}, results=results, calibration=calibration)
+
+
+def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
+    """Return the mean and standard deviation (n - 1) over repeats of each region's mean Dice over cases and subsets.
+
+    Returns:
+        Columns ``mean`` and ``std`` of Dice in [0, 1], with a row per region.
+    """
+    means = pd.DataFrame([repeat.values("dice").groupby("modalities").mean().mean() for repeat in repeats])
+    return pd.DataFrame({"mean": means.mean(), "std": means.std()})
+
+
+def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
+    """Return the results of all folds of a cross-validation, each case from the network not trained on it.
+
+    Calibration and latents belong to single networks and are left out.
+
+    Args:
+        name: name of the method in the result.
+        folds: one evaluation of each fold's test cases; their own names appear only in messages.
+
+    Raises:
+        ValueError: if there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or cases
+            differ; a case is tested in two folds or in none; or an evaluation does not list the other cases of its
+            split.
+    """
+    if len(folds) < 2:
+        raise ValueError(f"folds: {len(folds)} given; expected the evaluations of two or more folds.")
+    require_alike(folds)
+    first, *others = folds
+    for other in others:
+        for key in ("cohort", "conventions", "subsets"):
+            found, expected = getattr(other, key), getattr(first, key)
+            if found != expected:
+                raise ValueError(f"{key} of {other.name} is {found}, of {first.name} {expected}; expected the same.")
+    _require_cases_once(folds)
+    results, bins = (
+        pd.concat([getattr(fold, part) for fold in folds], ignore_index=True) for part in ("results", "bins")
+    )
+    return _combined(name, first, {"folds": len(folds)}, results=results, bins=bins)
+
+
+def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
+    """Refuse a folder that is given twice or in the place of the name, and an output folder that is also read."""
+    if Path(name).is_dir():
+        raise ValueError(f"name {name}: is a folder; expected OUTPUT_DIR and the method's NAME before the folders.")
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected one for each training.")
+    require_own_output(output_dir, folders)
+
+
+def _combined(name: str, first: Evaluation, count: dict[str, int], **tables: Any) -> Evaluation:
+    """Return an evaluation with these tables, what all trainings share, and the number of trainings."""
+    facts = {key: first.facts[key] for key in SHARED_FACTS if key in first.facts} | count
+    return Evaluation(name, first.cohort, first.modalities, first.regions, first.conventions, facts=facts, **tables)
+
+
+def _mean(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    keys = list(COLUMNS[:-1])
+    joined = pd.concat([frame.set_index(keys)["value"] for frame in frames], axis=1)
+    return joined.mean(axis=1, skipna=False).rename("value").reset_index()
+
+
+def _require_cases_once(folds: Sequence[Evaluation]) -> None:
+    tested = {fold.name: set(fold.results["case"]) for fold in folds}
+    everything = set().union(*tested.values(), *(fold.other_cases for fold in folds))
+    place: dict[str, str] = {}
+    for fold in folds:
+        if not fold.other_cases:
+            raise ValueError(
+                f"{fold.name}: its evaluation.json does not list its training and validation cases (other_cases); "
+                "evaluate it again."
+            )
+        if twice := sorted(case for case in tested[fold.name] if case in place):
+            raise ValueError(
+                f"{shortened(twice)}: tested by {place[twice[0]]} and by {fold.name}; expected folds of one "
+                "cross-validation, each case in one of them (to average several seeds of one split, use `average`)."
+            )
+        place |= dict.fromkeys(tested[fold.name], fold.name)
+        if foreign := sorted(everything - tested[fold.name] - set(fold.other_cases)):
+            raise ValueError(f"{shortened(foreign)}: not in the split of {fold.name}, but in that of another fold.")
+    if missing := sorted(everything - set(place)):
+        raise ValueError(f"{shortened(missing)}: tested by none of {', '.join(tested)}; give all folds.")

@@ -1,0 +1,175 @@
+"""Overlap of a prediction with a reference label map, and the distances between their surfaces.
+
+The values equal those of `monai.metrics` (and medpy's HD95, if pooled), but are faster for many predictions of a case:
+voxels are counted in the prediction's bounding box alone, distances are searched between surface voxels alone (k-d
+trees, exact), and the surfaces of the reference are computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+
+from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.modalities import LabelSet
+
+DISTANCES = ("hd95", "hd", "assd")
+SCORES = ("dice", *DISTANCES, "surface_dice", "sensitivity", "precision")
+ROUNDING = 1e-6
+"""Tolerance (mm) for rounding errors in the surface Dice: with 1.2 mm voxels, the distance of a neighbour is
+1.2000000000000002 mm in floating point."""
+
+
+class Reference:
+    """A reference label map, with masks and surfaces of its regions computed once for all predictions.
+
+    Attribute ``masks`` has the mask of each region by name.
+
+    Args:
+        label: integer label map ``(X, Y, Z)`` or ``(X, Y)`` in the cohort's values; 0 is background.
+        labels: the cohort's classes and regions.
+        spacing: voxel size along each axis in mm.
+        conventions: scoring of empty regions, kind of HD95, tolerance of the surface Dice, post-processing of ET.
+    """
+
+    def __init__(
+        self,
+        label: np.ndarray,
+        labels: LabelSet,
+        spacing: Sequence[float],
+        conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
+    ) -> None:
+        if len(spacing) != label.ndim or not all(mm > 0 for mm in spacing):
+            raise ValueError(
+                f"Spacing {tuple(spacing)} of a reference of shape {label.shape}; expected one positive number of mm "
+                "per axis."
+            )
+        if conventions.et_min_voxels and not {"ET", "NCR"} <= set(labels.values):
+            raise ValueError(
+                f"conventions: et_min_voxels is {conventions.et_min_voxels}, but the classes are "
+                f"{', '.join(labels.values)}; it needs ET and NCR. Set it to 0."
+            )
+        self._shape, self._labels, self._conventions = label.shape, labels, conventions
+        self._spacing = np.asarray(spacing, dtype=float)
+        _require_known(label, labels, "The reference")
+        self.masks = dict(zip(labels.regions, region_masks(label, labels), strict=True))
+        self._sizes = {region: int(np.count_nonzero(mask)) for region, mask in self.masks.items()}
+        box = _bounding_box(label)
+        self._surfaces = {region: _surface(mask[box], box, self._spacing) for region, mask in self.masks.items()}
+
+    def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
+        """Compare a prediction with the reference, after the post-processing that the conventions define.
+
+        Surface voxels are those of a region with a face (2D: edge) neighbour outside it, or at the image's edge; each
+        has a distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th
+        percentile and the maximum of these distances, the average surface distance is their mean over both sides'
+        voxels, and the surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) the fraction within the
+        tolerance.
+
+        Args:
+            prediction: integer label map of the reference's shape and in the same values.
+
+        Returns:
+            ``(region, metric)`` -> value, regions in the label set's order and metrics in that of `METRICS`: fractions,
+            mm, or ml (2D: of slices 1 mm thick). If ``conventions.empty`` is ``skip``, a region that the reference
+            lacks has only volumes; these are never NaN.
+        """
+        prediction = postprocessed(prediction, self._labels, self._conventions)
+        if prediction.shape != self._shape:
+            raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
+        box = _bounding_box(prediction)
+        inside, values = prediction[box], {}
+        _require_known(inside, self._labels, "The prediction")
+        for region, mask in zip(self._labels.regions, region_masks(inside, self._labels), strict=True):
+            found = self._compare(region, mask, box)
+            values |= {(region, metric): float(found[metric]) for metric in METRICS if metric in found}
+        return values
+
+    def _compare(self, region: str, mask: np.ndarray, box: tuple[slice, ...]) -> dict[str, float]:
+        predicted, expected = int(np.count_nonzero(mask)), self._sizes[region]
+        millilitres = self._spacing.prod() / 1000
+        volumes = {"volume": predicted * millilitres, "reference_volume": expected * millilitres}
+        if not (predicted and expected):
+            return volumes | _empty_scores(predicted, expected, self._conventions.empty)
+        shared = np.count_nonzero(mask & self.masks[region][box])
+        overlap = {
+            "dice": 2 * shared / (predicted + expected),
+            "sensitivity": shared / expected,
+            "precision": shared / predicted,
+        }
+        surface = _surface(mask, box, self._spacing)
+        return volumes | overlap | _surface_scores(surface, self._surfaces[region], self._conventions)
+
+
+def region_masks(label: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Return the regions of an integer label map of any shape ``(...)``: bool ``(R, ...)``, see `LabelSet`."""
+    return labels.to_regions(torch.from_numpy(np.ascontiguousarray(label))[None]).numpy().view(bool)
+
+
+def postprocessed(prediction: np.ndarray, labels: LabelSet, conventions: Conventions) -> np.ndarray:
+    """Return a label map in which a predicted enhancing tumour of fewer than ``et_min_voxels`` is necrosis."""
+    if not conventions.et_min_voxels:
+        return prediction
+    enhancing = prediction == labels.values["ET"]
+    small = np.count_nonzero(enhancing) < conventions.et_min_voxels
+    return np.where(enhancing, prediction.dtype.type(labels.values["NCR"]), prediction) if small else prediction
+
+
+def _empty_scores(predicted: int, expected: int, empty: str) -> dict[str, float]:
+    """Return the scores of a region that is empty on at least one side, as `Conventions` defines them."""
+    if empty == "skip" and not expected:
+        return {}
+    if not (predicted or expected):
+        scores = {metric: METRICS[metric].best for metric in SCORES}
+    else:
+        scores = {metric: METRICS[metric].worst for metric in SCORES}
+        if empty == "released":
+            scores |= dict.fromkeys(DISTANCES, 1.0)
+    if empty == "nan":
+        scores |= dict.fromkeys((*DISTANCES, "precision") if expected else SCORES, float("nan"))
+    return scores
+
+
+def _surface_scores(prediction: KDTree, reference: KDTree, conventions: Conventions) -> dict[str, float]:
+    """Compare the surface voxels of two non-empty regions."""
+    sides = reference.query(prediction.data)[0], prediction.query(reference.data)[0]
+    both = np.concatenate(sides)
+    return {
+        "hd95": np.percentile(both, 95) if conventions.hd95 == "pooled" else max(np.percentile(d, 95) for d in sides),
+        "hd": both.max(),
+        "assd": both.mean(),
+        "surface_dice": np.mean(both <= conventions.surface_tolerance + ROUNDING),
+    }
+
+
+def _require_known(label: np.ndarray, labels: LabelSet, source: str) -> None:
+    """Refuse values that are not a class."""
+    if sum(np.count_nonzero(label == value) for value in labels.values.values()) != np.count_nonzero(label):
+        labels.check(np.unique(label).tolist(), source)
+
+
+def _bounding_box(label: np.ndarray) -> tuple[slice, ...]:
+    """Return the bounding box of all voxels that are not background, which may be empty."""
+    inside, box = label != 0, []
+    for axis in range(label.ndim):
+        where = np.flatnonzero(inside.any(axis=tuple(other for other in range(label.ndim) if other != axis)))
+        found = slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
+        inside = inside[(*[slice(None)] * axis, found)]  # makes the search along the next axis smaller
+        box.append(found)
+    return tuple(box)
+
+
+def _surface(mask: np.ndarray, box: tuple[slice, ...], spacing: np.ndarray) -> KDTree:
+    """Return the surface voxels of a region (mm in the whole image) from its mask in a box that contains it."""
+    inner = mask.copy()  # erosion by shifts, ten times faster than scipy's
+    for axis in range(mask.ndim):
+        here, there = inner.swapaxes(0, axis), mask.swapaxes(0, axis)
+        here[1:] &= there[:-1]
+        here[:-1] &= there[1:]
+        here[:1] = here[-1:] = False
+    voxels = np.stack(np.unravel_index(np.flatnonzero(mask ^ inner), mask.shape), axis=1)
+    millimetres = (voxels + [side.start for side in box]) * spacing
+    return KDTree(millimetres, leafsize=48, balanced_tree=False)  # fastest settings for voxels of a grid

@@ -1,0 +1,45 @@
+"""Errors of a full disk: recognised, named and put into words here only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error codes for a file that cannot grow any further: no space left, quota exceeded, file too large."""
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """Return the error of a full disk that an error is or was caused by; None if it has another cause."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _CODES):
+        # PyTorch and zipfile raise their own errors while they handle it.
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
+
+
+@contextmanager
+def naming_full_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Turn any error that a full disk causes into an OSError whose ``filename`` says where the disk is full.
+
+    Args:
+        path: the ``filename`` if the error has none, as that of a write never has.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = full_disk(error)
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, cause.filename or str(path)) from error
+
+
+def full_disk_line(error: OSError) -> str:
+    """Return a line about a full disk for a user: where, why, and what to do."""
+    where = error.filename or f"output folder, or that of temporary files ({tempfile.gettempdir()})"
+    return (
+        f"{where}: the disk is full ({error.strerror}); free some space there, or choose another folder (for temporary "
+        "files: TMPDIR)."
+    )

@@ -1,1 +1,0 @@
-"""Release of bundles: packages and their index, shipped weights, and the leaderboard."""

@@ -1,0 +1,16 @@
+"""Text for messages; imported without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """Return a text with control and bidirectional characters escaped, since names from files may contain them."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(names: Iterable[object], most: int = 10) -> str:
+    """Return names joined for a message, e.g. ``a, b and 7 more``."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

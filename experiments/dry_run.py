@@ -1,0 +1,71 @@
+"""Dry runs: a list of methods made so small that all of it runs in minutes, on a stand-in for its cohort."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.cohorts.cohort import Cohort
+from common.cohorts.phantom.stand_in import write_stand_in
+from common.io.training import Entry
+
+# The precision is float32: in bfloat16 on a CPU, PyTorch 2.13 computes wrong gradients for the weights of MONAI's 3x3x3
+# convolutions (those of MAG-MS) if the image has two voxels along its first axis, as at the lowest levels of so small a
+# crop.
+ONCE = dict.fromkeys(
+    ("epochs", "rounds", "pretrain_epochs", "teacher_epochs", "val_interval", "checkpoint_interval"), 1
+)
+SMALL = {
+    "spacing": [12.0, 12.0, 12.0],
+    "crop": [16, 16, 16],
+    "grid": [20, 20, 16],
+    "overlap": 0.25,
+    "num_workers": 0,
+    "precision": "float32",
+}
+LARGER = {"mmFormer": {"crop": [32, 32, 32]}, "M2FTrans": {"crop": [32, 32, 32]}}
+"""Backbone -> the smallest values that it supports, which replace those of `SMALL`."""
+PLANES = {"spacing": [3.0, 3.0, -1.0], "crop": [32, 32]}
+"""Values that replace those of `SMALL` for two-dimensional networks."""
+DEMO = ("width", "embed_dim", "mlp_dim", "heads", "hidden", "patch_size", "style_discriminator")
+"""Keys of a network's size or dependent on the crop; a dry run uses their values from the configs without recipes."""
+
+
+def made_small(entries: Sequence[Entry], cohort: Cohort, folder: str | Path) -> list[Entry]:
+    """Return the methods with one epoch each, small networks and crops, and a stand-in for the cohort to train on.
+
+    The order of the trainings, their losses, the evaluation and the comparison remain those of the list.
+
+    Args:
+        entries: methods of the list.
+        cohort: cohort that they are trained on; not every cohort has a stand-in.
+        folder: folder to write the stand-ins to; see `common.cohorts.phantom.stand_in`.
+    """
+    return [_small(entry, cohort, Path(folder).resolve()) for entry in entries]
+
+
+def _small(entry: Entry, cohort: Cohort, folder: Path) -> Entry:
+    config = entry.config()
+    data = write_stand_in(cohort, folder, config["split"])
+    other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
+    settings: dict[str, Any] = {**ONCE, **SMALL, **other, **_demo(entry)}
+    settings = {key: value for key, value in settings.items() if key in config}
+    masks = data / f"{config.get('masks')}.csv"
+    if masks.is_file():
+        settings["masks"] = str(masks)
+    settings |= {"dataset_dir": str(data), "datalist": str(data / "datalist.json")}
+    settings["evaluation#overrides#mlflow"] = "none"
+    return replace(entry, settings={**entry.settings, **settings})
+
+
+def _demo(entry: Entry) -> dict[str, Any]:
+    """Return the values of `DEMO` in the configs without the recipes."""
+    sizes: dict[str, Any] = {}
+    for file in entry.files:
+        if Path(file).parent.name != "recipes":
+            read = json.loads(Path(file).read_text())
+            sizes |= {key: read[key] for key in DEMO if key in read}
+    return sizes

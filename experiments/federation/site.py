@@ -1,0 +1,109 @@
+"""A site of a federation, at which MONAI's client trains the bundle on the site's own data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from common.engines import ResumableCheckpoint
+from common.io import bundle_root
+from experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
+from experiments.federation.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+
+class Site:
+    """Trains a bundle in rounds on the data of one site.
+
+    All state besides the network's weights stays here from round to round, in the training's checkpoint: the
+    optimiser's moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights.
+
+    Args:
+        plan: plan of the federation.
+        expected: identity that all sites must share; see `experiments.federation.joining.identity`.
+        name: name of this site.
+        output_dir: folder for checkpoints and the cache of prepared images; none of it is sent.
+
+    Raises:
+        RefusedError: if this site cannot take part.
+    """
+
+    def __init__(self, plan: Plan, expected: Mapping[str, str], name: str, output_dir: Path) -> None:
+        self.plan, self.identity = plan, plan.identity()
+        require_same(self.identity, expected)
+        settings = plan.settings_of(name, output_dir)
+        self._require_data(settings)
+        root, configs = bundle_root(plan.bundle), [f"configs/{config}" for config in plan.files]
+        self.algo = MonaiAlgo(
+            root,
+            local_epochs=plan.local_epochs,
+            config_train_filename=configs,
+            train_kwargs=dict(settings),
+            config_evaluate_filename=configs,
+            eval_kwargs=dict(settings),
+        )
+        self.algo.initialize({ExtraItems.CLIENT_NAME: name})
+        workflow = self.algo.train_workflow
+        modalities = workflow.parser.get_parsed_content("cohort_def").modalities
+        self.cases, self.cases_with = count_cases(workflow.train_dataset_data, modalities)
+        self.validates = len(workflow.val_dataset) > 0
+        self._schedule = workflow.parser.get_parsed_content("lr_scheduler")
+        handlers = workflow.parser.get_parsed_content("train#handlers")
+        next(each for each in handlers if isinstance(each, ResumableCheckpoint)).restore_beside_weights()
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report to the server besides weights and metrics: identity and numbers of cases."""
+        return {"identity": self.identity, "cases": self.cases, "cases_with": self.cases_with}
+
+    def train(
+        self, weights: Mapping[str, torch.Tensor], number: int
+    ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """Train for one round.
+
+        Args:
+            weights: the federation's weights that the round starts from.
+            number: number of the round, from 0. A site that missed rounds is moved to this point of the schedule.
+
+        Returns:
+            The change of the weights; and metrics of the received weights on this site's validation cases.
+        """
+        require_same_shapes(weights, self.algo.trainer.network.state_dict())
+        given = ExchangeObject(weights=dict(weights))
+        metrics = dict(self.algo.evaluate(given).metrics) if self.validates else {}
+        self._go_to(number * self.plan.local_epochs)
+        self.algo.train(given)
+        return self.algo.get_weights().weights, metrics
+
+    def finalize(self) -> None:
+        """Release the output folder."""
+        self.algo.finalize()
+
+    def _go_to(self, epoch: int) -> None:
+        trainer = self.algo.trainer
+        trainer.state.epoch = epoch
+        trainer.state.iteration = epoch * len(trainer.data_loader)
+        while self._schedule.last_epoch < epoch:
+            self._schedule.step()
+
+    def _require_data(self, settings: Mapping[str, Any]) -> None:
+        """Refuse a site whose folder has no training cases of the cohort, with a reason that names no files."""
+        try:
+            found = self.plan.parser(settings).get_parsed_content("data")
+        except Exception as error:
+            while error.__cause__ is not None:  # MONAI's errors name the failed expression, the first one the reason
+                error = error.__cause__
+            logger.error(error)
+            raise RefusedError(
+                f"no cases of the cohort {self.plan.cohort} could be read from its data folder; its own log says why"
+            ) from error
+        if not found["training"]:
+            raise RefusedError("no training cases")

@@ -1,0 +1,83 @@
+"""Folder of a training: whether the training can start in it, whose it is, and whether it is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from common.engines.precision import uses_float16
+from common.io import unlock_folder
+from common.io.files import replacing
+from common.io.training import check_settings
+
+VARIANT = "variant.json"
+"""File in a training's folder that says which configs and settings the folder belongs to."""
+
+
+def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Prepare a training on the CPU up to its first step, so that it fails here if it would fail at its start.
+
+    Args:
+        files: config files; later ones override earlier ones.
+        settings: config keys to set, including ``output_dir``.
+
+    Raises:
+        ValueError: see `check_settings`.
+        Exception: any error of the config's parts, without the errors that MONAI wraps around it.
+    """
+    check_settings(files, settings)
+    try:
+        settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
+        workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
+        if uses_float16(workflow.parser["precision"]):  # needs the GPU of the training itself
+            workflow.parser["precision"] = "float32"
+        workflow.initialize()
+        workflow.parser.get_parsed_content("train#trainer")
+    except Exception as error:
+        while error.__cause__ is not None:  # MONAI's errors name the failed expression, the first one the reason
+            error = error.__cause__
+        raise error from None
+    finally:
+        unlock_folder(settings["output_dir"])  # so that the training itself can lock it
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a training's folder has its evaluation."""
+    return (folder / "evaluation" / "evaluation.json").is_file()
+
+
+def _leaves(settings: Any, outer: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the full key of each value in nested settings, with the value."""
+    if not isinstance(settings, dict) or not settings:
+        yield outer, settings
+        return
+    for key, value in settings.items():
+        yield from _leaves(value, f"{outer}#{key}" if outer else key)
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return the first value that differs between nested settings, in words; None if all are the same."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    different = [key for key in [*new, *old] if old.get(key) != new.get(key)]
+    return f"{different[0]} {old.get(different[0])!r}, now {new.get(different[0])!r}" if different else None
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write a note into a folder that says which training it belongs to.
+
+    Raises:
+        ValueError: if it belongs to another training, or to one without such a note.
+    """
+    note, text = folder / VARIANT, json.dumps(settings, indent=4, default=str)
+    if not note.is_file() and (folder / "evaluation").is_dir():
+        raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
+    if note.is_file() and (found := first_difference(json.loads(note.read_text()), json.loads(text))):
+        raise ValueError(
+            f"{note}: the folder was used with {found}; choose another output_dir, or delete the folder to train again."
+        )
+    with replacing(note) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,143 @@
+"""The leaderboard: a list of methods trained and evaluated on one cohort, then a report and the papers' tables.
+
+A training that dies is named at the end, with its log; the others go on, and the same command resumes it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.cohorts import generate_phantom, get_cohort
+from common.cohorts.cohort import Cohort
+from common.evaluation.analysis.combine import pool_folds
+from common.evaluation.analysis.reliability import check_coverage
+from common.evaluation.metrics.results import read_evaluation, write_evaluation
+from common.evaluation.report.compare import compare_methods
+from common.evaluation.report.paper_tables import paper_tables
+from common.evaluation.report.report import write_table
+from common.io import require_writable
+from common.io.settings import check_number
+from common.text import printable
+from experiments.dry_run import made_small
+from experiments.lists import MethodList, read_list
+from experiments.slurm import write_array
+from experiments.trainings import finished, folders_of, prepare_entries, require_same_settings, run_entries
+
+DRY_RUN = "Dry run: invented images, one epoch of a small network each; the measured numbers mean nothing."
+
+
+def run_leaderboard(
+    methods: str,
+    output_dir: str,
+    cohort: str | None = None,
+    dataset_dir: str | None = None,
+    coverage: float | None = None,
+    at_once: int | None = None,
+    dry_run: bool = False,
+    slurm: bool = False,
+    only: str | None = None,
+) -> None:
+    """Do and print what the help of the verb ``leaderboard`` says, which also describes the arguments.
+
+    Raises:
+        FileNotFoundError: if the list, a bundle, a config or the cohort's folder does not exist.
+        ValueError: if options contradict each other, a method cannot be trained, or a training failed.
+    """
+    _check_options(coverage, at_once, slurm, only)
+    made = read_list(methods, cohort)
+    definition = get_cohort(cohort or made.cohort or "phantom")
+    _check_data(definition, dataset_dir, dry_run)
+    require_writable(output_dir)
+    entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
+    if dry_run:
+        entries = made_small(entries, definition, Path(output_dir, "stand_in"))
+        notes.insert(0, DRY_RUN)
+    else:
+        data = dataset_dir or generate_phantom(Path(output_dir).resolve() / "phantom")
+        shared["dataset_dir"] = str(Path(data).resolve())
+    if slurm:
+        prepare_entries(entries, folders_of(entries, output_dir), shared)
+        options = {"cohort": cohort, "dataset_dir": shared.get("dataset_dir"), "dry_run": dry_run or None}
+        _print_array([entry.name for entry in entries], methods, output_dir, options, coverage)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running trainings too
+    failed: list[str] = []
+    if at_once == 0:
+        require_same_settings(entries, folders_of(entries, output_dir), definition.name)
+    else:
+        failed = run_entries(entries, output_dir, shared, at_once, only)
+    if only is None:
+        _report(made, definition, output_dir, coverage, notes)
+    if failed and only is not None:
+        raise ValueError(f"{only}: failed; see log.txt in its folder.")
+    if failed:
+        raise ValueError(f"{', '.join(failed)}: failed; see log.txt in each folder, then repeat the command.")
+
+
+def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
+    """Return the folder of each finished method's evaluation; with folds, write the pooled one first."""
+    folders = folders_of(made.trainings(), output_dir)
+    pooled = folders_of([*made.trainings(), *made.entries], output_dir) if made.folds else folders
+    found = {}
+    for entry in made.entries:
+        trainings = made.trainings_of(entry)
+        if all(finished(folders[training.name]) for training in trainings):
+            found[entry.name] = pooled[entry.name] / "evaluation"
+            if made.folds:
+                parts = [read_evaluation(folders[t.name] / "evaluation", t.name) for t in trainings]
+                write_evaluation(pool_folds(entry.name, parts), found[entry.name])
+    return found
+
+
+def _check_options(coverage: float | None, at_once: int | None, slurm: bool, only: str | None) -> None:
+    if at_once is not None:
+        check_number("--at_once", at_once, 0)
+    if [slurm, only is not None, at_once is not None].count(True) > 1:
+        raise ValueError("--slurm, --only and --at_once: expected at most one of them.")
+    if coverage is not None:
+        check_coverage(coverage)
+        if only is not None:
+            raise ValueError(f"--coverage {coverage}: is for the report, which --only does not write; leave one out.")
+
+
+def _check_data(cohort: Cohort, dataset_dir: str | None, dry_run: bool) -> None:
+    if dry_run and dataset_dir is not None:
+        raise ValueError(f"--dataset_dir {dataset_dir}: --dry_run makes its own data; give only one of the two.")
+    if dataset_dir is None and not dry_run and cohort.name != "phantom":
+        raise ValueError(f"--dataset_dir: missing; expected the folder of cohort {cohort.name}.")
+    if dataset_dir is not None and not Path(dataset_dir).is_dir():
+        raise FileNotFoundError(f"--dataset_dir {dataset_dir}: no such folder; expected that of {cohort.name}.")
+
+
+def _print_array(
+    names: Sequence[str], methods: str, output_dir: str, options: Mapping[str, Any], coverage: float | None
+) -> None:
+    """Write a job array, and print how to submit it and how to make the report afterwards."""
+    words = [f"--{key}" + ("" if value is True else f"={value}") for key, value in options.items() if value is not None]
+    command = ["leaderboard", str(Path(methods).resolve()), str(Path(output_dir).resolve()), *words]
+    script = write_array(names, command, output_dir)
+    command += [] if coverage is None else [f"--coverage={coverage}"]
+    print(f"{script}: {len(names)} trainings. Submit them, and when they are finished make the report:")
+    print(f"    sbatch {shlex.quote(str(script))}")
+    print(f"    {shlex.join(['python', '-m', 'tools', *command, '--at_once', '0'])}")
+
+
+def _report(made: MethodList, cohort: Cohort, output_dir: str, coverage: float | None, notes: Sequence[str]) -> None:
+    """Write and print the report and the papers' tables on the finished methods."""
+    done = gather(made, output_dir)
+    if len(done) >= 2:
+        report = Path(output_dir, "report")
+        compared = compare_methods(str(report), [f"{name}={f}" for name, f in done.items()], {}, coverage=coverage)
+        cases = compared[0].results["case"].nunique()
+        print(f"{report / 'report.html'}: {len(compared)} methods, {cases} cases")
+    if made.blocks:
+        evaluations = [read_evaluation(folder, name) for name, folder in done.items()]
+        for stem, table in paper_tables(made.blocks, evaluations, cohort.modalities, notes).items():
+            write_table(table, Path(output_dir, "tables"), stem)
+            print(f"\n{printable(table.to_markdown())}")

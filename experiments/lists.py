@@ -1,0 +1,220 @@
+"""Lists of the methods that a leaderboard trains and the published tables that it prints, checked before it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from common.cohorts import COHORTS, get_cohort
+from common.cohorts.datalist import require_folds, require_split
+from common.evaluation.analysis.published import published
+from common.evaluation.metrics.conventions import METRICS, Conventions
+from common.evaluation.report.paper_tables import Block
+from common.io.bundle import bundle_root
+from common.io.documents import Document, read_json
+from common.io.training import Entry, check_settings
+
+OWN_SETTINGS = ("cohort", "dataset_dir", "method", "output_dir", "resume")
+"""Config keys that the leaderboard sets itself, so that a list cannot set them."""
+NAME = re.compile(r"[^-$@%=][^=]*")
+"""Pattern of a method's name: MONAI does not parse it as anything else, and it can be the name in ``NAME=FOLDER``."""
+
+
+def _checked_names(methods: dict[str, Any]) -> dict[str, Any]:
+    for name in methods:
+        if not NAME.fullmatch(name) or not name.isprintable():
+            raise ValueError(f"{name!r}; expected a name on one line, without = and not starting with - $ @ %")
+    return methods
+
+
+def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    if own := [key for key in settings if key in OWN_SETTINGS]:
+        raise ValueError(f"{own[0]!r} is set by the leaderboard itself; leave it out")
+    return settings
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_checked_settings)]
+
+
+class Method(Document):
+    """A method in a list's file: its bundle, config files over ``train.json``, and config keys to set."""
+
+    bundle: str
+    configs: tuple[str, ...] = ()
+    settings: Settings = Field(default_factory=dict)
+
+
+class Table(Document):
+    """A published table (paper, table, dataset) and its rows: name in the paper -> method of the list, or a reason."""
+
+    published: tuple[str, ...]
+    rows: dict[str, Any]
+
+
+class ListFile(Document):
+    """A list's file; see `read_list`."""
+
+    methods: Annotated[dict[str, Method], AfterValidator(_checked_names)]
+    settings: Settings = Field(default_factory=dict)
+    cohort: str | None = None
+    folds: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodList:
+    """The content of a list's file.
+
+    Attributes:
+        entries: methods of the list.
+        cohort: name of the only cohort that the list is for; None for any.
+        folds: all folds of one cross-validation, on each of which every method is trained; empty if each method is
+            trained on the split of its own configs.
+        blocks: published tables to print the results in.
+        notes: notes for the reader of these tables.
+    """
+
+    entries: tuple[Entry, ...]
+    cohort: str | None = None
+    folds: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def trainings(self) -> list[Entry]:
+        """Return all trainings: one per method, or with folds one per method and fold."""
+        return [training for entry in self.entries for training in self.trainings_of(entry)]
+
+    def trainings_of(self, entry: Entry) -> list[Entry]:
+        """Return the trainings of one method; with folds, each is named after method and fold."""
+        return [
+            replace(entry, name=f"{entry.name}, {fold}", settings={**entry.settings, "split": fold})
+            for fold in self.folds
+        ] or [entry]
+
+
+def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
+    """Read a list of methods and check everything in it that can be checked without data.
+
+    Keys of the JSON file, of which only ``methods`` is required (keys that begin with ``_`` are comments):
+
+    - ``methods``: name of each method -> ``bundle``, and optionally ``configs`` (files over its ``train.json``) and
+      ``settings`` (config keys to set, which override those for all methods);
+    - ``settings``: config keys to set for all methods;
+    - ``cohort``: name of the only cohort that the list is for;
+    - ``folds``: see `MethodList`;
+    - ``tables``: published tables, each with ``published`` (paper, table, dataset as in
+      `common.evaluation.analysis.published.sources`) and ``rows``: name of a method in the published table -> name of a
+      method of the list, or ``{"unavailable": "why it cannot be trained here"}``;
+    - ``notes``: lines to print below these tables.
+
+    Args:
+        path: path of the JSON file.
+        cohort: name of the cohort to train on; None for the list's own cohort, or the phantom if it has none.
+
+    Raises:
+        FileNotFoundError: if the list, a bundle or a config does not exist.
+        ValueError: if the list does not have this form, names what does not exist or would not act, or its cohorts,
+            folds or conventions do not go together.
+    """
+    read = read_json(path, ListFile, "See docs/evaluate.md.")
+    with _said_of(path):
+        if read.cohort and cohort not in (None, read.cohort):
+            raise ValueError(f"the list is for cohort {read.cohort}, not for {cohort}; leave --cohort out.")
+        entries = tuple(_entry(name, method, read.settings) for name, method in read.methods.items())
+        blocks = tuple(_block(table, list(read.methods)) for table in read.tables)
+        if twice := [source for source, count in Counter(block.source for block in blocks).items() if count > 1]:
+            raise ValueError(f"tables has {' '.join(twice[0])} twice; expected it once.")
+        if not blocks and len(entries) < 2:
+            raise ValueError(f"methods has {', '.join(read.methods) or 'none'}; without tables, name two or more.")
+        made = MethodList(entries, read.cohort, read.folds, blocks, read.notes)
+        _require_consistent(made, get_cohort(cohort or read.cohort or "phantom").name)
+    return made
+
+
+@contextmanager
+def _said_of(what: str | os.PathLike) -> Iterator[None]:
+    """Begin the messages of errors with what they are about."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{what}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _entry(name: str, method: Method, shared: Mapping[str, Any]) -> Entry:
+    entry = Entry(name, method.bundle, method.configs, {**shared, **method.settings})
+    with _said_of(f"method {name!r}"):
+        for config in ("train.json", *method.configs):
+            if Path(config).is_absolute() or ".." in Path(config).parts:
+                raise ValueError(f"config {config!r}; expected the name of a file in the bundle's configs.")
+            path = Path(bundle_root(method.bundle), "configs", config)
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such config.")
+        check_settings(entry.files, entry.settings)
+    return entry
+
+
+def _block(table: Table, methods: Sequence[str]) -> Block:
+    where = " ".join(table.published)
+    if len(table.published) != 3:
+        raise ValueError(f"published of a table is {where!r}; expected paper, table and dataset.")
+    numbers = published(*table.published)
+    printed, metrics = (", ".join(numbers[column].unique()) for column in ("method", "metric"))
+    if not numbers["metric"].isin(METRICS).any():
+        raise ValueError(f"{where} has only {metrics}; expected a metric measured here.")
+    if not table.rows:
+        raise ValueError(f"rows of {where} is empty; expected some of {printed}.")
+    trained, reasons = {}, {}
+    for name, row in table.rows.items():
+        if name not in set(numbers["method"]):
+            raise ValueError(f"{where} has no method {name!r}; expected one of {printed}.")
+        reason = row.get("unavailable") if isinstance(row, dict) and len(row) == 1 else None
+        if isinstance(row, str) and row in methods:
+            trained[name] = row
+        elif isinstance(reason, str) and reason:
+            reasons[name] = reason
+        else:
+            raise ValueError(
+                f"row {name!r} of {where} is {row!r}; expected a method of the list ({', '.join(methods) or 'none'}), "
+                'or {"unavailable": "why it cannot be trained here"}.'
+            )
+    return Block(table.published, tuple(table.rows), trained, reasons)
+
+
+def _require_consistent(made: MethodList, cohort: str) -> None:
+    """Refuse other cohorts' configs, splits and tables (the phantom's configs fit any), and differing conventions."""
+    if made.folds:
+        require_folds(cohort, made.folds)
+    first: dict[str, Any] = {}
+    for entry in made.entries:
+        with _said_of(f"method {entry.name!r}"):
+            config = entry.config()
+            if config["cohort"] not in ("phantom", cohort):
+                raise ValueError(f"{', '.join(entry.configs)} are for cohort {config['cohort']}, not for {cohort}.")
+            if made.folds and "split" in entry.settings:
+                raise ValueError("has a split, which has no effect with folds; leave one out.")
+            if not made.folds and cohort != "phantom":
+                require_split(cohort, config["split"])
+            conventions = asdict(Conventions(**config["conventions"]))
+            first = first or conventions
+            for key, value in conventions.items():
+                if value != first[key]:
+                    raise ValueError(
+                        f"convention {key} is {value!r}, but {first[key]!r} for {made.entries[0].name!r}; set "
+                        f"'conventions#{key}' in the list's settings."
+                    )
+    for source in (block.source for block in made.blocks):
+        plain = re.sub(r"\W+", "_", source[-1].lower())
+        found = next((name for name in COHORTS if plain.startswith(name)), cohort)
+        if found != cohort:
+            raise ValueError(f"table {' '.join(source)} is for cohort {found}, not for {cohort}.")

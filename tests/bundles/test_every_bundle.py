@@ -1,0 +1,290 @@
+"""What all bundles do alike, through monai.bundle as their users run them, at a size that takes seconds."""
+
+import json
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bundles.running import DEMO, DEMO_EVALUATION, Bundle, assert_every_subset_is_segmented, copy_subset
+from mlflow import MlflowClient
+from monai.bundle import ConfigWorkflow
+
+from common.cohorts.datalist import load_datalist, write_datalist
+from common.evaluation.analysis.published import published
+from common.evaluation.metrics.conventions import METRICS
+from common.evaluation.metrics.results import read_evaluation
+from common.evaluation.report import sections
+from common.modalities import subset_name, subsets
+
+NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
+MODALITIES = ("t1", "t1c", "t2", "flair")
+TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "overlap": 0.25, "epochs": 1, "val_interval": 1}
+TINY |= {"val_subsets": [list(MODALITIES)]}
+TOKENS = {"crop": [32, 32, 32], "width": 4, "mlp_dim": 16, "heads": 2}
+OWN = {
+    "gss": {"backbone": "RFNet", "width": 4},
+    "m3ae": {"grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "pretrain_epochs": 1},
+    "mag_ms": {**TOKENS, "hidden": 16},
+    "medmap": {**TOKENS, "embed_dim": 16},
+    "passion": {"backbone": "RFNet", "width": 4, "missing_rates": [0.3, 0.3, 0.5, 0.5]},
+}
+"""Settings of each bundle."""
+SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def configs(name, *files):
+    return [str(Bundle(name).folder / "configs" / file) for file in files]
+
+
+def read(name, file):
+    return json.loads((Bundle(name).folder / "configs" / file).read_text())
+
+
+@pytest.fixture(scope="module")
+def case(phantom_dir):
+    """The datalist item of a test subject."""
+    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
+
+
+@pytest.fixture(scope="module", params=[name for name in NAMES if name != "m3ae"])
+def run(request, coarse_dir, tmp_path_factory):
+    """The folder of a whole run: training and evaluation; M3AE's has tests of its own."""
+    bundle, folder = Bundle(request.param), tmp_path_factory.mktemp("trained")
+    models = {path: path.stat().st_mtime_ns for path in (bundle.folder / "models").iterdir()}
+    settings = {**TINY, **OWN[bundle.name], "dataset_dir": coarse_dir, "output_dir": folder}
+    if bundle.name != "medmap":  # all have the same default, 15 subsets
+        settings["evaluation#overrides#subsets"] = SUBSETS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sections, "rendered", lambda _: {".png": b"", ".svg": b""})  # takes long
+        bundle.run_here(["train.json"], **settings, **{"evaluation#overrides#mlflow": "none"})
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    last = torch.load(folder / "trained_last.pt", weights_only=True)
+    weights = torch.load(folder / "trained.pt", weights_only=True)
+    return SimpleNamespace(name=bundle.name, folder=folder, last=last, weights=weights)
+
+
+class TestTraining:
+    def test_leaves_weights_tables_and_a_report(self, run):
+        assert run.weights
+        assert run.last["trainer"]["iteration"] > 0
+        results = pd.read_csv(run.folder / "evaluation" / "results.csv")
+        evaluated = subsets(MODALITIES) if run.name == "medmap" else SUBSETS
+        assert len(results) == 2 * len(evaluated) * 3 * len(METRICS)
+        assert set(results["modalities"]) == {subset_name(subset) for subset in evaluated}
+        assert (run.folder / "evaluation" / "tables" / "dice.md").stat().st_size > 500
+        assert (run.folder / "evaluation" / "report.html").stat().st_size > 5000
+
+    def test_leaves_what_is_a_methods_own(self, run):
+        if run.name == "passion":
+            history = pd.read_csv(run.folder / "preference.csv")
+            assert history["modality"].tolist() == list(MODALITIES)
+            assert history["relative_preference"].sum() == pytest.approx(0, abs=1e-4)  # relative to their mean
+            assert (run.folder / "preference.png").stat().st_size > 5000
+        if run.name == "medmap":
+            assert run.weights["feature_encoder.layers.0.weight"].shape == (4, 1, 3, 3, 3)
+            assert not torch.equal(run.last["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
+            latents = pd.read_csv(run.folder / "evaluation" / "latents.csv")
+            assert latents.groupby("modality").size().tolist() == [2, 2, 2, 2]
+            report = (run.folder / "evaluation" / "report.md").read_text()
+            assert "The distance between modalities for the network" in report
+
+    @pytest.mark.parametrize(
+        ("name", "files", "settings"),
+        [
+            # subjects lack modalities, so encoders may have no gradient; RP covers the subjects of all processes
+            ("passion", [], {}),
+            ("mag_ms", [], {}),
+            ("medmap", ["backbones/acn.json"], {"crop": [16, 16, 16], "width": 8}),  # has a mixture and discriminators
+        ],
+        ids=["passion", "mag_ms", "medmap-acn"],
+    )
+    @pytest.mark.slow  # processes of their own
+    def test_two_processes_train_together(self, coarse_dir, tmp_path, name, files, settings):
+        settings = {**TINY, **OWN[name], "batch_size": 1, "val_subsets": [["t1"], ["t2"]], **settings}
+        settings |= {"dataset_dir": coarse_dir, "output_dir": tmp_path}  # a validation case for each process
+        settings |= {"tracking": "mlflow"} if name == "mag_ms" else {}
+        files = ["train.json", *files, "multi_gpu_train.json"]
+        printed = Bundle(name).succeed(files, settings, run_id="fit", processes=2)
+        last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
+        assert last["trainer"]["iteration"] == 3  # six subjects shared by two processes
+        assert (tmp_path / ".lock").read_text() == ""  # other processes may enter
+        if name == "passion":
+            assert len(pd.read_csv(tmp_path / "preference.csv")) == 4
+        if name == "medmap":
+            assert not torch.equal(last["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
+        if name == "mag_ms":
+            assert all(f"train_{term}" in printed for term in ("loss", "fuse", "single", "kl", "l2"))
+            client = MlflowClient(f"sqlite:///{tmp_path}/mlruns.db")
+            (tracked,) = client.search_runs([client.get_experiment_by_name("monai_experiment").experiment_id])
+            assert tracked.info.status == "FINISHED"
+            assert len(client.get_metric_history(tracked.info.run_id, "val_mean_dice")) == 1  # written by one of them
+
+    @pytest.mark.parametrize(
+        ("name", "overrides", "message"),
+        [
+            ("passion", {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
+            ("passion", {"missing_rates": [0.2, 0.4, 0.8, 1.0]}, "missing_rates [0.2, 0.4, 0.8, 1.0]: expected"),
+            ("passion", {"missing_rates": None, "masks": "mr9999"}, "mr9999"),
+            ("passion", {"backbone": "mmFormer", "crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples"),
+            ("passion", {"crop": [36, 32, 32]}, "expected 2 or 3 multiples of 8"),
+            ("passion", {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
+            ("passion", {"training": "pasion"}, "training 'pasion': expected one of"),
+            ("passion", {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
+            (
+                "passion",
+                {"perfect_data": True, "missing_rates": None, "training": "moddrop"},
+                "training moddrop: with perfect_data true nothing is dropped",
+            ),
+            ("passion", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
+            ("passion", {"temperature": 0}, "temperature 0: expected a number from 0.01"),
+            ("gss", {"leaders": {"BG": ["flair"]}}, "leaders: class 'NCR' has none; expected one or two modalities"),
+            ("gss", {"leaders": {"NET": ["flair"]}}, "leaders: 'NET' is not a class; expected one of BG, NCR, ED, ET"),
+            ("gss", {"network_def#classes": 3}, "Set `cohort` to the one that the network was made for"),
+            ("gss", {"init_from": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
+            ("m3ae", {"epochs": "many"}, "epochs 'many': expected a whole number"),
+            ("m3ae", {"batch_size": "many"}, "batch_size 'many': expected a whole number"),
+            ("m3ae", {"pretrain_batch_size": "many"}, "pretrain_batch_size 'many': expected a whole number"),
+            ("m3ae", {"val_interval": "many"}, "val_interval 'many': expected a whole number"),
+            ("mag_ms", {"crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples of 16"),
+            ("mag_ms", {"heads": 3}, "3 heads: expected a divisor of a token's 16 channels"),
+            ("mag_ms", {"lambda_kl": -1.0}, "lambda_kl -1.0: expected a number from 0"),
+            ("mag_ms", {"temperature": 0.0}, "temperature 0.0: expected a number from 0.01"),
+            ("mag_ms", {"detach_teacher": "perhaps"}, "detach_teacher 'perhaps': expected true or false"),
+            ("mag_ms", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
+            ("mag_ms", {"dedicated": [["lge"]]}, "Modality 'lge' is not in this cohort"),
+            ("mag_ms", {"fill": "median", "backbone": "UNETR"}, "fill 'median': expected one of"),
+            ("medmap", {"anchor": "pd"}, "anchor 'pd': expected one of 'adaptive', 'normal', 't1'"),
+            ("medmap", {"prior": "lge"}, "prior 'lge': expected one of"),
+            ("medmap", {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
+            ("medmap", {"feature_encoder": "both"}, "feature_encoder 'both': expected one of 'shared', 'separate'"),
+            ("medmap", {"align_at": "bottleneck"}, "align_at 'bottleneck': MMFormer cannot compute the bottleneck"),
+            ("medmap", {"backbone": "U-HVED"}, "feature_encoder 'shared': backbone 'U-HVED' does not support it"),
+            ("medmap", {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
+            (
+                "medmap",
+                {"backbone": "ACN", "width": 8},
+                "needs a fusing and a separate decoder, which ACN does not have",
+            ),
+            (
+                "medmap/backbones/pmkl.json",
+                {"align_at": "bottleneck", "width": 2},
+                "GatedNetwork cannot compute the bottleneck",
+            ),
+            (
+                "medmap/backbones/pmkl.json",
+                {"teacher": "/nowhere.pt", "width": 2},
+                "/nowhere.pt: no such weights of a teacher",
+            ),
+        ],
+    )
+    def test_wrong_settings_are_named_before_training(self, coarse_dir, tmp_path, name, overrides, message):
+        name, _, overlay = name.partition("/")
+        settings = {**TINY, **OWN[name], "dataset_dir": coarse_dir, "output_dir": tmp_path, **overrides}
+        assert message in Bundle(name).complaint(["train.json", *([overlay] if overlay else [])], **settings)
+        assert {path.name for path in tmp_path.iterdir()} <= {".lock"}  # it failed before loading a case
+
+
+class TestInference:
+    @pytest.mark.parametrize(
+        ("name", "least"),
+        [("m3ae", 0.8), *(pytest.param(name, 0.75, marks=pytest.mark.slow) for name in NAMES if name != "m3ae")],
+    )
+    def test_demo_weights_segment_every_subset(self, name, least, case, tmp_path, caplog):
+        assert_every_subset_is_segmented(Bundle(name), case, tmp_path, least_dice=least)
+        assert "no image of a person. Research only." in caplog.text  # says what the weights are
+
+    @each
+    def test_evaluation_equals_the_file_that_inference_writes(self, name, case, phantom_dir, tmp_path, undrawn):
+        write_datalist({"test": [case]}, tmp_path / "one.json")
+        settings = {"subsets": [["t1c", "t2"]], "mlflow": "none", "datalist": tmp_path / "one.json"}
+        settings |= {"dataset_dir": phantom_dir, "output_dir": tmp_path / "evaluation"}
+        Bundle(name).run_here(DEMO_EVALUATION, **settings)
+        copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
+        Bundle(name).run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        written, reference = nib.load(tmp_path / "out" / "x" / "x_seg.nii.gz"), nib.load(case["label"])
+        assert np.array_equal(written.affine, reference.affine)
+        label, truth = written.get_fdata(), reference.get_fdata()
+        dice = read_evaluation(tmp_path / "evaluation").values("dice").loc["t1c+t2"].iloc[0]
+        for region, values in (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))):
+            p, g = np.isin(label, values), np.isin(truth, values)
+            assert dice[region] == pytest.approx(2 * (p & g).sum() / (p.sum() + g.sum()), abs=1e-6)
+
+
+class TestConfigs:
+    PASSION = {  # noqa: RUF012
+        "width": 8, "embed_dim": 512, "mlp_dim": 4096, "heads": 8, "crop": [80] * 3, "spacing": [1.0] * 3,
+        "batch_size": 1, "epochs": 300, "learning_rate": 2e-4, "weight_decay": 1e-4, "power": 0.9, "lambda_1": 0.5,
+        "lambda_2": 0.1, "temperature": 4.0, "gamma": 0.01, "masks": "mr2468", "missing_rates": None, "overlap": 0.5,
+        "training": "passion", "backbone": "mmFormer",
+    }  # fmt: skip
+    GSS = {  # noqa: RUF012
+        "width": 16, "crop": [80] * 3, "spacing": [1.0] * 3, "batch_size": 2, "epochs": 300, "learning_rate": 2e-4,
+        "weight_decay": 1e-4, "tau": 8.0, "T_L": 0.65, "T_M": 0.75, "rho": 0.3, "alpha": 0.2, "task_weight": 0.7,
+        "kd_weight": 0.3, "backbone": "RFNet", "votes": "paper", "kd": "kl", "rounds": 5, "val_interval": 1500,
+    }  # fmt: skip
+    M3AE = {  # noqa: RUF012
+        "width": 16, "crop": [128] * 3, "grid": [240, 240, 155], "spacing": [1.0] * 3, "learning_rate": 3e-4,
+        "learning_rate_x_sub": 5e-3, "pretrain_epochs": 600, "epochs": 300, "pretrain_batch_size": 2,
+        "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "lambda_con": 0.1, "flip_prob": 0.5, "shift": 0.1,
+        "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub", "val_interval": 20,
+        "weight_decay": 1e-4, "batch_size": 1,
+    }  # fmt: skip
+    MAG_MS = {  # noqa: RUF012
+        "split": "mag_ms", "width": 16, "hidden": 768, "mlp_dim": 3072, "heads": 12, "spacing": [1.0] * 3,
+        "lambda_kl": 1.0, "gamma": 1.0, "temperature": 1.0, "detach_teacher": True, "learning_rate": 1e-4,
+        "weight_decay": 1e-5, "power": 0.0, "batch_size": 1, "accumulation_steps": 2,
+    }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("name", "recipes", "expected", "parameters"),
+        [
+            ("passion", "brats2020", {**PASSION, "split": "fixed"}, 35_599_184),
+            ("passion", "brats2018", {**PASSION, "split": "fold1"}, 35_599_184),
+            ("gss", "brats2020", {**GSS, "split": "fixed"}, 8_984_960),
+            ("gss", "brats2018", {**GSS, "split": "fold3"}, 8_984_960),
+            ("gss", "brats2023", {**GSS, "split": "imfuse", "backbone": "mmFormer"}, 60_236_680),
+            ("gss", "brats2015", {**GSS, "split": "robustseg"}, None),  # has a fifth class
+            ("m3ae", "brats2018", {**M3AE, "split": "fold3"}, 4_704_505),
+            ("m3ae", "brats2020", {**M3AE, "split": "fixed"}, 4_704_505),
+            ("m3ae", "brats2018 full_modal_brats2018", {**M3AE, "split": "full"}, 4_704_505),
+            ("m3ae", "brats2020 full_modal_brats2020", {**M3AE, "split": "full"}, 4_704_505),
+            ("mag_ms", "msd_task01", {**MAG_MS, "crop": [128] * 3}, 366.3e6),
+            ("mag_ms", "iseg2017", {**MAG_MS, "crop": [96] * 3}, 184.3e6),
+        ],
+    )
+    def test_paper_constants(self, name, recipes, expected, parameters):
+        files = ["train.json", *(f"recipes/{recipe}.json" for recipe in recipes.split())]
+        get = ConfigWorkflow(configs(name, *files), logging_file=False).parser.get_parsed_content
+        expected = {**expected, "cohort": recipes.split()[0]}
+        assert {key: get(key) for key in expected} == expected
+        with torch.device("meta"):
+            network = get("network_def")
+        network = network.unet if name == "m3ae" else network
+        if parameters:
+            found = sum(parameter.numel() for parameter in network.parameters())
+            assert found == (parameters if isinstance(parameters, int) else pytest.approx(parameters, rel=1e-3))
+
+    @each
+    def test_training_and_evaluation_agree(self, name):
+        """A seeded split, for example, is drawn twice, for training and for evaluation, with the same seed."""
+        train, evaluate, inference = (read(name, f"{file}.json") for file in ("train", "evaluate", "inference"))
+        overrides = train["evaluation"]["overrides"]
+        for key in ("method", "conventions", "calibrate_on", "coverage", "published", "split_seed"):
+            assert train[key] == evaluate[key]
+            assert overrides[key] == f"@{key}"
+        assert "@split_seed" in train["data"]
+        assert "@split_seed" in evaluate["data"]
+        shared = {key for key in train.keys() & inference.keys() if not isinstance(inference[key], dict)}
+        own = {"imports", "bundle_root", "output_dir", "initialize", "run", "cohort_def", "network"}
+        assert {key for key in shared if overrides.get(key) != f"@{key}"} == own
+        assert train["network_def"] == inference["network_def"]
+
+    @each
+    def test_published_tables_beside_recipes_exist(self, name):
+        for path in (Bundle(name).folder / "configs" / "recipes").glob("*.json"):
+            if tables := json.loads(path.read_text()).get("published"):
+                assert len(published(*tables))

@@ -1,0 +1,22 @@
+"""Phantom subjects that several folders' tests share; tests must not change them."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from common.cohorts.phantom.simulation import SPACING, simulate
+
+
+@pytest.fixture(scope="session")
+def phantom_subject(phantom_dir) -> Path:
+    """The folder of a phantom's images and label map."""
+    return sorted(phantom_dir.glob("Phantom_*"))[0]
+
+
+@pytest.fixture(scope="session")
+def phantom_volumes() -> dict[str, nib.Nifti1Image]:
+    """The images of another phantom by modality, float32 with BraTS's axes."""
+    lps = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+    return {name: nib.Nifti1Image(voxels.astype(np.float32), lps) for name, voxels in simulate(31)[0].items()}

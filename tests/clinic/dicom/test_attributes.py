@@ -1,0 +1,225 @@
+"""Headers as hospitals, scanners and anonymisers leave them: none of them prevents the segmentation.
+
+`HEADERS` has 30 of them. Each gives a label map, a summary and a SEG that highdicom can read; faulty attributes are
+named.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from dicom_studies import MPRAGE, Scan, edit, write_study
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import Tag
+from run_tools import run
+
+from clinic.dicom import read_seg, read_study, require_referable, write_seg
+
+CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
+CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}
+
+
+def put(keyword: str, value: object, vr: str | None = None) -> Callable[[Dataset], None]:
+    """Set an attribute to any value with any value representation."""
+
+    def change(header: Dataset) -> None:
+        tag = Tag(keyword)
+        representation = vr or pydicom.datadict.dictionary_VR(tag)
+        if representation == "DS" and isinstance(value, bytes):  # no number; written unchanged
+            header[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+        else:
+            header[tag] = DataElement(tag, representation, value, validation_mode=IGNORE)
+
+    return change
+
+
+def drop(*keywords: str) -> Callable[[Dataset], None]:
+    def change(header: Dataset) -> None:
+        for keyword in keywords:
+            if keyword in header:
+                delattr(header, keyword)
+
+    return change
+
+
+def several(*changes: Callable[[Dataset], None]) -> Callable[[Dataset], None]:
+    def change(header: Dataset) -> None:
+        for one in changes:
+            one(header)
+
+    return change
+
+
+def private(header: Dataset) -> None:
+    """Add invalid private data: a block without a creator, and values of the wrong representation in one with."""
+    header.add(DataElement(0x00091001, "UN", b"\xff\xfe\x00garbage\x80"))
+    block = header.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+    block.add_new(0x10, "LO", "x" * 200)
+    block.add_new(0x11, "OB", bytes(range(256)))
+
+
+def item(**values: object) -> Sequence:
+    dataset = Dataset()
+    for keyword, value in values.items():
+        dataset[keyword] = DataElement(Tag(keyword), pydicom.datadict.dictionary_VR(keyword), value, None, IGNORE)
+    return Sequence([dataset])
+
+
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+LONG = "x" * 80
+
+# What is wrong; how it is made; the attributes of type 2 that are left empty, and the others that are left out.
+HEADERS: dict[str, tuple[Callable[[Dataset], None], str, str]] = {
+    "sex 0000": (put("PatientSex", "0000"), "PatientSex", ""),
+    "sex in words": (put("PatientSex", "weiblich"), "PatientSex", ""),
+    "sex in lower case": (put("PatientSex", "f"), "PatientSex", ""),
+    "two sexes": (put("PatientSex", ["M", "F"]), "PatientSex", ""),
+    "birth date with dots": (put("PatientBirthDate", "01.02.1971"), "PatientBirthDate", ""),
+    "birth date that there is not": (put("PatientBirthDate", "19710231"), "PatientBirthDate", ""),
+    "birth date of zeros": (put("PatientBirthDate", "00000000"), "PatientBirthDate", ""),
+    "a year for a birth date": (put("PatientBirthDate", "1971"), "PatientBirthDate", ""),
+    "study date as a range": (put("StudyDate", "20200101-20210101"), "StudyDate", ""),
+    "study date in words": (put("StudyDate", "ANONYMIZED"), "StudyDate", ""),
+    "time in words": (put("StudyTime", "ten"), "StudyTime", ""),
+    "time with colons": (put("StudyTime", "10:30:00"), "StudyTime", ""),
+    "time after midnight": (put("StudyTime", "250000"), "StudyTime", ""),
+    "age without a unit": (put("PatientAge", "45"), "", "PatientAge"),
+    "age in German": (put("PatientAge", "045J"), "", "PatientAge"),
+    "weight with a comma": (put("PatientWeight", b"72,5"), "", "PatientWeight"),
+    "size with a unit": (put("PatientSize", b"180 cm"), "", "PatientSize"),
+    "identifier too long": (put("PatientID", LONG), "PatientID", ""),
+    "accession number too long": (put("AccessionNumber", LONG), "AccessionNumber", ""),
+    "study identifier of several values": (put("StudyID", ["1", "2"], "SH"), "StudyID", ""),
+    "empty study identifier": (put("StudyID", ""), "", ""),
+    "nothing of type 2": (drop(*TYPE_2), "", ""),
+    "Latin-1 without a character set": (
+        several(drop("SpecificCharacterSet"), put("PatientName", b"M\xfcller^J\xf6rg")), "PatientName", ""),
+    "UTF-8 of an unknown character set": (
+        several(put("SpecificCharacterSet", "UTF-8"), put("PatientName", "Łukasz^Ż".encode())), "PatientName", ""),
+    "Japanese name": (
+        several(put("SpecificCharacterSet", ["", "ISO 2022 IR 87"]), put("PatientName", "Yamada^Tarou=山田^太郎")),
+        "", ""),
+    "very long name": (put("PatientName", f"{LONG}^{LONG}"), "PatientName", ""),
+    "UIDs with leading zeros": (
+        several(put("StudyInstanceUID", "1.2.826.0001.07"), put("FrameOfReferenceUID", "1.2.826.0001.08")), "", ""),
+    "private garbage": (private, "", ""),
+    "wrong value representations": (
+        several(put("PatientAge", 45, "US"), put("StudyDescription", b"\x00\x01", "OB")), "",
+        "StudyDescription, PatientAge"),
+    "odd everywhere": (
+        several(
+            put("PatientIdentityRemoved", "TRUE"), put("DeidentificationMethodCodeSequence", item(**CODE | {
+                "CodeMeaning": LONG})), put("SeriesNumber", "-5"), put("SpacingBetweenSlices", b"thick "),
+            put("SliceThickness", b"16 mm "), put("ImageType", LONG), put("AcquisitionDate", "yesterday"),
+            put("InstitutionName", "line\nbreak"), put("LossyImageCompressionRatio", b"ten "),
+            put("StudyDescription", "bell\a")), "",
+        "StudyDescription, PatientIdentityRemoved, DeidentificationMethodCodeSequence"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, phantom_subject) -> Path:
+    """Return a T1 of seven thick slices."""
+    folder = tmp_path_factory.mktemp("study")
+    scan = Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(6, 5, 16), slices=7)
+    write_study(folder, phantom_subject, [scan])
+    return folder
+
+
+def changed(study: Path, folder: Path, change: Callable[[Dataset], None]) -> Path:
+    shutil.copytree(study, folder)
+    for path in (folder / "002").iterdir():
+        edit(path, change)
+    return folder
+
+
+def expected(empty: str, left_out: str) -> str | None:
+    said = [
+        f"{names} {'are not valid DICOM' if ',' in names else 'is not valid DICOM'}; {what} the SEG."
+        for names, what in ((empty, "left empty in"), (left_out, "left out of"))
+        if names
+    ]
+    return " ".join(said) or None
+
+
+@pytest.mark.filterwarnings("ignore")  # of pydicom, at what is written here
+@pytest.mark.parametrize("name", HEADERS)
+def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
+    change, empty, left_out = HEADERS[name]
+    folder = changed(study, tmp_path / "study", change)
+    capfd.readouterr()
+    (series,) = read_study(folder)
+    assert require_referable(series) == expected(empty, left_out)
+    label = np.zeros(series.shape, np.uint8)
+    label[3:6, 4:8, 2:4], label[4, 5, 2:4] = 2, 4
+    assert write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0") == ["ED", "ET"]
+    assert capfd.readouterr() == ("", "")  # no message quotes a value
+
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
+    seg, source = hd.seg.segread(tmp_path / "seg.dcm"), pydicom.dcmread(series.files[0])
+    for keyword in TYPE_2:
+        right = keyword in source and keyword not in empty
+        assert seg[keyword].value == (source[keyword].value if right else seg[keyword].empty_value), keyword
+    assert not [keyword for keyword in left_out.split(", ") if keyword in seg]
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        assert seg[keyword].value == source[keyword].value
+    referred = {one.ReferencedSOPInstanceUID for one in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referred == {pydicom.dcmread(path).SOPInstanceUID for path in series.files}
+
+
+def test_what_is_right_is_taken_over(study, tmp_path):
+    right = {"PatientAge": "045Y", "PatientWeight": "72.5", "PatientSex": "F", "StudyDescription": "Schädel"}
+    changes = [put("SpecificCharacterSet", "ISO_IR 100"), *(put(*pair) for pair in right.items())]
+    changes.append(put("DeidentificationMethodCodeSequence", item(**CODE)))
+    (series,) = read_study(changed(study, tmp_path / "study", several(*changes)))
+    assert require_referable(series) is None
+    label = np.zeros(series.shape, np.uint8)
+    label[3, 3, 3] = 2
+    write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert {keyword: str(seg[keyword].value) for keyword in right} == right
+    assert seg.DeidentificationMethodCodeSequence[0].CodeMeaning == "A code"
+    assert len(HEADERS) == 30
+
+
+SAID = {
+    "sex 0000": "PatientSex is not valid DICOM; left empty in the SEG.",
+    "odd everywhere": "are not valid DICOM; left out of the SEG.",
+    "no frame of reference": "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no",
+}
+
+
+@pytest.mark.slow  # makes a prediction for each
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAID)
+def test_odd_headers_give_a_label_map_and_a_summary(name, phantom_subject, tmp_path, capsys):
+    write_study(tmp_path / "study", phantom_subject, [Scan(2, "t1", "t1_mprage", MPRAGE)])
+    change = HEADERS[name][0] if name in HEADERS else drop("FrameOfReferenceUID")
+    for path in (tmp_path / "study" / "002").iterdir():
+        edit(path, change)
+    out = tmp_path / "out"
+    assert run("predict", tmp_path / "study", out, "m3ae", "--recipe", "phantom", "--device", "cpu") is None
+    written = {"label.nii.gz", "summary.html"} | ({"seg.dcm"} if name in HEADERS else set())
+    assert {path.name for path in out.iterdir()} == written
+    said = capsys.readouterr().out
+    assert SAID[name] in said
+    assert SAID[name] in (out / "summary.html").read_text()
+    assert not re.search("yesterday|Secret", said.replace(str(tmp_path), ""))
+
+
+def test_what_was_found_is_said_though_it_fails_later(study, tmp_path, capsys):
+    arguments = ("--recipe", "phantom", "--device", "cpu", "--reference", "t2")
+    error = run("predict", study, tmp_path / "out", "m3ae", *arguments)
+    assert "--reference: t2 is not used" in error
+    assert re.match(r"In the study:\n  series 2: T1, confidence 0\.85 \(.*\); taken\.\n$", capsys.readouterr().out)

@@ -1,0 +1,297 @@
+"""A DICOM SEG lies on the grid of its source, voxel for voxel, with the right attributes."""
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from dicom_studies import MPRAGE, PATIENT, Scan, edit, resample, write_study
+from nibabel.affines import apply_affine
+from pydicom.uid import JPEG2000Lossless, SegmentationStorage
+
+from clinic.dicom import read_seg, read_study, require_referable, write_seg
+
+CLASSES = {"ED": 2, "NCR": 1, "ET": 4}
+SCAN = Scan(5, "t1c", "t1_mprage_KM", MPRAGE, "sagittal", (4, -3, 5), (3, 3.5, 4))
+LPS = np.diag([-1, -1, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory, phantom_subject):
+    """A series, its label map, and the SEG written for it."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, phantom_subject, [SCAN])
+    (series,) = read_study(folder)
+    label = label_of(phantom_subject, series)
+    path = folder / "results" / "seg.dcm"
+    assert write_seg(path, label, series, CLASSES, "m3ae 0.1.0") == ["ED", "NCR", "ET"]
+    return series, label, path
+
+
+def label_of(phantom_subject: Path, series) -> np.ndarray:
+    reference = nib.load(next(phantom_subject.glob("*_seg.nii.gz")))
+    label = resample(reference, series.affine, series.shape, order=0).astype(np.uint8)
+    assert set(np.unique(label)) == {0, 1, 2, 4}
+    return label
+
+
+def read_back(path: Path, series) -> np.ndarray:
+    """Return the segment numbers on the series' grid, ``(columns, rows, slices)``, by the references in the SEG."""
+    seg = hd.seg.segread(path)
+    options = {"combine_segments": True, "ignore_spatial_locations": False, "assert_missing_frames_are_empty": True}
+    if series.multiframe:
+        instance = pydicom.dcmread(series.files[0], stop_before_pixels=True).SOPInstanceUID
+        frames = [frame + 1 for frame in series.frames]
+        return seg.get_pixels_by_source_frame(instance, frames, **options).T
+    instances = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files]
+    return seg.get_pixels_by_source_instance(instances, **options).T
+
+
+def places(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the positions of voxels, mm in RAS, in an order that does not depend on the grid's."""
+    points = apply_affine(affine, np.argwhere(mask))
+    return points[np.lexsort(np.round(points, 2).T)]
+
+
+def per_frame_orientation(dataset) -> None:
+    """Store orientation and pixel size with each frame, as Philips and Siemens do."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        frame.PlaneOrientationSequence, frame.PixelMeasuresSequence = (
+            shared.PlaneOrientationSequence,
+            shared.PixelMeasuresSequence,
+        )
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+
+
+def jitter(dataset) -> None:
+    """Vary the digits of the orientation between images."""
+    values = np.array(dataset.ImageOrientationPatient, float) + 1e-7 * dataset.InstanceNumber
+    dataset.ImageOrientationPatient = [float(f"{value:.9f}") for value in values]
+
+
+SOURCES = {
+    "oblique": ({}, None),
+    "reversed": ({"reverse": True}, None),
+    "axial": ({"plane": "axial", "tilt": (10, 20, -15)}, None),
+    "coronal": ({"plane": "coronal"}, None),
+    "compressed": ({"transfer_syntax": JPEG2000Lossless}, None),
+    "jittering": ({}, jitter),
+    "multi-frame": ({"multiframe": True}, None),
+    "multi-frame reversed": ({"multiframe": True, "reverse": True}, None),
+    "multi-frame with per-frame orientation": ({"multiframe": True, "reverse": True}, per_frame_orientation),
+}
+
+
+@pytest.mark.parametrize(("change", "then"), SOURCES.values(), ids=list(SOURCES))
+def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, then):
+    write_study(tmp_path, phantom_subject, [replace(SCAN, **change)])
+    if then:
+        for path in (tmp_path / "005").iterdir():
+            edit(path, then)
+    (series,) = read_study(tmp_path)
+    label = label_of(phantom_subject, series)
+    occurring = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
+    values = np.array([0, *(CLASSES[name] for name in occurring)])
+    np.testing.assert_array_equal(values[read_back(tmp_path / "seg.dcm", series)], label)
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", series, CLASSES), label)
+    volume = hd.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
+    for number, name in enumerate(occurring, start=1):
+        found = places(volume.array == number, LPS @ volume.affine)
+        np.testing.assert_allclose(found, places(label == CLASSES[name], series.affine), atol=1e-3)
+
+
+def test_segments(segmented):
+    _, _, path = segmented
+    seg = hd.seg.segread(path)
+    described = [seg.get_segment_description(number) for number in seg.segment_numbers]
+    assert [one.segment_label for one in described] == ["Oedema", "Necrotic core", "Enhancing tumour"]
+    types = [one.segmented_property_type for one in described]
+    assert [(one.value, one.scheme_designator) for one in types] == [
+        ("79654002", "SCT"),
+        ("6574001", "SCT"),
+        ("108369006", "SCT"),
+    ]
+    modifier = types[2].SegmentedPropertyTypeModifierCodeSequence[0]
+    assert (modifier.CodeValue, modifier.CodingSchemeDesignator) == ("C113842", "NCIt")
+    for one in described:
+        assert one.segmented_property_category.value == "49755003"
+        assert one.AnatomicRegionSequence[0].CodeValue == "12738006"
+        assert one.SegmentAlgorithmType == "AUTOMATIC"
+        assert one.SegmentAlgorithmName == "m3ae"
+        assert one.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "0.1.0"
+
+
+@pytest.mark.parametrize("present", [("ED",), ("ET",), ("NCR", "ET")], ids="+".join)
+def test_labels_follow_the_classes_that_occur(tmp_path, segmented, present):
+    """If only oedema occurs, segment 1 is oedema, not the first class of a list."""
+    series, label, _ = segmented
+    some = np.where(np.isin(label, [CLASSES[name] for name in present]), label, 0)
+    assert write_seg(tmp_path / "seg.dcm", some, series, {"NCR": 1, "ED": 2, "ET": 4}, "m3ae 0.1.0") == list(present)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert list(seg.segment_numbers) == list(range(1, len(present) + 1))
+    labels = {"ED": "Oedema", "NCR": "Necrotic core", "ET": "Enhancing tumour"}
+    assert [seg.get_segment_description(n).segment_label for n in seg.segment_numbers] == [labels[n] for n in present]
+    for number, name in enumerate(present, start=1):
+        np.testing.assert_array_equal(read_back(tmp_path / "seg.dcm", series) == number, some == CLASSES[name])
+
+
+def test_segments_are_read_by_their_labels(tmp_path, segmented, phantom_subject):
+    series, label, path = segmented
+    renumbered = {"ET": 3, "NCR": 1, "ED": 2}
+    expected = np.where(label == 4, 3, label)
+    np.testing.assert_array_equal(read_seg(path, series, renumbered), expected)
+
+    def rename(dataset) -> None:
+        for segment, name in zip(dataset.SegmentSequence, ("ED", "ncr", "ENHANCING TUMOUR"), strict=True):
+            segment.SegmentLabel = name
+
+    copy = tmp_path / "seg.dcm"
+    copy.write_bytes(path.read_bytes())
+    edit(copy, rename)
+    np.testing.assert_array_equal(read_seg(copy, series, renumbered), expected)
+    edit(copy, lambda dataset: setattr(dataset.SegmentSequence[0], "SegmentLabel", "Liver"))
+    with pytest.raises(ValueError, match=r"segment 'Liver'; expected some of Enhancing tumour, Necrotic core, Oedema"):
+        read_seg(copy, series, renumbered)
+    write_study(tmp_path / "other", phantom_subject, [replace(SCAN, spacing=(3, 3.5, 3.7))])
+    (other,) = read_study(tmp_path / "other")
+    with pytest.raises(ValueError, match="does not lie on the grid of series 5"):
+        read_seg(path, other, renumbered)
+
+
+def test_what_a_person_corrected_says_so(tmp_path, segmented):
+    series, label, _ = segmented
+    write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "by hand", algorithm_type="SEMIAUTOMATIC")
+    types = {segment.SegmentAlgorithmType for segment in pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence}
+    assert types == {"SEMIAUTOMATIC"}
+
+
+def test_attributes(segmented):
+    series, label, path = segmented
+    seg = pydicom.dcmread(path)
+    assert seg.SOPClassUID == seg.file_meta.MediaStorageSOPClassUID == SegmentationStorage
+    assert (seg.Modality, seg.SegmentationType, seg.BitsAllocated, seg.SeriesNumber) == ("SEG", "BINARY", 1, 1005)
+    assert seg.FrameOfReferenceUID == series.frame_of_reference
+    assert "research only, not for clinical use" in seg.SeriesDescription
+    for keyword in ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "StudyDate", "AccessionNumber"):
+        assert seg[keyword].value == series.header[keyword].value
+    assert seg.PatientID == PATIENT["PatientID"]
+    assert seg.SeriesInstanceUID != series.uid
+    (referred,) = seg.ReferencedSeriesSequence
+    assert referred.SeriesInstanceUID == series.uid
+    sources = {pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in series.files}
+    assert {one.ReferencedSOPInstanceUID for one in referred.ReferencedInstanceSequence} == sources
+    frames = sum((label[:, :, k] == value).any() for k in range(label.shape[2]) for value in CLASSES.values())
+    assert seg.NumberOfFrames == frames == len(seg.PerFrameFunctionalGroupsSequence)
+
+
+REQUIRED = """
+    SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality SeriesNumber FrameOfReferenceUID Manufacturer
+    ManufacturerModelName DeviceSerialNumber SoftwareVersions InstanceNumber ContentDate ContentTime ContentLabel
+    ImageType SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit
+    PixelRepresentation PixelData LossyImageCompression SegmentationType SegmentSequence NumberOfFrames
+    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationSequence
+    DimensionIndexSequence ReferencedSeriesSequence"""
+"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51) and in the references to its source."""
+PER_FRAME = "FrameContentSequence PlanePositionSequence SegmentIdentificationSequence DerivationImageSequence"
+SHARED = "PixelMeasuresSequence PlaneOrientationSequence"
+PER_SEGMENT = """
+    SegmentNumber SegmentLabel SegmentAlgorithmType SegmentAlgorithmName SegmentedPropertyCategoryCodeSequence
+    SegmentedPropertyTypeCodeSequence SegmentationAlgorithmIdentificationSequence"""
+
+
+def test_required_attributes(segmented):
+    seg = pydicom.dcmread(segmented[2])
+    wanted = [(REQUIRED, [seg]), (SHARED, seg.SharedFunctionalGroupsSequence),
+              (PER_FRAME, seg.PerFrameFunctionalGroupsSequence), (PER_SEGMENT, seg.SegmentSequence)]  # fmt: skip
+    for keywords, items in wanted:
+        for keyword in keywords.split():
+            assert all(item.get(keyword) not in (None, "", []) for item in items), keyword
+
+
+IDENTITY = """
+    PatientName PatientID PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime
+    ReferringPhysicianName"""
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_deidentified_sources(tmp_path, phantom_subject, multiframe):
+    write_study(tmp_path, phantom_subject, [replace(SCAN, multiframe=multiframe)])
+
+    def remove(dataset):
+        for keyword in [*IDENTITY.split(), "SliceThickness"]:
+            if keyword in dataset:
+                delattr(dataset, keyword)
+
+    for path in (tmp_path / "005").iterdir():
+        edit(path, remove)
+    (series,) = read_study(tmp_path)
+    require_referable(series)
+    write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert all(keyword in seg and not seg[keyword].value for keyword in IDENTITY.split())
+    assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == pytest.approx(4)
+    assert seg.StudyInstanceUID == series.header.StudyInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("ISO_IR 100", "Müller^Ä"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
+        ("ISO_IR 6", "Secret^Phantom"),
+        (None, "SECRETNAME"),
+    ],
+)
+def test_names_are_written_as_they_are_and_nowhere_else(
+    tmp_path, phantom_subject, capfd, recwarn, caplog, charset, name
+):
+    write_study(tmp_path, phantom_subject, [SCAN])
+
+    def rename(dataset):
+        if charset:
+            dataset.SpecificCharacterSet = charset
+        dataset.PatientName = name
+
+    for path in (tmp_path / "005").iterdir():
+        edit(path, rename)
+    with caplog.at_level(logging.DEBUG):
+        (series,) = read_study(tmp_path)
+        require_referable(series)
+        write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
+    assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == name
+    assert "1.2." not in caplog.text  # highdicom writes UIDs to the log
+    said = f"{capfd.readouterr()} {caplog.text} {[str(warning.message) for warning in recwarn]}".casefold()
+    assert not [part for part in re.split(r"\W", name.casefold()) if len(part) > 1 and part in said]
+
+
+def test_what_cannot_be_referred_to_is_said_before(segmented):
+    series = segmented[0]
+    require_referable(series)
+    for wrong, message in [({"frame_of_reference": ""}, "no frame of"), ({"problem": "1 slice is missing"}, "1 slice")]:
+        with pytest.raises(ValueError, match=rf"series 5 cannot be referenced .* {message}"):
+            require_referable(replace(series, **wrong))
+
+
+def test_refusals_leave_nothing(tmp_path, segmented):
+    series, label, _ = segmented
+    empty = np.zeros_like(label)
+    strange = label.copy()
+    strange[0, 0, 0] = 7
+    for wrong, reference, classes, message in [
+        (empty, series, CLASSES, "series 5: the segmentation is empty"),
+        (label[1:], series, CLASSES, r"expected integers of shape \(80, 45, 60\)"),
+        (label.astype(np.float32), series, CLASSES, "type float32; expected integers"),
+        (strange, series, CLASSES, r"label values \[7\] have no class"),
+        (label, series, {"scar": 1}, "Class scar has no code; expected some of NCR, ED, NET, ET"),
+        (label, replace(series, frame_of_reference=""), CLASSES, "series 5 cannot be referenced .* no frame of"),
+        (label, replace(series, problem="1 slice is missing"), CLASSES, "series 5 cannot be referenced .* 1 slice"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            write_seg(tmp_path / "seg.dcm", wrong, reference, classes, "m3ae 0.1.0")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,635 @@
+"""Series are read from DICOM files that pydicom wrote from the phantom."""
+
+import importlib
+import logging
+import re
+import shutil
+import sys
+import warnings
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, STUDY, T2_TSE, Scan, edit, write_study
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from clinic.dicom import choose, load, read_study
+
+SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
+OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, phantom_subject):
+    """A small study and its contents; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("study")
+    return folder, write_study(folder, phantom_subject, [SMALL, OTHER])
+
+
+@pytest.fixture
+def study(tmp_path, written) -> Path:
+    return shutil.copytree(written[0], tmp_path / "study")
+
+
+def files(study: Path, number: int) -> list[Path]:
+    return sorted((study / f"{number:03d}").iterdir())
+
+
+def edit_all(study: Path, number: int, change) -> None:
+    """Change the files of a series in place: by a function, or by new values."""
+    for path in files(study, number):
+        edit(path, change if callable(change) else lambda dataset: dataset.update(change))
+
+
+def only(study: Path, number: int):
+    return next(series for series in read_study(study) if series.number == number)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"reverse": True},
+        {"plane": "coronal"},
+        {"plane": "axial", "tilt": (20, -15, 30)},
+        {"moved": ((3, 2, 1), (5, -4, 3))},
+        {"multiframe": True},
+        {"multiframe": True, "reverse": True, "transfer_syntax": RLELossless},
+        {"transfer_syntax": RLELossless},
+        {"transfer_syntax": JPEG2000Lossless},
+        {"transfer_syntax": JPEGLSLossless},
+        {"multiframe": True, "transfer_syntax": JPEG2000Lossless},
+    ],
+    ids=lambda change: "-".join(change) or "plain",
+)
+def test_voxels_and_affine(tmp_path, phantom_subject, change):
+    scan = replace(SMALL, **change)
+    (expected,) = write_study(tmp_path, phantom_subject, [scan])
+    (series,) = read_study(tmp_path)
+    image = load(series)
+    assert series.problem is None
+    assert series.multiframe == scan.multiframe
+    assert series.shape == expected.shape == image.shape
+    np.testing.assert_allclose(series.spacing, scan.spacing, atol=1e-6)
+    np.testing.assert_allclose(image.affine, expected.affine, atol=1e-6)
+    np.testing.assert_allclose(series.affine, expected.affine, atol=1e-6)
+    np.testing.assert_array_equal(image.get_fdata(), expected.get_fdata())
+    assert image.get_data_dtype() == np.float32
+
+
+def test_the_affine_is_that_of_itk(written):
+    """We and ITK compute it in different ways from the same attributes."""
+    import itk
+
+    series = only(written[0], 2)
+    image = itk.imread([str(path) for path in series.files], itk.F, imageio=itk.GDCMImageIO.New())
+    ours = np.diag([-1, -1, 1, 1]) @ series.affine
+    matrix = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+    np.testing.assert_allclose(matrix, ours[:3, :3], atol=1e-5)
+    np.testing.assert_allclose(image.GetOrigin(), ours[:3, 3], atol=1e-5)
+
+
+def test_the_whole_study(written):
+    series = read_study(written[0])
+    assert [(one.number, one.part, one.problem) for one in series] == [(2, 0, None), (3, 0, None)]
+    assert series[0].frame_of_reference == series[1].frame_of_reference
+    assert series[0].header.SeriesDescription == "t1_mprage"
+    assert [one.name for one in series] == ["series 2", "series 3"]
+    assert series[0].key == "2"
+    positions = [pydicom.dcmread(path).ImagePositionPatient for path in series[0].files]
+    assert (np.diff(np.array(positions, float) @ normal(series[0])) > 0).all()
+
+
+def normal(series) -> np.ndarray:
+    return np.cross(*np.array(series.header.ImageOrientationPatient, float).reshape(2, 3))
+
+
+def test_a_moved_series_has_a_frame_of_its_own(tmp_path, phantom_subject):
+    write_study(tmp_path, phantom_subject, [SMALL, replace(OTHER, moved=((3, 2, 1), (5, -4, 3)))])
+    one, other = read_study(tmp_path)
+    assert one.frame_of_reference != other.frame_of_reference
+
+
+def test_the_slope_may_differ_between_slices(study):
+    path = files(study, 2)[3]
+    before = load(only(study, 2)).get_fdata()
+    edit(path, lambda dataset: setattr(dataset, "RescaleSlope", 2 * dataset.RescaleSlope))
+    after = load(only(study, 2)).get_fdata()
+    intercept = pydicom.dcmread(path).RescaleIntercept
+    np.testing.assert_allclose(after[:, :, 3] - intercept, 2 * (before[:, :, 3] - intercept), atol=1e-3)
+    np.testing.assert_array_equal(np.delete(after, 3, 2), np.delete(before, 3, 2))
+
+
+def test_file_names_and_instance_numbers_do_not_matter(study):
+    before = load(only(study, 2)).get_fdata()
+    rng = np.random.default_rng(0)
+    for path, number in zip(files(study, 2), rng.permutation(len(files(study, 2))), strict=True):
+        edit(path, lambda dataset, number=number: setattr(dataset, "InstanceNumber", int(number)))
+        path.rename(study / f"{number}")  # next to each other, without a suffix
+    np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
+
+
+def test_mixed_series_are_split(tmp_path, phantom_subject):
+    echoes = [replace(OTHER, header=T2_TSE | {"EchoTime": te}) for te in (12, 98)]
+    planes = [replace(SMALL, plane="axial", tilt=(0, 0, 0)), SMALL]
+    types = [Scan(4, "t2", "ep2d_diff", EPI, spacing=(6, 6, 8), image_type=("DERIVED", "PRIMARY", "DIFFUSION", what))
+             for what in ("TRACEW", "ADC")]  # fmt: skip
+    expected = write_study(tmp_path, phantom_subject, [*echoes, *planes, *types])
+    series = read_study(tmp_path)
+    assert [one.key for one in series] == ["2-1", "2-2", "3-1", "3-2", "4-1", "4-2"]
+    assert all(one.problem is None for one in series)
+    found = {(one.number, one.header.EchoTime, one.shape, one.header.ImageType[-1]): load(one) for one in series}
+    assert len(found) == 6
+    for scan, image in zip([*echoes, *planes, *types], expected, strict=True):
+        read = found[scan.number, scan.header["EchoTime"], image.shape, scan.image_type[-1]]
+        np.testing.assert_array_equal(read.get_fdata(), image.get_fdata())
+        np.testing.assert_allclose(read.affine, image.affine, atol=1e-6)
+
+
+def test_mixed_frames_of_one_file_are_split(tmp_path, phantom_subject):
+    """A multi-frame image of two echoes, as Philips writes them."""
+    expected = write_study(tmp_path, phantom_subject, [replace(OTHER, multiframe=True)])[0]
+    path = files(tmp_path, 3)[0]
+
+    def mix(dataset):
+        shared, frames = dataset.SharedFunctionalGroupsSequence[0], []
+        for factor in (1, 2):
+            for frame in dataset.PerFrameFunctionalGroupsSequence:
+                copy = deepcopy(frame)
+                copy.MREchoSequence = [pydicom.Dataset()]
+                copy.MREchoSequence[0].EffectiveEchoTime = factor * shared.MREchoSequence[0].EffectiveEchoTime
+                frames.append(copy)
+        del shared.MREchoSequence
+        dataset.PerFrameFunctionalGroupsSequence = frames[::2] + frames[1::2]  # in no order
+        pixels = np.concatenate([dataset.pixel_array, dataset.pixel_array + 1])
+        dataset.PixelData = np.concatenate([pixels[::2], pixels[1::2]]).tobytes()
+        dataset.NumberOfFrames = len(frames)
+
+    edit(path, mix)
+    first, second = read_study(tmp_path)
+    assert (first.header.EchoTime, second.header.EchoTime) == (98, 196)
+    assert first.files == second.files == (path,)
+    np.testing.assert_array_equal(load(first).get_fdata(), expected.get_fdata())
+    np.testing.assert_array_equal(load(second).get_fdata(), expected.get_fdata() + 0.5)
+
+
+def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, phantom_subject):
+    header = SPACE_FLAIR | {"ContrastBolusAgent": "Gadovist"}
+    write_study(tmp_path, phantom_subject, [replace(SMALL, header=header, multiframe=True)])
+    found = read_study(tmp_path)[0].header
+    assert (found.RepetitionTime, found.EchoTime, found.InversionTime) == (5000, 388, 1800)
+    assert set(found.ScanningSequence) == {"SE", "IR"}
+    assert found.MRAcquisitionType == "3D"
+    assert found.ContrastBolusAgent == "Gadolinium"
+    assert tuple(found.ImageType) == SMALL.image_type[:4]
+
+
+def test_two_series_with_one_number(study):
+    edit_all(study, 3, {"SeriesNumber": 2})
+    assert [one.key for one in read_study(study)] == ["2-1", "2-2"]
+
+
+def test_an_instance_that_is_there_twice(study):
+    shutil.copytree(study / "002", study / "again")
+    assert [one.problem for one in read_study(study)] == [None, None]
+
+
+PROBLEMS = {
+    "one slice missing": (lambda paths: paths[5].unlink(), "1 of 40 slices are missing, the first after slice 5"),
+    "three missing": (lambda paths: [path.unlink() for path in paths[5:8]], "3 of 40 slices are missing"),
+    "missing in two places": (lambda paths: [paths[k].unlink() for k in (4, 9, 10)], "3 of 40 slices are missing"),
+    "single slice": (lambda paths: [path.unlink() for path in paths[1:]], "a single slice"),
+}
+
+
+@pytest.mark.parametrize(("damage", "problem"), PROBLEMS.values(), ids=list(PROBLEMS))
+def test_missing_slices(tmp_path, phantom_subject, damage, problem):
+    write_study(tmp_path, phantom_subject, [Scan(2, "t1", "t1", MPRAGE, "axial", spacing=(8, 8, 3.9)), OTHER])
+    assert len(files(tmp_path, 2)) == 40
+    damage(files(tmp_path, 2))
+    series = only(tmp_path, 2)
+    assert problem in series.problem
+    assert only(tmp_path, 3).problem is None  # the rest of the study can be used as before
+    with pytest.raises(ValueError, match=r"^series 2: .*slice"):
+        load(series)
+
+
+def shift(path: Path, millimetres: float, direction: int = 2) -> None:
+    def change(dataset):
+        position = list(dataset.ImagePositionPatient)
+        position[direction] += millimetres
+        dataset.ImagePositionPatient = position
+
+    edit(path, change)
+
+
+def vary_echo_times(study: Path) -> None:
+    for path in files(study, 3)[::2]:
+        edit(path, lambda dataset: setattr(dataset, "EchoTime", float(dataset.EchoTime) + 0.004))
+
+
+def tilt_gantry(study: Path) -> None:
+    for k, path in enumerate(files(study, 3)):
+        shift(path, 0.4 * k, direction=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (vary_echo_times, None),
+        (lambda study: shift(files(study, 3)[2], 0.02), None),  # rounded positions
+        (lambda study: shift(files(study, 3)[2], 0.5), "the distance between its slices varies from 7.50 to 8.50 mm"),
+        (tilt_gantry, "its slices are shifted against each other, as with a tilted gantry"),
+        (lambda study: shift(files(study, 3)[5], 2.5, direction=1), None),  # of pixels of 6 mm
+        (
+            lambda study: shift(files(study, 3)[5], 3.5, direction=1),  # its ends and distances are correct
+            "1 of its 20 slices lie beside the others, by up to 3.50 mm",
+        ),
+        (lambda study: edit_all(study, 3, {"SpacingBetweenSlices": "1e-320"}), None),
+        # The gap in addition to the thickness, as some write it; a value that is no multiple; none.
+        *(
+            (lambda study, pair=pair: edit_all(study, 3, dict(zip(SPACINGS, pair, strict=True))), None)
+            for pair in ((2, 6), (8.3, 8), (3, 3), (0, 8), (None, None))
+        ),
+    ],
+)
+def test_slices_that_lie_unevenly(study, change, problem):
+    change(study)
+    assert only(study, 3).problem == problem
+
+
+SPACINGS = ("SpacingBetweenSlices", "SliceThickness")
+
+
+def test_duplicate_positions(study):
+    for path in files(study, 3)[:3]:
+        copy = Path(shutil.copy(path, path.with_stem(f"{path.stem}_2")))
+        edit(copy, lambda dataset: setattr(dataset, "SOPInstanceUID", generate_uid()))
+    assert only(study, 3).problem.startswith("3 of its 23 images lie at the position of another one")
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_every_second_slice_missing(tmp_path, phantom_subject, multiframe):
+    write_study(tmp_path, phantom_subject, [replace(OTHER, multiframe=multiframe)])
+
+    def halve(dataset):
+        if multiframe:
+            dataset = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        dataset.SpacingBetweenSlices = 4.01
+
+    for path in files(tmp_path, 3):
+        edit(path, halve)
+    assert "8.00 mm apart, but SpacingBetweenSlices is 4.01 mm: only one in 2 is present" in only(tmp_path, 3).problem
+
+
+MALFORMED = {
+    "PixelSpacing": ("6", "PixelSpacing: missing, or the wrong number of values"),
+    "ImageOrientationPatient": (["1", "0", "0"], "ImageOrientationPatient: missing, or the wrong number of values"),
+    "ImagePositionPatient": (["1", "0"], "some of its images do not state their position"),
+    "Rows": ([45, 45], "Rows: missing"),
+    "EchoTime": (["12", "98"], None),
+    "SeriesNumber": (["3", "4"], None),
+    "SliceThickness": (["3", "4"], None),
+    "SpacingBetweenSlices": (["3", "4"], None),
+}
+
+
+@pytest.mark.parametrize("keyword", MALFORMED)
+@pytest.mark.parametrize("whole", [False, True], ids=["one image", "all images"])
+def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
+    value, problem = MALFORMED[keyword]
+    for path in files(study, 3)[: None if whole else 1]:
+        edit(path, lambda dataset: setattr(dataset, keyword, value))
+    good, others = only(study, 2), [one for one in read_study(study) if one.number != 2]
+    assert good.problem is None
+    if problem:
+        assert any(problem in str(one.problem) or one.problem == "it has a single slice" for one in others)
+        assert sum(one.problem is None for one in others) == (0 if whole or keyword == "ImagePositionPatient" else 1)
+    elif whole:
+        assert [one.problem for one in others] == [None]
+        assert load(others[0]).shape == others[0].shape
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"PixelSpacing": [0.003, 0.003]}, r"voxels of 0\.003 x 0\.003 x 8 mm.*expected voxels of 0\.05 to 50 mm"),
+        ({"PixelSpacing": [100, 100]}, r"voxels of 100 x 100 x 8 mm.*expected voxels of"),
+        ({"PixelSpacing": [-6, 6]}, "its pixels have no size"),
+        ({"PixelSpacing": "nan"}, "PixelSpacing: missing, or the wrong number"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "not at right angles, or not of length 1"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0.7, 0.7, 0]}, "not at right angles"),
+        ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "not of length 1"),
+        ({"Rows": 0}, "shape .* expected one volume"),
+        ({"Rows": 65535, "Columns": 65535}, "exceeds the maximum of 536870912 voxels"),
+    ],
+    ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items()) if isinstance(case, dict) else "",
+)
+def test_what_cannot_be_an_image_of_a_person(study, values, problem):
+    edit_all(study, 3, values)
+    assert re.search(problem, only(study, 3).problem)
+    with pytest.raises(ValueError, match=r"^series 3: "):
+        load(only(study, 3))
+
+
+@pytest.mark.parametrize(
+    ("apart", "away", "problem"),
+    [
+        (400, 0, "voxels of 6 x 6 x 400 mm"),
+        (8, 1e6, r"over 10 m from the scanner's centre"),
+        (1e300, 0, r"over 10 m from the scanner's centre"),
+    ],
+)
+def test_slices_that_lie_where_nobody_can(study, apart, away, problem):
+    for k, path in enumerate(files(study, 3)):
+        edit(
+            path,
+            lambda dataset, k=k: dataset.update(
+                {"ImagePositionPatient": [0, away, k * apart], "SpacingBetweenSlices": apart}
+            ),
+        )
+    assert re.search(problem, only(study, 3).problem)
+
+
+@pytest.mark.parametrize("raw", [b"1,5 ", b"SECRET"])
+def test_text_in_the_place_of_a_number(study, raw):
+    """Values that pydicom refuses to convert, and quotes in its message."""
+
+    def change(dataset):
+        for keyword in ("EchoTime", "PixelSpacing"):
+            dataset[keyword] = RawDataElement(Tag(keyword), "DS", len(raw), raw, 0, False, True)
+
+    edit_all(study, 3, change)
+    assert "PixelSpacing: missing" in only(study, 3).problem
+    assert choose(read_study(study), {"t2": None}).modalities["t1"].number == 2
+
+
+def of_unknown_kind(path: Path, keyword: str) -> None:
+    """Give an attribute a value representation that does not exist."""
+    tag = Tag(keyword)
+    start = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    before, after = path.read_bytes().split(start, 1)
+    path.write_bytes(before + start + b"ZZ" + after[2:])
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "PatientName", "PatientBirthDate", "PatientID", "ImageType", "SeriesNumber", "EchoTime", "SequenceName",
+        "AcquisitionDate", "SeriesDescription", "ContrastBolusAgent",
+    ],
+)  # fmt: skip
+def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, phantom_subject, keyword, number):
+    write_study(tmp_path, phantom_subject, [replace(SMALL, header=MPRAGE | {"ContrastBolusAgent": "none"}),
+                                    replace(OTHER, multiframe=True)])  # fmt: skip
+    for path in files(tmp_path, number):
+        if keyword in pydicom.dcmread(path):
+            of_unknown_kind(path, keyword)
+    series = read_study(tmp_path)
+    assert len(series) == 2
+    kept = series[0 if number == 3 or keyword == "SeriesNumber" else 1]
+    assert kept.problem is None
+    chosen = choose(series, {"t1": series[number - 2].key} if series[number - 2].problem is None else None)
+    for one in chosen.modalities.values():
+        load(one)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "problem"),
+    [
+        ("SharedFunctionalGroupsSequence", "PixelSpacing: missing"),
+        ("PixelRepresentation", "PixelRepresentation missing or not a number"),
+    ],
+)
+def test_needed_attributes_of_an_unknown_kind(tmp_path, phantom_subject, keyword, problem):
+    write_study(tmp_path, phantom_subject, [replace(OTHER, multiframe=True)])
+    of_unknown_kind(files(tmp_path, 3)[0], keyword)
+    with pytest.raises(ValueError, match=rf"series 3 is the only T2 and cannot be used: .*{problem}"):
+        choose(read_study(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "message"),
+    [
+        ("StudyInstanceUID", "20 MR images have no StudyInstanceUID"),
+        ("SeriesInstanceUID", "20 MR images have no SeriesInstanceUID"),
+        ("SOPClassUID", "20 of 55 files are damaged DICOM files"),
+    ],
+)
+def test_uids_of_an_unknown_kind(study, keyword, message):
+    for path in files(study, 3):
+        of_unknown_kind(path, keyword)
+    with pytest.raises(ValueError, match=message) as refused:
+        read_study(study)
+    tells_nothing(refused.value)
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+@pytest.mark.parametrize("value", ["", None])
+def test_images_without_uids(study, keyword, value):
+    edit_all(study, 3, lambda dataset: delattr(dataset, keyword) if value is None else setattr(dataset, keyword, value))
+    with pytest.raises(ValueError, match=rf"{len(files(study, 3))} MR images have no {keyword}; .* replace them"):
+        read_study(study)
+
+
+def test_libraries_keep_silent(study, capfd, recwarn, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in (2, 3):
+            edit_all(study, number, badly_identified)
+    for what in (caplog, recwarn):
+        what.clear()
+    capfd.readouterr()
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        series = read_study(study)
+        choose(series)
+        for one in series:
+            load(one)
+    said = [*capfd.readouterr(), caplog.text, *(str(warning.message) for warning in recwarn)]
+    tells_nothing([line for line in said if line])
+    assert "Invalid value" not in str(said)
+
+
+def badly_identified(dataset) -> None:
+    dataset.PatientName, dataset.PatientBirthDate, dataset.AcquisitionDate = "SECRETNAME", "01.02.1970", "03.04.1980"
+
+
+def test_images_that_do_not_say_where_they_are(study):
+    edit_all(study, 3, lambda dataset: delattr(dataset, "ImageOrientationPatient"))
+    assert "do not state their position" in only(study, 3).problem
+
+
+def test_two_patients(study):
+    secrets = {"PatientID": "SECRET-9", "PatientName": "Secret^Other", "PatientBirthDate": "19800101"}
+    for keyword, value in secrets.items():
+        edit(files(study, 3)[0], lambda dataset, k=keyword, v=value: setattr(dataset, k, v))
+        with pytest.raises(ValueError, match="images of 2 patients") as info:
+            read_study(study)
+        tells_nothing(info.value)
+        edit(files(study, 3)[0], lambda dataset, k=keyword: setattr(dataset, k, PATIENT[k]))
+    read_study(study)
+
+
+@pytest.mark.parametrize("name", ["", "SECRET PHANTOM", "Secret^Phantom^^"])
+def test_one_patient_written_in_two_ways(study, name):
+    edit(files(study, 3)[0], lambda dataset: setattr(dataset, "PatientName", name))
+    assert len(read_study(study)) == 2
+
+
+CT = {"SOPClassUID": CTImageStorage, "Modality": "CT"}
+
+
+def test_other_files_beside(study):
+    (study / "README.txt").write_text("notes")
+    (study / "DICOMDIR").write_bytes(b"")
+    (study / ".DS_Store").write_bytes(b"\0")
+    shutil.copy(files(study, 3)[0], study / "ct.dcm")
+    edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": generate_uid()}))
+    assert [one.number for one in read_study(study)] == [2, 3]
+
+
+def only_ct(study: Path) -> None:
+    shutil.rmtree(study / "002")
+    edit_all(study, 3, CT)
+
+
+def only_text(study: Path) -> None:
+    shutil.rmtree(study)
+    study.mkdir()
+    (study / "a.txt").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (
+            lambda study: edit(files(study, 3)[0], lambda one: setattr(one, "StudyInstanceUID", generate_uid())),
+            ValueError,
+            "images of 2 studies; give the folder of one",
+        ),
+        (only_ct, ValueError, "no MR image, only 20 CT"),
+        (only_text, ValueError, "none of its 1 files is a DICOM file"),
+        (shutil.rmtree, FileNotFoundError, "no such folder"),
+        (
+            lambda study: files(study, 2)[1].write_bytes(b"\0" * 1000),
+            ValueError,
+            "1 of 55 files are damaged DICOM files, the first is number 2 in",
+        ),
+    ],
+    ids=["studies", "ct", "text", "absent", "damaged"],
+)
+def test_what_is_no_study(study, change, kind, words):
+    change(study)
+    with pytest.raises(kind, match=words) as refused:
+        read_study(study)
+    tells_nothing(refused.value)
+    assert ".dcm" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "hide", [lambda path: path.chmod(0), lambda path: path.parent.chmod(0)], ids=["file", "folder"]
+)
+def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody, hide):
+    hide(files(study, 2)[1])
+    message = r"^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be read)"
+    with as_anybody(), pytest.raises(PermissionError, match=message) as refused:
+        read_study("study")
+    assert "002" not in str(refused.value)
+    (study / "002").chmod(0o755)
+
+
+def test_a_link_to_nothing_is_not_left_out(study):
+    path = files(study, 2)[1]
+    path.unlink()
+    path.symlink_to("absent")
+    with pytest.raises(PermissionError, match=r"1 of 55 files cannot be opened, the first is number 2"):
+        read_study(study)
+
+
+def test_a_large_file_that_is_compressed_as_a_whole_is_not_grown(study):
+    path = files(study, 2)[1]
+
+    before = load(only(study, 2)).get_fdata()
+    edit(path, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
+    np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
+    edit(path, lambda dataset: dataset.add_new(0x00091001, "OB", np.random.default_rng(0).bytes(2**20)))
+    with pytest.raises(ValueError, match="1 of 55 files are large and compressed as a whole, the first is number 2"):
+        read_study(study)
+
+
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_pixels_cut_off(tmp_path, phantom_subject, multiframe):
+    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=multiframe)])
+    path = files(tmp_path, 2)[0]
+    path.write_bytes(path.read_bytes()[:-300])
+    (series,) = read_study(tmp_path)
+    message = r"^series 2: (image 1 of 35: )?its pixels are damaged or cut off \(\d+ bytes; expected \d+\)"
+    with pytest.raises(ValueError, match=message):
+        load(series)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "message"),
+    [
+        ("1.2.840.10008.1.2.4.102", "compressed as MPEG-4 AVC/H.264 High Profile .* not supported"),
+        (JPEG2000Lossless, "compressed as JPEG 2000 .* no decoder is installed: pip install .*dicom"),
+    ],
+    ids=["mpeg", "no-plugin"],
+)
+def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypatch, syntax, message):
+    write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True, transfer_syntax=JPEG2000Lossless)])
+
+    def relabel(dataset):
+        dataset.file_meta.TransferSyntaxUID = syntax
+
+    edit(files(tmp_path, 2)[0], relabel)
+    from pydicom.pixels.decoders import JPEG2000LosslessDecoder
+
+    monkeypatch.setattr(JPEG2000LosslessDecoder, "_available", {})
+    (series,) = read_study(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load(series)
+
+
+def test_a_tumour_protocol(tmp_path, phantom_subject):
+    """Localizer, ADC map, subtraction and, next to the 3D T1c, the 2D one are left out; nobody is named."""
+    coarse = [scan if scan.slices else replace(scan, spacing=(5, 5, 2 * scan.spacing[2])) for scan in STUDY]
+    write_study(tmp_path, phantom_subject, coarse)
+    series = read_study(tmp_path)
+    assert [one.key for one in series] == ["1-1", "1-2", "1-3", "2", "3", "4", "5", "6", "7", "8"]
+    selection = choose(series)
+    assert {name: one.number for name, one in selection.modalities.items()} == {"t1": 2, "t1c": 6, "t2": 3, "flair": 4}
+    assert selection.warnings == []
+    reasons = ["localizer"] * 3 + [""] * 3 + ["diffusion", "", "subtraction", "not taken, since series 6 is 3D"]
+    for reason, line in zip(reasons, selection.explanations, strict=True):
+        assert reason in line
+    tells_nothing(selection.explanations)
+    tells_nothing(series)
+
+
+def test_without_the_packages(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("clinic.dicom")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ImportError, match=r'DICOM requires: pip install "missing-modality-bundles\[dicom\]"'):
+        importlib.import_module("clinic.dicom")
+
+
+def tells_nothing(said: object) -> None:
+    """Assert that messages do not identify the patient."""
+    for secret in ("secret", "1970", "1980", ACCESSION.lower(), "1.2.826"):
+        assert secret not in str(said).lower()

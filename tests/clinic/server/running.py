@@ -1,0 +1,74 @@
+"""The server of the app as a separate process, as users start it, and the most common requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import requests
+from orthanc import free_port
+
+ROOT = Path(__file__).parents[3]
+
+
+@contextmanager
+def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iterator[str]:
+    """Run a server with the phantom's weights; yield its address.
+
+    Args:
+        folder: gets ``server.log``, ``output`` for trainings, and ``tmp`` for the server's temporary files.
+        studies: see `clinic.server.__main__.serve`.
+        conf: further options of the server; None: not given.
+    """
+    port = free_port()
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", **conf}
+    command = [sys.executable, "-m", "clinic.server", *_words(options)]
+    settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+    with open(folder / "server.log", "wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(url, process, folder / "server.log")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
+    """Request a segmentation; ``params`` are the options."""
+    query = {"image": image, "output": output}
+    return requests.post(f"{url}/infer/{model}", params=query, data={"params": json.dumps(params)}, timeout=300)
+
+
+def result(url: str, image: str, path: Path, model: str = "m3ae", **params: object) -> tuple[dict, nib.Nifti1Image]:
+    """Return what the server reports on a segmentation, and its label map."""
+    answer = infer(url, image, "all", model, **params)
+    assert answer.status_code == 200, answer.text
+    parts = answer.content.split(b"--" + answer.headers["content-type"].split("boundary=")[1].encode())
+    told, mask = (part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n") for part in parts[1:3])
+    path.write_bytes(mask)
+    return json.loads(told), nib.load(path)
+
+
+def _words(options: Mapping[str, object]) -> list[str]:
+    return [f"--{key}={value}" for key, value in options.items() if value is not None]
+
+
+def _wait(url: str, process: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + 180
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            requests.get(f"{url}/info/", timeout=5).raise_for_status()
+            return
+        except requests.RequestException:
+            time.sleep(0.2)
+    raise RuntimeError(f"The server did not start:\n{log.read_text()}")

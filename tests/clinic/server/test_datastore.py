@@ -1,0 +1,49 @@
+"""On which series a label map was drawn."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from clinic.server.datastore import hidden_paths, labelled_modality
+from clinic.study.reading import Study
+
+GRID = np.diag([1.0, 1, 2, 1])
+
+
+def study(**frames: str) -> Study:
+    """Return a study of volumes on one grid."""
+    images = {name: nib.Nifti1Image(np.ones((240, 240, 10), np.float32), GRID) for name in frames}
+    facts = {name: name for name in frames}
+    return Study(images, frames, facts, facts, dict.fromkeys(frames), [], [])
+
+
+def label(affine: np.ndarray = GRID) -> nib.Nifti1Image:
+    return nib.Nifti1Image(np.zeros((240, 240, 10), np.uint8), affine)
+
+
+def test_of_equal_grids_the_one_that_is_shown_was_drawn_on():
+    assert labelled_modality(study(t1="a", t1c="b"), label()) == "t1c"
+    assert labelled_modality(study(t1="a", flair="a"), label()) == "t1"
+
+
+def test_a_small_tilt_is_another_grid():
+    tilt = np.eye(4)
+    tilt[:2, :2] = [[np.cos(0.01), -np.sin(0.01)], [np.sin(0.01), np.cos(0.01)]]  # 3 mm at the far corner
+    with pytest.raises(ValueError, match="does not lie on the grid of any image"):
+        labelled_modality(study(t1="a"), label(tilt @ GRID))
+
+
+def test_equal_grids_of_different_frames_are_not_guessed_between():
+    one = study(t1="a", flair="b", t1c="c")
+    one.images["t1c"] = nib.Nifti1Image(np.ones((8, 8, 8), np.float32), GRID)
+    with pytest.raises(ValueError, match="different frames of reference"):
+        labelled_modality(one, label())
+
+
+def test_names_of_files_are_in_no_message():
+    with (
+        pytest.raises(ValueError, match=r"^an image file: shape \(8, 8\), and The study holds") as error,
+        hidden_paths("/a b"),
+    ):
+        raise ValueError("/a b/x/Doe_John_t1.nii.gz: shape (8, 8), and /a b holds")
+    assert "Doe" not in str(error.value)

@@ -1,0 +1,277 @@
+"""The server with an archive: Orthanc and its DICOMweb plugin."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import threading
+import time
+from io import BytesIO
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import requests
+import uvicorn
+from dicom_studies import resample
+from fastapi import HTTPException
+from orthanc import free_port, needs_orthanc, series
+from running import infer, result
+from stack import PATIENTS, SECRETS, SERIES, Stack, uid
+
+from clinic.dicom import read_study
+from clinic.server.app import App
+from clinic.server.datastore import DICOMWebDatastore
+from clinic.server.endpoints import create_api
+from clinic.server.proxy import forward
+from clinic.server.training import write_labelled_studies
+from common.cohorts.phantom.cohort import PHANTOM
+
+pytestmark = needs_orthanc
+
+
+def volume(stack: Stack, image: str, path: Path, **options: object) -> nib.Nifti1Image:
+    path.write_bytes(infer(stack.url, image, "image", **options).content)
+    return nib.load(path)
+
+
+def stored(stack: Stack, series_uid: str) -> hd.seg.Segmentation:
+    """Return a SEG as stored in Orthanc."""
+    find = {"Level": "Instance", "Query": {"SeriesInstanceUID": series_uid}}
+    (name,) = requests.post(f"{stack.archive}/tools/find", json=find, timeout=30).json()
+    return hd.seg.segread(BytesIO(requests.get(f"{stack.archive}/instances/{name}/file", timeout=30).content))
+
+
+def on_source_grid(seg: hd.seg.Segmentation, study: Path, label: nib.Nifti1Image) -> dict[str, np.ndarray]:
+    """Return the segments by label, (columns, rows, slices), by the image of the source that each frame refers to."""
+    series_uid = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
+    images = [pydicom.dcmread(path, stop_before_pixels=True) for path in study.rglob("*.dcm")]
+    images = [image for image in images if image.SeriesInstanceUID == series_uid]
+    towards = label.affine[:3, 2] * [-1, -1, 1]  # along the slices, LPS
+    images.sort(key=lambda image: np.dot(image.ImagePositionPatient, towards))
+    frames = seg.get_pixels_by_source_instance(
+        [image.SOPInstanceUID for image in images], assert_missing_frames_are_empty=True
+    )
+    names = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
+    return {name: frames[..., number].T for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("study", ["four", "two", "one"])
+def test_a_study_is_segmented_and_stored_in_the_archive(stack, study, tmp_path):
+    before = set(series(stack.archive, "SEG"))
+    params, label = result(stack.url, uid(study), tmp_path / "label.nii.gz", store=True)
+    names = {2: "t1", 3: "t2", 4: "flair", 6: "t1c"}
+    assert {names[number] for number in SERIES[study] if number in names} == set(params["modalities"])
+    assert len(set(series(stack.archive, "SEG")) - before) == 1
+
+    seg = stored(stack, params["stored"])
+    assert (seg.PatientID, seg.StudyInstanceUID) == (PATIENTS[study]["PatientID"], uid(study))
+    voxels = np.asarray(label.dataobj)
+    segments = on_source_grid(seg, stack.folder / study, label)
+    assert list(segments) == list(params["label_names"])
+    for name, value in params["label_names"].items():
+        assert np.array_equal(segments[name] > 0, voxels == value)
+    truth = resample(stack.label, label.affine, label.shape, order=0) > 0
+    dice = 2 * np.count_nonzero(truth & (voxels > 0)) / (np.count_nonzero(truth) + np.count_nonzero(voxels))
+    assert dice > 0.6
+
+
+def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
+    loaded = {one.number: one for one in read_study(stack.folder / "four") if one.number in (2, 3)}
+    for number, one in loaded.items():
+        label = volume(stack, uid("four", number), tmp_path / f"{number}.nii.gz")
+        assert label.shape == one.shape
+        assert np.allclose(label.affine, one.affine, atol=1e-3)
+    answer = infer(stack.url, uid("four", 1))
+    assert answer.status_code == 400
+    assert "series 2" in answer.json()["detail"]
+    left = infer(stack.url, uid("four", 3), use_t1c=False).json()
+    assert (left["left_out"], sorted(left["modalities"])) == (["t1c"], ["flair", "t1", "t2"])
+
+
+def test_oedema_alone_is_named_so_and_nothing_is_stored_of_nothing(stack, tmp_path):
+    params = infer(stack.url, uid("two"), model="oedema", store=True).json()
+    assert params["label_names"] == {"Oedema": 2}
+    seg = stored(stack, params["stored"])
+    assert [seg.get_segment_description(number).segment_label for number in seg.segment_numbers] == ["Oedema"]
+    direct = infer(stack.url, uid("two"), "dicom_seg", model="oedema")
+    assert direct.headers["content-type"] == "application/dicom"
+    (segment,) = pydicom.dcmread(BytesIO(direct.content)).SegmentSequence
+    assert (segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence[0].CodeValue) == ("Oedema", "79654002")
+
+    before = series(stack.archive, "SEG")
+    answer = infer(stack.url, uid("two"), "image", model="nothing", store=True)
+    assert answer.status_code == 200
+    (tmp_path / "empty.nii.gz").write_bytes(answer.content)
+    assert not np.asarray(nib.load(tmp_path / "empty.nii.gz").dataobj).any()
+    message = json.loads(answer.headers["x-message"])
+    assert "Nothing was found, and nothing is stored." in message
+    refused = infer(stack.url, uid("two"), "dicom_seg", model="nothing")
+    assert (refused.status_code, "nothing was found" in refused.json()["detail"]) == (404, True)
+    assert series(stack.archive, "SEG") == before
+
+
+@pytest.mark.parametrize(
+    ("image", "status"),
+    [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)],
+)
+def test_what_is_not_in_the_archive_is_refused(stack, image, status):
+    answer = infer(stack.url, image)
+    assert answer.status_code == status
+    assert len(answer.json()["detail"].splitlines()) == 1
+
+
+class TestProxy:
+    @pytest.mark.parametrize("key", ["StudyInstanceUID", "0020000D", "PatientID"])
+    def test_a_query_reaches_the_archive(self, stack, key):
+        value = PATIENTS["two"]["PatientID"] if key == "PatientID" else uid("two")
+        query = {key: value, "limit": 101, "includefield": "00081030"}
+        found = requests.get(f"{stack.url}/proxy/dicom/qido/studies", params=query, timeout=30).json()
+        assert [study["0020000D"]["Value"] for study in found] == [[uid("two")]]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "../instances",
+            "studies/../../instances",
+            "studies/%2e%2e/%2e%2e/system",
+            "system",
+            "",
+            "studies//..;/system",
+        ],
+    )
+    def test_only_dicomweb_is_reached(self, stack, path):
+        request = requests.Request("GET", f"{stack.url}/x").prepare()
+        request.url = f"{stack.url}/proxy/dicom/wado/{path}"  # sent as it stands; requests would normalise it
+        answer = requests.Session().send(request, timeout=30)
+        assert answer.status_code == 404
+        assert "Orthanc" not in answer.text
+
+    def test_another_study_than_was_asked_for_is_not_shown(self, stack):
+        """As from an archive, or a proxy in front of it, that ignores the query."""
+        everything = requests.get(f"{stack.archive}/dicom-web/studies", timeout=30).content
+
+        class Heedless(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", "application/dicom+json")
+                self.end_headers()
+                self.wfile.write(everything if "offset=0" in self.path or "offset" not in self.path else b"[]")
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heedless) as archive:
+            threading.Thread(target=archive.serve_forever, daemon=True).start()
+            address = f"http://127.0.0.1:{archive.server_port}"
+            assert len(json.loads(forward(address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
+            for path, query in (("studies", [("StudyInstanceUID", uid("two"))]), (f"studies/{uid('two')}/series", [])):
+                with pytest.raises(HTTPException, match="another StudyInstanceUID") as refused:
+                    forward(address, "GET", path, query, {}, b"")
+                assert refused.value.status_code == 502
+                assert "SECRET" not in str(refused.value)
+            archive.shutdown()
+
+
+def test_an_archive_that_is_gone(tmp_path):
+    archive = f"http://127.0.0.1:{free_port()}/dicom-web"
+    app = App(archive, tmp_path, ["m3ae"], "phantom")
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_api(app, archive), port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    url = f"http://127.0.0.1:{port}"
+    for answer in (infer(url, uid("two")), requests.get(f"{url}/proxy/dicom/qido/studies", timeout=60)):
+        assert (answer.status_code, answer.json()["detail"]) == (502, "The DICOMweb archive does not answer.")
+    server.should_exit = True
+    thread.join()
+
+
+def test_other_sites_pages_may_not_read_answers(stack):
+    answer = requests.get(f"{stack.url}/info/", headers={"origin": "http://elsewhere.example"}, timeout=30)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", "model/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("PUT", "session/"),
+     ("POST", "batch/infer/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset")],
+)  # fmt: skip
+def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
+    assert requests.request(method, f"{stack.url}/{path}", timeout=30).status_code in (404, 405)
+
+
+def test_no_patient_in_the_log_and_no_file_is_left(stack):
+    """When the server has ended, not even the folder is left; the fixture checks that."""
+    assert infer(stack.url, uid("one"), store=True).status_code == 200
+    assert infer(stack.url, uid("one", 1)).status_code == 404
+    query = {"PatientID": PATIENTS["one"]["PatientID"]}
+    assert requests.get(f"{stack.url}/proxy/dicom/qido/studies", params=query, timeout=30).ok
+    assert not [path for path in (stack.folder / "tmp").rglob("*") if path.is_file()]
+    assert "POST /infer/{model} m3ae 200" in stack.log()
+    assert not SECRETS.search(stack.log())
+
+
+def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
+    url, archive = stack.url, stack.archive
+    studies = DICOMWebDatastore(f"{archive}/dicom-web", PHANTOM)
+    images = [uid("one"), uid("two")]
+    assert set(images) < set(studies.list_images())
+
+    # The result of a model is stored, but is no label to train on.
+    assert infer(url, images[0], store=True).json()["stored"]
+    assert images[0] in studies.labelled_images("original")
+    assert not studies.labelled_images("final")
+    listed = requests.get(f"{url}/datastore/", params={"output": "all"}, timeout=10).json()["objects"]
+    assert (listed.keys(), listed[images[0]]) == (set(studies.list_images()), {"labels": {"original": {}}})
+    answer = requests.post(f"{url}/train/m3ae", json={"max_epochs": 1}, timeout=60)
+    assert answer.status_code == 400
+    assert "No study has a final label" in answer.json()["detail"]
+
+    # A person draws on the image that the server shows.
+    drawn, before = {}, set(series(archive, "SEG"))
+    for image in images:
+        shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
+        grid = nib.Nifti1Image.from_bytes(gzip.decompress(shown.content))
+        voxels = resample(stack.label, grid.affine, grid.shape, order=0).astype(np.uint8)
+        drawn[image] = nib.Nifti1Image(np.select([voxels == 4, voxels == 2], [1, 2], 0).astype(np.uint8), grid.affine)
+        nib.save(drawn[image], tmp_path / "label.nii.gz")
+        names = [{"name": "Enhancing tumour", "idx": 1}, {"name": "Oedema", "idx": 2}]
+        answer = requests.put(
+            f"{url}/datastore/label",
+            params={"image": image, "tag": "final"},
+            data={"params": json.dumps({"label_info": names})},
+            files={"label": (tmp_path / "label.nii.gz").open("rb")},
+            timeout=60,
+        )
+        assert answer.status_code == 200
+    assert studies.labelled_images("final") == set(images)
+    kept = [
+        pydicom.dcmread(BytesIO(requests.get(f"{archive}/instances/{name}/file", timeout=10).content))
+        for one in series(archive, "SEG")
+        if one not in before
+        for name in requests.get(f"{archive}/series/{one}", timeout=10).json()["Instances"]
+    ]
+    labels = [[(s.SegmentLabel, s.SegmentAlgorithmType) for s in one.SegmentSequence] for one in kept]
+    assert labels == [[("Oedema", "SEMIAUTOMATIC"), ("Enhancing tumour", "SEMIAUTOMATIC")]] * 2
+
+    # It is returned as drawn, and used like that in the training.
+    again = requests.get(f"{url}/datastore/label", params={"label": images[0], "tag": "final"}, timeout=60)
+    (tmp_path / "again.nii.gz").write_bytes(again.content)
+    voxels = np.asarray(drawn[images[0]].dataobj)
+    assert np.array_equal(nib.load(tmp_path / "again.nii.gz").dataobj, np.select([voxels == 1, voxels == 2], [4, 2], 0))
+    items, refused = write_labelled_studies(studies, tmp_path)
+    assert not refused
+    assert sorted(item["modalities"] for item in items) == [["flair"], ["t2", "flair"]]
+    assert not SECRETS.search(json.dumps(items))
+
+    assert requests.post(f"{url}/train/m3ae", json={"max_epochs": 1, "val_split": 0}, timeout=60).status_code == 200
+    while (status := requests.get(f"{url}/train/", timeout=10).json())["status"] == "RUNNING":
+        time.sleep(0.5)
+    assert (status["status"], status["training_studies"]) == ("DONE", 2)

@@ -1,0 +1,540 @@
+"""The server with a folder of studies, over HTTP: what it answers and refuses, and what MONAI Label got wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+import highdicom as hd
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+from dicom_studies import edit, study, write_study
+from monai.transforms import RandCropByLabelClassesd
+from nibabel.affines import apply_affine
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+from running import infer, result, server
+from subject import write_subject
+
+from clinic.server.__main__ import main
+from clinic.server.app import App
+from clinic.server.client_files import write_final_label
+from clinic.server.datastore import FolderDatastore
+from clinic.server.model import BundleInferTask, series_numbers
+from clinic.server.training import train as fine_tune
+from clinic.server.training import write_labelled_studies
+from clinic.study.predict import predict
+from common import __version__
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING
+from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
+
+SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
+NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
+DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
+BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    """A test case of the phantom with its label map."""
+    folder = tmp_path_factory.mktemp("phantom")
+    write_subject(folder, "Doe")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(subject, tmp_path_factory) -> Path:
+    """Studies with one to four sequences, NIfTI and DICOM, and some unusable ones."""
+    root = tmp_path_factory.mktemp("store")
+    for name, modalities in {
+        "one": ["t2"],
+        "two": ["t1ce", "flair"],
+        "three": ["t1", "t1ce", "flair"],
+        "four": ["t1", "t1ce", "t2", "flair"],
+    }.items():
+        (root / name).mkdir()
+        for modality in modalities:
+            shutil.copy(subject / f"Doe_{modality}.nii.gz", root / name)
+    write_study(root / "dicom", subject, study(("t1c", "t2")))
+    for name in ("patients", "candidates"):
+        shutil.copytree(root / "dicom", root / name)
+    for path in (root / "patients" / "003").iterdir():
+        edit(path, lambda dataset: setattr(dataset, "PatientID", "SECRET-2"))
+    shutil.copytree(root / "candidates" / "006", root / "candidates" / "009")
+    again = generate_uid()
+    for path in (root / "candidates" / "009").iterdir():
+        edit(path, lambda dataset: dataset.update({"SeriesInstanceUID": again, "SOPInstanceUID": generate_uid()}))
+        edit(path, lambda dataset: dataset.update({"SeriesNumber": 9}))
+    (root / "unusable").mkdir()
+    shutil.copytree(root / "dicom" / "001", root / "unusable" / "001")
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def url(store, place):
+    with server(place, store) as address:
+        yield address
+    assert not any((place / "tmp").iterdir())  # at its end no patient data are left
+    log = (place / "server.log").read_text()
+    assert "POST /infer/{model} m3ae 200" in log
+    assert not SECRETS.search(log)
+
+
+@pytest.fixture(scope="module")
+def segmented(url, tmp_path_factory):
+    """Return a function that segments a study once, with m3ae and the phantom's weights."""
+    folder = tmp_path_factory.mktemp("segmented")
+    return cache(lambda image: result(url, image, folder / f"{image}.nii.gz"))
+
+
+def put(url: str, image: str, label: Path, tag: str = "final", **params: object) -> requests.Response:
+    with label.open("rb") as file:
+        query, form = {"image": image, "tag": tag}, {"params": json.dumps(params)}
+        return requests.put(f"{url}/datastore/label", params=query, data=form, files={"label": file}, timeout=60)
+
+
+def train(url: str, model: str = "m3ae", **params: object) -> requests.Response:
+    return requests.post(f"{url}/train/{model}", json=params, timeout=60)
+
+
+def trained(url: str) -> dict:
+    """Wait for a training to end, and return its status."""
+    while True:
+        status = requests.get(f"{url}/train/", timeout=10).json()
+        if status["status"] != "RUNNING":
+            return status
+        time.sleep(0.5)
+
+
+def test_info_lists_all_bundles(url):
+    info = requests.get(f"{url}/info/", timeout=10).json()
+    assert list(info["models"]) == list(info["trainers"]) == list(BUNDLES)
+    for model in info["models"].values():
+        assert (model["type"], model["labels"]) == ("segmentation", NAMES)
+        assert {"use_t1", "use_t1c", "use_t2", "use_flair"} <= set(model["config"])
+    assert info["datastore"]["total"] == 8
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [("one", ["t2"]), ("two", ["t1c", "flair"]), ("three", ["t1", "t1c", "flair"]),
+     ("four", ["t1", "t1c", "t2", "flair"]), ("dicom", ["t1c", "t2"])],
+)  # fmt: skip
+def test_any_subset(url, segmented, subject, image, found, tmp_path):
+    params, label = segmented(image)
+    assert list(params["modalities"]) == found
+    assert params["missing"] == [name for name in PHANTOM.modalities if name not in found]
+    assert (params["left_out"], params["empty"], params["stored"]) == ([], False, None)
+    assert params["trained_on"].startswith("the synthetic phantom")
+    assert "only on synthetic images: never trust" in params["warnings"][0]
+    assert params["notes"][0].startswith("The result lies on the grid of the")
+    assert gzip.decompress(Path(label.get_filename()).read_bytes())[344:348] == b"n+1\0"  # NIfTI, as its name says
+    shown = requests.get(f"{url}/datastore/image", params={"image": image}, timeout=60)
+    (tmp_path / "image.nii.gz").write_bytes(shown.content)
+    expected = nib.load(tmp_path / "image.nii.gz")
+    assert label.shape == expected.shape  # one volume, not a channel for each region
+    assert np.allclose(label.affine, expected.affine, atol=1e-3)
+    assert label.get_data_dtype() == np.uint8
+    voxels = np.asarray(label.dataobj)
+    assert set(np.unique(voxels)) == {0, *params["label_names"].values()}
+    # Neither mirrored nor moved: where it lies in the patient is where the tumour is.
+    truth = nib.load(subject / "Doe_seg.nii.gz")
+    at = apply_affine(np.linalg.inv(truth.affine) @ label.affine, np.argwhere(voxels)).round().astype(int)
+    at = at[((at >= 0) & (at < truth.shape)).all(axis=1)]
+    hits = np.asarray(truth.dataobj)[tuple(at.T)] > 0
+    assert hits.mean() > 0.6
+    assert voxels.astype(bool).sum() * abs(np.linalg.det(label.affine)) > 0.5 * np.count_nonzero(truth.dataobj) * 27
+
+
+@pytest.mark.parametrize("model", BUNDLES[1:])
+def test_every_bundle_segments(url, model):
+    params = infer(url, "two", model=model).json()
+    assert list(params["modalities"]) == ["t1c", "flair"]
+    assert params["volumes_ml"]["WT"] > 5
+
+
+def test_a_sequence_is_left_out_and_nrrd_lies_where_nifti_does(url, segmented, tmp_path):
+    left = infer(url, "two", use_t1c=False).json()
+    assert (list(left["modalities"]), left["left_out"], left["missing"]) == (["flair"], ["t1c"], ["t1", "t2"])
+    assert any("No T1c" in warning for warning in left["warnings"])
+    _, nifti = segmented("dicom")
+    (tmp_path / "a.nrrd").write_bytes(infer(url, "dicom", "image", result_extension=".nrrd").content)
+    nrrd = itk.imread(tmp_path / "a.nrrd")
+    assert np.array_equal(itk.array_from_image(nrrd).T, np.asarray(nifti.dataobj))
+    corner = nifti.affine @ [1, 2, 3, 1]
+    assert np.allclose(nrrd.TransformIndexToPhysicalPoint([1, 2, 3]), corner[:3] * [-1, -1, 1], atol=1e-3)
+
+
+def test_the_server_answers_while_it_infers(url):
+    done, waited = [], []
+    thread = threading.Thread(target=lambda: done.append(infer(url, "four").status_code))
+    thread.start()
+    while thread.is_alive():
+        began = time.monotonic()
+        requests.get(f"{url}/info/", timeout=30).raise_for_status()
+        waited.append(time.monotonic() - began)
+        time.sleep(0.05)
+    assert done == [200]
+    assert len(waited) > 5
+    assert np.median(waited) < 0.5
+    assert max(waited) < 1
+
+
+@pytest.mark.parametrize(
+    ("image", "params", "status", "reason"),
+    [
+        ("patients", {}, 400, "The study: images of 2 patients"),
+        ("candidates", {}, 400, "series 6 and 9 are all T1c and cannot be told apart"),
+        ("unusable", {}, 400, "No series is recognised as one of T1, T1c, T2, FLAIR"),
+        ("nobody", {}, 404, "no study of this name"),
+        ("/etc/passwd", {}, 403, "is not in the study store"),
+        ("../store/two", {}, 403, "is not in the study store"),
+        ("labels", {}, 404, "no study of this name"),
+        ("two", {"use_t1c": False, "use_flair": False}, 400, "none of the requested modalities"),
+        ("two", {f"use_{name}": False for name in PHANTOM.modalities}, 400, "All modalities are left out"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_reason(url, store, image, params, status, reason):
+    before = sorted(store.rglob("*"))
+    answer = infer(url, image, store=True, **params)
+    assert answer.status_code == status
+    assert reason in answer.json()["detail"]
+    assert len(answer.json()["detail"].splitlines()) == 1
+    assert not re.search(r"Traceback|/tmp|SECRET", answer.text)
+    assert sorted(store.rglob("*")) == before
+
+
+def test_an_unknown_model_and_an_image_in_the_params(url):
+    answer = infer(url, "two", model="unet")
+    assert answer.status_code == 404
+    assert f"'unet'; expected one of {', '.join(BUNDLES)}" in answer.json()["detail"]
+    answer = requests.post(
+        f"{url}/infer/m3ae", params={"image": "nobody"}, data={"params": '{"image": "two"}'}, timeout=60
+    )
+    assert answer.status_code == 404
+
+
+def test_two_candidates_are_decided_by_hand(url):
+    params = infer(url, "candidates", series="t1c=9, t2=3").json()
+    assert {name: one["source"] for name, one in params["modalities"].items()} == {"t1c": "series 9", "t2": "series 3"}
+    assert any(line.startswith("series 6: T1c") and "not used, as requested" in line for line in params["explanations"])
+
+
+class TestTraining:
+    def test_labels_are_taken_by_name_and_on_the_grid_of_an_image(self, url, store, subject, tmp_path):
+        truth = nib.load(subject / "Doe_seg.nii.gz")
+        voxels = np.asarray(truth.dataobj)
+        file = tmp_path / "label.nii.gz"
+
+        def save(values: np.ndarray, affine: np.ndarray = truth.affine) -> None:
+            nib.save(nib.Nifti1Image(values.astype(np.uint8), affine), file)
+
+        def listed(*names: str) -> dict:
+            return {"label_info": [{"name": name, "idx": number} for number, name in enumerate(names, start=1)]}
+
+        save((voxels == 2).astype(int))
+        for refused, params, reason in [
+            ("one", listed("Oedema", "Tumour"), "Segment 'Tumour'; expected some of Necrotic core"),
+            ("one", {"label_info": [{"name": "Oedema", "idx": 2}]}, "number 1 in the list, but its idx is 2"),
+            ("dicom", {}, "does not lie on the grid of any image of the study"),
+        ]:
+            answer = put(url, refused, file, **params)
+            assert answer.status_code == 400
+            assert reason in answer.json()["detail"]
+        assert put(url, "one", file, tag="original").status_code == 400
+        save(voxels + 1)
+        assert "values [3, 5]" in put(url, "one", file).json()["detail"]
+        save(voxels, np.diag([1.0, 1, 1, 1]))
+        assert put(url, "one", file).status_code == 400
+        assert not (store / "labels").exists()
+
+        # With oedema alone, the only value is oedema, not the first class of a list.
+        save((voxels == 2).astype(int))
+        assert put(url, "two", file, **listed("Oedema")).status_code == 200
+        kept = np.asarray(nib.load(store / "labels" / "final" / "two.nii.gz").dataobj)
+        assert np.array_equal(kept, np.where(voxels == 2, 2, 0))
+        save(np.select([voxels == 4, voxels == 1, voxels == 2], [1, 2, 3]))
+        for image in ("two", "four"):
+            assert put(url, image, file, **listed("Enhancing tumour", "Necrotic core", "Oedema")).status_code == 200
+            kept = np.asarray(nib.load(store / "labels" / "final" / f"{image}.nii.gz").dataobj)
+            assert np.array_equal(kept, voxels)
+        assert requests.get(f"{url}/info/", timeout=10).json()["datastore"]["completed"] == 2
+        left = {requests.post(f"{url}/activelearning/random", timeout=10).json()["id"] for _ in range(20)}
+        assert not left & {"two", "four"}
+
+    def test_the_client_of_3d_slicer(self, url, subject, tmp_path):
+        """MONAI Label's own client, which its extension for 3D Slicer includes."""
+        client = pytest.importorskip("monailabel.client.client").MONAILabelClient(url, str(tmp_path))
+        assert client.info()["models"]["m3ae"]["labels"] == NAMES
+        assert client.next_sample("random", {})["id"] not in ("two", "four")
+        file, params = client.infer("m3ae", "two", {"use_t1c": False})
+        assert list(params["modalities"]) == ["flair"]
+        assert set(np.unique(nib.load(file).dataobj)) == {0, *params["label_names"].values()}
+        names = {"label_info": [{"name": name, "idx": value} for name, value in [("Necrotic core", 1), ("Oedema", 2)]]}
+        truth = nib.load(subject / "Doe_seg.nii.gz")
+        drawn = nib.Nifti1Image(np.asarray(truth.dataobj) % 4, truth.affine)  # no enhancing tumour, 4
+        nib.save(drawn, tmp_path / "label.nii.gz")
+        before = client.download_label("two", "final")
+        assert client.save_label("two", str(tmp_path / "label.nii.gz"), "final", names)["image"] == "two"
+        assert np.array_equal(nib.load(client.download_label("two", "final")).dataobj, drawn.dataobj)
+        assert client.datastore()["objects"]["two"] == {"labels": {"final": {}}}
+        client.save_label("two", before, "final", {})
+
+    def test_absent_modalities_are_left_out_of_the_datalist(self, store, tmp_path):
+        (four, two), refused = write_labelled_studies(FolderDatastore(store, PHANTOM), tmp_path)
+        assert not refused
+        assert (four["modalities"], two["modalities"]) == (["t1", "t1c", "t2", "flair"], ["t1c", "flair"])
+        assert not SECRETS.search(json.dumps([four, two]) + "".join(path.name for path in tmp_path.iterdir()))
+        label, image = (nib.load(tmp_path / name) for name in (two["label"], two["image"][0]))
+        assert np.array_equal(label.affine, image.affine)
+        assert np.asarray(label.dataobj)[np.asarray(image.dataobj) == 0].mean() < 0.01
+        truth = nib.load(store / "labels" / "final" / "two.nii.gz")
+        for value in NAMES.values():
+            small, large = (np.count_nonzero(np.asarray(one.dataobj) == value) for one in (truth, label))
+            assert large == pytest.approx(small * SPACING**3, rel=0.1)
+
+    def test_a_training_changes_what_is_served_only_when_told(self, url, segmented, place, tmp_path):
+        models = {name: Path(bundle_root(name), "models", "phantom.pt") for name in BUNDLES}
+        before = {name: file_digest(path) for name, path in models.items()}
+        _, first = segmented("two")
+        started = train(url, max_epochs=1, val_split=0.5)
+        assert started.status_code == 200
+        assert started.json()["status"] == "RUNNING"
+        second = train(url, "gss", max_epochs=1)
+        assert (second.status_code, "A training is running" in second.text) == (429, True)
+        status = trained(url)
+        assert (status["status"], status["epoch"], status["max_epochs"]) == ("DONE", 1, 1)
+        assert (status["training_studies"], status["validation_studies"]) == (1, 1)
+        run = place / "output" / "m3ae" / status["id"]
+        assert sorted(path.name for path in run.glob("[!.]*")) == ["job.json", "log.txt", "status.json", "weights.pt"]
+        log = (run / "log.txt").read_text()
+        assert "fine-tuning" in log
+        assert "pretraining" not in log
+        assert not SECRETS.search(log + (run / "job.json").read_text() + (run / "status.json").read_text())
+
+        # The training started from the served weights, which are still served.
+        served, tuned = (read_checkpoint(path) for path in (models["m3ae"], run / "weights.pt"))
+        weight = "unet.encoder.0.0.weight"
+        assert 0 < (tuned[weight] - served[weight].float()).norm() < 0.3 * served[weight].float().norm()
+        assert np.array_equal(result(url, "two", tmp_path / "still.nii.gz")[1].dataobj, first.dataobj)
+        assert before == {name: file_digest(path) for name, path in models.items()}
+
+        assert train(url, adopt="another").status_code == 404
+        told = train(url, adopt=status["id"]).json()
+        assert Path(told["kept"]) == models["m3ae"]
+        params, after = result(url, "two", tmp_path / "after.nii.gz")
+        assert not np.array_equal(after.dataobj, first.dataobj)
+        assert params["trained_on"].startswith("1 studies here")
+        assert "phantom" in params["trained_on"]
+        assert before == {name: file_digest(path) for name, path in models.items()}
+
+        # Adopted weights are read strictly every time, so that weights are never random.
+        write_checkpoint({"another.weight": tuned[weight]}, run / "weights.pt")
+        answer = infer(url, "two")
+        assert answer.status_code == 400
+        assert "a checkpoint of another architecture" in answer.json()["detail"]
+        (place / "output" / "m3ae" / "adopted.json").unlink()
+        assert np.array_equal(result(url, "two", tmp_path / "again.nii.gz")[1].dataobj, first.dataobj)
+
+    def test_a_training_is_stopped(self, url, place):
+        assert train(url, "passion", max_epochs=500, val_split=0).status_code == 200
+        while requests.get(f"{url}/train/", timeout=10).json()["epoch"] < 1:
+            assert requests.get(f"{url}/train/", timeout=10).json()["status"] == "RUNNING"
+            time.sleep(0.2)
+        stopped = requests.delete(f"{url}/train/", timeout=60).json()
+        assert (stopped["status"], stopped["max_epochs"]) == ("STOPPED", 500)
+        assert train(url, "passion", adopt=stopped["id"]).status_code == 400
+        assert not [path for path in (place / "tmp").rglob("*") if path.suffix in (".gz", ".nii", ".dcm", ".pt")]
+
+
+@pytest.mark.parametrize(("bundle", "windows"), [("passion", [48, 64, 48]), ("m3ae", [64, 80, 64])])
+def test_weights_of_patients_learn_from_studies_that_lack_sequences(bundle, windows, subject, tmp_path, monkeypatch):
+    """In windows of the size that they are served with; their cohort has another value for enhancing tumour."""
+    studies, run, data = (tmp_path / name for name in ("studies", "run", "data"))
+    for name, modalities in {"two": ["t1ce", "flair"], "four": ["t1", "t1ce", "t2", "flair"]}.items():
+        (studies / name).mkdir(parents=True)
+        for modality in modalities:
+            shutil.copy(subject / f"Doe_{modality}.nii.gz", studies / name)
+    (studies / "labels" / "final").mkdir(parents=True)
+    for name in ("two", "four"):
+        shutil.copy(subject / "Doe_seg.nii.gz", studies / "labels" / "final" / f"{name}.nii.gz")
+    run.mkdir()
+    data.mkdir()
+    weights = str(Path(bundle_root(bundle), "models", "model.pt"))
+    job = {"studies": str(studies), "cohort": "open_glioma", "bundle": bundle, "recipe": None}
+    job |= {"init_from": weights, "device": "cpu", "max_epochs": 1, "val_split": 0}
+    (run / "job.json").write_text(json.dumps(job))
+    (run / "status.json").write_text('{"status": "RUNNING"}')
+    seen, crop = [], RandCropByLabelClassesd.__call__
+
+    def recorded(self, *case, **options):
+        crops = crop(self, *case, **options)
+        seen.extend(list(one["image"].shape[1:]) for one in crops)
+        return crops
+
+    monkeypatch.setattr(RandCropByLabelClassesd, "__call__", recorded)
+    fine_tune(run, data)
+    assert seen == [windows] * 2
+    status = json.loads((run / "status.json").read_text())
+    assert (status["status"], status["training_studies"], status["left_out"]) == ("DONE", 2, 0)
+    assert read_checkpoint(run / "weights.pt").keys() == read_checkpoint(weights).keys()
+    label = nib.load(next(data.glob("*_seg.nii.gz")))
+    assert set(np.unique(np.asarray(label.dataobj))) == {0, 1, 2, 3}
+
+
+def test_series_are_named_as_people_and_messages_do():
+    for said in ("t1c=9, t2=3-10", "{'t1c': 9, 't2': '3-10'}", {"t1c": "9", "t2": "3-10"}):
+        assert series_numbers(said) == {"t1c": "9", "t2": "3-10"}
+    assert series_numbers("") is None
+
+
+def test_the_bare_command_serves_the_phantom_and_the_weights_that_know_it(tmp_path):
+    with server(tmp_path, None, recipe=None, models="m3ae") as url:
+        assert requests.get(f"{url}/info/", timeout=10).json()["models"]["m3ae"]["labels"] == NAMES
+        assert requests.get(f"{url}/datastore/image", params={"image": "Phantom_001"}, timeout=60).ok
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"demo"}
+
+
+class Here:
+    """Segment in the process of the tests, because a `Worker` would first have to import everything."""
+
+    def run(self, function, *arguments):
+        return function(*arguments)
+
+
+class Archive(FolderDatastore):
+    """A folder whose labels are DICOM SEGs, as those of an archive are."""
+
+    label_file = "DICOM SEG"
+
+
+def test_a_result_that_no_dicom_seg_can_hold_is_not_stored(store, tmp_path):
+    app = App(str(store), tmp_path, ["m3ae"], "phantom")
+    app.models["m3ae"].worker, app.datastore = Here(), Archive(store, PHANTOM)
+    params = app.infer("m3ae", {"image": "four", "output_dir": tmp_path, "store": True})["params"]
+    assert not params["empty"]
+    assert params["stored"] is None
+
+
+def test_the_seg_of_a_drawn_label_names_this_software(store, tmp_path):
+    archive = Archive(store, PHANTOM)
+    study, _ = archive.read_study("dicom", tmp_path)
+    image = study.images["t1c"]
+    label = np.zeros(image.shape, np.uint8)
+    label[4:8, 4:8, 2:4] = 1
+    nib.save(nib.Nifti1Image(label, image.affine), tmp_path / "label.nii.gz")
+    seg = dcmread(write_final_label(archive, "dicom", tmp_path / "label.nii.gz", None, tmp_path))
+    assert (seg.ManufacturerModelName, seg.SoftwareVersions) == ("missing-modality-bundles", __version__)
+    assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+
+
+def test_a_training_adopted_before_is_served_with_its_recipe(store, tmp_path):
+    run = tmp_path / "gss" / "run"
+    run.mkdir(parents=True)
+    shutil.copy(Path(bundle_root("gss"), "models", "model.pt"), run / "weights.pt")
+    adopted = {"run": "run", "recipe": "open_glioma", "trained_on": "2 studies here"}
+    (tmp_path / "gss" / "adopted.json").write_text(json.dumps(adopted))
+    assert App(str(store), tmp_path, ["gss"]).models["gss"].recipe == "open_glioma"
+    with pytest.raises(ValueError, match="used open_glioma recipe, not phantom"):
+        App(str(store), tmp_path, ["gss"], "phantom")
+
+
+def test_studies_get_the_weights_of_patients_with_their_own_settings(store, tmp_path):
+    """M3AE's were trained last with larger windows than those of the recipe."""
+    app = App(str(store), tmp_path / "output", ["m3ae"])
+    app.models["m3ae"].worker = Here()
+    params = app.infer("m3ae", {"image": "four", "output_dir": tmp_path})["params"]
+    assert app.info()["models"]["m3ae"]["labels"] == NAMES | {"Enhancing tumour": 3}
+    assert params["trained_on"].startswith("36 openly licensed cases")
+    assert not any("trained on" in warning for warning in params["warnings"])
+    volumes = {
+        recipe: predict(store / "four", tmp_path / str(recipe), "m3ae", recipe=recipe).summary.volumes
+        for recipe in (None, "open_glioma")
+    }
+    assert params["volumes_ml"] == pytest.approx(volumes[None], abs=0.001)
+    assert params["volumes_ml"] != pytest.approx(volumes["open_glioma"], abs=0.001)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Return a function that runs ``python -m clinic.server`` in this process and returns why it ended."""
+
+    def run(**options: object) -> object:
+        monkeypatch.setattr(sys, "argv", ["clinic.server", *(f"--{key}={value}" for key, value in options.items())])
+        with pytest.raises(SystemExit) as found:
+            main()
+        return found.value.code
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_weights_of_another_network_are_not_served(store, tmp_path, command):
+    write_checkpoint(read_checkpoint(Path(bundle_root("gss"), "models", "phantom.pt")), tmp_path / "other.pt")
+    own = {"models": "m3ae", "recipe": "phantom", "m3ae.ckpt_path": tmp_path / "other.pt"}
+    reason = command(studies=store, output_dir=tmp_path, **own)
+    assert reason.startswith(f"error: {tmp_path / 'other.pt'}: a checkpoint of another architecture")
+
+
+def test_an_unknown_option_is_refused(store, tmp_path, command):
+    reason = command(studies=store, output_dir=tmp_path, models="m3ae", **{"gss.ckpt_path": "own.pt"})
+    assert reason == "error: --gss.ckpt_path: no such option; the models' options are m3ae.recipe, m3ae.ckpt_path."
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"port": "many"}, "error: --port many: expected a number from 0 to 65535"),
+        ({"port": 99999}, "error: --port 99999: expected a number"),
+        ({"models": 5}, "error: "),
+        ({"studies": 5}, "error: 5: no such folder"),
+        ({"recipe": 5}, "error: "),
+        ({"output_dir": "/dev/null/x"}, "error: /dev/null/x: cannot write there"),
+    ],
+)
+def test_options_of_wrong_types(store, tmp_path, command, option, reason):
+    options = {"studies": store, "output_dir": tmp_path, "models": "m3ae", "recipe": "phantom"} | option
+    assert command(**options).startswith(reason)
+
+
+@pytest.mark.parametrize(("biases", "present"), [((1e3, -1e3, -1e3), {"Oedema": 2}), ((-1e3, -1e3, -1e3), {})])
+def test_classes_keep_their_names_and_nothing_is_stored_of_an_empty_result(store, tmp_path, biases, present):
+    weights = {key: value.float() for key, value in read_checkpoint(DEMO).items()}
+    weights["unet.head.bias"] += weights["unet.head.bias"].new_tensor(biases)
+    write_checkpoint(weights, tmp_path / "own.pt")
+    shutil.copytree(store / "dicom", tmp_path / "studies" / "dicom")
+    task = BundleInferTask("m3ae", Here(), tmp_path / "output", "phantom", str(tmp_path / "own.pt"))
+    request = {"image": "dicom", "output_dir": tmp_path, "store": True}
+    result = task(request, FolderDatastore(tmp_path / "studies", PHANTOM))
+    params, label = result["params"], nib.load(result["file"])
+    assert params["label_names"] == present
+    assert params["empty"] is not bool(present)
+    assert params["trained_on"] is None
+    assert set(np.unique(np.asarray(label.dataobj))) == {0, *present.values()}
+    stored = tmp_path / "studies" / "labels" / "original" / "dicom.nii.gz"
+    if present:
+        found = hd.seg.segread(result["dicom_seg"])
+        assert [found.get_segment_description(n).segment_label for n in found.segment_numbers] == ["Oedema"]
+        assert params["stored"] == "dicom"
+        assert np.array_equal(nib.load(stored).dataobj, label.dataobj)
+    else:
+        assert (params["stored"], result["dicom_seg"]) == (None, None)
+        assert not stored.exists()

@@ -1,0 +1,128 @@
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine, from_matvec, voxel_sizes
+from scipy.spatial.transform import Rotation
+
+from clinic.study.grid import Grid, finest, isotropic_grid, resample, resample_label_to
+
+
+def oblique(spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> Grid:
+    """Return a tilted grid around the origin; its first axis points to the back and its last one to the left."""
+    turn = Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix()
+    axes = turn @ np.array([[0, 0, -1], [-1, 0, 0], [0, 1, 0.0]]) * spacing
+    return Grid(shape, from_matvec(axes, -axes @ ((np.array(shape) - 1) / 2)))
+
+
+def balls(grid: Grid) -> np.ndarray:
+    """Return nested balls of 26, 19 and 12 mm around the origin, with the values 2, 1 and 4."""
+    centres = apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1))
+    distance = np.linalg.norm(centres, axis=-1)
+    return np.select([distance < 12, distance < 19, distance < 26], [4, 1, 2], 0).astype(np.uint8)
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def test_the_grid_is_isotropic_nearest_to_ras_and_covers_the_field_of_view_of_an_oblique_volume():
+    own = oblique((0.8, 1.2, 4), (120, 90, 25))
+    grid = isotropic_grid(nib.Nifti1Image(np.zeros(own.shape, np.float32), own.affine), 1.0)
+    np.testing.assert_allclose(voxel_sizes(grid.affine), 1)
+    directions = grid.affine[:3, :3]
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-9)
+    assert nib.aff2axcodes(grid.affine) == ("R", "A", "S")
+    np.testing.assert_allclose(np.linalg.inv(own.affine[:3, :3]) @ directions, _signed(own, directions), atol=1e-9)
+    ends = np.array(np.meshgrid(*[(-0.5, size - 0.5) for size in own.shape])).reshape(3, -1).T
+    corners = apply_affine(np.linalg.inv(grid.affine) @ own.affine, ends)
+    assert (corners > -0.51 - 0.5).all()
+    assert (corners < np.array(grid.shape) + 0.01).all()
+    assert sorted(grid.shape) == sorted((96, 108, 100))
+
+
+def _signed(own: Grid, directions: np.ndarray) -> np.ndarray:
+    """Return the grid's axes in those of the volume: one each, at 1 mm."""
+    found = np.linalg.inv(own.affine[:3, :3]) @ directions
+    return np.where(np.abs(found) > 1e-6, np.sign(found) / voxel_sizes(own.affine)[:, None], 0)
+
+
+def test_a_volume_of_1_mm_keeps_its_voxels_and_only_changes_the_order_of_its_axes():
+    voxels = np.random.default_rng(0).uniform(1, 9, (7, 8, 9)).astype(np.float32)
+    image = nib.Nifti1Image(voxels, np.diag([-1.0, -1, 1, 1]))
+    kept = resample(image, isotropic_grid(image, 1.0))
+    np.testing.assert_allclose(kept, voxels[::-1, ::-1], rtol=1e-6)
+    assert kept.flags.c_contiguous  # PyTorch does not accept flipped views
+
+
+def test_a_grid_that_would_fill_the_memory_is_refused():
+    metres = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1000.0, 1000, 100, 1]))
+    with pytest.raises(ValueError, match=r"of 2e\+03 x 2e\+03 x 200 mm needs 2e\+03 x 2e\+03 x 200 voxels of 1 mm"):
+        isotropic_grid(metres, 1.0)
+    head = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([300.0, 300, 300, 1]))
+    assert isotropic_grid(head, 1.0).shape == (600, 600, 600)
+
+
+def test_resampling_leaves_the_background_0_and_the_edge_of_the_brain_sharp():
+    image = nib.Nifti1Image(np.zeros((12, 12, 12), np.float32), np.diag([3.0, 3, 3, 1]))
+    np.asarray(image.dataobj)[3:9] = 100
+    found = resample(image, isotropic_grid(image, 1.0))
+    np.testing.assert_allclose(found[found != 0], 100, rtol=1e-6)
+    assert np.flatnonzero(found[:, 18, 18]).tolist() == list(range(9, 27))
+
+
+def test_a_coarser_grid_gets_means_and_not_samples():
+    stripes = np.tile(np.array([10, 30], np.float32)[:, None, None], (8, 4, 4))
+    found = resample(nib.Nifti1Image(stripes, np.diag([0.5, 1, 1, 1])), Grid((8, 4, 4), np.diag([1.0, 1, 1, 1])))
+    np.testing.assert_allclose(found[1:-1], 20, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 2.0), (0.9, 1.1, 3.0)], ids=["2mm", "3mm"])
+def test_a_label_comes_back_to_an_oblique_anisotropic_grid(spacing):
+    shape = tuple(int(60 / size) for size in spacing)
+    own = oblique(spacing, shape)
+    label = balls(own)
+    grid = isotropic_grid(nib.Nifti1Image(label, own.affine), 1.0)
+    between = resample_label_to(label, own.affine, grid.affine, grid.shape, (1, 2, 4))
+    found = resample_label_to(between, grid.affine, own.affine, own.shape, (1, 2, 4))
+    assert found.dtype == label.dtype
+    for value in (1, 2, 4):
+        assert dice(found == value, label == value) >= 0.98
+
+
+def test_what_is_known_on_the_fine_grid_is_not_shifted_on_the_coarse_one():
+    own, fine = oblique((1, 1, 5), (70, 70, 14)), Grid((80, 80, 80), from_matvec(np.eye(3), [-39.5] * 3))
+    found = resample_label_to(balls(fine), fine.affine, own.affine, own.shape, (1, 2, 4))
+    for value in (1, 2, 4):
+        centres = apply_affine(own.affine, np.argwhere(found == value))
+        np.testing.assert_allclose(centres.mean(axis=0), 0, atol=0.3)
+        volume = (found == value).sum() * 5
+        assert volume == pytest.approx((balls(fine) == value).sum(), rel=0.05)
+
+
+def test_small_classes_are_not_lost():
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[10:30, 10:30, 10:30] = 2
+    label[20, 20, 20] = 4  # a millilitre's thousandth, beside the slices' centres
+    label[5, 5, 5] = 1
+    thick = np.diag([1.0, 1, 6, 1])
+    found = resample_label_to(label, np.eye(4), thick, (40, 40, 6), (1, 2, 4))
+    assert set(np.unique(found)) == {0, 1, 2, 4}
+    assert found[20, 20, 3] == 4
+    assert found[5, 5, 1] == 1
+    assert (found == 4).sum() == (found == 1).sum() == 1
+
+
+def test_an_empty_label_map_stays_empty_and_one_outside_of_the_grid_is_lost():
+    label = np.zeros((10, 10, 10), np.uint8)
+    assert not resample_label_to(label, np.eye(4), np.eye(4), (10, 10, 10), (1,)).any()
+    label[2, 2, 2] = 1
+    away = from_matvec(np.eye(3), [50, 0, 0])
+    assert not resample_label_to(label, np.eye(4), away, (10, 10, 10), (1,)).any()
+
+
+def test_the_finest_volume_is_the_one_of_the_smallest_largest_edge():
+    images = {
+        "thick": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([0.4, 0.4, 5, 1])),
+        "cubes": nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([1.0, 1, 1, 1])),
+    }
+    assert finest(images) == "cubes"

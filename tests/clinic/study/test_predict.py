@@ -1,0 +1,325 @@
+"""A study in, a segmentation out, as on the command line, with the demo weights of m3ae."""
+
+import errno
+import re
+import shutil
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_studies import STUDY, write_study
+from heads import with_heads
+from nibabel.affines import apply_affine
+from run_tools import run
+from scipy.spatial.transform import Rotation
+
+from clinic import dicom
+from clinic.study.inference import SYNTHETIC, Inference
+from clinic.study.predict import RESULTS
+from clinic.study.reading import choose_reference, read_folder
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
+from common.evaluation.analysis.reliability import volume_intervals
+from common.evaluation.metrics.results import COLUMNS
+from common.io import bundle_root, read_checkpoint, write_checkpoint
+
+LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
+USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
+"""Modality -> number of the series that is the right one in `STUDY`."""
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    """A test case of the phantom with its label map, on the cohort's own grid."""
+    folder = tmp_path_factory.mktemp("phantom") / "case"
+    folder.mkdir()
+    images, label = simulate(1000 * 2023 + 29)
+    for name, voxels in (images | {"seg": label}).items():
+        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studies(subject, tmp_path_factory) -> tuple[Path, Path]:
+    """A study as DICOM, with FLAIR after the patient has moved, and its volumes as NIfTI, with FLAIR from before."""
+    dicom, nifti = tmp_path_factory.mktemp("dicom"), tmp_path_factory.mktemp("nifti")
+    middle = apply_affine(LPS, (np.array(nib.load(subject / "Doe_t1.nii.gz").shape) - 1) / 2)
+    for scan, volume in zip(STUDY, write_study(dicom, subject), strict=True):
+        motion = np.eye(4)
+        if scan.moved:
+            motion[:3, :3] = Rotation.from_euler("xyz", scan.moved[0], degrees=True).as_matrix()
+            motion[:3, 3] = middle + scan.moved[1] - motion[:3, :3] @ middle
+        if USED.get(scan.image) == scan.number:
+            nib.save(
+                nib.Nifti1Image(volume.dataobj, np.linalg.inv(motion) @ volume.affine),
+                nifti / f"Doe_{scan.image}.nii.gz",
+            )
+    return dicom, nifti
+
+
+def only(modality: str, subject: Path, folder: Path) -> Path:
+    """Link a single modality of a subject into a folder."""
+    folder.mkdir()
+    (folder / f"Doe_{modality}.nii.gz").symlink_to(subject / f"Doe_{modality}.nii.gz")
+    return folder
+
+
+def predict(*arguments: object) -> int | str | None:
+    """Run ``python -m tools predict``, by default on the CPU and with the demo weights."""
+    defaults = {"--device": "cpu", "--recipe": "phantom"}
+    added = [word for key, value in defaults.items() if key not in arguments for word in (key, value)]
+    return run("predict", *arguments, *added)
+
+
+def regions(label: np.ndarray) -> dict[str, np.ndarray]:
+    values = PHANTOM.labels.values
+    return {
+        region: np.isin(label, [values[name] for name in names]) for region, names in PHANTOM.labels.regions.items()
+    }
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    pairs = {region: (mask, regions(other)[region]) for region, mask in regions(one).items()}
+    return {region: 2 * (a & b).sum() / (a.sum() + b.sum()) for region, (a, b) in pairs.items()}
+
+
+def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
+    assert predict(subject, tmp_path, "m3ae", "--modalities", "t1c,flair") is None
+    found, truth = nib.load(tmp_path / "label.nii.gz"), nib.load(subject / "Doe_seg.nii.gz")
+    assert np.array_equal(found.affine, truth.affine)
+    assert found.get_data_dtype() == np.uint8
+    label = np.asarray(found.dataobj)
+    scores = dice(label, np.asarray(truth.dataobj))
+    assert scores["WT"] > 0.8
+    assert scores["TC"] > 0.7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["label.nii.gz", "summary.html"]
+    said, page = capsys.readouterr().out, (tmp_path / "summary.html").read_text()
+    volumes = [("c", "t1c+flair", r, "volume", mask.sum() * SPACING**3 / 1000) for r, mask in regions(label).items()]
+    calibrated = pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv"))
+    for row in volume_intervals(calibrated, pd.DataFrame(volumes, columns=COLUMNS)).itertuples():
+        assert f"{row.region}: {row.volume:.1f} ml ({row.low:.1f} to {row.high:.1f} with 80%)" in said
+    assert "_t1.nii.gz: T1, by its name; not requested" in said
+    shown = re.sub(r"\S+\.nii\.gz", "", said.replace(str(tmp_path), ""))  # the console names files, the page does not
+    assert not SECRETS.search(shown)
+    assert "grid of the T1c (image file), the default" in said
+    for shown in (said, page):
+        assert "The weights were trained on the synthetic phantom" in shown
+    assert f"Warnings:\n  {SYNTHETIC}\n" in said
+    assert f"<li>{SYNTHETIC}</li>" in page
+    assert "not for clinical use" in page
+    assert not SECRETS.search(page)  # it contains no file name either, which may be a patient's name
+
+
+@pytest.mark.slow  # millions of voxels
+def test_images_of_1_mm_from_left_to_right_as_brats_has_them(subject, tmp_path):
+    """Their voxels are used as they are, in another order."""
+    (study := tmp_path / "study").mkdir()
+    affine = LPS @ np.diag([1 / 3, 1 / 3, 1 / 3, 1])
+    for name in ("t1c", "flair", "seg"):
+        voxels = nib.load(subject / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz").dataobj
+        finer = np.asarray(voxels).repeat(3, 0).repeat(3, 1).repeat(3, 2)
+        nib.save(nib.Nifti1Image(finer, affine), study / f"Doe_{name}.nii.gz")
+    assert predict(study, tmp_path / "out", "m3ae") is None
+    found, truth = nib.load(tmp_path / "out" / "label.nii.gz"), nib.load(study / "Doe_seg.nii.gz")
+    assert np.array_equal(found.affine, truth.affine)
+    assert dice(np.asarray(found.dataobj), np.asarray(truth.dataobj))["WT"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
+    dicom, nifti = studies
+    assert predict(dicom, tmp_path / "dicom", "m3ae") is None
+    said = "".join(capsys.readouterr()) + caplog.text
+    assert predict(nifti, tmp_path / "nifti", "m3ae") is None
+    made, expected = (nib.load(tmp_path / kind / "label.nii.gz") for kind in ("dicom", "nifti"))
+    np.testing.assert_allclose(made.affine, expected.affine, atol=1e-4)
+    label = np.asarray(made.dataobj)
+    assert min(dice(label, np.asarray(expected.dataobj)).values()) >= 0.98
+
+    for modality, number in USED.items():
+        name = {"t1c": "T1c"}.get(modality, modality.upper())
+        assert re.search(rf"series {number}: {name}, confidence [01]\.\d+ \(.*\); taken", said)
+    assert re.search(r"series 1-3: left out: localizer", said)
+    assert re.search(r"series 5: left out: diffusion", said)
+    assert re.search(r"series 7: left out: subtraction", said)
+    assert "series 8: T1c" in said
+    assert re.search(r"FLAIR to T1c: registered, moved by 5\.\d mm and turned by 5\.\d degrees", said)
+    page = (tmp_path / "dicom" / "summary.html").read_text()
+    assert "series 6" in page
+    assert not SECRETS.search(said + page)
+
+    # The SEG lies on the grid of the series that it refers to, and says the same as the label map.
+    segmentation = hd.seg.segread(tmp_path / "dicom" / "seg.dcm")
+    geometry = segmentation.get_volume_geometry()
+    to_ras = np.diag([-1.0, -1, 1, 1]) @ geometry.affine
+    values = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
+    again = np.zeros(label.shape, np.uint8)
+    for number in segmentation.segment_numbers:
+        name = segmentation.get_segment_description(number).segment_label
+        part = segmentation.get_volume(segment_numbers=[number], combine_segments=False).array[..., 0] > 0
+        at = apply_affine(np.linalg.inv(made.affine) @ to_ras, np.argwhere(part))
+        np.testing.assert_allclose(at, at.round(), atol=1e-3)
+        again[tuple(at.round().astype(int).T)] = values[name]
+    assert np.array_equal(again, label)
+
+
+def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
+    study = read_folder(studies[0], PHANTOM)
+    assert choose_reference(study) == ("t1c", "the default")
+    for name, series in study.series.items():
+        assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as requested")
+    localizer = next(one.uid for one in dicom.read_study(studies[0]) if one.number == 1)
+    used = r"T1 \(series 2\), T1c \(series 6\), T2 \(series 3\), FLAIR \(series 4\)\."
+    for asked in (localizer, "1.2.3"):
+        with pytest.raises(ValueError, match=rf"--reference: this series is not used; expected one of {used}") as found:
+            choose_reference(study, asked)
+        assert asked not in str(found.value)
+
+
+def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
+    weights = read_checkpoint(Path(bundle_root("m3ae"), "models", "phantom.pt"))
+    weights = {key: value.float() for key, value in weights.items()}
+    weights["unet.head.bias"] -= 1e3
+    write_checkpoint(weights, tmp_path / "own.pt")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "seg.dcm").write_text("of another run")
+    study = only("t2", subject, tmp_path / "study")
+    assert predict(study, out, "m3ae", "--ckpt_path", tmp_path / "own.pt") is None
+    assert not np.asarray(nib.load(out / "label.nii.gz").dataobj).any()
+    assert not (out / "seg.dcm").exists()
+    said = capsys.readouterr().out
+    assert "Nothing was segmented" in said
+    assert "No T1c" in said
+    assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
+    assert "Warnings:\n  No" in said
+    assert "trained on" not in said
+    assert "grid of the T2 (image file), the finest one" in said
+
+
+def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as(tmp_path, capsys):
+    """A T2 named FLAIR, and a T1c whose file name only says T1."""
+    study, (images, _) = tmp_path / "study", simulate(77_080)
+    study.mkdir()
+    for name, modality in {"x_flair": "t2", "5_T1_MPRAGE_2020": "t1c"}.items():
+        nib.save(nib.Nifti1Image(images[modality], LPS), study / f"{name}.nii.gz")
+    assert predict(study, tmp_path / "out", "m3ae") is None
+    said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
+    contradiction = "FLAIR (image file): it does not look like FLAIR, but like T2. Do not use the result"
+    before, _, after = said.partition("\nWarnings:\n  ")
+    assert after.startswith(contradiction)
+    assert all(line.startswith(("In the study:", "  ")) for line in before.splitlines())
+    assert page.partition("<li>")[2].startswith(contradiction)
+    assert page.index("<li>") < min(page.index(text) for text in ("<table", "<img", "Geometry"))
+    assert "grid of the T1c (image file), the default" in after
+    assert "<title>Segmentation from T1c + FLAIR</title>" in page
+    (other,) = (line for line in after.splitlines() if re.search(r"\bT1\b", line))
+    assert "leaves open whether it is T1 (by the words of its name" in other
+    assert other.endswith("it looks like T1c, and is taken for it.")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trained_on", "warnings"),
+    [(None, "36 openly licensed cases", []), ("phantom", "the synthetic phantom", [SYNTHETIC])],
+)
+def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warnings, tmp_path):
+    inference = Inference("gss", recipe, None, "cpu", tmp_path)
+    assert inference.trained_on.startswith(trained_on)
+    assert inference.warnings == warnings
+
+
+@pytest.mark.slow  # three predictions, and deepbet on two images
+def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
+    names = ("t1", "t2")
+    images = {name: np.asarray(nib.load(subject / f"Doe_{name}.nii.gz").dataobj) for name in names}
+    brains, study = tmp_path / "brains", tmp_path / "study"
+    for folder, volumes in ((brains, images), (study, with_heads(images))):
+        folder.mkdir()
+        for name, voxels in volumes.items():
+            nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{name}.nii.gz")
+    assert predict(brains, tmp_path / "expected", "m3ae") is None
+    assert "cut out" not in capsys.readouterr().out
+    assert predict(study, tmp_path / "found", "m3ae") is None
+    said, page = capsys.readouterr().out, (tmp_path / "found" / "summary.html").read_text()
+    (volume,) = re.findall(r"The brain \((\d+) ml\) was cut out of all images as deepbet found it in the T1 ", said)
+    assert int(volume) == pytest.approx((images["t1"] > 0).sum() * SPACING**3 / 1000, rel=0.15)
+    assert f"brain, cut out ({volume} ml)" in page
+    assert "not skull-stripped" not in said
+    found, expected = (np.asarray(nib.load(tmp_path / out / "label.nii.gz").dataobj) for out in ("found", "expected"))
+    assert dice(found, expected)["WT"] > 0.9
+    assert predict(study, tmp_path / "whole", "m3ae", "--skull_strip", "no") is None
+    first, second = capsys.readouterr().out.partition("Warnings:\n  ")[2].splitlines()[:2]
+    assert first == SYNTHETIC
+    assert second.startswith("  T1 (image file), T2 (image file): not skull-stripped")
+    assert "do not trust the result" in second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--reference", "t2", "--modalities", "t1"), "--reference: t2 is not used; expected one of T1 (image file)"),
+        (("--series", "{'t1': 3}"), "--series is for DICOM"),
+        (("--series", "3"), "--series 3: expected names and values"),
+        (("--modalities", "t1,pd"), "Unknown modality 'pd'"),
+        (("--recipe", "brats1900"), "--recipe brats1900: no such file or recipe; the bundle has brats2018"),
+        (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
+        (("--device", "tpu"), "--device tpu"),
+        (("--skull_strip", "maybe"), "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
+    ],
+    ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device", "skull"],
+)
+def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(arguments, message, subject, tmp_path):
+    error = predict(subject, tmp_path, "m3ae", *arguments)
+    assert error.startswith("error: ")
+    assert message in error
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("intervals", "a,b\n1,2\n"),
+        ("intervals", "modalities,region,coverage,n,quantile\nt1,WT,0.8,5,wide\n"),
+        ("intervals", ""),
+        ("advice", "modalities,region,average\nt1,WT,0.1\n"),
+        ("advice", "\x00\udcff"),
+    ],
+)
+def test_a_foreign_table_beside_the_weights_is_refused_before_the_study_is_read(name, text, tmp_path):
+    shutil.copy(Path(bundle_root("m3ae"), "models", "phantom.pt"), tmp_path / "own.pt")
+    (tmp_path / f"own_{name}.csv").write_text(text, errors="surrogateescape")
+    error = predict(tmp_path / "no_study", tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
+    assert error.startswith(f"error: {tmp_path / 'own'}_{name}.csv: not the {name}.csv of an evaluation (")
+
+
+@pytest.mark.parametrize(
+    ("study", "output", "bundle", "message"),
+    [
+        ("{subject}", "{subject}/out", "m3ae", "lies in the study's folder; expected a folder outside it"),
+        ("{subject}", "{tmp}/out", "m4ae", "bundle 'm4ae' was not found in"),
+        ("{tmp}/absent", "{tmp}/out", "m3ae", "no such folder"),
+    ],
+)
+def test_places_that_cannot_be_used_are_refused(study, output, bundle, message, subject, tmp_path):
+    study, output = (Path(path.format(subject=subject, tmp=tmp_path)) for path in (study, output))
+    assert message in predict(study, output, bundle)
+    assert not (subject / "out").exists()
+    assert not list(output.glob("*"))
+
+
+def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in RESULTS.values():
+        (tmp_path / name).write_text("of another run")
+    monkeypatch.setattr(dicom, "write_seg", fail)
+    said = predict(studies[0], tmp_path, "m3ae", "--modalities", "t1c")
+    assert said.startswith(f"error: {tmp_path}: the disk is full (No space left on device); free some space there")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        RESULTS.values(), "of another run"
+    )

@@ -1,0 +1,234 @@
+"""Warnings about label maps with known faults."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from small_lesion import LABELS, lesion, regions
+
+from clinic.study.alignment import AlignedStudy
+from clinic.study.quality import (
+    border_warnings,
+    brain_note,
+    gains,
+    geometry_warnings,
+    image_warnings,
+    intervals,
+    segmentation_warnings,
+    size_warnings,
+    study_warnings,
+    volumes,
+)
+from clinic.study.reading import Remark, Study
+from clinic.study.skull import Brain
+from common.modalities import LabelSet
+
+ALL = ("t1", "t1c", "t2", "flair")
+
+
+def test_volumes_in_ml():
+    # 216, 64 and 56 voxels of 6 mm3
+    assert volumes(regions(lesion()), LABELS, (1, 2, 3)) == pytest.approx({"WT": 1.296, "TC": 0.384, "ET": 0.336})
+
+
+def test_gains_are_those_of_the_subset_that_is_there():
+    rows = [
+        ("t2", "flair", "WT", 0.2),
+        ("t2", "t1c", "ET", 0.3),
+        ("t2", "flair", "ET", 0.1),
+        ("t1+t2", "flair", "WT", 0.5),
+    ]
+    advice = pd.DataFrame(rows, columns=["modalities", "modality", "region", "average"])
+    assert gains(advice, "t2") == {"flair": {"WT": 0.2, "ET": 0.1}, "t1c": {"ET": 0.3}}
+    assert gains(advice, "t1") == gains(None, "t2") == {}
+
+
+def test_no_interval_exceeds_the_brain():
+    table = {"modalities": "t1", "region": ["WT", "TC"], "quantile": [2.0, np.inf], "coverage": 0.8, "n": [5, 0]}
+    found = intervals(pd.DataFrame(table), "t1", {"WT": 400.0, "TC": 100.0}, 1500.0)
+    assert list(found) == ["WT"]  # nothing is known about TC
+    assert found["WT"][1:] == (1500.0, 0.8)
+    assert found["WT"][0] < 400
+    small = intervals(pd.DataFrame(table), "t1", {"WT": 4.0}, 1500.0)["WT"]
+    assert small[1] == pytest.approx(5 * np.exp(2) - 1)
+
+
+def test_nothing_to_doubt():
+    assert segmentation_warnings(regions(lesion()), probabilities(0.99), ALL, LABELS, (1, 1, 1)) == []
+    assert segmentation_warnings(regions(lesion()), None, ALL, LABELS, (1, 1, 1)) == []
+
+
+@pytest.mark.parametrize("enhancing", [True, False])
+def test_without_t1c_enhancing_tumour_is_a_guess(enhancing):
+    label, without = lesion(), ("t2", "t1")
+    if not enhancing:
+        label[label == 4] = 1
+    (said,) = segmentation_warnings(regions(label), None, without, LABELS, (2, 2, 2))
+    assert said.startswith("No T1c: ")
+    assert ("(0.4 ml) is a guess" in said) == enhancing  # 56 voxels of 8 mm3
+    assert ("cannot be ruled out" in said) != enhancing
+    other = LabelSet({"scar": 1}, {"scar": ("scar",)})
+    # T1c would show none of these regions
+    assert segmentation_warnings(regions(lesion() // 4, other), None, without, other, (2, 2, 2)) == []
+
+
+def test_like_warnings_of_several_images_are_one():
+    """Thick slices, and series that show only part of the head: one line each, which names all of them."""
+    sizes = {"t1": (0.5, 0.5, 6), "t1c": (1, 1, 1), "t2": (0.4, 0.4, 6), "flair": (1, 1, 5)}
+    images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.diag([*size, 1])) for name, size in sizes.items()}
+    sources = {name: f"series {number}" for number, name in enumerate(images)}
+    study = Study(images, dict.fromkeys(images, "1"), sources, {}, {}, [], [])
+    covered = {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85}
+    aligned = AlignedStudy(images, {}, covered)
+    partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
+    assert partial.startswith(
+        "T1 (series 0: 70%), FLAIR (series 3: 85%): covers only this part of what the reference shows"
+    )
+    assert thick.startswith(
+        "T1 (series 0: 0.5 x 0.5 x 6 mm), T2 (series 2: 0.4 x 0.4 x 6 mm), FLAIR (series 3: 1 x 1 x 5 mm): voxels"
+    )
+    assert list(geometry_warnings(study, replace(aligned, covered={}), (5, 5, 6))) == []
+
+
+def test_a_lesion_at_the_border_of_the_brain_that_was_cut_out():
+    brain = np.ones((20, 18, 16), bool)
+    brain[:, :, 14:] = False
+    label = np.zeros(brain.shape, np.uint8)
+    label[5:15, 5:15, :10] = 2  # it reaches the edge of the image, which is no border of the brain
+    assert border_warnings(label > 0, brain) == []
+    label[5:15, 5, 11:13] = 4  # of 1020 voxels 10 are within two of the border
+    assert border_warnings(label > 0, brain) == []
+    label[5:15, 6:8, 12] = 4  # 30 of 1040
+    (said,) = border_warnings(label > 0, brain)
+    assert said.startswith("3% of the lesion lies at the border of the brain")
+    assert border_warnings(np.zeros_like(brain), brain) == []
+
+
+def test_a_lesion_too_large_for_a_brain():
+    brain = np.zeros((10, 10, 10), bool)
+    brain[:, :, :5] = True  # 500 voxels
+    label = np.zeros(brain.shape, np.uint8)
+    label[:, :, 0] = 2  # 100 of them
+    assert size_warnings(label > 0, brain) == []
+    label[0, 0, 1] = 4
+    (said,) = size_warnings(label > 0, brain)
+    assert said.startswith("The lesion takes up 20% of the brain, more than any tumour that this limit (20%) was set")
+
+
+def test_a_doubtful_brain():
+    images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)) for name in ("t1", "t1c", "t2", "flair")}
+    study = Study(images, {}, {name: f"series {i}" for i, name in enumerate(images)}, {}, {}, [], [])
+    study.skulls.extend(images)
+    aligned = AlignedStudy(images, {}, {})
+    (said,) = image_warnings(study, aligned, None, (700, 2000))
+    assert said.startswith("T1 (series 0), T1c (series 1), T2 (series 2), FLAIR (series 3): not skull-stripped")
+    brain = Brain(np.ones((4, 4, 4), bool), "t1", 1500, True, {"t1": 1.0, "t2": 0.9, "t1c": 0.93}, {})
+    assert list(image_warnings(study, aligned, brain, (700, 2000))) == []
+    assert brain_note(study, brain).startswith(
+        "The brain (1500 ml) was cut out of all images as deepbet found it in the T1 ("
+    )
+    given = brain_note(study, replace(brain, stripped=True))
+    assert given.startswith("The brain (1500 ml) was cut out of all images as it is in the skull-stripped T1 (")
+    odd = replace(brain, millilitres=2100, agreement={"t1": 1.0, "t2": 0.7}, doubts={"flair": "none"})
+    (said,) = image_warnings(study, aligned, odd, (700, 2000))
+    assert "FLAIR (series 3): none; it has 2100 ml; expected 700 to 2000 ml; Dice of its mask in T1" in said
+    assert "T2 (series 2: 0.70)" in said
+    partial = replace(brain, millilitres=600, is_whole=False)
+    assert list(image_warnings(study, aligned, partial, (700, 2000))) == []
+
+
+def test_what_was_noticed_as_a_study_was_read():
+    sources, reasons = (
+        {"t1": "series 3", "t1c": "series 7", "t2": "series 4"},
+        dict.fromkeys(("t1", "t1c", "t2"), "why"),
+    )
+    confidences = {"t1": None, "t1c": 0.68, "t2": 0.6}
+    remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
+    study = Study({}, {}, sources, reasons, confidences, [], remarks)
+    unsure, *others = study_warnings(study)
+    assert unsure.startswith("Recognised with little confidence: T1c (series 7: 0.68, why), T2 (series 4: 0.60, why).")
+    assert unsure.endswith("name the file after it, e.g. x_t1c.nii.gz.")
+    assert others == ["T1 (series 3), T2 (series 4): odd.", "of all."]
+    first, *_ = study_warnings(replace(study, series={"t1": "of DICOM"}))
+    assert first.endswith("""--series "{'t1c': None}", or the SeriesNumber of the right one.""")
+    assert [*study_warnings(replace(study, confidences=dict.fromkeys(sources, 0.8), remarks=[]))] == []
+
+
+def test_nothing_segmented():
+    empty = np.zeros((8, 8, 8), np.int16)
+    with_t1c = segmentation_warnings(regions(empty), np.zeros((3, 8, 8, 8)), ALL, LABELS, (1, 1, 1))
+    assert len(with_t1c) == 1
+    assert "Nothing was segmented" in with_t1c[0]
+    without = segmentation_warnings(regions(empty), None, ["t2"], LABELS, (1, 1, 1))
+    assert without[0] == with_t1c[0]
+    assert "cannot be ruled out" in without[1]
+
+
+@pytest.mark.parametrize(
+    ("coins", "unsure"), [(28, "enhancing tumour (0.51)."), (40, "tumour core (0.52), enhancing tumour (0.59).")]
+)
+def test_unsure(coins, unsure):
+    # Of 56 voxels of ET: 28 at 0.5 (log 2) and 28 at 0.9 (0.3251), mean 0.5091, or 40 and 16, mean 0.5880. With 8 of
+    # NCR at 0.99 (0.0560), TC has 0.4525 or 0.5215; WT, with 152 more, 0.1741 or 0.1939.
+    given = probabilities(0.99)
+    enhancing = np.argwhere(lesion() == 4)
+    for part, value in ((enhancing[:coins], 0.5), (enhancing[coins:], 0.9)):
+        given[:, *part.T] = value
+    assert (len(enhancing), given.shape) == (56, (3, 20, 18, 16))
+    given[:, 0] = 0.5  # far from the lesion
+    (said,) = segmentation_warnings(regions(lesion()), given, ALL, LABELS, (1, 1, 1))
+    assert f"unsure of what it segmented as {unsure}" in said
+    with pytest.raises(ValueError, match=r"shape \(1, 20, 18, 16\); expected \(3, 20, 18, 16\).*WT, TC, ET"):
+        segmentation_warnings(regions(lesion()), given[:1], ALL, LABELS, (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("voxel", "side"),
+    [((0, 8, 8), "left"), ((19, 8, 8), "right"), ((8, 0, 8), "posterior"), ((8, 17, 8), "anterior"),
+     ((8, 8, 0), "inferior"), ((8, 8, 15), "superior")],
+)  # fmt: skip
+def test_lesion_at_the_edge(voxel, side):
+    label = lesion()
+    label[voxel] = 2
+    (said,) = segmentation_warnings(regions(label), None, ALL, LABELS, (1, 1, 1))
+    assert f"edge of the image ({side})" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda label: label.__setitem__((slice(2, 18, 2), 2, 2), 1), None),  # 216 of 224 voxels in the largest piece
+        (
+            lambda label: [label.__setitem__((slice(2, 18, 2), y, 2), 1) for y in (2, 15)],  # 216 of 232
+            "in 17 separate pieces, the largest with 93 % of its volume",
+        ),
+        (
+            lambda label: label.__setitem__((slice(14, 18), slice(5, 9), slice(6, 10)), 2),  # 216 of 280
+            "in 2 separate pieces, the largest with 77 % of its volume",
+        ),
+    ],
+    ids=["small", "many", "large"],
+)
+def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number(change, words):
+    label = lesion()
+    change(label)
+    warnings = segmentation_warnings(regions(label), None, ALL, LABELS, (1, 1, 1))
+    assert len(warnings) == (words is not None)
+    assert words is None or words in warnings[0]
+
+
+def test_voxels_that_share_a_corner_are_one_piece():
+    label = np.zeros((30, 18, 16), np.uint8)
+    label[4:12, 5:13, 4:12], label[12, 13, 12] = 2, 2
+    label[2:28:2, 2, 2] = label[2:28:2, 15, 2] = 2
+    assert segmentation_warnings(regions(label), None, ALL, LABELS, (1, 1, 1)) == []  # 26 of 539 voxels are apart
+    label[14:17:2, 5, 5] = 2  # 28 of 541
+    (warning,) = segmentation_warnings(regions(label), None, ALL, LABELS, (1, 1, 1))
+    assert "in 29 separate pieces" in warning
+
+
+def probabilities(sure: float) -> np.ndarray:
+    """Return probabilities of the three regions of `lesion`, with these certainties inside and outside."""
+    return np.where(regions(lesion()), sure, 1 - sure)

@@ -1,0 +1,208 @@
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_studies import Scan, study, write_study
+from monai.data import MetaTensor
+
+from clinic.study.reading import read_folder
+from common.cohorts.check import findings
+from common.cohorts.myops import MYOPS
+from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.phantom.simulation import SPACING, simulate
+
+LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "case"
+    folder.mkdir()
+    for name, voxels in simulate(7)[0].items():
+        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"case_{'t1ce' if name == 't1c' else name}.nii.gz")
+    return folder
+
+
+def test_files_are_told_apart_by_name_and_those_not_wanted_are_left_out(subject):
+    found = read_folder(subject, PHANTOM, ["flair", "t1c"])
+    assert list(found.images) == ["t1c", "flair"]
+    expected = nib.load(subject / "case_t1ce.nii.gz")
+    np.testing.assert_array_equal(found.images["t1c"].affine, expected.affine)
+    np.testing.assert_array_equal(found.images["t1c"].dataobj, expected.dataobj)
+    assert found.frames["t1c"] == found.frames["flair"]
+    assert not found.remarks
+    assert not found.series
+    assert found.explanations == [
+        "case_t1.nii.gz: T1, by its name; not requested.",
+        "case_t1ce.nii.gz: T1c, by its name.",
+        "case_t2.nii.gz: T2, by its name; not requested.",
+        "case_flair.nii.gz: FLAIR, by its name.",
+    ]
+
+
+def test_files_on_different_grids_are_warned_about(subject, tmp_path):
+    voxels = np.random.default_rng(0).uniform(1, 9, (20, 20, 20)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2, 3, 1])), tmp_path / "a_t1.nii.gz")
+    nib.save(nib.Nifti1Image(voxels + 1, LPS), tmp_path / "a_t2.nii.gz")
+    (remark,) = read_folder(tmp_path, PHANTOM).remarks
+    assert "different grids" in remark.text
+
+
+def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
+    scans = study(("t1", "flair"))
+    volumes = {scan.image: volume for scan, volume in zip(scans, write_study(tmp_path, subject, scans), strict=True)}
+    found = read_folder(tmp_path, PHANTOM)
+    assert list(found.images) == ["t1", "flair"]
+    assert found.sources == {"t1": "series 2", "flair": "series 4"}
+    assert found.frames["t1"] != found.frames["flair"]
+    np.testing.assert_allclose(found.images["flair"].affine, volumes["flair"].affine, atol=1e-4)
+    np.testing.assert_allclose(found.images["flair"].dataobj, volumes["flair"].dataobj)
+    assert "TI 1800 ms" in found.reasons["flair"]
+    assert 0.8 < found.confidences["flair"] <= 1
+    assert len(found.explanations) == 6  # three localizers, T1, FLAIR, ADC
+    assert found.series["t1"].number == 2
+
+
+def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
+    found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
+    assert found.sources == {"t1c": "series 2", "flair": "series 4"}
+    assert found.confidences["t1c"] is None
+    with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
+        read_folder(dicom, PHANTOM, ["flair"], {"t1c": 2})
+
+
+@pytest.fixture(scope="module")
+def dicom(subject, tmp_path_factory) -> Path:
+    """A study with T1 (series 2) and FLAIR (series 4); tests must not change it."""
+    folder = tmp_path_factory.mktemp("dicom")
+    write_study(folder, subject, study(("t1", "flair")))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "message"),
+    [
+        ({"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
+        ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
+        ("t1c", "--series 't1c': expected sequences and SeriesNumbers"),
+        ({5: 2}, "Unknown modality '5'"),
+        ({None: 2}, "Unknown modality 'None'"),
+        ({"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
+        ({"t1c": 2.5}, r"t1c: 2\.5: there is no such series"),
+        ({"t1c": True}, "t1c: True: there is no such series"),
+        ({"t1c": {"t1": 2}}, "there is no such series"),
+    ],
+)
+def test_what_is_set_by_hand_is_checked(dicom, by_hand, message):
+    with pytest.raises(ValueError, match=message):
+        read_folder(dicom, PHANTOM, by_hand=by_hand)
+
+
+def test_a_broken_series_that_is_not_wanted_does_not_matter(subject, tmp_path):
+    scans = (
+        Scan(1, "t1", "t1_se_tra", {"RepetitionTime": 500, "EchoTime": 9, "ScanningSequence": "SE"}),
+        Scan(2, "t2", "t2_tse_tra", {"RepetitionTime": 5000, "EchoTime": 98, "ScanningSequence": "SE"}),
+    )
+    write_study(tmp_path, subject, scans)
+    sorted((tmp_path / "002").iterdir())[20].unlink()
+    assert list(read_folder(tmp_path, PHANTOM, ["t1"]).images) == ["t1"]
+    with pytest.raises(ValueError, match=r"series 2 .* slices are missing"):
+        read_folder(tmp_path, PHANTOM)
+
+
+def save(voxels: np.ndarray, path: Path, affine: np.ndarray = LPS) -> None:
+    nib.save(nib.Nifti1Image(np.asarray(voxels), affine), path)
+
+
+def two_subjects(subject: Path, folder: Path) -> None:
+    for case in ("other", "another"):
+        (folder / f"{case}_t1.nii.gz").symlink_to(subject / "case_t1.nii.gz")
+
+
+def both_kinds(subject: Path, folder: Path) -> None:
+    write_study(folder, subject, study(("t1",)))
+    (folder / "001").rename(folder / "localizer")
+    (folder / "case_t2.nii.gz").symlink_to(subject / "case_t2.nii.gz")
+
+
+def twice(subject: Path, folder: Path) -> None:
+    for name in ("t1", "t1ce"):
+        shutil.copy(subject / "case_t1.nii.gz", folder / f"case_{name}.nii.gz")
+
+
+def with_nan(subject: Path, folder: Path) -> None:
+    voxels = np.ones((9, 9, 9), np.float32)
+    voxels[3, 3, 3] = np.nan
+    save(voxels, folder / "a_t1.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "kind", "message"),
+    [
+        (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
+        (twice, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
+        (twice, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
+        (twice, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
+        (two_subjects, {}, ValueError, "2 subjects, another, other"),
+        (both_kinds, {}, ValueError, r"both DICOM and image files \(1\)"),
+        (lambda _, folder: save(np.ones((9, 9, 9)), folder / "a_t1.nii.gz"), {}, ValueError, "T1.*every voxel is 1"),
+        (with_nan, {}, ValueError, "T1.*1 voxels are NaN"),
+    ],
+)
+def test_what_cannot_be_one_study_is_refused(subject, tmp_path, make, options, kind, message):
+    make(subject, tmp_path)
+    with pytest.raises(kind, match=message):
+        read_folder(tmp_path, PHANTOM, **options)
+
+
+def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):
+    brain = read_folder(subject, PHANTOM, ["t1", "t2", "flair"])
+    assert (brain.skulls, brain.remarks) == ([], [])
+    t1 = np.asarray(brain.images["t1"].dataobj)
+    noisy = np.where(t1 == 0, np.random.default_rng(0).integers(1, 9, t1.shape), t1)
+    x, y, z = np.indices(t1.shape) - (np.array(t1.shape)[:, None, None, None] - 1) / 2
+    head = np.where((t1 == 0) & (x**2 + y**2 + z**2 < (90 / SPACING) ** 2), 50, t1)  # mm
+    assert (head == 0).mean() > 0.5
+    for name, voxels in {"t1": noisy, "t2": head, "flair": brain.images["flair"].dataobj}.items():
+        save(voxels, tmp_path / f"a_{name}.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    assert (found.skulls, found.remarks) == (["t1", "t2"], [])  # no remark, since the skull may be stripped
+    assert not any(found.skull for found in findings({"t1": MetaTensor(noisy), "t2": MetaTensor(head)}, MYOPS))
+
+
+@pytest.mark.parametrize("value", [-1000, -0.75, 5000, np.nan])
+def test_a_background_other_than_0_becomes_0(value, subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj).astype(np.float32)
+    given = t2 + value if value < 0 else np.where(t2 == 0, np.float32(value), t2)
+    save(given, tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    assert (found.skulls, found.remarks) == ([], [])
+    np.testing.assert_allclose(np.asarray(found.images["t2"].dataobj), t2, atol=1e-3)
+    given[tuple(np.array(t2.shape) // 2)] = np.nan
+    save(given, tmp_path / "a_t2.nii.gz")
+    with pytest.raises(ValueError, match=r"\(T2\): 1 voxels are NaN or Inf"):
+        read_folder(tmp_path, PHANTOM)
+
+
+def test_a_brain_too_small_for_its_voxel_size_is_warned_about(subject, tmp_path):
+    t2 = np.asarray(nib.load(subject / "case_t2.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(t2, LPS @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "a_t2.nii.gz")
+    found = read_folder(tmp_path, PHANTOM)
+    (remark,) = found.remarks
+    assert remark.modalities == ("t2",)
+    assert remark.text.startswith("a whole brain of only ")
+    assert "with voxels of 1.5 x 1.5 x 1.5 mm" in remark.text
+    assert found.skulls == []
+
+
+def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):
+    t2 = nib.load(subject / "case_t2.nii.gz")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header["pixdim"][1:4] = SPACING
+    nib.save(nib.Nifti1Image(np.asarray(t2.dataobj), None, header), tmp_path / "a_t2.nii.gz")
+    (remark,) = read_folder(tmp_path, PHANTOM).remarks
+    assert remark.modalities == ("t2",)
+    assert remark.text.startswith("its header does not state the orientation")

@@ -1,0 +1,276 @@
+"""Folders as publishers ship them and as users arrange them. Files are empty, because scanning must not open them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from refusals import refused
+
+from common.cohorts import COHORTS, cases, get_cohort
+from common.cohorts.patients import patient
+from common.cohorts.scan import find_cases
+
+ALL = ["t1", "t1c", "t2", "flair"]
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def scan(root: Path, cohort: str = "brats2020") -> list[dict]:
+    return find_cases(root, get_cohort(cohort))
+
+
+def names(item: dict, key: str = "image") -> list[str] | str:
+    return [Path(p).name for p in item[key]] if key == "image" else Path(item[key]).name
+
+
+@pytest.mark.parametrize(
+    ("cohort", "values", "core"),
+    [
+        ("brats2015", {"NCR": 1, "ED": 2, "NET": 3, "ET": 4}, ("NCR", "NET", "ET")),
+        ("brats2018", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2019", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2020", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2021", {"NCR": 1, "ED": 2, "ET": 4}, ("NCR", "ET")),
+        ("brats2023", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
+        ("open_glioma", {"NCR": 1, "ED": 2, "ET": 3}, ("NCR", "ET")),
+        ("msd_task01", {"ED": 1, "NCR": 2, "ET": 3}, ("NCR", "ET")),
+    ],
+)
+def test_cohorts_have_their_own_label_values(cohort, values, core):
+    assert COHORTS[cohort].labels.values == values
+    assert COHORTS[cohort].labels.regions["TC"] == core
+    assert COHORTS[cohort].modalities == tuple(ALL)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "case", "pattern", "tokens"),
+    [
+        ("brats2018", "HGG/Brats18_TCIA08_280_1", "{}_{}.nii.gz", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2018", "LGG/Brats18_2013_28_1", "{}_{}.nii.gz", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2019", "Training/LGG/BraTS19_TCIA09_141_1", "{}_{}.nii", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2021", "BraTS2021_00495", "{}_{}.nii.gz", ["t1", "t1ce", "t2", "flair", "seg"]),
+        ("brats2023", "BraTS-GLI-00001-000", "{}-{}.nii.gz", ["t1n", "t1c", "t2w", "t2f", "seg"]),
+        ("brats2023", "BraTS-SSA-00002-000", "{}-{}.nii.gz", ["t1n", "t1c", "t2w", "t2f", "seg"]),
+    ],
+)
+def test_official_names(tmp_path, cohort, case, pattern, tokens):
+    name = Path(case).name
+    files = [pattern.format(name, token) for token in tokens]
+    touch(tmp_path, *(f"{case}/{file}" for file in files), "name_mapping.csv")
+
+    (item,) = scan(tmp_path, cohort)
+
+    assert item["case"] == name
+    assert item["modalities"] == ALL
+    assert names(item) == files[:4]
+    assert names(item, "label") == files[4]
+    assert all(Path(path).is_absolute() and Path(path).exists() for path in [*item["image"], item["label"]])
+
+
+def test_brats2015_has_a_folder_for_each_sequence(tmp_path):
+    for case, first in (("HGG/brats_2013_pat0001_1", 54512), ("LGG/brats_tcia_pat101_0001", 35000)):
+        stems = [f"VSD.Brain.XX.O.MR_{m}.{first + i}" for i, m in enumerate(("Flair", "T1", "T1c", "T2"))]
+        stems.append(f"VSD.Brain_3more.XX.O.OT.{first + 5}")
+        touch(tmp_path, *(f"{case}/{stem}/{stem}.mha" for stem in stems))
+
+    first, second = scan(tmp_path, "brats2015")
+
+    assert (first["case"], second["case"]) == ("HGG_brats_2013_pat0001_1", "LGG_brats_tcia_pat101_0001")
+    assert first["modalities"] == ALL
+    assert names(first) == [
+        "VSD.Brain.XX.O.MR_T1.54513.mha",
+        "VSD.Brain.XX.O.MR_T1c.54514.mha",
+        "VSD.Brain.XX.O.MR_T2.54515.mha",
+        "VSD.Brain.XX.O.MR_Flair.54512.mha",
+    ]
+    assert names(first, "label") == "VSD.Brain_3more.XX.O.OT.54517.mha"
+    (alone,) = scan(tmp_path / "HGG" / "brats_2013_pat0001_1", "brats2015")
+    assert alone == first
+
+
+def test_brats2015_has_two_patients_of_one_name(tmp_path):
+    stem = "VSD.Brain.XX.O.MR_T1.1"
+    touch(tmp_path, *(f"BRATS2015/{grade}/brats_2013_pat0001_1/{stem}/{stem}.mha" for grade in ("HGG", "LGG")))
+    assert [i["case"] for i in scan(tmp_path, "brats2015")] == ["HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1"]
+
+
+def test_misnamed_label_of_brats2020_subject_355(tmp_path):
+    case = "BraTS20_Training_355"
+    touch(tmp_path / case, *(f"{case}_{m}.nii" for m in ("t1", "t1ce", "t2", "flair")), "W39_1998.09.19_Segm.nii")
+    (item,) = scan(tmp_path)
+    assert item["case"] == case
+    assert names(item, "label") == "W39_1998.09.19_Segm.nii"
+
+
+def test_msd_files_hold_four_channels(tmp_path):
+    touch(tmp_path, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "imagesTs/BRATS_485.nii.gz")
+    touch(tmp_path, "imagesTr/._BRATS_001.nii.gz", "dataset.json")
+
+    labelled, unlabelled = scan(tmp_path, "msd_task01")
+
+    assert labelled["case"] == "BRATS_001"
+    assert labelled["image"] == [str(tmp_path / "imagesTr" / "BRATS_001.nii.gz")] * 4
+    # the channels of the files are FLAIR, T1w, T1gd, T2w
+    assert labelled["modalities"] == ALL
+    assert labelled["channels"] == [1, 2, 3, 0]
+    assert labelled["label"] == str(tmp_path / "labelsTr" / "BRATS_001.nii.gz")
+    assert unlabelled["case"] == "BRATS_485"
+    assert "label" not in unlabelled
+
+
+def test_one_msd_subject_is_named_after_its_file(tmp_path):
+    touch(tmp_path, "imagesTr/BRATS_007.nii.gz", "labelsTr/BRATS_007.nii.gz")
+    for folder in (tmp_path, tmp_path / "imagesTr"):
+        assert [item["case"] for item in scan(folder, "msd_task01")] == ["BRATS_007"]
+
+
+@pytest.mark.parametrize(
+    ("files", "modalities"),
+    [
+        (["x_t1ce.nii.gz", "x_flair.nii.gz"], ["t1c", "flair"]),
+        (["FLAIR.nii.gz", "T1POST.nii.gz"], ["t1c", "flair"]),
+        (["scan-T2w.nii"], ["t2"]),
+        (["sub.x.T1Gd.mha", "sub.x.T1w.mha"], ["t1", "t1c"]),
+        (["sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-tse_run-2_T2w.nii.gz"], ["t1", "t1c", "t2"]),
+        (["sub-01_ses-2_ce-gad_desc-brain_T1w.nii.gz", "sub-01_ses-2_ce-gad_FLAIR.nii.gz"], ["t1c", "flair"]),
+        (["T1/series_7.nii.gz", "T2/series_9.nii.gz"], ["t1", "t2"]),
+    ],
+)
+def test_any_subset_of_one_subject_is_one_case(tmp_path, files, modalities):
+    subject = touch(tmp_path / "patient19", *files)
+    (item,) = scan(subject)
+    assert item["case"] == "patient19"
+    assert item["modalities"] == modalities
+    assert "label" not in item
+    assert scan(tmp_path) == [item]
+
+
+def test_subjects_side_by_side_are_told_apart_by_name(tmp_path, caplog):
+    touch(tmp_path, "a_t1.nii.gz", "a_t2.nii.gz", "a_seg.nii.gz", "b_t1.nii.gz", "b_flair.nii.gz")
+    first, second = scan(tmp_path)
+    assert (first["case"], first["modalities"], names(first, "label")) == ("a", ["t1", "t2"], "a_seg.nii.gz")
+    assert (second["case"], second["modalities"], "label" in second) == ("b", ["t1", "flair"], False)
+    assert "2 cases side by side: a, b" in caplog.text
+
+
+def test_labels_among_the_derivatives_of_bids(tmp_path):
+    """They lie in a folder named like the subject's own; images there still count as other cases."""
+    anat = "sub-01/ses-1/anat/sub-01_ses-1"
+    touch(tmp_path, f"{anat}_T1w.nii.gz", f"{anat}_ce-GAD_T1w.nii.gz", "sub-02/anat/sub-02_FLAIR.nii.gz")
+    touch(tmp_path, f"derivatives/manual/{anat}_space-T1w_dseg.nii.gz")
+    first, second = scan(tmp_path)
+    assert (first["modalities"], names(first, "label")) == (["t1", "t1c"], "sub-01_ses-1_space-T1w_dseg.nii.gz")
+    assert second["modalities"] == ["flair"]
+    assert "label" not in second
+
+
+def test_subjects_of_bids_side_by_side(tmp_path):
+    touch(tmp_path, "sub-01_T1w.nii.gz", "sub-01_ce-GAD_T1w.nii.gz", "sub-01_acq-3D_FLAIR.nii.gz", "sub-01_seg.nii.gz")
+    touch(tmp_path, "sub-02_ses-1_ce-GAD_T1w.nii.gz", "sub-02_ses-2_ce-GAD_T1w.nii.gz", "sub-01_ce-GAD_T1w.json")
+    first, *others = scan(tmp_path)
+    assert (first["case"], first["modalities"], names(first, "label")) == (
+        "sub-01",
+        ["t1", "t1c", "flair"],
+        "sub-01_seg.nii.gz",
+    )
+    assert [(item["case"], item["modalities"]) for item in others] == [
+        ("sub-02_ses-1", ["t1c"]),
+        ("sub-02_ses-2", ["t1c"]),
+    ]
+
+
+def test_files_of_different_names_are_one_case_with_a_warning(tmp_path, caplog):
+    touch(tmp_path, "003_t1.nii.gz", "007_flair.nii.gz")
+    (item,) = scan(tmp_path)
+    assert item["modalities"] == ["t1", "flair"]
+    assert "treated as one case" in caplog.text
+    assert "003_t1.nii.gz, 007_flair.nii.gz" in caplog.text
+
+
+def test_folders_of_one_name_are_named_by_their_path(tmp_path):
+    touch(tmp_path, *(f"sub-0{n}/anat/sub-0{n}_{m}.nii.gz" for n in (1, 2) for m in ("T1w", "FLAIR")))
+    assert [item["case"] for item in scan(tmp_path)] == ["sub-01_anat", "sub-02_anat"]
+
+
+TWICE = "BraTS20_Training_001/BraTS20_Training_001_t1.nii"
+
+
+@pytest.mark.parametrize(
+    ("files", "facts"),
+    [
+        *[
+            ((*more, one, other), [f"/{one} and", f"/{other}: two files for the {role} of case", "Move one away"])
+            for role, one, other, *more in (
+                ("t1", "x_t1.nii.gz", "x_t1n.nii.gz"),
+                ("t1", "x_t1.nii", "x_t1.nii.gz"),
+                ("t1", "x_t1.nii.gz", "x_brain_t1.nii.gz"),
+                ("t1", "T1.nii.gz", "x_T1.nii.gz"),
+                ("t1", "subject_t1.nii.gz", "old_t1.nii.gz"),
+                ("t1", "sub-1_run-1_T1w.nii", "sub-1_run-2_T1w.nii"),
+                ("label", "x_seg.nii.gz", "y_seg.nii.gz", "x_t1.nii.gz"),
+            )
+        ],
+        ((f"a/{TWICE}", f"b/{TWICE}"), ["a/BraTS20_Training_001", "b/BraTS20_Training_001: two cases named"]),
+        (("imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz"), ["cohort msd_task01"]),
+        (
+            ("good/x_t1.nii.gz", "bad/series_1.nii.gz", "bad/series_2.nii.gz"),
+            ["bad: no modality", "series_1.nii.gz, series_2.nii.gz", "known names", "t1ce"],
+        ),
+        (("a_t1.nii.gz", "b_t1.nii.gz", "c_seg.nii.gz"), ["c_seg.nii.gz: a label without images"]),
+    ],
+)
+def test_what_is_ambiguous_is_refused(tmp_path, files, facts):
+    subject = touch(tmp_path / "subject", *files)
+    with refused(ValueError, *facts):
+        scan(subject)
+
+
+def test_unknown_names_are_warned_about(tmp_path, caplog):
+    touch(tmp_path / "p", "T1.nii.gz", "GOLD_STANDARD.nii.gz", "x_T1_brain.nii.gz", "notes.txt")
+    (item,) = scan(tmp_path)
+    assert names(item) == ["T1.nii.gz"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "GOLD_STANDARD.nii.gz" in record.message
+    assert "x_T1_brain.nii.gz" in record.message
+    assert "notes" not in record.message
+
+
+def test_missing_and_empty_folders_and_unknown_cohorts_are_refused(tmp_path):
+    touch(tmp_path, "readme.txt")
+    for folder, fact in ((tmp_path / "nowhere", "nowhere: no such folder"), (tmp_path, "no image")):
+        with refused(FileNotFoundError, fact):
+            scan(folder)
+    with refused(ValueError, "'brats'; expected one of", "phantom", "brats2015", "msd_task01"):
+        get_cohort("brats")
+
+
+def test_relative_folders_give_absolute_paths_and_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path / "patient", "t1.nii"))
+    (item,) = scan(Path("."))
+    assert item == {"case": "patient", "image": [str(tmp_path / "patient" / "t1.nii")], "modalities": ["t1"]}
+    assert cases("brats2021", ".") == [item]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("BraTS-GLI-00002-000", "BraTS-GLI-00002-001", True),
+        ("BraTS-GLI-00002-000", "BraTS-GLI-00003-000", False),
+        ("BraTS-SSA-00115-000", "BraTS-SSA-00121-000", True),
+        ("brats_tcia_pat105_0001", "brats_tcia_pat105_0002", True),
+        ("HGG_brats_tcia_pat105_0001", "HGG_brats_tcia_pat105_0002", True),
+        ("HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1", False),
+        ("brats_2013_pat0001_1", "brats_2013_pat0002_1", False),
+        ("BraTS20_Training_001", "BraTS20_Training_002", False),
+        ("Brats18_TCIA08_280_1", "Brats18_TCIA08_242_1", False),
+    ],
+)
+def test_patients(one, other, same):
+    assert (patient(one) == patient(other)) is same

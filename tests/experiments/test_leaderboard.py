@@ -1,0 +1,231 @@
+"""A leaderboard's list is checked before anything runs, and interrupted runs continue where they stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pandas as pd
+import pytest
+from fire.parser import DefaultParseValue
+from run_tools import run
+
+from common.io.training import Entry
+from experiments import trainings
+from experiments.leaderboard import run_leaderboard
+from experiments.lists import read_list
+from experiments.trainings import finished, folders_of, run_entries
+
+
+def write(path, methods, **more):
+    path.write_text(json.dumps({"methods": methods, **more}))
+    return path
+
+
+PYTHON = sys.executable
+GSS = {"bundle": "gss", "settings": {"backbone": "mmFormer"}}
+RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
+PAIR = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
+
+
+def test_methods_are_not_put_where_the_report_is(tmp_path):
+    places = folders_of([Entry("Report", "gss"), Entry("phantom", "gss")], tmp_path)
+    assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """Replace Python and MONAI by a small program that records its call and succeeds, unless its folder says no."""
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import fcntl, os, sys\n"
+        "from pathlib import Path\n"
+        "options = dict(zip(sys.argv[4::2], sys.argv[5::2]))\n"
+        "folder = Path(options['--output_dir'])\n"
+        "with open(folder / '.lock', 'a') as lock:  # as a training does\n"
+        "    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "with open(folder / 'calls.txt', 'a') as file:\n"
+        "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "(folder / 'threads.txt').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))\n"
+        "if (folder / 'wait').exists():\n"
+        "    import time; time.sleep(60)\n"
+        "if (folder / 'fail').exists():\n"
+        "    sys.exit('out of memory')\n"
+        "(folder / 'evaluation').mkdir()\n"
+        "(folder / 'evaluation' / 'evaluation.json').write_text('{}')\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(trainings.sys, "executable", str(program))
+
+
+@pytest.fixture
+def shared(coarse_dir):
+    sizes = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2}
+    return {"cohort": "phantom", "dataset_dir": str(coarse_dir), **sizes}
+
+
+@pytest.mark.parametrize(
+    "value", ["PDT, baseline", "(s,m,l), PASSION", "P_mix^k", "3", "True", "a: b", 3, [1.5, "a, b"], False]
+)
+def test_a_value_reaches_the_process_as_the_list_has_it(value):
+    assert DefaultParseValue(trainings._as_text(value)) == value
+
+
+def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, shared):
+    entries = [Entry("GSS", "gss"), Entry("RFNet, alone", "gss", ("baselines/backbone.json",), {"split": None})]
+    places = folders_of(entries, tmp_path)
+    assert [place.name for place in places.values()] == ["gss", "rfnet_alone"]
+    places["GSS"].mkdir()
+    (places["GSS"] / "fail").touch()
+    assert run_entries(entries, tmp_path, shared) == ["GSS"]
+    assert "out of memory" in (places["GSS"] / "log.txt").read_text()
+    (places["GSS"] / "fail").unlink()
+    assert run_entries(entries, tmp_path, shared) == []
+    assert all(finished(place) for place in places.values())
+    assert len((places["GSS"] / "calls.txt").read_text().splitlines()) == 2
+    (call,) = (places["RFNet, alone"] / "calls.txt").read_text().splitlines()
+    for words in ("--method 'RFNet, alone'", "--cohort phantom", "--resume True", "--split $None"):
+        assert words in call
+    table = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert table["method"].tolist() == ["GSS", "RFNet, alone"]
+    assert table["state"].tolist() == ["finished", "finished"]
+
+
+def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
+    run_entries(PAIR, tmp_path, shared)
+    with pytest.raises(ValueError, match="the folder was used with settings#split_seed None, now 1"):
+        run_entries(PAIR, tmp_path, {**shared, "split_seed": 1})
+
+
+def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):
+    sizes = {key: value for key, value in shared.items() if key not in ("cohort", "dataset_dir")}
+    methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET}, settings=sizes)
+    data = {"cohort": "phantom", "dataset_dir": shared["dataset_dir"]}
+    run_entries(read_list(methods).trainings(), tmp_path / "out", data)
+    write(methods, {"GSS": GSS, "RFNet": RFNET}, settings={**sizes, "width": 8})
+    said = run("leaderboard", methods, tmp_path / "out", "--dataset_dir", data["dataset_dir"], "--at_once", 0)
+    assert "trained with width 4, now 8 in the list; give the list that it was trained with" in said
+    assert not (tmp_path / "out" / "report").exists()
+
+
+def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(trainings.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(trainings.torch.cuda, "device_count", lambda: 0)
+    for at_once, threads in ((None, "all"), (1, "all"), (2, "4"), (20, "1")):
+        output_dir = tmp_path / str(at_once)
+        assert run_entries(PAIR, output_dir, shared, at_once) == []
+        assert {(place / "threads.txt").read_text() for place in folders_of(PAIR, output_dir).values()} == {threads}
+    with pytest.raises(ValueError, match="at_once 0: expected the number of processes, 1"):
+        run_entries(PAIR, tmp_path, shared, 0)
+
+
+def test_gpus_are_those_that_the_user_allows(monkeypatch):
+    monkeypatch.setattr(trainings.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    assert [made["CUDA_VISIBLE_DEVICES"] for made in trainings._environments(3)] == ["5", "3", "5"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [made["CUDA_VISIBLE_DEVICES"] for made in trainings._environments(None)] == ["0", "1"]
+
+
+def test_a_method_is_not_run_beside_what_a_killed_leaderboard_left(tmp_path, python, shared, caplog):
+    log = folders_of(PAIR, tmp_path)["GSS"] / "log.txt"
+    log.parent.mkdir()
+    killed = (
+        "import fcntl, subprocess, sys\n"
+        f"log = open({str(log)!r}, 'a')\n"
+        "fcntl.flock(log, fcntl.LOCK_EX)\n"
+        "print(subprocess.Popen(['sleep', '60'], stdout=log, stderr=log).pid)\n"
+    )
+    child = int(subprocess.run([PYTHON, "-c", killed], capture_output=True, check=True).stdout)
+    try:
+        assert run_entries(PAIR, tmp_path, shared) == ["GSS"]
+        assert "GSS: an earlier process still runs" in caplog.text
+    finally:
+        os.kill(child, signal.SIGKILL)
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split(")")[1]:
+        time.sleep(0.01)
+    assert run_entries(PAIR, tmp_path, shared) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)], ids=["kill", "Ctrl-C"]
+)
+def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog, number, raised):
+    methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET})
+    folder = tmp_path / "out" / "gss"
+    folder.mkdir(parents=True)
+    (folder / "wait").touch()
+
+    def kill() -> None:
+        while not (folder / "threads.txt").is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    Thread(target=kill).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(raised) as ended:
+            run_leaderboard(str(methods), str(tmp_path / "out"), dataset_dir=shared["dataset_dir"])
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if raised is SystemExit:
+        assert ended.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30  # of the 60 seconds that the training would have taken
+    assert "GSS: stopped; give the same command again to go on" in caplog.text
+    assert not (tmp_path / "out" / "rfnet" / "calls.txt").exists()
+
+
+def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, shared):
+    entries = [Entry(f"GSS {number}", "gss") for number in range(4)]
+    for _ in range(3):
+        assert run_entries(entries, tmp_path, shared, at_once=4) == []
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 4
+
+
+def test_time_of_a_killed_leaderboard_counts(tmp_path, python, shared, monkeypatch):
+    """The leaderboard records times while a method runs, and adds to them after it was killed."""
+    folder = folders_of(PAIR, tmp_path)["GSS"]
+    folder.mkdir()
+    (folder / "minutes.txt").write_text("50")
+    noted = set()
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            noted.add((folder / "minutes.txt").read_text())
+            return super().wait(timeout)
+
+    monkeypatch.setattr(trainings.subprocess, "Popen", Process)
+    monkeypatch.setattr(trainings, "NOTED_EVERY", 0.01)
+    run_entries(PAIR, tmp_path, shared)
+    assert len(noted) > 1
+    minutes = pd.read_csv(tmp_path / "leaderboard.csv")["minutes"]
+    assert minutes[0] == pytest.approx(50, abs=0.5)
+    assert minutes[1] == pytest.approx(0, abs=0.5)
+
+
+def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
+    entries = [
+        Entry("GSS", "gss"),
+        Entry("of nothing", "gss", settings={"backbone": "Nonsense"}),
+        Entry("to nowhere", "medmap", settings={"anchor": "pd"}),
+        Entry("never", "gss", settings={"epochs": 0}),
+        Entry("on no part", "gss", settings={"train_on": "fold9"}),
+        Entry("beside nothing", "gss", settings={"published": ["M3AE", "9", "BraTS2018"]}),
+    ]
+    with pytest.raises(ValueError, match="no method was started") as refusal:
+        run_entries(entries, tmp_path, shared)
+    assert "of nothing: backbone 'Nonsense': expected one of RFNet" in str(refusal.value)
+    assert "to nowhere: anchor 'pd': expected one of 'adaptive'" in str(refusal.value)
+    assert "never: epochs 0: expected a whole number" in str(refusal.value)
+    assert "on no part: Unknown part 'fold9' of a cohort" in str(refusal.value)
+    assert "beside nothing: No published table M3AE, 9, BraTS2018" in str(refusal.value)
+    assert not list(tmp_path.glob("*/calls.txt"))

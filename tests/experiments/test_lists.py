@@ -1,0 +1,207 @@
+"""The lists of the papers' tables name only what exists; anything else is refused by name."""
+
+import json
+import re
+
+import pytest
+from bundles.running import ROOT
+from refusals import refused
+
+from common.cohorts.datalist import published_splits
+from common.cohorts.missing import published_masks
+from common.evaluation.analysis.published import published, sources
+from common.evaluation.metrics.conventions import METRICS
+from experiments.lists import read_list
+
+TABLES = sorted((ROOT / "bundles" / "tables").glob("*.json"))
+LISTS = {path.stem: read_list(path) for path in TABLES}
+PAPERS = ("M3AE", "GSS", "PASSION", "MAG-MS", "MedMAP")
+GUIDE = (ROOT / "docs" / "evaluate.md").read_text()
+PUBLISHED = ["M3AE", "1", "BraTS2018 test split (57)"]
+TABLE = {"published": PUBLISHED, "rows": {"RFNet": {"unavailable": "not in this list"}}}
+M3AE = {"bundle": "m3ae", "configs": ["recipes/brats2018.json"]}
+GSS = {"bundle": "gss"}
+
+
+def write(folder, **parts):
+    path = folder / "list.json"
+    path.write_text(json.dumps({"cohort": "brats2018", "methods": {"M3AE": M3AE}, "tables": [], **parts}))
+    return path
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_tables_name_every_row_that_the_paper_prints(name):
+    made = LISTS[name]
+    assert made.cohort
+    for block in made.blocks:
+        assert sorted(block.names) == sorted(published(*block.source)["method"].unique())
+    used = {method for block in made.blocks for method in block.trained.values()}
+    own = {entry.name for entry in made.entries} - used
+    beyond = {"consistency of the 1/4 logits, as released"}
+    assert not own - beyond or not made.blocks or name.startswith("newer")  # our methods beside newer ones
+    for entry in made.entries:
+        config = entry.config()
+        assert config["cohort"] == made.cohort
+        shown = config["published"]  # in the report of this training alone
+        assert shown is None or tuple(shown) in {block.source for block in made.blocks}
+        if isinstance(config.get("masks"), str):
+            training = published_splits(made.cohort)[config["split"]]["training"]
+            assert set(published_masks(made.cohort)[config["masks"]]) == set(training)
+
+
+def test_every_table_of_the_papers_has_a_list():
+    listed = {block.source for made in LISTS.values() for block in made.blocks}
+    measurable = {source for source in sources() if published(*source)["metric"].isin(METRICS).any()}
+    assert listed >= {source for source in measurable if source[0] in PAPERS}
+
+
+def test_the_guide_names_every_list_with_its_trainings():
+    named = re.findall(r"^\| `(\w+)` \| .* \| (\d+) \|$", GUIDE, flags=re.M)
+    assert {name: int(count) for name, count in named} == {name: len(made.trainings()) for name, made in LISTS.items()}
+
+
+def test_the_guides_ablation_is_a_list(tmp_path):
+    (example,) = re.findall(r"`ablation\.json`:\n\n```json\n(.*?)^```$", GUIDE, flags=re.M | re.S)
+    (tmp_path / "ablation.json").write_text(example)
+    first, second = read_list(tmp_path / "ablation.json").entries
+    assert (first.config()["lambda_con"], second.config()["lambda_con"]) == (0.1, 0)
+
+
+def test_gss_is_trained_as_the_paper_says():
+    """Five rounds for the tables and one for the ablation and all others; mmFormer with its own sizes."""
+    for name, made in LISTS.items():
+        for entry in made.entries:
+            if entry.bundle == "gss":
+                config = entry.config()
+                alone = any(file.startswith("baselines/") for file in entry.configs)
+                ablation = name in ("gss_table1_5", "gss_figures3_4")
+                assert config["rounds"] == (1 if alone or ablation else 5)
+                own = config["backbone"] == "mmFormer" and name != "newer_brats2023"
+                sizes = (8, [128] * 3) if own else (16, [80] * 3)
+                assert entry.name == "U-HVED" or (config["width"], config["crop"]) == sizes
+
+
+def test_all_methods_of_mag_ms_are_trained_with_the_same_settings():
+    for name in ("mag_ms_table1", "mag_ms_table2_5"):
+        keys = ("crop", "batch_size", "accumulation_steps", "learning_rate", "epochs")
+        settings = {json.dumps([entry.config()[key] for key in keys]) for entry in LISTS[name].entries}
+        assert len(settings) == 1
+
+
+def test_a_name_in_quotes_that_is_a_comment_is_none_of_the_keys(tmp_path):
+    made = read_list(write(tmp_path, _desc_="remark", methods={"x": {**M3AE, "_why": "remark"}}, tables=[TABLE]))
+    assert [entry.name for entry in made.entries] == ["x"]
+
+
+def test_settings_of_a_method_go_over_those_of_all(tmp_path):
+    settings = {"train#optimizer#amsgrad": True, "conventions#hd95": "max"}
+    methods = {"x": {**M3AE, "settings": settings}}
+    made = read_list(write(tmp_path, methods=methods, settings={"conventions#hd95": "pooled"}, tables=[TABLE]))
+    config = made.entries[0].config()
+    assert config["train"]["optimizer"]["amsgrad"]  # an argument of an object
+    assert config["conventions"]["hd95"] == "max"
+
+
+def test_folds_are_trainings_of_their_own(tmp_path):
+    made = read_list(write(tmp_path, folds=["cv1of2", "cv2of2"], tables=[TABLE]))
+    assert [entry.name for entry in made.trainings()] == ["M3AE, cv1of2", "M3AE, cv2of2"]
+    assert [entry.config()["split"] for entry in made.trainings()] == ["cv1of2", "cv2of2"]
+
+
+def rows(**rows):
+    return {"tables": [{"published": PUBLISHED, "rows": rows}]}
+
+
+def x(**more):
+    return {"methods": {"x": {**M3AE, **more}}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "facts"),
+    [
+        ({"settings": {"split": "fold9"}}, ("'M3AE'", "'fold9'", "brats2018", "fold1")),
+        ({"settings": {"split": "cv4of3"}}, ("'cv4of3'", "cv1of3")),
+        ({"settings": {"split": 3}}, ("split 3", "brats2018")),
+        ({"folds": ["cv1of3", "half"]}, ("'half'", "brats2018")),
+        ({"folds": ["cv1of3", "cv2of3"]}, ("cv1of3, cv2of3", "not all folds of one")),
+        ({"folds": ["cv1of2", "cv1of2"]}, ("cv1of2, cv1of2", "not all folds of one")),
+        ({"folds": ["fold1", "fold2", "fold3"]}, ("fold3", "not all folds of one")),  # their tests overlap
+        ({"folds": ["cv1of2", "cv2of2"], "settings": {"split": "fold1"}}, ("'M3AE'", "split", "no effect", "folds")),
+        ({"folds": "cv1of3"}, ("folds is 'cv1of3'", "expected a valid", "array")),
+        ({"cohort": "brats1999"}, ("'brats1999'",)),
+        ({"cohort": ["brats2018"]}, ("cohort is ['brats2018']", "expected a valid string")),
+        ({"table": []}, ("'table'", "did you mean 'tables'?")),
+        ({"setings": {}}, ("'setings'", "did you mean 'settings'?")),
+        ({"tables": {}}, ("tables is {}", "expected a valid", "array")),
+        ({"tables": [TABLE, TABLE]}, ("M3AE 1 BraTS2018 test split (57) twice",)),
+        ({"tables": [{"published": PUBLISHED}]}, ("no key 'tables[0].rows'",)),
+        ({"tables": [{**TABLE, "row": {}}]}, ("tables[0]", "'row'", "'rows'")),
+        ({"tables": [{**TABLE, "published": ["GSS", 7, "BraTS2018"]}]}, ("published[1] is 7", "string")),
+        ({"tables": [{**TABLE, "published": ["M3AE", "9", "x"]}]}, ("M3AE, 9, x", "1, BraTS2018 test split")),
+        ({"tables": [{**TABLE, "published": ["M3AE", "1"]}]}, ("M3AE 1", "expected paper, table and dataset")),
+        (rows(), ("is empty", "HVED, ACN")),
+        (rows(HeMIS="M3AE"), ("(57)", "'HeMIS'", "expected one of HVED, ACN")),
+        (rows(ACN="ACN"), ("row 'ACN'", "'ACN'", "a method of the list (M3AE)")),
+        (rows(ACN={"why": "x"}), ("row 'ACN'", "{'why': 'x'}", "unavailable")),
+        (rows(ACN={"unavailable": ""}), ("row 'ACN'", "why it cannot be trained here")),
+        (rows(ACN=5), ("row 'ACN'", "is 5", "a method of the list")),
+        ({"methods": [M3AE]}, ("methods is [", "expected an object")),
+        ({"methods": {}, "tables": []}, ("methods has none", "two or more")),
+        ({"tables": []}, ("methods has M3AE", "two or more")),
+        ({"methods": {"a=b": M3AE}}, ("methods", "'a=b'", "a name on one line, without =")),
+        ({"methods": {"a\nb": M3AE}}, ("methods", "'a\\nb'", "a name on one line")),
+        ({"methods": {"x": {}}}, ("no key 'methods.x.bundle'",)),
+        ({"methods": {"x": {"bundle": 5}}}, ("methods.x.bundle is 5", "string")),
+        (x(config=[]), ("methods.x", "'config'", "'configs'")),
+        (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, configs, settings")),
+        (x(configs="x.json"), ("methods.x.configs is 'x.json'", "array")),
+        (x(configs=["../../gss/configs/train.json"]), ("'x'", "../../gss", "in the bundle's configs")),
+        (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
+        (x(settings=[1]), ("methods.x.settings is [1]", "object")),
+        (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
+        ({"settings": {"resume": True}}, ("settings", "'resume'", "the leaderboard itself")),
+        (x(settings={"conventions#size": 1}), ("'x'", "'conventions#size' is not a key of")),
+        (x(settings={"epochs#x": 1}), ("'x'", "'epochs#x' is not a key of")),
+        (x(settings={"epochs": "ten"}), ("'x'", "epochs 'ten'", "a number")),
+        (x(settings={"evaluation#overrides#subset": []}), ("'x'", "'evaluation#overrides#subset' is not a key of")),
+        (x(settings={"conventions#hd95": 1}), ("'x'", "hd95 is 1")),
+        (x(configs=["recipes/brats2020.json"]), ("'x'", "recipes/brats2020.json", "brats2020, not for brats2018")),
+        (
+            {"tables": [{"published": ["GSS", "8", "BraTS2020"], "rows": {"RFNet": "M3AE"}}]},
+            ("GSS 8 BraTS2020", "brats2020, not for brats2018"),
+        ),
+        (
+            {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
+            ("'other'", "convention hd95 is 'max'", "'pooled' for 'M3AE'", "'conventions#hd95'"),
+        ),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_refused_by_name(tmp_path, parts, facts):
+    with refused(ValueError, "list.json: ", *facts):
+        read_list(write(tmp_path, **{"tables": [TABLE], **parts}))
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ('{"methods": {"A": {"bundle": "gss"}, "A": {"bundle": "m3ae"}}}', ("'A' occurs twice",)),
+        ("GSS, RFNet", ("not JSON", "docs/evaluate.md")),
+        ("[" * 10**5, ("too many levels",)),
+    ],
+    ids=["twice", "text", "nested"],
+)
+def test_what_is_no_list_is_refused(tmp_path, text, facts):
+    (tmp_path / "list.json").write_text(text)
+    with refused(ValueError, "list.json", *facts):
+        read_list(tmp_path / "list.json")
+
+
+def test_absent_files_and_another_cohort_are_refused(tmp_path):
+    with refused(FileNotFoundError, "list.json", "'x'", "no.json: no such config"):
+        read_list(write(tmp_path, **x(configs=["recipes/no.json"])))
+    with refused(FileNotFoundError, "list.json", "'x'", "'nosuch'", "gss, m3ae"):
+        read_list(write(tmp_path, methods={"x": {"bundle": "nosuch"}}))
+    with refused(FileNotFoundError, "absent.json"):
+        read_list(tmp_path / "absent.json")
+    with refused(ValueError, "m3ae_table3.json", "for cohort brats2018, not for brats2020"):
+        read_list(ROOT / "bundles" / "tables" / "m3ae_table3.json", "brats2020")

@@ -1,0 +1,77 @@
+"""What `python -m monai.bundle run` refuses, and how its errors look."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.io import bundle_root, check_counts, errors_in_one_line, refuse_unknown_options
+
+
+def options(monkeypatch, *words):
+    """Make this process appear to have been started with a command line."""
+    monkeypatch.setattr("sys.argv", ["/lib/monai/bundle/__main__.py", "run", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (("--epochs", "3", "--train#lr=0.5", "--resume", "--logging_file", "x"), None),
+        (("--train::lr=0.5", "--device", "$torch.device('cpu')"), None),
+        (("--epoch", "3"), "'epoch' is not a key of .*train.json; did you mean epochs"),
+        (("--train::rl", "1"), "'train#rl' is not a key of .*; expected one of lr"),
+        (("--epochs", "many"), "epochs 'many': expected a number, such as 1"),
+        (("--masks", "mr2468"), "'masks' is not a key"),
+    ],
+)
+def test_options_are_keys_of_the_configs(tmp_path, monkeypatch, words, refusal):
+    (tmp_path / "train.json").write_text(json.dumps({"epochs": 1, "train": {"lr": 1.0}, "resume": False, "device": ""}))
+    (tmp_path / "recipe.json").write_text(json.dumps({"masks": None}))
+    train, recipe = tmp_path / "train.json", tmp_path / "recipe.json"
+    options(monkeypatch, "--config_file", str(train), *words)
+    if refusal is None:
+        refuse_unknown_options(str(tmp_path))
+    else:
+        with pytest.raises(ValueError, match=refusal):
+            refuse_unknown_options(str(tmp_path))
+    options(monkeypatch, f"--config_file=['{train}','{recipe}']", "--masks", "mr2468")
+    refuse_unknown_options(str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["pytest", *words])
+    refuse_unknown_options(str(tmp_path))
+
+
+def raised(work):
+    """Return the error that MONAI raises for an error in a config's expression, as the exception hook receives it."""
+    try:
+        try:
+            work()
+        except Exception as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression") from error
+    except RuntimeError as error:
+        return type(error), error, error.__traceback__
+
+
+def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    before = sys.excepthook
+    errors_in_one_line()
+    assert sys.excepthook is before
+    options(monkeypatch)
+    errors_in_one_line()
+    sys.excepthook(*raised(lambda: check_counts(epochs="many")))
+    assert capsys.readouterr().err == "error: epochs 'many': expected a whole number, 1 or more.\n"
+    sys.excepthook(*raised(lambda: int("many")))  # not a message of this package
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")
+
+
+@pytest.mark.parametrize("name", ["m3ae", "mag_ms", "medmap", "passion", "gss"])
+@pytest.mark.parametrize("config", ["train", "multi_gpu_train", "inference"])
+def test_every_bundle_says_so_first(name, config):
+    begin = json.loads(Path(bundle_root(name), "configs", f"{config}.json").read_text())["initialize"]
+    first = begin.index("$io.errors_in_one_line()")
+    assert first == (1 if config == "multi_gpu_train" else 0)
+    assert begin[first + 1] == "$io.refuse_unknown_options(@bundle_root)"

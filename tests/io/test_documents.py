@@ -1,0 +1,69 @@
+"""Users' JSON files are read into models, and what does not fit is refused by file and key."""
+
+from typing import Annotated
+
+import pytest
+from pydantic import AfterValidator, Field, PositiveInt
+from refusals import refused
+
+from common.io.documents import Document, parse_json, read_json
+
+
+def check_name(name: str) -> str:
+    if "/" in name:
+        raise ValueError(f"{name!r} has a slash")
+    return name
+
+
+class Site(Document):
+    folder: str
+    share: float = 1.0
+
+
+class Plan(Document):
+    name: Annotated[str, AfterValidator(check_name)]
+    rounds: PositiveInt = 1
+    sites: dict[str, Site] = Field(default_factory=dict)
+    parts: tuple[Site, ...] = ()
+
+
+def test_a_file_becomes_a_model(tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(
+        '{"_desc_": "x", "name": "a", "sites": {"b": {"folder": "/b", "share": 1, "_": 0}}, "parts": [{"folder": ""}]}'
+    )
+    plan = read_json(path, Plan)
+    assert (plan.name, plan.rounds, plan.sites["b"], plan.parts[0].folder) == ("a", 1, Site(folder="/b", _=0), "")
+    assert parse_json("[1, 2]", list[int], "x") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("{", ("not JSON",)),
+        (b"\xff", ("utf-8",)),
+        ("[" * 100_000, ("levels",)),
+        ('{"name": ' + "[" * 500 + "]" * 500 + "}", ("recursion",)),
+        ("[]", ("the content is []", "expected", "object")),
+        ('{"name": "a", "name": "b"}', ("'name' occurs twice",)),
+        ('{"name": "a", "sites": {"b": {"folder": "", "folder": ""}}}', ("'folder' occurs twice",)),
+        ('{"nam": "a", "rounds": 2}', ("no key 'name'", "nam, rounds")),
+        ("{}", ("no key 'name'", "none")),
+        ('{"name": "a", "round": 2}', ("unknown key 'round'", "did you mean 'rounds'?")),
+        ('{"name": "a", "other": 2}', ("unknown key 'other'", "name, rounds, sites")),
+        ('{"name": "a", "sites": {"b": {"folder": "", "nr": 1}}}', ("sites.b: ", "'nr'", "folder, share")),
+        (
+            '{"name": "a", "parts": [{"x": "y", "folder": 3}]}',
+            ("parts[0] (x 'y').folder is 3", "expected a valid string"),
+        ),
+        ('{"name": "a", "rounds": "2"}', ("rounds is '2'", "expected a valid integer")),
+        ('{"name": "a", "rounds": true}', ("rounds is True", "expected a valid integer")),
+        ('{"name": "a", "rounds": 0}', ("rounds is 0", "greater than 0")),
+        ('{"name": "a/b"}', ("name: 'a/b' has a slash",)),
+        ('{"name": %s}' % ([1] * 1000), ("name is [1, 1, 1", "...; expected a valid string")),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(text, facts):
+    with refused(ValueError, "plan.json: ", *facts, ". Ask.") as info:
+        parse_json(text, Plan, "plan.json", "Ask.")
+    assert "\n" not in str(info.value)

@@ -1,0 +1,173 @@
+"""Shipping the results of a training: its weights, their tables and the entries in metadata.json."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evaluation.examples import random_evaluation
+from run_tools import run as run_tools
+
+from common.evaluation.metrics.results import Evaluation, write_evaluation
+from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
+from tools.maintenance.shipping import ship
+
+NETWORK = {"_target_": "torch.nn.Conv3d", "in_channels": 4, "out_channels": 30, "kernel_size": 7}
+INFERENCE = {
+    "imports": ["$import common.cohorts as cohorts"],
+    "cohort": "brats2020",
+    "crop": [8, 8, 8],
+    "spacing": [2.0, 2, 2],
+    "cohort_def": "$cohorts.get_cohort(@cohort)",
+    "network_def": NETWORK,
+}
+
+
+def evaluated(run: Path, cohort: str = "brats2020", window: str = "8x8x8", **kwargs: Any) -> Evaluation:
+    modalities = ("t1", "t1c", "t2", "flair")
+    facts = {"weights": file_digest(run / "trained.pt"), "window": window, "spacing": "2x2x2"}
+    evaluation = random_evaluation(cohort=cohort, modalities=modalities, facts=facts, **kwargs)
+    write_evaluation(evaluation, run / "evaluation")
+    (run / "evaluation" / "intervals.csv").write_text("a\n1\n")
+    return evaluation
+
+
+def trained() -> dict[str, torch.Tensor]:
+    weight = torch.randn(30, 4, 7, 7, 7, generator=torch.Generator().manual_seed(0))
+    weight[0, 0, 0, 0, 0] = 1 / 3
+    return {"weight": weight, "bias": torch.full((30,), 1 / 3)}
+
+
+@pytest.fixture
+def places(tmp_path):
+    """An evaluated run, and a bundle."""
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    run.mkdir()
+    write_checkpoint(trained(), run / "trained.pt")
+    evaluation = evaluated(run)
+    for name in ("configs/recipes", "models"):
+        (bundle / name).mkdir(parents=True)
+    metadata = {"bundle": "tiny", "version": "0.1.0", "data_source": "phantom", "authors": "[ A ], B", "tags": ["a"]}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE))
+    (bundle / "configs" / "recipes" / "phantom.json").write_text("{}")
+    (bundle / "models" / "model_advice.csv").write_text("of other weights\n")
+    return run, bundle, evaluation
+
+
+def test_weights_in_half_with_their_tables_and_what_they_are_worth(places):
+    run, bundle, evaluation = places
+    target = ship(run, bundle, "model", "39 cases")
+    assert target == bundle / "models" / "model.pt"
+    state = read_checkpoint(target)
+    assert state["weight"].dtype == torch.float16
+    assert state["weight"][0, 0, 0, 0, 0].item() == pytest.approx(1 / 3, abs=1e-4)
+    assert state["bias"][0].item() == torch.tensor(1 / 3).item()
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.pt", "model_intervals.csv"]
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert shipped_weights(target, bundle)["data_source"] == metadata["data_source"] == "39 cases"
+    assert metadata["authors"] == "[ A ], B"
+    results = evaluation.results[evaluation.results["metric"] == "dice"]
+    full = results[results["modalities"] == "+".join(evaluation.modalities)]
+    for region in evaluation.regions:
+        name = f"test_dice_{region.lower()}"
+        ours = full[full["region"] == region]["value"].mean()
+        assert metadata["eval_metrics"][f"{name}_full"] == pytest.approx(ours, abs=5e-4)
+        by_subset = results[results["region"] == region].groupby("modalities")["value"].mean()
+        assert metadata["eval_metrics"][f"{name}_mean_of_{len(by_subset)}"] == pytest.approx(by_subset.mean(), abs=5e-4)
+
+
+def test_demo_weights_leave_the_metrics_alone(places):
+    run, bundle, _ = places
+    ship(run, bundle, "phantom", "the phantom")
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["data_source"] == "phantom"
+    assert "eval_metrics" not in metadata
+
+
+def unfit(run: Path, state: dict) -> None:
+    write_checkpoint(state, run / "trained.pt")
+    evaluated(run)
+
+
+DAMAGES = {
+    "too large for half": (lambda run: unfit(run, {**trained(), "weight": trained()["weight"] * 1e6}), "change by nan"),
+    "too small for half": (
+        lambda run: unfit(run, {"weight": trained()["weight"] * 1e-7, "bias": torch.zeros(30)}),
+        r"change by 0\.\d+ of their range",
+    ),
+    "of another network": (lambda run: unfit(run, {"weight": torch.ones(3)}), "another architecture"),
+    "a checkpoint to resume from": (lambda run: unfit(run, {"epoch": 3}), "expected a state dict"),
+    "changed since": (
+        lambda run: write_checkpoint({"weight": torch.ones(1)}, run / "trained.pt"),
+        r"not of the current trained\.pt",
+    ),
+    "some subsets": (lambda run: evaluated(run, only=["t1", "t2"]), r"no results of t1c, flair, t1\+t1c"),
+    "another cohort": (
+        lambda run: evaluated(run, cohort="iseg2017"),
+        r"cohort of the evaluation is iseg2017, that of inference\.json brats2020",
+    ),
+    "other windows": (
+        lambda run: evaluated(run, window="8x16x8"),
+        r"window of the evaluation is 8x16x8, that of inference\.json 8x8x8",
+    ),
+    "validation cases": (lambda run: evaluated(run, calibration=["c4"]), "calibrated on, e.g. c4"),
+    "none": (lambda run: (run / "trained.pt").unlink(), r"neither finetuned\.pt nor trained\.pt"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_shipped_leaves_the_bundle_as_it_was(places, damage):
+    run, bundle, _ = places
+    ship(run, bundle, "model", "39 cases")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    do, message = DAMAGES[damage]
+    do(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        ship(run, bundle, "model", "40 cases")
+    assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("modle", "40 cases"), ("../model", "40 cases"), ("model", ("40", "cases"))]
+)
+def test_names_and_sources_that_are_none(places, name, source):
+    run, bundle, _ = places
+    with pytest.raises(ValueError, match="expected"):
+        ship(run, bundle, name, source)
+    assert sorted(path.name for path in (bundle / "models").iterdir()) == ["model_advice.csv"]
+
+
+@pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "_as_json"])
+def test_files_take_their_places_together(places, step, monkeypatch):
+    run, bundle, _ = places
+    ship(run, bundle, "model", "39 cases")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    unfit(run, {"weight": trained()["weight"] + 1, "bias": torch.zeros(30)})
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(f"tools.maintenance.shipping.{step}", full)
+    with pytest.raises(OSError, match="no space left"):
+        ship(run, bundle, "model", "40 cases")
+    assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+def test_shipped_weights_are_known_wherever_they_lie(places, tmp_path):
+    run, bundle, _ = places
+    elsewhere = shutil.copy(ship(run, bundle, "model", "39 cases"), tmp_path / "mine.pt")
+    assert shipped_weights(elsewhere, bundle)["data_source"] == "39 cases"
+    assert shipped_weights(run / "trained.pt", bundle) is None
+    shutil.copy(elsewhere, bundle / "models" / "phantom.pt")
+    with pytest.raises(ValueError, match="is not the file that tiny"):
+        shipped_weights(bundle / "models" / "phantom.pt", bundle)
+
+
+def test_the_command(places, capsys):
+    run, bundle, _ = places
+    assert run_tools("ship", run, bundle, "model", "39 cases") is None
+    assert f"{bundle / 'models' / 'model.pt'}: 0.1 MB" in capsys.readouterr().out
+    assert run_tools("ship", run, bundle, "model", "BraTS,Africa") != 0  # Fire reads it as two values

@@ -1,0 +1,66 @@
+"""Decisions: the threshold as in the papers, and the mask of highest expected Dice."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.transforms.decision import DecideLabelsd, most_expected_dice
+
+
+def expected(probability: torch.Tensor, mask: torch.Tensor) -> float:
+    """Return the expected Dice of a mask."""
+    return float(2 * probability[mask].double().sum() / (mask.sum() + probability.double().sum()))
+
+
+def test_hand_computed_mask():
+    # Expected Dice of the k largest: 2 * 0.4 / (1 + 1.1), 2 * 0.7 / (2 + 1.1), 2 * 1.0 / (3 + 1.1), 2 * 1.1 / (4 + 1.1)
+    mask = most_expected_dice(torch.tensor([0.3, 0.1, 0.4, 0.3]))
+    assert mask.tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_mask_of_the_largest_probabilities_is_better(seed):
+    generator = torch.Generator().manual_seed(seed)
+    probability = torch.rand(6, 7, 8, generator=generator) ** (1 + 0.7 * seed) * (1 if seed % 2 else 0.3)
+    ranked = probability.flatten().double().sort(descending=True).values
+    best = (2 * ranked.cumsum(0) / (torch.arange(1, len(ranked) + 1) + ranked.sum())).max()
+    assert expected(probability, most_expected_dice(probability)) == pytest.approx(float(best), abs=1e-9)
+
+
+def test_certain_probabilities_are_kept_and_nothing_stays_nothing():
+    certain = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    assert most_expected_dice(certain).tolist() == certain.bool().tolist()
+    assert not most_expected_dice(torch.zeros(2, 3)).any()
+
+
+def decided(probabilities: list[list[float]], **options: object) -> list[int]:
+    """Return the label map of voxels in a row, given the probabilities of each channel."""
+    volume = MetaTensor(torch.tensor(probabilities)[:, :, None, None], meta={"filename_or_obj": "case.nii"})
+    label = DecideLabelsd("pred", "brats2021", **options)({"pred": volume})["pred"]
+    assert label.meta["filename_or_obj"] == "case.nii"
+    return label[0, :, 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("decision", "labels"),
+    [("threshold", [2, 0, 4, 0]), ("expected_dice", [2, 2, 4, 0])],
+)
+def test_regions_are_decided_and_painted(decision, labels):
+    wt, tc, et = [0.9, 0.45, 0.9, 0.0], [0.0, 0.0, 0.9, 0.0], [0.0, 0.0, 0.8, 0.0]
+    assert decided([wt, tc, et], decision=decision) == labels
+
+
+def test_regions_stay_nested():
+    """Enhancing tumour is decided where the core is not; it then belongs to the core and the whole tumour."""
+    assert decided([[0.1, 0.9], [0.1, 0.9], [0.45, 0.5]], decision="expected_dice") == [4, 4]
+
+
+@pytest.mark.parametrize(("decision", "labels"), [("threshold", [0, 4]), ("expected_dice", [2, 4])])
+def test_classes_of_a_softmax_are_summed_to_regions(decision, labels):
+    background, ncr, ed, et = [0.55, 0.1], [0.15, 0.2], [0.3, 0.2], [0.0, 0.5]
+    assert decided([background, ncr, ed, et], decision=decision, softmax=True) == labels
+
+
+def test_unknown_decision_is_refused_with_the_two_names():
+    with pytest.raises(ValueError, match=r"decision.*best.*threshold.*expected_dice"):
+        DecideLabelsd("pred", "brats2021", decision="best")

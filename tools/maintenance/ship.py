@@ -1,0 +1,22 @@
+"""The verb ``ship``."""
+
+from __future__ import annotations
+
+import os
+
+
+def ship(run: str, bundle: str, name: str, data_source: str) -> None:
+    """Make a training's weights those of a bundle: models/NAME.pt, calibration tables, and entries in metadata.json.
+
+    The weights are stored in half precision, except small tensors.
+
+    Args:
+        run: output_dir of a training that has been evaluated.
+        bundle: folder of the bundle.
+        name: model, for the default weights of inference, or phantom.
+        data_source: short description of the training data.
+    """
+    from tools.maintenance.shipping import ship as ship_weights
+
+    target = ship_weights(run, bundle, name, data_source)
+    print(f"{target}: {os.path.getsize(target) / 1e6:.1f} MB")

@@ -1,0 +1,144 @@
+"""Shipping of a training's results in a bundle: weights, tables calibrated on them, and their metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from clinic.study.inference import config_files
+from common.engines.evaluate import window_facts
+from common.evaluation.metrics.results import Evaluation, read_evaluation
+from common.io import file_digest, load_weights, read_weights, write_checkpoint
+from common.io.files import replacing
+from common.io.settings import check_choice
+from common.modalities import subset_name, subset_names
+
+NAMES = ("model", "phantom")
+"""Names of a bundle's weights: those that inference uses by default, and those of its recipe ``phantom``."""
+TABLES = ("intervals.csv", "advice.csv")
+SMALL = 30_000
+"""Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
+TOLERANCE = 1e-3
+"""Maximum change of the logits in half precision, as a fraction of their range."""
+
+
+def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
+    """Write ``models/<name>.pt`` with ``<name>_intervals.csv`` and ``<name>_advice.csv`` beside it, all or nothing.
+
+    Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
+    the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
+    set.
+
+    Args:
+        run: ``output_dir`` of a training that has been evaluated.
+        bundle: the bundle's folder.
+        name: name of the weights, one of `NAMES`.
+        data_source: short description of the training data.
+
+    Returns:
+        Path of the weights file.
+
+    Raises:
+        ValueError: if the weights do not fit the network of the bundle's inference.json, or half precision changes the
+            outputs too much; or if the evaluation is of other weights, of another cohort, window or voxel size, or of
+            the calibration cases, or lacks a subset.
+    """
+    run, bundle = Path(run), Path(bundle)
+    check_choice("name", name, NAMES)
+    if not isinstance(data_source, str):
+        raise ValueError(f"data_source {data_source!r}: expected a text; on a command line, use two pairs of quotes.")
+    trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
+    if trained is None:
+        raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
+    evaluation = read_evaluation(run / "evaluation")
+    if evaluation.facts.get("weights") != file_digest(trained):
+        raise ValueError(f"{run / 'evaluation'}: is not of the current {trained.name}; evaluate again (run evaluate).")
+    weights = _in_half_precision(trained)
+    root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
+    config = ConfigParser()
+    config.read_config([str(path) for path in files])
+    config["bundle_root"] = str(root)
+    _require_fit(evaluation, config)
+    _require_same_outputs(config, trained, weights)
+    metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
+    metadata = json.loads(metadata_file.read_text())
+    if name == "model":
+        metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
+    with ExitStack() as stack:  # the files are moved into place together, once all are written
+        temporary = stack.enter_context(replacing(target))
+        write_checkpoint(weights, temporary)
+        for table in TABLES:
+            if (run / "evaluation" / table).is_file():
+                beside = stack.enter_context(replacing(target.with_name(f"{name}_{table}")))
+                shutil.copyfile(run / "evaluation" / table, beside)
+        digest = {"sha256": file_digest(temporary), "data_source": data_source}
+        metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
+        stack.enter_context(replacing(metadata_file)).write_text(_as_json(metadata) + "\n")
+    for table in TABLES:
+        if not (run / "evaluation" / table).is_file():
+            target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # it belongs to earlier weights
+    return target
+
+
+def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return the mean Dice of each region over the cases, with all modalities and as the mean over all subsets."""
+    dice = evaluation.values("dice").groupby("modalities").mean()
+    full = subset_name(evaluation.modalities)
+    metrics = {f"test_dice_{region.lower()}_full": dice.loc[full, region] for region in evaluation.regions}
+    metrics |= {f"test_dice_{region.lower()}_mean_of_{len(dice)}": dice[region].mean() for region in evaluation.regions}
+    return {key: round(float(value), 3) for key, value in metrics.items()}
+
+
+def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:
+    expected = {"cohort": config["cohort"], **window_facts(config["crop"], config["spacing"])}
+    for key, value in expected.items():
+        found = evaluation.cohort if key == "cohort" else evaluation.facts.get(key, "unknown")
+        if found != value:
+            raise ValueError(
+                f"The {key} of the evaluation is {found}, that of inference.json {value}. Evaluate again, with the "
+                "settings that the weights are to be used with."
+            )
+    lost = [name for name in subset_names(evaluation.modalities) if name not in evaluation.subsets]
+    if lost:
+        raise ValueError(f"The evaluation has no results of {', '.join(lost)}; evaluate all subsets.")
+    both = sorted(set(evaluation.results["case"]) & set(evaluation.calibration["case"]))
+    if both:
+        raise ValueError(
+            f"The evaluation includes cases that it is calibrated on, e.g. {both[0]}; evaluate on test cases only."
+        )
+
+
+def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse weights of another network, and weights whose logits for a window change by more than `TOLERANCE`."""
+    network = load_weights(config.get_parsed_content("network_def"), trained).eval()
+    modalities = len(config.get_parsed_content("cohort_def").modalities)
+    window = torch.rand(1, modalities, *config["crop"], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = network(window)
+        network.load_state_dict(weights)
+        change = ((network(window) - exact).abs().max() / (exact.max() - exact.min())).item()
+    if not change <= TOLERANCE:
+        raise ValueError(
+            f"{trained}: in half precision, logits change by {change:.2g} of their range; expected at most "
+            f"{TOLERANCE}. The weights were not shipped."
+        )
+
+
+def _as_json(metadata: dict[str, Any]) -> str:
+    """Return JSON as people write it, with short lists of plain values on one line."""
+    text = json.dumps(metadata, indent=4, ensure_ascii=False)
+    short = re.sub(r"\[\s+([^][{}]{,70}?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    return short if json.loads(short) == metadata else text
+
+
+def _in_half_precision(path: Path) -> dict[str, torch.Tensor]:
+    state = read_weights(path)
+    large = {key for key, value in state.items() if value.is_floating_point() and value.numel() > SMALL}
+    return {key: (value.half() if key in large else value).contiguous() for key, value in state.items()}

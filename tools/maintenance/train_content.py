@@ -1,0 +1,25 @@
+"""The verb ``train_content``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def train_content(dataset_dir: str, output: str) -> None:
+    """Train the network that checks what images show on open_glioma, and print its accuracy in cross-validation.
+
+    Args:
+        dataset_dir: the folder as downloaded.
+        output: the file to write, e.g. common/cohorts/data/sequence_check.pt.
+    """
+    import pandas as pd
+
+    from common.cohorts.sequence_check import CLASSES
+    from common.io import require_writable
+    from common.modalities import GLIOMA
+    from tools.maintenance.sequence_check import confusion, train_network
+
+    require_writable(Path(output).parent)
+    counts = pd.DataFrame(confusion(train_network(dataset_dir, output)).numpy(), GLIOMA, CLASSES)
+    print(f"{output}: classes found by cross-validation over patients (columns) for images of each sequence (rows):")
+    print(counts.to_string())

@@ -1,0 +1,1 @@
+"""Packages of bundles, and the index from which they are downloaded."""

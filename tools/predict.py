@@ -1,0 +1,42 @@
+"""The verb ``predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def predict(
+    study: str,
+    output_dir: str,
+    bundle: str,
+    series: dict | None = None,
+    modalities: Sequence[str] | None = None,
+    reference: str | None = None,
+    recipe: str | None = None,
+    ckpt_path: str | None = None,
+    device: str | None = None,
+    skull_strip: str = "auto",
+    upright: bool = False,
+) -> None:
+    """Segment a patient's study with any non-empty subset of the sequences, and print what was used as which sequence.
+
+    Args:
+        study: the folder: DICOM series, or NIfTI files named after their sequences.
+        output_dir: the folder to write: label.nii.gz, seg.dcm (for DICOM) and summary.html.
+        bundle: name or folder of a bundle, e.g. m3ae.
+        series: SeriesNumbers for series that are not recognised, or wrongly, e.g. "{'t1c': 7}"; None leaves a sequence
+            out.
+        modalities: the sequences to use, e.g. t1c,flair; by default all.
+        reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
+            T1c, or else the finest one.
+        recipe: recipe that the weights were trained with, e.g. brats2018; by default that of the bundle's own weights.
+        ckpt_path: path of the weights; by default the bundle's own.
+        device: cpu, cuda or cuda:1; by default a GPU if there is one.
+        skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
+        upright: align a tilted head with the training cases, by registration to their mean brain.
+    """
+    from clinic.study.console import segment_study
+
+    segment_study(
+        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip, upright
+    )
