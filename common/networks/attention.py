@@ -11,10 +11,7 @@ from torch import nn
 class Attention(nn.Module):
     """Multi-head self-attention with one bias-free projection to queries, keys and values.
 
-    Args:
-        dim: number of channels of a token.
-        heads: number of attention heads, a divisor of ``dim``.
-        dropout: dropout rate of the attention weights and of the output.
+    Dropout is applied to the attention weights and to the output.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -44,11 +41,7 @@ class Attention(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-norm transformer layer: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``, with GELU and dropout.
 
-    Args:
-        dim: number of channels of a token.
-        heads: number of attention heads, a divisor of ``dim``.
-        mlp_dim: hidden width of the multi-layer perceptron.
-        dropout: dropout rate in `Attention`, and at two places in the perceptron.
+    Dropout is applied in `Attention`, and at two places in the perceptron.
     """
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:

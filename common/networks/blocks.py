@@ -43,12 +43,9 @@ class ConvBlock(nn.Module):
     """Convolution, instance norm and LeakyReLU in this order, or with ``pre``, the convolution last.
 
     Args:
-        dims: number of spatial dimensions, 2 or 3.
         channels: numbers of input and output channels.
         kernel: kernel size, 1 or 3.
-        stride: stride of the convolution.
-        pre: whether norm and activation come before the convolution.
-        padding_mode: padding of the convolution, ``reflect`` or ``zeros``.
+        padding_mode: ``reflect`` or ``zeros``.
     """
 
     def __init__(
@@ -75,16 +72,11 @@ class ConvBlock(nn.Module):
 
 
 class SplitPointwise(nn.Module):
-    """A block whose 1x1x1 convolution runs over the concatenated channels of all modalities.
+    """A `ConvBlock` whose 1x1x1 convolution runs over the concatenated channels of all modalities.
 
     Absent modalities count as zeros. The result equals that of a `ConvBlock` on the masked, concatenated features, but
-    each modality's part can be computed before the subset to fuse is known.
-
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        modalities: number of modalities M.
-        channels: numbers of channels of one modality and of the result.
-        pre: whether norm and activation come before the convolution.
+    each modality's part can be computed before the subset to fuse is known. ``channels`` are those of one modality and
+    of the result.
     """
 
     def __init__(self, dims: int, modalities: int, channels: tuple[int, int], pre: bool = False) -> None:
@@ -112,12 +104,8 @@ class SplitPointwise(nn.Module):
 class Encoder(nn.Module):
     """The convolutional encoder of one modality: residual levels, each with half the resolution and twice the width.
 
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        width: number of channels of the first level.
-        levels: number of levels.
-        pre: whether norm and activation come first in each block; the very first block is then a plain convolution.
-        channels: number of input channels.
+    With ``pre``, norm and activation come first in each block, and the very first block is a plain convolution;
+    ``channels`` is the number of input channels.
     """
 
     def __init__(self, dims: int, width: int, levels: int, pre: bool = False, channels: int = 1) -> None:
@@ -170,10 +158,7 @@ class Encoders(nn.ModuleList):
 class UpLevel(nn.Module):
     """One level of a decoder: halve the channels of the upsampled tensor, merge it with a skip connection, refine it.
 
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        width: number of channels of the level; the level below has twice as many.
-        pre: whether norm and activation come before the convolution; see `ConvBlock`.
+    The level below has twice the ``width``; for ``pre`` see `ConvBlock`.
     """
 
     def __init__(self, dims: int, width: int, pre: bool = False) -> None:
@@ -194,12 +179,7 @@ class UpLevel(nn.Module):
 class SeparateDecoder(nn.Module):
     """The decoder of single modalities, with one set of weights for all of them; used only in training.
 
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        classes: number of classes K.
-        width: number of channels of the finest level.
-        levels: number of levels of the encoder.
-        pre: whether norm and activation come before the convolution; see `ConvBlock`.
+    ``levels`` is that of the encoder; for ``pre`` see `ConvBlock`.
     """
 
     def __init__(self, dims: int, classes: int, width: int, levels: int, pre: bool = False) -> None:

@@ -46,7 +46,7 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         name: one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``, ``classes``,
             ``width`` and ``crop``.
         modalities: number of modalities M.
-        classes: number of classes K of the softmax, including the background.
+        classes: number of classes K.
         width: number of channels at full resolution.
         crop: size of the training crop in voxels.
         sizes: other arguments, such as ``heads``; each network gets those that it accepts.

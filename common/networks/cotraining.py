@@ -77,13 +77,7 @@ class SMUNetOutput(NamedTuple):
 
 
 class Path(nn.Module):
-    """A `ResidualUNet` with dropout on the bottleneck.
-
-    Args:
-        channels: number of input channels.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-    """
+    """A `ResidualUNet` with dropout on the bottleneck; ``channels`` is the number of its input channels."""
 
     def __init__(self, channels: int, classes: int, width: int) -> None:
         super().__init__()
@@ -105,12 +99,8 @@ class Path(nn.Module):
 class ACNPath(Path):
     """A path of ACN: 4.7 M parameters at width 16.
 
-    Args:
-        channels: number of input channels.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-        predicts: whether the path predicts the full path's bottleneck, with a variance for each channel (variational
-            information distillation), as missing paths do.
+    With ``predicts``, as in missing paths, it also predicts the full path's bottleneck, with a variance for each
+    channel (variational information distillation).
     """
 
     def __init__(self, channels: int, classes: int, width: int, predicts: bool = True) -> None:
@@ -134,10 +124,7 @@ class ACNPath(Path):
 
 
 class SMUNetPath(Path):
-    """A path of SMU-Net, in which the bottleneck (content) is merged with a style before decoding.
-
-    It takes the arguments of `Path`.
-    """
+    """A path of SMU-Net, in which the bottleneck (content) is merged with a style before decoding."""
 
     def __init__(self, channels: int, classes: int, width: int) -> None:
         super().__init__(channels, classes, width)
@@ -154,15 +141,11 @@ class SMUNetPath(Path):
 
 
 class ACN(FullAndMissing):
-    """ACN with one full path for all missing paths.
+    """ACN with one full path for all missing paths; its width is a multiple of 8.
 
     Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution, a multiple of 8.
-        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of all paths: ``shared``, ``separate`` or None.
-        subsets: incomplete subsets that get a missing path, as channels of the image; None means all of them
-            (14 for four modalities).
+        subsets: incomplete subsets that get a missing path, as channels of the image; None: all (14 for four
+            modalities).
     """
 
     def __init__(
@@ -180,8 +163,7 @@ class ACN(FullAndMissing):
     def bottlenecks(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Return the full path's bottleneck for each modality of ``(B, M, X, Y, Z)`` alone, the others being zero.
 
-        It is ``(B, M, 8 * width, X/8, Y/8, Z/8)``, zero where a modality is absent: NaN, or not in ``present``, bool
-        ``(B, M)``.
+        It is ``(B, M, 8 * width, X/8, Y/8, Z/8)``, zero where a modality is absent.
         """
         present = available_modalities(image, present)
         x = self.feature_encoder(image, present)
@@ -195,14 +177,7 @@ class ACN(FullAndMissing):
 
 
 class SMUNet(FullAndMissing):
-    """SMU-Net with one full path for all missing paths.
-
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution, a multiple of 8.
-        subsets: incomplete subsets that get a missing path; see `ACN`.
-    """
+    """SMU-Net with one full path for all missing paths; for width and ``subsets`` see `ACN`."""
 
     def __init__(
         self, modalities: int = 4, classes: int = 4, width: int = 16, subsets: Sequence[Subset] | None = None

@@ -109,7 +109,6 @@ class FullAndMissing(nn.Module):
     """A network for all modalities, and for each incomplete subset a network that learns from it.
 
     Args:
-        modalities: number of modalities M.
         full: network for all modalities, which takes ``(B, M * C, ...)``.
         missing: function that makes the network of an incomplete subset for a number of input channels.
         feature_encoder: MedMAP's feature encoder in front of both.
@@ -131,8 +130,6 @@ class FullAndMissing(nn.Module):
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of images ``(B, M, ...)`` with NaN in missing modalities; in evaluation mode.
-
-        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN.
         """
         present = available_modalities(image, present)
         x, complete = self.features(image, present), present.all(dim=1)

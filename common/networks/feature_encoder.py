@@ -15,16 +15,12 @@ from common.networks.subsets import scatter_modalities, select_rows
 class FeatureEncoder(nn.Module):
     """MedMAP's encoder, which maps each modality by a 3x3x3 convolution into a space where all can be aligned.
 
-    The ``shared`` encoder (T*) has as many weights as a convolution C -> C for each of J modalities.
-
     Args:
-        modalities: number of modalities J.
-        dims: number of spatial dimensions, 2 or 3.
-        kind: ``shared`` for one set of weights for all modalities, 1 -> J channels; ``separate`` (T) for one for each,
-            1 -> 1 channels; None leaves the image unchanged.
+        kind: ``shared`` (T*) for one set of weights for all M modalities, 1 -> M channels, so as many weights as a
+            convolution C -> C for each; ``separate`` (T) for one for each, 1 -> 1; None leaves the image unchanged.
 
     Attributes:
-        channels: number of output channels of each modality.
+        channels: number of output channels C of each modality.
     """
 
     def __init__(self, modalities: int, dims: int, kind: str | None) -> None:
@@ -36,10 +32,7 @@ class FeatureEncoder(nn.Module):
         self.layers = nn.ModuleList([layer(1, self.channels, 3, padding=1) for _ in range(count)])
 
     def forward(self, image: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, J, ...)`` to ``(B, J, C, ...)``, zero where a modality is absent (``present``: bool ``(B, J)``).
-
-        With ``kind`` None the image keeps its NaN.
-        """
+        """Map ``(B, M, ...)`` to ``(B, M, C, ...)``, zero where a modality is absent; with ``kind`` None NaN stays."""
         image = image.as_subclass(torch.Tensor)
         if self.kind is None:
             return image[:, :, None]

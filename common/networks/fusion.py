@@ -67,9 +67,10 @@ class FusionNetwork(nn.Module):
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``, NaN where missing; in training, a `FusionOutput`.
+        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``; in training mode, a `FusionOutput`.
 
-        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN; a sample without any is an error.
+        Raises:
+            ValueError: if a sample has no modality.
         """
         if torch.jit.is_tracing():
             return forward_for_export(self, image, present)

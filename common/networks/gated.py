@@ -65,12 +65,7 @@ def l2_penalty(modules: Iterable[nn.Module]) -> torch.Tensor:
 
 
 class ContentEncoder(nn.Module):
-    """An encoder of four residual levels, each with half the resolution and twice the width of the previous one.
-
-    Args:
-        channels: number of input channels.
-        width: number of channels of the first level.
-    """
+    """An encoder of four residual levels, each with half the resolution and twice the width of the previous one."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -89,10 +84,6 @@ class ContentEncoder(nn.Module):
 
 class GatedFusion(nn.Module):
     """Weight each voxel of each modality by a gate in (0, 1) computed from all modalities; mix the weighted features.
-
-    Args:
-        modalities: number of modalities M.
-        width: number of channels of one modality and of the result.
     """
 
     def __init__(self, modalities: int, width: int) -> None:
@@ -121,12 +112,7 @@ class DecoderLevel(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder of three levels and a last layer.
-
-    Args:
-        classes: number of classes K.
-        width: number of channels of the finest level.
-    """
+    """A decoder of three levels and a last layer."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -145,12 +131,6 @@ class GatedNetwork(nn.Module):
     """An encoder for each modality, gated fusion at four levels, and one decoder; 6.7 M parameters as published.
 
     The features of an absent modality are set to zero before the gate, so no bias or norm of its encoder has an effect.
-
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
     """
 
     def __init__(
@@ -169,11 +149,7 @@ class GatedNetwork(nn.Module):
         return self.decoder.head
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | GatedOutput:
-        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
-
-        In training mode it is a `GatedOutput`. Only modalities of ``present`` (bool ``(B, M)``) are used, or all
-        without NaN.
-        """
+        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; in training mode, a `GatedOutput`."""
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 

@@ -64,12 +64,9 @@ class HVEDOutput(NamedTuple):
 
 
 class HeteroModal(nn.Module):
-    """Base of U-HVED and U-HeMIS. A subclass defines ``decode(features, present)``.
+    """Base of U-HVED and U-HeMIS. A subclass defines ``decode(features, present)``; the width is an even number.
 
-    Args:
-        modalities: number of modalities M.
-        width: number of channels at full resolution, an even number.
-        halved: whether the last convolution of a level outputs half as many channels as the one before.
+    With ``halved`` the last convolution of a level outputs half as many channels as the one before.
     """
 
     def __init__(self, modalities: int, width: int, halved: bool) -> None:
@@ -79,10 +76,7 @@ class HeteroModal(nn.Module):
         self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)`` with NaN in missing modalities.
-
-        X, Y and Z are multiples of 8 and at least 16. Only modalities of ``present`` (bool ``(B, M)``) are used, or all
-        without NaN.
+        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8 and at least 16.
         """
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
@@ -101,10 +95,7 @@ class HeteroModal(nn.Module):
 class UHVED(HeteroModal):
     """A variational encoder-decoder whose latents at each level follow the product of the modalities' Gaussians.
 
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution, an even number; half of them are means, half log-variances.
+    Half of the width are means, half log-variances.
     """
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
@@ -122,9 +113,7 @@ class UHVED(HeteroModal):
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
-        """Return logits ``(B, K, X, Y, Z)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
-
-        They are decoded from the latents' means; in training mode, a `Completed` from a sample of them.
+        """Return logits ``(B, K, X, Y, Z)`` decoded from the latents' means; in training, a `Completed` from a sample.
         """
         latents = [self._latent(level, present) for level in features]
         logits = self.segmentation(latents)
@@ -138,13 +127,7 @@ class UHVED(HeteroModal):
 
 
 class UHeMIS(HeteroModal):
-    """An encoder-decoder on mean and variance of the modalities' features at each level.
-
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution, an even number.
-    """
+    """An encoder-decoder on mean and variance of the modalities' features at each level."""
 
     def __init__(self, modalities: int = 4, classes: int = 4, width: int = 8) -> None:
         super().__init__(modalities, width, halved=True)
@@ -156,11 +139,7 @@ class UHeMIS(HeteroModal):
 
 
 class Block(nn.Sequential):
-    """Instance norm, LeakyReLU and a 3x3x3 convolution, twice.
-
-    Args:
-        channels: numbers of channels before, between and after the convolutions.
-    """
+    """Instance norm, LeakyReLU and a 3x3x3 convolution, twice; ``channels`` are before, between and after these."""
 
     def __init__(self, channels: tuple[int, int, int]) -> None:
         super().__init__()
@@ -171,12 +150,7 @@ class Block(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """The encoder of one modality: four blocks with max-pooling between them.
-
-    Args:
-        width: number of channels of the first level.
-        halved: whether each block halves its channels; see `HeteroModal`.
-    """
+    """The encoder of one modality: four blocks with max-pooling between them; for ``halved`` see `HeteroModal`."""
 
     def __init__(self, width: int, halved: bool) -> None:
         super().__init__()
@@ -200,7 +174,6 @@ class Decoder(nn.Module):
     """A decoder from the latents of the four levels to an image or logits.
 
     Args:
-        width: number of channels of the finest level's block.
         channels: numbers of channels of the latents, fine to coarse.
         outputs: number of output channels.
     """
@@ -225,11 +198,8 @@ class Decoder(nn.Module):
 def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the product of a standard normal and the Gaussians of each subset's modalities.
 
-    The result is mean and log-variance, each ``(B, S, C, ...)``, float32.
-
-    Args:
-        features: means and log-variances along the channels, ``(B, M, 2 C, ...)``; the latter are clamped to [-50, 50].
-        subsets: bool ``(B, S, M)``.
+    The result is mean and log-variance, each ``(B, S, C, ...)``, float32. Features are ``(B, M, 2 C, ...)``, means and
+    log-variances along the channels, the latter clamped to [-50, 50]; subsets are bool ``(B, S, M)``.
     """
     mean, log_variance = features.float().chunk(2, dim=2)
     with torch.autocast(features.device.type, enabled=False):  # precisions reach 1e7
@@ -239,9 +209,9 @@ def product_of_gaussians(features: torch.Tensor, subsets: torch.Tensor) -> tuple
 
 
 def mean_and_variance(features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return mean and population variance over the modalities present, along the channels: ``(B, 2 C, ...)``, float32.
+    """Return mean and population variance over the modalities present, ``(B, 2 C, ...)``, float32.
 
-    Features are ``(B, M, C, ...)``, ``present`` is bool ``(B, M)``; the variance of a single modality is exactly 0.
+    Features are ``(B, M, C, ...)``; the variance of a single modality is exactly 0.
     """
     features = features.float()
     weights = (present / present.sum(dim=1, keepdim=True))[:, None]

@@ -47,15 +47,8 @@ DEEP_HIDDEN = 16
 class M2FTrans(FusionNetwork):
     """Convolutional encoders, a transformer with masked attention, and a decoder that fuses weighted features.
 
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution; a token has 16 times as many.
-        crop: size of every window in voxels, 2 or 3 multiples of 16; the network learns positions for this size only.
-        mlp_dim: hidden width of the transformer's perceptrons.
-        heads: number of attention heads, a divisor of ``16 * width``.
-        dropout: dropout rate in the transformer and the cross attention.
-        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
+    The crop has 2 or 3 multiples of 16; a token has ``16 * width`` channels. Dropout is in the transformer and the
+    cross attention.
     """
 
     def __init__(
@@ -106,9 +99,7 @@ class M2FTrans(FusionNetwork):
         return [*features, *parts, scatter_modalities(levels[FINER], present), *attended]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Return logits ``(B, K, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
-
-        In training mode it is a `Decoded`, whose deep logits are those of all five levels.
+        """Return logits ``(B, K, ...)``; in training mode, a `Decoded` whose deep logits are those of all five levels.
         """
         *features, memory = features[-LEVELS - 1 :]
         present = present.to(memory.device, non_blocking=True)
@@ -141,14 +132,7 @@ class MaskedTransformer(nn.Module):
     """A transformer with masked attention on the tokens of all modalities and on fusion tokens.
 
     A modality's tokens attend to each other. Fusion tokens attend to each other and to those of the modalities present.
-
-    Args:
-        modalities: number of modalities M.
-        tokens: number of tokens N of one modality, and of fusion tokens.
-        dim: number of channels E of a token.
-        heads: number of attention heads, a divisor of ``dim``.
-        mlp_dim: hidden width of the perceptrons.
-        dropout: dropout rate; see `TransformerLayer`.
+    There are ``tokens`` (N) of each modality and as many fusion tokens, with ``dim`` (E) channels.
     """
 
     def __init__(self, modalities: int, tokens: int, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
@@ -173,11 +157,8 @@ class MaskedTransformer(nn.Module):
         """Pass the fusion tokens through all layers; return them, ``(B, N, E)``, and weights ``(B, M, N)``.
 
         A weight is the attention that a modality's token got in the first layer, summed over heads and fusion tokens;
-        it is 0 for an absent modality and has no gradient.
-
-        Args:
-            memory: keys and values of the modalities, ``(B, M, layers, 2, heads, N, d)``.
-            present: bool ``(B, M)``.
+        it is 0 for an absent modality and has no gradient. The ``memory`` has the modalities' keys and values, ``(B, M,
+        layers, 2, heads, N, d)``.
         """
         tokens = (self.fusion + self.positions[-1]).expand(present.shape[0], -1, -1)
         count = tokens.shape[1]
@@ -195,13 +176,7 @@ class MaskedTransformer(nn.Module):
 
 
 class WeightedFusion(nn.Module):
-    """Convolutions on the concatenated, weighted features of all modalities.
-
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        modalities: number of modalities M.
-        width: number of channels C of one modality and of the result.
-    """
+    """Convolutions on the concatenated, weighted features of all modalities."""
 
     def __init__(self, dims: int, modalities: int, width: int) -> None:
         super().__init__()
@@ -220,14 +195,7 @@ class WeightedFusion(nn.Module):
 
 
 class CrossBlock(nn.Module):
-    """Cross attention from the decoder's channels to the channels of the modalities' weighted features.
-
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        modalities: number of modalities M.
-        width: number of channels C of one modality and of the result.
-        dropout: dropout rate of the attention's output.
-    """
+    """Cross attention from the decoder's channels to the channels of the modalities' weighted features."""
 
     def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -236,13 +204,7 @@ class CrossBlock(nn.Module):
         self.features_refined = Refinement(dims, width)  # after the first layer; the last one's features are not used
 
     def forward(self, features: torch.Tensor, query: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        """Return fused features ``(B, C, ...)``.
-
-        Args:
-            features: weighted features, ``(B, M, C, ...)``.
-            query: the decoder's tensor ``(B, C, ...)``.
-            present: bool ``(B, M)``.
-        """
+        """Return ``(B, C, ...)``, fused from weighted features ``(B, M, C, ...)``; the query is ``(B, C, ...)``."""
         query = self.query_refined[0](query + self.attention[0](query, features, present))
         features = self.features_refined(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         return self.query_refined[1](query + self.attention[1](query, features, present))
@@ -251,11 +213,7 @@ class CrossBlock(nn.Module):
 class ChannelAttention(nn.Module):
     """Attention whose tokens are channels, each a map of all voxels; those of absent modalities are masked.
 
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        modalities: number of modalities M, each with its own projections to keys and values.
-        width: number of channels C of one modality.
-        dropout: dropout rate of the output.
+    Each modality has its own projections to keys and values.
     """
 
     def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
@@ -279,10 +237,7 @@ class ChannelAttention(nn.Module):
 class ChannelMap(nn.Module):
     """A 1x1x1, a grouped 3x3x3 and a 1x1x1 convolution, each with a layer norm over channels, with GELU in between.
 
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        width: number of input and output channels C, and of groups.
-        expansion: factor from C to the hidden channels; with 1 the grouped convolution is depth-wise.
+    The hidden channels are ``expansion * width``, in ``width`` groups; with 1 the grouped convolution is depth-wise.
     """
 
     def __init__(self, dims: int, width: int, expansion: int = 1) -> None:
@@ -301,12 +256,7 @@ class ChannelMap(nn.Module):
 
 
 class Refinement(nn.Module):
-    """A residual `ChannelMap` with four times as many hidden channels, followed by GELU.
-
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        width: number of channels C.
-    """
+    """A residual `ChannelMap` with four times as many hidden channels, followed by GELU."""
 
     def __init__(self, dims: int, width: int) -> None:
         super().__init__()
@@ -318,13 +268,7 @@ class Refinement(nn.Module):
 
 
 class DeepHead(nn.Module):
-    """An auxiliary head that segments at one level of the decoder; used only in training.
-
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        width: number of channels C of the level.
-        classes: number of classes K.
-    """
+    """An auxiliary head that segments at one level of the decoder; used only in training."""
 
     def __init__(self, dims: int, width: int, classes: int) -> None:
         super().__init__()

@@ -22,11 +22,9 @@ class M3AE(nn.Module):
     """A `ResidualUNet` on the image with its missing content replaced by ``x_sub``.
 
     Args:
-        modalities: number of modalities M.
         out_channels: number of regions (segmentation), or M (reconstruction).
-        width: number of channels at full resolution, a multiple of 8.
         grid: size in voxels of the cohort's whole image grid, in RAS axes and at the training spacing.
-        deep_supervision: whether to add heads on the coarser levels, which are used only in training.
+        deep_supervision: see `ResidualUNet`.
 
     Attributes:
         x_sub: the substitute image ``(1, M, *grid)`` of normalised intensities, initialised with Gaussian noise.
@@ -51,11 +49,7 @@ class M3AE(nn.Module):
     ) -> Union[torch.Tensor, SegmentationOutput]:  # noqa: UP007 (TorchScript)
         """Return logits ``(B, C, X, Y, Z)``, filling missing modalities (NaN) from the centre of ``x_sub``.
 
-        In training mode it is a `SegmentationOutput`.
-
-        Args:
-            image: normalised intensities in [0, 1], ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8.
-            present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
+        In training mode it is a `SegmentationOutput`. Intensities are normalised to [0, 1]; X, Y, Z are multiples of 8.
         """
         there = to_host(presence(image))
         if present is not None:

@@ -43,14 +43,7 @@ class MagMSDecoded(NamedTuple):
 class MAGMS(nn.Module):
     """A UNETR encoder for each modality, the mean over the modalities present at each level, and one decoder.
 
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        crop: size of every window in voxels, 2 or 3 multiples of 16; the network learns positions for this size only.
-        width: number of channels at full resolution.
-        hidden: number of channels of a token.
-        mlp_dim: hidden width of the transformers' perceptrons.
-        heads: number of attention heads, a divisor of ``hidden``.
+    The crop has 2 or 3 multiples of 16.
     """
 
     per_modality = ("encoders", "projections")
@@ -86,7 +79,7 @@ class MAGMS(nn.Module):
         """Encode each modality of ``(B, M, ...)`` that is present, including its point-wise convolutions.
 
         The result is the levels s1, s2, s3, s4 and z, fine to coarse, each ``(B, M, C, ...)``, zero where a modality is
-        absent (NaN, or not in ``present``, bool ``(B, M)``).
+        absent.
         """
         require_window(self, image)
         if image.shape[1] != len(self.encoders):
@@ -98,10 +91,7 @@ class MAGMS(nn.Module):
         return [scatter_modalities(level, present) for level in zip(*encoded, strict=True)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | MagMSDecoded:
-        """Return logits ``(B, K, ...)`` of the mean of the modalities that ``present`` (bool ``(B, M)``) allows.
-
-        In training mode it is a `MagMSDecoded`.
-        """
+        """Return logits ``(B, K, ...)`` of the mean of the modalities present; in training mode, a `MagMSDecoded`."""
         require_modality(present)
         shares = (present / present.sum(dim=1, keepdim=True))[:, None].to(features[0].device, non_blocking=True)
         *skips, bottleneck = (weighted_sum(shares, level)[:, 0] for level in features)
@@ -127,15 +117,7 @@ class MAGMS(nn.Module):
 
 
 class Encoder(nn.Module):
-    """UNETR's encoder for one modality: a ViT, and blocks that make skip connections from the image and ViT layers.
-
-    Args:
-        crop: size of every window in voxels.
-        width: number of channels at full resolution.
-        hidden: number of channels of a token.
-        mlp_dim: hidden width of the transformer's perceptrons.
-        heads: number of attention heads.
-    """
+    """UNETR's encoder for one modality: a ViT, and blocks that make skip connections from the image and ViT layers."""
 
     def __init__(self, crop: Sequence[int], width: int, hidden: int, mlp_dim: int, heads: int) -> None:
         super().__init__()

@@ -39,16 +39,7 @@ that are adjacent in it are mixed (`MMFormer.correlated`); so published weights 
 class MMFormer(FusionNetwork):
     """A CNN encoder and a transformer per modality, a transformer across modalities, and a decoder that fuses them.
 
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-        crop: size of every window in voxels, 2 or 3 multiples of 16; the network learns positions for this size only.
-        embed_dim: number of channels of a token.
-        mlp_dim: hidden width of the transformers' perceptrons.
-        heads: number of attention heads, a divisor of ``embed_dim``.
-        dropout: dropout rate of the transformers.
-        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
+    The crop has 2 or 3 multiples of 16.
     """
 
     per_modality = ("encoders", "embeddings", "intra")  # not positions, which are used for absent modalities, too
@@ -114,10 +105,7 @@ class MMFormer(FusionNetwork):
         return [*features, *parts, scatter_modalities(tokens, present)]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Return logits ``(B, K, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
-
-        In training mode it is a `Decoded`, whose deep logits are those of the four coarser levels.
-        """
+        """Return logits ``(B, K, ...)``; in training mode, a `Decoded` with deep logits of the four coarser levels."""
         *parts, tokens = features[-LEVELS:]
         present = present.to(tokens.device, non_blocking=True)
         y = self.refinements[-1](self.entries[-1](self.correlated(tokens, present)))

@@ -24,14 +24,12 @@ HIDDEN, EMBEDDED = 32, 16
 class Student(nn.Module):
     """One encoder for all channels of a subset, and a decoder built like the teacher's.
 
-    A single channel is replicated M times, as in the release.
+    A single channel is replicated M times, as in the release. Each student has its own feature encoder, of the
+    teacher's kind.
 
     Args:
         channels: number of modalities |S| of the subset.
         modalities: number of modalities M of the teacher.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-        feature_encoder: kind of the teacher's `FeatureEncoder`; each student has its own.
     """
 
     def __init__(self, channels: int, modalities: int, classes: int, width: int, feature_encoder: str | None) -> None:
@@ -56,13 +54,8 @@ class MetricHead(nn.Module):
     """Turn a decoder's features into a unit vector; used only in training.
 
     The layers are average pooling, a linear layer, ReLU and a linear layer, both without bias. As released (``stride``
-    1), an 80^3 crop has 41^3 pooled positions and the head 35 M weights; a stride of 40 gives 2^3 positions with
-    receptive fields of the same size.
-
-    Args:
-        width: number of channels of the features.
-        crop: size of the features in voxels.
-        stride: stride of the pooling in voxels.
+    1 of the pooling, in voxels), an 80^3 crop has 41^3 pooled positions and the head 35 M weights; a stride of 40 gives
+    2^3 positions with receptive fields of the same size.
     """
 
     def __init__(self, width: int, crop: Sequence[int], stride: int) -> None:
@@ -86,11 +79,6 @@ class PMKL(FullAndMissing):
     """A teacher, which is a `GatedNetwork` for all modalities, and a `Student` for each incomplete subset.
 
     Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the teacher's encoders and of each student's:
-            ``shared``, ``separate`` or None.
         subsets: subsets that get a student, as channels; None means all of them (14 for four modalities). The release
             has those of one modality.
     """

@@ -64,11 +64,8 @@ class UpBlock(nn.Module):
 class ResidualUNet(nn.Module):
     """A U-Net with three downsamplings, four bottleneck residual blocks, additive skips; 4.7 M parameters at width 16.
 
-    Args:
-        in_channels: number of channels of the input.
-        out_channels: number of channels of the logits.
-        width: number of channels at full resolution, a multiple of 8 (8 groups per norm); doubled at each level.
-        deep_supervision: whether to add 1x1x1 heads on the 1/4 and 1/2 levels, which are used only in training.
+    The width is a multiple of 8 (8 groups per norm), and doubled at each level. ``deep_supervision`` adds 1x1x1 heads
+    on the 1/4 and 1/2 levels, which are used only in training.
     """
 
     def __init__(

@@ -37,12 +37,8 @@ REGION_HIDDEN, WEIGHT_HIDDEN = 16, 128
 class RFNet(FusionNetwork):
     """One encoder per modality, a decoder that fuses region by region, and a separate decoder for training.
 
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution, a multiple of 4.
-        crop: size of the training crop in voxels, 2 or 3 multiples of 8; other multiples of 8 can be processed, too.
-        feature_encoder: kind of MedMAP's `FeatureEncoder` in front of the encoders: ``shared``, ``separate`` or None.
+    The width is a multiple of 4. The crop has 2 or 3 multiples of 8; windows of other multiples of 8 are processed,
+    too.
     """
 
     def __init__(
@@ -86,9 +82,7 @@ class RFNet(FusionNetwork):
         return [*features, *parts]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Return logits ``(B, K, ...)`` of the modalities that ``present`` (bool ``(B, M)``) allows.
-
-        In training mode it is a `Decoded`, whose deep logits are those of the region heads.
+        """Return logits ``(B, K, ...)``; in training mode, a `Decoded` whose deep logits are those of the region heads.
         """
         present = present.to(features[0].device, non_blocking=True)
         levels, parts = features[:LEVELS], features[LEVELS:]
@@ -108,12 +102,7 @@ class RFNet(FusionNetwork):
 class RegionHead(nn.Module):
     """A coarse segmentation at one level that guides the fusion (the paper's probability map learner).
 
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        modalities: number of modalities M.
-        classes: number of classes K.
-        width: number of channels C of one modality.
-        guided: whether it uses the decoder's tensor, too.
+    If ``guided``, it uses the decoder's tensor, too.
     """
 
     def __init__(self, dims: int, modalities: int, classes: int, width: int, guided: bool) -> None:
@@ -138,14 +127,9 @@ class RegionHead(nn.Module):
 class RegionFusion(nn.Module):
     """Region-aware modal fusion: in each region each modality has its own weight, computed from the means there.
 
-    The features of modality m in region k are ``X_m p_k``. Neither they nor their weighted sums over modalities are
-    computed one by one: the means are a product of X with p, the sums one of the weights with X.
-
-    Args:
-        dims: number of spatial dimensions, 2 or 3.
-        modalities: number of modalities M.
-        classes: number of classes K, which are the regions.
-        width: number of channels C of one modality.
+    The regions are the classes. The features of modality m in region k are ``X_m p_k``. Neither they nor their weighted
+    sums over modalities are computed one by one: the means are a product of X with p, the sums one of the weights with
+    X.
     """
 
     def __init__(self, dims: int, modalities: int, classes: int, width: int) -> None:
@@ -168,13 +152,9 @@ class RegionFusion(nn.Module):
     def forward(
         self, x: torch.Tensor, shortcut_parts: torch.Tensor, regions: torch.Tensor, present: torch.Tensor
     ) -> torch.Tensor:
-        """Return fused features ``(B, C, ...)``.
+        """Return fused features ``(B, C, ...)`` of ``x``, ``(B, M, C, ...)``, for region probabilities ``(B, K, ...)``.
 
-        Args:
-            x: features ``(B, M, C, ...)``.
-            shortcut_parts: output of the shortcut's entry layer for each modality, ``(B, M, C, ...)``.
-            regions: probabilities ``(B, K, ...)``.
-            present: bool ``(B, M)``.
+        The ``shortcut_parts`` are the output of the shortcut's entry layer for each modality, ``(B, M, C, ...)``.
         """
         weights = self.modality_weights(x, regions, present) * present[:, None]
         fused = weighted_sum(weights, x).mul_(regions[:, :, None])  # in place: it is the largest tensor of all

@@ -66,11 +66,7 @@ class AdaptiveResidual(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Turn a content and an appearance into the features of an image.
-
-    Args:
-        width: number of channels of the features; the content has 8 times as many.
-    """
+    """Turn a content, with ``8 * width`` channels, and an appearance into the ``width`` features of an image."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,13 +103,7 @@ class ImageDecoder(nn.Module):
 
 
 class RobustSeg(GatedNetwork):
-    """A `GatedNetwork` with an appearance encoder and an image decoder per modality, which are used in training.
-
-    Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        width: number of channels at full resolution.
-    """
+    """A `GatedNetwork` with an appearance encoder and an image decoder per modality, which are used in training."""
 
     per_modality = ("encoders", "appearances", "image_decoders")
 
@@ -124,10 +114,10 @@ class RobustSeg(GatedNetwork):
         self.image_head = conv(width, 1, 7)  # shared by all modalities
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | RobustSegOutput:
-        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``, NaN where missing.
+        """Return logits ``(B, K, X, Y, Z)``; in training mode, a `RobustSegOutput`.
 
-        In training mode it is a `RobustSegOutput`, with a reconstruction of every modality without NaN. Only the
-        contents of those that ``present`` (bool ``(B, M)``) allows are used.
+        The latter has a reconstruction of every modality without NaN, of which only those in ``present`` give their
+        contents.
         """
         there, present = available_modalities(image, None), available_modalities(image, present)
         fused = self.fuse(self.encode(image, present), present)

@@ -38,12 +38,8 @@ def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.T
     """Return a network's logits by operations that are the same for every subset, as an export requires.
 
     Every modality is encoded, an absent one as zeros, and the features of absent ones are then set to zero. A sample
-    without any modality gives NaN instead of an error.
-
-    Args:
-        network: network with ``encode`` and ``decode``, whose features are ``(B, M, ...)``, zero for absent modalities.
-        image: ``(B, M, ...)``, with NaN in missing modalities; the example for tracing has all modalities.
-        present: bool ``(B, M)``; modalities that may be used. None allows all without NaN.
+    without any modality gives NaN instead of an error. The features of the network's ``encode`` are ``(B, M, ...)``,
+    zero for absent modalities; the example image for tracing has all modalities.
     """
     image = image.as_subclass(torch.Tensor)
     there = presence(image) if present is None else presence(image) & present
@@ -75,11 +71,10 @@ def indices(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
-    """Combine the parts of each modality ``(n, ...)`` in one tensor ``(B, M, ...)``, zero where it is absent.
+    """Combine the parts of each modality in one tensor ``(B, M, ...)``, zero where it is absent.
 
-    Args:
-        parts: for each modality, a tensor with a row for each sample that has it; None if no sample has it.
-        present: bool ``(B, M)``, on the CPU.
+    A part is ``(n, ...)`` with a row for each of the n samples that have the modality, or None without any such sample;
+    ``present`` is on the CPU.
     """
     example = next(part for part in parts if part is not None)
     if bool(present.all()):

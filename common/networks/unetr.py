@@ -19,16 +19,9 @@ FILLS = ("zero", "mean")
 
 
 class FilledUNETR(nn.Module):
-    """A UNETR for all modalities, in which missing ones are filled in.
+    """A UNETR for all modalities, in which missing ones are filled in; the crop has 2 or 3 multiples of 16.
 
     Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        crop: size of every window in voxels, 2 or 3 multiples of 16.
-        width: number of channels at full resolution.
-        hidden: number of channels of a token.
-        mlp_dim: hidden width of the transformer's perceptrons.
-        heads: number of attention heads, a divisor of ``hidden``.
         fill: ``zero``; or ``mean``, the mean at each voxel over the modalities present. The paper says "means", but a
             modality's own mean is 0 after normalisation, so that would be the same as filling with zeros.
     """
@@ -55,10 +48,7 @@ class FilledUNETR(nn.Module):
         return self.unetr.out.conv.conv
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities.
-
-        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN.
-        """
+        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities."""
         require_window(self, image)
         return self.unetr(self.filled(image.as_subclass(torch.Tensor), available_modalities(image, present)))
 
@@ -70,16 +60,9 @@ class FilledUNETR(nn.Module):
 
 
 class DedicatedUNETR(nn.Module):
-    """A UNETR for each subset of the modalities.
+    """A UNETR for each subset of the modalities; the crop has 2 or 3 multiples of 16.
 
     Args:
-        modalities: number of modalities M.
-        classes: number of classes K, including the background.
-        crop: size of every window in voxels, 2 or 3 multiples of 16.
-        width: number of channels at full resolution.
-        hidden: number of channels of a token.
-        mlp_dim: hidden width of the transformers' perceptrons.
-        heads: number of attention heads, a divisor of ``hidden``.
         subsets: subsets that get a network, as channels; None: all ``2^M - 1``.
     """
 
@@ -103,9 +86,6 @@ class DedicatedUNETR(nn.Module):
         )
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities.
-
-        Only modalities of ``present`` (bool ``(B, M)``) are used, or all without NaN.
-        """
+        """Return logits ``(B, K, ...)`` of ``(B, M, ...)``, with NaN in missing modalities."""
         require_window(self, image)
         return self.dedicated(image.as_subclass(torch.Tensor), available_modalities(image, present))
