@@ -129,8 +129,7 @@ class FullAndMissing(nn.Module):
         self.missing = Dedicated(wanted, missing, feature_encoder.channels)
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)`` with NaN in missing modalities; in evaluation mode.
-        """
+        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)`` with NaN in missing ones, in evaluation mode."""
         present = available_modalities(image, present)
         x, complete = self.features(image, present), present.all(dim=1)
         if bool(complete.all()):

@@ -83,8 +83,7 @@ class ContentEncoder(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Weight each voxel of each modality by a gate in (0, 1) computed from all modalities; mix the weighted features.
-    """
+    """Weight each voxel of each modality by a gate in (0, 1) computed from all modalities; mix what results."""
 
     def __init__(self, modalities: int, width: int) -> None:
         super().__init__()

@@ -76,8 +76,7 @@ class HeteroModal(nn.Module):
         self.encoders = Encoders(Encoder(width, halved) for _ in range(modalities))
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8 and at least 16.
-        """
+        """Return logits ``(B, K, X, Y, Z)`` of images ``(B, M, X, Y, Z)``; X, Y, Z are multiples of 8, 16 or more."""
         present = available_modalities(image, present)
         return self.decode(self.encode(image, present), present)
 
@@ -113,8 +112,7 @@ class UHVED(HeteroModal):
         return HVEDOutput(self.decode(features, present), features, image.as_subclass(torch.Tensor), present, present)
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
-        """Return logits ``(B, K, X, Y, Z)`` decoded from the latents' means; in training, a `Completed` from a sample.
-        """
+        """Return logits ``(B, K, X, Y, Z)`` of the latents' means; in training, a `Completed` of a sample of them."""
         latents = [self._latent(level, present) for level in features]
         logits = self.segmentation(latents)
         if not self.training:

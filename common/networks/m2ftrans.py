@@ -99,8 +99,7 @@ class M2FTrans(FusionNetwork):
         return [*features, *parts, scatter_modalities(levels[FINER], present), *attended]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Return logits ``(B, K, ...)``; in training mode, a `Decoded` whose deep logits are those of all five levels.
-        """
+        """Return logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are of all five levels."""
         *features, memory = features[-LEVELS - 1 :]
         present = present.to(memory.device, non_blocking=True)
         tokens, weights = self.transformer.fuse(memory, present)

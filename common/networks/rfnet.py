@@ -82,8 +82,7 @@ class RFNet(FusionNetwork):
         return [*features, *parts]
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Decoded:
-        """Return logits ``(B, K, ...)``; in training mode, a `Decoded` whose deep logits are those of the region heads.
-        """
+        """Return logits ``(B, K, ...)``; in training mode, a `Decoded`, whose deep logits are those of the heads."""
         present = present.to(features[0].device, non_blocking=True)
         levels, parts = features[:LEVELS], features[LEVELS:]
         deep, y = [], None
