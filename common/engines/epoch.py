@@ -27,15 +27,10 @@ class SetEpoch:
 class Rounds:
     """Train in rounds: each starts from the final weights of the round before, with a new optimiser and schedule.
 
-    Attach it before training or resuming, since it saves the schedule's initial state at that moment.
+    The trainer runs ``rounds * epochs`` epochs; the schedule is stepped once per epoch. Attach this handler before
+    training or resuming, since it saves the schedule's initial state at that moment.
 
     Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 4.1 (GSS reloads its weights four times).
-
-    Args:
-        optimizer: optimiser of the trainer; its moments are dropped.
-        lr_scheduler: schedule of the optimiser, stepped once per epoch.
-        epochs: number of epochs in a round.
-        rounds: number of rounds; the trainer runs ``rounds * epochs`` epochs.
     """
 
     def __init__(

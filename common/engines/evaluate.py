@@ -58,8 +58,7 @@ def report_evaluation(
         spacing: voxel size in mm.
         weights: SHA-256 of the weights' file.
         coverage: level of the volume intervals, e.g. 0.9.
-        published: paper, table and dataset of a published table (`analysis.published.sources`) to show beside ours,
-            or None.
+        published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
         output_dir: output folder.
         data: the whole split, to record which cases were not tested; None if it is not known.
     """

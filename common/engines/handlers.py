@@ -23,10 +23,8 @@ logger = logging.getLogger(__name__)
 def seed_all(seed: int, deterministic: bool = True) -> None:
     """Seed torch, numpy and random, and choose whether cuDNN is deterministic.
 
-    Args:
-        seed: seed of all of them.
-        deterministic: True makes results repeatable as far as operations allow, as MONAI's `set_determinism` does.
-            False lets cuDNN benchmark its algorithms and use the fastest, whose sums may differ from run to run.
+    If so, results are repeatable as far as operations allow, as MONAI's `set_determinism` makes them. If not, cuDNN
+    benchmarks its algorithms and uses the fastest, whose sums may differ from run to run.
     """
     set_determinism(seed=seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic

@@ -23,18 +23,17 @@ OUTSIDE_LOGIT = -1e4
 class ForegroundInferer(SlidingWindowInferer):
     """MONAI's sliding windows over the bounding box of the foreground; outside the box nothing is predicted.
 
-    The box contains every voxel at which a present modality differs from its background, with a margin of one voxel.
-    So a skull-stripped image has the same box whether its background is 0 or negative, as after a z-score; absent
-    and constant modalities are ignored. The box is grown to the window's size where the image is large enough.
+    The box contains every voxel at which a present modality differs from its background, with a margin of one voxel. So
+    a skull-stripped image has the same box whether its background is 0 or negative, as after a z-score; absent and
+    constant modalities are ignored. The box is grown to the window's size where the image is large enough.
 
     Args:
-        roi_size: size of a window in voxels, which should be the training crop; ``(X, Y)`` processes planes
-            ``(X, Y, 1)`` with a 2D network (see `Planewise`).
-        args: further arguments of `SlidingWindowInferer`.
+        roi_size: size of a window in voxels, which should be the training crop; ``(X, Y)`` processes planes ``(X, Y,
+            1)`` with a 2D network (see `Planewise`).
+        args: further arguments of `SlidingWindowInferer`, like ``kwargs``.
         softmax: True if the logits are for a softmax whose channel 0 is the background; False if for sigmoids.
         precision: precision of the network, see `check_device`; logits are summed in float32.
         mirror_axes: axes along which windows are also mirrored, see `Mirrored`; none by default.
-        kwargs: further keyword arguments of `SlidingWindowInferer`.
     """
 
     def __init__(

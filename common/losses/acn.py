@@ -46,27 +46,21 @@ def mutual_information(output: CoTrainingOutput) -> torch.Tensor:
 class ACNLoss(CoTrainingLoss):
     """``0.2 Dice_full + 0.8 Dice_missing + w(t) consistency + 0.5 L_MI + 0.001 L_EnA + 0.0002 L_KnA``.
 
-    L_EnA and L_KnA apply to the missing path: they are low when the discriminators mistake its entropy maps and its
-    bottleneck for those of the full path. The discriminators' own losses are added, see `common.losses.cotraining`.
-    Their channels grow with the network's width; at 16 they are as published. Entropy maps of less than 32 voxels are
-    padded.
+    L_MI is weighted by ``information_weight``, L_EnA by ``entropy_weight``, L_KnA by ``knowledge_weight``; for the
+    first three terms see `CoTrainingLoss`. L_EnA and L_KnA apply to the missing path: they are low when the
+    discriminators mistake its entropy maps and its bottleneck for those of the full path. The discriminators' own
+    losses are added, see `common.losses.cotraining`. Their channels grow with the network's width; at 16 they are as
+    published. Entropy maps of less than 32 voxels are padded.
 
     Args:
         classes: number of classes K of the network.
         width: width of the network (channels at full resolution).
-        full_weight: weight of the full path's Dice loss.
-        missing_weight: weight of the missing path's Dice loss.
-        consistency_weight: final weight of the consistency, after the ramp.
-        ramp_epochs: length of the ramp in epochs.
-        information_weight: weight of L_MI.
-        entropy_weight: weight of L_EnA.
-        knowledge_weight: weight of L_KnA.
+        consistency_weight: final weight of the consistency, after a ramp of ``ramp_epochs``.
 
     Attributes:
         discriminators: ``entropy`` and ``knowledge``; the optimiser needs their parameters.
-        epoch: current epoch; see `CoTrainingLoss`.
-        terms: the latest values of ``full``, ``missing``, ``consistency``, ``information``, ``entropy``, ``knowledge``
-            and ``discriminators``, unweighted and detached.
+        terms: ``full``, ``missing``, ``consistency``, ``information``, ``entropy``, ``knowledge`` and
+            ``discriminators``.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class FusionLoss(nn.Module):
 
     Attributes:
         epoch: number of the epoch, from 0, set by `common.engines.SetEpoch` if the fused prediction starts later.
-        terms: the latest values of ``fuse``, ``separate`` and ``deep``, detached.
+        terms: ``fuse``, ``separate`` and ``deep``.
     """
 
     def __init__(self, fusion_start_epoch: int = 0) -> None:

@@ -25,17 +25,11 @@ from common.networks.fusion import FusionOutput
 def single_leader_vote(
     sure: torch.Tensor, votes: torch.Tensor, leader_threshold: float, member_threshold: float, rule: str = "paper"
 ) -> torch.Tensor:
-    """Return the vote ``(B, ...)`` for a class with one leader, algorithm 1.
+    """Return the vote ``(B, ...)`` for a class with one leader, modality 0, by algorithm 1.
 
-    It is the leader's vote where the leader is sure, else the members' mean where all of them are sure (``released``:
-    0), else the minimum of all votes.
-
-    Args:
-        sure: probabilities ``(B, M, ...)`` of the class, which decide; the leader is modality 0.
-        votes: softened probabilities of the same shape.
-        leader_threshold: T_L, above which a leader is sure.
-        member_threshold: T_M, above which a member is sure.
-        rule: ``paper`` or ``released``.
+    It is the leader's vote where the leader is sure, else the members' mean where all of them are sure (rule
+    ``released``: 0), else the minimum of all votes. A modality is sure where its probability ``sure`` exceeds its
+    threshold (T_L for a leader, T_M for a member); ``votes`` are softened probabilities. Both are ``(B, M, ...)``.
     """
     overruled = votes[:, 1:].mean(dim=1) if rule == "paper" else torch.zeros_like(votes[:, 0])
     vote = torch.where((sure[:, 1:] > member_threshold).all(dim=1), overruled, votes.amin(dim=1))
@@ -75,14 +69,8 @@ def group_vote(
 ) -> torch.Tensor:
     """Return the votes ``(B, K, ...)`` of all classes without normalisation.
 
-    Args:
-        sure: probabilities ``(B, M, K, ...)``, which decide.
-        votes: softened probabilities of the same shape.
-        leaders: indices of one or two modalities for each class.
-        leader_threshold: T_L, above which a leader is sure.
-        member_threshold: T_M, above which a member is sure.
-        rho: penalty where two leaders disagree.
-        rule: ``paper`` or ``released``.
+    Probabilities ``sure`` and ``votes`` are ``(B, M, K, ...)``; ``leaders`` has the indices of one or two modalities
+    for each class. For the rest see `single_leader_vote` and `double_leader_vote`.
     """
     elected = []
     for k, leading in enumerate(leaders):
@@ -119,9 +107,9 @@ def random_mask(students: torch.Tensor, share: float, kind: str = "shared") -> t
 def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor, kind: str = "kl") -> torch.Tensor:
     """Return the distillation loss summed over the students, a scalar.
 
-    ``kl`` is ``KL(S || Q)``, averaged over the voxels kept. ``released`` is the cross-entropy
-    ``-w_k S_k log max(Q_k, 0.005)``, in which the weight of a class is 1 minus its fraction of the target, averaged
-    over all voxels with those left out at 0.
+    ``kl`` is ``KL(S || Q)``, averaged over the voxels kept. ``released`` is the cross-entropy ``-w_k S_k log max(Q_k,
+    0.005)``, in which the weight of a class is 1 minus its fraction of the target, averaged over all voxels with those
+    left out at 0.
 
     Args:
         target: S ``(B, M or 1, K, N)``, one for each student or the same for all; gets no gradient.
@@ -146,11 +134,11 @@ class GSSLoss(nn.Module):
         modalities: names in the cohort's order.
         classes: names in the order of the network's head, including the background (``BG``).
         leaders: names of one or two modalities for each class.
-        task_weight: weight of the task loss.
-        kd_weight: weight of the distillation.
+        task_weight: weight of the task loss, 0.7 in the paper.
+        kd_weight: weight of the distillation, 0.3 in the paper.
         tau: temperature of the votes and of the students.
-        leader_threshold: threshold T_L above which a leader is sure.
-        member_threshold: threshold T_M above which a member is sure.
+        leader_threshold: T_L, above which a leader is sure.
+        member_threshold: T_M, above which a member is sure.
         rho: penalty where two leaders disagree.
         alpha: fraction of voxels that the random mask leaves out.
         votes: ``paper`` or ``released``; see `single_leader_vote` and `double_leader_vote`.
@@ -164,7 +152,7 @@ class GSSLoss(nn.Module):
         normalise: whether the votes are normalised over the classes.
 
     Attributes:
-        terms: the latest values of ``fuse``, ``separate``, ``deep`` and ``distillation``, unweighted and detached.
+        terms: ``fuse``, ``separate``, ``deep`` and ``distillation``.
     """
 
     def __init__(

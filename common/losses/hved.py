@@ -24,10 +24,7 @@ from common.networks.subsets import gather_rows
 class SoftmaxLoss(nn.Module):
     """U-HeMIS's loss: cross-entropy plus Dice with squared denominators and an epsilon of 1e-5, with the background.
 
-    Dice sums over space only and is averaged over the batch.
-
-    Attributes:
-        terms: the latest value of ``segmentation``, detached.
+    Dice sums over space only and is averaged over the batch. The only term is ``segmentation``.
     """
 
     def __init__(self) -> None:
@@ -51,7 +48,7 @@ class HVEDLoss(nn.Module):
         reconstruction_weight: weight of the mean squared error over the voxels of all modalities that samples have.
 
     Attributes:
-        terms: the latest values of ``segmentation``, ``kl`` and ``reconstruction``, detached.
+        terms: ``segmentation``, ``kl`` and ``reconstruction``.
     """
 
     def __init__(self, kl_weight: float = 0.1, reconstruction_weight: float = 0.1) -> None:
@@ -83,13 +80,9 @@ def divergences(
     """Return the divergences of the subsets' latents from the chosen subset's and from the prior, at one level.
 
     A sample with m modalities has n = 2^m - 1 subsets s. KL is the mean over channels and voxels. The results, each
-    ``(B,)``, are ``sum_s KL(q_chosen || q_s) / (n - 1)``, which is 0 for a single modality, and
-    ``sum_s KL(q_s || N(0, 1)) / n``.
-
-    Args:
-        posteriors: means and log-variances along the channels, ``(B, M, 2 C, ...)``.
-        present: bool ``(B, M)``, the modalities of each sample.
-        chosen: bool ``(B, M)``, a subset of them.
+    ``(B,)``, are ``sum_s KL(q_chosen || q_s) / (n - 1)``, which is 0 for a single modality, and ``sum_s KL(q_s || N(0,
+    1)) / n``. Posteriors are means and log-variances along the channels, ``(B, M, 2 C, ...)``; ``present`` and its
+    subset ``chosen`` are bool ``(B, M)``.
     """
     modalities = range(present.shape[1])
     every = [[m in subset for m in modalities] for subset in channel_subsets(len(modalities))]

@@ -39,13 +39,8 @@ class PretrainingLoss(nn.Module):
     """L_mse(x, F(S(x, x_sub))) + gamma * R(x_sub), eq. (1) and (3).
 
     L_mse is the mean over all voxels of the modalities present, masked or not. R is the (not squared) Euclidean norm of
-    x_sub after subtracting each modality's spatial mean, as in the released code; the paper says "L2".
-
-    Args:
-        gamma: weight of R.
-
-    Attributes:
-        terms: the latest values of ``mse`` and ``regulariser``, detached.
+    x_sub after subtracting each modality's spatial mean, as in the released code; the paper says "L2". The terms are
+    ``mse`` and ``regulariser``.
     """
 
     def __init__(self, gamma: float = 0.005) -> None:
@@ -105,8 +100,7 @@ class FineTuningLoss(nn.Module):
             second view's logits against the first view's probabilities. It helps if the first view is complete.
 
     Attributes:
-        terms: the latest values of ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``,
-            detached.
+        terms: ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``.
     """
 
     def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", lambda_distil: float = 0.0) -> None:

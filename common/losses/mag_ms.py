@@ -53,8 +53,7 @@ class MagMSLoss(nn.Module):
         detach_teacher: whether the last two terms have no gradient for the fused prediction and bottleneck.
 
     Attributes:
-        terms: the latest values of ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities, unweighted and
-            detached.
+        terms: ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities.
     """
 
     def __init__(

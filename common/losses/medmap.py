@@ -98,17 +98,15 @@ class Alignment(nn.Module):
 
 
 class AlignedLoss(nn.Module):
-    """A method's loss plus alpha L_A, eq. (14), (16), (17).
+    """A method's loss plus alpha L_A, eq. (14), (16), (17); for ``modalities`` and ``prior`` see `Alignment`.
 
     Args:
         loss: loss of the method.
-        modalities: names, in the image's order.
         anchor: anchor of the `Alignment`; None for the method's loss alone.
         alpha: weight of the alignment.
-        prior: modality with the initial weight 1; see `Alignment`.
 
     Attributes:
-        terms: the latest values of the loss's terms and of ``align``, detached.
+        terms: those of the method's loss, and ``align``.
     """
 
     def __init__(

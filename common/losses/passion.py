@@ -116,9 +116,9 @@ class PassionLoss(nn.Module):
     in the crop of every sample of the batch. The preferences of all samples together decide on delta; beta follows the
     preference computed from the epoch's mean distances.
 
-    The baselines are ``fuse + deep + sum_m separate_m``, to which ``pmr`` adds its prototype loss (the paper does not
-    say which parts of PMR it used). All of them measure the distance between students and teacher, and so the relative
-    preference.
+    The baselines are ``fuse + deep + sum_m separate_m``, to which ``pmr`` adds its prototype loss, times ``lambda_pmr``
+    (the paper does not say which parts of PMR it used). All of them measure the distance between students and teacher,
+    and so the relative preference.
 
     Args:
         modalities: names in the cohort's order.
@@ -131,20 +131,17 @@ class PassionLoss(nn.Module):
         delta: whether to use the task mask (ablation); otherwise it is 1.
         beta: False (ablation) sets both factors to 1: the learned beta_m and the fixed v_m, which in the paper is
             beta's initial value. With all four off, the loss is the baseline's.
-        lambda_1: weight of the pixel-wise term.
-        lambda_2: weight of the prototype term.
         temperature: temperature of the pixel-wise term.
         gamma: update rate of beta.
         growth: epochs (from 0) at which the rate grows by half.
-        lambda_pmr: weight of PMR's term.
         perfect_data: whether no modality is missing in training (PDT): ``v_m = 1``, and all modalities count.
 
     Attributes:
         beta: ``(M,)``, the current coefficients.
         sums, counts: ``(M,)``, sums of D and of presence over the samples of the current epoch. Sum them over ranks
             before `end_epoch`.
-        terms: the latest values of the terms in use, summed over samples and modalities, weighted as above but
-            without the lambdas: ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype``, ``pmr``; detached.
+        terms: those in use of ``fuse``, ``deep``, ``separate``, ``pixel``, ``prototype`` and ``pmr``, summed over
+            samples and modalities, weighted as above but without the lambdas.
     """
 
     def __init__(

@@ -75,10 +75,7 @@ class SegmentationLoss(nn.Module):
 
     In the cross-entropy the weight of a class is 1 minus its fraction of the batch's voxels, and probabilities are
     clamped to at least 0.005. Dice has squared probabilities in its denominator, sums over batch and space, and is
-    averaged over the classes, including the background.
-
-    Attributes:
-        terms: the latest values of ``ce`` and ``dice``, detached.
+    averaged over the classes, including the background. The terms are ``ce`` and ``dice``.
     """
 
     def __init__(self) -> None:
@@ -102,15 +99,9 @@ class SegmentationLoss(nn.Module):
 class PMKLLoss(nn.Module):
     """A student's loss: ``CE + Dice + 0.5 kd + 0.5 contrastive + 1e-5 l2``.
 
-    Args:
-        kd_weight: weight of `distillation_loss`.
-        contrastive_weight: weight of `contrastive_loss`.
-        l2_weight: weight of half the sum of squared kernels.
-        temperature: temperature of the distillation.
-        margin: distance beyond which two subjects' embeddings no longer repel each other.
-
-    Attributes:
-        terms: the latest values of ``ce``, ``dice``, ``kd``, ``contrastive`` and ``l2``, unweighted and detached.
+    Here l2 is half the sum of squared kernels; see `distillation_loss` for kd and its ``temperature``,
+    `contrastive_loss` for the ``margin``, the distance beyond which two subjects' embeddings no longer repel each
+    other. The terms are ``ce``, ``dice``, ``kd``, ``contrastive`` and ``l2``.
     """
 
     def __init__(

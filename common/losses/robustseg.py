@@ -31,15 +31,9 @@ def divergence(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
 class RobustSegLoss(nn.Module):
     """``CE + Dice + 1e-4 l2 + 0.1 sum_m L1_m + 0.1 sum_m KL_m``.
 
-    L1 and KL of a modality are means over the samples that have it; a modality that no sample has adds nothing.
-
-    Args:
-        l2_weight: weight of half the sum of squared kernels.
-        l1_weight: weight of the reconstruction's mean absolute error.
-        kl_weight: weight of `divergence`.
-
-    Attributes:
-        terms: the latest values of ``ce``, ``dice``, ``l2``, ``l1`` and ``kl``, unweighted and detached.
+    Here l2 is half the sum of squared kernels. L1, the reconstruction's mean absolute error, and KL, the `divergence`,
+    are means over the samples that have a modality; one that no sample has adds nothing. The terms are ``ce``,
+    ``dice``, ``l2``, ``l1`` and ``kl``.
     """
 
     def __init__(self, l2_weight: float = 1e-4, l1_weight: float = 0.1, kl_weight: float = 0.1) -> None:

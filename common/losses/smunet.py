@@ -63,27 +63,19 @@ class StyleDiscriminator(Discriminator):
 class SMUNetLoss(CoTrainingLoss):
     """``0.4 Dice_full + 0.6 Dice_missing + w(t) consistency + 0.2 content + 1e-4 style + 0.0002 adversary``.
 
-    Content is the mean squared difference of the two paths' contents, style that of their Gram matrices (see
-    `style_distance`). The adversary's term applies to the missing path, whose style should be taken for the full
-    path's. The discriminator's own loss, ``BCE(D(full), 0) + BCE(D(missing), 1)``, is added; see
-    `common.losses.cotraining`.
+    For the first three terms see `CoTrainingLoss`. Content is the mean squared difference of the two paths' contents,
+    style that of their Gram matrices (see `style_distance`). The adversary's term applies to the missing path, whose
+    style should be taken for the full path's. The discriminator's own loss, ``BCE(D(full), 0) + BCE(D(missing), 1)``,
+    is added; see `common.losses.cotraining`.
 
     Args:
         width: width of the network (channels at full resolution).
-        full_weight: weight of the full path's Dice loss.
-        missing_weight: weight of the missing path's Dice loss.
-        consistency_weight: final weight of the consistency, after the ramp.
-        ramp_epochs: length of the ramp in epochs.
-        content_weight: weight of the content's term.
-        style_weight: weight of the style's term.
-        adversary_weight: weight of the adversary's term.
+        consistency_weight: final weight of the consistency, after a ramp of ``ramp_epochs``.
         style_discriminator: ``pooled`` or ``released``; see `StyleDiscriminator`.
 
     Attributes:
         discriminators: ``style``; the optimiser needs its parameters.
-        epoch: current epoch; see `CoTrainingLoss`.
-        terms: the latest values of ``full``, ``missing``, ``consistency``, ``content``, ``style``, ``adversary`` and
-            ``discriminators``, unweighted and detached.
+        terms: ``full``, ``missing``, ``consistency``, ``content``, ``style``, ``adversary`` and ``discriminators``.
     """
 
     def __init__(

@@ -25,12 +25,7 @@ def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tens
 
 
 class Disentanglement(TrainingStep):
-    """Drop the contents of random modalities and run the network.
-
-    Args:
-        network: network to train.
-        keep: probability of keeping a modality.
-    """
+    """Drop the contents of random modalities, each kept with probability ``keep``, and run the network."""
 
     def __init__(self, network: RobustSeg, keep: float = 0.5) -> None:
         super().__init__(network)

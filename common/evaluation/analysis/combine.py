@@ -23,10 +23,6 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     Cases thus stay the units of statistics, whatever the number of seeds. A mean is NaN if any repeat has NaN.
     Reliability bins, latents and times belong to single trainings and are left out.
 
-    Args:
-        name: name of the method in the result.
-        repeats: evaluations of the same cases and subsets, under the same conventions.
-
     Raises:
         ValueError: if there are fewer than two evaluations, or they are not comparable.
     """
@@ -50,11 +46,7 @@ def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
 def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     """Return the results of all folds of a cross-validation, each case from the network not trained on it.
 
-    Calibration and latents belong to single networks and are left out.
-
-    Args:
-        name: name of the method in the result.
-        folds: one evaluation of each fold's test cases; their own names appear only in messages.
+    Calibration and latents belong to single networks and are left out; the folds' own names appear only in messages.
 
     Raises:
         ValueError: if there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or cases

@@ -140,12 +140,9 @@ def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str,
 
     ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence`` is the mean of
     the Kullback-Leibler divergence KL(all modalities || subset), ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``.
-    Both are in nats, with probabilities clipped by `EPSILON`. In MAG-MS (He et al.; Theorem 1, proof in appendix 6.1)
-    they are defined for the classes of the softmax.
-
-    Args:
-        probability: probabilities q from a subset, ``(V,)`` for V voxels, in [0, 1].
-        whole: probabilities p from all modalities, likewise; or NaN, which makes the divergence NaN.
+    Both are in nats, with probabilities clipped by `EPSILON`; q are those of a subset, ``(V,)`` for V voxels, p those
+    of all modalities, likewise, or NaN, which makes the divergence NaN. In MAG-MS (He et al.; Theorem 1, proof in
+    appendix 6.1) they are defined for the classes of the softmax.
     """
     q, p = (np.clip(given, EPSILON, 1 - EPSILON, dtype=np.float64) for given in (probability, whole))
     log_q, log_rest = np.log(q), np.log(1 - q)

@@ -26,13 +26,8 @@ ROUNDING = 1e-6
 class Reference:
     """A reference label map, with masks and surfaces of its regions computed once for all predictions.
 
-    Attribute ``masks`` has the mask of each region by name.
-
-    Args:
-        label: integer label map ``(X, Y, Z)`` or ``(X, Y)`` in the cohort's values; 0 is background.
-        labels: the cohort's classes and regions.
-        spacing: voxel size along each axis in mm.
-        conventions: scoring of empty regions, kind of HD95, tolerance of the surface Dice, post-processing of ET.
+    Attribute ``masks`` has the mask of each region by name. The label map ``(X, Y, Z)`` or ``(X, Y)`` has integers in
+    the cohort's values, 0 for the background; the spacing is in mm along each axis.
     """
 
     def __init__(

@@ -58,14 +58,8 @@ def paper_tables(
 
     Blocks of the same paper and table make one table. If it prints several subsets, they are the rows, regions and
     methods are the columns, and each metric has its own table; otherwise methods are the rows, metrics and regions the
-    columns. Methods that are in no block come last in each table.
-
-    Args:
-        blocks: the published tables to print.
-        evaluations: evaluations of the measured methods on the same cases; stars mark differences from the first one.
-            Methods without an evaluation get a dash.
-        modalities: modalities of the cohort.
-        notes: lines below each table.
+    columns. Methods that are in no block come last in each table; methods without an evaluation get a dash. Stars mark
+    differences from the first evaluation. The notes are lines below each table.
     """
     placed = {name for block in blocks for name in block.trained.values()}
     measured = {evaluation.name: evaluation for evaluation in evaluations}

@@ -47,10 +47,7 @@ Numbers = tuple[pd.DataFrame, pd.DataFrame]
 def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests: pd.DataFrame | None = None) -> Table:
     """Return the papers' table: a row per subset, a column per region and method, and the mean over subsets below.
 
-    Args:
-        evaluations: one or more methods on the same cohort; stars mark differences from the first one.
-        metric: name in `METRICS`.
-        tests: result of `analysis.statistics.compare_to_first`, for the stars.
+    Stars mark differences from the first method, by ``tests``, the result of `analysis.statistics.compare_to_first`.
     """
     require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
