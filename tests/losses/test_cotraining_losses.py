@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
 from networks.golden import (
     TOLERANCE,
     arrays,
@@ -176,7 +175,6 @@ class TestFormulas:
         scale |= {"consistency": 10 * math.exp(-1.25), "discriminators": 1}
         assert set(loss.terms) == set(scale)
         assert total.item() == pytest.approx(sum(scale[k] * v.item() for k, v in loss.terms.items()), rel=1e-5)
-        assert not any(value.requires_grad for value in loss.terms.values())
 
     def test_entropy_maps_by_hand(self):
         even = entropy_maps(torch.full((1, 4, 1, 1, 1), 0.3))
@@ -318,21 +316,6 @@ class TestSizes:
     def test_released_discriminator_takes_the_published_crop_alone(self):
         with pytest.raises(ValueError, match=r"style of \[4, 4, 4\] voxels, but the released .* `style_discriminator`"):
             loss_of("smunet", style_discriminator="released")(output("smunet"), target())
-
-    @both
-    def test_a_class_that_the_head_lacks_is_refused(self, name):
-        with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
-            loss_of(name)(output(name), target().fill_(4))
-
-    @both
-    def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors(self, name):
-        out, expected = output(name), loss_of(name)(output(name), target())
-        half = CoTrainingOutput(*(type(p)(*(x if x is None else x.bfloat16() for x in p)) for p in out))
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(name)(half, MetaTensor(target()))
-        assert type(loss) is torch.Tensor
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(expected.item(), rel=2e-2)
 
 
 def _same(one, other):

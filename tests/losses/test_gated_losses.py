@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from monai.data import MetaTensor
 
 from common.losses import parts
 from common.losses.pmkl import PMKLLoss, PMKLOutput, SegmentationLoss, contrastive_loss, distillation_loss
@@ -51,11 +50,6 @@ class TestSegmentation:
             {"ce": entropy, "dice": dice}
         )
         assert total.item() == pytest.approx(entropy + dice)
-
-    def test_a_class_that_the_head_lacks_is_refused(self):
-        logits, label = two_samples()
-        with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
-            SegmentationLoss()(GatedOutput(logits, None), label + 1)
 
 
 class TestDistillation:
@@ -115,7 +109,6 @@ class TestDistillation:
         assert total.item() == pytest.approx(
             terms["ce"] + terms["dice"] + 0.5 * terms["kd"] + 0.5 * terms["contrastive"] + 7e-5
         )
-        assert not any(value.requires_grad for value in loss.terms.values())
         other = PMKLLoss(kd_weight=2.0, contrastive_weight=0.0, l2_weight=1.0)(output, label).item()
         assert other == pytest.approx(terms["ce"] + terms["dice"] + 2 * terms["kd"] + 7, rel=1e-5)
 
@@ -124,16 +117,6 @@ class TestDistillation:
         monkeypatch.setattr(parts, "to_host", lambda x: reads.append(x) or to_host(x))
         PMKLLoss()(*student_step())
         assert len(reads) == 1
-
-    def test_losses_are_float32_under_autocast_and_plain_for_meta_tensor_labels(self):
-        output, label = student_step()
-        expected = PMKLLoss()(output, label)
-        half = PMKLOutput(*[value.bfloat16() for value in output[:4]], output.l2_penalty)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = PMKLLoss()(half, MetaTensor(label))
-        assert type(loss) is torch.Tensor
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(expected.item(), rel=1e-2)
 
 
 class TestRobustSeg:

@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
 from networks.golden import arrays
 
 from common.losses.fusion import FusionLoss
@@ -214,17 +213,6 @@ def test_the_vote_has_no_gradient():
     target = gss._soft_target(logits, log_students, out.fused.logits)
     expected = 64 / 8 * (log_students.exp() - target) / (2 * 16)
     assert (out.separate.grad.flatten(2).unflatten(0, (2, 4)) - expected).abs().max() < 1e-6
-
-
-def test_loss_is_float32_under_autocast_and_plain_for_meta_tensors():
-    out, target = output(), label()
-    meta = FusionOutput(
-        Decoded(MetaTensor(out.fused.logits), out.fused.deep, None), MetaTensor(out.separate), out.present
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        found = loss()(meta, MetaTensor(target))
-    assert type(found) is torch.Tensor
-    assert found.item() == loss()(out, target).item()
 
 
 @pytest.mark.parametrize("dims", [2, 3])

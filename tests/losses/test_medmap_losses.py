@@ -17,6 +17,14 @@ def constant(*values: float, batch: int = 2) -> torch.Tensor:
     return torch.tensor(values)[None, :, None, None, None, None].expand(batch, -1, 3, 2, 2, 2).clone()
 
 
+def mixture(*weights: float) -> Alignment:
+    """Return the learnt mixture at a later time of the training."""
+    alignment = Alignment(NAMES, "adaptive")
+    with torch.no_grad():
+        alignment.weights.copy_(torch.tensor(weights))
+    return alignment
+
+
 @pytest.mark.parametrize("anchor", ["adaptive", "t1", "flair"])
 def test_equal_features_are_aligned(anchor):
     assert Alignment(NAMES, anchor)(torch.randn(2, 1, 3, 4, 4, 4).expand(-1, 4, -1, -1, -1, -1), ALL) == 0
@@ -33,20 +41,16 @@ def test_distance_to_the_learnt_mixture():
     features = constant(1.0, 2.0, 4.0, 7.0)
     assert alignment.weights.tolist() == [0, 0, 0, 1]
     assert alignment(features, ALL) == Alignment(NAMES, "flair")(features, ALL)
-    with torch.no_grad():
-        alignment.weights.copy_(torch.tensor([0.5, 0.5, 0.25, 0.0]))
     # 0.5 + 1 + 1 = 2.5, whatever the sum of the weights: (1.5^2 + 0.5^2 + 1.5^2 + 4.5^2) / 4
-    assert alignment(features, ALL).item() == pytest.approx((2.25 + 0.25 + 2.25 + 20.25) / 4)
+    assert mixture(0.5, 0.5, 0.25, 0.0)(features, ALL).item() == pytest.approx((2.25 + 0.25 + 2.25 + 20.25) / 4)
 
 
 def test_mixture_of_those_present_keeps_the_sum_of_the_weights():
-    alignment = Alignment(NAMES, "adaptive")
-    with torch.no_grad():
-        alignment.weights.copy_(torch.tensor([0.5, 0.5, 0.25, 0.0]))
     present = torch.tensor([[True, False, True, False]])
     features = constant(1.0, 0.0, 4.0, 0.0, batch=1)
     anchor = 1.25 / 0.75 * (0.5 * 1 + 0.25 * 4)
-    assert alignment(features, present).item() == pytest.approx(((1 - anchor) ** 2 + (4 - anchor) ** 2) / 2)
+    found = mixture(0.5, 0.5, 0.25, 0.0)(features, present)
+    assert found.item() == pytest.approx(((1 - anchor) ** 2 + (4 - anchor) ** 2) / 2)
 
 
 def test_mixture_is_the_mean_where_those_present_have_no_weight():
@@ -58,11 +62,8 @@ def test_mixture_is_the_mean_where_those_present_have_no_weight():
 
 def test_weights_of_those_present_that_nearly_cancel_are_not_scaled_up():
     """Weights can get any sign: 1 % and -0.99 % would be scaled by 10 000, and their gradient by 10^8."""
-    alignment = Alignment(NAMES, "adaptive")
-    with torch.no_grad():
-        alignment.weights.copy_(torch.tensor([0.01, -0.0099, 0.0, 1.0]))
     present = torch.tensor([[True, True, False, False]])
-    found = alignment(constant(1.0, 4.0, 0.0, 0.0, batch=1), present)
+    found = mixture(0.01, -0.0099, 0.0, 1.0)(constant(1.0, 4.0, 0.0, 0.0, batch=1), present)
     assert found.item() == pytest.approx(1.5**2)
 
 
@@ -114,9 +115,7 @@ def test_gradients_move_both_sides_of_the_mixture_but_not_a_named_anchor():
 
 
 def test_gradient_of_the_weights_is_that_of_finite_differences():
-    alignment, features = Alignment(NAMES, "adaptive"), torch.randn(2, 4, 3, 2, 2, 2)
-    with torch.no_grad():
-        alignment.weights.copy_(torch.tensor([0.3, -0.2, 0.4, 0.7]))
+    alignment, features = mixture(0.3, -0.2, 0.4, 0.7), torch.randn(2, 4, 3, 2, 2, 2)
     alignment(features, ALL).backward()
     for m in range(4):
         with torch.no_grad():

@@ -1,0 +1,83 @@
+"""What holds for every loss on class indices: precision, plain tensors, and labels that do not fit the head."""
+
+import pytest
+import torch
+from losses import test_cotraining_losses as cotraining
+from losses import test_fusion_losses as fusion
+from losses import test_gated_losses as gated
+from losses import test_gss_losses as gss
+from losses import test_hved_losses as hved
+from losses import test_mag_ms_losses as mag_ms
+from losses import test_passion_losses as passion
+from monai.data import MetaTensor
+from torch.utils._pytree import tree_map
+
+from common.losses.fusion import FusionLoss
+from common.losses.hved import HVEDLoss, SoftmaxLoss
+from common.losses.mag_ms import MagMSLoss
+from common.losses.pmkl import PMKLLoss, SegmentationLoss
+from common.losses.robustseg import RobustSegLoss
+from common.networks.gated import GatedOutput
+
+LOSSES = {
+    "ACN": (lambda: cotraining.loss_of("acn"), lambda: (cotraining.output("acn"), cotraining.target())),
+    "SMU-Net": (lambda: cotraining.loss_of("smunet"), lambda: (cotraining.output("smunet"), cotraining.target())),
+    "fusion": (FusionLoss, lambda: (fusion.output([[True, True], [True, False]]), fusion.label(2))),
+    "GSS": (gss.loss, lambda: (gss.output(), gss.label())),
+    "U-HeMIS": (SoftmaxLoss, lambda: (hved.output().completed.logits, hved.label())),
+    "U-HVED": (HVEDLoss, lambda: (hved.output(), hved.label())),
+    "MAG-MS": (MagMSLoss, lambda: (mag_ms.output(), mag_ms.label())),
+    "PASSION": (passion.passion, lambda: (passion.output(), passion.label())),
+    "PMKL": (PMKLLoss, gated.student_step),
+    "teacher": (SegmentationLoss, lambda: (GatedOutput(gated.two_samples()[0], None), gated.two_samples()[1])),
+    "RobustSeg": (
+        RobustSegLoss,
+        lambda: gated.reconstructed([[True, True], [True, False]], [1.0, 4.0, -3.0], [1.0, 2.0, 3.0], [1.0] * 3),
+    ),
+}
+"""Name -> the loss, and a function that returns random outputs and their label."""
+META = ("fusion", "GSS", "U-HeMIS", "MAG-MS", "PASSION", "teacher")
+"""Those that take outputs which are MetaTensors; the networks of the others return plain tensors."""
+each = pytest.mark.parametrize("name", LOSSES)
+
+
+def converted(output, dtype, kind):
+    """Return an output whose floating-point maps are of a type and a kind of tensor."""
+
+    def convert(x):
+        maps = isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim > 3
+        return x.to(dtype).as_subclass(kind) if maps else x
+
+    return tree_map(convert, output)
+
+
+@each
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str)
+def test_losses_are_float32_under_autocast_and_plain_for_meta_tensors(name, dtype, tolerance):
+    make, example = LOSSES[name]
+    output, label = example()
+    expected, loss, kind = make()(output, label), make(), MetaTensor if name in META else torch.Tensor
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(converted(output, dtype, kind), MetaTensor(label))
+    assert type(found) is torch.Tensor
+    assert all(type(value) is torch.Tensor and not value.requires_grad for value in loss.terms.values())
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=tolerance)
+
+
+@each
+@pytest.mark.parametrize("value", [-1, 5])
+def test_a_class_that_the_head_lacks_is_refused(name, value):
+    make, example = LOSSES[name]
+    output, label = example()
+    label.view(-1)[0] = value
+    with pytest.raises(ValueError, match="Class counts of network, cohort and loss disagree"):
+        make()(output, label)
+
+
+@each
+def test_a_label_of_another_shape_is_refused(name):
+    make, example = LOSSES[name]
+    output, label = example()
+    with pytest.raises(ValueError, match=rf"expected \({len(label)}, 1, .*: one class index per voxel"):
+        make()(output, label[:, :, 1:])
