@@ -180,36 +180,12 @@ class TestSubsets:
                 assert torch.equal(network(x, row(*channels)), logits), names
 
     @both
-    def test_samples_of_a_batch_may_lack_different_modalities(self, name):
-        network, x = small(name), image(3)
-        present = torch.cat([row(1, 3), row(0, 1, 2, 3), row(2)])
-        with torch.no_grad():
-            together = network(x, present)
-            alone = torch.cat([network(x[b : b + 1], present[b : b + 1]) for b in range(3)])
-        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-
-    @both
-    def test_a_pair_knows_its_subset_alone(self, name):
-        network = small(name, subsets=[[1, 3]])
-        with torch.no_grad():
-            assert network(image(), row(1, 3)).shape == (1, 4, 16, 16, 16)
-            with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[0\]"):
-                network(image(), row(0))
-
-    @both
     @pytest.mark.parametrize("classes", [2, 5])
     def test_other_numbers_of_modalities_and_classes(self, name, classes):
         network = small(name, modalities=2, classes=classes)
         with torch.no_grad():
             assert network(image()[:, :2]).shape == (1, classes, 16, 16, 16)
             assert network(image()[:, :2], torch.tensor([[False, True]])).shape == (1, classes, 16, 16, 16)
-
-    @both
-    def test_impossible_sizes_are_refused(self, name):
-        with pytest.raises(ValueError, match="width 12: expected a multiple of 8"):
-            COTRAINING[name](width=12)
-        with pytest.raises(ValueError, match="expected multiples of 8"), torch.no_grad():
-            small(name)(image(size=20))
 
 
 class TestFeatureEncoder:
@@ -223,10 +199,6 @@ class TestFeatureEncoder:
             assert torch.equal(network(x), network.full(z.flatten(1, 2)))
             expected = network.missing.network_for((0, 2))(torch.cat([z[:, 0], z[:, 2]], dim=1))
             torch.testing.assert_close(network(drop(x, row(0, 2))), expected)
-
-    def test_smunet_has_none(self):
-        with pytest.raises(TypeError):
-            SMUNet(feature_encoder="shared")
 
     @pytest.mark.parametrize("kind", [None, "shared"])
     def test_bottlenecks_are_of_one_modality_by_itself(self, kind):

@@ -242,16 +242,6 @@ class TestGolden:
 
 
 class TestSubsets:
-    def test_encoders_of_absent_modalities_get_no_gradient(self):
-        network = GatedNetwork(width=2)
-        network(image(PRESENT[:1])).logits.square().mean().backward()
-        assert [network.encoders[m].levels[0][0][0].weight.grad is not None for m in range(4)] == PRESENT[0].tolist()
-
-    @pytest.mark.parametrize("crop", [(16, 16, 20), (8, 16, 16)])
-    def test_a_window_that_it_cannot_take_is_refused(self, crop):
-        with pytest.raises(ValueError, match=r"multiples of 8, 16 or more, .*\(key `crop`\)"):
-            GatedNetwork(width=2)(torch.zeros(1, 4, *crop))
-
     def test_other_sizes(self):
         network, x = GatedNetwork(modalities=2, classes=3, width=2), torch.randn(1, 2, 16, 24, 32)
         output = network(x)

@@ -167,16 +167,3 @@ class TestSizes:
         x[1, 0] = torch.nan
         with eval_mode(network), torch.no_grad():
             assert network(x).shape == (2, 5, 16, 24, 32)
-
-    @both
-    @pytest.mark.parametrize("crop", [(20, 16, 16), (8, 16, 16)])
-    def test_windows_of_other_sizes_are_refused(self, network, crop):
-        with pytest.raises(
-            ValueError, match=rf"crop \[{crop[0]}, 16, 16\]: expected 2 or 3 multiples of 8, 16 or more"
-        ):
-            made(network)(image(crop=crop))
-
-    @both
-    def test_an_odd_width_is_refused(self, network):
-        with pytest.raises(ValueError, match="width 5: expected an even number"):
-            made(network, width=5)

@@ -1,6 +1,5 @@
 """The parts of M2FTrans, worked out by hand; test_fusion_networks.py tests the whole network."""
 
-import pytest
 import torch
 from networks.golden import fusion_state
 
@@ -21,12 +20,6 @@ def test_m2ftrans_positions_of_a_modality_go_with_it():
     )  # flair, t1ce, t1, t2, fusion
     state, _ = import_fusion(theirs, network)
     assert state["transformer.positions"][:, 0, 0].tolist() == [2, 1, 3, 0, 4]
-
-
-def test_m2ftrans_import_refuses_another_crop():
-    theirs = fusion_state("m2ftrans", small())
-    with pytest.raises(ValueError, match=r"pos \(1, 40, 64\).*crop"):
-        import_fusion(theirs, small(crop=(32, 32, 48)))
 
 
 def test_m2ftrans_fusion_tokens_give_each_modality_present_its_share_of_attention():
@@ -58,9 +51,3 @@ def test_m2ftrans_channels_of_an_absent_modality_are_not_attended_to():
     first, both = torch.tensor([[True, False]]), torch.tensor([[True, True]])
     assert torch.equal(attention(query, features, first), attention(query, other, first))
     assert not torch.allclose(attention(query, features, both), attention(query, other, both))
-
-
-def test_m2ftrans_positions_start_at_zero_and_are_learnt():
-    positions = small().transformer.positions
-    assert isinstance(positions, torch.nn.Parameter)
-    assert torch.equal(positions, torch.zeros(5, 8, 64))

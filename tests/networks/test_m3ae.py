@@ -21,7 +21,7 @@ from networks.golden import (
 from common.engines import SubstituteInferer
 from common.losses.m3ae import PretrainingLoss, Reconstruction
 from common.modalities import subsets
-from common.networks import M3AE, ResidualUNet
+from common.networks import M3AE
 from common.networks.published.m3ae_keys import import_m3ae
 from common.transforms import ScaleBrainIntensityd, crop_at
 
@@ -151,22 +151,6 @@ def test_every_subset_ignores_what_is_missing(small, subset):
         assert torch.equal(logits, small.unet(filled))
 
 
-def test_batch_with_different_subsets_equals_single_samples(small):
-    image = torch.rand(2, 4, 16, 16, 16)
-    image[0, 1] = float("nan")
-    image[1, 2:] = float("nan")
-    with torch.no_grad():
-        together, alone = small(image), torch.cat([small(image[:1]), small(image[1:])])
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
-def test_sample_without_any_modality_is_refused(small):
-    with pytest.raises(ValueError, match="no modality present"):
-        small(torch.full((1, 4, 16, 16, 16), float("nan")))
-    with pytest.raises(ValueError, match="no modality present"):
-        small(torch.rand(1, 4, 16, 16, 16), torch.zeros(1, 4, dtype=torch.bool))
-
-
 def test_scripted_network_equals_eager(small, tmp_path):
     torch.jit.save(torch.jit.script(small), tmp_path / "m3ae.ts")
     scripted = torch.jit.load(tmp_path / "m3ae.ts")
@@ -182,10 +166,3 @@ def test_training_mode_returns_deep_outputs_and_bottleneck(small):
     assert output.logits.shape == (1, 3, 16, 16, 16)
     assert [tuple(deep.shape) for deep in output.deep] == [(1, 3, 16, 16, 16)] * 2
     assert output.bottleneck.shape == (1, 64, 2, 2, 2)
-
-
-def test_impossible_sizes_are_refused_with_those_that_work():
-    with pytest.raises(ValueError, match="width 12: expected a multiple of 8"):
-        ResidualUNet(4, 3, width=12)
-    with pytest.raises(ValueError, match="expected multiples of 8"):
-        ResidualUNet(4, 3, width=8)(torch.rand(1, 4, 16, 16, 20))
