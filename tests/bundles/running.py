@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from processes import ROOT, run, run_module, start
 
 from common.modalities import subsets
 
+MODALITIES = ("t1", "t1c", "t2", "flair")
 DEMO = ("inference.json", "recipes/phantom.json")
 """Configs for inference with the demo weights, which are meant for the phantom's images."""
 DEMO_EVALUATION = ("inference.json", "evaluate.json", "recipes/phantom.json")
@@ -76,6 +77,12 @@ class Bundle:
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+
+    def get(self, *configs: str, **overrides: Any) -> Callable[[str], Any]:
+        """Return a function that looks up a key in configs, of which the last one wins, and instantiates it."""
+        files = [str(self.folder / "configs" / name) for name in configs]
+        overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
+        return ConfigWorkflow(files, logging_file=False, **overrides).parser.get_parsed_content
 
     def complaint(self, configs: Sequence[str], run_id: str = "run", **overrides: Any) -> str:
         """Return the messages of a run that should fail, including those of its causes; '' if it does not fail."""

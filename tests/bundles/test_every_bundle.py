@@ -8,11 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, DEMO_EVALUATION, Bundle, assert_every_subset_is_segmented, copy_subset
+from bundles.running import (
+    DEMO,
+    DEMO_EVALUATION,
+    MODALITIES,
+    Bundle,
+    assert_every_subset_is_segmented,
+    copy_subset,
+)
 from mlflow import MlflowClient
-from monai.bundle import ConfigWorkflow
 
-from common.cohorts.datalist import load_datalist, write_datalist
+from common.cohorts.datalist import write_datalist
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
@@ -20,7 +26,6 @@ from common.evaluation.report import sections
 from common.modalities import subset_name, subsets
 
 NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
-MODALITIES = ("t1", "t1c", "t2", "flair")
 TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "overlap": 0.25, "epochs": 1, "val_interval": 1}
 TINY |= {"val_subsets": [list(MODALITIES)]}
 TOKENS = {"crop": [32, 32, 32], "width": 4, "mlp_dim": 16, "heads": 2}
@@ -36,18 +41,8 @@ SUBSETS = [["t1"], ["t1c", "flair"], list(MODALITIES)]
 each = pytest.mark.parametrize("name", NAMES)
 
 
-def configs(name, *files):
-    return [str(Bundle(name).folder / "configs" / file) for file in files]
-
-
 def read(name, file):
     return json.loads((Bundle(name).folder / "configs" / file).read_text())
-
-
-@pytest.fixture(scope="module")
-def case(phantom_dir):
-    """The datalist item of a test subject."""
-    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
 
 
 @pytest.fixture(scope="module", params=[name for name in NAMES if name != "m3ae"])
@@ -257,8 +252,7 @@ class TestConfigs:
         ],
     )
     def test_paper_constants(self, name, recipes, expected, parameters):
-        files = ["train.json", *(f"recipes/{recipe}.json" for recipe in recipes.split())]
-        get = ConfigWorkflow(configs(name, *files), logging_file=False).parser.get_parsed_content
+        get = Bundle(name).get("train.json", *(f"recipes/{recipe}.json" for recipe in recipes.split()))
         expected = {**expected, "cohort": recipes.split()[0]}
         assert {key: get(key) for key in expected} == expected
         with torch.device("meta"):

@@ -9,10 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import (
-    DEMO,
-    Bundle,
-)
+from bundles.running import DEMO, MODALITIES, Bundle
 from monai.bundle import ConfigWorkflow
 
 from common.cohorts.datalist import load_datalist, write_datalist
@@ -21,7 +18,6 @@ from common.evaluation.metrics.results import read_evaluation
 from common.networks import M2FTrans, MMFormer, RFNet
 
 PASSION, GSS = Bundle("passion"), Bundle("gss")
-MODALITIES = ("t1", "t1c", "t2", "flair")
 RATES = [0.3, 0.3, 0.5, 0.5]
 SIZES = {"width": 4, "embed_dim": 16, "mlp_dim": 16, "heads": 2}
 TINY = {**SIZES, "spacing": [6, 6, 6], "crop": [32, 32, 32], "overlap": 0.25, "epochs": 1, "val_interval": 1}
@@ -37,27 +33,7 @@ def tiny(bundle, coarse_dir, output_dir):
     return {**TINY, **rates, "dataset_dir": coarse_dir, "output_dir": output_dir}
 
 
-@pytest.fixture(scope="module")
-def case(phantom_dir):
-    """The datalist item of a test subject."""
-    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
-
-
 class TestTraining:
-    @pytest.mark.slow  # three trainings, one of them killed
-    def test_killed_run_resumes_to_the_same_weights_and_balance(self, coarse_dir, tmp_path):
-        settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "epochs": 3, "val_interval": 3, "batch_size": 1}
-        whole, broken = tmp_path / "whole", tmp_path / "broken"
-        PASSION.run_here(["train.json"], "fit", **{**settings, "output_dir": whole})
-        PASSION.kill_in_epoch_two(["train.json"], {**settings, "output_dir": broken}, "training")
-        assert torch.load(broken / "trained_last.pt", weights_only=True)["trainer"]["iteration"] == 6
-        PASSION.run_here(["train.json"], "fit", **{**settings, "output_dir": broken, "resume": True})
-        ends = [torch.load(folder / "trained_last.pt", weights_only=True) for folder in (whole, broken)]
-        for key in ("network", "loss"):
-            assert all(torch.equal(ends[0][key][name], ends[1][key][name]) for name in ends[0][key])
-        assert not torch.equal(ends[0]["loss"]["beta"], torch.ones(4))
-        assert (whole / "preference.csv").read_text() == (broken / "preference.csv").read_text()
-
     @pytest.mark.parametrize("training", ["baseline", "moddrop", "pmr"])
     def test_what_passion_is_compared_to(self, coarse_dir, tmp_path, training):
         settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "training": training}
@@ -115,8 +91,7 @@ class TestTraining:
 
 class TestRecipes:
     def test_brats2015_has_a_class_of_non_enhancing_core(self):
-        files = [str(GSS.folder / "configs" / name) for name in ("train.json", "recipes/brats2015.json")]
-        get = ConfigWorkflow(config_file=files, logging_file=False).parser.get_parsed_content
+        get = GSS.get("train.json", "recipes/brats2015.json")
         with torch.device("meta"):
             assert get("network_def").head.weight.shape[0] == 5
         assert get("train#loss").classes == ("BG", "NCR", "ED", "NET", "ET")
@@ -159,10 +134,8 @@ class TestRecipes:
         ],
     )
     def test_published_settings_of_baselines(self, coarse_dir, name, steps, expected, rates):
-        names = ("train", "recipes/brats2018", f"baselines/{name}", f"recipes/{name}")
-        files = [str(GSS.folder / "configs" / f"{one}.json") for one in names]
-        settings = {"cohort": "phantom", "split": None, "dataset_dir": str(coarse_dir)}
-        get = ConfigWorkflow(files, logging_file=False, **settings).parser.get_parsed_content
+        files = ("train.json", "recipes/brats2018.json", f"baselines/{name}.json", f"recipes/{name}.json")
+        get = GSS.get(*files, cohort="phantom", split=None, dataset_dir=coarse_dir)
         assert {key: get(key) for key in expected} == expected
         trainer, optimizer, schedule = get("train#trainer"), get("train#optimizer"), get("train#lr_scheduler")
         assert trainer.state.max_epochs * 6 == steps  # six subjects, one per step
@@ -175,12 +148,11 @@ class TestRecipes:
 
     @pytest.mark.parametrize(("backbone", "start"), [("RFNet", 20), ("mmFormer", 0), ("M2FTrans", 0)])
     def test_when_a_backbones_fused_prediction_starts_to_count(self, coarse_dir, backbone, start):
-        files = [str(GSS.folder / "configs" / name) for name in ("train.json", "baselines/backbone.json")]
-        settings = {**TINY, "dataset_dir": str(coarse_dir), "backbone": backbone, "epochs": 300}
-        parser = ConfigWorkflow(config_file=files, logging_file=False, **settings).parser
-        assert parser.get_parsed_content("train#loss").fusion_start_epoch == start
-        told = [one for one in parser.get_parsed_content("train#handlers") if isinstance(one, SetEpoch)]
-        assert told[0].loss is parser.get_parsed_content("train#loss")
+        settings = {**TINY, "dataset_dir": coarse_dir, "backbone": backbone, "epochs": 300}
+        get = GSS.get("train.json", "baselines/backbone.json", **settings)
+        assert get("train#loss").fusion_start_epoch == start
+        told = [one for one in get("train#handlers") if isinstance(one, SetEpoch)]
+        assert told[0].loss is get("train#loss")
 
     def test_myops_trains_on_slices_and_scores_subjects(self, tmp_path, undrawn):
         data = tmp_path / "MyoPS"
@@ -228,14 +200,10 @@ class TestInference:
 
 class TestConfigs:
     def test_buffers_of_the_loss_go_to_the_device(self):
-        files = [str(PASSION.folder / "configs" / "train.json")]
-        workflow = ConfigWorkflow(config_file=files, logging_file=False, device=torch.device("meta"), **SIZES)
-        workflow.parser["training_cases"] = [{"case": "x", "modalities": list(MODALITIES), "image": []}]
-        trainer = workflow.parser.get_parsed_content("train#trainer")
-        assert {buffer.device.type for buffer in trainer.loss_function.buffers()} == {"meta"}
+        cases = [{"case": "x", "modalities": list(MODALITIES), "image": []}]
+        get = PASSION.get("train.json", device=torch.device("meta"), training_cases=cases, **SIZES)
+        assert {buffer.device.type for buffer in get("train#trainer").loss_function.buffers()} == {"meta"}
 
     def test_names_of_backbones(self):
-        files = [str(PASSION.folder / "configs" / "train.json")]
         for name, network in (("RFNet", RFNet), ("mmFormer", MMFormer), ("M2FTrans", M2FTrans)):
-            workflow = ConfigWorkflow(config_file=files, logging_file=False, backbone=name)
-            assert isinstance(workflow.parser.get_parsed_content("network_def"), network)
+            assert isinstance(PASSION.get("train.json", backbone=name)("network_def"), network)

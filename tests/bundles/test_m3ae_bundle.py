@@ -12,12 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import (
-    DEMO,
-    DEMO_EVALUATION,
-    Bundle,
-    copy_subset,
-)
+from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, copy_subset
 from monai.bundle import ConfigWorkflow, load
 from processes import ROOT, free_port, run_module, start
 
@@ -28,7 +23,6 @@ from common.modalities import subset_name, subsets
 
 M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder
-MODALITIES = ("t1", "t1c", "t2", "flair")
 CALIBRATED = ("intervals", "interval_cases", "advice")
 TINY = {
     "spacing": [6, 6, 6],
@@ -212,12 +206,6 @@ class TestRecipes:
         M3AE.run_here(["train.json", f"baselines/{baseline}.json"], **settings)
         assert torch.load(tmp_path / "finetuned.pt", weights_only=True)["x_sub"].abs().max() == 0
         assert (tmp_path / "evaluation" / "tables" / "dice.md").is_file()
-
-
-@pytest.fixture(scope="module")
-def case(phantom_dir):
-    """The datalist item of a test subject."""
-    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
 
 
 class TestPlaces:

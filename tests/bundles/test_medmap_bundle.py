@@ -5,13 +5,11 @@ import json
 import pandas as pd
 import pytest
 import torch
-from bundles.running import ROOT, Bundle
-from monai.bundle import ConfigWorkflow
+from bundles.running import MODALITIES, ROOT, Bundle
 
 from tools.leaderboard import leaderboard
 
 MEDMAP, PASSION = Bundle("medmap"), Bundle("passion")
-MODALITIES = ("t1", "t1c", "t2", "flair")
 TINY = {"spacing": [6, 6, 6], "crop": [32, 32, 32], "epochs": 1, "val_interval": 1, "val_subsets": [list(MODALITIES)]}
 TINY |= {"embed_dim": 16, "mlp_dim": 16, "heads": 2, "overlap": 0.25}
 GATED = {"width": 2, "crop": [16, 16, 16]}
@@ -24,13 +22,6 @@ CHEAP = {**UNTRACKED, "evaluation#overrides#subsets": [["t1"], list(MODALITIES)]
 
 def tiny(coarse_dir, output_dir, **more):
     return {**TINY, "dataset_dir": coarse_dir, "output_dir": output_dir, **more}
-
-
-def merged(configs, **overrides):
-    """Return a function that looks up a key in configs below ``configs/``, where the last one wins, and instantiates
-    it."""
-    files = [str(MEDMAP.folder / "configs" / name) for name in configs]
-    return ConfigWorkflow(config_file=files, logging_file=False, **overrides).parser.get_parsed_content
 
 
 def test_without_alignment_the_backbone_is_left_as_it_is(coarse_dir, tmp_path):
@@ -138,7 +129,7 @@ class TestRecipes:
     @pytest.mark.parametrize("cohort", ["brats2018", "brats2020"])
     @pytest.mark.parametrize(("name", "parameters"), [("PMKL", 6.7e6), ("ACN", 4.7e6), ("SMU-Net", 4.8e6)])
     def test_published_constants_and_size(self, name, parameters, cohort):
-        get = merged([config.replace("brats2018", cohort) for config in STACKS[name]])
+        get = MEDMAP.get(*(config.replace("brats2018", cohort) for config in STACKS[name]))
         expected = {**PUBLISHED[name], "cohort": cohort, "backbone": name}
         assert {key: get(key) for key in expected} == expected
         assert get("output_dir").endswith(f"eval/{cohort}/{name}")
@@ -147,7 +138,7 @@ class TestRecipes:
         assert sum(p.numel() for p in network.full.parameters()) == pytest.approx(parameters, rel=0.02)
 
     def test_pmkl_has_sgd_in_both_stages(self, coarse_dir):
-        get = merged(STACKS["PMKL"], **ON_PHANTOM, dataset_dir=str(coarse_dir), width=2, steps=9)
+        get = MEDMAP.get(*STACKS["PMKL"], **ON_PHANTOM, dataset_dir=coarse_dir, width=2, steps=9)
         assert get("teacher_epochs") == 4  # six subjects in two steps
         assert get("epochs") == get("val_interval") == 14 * 4  # the same number for each student
         for stage, epochs in (("teach", 4), ("train", 14 * 4)):
@@ -160,12 +151,12 @@ class TestRecipes:
             assert group["lr"] == pytest.approx(1e-3 * (1 - 1 / epochs) ** 0.9)
 
     def test_a_pair_by_itself_has_the_published_epochs(self):
-        get = merged(STACKS["SMU-Net"], dedicated=[["t1c"]])
+        get = MEDMAP.get(*STACKS["SMU-Net"], dedicated=[["t1c"]])
         assert [get(key) for key in ("epochs", "ramp_epochs", "val_interval")] == [250, 20, 10]
 
     @pytest.mark.parametrize(("name", "anchor"), [("ACN", "adaptive"), ("ACN", "$None"), ("SMU-Net", "$None")])
     def test_discriminators_are_a_group_without_schedule(self, name, anchor):
-        get = merged(STACKS[name], width=8, anchor=anchor)
+        get = MEDMAP.get(*STACKS[name], width=8, anchor=anchor)
         optimizer, schedule = get("train#optimizer"), get("train#lr_scheduler")
         paths, discriminators = optimizer.param_groups
         assert type(optimizer) is torch.optim.Adam

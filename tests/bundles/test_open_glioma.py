@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from bundles.running import ROOT, Bundle
-from monai.bundle import ConfigWorkflow
 
 from experiments.lists import read_list
 
@@ -43,8 +42,7 @@ def test_all_methods_of_the_list_train_by_the_recipe():
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_inference_takes_the_recipe_too(name):
-    files = [str(ROOT / "bundles" / name / "configs" / f) for f in ("inference.json", "recipes/open_glioma.json")]
-    get = ConfigWorkflow(files, workflow_type="infer", logging_file=False).parser.get_parsed_content
+    get = Bundle(name).get("inference.json", "recipes/open_glioma.json")
     assert list(get("inferer").roi_size) == recipe(name)["crop"]
     assert get("network_def").training
     assert get("cohort_def").name == "open_glioma"

@@ -3,12 +3,13 @@ teachers."""
 
 import pytest
 import torch
-from bundles.running import Bundle
+from bundles.running import MODALITIES, Bundle
 
-MEDMAP, MAG_MS = Bundle("medmap"), Bundle("mag_ms")
+MEDMAP, MAG_MS, PASSION = Bundle("medmap"), Bundle("mag_ms"), Bundle("passion")
 TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
 MAG_MS_SIZES = {"crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}
-TINY |= {"val_subsets": [["t1", "t1c", "t2", "flair"]]}
+TINY |= {"val_subsets": [list(MODALITIES)]}
+RFNET = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3, 0.3, 0.5, 0.5]}
 
 
 def tensors(value, name=""):
@@ -26,8 +27,9 @@ def tensors(value, name=""):
         (MAG_MS, ["train.json"], MAG_MS_SIZES, "training"),
         (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
         (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
+        (PASSION, ["train.json"], RFNET, "training"),
     ],
-    ids=["MAG-MS", "ACN", "PMKL"],
+    ids=["MAG-MS", "ACN", "PMKL", "PASSION"],
 )
 @pytest.mark.slow  # three trainings, one of them killed
 def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
@@ -41,3 +43,6 @@ def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, config
     )
     assert first.keys() == second.keys()
     assert not [name for name in first if not torch.equal(first[name], second[name])]
+    if bundle is PASSION:
+        assert not torch.equal(first["/loss/beta"], torch.ones(4))
+        assert (whole / "preference.csv").read_text() == (broken / "preference.csv").read_text()

@@ -1,0 +1,13 @@
+"""A case of the phantom that every bundle segments."""
+
+from typing import Any
+
+import pytest
+
+from common.cohorts.datalist import load_datalist
+
+
+@pytest.fixture(scope="session")
+def case(phantom_dir) -> dict[str, Any]:
+    """The datalist item of a test subject."""
+    return load_datalist(phantom_dir / "datalist.json", phantom_dir)["test"][0]
