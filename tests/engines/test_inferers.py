@@ -10,7 +10,7 @@ from monai.transforms import Compose, Orientationd, SpatialCropd
 from torch import nn
 
 from common.engines import ForegroundInferer, SubstituteInferer
-from common.modalities import drop, presence, subsets
+from common.modalities import presence, subsets
 from common.networks import M3AE
 from common.transforms import LoadSubjectd, ScaleBrainIntensityd, SubsetDataset, crop_at
 
@@ -33,6 +33,8 @@ BOXES = (
     (slice(6, 15), slice(3, 10), slice(6, 10)),
     (slice(0, 20), slice(1, 9), slice(8, 16)),
 )
+BOX = (..., slice(3, 16), slice(2, 14), slice(5, 13))
+"""The first two and one voxel around."""
 
 
 @pytest.fixture
@@ -49,13 +51,12 @@ def network() -> nn.Module:
 
 def test_windows_are_those_of_the_box(network):
     image = random_image(*BOXES[:2])
-    box = (..., slice(3, 16), slice(2, 14), slice(5, 13))  # both boxes and one voxel around
-    expected = SlidingWindowInferer(**WINDOWS)(image[box], network)
+    expected = SlidingWindowInferer(**WINDOWS)(image[BOX], network)
     logits = ForegroundInferer(**WINDOWS)(image, network)
     assert logits.shape == (1, 2, 20, 18, 16)
-    assert torch.equal(logits[box], expected)
+    assert torch.equal(logits[BOX], expected)
     outside = torch.ones_like(logits, dtype=torch.bool)
-    outside[box] = False
+    outside[BOX] = False
     assert outside.any()
     assert (torch.sigmoid(logits[outside]) == 0).all()
 
@@ -78,38 +79,32 @@ def test_box_smaller_than_a_window_is_grown_to_it_within_the_image(network):
     assert inside.max(dim=0).values.ge(torch.tensor([9, 10, 11])).all()
 
 
-def test_absent_modality_has_no_say_in_the_box(network):
-    image = random_image(*BOXES)
-    logits = ForegroundInferer(**WINDOWS)(drop(image, torch.tensor([[True, True, False]])), network)
-    inside = torch.sigmoid(logits[0, 0]) > 0
-    assert inside.nonzero().min(dim=0).values.tolist() == [3, 2, 5]
-    assert inside.nonzero().max(dim=0).values.tolist() == [15, 13, 12]
-
-
 def test_outside_is_background_alone_for_a_softmax(network):
     image = random_image(*BOXES[:2])
     logits = ForegroundInferer(**WINDOWS, softmax=True)(image, network)
-    box = (..., slice(3, 16), slice(2, 14), slice(5, 13))
-    assert torch.equal(logits[box], ForegroundInferer(**WINDOWS)(image, network)[box])
+    assert torch.equal(logits[BOX], ForegroundInferer(**WINDOWS)(image, network)[BOX])
     outside = torch.ones(20, 18, 16, dtype=torch.bool)
-    outside[box] = False
+    outside[BOX] = False
     assert (logits.softmax(dim=1)[0, :, outside] == torch.tensor([[1.0], [0.0]])).all()
 
 
-def test_background_need_not_be_0():
-    """A z-score gives each modality another background, below 0, and resampling adds rounding errors to it."""
-    image = drop(random_image(*BOXES), torch.tensor([[True, True, False]]))
+def normalised(error: float = 0.0) -> torch.Tensor:
+    """Return an image after a z-score, which gives each modality another background, below 0, and resampling."""
     level = torch.tensor([-0.8, -2.1, 0]).reshape(1, 3, 1, 1, 1)
-    normalised = 3 * image + level
-    rounded = normalised * (1 + 3e-7 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0)))
-    boxes = [ForegroundInferer(**WINDOWS).box(each) for each in (image, normalised, rounded)]
-    assert boxes[0] == boxes[1] == boxes[2] == (..., slice(3, 16), slice(2, 14), slice(5, 13))
+    rounding = 1 + error * torch.rand(1, 3, 20, 18, 16, generator=torch.Generator().manual_seed(0))
+    return (3 * random_image(*BOXES[:2]) + level) * rounding
 
 
-def test_constant_modality_has_no_say_in_the_box():
+def beside(value: float) -> torch.Tensor:
+    """Return an image whose third modality is constant, or NaN where it is absent."""
     image = random_image(*BOXES[:2])
-    image[0, 2] = 7
-    assert ForegroundInferer(**WINDOWS).box(image) == (..., slice(3, 16), slice(2, 14), slice(5, 13))
+    image[0, 2] = value
+    return image
+
+
+@pytest.mark.parametrize("image", [normalised(), normalised(3e-7), beside(NAN), beside(7)])
+def test_neither_background_nor_absent_or_constant_modalities_have_a_say_in_the_box(image):
+    assert ForegroundInferer(**WINDOWS).box(image) == BOX
 
 
 def test_windows_of_two_extents_are_planes_for_a_network_of_two_dimensions():
@@ -117,29 +112,22 @@ def test_windows_of_two_extents_are_planes_for_a_network_of_two_dimensions():
     network = nn.Conv2d(3, 2, 3, padding=1).requires_grad_(False)
     image = random_image(*BOXES[:2])
     logits = ForegroundInferer((8, 8), 4, 0.5)(image, network)
-    box = (..., slice(3, 16), slice(2, 14), slice(5, 13))
-    expected = SliceInferer(2, (8, 8), 4, 0.5)(image[box], network)
+    expected = SliceInferer(2, (8, 8), 4, 0.5)(image[BOX], network)
     assert logits.shape == (1, 2, 20, 18, 16)
-    assert torch.equal(logits[box], expected)
+    assert torch.equal(logits[BOX], expected)
     assert torch.equal(ForegroundInferer((8, 8, 1), 4, 0.5)(image, network), logits)
 
 
-def test_mirrored_axes(network):
+@pytest.mark.parametrize(("conv", "window"), [(nn.Conv3d, (8, 8, 8)), (nn.Conv2d, (8, 8))])
+def test_mirrored_axes(conv, window):
     """The logits are the average of those of the image and, flipped back, those of the flipped image."""
-    image = random_image(*BOXES)
-    alone, averaged = ForegroundInferer(**WINDOWS), ForegroundInferer(**WINDOWS, mirror_axes=[0])
-    expected = (alone(image, network) + alone(image.flip(2), network).flip(2)) / 2
-    torch.testing.assert_close(averaged(image, network), expected)
-
-
-def test_mirrored_planes():
     torch.manual_seed(0)
-    network = nn.Conv2d(3, 2, 3, padding=1).requires_grad_(False)
-    image = random_image(*BOXES)
-    alone = ForegroundInferer((8, 8), overlap=0.5)
+    image, network = random_image(*BOXES), conv(3, 2, 3, padding=1).requires_grad_(False)
+    alone = ForegroundInferer(window, overlap=0.5)
     expected = (alone(image, network) + alone(image.flip(2), network).flip(2)) / 2
-    found = ForegroundInferer((8, 8), overlap=0.5, mirror_axes=0)(image, network)
+    found = ForegroundInferer(window, overlap=0.5, mirror_axes=[0])(image, network)
     torch.testing.assert_close(found, expected)
+    assert torch.equal(ForegroundInferer(window, overlap=0.5, mirror_axes=0)(image, network), found)
     assert not torch.equal(found, alone(image, network))
 
 

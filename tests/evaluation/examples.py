@@ -1,6 +1,6 @@
 """Random evaluations for tests of code that uses evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,25 @@ from common.modalities import subset_name, subsets
 PROBABILISTIC = ("expected_dice", "entropy", "divergence")
 """Metrics that need probabilities."""
 CASES = ("c1", "c2", "c3", "c4")
+
+
+def evaluation_of(
+    values: Mapping[tuple[str, str], Sequence[float]],
+    name: str = "base",
+    metric: str = "dice",
+    modalities: Sequence[str] = ("t1", "t2"),
+    regions: Sequence[str] = ("WT", "ET"),
+    cohort: str = "toy",
+    **conventions,
+) -> Evaluation:
+    """Return an evaluation with the values of cases c0, c1, ... for each subset and region."""
+    rows = [
+        (f"c{number}", subset, region, metric, value)
+        for (subset, region), row in values.items()
+        for number, value in enumerate(row)
+    ]
+    results = pd.DataFrame(rows, columns=COLUMNS)
+    return Evaluation(name, cohort, tuple(modalities), tuple(regions), Conventions(**conventions), results)
 
 
 def random_evaluation(

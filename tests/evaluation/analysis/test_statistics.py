@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from evaluation.examples import evaluation_of
 
 from common.evaluation.analysis.statistics import (
     bootstrap_mean,
@@ -26,16 +27,6 @@ def evaluation(rows, name="a", modalities=("t1", "t2"), regions=("WT", "ET"), **
     return Evaluation(name, "toy", modalities, regions, Conventions(**conventions), results)
 
 
-def from_values(values: dict[tuple[str, str], list[float]], metric="dice", **more) -> Evaluation:
-    """Return an evaluation with the given values of cases c0, c1, ... for each subset and region."""
-    rows = [
-        (f"c{number}", subset, region, metric, value)
-        for (subset, region), row in values.items()
-        for number, value in enumerate(row)
-    ]
-    return evaluation(rows, **more)
-
-
 def overlap(case: str, hits: float, predicted: float, reference: float) -> list[tuple]:
     """Return the rows of a case from its numbers of voxels; two empty masks are scored as perfect."""
     values = {
@@ -52,7 +43,7 @@ def overlap(case: str, hits: float, predicted: float, reference: float) -> list[
 class TestSummary:
     def test_over_cases_without_nan(self):
         table = subset_statistics(
-            from_values({("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}), "dice"
+            evaluation_of({("t1+t2", "WT"): [1, 1, 1], ("t1", "WT"): [0.25, 0.5, NAN], ("t1", "ET"): [NAN] * 3}), "dice"
         )
         assert list(table.index) == ["t1", "t1+t2"]
         assert table["mean"].loc["t1", "WT"] == 0.375
@@ -79,7 +70,7 @@ class TestSummary:
         assert subset_statistics(per_case, "dice").loc["t1", ("mean", "WT")] == pytest.approx((0.6 + 1 / 3 + 1) / 3)
 
     def test_metric_that_was_not_computed(self):
-        table = subset_statistics(from_values({("t1", "WT"): [1, 0]}), "expected_dice")
+        table = subset_statistics(evaluation_of({("t1", "WT"): [1, 0]}), "expected_dice")
         assert table["mean"].isna().all(axis=None)
         assert table["n"].eq(0).all(axis=None)
 
@@ -92,7 +83,7 @@ class TestSummary:
     )
     def test_refuses(self, metric, more, said):
         with pytest.raises(ValueError, match=said):
-            subset_statistics(from_values({("t1", "WT"): [1, 0]}, **more), metric)
+            subset_statistics(evaluation_of({("t1", "WT"): [1, 0]}, **more), metric)
 
 
 class TestOverall:
@@ -103,7 +94,7 @@ class TestOverall:
             ("t1", "ET"): [0.1, 0.1, NAN],
             ("t1+t2", "ET"): [0.3, 0.3, 0.3],
         }
-        table = mean_over_subsets(from_values(values), "dice")
+        table = mean_over_subsets(evaluation_of(values), "dice")
         assert list(table.index) == ["WT", "ET", "mean"]
         assert table["mean"].tolist() == pytest.approx([0.55, 0.2, 0.375])
         # whole cases are drawn: WT of every draw lies between its worst and best case, and ET is always the same
@@ -111,7 +102,7 @@ class TestOverall:
         assert table.loc["ET", "low"] == pytest.approx(0.2)
 
     def test_one_region_has_no_mean_over_regions(self):
-        assert list(mean_over_subsets(from_values({("t1", "WT"): [0, 1]}, regions=("WT",)), "dice").index) == ["WT"]
+        assert list(mean_over_subsets(evaluation_of({("t1", "WT"): [0, 1]}, regions=("WT",)), "dice").index) == ["WT"]
 
     def test_pooled(self):
         rows = [*overlap("a", 30, 40, 60), *overlap("b", 5, 20, 10)]
@@ -120,14 +111,14 @@ class TestOverall:
 
 
 class TestInCommon:
-    FULL = from_values({(subset, region): [0.5] for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")})
-    SOME = from_values({("t1", "WT"): [0.5], ("t1", "ET"): [NAN], ("t1+t2", "WT"): [0.1], ("t1+t2", "ET"): [0.2]})
+    FULL = evaluation_of({(subset, region): [0.5] for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")})
+    SOME = evaluation_of({("t1", "WT"): [0.5], ("t1", "ET"): [NAN], ("t1+t2", "WT"): [0.1], ("t1+t2", "ET"): [0.2]})
 
     def test_subsets_and_regions_of_which_all_have_a_mean(self):
         both = {("t1", "WT"), ("t1+t2", "WT"), ("t1+t2", "ET")}
         assert shared_cells([self.FULL, self.SOME], "dice") == shared_cells([self.SOME, self.FULL], "dice") == both
         one, other = with_shared_cells([self.FULL, self.SOME], "dice")
-        assert (one.subsets, one.name, len(one.results), len(other.results)) == (["t1", "t1+t2"], "a", 3, 3)
+        assert (one.subsets, one.name, len(one.results), len(other.results)) == (["t1", "t1+t2"], "base", 3, 3)
         assert other.results["value"].tolist() == [0.5, 0.1, 0.2]
 
     def test_what_voxels_are_pooled_with_stays(self):
@@ -136,7 +127,7 @@ class TestInCommon:
         pd.testing.assert_frame_equal(subset_statistics(kept, "dice"), subset_statistics(pooled, "dice"))
 
     def test_nothing(self):
-        other = from_values({("t2", "WT"): [0.5]})
+        other = evaluation_of({("t2", "WT"): [0.5]})
         for nothing in with_shared_cells([self.SOME, other], "dice"):
             assert nothing.subsets == []
             assert subset_statistics(nothing, "dice").empty
@@ -198,8 +189,8 @@ def test_signed_rank(differences, p, effect):
 
 class TestPairedTests:
     def test_pairs_are_the_cases_of_both(self):
-        one = from_values({("t1", "WT"): [0.9, 0.8, 0.7, 0.6], ("t1", "ET"): [0.5, NAN, 0.5, 0.5]})
-        other = from_values({("t1", "WT"): [0.5, 0.5, 0.5], ("t1", "ET"): [0.1, 0.1, NAN]}, name="b")
+        one = evaluation_of({("t1", "WT"): [0.9, 0.8, 0.7, 0.6], ("t1", "ET"): [0.5, NAN, 0.5, 0.5]})
+        other = evaluation_of({("t1", "WT"): [0.5, 0.5, 0.5], ("t1", "ET"): [0.1, 0.1, NAN]}, name="b")
         tests = paired_tests(one, other, "dice").set_index(["modalities", "region"])
         assert tests["n"].tolist() == [3, 1, 3, 1]
         row = tests.loc["t1", "WT"]
@@ -211,8 +202,8 @@ class TestPairedTests:
         assert tests.loc[("t1", "ET"), "difference"] == pytest.approx(0.4)
 
     def test_subsets_are_averaged_out_over_what_both_have(self):
-        one = from_values({("t1", "WT"): [0.4, 0.4], ("t2", "WT"): [0.8, 0.8]}, regions=("WT",))
-        other = from_values({("t1", "WT"): [0.3, NAN], ("t2", "WT"): [0.5, 0.7]}, regions=("WT",))
+        one = evaluation_of({("t1", "WT"): [0.4, 0.4], ("t2", "WT"): [0.8, 0.8]}, regions=("WT",))
+        other = evaluation_of({("t1", "WT"): [0.3, NAN], ("t2", "WT"): [0.5, 0.7]}, regions=("WT",))
         mean = paired_tests(one, other, "dice").iloc[-1]
         assert mean["modalities"] == "mean"
         # case c0: 0.6 against 0.4; c1: only t2 counts, 0.8 against 0.7
@@ -222,13 +213,13 @@ class TestPairedTests:
         better = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
         keys = [(subset, region) for subset in ("t1", "t2", "t1+t2") for region in ("WT", "ET")]
         tests = paired_tests(
-            from_values({key: better for key in keys}), from_values({key: [0] * 6 for key in keys}), "dice"
+            evaluation_of({key: better for key in keys}), evaluation_of({key: [0] * 6 for key in keys}), "dice"
         )
         assert tests["p"].tolist() == pytest.approx([2 / 64] * 8)
         assert tests["p_holm"].tolist() == pytest.approx([6 * 2 / 64] * 6 + [2 * 2 / 64] * 2)
 
     def test_equal_methods(self):
-        one = from_values({("t1", "WT"): [0.1, 0.5]}, regions=("WT",))
+        one = evaluation_of({("t1", "WT"): [0.1, 0.5]}, regions=("WT",))
         tests = paired_tests(one, one, "dice")
         assert tests["p"].tolist() == [1, 1]
         assert tests["effect"].tolist() == [0, 0]
@@ -240,7 +231,7 @@ class TestPairedTests:
 
     def test_against_the_first(self):
         first, *others = (
-            from_values({("t1", "WT"): [shift, shift + 0.1]}, name=name, regions=("WT",))
+            evaluation_of({("t1", "WT"): [shift, shift + 0.1]}, name=name, regions=("WT",))
             for name, shift in (("base", 0.1), ("up", 0.2), ("down", 0.0))
         )
         tests = compare_to_first([first, *others])
@@ -252,7 +243,7 @@ class TestPairedTests:
     def test_means_are_over_what_all_methods_have(self):
         values = {("t1", "WT"): [0.1, 0.1], ("t2", "WT"): [0.3, 0.3], ("t1+t2", "WT"): [0.8, 0.8]}
         methods = [
-            from_values({(s, r): values[s, r] for s, r in values if s in chosen}, name=name, regions=("WT",))
+            evaluation_of({(s, r): values[s, r] for s, r in values if s in chosen}, name=name, regions=("WT",))
             for name, chosen in {"a": ("t1", "t2", "t1+t2"), "b": ("t2", "t1+t2"), "c": ("t1", "t1+t2")}.items()
         ]
         tests = compare_to_first(methods).set_index(["method", "modalities"])
@@ -263,7 +254,7 @@ class TestPairedTests:
         assert tests["mean"].tolist() == pytest.approx([0.3, 0.8, 0.8, 0.1, 0.8, 0.8])
         two = compare_to_first(methods[:2]).iloc[-1]
         assert two["mean"] == pytest.approx(0.55)
-        lost = from_values({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
+        lost = evaluation_of({("t1", "WT"): [0.1, 0.1]}, name="d", regions=("WT",))
         none = compare_to_first([methods[0], methods[1], lost]).query("modalities == 'mean'")
         assert none["n"].tolist() == [0, 0]
         assert none[["mean", "difference", "p", "p_holm"]].isna().all(axis=None)

@@ -29,9 +29,17 @@ def image() -> np.ndarray:
     return found
 
 
-def measure(label: np.ndarray | None = None, **conventions) -> CaseMeasure:
-    label = reference() if label is None else label
-    return CaseMeasure("case", label, image(), ("t1", "t2"), SPACING, LABELS, Conventions(**conventions))
+def both() -> np.ndarray:
+    """Return an image whose second modality shows 90 voxels of brain, 30 of them outside the first one's 180."""
+    found = image()
+    found[1] = 0
+    found[1, 0:3, 1:6] = 5
+    return found
+
+
+def measure(label: np.ndarray | None = None, shown: np.ndarray | None = None, **conventions) -> CaseMeasure:
+    label, shown = (reference() if label is None else label), (image() if shown is None else shown)
+    return CaseMeasure("case", label, shown, ("t1", "t2"), SPACING, LABELS, Conventions(**conventions))
 
 
 def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
@@ -74,12 +82,7 @@ def test_uncertainty(q, p, entropy, divergence):
 
 class TestEntropies:
     def measured(self, *added: tuple[str, np.ndarray], shown: np.ndarray | None = None) -> dict[tuple, float]:
-        """Return the results with a second modality that shows 90 voxels, 30 of them outside the first one's 180."""
-        if shown is None:
-            shown = image()
-            shown[1] = 0
-            shown[1, 0:3, 1:6] = 5
-        found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+        found = measure(shown=both() if shown is None else shown)
         for subset, given in added:
             found.add(subset, reference(), given)
         rows = found.result({}, 0).results
@@ -182,10 +185,7 @@ class TestBins:
         assert totals.loc["ET", "probability"] == pytest.approx(0.9 + 179 * 0.1, rel=1e-6)
 
     def test_hold_the_brain_that_the_subset_shows(self):
-        shown = image()
-        shown[1] = 0
-        shown[1, 0:3, 1:6] = 5  # two planes of the first modality's brain, and one more
-        found = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+        found = measure(shown=both())
         for subset in ("t1", "t2", "t1+t2"):
             found.add(subset, reference(), probabilities())
         bins = found.result({}, 0).bins
@@ -200,7 +200,7 @@ class TestBins:
         other[1] = 5
         scaled, found = 2.5 * image() - 0.9, []
         for shown in (image(), scaled, scaled * rng.uniform(1, 1 + 3e-7, (2, *SHAPE)), other):
-            given = CaseMeasure("case", reference(), shown, ("t1", "t2"), SPACING, LABELS, Conventions())
+            given = measure(shown=shown)
             given.add("t1", reference(), probabilities())
             found.append(given.result({}, 0).bins)
         assert all(bins.equals(found[0]) for bins in found)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from evaluation.examples import evaluation_of
 from evaluation.report.wellformed import Page, check_latex, check_markdown
 
 from common.evaluation.analysis.statistics import compare_to_first
@@ -18,19 +19,8 @@ NAN = float("nan")
 FOUR = ("t1", "t1c", "t2", "flair")
 
 
-def evaluation(values, name="base", metric="dice", modalities=("t1", "t2"), regions=("WT", "ET"), **more) -> Evaluation:
-    """Return an evaluation with ``values``: (subset, region) -> values of cases c0, c1, ..."""
-    rows = [
-        (f"c{number}", subset, region, metric, value)
-        for (subset, region), row in values.items()
-        for number, value in enumerate(row)
-    ]
-    cohort = more.pop("cohort", "toy")
-    return Evaluation(name, cohort, modalities, regions, Conventions(**more), pd.DataFrame(rows, columns=COLUMNS))
-
-
 def base(**more) -> Evaluation:
-    return evaluation(
+    return evaluation_of(
         {
             ("t1+t2", "WT"): [0.8, 1.0],
             ("t1+t2", "ET"): [0.5, 0.7],
@@ -47,7 +37,7 @@ def steady(value: float, name: str, metric="dice", cases=6, modalities=("t1", "t
     """Return an evaluation with nearly the same value everywhere, which differs slightly between cases."""
     row = [value * (1 + 0.001 * number) for number in range(cases)]
     keys = [(subset_name(subset), region) for subset in subsets(modalities) for region in ("WT", "ET")]
-    return evaluation({key: row for key in keys}, name, metric, modalities, **more)
+    return evaluation_of({key: row for key in keys}, name, metric, modalities, **more)
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -141,12 +131,12 @@ class TestSubsetTable:
         ],
     )
     def test_number_of_cases(self, values, expected):
-        assert noted(subset_table([evaluation(values)]), expected)
-        assert noted(missing_table([evaluation(values)]), expected)
+        assert noted(subset_table([evaluation_of(values)]), expected)
+        assert noted(missing_table([evaluation_of(values)]), expected)
 
     def test_what_one_method_has_alone_is_never_bold(self):
-        some = evaluation({("t1", "WT"): [0.2]}, "some")
-        third = evaluation({("t1", "WT"): [0.1], ("t2", "WT"): [0.1]}, "third")
+        some = evaluation_of({("t1", "WT"): [0.2]}, "some")
+        third = evaluation_of({("t1", "WT"): [0.1], ("t2", "WT"): [0.1]}, "third")
         bold = {row[0].text + row[1].text: [c.bold for c in row[2:5]] for row in subset_table([base(), some]).rows[:3]}
         assert bold == {"●○": [True, False, False], "○●": [False] * 3, "●●": [False] * 3}
         assert [cell.bold for cell in subset_table([base(), some, third]).rows[1][2:5]] == [True, False, False]
@@ -178,12 +168,12 @@ class TestSubsetTable:
 class TestLackingSubsets:
     """Means cover the subsets that all methods have; one method is better on these, and lacks the difficult ones."""
 
-    FULL = evaluation(
+    FULL = evaluation_of(
         {("t1", "WT"): [0.2, 0.4], ("t2", "WT"): [0.5, 0.7], ("t1+t2", "WT"): [0.8, 0.8]}, regions=("WT",)
     )
-    SOME = evaluation({("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.9, 0.9]}, "some", regions=("WT",))
-    LAST = evaluation({("t1+t2", "WT"): [0.7, 0.7]}, "last", regions=("WT",))
-    ONLY = evaluation({("t1", "WT"): [0.7, 0.7]}, "only", regions=("WT",))
+    SOME = evaluation_of({("t2", "WT"): [0.5, 0.5], ("t1+t2", "WT"): [0.9, 0.9]}, "some", regions=("WT",))
+    LAST = evaluation_of({("t1+t2", "WT"): [0.7, 0.7]}, "last", regions=("WT",))
+    ONLY = evaluation_of({("t1", "WT"): [0.7, 0.7]}, "only", regions=("WT",))
 
     def test_subset_table(self):
         table = subset_table([self.FULL, self.SOME])
@@ -249,7 +239,7 @@ def test_missing_table():
 
 class TestComparisonTable:
     def test_means_differences_and_wins(self):
-        other = evaluation(
+        other = evaluation_of(
             {
                 ("t1", "WT"): [0.5, 0.5],  # a tie, which no method wins
                 ("t2", "WT"): [0.5, 0.5],
