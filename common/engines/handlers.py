@@ -92,11 +92,7 @@ class WeightAverage:
     """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
 
     The average starts as the weights after the first step. It is validated and saved instead of the trained network.
-    Its buffers are the trained network's latest.
-
-    Args:
-        network: the network that is trained.
-        momentum: momentum m; None disables the average, and `network` is then the trained one.
+    Its buffers are the trained network's latest. Without a momentum m there is none, and `network` is the trained one.
 
     Attributes:
         network: the network with the average weights.

@@ -14,11 +14,9 @@ from torch import nn
 class LatentProbe:
     """Record a layer's output, averaged over space, windows and samples, until `take` is called.
 
-    Args:
-        network: the network that will run.
-        layer: name of a submodule, e.g. ``unet.encoder.3``, or a pattern for one submodule per modality, e.g.
-            ``encoders.*``. Its output is ``(B, C, ...)``, or a list of such levels, fine to coarse, of which the
-            coarsest is recorded. None records nothing.
+    The layer is the name of a submodule, e.g. ``unet.encoder.3``, or a pattern for one submodule per modality, e.g.
+    ``encoders.*``. Its output is ``(B, C, ...)``, or a list of such levels, fine to coarse, of which the coarsest is
+    recorded. None records nothing.
     """
 
     def __init__(self, network: nn.Module, layer: str | None) -> None:

@@ -43,10 +43,10 @@ class SubsetSweep:
         preprocessing: transforms that made the images, to be inverted.
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         to_labels: transforms from these probabilities to a label map in the cohort's values.
-        to_regions: transforms from these to region probabilities, for a softmax head; None if the
-            probabilities are already those of regions.
+        to_regions: transforms from these to region probabilities, for a softmax head; None if they are of regions
+            already.
         conventions: see `Conventions`.
-        latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which are then run
+        latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
             separately.
         subsets_at_once: number of subsets in one batch. With 1, results equal single inferences bit for bit; more are
             faster on a GPU, with probabilities equal up to rounding.

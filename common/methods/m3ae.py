@@ -103,13 +103,9 @@ def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_
 def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
     """Set the substitute for missing content before pretraining (the paper's ablation, Table 3 c and d).
 
-    ``x_sub`` keeps the initial noise, which is then learned; ``zero`` and ``mean`` set a constant, the latter the mean
-    image of the training set at each location of the grid.
-
-    Args:
-        network: the pretraining network.
-        fill: ``x_sub``, ``zero`` or ``mean``.
-        images: training set, items with ``image`` ``(M, X, Y, Z)``, normalised, uncropped or cropped to the brain.
+    Fill ``x_sub`` keeps the initial noise, which is then learned; ``zero`` and ``mean`` set a constant, the latter the
+    mean image of the training set at each location of the grid. The images are items with ``image`` ``(M, X, Y, Z)``,
+    normalised, uncropped or cropped to the brain.
     """
     if check_choice("fill", fill, FILLS) == "x_sub":
         return

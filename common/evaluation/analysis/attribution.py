@@ -80,11 +80,11 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
     modalities is taken.
 
     Returns:
-        A row per region and, with several regions, one named ``mean`` for the mean of their means; columns region,
-        modalities (the best subset), best (its Dice), all (Dice of all modalities), gain (best - all, paired by case)
-        with its 95 % bootstrap interval over cases low and high, n (number of cases), chosen_on (``calibration`` or
-        ``evaluated``: the cases that the subset was chosen on). Dice are fractions. There are no rows for a single
-        subset, or without that of all modalities.
+        A row per region and, with several regions, one named ``mean`` for the mean of their means. Columns: region,
+            modalities (the best subset), best (its Dice, a fraction), all (that of all modalities), gain (best - all,
+            paired by case) with its 95 % bootstrap interval over cases low and high, n (cases), chosen_on
+            (``calibration`` or ``evaluated``). There are no rows for a single subset, or without that of all
+            modalities.
     """
     columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
     names, everything, rows = evaluation.subsets, subset_name(evaluation.modalities), []

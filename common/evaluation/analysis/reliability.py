@@ -56,16 +56,15 @@ def check_coverage(coverage: float) -> None:
 def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFrame:
     """Calibrate split-conformal intervals for the true volume of a region, given the subset used for its prediction.
 
-    The score of a calibration case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the
-    ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
-    Distribution-free predictive inference for regression, 2018). Intervals then contain the true volume with a
-    probability of at least ``coverage``, if the case is exchangeable with the calibration cases: on average over both
-    draws, not for each case or each set of calibration cases. A validation split by which weights were selected is only
-    nearly exchangeable with the test split.
+    The calibration has long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated. The
+    score of a case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the ``ceil((n + 1)
+    coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
+    Distribution-free predictive inference for regression, 2018).
 
-    Args:
-        calibration: long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated.
-        coverage: level of the intervals, above 0 and below 1; see `fewest_cases`.
+    Intervals then contain the true volume with a probability of at least ``coverage`` (above 0, below 1; see
+    `fewest_cases`), if the case is exchangeable with the calibration cases: on average over both draws, not for each
+    case or each set of calibration cases. A validation split by which weights were selected is only nearly exchangeable
+    with the test split.
 
     Returns:
         A row per subset and region; columns modalities, region, coverage (the level), n (calibration cases), quantile.

@@ -12,15 +12,13 @@ BINS = 15
 def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
     """Return the bins of a reliability diagram of one region, from the voxels of a mask.
 
-    Args:
-        probability: predicted probability of the region, in [0, 1]; any shape.
-        truth: the reference's mask of the region, of the same shape.
-        mask: voxels to count (the brain, as the subset's modalities show it), of the same shape.
+    All arguments have one shape, whatever it is: the predicted probabilities in [0, 1], the reference's mask of the
+    region, and the voxels to count (the brain, as the subset's modalities show it).
 
     Returns:
         A row per bin, including empty ones; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the
-        last bin also 1. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives (number of voxels
-        in the region).
+            last bin also 1. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives (number of
+            voxels in the region).
     """
     probability, truth, mask = np.asarray(probability, np.float32), np.asarray(truth) > 0, np.asarray(mask) > 0
     if not probability.shape == truth.shape == mask.shape:

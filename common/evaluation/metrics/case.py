@@ -88,16 +88,12 @@ class CaseMeasure:
         }
 
     def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
-        """Measure one prediction.
+        """Measure a prediction made from a subset.
 
         Reliability bins count the voxels of the brain as the subset shows it: where any of its modalities differs from
         its background. Entropies are over the brain as all modalities of the case show it, so that they are comparable
-        between subsets.
-
-        Args:
-            subset: name of the subset that the prediction was made from.
-            prediction: label map (X, Y, Z) in the cohort's values.
-            probabilities: probabilities of the regions, (R, X, Y, Z) in [0, 1].
+        between subsets. The prediction is a label map (X, Y, Z) in the cohort's values; the probabilities of the
+        regions are (R, X, Y, Z) in [0, 1].
         """
         prediction = postprocessed(prediction, self.labels, self.conventions)
         measured = self.reference.measure(prediction)
