@@ -15,7 +15,6 @@ from monai.bundle import ConfigWorkflow
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.engines import SetEpoch
 from common.evaluation.metrics.results import read_evaluation
-from common.networks import M2FTrans, MMFormer, RFNet
 
 PASSION, GSS = Bundle("passion"), Bundle("gss")
 RATES = [0.3, 0.3, 0.5, 0.5]
@@ -203,7 +202,3 @@ class TestConfigs:
         cases = [{"case": "x", "modalities": list(MODALITIES), "image": []}]
         get = PASSION.get("train.json", device=torch.device("meta"), training_cases=cases, **SIZES)
         assert {buffer.device.type for buffer in get("train#trainer").loss_function.buffers()} == {"meta"}
-
-    def test_names_of_backbones(self):
-        for name, network in (("RFNet", RFNet), ("mmFormer", MMFormer), ("M2FTrans", M2FTrans)):
-            assert isinstance(PASSION.get("train.json", backbone=name)("network_def"), network)

@@ -209,14 +209,6 @@ class TestRecipes:
 
 
 class TestPlaces:
-    @pytest.mark.slow  # those of the other bundles are quicker
-    def test_from_within_the_bundle(self, case, tmp_path):
-        words = M3AE.words(DEMO, {"dataset_dir": Path(case["image"][0]).parent, "output_dir": tmp_path})
-        words[words.index("--config_file") + 1] = str([f"configs/{config}" for config in DEMO])
-        done = subprocess.run([sys.executable, "-m", *words], cwd=BUNDLE, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert (tmp_path / case["case"] / f"{case['case']}_seg.nii.gz").is_file()
-
     def test_monai_loads_it_from_anywhere(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         network = load("m3ae", bundle_dir=str(BUNDLE.parent), workflow_type="inference", source="monaihosting")
@@ -294,25 +286,6 @@ class TestEvaluation:
             mlflow="none",
         )
         assert read_evaluation(tmp_path).subsets == ["t1c", "t2", "t1c+t2"]
-
-    def test_absent_files_equal_dropped_modalities_bit_for_bit(self, case, phantom_dir, tmp_path, undrawn):
-        few = {**case, "modalities": ["t1c", "flair"], "image": [case["image"][1], case["image"][3]]}
-        results = []
-        for name, item in (("full", case), ("few", few)):
-            write_datalist({"test": [item]}, tmp_path / f"{name}.json")
-            M3AE.run_here(
-                DEMO_EVALUATION,
-                dataset_dir=phantom_dir,
-                datalist=tmp_path / f"{name}.json",
-                output_dir=tmp_path / name,
-                subsets=[["t1c"], ["flair"], ["t1c", "flair"]],
-                mlflow="none",
-            )
-            lines = (tmp_path / name / "results.csv").read_text().splitlines()
-            # these two use the brain and, besides the prediction, all modalities of the case
-            results.append([line for line in lines if not {"entropy", "divergence"} & set(line.split(","))])
-        assert results[0] == results[1]
-        assert sum("t1c+flair" in line for line in results[0]) == 3 * (len(METRICS) - 2)
 
     def test_one_subset_alone(self, case, phantom_dir, tmp_path, undrawn):
         """It contains no smaller subset, so there is no advice; the calibration cases still give intervals."""

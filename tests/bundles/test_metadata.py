@@ -32,10 +32,6 @@ def network_def(config_file):
     return parser.get_parsed_content("network_def"), parser.get_parsed_content("cohort")
 
 
-def test_there_is_a_bundle():
-    assert METADATA
-
-
 @each_bundle
 def test_metadata_passes_the_schema(meta_file, tmp_path):
     verify(meta_file, tmp_path)

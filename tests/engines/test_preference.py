@@ -46,13 +46,6 @@ def test_each_epoch_publishes_its_preference_and_the_next_ones_beta(tmp_path):
         assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist())
 
 
-@pytest.mark.parametrize("changes", [{"training": "baseline"}, {"training": "moddrop"}, {"beta": False}])
-def test_preference_is_logged_where_beta_does_not_act(tmp_path, changes):
-    metrics, acting = run(passion(**changes), tmp_path / "off", 1)[0], run(passion(), tmp_path / "on", 1)[0]
-    assert [metrics[f"beta_{name}"] for name in MODALITIES] == [1.0] * 4
-    assert [metrics[f"rp_{name}"] for name in MODALITIES] == [acting[f"rp_{name}"] for name in MODALITIES]
-
-
 def test_history_is_a_table_and_a_picture(tmp_path):
     seen = run(passion(), tmp_path / "new", 3)
     table = pd.read_csv(tmp_path / "new" / "preference.csv")

@@ -69,14 +69,6 @@ def test_a_missing_modality_is_never_encoded(network):
     assert torch.isfinite(found).all()
 
 
-def test_batched_subsets_agree(network):
-    image = torch.rand(1, 3, 20, 17, 15, generator=torch.Generator().manual_seed(1))
-    inferer = SlidingWindowInferer((8, 8, 8), 4, 0.5)
-    one = torch.cat(list(decode_subsets(image, network, KEEP, inferer)))
-    several = torch.cat(list(decode_subsets(image, network, KEEP, inferer, subsets_at_once=2)))
-    assert (one.sigmoid() - several.sigmoid()).abs().max() <= 1e-5
-
-
 def test_mirrored_predictions_are_averaged(network):
     image = torch.rand(1, 3, 8, 9, 10)
     flips = [(), (2,), (4,), (2, 4)]

@@ -76,26 +76,6 @@ def test_full_path_and_the_drawn_one_learn_and_the_others_do_not(made):
 
 
 @each
-def test_a_step_of_one_optimiser_with_two_groups_trains_both_sides(made):
-    net, loss = network(made, subsets=[(1, 3)]), loss_of(made)
-    groups = [
-        {"params": net.parameters(), "lr": 1e-3, "weight_decay": 1e-5},
-        {"params": loss.discriminators.parameters(), "betas": (0.9, 0.99)},
-    ]
-    optimizer, method = torch.optim.Adam(groups, lr=1e-4), CoTraining(net)
-    before = [parameter.detach().clone() for parameter in loss.parameters()]
-    totals = []
-    for _ in range(12):
-        optimizer.zero_grad()
-        loss(method(image()), target()).backward()
-        optimizer.step()
-        totals.append({name: value.item() for name, value in loss.terms.items()})
-    assert totals[-1]["full"] < totals[0]["full"]
-    assert totals[-1]["discriminators"] < totals[0]["discriminators"]
-    assert all(not torch.equal(one, other) for one, other in zip(before, loss.parameters(), strict=True))
-
-
-@each
 def test_incomplete_subjects_are_refused(made):
     present = torch.tensor([[True] * 4, [True, False, True, False]])
     with pytest.raises(ValueError, match=r"1 of 2 training samples lack a modality \(channels \[1, 3\]\)"):

@@ -5,13 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from evaluation.examples import evaluation_of
-from evaluation.report.wellformed import Page, check_latex, check_markdown
 
 from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.report.layout import Cell, Column, Table, markdown
-from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
 from common.modalities import subset_name, subsets
 
@@ -293,20 +291,6 @@ def test_statistics_table():
     assert texts(few)[1][5:] == ["1", "10.0", "10.0", "+0.0", "–", "–", "–"]
 
 
-@pytest.fixture(scope="module")
-def real() -> list[Table]:
-    """Return one table of each kind, for methods whose names are difficult in every format."""
-    methods = [steady(0.5, r"a_1 & 50 % \x [y] ~^", modalities=FOUR), steady(0.6, "b #{2} <i>", modalities=FOUR)]
-    tests = compare_to_first(methods)
-    return [
-        subset_table(methods, tests=tests),
-        missing_table(methods),
-        comparison_table(methods, tests=tests),
-        statistics_table(tests),
-        *published_table(("M3AE", "S3", "BraTS2020 test split (100)"), methods).values(),
-    ]
-
-
 class TestRendering:
     TABLE = Table(
         title="Dice (%) of a_b",
@@ -357,15 +341,6 @@ class TestRendering:
         ) in html
         assert '<tbody class="total">\n<tr><th scope="row">mean</th><td colspan="2">covers two</td></tr>' in html
         assert '<td class="note" colspan="3">* p &lt; 0.05<br>\n50 % &amp; more</td>' in html
-
-    def test_is_well_formed(self, real):
-        for table in real:
-            check_latex(table.to_latex())
-            check_markdown(f"\n{table.to_markdown()}")
-            page = Page(table.to_html())
-            (widths,) = page.widths
-            assert widths == [len(table.columns)] * (len(table.rows) + 2 + any(c.group for c in table.columns))
-            assert "i" not in page.tags
 
 
 def test_markdown_of_text_with_markup():
