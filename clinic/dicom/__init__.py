@@ -1,10 +1,11 @@
 """DICOM input and output: the series of a study, recognition of their sequences, segmentations."""
 
 try:
+    from clinic.dicom.pixels import load
     from clinic.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
-    from clinic.dicom.selection import Selection, choose
+    from clinic.dicom.selection import SecondT1, Selection, choose
     from clinic.dicom.sequences import recognise
-    from clinic.dicom.series import Series, load, read_study
+    from clinic.dicom.series import Series, read_study
 except ModuleNotFoundError as error:
     if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
         raise
@@ -12,6 +13,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "CLASSES",
+    "SecondT1",
     "Selection",
     "Series",
     "choose",

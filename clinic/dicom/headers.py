@@ -88,6 +88,34 @@ def take(header: Dataset, into: Dataset) -> None:
             into[tag] = header.get_item(tag)
 
 
+def flat(dataset: Dataset, frame: int) -> Dataset:
+    """Return a frame of a multi-frame image in the form of a single-frame image."""
+    flat, groups = Dataset(), []
+    take(dataset, flat)
+    for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
+        groups += items(dataset, name)[index : index + 1]
+        flat.pop(name, None)
+    for group in groups:
+        for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
+            if not tag.is_private:
+                take((items(group, tag) or [Dataset()])[0], flat)
+    for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
+        if theirs in flat:
+            flat.add_new(ours, dictionary_VR(ours), number(flat, theirs))
+    for ours, theirs in {"ImageType": "FrameType", "SequenceName": "PulseSequenceName"}.items():
+        if theirs in flat:
+            flat.add_new(ours, dictionary_VR(ours), texts(flat, theirs))
+    sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(text(flat, "EchoPulseSequence"), [])
+    sequence += ["IR"] * (text(flat, "InversionRecovery") == "YES")
+    sequence += ["EP"] * (text(flat, "EchoPlanarPulseSequence") == "YES")
+    if sequence:
+        flat.add_new("ScanningSequence", "CS", sequence)
+    agents = items(flat, "ContrastBolusAgentSequence")
+    if agents and "ContrastBolusAgent" not in flat:
+        flat.ContrastBolusAgent = text(agents[0], "CodeMeaning") or "contrast agent"
+    return flat
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence warnings and logs of pydicom and highdicom, since they quote names, dates and UIDs."""

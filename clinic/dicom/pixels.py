@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
@@ -17,7 +19,10 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from clinic.dicom.headers import GREY, colour, given, items, number, text
+from clinic.dicom.headers import GREY, colour, flat, given, items, number, quiet, text
+
+if TYPE_CHECKING:
+    from clinic.dicom.series import Series
 
 JPEG = (b"\xff\xd8", b"\xff\x4f")
 """First bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9."""
@@ -51,13 +56,26 @@ def unlike_grey(header: Dataset) -> str | None:
     return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
 
 
-def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
+@quiet()
+def load(series: Series) -> nib.Nifti1Image:
+    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series.
+
+    They are decoded by pydicom and its plugins, since ITK crashes the whole process for some invalid headers.
+    """
+    if series.problem:
+        raise ValueError(f"{series.name}: {series.problem}.")
+    voxels = _pixels(series)
+    if not np.isfinite(voxels).all():
+        raise ValueError(
+            f"{series.name}: its pixels are not finite numbers (RescaleSlope, RescaleIntercept); {MISSING}."
+        )
+    return nib.Nifti1Image(voxels, series.affine)
+
+
+def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
     """Decode the pixels of a file whose header was read before; return its attributes, and ``(frames, rows, columns)``.
 
-    Raises:
-        OSError: if the file cannot be opened.
-        ValueError: if it has fewer or more pixels than its header says, or cannot be decoded; the message gives the
-            reason without names.
+    A file that cannot be decoded, or has fewer or more pixels than its header says, is a ValueError without names.
     """
     try:
         dataset = pydicom.dcmread(path)
@@ -79,13 +97,32 @@ def read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarra
     return dataset, stored
 
 
-def grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
+def _grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
     """Return float32 values ``(rows, columns)`` from stored ones: rescaled, and inverted if small values are bright."""
     slope, intercept = _rescale(header)
     values = stored.astype(np.float64)
     if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the smallest value is white
         values = (2 ** number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1) - values
     return (values * slope + intercept).astype(np.float32)
+
+
+def _pixels(series: Series) -> np.ndarray:
+    voxels = np.empty(series.shape, np.float32)
+    columns, rows, slices = series.shape
+    for k, path in enumerate(series.files):
+        try:
+            dataset, stored = _read_frames(path, columns, rows)
+        except OSError as error:
+            raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
+        except ValueError as error:
+            which = "" if series.multiframe else f"image {k + 1} of {slices}: "
+            raise ValueError(f"{series.name}: {which}{error}.") from None
+        if series.multiframe:
+            for k, frame in enumerate(series.frames):
+                voxels[:, :, k] = _grey_values(stored[frame], flat(dataset, frame)).T
+        else:
+            voxels[:, :, k] = _grey_values(stored[0], dataset).T
+    return voxels
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:

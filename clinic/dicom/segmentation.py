@@ -11,6 +11,9 @@ Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their mod
 
 The category of all is SCT 49755003 Morphologically Abnormal Structure, the region SCT 12738006 Brain. SNOMED CT has no
 code for the enhancing part of a tumour, hence the modifier.
+
+A SEG copies attributes of patient and study from its source, and hospitals write values that DICOM does not allow. Such
+attributes are left out one by one and never corrected: a guessed name or date could be another patient's.
 """
 
 from __future__ import annotations
@@ -19,19 +22,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from unicodedata import category
 
 import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from nibabel.affines import apply_affine
+from pydicom.charset import python_encoding
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.valuerep import DSfloat
+from pydicom.tag import BaseTag
+from pydicom.valuerep import DA, DT, TM, DSfloat, validate_value
 
-from clinic.dicom.attributes import clean
-from clinic.dicom.headers import number, quiet
+from clinic.dicom.headers import number, quiet, texts
 from clinic.dicom.series import LPS_TO_RAS, Series
 from common.io.files import replacing
 
@@ -46,6 +55,34 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
 OFF_GRID = 0.05
 """Tolerated distance of a SEG's voxels from the grid, in voxels, since positions are written as rounded decimals."""
 
+TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+"""Attributes of patient and study that a SEG must have; empty if the source lacks them."""
+PATIENT_AND_STUDY = (0x0010, 0x0012, 0x0032, 0x0038)
+"""Groups whose attributes a SEG copies from its source: patient, clinical trial, request, visit."""
+STUDY = {
+    *TYPE_2, "StudyDescription", "ReferencedStudySequence", "ReferencedPatientSequence", "ProcedureCodeSequence",
+    "ConsultingPhysicianName", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence",
+}  # fmt: skip
+"""Attributes of other groups that a SEG copies from its source."""
+IDENTITY_AND_GEOMETRY = {
+    tag_for_keyword(name) for name in (
+        "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+        "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
+        "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    )
+}  # fmt: skip
+"""Attributes that are never changed; they were checked when the series was read, and a SEG must repeat them exactly."""
+ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
+MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
+TEXTS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+PARAGRAPHS = {"LT", "ST", "UT"}
+"""Value representations that may contain line breaks."""
+ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
+
 
 @quiet()
 def require_referable(series: Series) -> str | None:
@@ -59,7 +96,7 @@ def require_referable(series: Series) -> str | None:
     one_voxel[0, 0, 0] = 1
     with _explained(series):
         _segmentation(one_voxel, series, ["ED"], "check 0").save_as(BytesIO())
-        return clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
+        return _clean(pydicom.dcmread(series.files[0], stop_before_pixels=True))
 
 
 @quiet()
@@ -80,7 +117,7 @@ def write_seg(
         path: file to write; an existing file is replaced atomically.
         label: integer label map ``(columns, rows, slices)`` on the grid of `reference`; an empty one is refused.
         reference: the series that was segmented; the SEG references its images and copies its valid attributes of
-            patient and study (see `clean`).
+            patient and study.
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
         algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
@@ -225,7 +262,7 @@ def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSeq
     by digit, and expects those of a multi-frame image in its shared attributes, which scanners do not always write so.
     """
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
-    clean(images[0])
+    _clean(images[0])
     if not reference.multiframe:
         for image in images:
             image.ImageOrientationPatient = images[0].ImageOrientationPatient
@@ -241,3 +278,69 @@ def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSeq
         hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, frame.PlanePositionSequence[0].ImagePositionPatient)
         for frame in frames
     ]
+
+
+def _clean(image: Dataset) -> str | None:
+    """Remove invalid attributes from an image, in place, and add empty ones for those of `TYPE_2` that it lacks.
+
+    A value is invalid if it does not fit its value representation, is too long, has characters outside the declared
+    character set, or is not in an enumeration; a sequence is invalid if it contains such a value. Returns a sentence
+    with the names, never the values, of attributes that the SEG lacks therefore; None if all are valid.
+    """
+    alphabet = set(texts(image, "SpecificCharacterSet")) or {""}
+    ascii_only = alphabet <= ASCII or not alphabet <= python_encoding.keys()
+    empty, left_out = [], []
+    for tag in sorted(image.keys()):  # keys, since iterating over the dataset would convert values
+        if tag in IDENTITY_AND_GEOMETRY or (not tag.is_private and _is_right(image, tag, ascii_only)):
+            continue
+        del image[tag]
+        name = keyword_for_tag(tag)
+        if name in TYPE_2:
+            empty.append(name)
+        elif name and (name in STUDY or tag.group in PATIENT_AND_STUDY):
+            left_out.append(name)
+    for name in TYPE_2:
+        if name not in image:
+            setattr(image, name, "")
+    sentences = [
+        f"{', '.join(names)} {'is not valid DICOM' if len(names) == 1 else 'are not valid DICOM'}; {what}"
+        for names, what in ((empty, "left empty in the SEG"), (left_out, "left out of the SEG"))
+        if names
+    ]
+    return ". ".join(sentences) + "." if sentences else None
+
+
+def _is_right(dataset: Dataset, tag: BaseTag, ascii_only: bool) -> bool:
+    """Return whether the value of an attribute is valid."""
+    try:
+        _check_element(dataset[tag], ascii_only)
+    except Exception:  # pydicom converts values on access and raises many types
+        return False
+    return True
+
+
+def _check_element(element: DataElement, ascii_only: bool) -> None:
+    if element.VR not in dictionary_VR(element.tag).split(" or "):
+        raise ValueError("another value representation")
+    if element.VR == "SQ":
+        for item in element.value:
+            for nested in item:
+                if not nested.tag.is_private:
+                    _check_element(nested, ascii_only)
+        return
+    if element.VM > 1 and dictionary_VM(element.tag) == "1":
+        raise ValueError("several values")
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    for value in values:
+        if value is None or element.VR not in TEXTS:
+            continue
+        text = str(value)  # numbers as they are written in the file
+        validate_value(element.VR, text, RAISE)
+        if text and element.VR in MOMENTS:
+            MOMENTS[element.VR](text)
+        if text and text not in ENUMERATED.get(element.keyword, {text}):
+            raise ValueError("none of the enumeration")
+        if "\N{REPLACEMENT CHARACTER}" in text or (ascii_only and not text.isascii()):
+            raise ValueError("characters beyond the declared character set")
+        if element.VR not in PARAGRAPHS and any(category(character) == "Cc" for character in text):
+            raise ValueError("control characters")

@@ -1,17 +1,19 @@
-"""Selection of a study's series: at most one for each sequence, with the reason for each series."""
+"""Selection of a study's series: at most one for each sequence, with the reason for each series.
+
+Image files are chosen by the same rules (`best_of`, `second_t1`, `if_enough`) in `clinic.study.image_files`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pydicom.dataset import Dataset
 
-from clinic import candidates
-from clinic.candidates import SURE, SecondT1, TieError, Verdict, as_t1c, if_enough, second_t1
 from clinic.dicom.headers import quiet, text
 from clinic.dicom.sequences import (
+    Verdict,
     agent_named,
     contrast,
     contrast_words,
@@ -22,6 +24,10 @@ from clinic.dicom.sequences import (
 from clinic.dicom.series import Series
 from common.modalities import GLIOMA, canonical, display_name
 
+ENOUGH = 0.5
+"""Minimum confidence of a candidate that is used."""
+SURE = 0.8
+"""A candidate with at least this confidence is preferred to one with less, whatever else they are."""
 COVERAGE = 80.0
 """Minimum extent in mm of a volume of a whole brain; smaller ones are slabs."""
 
@@ -36,6 +42,81 @@ RANKS = (
     "later",
 )
 """Criteria by which one of several series is preferred, in this order; the first difference decides."""
+
+
+@dataclass(frozen=True)
+class SecondT1:
+    """A T1 that is used as T1c for now: two images are T1 by their headers, which do not mention contrast agent.
+
+    Their content decides which one is the T1c; see `clinic.study.appearance.reassign_by_image`.
+
+    Attributes:
+        tied: whether the headers do not even tell which one would be the T1; then the study is refused if the content
+            does not decide. Otherwise only the better one is kept, as T1.
+        message: message of the refusal, or the warning.
+    """
+
+    tied: bool
+    message: str
+
+
+class Candidate(Protocol):
+    """A series or an image file, and the modality that it was recognised as."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The modality, and how sure it is."""
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Criteria by which one of several candidates for a modality is preferred; the first difference decides."""
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+class TieError(Exception):
+    """Candidates for a modality that cannot be told apart."""
+
+    def __init__(self, equal: Sequence[Any]) -> None:
+        self.equal = equal
+
+
+def best_of(candidates: Iterable[C], modality: str) -> C | None:
+    """Return the best candidate for a modality, None if there is none; raise `TieError` if several are equally good."""
+    ranked = _best_first(one for one in candidates if one.verdict.modality == modality)
+    equal = [one for one in ranked if one.rank == ranked[0].rank]
+    if len(equal) > 1:
+        raise TieError(equal)
+    return equal[0] if equal else None
+
+
+def second_t1(candidates: Iterable[C]) -> tuple[C | None, bool]:
+    """Return the second best of several T1, any of which may be after contrast agent, and if it ties with the best.
+
+    It is to be used as T1c if there is no other. There is none (None) if the second and third are equally good.
+    """
+    first, second, third, *_ = [*_best_first(candidates), None, None, None]
+    if second is None or (third is not None and third.rank == second.rank):
+        return None, False
+    return second, first.rank == second.rank
+
+
+def as_t1c(verdict: Verdict) -> Verdict:
+    """Return the verdict on a T1 that is used as T1c."""
+    return replace(verdict, modality="t1c")
+
+
+def if_enough(verdict: Verdict) -> Verdict:
+    """Return a verdict, or one of no modality if its confidence is below `ENOUGH`."""
+    if verdict.modality is None or verdict.confidence >= ENOUGH:
+        return verdict
+    perhaps = f"perhaps {display_name(verdict.modality)}, confidence only {verdict.confidence:.2f}"
+    return Verdict(None, 0.0, f"{perhaps} ({verdict.reason})")
+
+
+def _best_first(candidates: Iterable[C]) -> list[C]:
+    return sorted(candidates, key=lambda one: one.rank, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -86,7 +167,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
     try:
         for modality in GLIOMA:
             _require_usable(wanted, modality)
-            if best := candidates.choose(usable, modality):
+            if best := best_of(usable, modality):
                 chosen[modality] = best
     except TieError as tie:
         keys = [one.series.key for one in tie.equal]
@@ -118,7 +199,7 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
 
 @dataclass(eq=False)
 class _Candidate:
-    """A series as a `clinic.candidates.Candidate`."""
+    """A series as a `Candidate`."""
 
     series: Series
     verdict: Verdict

@@ -14,11 +14,11 @@ known here are quoted.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import count
 
 from pydicom.dataset import Dataset
 
-from clinic.candidates import Verdict
 from clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
 
 LEFT_OUT = {
@@ -103,6 +103,21 @@ WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
 """The parts of the patterns above that match any letters."""
 KINDS = {"se", "ir", "gr", "ep", "rm"}
 """Values of ScanningSequence, in lower case."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The modality that a candidate was recognised as.
+
+    Attributes:
+        modality: t1, t1c, t2 or flair; None if it is none of them or not recognised.
+        confidence: confidence in the modality from 0 to 1; 0 for None.
+        reason: explanation for the user.
+    """
+
+    modality: str | None
+    confidence: float
+    reason: str
 
 
 @quiet()

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pydicom
 from nibabel.affines import from_matvec
-from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -27,12 +25,13 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from clinic.dicom.headers import items, number, numbers, quiet, take, text, texts
-from clinic.dicom.pixels import MISSING, grey_values, read_frames, unlike_grey
-from clinic.dicom.stack import why_no_grid
+from clinic.dicom.headers import flat, items, number, numbers, quiet, text, texts
+from clinic.dicom.pixels import MISSING, unlike_grey
 from common.io.files import walk
 from common.io.geometry import require_plausible, require_shape
 
+FARTHEST = 10_000.0
+"""Maximum distance in mm of an image from the scanner's centre."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -157,22 +156,6 @@ def read_study(folder: str | Path) -> list[Series]:
     return _numbered([_series(volume) for volume in _volumes(slices)])
 
 
-@quiet()
-def load(series: Series) -> nib.Nifti1Image:
-    """Read the pixels: float32 ``(columns, rows, slices)``, rescaled by the headers, with the affine of the series.
-
-    They are decoded by pydicom and its plugins, since ITK crashes the whole process for some invalid headers.
-    """
-    if series.problem:
-        raise ValueError(f"{series.name}: {series.problem}.")
-    voxels = _pixels(series)
-    if not np.isfinite(voxels).all():
-        raise ValueError(
-            f"{series.name}: its pixels are not finite numbers (RescaleSlope, RescaleIntercept); {MISSING}."
-        )
-    return nib.Nifti1Image(voxels, series.affine)
-
-
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     """Yield the DICOM files with their attributes in `TAGS`."""
     paths = walk(folder)
@@ -239,35 +222,7 @@ def _slices(path: Path, dataset: Dataset) -> list[_Slice]:
     if text(dataset, "SOPClassUID") not in MULTIFRAME:
         return [_Slice(path, None, dataset)]
     frames = items(dataset, "PerFrameFunctionalGroupsSequence") or [Dataset()]
-    return [_Slice(path, frame, _flat(dataset, frame)) for frame in range(len(frames))]
-
-
-def _flat(dataset: Dataset, frame: int) -> Dataset:
-    """Return a frame of a multi-frame image in the form of a single-frame image."""
-    flat, groups = Dataset(), []
-    take(dataset, flat)
-    for name, index in {"SharedFunctionalGroupsSequence": 0, "PerFrameFunctionalGroupsSequence": frame}.items():
-        groups += items(dataset, name)[index : index + 1]
-        flat.pop(name, None)
-    for group in groups:
-        for tag in group.keys():  # noqa: SIM118  iterating over the dataset converts values
-            if not tag.is_private:
-                take((items(group, tag) or [Dataset()])[0], flat)
-    for ours, theirs in {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}.items():
-        if theirs in flat:
-            flat.add_new(ours, dictionary_VR(ours), number(flat, theirs))
-    for ours, theirs in {"ImageType": "FrameType", "SequenceName": "PulseSequenceName"}.items():
-        if theirs in flat:
-            flat.add_new(ours, dictionary_VR(ours), texts(flat, theirs))
-    sequence = {"GRADIENT": ["GR"], "SPIN": ["SE"], "BOTH": ["GR", "SE"]}.get(text(flat, "EchoPulseSequence"), [])
-    sequence += ["IR"] * (text(flat, "InversionRecovery") == "YES")
-    sequence += ["EP"] * (text(flat, "EchoPlanarPulseSequence") == "YES")
-    if sequence:
-        flat.add_new("ScanningSequence", "CS", sequence)
-    agents = items(flat, "ContrastBolusAgentSequence")
-    if agents and "ContrastBolusAgent" not in flat:
-        flat.ContrastBolusAgent = text(agents[0], "CodeMeaning") or "contrast agent"
-    return flat
+    return [_Slice(path, frame, flat(dataset, frame)) for frame in range(len(frames))]
 
 
 def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
@@ -321,7 +276,7 @@ def _series(volume: list[_Slice]) -> Series:
     problem = (
         (None if whole else f"the header of its first image is damaged; {MISSING}")
         or _unlike_grey(volume)
-        or why_no_grid(header, orientation, positions, (columns, rows))
+        or _why_no_grid(header, orientation, positions, (columns, rows))
         or _implausible(shape, affine)
     )
     multiframe = volume[0].frame is not None
@@ -344,7 +299,7 @@ def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
     """Return all attributes of an image except its pixels, and True; if damaged, those in `TAGS`, and False."""
     try:
         dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
-        return (dataset if piece.frame is None else _flat(dataset, piece.frame)), True
+        return (dataset if piece.frame is None else flat(dataset, piece.frame)), True
     except Exception:  # pydicom raises anything on damaged bytes
         return piece.header, False
 
@@ -376,20 +331,76 @@ def _numbered(volumes: Sequence[Series]) -> list[Series]:
     return numbered
 
 
-def _pixels(series: Series) -> np.ndarray:
-    voxels = np.empty(series.shape, np.float32)
-    columns, rows, slices = series.shape
-    for k, path in enumerate(series.files):
-        try:
-            dataset, stored = read_frames(path, columns, rows)
-        except OSError as error:
-            raise OSError(f"{series.name}: a file of it cannot be opened ({error.strerror or 'damaged'}).") from None
-        except ValueError as error:
-            which = "" if series.multiframe else f"image {k + 1} of {slices}: "
-            raise ValueError(f"{series.name}: {which}{error}.") from None
-        if series.multiframe:
-            for k, frame in enumerate(series.frames):
-                voxels[:, :, k] = grey_values(stored[frame], _flat(dataset, frame)).T
-        else:
-            voxels[:, :, k] = grey_values(stored[0], dataset).T
-    return voxels
+def _why_no_grid(
+    header: Dataset, orientation: np.ndarray, positions: np.ndarray, pixel: tuple[float, float]
+) -> str | None:
+    """Return why slices, sorted along the normal, do not form a regular grid; None if they do.
+
+    ``header`` is that of the first slice, ``orientation`` ``(2, 3)`` the directions of rows and columns, ``positions``
+    ``(N, 3)`` those of the slices' first pixels in mm, ``pixel`` the distances in mm between columns and between rows.
+    """
+    geometry = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+    wrong = [name for name, count in geometry.items() if numbers(header, name, count) is None]
+    if wrong:
+        return (
+            "its images do not state their position in space or their size "
+            f"({', '.join(wrong)}: missing, or the wrong number of values)"
+        )
+    if min(pixel) <= 0:
+        return "its pixels have no size (PixelSpacing)"
+    if not np.isfinite(positions).all():
+        return "some of its images do not state their position in space (ImagePositionPatient)"
+    if np.abs(positions).max() > FARTHEST:
+        return f"some of its images lie over {FARTHEST / 1000:g} m from the scanner's centre (ImagePositionPatient)"
+    if not np.allclose(orientation @ orientation.T, np.eye(2), atol=1e-3):
+        return (
+            "the directions of its rows and columns are not at right angles, or not of length 1 "
+            "(ImageOrientationPatient)"
+        )
+    if text(header, "SOPClassUID") == MRImageStorage and (number(header, "NumberOfFrames") or 1) > 1:
+        return "a single-frame MR image with several frames, which DICOM does not allow"
+    if len(positions) < 2:
+        return "it has a single slice"
+    sideways = (positions - positions[0]) @ orientation.T
+    return _uneven(header, positions @ np.cross(*orientation)) or _displaced(sideways, pixel)
+
+
+def _uneven(header: Dataset, along: np.ndarray) -> str | None:
+    """Return why slices at these positions in mm along their normal are not equally spaced, or None."""
+    gaps = np.diff(along)
+    usual = float(np.median(gaps))
+    tolerance = 0.01 + 0.01 * usual  # in mm, since positions are written with two or more decimals
+    if gaps.min() < 0.01:
+        count = int((gaps < 0.01).sum())
+        return (
+            f"{count} of its {len(along)} images lie at the position of another one "
+            "(several time points, or two acquisitions in one series)"
+        )
+    holes = [round(gap / usual) - 1 for gap in gaps if gap > usual + tolerance]
+    whole = all(abs(gap / usual - round(gap / usual)) * usual <= round(gap / usual) * tolerance for gap in gaps)
+    if holes and whole:
+        at = int(np.argmax(gaps > usual + tolerance)) + 1
+        return f"{sum(holes)} of {len(along) + sum(holes)} slices are missing, the first after slice {at}; {MISSING}"
+    if np.abs(gaps - usual).max() > tolerance:
+        return f"the distance between its slices varies from {gaps.min():.2f} to {gaps.max():.2f} mm"
+    stated = number(header, "SpacingBetweenSlices")
+    times = round(usual / stated) if stated and stated > 0.01 else 1
+    # Some scanners write the gap between slices here instead of the distance between their centres.
+    is_gap = times > 2 and abs(stated + (number(header, "SliceThickness") or 0) - usual) <= tolerance
+    if times >= 2 and abs(usual / stated - times) <= 0.01 * times and not is_gap:
+        return (
+            f"its slices lie {usual:.2f} mm apart, but SpacingBetweenSlices is {stated:.2f} mm: only one in {times} is "
+            f"present; {MISSING}"
+        )
+    return None
+
+
+def _displaced(sideways: np.ndarray, pixel: tuple[float, float]) -> str | None:
+    """Return why slices, displaced by so many mm along rows and columns ``(N, 2)``, do not form a block, or None."""
+    if np.abs(sideways[-1]).max() > 0.5 * min(pixel):
+        return "its slices are shifted against each other, as with a tilted gantry"
+    displaced = np.abs(sideways - np.linspace(0, 1, len(sideways))[:, None] * sideways[-1]).max(axis=1)
+    if displaced.max() > 0.5 * min(pixel):
+        count = int((displaced > 0.5 * min(pixel)).sum())
+        return f"{count} of its {len(sideways)} slices lie beside the others, by up to {displaced.max():.2f} mm"
+    return None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from clinic.study.alignment import AlignedStudy
+from clinic.study.grid import Image
 from clinic.study.reading import Remark, Study
 from common.cohorts.check import doubted_sequences, has_known_sequences
 from common.cohorts.cohort import Cohort
@@ -28,17 +28,13 @@ OPEN = 0.9
 """Confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent."""
 
 
-def judge_images(aligned: AlignedStudy, brain: np.ndarray | None, cohort: Cohort) -> dict[str, torch.Tensor]:
-    """Return the `log_probabilities` of the images, by the modality that they are used as; some may be left out.
+def judge_images(images: Mapping[str, Image], cohort: Cohort) -> dict[str, torch.Tensor]:
+    """Return the `log_probabilities` of skull-stripped volumes on one grid, by modality; some may be left out.
 
-    Args:
-        aligned: volumes on one grid.
-        brain: mask of the brain that was found in them; None if they are skull-stripped.
-        cohort: cohort of the network; the result is empty if its modalities are others, or its brains not adults'.
+    The result is empty if the cohort has other modalities than those that are known, or its brains are not adults'.
     """
     if not has_known_sequences(cohort):
         return {}
-    images = aligned.cut_out(brain).images
     return log_probabilities(
         {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
     )
@@ -78,9 +74,6 @@ def reassign_by_image(
     Returns:
         The study with the images' new modalities, and a remark on each change; and old modality -> new one, empty if
         nothing changed.
-
-    Raises:
-        ValueError: in the same cases as `decide_t1c_by_headers`.
     """
     moves: dict[str, str | None] = {name: name for name in study.images}
     if study.second_t1:

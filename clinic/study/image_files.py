@@ -16,9 +16,9 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from clinic.candidates import SURE, SecondT1, TieError, Verdict, as_t1c, choose, if_enough, second_t1
 from clinic.dicom.headers import quiet
-from clinic.dicom.sequences import recognise
+from clinic.dicom.selection import SURE, SecondT1, TieError, as_t1c, best_of, if_enough, second_t1
+from clinic.dicom.sequences import Verdict, recognise
 from common.cohorts.scan import SUFFIXES
 from common.modalities import GLIOMA, display_name
 
@@ -35,7 +35,7 @@ NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file, and the modality that it was recognised as: a `clinic.candidates.Candidate`.
+    """An image file, and the modality that it was recognised as: a `clinic.dicom.selection.Candidate`.
 
     Attributes:
         path: path of the file.
@@ -104,7 +104,7 @@ def choose_files(
         uncertain = SecondT1(tied, _alike(*t1) if tied else SECOND_T1)
         candidates[files.index(second)] = replace(second, verdict=as_t1c(second.verdict))
     try:
-        best = {name: choose(candidates, name) for name in GLIOMA if name not in named}
+        best = {name: best_of(candidates, name) for name in GLIOMA if name not in named}
     except TieError as tie:
         raise ValueError(_alike(*tie.equal[:2])) from None
     chosen = {name: file for name, file in best.items() if file}

@@ -144,7 +144,8 @@ def _prepare(study: Study, reference: str | None, skull_strip: str, inference: I
     brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
     if study.skulls and brain is None:  # the content of a brain within a head cannot be judged
         return _Prepared(chosen, why, aligned, None, {})
-    return _Prepared(chosen, why, aligned, brain, judge_images(aligned, brain and brain.mask, inference.cohort))
+    judged = judge_images(aligned.cut_out(brain and brain.mask).images, inference.cohort)
+    return _Prepared(chosen, why, aligned, brain, judged)
 
 
 def _allowed(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[str, Any] | None) -> list[str]:

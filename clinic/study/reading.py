@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
-from clinic.candidates import SecondT1
 from clinic.study.grid import finest
 from common.cohorts.check import findings, zero_background
 from common.cohorts.cohort import Cohort
@@ -22,7 +21,7 @@ from common.modalities import GLIOMA, canonical, display_name, resolve_subset, s
 from common.text import shortened
 
 if TYPE_CHECKING:
-    from clinic.dicom import Series
+    from clinic.dicom import SecondT1, Series
     from clinic.study.image_files import ImageFile
 
 

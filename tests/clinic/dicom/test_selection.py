@@ -8,8 +8,7 @@ import pytest
 from fire.parser import DefaultParseValue
 from pydicom.dataset import Dataset
 
-from clinic.candidates import SecondT1
-from clinic.dicom import Series, choose
+from clinic.dicom import SecondT1, Series, choose
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}

@@ -6,8 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from clinic.candidates import SecondT1
-from clinic.study.alignment import AlignedStudy
+from clinic.dicom import SecondT1
 from clinic.study.appearance import contradiction_warnings, decide_t1c_by_headers, judge_images, reassign_by_image
 from clinic.study.quality import study_warnings
 from clinic.study.reading import Remark, Study
@@ -39,7 +38,7 @@ def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> St
 
 
 def shown(read: Study, cohort: Cohort = PHANTOM) -> dict:
-    return judge_images(AlignedStudy(dict(read.images), {}, dict.fromkeys(read.images, 1.0)), None, cohort)
+    return judge_images(read.images, cohort)
 
 
 def reassigned(read: Study, modalities: tuple[str, ...] = PHANTOM.modalities, required: tuple[str, ...] = ()) -> Study:
