@@ -85,13 +85,6 @@ def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
         read_checkpoint(path)
 
 
-def test_load_weights(tmp_path):
-    source, target = Small(), Small()
-    write_checkpoint(source.state_dict(), tmp_path / "model.pt")
-    assert load_weights(target, tmp_path / "model.pt") is target
-    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
-
-
 def test_another_width(tmp_path):
     write_checkpoint(Small(4).state_dict(), tmp_path / "model.pt")
     sizes = "conv.weight (4, 1, 1, 1, 1) in the file, (2, 1, 1, 1, 1) in the network"

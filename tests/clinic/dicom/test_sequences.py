@@ -291,23 +291,12 @@ def test_names_of_people_are_no_words():
         assert recognise(header(f"T1 MPRAGE {name}", *MPRAGE)).modality == "t1", name
     for description in ("t1doejohn", "T1 postdoe", "T1 nativdoe", "gadodoe t1", "vibe t1doe", "perfusdoe", "doegd t1"):
         assert "doe" not in recognise(header(description, *MPRAGE)).reason, description
-    assert recognise(header("t1", "DOE\\GR", MPRAGE[1])).reason.count("DOE") == 0
-    for description in (
-        "3D_pCASL",
-        "tgse_pasl",
-        "Ax ASL 3D",
-        "eASL",
-        "rCBF map",
-        "relCBV",
-        "Volume rendering",
-        "angio",
-    ):
-        assert outcome(header(description, *MPRAGE)).startswith("!"), description
-
-
-def test_names_of_people_in_a_description_are_not_repeated():
     for description in ("T1 MPRAGE Secret Phantom", "Secret^Phantom localizer", "Secret Phantom"):
-        assert "secret" not in recognise(header(description, *MPRAGE)).reason.lower()
+        assert "secret" not in recognise(header(description, *MPRAGE)).reason.lower(), description
+    assert recognise(header("t1", "DOE\\GR", MPRAGE[1])).reason.count("DOE") == 0
+    brief = ("3D_pCASL", "tgse_pasl", "Ax ASL 3D", "eASL", "rCBF map", "relCBV", "Volume rendering", "angio")
+    for description in brief:
+        assert outcome(header(description, *MPRAGE)).startswith("!"), description
 
 
 AGENTS = {

@@ -487,32 +487,28 @@ def command(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def test_weights_of_another_network_are_not_served(store, tmp_path, command):
-    write_checkpoint(read_checkpoint(Path(bundle_root("gss"), "models", "phantom.pt")), tmp_path / "other.pt")
-    own = {"models": "m3ae", "recipe": "phantom", "m3ae.ckpt_path": tmp_path / "other.pt"}
-    reason = command(studies=store, output_dir=tmp_path, **own)
-    assert reason.startswith(f"error: {tmp_path / 'other.pt'}: a checkpoint of another architecture")
-
-
-def test_an_unknown_option_is_refused(store, tmp_path, command):
-    reason = command(studies=store, output_dir=tmp_path, models="m3ae", **{"gss.ckpt_path": "own.pt"})
-    assert reason == "error: --gss.ckpt_path: no such option; the models' options are m3ae.recipe, m3ae.ckpt_path."
+OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 
 
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ({"port": "many"}, "error: --port many: expected a number from 0 to 65535"),
-        ({"port": 99999}, "error: --port 99999: expected a number"),
-        ({"models": 5}, "error: "),
-        ({"studies": 5}, "error: 5: no such folder"),
-        ({"recipe": 5}, "error: "),
-        ({"output_dir": "/dev/null/x"}, "error: /dev/null/x: cannot write there"),
+        ({"port": "many"}, "--port many: expected a number from 0 to 65535"),
+        ({"port": 99999}, "--port 99999: expected a number"),
+        ({"models": 5}, ""),
+        ({"studies": 5}, "5: no such folder"),
+        ({"recipe": 5}, ""),
+        ({"output_dir": "/dev/null/x"}, "/dev/null/x: cannot write there"),
+        (
+            {"gss.ckpt_path": "x"},
+            "--gss.ckpt_path: no such option; the models' options are m3ae.recipe, m3ae.ckpt_path",
+        ),
+        ({"m3ae.ckpt_path": OTHER_WEIGHTS}, f"{OTHER_WEIGHTS}: a checkpoint of another architecture"),
     ],
 )
-def test_options_of_wrong_types(store, tmp_path, command, option, reason):
+def test_options_that_cannot_be_used(store, tmp_path, command, option, reason):
     options = {"studies": store, "output_dir": tmp_path, "models": "m3ae", "recipe": "phantom"} | option
-    assert command(**options).startswith(reason)
+    assert command(**options).startswith(f"error: {reason}")
 
 
 @pytest.mark.parametrize(("biases", "present"), [((1e3, -1e3, -1e3), {"Oedema": 2}), ((-1e3, -1e3, -1e3), {})])

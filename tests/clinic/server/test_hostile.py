@@ -393,6 +393,10 @@ class TestOtherSites:
         answer = requests.get(f"{url}/info/", headers={"host": host}, timeout=30)
         assert answer.status_code == (200 if known else 400)
 
+    def test_their_pages_may_not_read_answers(self, url):
+        answer = requests.get(f"{url}/info/", headers={"origin": "http://elsewhere.example"}, timeout=30)
+        assert "access-control-allow-origin" not in answer.headers
+
 
 class TestArchive:
     """An archive that never stops sending, or sends more than fits."""

@@ -114,21 +114,6 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert not SECRETS.search(page)  # it contains no file name either, which may be a patient's name
 
 
-@pytest.mark.slow  # millions of voxels
-def test_images_of_1_mm_from_left_to_right_as_brats_has_them(subject, tmp_path):
-    """Their voxels are used as they are, in another order."""
-    (study := tmp_path / "study").mkdir()
-    affine = LPS @ np.diag([1 / 3, 1 / 3, 1 / 3, 1])
-    for name in ("t1c", "flair", "seg"):
-        voxels = nib.load(subject / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz").dataobj
-        finer = np.asarray(voxels).repeat(3, 0).repeat(3, 1).repeat(3, 2)
-        nib.save(nib.Nifti1Image(finer, affine), study / f"Doe_{name}.nii.gz")
-    assert predict(study, tmp_path / "out", "m3ae") is None
-    found, truth = nib.load(tmp_path / "out" / "label.nii.gz"), nib.load(study / "Doe_seg.nii.gz")
-    assert np.array_equal(found.affine, truth.affine)
-    assert dice(np.asarray(found.dataobj), np.asarray(truth.dataobj))["WT"] > 0.8
-
-
 @pytest.mark.slow
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
     dicom, nifti = studies

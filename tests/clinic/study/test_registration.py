@@ -25,10 +25,10 @@ def compare(phantom_volumes: dict[str, nib.Nifti1Image], name: str, affine: np.n
 
 
 @pytest.mark.parametrize("name", ["t1", "t2", "flair"])
-def test_what_lies_right_is_not_doubted(phantom_volumes, name):
-    found = compare(phantom_volumes, name, LPS)
-    assert not found.is_off
-    assert not found.is_mirrored
+@pytest.mark.parametrize("flip", [False, True], ids=["right", "mirrored"])
+def test_what_lies_right_is_not_doubted_and_what_is_mirrored_is_found(phantom_volumes, name, flip):
+    found = compare(phantom_volumes, name, LPS, flip)
+    assert (found.is_off, found.is_mirrored) == (False, flip)
     assert found.overlap > 0.9
 
 
@@ -45,13 +45,6 @@ def test_what_is_moved_or_turned_is_found(phantom_volumes, name, shift, angle):
     brain = apply_affine(LPS, np.argwhere(not_air(np.asarray(phantom_volumes["t1c"].dataobj))))
     truth = np.linalg.norm(apply_affine(move, brain) - brain, axis=1).mean()
     assert found.moved == pytest.approx(truth, abs=3)
-
-
-@pytest.mark.parametrize("name", ["t1", "t2", "flair"])
-def test_what_is_mirrored_is_found(phantom_volumes, name):
-    found = compare(phantom_volumes, name, LPS, flip=True)
-    assert found.is_mirrored
-    assert not found.is_off
 
 
 @pytest.mark.slow
