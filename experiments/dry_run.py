@@ -37,12 +37,8 @@ DEMO = ("width", "embed_dim", "mlp_dim", "heads", "hidden", "patch_size", "style
 def made_small(entries: Sequence[Entry], cohort: Cohort, folder: str | Path) -> list[Entry]:
     """Return the methods with one epoch each, small networks and crops, and a stand-in for the cohort to train on.
 
-    The order of the trainings, their losses, the evaluation and the comparison remain those of the list.
-
-    Args:
-        entries: methods of the list.
-        cohort: cohort that they are trained on; not every cohort has a stand-in.
-        folder: folder to write the stand-ins to; see `common.cohorts.phantom.stand_in`.
+    The order of the trainings, their losses, the evaluation and the comparison remain those of the list. The stand-ins
+    (`common.cohorts.phantom.stand_in`; not every cohort has one) are written to ``folder``.
     """
     return [_small(entry, cohort, Path(folder).resolve()) for entry in entries]
 

@@ -21,13 +21,8 @@ VARIANT = "variant.json"
 def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
     """Prepare a training on the CPU up to its first step, so that it fails here if it would fail at its start.
 
-    Args:
-        files: config files; later ones override earlier ones.
-        settings: config keys to set, including ``output_dir``.
-
-    Raises:
-        ValueError: see `check_settings`.
-        Exception: any error of the config's parts, without the errors that MONAI wraps around it.
+    Later ``files`` override earlier ones; ``settings`` are config keys to set, including ``output_dir``. Any error of
+    the config's parts is raised, without the errors that MONAI wraps around it.
     """
     check_settings(files, settings)
     try:
@@ -67,11 +62,7 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str |
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write a note into a folder that says which training it belongs to.
-
-    Raises:
-        ValueError: if it belongs to another training, or to one without such a note.
-    """
+    """Write a note into a folder that says which training it belongs to; refuse the folder of another training."""
     note, text = folder / VARIANT, json.dumps(settings, indent=4, default=str)
     if not note.is_file() and (folder / "evaluation").is_dir():
         raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")

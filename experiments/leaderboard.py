@@ -45,9 +45,7 @@ def run_leaderboard(
 ) -> None:
     """Do and print what the help of the verb ``leaderboard`` says, which also describes the arguments.
 
-    Raises:
-        FileNotFoundError: if the list, a bundle, a config or the cohort's folder does not exist.
-        ValueError: if options contradict each other, a method cannot be trained, or a training failed.
+    Options that contradict each other, a method that cannot be trained, and a failed training are a ValueError.
     """
     _check_options(coverage, at_once, slurm, only)
     made = read_list(methods, cohort)

@@ -14,7 +14,7 @@ SCRIPT = "array.sh"
 
 
 def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | os.PathLike) -> Path:
-    """Write a batch script with one task for each training, to be submitted with ``sbatch``.
+    """Write a batch script with one task for each training, to be submitted with ``sbatch``; return its path.
 
     If a task is preempted or its node fails, Slurm queues it again, and it resumes from its latest checkpoint.
     Partition, GPUs and time limit differ between clusters and are left to the options of ``sbatch``.
@@ -23,9 +23,6 @@ def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | 
         names: names of the trainings; each task gets its own as ``--only``.
         command: words after ``python -m tools`` that all tasks have in common.
         output_dir: folder on a file system that all nodes share; ``array.sh`` and Slurm's logs are written there.
-
-    Returns:
-        Path of the script.
     """
     folder = Path(output_dir).resolve()
     lines = [

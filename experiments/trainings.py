@@ -41,9 +41,8 @@ NOTED_EVERY = 60.0
 def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
     """Check each method that is not finished, up to its first training step, and claim each method's folder.
 
-    Raises:
-        ValueError: if a method cannot be trained with its settings and those that all share, or a folder (see
-            `folders_of`) was used for another method or with other settings.
+    A method that cannot be trained with its settings and those that all share is a ValueError, and so is a folder (see
+    `folders_of`) that was used for another method or with other settings.
     """
     _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
     for entry in entries:

@@ -1,17 +1,38 @@
-"""Work on a study's images other than segmentation; a `Worker` runs it, since images may be damaged."""
+"""Images and label maps for clients and from them; a `Worker` does this, since files may be damaged.
+
+A label map from a client is NIfTI or NRRD, recognised by its content, since its name may be wrong. A header that names
+another file is refused, since that would be a file of the server.
+"""
 
 from __future__ import annotations
 
+import gzip
+import math
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
+import numpy as np
 
 from clinic import dicom
-from clinic.server.datastore import Datastore, labelled_modality
-from clinic.server.received_labels import in_values_of, read_label_map
+from clinic.server.datastore import Datastore, class_label, labelled_modality
+from clinic.server.limits import LABEL_BYTES, LABEL_VOXELS
 from clinic.study.reading import choose_reference
 from common import __version__
+from common.io import read_volume
+
+EXPECTED = "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels inside; save it as one of these"
+CHUNK = 1 << 20
+NRRD_HEADER_BYTES = 1 << 16
+NRRD_FIELDS = (
+    "type", "dimension", "space", "space dimension", "sizes", "space directions", "space origin", "space units",
+    "spacings", "kinds", "centers", "centerings", "endian", "measurement frame", "units", "labels", "content",
+)  # fmt: skip
+"""Allowed header fields besides the encoding; others could refer to voxels in another file."""
 
 
 def write_image(datastore: Datastore, image: str, folder: Path) -> Path:
@@ -33,15 +54,11 @@ def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> Pat
 def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> Path:
     """Write a label map that a person has approved into a folder, in the form in which the store keeps it.
 
-    Args:
-        datastore: store of the study.
-        image: identifier of the study.
-        file: label map as sent by a client (see `read_label_map`), on the grid of one of the study's images.
-        info: meaning of its values; see `in_values_of`.
-        folder: output folder.
+    ``file`` is as a client sent it (`read_label_map`), on the grid of one of the study's images, and ``info`` says what
+    its values mean (`_in_values_of`).
     """
     drawn, values = read_label_map(file, folder), datastore.cohort.labels.values
-    voxels = in_values_of(values, drawn.get_fdata(dtype="float32"), info)
+    voxels = _in_values_of(values, drawn.get_fdata(dtype="float32"), info)
     label = nib.Nifti1Image(voxels, drawn.affine)
     study, series = datastore.read_study(image, folder)
     modality = labelled_modality(study, label, series)
@@ -52,4 +69,128 @@ def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, f
     else:
         path = folder / "final.nii.gz"
         nib.save(label, path)
+    return path
+
+
+def read_label_map(file: Path, folder: Path) -> nib.Nifti1Image:
+    """Read a label map as sent by a client, under any name, completely and with its values unchanged.
+
+    Decompressed files go into a folder. What is neither NIfTI nor NRRD, has its voxels in another file, is damaged, or
+    exceeds `limits` is a ValueError.
+    """
+    unpacked = folder / "unpacked"
+    with file.open("rb") as source:
+        packed = source.read(2) == b"\x1f\x8b"
+        source.seek(0)
+        with gzip.open(source) if packed else source as content:
+            _copy(content, unpacked)
+    with unpacked.open("rb") as content:
+        start = content.read(348)
+        if start.startswith(b"NRRD000"):
+            content.seek(0)
+            return _read(_plain_nrrd(content, folder / "label.nrrd"))
+    if start[344:348] == b"n+1\0" or start[4:12] == b"n+2\0\r\n\x1a\n":
+        return _read(unpacked.rename(folder / "label.nii"))
+    raise ValueError(f"The label map is a file of another kind; {EXPECTED}.")
+
+
+def _in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Any) -> np.ndarray:
+    """Return a client's label map in the cohort's values, ``classes``.
+
+    ``info`` is a list with a ``name`` for each of the values 1, 2, ..., or None; its ``idx``, if any, is the position.
+    """
+    if info is not None and not (isinstance(info, list) and all(isinstance(segment, dict) for segment in info)):
+        raise ValueError('label_info: expected a list of objects, such as [{"name": "Oedema", "idx": 1}].')
+    whole = voxels.astype(np.uint8)
+    if whole.ndim != 3 or not np.array_equal(whole, voxels):
+        raise ValueError(f"A label map of shape {voxels.shape}; expected one volume of whole numbers from 0 to 255.")
+    by_name = {class_label(name): value for name, value in classes.items()}
+    table = {0: 0} if info else {0: 0, **{value: value for value in classes.values()}}
+    for number, segment in enumerate(info or [], start=1):
+        name = str(segment.get("name"))
+        if segment.get("idx", number) != number:
+            raise ValueError(f"Segment {name!r}: number {number} in the list, but its idx is {segment['idx']!r}.")
+        if name not in by_name:
+            raise ValueError(f"Segment {name!r}; expected some of {', '.join(by_name)}. Rename or remove it.")
+        table[number] = by_name[name]
+    unknown = sorted(set(np.unique(whole).tolist()) - set(table))
+    if unknown:
+        raise ValueError(f"The label map has the values {unknown}, which have no segment; expected {sorted(table)}.")
+    return np.array([table.get(value, 0) for value in range(256)], np.uint8)[whole]
+
+
+def _read(path: Path) -> nib.Nifti1Image:
+    if path.suffix == ".nii" and math.prod(_shape(path)) > LABEL_VOXELS:
+        raise _too_large()
+    try:
+        volume = read_volume(path)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), "The label map")) from None
+    return nib.Nifti1Image(volume.numpy(), volume.affine.numpy())
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    try:
+        return nib.load(path).shape
+    except Exception:  # nibabel's readers raise many types
+        raise ValueError(f"The label map's header is damaged; {EXPECTED}.") from None
+
+
+def _too_large() -> ValueError:
+    return ValueError(
+        f"The label map exceeds the limit of {LABEL_VOXELS} voxels, or {LABEL_BYTES >> 20} MiB unpacked; save it "
+        "as whole numbers of one byte, on the grid of the image."
+    )
+
+
+def _copy(content: BinaryIO, path: Path) -> None:
+    """Write a stream's content to a file, up to its end, where gzip verifies its checksum."""
+    size = 0
+    with path.open("wb") as target:
+        while True:
+            try:
+                chunk = content.read(CHUNK)
+            except (gzip.BadGzipFile, EOFError, zlib.error):
+                raise ValueError("The label map is damaged or cut off (gzip); send it again.") from None
+            if not chunk:
+                return
+            size += len(chunk)
+            if size > LABEL_BYTES:
+                raise _too_large()
+            target.write(chunk)
+
+
+def _plain_nrrd(content: BinaryIO, path: Path) -> Path:
+    """Rewrite an NRRD with known header fields only, so that none can name a file, and with raw voxels.
+
+    The format's definition is https://teem.sourceforge.net/nrrd/format.html.
+    """
+    start = content.read(NRRD_HEADER_BYTES)
+    end = re.search(rb"\r?\n\r?\n", start)
+    if end is None:
+        raise ValueError("The label map's voxels are not in the NRRD file: its header does not end; " + EXPECTED + ".")
+    magic, *lines = re.split(r"\r\n|\r|\n", start[: end.start()].decode("latin-1"))
+    fields = {}
+    for line in lines:
+        key, colon, value = line.partition(":")
+        if line.startswith("#") or value.startswith("="):
+            continue  # a comment, or a key/value pair of a program
+        if not colon or key not in (*NRRD_FIELDS, "encoding"):
+            raise ValueError(f"The label map's NRRD header has {key[:40]!r}; {EXPECTED}.")
+        fields[key] = value.strip()
+    encoding = fields.pop("encoding", "")
+    if encoding not in ("raw", "gzip", "gz"):
+        raise ValueError(f"The label map's NRRD has encoding {encoding!r}; expected raw or gzip.")
+    if not re.fullmatch(r"[0-9]{1,9}( +[0-9]{1,9}){0,15}", sizes := fields.get("sizes", "")):
+        raise ValueError(f"The label map's NRRD has sizes {sizes[:40]!r}; expected numbers.")
+    if math.prod(map(int, sizes.split())) > LABEL_VOXELS:
+        raise _too_large()
+    header = [magic, *(f"{key}: {value}" for key, value in fields.items()), "encoding: raw", "", ""]
+    content.seek(end.end())
+    voxels = path.with_suffix(".raw")
+    with content if encoding == "raw" else gzip.open(content) as packed:
+        _copy(packed, voxels)
+    with path.open("wb") as target, voxels.open("rb") as source:
+        target.write("\n".join(header).encode("latin-1"))
+        shutil.copyfileobj(source, target)
     return path

@@ -30,10 +30,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from urllib3 import encode_multipart_formdata
 
 from clinic.server.app import App
+from clinic.server.archive import forward
 from clinic.server.errors import LONGEST, refusal
 from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
 from clinic.server.origin import require_own
-from clinic.server.proxy import forward
 from clinic.study.predict import NO_SEG
 from common.modalities import display_name
 

@@ -137,19 +137,12 @@ def turn_upright(
 ) -> tuple[AlignedStudy, np.ndarray | None]:
     """Resample a study along the axes of the mean brain, to which the training cases are aligned.
 
-    The mean brain is registered rigidly to the reference's brain. The new grid covers the whole brain, with the same
-    spacing.
-
-    Args:
-        aligned: volumes on one isotropic grid.
-        reference: modality that is registered.
-        brain: mask of the brain to be cut out of the volumes; None if they are skull-stripped.
+    The mean brain is registered rigidly to the reference's brain; if it lacks the reference's modality, or cannot be
+    registered, that is a ValueError. The new grid is isotropic, covers the whole brain and has the same spacing.
+    ``brain`` is the mask of the brain to be cut out of the volumes, None if they are skull-stripped.
 
     Returns:
         The study and the mask on the new grid.
-
-    Raises:
-        ValueError: if the mean brain lacks the reference's modality, or cannot be registered to it.
     """
     if reference not in GLIOMA:
         raise ValueError(

@@ -75,11 +75,8 @@ def intervals(
 ) -> dict[str, tuple[float, float, float]]:
     """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
 
-    Args:
-        calibration: calibration table of an evaluation, see `volume_intervals`; None if there is none.
-        subset: modalities that the segmentation was made from, e.g. ``t1c+flair``.
-        measured: region -> volume in ml.
-        brain: volume of the visible brain, which bounds all intervals.
+    ``calibration`` is an evaluation's table (`volume_intervals`) or None, ``subset`` e.g. ``t1c+flair``; volumes are in
+    ml, and that of the visible ``brain`` bounds all intervals.
     """
     if calibration is None or calibration.empty:
         return {}
@@ -261,12 +258,8 @@ def segmentation_warnings(
 ) -> list[str]:
     """Return reasons why a prediction may be wrong, as far as possible without a reference.
 
-    Args:
-        masks: predicted regions of ``labels``, bool ``(R, X, Y, Z)``, RAS.
-        probabilities: probabilities of the regions, of the same shape; None if not known.
-        used: modalities that the prediction was made from.
-        labels: label set that defines the regions, larger ones first.
-        spacing: voxel size in mm.
+    ``masks`` are the predicted regions of ``labels`` (larger ones first), bool ``(R, X, Y, Z)``, RAS, with voxels of
+    ``spacing`` mm; ``probabilities`` have the same shape, or are None if not known. ``used`` are the modalities.
     """
     if probabilities is not None and probabilities.shape != masks.shape:
         raise ValueError(

@@ -18,11 +18,8 @@ def bundle_root(name: str) -> str:
     """Return the folder of a bundle.
 
     The first match is returned of: the working directory; ``bundles/<name>`` in the working directory; the same beside
-    the installed ``common``; the folder that contains ``common``; and a folder ``<name>`` beside that one.
-
-    Raises:
-        FileNotFoundError: if the bundle is in none of these places; the message lists the bundles that were found.
-        ValueError: if the bundle was packaged with another version of ``common``.
+    the installed ``common``; the folder that contains ``common``; and a folder ``<name>`` beside that one. A bundle
+    that was packaged with another version of ``common`` is refused.
     """
     here = Path.cwd()
     beside = COMMON.parent

@@ -24,8 +24,7 @@ def full_disk(error: BaseException | None) -> OSError | None:
 def naming_full_disk(path: str | os.PathLike) -> Iterator[None]:
     """Turn any error that a full disk causes into an OSError whose ``filename`` says where the disk is full.
 
-    Args:
-        path: the ``filename`` if the error has none, as that of a write never has.
+    ``path`` is the ``filename`` if the error has none, as that of a write never has.
     """
     try:
         yield

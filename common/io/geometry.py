@@ -56,10 +56,7 @@ def corner_distance(one: np.ndarray, other: np.ndarray, shape: Sequence[int]) ->
 def grid_difference(volume: Any, reference: Any, tolerance: float = GRID_TOLERANCE) -> str | None:
     """Return how the grid of a volume differs from that of another one, in words; None if it is the same.
 
-    Args:
-        volume: an object with ``shape`` ``(X, Y, Z)`` and ``affine``, to mm.
-        reference: the other one.
-        tolerance: distance in mm between corresponding corners that is no difference.
+    Both have a ``shape`` ``(X, Y, Z)`` and an ``affine`` to mm. Corners may be apart by the tolerance in mm.
     """
     here, there = (tuple(each.shape[:3]) for each in (volume, reference))
     if here != there:

@@ -21,9 +21,8 @@ logger = logging.getLogger(__name__)
 def take_part(arguments: str, output_dir: Path) -> None:
     """Answer each round with the change of the weights, or with the reason why this site does not take part.
 
-    Args:
-        arguments: JSON with the site's part of the plan, and the identity that all sites must share.
-        output_dir: folder for files that stay at the site.
+    ``arguments`` is JSON with the site's part of the plan and the identity that all sites must share; files in
+    ``output_dir`` stay at the site.
     """
     flare.init()
     given, site = json.loads(arguments), None

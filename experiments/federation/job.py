@@ -102,13 +102,8 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
 def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     """Run a plan on this machine, with a process for each site, in ``folder/simulation/<name of the plan>``.
 
-    An older simulation is replaced, anything else of that name refused.
-
-    Returns:
-        The server's weights after the last round, for inference.
-
-    Raises:
-        RuntimeError: if the job failed; its log is in the server's folder.
+    An older simulation is replaced, anything else of that name refused. Returns the server's weights after the last
+    round, for inference; a job that failed is a RuntimeError, and its log is in the server's folder.
     """
     workspace = Path(folder).resolve() / "simulation"
     _require_own(workspace / plan.name, "server")

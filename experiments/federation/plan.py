@@ -147,10 +147,7 @@ class PlannedNetwork(TrainingStep):
 
     Args:
         plan: the plan as JSON text. As an object it would arrive changed: NVFlare takes ``a.b`` as ``b`` within ``a``.
-        expected: identity that this installation must share with the sites; see `joining.identity`.
-
-    Raises:
-        RefusedError: if this installation has another identity.
+        expected: identity that this installation must share with the sites (else RefusedError); `joining.identity`.
     """
 
     def __init__(self, plan: str, expected: dict[str, str]) -> None:

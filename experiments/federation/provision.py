@@ -23,12 +23,7 @@ def project(plan: Plan, server: str, port: int, admin: str) -> dict:
     """Return NVFlare's description of a plan's participants.
 
     Sites and server use TLS with their own certificates. A site's logs, which can contain names of cases, stay there.
-
-    Args:
-        plan: plan with the sites.
-        server: host name by which the sites reach the server.
-        port: the only port that has to be open, on the server.
-        admin: e-mail address of the administrator, who may submit jobs.
+    See `provision`.
     """
     org = {"org": "federation"}
     sites = [{"name": site, "type": "client"} | org for site in plan.sites]
@@ -46,7 +41,7 @@ def project(plan: Plan, server: str, port: int, admin: str) -> dict:
 
 
 def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, admin: str) -> Path:
-    """Make startup kits for the server, each site and the administrator, with ``nvflare provision``.
+    """Make startup kits for server, sites and administrator with ``nvflare provision``; return the folder with them.
 
     Running it again in the same folder, for a plan with more sites, keeps the same root certificate.
 
@@ -54,11 +49,8 @@ def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, adm
         plan: plan with the sites.
         folder: output folder; files of earlier runs are kept.
         server: host name by which the sites reach the server.
-        port: the server's only open port.
-        admin: e-mail address of the administrator.
-
-    Returns:
-        The folder with the kits.
+        port: the only port that has to be open, on the server.
+        admin: e-mail address of the administrator, who may submit jobs.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)

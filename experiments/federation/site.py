@@ -67,11 +67,7 @@ class Site:
     def train(
         self, weights: Mapping[str, torch.Tensor], number: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        """Train for one round.
-
-        Args:
-            weights: the federation's weights that the round starts from.
-            number: number of the round, from 0. A site that missed rounds is moved to this point of the schedule.
+        """Train for round ``number`` (from 0), to whose point of the schedule a site that missed rounds is moved.
 
         Returns:
             The change of the weights; and metrics of the received weights on this site's validation cases.

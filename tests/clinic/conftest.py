@@ -5,8 +5,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from phantom_case import LPS
 
-from common.cohorts.phantom.simulation import SPACING, simulate
+from common.cohorts.phantom.simulation import simulate
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +19,4 @@ def phantom_subject(phantom_dir) -> Path:
 @pytest.fixture(scope="session")
 def phantom_volumes() -> dict[str, nib.Nifti1Image]:
     """The images of another phantom by modality, float32 with BraTS's axes."""
-    lps = np.diag([-SPACING, -SPACING, SPACING, 1.0])
-    return {name: nib.Nifti1Image(voxels.astype(np.float32), lps) for name, voxels in simulate(31)[0].items()}
+    return {name: nib.Nifti1Image(voxels.astype(np.float32), LPS) for name, voxels in simulate(31)[0].items()}

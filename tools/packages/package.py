@@ -123,11 +123,7 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
     """Check each file of a package against its manifest, and unpack it; return the bundle's folder.
 
     Nothing is unpacked unless all files are correct. If the folder already has the same bundle, it is left unchanged,
-    including files that were added by using it.
-
-    Args:
-        package: path of the zip file; the caller has to check its SHA-256.
-        output_dir: existing folder to put the bundle's folder in.
+    including files that were added by using it. The caller has to check the SHA-256 of the zip file.
     """
     manifest = read_manifest(package)
     target = Path(output_dir, manifest.bundle)

@@ -13,9 +13,9 @@ from pathlib import Path
 import nibabel as nib
 from dicom_studies import STUDY, Scan, write_study
 from orthanc import orthanc, upload
+from phantom_case import HEAD, write_case
 from pydicom.uid import generate_uid
 from running import server
-from subject import write_subject
 
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
@@ -73,7 +73,7 @@ def running(folder: Path) -> Iterator[Stack]:
 
 def write_studies(folder: Path) -> nib.Nifti1Image:
     """Write each study into a folder of its name; return the tumours, which all of them have."""
-    label = write_subject(folder / "subject", "case")
+    label = write_case(folder / "subject", "case", box=HEAD)
     for study, numbers in SERIES.items():
         write_study(folder / study, folder / "subject", _scans(numbers), PATIENTS[study], seed=study)
     return label

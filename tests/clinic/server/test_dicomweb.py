@@ -25,9 +25,9 @@ from stack import PATIENTS, SECRETS, SERIES, Stack, uid
 
 from clinic.dicom import read_study
 from clinic.server.app import App
+from clinic.server.archive import forward
 from clinic.server.datastore import DICOMWebDatastore
 from clinic.server.endpoints import create_api
-from clinic.server.proxy import forward
 from clinic.server.training import write_labelled_studies
 from common.cohorts.phantom.cohort import PHANTOM
 

@@ -22,10 +22,10 @@ import requests
 from dicom_studies import edit, study, write_study
 from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
+from phantom_case import HEAD, write_case
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import infer, result, server
-from subject import write_subject
 
 from clinic.server.__main__ import main
 from clinic.server.app import App
@@ -50,7 +50,7 @@ BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
 def subject(tmp_path_factory) -> Path:
     """A test case of the phantom with its label map."""
     folder = tmp_path_factory.mktemp("phantom")
-    write_subject(folder, "Doe")
+    write_case(folder, "Doe", box=HEAD)
     return folder
 
 

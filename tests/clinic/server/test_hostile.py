@@ -15,8 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -25,24 +24,25 @@ import pytest
 import requests
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
+from phantom_case import HEAD, write_case
 from running import ROOT, infer, server
-from subject import write_subject
 
 from clinic.server import archive as label_archive
-from clinic.server import received_labels
+from clinic.server import client_files
 from clinic.server.archive import archive_session
+from clinic.server.client_files import read_label_map
 from clinic.server.datastore import FolderDatastore
 from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
-from clinic.server.received_labels import read_label_map
 from clinic.server.worker import Worker
 from common.cohorts.phantom.cohort import PHANTOM
+from common.io.lock import LOCK
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
     """A usable study, and one whose pixels make ITK abort its process."""
     root, subject = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("subject")
-    write_subject(subject, "Doe")
+    write_case(subject, "Doe", box=HEAD)
     (root / "good").mkdir()
     shutil.copy(subject / "Doe_t2.nii.gz", root / "good")
     shutil.copy(subject / "Doe_seg.nii.gz", root.parent / "label.nii.gz")
@@ -62,8 +62,7 @@ def url(store, place):
     """The server's address. At its end, no request has left anything behind, and no error was unexpected."""
     with server(place, store, models="m3ae", names="label.example.org") as address:
         yield address
-        left = [path for path in (place / "tmp").rglob("*") if path.is_file()]
-        assert not left
+        assert not [path for path in (place / "tmp").rglob("*") if path.is_file() and path.name != LOCK]
     assert not any((place / "tmp").iterdir())
     assert "ERROR" not in (place / "server.log").read_text()
 
@@ -148,48 +147,26 @@ class TestWorker:
         worker.close()
 
 
-@contextmanager
-def alone(code: str, folder: Path) -> Iterator[str]:
-    """Run code in a process with a folder for temporary files; yield its first line of output, then kill it."""
-    (folder / "main.py").write_text(code)
-    settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
-    process = subprocess.Popen([sys.executable, str(folder / "main.py")], env=settings, stdout=subprocess.PIPE)
-    with process:
-        yield process.stdout.readline().decode()
-        process.kill()
-
-
-class TestKilledServer:
-    def test_its_worker_ends(self, tmp_path):
-        code = """
+WORKING_SERVER = """
 import os, time
 from clinic.server.worker import Worker
 if __name__ == "__main__":
     print(Worker("read").run(os.getpid), flush=True)
     time.sleep(600)
 """
-        with alone(code, tmp_path) as said:
-            worker = Path("/proc", said.strip(), "cmdline")
-            assert worker.read_bytes()
-        until = time.monotonic() + 20
-        while worker.exists() and worker.read_bytes():  # empty, because it has ended
-            assert time.monotonic() < until
-            time.sleep(0.05)
 
-    def test_its_temporary_files_go_when_the_next_one_starts(self, tmp_path):
-        code = """
-import tempfile, time
-from common.io.scratch import temporary_files_in_scratch
-with temporary_files_in_scratch():
-    open(tempfile.mkdtemp() + "/Doe.nii", "w").write("a patient")
-    print("ready", flush=True)
-    time.sleep(600)
-"""
-        with alone(code, tmp_path):
-            pass
-        assert len(list(tmp_path.rglob("Doe.nii"))) == 1
-        with alone(code, tmp_path), alone(code, tmp_path):
-            assert len(list(tmp_path.rglob("Doe.nii"))) == 2  # of living processes
+
+def test_the_worker_of_a_killed_server_ends(tmp_path):
+    (tmp_path / "main.py").write_text(WORKING_SERVER)
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, tmp_path / "main.py"], env=settings, stdout=subprocess.PIPE) as server:
+        worker = Path("/proc", server.stdout.readline().decode().strip(), "cmdline")
+        assert worker.read_bytes()
+        server.kill()
+    until = time.monotonic() + 20
+    while worker.exists() and worker.read_bytes():  # empty, because it has ended
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def nrrd(voxels: bytes, *fields: str, encoding: str = "raw", sizes: tuple[int, ...] = (48, 64, 52)) -> bytes:
@@ -270,7 +247,7 @@ class TestLabelMaps:
 
     @pytest.mark.parametrize("pack", [gzip.compress, lambda voxels: nrrd(gzip.compress(voxels), encoding="gzip")])
     def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, pack):
-        monkeypatch.setattr(received_labels, "LABEL_BYTES", 1 << 22)
+        monkeypatch.setattr(client_files, "LABEL_BYTES", 1 << 22)
         (tmp_path / "sent").write_bytes(pack(bytes(1 << 28)))
         with pytest.raises(ValueError, match="or 4 MiB unpacked; save it"):
             read_label_map(tmp_path / "sent", tmp_path)

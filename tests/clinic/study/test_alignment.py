@@ -2,14 +2,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
+from phantom_case import LPS
 from scipy.spatial.transform import Rotation
 
 from clinic.study.alignment import align
 from clinic.study.grid import isotropic_grid, resample
 from clinic.study.registration import normalised_mutual_information, register
-from common.cohorts.phantom.simulation import SPACING
-
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 
 
 def test_volumes_of_one_frame_are_resampled_onto_the_reference_and_coverage_is_said(phantom_volumes):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from phantom_case import LPS
 
 from clinic.dicom import SecondT1
 from clinic.study.appearance import contradiction_warnings, decide_t1c_by_headers, judge_images, reassign_by_image
@@ -13,9 +14,7 @@ from clinic.study.reading import Remark, Study
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.cohort import PHANTOM
-from common.cohorts.phantom.simulation import SPACING, simulate
-
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+from common.cohorts.phantom.simulation import simulate
 
 
 def simulated(seed: int) -> dict[str, nib.Nifti1Image]:

@@ -7,14 +7,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from phantom_case import LPS
 
 from clinic.study.image_files import recognise_file
 from clinic.study.quality import study_warnings
 from clinic.study.reading import read_folder
 from common.cohorts.phantom.cohort import PHANTOM
-from common.cohorts.phantom.simulation import SPACING, simulate
+from common.cohorts.phantom.simulation import simulate
 
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 MPRAGE = {
     "ScanningSequence": "GR_IR",
     "MRAcquisitionType": "3D",

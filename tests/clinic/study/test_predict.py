@@ -13,6 +13,7 @@ import pytest
 from dicom_studies import STUDY, write_study
 from heads import with_heads
 from nibabel.affines import apply_affine
+from phantom_case import LPS, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 
@@ -26,7 +27,6 @@ from common.evaluation.analysis.reliability import volume_intervals
 from common.evaluation.metrics.results import COLUMNS
 from common.io import bundle_root, read_checkpoint, write_checkpoint
 
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
 USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
 """Modality -> number of the series that is the right one in `STUDY`."""
@@ -36,10 +36,7 @@ USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
 def subject(tmp_path_factory) -> Path:
     """A test case of the phantom with its label map, on the cohort's own grid."""
     folder = tmp_path_factory.mktemp("phantom") / "case"
-    folder.mkdir()
-    images, label = simulate(1000 * 2023 + 29)
-    for name, voxels in (images | {"seg": label}).items():
-        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"Doe_{'t1ce' if name == 't1c' else name}.nii.gz")
+    write_case(folder, "Doe")
     return folder
 
 

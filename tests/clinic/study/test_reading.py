@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 from dicom_studies import Scan, study, write_study
 from monai.data import MetaTensor
+from phantom_case import LPS, write_case
 
 from clinic.study.reading import read_folder
 from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
 from common.cohorts.phantom.cohort import PHANTOM
-from common.cohorts.phantom.simulation import SPACING, simulate
-
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
+from common.cohorts.phantom.simulation import SPACING
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "case"
-    folder.mkdir()
-    for name, voxels in simulate(7)[0].items():
-        nib.save(nib.Nifti1Image(voxels, LPS), folder / f"case_{'t1ce' if name == 't1c' else name}.nii.gz")
+    write_case(folder, "case", seed=7)
+    (folder / "case_seg.nii.gz").unlink()
     return folder
 
 

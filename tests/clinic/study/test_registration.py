@@ -6,14 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
+from phantom_case import LPS
 from scipy.spatial.transform import Rotation
 
 from clinic.study.alignment import align
 from clinic.study.grid import isotropic_grid, not_air, resample
 from clinic.study.registration import Fit, compare_places
-from common.cohorts.phantom.simulation import SPACING
 
-LPS = np.diag([-SPACING, -SPACING, SPACING, 1.0])
 FRAMES = {"t1c": "NIfTI", "flair": "NIfTI"}
 
 
