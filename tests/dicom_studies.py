@@ -174,6 +174,12 @@ def edit(path: str | Path, change: Callable[[FileDataset], None]) -> None:
     dataset.save_as(path)
 
 
+def edit_series(folder: str | Path, number: int, change: Callable[[FileDataset], None] | Mapping[str, Any]) -> None:
+    """Change all files of a series of a study in place: by a function, or by new values of attributes."""
+    for path in sorted(Path(folder, f"{number:03d}").iterdir()):
+        edit(path, change if callable(change) else lambda dataset: dataset.update(dict(change)))
+
+
 def _acquire(subject_dir: Path, scan: Scan) -> tuple[np.ndarray, np.ndarray]:
     """Return the image ``(columns, rows, slices)`` of a scan, and its affine."""
     parts = [nib.load(_file(subject_dir, name)) for name in scan.image.split("-")]

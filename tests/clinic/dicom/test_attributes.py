@@ -13,7 +13,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, Scan, edit, write_study
+from dicom_studies import MPRAGE, Scan, edit_series, write_study
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -139,8 +139,7 @@ def study(tmp_path_factory, phantom_subject) -> Path:
 
 def changed(study: Path, folder: Path, change: Callable[[Dataset], None]) -> Path:
     shutil.copytree(study, folder)
-    for path in (folder / "002").iterdir():
-        edit(path, change)
+    edit_series(folder, 2, change)
     return folder
 
 
@@ -206,8 +205,7 @@ SAID = {
 def test_odd_headers_give_a_label_map_and_a_summary(name, phantom_subject, tmp_path, capsys):
     write_study(tmp_path / "study", phantom_subject, [Scan(2, "t1", "t1_mprage", MPRAGE)])
     change = HEADERS[name][0] if name in HEADERS else drop("FrameOfReferenceUID")
-    for path in (tmp_path / "study" / "002").iterdir():
-        edit(path, change)
+    edit_series(tmp_path / "study", 2, change)
     out = tmp_path / "out"
     assert run("predict", tmp_path / "study", out, "m3ae", "--recipe", "phantom", "--device", "cpu") is None
     written = {"label.nii.gz", "summary.html"} | ({"seg.dcm"} if name in HEADERS else set())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, T2_TSE, Scan, edit, write_study
+from dicom_studies import MPRAGE, T2_TSE, Scan, edit, edit_series, write_study
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
@@ -138,8 +138,7 @@ def test_an_odd_number_of_pixels_is_padded(tmp_path, phantom_subject):
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
         dataset.PixelData = plane.tobytes() + b"\0" * (plane.size % 2)
 
-    for path in (tmp_path / "002").iterdir():
-        edit(path, halve)
+    edit_series(tmp_path, 2, halve)
     (series,) = read_study(tmp_path)
     assert series.shape[0] * series.shape[1] % 2 == 1
     np.testing.assert_array_equal(load(series).dataobj, stored[:-1, :-1].astype(np.uint8) * 0.5 - 16)
@@ -213,7 +212,6 @@ def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_
     """pydicom would ignore the surplus."""
     scan = replace(SMALL, spacing=(6, 5, 8), transfer_syntax=RLELossless)
     write_study(tmp_path, phantom_subject, [scan])
-    for path in (tmp_path / "002").iterdir():
-        edit(path, lambda dataset: setattr(dataset, "Rows", rows))
+    edit_series(tmp_path, 2, {"Rows": rows})
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
         load(read_study(tmp_path)[0])

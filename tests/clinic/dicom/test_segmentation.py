@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import MPRAGE, PATIENT, Scan, edit, resample, write_study
+from dicom_studies import MPRAGE, PATIENT, Scan, edit, edit_series, resample, write_study
 from nibabel.affines import apply_affine
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
 
@@ -92,8 +92,7 @@ SOURCES = {
 def test_every_voxel_lies_where_it_should(tmp_path, phantom_subject, change, then):
     write_study(tmp_path, phantom_subject, [replace(SCAN, **change)])
     if then:
-        for path in (tmp_path / "005").iterdir():
-            edit(path, then)
+        edit_series(tmp_path, 5, then)
     (series,) = read_study(tmp_path)
     label = label_of(phantom_subject, series)
     occurring = write_seg(tmp_path / "seg.dcm", label, series, CLASSES, "m3ae 0.1.0")
@@ -228,8 +227,7 @@ def test_deidentified_sources(tmp_path, phantom_subject, multiframe):
             if keyword in dataset:
                 delattr(dataset, keyword)
 
-    for path in (tmp_path / "005").iterdir():
-        edit(path, remove)
+    edit_series(tmp_path, 5, remove)
     (series,) = read_study(tmp_path)
     require_referable(series)
     write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
@@ -258,8 +256,7 @@ def test_names_are_written_as_they_are_and_nowhere_else(
             dataset.SpecificCharacterSet = charset
         dataset.PatientName = name
 
-    for path in (tmp_path / "005").iterdir():
-        edit(path, rename)
+    edit_series(tmp_path, 5, rename)
     with caplog.at_level(logging.DEBUG):
         (series,) = read_study(tmp_path)
         require_referable(series)

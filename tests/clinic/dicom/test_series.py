@@ -13,7 +13,19 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_studies import ACCESSION, EPI, MPRAGE, PATIENT, SPACE_FLAIR, STUDY, T2_TSE, Scan, edit, write_study
+from dicom_studies import (
+    ACCESSION,
+    EPI,
+    MPRAGE,
+    PATIENT,
+    SPACE_FLAIR,
+    STUDY,
+    T2_TSE,
+    Scan,
+    edit,
+    edit_series,
+    write_study,
+)
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -45,12 +57,6 @@ def study(tmp_path, written) -> Path:
 
 def files(study: Path, number: int) -> list[Path]:
     return sorted((study / f"{number:03d}").iterdir())
-
-
-def edit_all(study: Path, number: int, change) -> None:
-    """Change the files of a series in place: by a function, or by new values."""
-    for path in files(study, number):
-        edit(path, change if callable(change) else lambda dataset: dataset.update(change))
 
 
 def only(study: Path, number: int):
@@ -246,10 +252,10 @@ def tilt_gantry(study: Path) -> None:
             lambda study: shift(files(study, 3)[5], 3.5, direction=1),  # its ends and distances are correct
             "1 of its 20 slices lie beside the others, by up to 3.50 mm",
         ),
-        (lambda study: edit_all(study, 3, {"SpacingBetweenSlices": "1e-320"}), None),
+        (lambda study: edit_series(study, 3, {"SpacingBetweenSlices": "1e-320"}), None),
         # The gap in addition to the thickness, as some write it; a value that is no multiple; none.
         *(
-            (lambda study, pair=pair: edit_all(study, 3, dict(zip(SPACINGS, pair, strict=True))), None)
+            (lambda study, pair=pair: edit_series(study, 3, dict(zip(SPACINGS, pair, strict=True))), None)
             for pair in ((2, 6), (8.3, 8), (3, 3), (0, 8), (None, None))
         ),
     ],
@@ -278,8 +284,7 @@ def test_every_second_slice_missing(tmp_path, phantom_subject, multiframe):
             dataset = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
         dataset.SpacingBetweenSlices = 4.01
 
-    for path in files(tmp_path, 3):
-        edit(path, halve)
+    edit_series(tmp_path, 3, halve)
     assert "8.00 mm apart, but SpacingBetweenSlices is 4.01 mm: only one in 2 is present" in only(tmp_path, 3).problem
 
 
@@ -327,7 +332,7 @@ def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
     ids=lambda case: "-".join(f"{key} {value}" for key, value in case.items()) if isinstance(case, dict) else "",
 )
 def test_what_cannot_be_an_image_of_a_person(study, values, problem):
-    edit_all(study, 3, values)
+    edit_series(study, 3, values)
     assert re.search(problem, only(study, 3).problem)
     with pytest.raises(ValueError, match=r"^series 3: "):
         load(only(study, 3))
@@ -360,7 +365,7 @@ def test_text_in_the_place_of_a_number(study, raw):
         for keyword in ("EchoTime", "PixelSpacing"):
             dataset[keyword] = RawDataElement(Tag(keyword), "DS", len(raw), raw, 0, False, True)
 
-    edit_all(study, 3, change)
+    edit_series(study, 3, change)
     assert "PixelSpacing: missing" in only(study, 3).problem
     assert choose(read_study(study), {"t2": None}).modalities["t1"].number == 2
 
@@ -417,7 +422,7 @@ def test_images_without_usable_uids(study, keyword, how):
         for path in files(study, 3):
             of_unknown_kind(path, keyword)
     else:
-        edit_all(study, 3, {keyword: ""} if how == "empty" else lambda dataset: delattr(dataset, keyword))
+        edit_series(study, 3, {keyword: ""} if how == "empty" else lambda dataset: delattr(dataset, keyword))
     damaged = "20 of 55 files are damaged DICOM files"
     message = damaged if keyword == "SOPClassUID" else f"20 MR images have no {keyword}; .* replace them"
     with pytest.raises(ValueError, match=message) as refused:
@@ -429,7 +434,7 @@ def test_libraries_keep_silent(study, capfd, recwarn, caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in (2, 3):
-            edit_all(study, number, badly_identified)
+            edit_series(study, number, badly_identified)
     for what in (caplog, recwarn):
         what.clear()
     capfd.readouterr()
@@ -479,7 +484,7 @@ def test_other_files_beside(study):
 
 def only_ct(study: Path) -> None:
     shutil.rmtree(study / "002")
-    edit_all(study, 3, CT)
+    edit_series(study, 3, CT)
 
 
 def only_text(study: Path) -> None:

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from dicom_studies import edit, study, write_study
+from dicom_studies import edit_series, study, write_study
 from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
 from phantom_case import HEAD, write_case
@@ -70,13 +70,10 @@ def store(subject, tmp_path_factory) -> Path:
     write_study(root / "dicom", subject, study(("t1c", "t2")))
     for name in ("patients", "candidates"):
         shutil.copytree(root / "dicom", root / name)
-    for path in (root / "patients" / "003").iterdir():
-        edit(path, lambda dataset: setattr(dataset, "PatientID", "SECRET-2"))
+    edit_series(root / "patients", 3, {"PatientID": "SECRET-2"})
     shutil.copytree(root / "candidates" / "006", root / "candidates" / "009")
-    again = generate_uid()
-    for path in (root / "candidates" / "009").iterdir():
-        edit(path, lambda dataset: dataset.update({"SeriesInstanceUID": again, "SOPInstanceUID": generate_uid()}))
-        edit(path, lambda dataset: dataset.update({"SeriesNumber": 9}))
+    edit_series(root / "candidates", 9, {"SeriesInstanceUID": generate_uid(), "SeriesNumber": 9})
+    edit_series(root / "candidates", 9, lambda dataset: setattr(dataset, "SOPInstanceUID", generate_uid()))
     (root / "unusable").mkdir()
     shutil.copytree(root / "dicom" / "001", root / "unusable" / "001")
     return root
