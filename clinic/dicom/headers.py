@@ -21,6 +21,9 @@ COLOURS = (
 )  # fmt: skip
 """Colour models that PhotometricInterpretation can name."""
 
+MISSING = "copy the study again from where it came from"
+"""What to do when files are damaged or missing."""
+
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
     """Return the ``(count,)`` numbers of an attribute, or None.
@@ -79,6 +82,42 @@ def colour(header: Dataset) -> str | None:
     if not found or found in GREY:
         return None
     return found if found in COLOURS else "of no known kind"
+
+
+def rescale(header: Dataset) -> tuple[float, float]:
+    """Return RescaleSlope and RescaleIntercept; 1 and 0 where they are missing or no numbers."""
+    slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    return 1.0 if slope is None else slope, intercept or 0.0
+
+
+def unlike_grey(header: Dataset) -> str | None:
+    """Return why the pixels of a single-frame image are, by its header, no usable grey values; None if they are."""
+    if found := colour(header):
+        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+    if not given(header, "PhotometricInterpretation"):
+        return f"without PhotometricInterpretation; expected {' or '.join(GREY)}"
+    allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
+    expected = {
+        "SamplesPerPixel": (1,),
+        "BitsAllocated": (8, 16, 32),
+        "BitsStored": range(1, int(allocated or 0) + 1),
+        "HighBit": (stored - 1,) if stored else (),
+        "PixelRepresentation": (0, 1),
+    }
+    for name, values in expected.items():
+        found = number(header, name)
+        if found not in values and (name != "HighBit" or given(header, name)):
+            wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
+            return f"with {name} {'missing or not a number' if found is None else f'{found:g}'}; expected {wanted}"
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if given(header, name) and number(header, name) is None:
+            return f"with a {name} that is not a number"
+    slope = rescale(header)[0]
+    return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
+
+
+def _either(values: tuple[float, ...]) -> str:
+    return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
 
 
 def take(header: Dataset, into: Dataset) -> None:

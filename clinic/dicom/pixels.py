@@ -1,4 +1,4 @@
-"""The pixels of MR images: whether they are grey values, and how to decode them.
+"""The pixels of MR images, decoded.
 
 The header is checked before anything is decoded, since decoders trust it: with a wrong one they may invent pixels,
 request any amount of memory, or crash the process (as ITK 5.4 does for a PALETTE COLOR image without its palette).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -19,41 +18,11 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from clinic.dicom.headers import GREY, colour, flat, given, items, number, quiet, text
-
-if TYPE_CHECKING:
-    from clinic.dicom.series import Series
+from clinic.dicom.headers import MISSING, flat, items, number, quiet, rescale, text
+from clinic.dicom.series import Series
 
 JPEG = (b"\xff\xd8", b"\xff\x4f")
 """First bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9."""
-
-MISSING = "copy the study again from where it came from"
-
-
-def unlike_grey(header: Dataset) -> str | None:
-    """Return why the pixels of a single-frame image are, by its header, no usable grey values; None if they are."""
-    if found := colour(header):
-        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
-    if not given(header, "PhotometricInterpretation"):
-        return f"without PhotometricInterpretation; expected {' or '.join(GREY)}"
-    allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
-    expected = {
-        "SamplesPerPixel": (1,),
-        "BitsAllocated": (8, 16, 32),
-        "BitsStored": range(1, int(allocated or 0) + 1),
-        "HighBit": (stored - 1,) if stored else (),
-        "PixelRepresentation": (0, 1),
-    }
-    for name, values in expected.items():
-        found = number(header, name)
-        if found not in values and (name != "HighBit" or given(header, name)):
-            wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
-            return f"with {name} {'missing or not a number' if found is None else f'{found:g}'}; expected {wanted}"
-    for name in ("RescaleSlope", "RescaleIntercept"):
-        if given(header, name) and number(header, name) is None:
-            return f"with a {name} that is not a number"
-    slope = _rescale(header)[0]
-    return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
 
 
 @quiet()
@@ -99,7 +68,7 @@ def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarr
 
 def _grey_values(stored: np.ndarray, header: Dataset) -> np.ndarray:
     """Return float32 values ``(rows, columns)`` from stored ones: rescaled, and inverted if small values are bright."""
-    slope, intercept = _rescale(header)
+    slope, intercept = rescale(header)
     values = stored.astype(np.float64)
     if text(header, "PhotometricInterpretation") == "MONOCHROME1":  # the smallest value is white
         values = (2 ** number(header, "BitsStored") - 1 if number(header, "PixelRepresentation") == 0 else -1) - values
@@ -123,15 +92,6 @@ def _pixels(series: Series) -> np.ndarray:
         else:
             voxels[:, :, k] = _grey_values(stored[0], dataset).T
     return voxels
-
-
-def _rescale(header: Dataset) -> tuple[float, float]:
-    slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
-    return 1.0 if slope is None else slope, intercept or 0.0
-
-
-def _either(values: tuple[float, ...]) -> str:
-    return " or ".join(f"{value:g}" for value in values) or "one that fits the others"
 
 
 def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -> str | None:

@@ -25,8 +25,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from clinic.dicom.headers import flat, items, number, numbers, quiet, text, texts
-from clinic.dicom.pixels import MISSING, unlike_grey
+from clinic.dicom.headers import MISSING, flat, items, number, numbers, quiet, text, texts, unlike_grey
 from common.io.files import walk
 from common.io.geometry import require_plausible, require_shape
 
