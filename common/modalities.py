@@ -7,15 +7,15 @@ the only test for missing modalities. NaN inside a modality that is present is b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
 
 import torch
 
 _SPELLINGS = {
-    "t1": ("t1n", "t1w"),
-    "t1c": ("t1ce", "t1gd", "t1post"),
+    "t1": ("t1n", "t1w", "t1pre"),
+    "t1c": ("t1ce", "t1gd", "t1post", "t1wce", "ct1"),
     "t2": ("t2w",),
     "flair": ("t2f", "fla"),
     "bssfp": ("c0",),
@@ -140,12 +140,14 @@ class LabelSet:
             belongs to one target, and every region is a union of targets. By default each class is its own target.
         synonyms: value that a file may hold instead of one of ``values`` -> that value, for cohorts that combine files
             of several publishers. Synonyms are replaced on reading, so no tensor and no output contains them.
+        background: class name -> value in the files that is read as background.
     """
 
     values: Mapping[str, int]
     regions: Mapping[str, tuple[str, ...]]
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     synonyms: Mapping[int, int] = field(default_factory=dict)
+    background: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -155,7 +157,7 @@ class LabelSet:
         for region, classes in self.regions.items():
             if set(classes) != {name for target in self._targets_of(region) for name in self.targets[target]}:
                 raise ValueError(f"Region {region} ({', '.join(classes)}) is not a union of {dict(self.targets)}.")
-        own = {0, *self.values.values()}
+        own = {0, *self.values.values(), *self.background.values()}
         if set(self.synonyms) & own or not set(self.synonyms.values()) <= own:
             raise ValueError(f"synonyms {dict(self.synonyms)}: expected values not in {own}, mapped to values in it.")
 
@@ -168,8 +170,8 @@ class LabelSet:
         """Refuse values of a file's label map that the cohort does not define; ``source`` is the file's name.
 
         Raises:
-            ValueError: if a value is unknown (for 3 and 4 the message says which BraTS release uses which for ET), or
-                if a value occurs together with its synonym, since in one file they are two classes.
+            ValueError: if a value is unknown, or occurs together with its synonym, since in one file they are two
+                classes.
         """
         found = set(found)
         for other, own in self.synonyms.items():
@@ -178,25 +180,57 @@ class LabelSet:
                     f"{source}: label values {own} and {other}, which both mean one class in this cohort; expected "
                     "only one of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
                 )
-        unknown = sorted(found - {0, *self.values.values(), *self.synonyms})
-        if not unknown:
-            return
-        hint = ""
-        if "ET" in self.values and {3, 4} & set(unknown):
-            hint = " Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023 and later and in MSD Task01."
-        named = ", ".join(f"{value} ({name})" for name, value in self.values.items())
-        raise ValueError(
-            f"{source}: label values {unknown} are not defined in this cohort, which has 0, {named}.{hint} "
-            "Choose the cohort that the file belongs to (key `cohort`)."
-        )
+        if unknown := sorted(found - self.known):
+            named = ", ".join(f"{value} ({name})" for name, value in self.meanings.items())
+            raise ValueError(
+                f"{source}: label values {unknown} are not defined in this cohort, which has 0, {named}. Choose the "
+                "cohort that the file belongs to (key `cohort`): `python -m tools check COHORT FOLDER` names it."
+            )
+
+    @property
+    def meanings(self) -> dict[str, int]:
+        """Every class that a file may hold -> its value, whether it is trained or read as background."""
+        return {**self.values, **self.background}
+
+    @property
+    def known(self) -> set[int]:
+        """Every value that a file may hold, 0 and synonyms included."""
+        return {0, *self.meanings.values(), *self.synonyms}
+
+    def class_of(self, value: float) -> str | None:
+        """Return the class that a value in a file means, or None."""
+        value = self.synonyms.get(value, value)
+        return next((name for name, own in self.meanings.items() if own == value), None)
 
     def read(self, label: torch.Tensor, source: str) -> torch.Tensor:
         """Return a file's label map with the cohort's own values and of type `dtype`, whatever its shape and type."""
         self.check([int(v) if float(v).is_integer() else v for v in torch.unique(label).tolist()], source)
         own = label.to(self.dtype)
-        for other, value in self.synonyms.items():
+        for other, value in {**self.synonyms, **dict.fromkeys(self.background.values(), 0)}.items():
             own[label == other] = value
         return own
+
+    def adopt(self, label: torch.Tensor, other: LabelSet) -> torch.Tensor:
+        """Return a label map that another label set has read, with the values that its classes have here.
+
+        Classes are matched by name. Parts of the tumour core that do not enhance (NET and CC) become NCR if this label
+        set lacks them. A class that this label set reads as background is 0.
+        """
+        own = torch.zeros_like(label, dtype=self.dtype)
+        for name, value in other.values.items():
+            own[label == value] = self.values.get(self._counterpart(name), 0)
+        return own
+
+    def require_counterparts(self, other: LabelSet) -> None:
+        """Refuse a label set with a class that has no counterpart here; see `adopt`."""
+        for name, value in other.values.items():
+            if self._counterpart(name) not in self.meanings:
+                raise ValueError(
+                    f"its class {name} (value {value}) has no counterpart among {', '.join(self.meanings)}."
+                )
+
+    def _counterpart(self, name: str) -> str | None:
+        return name if name in self.meanings else _COUNTERPARTS.get(name)
 
     def to_regions(self, label: torch.Tensor) -> torch.Tensor:
         """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8."""
@@ -258,11 +292,28 @@ class LabelSet:
         return [target for target, classes in self.targets.items() if set(classes) <= set(self.regions[region])]
 
 
-def tumour_labels(**values: int) -> LabelSet:
-    """Return the label set of a glioma cohort: classes ED, NCR, ET and, in BraTS 2015, NET; regions WT, TC and ET.
+_COUNTERPARTS = {"NET": "NCR", "CC": "NCR"}
+"""Class -> the class that stands for it where a label set does not distinguish them."""
 
-    The channels of a softmax head are background, NCR, ED, (NET,) ET as in published code, whatever values files have.
+_CORE = ("NCR", "NET", "CC", "ET")
+"""Classes of the tumour core, in the order of a softmax head's channels, except that ED comes after NCR."""
+
+
+def tumour_labels(**values: int) -> LabelSet:
+    """Return the label set of a glioma cohort, from the classes that its files have and their values.
+
+    Classes are NCR (necrosis), NET (tumour that does not enhance), CC (cysts), ET (enhancing tumour), ED (oedema) and
+    RC (resection cavity). Regions are WT, TC and ET, and RC if there is one; the cavity belongs to no other region. The
+    channels of a softmax head are background, NCR, ED, NET, CC, ET and RC as far as they exist, in the order of
+    published code, whatever values files have.
     """
-    core = tuple(name for name in ("NCR", "NET", "ET") if name in values)
-    targets = {name: (name,) for name in ("NCR", "ED", "NET", "ET") if name in values}
-    return LabelSet(values=values, regions={"WT": ("ED", *core), "TC": core, "ET": ("ET",)}, targets=targets)
+    core = tuple(name for name in _CORE if name in values)
+    targets = {name: (name,) for name in ("NCR", "ED", "NET", "CC", "ET", "RC") if name in values}
+    regions = {"WT": ("ED", *core), "TC": core, "ET": ("ET",)}
+    return LabelSet(values=values, regions=regions | ({"RC": ("RC",)} if "RC" in values else {}), targets=targets)
+
+
+def without_cavity(labels: LabelSet) -> LabelSet:
+    """Return a label set that reads the resection cavity (RC) as background."""
+    others = {name: value for name, value in labels.values.items() if name != "RC"}
+    return replace(tumour_labels(**others), background={"RC": labels.values["RC"]})

@@ -49,7 +49,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
 @pytest.mark.parametrize(
     ("call", "facts"),
     [
-        (lambda: canonical("adc"), ["Unknown modality 'adc'", "bssfp, c0, de, fla, flair, lge, "]),
+        (lambda: canonical("adc"), ["Unknown modality 'adc'", "bssfp, c0, ct1, de, fla, flair, lge, "]),
         (lambda: resolve_subset([], MODALITIES), ["No modality was requested", "t1, t1c, t2, flair"]),
         (lambda: resolve_subset(["t1", "pd"], MODALITIES), ["Unknown modality 'pd'; expected one of"]),
         (lambda: resolve_subset(["t1c", "T1ce"], MODALITIES), ["requested twice: ['t1c', 't1c']"]),
@@ -62,7 +62,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
         *[
             (
                 lambda et=et, other=other: tumour_labels(NCR=1, ED=2, ET=et).check([0, 1, 2, other], "seg.nii"),
-                [f"seg.nii: label values [{other}]", "4 in BraTS up to 2021 and 3 in BraTS 2023"],
+                [f"seg.nii: label values [{other}]", "python -m tools check"],
             )
             for et, other in ((4, 3), (3, 4))
         ],

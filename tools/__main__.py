@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from tools.arguments import parse
 from tools.messages import complaint
 
-PLACES = dict.fromkeys(("datalist", "check", "compare", "average", "pool", "leaderboard", "predict"), "tools")
+PLACES = dict.fromkeys(("datalist", "join", "check", "compare", "average", "pool", "leaderboard", "predict"), "tools")
 PLACES |= dict.fromkeys(("federate", "provision", "package", "download"), "tools")
 PLACES |= dict.fromkeys(("import_m3ae", "import_fusion", "import_cotraining"), "tools")
 if find_spec("tools.maintenance"):  # in a clone only

@@ -11,8 +11,7 @@ def check(cohort: str, dataset_dir: str) -> None:
     It also counts the cases without a label and the image files that are ignored; neither is a problem.
 
     Args:
-        cohort: phantom, brats2015, brats2018, brats2019, brats2020, brats2021, brats2023 (and later),
-            open_glioma, msd_task01, iseg2017 or myops2020.
+        cohort: the data set, e.g. brats2021, ucsf_pdgm or open_glioma; docs/datasets.md lists all.
         dataset_dir: the folder as downloaded, or the folder of one subject.
     """
     from common.cohorts.check import print_check

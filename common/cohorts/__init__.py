@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cohorts import brats
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import ALL_TEST, PARTS, Parts, load_datalist, split_cases
-from common.cohorts.iseg import ISEG
+from common.cohorts.fitting import refuse_other_names, refuse_other_values, refuse_shared_patients
 from common.cohorts.missing import counts_of, mask_cases, require_complete
-from common.cohorts.myops import MYOPS
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.cohort import generate as generate_phantom
+from common.cohorts.registry import COHORTS, PHANTOM, get_cohort
 from common.cohorts.scan import Item, find_cases
 from common.io.settings import optional
 from common.modalities import resolve_subset, subset_name
@@ -25,20 +23,12 @@ __all__ = [
     "counts_of",
     "generate_phantom",
     "get_cohort",
+    "look",
     "mask_cases",
     "prepare",
     "require_complete",
     "take",
 ]
-
-COHORTS: dict[str, Cohort] = {PHANTOM.name: PHANTOM, **brats.COHORTS, MYOPS.name: MYOPS, ISEG.name: ISEG}
-
-
-def get_cohort(name: str) -> Cohort:
-    """Return a cohort by name."""
-    if name not in COHORTS:
-        raise ValueError(f"Unknown cohort {name!r}; expected one of {', '.join(COHORTS)} (key `cohort`).")
-    return COHORTS[name]
 
 
 def prepare(
@@ -63,7 +53,8 @@ def prepare(
 
     Raises:
         FileNotFoundError: if the folder, the datalist or a listed file does not exist.
-        ValueError: if the cohort or split is unknown, the datalist is of another cohort, or file names are ambiguous.
+        ValueError: if the cohort or split is unknown, the datalist is of another cohort, file names are ambiguous, or
+            for what `look` refuses.
     """
     definition, split, datalist = get_cohort(cohort), optional(split), optional(datalist)
     if split is not None and not isinstance(split, str):
@@ -75,8 +66,25 @@ def prepare(
             )
         datalist = Path(dataset_dir) / "datalist.json"
     if datalist is None:
-        return split_cases(definition, dataset_dir, split, seed)
-    return load_datalist(datalist, dataset_dir, cohort)
+        parts, source = split_cases(definition, dataset_dir, split, seed), dataset_dir
+    else:
+        parts, source = load_datalist(datalist, dataset_dir, cohort), datalist
+    if definition is not PHANTOM:
+        look(parts, definition, source)
+    return parts
+
+
+def look(parts: Parts, cohort: Cohort, source: str | Path) -> None:
+    """Look at names, labels and images before a training; what was looked at before is not read again.
+
+    Raises:
+        ValueError: if cases are named like those of other cohorts, a label has values that the cohort does not know, or
+            parts share a patient or an image.
+    """
+    items = [item for part in PARTS for item in parts[part]]
+    refuse_other_names(items, cohort, source)
+    refuse_other_values(items, cohort, source)
+    refuse_shared_patients(parts, source)
 
 
 def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> list[Item]:

@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
+from common.cohorts.fitting import refuse_other_names, refuse_other_values
 from common.cohorts.scan import Item, find_cases, named_after
+from common.cohorts.voxels import same_images
 from common.io.geometry import corner_distance, grid_difference, lengths
 from common.io.images import read_volume
 from common.modalities import GLIOMA, display_name
-from common.text import printable
+from common.text import printable, shortened
 
 BACKGROUND_FRACTION = 0.3
 """Minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)."""
@@ -59,7 +61,7 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
 
 
 def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
-    """Print the table of `check_folder`, then the problems; return whether there are none."""
+    """Print the table of `check_folder`, then the problems of cases and of the whole; return whether there are none."""
     cohort = get_cohort(name)
     table = check_folder(cohort, dataset_dir)
     bad = table[table["problems"] != ""]
@@ -69,8 +71,25 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
     if ignored := [*named_after(dataset_dir, cohort).values()].count(None):
         counts += f"; image files ignored because of their names: {ignored}"
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
-    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"])])))
-    return bad.empty
+    items = find_cases(dataset_dir, cohort)
+    said = list(_of_the_whole(items, cohort, dataset_dir))
+    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *said])))
+    return bad.empty and not said
+
+
+def _of_the_whole(items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike) -> Iterator[str]:
+    """Yield problems that no case has by itself: names and values of other cohorts, and images that occur twice."""
+    for look in (refuse_other_names, refuse_other_values):
+        try:
+            look(items, cohort, dataset_dir)
+        except ValueError as error:
+            yield str(error)
+    try:
+        pairs = same_images(items)
+    except ValueError:  # a file that cannot be read is a problem of its case
+        return
+    if pairs:
+        yield f"Cases that share an image: {shortened(' and '.join((a['case'], b['case'])) for a, b in pairs)}."
 
 
 class Finding(NamedTuple):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from common.modalities import LabelSet
+
+LABEL_NAMES = (
+    *("seg", "ot", "segm", "dseg", "segmentation", "tumor_segmentation", "tumour_segmentation"),
+    *("tumormask", "tumor_mask", "gt", "label"),
+)
+"""Endings of the names of labels: those of BraTS (2017 and later; 2015; BraTS20_Training_355, ``W39_1998.09.19_Segm``),
+of BIDS, and usual ones."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +27,13 @@ class Cohort:
             about.
         brain_ml: smallest and largest plausible volume of a whole brain in ml; by default an adult's. The 39 cases of
             ``open_glioma`` measured for it have 1160 to 1825 ml.
-        label_tokens: last tokens of label files' names; by default those of BraTS: 2017 and later, 2015, and
-            BraTS20_Training_355 (``W39_1998.09.19_Segm``); and of BIDS.
+        label_names: endings of label files' names, in lower case. Of several labels of a case the one with the first
+            ending is taken; with the default, `LABEL_NAMES`, such a case is refused.
+        kind_folders: names of folders that hold one kind of file, of one or many cases; the files belong to the folder
+            above.
+        only_in: name of the folder of a case whose files are read, if others hold further versions of them.
+        case_names: pattern of the names that its publishers give to cases (`re.fullmatch`, any case); None if they have
+            none of their own. A folder with such names is refused by cohorts that do not share the pattern.
     """
 
     name: str
@@ -28,4 +41,11 @@ class Cohort:
     labels: LabelSet
     skull_stripped: bool = True
     brain_ml: tuple[float, float] = (700.0, 2000.0)
-    label_tokens: tuple[str, ...] = ("seg", "ot", "segm", "dseg")
+    label_names: tuple[str, ...] = LABEL_NAMES
+    kind_folders: tuple[str, ...] = ()
+    only_in: str | None = None
+    case_names: str | None = None
+
+    def has_name(self, case: str) -> bool:
+        """Return whether a case is named as the cohort's publishers name theirs."""
+        return self.case_names is not None and bool(re.fullmatch(self.case_names, case, re.IGNORECASE))

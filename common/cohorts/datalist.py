@@ -23,6 +23,7 @@ import logging
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -31,7 +32,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.patients import patient
+from common.cohorts.fitting import refuse_other_names
+from common.cohorts.patients import patient_of, read_patients
 from common.cohorts.scan import Item, find_cases
 from common.io.documents import read_json
 from common.io.files import replacing
@@ -76,6 +78,8 @@ class _Case(BaseModel):
     modalities: list[Annotated[str, AfterValidator(canonical)]]
     label: str = ""
     channels: list[int] = []
+    patient: str = ""
+    source: str = ""
 
     @model_validator(mode="after")
     def _require_one_file_per_modality(self) -> _Case:
@@ -103,6 +107,7 @@ def split_cases(
     split: str | None = None,
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    patients: str | os.PathLike | None = None,
 ) -> Parts:
     """Scan a folder and divide its labelled cases into training, validation and test.
 
@@ -116,6 +121,7 @@ def split_cases(
             tenth of the others.
         seed: seed of the shuffle.
         fractions: fractions of the patients, in the order of `PARTS`; validation and test get at least one each.
+        patients: CSV file that says whose cases these are (`read_patients`), where their names do not.
 
     Returns:
         The parts, with absolute paths. Cases that are in no part are logged.
@@ -126,22 +132,35 @@ def split_cases(
             split or not as many as published, file names are ambiguous, or all labelled cases are of another cohort.
     """
     items = find_cases(dataset_dir, cohort)
-    _refuse_another_cohort(items, cohort.name, dataset_dir)
-    if split in (None, "seeded"):
-        parts = _seeded(items, dataset_dir, seed, fractions)
-    elif split in ("full", ALL_TEST):
-        parts = _whole(items, dataset_dir, split)
-    elif CROSS_VALIDATION.fullmatch(split):
-        parts = _fold(items, dataset_dir, seed, split)
-    elif split in COUNTS.get(cohort.name, {}):
-        parts = _counted(items, dataset_dir, seed, split, COUNTS[cohort.name][split])
-    else:
-        parts = _published(items, cohort.name, split, dataset_dir)
+    if patients is not None:
+        _name_patients(items, patients, dataset_dir)
+    refuse_other_names(items, cohort, dataset_dir)
+    parts = divide(items, cohort, dataset_dir, split, seed, fractions)
     used = {item["case"] for part in parts.values() for item in part}
     unused = [item["case"] for item in items if item["case"] not in used]
     if unused:
         logger.warning(f"{len(unused)} cases are in no part of split {split or 'seeded'}: {shortened(unused)}.")
     return parts
+
+
+def divide(
+    items: list[Item],
+    cohort: Cohort,
+    dataset_dir: str | os.PathLike,
+    split: str | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+) -> Parts:
+    """Divide items into the parts of a split, as `split_cases` does; ``dataset_dir`` is named in errors."""
+    if split in (None, "seeded"):
+        return _seeded(items, dataset_dir, seed, fractions)
+    if split in ("full", ALL_TEST):
+        return _whole(items, dataset_dir, split)
+    if CROSS_VALIDATION.fullmatch(split):
+        return _fold(items, dataset_dir, seed, split)
+    if split in COUNTS.get(cohort.name, {}):
+        return _counted(items, dataset_dir, seed, split, COUNTS[cohort.name][split])
+    return _published(items, cohort.name, split, dataset_dir)
 
 
 def make_datalist(
@@ -150,9 +169,23 @@ def make_datalist(
     split: str | None = None,
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    patients: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Return a split, made as in `split_cases`, as a datalist whose paths are relative to ``dataset_dir``."""
-    parts = split_cases(cohort, dataset_dir, split, seed, fractions)
+    parts = split_cases(cohort, dataset_dir, split, seed, fractions, patients)
+    return as_datalist(parts, cohort, dataset_dir, split, seed)
+
+
+def as_datalist(
+    parts: Parts, cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Return parts, absolute, as the content of a datalist file, with paths relative to ``dataset_dir``.
+
+    Items get the key ``patient``, unless a published split has a patient in two parts.
+    """
+    groups = [{patient_of(item) for item in parts[part]} for part in PARTS]
+    if sum(map(len, groups)) == len(set.union(*groups)):
+        parts = {part: [{**item, "patient": patient_of(item)} for item in parts[part]] for part in PARTS}
     split = split or "seeded"
     base = Path(os.path.abspath(dataset_dir))
     return {
@@ -165,6 +198,16 @@ def make_datalist(
         "numTraining": len(parts["training"]),
         **_with_paths(parts, lambda path: Path(path).relative_to(base).as_posix()),
     }
+
+
+def in_words(parts: Parts) -> str:
+    """Return the numbers of cases, patients and follow-ups, and of cases by source if there are several, as text."""
+    items = [item for part in PARTS for item in parts[part]]
+    people = len({patient_of(item) for item in items})
+    cases = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
+    sources = Counter(item["source"] for item in items if item.get("source"))
+    named = "; " + ", ".join(f"{count} of {name}" for name, count in sources.items()) if sources else ""
+    return f"{cases}; {people} patients, {len(items) - people} follow-ups{named}"
 
 
 def write_datalist(datalist: dict[str, Any], path: str | os.PathLike) -> None:
@@ -250,18 +293,6 @@ def require_folds(cohort: str, folds: Sequence[str]) -> None:
         )
 
 
-def _refuse_another_cohort(items: list[Item], cohort: str, dataset_dir: str | os.PathLike) -> None:
-    with SPLITS_FILE.open(newline="") as file:
-        cohorts = {row["case"].lower(): row["cohort"] for row in csv.DictReader(file)}
-    cases = [item["case"] for item in items if "label" in item]  # published lists do not cover unlabelled cases
-    found = {cohorts.get(case.lower(), cohort) for case in cases}
-    if len(found) == 1 and cohort not in found:
-        raise ValueError(
-            f"{dataset_dir}: holds cases of {found.pop()} ({shortened(cases)}), but {cohort} was requested. Choose the "
-            f"cohort (key `cohort`) that the files belong to, or pass the folder of {cohort}."
-        )
-
-
 def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
     require_split(cohort, split)
     splits = published_splits(cohort)
@@ -326,7 +357,7 @@ def _shuffled(items: list[Item], seed: int, counts: Sequence[int]) -> Parts:
 
 def _by_patient(items: list[Item], part_of: Mapping[str, str]) -> Parts:
     labelled = [item for item in items if "label" in item]
-    return {part: [item for item in labelled if part_of[patient(item["case"])] == part] for part in PARTS}
+    return {part: [item for item in labelled if part_of[patient_of(item)] == part] for part in PARTS}
 
 
 def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: str) -> Parts:
@@ -346,7 +377,21 @@ def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: s
 
 
 def _labelled_patients(items: list[Item]) -> list[str]:
-    return sorted({patient(item["case"]) for item in items if "label" in item})
+    return sorted({patient_of(item) for item in items if "label" in item})
+
+
+def _name_patients(items: list[Item], path: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
+    """Give each item that a CSV file lists the key ``patient``."""
+    names = read_patients(path)
+    unknown = sorted(set(names) - {item["case"] for item in items})
+    if unknown:
+        raise ValueError(
+            f"{path}: {len(unknown)} of its {len(names)} cases are not in {dataset_dir}, e.g. {shortened(unknown)}. "
+            "Cases are named after their folders: `python -m tools check` prints the names."
+        )
+    for item in items:
+        if item["case"] in names:
+            item["patient"] = names[item["case"]]
 
 
 def _refuse_repeated(parts: Parts, path: str | os.PathLike) -> None:

@@ -17,5 +17,6 @@ ISEG = Cohort(
     ("t1", "t2"),
     LabelSet(TISSUES, regions={name: (name,) for name in TISSUES}),
     brain_ml=(300.0, 1500.0),  # at six months
-    label_tokens=("label",),
+    label_names=("label",),
+    kind_folders=("iSeg-2017-Training", "iSeg-2017-Testing"),
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.cohorts.patients import patient_of
 from common.cohorts.scan import Item
 from common.modalities import resolve_subset, subset_name, subsets
 from common.text import shortened
@@ -42,7 +43,8 @@ def mask_cases(
     Args:
         items: the training cases of a datalist.
         modalities: the cohort's modalities in order.
-        missing_rates: one missing rate for each modality; see `draw_masks`. None or zeros leave the items unchanged.
+        missing_rates: one missing rate for each modality; see `draw_masks`. A patient's cases lack the same ones. None
+            or zeros leave the items unchanged.
         masks: instead of rates, a published setting of the cohort (``mr2468``), or a CSV file with the columns ``case``
             and ``modalities`` (those that the case has, e.g. ``t1+flair``) and a row for every training case.
         cohort: name of the cohort; required for published masks.
@@ -60,7 +62,8 @@ def mask_cases(
         raise ValueError(f"missing_rates {list(missing_rates)} and masks {masks}: set one of these keys to null.")
     names = [item["case"] for item in items]
     if drawn:
-        present = draw_masks(names, missing_rates, modalities, seed)
+        of_patients = draw_masks({patient_of(item) for item in items}, missing_rates, modalities, seed)
+        present = {item["case"]: of_patients[patient_of(item)] for item in items}
     elif masks is not None:
         present = read_masks(masks, names, modalities, cohort)
     else:

@@ -11,14 +11,16 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from common.cohorts.brats import MSD_CHANNELS
-from common.cohorts.cohort import Cohort
+from common.cohorts.cohort import LABEL_NAMES, Cohort
+from common.cohorts.patients import TIME_POINT
 from common.io.files import walk
 from common.modalities import ALIASES
 from common.text import shortened
@@ -31,9 +33,17 @@ Item = dict[str, Any]
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 _LABEL, _CHANNELS = "label", "channels"
-_KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "train25", "train25_myops_gd", "test20")
-_KIND_FOLDERS += ("iSeg-2017-Training", "iSeg-2017-Testing")
-"""Folders of MSD, MyoPS and iSEG with one kind of file of many cases; the cases belong to the folder above."""
+_KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr")
+"""Folders of MSD with one kind of file of many cases; the cases belong to the folder above."""
+_NOT_TUMOUR = re.compile(r".*(?:brain|parenchyma|tissue|skull|head|cellular|cellular_tumor)", re.IGNORECASE | re.DOTALL)
+"""What comes before ``_segmentation`` and the like in names of masks that are no labels of a tumour."""
+_WORN = re.compile(r"[_-](?:brain|skull_?strip(?:ped)?|bet|stripped|nifti)", re.IGNORECASE)
+"""Ending of a modality's name that says what was done to the image, e.g. ``t1_skull_strip``."""
+
+_ARCHIVE = re.compile(r"_(?:nifti|nii)$", re.IGNORECASE)
+"""Ending of a case's folder that says only what files it holds."""
+_TIME_POINT = re.compile(rf"{TIME_POINT}|\d\d?", re.IGNORECASE)
+"""Names of folders that stand for a time point of the patient after whom the folder above is named."""
 
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
@@ -41,12 +51,16 @@ _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)"
 
 @dataclass(frozen=True)
 class _File:
-    """An image file whose role is a modality, `_LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised)."""
+    """An image file whose role is a modality, `_LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised).
+
+    ``stem`` is its name without what says the role; ``ending`` that part of a label's name.
+    """
 
     path: Path
     folder: Path
     stem: str
     role: str | None
+    ending: str = ""
 
 
 def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | None]:
@@ -60,10 +74,11 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
 
     The folder may be that of one subject, may have subjects nested at any depth (HGG/LGG, MSD's imagesTr and labelsTr),
     or may hold several subjects' files side by side, distinguished by the part of their names before the modality.
-    Labels may lie in BIDS' ``derivatives/<name>/``, in folders named like the subjects'. Cases may lack modalities, but
-    not all, and may lack the label. A case is named after its folder, or after its files if they lie side by side; in
-    BraTS 2015 the grade comes first (``HGG_brats_2013_pat0001_1``). Files whose names are not recognised are logged as
-    a warning.
+    Labels may lie in BIDS' ``derivatives/<name>/``, in folders named like the subjects', or in any folder of labels
+    whose names begin like the cases' (``images_segm/UPENN-GBM-00001_11_segm.nii.gz``). Cases may lack modalities, but
+    not all, and may lack the label. A case is named after its folder, or after its files if they lie side by side; a
+    folder of a time point also has the name of the one above (``PatientID_0003_Timepoint_1``), and in BraTS 2015 the
+    grade comes first (``HGG_brats_2013_pat0001_1``). Files whose names are not recognised are logged as a warning.
 
     Args:
         folder: folder to scan; hidden files are skipped.
@@ -80,7 +95,12 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     for file in _read_names(root, cohort):
         if file.path not in without:
             folders[file.folder].append(file)
-    cases = [case for place, files in folders.items() for case in _cases_of(place, files, cohort)]
+    imageless = {place: files for place, files in folders.items() if not _images(files)}
+    cases = [
+        case for place, files in folders.items() if place not in imageless for case in _cases_of(place, files, cohort)
+    ]
+    for place, files in imageless.items():
+        _add_labels(cases, place, files, cohort)
     _warn_unknown([file.path for files in folders.values() for file in files if file.role is None])
     names = _unique_names(cases, root)
     items = (_item(name, files, cohort) for name, (_, files) in zip(names, cases, strict=True))
@@ -98,36 +118,51 @@ def _image_files(root: Path) -> list[Path]:
 
 
 def _read_names(root: Path, cohort: Cohort) -> list[_File]:
-    paths = _image_files(root)
+    paths = [path for path in _image_files(root) if cohort.only_in in (None, *path.relative_to(root.parent).parts)]
     count = Counter(path.parent for path in paths)
     return [_read_name(path, root, cohort, alone=count[path.parent] == 1) for path in paths]
 
 
-def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None]:
-    """Split a file's or folder's name into the part before its last token, and the role that this token stands for."""
+@cache
+def _labels(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern of labels' names: what comes before the ending, and the longest ending that fits."""
+    return re.compile(rf"(?:(.*?)[_.-])?({'|'.join(map(re.escape, names))})", re.IGNORECASE | re.DOTALL)
+
+
+def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None, str]:
+    """Split a file's or folder's name into what comes before its role, the role, and the ending of a label's name."""
     suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
-    stem = name[: len(name) - len(suffix)]
+    whole = name[: len(name) - len(suffix)]
     # Names in BraTS 2015 end with the number in the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
-    head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", re.sub(r"\.\d+$", "", stem), re.DOTALL).groups(default="")
-    role = _LABEL if token.lower() in cohort.label_tokens else ALIASES.get(token.lower())
+    stem = re.sub(r"\.\d+$", "", whole)
+    label = _labels(cohort.label_names).fullmatch(stem)
+    if label and not _NOT_TUMOUR.fullmatch(label[1] or ""):
+        head, role, ending = label[1] or "", _LABEL, label[2].lower()
+    else:
+        plain = _WORN.sub("", stem) if cohort.only_in else stem
+        head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", plain, re.DOTALL).groups(default="")
+        role, ending = ALIASES.get(token.lower()), ""
     if role and (bids := _BIDS.fullmatch(head)):
         head = bids[1]  # files of one subject may differ in entities such as acq-3D and run-2
         if role == "t1" and "_ce-" in bids[2].lower():  # any contrast agent
             role = "t1c"
-    return (head, role) if role else (stem, None)
+    return (head, role, ending) if role else (whole, None, "")
 
 
 def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
-    stem, role = _split_name(path.name, cohort)
+    stem, role, ending = _split_name(path.name, cohort)
     folder, named = path.parent, path.parent.name
+    kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
     if role is None and named == "labelsTr":
         role = _LABEL
     elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):
         role = _CHANNELS
     if folder != root:
         # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is one level above.
-        folder_stem, folder_role = _split_name(named, cohort)
-        if named in _KIND_FOLDERS or (alone and folder_role):
+        folder_stem, folder_role, _ = _split_name(named, cohort)
+        if named in kinds or (alone and folder_role):
+            folder = folder.parent
+        while folder != root and folder.name in kinds:
             folder = folder.parent
         if alone and folder_role and role is None:
             stem, role = folder_stem, folder_role
@@ -136,20 +171,43 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
         folder = root.joinpath(*parts[2:])
     if role not in (*cohort.modalities, _LABEL, _CHANNELS):
         role = None
-    return _File(path, folder, stem, role)
+    return _File(path, folder, stem, role, ending)
+
+
+def _images(files: Iterable[_File]) -> list[_File]:
+    return [file for file in files if file.role not in (None, _LABEL)]
+
+
+def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[_File], cohort: Cohort) -> None:
+    """Add the labels of a folder without images to the cases whose names they begin with; other files are ignored.
+
+    Raises:
+        ValueError: if no file's name begins like that of a case, so that the folder may hold cases of its own.
+    """
+    by_name = {name.lower(): known for case, known in cases for name in (case, *(file.stem for file in _images(known)))}
+    at_home = by_name.get(_ARCHIVE.sub("", folder.name).lower())  # labels/<case>/<any name>_seg.nii.gz
+    labels = {file: by_name.get(file.stem.lower()) or at_home for file in files if file.role == _LABEL}
+    for file, known in labels.items():
+        if known:
+            known.append(file)
+    lost = [file.path for file, known in labels.items() if not known]
+    if 0 < len(lost) < len(labels):
+        logger.warning(f"{len(lost)} labels are ignored, as no case has their names: {shortened(lost)}.")
+    if any(labels.values()) or (not labels and any(file.stem.lower().startswith(tuple(by_name)) for file in files)):
+        return
+    aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
+    example = f"{folder.name}_{cohort.modalities[0]}.nii.gz"
+    what = "labels without images of the same name" if labels else "no modality recognised"
+    raise ValueError(
+        f"{folder}: {what} among {shortened(file.path.name for file in files)}. Name each file after its case and "
+        f"modality, e.g. {example}; known names are {aliases} (for MSD's 4-channel files choose cohort msd_task01)."
+    )
 
 
 def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[str, list[_File]]]:
     """Separate the cases whose files share a folder: ``(name, files)`` for each."""
     known = [file for file in files if file.role]
-    images = [file for file in known if file.role != _LABEL]
-    if not images:
-        aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
-        raise ValueError(
-            f"{folder}: no modality recognised among {shortened(file.path.name for file in files)}. Name each file "
-            f"after its case and modality, e.g. {folder.name}_{cohort.modalities[0]}.nii.gz; known names are {aliases} "
-            "(for MSD's 4-channel files choose cohort msd_task01)."
-        )
+    images = _images(known)
     stems = {file.stem for file in images}
     stacked = any(file.role == _CHANNELS for file in images)
     repeated = len({file.role for file in images}) < len(images)
@@ -159,12 +217,14 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
             logger.warning(f"{folder}: treated as one case, though file names begin differently: {names}.")
         # BraTS 2015 uses the name brats_2013_pat0001_1 in both LGG and HGG, for different cases.
         graded = cohort.name == "brats2015" and folder.parent.name in ("HGG", "LGG")
-        return [(f"{folder.parent.name}_{folder.name}" if graded else folder.name, known)]
+        name = _ARCHIVE.sub("", folder.name)
+        return [(f"{folder.parent.name}_{name}" if graded or _TIME_POINT.fullmatch(name) else name, known)]
     _refuse_mixture(folder, images)
     cases: dict[str, list[_File]] = defaultdict(list)
     for file in known:
         cases[file.stem].append(file)
-    if not any(file.path.parent.name in _KIND_FOLDERS for file in images) and not stacked:
+    kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
+    if not any(file.path.parent.name in kinds for file in images) and not stacked:
         logger.warning(f"{folder}: treated as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
     return list(cases.items())
 
@@ -181,7 +241,7 @@ def _refuse_mixture(folder: Path, images: list[_File]) -> None:
 
 def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
     by_role: dict[str, _File] = {}
-    for file in files:
+    for file in _preferred(files, name, cohort):
         if file.role in by_role:
             raise _clash(by_role[file.role], file, name)
         by_role[file.role] = file
@@ -201,6 +261,20 @@ def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
     if label:
         item["label"] = str(label.path)
     return item
+
+
+def _preferred(files: list[_File], name: str, cohort: Cohort) -> list[_File]:
+    """Return the files without labels that the cohort's publishers supersede by another one of the case."""
+    labels = [file for file in files if file.role == _LABEL]
+    if len(labels) < 2 or cohort.label_names is LABEL_NAMES:
+        return files
+    first = min((file.ending for file in labels), key=cohort.label_names.index)
+    others = [file for file in labels if file.ending != first]
+    if others:
+        logger.info(
+            f"{name}: of its labels the one named {first} is taken, not {shortened(f.path.name for f in others)}."
+        )
+    return [file for file in files if file not in others]
 
 
 def _clash(one: _File, other: _File, case: str) -> ValueError:

@@ -85,6 +85,7 @@ def report_evaluation(
             "weights": weights,
         },
         other_cases=tuple(sorted({item["case"] for part in (data or {}).values() for item in part} - tested)),
+        sources={item["case"]: item["source"] for item in cases if item.get("source")},
     )
     _write_calibrated(evaluation, coverage, Path(output_dir))
     beside = {} if published is None else published_table(published, [evaluation])

@@ -14,6 +14,7 @@ from monai.transforms import MapTransform
 
 from common.cohorts import Cohort, get_cohort
 from common.cohorts.check import coarse, findings, tilted, zero_background
+from common.cohorts.registry import cohort_of
 from common.io import read_volume
 from common.io.geometry import grid_difference
 from common.modalities import canonical, resolve_subset, subset_name
@@ -27,8 +28,9 @@ class LoadSubjectd(MapTransform):
     The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``). Files of modalities
     that are not requested are never opened. If ``image`` is a single path, the file has the shape ``(X, Y, Z, M)`` with
     the cohort's channel order, as MONAI Label passes it, and a channel of NaN is a missing modality. ``label`` becomes
-    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``. Affines are in mm, RAS. A constant background
-    other than 0 becomes 0 (see `common.cohorts.check.zero_background`).
+    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``; if the item names its ``source``, the file
+    has the values of that cohort. Affines are in mm, RAS. A constant background other than 0 becomes 0 (see
+    `common.cohorts.check.zero_background`).
 
     Args:
         cohort: name of the cohort, which defines channel order and label values.
@@ -78,7 +80,7 @@ class LoadSubjectd(MapTransform):
         if "label" in self.keys:
             if "label" not in item:
                 raise ValueError(f"{case}: the datalist names no label; expected a segmentation file (key `label`).")
-            item["label"] = self._label(item["label"], first, next(iter(sources.values())))
+            item["label"] = self._label(item, first, next(iter(sources.values())))
         else:
             item.pop("label", None)
         return item
@@ -121,10 +123,14 @@ class LoadSubjectd(MapTransform):
             )
         return volumes, sources
 
-    def _label(self, path: str, image: MetaTensor, image_path: str) -> MetaTensor:
+    def _label(self, item: Mapping[str, Any], image: MetaTensor, image_path: str) -> MetaTensor:
+        path, source = item["label"], cohort_of(item, self.cohort)
         label = read_volume(path)
         _check_grid(label, path, image, image_path)
-        return MetaTensor(self.cohort.labels.read(label.as_tensor()[None], str(path)), affine=label.affine)
+        values = source.labels.read(label.as_tensor()[None], str(path))
+        if source is not self.cohort:
+            values = self.cohort.labels.adopt(values, source.labels)
+        return MetaTensor(values, affine=label.affine)
 
 
 def check_volumes(volumes: Mapping[str, MetaTensor], sources: Mapping[str, str], cohort: Cohort) -> None:

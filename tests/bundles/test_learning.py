@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 from monai.engines import Trainer
 
 from common.cohorts.datalist import load_datalist, write_datalist
-from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.registry import PHANTOM
 
 BUNDLES = ROOT / "bundles"
 LEARNT = 0.8

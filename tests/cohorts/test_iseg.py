@@ -138,6 +138,7 @@ def test_the_check_finds_nothing_wrong_and_says_what_is(tmp_path):
     assert expected in problems["subject-2"]
 
 
+@pytest.mark.usefixtures("unlooked")
 def test_mag_ms_split_has_the_papers_numbers(download, caplog):
     parts = prepare("iseg2017", download, "mag_ms")
     assert [len(parts[part]) for part in PARTS] == [6, 1, 3]

@@ -43,6 +43,7 @@ def write(root, numbers, affine=None, empty=False):
     return root
 
 
+@pytest.mark.usefixtures("unlooked")
 def test_official_folder(tmp_path):
     write(tmp_path, range(101, 126), empty=True)
     (tmp_path / "test20").mkdir()

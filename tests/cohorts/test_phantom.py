@@ -7,8 +7,9 @@ import pytest
 
 from common.cohorts.phantom import cohort as phantom
 from common.cohorts.phantom import simulation
-from common.cohorts.phantom.cohort import PHANTOM, generate
+from common.cohorts.phantom.cohort import generate
 from common.cohorts.phantom.simulation import simulate
+from common.cohorts.registry import PHANTOM
 
 SEEDS = range(1, 7)
 NCR, ED, ET = (PHANTOM.labels.values[name] for name in ("NCR", "ED", "ET"))

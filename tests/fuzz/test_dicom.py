@@ -21,7 +21,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_
 
 from clinic.dicom import Series, load
 from clinic.study.reading import Study, read_folder
-from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.registry import PHANTOM
 
 ENCODINGS = {
     "plain": {},

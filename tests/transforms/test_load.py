@@ -164,7 +164,7 @@ def test_no_modality_at_all(write_subject):
     )
     for modalities, facts in (
         ([], ["No modality was requested", "t1, t1c, t2, flair"]),
-        (["t1", "dwi"], ["Unknown modality 'dwi'", "bssfp, c0, de, fla, flair, lge"]),
+        (["t1", "dwi"], ["Unknown modality 'dwi'", "bssfp, c0, ct1, de, fla, flair"]),
     ):
         with refused(ValueError, *facts):
             LoadSubjectd(COHORT, modalities=modalities)
@@ -292,13 +292,18 @@ def test_hearts_may_be_tilted(write_subject, caplog):
 @pytest.mark.parametrize(
     ("cohort", "value", "hint"),
     [
-        ("brats2020", 3, "Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023"),
-        ("brats2023", 4, "Enhancing tumour is 4 in BraTS up to 2021 and 3 in BraTS 2023"),
+        ("brats2020", 3, "which has 0, 1 (NCR), 2 (ED), 4 (ET)"),
+        ("brats2023", 4, "which has 0, 1 (NCR), 2 (ED), 3 (ET)"),
         ("brats2020", 9, "which has 0, 1 (NCR), 2 (ED), 4 (ET)"),
     ],
 )
 def test_unknown_label_values(subject, cohort, value, hint):
     edit(subject["label"], lambda voxels: np.where(voxels == 4, value, voxels).astype(np.uint8))
-    expected = (f"{subject['label']}: label values [{value}", hint, "Choose the cohort that the file belongs to")
+    expected = (
+        f"{subject['label']}: label values [{value}",
+        hint,
+        "Choose the cohort that the file belongs to",
+        "check",
+    )
     with refused(ValueError, *expected):
         LoadSubjectd(cohort)(subject)

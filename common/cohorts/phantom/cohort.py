@@ -14,12 +14,9 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import write_datalist
-from common.cohorts.phantom.simulation import LABELS, SHAPE, SPACING, simulate
-from common.modalities import GLIOMA, tumour_labels
-
-PHANTOM = Cohort("phantom", GLIOMA, tumour_labels(**LABELS))
+from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
+from common.cohorts.registry import PHANTOM
 
 DESCRIPTION = "synthetic phantom, not a patient"
 README = """\

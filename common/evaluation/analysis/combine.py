@@ -30,7 +30,14 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
         raise ValueError(f"{len(repeats)} evaluations given; expected those of two or more trainings.")
     require_comparable([replace(repeat, name=f"repeat {number}") for number, repeat in enumerate(repeats, 1)])
     results, calibration = (_mean([getattr(r, part) for r in repeats]) for part in ("results", "calibration"))
-    return _combined(name, repeats[0], {"repeats": len(repeats)}, results=results, calibration=calibration)
+    return _combined(
+        name,
+        repeats[0],
+        {"repeats": len(repeats)},
+        results=results,
+        calibration=calibration,
+        sources=repeats[0].sources,
+    )
 
 
 def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
@@ -66,7 +73,8 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     results, bins = (
         pd.concat([getattr(fold, part) for fold in folds], ignore_index=True) for part in ("results", "bins")
     )
-    return _combined(name, first, {"folds": len(folds)}, results=results, bins=bins)
+    sources = {case: source for fold in folds for case, source in fold.sources.items()}
+    return _combined(name, first, {"folds": len(folds)}, results=results, bins=bins, sources=sources)
 
 
 def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:

@@ -46,6 +46,7 @@ class Evaluation:
         latents: one row per case and modality, with `LATENT_COLUMNS` and the features; may be empty.
         facts: other facts to report, e.g. parameters, gflops, seconds, memory_mb, weights.
         other_cases: names of the split's cases that were not tested; empty if unknown.
+        sources: case -> data set that it comes from, for a datalist of several; else empty.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Evaluation:
     latents: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LATENT_COLUMNS))
     facts: Mapping[str, float | int | str] = field(default_factory=dict)
     other_cases: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def subsets(self) -> list[str]:
@@ -151,6 +153,8 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     said |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
     if evaluation.other_cases:
         said["other_cases"] = evaluation.other_cases
+    if evaluation.sources:
+        said["sources"] = dict(evaluation.sources)
     with ExitStack() as stack:
         note = stack.enter_context(replacing(folder / "evaluation.json"))  # moved last, to mark the files as complete
         note.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
@@ -186,6 +190,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
             "conventions": Conventions(**said["conventions"]),
             "facts": said["facts"],
             "other_cases": tuple(said.get("other_cases", ())),
+            "sources": dict(said.get("sources", {})),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{note}: not the settings of an evaluation ({error}); run the evaluation again.") from error

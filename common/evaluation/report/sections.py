@@ -25,7 +25,13 @@ from common.evaluation.report import figures
 from common.evaluation.report.layout import Cell, Column, Table, counted, decimal, with_interval
 from common.evaluation.report.slices import Slice, slice_panels
 from common.evaluation.report.style import rendered
-from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
+from common.evaluation.report.tables import (
+    comparison_table,
+    missing_table,
+    source_table,
+    statistics_table,
+    subset_table,
+)
 from common.modalities import LabelSet, display_name, display_subset
 
 FURTHER_METRICS = ("surface_dice", "assd", "hd", "sensitivity", "precision", "volume")
@@ -103,11 +109,14 @@ def accuracy(
 
 
 def _tables(evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None) -> dict[str, Table]:
-    return {
+    tables = {
         metric: subset_table(evaluations, metric, tests),
         f"{metric}_missing": missing_table(evaluations, metric),
         f"{metric}_overall": comparison_table(evaluations, metric, tests),
     }
+    if all(len(set(evaluation.sources.values())) > 1 for evaluation in evaluations):
+        tables[f"{metric}_sources"] = source_table(evaluations, metric)
+    return tables
 
 
 def statistics(tests: pd.DataFrame) -> Iterator[Section]:

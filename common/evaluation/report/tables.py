@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 
@@ -141,6 +141,34 @@ def comparison_table(
             *_notes(evaluations, metric, tests, "the regions"),
         ],
     )
+
+
+def source_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Table:
+    """Return a table with a row per data set that cases come from: each method's means over the subsets."""
+    require_alike(evaluations)
+    first, shown = evaluations[0], METRICS[metric]
+    names = sorted({source for evaluation in evaluations for source in evaluation.sources.values()})
+    common, rows = with_shared_cells(evaluations, metric), {}
+    numbers: dict[str, list[pd.Series]] = {evaluation.name: [] for evaluation in evaluations}
+    for name in names:
+        parts = [_of_source(evaluation, name) for evaluation in common]
+        cases = [part.results["case"].nunique() for part in parts]
+        rows[name] = [Cell(name), Cell("/".join(map(str, dict.fromkeys(cases))))]
+        for part in parts:
+            numbers[part.name].append(subset_statistics(part, metric)["mean"].mean().rename(name))
+    tables = {name: pd.DataFrame(means) for name, means in numbers.items()}
+    return Table(
+        title=f"{_title(evaluations, metric)}, by data set",
+        columns=[Column("data set", align="l"), Column("cases"), *_columns(tables, first.regions)],
+        rows=_grid(rows, {name: (mean, mean * float("nan")) for name, mean in tables.items()}, first.regions, shown),
+        notes=["Each number is a mean over subsets of means over the data set's cases.", *_notes(evaluations, metric)],
+        headings=2,
+    )
+
+
+def _of_source(evaluation: Evaluation, source: str) -> Evaluation:
+    there = evaluation.results["case"].map(evaluation.sources) == source
+    return replace(evaluation, results=evaluation.results[there])
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:

@@ -16,7 +16,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from clinic.dicom import load, read_study
 from clinic.study.reading import read_folder
-from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.registry import PHANTOM
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, spacing=(8, 6, 8))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 8))

@@ -29,7 +29,7 @@ from clinic.server.archive import forward
 from clinic.server.datastore import DICOMWebDatastore
 from clinic.server.endpoints import create_api
 from clinic.server.training import write_labelled_studies
-from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.registry import PHANTOM
 
 pytestmark = needs_orthanc
 

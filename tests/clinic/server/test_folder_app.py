@@ -36,8 +36,8 @@ from clinic.server.training import train as fine_tune
 from clinic.server.training import write_labelled_studies
 from clinic.study.predict import predict
 from common import __version__
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING
+from common.cohorts.registry import PHANTOM
 from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")

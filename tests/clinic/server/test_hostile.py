@@ -34,7 +34,7 @@ from clinic.server.client_files import read_label_map
 from clinic.server.datastore import FolderDatastore
 from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
 from clinic.server.worker import Worker
-from common.cohorts.phantom.cohort import PHANTOM
+from common.cohorts.registry import PHANTOM
 from common.io.lock import LOCK
 
 

@@ -13,8 +13,8 @@ from clinic.study.quality import study_warnings
 from clinic.study.reading import Remark, Study
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import simulate
+from common.cohorts.registry import PHANTOM
 
 
 def simulated(seed: int) -> dict[str, nib.Nifti1Image]:

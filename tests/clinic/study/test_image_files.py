@@ -12,8 +12,8 @@ from phantom_case import LPS
 from clinic.study.image_files import recognise_file
 from clinic.study.quality import study_warnings
 from clinic.study.reading import read_folder
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import simulate
+from common.cohorts.registry import PHANTOM
 
 MPRAGE = {
     "ScanningSequence": "GR_IR",

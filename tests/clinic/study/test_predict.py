@@ -21,8 +21,8 @@ from clinic.dicom import read_seg, read_study
 from clinic.study.inference import SYNTHETIC, Inference
 from clinic.study.predict import RESULTS
 from clinic.study.reading import choose_reference, read_folder
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
+from common.cohorts.registry import PHANTOM
 from common.evaluation.analysis.reliability import volume_intervals
 from common.evaluation.metrics.results import COLUMNS
 from common.io import bundle_root, read_checkpoint, write_checkpoint

@@ -11,8 +11,8 @@ from phantom_case import LPS, write_case
 from clinic.study.reading import read_folder
 from common.cohorts.check import findings
 from common.cohorts.myops import MYOPS
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING
+from common.cohorts.registry import PHANTOM
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from heads import with_heads
 from clinic.study.alignment import AlignedStudy
 from clinic.study.grid import Image
 from clinic.study.skull import find_brain, why_no_brain
-from common.cohorts.phantom.cohort import PHANTOM
 from common.cohorts.phantom.simulation import SPACING, simulate
+from common.cohorts.registry import PHANTOM
 
 CPU = torch.device("cpu")
 ADULT = PHANTOM.brain_ml

@@ -10,7 +10,13 @@ from common.evaluation.analysis.statistics import compare_to_first
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
 from common.evaluation.report.layout import Cell, Column, Table, markdown
-from common.evaluation.report.tables import comparison_table, missing_table, statistics_table, subset_table
+from common.evaluation.report.tables import (
+    comparison_table,
+    missing_table,
+    source_table,
+    statistics_table,
+    subset_table,
+)
 from common.modalities import subset_name, subsets
 
 NAN = float("nan")
@@ -49,6 +55,19 @@ def noted(table: Table, *words: str) -> bool:
 
 def labels(table: Table) -> list[str]:
     return [f"{column.group}/{column.label}" if column.group else column.label for column in table.columns]
+
+
+class TestSourceTable:
+    def test_each_source_has_the_mean_over_subsets_of_the_means_of_its_cases(self):
+        first = evaluation_of({("t1", "WT"): [0.2, 0.4, 0.9], ("t2", "WT"): [0.6, 0.8, 0.1]}, regions=("WT",))
+        names = first.results["case"].unique()
+        first = replace(first, sources=dict(zip(names, ("ucsf", "ucsf", "upenn"), strict=True)))
+        better = replace(first, name="better", results=first.results.assign(value=first.results["value"] / 2 + 0.3))
+        table = source_table([first, better])
+        assert labels(table) == ["data set", "cases", f"WT/{first.name}", "WT/better"]
+        assert texts(table) == [["ucsf", "2", "50.0", "55.0"], ["upenn", "1", "50.0", "55.0"]]
+        one = replace(first, results=first.results.assign(value=[0.2, 0.4, 0.9, 0.6, 0.8, 0.3]))
+        assert texts(source_table([one])) == [["ucsf", "2", "50.0"], ["upenn", "1", "60.0"]]
 
 
 class TestSubsetTable:

@@ -1,0 +1,147 @@
+"""Whether a folder's cases belong to the cohort that was asked for, by their names and by the values in their labels.
+
+A label that is read with another cohort's values is trained on without a word (with ``brats2023``, a paediatric label's
+enhancing tumour would be necrosis). So names and values are compared with all cohorts before anything is trained.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+
+from common.cohorts.cohort import Cohort
+from common.cohorts.patients import patient_of
+from common.cohorts.registry import COHORTS, cohort_of, get_cohort
+from common.cohorts.scan import Item
+from common.cohorts.voxels import Values, label_values, same_images
+from common.text import shortened
+
+logger = logging.getLogger(__name__)
+
+
+def owners(case: str) -> list[Cohort]:
+    """Return the cohorts whose publishers give cases such names; several share cases, such as all of BraTS 2023."""
+    return [cohort for cohort in COHORTS.values() if cohort.has_name(case)]
+
+
+def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.PathLike) -> None:
+    """Refuse labelled cases that are named like those of other cohorts; ``source`` is their folder or datalist.
+
+    A cohort without names of its own, for data of any origin, accepts them if their labels have the same values.
+
+    Raises:
+        ValueError: if there are such cases; the message names the cohorts that fit.
+    """
+    for item in items:
+        known, own = owners(item["case"]), cohort_of(item, cohort)
+        alike = own.case_names is None and any(other.labels.meanings == own.labels.meanings for other in known)
+        if "label" in item and known and own not in known and not alike:
+            raise ValueError(
+                f"{source}: {item['case']} is named like a case of {_either(known)}, but {own.name} was requested, "
+                "whose label values may have other meanings. Choose the cohort (key `cohort`) that the files belong to."
+            )
+
+
+def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.PathLike) -> None:
+    """Look at the values in all labels, and refuse those that a cohort does not know.
+
+    A warning is logged if the values might mean something else: if a class never occurs although the values of another
+    cohort fit, or if the cases have no publisher's names and other cohorts would read them otherwise.
+
+    Raises:
+        ValueError: if a label has an unknown value or cannot be read; the message names the cohorts that fit.
+    """
+    labelled = [item for item in items if "label" in item]
+    found = label_values(labelled)
+    groups: dict[str, list[Item]] = {}
+    for item in labelled:
+        groups.setdefault(cohort_of(item, cohort).name, []).append(item)
+    for name, group in groups.items():
+        own, values = get_cohort(name), {item["label"]: found[item["label"]] for item in group}
+        for item in group:
+            try:
+                own.labels.check(values[item["label"]], item["label"])
+            except ValueError as error:
+                known = fitting(group, values.values())
+                fit = f"All labels in {source} fit {_either(known)}." if known else f"No cohort fits all of {source}."
+                raise ValueError(f"{error} {fit}") from None
+        _warn_of_doubts(group, values, own, source)
+
+
+def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os.PathLike) -> None:
+    """Refuse a patient, or an image under two names, in two parts of a split; warn of images that occur twice.
+
+    A patient by name alone is only warned of, since published splits of BraTS 2015 divide patients.
+
+    Raises:
+        ValueError: if two parts share an image, or a patient by the items' key ``patient``.
+    """
+    part_of = {item["case"]: part for part, items in parts.items() for item in items}
+    patients: dict[str, Item] = {}
+    for item in chain.from_iterable(parts.values()):
+        other = patients.setdefault(patient_of(item), item)
+        if part_of[other["case"]] != part_of[item["case"]]:
+            said = (
+                f"{source}: patient {patient_of(item)} is in two parts: {other['case']} in {part_of[other['case']]}, "
+                f"{item['case']} in {part_of[item['case']]}."
+            )
+            if "patient" in item:
+                raise ValueError(f"{said} Put all cases of a patient into one part.")
+            logger.warning(said)  # a published split of BraTS 2015 may do this
+            break
+    pairs = same_images(list(chain.from_iterable(parts.values())))
+    apart = [(one, other) for one, other in pairs if part_of[one["case"]] != part_of[other["case"]]]
+    if apart:
+        one, other = apart[0]
+        raise ValueError(
+            f"{source}: {one['case']} in {part_of[one['case']]} and {other['case']} in {part_of[other['case']]} share "
+            f"an image ({len(apart)} such pairs). Remove one of them, or make a datalist in which they are one patient "
+            "(`python -m tools datalist ... --patients FILE.csv`)."
+        )
+    if pairs:
+        names = shortened(f"{one['case']} and {other['case']}" for one, other in pairs)
+        logger.warning(f"{source}: cases that share an image, so that they count twice: {names}.")
+
+
+def fitting(items: Collection[Item], values: Iterable[Values]) -> list[Cohort]:
+    """Return the cohorts that know all values of some labels, of those that share the cases' names if any does."""
+    found = set(chain.from_iterable(values))
+    known = [own for item in items for own in owners(item["case"])]
+    return [cohort for cohort in known or COHORTS.values() if found <= cohort.labels.known]
+
+
+def _warn_of_doubts(
+    items: Sequence[Item], values: Mapping[str, Values], own: Cohort, source: str | os.PathLike
+) -> None:
+    """Warn if labels with these values may be of another cohort, which would read them otherwise."""
+    found = set(chain.from_iterable(values.values())) - {0}
+    others = [cohort for cohort in fitting(items, values.values()) if _differ(cohort, own, found)]
+    there = {own.labels.class_of(value) for value in found}
+    absent = {name: value for name, value in own.labels.values.items() if name not in there}
+    complete = [cohort for cohort in others if set(cohort.labels.values.values()) <= found]
+    unnamed = own.case_names is not None and not any(owners(item["case"]) for item in items)
+    if others and absent:
+        named = ", ".join(f"{value} ({name})" for name, value in absent.items())
+        logger.warning(
+            f"{source}: no label has the value {named} of {own.name}. {_either(others)} would read the values "
+            f"{sorted(found)} otherwise: make sure that the files belong to {own.name}."
+        )
+    elif unnamed and complete:
+        logger.warning(
+            f"{source}: no case is named like those of {own.name}, and {_either(complete)} would read the label values "
+            f"{sorted(found)} otherwise: make sure that {_meanings(own)} is what they mean."
+        )
+
+
+def _differ(one: Cohort, other: Cohort, values: Iterable[int | float]) -> bool:
+    return any(one.labels.class_of(value) != other.labels.class_of(value) for value in values)
+
+
+def _meanings(cohort: Cohort) -> str:
+    return ", ".join(f"{value} {name}" for name, value in cohort.labels.meanings.items())
+
+
+def _either(cohorts: Iterable[Cohort]) -> str:
+    return " or ".join(dict.fromkeys(cohort.name for cohort in cohorts))
