@@ -4,8 +4,6 @@ A sample is one tensor ``(M, ...)`` in a cohort's modality order; a missing moda
 the only test for missing modalities. NaN inside a modality that is present is bad data, refused when the file is read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -210,7 +208,7 @@ class LabelSet:
             own[label == other] = value
         return own
 
-    def adopt(self, label: torch.Tensor, other: LabelSet) -> torch.Tensor:
+    def adopt(self, label: torch.Tensor, other: "LabelSet") -> torch.Tensor:
         """Return a label map that another label set has read, with the values that its classes have here.
 
         Classes are matched by name. Parts of the tumour core that do not enhance (NET and CC) become NCR if this label
@@ -221,7 +219,7 @@ class LabelSet:
             own[label == value] = self.values.get(self._counterpart(name), 0)
         return own
 
-    def require_counterparts(self, other: LabelSet) -> None:
+    def require_counterparts(self, other: "LabelSet") -> None:
         """Refuse a label set with a class that has no counterpart here; see `adopt`."""
         for name, value in other.values.items():
             if self._counterpart(name) not in self.meanings:

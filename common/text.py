@@ -1,7 +1,5 @@
 """Text for messages; imported without PyTorch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

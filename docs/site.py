@@ -3,8 +3,6 @@
 All pages can also be read in the repository, so their links are relative paths between its files.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import posixpath

@@ -1,7 +1,5 @@
 """Dry runs: a list of methods made so small that all of it runs in minutes, on a stand-in for its cohort."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Folder of a training: whether the training can start in it, whose it is, and whether it is finished."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

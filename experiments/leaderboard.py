@@ -3,8 +3,6 @@
 A training that dies is named at the end, with its log; the others go on, and the same command resumes it.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

@@ -1,7 +1,5 @@
 """Lists of the methods that a leaderboard trains and the published tables that it prints, checked before it runs."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

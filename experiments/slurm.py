@@ -1,7 +1,5 @@
 """A leaderboard's trainings as the tasks of a Slurm job array."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Trainings of a list, each with its evaluation in a process and a folder of its own."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -4,8 +4,6 @@ A verb imports what it runs when it is called, since PyTorch and MONAI take seco
 in arguments should not wait for.
 """
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

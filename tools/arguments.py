@@ -1,7 +1,5 @@
 """Conversion of a command line into a function call: Fire splits it, and the annotations define the types."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence

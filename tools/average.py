@@ -1,7 +1,5 @@
 """The verb ``average``."""
 
-from __future__ import annotations
-
 
 def average(output_dir: str, name: str, *folders: str) -> None:
     """Average the evaluations of several trainings of one method, e.g. with other seeds, case by case.

@@ -1,7 +1,5 @@
 """The verb ``compare``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The verb ``datalist``."""
 
-from __future__ import annotations
-
 
 def datalist(
     cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0, *, patients: str | None = None

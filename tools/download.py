@@ -1,7 +1,5 @@
 """The verb ``download``."""
 
-from __future__ import annotations
-
 
 def download(
     name: str,

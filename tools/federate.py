@@ -1,7 +1,5 @@
 """The verb ``federate``."""
 
-from __future__ import annotations
-
 import shlex
 
 

@@ -1,7 +1,5 @@
 """The verb ``import_fusion``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -1,7 +1,5 @@
 """The verb ``import_m3ae``."""
 
-from __future__ import annotations
-
 
 def import_m3ae(checkpoint: str, output: str) -> None:
     """Convert a checkpoint by M3AE's authors (a plain state dict) into weights for this bundle.

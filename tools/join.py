@@ -1,7 +1,5 @@
 """The verb ``join``."""
 
-from __future__ import annotations
-
 
 def join(
     output: str,

@@ -1,7 +1,5 @@
 """The verb ``leaderboard``."""
 
-from __future__ import annotations
-
 
 def leaderboard(
     methods: str,

@@ -1,7 +1,5 @@
 """Messages for the user when something goes wrong."""
 
-from __future__ import annotations
-
 from common.io.disk import full_disk, full_disk_line
 from common.text import printable
 

@@ -1,7 +1,5 @@
 """The verb ``package``."""
 
-from __future__ import annotations
-
 
 def package(bundle: str, output_dir: str) -> None:
     """Make a zip of a bundle that needs no other files of the repository, and list it in the index beside it.

@@ -1,7 +1,5 @@
 """The verb ``pool``."""
 
-from __future__ import annotations
-
 
 def pool(output_dir: str, name: str, *folders: str) -> None:
     """Combine the evaluations of all folds of a cross-validation, with each case from the fold that tested it.

@@ -1,7 +1,5 @@
 """Tolerant access to DICOM attributes: values may be invalid, and libraries must not quote them."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The header is checked before anything is decoded, since decoders trust it: with 
 request any amount of memory, or crash the process (as ITK 5.4 does for a PALETTE COLOR image without its palette).
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from pathlib import Path

@@ -16,8 +16,6 @@ A SEG copies attributes of patient and study from its source, and hospitals writ
 attributes are left out one by one and never corrected: a guessed name or date could be another patient's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO

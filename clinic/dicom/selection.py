@@ -3,8 +3,6 @@
 Image files are chosen by the same rules (`best_of`, `second_t1`, `if_enough`) in `clinic.study.image_files`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar

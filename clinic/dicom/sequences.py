@@ -11,8 +11,6 @@ Descriptions are never quoted as a whole, since they may contain anything, inclu
 known here are quoted.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import count

@@ -3,8 +3,6 @@
 Messages never contain patients' names or dates, identifiers or UIDs; a series is named by its SeriesNumber.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """``python -m clinic.server``: serves the bundles to 3D Slicer and OHIF, with MONAI Label's interface."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """The app behind the server: the bundles as models of MONAI Label, with one store of studies."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path

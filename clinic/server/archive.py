@@ -1,7 +1,5 @@
 """Requests to a DICOMweb archive, ours and the viewer's: its answers are limited in time and size, and checked."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

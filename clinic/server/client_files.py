@@ -4,8 +4,6 @@ A label map from a client is NIfTI or NRRD, recognised by its content, since its
 another file is refused, since that would be a file of the server.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import re

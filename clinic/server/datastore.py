@@ -4,8 +4,6 @@ An image in MONAI Label's terms is a whole study here: one case, whatever series
 requests; fetched files go into a folder of the caller.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import shutil

@@ -5,8 +5,6 @@ weights, read logs and other files, or delete studies. The server answers while 
 if it cannot do what is requested.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """Conversion of errors into answers for clients: an HTTP status and a line of text."""
 
-from __future__ import annotations
-
 import logging
 import re
 import tempfile

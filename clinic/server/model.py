@@ -1,7 +1,5 @@
 """A bundle as a model of MONAI Label: from a study to a label map and a DICOM SEG, by `clinic.study.predict`."""
 
-from __future__ import annotations
-
 import gc
 import re
 import tempfile

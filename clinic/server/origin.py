@@ -1,7 +1,5 @@
 """Refusal of requests by their origin: those that pages of other sites make a browser send to this server."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Collection
 from ipaddress import ip_address

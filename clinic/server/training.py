@@ -4,8 +4,6 @@ Each training writes into its own folder below the app's output; a finished trai
 adopt it. ``python -m clinic.server.training JOB`` is the process; an archive's password is passed in the environment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A worker process for tasks that take long or may crash."""
 
-from __future__ import annotations
-
 import atexit
 import logging
 import multiprocessing

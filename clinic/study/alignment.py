@@ -3,12 +3,11 @@
 A tilted study can be turned along the axes of the mean brain of the training cases as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import nibabel as nib
 import numpy as np
@@ -52,7 +51,7 @@ class AlignedStudy:
     misplaced: dict[str, str] = field(default_factory=dict)
     upright: Registration | None = None
 
-    def cut_out(self, brain: np.ndarray | None) -> AlignedStudy:
+    def cut_out(self, brain: np.ndarray | None) -> Self:
         """Return the volumes with 0 outside the brain, a mask ``(X, Y, Z)``; None leaves them as they are."""
         if brain is None:
             return self

@@ -3,8 +3,6 @@
 A modality is *open* if its header is ambiguous: recognised with less confidence than `OPEN`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product

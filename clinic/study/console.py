@@ -1,7 +1,5 @@
 """What the verb ``predict`` prints: what was found in a study, then the result."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

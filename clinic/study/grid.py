@@ -1,7 +1,5 @@
 """Grids of voxels: resampling of volumes and label maps between them, and the geometry of masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple

@@ -4,8 +4,6 @@ dcm2niix writes the contents of headers beside each image, as JSON with BIDS nam
 description into the name. Both are evaluated like a DICOM header, by `clinic.dicom.recognise`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

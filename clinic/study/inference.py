@@ -1,7 +1,5 @@
 """Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence

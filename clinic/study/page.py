@@ -4,8 +4,6 @@ It prints on two pages of A4. Its contents, a `StudySummary`, are plain data wit
 patient: no names, dates, identifiers or paths.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

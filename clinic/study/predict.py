@@ -1,7 +1,5 @@
 """Segmentation of a patient's study with a bundle's inference.json, on the grid of one of its series."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

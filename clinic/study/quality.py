@@ -1,7 +1,5 @@
 """What is measured on one segmentation, and reasons to doubt it, as far as possible without a reference."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np

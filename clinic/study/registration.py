@@ -5,11 +5,10 @@ at `FIT_SPACING` mm as it is, slightly moved and turned, and mirrored, by the no
 outlines. This is only a test; misplaced images are then registered.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -157,7 +156,7 @@ class _Overlap:
     spacing: float
 
     @classmethod
-    def of(cls, first: np.ndarray, second: Image, grid: Grid) -> _Overlap:
+    def of(cls, first: np.ndarray, second: Image, grid: Grid) -> Self:
         volumes = first, resample(second, grid)
         seen = in_field_of_view(Grid(second.shape, second.affine), grid)
         masks = tuple(not_air(volume) & seen for volume in volumes)

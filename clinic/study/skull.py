@@ -1,7 +1,5 @@
 """Extraction of the brain from a head, in every volume of a study."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

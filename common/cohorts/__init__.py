@@ -1,7 +1,5 @@
 """Data sets: the cohorts by name, and their cases as datalist items."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

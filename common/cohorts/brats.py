@@ -1,7 +1,5 @@
 """The cohorts of the BraTS challenges and of the data sets that share their labels or their cases."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from common.cohorts.cohort import Cohort

@@ -1,7 +1,5 @@
 """Checks of a data folder: which modalities each case has, which are missing, and whether the files can be used."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations

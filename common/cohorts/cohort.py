@@ -1,7 +1,5 @@
 """Definition of a cohort: its name, its modalities in order, and its label values."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -15,8 +15,6 @@ MAG-MS gives only the numbers for MSD Task01 (388 / 72 / 24, as UNETR) and iSEG-
 these splits (`COUNTS`) the cases of each part are drawn at random.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import logging
@@ -27,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -82,7 +80,7 @@ class _Case(BaseModel):
     source: str = ""
 
     @model_validator(mode="after")
-    def _require_one_file_per_modality(self) -> _Case:
+    def _require_one_file_per_modality(self) -> Self:
         given = [getattr(self, key) for key in ("modalities", "channels") if key in self.model_fields_set]
         if not self.image or any(len(values) != len(self.image) for values in given):
             raise ValueError(

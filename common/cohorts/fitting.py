@@ -4,8 +4,6 @@ A label that is read with another cohort's values is trained on without a word (
 enhancing tumour would be necrosis). So names and values are compared with all cohorts before anything is trained.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence

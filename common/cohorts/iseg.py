@@ -5,8 +5,6 @@
 "Benchmark on Automatic Six-Month-Old Infant Brain Segmentation Algorithms: The iSeg-2017 Challenge".
 """
 
-from __future__ import annotations
-
 from common.cohorts.cohort import Cohort
 from common.modalities import LabelSet
 

@@ -3,8 +3,6 @@
 Patients are divided within each source, so that every part has the sources in the same proportions.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re

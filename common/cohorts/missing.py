@@ -6,8 +6,6 @@ their training cases of BraTS 2018 (split fold1) and 2020 (split fixed), from th
 Apache-2.0). The digits in a setting's name (``mr2468``) are ten times the missing rates of T1, T1c, FLAIR and T2.
 """
 
-from __future__ import annotations
-
 import csv
 import logging
 import os

@@ -9,8 +9,6 @@ Networks process planes along the last axis. The slices are oblique, so reorient
 the last one: do not use it in preprocessing.
 """
 
-from __future__ import annotations
-
 from common.cohorts.cohort import Cohort
 from common.modalities import LabelSet
 

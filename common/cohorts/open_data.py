@@ -4,8 +4,6 @@ Images are skull-stripped and registered to each other as downloaded. `docs/data
 its folders look, and which facts could not be confirmed.
 """
 
-from __future__ import annotations
-
 from common.cohorts.brats import with_cavity
 from common.cohorts.cohort import Cohort
 from common.modalities import GLIOMA, tumour_labels

@@ -1,7 +1,5 @@
 """Patients: which cases belong to the same person, so that no patient is in two parts of a split."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re

@@ -1,7 +1,5 @@
 """All cohorts by name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ The last token of a file's name says which sequence it holds (``BraTS20_Training
 ``sub-01_ce-GAD_T1w.nii.gz`` is T1c). So it also reads folders of local data with similar names.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

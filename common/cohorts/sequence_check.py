@@ -7,8 +7,6 @@ network with one hidden layer turns these features into probabilities. It was tr
 ``data/sequence_check.md``), and knows only adults' skull-stripped brains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import combinations, pairwise

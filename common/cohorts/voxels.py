@@ -1,7 +1,5 @@
 """What the voxels of a data set say before anything is trained: the values of labels, and images that occur twice."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

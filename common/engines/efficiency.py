@@ -1,7 +1,5 @@
 """The cost of a network: parameters, operations, memory, time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Handlers that act at the start of an epoch: telling the loss the epoch's number, and restarting in rounds."""
 
-from __future__ import annotations
-
 import copy
 
 import torch

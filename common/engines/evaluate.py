@@ -1,7 +1,5 @@
 """The last step of an evaluation: from the cases' results to tables, statistics and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path

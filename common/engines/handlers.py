@@ -1,7 +1,5 @@
 """Ignite handlers: reproducible epochs, epoch means of loss terms, weight averages, resumable checkpoints."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Sliding-window inference with any subset of the modalities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

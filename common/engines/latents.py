@@ -1,7 +1,5 @@
 """Recording of a layer's output while a network runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any

@@ -1,7 +1,5 @@
 """Training with one process per GPU, started by torchrun; without GPUs the processes run on the CPU."""
 
-from __future__ import annotations
-
 import os
 
 import ignite.distributed as idist

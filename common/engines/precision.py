@@ -1,7 +1,5 @@
 """The numerical precision of networks."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

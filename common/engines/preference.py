@@ -1,7 +1,5 @@
 """PASSION's balance between modalities, epoch by epoch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import ignite.distributed as idist

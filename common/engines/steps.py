@@ -1,7 +1,5 @@
 """Steps that connect configs of a bundle: an evaluation after a training, and a teacher before it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A picture of M3AE's substitute image during training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ignite.engine import Engine, Events

@@ -1,7 +1,5 @@
 """Evaluation of every case with every subset of its modalities."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any

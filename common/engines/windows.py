@@ -1,7 +1,5 @@
 """Sliding windows that are encoded once and decoded for each modality subset."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Iterator, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """The folder of a bundle."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

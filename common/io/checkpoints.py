@@ -1,7 +1,5 @@
 """Checkpoints: written atomically, and read without executing code that they may contain."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 from collections.abc import Mapping

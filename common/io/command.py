@@ -1,7 +1,5 @@
 """``python -m monai.bundle run``: its options, and its errors."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys

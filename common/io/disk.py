@@ -1,7 +1,5 @@
 """Errors of a full disk: recognised, named and put into words here only."""
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -19,8 +19,6 @@ twice, is unknown or is missing, and values of other types, which are never conv
 list is named by its position and its first text: ``training[0] (case 'x').image is 3``.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import os

@@ -1,7 +1,5 @@
 """Finding files, and writing them atomically."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

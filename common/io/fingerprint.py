@@ -1,7 +1,5 @@
 """Fingerprints of inputs and settings, by which stale results are recognised."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

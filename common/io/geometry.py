@@ -1,7 +1,5 @@
 """Plausibility of shapes and affines of medical images, and the distance between two affines."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from itertools import product

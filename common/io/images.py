@@ -1,7 +1,5 @@
 """Reading and writing images."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -1,7 +1,5 @@
 """Reading MetaImage and NRRD files with ITK, after checks that ITK omits: that a file holds all of its own voxels."""
 
-from __future__ import annotations
-
 import math
 import re
 import zlib

@@ -1,7 +1,5 @@
 """What was once found out about a file, kept so that it need not be read again."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Locks that keep a folder to one process at a time."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

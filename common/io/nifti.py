@@ -1,7 +1,5 @@
 """Reading NIfTI and Analyze files strictly: by the standard, completely, and with warnings about doubtful headers."""
 
-from __future__ import annotations
-
 import gzip
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Folders for temporary files, which may be images of a patient: private, and removed even after a run was killed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """What a training consists of, and the check of its settings."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The weights that come with a bundle: their checksums, and the data that they were trained on."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segme
 from the missing path, so the full path has no influence. Here it follows the paper.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -9,8 +9,6 @@ the same gradient. (The released code creates the discriminators' optimiser anew
 accumulate; here they accumulate.)
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Source: Ding et al., ICCV 2021 (RFNet), section 3.4; the constants are the relea
 share (see `common.losses.parts`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

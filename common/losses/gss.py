@@ -8,8 +8,6 @@ default is the paper, since the released votes have errors: with a single leader
 overrule the leader, and two leaders that agree are counted twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -6,8 +6,6 @@ it separately from the gradient). The release reconstructs all four modalities o
 reconstruction and the divergences use the modalities that a subject has.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss

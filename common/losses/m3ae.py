@@ -5,8 +5,6 @@ entropy"), we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, wit
 both views pooled.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -5,8 +5,6 @@ exclusive classes, and Dice includes the background; the divergence is a mean ov
 the elements of the bottleneck (a sum would outweigh the other terms); the teacher gets no gradient.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -6,8 +6,6 @@ norm is a mean over elements, since only a mean has the magnitude of the origina
 original loss" presupposes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Source: Ding et al., ICCV 2021 (RFNet), section 3.4; the weights, the clamp and 
 code, which the code of mmFormer, M2FTrans and PASSION shares. A one-hot volume is never built.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

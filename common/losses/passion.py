@@ -7,8 +7,6 @@ trained (task mask delta), and from epoch to epoch their weights grow (coefficie
 differ, this follows the released code, which gave the published numbers; the bundle's README lists the differences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal
 released. The segmentation loss (cross-entropy plus Dice) is also RobustSeg's.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

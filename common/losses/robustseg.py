@@ -4,8 +4,6 @@ Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Dis
 2019; constants as released.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -4,8 +4,6 @@ Source: Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation
 formulas and constants of the released code.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

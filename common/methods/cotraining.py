@@ -5,8 +5,6 @@ here each step draws one of the subsets that have a missing path. The losses are
 `common.losses.smunet`, the networks in `common.networks.cotraining`.
 """
 
-from __future__ import annotations
-
 import torch
 
 from common.losses.cotraining import CoTrainingOutput

@@ -1,7 +1,5 @@
 """The training step for a collection of networks, one per subset: each step trains one of them."""
 
-from __future__ import annotations
-
 import torch
 
 from common.methods.step import TrainingStep

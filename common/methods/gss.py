@@ -5,8 +5,6 @@ Group Self-Support Learning", ICCV 2023, section 3.1. GSS changes only the loss 
 that of the backbone.
 """
 
-from __future__ import annotations
-
 import torch
 
 from common.methods.step import TrainingStep

@@ -5,8 +5,6 @@ Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modal
 are in `common.losses.hved`; U-HeMIS is trained by `common.methods.plain.RandomSubset`.
 """
 
-from __future__ import annotations
-
 import torch
 
 from common.methods.step import TrainingStep

@@ -4,8 +4,6 @@ Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Se
 AAAI 2023. The losses are in `common.losses.m3ae`, the network in `common.networks.m3ae`.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

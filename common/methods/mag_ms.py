@@ -3,8 +3,6 @@
 Source: He et al., 2023, sections 2.2 and 2.3, Algorithm 1. The loss is in `common.losses.mag_ms`.
 """
 
-from __future__ import annotations
-
 import torch
 
 from common.losses.mag_ms import MagMSOutput

@@ -4,8 +4,6 @@ Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmen
 loss is in `common.losses.medmap`. At inference the feature encoder stays, and the anchor is not used.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

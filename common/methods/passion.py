@@ -5,8 +5,6 @@ Missing Rates", ACM MM 2024, section 3.2. The losses are in `common.losses.passi
 `common.engines.preference`; the datalist says which training case lacks which modality (`common.cohorts.missing`).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

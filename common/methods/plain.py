@@ -1,7 +1,5 @@
 """Plain supervised training, with and without modality dropout: the baselines that papers are compared to."""
 
-from __future__ import annotations
-
 import torch
 
 from common.methods.step import TrainingStep

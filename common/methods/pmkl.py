@@ -4,13 +4,12 @@ Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal
 stage the teacher is trained alone (`common.methods.plain`). The losses are in `common.losses.pmkl`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
@@ -55,7 +54,7 @@ class PrivilegedDistillation(TrainingStep):
         width = network.full.head.in_channels
         self.heads = Dedicated(network.missing.subsets, lambda channels: MetricHeads(width, crop, metric_stride))
 
-    def train(self, mode: bool = True) -> PrivilegedDistillation:
+    def train(self, mode: bool = True) -> Self:
         """Set the mode of the students and their heads; the teacher stays in evaluation mode."""
         super().train(mode)
         self.network.full.eval()

@@ -4,8 +4,6 @@ Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Dis
 2019; subsets are drawn as in the release. The loss is in `common.losses.robustseg`.
 """
 
-from __future__ import annotations
-
 import torch
 
 from common.io.settings import check_number

@@ -1,7 +1,5 @@
 """Base of all training steps: a module around a network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Networks by name, as configs choose them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from typing import Any

@@ -14,8 +14,6 @@ are improbable. The heads start at the probability `PRIOR`. And, as everywhere i
 background.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -5,8 +5,6 @@ SMU-Net) are one network here: each sample is sent to the part for its modalitie
 evaluated like any other network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import combinations
 

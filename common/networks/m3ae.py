@@ -5,8 +5,6 @@ AAAI 2023, eq. (1) and (3). The released code looks up the substitute image rela
 inference; we use the location in the cohort's grid in both training and inference, as the paper says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Optional, Union
 

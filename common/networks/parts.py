@@ -1,7 +1,5 @@
 """The parts of a network that process one modality alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn

@@ -4,8 +4,6 @@ Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Se
 AAAI 2023, "Implementation" and supplement; the same backbone as ACN (Wang et al., MICCAI 2021). Where the paper says
 "3D bilinear" upsampling, the released code uses nearest neighbours; we follow the code, to which the published
 weights belong.
-
-No `from __future__ import annotations` here, because TorchScript reads the field types of a NamedTuple literally.
 """
 
 from typing import NamedTuple, Union

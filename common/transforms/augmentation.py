@@ -1,6 +1,6 @@
 """Augmentation that treats each modality separately."""
 
-from __future__ import annotations
+from typing import Self
 
 import numpy as np
 import torch
@@ -26,9 +26,7 @@ class RandEachModalityd(Randomizable, EachModalityd):
         super().__init__(keys)
         self.transform = transform
 
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandEachModalityd:
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
         """Seed the inner transform, which makes the random draws."""
         self.transform.set_random_state(seed, state)
         return self

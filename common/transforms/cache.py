@@ -1,7 +1,5 @@
 """A cache from which a training patch is read without decoding or copying the rest of the case."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

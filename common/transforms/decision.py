@@ -1,7 +1,5 @@
 """Decisions: how probabilities become a label map."""
 
-from __future__ import annotations
-
 import torch
 from monai.config import KeysCollection
 

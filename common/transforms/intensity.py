@@ -1,7 +1,5 @@
 """Intensity normalisation over the brain."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Conversions between a cohort's label values, its regions, and the classes of a softmax head."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Loading any subset of a subject's modalities, and refusing unusable files."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Position of a crop in the grid that all subjects of a cohort share."""
 
-from __future__ import annotations
-
 import torch
 from monai.data import MetaTensor
 

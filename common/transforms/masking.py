@@ -4,8 +4,6 @@ The functions for subsets take ``present``, bool ``(B, M)`` with at least one Tr
 subset of it, on the CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """A dataset that presents each case with chosen modality subsets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

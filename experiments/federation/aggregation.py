@@ -1,7 +1,5 @@
 """Aggregation of the sites' updates: a mean weighted by cases, of each part over the sites that train it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A site's client of NVIDIA FLARE, which answers each round until the federation ends."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Conversion of a plan into a job of NVIDIA FLARE, which is simulated or submitted to a server."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Conditions for taking part in a federation: bundle, version, recipe, cohort and weights have to be the same."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,11 +1,9 @@
 """The plan of a federation, as a JSON file: a bundle, a recipe, the number of rounds, and the sites."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from monai.bundle import ConfigParser
 from pydantic import Field, model_validator
@@ -53,7 +51,7 @@ class Plan(Document):
     start_round: int = 0
 
     @model_validator(mode="after")
-    def _check(self) -> Plan:
+    def _check(self) -> Self:
         """Check what concerns several keys, or the names of sites."""
         for kind, name in [("name", self.name), *(("site", site) for site in self.sites)]:
             if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):

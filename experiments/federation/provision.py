@@ -1,7 +1,5 @@
 """Startup kits for a federation over a network: keys and certificates of each site, made by NVFlare's own tool."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A site of a federation, at which MONAI's client trains the bundle on the site's own data."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The mean brain of training cases, to which `clinic.study.alignment.turn_upright` aligns a tilted study."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 
 import nibabel as nib

@@ -7,8 +7,6 @@ ratios, maps and noise. Some phantoms are among the training cases, so that the 
 images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The verb ``ship``."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """Shipping of a training's results in a bundle: weights, tables calibrated on them, and their metrics."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The verb ``train_content``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

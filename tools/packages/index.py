@@ -1,7 +1,5 @@
 """The index of packages: a file beside them that lists name, version, size and SHA-256 of each."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ The zip file contains one folder, the bundle's, with the bundle's own files, ``c
 systems, and weights hardly shrink.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Real BraTS data may not be redistributed, so the default configs train on this c
 `common.cohorts.phantom.simulation`. Results on it support no conclusion about patients or about the merit of methods.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

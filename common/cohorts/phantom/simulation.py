@@ -7,8 +7,6 @@ and choroid plexus (bright in T1c), white-matter hyperintensities (bright in FLA
 distinguished from tumour.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ A dry run trains on them, so that users without the cohort's data can check that
 images show no patient, and numbers computed from them mean nothing.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The worth of modalities: Shapley values, the best subset, and advice on which missing one to acquire."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import factorial

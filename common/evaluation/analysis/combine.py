@@ -1,7 +1,5 @@
 """Evaluations of several trainings of one method combined into one: averaged over seeds, or pooled over folds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

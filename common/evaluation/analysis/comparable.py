@@ -1,7 +1,5 @@
 """Checks of whether evaluations may be compared."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase

@@ -1,7 +1,5 @@
 """Measurement of label maps that other programs wrote."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path

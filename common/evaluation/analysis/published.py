@@ -4,8 +4,6 @@ The files in ``data/`` hold the tables in long form; ``data/README.md`` says whe
 known to be misprinted.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

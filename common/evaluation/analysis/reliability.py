@@ -1,7 +1,5 @@
 """Reliability of predictions given their subset: calibration of probabilities, intervals for volumes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import product

@@ -4,8 +4,6 @@ Tables and figures take their numbers from this module, so that `Conventions.ave
 that is not in `METRICS`, and voxels to be pooled without volumes, are a ValueError.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Binning of a region's probabilities for a reliability diagram."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

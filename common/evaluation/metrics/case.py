@@ -1,7 +1,5 @@
 """Results of one case: its metrics for every subset, and small arrays for the figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The metrics by name, and the conventions on which publications differ."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 PENALTY = 373.13

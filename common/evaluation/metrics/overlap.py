@@ -5,8 +5,6 @@ voxels are counted in the prediction's bounding box alone, distances are searche
 trees, exact), and the surfaces of the reference are computed once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The results of an evaluation: long-form rows and their settings, from which tables and figures are made."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Storage of cases' results on disk, so that an interrupted evaluation can continue."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Comparison of methods by their evaluations, or by label maps from any program."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

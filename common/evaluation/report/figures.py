@@ -5,8 +5,6 @@ Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent.
 ValueError in the same cases as `require_alike`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import fill

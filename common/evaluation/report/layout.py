@@ -1,7 +1,5 @@
 """A table as rows of cells, and its three renderings: Markdown, LaTeX and HTML. The contents come from `tables`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape

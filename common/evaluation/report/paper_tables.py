@@ -1,7 +1,5 @@
 """A paper's own table with measured values: each published number beside ours."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """A report on one or several evaluations, with their tables, statistics and figures, as HTML and Markdown."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

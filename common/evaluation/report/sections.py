@@ -1,7 +1,5 @@
 """The sections of a report: their tables, figures and explanations."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

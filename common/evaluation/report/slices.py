@@ -1,7 +1,5 @@
 """Pictures of slices with predictions, and of M3AE's substitute image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

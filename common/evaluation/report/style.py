@@ -4,8 +4,6 @@ A figure is one (3.5 in) or two (7.2 in) journal columns wide; its text has at l
 and Ito (https://jfly.uni-koeln.de/color/); methods and modalities also differ in their markers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import ExitStack
 from io import BytesIO

@@ -6,8 +6,6 @@ cells. Functions of several evaluations raise ValueError if two have the same na
 regions than the first.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace

@@ -4,8 +4,6 @@ Their checkpoints hold one path each. Their axes are ours (x, y, z). The modalit
 in the order of the full path. Their classes ED, NCR, ET, background are reordered to background, NCR, ED, ET.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 

@@ -5,8 +5,6 @@ the blocks are also reordered from their order (FLAIR, T1c, T1, T2) to ours (T1,
 background, 1 NCR, 2 ED, 3 ET) are the same as ours.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

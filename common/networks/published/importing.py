@@ -1,7 +1,5 @@
 """Import of authors' checkpoint files into weights files for our networks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

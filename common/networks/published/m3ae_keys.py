@@ -1,7 +1,5 @@
 """Import of M3AE checkpoints by its authors: a pure map from their keys to ours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
