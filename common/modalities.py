@@ -25,6 +25,9 @@ ALIASES = {alias: name for name, others in _SPELLINGS.items() for alias in (name
 GLIOMA = ("t1", "t1c", "t2", "flair")
 """Modalities of the glioma cohorts, in order."""
 
+IGNORED = 255
+"""Value of a voxel in label maps, class indices and region masks that neither losses nor metrics count."""
+
 ROUNDING = 1e-5
 """Fraction of a modality's intensity range within which a voxel still counts as background (interpolation error)."""
 
@@ -139,6 +142,7 @@ class LabelSet:
         synonyms: value that a file may hold instead of one of ``values`` -> that value, for cohorts that combine files
             of several publishers. Synonyms are replaced on reading, so no tensor and no output contains them.
         background: class name -> value in the files that is read as background.
+        ignored: class name -> value in the files that is read as `IGNORED`.
     """
 
     values: Mapping[str, int]
@@ -146,6 +150,7 @@ class LabelSet:
     targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     synonyms: Mapping[int, int] = field(default_factory=dict)
     background: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -155,7 +160,7 @@ class LabelSet:
         for region, classes in self.regions.items():
             if set(classes) != {name for target in self._targets_of(region) for name in self.targets[target]}:
                 raise ValueError(f"Region {region} ({', '.join(classes)}) is not a union of {dict(self.targets)}.")
-        own = {0, *self.values.values(), *self.background.values()}
+        own = {0, *self.meanings.values()}
         if set(self.synonyms) & own or not set(self.synonyms.values()) <= own:
             raise ValueError(f"synonyms {dict(self.synonyms)}: expected values not in {own}, mapped to values in it.")
 
@@ -187,8 +192,8 @@ class LabelSet:
 
     @property
     def meanings(self) -> dict[str, int]:
-        """Every class that a file may hold -> its value, whether it is trained or read as background."""
-        return {**self.values, **self.background}
+        """Every class that a file may hold -> its value, whether it is trained, read as background or ignored."""
+        return {**self.values, **self.background, **self.ignored}
 
     @property
     def known(self) -> set[int]:
@@ -204,7 +209,8 @@ class LabelSet:
         """Return a file's label map with the cohort's own values and of type `dtype`, whatever its shape and type."""
         self.check([int(v) if float(v).is_integer() else v for v in torch.unique(label).tolist()], source)
         own = label.to(self.dtype)
-        for other, value in {**self.synonyms, **dict.fromkeys(self.background.values(), 0)}.items():
+        unused = dict.fromkeys(self.background.values(), 0) | dict.fromkeys(self.ignored.values(), IGNORED)
+        for other, value in {**self.synonyms, **unused}.items():
             own[label == other] = value
         return own
 
@@ -212,11 +218,13 @@ class LabelSet:
         """Return a label map that another label set has read, with the values that its classes have here.
 
         Classes are matched by name. Parts of the tumour core that do not enhance (NET and CC) become NCR if this label
-        set lacks them. A class that this label set reads as background is 0.
+        set lacks them. A class that this label set reads as background is 0, one that it ignores `IGNORED`.
         """
         own = torch.zeros_like(label, dtype=self.dtype)
         for name, value in other.values.items():
-            own[label == value] = self.values.get(self._counterpart(name), 0)
+            counterpart = self._counterpart(name)
+            own[label == value] = IGNORED if counterpart in self.ignored else self.values.get(counterpart, 0)
+        own[label == IGNORED] = IGNORED
         return own
 
     def require_counterparts(self, other: "LabelSet") -> None:
@@ -231,10 +239,13 @@ class LabelSet:
         return name if name in self.meanings else _COUNTERPARTS.get(name)
 
     def to_regions(self, label: torch.Tensor) -> torch.Tensor:
-        """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8."""
+        """Turn a label map ``(1, ...)`` in the cohort's values into region masks ``(R, ...)``, uint8.
+
+        A voxel that is `IGNORED` is so in every mask.
+        """
         masks = {name: label[0] == value for name, value in self.values.items()}
         parts = [reduce(torch.logical_or, (masks[name] for name in classes)) for classes in self.regions.values()]
-        return torch.stack(parts).to(torch.uint8)
+        return torch.stack(parts).to(torch.uint8).masked_fill_(label == IGNORED, IGNORED)
 
     def from_regions(self, regions: torch.Tensor) -> torch.Tensor:
         """Turn region masks ``(R, ...)`` into a label map ``(1, ...)``, of type `dtype`, in the cohort's values.
@@ -259,10 +270,10 @@ class LabelSet:
     def to_classes(self, label: torch.Tensor) -> torch.Tensor:
         """Turn a label map ``(1, ...)`` in the cohort's values into channel numbers of a softmax head, of type long.
 
-        The background is 0, the first target 1, and so on.
+        The background is 0, the first target 1, and so on; `IGNORED` stays.
         """
         label = label.long()
-        index = torch.zeros_like(label)
+        index = torch.where(label == IGNORED, IGNORED, 0)
         for number, classes in enumerate(self.targets.values(), start=1):
             for name in classes:
                 index[label == self.values[name]] = number
@@ -311,7 +322,7 @@ def tumour_labels(**values: int) -> LabelSet:
     return LabelSet(values=values, regions=regions | ({"RC": ("RC",)} if "RC" in values else {}), targets=targets)
 
 
-def without_cavity(labels: LabelSet) -> LabelSet:
-    """Return a label set that reads the resection cavity (RC) as background."""
+def without_cavity(labels: LabelSet, reading: str) -> LabelSet:
+    """Return a label set that reads the resection cavity (RC) as ``background``, or as ``ignored`` voxels."""
     others = {name: value for name, value in labels.values.items() if name != "RC"}
-    return replace(tumour_labels(**others), background={"RC": labels.values["RC"]})
+    return replace(tumour_labels(**others), **{reading: {"RC": labels.values["RC"]}})

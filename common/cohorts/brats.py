@@ -9,13 +9,13 @@ BRATS2021, GLI, SSA = r"BraTS2021_\d+", r"BraTS-GLI-\d+-\d+", r"BraTS-SSA-\d+-\d
 MET, MEN, PED = r"BraTS-MET-\d+-\d+", r"BraTS-MEN-\d+-\d+", r"BraTS-PED-\d+-\d+"
 
 
-def with_cavity(cohort: Cohort) -> tuple[Cohort, Cohort]:
-    """Return a cohort whose labels have the resection cavity as a class, and the one that reads it as background.
+def with_cavity(cohort: Cohort) -> list[Cohort]:
+    """Return a cohort whose labels have the resection cavity as a class, and two that have not.
 
-    The latter is named ``..._cavity_background``.
+    ``..._cavity_background`` reads it as background; ``..._cavity_ignored`` leaves it out of losses and metrics.
     """
-    labels = without_cavity(cohort.labels)
-    return cohort, replace(cohort, name=f"{cohort.name}_cavity_background", labels=labels)
+    others = {reading: without_cavity(cohort.labels, reading) for reading in ("background", "ignored")}
+    return [cohort, *(replace(cohort, name=f"{cohort.name}_cavity_{how}", labels=own) for how, own in others.items())]
 
 
 COHORTS: dict[str, Cohort] = {

@@ -2,7 +2,14 @@
 
 from common.engines.epoch import Rounds, SetEpoch
 from common.engines.evaluate import check_settings, report_evaluation
-from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, seed_all
+from common.engines.handlers import (
+    EpochLosses,
+    Reseed,
+    ResumableCheckpoint,
+    WeightAverage,
+    counted_voxels,
+    seed_all,
+)
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
@@ -31,6 +38,7 @@ __all__ = [
     "check_mirror_axes",
     "check_settings",
     "close_tracking",
+    "counted_voxels",
     "distributed",
     "local_device",
     "lock_output",

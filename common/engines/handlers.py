@@ -1,6 +1,7 @@
 """Ignite handlers: reproducible epochs, epoch means of loss terms, weight averages, resumable checkpoints."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.io import read_checkpoint, write_checkpoint
+from common.modalities import IGNORED
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,16 @@ def seed_all(seed: int, deterministic: bool = True) -> None:
     """
     set_determinism(seed=seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
+
+
+def counted_voxels(output: Sequence[Mapping[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return ``pred`` and ``label``, each item's region masks, with 0 where the label is `IGNORED`."""
+    ignored = [item["label"] == IGNORED for item in output]
+    pred, label = (
+        [item[key].masked_fill(where, 0) for item, where in zip(output, ignored, strict=True)]
+        for key in ("pred", "label")
+    )
+    return pred, label
 
 
 class Reseed:

@@ -118,7 +118,7 @@ class CoTrainingLoss(nn.Module):
 
     def shared_terms(self, output: CoTrainingOutput, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the scalars ``full``, ``missing`` and ``consistency`` against class indices ``(B, 1, ...)``."""
-        label = class_indices(target, output.full.logits)
+        label = class_indices(target, output.full.logits, ignoring=False)
         full, missing = (sigmoids(path) for path in output)
         consistency = (full - missing)[:, 1:].square().mean() * (full.shape[1] - 1)
         return {"full": self.dice(full, label), "missing": self.dice(missing, label), "consistency": consistency}

@@ -16,7 +16,7 @@ from torch import nn
 from common.io.settings import check_choice, check_number
 from common.losses.fusion import FusionLoss
 from common.losses.parts import FLOOR
-from common.modalities import ALIASES
+from common.modalities import ALIASES, IGNORED
 from common.networks.fusion import FusionOutput
 
 
@@ -209,7 +209,9 @@ class GSSLoss(nn.Module):
         logits = logits.unflatten(0, output.present.shape)  # (B, M, K, N)
         log_students = (logits / self.tau).log_softmax(dim=2)
         taught = self._soft_target(logits, log_students, output.fused.logits)
-        loss = kd_loss(taught, log_students, random_mask(logits, self.alpha, self.mask), self.kd)
+        counted = (target.as_subclass(torch.Tensor) != IGNORED).flatten(2)  # (B, 1, N)
+        kept = random_mask(logits, self.alpha, self.mask) & counted
+        loss = kd_loss(taught, log_students, kept, self.kd)
         self.terms = {**self.task_loss.terms, "distillation": loss.detach()}
         free = 0 if self.whole else parts["fuse"] + parts["deep"]
         task = sum(parts.values()) - free

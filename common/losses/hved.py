@@ -8,12 +8,11 @@ reconstruction and the divergences use the modalities that a subject has.
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceCELoss
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from common.io.settings import check_number
-from common.losses.parts import class_indices
+from common.losses.parts import DiceCE, class_indices
 from common.networks.dedicated import channel_subsets
 from common.networks.hved import VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
 from common.networks.subsets import gather_rows
@@ -27,7 +26,7 @@ class SoftmaxLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True)
+        self.loss = DiceCE(squared_pred=True)
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

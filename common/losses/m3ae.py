@@ -13,8 +13,12 @@ from monai.losses import DeepSupervisionLoss, DiceLoss
 from torch import nn
 
 from common.io.settings import check_choice
+from common.modalities import IGNORED
 from common.networks import SegmentationOutput
 from common.networks.subsets import gather_rows
+
+SURELY_NOT = -1e4
+"""Logit whose probability and cross-entropy are 0 in every precision."""
 
 
 class Reconstruction(NamedTuple):
@@ -58,7 +62,8 @@ class PretrainingLoss(nn.Module):
 class DiceBCELoss(nn.Module):
     """0.7 * mean Dice loss + 0.3 * mean binary cross-entropy over region channels, on logits.
 
-    Dice of a channel is ``1 - (2 sum(pt) + 1) / (sum(p^2) + sum(t^2) + 1)`` with the sums over batch and space.
+    Dice of a channel is ``1 - (2 sum(pt) + 1) / (sum(p^2) + sum(t^2) + 1)`` with the sums over batch and space. Voxels
+    that are `IGNORED` count nowhere.
     """
 
     def __init__(self, dice_weight: float = 0.7, bce_weight: float = 0.3) -> None:
@@ -68,7 +73,9 @@ class DiceBCELoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of logits against masks, both ``(B, C, X, Y, Z)``."""
-        bce = F.binary_cross_entropy_with_logits(logits, target)
+        counted = target != IGNORED
+        logits, target = logits.masked_fill(~counted, SURELY_NOT), target.masked_fill(~counted, 0)
+        bce = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / counted.sum().clamp_min(1)
         return self.dice_weight * self.dice(logits, target) + self.bce_weight * bce
 
 
@@ -122,7 +129,10 @@ class FineTuningLoss(nn.Module):
         self.terms = {"segmentation": segmentation.detach(), "consistency": consistency.detach()}
         total = segmentation + self.lambda_con * consistency
         if self.lambda_distil > 0:
-            distillation = F.binary_cross_entropy_with_logits(other.logits, one.logits.detach().sigmoid())
+            taught = one.logits.detach().sigmoid()
+            each = F.binary_cross_entropy_with_logits(other.logits, taught, reduction="none")
+            counted = target.as_subclass(torch.Tensor) != IGNORED
+            distillation = torch.where(counted, each, 0).sum() / counted.sum().clamp_min(1)
             self.terms["distillation"] = distillation.detach()
             total = total + self.lambda_distil * distillation
         return total

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceCELoss
 from torch import nn
 
 from common.io.settings import check_number
-from common.losses.parts import class_indices
+from common.losses.parts import DiceCE, class_indices
+from common.modalities import IGNORED
 from common.networks.mag_ms import MagMSDecoded
 from common.networks.subsets import scatter_rows, select_rows
 
@@ -32,10 +32,17 @@ class MagMSOutput(NamedTuple):
     present: torch.Tensor
 
 
-def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Return ``T^2 KL(teacher || student)`` of logits ``(n, K, ...)`` at temperature T, a mean over rows and voxels."""
+def divergence(
+    student: torch.Tensor, teacher: torch.Tensor, label: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Return ``T^2 KL(teacher || student)`` of logits ``(n, K, ...)`` at temperature T, a mean over rows and voxels.
+
+    Voxels where the label ``(n, 1, ...)`` is `IGNORED` are left out.
+    """
     student, teacher = ((logits / temperature).log_softmax(dim=1) for logits in (student, teacher))
-    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
+    counted = label[:, 0] != IGNORED
+    each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * torch.where(counted, each, 0).sum() / counted.sum().clamp_min(1)
 
 
 class MagMSLoss(nn.Module):
@@ -60,7 +67,7 @@ class MagMSLoss(nn.Module):
         super().__init__()
         self.lambda_kl, self.gamma = check_number("lambda_kl", lambda_kl, 0), check_number("gamma", gamma, 0)
         self.temperature, self.detach_teacher = check_number("temperature", temperature, 0.01), detach_teacher
-        self.dice_ce = DiceCELoss(softmax=True, to_onehot_y=True)
+        self.dice_ce = DiceCE()
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: MagMSOutput, target: torch.Tensor) -> torch.Tensor:
@@ -75,8 +82,9 @@ class MagMSLoss(nn.Module):
                 continue
             student = rows[having].to(label.device, non_blocking=True)
             logits, bottleneck = (part.index_select(0, student) for part in students)
-            terms["single"] = terms["single"] + self.dice_ce(logits, select_rows(label, having))
-            terms["kl"] = terms["kl"] + divergence(logits, select_rows(known.logits, having), self.temperature)
+            own = select_rows(label, having)
+            terms["single"] = terms["single"] + self.dice_ce(logits, own)
+            terms["kl"] = terms["kl"] + divergence(logits, select_rows(known.logits, having), own, self.temperature)
             terms["l2"] = terms["l2"] + F.mse_loss(bottleneck, select_rows(known.bottleneck, having))
         self.terms = {name: value.detach() for name, value in terms.items()}
         return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
+from torch import nn
 
-from common.modalities import to_host
+from common.modalities import IGNORED, to_host
 
 FLOOR = 0.005
 """Minimum that probabilities are clamped to before a logarithm; below it there is no gradient."""
 
 
-def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def class_indices(label: torch.Tensor, logits: torch.Tensor, ignoring: bool = True) -> torch.Tensor:
     """Return the label ``(B, 1, ...)`` as long indices after checking that it fits logits ``(B, K, ...)``.
+
+    With ``ignoring`` it may hold `IGNORED`.
 
     Raises:
         ValueError: if it has another shape, or an index outside 0 to K - 1.
@@ -25,7 +29,13 @@ def class_indices(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     if label.shape != expected:
         raise ValueError(f"label: shape {tuple(label.shape)}, expected {expected}: one class index per voxel.")
     label = label.as_subclass(torch.Tensor).long()
-    low, high = to_host(torch.stack(label.aminmax())).tolist()
+    counted = torch.where(label == IGNORED, 0, label) if ignoring else label
+    low, high = to_host(torch.stack(counted.aminmax())).tolist()
+    if high == IGNORED:
+        raise ValueError(
+            "label: holds voxels to ignore, which this method's loss cannot do. Choose the cohort that reads these "
+            "classes as background (..._cavity_background), or train them."
+        )
     if low < 0 or high >= classes:
         raise ValueError(
             f"label: holds class indices {low} to {high}, but the network's head has {classes} classes (0 to "
@@ -50,21 +60,29 @@ def weighted_cross_entropy(probabilities: torch.Tensor, label: torch.Tensor) -> 
     """Return the cross-entropy ``(B,)`` in which the weight of a class is 1 minus its fraction of the sample's voxels.
 
     It is the mean over voxels of ``-w_y log max(p_y, 0.005)``, not divided by the sum of weights. A batch's loss is the
-    mean over samples. Probabilities are ``(B, K, ...)``, the label's class indices ``(B, 1, ...)``, long.
+    mean over samples. Probabilities are ``(B, K, ...)``, the label's class indices ``(B, 1, ...)``, long. Voxels that
+    are `IGNORED` count nowhere.
     """
-    weight = 1 - _class_sizes(label, probabilities.shape[1]) / label[0].numel()
-    weight = weight.gather(1, label.flatten(1))
+    counted = (label != IGNORED).flatten(1)
+    voxels = counted.sum(dim=1).clamp_min(1)
+    weight = 1 - _class_sizes(label, probabilities.shape[1]) / voxels[:, None]
+    index = torch.where(label == IGNORED, 0, label)
+    weight = weight.gather(1, index.flatten(1))
     # Each index occurs once per voxel, so the gradient of this gather is deterministic, too.
-    right = probabilities.gather(1, label).flatten(1)
-    return -(weight * right.clamp(FLOOR, 1).log()).mean(dim=1)
+    right = probabilities.gather(1, index).flatten(1)
+    return -torch.where(counted, weight * right.clamp(FLOOR, 1).log(), 0).sum(dim=1) / voxels
 
 
 def dice_sums(probabilities: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sums over space for Dice, ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``."""
+    """Return the sums over space for Dice, ``sum p_k y_k`` and ``sum p_k + sum y_k``, both ``(B, K)``.
+
+    Voxels that are `IGNORED` are left out.
+    """
     classes, label_flat = probabilities.shape[1], label.flatten(1)
-    right = probabilities.gather(1, label).flatten(1)
+    right = probabilities.gather(1, torch.where(label == IGNORED, 0, label)).flatten(1)
     both = torch.stack([torch.where(label_flat == k, right, 0).sum(dim=1) for k in range(classes)], dim=1)
-    return both, probabilities.flatten(2).sum(dim=2) + _class_sizes(label, classes)
+    predicted = torch.where(label == IGNORED, 0, probabilities).flatten(2).sum(dim=2)
+    return both, predicted + _class_sizes(label, classes)
 
 
 def dice_from_sums(both: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
@@ -85,6 +103,23 @@ def dice_loss(probabilities: torch.Tensor, label: torch.Tensor, batch: bool = Fa
 def dice_ce(probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Return `weighted_cross_entropy` plus `dice_loss` of each sample, ``(B,)``."""
     return weighted_cross_entropy(probabilities, label) + dice_loss(probabilities, label)
+
+
+class DiceCE(nn.Module):
+    """MONAI's Dice, with the background, plus cross-entropy, of logits against class indices ``(B, 1, ...)``.
+
+    `monai.losses.DiceCELoss` has no voxels to ignore; without any, the two are equal.
+    """
+
+    def __init__(self, squared_pred: bool = False) -> None:
+        super().__init__()
+        self.dice = DiceLoss(softmax=True, to_onehot_y=True, squared_pred=squared_pred, ignore_index=IGNORED)
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss; logits are ``(B, K, ...)``, the label's indices long."""
+        voxels = (label != IGNORED).sum().clamp_min(1)
+        entropy = F.cross_entropy(logits, label[:, 0], ignore_index=IGNORED, reduction="sum") / voxels
+        return self.dice(logits, label) + entropy
 
 
 def label_rows(label: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

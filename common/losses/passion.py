@@ -16,7 +16,7 @@ from torch import nn
 
 from common.io.settings import check_choice, check_number
 from common.losses.parts import FLOOR, class_indices, dice_ce, label_rows, probabilities
-from common.modalities import to_host
+from common.modalities import IGNORED, to_host
 from common.networks.fusion import Decoded
 from common.networks.subsets import scatter_rows
 
@@ -47,17 +47,19 @@ class PassionOutput(NamedTuple):
 
 
 def pixel_distillation(
-    students: torch.Tensor, teacher: torch.Tensor, size: Sequence[int], temperature: float
+    students: torch.Tensor, teacher: torch.Tensor, counted: torch.Tensor, temperature: float
 ) -> torch.Tensor:
     """Return the divergence of students' predictions from the teacher's at one level, ``(n,)``, eq. (3).
 
-    It is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled to the size of the
-    full resolution and then clamped to 0.005 or more. The teacher's logits, ``(1, K, ...)`` for all students or one row
-    for each of the students' ``(n, K, ...)``, get no gradient.
+    It is ``T^2 mean_{k,i} q_t (log q_t - log q_s)`` of the probabilities at temperature T, upsampled to the full
+    resolution and then clamped to 0.005 or more, over the voxels ``counted``, bool ``(1, 1, ...)``. The teacher's
+    logits, ``(1, K, ...)`` for all students or one row for each of the students' ``(n, K, ...)``, get no gradient.
     """
+    size = counted.shape[2:]
     known = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)
     guess = probabilities(students, size, temperature).clamp(FLOOR, 1)
-    return temperature**2 * (known * (known.log() - guess.log())).flatten(1).mean(dim=1)
+    each = torch.where(counted, known * (known.log() - guess.log()), 0)
+    return temperature**2 * each.flatten(1).sum(dim=1) / (counted.sum().clamp_min(1) * known.shape[1])
 
 
 def prototypes(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -76,17 +78,18 @@ def similarity(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         return directions.mT @ F.normalize(features.float(), dim=1, eps=EPSILON)
 
 
-def prototype_nll(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+def prototype_nll(features: torch.Tensor, inside: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Return the negative log-likelihood of the classes by nearest prototype, ``(n,)``: PMR (Fan et al., CVPR 2023).
 
     The softmax is over the negative distances between a voxel's feature and the prototypes of its own sample. Voxels
-    of a class without a prototype get the probability 0.005. At least one class is needed.
+    of a class without a prototype get the probability 0.005. At least one class is needed. The mean is over the voxels
+    ``counted``, bool ``(N,)``.
     """
     features = features.float()
     centres = prototypes(features, inside).unbind(dim=2)
     near = torch.stack([-torch.linalg.vector_norm(features - centre[:, :, None], dim=1) for centre in centres], dim=1)
     right = (near.softmax(dim=1) * inside).sum(dim=1)
-    return -right.clamp(FLOOR, 1).log().mean(dim=1)
+    return -torch.where(counted, right.clamp(FLOOR, 1).log(), 0).sum(dim=1) / counted.sum().clamp_min(1)
 
 
 def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
@@ -212,7 +215,7 @@ class PassionLoss(nn.Module):
         separate = dice_ce(probabilities(output.separate, size), label_rows(label, present))
         terms["separate"] = (delta * self.beta * self.v * scatter_rows(separate, present)).sum()
         if self.use_pixel:
-            terms["pixel"] = (self.beta * self.v * scatter_rows(self._pixel(output, size), present)).sum()
+            terms["pixel"] = (self.beta * self.v * scatter_rows(self._pixel(output, label), present)).sum()
         if self.use_proto:
             terms["prototype"] = (delta * self.v * scatter_rows(prototype, present)).sum()
         if self.variant == "pmr":
@@ -253,14 +256,15 @@ class PassionLoss(nn.Module):
         """Return the task mask ``(M,)``, 1 for the neglected modalities and 0 for the others, eq. (11)."""
         return (preference.sum(dim=0) < 0).float() if self.use_delta else torch.ones_like(self.beta)
 
-    def _pixel(self, output: PassionOutput, size: Sequence[int]) -> torch.Tensor:
+    def _pixel(self, output: PassionOutput, label: torch.Tensor) -> torch.Tensor:
         """Return the pixel-wise term of each student, summed over all levels, ``(P,)``."""
         students, teacher = ([decoded.logits, *decoded.deep] for decoded in (output.students, output.teacher))
         levels = list(enumerate(zip(students, teacher, strict=True)))
         return torch.cat(
             [
                 sum(
-                    0.5**level * pixel_distillation(guess[rows], known[sample], size, self.temperature)
+                    0.5**level
+                    * pixel_distillation(guess[rows], known[sample], label[sample] != IGNORED, self.temperature)
                     for level, (guess, known) in levels
                 )
                 for sample, rows in _samples(output.present)
@@ -274,15 +278,17 @@ class PassionLoss(nn.Module):
         parts = []
         for sample, rows in _samples(output.present):
             # Masks by comparison, since they are a factor of the prototypes' matrix product.
+            counted = label[sample].flatten() != IGNORED
+            voxels = counted.sum().clamp_min(1)
             inside = (label[sample].flatten() == classes).float()
             features = output.students.features[rows].as_subclass(torch.Tensor).flatten(2)
             known = similarity(output.teacher.features[sample].detach().as_subclass(torch.Tensor).flatten(2), inside)
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.use_proto):
-                gap = similarity(features, inside) - known
-            count = max(len(classes), 1)  # without classes, term and distance are 0
-            prototype = gap.square().sum(dim=1).mean(dim=1) / count
-            distance = gap.detach().abs().sum(dim=1).mean(dim=1) / count
-            pmr = prototype_nll(features, inside) if self.variant == "pmr" and len(classes) else 0 * distance
+                gap = torch.where(counted, similarity(features, inside) - known, 0)
+            count = voxels * max(len(classes), 1)  # without classes, term and distance are 0
+            prototype = gap.square().sum(dim=(1, 2)) / count
+            distance = gap.detach().abs().sum(dim=(1, 2)) / count
+            pmr = prototype_nll(features, inside, counted) if self.variant == "pmr" and len(classes) else 0 * distance
             parts.append((prototype, distance, pmr))
         prototype, distance, pmr = (torch.cat(part) for part in zip(*parts, strict=True))
         return prototype, distance, pmr

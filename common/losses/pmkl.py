@@ -83,7 +83,7 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, output: GatedOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of ``logits`` ``(B, K, X, Y, Z)`` against class indices ``(B, 1, X, Y, Z)``."""
-        return self.of_indices(output.logits, class_indices(target, output.logits))
+        return self.of_indices(output.logits, class_indices(target, output.logits, ignoring=False))
 
     def of_indices(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss for a label that `class_indices` has checked."""
@@ -123,7 +123,7 @@ class PMKLLoss(nn.Module):
 
     def forward(self, output: PMKLOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a training step's output against class indices ``(B, 1, X, Y, Z)``."""
-        label = class_indices(target, output.logits)
+        label = class_indices(target, output.logits, ignoring=False)
         loss = self.segmentation.of_indices(output.logits, label)
         parts = {
             "kd": distillation_loss(output.logits, output.teacher_logits, label, self.temperature),

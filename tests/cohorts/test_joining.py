@@ -13,6 +13,7 @@ from common.cohorts.datalist import PARTS, in_words
 from common.cohorts.joining import folders_of, join
 from common.cohorts.patients import patient_of
 from common.cohorts.phantom.stand_in import write_stand_in
+from common.modalities import IGNORED
 from common.transforms import LoadSubjectd
 from tools.join import join as join_verb
 
@@ -34,8 +35,10 @@ def test_every_part_has_every_source_and_no_patient_is_in_two(folders, split):
     assert all({item["source"] for item in parts[part]} == set(SOURCES) for part in PARTS)
 
 
-@pytest.mark.parametrize("cohort", ["glioma", "glioma_cavity_background"])
-def test_labels_are_read_by_meaning_from_the_written_datalist(folders, tmp_path, capsys, cohort):
+@pytest.mark.parametrize(
+    ("cohort", "cavity"), [("glioma", 4), ("glioma_cavity_background", 0), ("glioma_cavity_ignored", IGNORED)]
+)
+def test_labels_are_read_by_meaning_from_the_written_datalist(folders, tmp_path, capsys, cohort, cavity):
     path = tmp_path / "joined.json"
     join_verb(str(path), *(f"{name}={folder}" for name, folder in folders.items()), cohort=cohort)
     base = Path(capsys.readouterr().out.split("--dataset_dir ")[1].split()[0])
@@ -47,11 +50,10 @@ def test_labels_are_read_by_meaning_from_the_written_datalist(folders, tmp_path,
         stored = np.asarray(nib.load(item["label"]).dataobj).round().astype(int)
         label = read(item)["label"][0].numpy()
         for name, value in source.values.items():
-            expected = target.values.get(merged.get(name, name), 0) if name in target.meanings or name in merged else 0
+            expected = cavity if name == "RC" else target.values[merged.get(name, name)]
             assert (label[stored == value] == expected).all()
             seen |= {(name, expected)} if (stored == value).any() else set()
         assert (label[stored == 0] == 0).all()
-    cavity = 4 if cohort == "glioma" else 0
     assert seen == {("NCR", 1), ("ED", 2), ("ET", 3), ("RC", cavity), ("NET", 1), ("CC", 1)}
 
 

@@ -8,7 +8,8 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.transforms import Compose, RandScaleIntensityd
 
-from common.engines import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage
+from common.engines import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, counted_voxels
+from common.modalities import IGNORED
 
 
 def draws(seed, epochs):
@@ -173,3 +174,10 @@ def test_cudnn_may_try_its_algorithms_out_in_every_epoch(deterministic):
     finally:
         cudnn.deterministic, cudnn.benchmark = before
     assert draws[0] == draws[1]
+
+
+def test_validation_leaves_out_ignored_voxels():
+    label = torch.tensor([[1, 0, IGNORED, 0]], dtype=torch.uint8)
+    pred, counted = counted_voxels([{"pred": torch.tensor([[1.0, 1, 1, 0]]), "label": label}])
+    assert (pred[0].tolist(), counted[0].tolist()) == ([[1, 1, 0, 0]], [[1, 0, 0, 0]])
+    assert label.tolist() == [[1, 0, IGNORED, 0]]

@@ -10,13 +10,14 @@ from losses import test_hved_losses as hved
 from losses import test_mag_ms_losses as mag_ms
 from losses import test_passion_losses as passion
 from monai.data import MetaTensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from common.losses.fusion import FusionLoss
 from common.losses.hved import HVEDLoss, SoftmaxLoss
 from common.losses.mag_ms import MagMSLoss
 from common.losses.pmkl import PMKLLoss, SegmentationLoss
 from common.losses.robustseg import RobustSegLoss
+from common.modalities import IGNORED
 from common.networks.gated import GatedOutput
 
 LOSSES = {
@@ -81,3 +82,46 @@ def test_a_label_of_another_shape_is_refused(name):
     output, label = example()
     with pytest.raises(ValueError, match=rf"expected \({len(label)}, 1, .*: one class index per voxel"):
         make()(output, label[:, :, 1:])
+
+
+def parts_of(output, keep):
+    """Return a training output whose maps are ``keep`` of those on the label's grid, without heads of coarser grids."""
+    if isinstance(output, torch.Tensor):
+        return keep(output) if output.ndim > 3 and max(output.shape[2:]) > 1 else output
+    if not isinstance(output, tuple):
+        return output
+    parts = {name: [] if name == "deep" else parts_of(getattr(output, name), keep) for name in output._fields}
+    return type(output)(**parts)
+
+
+IGNORING = {name: LOSSES[name] for name in ("fusion", "GSS", "U-HeMIS", "MAG-MS", "PASSION")}
+IGNORING["PMR"] = (lambda: passion.passion(training="pmr"), LOSSES["PASSION"][1])
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_ignored_voxels_count_as_if_they_had_been_cut_off(name):
+    """No loss, no gradient, no share in any mean: the terms are those of the volume without its last plane."""
+    make, example = IGNORING[name]
+    output, label = example()
+    expected, found = make(), make()
+    small = expected(parts_of(output, lambda x: x[..., :-1]), label[..., :-1])
+    label[..., -1] = IGNORED
+    whole = parts_of(output, lambda x: x.detach().requires_grad_())
+    total = found(whole, label)
+    assert total.item() == pytest.approx(small.item(), rel=1e-5)
+    assert {k: v.item() for k, v in found.terms.items()} == pytest.approx(
+        {k: v.item() for k, v in expected.terms.items()}, rel=1e-5
+    )
+    total.backward()
+    maps = [x for x in tree_leaves(whole) if isinstance(x, torch.Tensor) and x.grad is not None and x.shape[-1] > 1]
+    assert maps
+    assert all((x.grad[..., -1] == 0).all() and (x.grad != 0).any() for x in maps)
+
+
+@pytest.mark.parametrize("name", sorted({*LOSSES} - {*IGNORING, "U-HVED"}))
+def test_losses_that_cannot_ignore_say_so(name):
+    make, example = LOSSES[name]
+    output, label = example()
+    label.view(-1)[0] = IGNORED
+    with pytest.raises(ValueError, match="holds voxels to ignore, which this method's loss cannot do"):
+        make()(output, label)

@@ -6,6 +6,7 @@ import torch
 from networks.golden import M3AE_SEED, TOLERANCE, arrays, draw, relative_error, transpose
 
 from common.losses.m3ae import DeeplySupervisedLoss, DiceBCELoss, FineTuningLoss, PretrainingLoss, Reconstruction
+from common.modalities import IGNORED
 from common.networks import SegmentationOutput
 
 GOLDEN = arrays("m3ae")
@@ -41,6 +42,22 @@ def test_dice_bce_by_hand():
     dice = 1 - (2 * 0.5 + 1) / (0.25 + 0.64 + 1 + 1)
     bce = (-math.log(0.5) - math.log(0.2)) / 2
     assert DiceBCELoss()(logits, target).item() == pytest.approx(0.7 * dice + 0.3 * bce, rel=1e-6)
+
+
+def test_ignored_voxels_count_as_if_they_had_been_cut_off():
+    """Also in the coarser heads, and in the distillation."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(4, 4, 4), (2, 2, 2)]
+    full, half = (torch.randn(4, 3, *size, generator=generator).requires_grad_() for size in sizes)
+    target = torch.randint(2, (2, 3, 4, 4, 4), generator=generator, dtype=torch.uint8)
+    bottleneck = torch.zeros(4, 1, 1, 1, 1)
+    loss = FineTuningLoss(lambda_distil=1.0)
+    expected = loss(output(full[..., :2], [half[..., :1]], bottleneck), target[..., :2])
+    target[..., 2:] = IGNORED
+    found = loss(output(full, [half], bottleneck), target)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    grads = torch.autograd.grad(found, [full, half])
+    assert all((g[..., g.shape[-1] // 2 :] == 0).all() and (g != 0).any() for g in grads)
 
 
 def test_dice_pools_the_batch():

@@ -30,13 +30,16 @@ def label(samples=2, size=(2, 2, 2), classes=3):
     return torch.randint(classes, (samples, 1, *size), generator=torch.Generator().manual_seed(1))
 
 
+UNLABELLED = torch.zeros(1, 1, 2, 1, 1)
+
+
 def test_divergence_by_hand():
     # two voxels of two classes: the teacher says 0.8 and 0.5, the student 0.5 and 0.5
     teacher, student = (torch.tensor([[p, 0.5], [1 - p, 0.5]]).log()[None, :, :, None, None] for p in (0.8, 0.5))
     first = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
-    assert divergence(student, teacher).item() == pytest.approx(first / 2)
+    assert divergence(student, teacher, UNLABELLED).item() == pytest.approx(first / 2)
     back = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)  # the other way round is another number
-    assert divergence(teacher, student).item() == pytest.approx(back / 2)
+    assert divergence(teacher, student, UNLABELLED).item() == pytest.approx(back / 2)
 
 
 def test_temperature_softens_both_and_its_square_is_the_weight():
@@ -44,7 +47,7 @@ def test_temperature_softens_both_and_its_square_is_the_weight():
     teacher = torch.tensor([16.0, 1.0]).log().reshape(1, 2, 1, 1, 1)
     student = torch.zeros(1, 2, 1, 1, 1)
     expected = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
-    assert divergence(student, teacher, 2.0).item() == pytest.approx(4 * expected)
+    assert divergence(student, teacher, UNLABELLED[:, :, :1], 2.0).item() == pytest.approx(4 * expected)
 
 
 def test_dice_and_cross_entropy_by_hand():
@@ -74,7 +77,7 @@ def test_distance_is_a_mean_over_the_bottleneck_s_elements():
 def test_total_is_a_sum_over_modalities_of_means_over_the_samples_that_have_it():
     out, target = output(), label()
     each = dice_ce(out.students.logits, target[[0, 0, 1]])  # sample 0: both modalities; sample 1: the second
-    kl = [divergence(out.students.logits[[i]], out.teacher.logits[[b]]) for i, b in enumerate((0, 0, 1))]
+    kl = [divergence(out.students.logits[[i]], out.teacher.logits[[b]], target[[b]]) for i, b in enumerate((0, 0, 1))]
     l2 = [F.mse_loss(out.students.bottleneck[i], out.teacher.bottleneck[b]) for i, b in enumerate((0, 0, 1))]
     expected = {
         "fuse": dice_ce(out.teacher.logits, target).mean(),

@@ -70,11 +70,17 @@ def masks(target, classes):
     return (target.flatten() == torch.tensor(classes)[:, None]).float()
 
 
+def everywhere(*size):
+    return torch.ones(1, 1, *size, dtype=torch.bool)
+
+
 @pytest.mark.parametrize("kind", ["all", "absent"])
 def test_distillation_gives_the_authors_numbers(kind):
     for temperature in (1, 4):
-        full = pixel_distillation(given("student_logits"), given("teacher_logits"), (8, 8, 8), temperature)
-        half = pixel_distillation(given("student_logits_half"), given("teacher_logits_half"), (8, 8, 8), temperature)
+        full = pixel_distillation(given("student_logits"), given("teacher_logits"), everywhere(8, 8, 8), temperature)
+        half = pixel_distillation(
+            given("student_logits_half"), given("teacher_logits_half"), everywhere(8, 8, 8), temperature
+        )
         close(full[:, None], GOLDEN[f"{kind}/kl_bs_T{temperature}"])
         close(full.mean(), GOLDEN[f"{kind}/kl_T{temperature}"])
         close(half[:, None], GOLDEN[f"{kind}/kl_bs_up2_T{temperature}"])
@@ -90,7 +96,8 @@ def test_distillation_gives_the_authors_numbers(kind):
 @pytest.mark.parametrize("kind", ["all", "absent"])
 def test_pmr_gives_the_authors_numbers(kind):
     target, classes = given(f"{kind}/labels").long(), [0, 1, 2, 3] if kind == "all" else [0, 1, 2]
-    each = [prototype_nll(given("student_features")[[b]].flatten(2), masks(target[b], classes)) for b in range(2)]
+    features, counted = given("student_features").flatten(2), everywhere(target[0].numel()).flatten()
+    each = [prototype_nll(features[[b]], masks(target[b], classes), counted) for b in range(2)]
     close(torch.cat(each).mean(), GOLDEN[f"{kind}/pmr_nll"])
 
 
@@ -149,10 +156,10 @@ def test_pixel_distillation_by_hand():
     student, teacher = (torch.tensor([[p, 1 - p]]).log()[..., None, None] for p in (0.2, 0.6))
     q = np.array([0.2, 0.8]), np.array([0.6, 0.4])
     teacher_first = (q[1] * np.log(q[1] / q[0])).mean()
-    assert pixel_distillation(student, teacher, (1, 1), 1).tolist() == pytest.approx([teacher_first])
+    assert pixel_distillation(student, teacher, everywhere(1, 1), 1).tolist() == pytest.approx([teacher_first])
     soft = [p**0.5 / (p**0.5).sum() for p in q]
     softer = 4 * (soft[1] * np.log(soft[1] / soft[0])).mean()
-    assert pixel_distillation(student, teacher, (1, 1), 2).tolist() == pytest.approx([softer])
+    assert pixel_distillation(student, teacher, everywhere(1, 1), 2).tolist() == pytest.approx([softer])
 
 
 def test_prototypes_by_hand():
@@ -188,7 +195,7 @@ def test_loss_is_the_formula_of_the_fact_sheet():
     for row, (b, m) in enumerate(rows):
         levels = [(1, out.students.logits, out.teacher.logits)]
         levels += [(0.5**i, out.students.deep[i - 1], out.teacher.deep[i - 1]) for i in (1, 2)]
-        pixel[m] += sum(w * pixel_distillation(s[[row]], t[[b]], (4, 4), 4).item() for w, s, t in levels)
+        pixel[m] += sum(w * pixel_distillation(s[[row]], t[[b]], everywhere(4, 4), 4).item() for w, s, t in levels)
         inside = masks(target[b], [0, 1, 2])
         gap = similarity(out.students.features[[row]].flatten(2), inside)
         gap = gap - similarity(out.teacher.features[[b]].flatten(2), inside)
@@ -259,7 +266,9 @@ def test_pmr_adds_its_prototype_loss():
     assert total == pytest.approx(plain + 0.3 * found["pmr"], rel=1e-6)
     out, target = output(), label()
     each = [
-        prototype_nll(out.students.features[[row]].flatten(2), masks(target[b], [0, 1, 2])).item()
+        prototype_nll(
+            out.students.features[[row]].flatten(2), masks(target[b], [0, 1, 2]), everywhere(16).flatten()
+        ).item()
         for row, (b, _) in enumerate(out.present.nonzero().tolist())
     ]
     assert found["pmr"] == pytest.approx(sum(each), rel=1e-5)

@@ -7,7 +7,7 @@ from monai.transforms import Flipd
 from refusals import refused
 
 from common.cohorts import get_cohort
-from common.modalities import LabelSet, tumour_labels
+from common.modalities import IGNORED, LabelSet, tumour_labels
 from common.transforms import (
     ClassesToLabelsd,
     ClassesToRegionsd,
@@ -126,3 +126,17 @@ def label_set(**targets: tuple[str, ...]) -> LabelSet:
 def test_what_is_refused(call, facts):
     with refused(ValueError, *facts):
         call()
+
+
+def test_an_ignored_cavity_stays_so_in_regions_and_classes():
+    labels = get_cohort("brats2024_gli_cavity_ignored").labels
+    read = labels.read(torch.tensor([[0.0, 1, 2, 3, 4]]), "file")
+    assert (read.dtype, read.tolist()) == (torch.uint8, [[0, 1, 2, 3, IGNORED]])
+    item = {"label": MetaTensor(read.reshape(1, 5, 1, 1), affine=AFFINE)}
+    regions = LabelsToRegionsd("label", "brats2024_gli_cavity_ignored")(item)["label"][:, :, 0, 0].tolist()
+    assert regions == [[0, 1, 1, 1, IGNORED], [0, 1, 0, 1, IGNORED], [0, 0, 0, 1, IGNORED]]
+    classes = LabelsToClassesd("label", "brats2024_gli_cavity_ignored")(item)["label"]
+    assert (classes.dtype, classes.flatten().tolist()) == (torch.long, [0, 1, 2, 3, IGNORED])
+    assert list(labels.targets) == ["NCR", "ED", "ET"]
+    with refused(ValueError, "label values [5] are not defined", "4 (RC)"):
+        labels.read(torch.tensor([[5.0]]), "file")

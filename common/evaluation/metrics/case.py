@@ -70,12 +70,14 @@ class CaseMeasure:
     ) -> None:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
+        counted = ~self.reference.ignored
         batch = torch.from_numpy(image)[None]
-        self.brains = dict(zip(modalities, foreground(batch)[0].numpy(), strict=True))
+        self.brains = dict(zip(modalities, foreground(batch)[0].numpy() & counted, strict=True))
         self.whole_brain = np.logical_or.reduce([*self.brains.values()])
         there = zip(modalities, presence(batch)[0].tolist(), strict=True)
         self.everything = subset_name([modality for modality, used in there if used])
         self.whole: Sequence[np.ndarray | float] = [np.nan] * len(labels.regions)
+        label = label * counted
         self.plane = _central_plane(label)
         self.rows: list[tuple] = []
         self.bins: list[pd.DataFrame] = []
@@ -94,6 +96,9 @@ class CaseMeasure:
         regions are (R, X, Y, Z) in [0, 1].
         """
         prediction = postprocessed(prediction, self.labels, self.conventions)
+        if self.reference.ignored.any():
+            counted = ~self.reference.ignored
+            prediction, probabilities = prediction * counted, probabilities * counted
         measured = self.reference.measure(prediction)
         brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
         masks = region_masks(prediction, self.labels)

@@ -12,7 +12,7 @@ import torch
 from scipy.spatial import KDTree
 
 from common.evaluation.metrics.conventions import METRICS, Conventions
-from common.modalities import LabelSet
+from common.modalities import IGNORED, LabelSet
 
 DISTANCES = ("hd95", "hd", "assd")
 SCORES = ("dice", *DISTANCES, "surface_dice", "sensitivity", "precision")
@@ -25,7 +25,8 @@ class Reference:
     """A reference label map, with masks and surfaces of its regions computed once for all predictions.
 
     Attribute ``masks`` has the mask of each region by name. The label map ``(X, Y, Z)`` or ``(X, Y)`` has integers in
-    the cohort's values, 0 for the background; the spacing is in mm along each axis.
+    the cohort's values, 0 for the background; the spacing is in mm along each axis. Voxels that are `IGNORED` belong to
+    no region of the reference, nor of any prediction; attribute ``ignored`` is their mask.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Reference:
             )
         self._shape, self._labels, self._conventions = label.shape, labels, conventions
         self._spacing = np.asarray(spacing, dtype=float)
+        self.ignored = label == IGNORED
+        label = np.where(self.ignored, 0, label)
         _require_known(label, labels, "The reference")
         self.masks = dict(zip(labels.regions, region_masks(label, labels), strict=True))
         self._sizes = {region: int(np.count_nonzero(mask)) for region, mask in self.masks.items()}
@@ -71,7 +74,7 @@ class Reference:
         if prediction.shape != self._shape:
             raise ValueError(f"The prediction's shape is {prediction.shape}; expected the reference's, {self._shape}.")
         box = _bounding_box(prediction)
-        inside, values = prediction[box], {}
+        inside, values = np.where(self.ignored[box] | (prediction[box] == IGNORED), 0, prediction[box]), {}
         _require_known(inside, self._labels, "The prediction")
         for region, mask in zip(self._labels.regions, region_masks(inside, self._labels), strict=True):
             found = self._compare(region, mask, box)

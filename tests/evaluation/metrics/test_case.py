@@ -1,6 +1,7 @@
 """The results stored for a case, compared with `Reference` and with numbers worked out by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from evaluation.examples import PROBABILISTIC
 
@@ -8,7 +9,7 @@ from common.evaluation.metrics.case import CaseMeasure, expected_dice, uncertain
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.metrics.overlap import Reference
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
-from common.modalities import tumour_labels
+from common.modalities import IGNORED, tumour_labels
 
 LABELS = tumour_labels(NCR=1, ED=2, ET=4)
 SHAPE, SPACING = (8, 7, 6), (1.0, 1.0, 1.5)
@@ -232,3 +233,16 @@ def test_latents_and_seconds_are_passed_on():
     result = measure().result(latents, 0.25)
     assert result.latents == latents
     assert result.seconds == 0.25
+
+
+def test_ignored_voxels_count_as_if_they_had_been_cut_off():
+    label, prediction, shown, p = reference(), reference(), both(), probabilities()
+    prediction[2] = 0
+    whole = measure(np.where(np.arange(8)[:, None, None] < 5, label, IGNORED), shown)
+    cut = measure(label[:5], shown[:, :5])
+    for measured, planes in ((whole, 8), (cut, 5)):
+        measured.add("t1+t2", prediction[:planes], p[:, :planes])
+    found, expected = (measured.result({}, 1.0) for measured in (whole, cut))
+    pd.testing.assert_frame_equal(found.results, expected.results)
+    pd.testing.assert_frame_equal(found.bins, expected.bins)
+    assert found.planes["reference"].max() < IGNORED

@@ -8,9 +8,10 @@ from evaluation.examples import PROBABILISTIC
 from monai import metrics as monai
 from scipy.ndimage import gaussian_filter
 
+from common.cohorts import get_cohort
 from common.evaluation.metrics.conventions import METRICS, PENALTY, Conventions
 from common.evaluation.metrics.overlap import Reference
-from common.modalities import LabelSet, tumour_labels
+from common.modalities import IGNORED, LabelSet, tumour_labels
 
 LESION = LabelSet(values={"lesion": 1}, regions={"lesion": ("lesion",)})
 GLIOMA = tumour_labels(NCR=1, ED=2, ET=4)
@@ -295,3 +296,15 @@ def test_bad_input():
             Reference(line(3), LESION, spacing)
     with pytest.raises(ValueError, match="et_min_voxels is 500, but the classes are lesion; it needs ET and NCR"):
         Reference(line(3), LESION, (1, 1, 1), Conventions(et_min_voxels=500))
+
+
+def test_ignored_voxels_belong_to_no_region():
+    # one row: the reference's ET in 2 to 5, of which 4 and 5 are ignored; predicted in 3 to 7, and a cavity in 0
+    label, prediction = np.zeros((2, 9, 1, 1), np.uint8)
+    label[2:4], label[4:6], prediction[3:8], prediction[0] = 3, IGNORED, 3, IGNORED
+    labels = get_cohort("brats2024_gli_cavity_ignored").labels
+    found = Reference(label, labels, (1.0, 1.0, 1.0)).measure(prediction)
+    assert found["ET", "dice"] == pytest.approx(2 * 1 / (2 + 3))  # of 2, 3 and 3, 6, 7
+    assert found["ET", "volume"] == pytest.approx(0.003)
+    assert found["ET", "reference_volume"] == pytest.approx(0.002)
+    assert found["ET", "hd"] == 4  # from 7 to 3
