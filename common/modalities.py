@@ -21,13 +21,10 @@ _SPELLINGS = {
 }
 ALIASES = {alias: name for name, others in _SPELLINGS.items() for alias in (name, *others)}
 """Accepted spelling (lower case) -> canonical modality name."""
-
 GLIOMA = ("t1", "t1c", "t2", "flair")
 """Modalities of the glioma cohorts, in order."""
-
 IGNORED = 255
 """Value of a voxel in label maps, class indices and region masks that neither losses nor metrics count."""
-
 ROUNDING = 1e-5
 """Fraction of a modality's intensity range within which a voxel still counts as background (interpolation error)."""
 
@@ -172,9 +169,8 @@ class LabelSet:
     def check(self, found: Iterable[int], source: str) -> None:
         """Refuse values of a file's label map that the cohort does not define; ``source`` is the file's name.
 
-        Raises:
-            ValueError: if a value is unknown, or occurs together with its synonym, since in one file they are two
-                classes.
+        Raises ValueError if a value is unknown, or occurs together with its synonym, since in one file they are two
+        classes.
         """
         found = set(found)
         for other, own in self.synonyms.items():
@@ -303,7 +299,6 @@ class LabelSet:
 
 _COUNTERPARTS = {"NET": "NCR", "CC": "NCR"}
 """Class -> the class that stands for it where a label set does not distinguish them."""
-
 _CORE = ("NCR", "NET", "CC", "ET")
 """Classes of the tumour core, in the order of a softmax head's channels, except that ED comes after NCR."""
 

@@ -114,14 +114,9 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
       method of the list, or ``{"unavailable": "why it cannot be trained here"}``;
     - ``notes``: lines to print below these tables.
 
-    Args:
-        path: path of the JSON file.
-        cohort: name of the cohort to train on; None for the list's own cohort, or the phantom if it has none.
-
-    Raises:
-        FileNotFoundError: if the list, a bundle or a config does not exist.
-        ValueError: if the list does not have this form, names what does not exist or would not act, or its cohorts,
-            folds or conventions do not go together.
+    Raises FileNotFoundError if the list, a bundle or a config does not exist; ValueError if the list does not have this
+    form, names what does not exist or would not act, or its cohorts, folds or conventions do not go together. Without a
+    ``cohort`` to train on it is the list's own, or the phantom if it has none.
     """
     read = read_json(path, ListFile, "See docs/evaluate.md.")
     with _said_of(path):

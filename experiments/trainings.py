@@ -27,7 +27,6 @@ from common.io.training import Entry
 from experiments.folders import VARIANT, claim_folder, finished, first_difference, prepare_training
 
 logger = logging.getLogger(__name__)
-
 TAKEN = ("report", "tables", "phantom", "stand_in")
 """Names of folders that a leaderboard has beside those of the methods."""
 MINUTES = "minutes.txt"
@@ -76,19 +75,15 @@ def run_entries(
     """Train and evaluate each method in its own process.
 
     Each method has a folder in ``output_dir`` with its ``log.txt``. A finished method is skipped, an interrupted one is
-    resumed. ``leaderboard.csv`` lists the total time of each (columns method, folder, minutes, state).
+    resumed. ``leaderboard.csv`` lists the total time of each (columns method, folder, minutes, state). Returns names of
+    the methods that failed; their logs have the errors.
 
     Args:
-        entries: methods to run.
-        output_dir: output folder.
         shared: config keys to set for all methods, with their values, e.g. ``cohort`` and ``dataset_dir``.
         at_once: number of parallel processes. They are distributed over the GPUs, or share the CPU's cores evenly;
             small networks are faster side by side than one after another on all cores. None for one process per GPU,
             or one on the CPU.
         only: name of the only method to run; None for all.
-
-    Returns:
-        Names of the methods that failed; their logs have the errors.
     """
     environments = _environments(at_once)
     folders = folders_of(entries, output_dir)

@@ -11,26 +11,21 @@ from typing import Any, get_args, get_origin, get_type_hints
 import fire
 from fire.parser import DefaultParseValue
 
-OF_FIRE = ("help", "h")
-"""Options that Fire handles itself."""
-_KEPT = object()
-"""Value that Fire returns for a valid command line, in which it finds no members for surplus words."""
+OF_FIRE = ("help", "h")  # options that Fire handles itself
+_KEPT = object()  # value that Fire returns for a valid command line, in which it finds no members for surplus words
 
 
 def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Callable[[], None]:
     """Return the call that a command line requests, without making it; print help if requested.
 
     Fire alone would call a function before refusing surplus arguments, and would read words as Python literals: a
-    folder ``2024_01`` as the number 202401, ``out#1`` as ``out``. So words annotated as text are kept as typed.
+    folder ``2024_01`` as the number 202401, ``out#1`` as ``out``. So words annotated as text are kept as typed. Raises
+    ValueError if a verb or option is unknown (the message suggests the nearest one), or a word does not fit its
+    annotation; SystemExit if Fire has printed help, or which argument is missing or surplus.
 
     Args:
         verbs: name -> function, whose parameters are annotated as text, numbers, flags, sequences of these, or a dict.
         words: words of the command line, without the program's name.
-
-    Raises:
-        ValueError: if a verb or option is unknown (the message suggests the nearest one), or a word does not fit its
-            annotation.
-        SystemExit: after Fire has printed help, or which argument is missing or surplus.
     """
     _check_words(verbs, words)
     calls: list[Callable[[], None]] = []

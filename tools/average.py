@@ -1,6 +1,3 @@
-"""The verb ``average``."""
-
-
 def average(output_dir: str, name: str, *folders: str) -> None:
     """Average the evaluations of several trainings of one method, e.g. with other seeds, case by case.
 

@@ -1,5 +1,3 @@
-"""The verb ``check``."""
-
 import sys
 
 

@@ -1,5 +1,3 @@
-"""The verb ``compare``."""
-
 from collections.abc import Sequence
 from pathlib import Path
 

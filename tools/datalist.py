@@ -1,6 +1,3 @@
-"""The verb ``datalist``."""
-
-
 def datalist(
     cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0, *, patients: str | None = None
 ) -> None:

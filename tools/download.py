@@ -1,6 +1,3 @@
-"""The verb ``download``."""
-
-
 def download(
     name: str,
     index: str,

@@ -1,5 +1,3 @@
-"""The verb ``federate``."""
-
 import shlex
 
 

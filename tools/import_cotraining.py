@@ -1,6 +1,3 @@
-"""The verb ``import_cotraining``."""
-
-
 def import_cotraining(network: str, full: str, output: str, *missing: str, width: int = 16) -> None:
     """Convert checkpoints by the authors of ACN or SMU-Net, one for each path, into weights for our network.
 

@@ -1,15 +1,8 @@
-"""The verb ``import_fusion``."""
-
 from collections.abc import Sequence
 
 
 def import_fusion(
-    backbone: str,
-    checkpoint: str,
-    output: str,
-    width: int = 8,
-    crop: Sequence[int] = (80, 80, 80),
-    classes: int = 4,
+    backbone: str, checkpoint: str, output: str, width: int = 8, crop: Sequence[int] = (80, 80, 80), classes: int = 4
 ) -> None:
     """Convert a checkpoint by the authors of RFNet, mmFormer, M2FTrans, PASSION or GSS into weights for our network.
 

@@ -1,6 +1,3 @@
-"""The verb ``import_m3ae``."""
-
-
 def import_m3ae(checkpoint: str, output: str) -> None:
     """Convert a checkpoint by M3AE's authors (a plain state dict) into weights for this bundle.
 

@@ -1,6 +1,3 @@
-"""The verb ``join``."""
-
-
 def join(
     output: str,
     *sources: str,

@@ -1,6 +1,3 @@
-"""The verb ``leaderboard``."""
-
-
 def leaderboard(
     methods: str,
     output_dir: str,

@@ -1,6 +1,3 @@
-"""The verb ``package``."""
-
-
 def package(bundle: str, output_dir: str) -> None:
     """Make a zip of a bundle that needs no other files of the repository, and list it in the index beside it.
 

@@ -1,6 +1,3 @@
-"""The verb ``pool``."""
-
-
 def pool(output_dir: str, name: str, *folders: str) -> None:
     """Combine the evaluations of all folds of a cross-validation, with each case from the fold that tested it.
 

@@ -1,5 +1,3 @@
-"""The verb ``predict``."""
-
 from collections.abc import Sequence
 
 

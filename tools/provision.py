@@ -1,6 +1,3 @@
-"""The verb ``provision``."""
-
-
 def provision(plan: str, output_dir: str, server: str, admin: str, port: int = 8002) -> None:
     """Make the startup kits of a federation: keys, certificates and settings of its server, sites and administrator.
 

@@ -10,17 +10,3 @@ except ModuleNotFoundError as error:
     if str(error.name).partition(".")[0] not in ("highdicom", "pydicom"):
         raise
     raise ImportError(f'{error}; DICOM requires: pip install "missing-modality-bundles[dicom]".') from error
-
-__all__ = [
-    "CLASSES",
-    "SecondT1",
-    "Selection",
-    "Series",
-    "choose",
-    "load",
-    "read_seg",
-    "read_study",
-    "recognise",
-    "require_referable",
-    "write_seg",
-]

@@ -18,9 +18,7 @@ COLOURS = (
     "HSV", "ARGB", "CMYK", "XYB",
 )  # fmt: skip
 """Colour models that PhotometricInterpretation can name."""
-
-MISSING = "copy the study again from where it came from"
-"""What to do when files are damaged or missing."""
+MISSING = "copy the study again from where it came from"  # what to do when files are damaged or missing
 
 
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:

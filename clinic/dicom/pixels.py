@@ -19,8 +19,7 @@ from pydicom.uid import UID
 from clinic.dicom.headers import MISSING, flat, items, number, quiet, rescale, text
 from clinic.dicom.series import Series
 
-JPEG = (b"\xff\xd8", b"\xff\x4f")
-"""First bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9."""
+JPEG = (b"\xff\xd8", b"\xff\x4f")  # first bytes of a JPEG or JPEG-LS, and of a JPEG 2000 stream; all end with FFD9
 
 
 @quiet()
@@ -129,10 +128,7 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
 
 
 def _size(frame: bytes) -> tuple[int, int] | None:
-    """Return columns and rows as stated in a JPEG, JPEG-LS or JPEG 2000 stream; None for other streams.
-
-    Decoders use these instead of the header's.
-    """
+    """Return a JPEG, JPEG-LS or JPEG 2000 stream's own columns and rows, which decoders use; None for other streams."""
     if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
         at = found.end() + 4
         right, below, left, above = (int.from_bytes(frame[k : k + 4], "big") for k in range(at, at + 16, 4))

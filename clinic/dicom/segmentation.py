@@ -52,7 +52,6 @@ CLASSES: dict[str, tuple[str, Code, Code | None]] = {
 """Class -> segment label, type, and modifier of the type."""
 OFF_GRID = 0.05
 """Tolerated distance of a SEG's voxels from the grid, in voxels, since positions are written as rounded decimals."""
-
 TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
@@ -77,8 +76,7 @@ IDENTITY_AND_GEOMETRY = {
 ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 MOMENTS = {"DA": DA, "TM": TM, "DT": DT}
 TEXTS = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
-PARAGRAPHS = {"LT", "ST", "UT"}
-"""Value representations that may contain line breaks."""
+PARAGRAPHS = {"LT", "ST", "UT"}  # value representations that may contain line breaks
 ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 
 
@@ -86,8 +84,8 @@ ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 def require_referable(series: Series) -> str | None:
     """Check that `write_seg` can write a SEG of a series, by writing one to memory.
 
-    Returns:
-        A sentence on the attributes of patient and study that the SEG will lack because they are invalid; None if none.
+    Returns a sentence on the attributes of patient and study that the SEG will lack because they are invalid; None if
+    none.
     """
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
@@ -109,7 +107,7 @@ def write_seg(
     """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
 
     Label and code of a segment depend only on its class; segments are numbered from 1 in the order of `classes`, as
-    DICOM requires. Frames without any voxel are left out.
+    DICOM requires. Frames without any voxel are left out. Returns the classes that occur, by segment number.
 
     Args:
         path: file to write; an existing file is replaced atomically.
@@ -119,9 +117,6 @@ def write_seg(
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
         algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
-
-    Returns:
-        The classes that occur, by segment number.
     """
     _check(label, reference, classes)
     occurring = [name for name, value in classes.items() if (label == value).any()]

@@ -10,25 +10,13 @@ from typing import Any, Protocol, TypeVar
 from pydicom.dataset import Dataset
 
 from clinic.dicom.headers import quiet, text
-from clinic.dicom.sequences import (
-    Verdict,
-    agent_named,
-    contrast,
-    contrast_words,
-    image_type,
-    recognise,
-    reformatted,
-)
+from clinic.dicom.sequences import Verdict, agent_named, contrast, contrast_words, image_type, recognise, reformatted
 from clinic.dicom.series import Series
 from common.modalities import GLIOMA, canonical, display_name
 
-ENOUGH = 0.5
-"""Minimum confidence of a candidate that is used."""
-SURE = 0.8
-"""A candidate with at least this confidence is preferred to one with less, whatever else they are."""
-COVERAGE = 80.0
-"""Minimum extent in mm of a volume of a whole brain; smaller ones are slabs."""
-
+ENOUGH = 0.5  # minimum confidence of a candidate that is used
+SURE = 0.8  # a candidate with at least this confidence is preferred to one with less, whatever else they are
+COVERAGE = 80.0  # minimum extent in mm of a volume of a whole brain; smaller ones are slabs
 RANKS = (
     "set by hand",
     "recognised more surely",
@@ -143,15 +131,10 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -
     Of several series the one is preferred that is recognised for sure, is original and not reformatted, is 3D, has
     thinner slices, has a larger matrix, is corrected for distortion or intensity, and, for T1c, is later. If no T1c is
     found, and two T1 do not mention contrast agent, the second best of them is used as T1c; see `Selection.second_t1`.
-
-    Args:
-        series: series of one study.
-        by_hand: modality -> `Series.key`: the SeriesNumber, or text such as ``3-1`` if several volumes have this
-            number. It overrides the recognition; None leaves the modality out.
-
-    Raises:
-        ValueError: if two candidates are equally good, all candidates for a modality are unusable (slices missing,
-            ...), nothing is recognised, or a series set by hand does not exist.
+    Raises ValueError if two candidates are equally good, all candidates for a modality are unusable (slices missing,
+    ...), nothing is recognised, or a series set by hand does not exist. ``by_hand`` overrides the recognition: modality
+    -> `Series.key`, the SeriesNumber or text such as ``3-1`` if several volumes have this number, or None, which leaves
+    the modality out.
     """
     fixed = _set_by_hand(series, by_hand or {})
     found = [_Candidate(one, verdict) for one, verdict in zip(series, _in_context(series), strict=True)]

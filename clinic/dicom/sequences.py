@@ -99,8 +99,7 @@ AGENT_NAMED = (
 
 WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
 """The parts of the patterns above that match any letters."""
-KINDS = {"se", "ir", "gr", "ep", "rm"}
-"""Values of ScanningSequence, in lower case."""
+KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
 
 
 @dataclass(frozen=True)

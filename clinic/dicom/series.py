@@ -27,13 +27,11 @@ from clinic.dicom.headers import MISSING, flat, items, number, numbers, quiet, t
 from common.io.files import walk
 from common.io.geometry import require_plausible, require_shape
 
-FARTHEST = 10_000.0
-"""Maximum distance in mm of an image from the scanner's centre."""
+FARTHEST = 10_000.0  # maximum distance in mm of an image from the scanner's centre
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MULTIFRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 SUFFIXES = (".dcm", ".dicom", ".ima")
 """A file with such a suffix that is not a DICOM file is reported as damaged; files with other names are ignored."""
-
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID",
     "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID", "ImageType", "EchoTime", "DiffusionBValue",
@@ -45,10 +43,8 @@ TAGS = [
 """Attributes that are read of every file; of a volume's first file all are."""
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Attributes without which an image cannot be assigned to a series or referenced."""
-
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
 """What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
-
 LARGEST_DEFLATED = 2**20
 """Maximum size in bytes of a file that is compressed as a whole, since it can expand up to a thousandfold."""
 
@@ -111,14 +107,8 @@ def read_study(folder: str | Path) -> list[Series]:
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that occurs
     twice is used once. A problem of a single series is stored in its `Series.problem`. Missing slices are noticed only
-    if there are others on both sides of them.
-
-    Returns:
-        The volumes, sorted by SeriesNumber.
-
-    Raises:
-        ValueError: if it has no DICOM file or no MR image, a damaged file, images without UIDs, or images of two
-            patients or two studies.
+    if there are others on both sides of them. Returns the volumes, sorted by SeriesNumber. Raises ValueError if it has
+    no DICOM file or no MR image, a damaged file, images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")

@@ -33,6 +33,9 @@ def serve(
 ) -> None:
     """Serve until stopped.
 
+    Raises OSError if a folder does not exist or cannot be written; ValueError if a bundle or its weights cannot be
+    used, or an option is unknown; ImportError if OHIF is needed for an archive but not installed.
+
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive, for which user and password are
             read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a demo: a few phantom
@@ -47,11 +50,6 @@ def serve(
             inference.json, and fine-tuned with ``open_glioma`` in windows of the same size.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
-
-    Raises:
-        OSError: if a folder does not exist or cannot be written.
-        ValueError: if a bundle or its weights cannot be used, or an option is unknown.
-        ImportError: if OHIF is needed for an archive but not installed.
     """
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")

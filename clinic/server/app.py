@@ -94,7 +94,6 @@ class App:
         """Store a label map that a person has approved; see `write_final_label`.
 
         Args:
-            image: identifier of the study.
             file: label map as sent by a client, in a folder for temporary files.
             tag: must be ``final``.
             params: ``label_info``, a list with a ``name`` for each of the values 1, 2, ..., as 3D Slicer sends it;

@@ -15,8 +15,7 @@ from requests.adapters import HTTPAdapter
 
 from clinic.server.limits import ANSWER_BYTES, ANSWER_SECONDS
 
-TIMEOUT = (10, 120)
-"""Timeouts in seconds for connecting to an archive, and for its next bytes."""
+TIMEOUT = (10, 120)  # timeouts in seconds for connecting to an archive, and for its next bytes
 CHUNK = 1 << 16
 PART = re.compile(r"(?!\.+$)[\w.,-]+")
 LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
@@ -62,12 +61,7 @@ def _pieces(raw: urllib3.HTTPResponse, end: float, *_: Any, **__: Any) -> Iterat
 
 
 def forward(
-    archive: str,
-    method: str,
-    path: str,
-    query: Sequence[tuple[str, str]],
-    headers: Mapping[str, str],
-    body: bytes,
+    archive: str, method: str, path: str, query: Sequence[tuple[str, str]], headers: Mapping[str, str], body: bytes
 ) -> Response:
     """Return the archive's answer to a viewer's request.
 
@@ -82,12 +76,7 @@ def forward(
     kept = {name: headers[name] for name in ("accept", "content-type") if name in headers}
     with archive_session() as session:
         answer = session.request(
-            method,
-            f"{archive}/{'/'.join(parts)}",
-            params=list(query),
-            headers=kept,
-            data=body,
-            allow_redirects=False,
+            method, f"{archive}/{'/'.join(parts)}", params=list(query), headers=kept, data=body, allow_redirects=False
         )
     kind = answer.headers.get("content-type", "application/octet-stream")
     if method == "GET" and answer.ok and answer.content and "json" in kind and "multipart" not in kind:

@@ -31,8 +31,7 @@ from common.io.geometry import grid_difference
 
 TAGS = ("final", "original")
 """Tags of labels in MONAI Label: approved by a person, and made by a model."""
-PAGE = 200
-"""Number of results requested at a time."""
+PAGE = 200  # number of results requested at a time
 LABEL_OFFSET = 0.1
 """Maximum distance in mm between corresponding corners of a label map and the image that it was drawn on."""
 UID = re.compile(r"[0-9][0-9.]{0,63}")
@@ -51,11 +50,8 @@ def is_url(location: str) -> bool:
 class Datastore(ABC):
     """A store of studies and labels, in MONAI Label's terms: images with identifiers, labels with tags.
 
-    Another process gets its own copy, made from the same arguments.
-
-    Args:
-        location: a folder, or the URL of a DICOMweb service.
-        cohort: cohort that defines modalities and label values.
+    Another process gets its own copy, made from the same arguments. ``location`` is a folder, or the URL of a DICOMweb
+    service.
 
     Attributes:
         label_file: kind of file, among those that `predict` writes, that is stored as a label.
@@ -81,13 +77,8 @@ class Datastore(ABC):
     def fetch(self, image: str, folder: str | Path) -> tuple[Path, str | None]:
         """Fetch a study's files, the first step of all work on it; return their folder, and the series, if given.
 
-        Args:
-            image: identifier of the study; in an archive, also the SeriesInstanceUID of one of its series.
-            folder: folder for the files.
-
-        Raises:
-            FileNotFoundError: if there is no such study.
-            PermissionError: if the identifier leads outside the store.
+        Raises FileNotFoundError if there is no such study; PermissionError if the identifier leads outside the store.
+        In an archive ``image`` may also be the SeriesInstanceUID of one of its series.
         """
 
     @abstractmethod

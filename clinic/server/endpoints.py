@@ -36,19 +36,15 @@ from clinic.study.predict import NO_SEG
 from common.modalities import display_name
 
 logger = logging.getLogger("label")
-MESSAGE = "x-message"
-"""Header of an answer with remarks for the user, as a JSON string, which app-config.js shows."""
-LEVELS = 6
-"""Maximum nesting of objects and lists in JSON from clients."""
+MESSAGE = "x-message"  # header of an answer with remarks for the user, as a JSON string, which app-config.js shows
+LEVELS = 6  # maximum nesting of objects and lists in JSON from clients
 
 
 def create_api(app: App, archive: str | None = None, names: Collection[str] = ()) -> FastAPI:
     """Return the HTTP interface of an app.
 
-    Args:
-        app: app that answers the requests.
-        archive: URL of the DICOMweb service with the studies; None: they are in a folder, which OHIF cannot show.
-        names: names by which the server is reached; see `require_own`.
+    ``archive`` is the URL of the DICOMweb service with the studies; without it they are in a folder, which OHIF cannot
+    show. The server is reached by ``names``; see `require_own`.
     """
     api = FastAPI(title="missing-modality-bundles", docs_url=None, redoc_url=None, openapi_url=None)
     api.add_middleware(_LimitedBody)

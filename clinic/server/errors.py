@@ -26,8 +26,7 @@ TEMPORARY_FULL = (
     "a folder on another disk, and ask again."
 )
 """Message for a full disk; nearly all files are temporary, the others are written within `writing_to`."""
-LONGEST = 4000
-"""Maximum length of a reason in characters."""
+LONGEST = 4000  # maximum length of a reason in characters
 
 
 @contextmanager

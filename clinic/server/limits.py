@@ -1,17 +1,13 @@
 """Limits of the server: requests that exceed them are refused while they arrive, before memory or disk is full."""
 
-REQUEST_BYTES = 1 << 20
-"""Maximum size of a request without a file."""
+REQUEST_BYTES = 1 << 20  # maximum size of a request without a file
 FILE_BYTES = 256 << 20
 """Maximum size of a request with a file: a label map, or files that the viewer stores in the archive."""
-LABEL_VOXELS = 512**3
-"""Maximum number of voxels of a label map."""
+LABEL_VOXELS = 512**3  # maximum number of voxels of a label map
 LABEL_BYTES = 8 * LABEL_VOXELS + (1 << 20)
 """Maximum size of a label map's file after decompression. The ratio is not limited: gzip shrinks an empty label map to
 a thousandth."""
 ANSWER_BYTES, ANSWER_SECONDS = 4 << 30, 600
 """Maximum size and time of one answer of the DICOMweb archive, such as the images of a series."""
-STUDY_BYTES = 16 << 30
-"""Maximum size of a study's images that are retrieved from the archive."""
-RESULTS = 100_000
-"""Maximum number of results of a search in the archive."""
+STUDY_BYTES = 16 << 30  # maximum size of a study's images that are retrieved from the archive
+RESULTS = 100_000  # maximum number of results of a search in the archive

@@ -36,18 +36,14 @@ class Adopted(Document):
 class BundleInferTask:
     """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
 
+    Raises ValueError if the weights belong to another network, or it is ambiguous which ones to serve.
+
     Args:
-        bundle: name or folder of the bundle.
-        worker: worker that runs the segmentations.
         output_dir: folder of the model's trainings (`clinic.server.training`); an adopted training's weights are served
             instead of others.
         recipe: recipe that the weights were trained with; None: that of the adopted training, or the settings of
             inference.json, which are those of the bundle's own weights.
         ckpt_path: weights other than the bundle's own.
-        device: device to run on; None: a GPU if there is one.
-
-    Raises:
-        ValueError: if the weights belong to another network, or it is ambiguous which ones to serve.
     """
 
     def __init__(
@@ -112,18 +108,16 @@ class BundleInferTask:
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Segment a study.
 
+        Returns ``file``, the label map; ``dicom_seg``, which is None for NIfTI studies and if nothing was found;
+        ``params``: modalities used, left out and missing, warnings, notes (on the result's grid, skull stripping and
+        registration), the weights' training data (None: unknown), the values of the classes that occur, and the name
+        under which the result was stored.
+
         Args:
             request: ``image`` (a study, or a DICOM series that defines the grid of the result) and ``output_dir``; and
                 the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
                 the study with the training cases), ``store`` or ``save_label``, and ``result_extension``.
-            datastore: store of the studies.
-
-        Returns:
-            ``file``, the label map; ``dicom_seg``, which is None for NIfTI studies and if nothing was found;
-            ``params``: modalities used, left out and missing, warnings, notes (on the result's grid, skull stripping
-            and registration), the weights' training data (None: unknown), the values of the classes that occur, and the
-            name under which the result was stored.
         """
         image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]

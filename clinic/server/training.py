@@ -87,9 +87,7 @@ class BundleTrainTask:
     def start(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Start a training in a separate process, and return its status.
 
-        Args:
-            request: ``max_epochs``; ``val_split``, the fraction of the studies used to select the best epoch.
-            datastore: store of the studies.
+        ``request`` has ``max_epochs``, and ``val_split``, the fraction of the studies used to select the best epoch.
         """
         options = {**DEFAULTS, **{key: value for key, value in request.items() if value not in (None, "")}}
         epochs = _number("max_epochs", options["max_epochs"], 1, MOST_EPOCHS)
@@ -153,8 +151,7 @@ class BundleTrainTask:
     def adopt(self, run: str) -> dict[str, Any]:
         """Serve the weights of a finished training.
 
-        Returns:
-            ``adopted``, the training; ``served``, its weights; ``kept``, the weights served before.
+        Returns ``adopted``, the training; ``served``, its weights; ``kept``, the weights served before.
         """
         known = sorted(path.parent.name for path in self.output_dir.glob("*/job.json"))
         if run not in known:
@@ -249,9 +246,8 @@ def train(run: Path, data: Path) -> None:
 def write_labelled_studies(studies: Datastore, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Write the studies that have a final label as NIfTI files, each study on one grid, without absent modalities.
 
-    Returns:
-        A datalist item for each study, named by a number, since a study's name may identify the patient; and the
-        reasons why other studies cannot be used.
+    Returns a datalist item for each study, named by a number, since a study's name may identify the patient; and the
+    reasons why other studies cannot be used.
     """
     items, refused = [], []
     for number, image in enumerate(sorted(studies.labelled_images("final"))):

@@ -16,8 +16,7 @@ from fastapi import HTTPException
 
 from clinic.server.errors import refusal
 
-SECONDS = 900
-"""Time limit of one task in seconds."""
+SECONDS = 900  # time limit of one task in seconds
 
 
 class Worker:
@@ -25,11 +24,8 @@ class Worker:
 
     A thread would not do: registration holds Python's global lock all the time, and an abort in a library that decodes
     images ends the whole process. The worker starts when it is first needed and whenever it has died. It has its own
-    folder for temporary files, which is removed with it, and it ends with the server, no matter how.
-
-    Args:
-        done: what it does with a study, as a participle for messages, e.g. ``read``.
-        seconds: time limit of a function in seconds.
+    folder for temporary files, which is removed with it, and it ends with the server, no matter how. What it does with
+    a study is ``done``, a participle for messages, e.g. ``read``.
     """
 
     def __init__(self, done: str, seconds: float = SECONDS) -> None:

@@ -68,17 +68,14 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
     The grid has the reference's axes, in the order and direction nearest to RAS; so an oblique reference is not
     rotated. Volumes in its frame of reference are only resampled. Those in another frame are registered rigidly first,
     all volumes of a frame together, using the finest one. If a volume then does not lie over the reference (see
-    `compare_places`), because its header is wrong, it is registered separately if that improves the overlap.
+    `compare_places`), because its header is wrong, it is registered separately if that improves the overlap. Raises
+    ValueError if a volume cannot be registered to the reference (the message gives the measured values), or does not
+    overlap it.
 
     Args:
-        images: modality -> volume.
         frames: modality -> name of its frame of reference; volumes with the same name share their coordinates in mm.
         reference: modality whose field of view is kept.
         spacing: voxel size of the grid in mm.
-
-    Raises:
-        ValueError: if a volume cannot be registered to the reference (the message gives the measured values), or does
-            not overlap it.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
@@ -138,10 +135,8 @@ def turn_upright(
 
     The mean brain is registered rigidly to the reference's brain; if it lacks the reference's modality, or cannot be
     registered, that is a ValueError. The new grid is isotropic, covers the whole brain and has the same spacing.
-    ``brain`` is the mask of the brain to be cut out of the volumes, None if they are skull-stripped.
-
-    Returns:
-        The study and the mask on the new grid.
+    ``brain`` is the mask of the brain to be cut out of the volumes, None if they are skull-stripped. Returns the study
+    and the mask on the new grid.
     """
     if reference not in GLIOMA:
         raise ValueError(

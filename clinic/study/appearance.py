@@ -22,8 +22,7 @@ from common.modalities import display_name
 TOLD_APART = 1.0
 """Minimum log-odds of the pair T1 and T1c against any other pair of classes for two T1 to be distinguished by their
 content. If the same T1 is given twice, once noisier and brighter, 32 open cases have at most 0.5."""
-OPEN = 0.9
-"""Confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent."""
+OPEN = 0.9  # confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent
 
 
 def judge_images(images: Mapping[str, Image], cohort: Cohort) -> dict[str, torch.Tensor]:
@@ -60,7 +59,8 @@ def reassign_by_image(
     An image that shows none of the modalities is left out, unless it is the only one. An image that surely shows what
     its header says is no longer ambiguous. T1 and T1c that may be exchanged (`Study.second_t1`) are used as what they
     show or, if that is unclear, by `decide_t1c_by_headers`. For example, a T1 with confidence 0.7 that looks like T1c
-    becomes the T1c; one with confidence 0.95 stays, and `contradiction_warnings` names it.
+    becomes the T1c; one with confidence 0.95 stays, and `contradiction_warnings` names it. Returns the study with the
+    images' new modalities, and a remark on each change; and old modality -> new one, empty if nothing changed.
 
     Args:
         study: the study as read.
@@ -68,10 +68,6 @@ def reassign_by_image(
         cohort: cohort whose order of modalities the study has.
         allowed: modalities that an image may be used as.
         required: modalities whose images must not be left out.
-
-    Returns:
-        The study with the images' new modalities, and a remark on each change; and old modality -> new one, empty if
-        nothing changed.
     """
     moves: dict[str, str | None] = {name: name for name in study.images}
     if study.second_t1:
@@ -98,8 +94,7 @@ def reassign_by_image(
 def decide_t1c_by_headers(study: Study, cohort: Cohort) -> Study:
     """Return a study without the second T1 that is used as T1c (`Study.second_t1`), with a remark on it.
 
-    Raises:
-        ValueError: if the headers do not tell which of the two would be the T1.
+    Raises ValueError if the headers do not tell which of the two would be the T1.
     """
     if not study.second_t1:
         return study

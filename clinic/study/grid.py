@@ -15,15 +15,9 @@ from scipy import ndimage
 
 from common.io.geometry import lengths
 
-AIR = 0.1
-"""Fraction of an image's 99th percentile up to which a voxel is air or background; others are its foreground."""
-
-MOST_VOXELS = 2**28
-"""Maximum number of voxels of a grid for resampling (1 GiB in float32): a cube of 645 mm at 1 mm."""
-
-STRAIGHT = 1e-3
-"""Maximum deviation in voxels, over a whole grid, for the axes of two grids to count as parallel."""
-
+AIR = 0.1  # fraction of an image's 99th percentile up to which a voxel is air or background; others are its foreground
+MOST_VOXELS = 2**28  # maximum number of voxels of a grid for resampling (1 GiB in float32): a cube of 645 mm at 1 mm
+STRAIGHT = 1e-3  # maximum deviation in voxels, over a whole grid, for the axes of two grids to count as parallel
 Image = nib.Nifti1Image
 """A volume ``(X, Y, Z)`` whose affine leads to mm, RAS."""
 
@@ -44,8 +38,7 @@ def finest(images: Mapping[str, Image]) -> str:
 def isotropic_grid(image: Image, spacing: float) -> Grid:
     """Return the grid of cubes (edge in mm) that covers a volume's field of view, its axes in the order nearest to RAS.
 
-    Raises:
-        ValueError: if it would have more than `MOST_VOXELS`.
+    Raises ValueError if it would have more than `MOST_VOXELS`.
     """
     orientation = io_orientation(image.affine)
     affine = image.affine @ inv_ornt_aff(orientation, image.shape)
@@ -184,10 +177,7 @@ def volume_of(mask: np.ndarray, spacing: Sequence[float]) -> float:
 
 
 def connected_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number (1, 2, ...) of each voxel's connected piece, and the pieces' sizes in voxels.
-
-    Voxels that share a corner are connected.
-    """
+    """Return each voxel's connected piece (1, 2, ...; corners connect), and the pieces' sizes in voxels."""
     numbers, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     return numbers, np.bincount(numbers.ravel())[1:]
 

@@ -85,15 +85,10 @@ def choose_files(
 ) -> tuple[dict[str, ImageFile], list[str], SecondT1 | None]:
     """Choose a file for each modality, preferring higher confidence, then 3D.
 
-    If two seem to be the T1, and there is no T1c, the second one is used as T1c.
-
-    Args:
-        files: files of one patient whose names do not end in a modality.
-        named: modalities of other files, which are named after them and take precedence.
-
-    Returns:
-        Modality -> file; a line for each file: what it is used as and why, or why it is left out; and whether T1 and
-        T1c may be exchanged, because nothing tells which is which.
+    If two seem to be the T1, and there is no T1c, the second one is used as T1c. Returns modality -> file; a line for
+    each file: what it is used as and why, or why it is left out; and whether T1 and T1c may be exchanged, because
+    nothing tells which is which. ``files`` are one patient's whose names do not end in a modality; ``named`` are the
+    modalities of the others, which take precedence.
     """
     candidates, uncertain = list(files), None
     t1 = [file for file in files if file.verdict.modality == "t1"]

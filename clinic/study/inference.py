@@ -41,11 +41,12 @@ class Segmentation:
 class Inference:
     """A bundle's inference.json, prepared to segment one case.
 
+    Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
+    network, or a table beside them was not written by an evaluation.
+
     Args:
-        bundle: name or folder of the bundle.
         recipe: overlay with the settings of the weights' training, or None.
         ckpt_path: weights other than the bundle's own, or None.
-        device: device to run on, or None for the config's default.
         folder: an empty folder for intermediate files.
 
     Attributes:
@@ -53,10 +54,6 @@ class Inference:
         advice: expected gains from missing modalities (`advice_table`) from beside the weights; None without.
         trained_on: short description of the training data; None for weights other than the bundle's own.
         warnings: reasons why no result of these weights can be trusted.
-
-    Raises:
-        FileNotFoundError: if there is no such bundle, recipe or weights.
-        ValueError: if the weights belong to another network, or a table beside them was not written by an evaluation.
     """
 
     def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):

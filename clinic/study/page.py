@@ -25,12 +25,9 @@ from common.evaluation.report.style import styled
 from common.io.files import replacing
 from common.modalities import display_name, foreground
 
-MARGIN = 2
-"""Margin in voxels around the head in pictures."""
-BRAIN_OUTLINE = OUTLINES[3]
-"""Colour of the outline of the extracted brain."""
-MOST_WARNINGS = 6
-"""Number of warnings shown at the top; further ones are among the technical remarks."""
+MARGIN = 2  # margin in voxels around the head in pictures
+BRAIN_OUTLINE = OUTLINES[3]  # colour of the outline of the extracted brain
+MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among the technical remarks
 
 
 @dataclass(frozen=True)
@@ -165,10 +162,7 @@ def _heading(region: str) -> str:
 
 
 def pictures(
-    images: Mapping[str, np.ndarray],
-    masks: np.ndarray,
-    spacing: Sequence[float],
-    brain: np.ndarray | None = None,
+    images: Mapping[str, np.ndarray], masks: np.ndarray, spacing: Sequence[float], brain: np.ndarray | None = None
 ) -> dict[str, str]:
     """Return a PNG in base64 of each modality: three planes through the lesion's centre, with the regions outlined.
 
@@ -179,7 +173,6 @@ def pictures(
     Args:
         images: modality -> (X, Y, Z), RAS, finite; the modalities that were used.
         masks: regions on the same grid, bool (R, X, Y, Z), each outlined over the ones before it.
-        spacing: voxel size in mm.
         brain: mask (X, Y, Z) of the extracted brain, to be outlined too; None if none was extracted.
     """
     head = _head(images, masks.any(axis=0))

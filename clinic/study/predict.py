@@ -24,8 +24,7 @@ from common.io.scratch import scratch_folder
 from common.io.settings import check_choice
 from common.modalities import LabelSet, canonical, display_name, display_subset, resolve_subset, subset_name
 
-NO_SEG = "No DICOM SEG was written"
-"""Beginning of the note on a series that no DICOM SEG can reference."""
+NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
 RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
 
 
@@ -36,7 +35,6 @@ class Prediction:
     Attributes:
         label: label map on the reference's grid, in the cohort's values.
         reference: modality on whose grid the result lies.
-        summary: contents of the summary page.
         explanations: a line for everything found in the study.
         files: kind of result -> path.
     """
@@ -66,7 +64,8 @@ def predict(
 
     Series are recognised, resampled to one grid of 1 mm over the reference's field of view, and passed to the bundle's
     inference.json; the result is resampled to the reference's own grid. ``output_dir`` gets ``label.nii.gz``,
-    ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can reference the series) and ``summary.html``.
+    ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can reference the series) and ``summary.html``. Raises
+    ValueError if the study or an option cannot be used; nothing is written then.
 
     Args:
         study: folder of one patient's files; see `read_folder`.
@@ -84,9 +83,6 @@ def predict(
         skull_strip: ``auto`` extracts the brain from images that show more, ``yes`` from all, ``no`` from none.
         upright: whether to align a tilted study with the training cases (see `turn_upright`).
         explain: function that is called with a line for everything found in the study, before later steps can fail.
-
-    Raises:
-        ValueError: if the study or an option cannot be used; nothing is written then.
     """
     check_choice("--skull_strip", skull_strip, MODES)
     _require_apart(study, output_dir)

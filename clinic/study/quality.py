@@ -22,18 +22,15 @@ from common.modalities import LabelSet, display_name
 
 REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 
-MINIMUM_CONFIDENCE = 0.8
-"""Confidence in a recognised sequence below which the user is warned."""
-MINIMUM_COVERAGE = 0.95
-"""Fraction of the reference's foreground covered by a series below which the user is warned."""
+MINIMUM_CONFIDENCE = 0.8  # confidence in a recognised sequence below which the user is warned
+MINIMUM_COVERAGE = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
 MINIMUM_INFORMATION = 1.02
 """Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
 to the T1c in 17 open cases, 50 of 51 have more, and 47 of 51 registered to another patient's T1c have less."""
 
 MINIMUM_AGREEMENT = 0.85
 """Dice of two images' brain masks below which the user is warned; 4 real brains in one real head have 0.92 to 0.98."""
-RIM = 2
-"""Width in voxels of 1 mm of the rim of the extracted brain."""
+RIM = 2  # width in voxels of 1 mm of the rim of the extracted brain
 LARGEST_LESION = 0.2
 """Fraction of the brain's volume above which the user is warned; whole tumours of the 50 open_glioma cases take at most
 0.18 of it."""
@@ -42,9 +39,7 @@ MOST_IN_RIM = 0.02
 """Fraction of the lesion within the rim above which the user is warned. For the true lesions of four open cases in a
 head it was at most 0.011, although these are the cases that touch the border most."""
 
-MINIMUM_LARGEST_PIECE = 0.95
-"""Fraction of a lesion's volume in its largest piece below which the user is warned."""
-
+MINIMUM_LARGEST_PIECE = 0.95  # fraction of a lesion's volume in its largest piece below which the user is warned
 UNSURE = 0.5
 """Mean entropy (nats) of a region's probabilities, where it was segmented, above which the user is warned: that of a
 probability of 0.80 in every voxel. For the predictions on the nine test cases of open_glioma from all 15 subsets, it

@@ -74,16 +74,15 @@ def read_folder(
 ) -> Study:
     """Read one patient's study.
 
+    Raises ValueError if it holds both kinds of files, several patients, none of the modalities, or an unusable image;
+    or if ``by_hand`` does not fit.
+
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
             modalities (see `find_cases`), or whose JSON or name identifies them (see `clinic.study.image_files`).
         cohort: cohort whose modalities are looked for.
         modalities: modalities to use; None: all that are found.
         by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.choose`.
-
-    Raises:
-        ValueError: if it holds both kinds of files, several patients, none of the modalities, or an unusable image; or
-            if ``by_hand`` does not fit.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -23,36 +23,27 @@ MINIMUM_PEAK = 2.0
 """Minimum ratio of the mutual information at the position found to that `PEAK_DISTANCE` mm away; below it, registration
 has failed. On the phantom the ratio is 4 to 18 for sequences of one subject, and about 1 for those of two subjects."""
 PEAK_DISTANCE = 12.0
-MINIMUM_OVERLAP = 0.7
-"""Minimum fraction of the smaller foreground that has to lie within the other one."""
+MINIMUM_OVERLAP = 0.7  # minimum fraction of the smaller foreground that has to lie within the other one
 REGISTRATION_SPACING = 2.0
 """Voxel size in mm for the registration; at 1 mm elastix would smooth eight times as many voxels, which takes long."""
 BINS = 32
-LPS = np.diag([-1.0, -1, 1, 1])
-"""Transform between mm in RAS (NIfTI) and LPS (ITK), in either direction."""
+LPS = np.diag([-1.0, -1, 1, 1])  # transform between mm in RAS (NIfTI) and LPS (ITK), in either direction
 
-FIT_SPACING = 4.0
-"""Voxel size of the comparison in mm."""
-STEPS = ((4.0, 6.0), (2.0, 3.0))
-"""Step sizes in mm and degrees by which an image is moved and turned, coarse then fine."""
-FARTHEST = 32.0
-"""Maximum shift along an axis in mm, and maximum rotation in degrees."""
-BORDER = 3
-"""Margin in voxels around the reference's foreground that is compared."""
-LEAST_SEEN = 0.4
-"""Minimum fraction of the compared voxels that has to remain when the image is moved."""
+FIT_SPACING = 4.0  # voxel size of the comparison in mm
+STEPS = ((4.0, 6.0), (2.0, 3.0))  # step sizes in mm and degrees by which an image is moved and turned, coarse then fine
+FARTHEST = 32.0  # maximum shift along an axis in mm, and maximum rotation in degrees
+BORDER = 3  # margin in voxels around the reference's foreground that is compared
+LEAST_SEEN = 0.4  # minimum fraction of the compared voxels that has to remain when the image is moved
 FARTHEST_RIGHT = 5.0
 """Maximum distance in mm from the best place of a correctly placed image. For T1, T2 and FLAIR against T1c of 34
 open_glioma cases in one atlas space it is at most 4.8. In 12 of these cases, images moved by 6, 12 and 18 mm are found
 in 89, 100 and 100 %, images turned by 5, 10 and 15 degrees in 33, 100 and 100 %."""
-GAIN = 1.2
-"""Minimum ratio of the information at the best place to that where the headers put the image."""
+GAIN = 1.2  # minimum ratio of the information at the best place to that where the headers put the image
 MIRROR_GAIN = 1.2
 """Minimum ratio of the information of the mirrored image to that of the original, each at its best place. In 34 cases
 it is at most 1.12 for the originals (0.91 or less in 100 of 102 pairs); for mirrored images it is larger in 75 % of 36
 pairs, since a brain is nearly symmetric."""
-NO_OVERLAP = 0.1
-"""Dice of the foregrounds below which two images count as not overlapping."""
+NO_OVERLAP = 0.1  # Dice of the foregrounds below which two images count as not overlapping
 
 
 @dataclass(frozen=True)
@@ -85,9 +76,8 @@ class Registration:
 def register(fixed: Image, moving: Image, name: str) -> Registration:
     """Register one volume to another by `find_rigid`, and refuse a poor result.
 
-    Raises:
-        ValueError: if the volumes have too little in common, or hardly overlap.
-        ModuleNotFoundError: if itk-elastix is not installed.
+    Raises ValueError if the volumes have too little in common, or hardly overlap; ModuleNotFoundError if itk-elastix is
+    not installed.
     """
     found = find_rigid(fixed, moving, name)
     if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
@@ -102,12 +92,8 @@ def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
     """Find the rigid transform with the largest mutual information between two volumes, and measure its quality.
 
     It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
-    with the centres of mass aligned, whichever is better. The same volumes give the same transform.
-
-    Args:
-        fixed: isotropic volume with orthogonal axes.
-        moving: volume to register.
-        name: name of the pair for messages, e.g. ``t2 to t1c``.
+    with the centres of mass aligned, whichever is better. The same volumes give the same transform. ``fixed`` has cubic
+    voxels and orthogonal axes; ``name`` is the name of the pair for messages, e.g. ``t2 to t1c``.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
@@ -167,7 +153,7 @@ class _Overlap:
         return float((self.masks[0] & self.masks[1]).sum() / smaller) if smaller else 0.0
 
     def information(self, axis: int = 0, step: int = 0) -> float:
-        """Return the normalised mutual information over the common  the second shifted along an axis."""
+        """Return the normalised mutual information over the common foreground, the second shifted along an axis."""
         ends = slice(max(step, 0), min(step, 0) or None), slice(max(-step, 0), min(-step, 0) or None)
         at = [(slice(None),) * axis + (end,) for end in ends]
         both = self.masks[0][at[0]] & self.masks[1][at[1]]

@@ -16,26 +16,19 @@ from common.modalities import display_name
 
 MODES = ("auto", "yes", "no")
 """Modes of skull stripping: if a head is visible, always, never."""
-
 PREFERRED = ("t1", "t1c", "flair", "t2")
 """Order of preference among masks that agree equally well with the others; deepbet was trained on T1."""
-
 LARGER, SMALLER = 1.25, 0.5
 """Factors on the largest and smallest plausible brain volume beyond which a mask is rejected."""
-
 SECTION = 1.37
 """Maximum ratio of a brain's section to its volume to the power of 2/3; for slabs only the section is known."""
-
 LEAST_SPHERICITY = 0.75
 """Minimum sphericity of a whole brain; masks have 0.86 to 0.90 in seven real heads, 0.65 to 0.68 in three trunks."""
-
 LEAST_CONTRAST = 0.05
 """Minimum median coefficient of variation within `NEIGHBOURHOOD` mm; 0.07 to 0.20 in seven real heads, up to 0.04 in
 water."""
 NEIGHBOURHOOD = 15.0
-
-LEAST_PIECE = 0.9
-"""Minimum fraction of a mask in its largest piece; it is at least 0.99 in those heads."""
+LEAST_PIECE = 0.9  # minimum fraction of a mask in its largest piece; it is at least 0.99 in those heads
 
 
 @dataclass(frozen=True)

@@ -14,45 +14,21 @@ from common.io.settings import optional
 from common.modalities import resolve_subset, subset_name
 from common.text import shortened
 
-__all__ = [
-    "COHORTS",
-    "Cohort",
-    "cases",
-    "counts_of",
-    "generate_phantom",
-    "get_cohort",
-    "look",
-    "mask_cases",
-    "prepare",
-    "require_complete",
-    "take",
-]
-
 
 def prepare(
-    cohort: str,
-    dataset_dir: str | Path,
-    split: str | None = None,
-    datalist: str | Path | None = None,
-    seed: int = 0,
+    cohort: str, dataset_dir: str | Path, split: str | None = None, datalist: str | Path | None = None, seed: int = 0
 ) -> Parts:
     """Return the cases to train, validate and test on, with absolute paths.
 
+    Returns ``training``, ``validation`` and ``test``: items with ``case``, ``image``, ``modalities`` and ``label``.
+    Raises FileNotFoundError if the folder, the datalist or a listed file does not exist; ValueError if the cohort or
+    split is unknown, the datalist is of another cohort, file names are ambiguous, or for what `look` refuses.
+
     Args:
-        cohort: name of the cohort.
         dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
         split: name of a split; see `split_cases`. The phantom has its own split, which only ``all_test`` replaces. With
             ``datalist`` it is ignored.
         datalist: JSON file to read instead of scanning and splitting the folder.
-        seed: seed of a split that is drawn at random.
-
-    Returns:
-        ``training``, ``validation`` and ``test``: items with ``case``, ``image``, ``modalities`` and ``label``.
-
-    Raises:
-        FileNotFoundError: if the folder, the datalist or a listed file does not exist.
-        ValueError: if the cohort or split is unknown, the datalist is of another cohort, file names are ambiguous, or
-            for what `look` refuses.
     """
     definition, split, datalist = get_cohort(cohort), optional(split), optional(datalist)
     if split is not None and not isinstance(split, str):
@@ -75,9 +51,8 @@ def prepare(
 def look(parts: Parts, cohort: Cohort, source: str | Path) -> None:
     """Look at names, labels and images before a training; what was looked at before is not read again.
 
-    Raises:
-        ValueError: if cases are named like those of other cohorts, a label has values that the cohort does not know, or
-            parts share a patient or an image.
+    Raises ValueError if cases are named like those of other cohorts, a label has values that the cohort does not know,
+    or parts share a patient or an image.
     """
     items = [item for part in PARTS for item in parts[part]]
     refuse_other_names(items, cohort, source)
@@ -104,15 +79,11 @@ def take(parts: Parts, names: str | Sequence[str] | None, at_least: int = 0) -> 
 def cases(cohort: str, dataset_dir: str | Path, modalities: Sequence[str] | None = None) -> list[Item]:
     """Return the cases in a folder, labelled or not, e.g. for inference; for a generated phantom, its test cases.
 
-    Args:
-        cohort: name of the cohort.
-        dataset_dir: one subject's folder or a folder of subjects; see `find_cases`.
-        modalities: modalities of which each case has to have at least one; None stands for all of the cohort's.
+    Raises FileNotFoundError if the folder does not exist or has no image; ValueError if the cohort or a modality is
+    unknown, file names are ambiguous, or a case has none of the modalities.
 
-    Raises:
-        FileNotFoundError: if the folder does not exist or has no image.
-        ValueError: if the cohort or a modality is unknown, file names are ambiguous, or a case has none of the
-            modalities.
+    ``dataset_dir`` is one subject's folder or a folder of subjects (see `find_cases`). Each case has to have at least
+    one of ``modalities``; None stands for all of the cohort's.
     """
     folder, definition = Path(dataset_dir), get_cohort(cohort)
     if definition is PHANTOM and (folder / "datalist.json").is_file():

@@ -52,5 +52,4 @@ COHORTS: dict[str, Cohort] = {
     )
 }
 
-MSD_CHANNELS = {"flair": 0, "t1": 1, "t1c": 2, "t2": 3}
-"""Modality -> channel of an MSD Task01 image."""
+MSD_CHANNELS = {"flair": 0, "t1": 1, "t1c": 2, "t2": 3}  # modality -> channel of an MSD Task01 image

@@ -25,18 +25,10 @@ from common.io.images import read_volume
 from common.modalities import GLIOMA, display_name
 from common.text import printable, shortened
 
-BACKGROUND_FRACTION = 0.3
-"""Minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)."""
-
-CUT = 0.5
-"""A brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one."""
-
-COARSER = 1.5
-"""Factor by which voxels may be longer than those of the training before a warning."""
-
-MOST_TILTED = 15.0
-"""Maximum angle in degrees between an image's axes and the patient's; in atlas space the angle is 0."""
-
+BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
+CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one
+COARSER = 1.5  # factor by which voxels may be longer than those of the training before a warning
+MOST_TILTED = 15.0  # maximum angle in degrees between an image's axes and the patient's; in atlas space the angle is 0
 COLUMNS = (
     "case", "modalities", "missing", "shape", "spacing_mm", "orientation", "offset_mm", "label_values", "problems",
 )  # fmt: skip
@@ -218,9 +210,7 @@ def whole(there: torch.Tensor) -> bool:
 def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
     """Return a warning if a grid's voxels are coarser than those a network was trained at, else None.
 
-    Args:
-        affine: affine of the grid, to mm.
-        trained: voxel size of the training in mm; a value below 0 stands for each image's own size: no warning.
+    ``trained`` is the voxel size of the training in mm; a value below 0 stands for each image's own size: no warning.
     """
     sizes = voxel_sizes(affine)
     if min(trained) < 0 or max(sizes) <= COARSER * max(trained):

@@ -39,20 +39,16 @@ from common.modalities import canonical
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
-
 PARTS = ("training", "validation", "test")
 SPLITS_FILE = Path(__file__).parent / "data" / "brats_splits.csv"
 COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 24)}}
 """Cohort -> split -> number of patients in each of `PARTS`, for papers that publish only the numbers."""
 CROSS_VALIDATION = re.compile(r"cv(\d+)of(\d+)")
 """Names of cross-validation splits, which exist for any cohort: ``cv1of3`` is the first of three folds."""
-
 ALL_TEST = "all_test"
 """Name of the split, which exists for any cohort, that uses all labelled cases for evaluation and none for training."""
-
 CASE = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")
 """Pattern of case names, which become names of files and folders."""
-
 Parts = dict[str, list[Item]]
 """Part (`PARTS`) -> its items."""
 
@@ -109,25 +105,20 @@ def split_cases(
 ) -> Parts:
     """Scan a folder and divide its labelled cases into training, validation and test.
 
+    Returns the parts, with absolute paths. Cases that are in no part are logged. Raises FileNotFoundError if the folder
+    does not exist or has no image; ValueError if the cohort has no such split, listed cases or their labels are
+    missing, there are no patients to split or not as many as published, file names are ambiguous, or all labelled cases
+    are of another cohort.
+
     Args:
-        cohort: cohort of the folder.
         dataset_dir: the folder as downloaded; see `find_cases`.
         split: name of a published split, drawn at random if only its numbers are published (`COUNTS`). ``full`` trains
             on every labelled case and tests on the unlabelled ones; ``all_test`` tests on every labelled case, for an
             evaluation without training (``calibrate_on`` has to be null); None or ``seeded`` shuffles the patients, so
             that no patient is in two parts; ``cv1of3`` shuffles them, tests on the first third and validates on a
             tenth of the others.
-        seed: seed of the shuffle.
         fractions: fractions of the patients, in the order of `PARTS`; validation and test get at least one each.
         patients: CSV file that says whose cases these are (`read_patients`), where their names do not.
-
-    Returns:
-        The parts, with absolute paths. Cases that are in no part are logged.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist or has no image.
-        ValueError: if the cohort has no such split, listed cases or their labels are missing, there are no patients to
-            split or not as many as published, file names are ambiguous, or all labelled cases are of another cohort.
     """
     items = find_cases(dataset_dir, cohort)
     if patients is not None:
@@ -218,16 +209,12 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     """Return the parts of a datalist file with absolute paths.
 
     MONAI's ``load_decathlon_datalist`` can read the file, too, but turns any text that names an existing folder, such
-    as a ``case``, into a path, and refuses an empty test list; so it is not used here.
+    as a ``case``, into a path, and refuses an empty test list; so it is not used here. Raises FileNotFoundError if the
+    datalist or a file that it lists does not exist; ValueError if it is not a datalist, is of another cohort, or lists
+    a case twice.
 
-    Args:
-        path: the JSON file.
-        dataset_dir: folder that the paths in it are relative to.
-        cohort: cohort that the datalist has to be of, if it names one; None accepts any.
-
-    Raises:
-        FileNotFoundError: if the datalist or a file that it lists does not exist.
-        ValueError: if it is not a datalist, is of another cohort, or lists a case twice.
+    The paths in it are relative to ``dataset_dir``. If it names its cohort, that has to be ``cohort``, unless this is
+    None.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")

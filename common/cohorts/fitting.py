@@ -27,10 +27,8 @@ def owners(case: str) -> list[Cohort]:
 def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.PathLike) -> None:
     """Refuse labelled cases that are named like those of other cohorts; ``source`` is their folder or datalist.
 
-    A cohort without names of its own, for data of any origin, accepts them if their labels have the same values.
-
-    Raises:
-        ValueError: if there are such cases; the message names the cohorts that fit.
+    A cohort without names of its own, for data of any origin, accepts them if their labels have the same values. Raises
+    ValueError if there are such cases; the message names the cohorts that fit.
     """
     for item in items:
         known, own = owners(item["case"]), cohort_of(item, cohort)
@@ -46,10 +44,8 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
     """Look at the values in all labels, and refuse those that a cohort does not know.
 
     A warning is logged if the values might mean something else: if a class never occurs although the values of another
-    cohort fit, or if the cases have no publisher's names and other cohorts would read them otherwise.
-
-    Raises:
-        ValueError: if a label has an unknown value or cannot be read; the message names the cohorts that fit.
+    cohort fit, or if the cases have no publisher's names and other cohorts would read them otherwise. Raises ValueError
+    if a label has an unknown value or cannot be read; the message names the cohorts that fit.
     """
     labelled = [item for item in items if "label" in item]
     found = label_values(labelled)
@@ -71,10 +67,8 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
 def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os.PathLike) -> None:
     """Refuse a patient, or an image under two names, in two parts of a split; warn of images that occur twice.
 
-    A patient by name alone is only warned of, since published splits of BraTS 2015 divide patients.
-
-    Raises:
-        ValueError: if two parts share an image, or a patient by the items' key ``patient``.
+    A patient by name alone is only warned of, since published splits of BraTS 2015 divide patients. Raises ValueError
+    if two parts share an image, or a patient by the items' key ``patient``.
     """
     part_of = {item["case"]: part for part, items in parts.items() for item in items}
     patients: dict[str, Item] = {}

@@ -9,7 +9,6 @@ from common.cohorts.cohort import Cohort
 from common.modalities import LabelSet
 
 TISSUES = {"CSF": 10, "GM": 150, "WM": 250}
-
 ISEG = Cohort(
     "iseg2017",
     ("t1", "t2"),

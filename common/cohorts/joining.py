@@ -28,21 +28,17 @@ def join(
 ) -> tuple[Parts, Path]:
     """Divide the cases of several data sets; return the parts, with absolute paths, and the folder that holds all.
 
-    Items have the keys ``source``, the name of the data set, and ``patient``.
+    Items have the keys ``source``, the name of the data set, and ``patient``. Raises FileNotFoundError if a folder or
+    the file does not exist; ValueError if a source's classes have no counterpart, two sources have cases of one name,
+    the split is not one of these, or no row names two patients; see also `split_cases`.
 
     Args:
         folders: name of each data set, a cohort, -> its folder as downloaded.
         cohort: cohort of the datalist, whose classes every source's classes have to have a counterpart in.
         split: ``seeded`` (the default), ``cv1of5`` and the like, ``full`` or ``all_test``; see `split_cases`.
-        seed: seed of the shuffle.
         fractions: fractions of the patients of each source, in the order of `PARTS`.
         known_as: CSV file, such as a publisher's, with a row per patient: all cases and patients that a row names are
             one patient, whatever its columns are called. Zeros before a number do not count (``UCSF-PDGM-004``).
-
-    Raises:
-        FileNotFoundError: if a folder or the file does not exist.
-        ValueError: if a source's classes have no counterpart, two sources have cases of one name, the split is not one
-            of these, or no row names two patients; see also `split_cases`.
     """
     if split is not None and split not in ("seeded", "full", ALL_TEST) and not CROSS_VALIDATION.fullmatch(split):
         raise ValueError(
@@ -68,8 +64,7 @@ def join(
 def folders_of(sources: Sequence[str]) -> dict[str, str]:
     """Return cohort -> folder from words such as ``ucsf_pdgm=data/UCSF-PDGM``.
 
-    Raises:
-        ValueError: if there are fewer than two, one has another form, or a cohort is given twice.
+    Raises ValueError if there are fewer than two, one has another form, or a cohort is given twice.
     """
     if len(sources) < 2:
         raise ValueError(f"{len(sources)} data sets to join; expected two or more, each as COHORT=FOLDER.")

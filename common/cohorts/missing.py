@@ -21,9 +21,7 @@ from common.modalities import resolve_subset, subset_name, subsets
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
-
 MASKS_FILE = Path(__file__).parent / "data" / "passion_masks.csv"
-
 Masks = dict[str, tuple[str, ...]]
 """Case -> the modalities that it has, in the cohort's order."""
 
@@ -38,20 +36,17 @@ def mask_cases(
 ) -> list[Item]:
     """Return training items without the modalities that each is meant to lack, and log the resulting missing rates.
 
+    Raises FileNotFoundError if ``masks`` is neither a published setting of the cohort nor a file; ValueError if a rate
+    is invalid, rates and masks are both given, or the masks do not list exactly these cases, name an unknown modality,
+    or leave a case without any modality.
+
     Args:
         items: the training cases of a datalist.
-        modalities: the cohort's modalities in order.
         missing_rates: one missing rate for each modality; see `draw_masks`. A patient's cases lack the same ones. None
             or zeros leave the items unchanged.
         masks: instead of rates, a published setting of the cohort (``mr2468``), or a CSV file with the columns ``case``
             and ``modalities`` (those that the case has, e.g. ``t1+flair``) and a row for every training case.
         cohort: name of the cohort; required for published masks.
-        seed: seed of the random draw.
-
-    Raises:
-        FileNotFoundError: if ``masks`` is neither a published setting of the cohort nor a file.
-        ValueError: if a rate is invalid, rates and masks are both given, or the masks do not list exactly these cases,
-            name an unknown modality, or leave a case without any modality.
     """
     if missing_rates is not None:
         _check_rates(missing_rates, modalities)
@@ -102,13 +97,8 @@ def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequenc
     Each non-empty subset of modalities is assigned to ``int(N p)`` of the N cases, where p is its probability if
     modalities are missing independently with ``rates``, but to at least one case (if p is not 0 and N is large enough).
     The assignment is random. The cases left over, about as many as would have no modality, draw each modality by its
-    rate until they have at least one. So the rates are met up to this fraction, and every subset occurs.
-
-    Args:
-        cases: names of the cases.
-        rates: fraction of the cases that lack a modality, one for each in the order of ``modalities``.
-        modalities: the cohort's modalities in order.
-        seed: seed of the random draw.
+    rate until they have at least one. So the rates are met up to this fraction, and every subset occurs. The rates are
+    fractions of the cases that lack a modality, in the order of ``modalities``.
     """
     _check_rates(rates, modalities)
     rng, names = np.random.default_rng(seed), sorted(cases)

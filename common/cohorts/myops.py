@@ -14,7 +14,6 @@ from common.modalities import LabelSet
 
 PARTS = {"LVB": ("LVB",), "RVB": ("RVB",), "MYO": ("normal", "oedema", "scar")}
 """PASSION's targets: blood in the left and right ventricles, and the left ventricle's myocardium."""
-
 MYOPS = Cohort(
     "myops2020",
     ("bssfp", "lge", "t2"),

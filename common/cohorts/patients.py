@@ -9,7 +9,6 @@ from typing import Any
 
 TIME_POINT = r"(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*"
 """Pattern of folders and endings of names that stand for a time point, e.g. ``Timepoint_2``, ``ses-01``, ``FU003d``."""
-
 _PATIENTS = re.compile(
     "|".join(
         (
@@ -24,9 +23,7 @@ _PATIENTS = re.compile(
     re.IGNORECASE,
 )
 
-SAME = {
-    "BraTS-SSA-00121": "BraTS-SSA-00115",
-}
+SAME = {"BraTS-SSA-00121": "BraTS-SSA-00115"}
 """Patient -> an earlier name of the same patient, found by comparing images."""
 
 
@@ -50,9 +47,8 @@ def patient_of(item: Mapping[str, Any]) -> str:
 def read_patients(path: str | os.PathLike) -> dict[str, str]:
     """Return case -> patient from a CSV file with the columns ``case`` and ``patient``.
 
-    Raises:
-        FileNotFoundError: if it does not exist.
-        ValueError: if a column or a name is missing, or a case is listed twice.
+    Raises FileNotFoundError if it does not exist; ValueError if a column or a name is missing, or a case is listed
+    twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with the columns case and patient.")

@@ -12,7 +12,6 @@ from common.modalities import GLIOMA, tumour_labels
 
 PHANTOM = Cohort("phantom", GLIOMA, tumour_labels(**LABELS))
 """The synthetic cohort (`common.cohorts.phantom`)."""
-
 COHORTS: dict[str, Cohort] = {
     **{PHANTOM.name: PHANTOM, **brats.COHORTS, **open_data.COHORTS},
     **{MYOPS.name: MYOPS, ISEG.name: ISEG},

@@ -24,10 +24,8 @@ from common.modalities import ALIASES
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
-
 Item = dict[str, Any]
 """A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (one per path), and optionally ``label``."""
-
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 _LABEL, _CHANNELS = "label", "channels"
@@ -37,12 +35,9 @@ _NOT_TUMOUR = re.compile(r".*(?:brain|parenchyma|tissue|skull|head|cellular|cell
 """What comes before ``_segmentation`` and the like in names of masks that are no labels of a tumour."""
 _WORN = re.compile(r"[_-](?:brain|skull_?strip(?:ped)?|bet|stripped|nifti)", re.IGNORECASE)
 """Ending of a modality's name that says what was done to the image, e.g. ``t1_skull_strip``."""
-
-_ARCHIVE = re.compile(r"_(?:nifti|nii)$", re.IGNORECASE)
-"""Ending of a case's folder that says only what files it holds."""
+_ARCHIVE = re.compile(r"_(?:nifti|nii)$", re.IGNORECASE)  # ending of a case's folder that says only what files it holds
 _TIME_POINT = re.compile(rf"{TIME_POINT}|\d\d?", re.IGNORECASE)
 """Names of folders that stand for a time point of the patient after whom the folder above is named."""
-
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
 
@@ -77,16 +72,13 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     not all, and may lack the label. A case is named after its folder, or after its files if they lie side by side; a
     folder of a time point also has the name of the one above (``PatientID_0003_Timepoint_1``), and in BraTS 2015 the
     grade comes first (``HGG_brats_2013_pat0001_1``). Files whose names are not recognised are logged as a warning.
+    Raises FileNotFoundError if the folder does not exist or has no image; ValueError if a folder has images but no
+    modality, a case has two files for one modality or two labels, or two cases have the same name.
 
     Args:
         folder: folder to scan; hidden files are skipped.
         cohort: cohort whose modalities are looked for; they are returned in its order.
         without: files to skip, as paths from `named_after`.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist or has no image.
-        ValueError: if a folder has images but no modality, a case has two files for one modality or two labels, or two
-            cases have the same name.
     """
     root = Path(os.path.abspath(folder))
     folders: dict[Path, list[_File]] = defaultdict(list)
@@ -179,8 +171,7 @@ def _images(files: Iterable[_File]) -> list[_File]:
 def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[_File], cohort: Cohort) -> None:
     """Add the labels of a folder without images to the cases whose names they begin with; other files are ignored.
 
-    Raises:
-        ValueError: if no file's name begins like that of a case, so that the folder may hold cases of its own.
+    Raises ValueError if no file's name begins like that of a case, so that the folder may hold cases of its own.
     """
     by_name = {name.lower(): known for case, known in cases for name in (case, *(file.stem for file in _images(known)))}
     at_home = by_name.get(_ARCHIVE.sub("", folder.name).lower())  # labels/<case>/<any name>_seg.nii.gz

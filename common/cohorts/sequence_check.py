@@ -27,31 +27,21 @@ from common.modalities import GLIOMA
 
 CLASSES = (*GLIOMA, "other")
 """What an image may show; "other" is a subtraction, a map or no image of a brain at all."""
-SPACING = 3.0
-"""Voxel size of the coarse grid in mm."""
-LEAST_ML = 100.0
-"""Minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged."""
-SURE = 3.0
-"""Minimum log-odds against a sequence's name for it to be doubted."""
-ALONE_TRUST = 0.6
-"""Factor on the logits of an image that is judged alone, for which the network is overconfident."""
+SPACING = 3.0  # voxel size of the coarse grid in mm
+LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged
+SURE = 3.0  # minimum log-odds against a sequence's name for it to be doubted
+ALONE_TRUST = 0.6  # factor on the logits of an image that is judged alone, for which the network is overconfident
 LEAST_FILLED = 0.9
 """Minimum fraction of non-zero voxels in 3 x 3 x 3 cubes of a brain (median over the cubes). In 17 open cases all 68
 images have 1, and the 17 subtractions clipped at 0 have 0.30 to 0.74: their zeros would count as background."""
 WEIGHTS = Path(__file__).parent / "data" / "sequence_check.pt"
-
-SURFACE = 2.5
-"""Distance from the brain's surface, in voxels, within which remains of the head may lie."""
+SURFACE = 2.5  # distance from the brain's surface, in voxels, within which remains of the head may lie
 DEPTHS = (0, 1.1, 2.5, 4.5, 7, np.inf)
 """Distances from the surface, in voxels, that bound the zones whose intensities are described separately."""
-TAILS = (0.2, 1, 2, 5, 20, 35, 65, 80, 95, 98, 99, 99.8)
-"""Percentiles that describe the whole brain."""
-PERCENTILES = (2, 10, 30, 50, 70, 90, 98)
-"""Percentiles that describe a zone."""
-ALONE = 3 * (len(TAILS) + (len(DEPTHS) - 1) * len(PERCENTILES) + 1)
-"""Number of features of one image."""
-TOGETHER = 2 * (2 * 12 + 5)
-"""Number of features of a pair of images."""
+TAILS = (0.2, 1, 2, 5, 20, 35, 65, 80, 95, 98, 99, 99.8)  # percentiles that describe the whole brain
+PERCENTILES = (2, 10, 30, 50, 70, 90, 98)  # percentiles that describe a zone
+ALONE = 3 * (len(TAILS) + (len(DEPTHS) - 1) * len(PERCENTILES) + 1)  # number of features of one image
+TOGETHER = 2 * (2 * 12 + 5)  # number of features of a pair of images
 
 
 class ImageFeatures:
@@ -191,14 +181,10 @@ def log_probabilities(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tenso
     """Return ``log p(class | image)`` for images of one subject's brain.
 
     Images on one grid are judged in pairs, otherwise each alone. An image that shows less than `LEAST_ML` is left out,
-    since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other".
-
-    Args:
-        images: name -> image ``(X, Y, Z)`` with its affine to mm, RAS; 0 outside the brain.
-
-    Returns:
-        Name -> natural logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter: the probabilities
-        add up to 1 only roughly, since an image that is judged in several pairs has the mean of their logarithms.
+    since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other". Returns name -> natural
+    logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter: the probabilities add up to 1 only
+    roughly, since an image that is judged in several pairs has the mean of their logarithms. The images ``(X, Y, Z)``
+    are RAS, with their affines to mm, and 0 outside the brain.
     """
     if not images:
         return {}

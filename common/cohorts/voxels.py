@@ -15,11 +15,7 @@ Values = tuple[int | float, ...]
 
 
 def label_values(items: Iterable[Item]) -> dict[str, Values]:
-    """Return the values in each label, by the label's path; labels that were looked at before are not read again.
-
-    Raises:
-        ValueError: if a label cannot be read.
-    """
+    """Return the values in each label, by its path; a label that cannot be read is a ValueError."""
     paths = dict.fromkeys(item["label"] for item in items if "label" in item)
     return {path: tuple(found) for path, found in for_each_file(_values, paths, "label values").items()}
 
@@ -28,9 +24,7 @@ def same_images(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     """Return pairs of cases, of different names, that share an image; images looked at before are not read again.
 
     Images are compared by a digest of their voxels, so that copies with other names, headers or data types are found.
-
-    Raises:
-        ValueError: if an image cannot be read.
+    Raises ValueError if an image cannot be read.
     """
     digests = for_each_file(_digest, dict.fromkeys(path for item in items for path in item["image"]), "image digests")
     first: dict[str, Item] = {}

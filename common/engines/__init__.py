@@ -2,14 +2,7 @@
 
 from common.engines.epoch import Rounds, SetEpoch
 from common.engines.evaluate import check_settings, report_evaluation
-from common.engines.handlers import (
-    EpochLosses,
-    Reseed,
-    ResumableCheckpoint,
-    WeightAverage,
-    counted_voxels,
-    seed_all,
-)
+from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
@@ -19,36 +12,3 @@ from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
 from common.engines.windows import check_mirror_axes
-
-__all__ = [
-    "EpochLosses",
-    "ForegroundInferer",
-    "PrecisionInferer",
-    "PreferenceBalancer",
-    "Reseed",
-    "ResumableCheckpoint",
-    "Rounds",
-    "SetEpoch",
-    "StoreCases",
-    "SubsetSweep",
-    "SubstituteFigure",
-    "SubstituteInferer",
-    "WeightAverage",
-    "check_device",
-    "check_mirror_axes",
-    "check_settings",
-    "close_tracking",
-    "counted_voxels",
-    "distributed",
-    "local_device",
-    "lock_output",
-    "log_evaluation",
-    "log_file",
-    "report_evaluation",
-    "run_bundle",
-    "seed_all",
-    "set_matmul_precision",
-    "track",
-    "train_teacher",
-    "uses_float16",
-]

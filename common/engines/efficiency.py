@@ -39,10 +39,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MB since the last reset: of a GPU's tensors, or of the process.
-
-    It is NaN if the system does not provide it.
-    """
+    """Return the peak memory in MB since the last reset, of a GPU's tensors or the process; NaN if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     if not CLEAR.exists():

@@ -49,15 +49,11 @@ def report_evaluation(
         cases: datalist items that the tables are about.
         calibration_cases: datalist items that intervals and advice are calibrated on; may be empty.
         method: name of the method in tables and figures.
-        cohort: name of the cohort.
-        conventions: see `Conventions`.
         network: network whose size is reported.
         window: size of the inference window in voxels.
-        spacing: voxel size in mm.
         weights: SHA-256 of the weights' file.
         coverage: level of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
-        output_dir: output folder.
         data: the whole split, to record which cases were not tested; None if it is not known.
     """
     if not cases:

@@ -44,11 +44,8 @@ class Reseed:
     """Seed torch, numpy, random and the transforms from (seed, epoch, rank) at the start of each epoch.
 
     So a run that was killed during an epoch repeats it with the same result when it resumes from the checkpoint before.
-
-    Args:
-        seed: the run's seed.
-        loader: training loader; its dataset has a ``transform``, its sampler may be a DistributedSampler.
-        deterministic: whether cuDNN is deterministic; see `seed_all`.
+    The loader's dataset has a ``transform``, its sampler may be a DistributedSampler. With ``deterministic`` cuDNN is,
+    too; see `seed_all`.
     """
 
     def __init__(self, seed: int, loader: torch.utils.data.DataLoader, deterministic: bool = True) -> None:
@@ -102,11 +99,8 @@ class WeightAverage:
     """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
 
     The average starts as the weights after the first step. It is validated and saved instead of the trained network.
-    Its buffers are the trained network's latest. Without a momentum m there is none, and `network` is the trained one.
-
-    Attributes:
-        network: the network with the average weights.
-        state: name -> object for the `objects` of `ResumableCheckpoint`.
+    Its buffers are the trained network's latest. Without a momentum m there is none. Attribute ``network`` has the
+    average weights (without m it is the trained one), ``state`` the `objects` of `ResumableCheckpoint`.
     """
 
     def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
@@ -129,20 +123,16 @@ class ResumableCheckpoint:
     ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, and is replaced
     every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average: the best
     one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically. Attach this
-    handler after the learning-rate and validation handlers.
+    handler after the learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is
+    damaged, or of another configuration or number of epochs.
 
     Args:
-        folder: output folder.
         name: name of the stage, e.g. ``finetuned``.
-        network: the network that is trained.
         objects: other objects needed to resume: name -> optimiser, scheduler, loss with buffers ...
         validator: evaluator whose key metric (higher is better) decides which weights are best.
         interval: number of epochs between two checkpoints; the final epoch is always saved.
         resume: whether to continue from ``<name>_last.pt`` if it exists.
         average: average of the network's weights, for ``<name>.pt``; attached together with this handler.
-
-    Raises:
-        ValueError: on resume, if the checkpoint is damaged, or comes from another configuration or number of epochs.
     """
 
     def __init__(

@@ -11,11 +11,7 @@ from common.io import lock_folder
 
 
 def local_device() -> torch.device:
-    """Return this process's device and make it the current one; torchrun sets ``LOCAL_RANK``.
-
-    Raises:
-        RuntimeError: if the process was not started by torchrun.
-    """
+    """Return this process's device and make it current; without ``LOCAL_RANK`` of torchrun it is a RuntimeError."""
     if "LOCAL_RANK" not in os.environ:
         raise RuntimeError("LOCAL_RANK is not set; start multi_gpu_train.json with torchrun -m monai.bundle run ...")
     if not torch.cuda.is_available():
@@ -48,9 +44,7 @@ def lock_output(folder: str) -> None:
     """Keep other trainings out of an output folder until `common.io.unlock_folder` is called or this process ends.
 
     Rank 0, the only one that writes there, holds the lock for all processes; torchrun ends them together with it.
-
-    Raises:
-        BlockingIOError: if another training runs there; the message names its process, host and start.
+    Raises BlockingIOError if another training runs there; the message names its process, host and start.
     """
     if idist.get_rank() == 0:
         lock_folder(folder, "a training")

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_map_only
 from common.io.settings import check_choice, usable_device
 
 logger = logging.getLogger(__name__)
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Value of the key ``precision`` -> data type."""
 
@@ -19,10 +18,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def check_device(device: str | torch.device, precision: str) -> None:
     """Refuse an unavailable device, or a precision that it does not support, before anything is loaded.
 
-    If a processor only emulates bfloat16, a warning is logged.
-
-    Raises:
-        ValueError: if the device is not available, the precision is unknown, or it is float16 without a GPU.
+    If a processor only emulates bfloat16, a warning is logged. Raises ValueError if the device is not available, the
+    precision is unknown, or it is float16 without a GPU.
     """
     check_choice("precision", precision, tuple(DTYPES))
     device = usable_device("device", device)
@@ -71,14 +68,11 @@ def to_float32(outputs: Any) -> Any:
 
 
 class PrecisionInferer(SimpleInferer):
-    """Run a training batch in a given precision, on a CPU or a GPU.
+    """Run a training batch in ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
 
     Weights, gradients and losses stay in float32. bfloat16 needs no loss scaling; processors with bfloat16 instructions
     (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. float16 needs the trainer's ``amp`` for its
     GradScaler; ``amp_kwargs`` have to disable the trainer's own autocast, which would include the loss.
-
-    Args:
-        precision: ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
     """
 
     def __init__(self, precision: str = "float32") -> None:

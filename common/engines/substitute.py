@@ -7,8 +7,7 @@ from torch import nn
 
 from common.evaluation.report.slices import substitute_figure
 
-INTERVAL = 50
-"""Number of epochs between two pictures."""
+INTERVAL = 50  # number of epochs between two pictures
 
 
 class SubstituteFigure:

@@ -34,16 +34,13 @@ class SubsetSweep:
     subset's files existed.
 
     Args:
-        cohort: name of the cohort.
         subsets: modality subsets, each given by names or aliases; a case skips those with modalities that it lacks.
-        network: the network that the evaluator runs.
         inferer: inferer for a batch of images.
         preprocessing: transforms that made the images, to be inverted.
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         to_labels: transforms from these probabilities to a label map in the cohort's values.
         to_regions: transforms from these to region probabilities, for a softmax head; None if they are of regions
             already.
-        conventions: see `Conventions`.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
             separately.
         subsets_at_once: number of subsets in one batch. With 1, results equal single inferences bit for bit; more are
@@ -81,11 +78,7 @@ class SubsetSweep:
         self.to_ras = Orientationd(["shown", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> CaseResult:
-        """Return the results of a batch with one case.
-
-        Raises:
-            ValueError: if the batch has several cases, or a subset needs files that were not loaded.
-        """
+        """Return the results of a batch with one case; a subset needs files that were loaded (else ValueError)."""
         item, *others = decollate_batch(batch)
         if others:
             raise ValueError(f"A batch of {1 + len(others)} cases; expected one at a time. Set batch_size to 1.")

@@ -53,7 +53,7 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> N
     for handler in _mlflow(handlers):
         disable_telemetry()
         # The trainers do not decollate, and MONAI's own transform would return a tuple for a dict's loss.
-        handler.output_transform = _iteration_loss
+        handler.output_transform = lambda output: output["loss"].item()
         handler.experiment_param = _scalars(handler)
         if trainer.has_event_handler(handler.start, Events.STARTED):
             handler.tag_name = tag_name
@@ -119,8 +119,7 @@ def disable_telemetry() -> None:
 def require_store(tracking: str) -> None:
     """Refuse a tracking server that does not answer, and let MLflow report nothing about the evaluation that follows.
 
-    Raises:
-        ConnectionError: if no server answers at the URI.
+    Raises ConnectionError if no server answers at the URI.
     """
     disable_telemetry()
     if tracking.startswith("http"):
@@ -187,10 +186,6 @@ def _stay_silent(*engines: Engine) -> None:
 
 def _mlflow(handlers: Sequence) -> list[MLFlowHandler]:
     return [handler for handler in handlers if isinstance(handler, MLFlowHandler)][:1]
-
-
-def _iteration_loss(output: dict[str, Any]) -> float:
-    return output["loss"].item()
 
 
 def _scalars(handler: MLFlowHandler) -> dict[str, Any]:

@@ -88,17 +88,15 @@ def mirrored(network: nn.Module, axes: Sequence[int]) -> nn.Module:
 
 
 def decode_subsets(
-    image: torch.Tensor,
-    network: nn.Module,
-    keep: torch.Tensor,
-    inferer: SlidingWindowInferer,
-    subsets_at_once: int = 1,
+    image: torch.Tensor, network: nn.Module, keep: torch.Tensor, inferer: SlidingWindowInferer, subsets_at_once: int = 1
 ) -> Iterator[torch.Tensor]:
     """Yield the sliding-window logits of each subset, encoding each window only once for all subsets.
 
     The outer loop runs over windows. On a GPU the sums of the subsets' logits stay there (1 to 2 GB for 15 subsets of a
     BraTS case). On a CPU they are in temporary files (in ``TMPDIR``), and only one subset's sum is in memory at a time,
-    so that memory does not grow with the number of subsets.
+    so that memory does not grow with the number of subsets. Yields logits ``(1, C, X, Y, Z)``, in the order of
+    ``keep``, on the image's device. With ``subsets_at_once`` 1 they equal those of MONAI's `SlidingWindowInferer` for
+    that subset bit for bit.
 
     Args:
         image: one sample ``(1, M, X, Y, Z)``, with NaN in missing modalities.
@@ -108,10 +106,6 @@ def decode_subsets(
         keep: bool ``(S, M)``, one row per subset of the image's modalities.
         inferer: inferer whose windows, overlap, weighting, padding and ``sw_batch_size`` are used.
         subsets_at_once: number of subsets decoded in one batch.
-
-    Yields:
-        Logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With ``subsets_at_once`` 1 they
-        equal those of MONAI's `SlidingWindowInferer` for that subset bit for bit.
     """
     window = fall_back_tuple(inferer.roi_size, image.shape[2:])
     network = planewise(network, window)

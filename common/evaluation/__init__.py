@@ -1,5 +1,3 @@
 """Metrics, tables, statistics and figures: arrays in, results out."""
 
 from common.evaluation.metrics.store import CaseStore
-
-__all__ = ["CaseStore"]

@@ -24,12 +24,7 @@ def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with ``weights_only=True``.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: if it is damaged, or holds anything but tensors and plain values.
-    """
+    """Read a checkpoint with ``weights_only=True``; one that is damaged or holds other values is a ValueError."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
     try:

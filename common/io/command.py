@@ -19,8 +19,7 @@ from common.io.training import check_settings
 def refuse_unknown_options(bundle_root: str) -> None:
     """Refuse options of ``python -m monai.bundle run`` that no given config has as a key; MONAI would ignore them.
 
-    Raises:
-        ValueError: see `check_settings`; or if the bundle was packaged with another version of ``common``.
+    So are those that `check_settings` refuses, and a bundle that was packaged with another version of ``common``.
     """
     require_same_common(bundle_root)
     if not (words := _words()):

@@ -57,14 +57,13 @@ def read_json(path: str | os.PathLike, model: type[T], remedy: str = "") -> T:
 def parse_json(text: str | bytes, model: type[T], source: str | os.PathLike, remedy: str = "") -> T:
     """Return a JSON text as a model.
 
+    Raises ValueError if the text does not fit the model.
+
     Args:
         text: the text, in UTF-8 if it is bytes.
         model: a `Document`, or any other type that pydantic validates, e.g. ``dict[str, int]``.
         source: name of the file, for messages.
         remedy: sentence that is added to messages, e.g. how to make such a file.
-
-    Raises:
-        ValueError: if the text does not fit the model.
     """
     try:
         content = json.loads(text, object_pairs_hook=_once)

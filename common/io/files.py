@@ -19,9 +19,7 @@ def walk(folder: str | os.PathLike) -> list[Path]:
     Links to folders are followed, but each folder is visited once, under its own path if that lies in the folder too;
     so circular links end, and a link to a parent folder is ignored. Hidden files and folders, and entries that are not
     files (such as pipes), are left out. A broken link is returned as a file, so that whoever opens it reports it.
-
-    Raises:
-        PermissionError: if a folder below cannot be read; the message names only ``folder`` itself.
+    Raises PermissionError if a folder below cannot be read; the message names only ``folder`` itself.
     """
     root = Path(folder)
     seen, folders, links, files = set(root.resolve().parents), [root], [], []
@@ -91,9 +89,8 @@ def require_writable(folder: str | os.PathLike) -> str:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffixes) that replaces ``path`` when the block ends without error.
 
-    Raises:
-        IsADirectoryError: if ``path`` is a folder.
-        OSError: if the disk is full; its ``filename`` is ``path``, which the system's own error lacks.
+    Raises IsADirectoryError if ``path`` is a folder; OSError if the disk is full; its ``filename`` is ``path``, which
+    the system's own error lacks.
     """
     target = Path(path)
     if target.is_dir():

@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 
-MOST_VOXELS = 2**29
-"""Maximum number of voxels of an image file (2 GiB in float32); a tiny file can claim any number."""
-VOXEL_SIZES = (0.05, 50.0)
-"""Smallest and largest plausible voxel size of a scan of a person, in mm."""
-LARGEST = 1000.0
-"""Largest plausible extent of a scan of a person, in mm."""
+MOST_VOXELS = 2**29  # maximum number of voxels of an image file (2 GiB in float32); a tiny file can claim any number
+VOXEL_SIZES = (0.05, 50.0)  # smallest and largest plausible voxel size of a scan of a person, in mm
+LARGEST = 1000.0  # largest plausible extent of a scan of a person, in mm
 GRID_TOLERANCE = 1e-2
 """Largest distance in mm between corresponding corners of two images for which they count as being on one grid."""
 FLATTEST = 0.3

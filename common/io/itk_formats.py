@@ -11,8 +11,7 @@ from monai.data import ITKReader
 
 from common.io.geometry import require_shape
 
-HEADER_BYTES = 2**16
-"""Maximum length of a header."""
+HEADER_BYTES = 2**16  # maximum length of a header
 _INTEGERS = {
     f"{sign}{name}": np.dtype(f"{sign}{number}")
     for name, number in {"char": "int8", "short": "int16", "int": "int32", "long_long": "int64"}.items()
@@ -28,14 +27,9 @@ def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a MetaImage (``.mha``) or NRRD (``.nrrd``) file that holds its voxels itself.
 
     Both formats can name other files to read, or bytes to skip. Such a file is refused, since it would let its sender
-    read files of the person who opens it.
-
-    Returns:
-        Voxels ``(X, Y, Z)`` or ``(X, Y, Z, C)``, and the affine in mm, RAS.
-
-    Raises:
-        ValueError: if the header names another file, announces more or fewer bytes than there are, or uses a feature
-            that is not supported here.
+    read files of the person who opens it. Returns voxels ``(X, Y, Z)`` or ``(X, Y, Z, C)``, and the affine in mm, RAS.
+    Raises ValueError if the header names another file, announces more or fewer bytes than there are, or uses a feature
+    that is not supported here.
     """
     content = path.read_bytes()
     layout = _of_nrrd if content.startswith(b"NRRD") else _of_metaimage

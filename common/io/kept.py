@@ -30,9 +30,6 @@ def for_each_file(find: Callable[[str], Any], paths: Iterable[str | os.PathLike]
         find: what to find out; its result has to be JSON, without a tuple.
         paths: the files.
         name: of what is found out; change it when ``find`` changes. It names the file in which results are kept.
-
-    Raises:
-        Exception: what ``find`` raises.
     """
     keys = {str(path): _key(path) for path in paths}
     known = _read(kept_file(name), keys.values())

@@ -13,10 +13,7 @@ from typing import IO
 from common.io.disk import naming_full_disk
 
 logger = logging.getLogger(__name__)
-
-LOCK = ".lock"
-"""Name of the file that says who works in a folder; it means something only while it is locked."""
-
+LOCK = ".lock"  # name of the file that says who works in a folder; it means something only while it is locked
 _held: dict[Path, IO[str]] = {}
 
 
@@ -26,10 +23,8 @@ def lock_folder(folder: str | os.PathLike, work: str) -> None:
     They are told the ``work`` that this process does there, e.g. ``training``.
 
     Locking a folder twice in one process has no effect. The lock is a POSIX lock, which forked processes do not
-    inherit; so a worker that outlives a killed training does not block the next training.
-
-    Raises:
-        BlockingIOError: if another process holds the lock; the message names it.
+    inherit; so a worker that outlives a killed training does not block the next training. Raises BlockingIOError if
+    another process holds the lock; the message names it.
     """
     path = Path(folder, LOCK).resolve()
     if path in _held:

@@ -13,16 +13,12 @@ from nibabel.orientations import aff2axcodes
 
 from common.io.geometry import corner_distance, lengths, require_shape
 
-PAIR = (".hdr", ".img")
-"""Suffixes of Analyze and NIfTI images that consist of two files; either file can be given."""
-PADDING = 4096
-"""Maximum number of bytes after the voxels."""
+PAIR = (".hdr", ".img")  # suffixes of Analyze and NIfTI images that consist of two files; either file can be given
+PADDING = 4096  # maximum number of bytes after the voxels
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """NIfTI code of a unit of length (unknown, metre, millimetre, micrometre) -> its length in mm."""
-SAME_SIZE = 0.01
-"""Tolerated relative difference between the voxel sizes in a header's affine and its pixdim."""
-SAME_PLACE = 1.0
-"""Tolerated distance in mm between the corners as a header's two affines place them."""
+SAME_SIZE = 0.01  # tolerated relative difference between the voxel sizes in a header's affine and its pixdim
+SAME_PLACE = 1.0  # tolerated distance in mm between the corners as a header's two affines place them
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -31,11 +27,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     MONAI's reader is not used: where voxel sizes disagree, it takes the qform instead of the sform, whatever their
     codes (`monai.data.utils.rectify_header_sform_qform`, 1.6.1), and it does not verify the checksum of a gzip file.
 
-    Returns:
-        Voxels ``(X, Y, Z)`` or ``(X, Y, Z, C)``; the affine in mm, RAS; doubts about the file, as texts.
-
-    Raises:
-        Exception: any type that nibabel or gzip raises, if the file is incomplete or cannot be read.
+    Voxels are ``(X, Y, Z)`` or ``(X, Y, Z, C)``, the affine is in mm, RAS, and doubts about the file are texts. For an
+    incomplete or unreadable file, nibabel and gzip raise any type of error.
     """
     if path.name.lower().endswith(PAIR):
         image, said = nib.load(path), []

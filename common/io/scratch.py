@@ -20,14 +20,10 @@ _making = Lock()
 def scratch_folder(place: str | os.PathLike | None = None) -> Iterator[Path]:
     """Yield a new folder that only this user can access, and remove it at the end.
 
-    A killed run cannot remove its folder; the next run in the same place does. The folder is locked, and its lock
-    (`common.io.lock`) ends with the process, no matter how.
-
-    Args:
-        place: parent folder; None: the system's folder for temporary files (``TMPDIR``).
-
-    Raises:
-        OSError: if the disk is full; its ``filename`` is ``place``, or the file that could not be written.
+    Its parent is ``place``, or the system's folder for temporary files (``TMPDIR``). A killed run cannot remove its
+    folder; the next run in the same place does. The folder is locked, and its lock (`common.io.lock`) ends with the
+    process, no matter how. Raises OSError if the disk is full; its ``filename`` is ``place``, or the file that could
+    not be written.
     """
     place = Path(tempfile.gettempdir() if place is None else place)
     with naming_full_disk(place):

@@ -48,17 +48,14 @@ def check_settings(
     """Refuse settings that config files cannot be given, before anything runs.
 
     A key has to be in the merged files, except that an object accepts any argument of its class, and
-    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, unless that is
-    null or an expression (``$...``, ``@...``, ``%...``).
+    ``evaluation#overrides`` any key of the evaluation's own configs. A number cannot become a text, unless that is null
+    or an expression (``$...``, ``@...``, ``%...``). Raises ValueError if a file is not JSON, a key is unknown (the
+    message suggests the nearest known one), or a text is given for a number.
 
     Args:
         files: config files; later ones override earlier ones.
         settings: key -> value. A nested key has all keys above it, e.g. ``train#optimizer#lr``.
         bundle_root: folder of the bundle; by default that of the first file.
-
-    Raises:
-        ValueError: if a file is not JSON, a key is unknown (the message suggests the nearest known one), or a text is
-            given for a number.
     """
     for file in files:
         try:

@@ -13,8 +13,7 @@ logger = logging.getLogger(__name__)
 def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike) -> dict[str, str] | None:
     """Return what metadata.json says of the weights (``sha256``, ``data_source``); None if they are not the bundle's.
 
-    Raises:
-        ValueError: if the file is in the bundle's ``models/`` but is not the one that this version came with.
+    Raises ValueError if the file is in the bundle's ``models/`` but is not the one that this version came with.
     """
     path = Path(ckpt_path)
     if not path.is_file():

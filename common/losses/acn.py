@@ -19,8 +19,7 @@ from common.losses.cotraining import (
 )
 from common.networks.cotraining import ACNOutput
 
-EPSILON = 1e-30
-"""Constant added to a probability before its logarithm (released code)."""
+EPSILON = 1e-30  # constant added to a probability before its logarithm (released code)
 
 
 def entropy_maps(probabilities: torch.Tensor) -> torch.Tensor:
@@ -96,7 +95,6 @@ class ACNLoss(CoTrainingLoss):
         }
         for name, (_, missing) in maps.items():
             terms[name] = generator_loss(self.discriminators[name], missing)
-        terms["discriminators"] = sum(
-            discriminator_loss(self.discriminators[name], *both) for name, both in maps.items()
-        )
+        losses = [discriminator_loss(self.discriminators[name], *both) for name, both in maps.items()]
+        terms["discriminators"] = sum(losses)
         return self.weighted_total(terms)

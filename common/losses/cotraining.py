@@ -88,11 +88,8 @@ class CoTrainingLoss(nn.Module):
 
     The Dice loss of a class is ``1 - (2 sum p y) / (sum p^2 + sum y^2 + 1e-7)`` with sigmoids p and sums over batch and
     space. It is summed over the classes without the background, as is the consistency, the mean squared difference
-    between both paths' sigmoids, which has a gradient for both paths. ``w(t) = c ramp_up(t)``.
-
-    Args:
-        ramp_epochs: length T of the ramp in epochs; see `ramp_up`.
-        weights: weights of the terms by name; ``full``, ``missing`` and ``consistency`` are a, b and c.
+    between both paths' sigmoids, which has a gradient for both paths. ``w(t) = c ramp_up(t)``. T of the ramp is
+    ``ramp_epochs`` (see `ramp_up`); the weights ``full``, ``missing`` and ``consistency`` are a, b and c.
 
     Attributes:
         discriminators: an `nn.ModuleDict` whose parameters the optimiser needs in addition to the network's.
@@ -103,15 +100,8 @@ class CoTrainingLoss(nn.Module):
         super().__init__()
         self.ramp_epochs = check_number("ramp_epochs", ramp_epochs, 1)
         self.weights = {name: check_number(f"{name}_weight", weight, 0) for name, weight in weights.items()}
-        self.dice = DiceLoss(
-            include_background=False,
-            to_onehot_y=True,
-            squared_pred=True,
-            batch=True,
-            reduction="sum",
-            smooth_nr=0,
-            smooth_dr=1e-7,
-        )
+        settings = {"squared_pred": True, "batch": True, "reduction": "sum", "smooth_nr": 0, "smooth_dr": 1e-7}
+        self.dice = DiceLoss(include_background=False, to_onehot_y=True, **settings)
         self.discriminators = nn.ModuleDict()
         self.epoch = 0
         self.terms: dict[str, torch.Tensor] = {}

@@ -24,11 +24,9 @@ from common.networks.subsets import scatter_rows
 class FusionLoss(nn.Module):
     """Cross-entropy plus Dice of the fused, the separate and the auxiliary predictions, all with the same weight.
 
-    Dice sums over the batch. The separate predictions give one loss per modality, over the samples that have it.
-
-    Args:
-        fusion_start_epoch: first epoch, from 0, in which the fused prediction contributes. RFNet's released code has 20
-            of 300 epochs; those of mmFormer and M2FTrans have 0.
+    Dice sums over the batch. The separate predictions give one loss per modality, over the samples that have it. The
+    fused prediction contributes from epoch ``fusion_start_epoch`` on, counted from 0: RFNet's released code has 20 of
+    300 epochs; those of mmFormer and M2FTrans have 0.
 
     Attributes:
         epoch: number of the epoch, from 0, set by `common.engines.SetEpoch` if the fused prediction starts later.

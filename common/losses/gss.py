@@ -129,7 +129,6 @@ class GSSLoss(nn.Module):
     """``0.7 task + 0.3 tau^2 distillation``, eq. (3), on the outputs of a network that gets all modalities.
 
     Args:
-        modalities: names in the cohort's order.
         classes: names in the order of the network's head, including the background (``BG``).
         leaders: names of one or two modalities for each class.
         task_weight: weight of the task loss, 0.7 in the paper.
@@ -199,9 +198,8 @@ class GSSLoss(nn.Module):
     def forward(self, output: FusionOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a network's training outputs against class indices ``(B, 1, ...)``.
 
-        Raises:
-            ValueError: if a sample lacks a modality, the target does not fit (see `class_indices`), or the number of
-                the head's classes is not that of ``classes``.
+        Raises ValueError if a sample lacks a modality, the target does not fit (see `class_indices`), or the number of
+        the head's classes is not that of ``classes``.
         """
         self._check(output)
         parts = self.task_loss.parts(output, target)

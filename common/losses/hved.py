@@ -40,9 +40,8 @@ class SoftmaxLoss(nn.Module):
 class HVEDLoss(nn.Module):
     """Segmentation loss of the chosen modalities, plus divergences of the latents, plus reconstruction of the image.
 
-    Args:
-        kl_weight: weight of the `divergences`, whose sum is averaged over levels and samples.
-        reconstruction_weight: weight of the mean squared error over the voxels of all modalities that samples have.
+    The divergences (`divergences`) are summed and averaged over levels and samples. The reconstruction is judged by the
+    mean squared error over the voxels of all modalities that samples have.
 
     Attributes:
         terms: ``segmentation``, ``kl`` and ``reconstruction``.

@@ -15,8 +15,7 @@ from torch import nn
 from common.io.settings import check_choice, check_number
 from common.networks.kernels import weighted_sum
 
-FLOOR = 1e-6
-"""Constant added to a standard deviation before its logarithm."""
+FLOOR = 1e-6  # constant added to a standard deviation before its logarithm
 LEAST_SHARE = 0.1
 """Smallest usable sum of the weights of the present modalities, as a share of the absolute sum of all; below it the
 weights nearly cancel, and rescaling could blow up."""
@@ -98,10 +97,7 @@ class Alignment(nn.Module):
 class AlignedLoss(nn.Module):
     """A method's loss plus alpha L_A, eq. (14), (16), (17); for ``modalities`` and ``prior`` see `Alignment`.
 
-    Args:
-        loss: loss of the method.
-        anchor: anchor of the `Alignment`; None for the method's loss alone.
-        alpha: weight of the alignment.
+    Without an ``anchor`` it is the method's loss alone.
 
     Attributes:
         terms: those of the method's loss, and ``align``.

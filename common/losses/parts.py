@@ -13,17 +13,13 @@ from torch import nn
 
 from common.modalities import IGNORED, to_host
 
-FLOOR = 0.005
-"""Minimum that probabilities are clamped to before a logarithm; below it there is no gradient."""
+FLOOR = 0.005  # minimum that probabilities are clamped to before a logarithm; below it there is no gradient
 
 
 def class_indices(label: torch.Tensor, logits: torch.Tensor, ignoring: bool = True) -> torch.Tensor:
     """Return the label ``(B, 1, ...)`` as long indices after checking that it fits logits ``(B, K, ...)``.
 
-    With ``ignoring`` it may hold `IGNORED`.
-
-    Raises:
-        ValueError: if it has another shape, or an index outside 0 to K - 1.
+    With ``ignoring`` it may hold `IGNORED`. Raises ValueError if it has another shape, or an index outside 0 to K - 1.
     """
     expected, classes = (logits.shape[0], 1, *logits.shape[2:]), logits.shape[1]
     if label.shape != expected:

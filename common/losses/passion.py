@@ -20,14 +20,9 @@ from common.modalities import IGNORED, to_host
 from common.networks.fusion import Decoded
 from common.networks.subsets import scatter_rows
 
-EPSILON = 1e-5
-"""Constant that keeps the mean of an empty class and the cosine of a zero vector finite."""
-
-GROWTH = 1.5
-"""Factor by which the update rate of beta grows."""
-
-BETA_RANGE = (0.1, 4.0)
-"""Range to which beta is clamped before it is normalised."""
+EPSILON = 1e-5  # constant that keeps the mean of an empty class and the cosine of a zero vector finite
+GROWTH = 1.5  # factor by which the update rate of beta grows
+BETA_RANGE = (0.1, 4.0)  # range to which beta is clamped before it is normalised
 
 
 class PassionOutput(NamedTuple):
@@ -124,7 +119,6 @@ class PassionLoss(nn.Module):
     Args:
         modalities: names in the cohort's order.
         counts: number of training subjects that have each modality; a modality with 0 plays no part.
-        subjects: number of training subjects.
         training: ``passion``, ``baseline``, ``moddrop`` (the baseline's loss; modalities are dropped in the data) or
             ``pmr``.
         pixel: whether to use pixel-wise self-distillation (ablation).
@@ -259,17 +253,12 @@ class PassionLoss(nn.Module):
     def _pixel(self, output: PassionOutput, label: torch.Tensor) -> torch.Tensor:
         """Return the pixel-wise term of each student, summed over all levels, ``(P,)``."""
         students, teacher = ([decoded.logits, *decoded.deep] for decoded in (output.students, output.teacher))
-        levels = list(enumerate(zip(students, teacher, strict=True)))
-        return torch.cat(
-            [
-                sum(
-                    0.5**level
-                    * pixel_distillation(guess[rows], known[sample], label[sample] != IGNORED, self.temperature)
-                    for level, (guess, known) in levels
-                )
-                for sample, rows in _samples(output.present)
-            ]
-        )
+        terms = []
+        for sample, rows in _samples(output.present):
+            pairs = enumerate((guess[rows], known[sample]) for guess, known in zip(students, teacher, strict=True))
+            kept = label[sample] != IGNORED
+            terms.append(sum(0.5**level * pixel_distillation(*pair, kept, self.temperature) for level, pair in pairs))
+        return torch.cat(terms)
 
     def _semantic(
         self, output: PassionOutput, label: torch.Tensor, classes: torch.Tensor

@@ -12,8 +12,7 @@ from common.losses.pmkl import SegmentationLoss
 from common.networks.robustseg import RobustSegOutput
 from common.networks.subsets import scatter_rows
 
-LEAST = 1e-12
-"""Minimum that a squared shift is clamped to before its logarithm."""
+LEAST = 1e-12  # minimum that a squared shift is clamped to before its logarithm
 
 
 def divergence(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

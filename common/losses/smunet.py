@@ -32,12 +32,10 @@ def style_distance(full: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
 
 
 class StyleDiscriminator(Discriminator):
-    """The discriminator of styles ``(B, 8 * width, ...)``.
+    """The discriminator of styles ``(B, 8 * width, ...)``; at a width of 16 its channels are as published.
 
-    Args:
-        width: width of the network; at 16 the channels are as published.
-        kind: ``pooled`` ends with global average pooling and a linear layer, for styles of any size (those of less than
-            8 voxels are padded); ``released`` ends with a convolution that spans the style of the published crop.
+    Kind ``pooled`` ends with global average pooling and a linear layer, for styles of any size (those of less than 8
+    voxels are padded); ``released`` ends with a convolution that spans the style of the published crop.
     """
 
     def __init__(self, width: int, kind: str) -> None:

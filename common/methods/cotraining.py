@@ -14,19 +14,12 @@ from common.networks.subsets import available_modalities
 
 
 class CoTraining(TrainingStep):
-    """Run all modalities through the full path, and a random subset (one for the whole batch) through its missing path.
-
-    The network is an ACN or a SMUNet.
-    """
+    """Run all modalities through the full path of an ACN or SMUNet, and a random subset through its missing path."""
 
     network: FullAndMissing
 
     def forward(self, image: torch.Tensor) -> CoTrainingOutput:
-        """Return the outputs of both paths for crops ``(B, M, X, Y, Z)``.
-
-        Raises:
-            ValueError: if a modality is missing.
-        """
+        """Return the outputs of both paths for crops ``(B, M, X, Y, Z)``; a missing modality is a ValueError."""
         present = available_modalities(image, None)
         if not bool(present.all()):
             lacking = (~present).any(dim=0).nonzero().flatten().tolist()

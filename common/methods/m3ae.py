@@ -6,7 +6,6 @@ AAAI 2023. The losses are in `common.losses.m3ae`, the network in `common.networ
 
 import logging
 import os
-from collections.abc import Sequence
 
 import torch
 from monai.data import Dataset
@@ -22,7 +21,6 @@ from common.networks import M3AE, SegmentationOutput
 from common.transforms import incomplete_subsets, locate, random_patches, random_subsets
 
 logger = logging.getLogger(__name__)
-
 MASKINGS = ("m3ae", "modality_dropout")
 VIEWS = ("random", "full_and_incomplete")
 FILLS = ("x_sub", "zero", "mean")
@@ -32,7 +30,6 @@ class Pretraining(TrainingStep):
     """Stage 1: drop random modalities, mask random patches of the others, fill in x_sub, reconstruct the image.
 
     Args:
-        network: an `M3AE` with as many outputs as modalities.
         mask_ratio: combined rate of dropped modalities and masked patches.
         patch_size: edge of a patch in voxels, a divisor of the crop's extents.
         masking: ``m3ae``, or ``modality_dropout`` for the paper's ablation without patches (Table 3 b).
@@ -48,31 +45,25 @@ class Pretraining(TrainingStep):
         present = to_host(presence(image))
         visible = random_subsets(present)
         if self.masking == "m3ae":
-            patches = random_patches(visible, self._patches(image.shape[2:]), self.mask_ratio)
-            visible = self._voxels(patches.to(image.device, non_blocking=True))
+            size, edge = tuple(image.shape[2:]), self.patch_size
+            if any(extent % edge for extent in size):
+                raise ValueError(f"crop {size}: expected multiples of patch_size {edge}.")
+            patches = random_patches(visible, [extent // edge for extent in size], self.mask_ratio)
+            visible = patches.to(image.device, non_blocking=True)
+            for axis in (2, 3, 4):
+                visible = visible.repeat_interleave(edge, dim=axis)
         reconstruction = self.network.unet(self.network.substitute(image, visible))
         if isinstance(reconstruction, SegmentationOutput):
             reconstruction = reconstruction.logits
         return Reconstruction(reconstruction, image.as_subclass(torch.Tensor), present, self.network.x_sub)
 
-    def _patches(self, size: Sequence[int]) -> list[int]:
-        if any(extent % self.patch_size for extent in size):
-            raise ValueError(f"crop {tuple(size)}: expected multiples of patch_size {self.patch_size}.")
-        return [extent // self.patch_size for extent in size]
-
-    def _voxels(self, patches: torch.Tensor) -> torch.Tensor:
-        for axis in (2, 3, 4):
-            patches = patches.repeat_interleave(self.patch_size, dim=axis)
-        return patches
-
 
 class FineTuning(TrainingStep):
     """Stage 2: two missing-modality views of each subject, forwarded together.
 
-    Args:
-        network: an `M3AE` with one output per region; its x_sub stays constant from here on.
-        views: ``random``, two random subsets (paper); or ``full_and_incomplete``, all modalities and a random
-            incomplete subset, so that every step uses the full set (our own variant).
+    The network is an `M3AE` with one output per region; its x_sub stays constant from here on. The views are
+    ``random``, two random subsets (paper), or ``full_and_incomplete``, all modalities and a random incomplete subset,
+    so that every step uses the full set (our own variant).
     """
 
     def __init__(self, network: M3AE, views: str = "random") -> None:
@@ -149,12 +140,9 @@ def start_finetuning(
 def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
     """Start fine-tuning from a pretraining checkpoint: always x_sub, and if ``weights``, the U-Net without its heads.
 
-    Without ``weights`` it is the ablation without pretraining (Table 3 a).
-
-    Raises:
-        FileNotFoundError: if the checkpoint does not exist.
-        ValueError: if it is damaged, has values that are not finite numbers, or belongs to another architecture (width,
-            grid, modalities).
+    Without ``weights`` it is the ablation without pretraining (Table 3 a). Raises FileNotFoundError if the checkpoint
+    does not exist; ValueError if it is damaged, has values that are not finite numbers, or belongs to another
+    architecture (width, grid, modalities).
     """
     state = read_weights(path)
     wanted = [key for key in network.state_dict() if "head" not in key] if weights else ["x_sub"]

@@ -20,8 +20,7 @@ class MultiModalitySelfDistillation(TrainingStep):
         """Return the outputs of teacher and students for crops ``(B, M, ...)``."""
         present = available_modalities(image, None)
         features = self.network.encode(image, present)
-        alone = [
-            gather_rows(level, present)[:, None] for level in features
-        ]  # (P, 1, C, ...): no student needs the others' features
+        # (P, 1, C, ...): no student needs the others' features
+        alone = [gather_rows(level, present)[:, None] for level in features]
         students = self.network.decode(alone, present.new_ones(len(alone[0]), 1))
         return MagMSOutput(self.network.decode(features, present), students, present)

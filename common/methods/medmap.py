@@ -19,7 +19,6 @@ class FeatureAlignment(TrainingStep):
 
     Args:
         method: training step whose outputs are passed on.
-        network: network of the method.
         align: whether to collect features; if False, only the outputs are passed on.
         at: ``input``, the feature encoder's output; or ``bottleneck``, that of each modality alone, for networks with
             ``bottlenecks(image, present)`` (only ACN; the paper describes it this way), at M more passes of the

@@ -20,7 +20,6 @@ class SelfDistillation(TrainingStep):
     """Forward each subject with all its modalities (the teacher) and with each of them alone (the students).
 
     Args:
-        network: network to train.
         drop_modalities: whether to use only a random non-empty subset of the subject's modalities each time, all
             subsets equally likely (the ModDrop baseline).
         perfect_data: whether all modalities of every subject are present and encoded, and a random subset is drawn only
@@ -29,11 +28,7 @@ class SelfDistillation(TrainingStep):
     """
 
     def __init__(
-        self,
-        network: FusionNetwork,
-        drop_modalities: bool = False,
-        perfect_data: bool = False,
-        distil: bool = True,
+        self, network: FusionNetwork, drop_modalities: bool = False, perfect_data: bool = False, distil: bool = True
     ) -> None:
         super().__init__(require_fusion(network, "Self-distillation"))
         if drop_modalities and perfect_data:

@@ -71,13 +71,8 @@ class PrivilegedDistillation(TrainingStep):
             taught = teacher.decoder(teacher.fuse(teacher.encode(image, present), present))
         student = students.network_for(subset)
         learnt = student(students.select_channels(image, subset))
-        return PMKLOutput(
-            learnt.logits,
-            taught.logits,
-            heads.student(learnt.features),
-            heads.teacher(taught.features),
-            l2_penalty([student, heads]),
-        )
+        embeddings = heads.student(learnt.features), heads.teacher(taught.features)
+        return PMKLOutput(learnt.logits, taught.logits, *embeddings, l2_penalty([student, heads]))
 
 
 def note_teacher(path: str | os.PathLike, cohort: str) -> None:
@@ -89,9 +84,7 @@ def note_teacher(path: str | os.PathLike, cohort: str) -> None:
 def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
     """Refuse a teacher's weights that do not exist, or are noted to be of another cohort; None is accepted.
 
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if the teacher was trained on another cohort.
+    Raises FileNotFoundError if the file does not exist; ValueError if the teacher was trained on another cohort.
     """
     if path is None:
         return
@@ -114,10 +107,8 @@ def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
 def load_teacher(network: PMKL, path: str, cohort: str) -> None:
     """Load and freeze the teacher of the first stage, and initialise the students' feature encoders from its own.
 
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it is damaged, or belongs to another network (width, modalities, classes, feature encoder) or
-            cohort than the students.
+    Raises FileNotFoundError if the file does not exist; ValueError if it is damaged, or belongs to another network
+    (width, modalities, classes, feature encoder) or cohort than the students.
     """
     require_teacher(path, cohort)
     load_weights(network.full, path).requires_grad_(False)

@@ -24,21 +24,3 @@ from common.networks.mmformer import MMFormer
 from common.networks.parts import modality_parts
 from common.networks.residual_unet import ResidualUNet, SegmentationOutput
 from common.networks.rfnet import RFNet
-
-__all__ = [
-    "ACN",
-    "BACKBONES",
-    "M3AE",
-    "NETWORKS",
-    "Decoded",
-    "FusionOutput",
-    "M2FTrans",
-    "MMFormer",
-    "RFNet",
-    "ResidualUNet",
-    "SMUNet",
-    "SegmentationOutput",
-    "build_network",
-    "modality_parts",
-    "require_classes",
-]

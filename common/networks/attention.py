@@ -9,10 +9,7 @@ from torch import nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one bias-free projection to queries, keys and values.
-
-    Dropout is applied to the attention weights and to the output.
-    """
+    """Multi-head self-attention with one bias-free projection; dropout on the attention weights and the output."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -15,8 +15,7 @@ from torch import nn
 from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 from common.networks.subsets import gather_rows, scatter_modalities, select_rows
 
-SLOPE = 0.2
-"""Negative slope of every LeakyReLU."""
+SLOPE = 0.2  # negative slope of every LeakyReLU
 
 
 def conv(dims: int, *args: int, **kwargs: int | str) -> nn.Conv2d | nn.Conv3d:

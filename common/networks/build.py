@@ -40,18 +40,11 @@ NETWORKS: dict[str, type[nn.Module]] = {
 def build_network(name: str, modalities: int, classes: int, width: int, crop: Sequence[int], **sizes: Any) -> nn.Module:
     """Return a network by its name.
 
-    Args:
-        name: one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``, ``classes``,
-            ``width`` and ``crop``.
-        modalities: number of modalities M.
-        classes: number of classes K.
-        width: number of channels at full resolution.
-        crop: size of the training crop in voxels.
-        sizes: other arguments, such as ``heads``; each network gets those that it accepts.
+    Raises ValueError if there is no such network, a size does not suit it, or a ``feature_encoder`` or ``subsets`` is
+    given to a network that does not support it.
 
-    Raises:
-        ValueError: if there is no such network, a size does not suit it, or a ``feature_encoder`` or ``subsets`` is
-            given to a network that does not support it.
+    The name is one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``,
+    ``classes``, ``width`` and ``crop``. Of other arguments, such as ``heads``, each network gets those that it accepts.
     """
     network, importable = NETWORKS.get(name), True
     if network is None:

@@ -27,9 +27,7 @@ from common.networks.feature_encoder import FeatureEncoder
 from common.networks.residual_unet import ResidualUNet
 from common.networks.subsets import available_modalities, scatter_modalities, select_rows
 
-DROPOUT = 0.2
-"""Dropout rate of the bottleneck's elements before decoding."""
-
+DROPOUT = 0.2  # dropout rate of the bottleneck's elements before decoding
 PRIOR = 0.01
 """Initial probability of each class other than the background.
 
@@ -40,8 +38,7 @@ Lin et al. ("Focal Loss for Dense Object Detection", ICCV 2017, section 4.1) sta
 reason.
 """
 
-FLOOR = 1e-5
-"""Minimum of a predicted variance."""
+FLOOR = 1e-5  # minimum of a predicted variance
 
 
 class ACNOutput(NamedTuple):
@@ -141,9 +138,8 @@ class SMUNetPath(Path):
 class ACN(FullAndMissing):
     """ACN with one full path for all missing paths; its width is a multiple of 8.
 
-    Args:
-        subsets: incomplete subsets that get a missing path, as channels of the image; None: all (14 for four
-            modalities).
+    The ``subsets``, as channels of the image, are the incomplete ones that get a missing path; None: all (14 for four
+    modalities).
     """
 
     def __init__(

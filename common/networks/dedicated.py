@@ -35,10 +35,7 @@ def channels_of(subsets: Sequence[Sequence[str]] | None, modalities: Sequence[st
 class Dedicated(nn.Module):
     """A collection of networks, one for each of several subsets of the modalities.
 
-    Args:
-        subsets: the subsets that get a network.
-        build: function that makes a network for a number of input channels.
-        channels: number of channels C of one modality.
+    Function ``build`` makes one for a number of input channels; a modality has ``channels`` C.
     """
 
     def __init__(self, subsets: Sequence[Subset], build: Callable[[int], nn.Module], channels: int = 1) -> None:
@@ -49,18 +46,14 @@ class Dedicated(nn.Module):
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of ``(B, M * C, ...)``; those of a sample are by the network for its subset.
 
-        Raises:
-            ValueError: if there is no network for a sample's modalities (``present``: bool ``(B, M)``, on the CPU).
+        Raises ValueError if there is no network for a sample's modalities (``present``: bool ``(B, M)``, on the CPU).
         """
-        rows = {subset: (present == present.new_tensor(row)).all(dim=1) for subset, row in self._present_in(present)}
-        parts = {
-            subset: self.networks[_key(subset)](self.select_channels(select_rows(x, of), subset))
-            for subset, of in rows.items()
-        }
-        first = next(iter(parts.values()))
-        logits = first.new_zeros(len(x), *first.shape[1:])
-        for subset, of in rows.items():
-            logits.index_copy_(0, indices(of, x.device), parts[subset])
+        logits: torch.Tensor | None = None
+        for subset, row in self._present_in(present):
+            of = (present == present.new_tensor(row)).all(dim=1)
+            part = self.network_for(subset)(self.select_channels(select_rows(x, of), subset))
+            logits = part.new_zeros(len(x), *part.shape[1:]) if logits is None else logits
+            logits.index_copy_(0, indices(of, x.device), part)
         return logits
 
     def supported_subsets(self, modalities: Sequence[str]) -> list[list[str]]:
@@ -76,11 +69,7 @@ class Dedicated(nn.Module):
         return torch.cat([x[:, m * self.channels : (m + 1) * self.channels] for m in subset], dim=1)
 
     def draw_subset(self, present: torch.Tensor) -> Subset:
-        """Draw one of the subsets that every sample of ``present`` (bool ``(B, M)``) has, all equally likely.
-
-        Raises:
-            ValueError: if there is no such subset.
-        """
+        """Draw one of the subsets that every sample of ``present`` (bool ``(B, M)``) has; none is a ValueError."""
         everywhere = present.all(dim=0).tolist()
         possible = [subset for subset in self.subsets if all(everywhere[m] for m in subset)]
         if not possible:
@@ -106,11 +95,8 @@ class Dedicated(nn.Module):
 class FullAndMissing(nn.Module):
     """A network for all modalities, and for each incomplete subset a network that learns from it.
 
-    Args:
-        full: network for all modalities, which takes ``(B, M * C, ...)``.
-        missing: function that makes the network of an incomplete subset for a number of input channels.
-        feature_encoder: MedMAP's feature encoder in front of both.
-        subsets: incomplete subsets that get a network; None: all.
+    The ``full`` one takes ``(B, M * C, ...)``; function ``missing`` makes the one of an incomplete subset for a number
+    of input channels. MedMAP's feature encoder is in front of both. Of ``subsets`` None stands for all incomplete ones.
     """
 
     def __init__(

@@ -67,11 +67,7 @@ class FusionNetwork(nn.Module):
     """
 
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor | FusionOutput:
-        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``; in training mode, a `FusionOutput`.
-
-        Raises:
-            ValueError: if a sample has no modality.
-        """
+        """Return logits ``(B, K, ...)`` of images ``(B, M, ...)``; in training mode, a `FusionOutput`."""
         if torch.jit.is_tracing():
             return forward_for_export(self, image, present)
         present = available_modalities(image, present)

@@ -19,10 +19,8 @@ from common.networks.kernels import Conv3d
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4
-STRIDE = 2 ** (LEVELS - 1)
-"""Size of a voxel of the coarsest level, in voxels of the finest level, along each axis."""
-STD = 0.01
-"""Standard deviation of initial weights, drawn from a normal distribution truncated at twice that."""
+STRIDE = 2 ** (LEVELS - 1)  # size of a voxel of the coarsest level, in voxels of the finest level, along each axis
+STD = 0.01  # standard deviation of initial weights, drawn from a normal distribution truncated at twice that
 
 
 class GatedOutput(NamedTuple):

@@ -22,13 +22,10 @@ from common.networks.kernels import upsampled, weighted_sum
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4
-STRIDE = 2 ** (LEVELS - 1)
-"""Size of a voxel of the coarsest level, in voxels of the finest level, along each axis."""
-SLOPE = 0.02
-"""Negative slope of every LeakyReLU, as in NiftyNet, on which the release is built."""
+STRIDE = 2 ** (LEVELS - 1)  # size of a voxel of the coarsest level, in voxels of the finest level, along each axis
+SLOPE = 0.02  # negative slope of every LeakyReLU, as in NiftyNet, on which the release is built
 NORM_FLOOR = 1e-6
-VARIANCE_FLOOR = 1e-7
-"""Constant added to a variance before a division or a logarithm."""
+VARIANCE_FLOOR = 1e-7  # constant added to a variance before a division or a logarithm
 LOG_VARIANCE_LIMIT = 50.0
 
 
@@ -81,10 +78,7 @@ class HeteroModal(nn.Module):
         return self.decode(self.encode(image, present), present)
 
     def encode(self, image: torch.Tensor, present: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Return the features of each level, fine to coarse, ``(B, M, C, ...)``, zero where a modality is absent.
-
-        Nothing is computed for absent modalities.
-        """
+        """Return the features of each level, fine to coarse, ``(B, M, C, ...)``, zero and not computed where absent."""
         check_crop(image.shape[2:], multiple=STRIDE, least=2 * STRIDE)
         present = available_modalities(image, present)
         levels = self.encoders(image.as_subclass(torch.Tensor)[:, :, None], present)
@@ -113,15 +107,15 @@ class UHVED(HeteroModal):
 
     def decode(self, features: Sequence[torch.Tensor], present: torch.Tensor) -> torch.Tensor | Completed:
         """Return logits ``(B, K, X, Y, Z)`` of the latents' means; in training, a `Completed` of a sample of them."""
-        latents = [self._latent(level, present) for level in features]
+        latents = []
+        for level in features:
+            mean, log_variance = (part[:, 0] for part in product_of_gaussians(level, present[:, None]))
+            sampled = mean + (log_variance / 2).exp() * torch.randn_like(mean) if self.training else mean
+            latents.append(sampled)
         logits = self.segmentation(latents)
         if not self.training:
             return logits
         return Completed(logits, torch.cat([decoder(latents) for decoder in self.completion], dim=1))
-
-    def _latent(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        mean, log_variance = (part[:, 0] for part in product_of_gaussians(features, present[:, None]))
-        return mean + (log_variance / 2).exp() * torch.randn_like(mean) if self.training else mean
 
 
 class UHeMIS(HeteroModal):
@@ -169,20 +163,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder from the latents of the four levels to an image or logits.
-
-    Args:
-        channels: numbers of channels of the latents, fine to coarse.
-        outputs: number of output channels.
-    """
+    """A decoder from the latents of the four levels, with ``channels`` fine to coarse, to ``outputs`` channels."""
 
     def __init__(self, width: int, channels: Sequence[int], outputs: int) -> None:
         super().__init__()
         nominal = [width * 2**level for level in range(LEVELS - 1)]
         below = [*(n // 2 for n in nominal[1:]), channels[-1]]
-        self.levels = nn.ModuleList(
-            [Block((c + b, n, n // 2)) for c, b, n in zip(channels[:-1], below, nominal, strict=True)]
-        )
+        sizes = zip(channels[:-1], below, nominal, strict=True)
+        self.levels = nn.ModuleList(Block((c + b, n, n // 2)) for c, b, n in sizes)
         self.head = conv(3, width // 2, outputs, 1, bias=False)
 
     def forward(self, latents: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -52,11 +52,7 @@ class Conv3d(nn.Conv3d):
 
     @torch.jit.unused
     def _convolved_in_halves(
-        self,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        padding: tuple[int, int, int],
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: tuple[int, int, int]
     ) -> torch.Tensor:
         x = F.pad(x, [padding[axis] for axis in (2, 2, 1, 1, 0, 0)])
         beyond = self.kernel_size[0] - 1

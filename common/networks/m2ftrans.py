@@ -34,14 +34,10 @@ from common.networks.fusion import Decoded, FusionNetwork
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 5
-STRIDE = 2 ** (LEVELS - 1)
-"""Size of a token in voxels along each axis."""
-FINER = 3
-"""Number of levels, from the finest, that are fused by convolutions; the others are fused by cross attention."""
-DEPTH, CROSS_DEPTH = 3, 2
-"""Number of layers of the transformer, and of a cross attention."""
-DEEP_HIDDEN = 16
-"""Number of hidden channels of an auxiliary head, independent of the width."""
+STRIDE = 2 ** (LEVELS - 1)  # size of a token in voxels along each axis
+FINER = 3  # number of levels, from the finest, that are fused by convolutions; the others are fused by cross attention
+DEPTH, CROSS_DEPTH = 3, 2  # number of layers of the transformer, and of a cross attention
+DEEP_HIDDEN = 16  # number of hidden channels of an auxiliary head, independent of the width
 
 
 class M2FTrans(FusionNetwork):
@@ -210,10 +206,7 @@ class CrossBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention whose tokens are channels, each a map of all voxels; those of absent modalities are masked.
-
-    Each modality has its own projections to keys and values.
-    """
+    """Attention whose tokens are channels (maps of all voxels), projected by modality; absent modalities are masked."""
 
     def __init__(self, dims: int, modalities: int, width: int, dropout: float) -> None:
         super().__init__()

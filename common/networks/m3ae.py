@@ -63,9 +63,8 @@ class M3AE(nn.Module):
     def substitute(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
         """Return S(x, x_sub): the image, with what is not visible replaced by ``x_sub`` at the same location.
 
-        Args:
-            image: ``(B, M, X, Y, Z)``; its location is read from its affine if it is a MetaTensor (else it is centred).
-            visible: bool ``(B, M)``, or ``(B, M, X, Y, Z)`` where patches are masked.
+        The location of the image ``(B, M, X, Y, Z)`` is read from its affine if it is a MetaTensor (else it is
+        centred). ``visible`` is bool ``(B, M)``, or ``(B, M, X, Y, Z)`` where patches are masked.
         """
         size = list(image.shape[2:])
         start, flipped = locate(image, list(self.x_sub.shape[2:]))

@@ -20,8 +20,7 @@ from common.networks.checks import check_crop, require_window
 from common.networks.kernels import weighted_sum
 from common.networks.subsets import available_modalities, forward_for_export, scatter_modalities, select_rows
 
-PATCH = 16
-"""Size of a token in voxels along each axis."""
+PATCH = 16  # size of a token in voxels along each axis
 SKIP_LAYERS = (3, 6, 9)
 """Layers of the ViT, of twelve counted from 0, from which the skip connections are made, fine to coarse."""
 BLOCK = {"kernel_size": 3, "norm_name": "instance", "res_block": True}
@@ -65,13 +64,11 @@ class MAGMS(nn.Module):
         layer = nn.Conv2d if dims == 2 else nn.Conv3d
         self.encoders = nn.ModuleList([Encoder(crop, width, hidden, mlp_dim, heads) for _ in range(modalities)])
         self.projections = nn.ModuleList(
-            [nn.ModuleList([layer(channels, channels, 1) for channels in (*widths, hidden)]) for _ in range(modalities)]
+            nn.ModuleList(layer(channels, channels, 1) for channels in (*widths, hidden)) for _ in range(modalities)
         )
         self.levels = nn.ModuleList(
-            [
-                UnetrUpBlock(dims, below, channels, upsample_kernel_size=2, **BLOCK)
-                for channels, below in zip(widths, (*widths[1:], hidden), strict=True)
-            ]
+            UnetrUpBlock(dims, below, channels, upsample_kernel_size=2, **BLOCK)
+            for channels, below in zip(widths, (*widths[1:], hidden), strict=True)
         )
         self.head = layer(width, classes, 1)
 
@@ -124,20 +121,9 @@ class Encoder(nn.Module):
         dims, self.grid = len(crop), tuple(extent // PATCH for extent in crop)
         self.vit = ViT(1, tuple(crop), (PATCH,) * dims, hidden, mlp_dim, num_heads=heads, spatial_dims=dims)
         self.finest = UnetrBasicBlock(dims, 1, width, stride=1, **BLOCK)
+        up = {"stride": 1, "upsample_kernel_size": 2, "conv_block": True, **BLOCK}
         self.others = nn.ModuleList(
-            [
-                UnetrPrUpBlock(
-                    dims,
-                    hidden,
-                    width * 2**level,
-                    num_layer=3 - level,
-                    stride=1,
-                    upsample_kernel_size=2,
-                    conv_block=True,
-                    **BLOCK,
-                )
-                for level in (1, 2, 3)
-            ]
+            UnetrPrUpBlock(dims, hidden, width * 2**level, num_layer=3 - level, **up) for level in (1, 2, 3)
         )
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:

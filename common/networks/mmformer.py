@@ -29,8 +29,7 @@ from common.networks.fusion import Decoded, FusionNetwork
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 5
-STRIDE = 2 ** (LEVELS - 1)
-"""Size of a token in voxels along each axis."""
+STRIDE = 2 ** (LEVELS - 1)  # size of a token in voxels along each axis
 AUTHORS_ORDER = (3, 1, 0, 2)
 """Positions of FLAIR, T1c, T1, T2 in our order of modalities. The token sequence keeps the authors' order, since tokens
 that are adjacent in it are mixed (`MMFormer.correlated`); so published weights depend on this order."""
@@ -70,19 +69,13 @@ class MMFormer(FusionNetwork):
         self.intra = nn.ModuleList([TransformerLayer(embed_dim, heads, mlp_dim, dropout) for _ in range(modalities)])
         self.inter = TransformerLayer(embed_dim, heads, mlp_dim, dropout)
         self.projection = conv(dims, modalities * embed_dim, modalities * coarsest, 1)
-        self.entries = nn.ModuleList(
-            [
-                *(SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1]),
-                ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True),
-            ]
-        )
+        self.entries = nn.ModuleList(SplitPointwise(dims, modalities, (w, w), pre=True) for w in widths[:-1])
+        self.entries.append(ConvBlock(dims, (modalities * coarsest, coarsest), kernel=1, pre=True))
         self.refinements = nn.ModuleList(
-            [
-                nn.Sequential(
-                    ConvBlock(dims, (w, w), pre=True, padding_mode="zeros"), ConvBlock(dims, (w, w), kernel=1, pre=True)
-                )
-                for w in widths
-            ]
+            nn.Sequential(
+                ConvBlock(dims, (w, w), pre=True, padding_mode="zeros"), ConvBlock(dims, (w, w), kernel=1, pre=True)
+            )
+            for w in widths
         )
         self.levels = nn.ModuleList([UpLevel(dims, w, pre=True) for w in widths[:-1]])
         self.deep_heads = nn.ModuleList([conv(dims, w, classes, 1) for w in widths[1:]])

@@ -15,21 +15,15 @@ from common.networks.dedicated import FullAndMissing, Subset
 from common.networks.feature_encoder import FeatureEncoder
 from common.networks.gated import ContentEncoder, Decoder, GatedNetwork, GatedOutput, linear
 
-POOL = 40
-"""Edge of the average pooling window in voxels; a shorter axis is pooled as a whole."""
-HIDDEN, EMBEDDED = 32, 16
-"""Output sizes of a metric head's two layers, independent of the width."""
+POOL = 40  # edge of the average pooling window in voxels; a shorter axis is pooled as a whole
+HIDDEN, EMBEDDED = 32, 16  # output sizes of a metric head's two layers, independent of the width
 
 
 class Student(nn.Module):
-    """One encoder for all channels of a subset, and a decoder built like the teacher's.
+    """One encoder for all ``channels`` |S| of a subset, and a decoder built like the teacher's for its M modalities.
 
     A single channel is replicated M times, as in the release. Each student has its own feature encoder, of the
     teacher's kind.
-
-    Args:
-        channels: number of modalities |S| of the subset.
-        modalities: number of modalities M of the teacher.
     """
 
     def __init__(self, channels: int, modalities: int, classes: int, width: int, feature_encoder: str | None) -> None:
@@ -78,9 +72,8 @@ class MetricHead(nn.Module):
 class PMKL(FullAndMissing):
     """A teacher, which is a `GatedNetwork` for all modalities, and a `Student` for each incomplete subset.
 
-    Args:
-        subsets: subsets that get a student, as channels; None means all of them (14 for four modalities). The release
-            has those of one modality.
+    The ``subsets``, as channels, are those that get a student; None: all (14 for four modalities). The release has
+    those of one modality.
     """
 
     def __init__(

@@ -66,13 +66,7 @@ class ResidualUNet(nn.Module):
     on the 1/4 and 1/2 levels, which are used only in training.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        width: int = 16,
-        deep_supervision: bool = True,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, width: int = 16, deep_supervision: bool = True) -> None:
         super().__init__()
         if width % 8:
             raise ValueError(f"width {width}: expected a multiple of 8, since every norm has 8 groups.")

@@ -28,8 +28,7 @@ from common.networks.kernels import weighted_sum
 from common.networks.subsets import available_modalities, scatter_modalities
 
 LEVELS = 4
-STRIDE = 2 ** (LEVELS - 1)
-"""Size of a voxel of the coarsest level, in voxels of the finest level, along each axis."""
+STRIDE = 2 ** (LEVELS - 1)  # size of a voxel of the coarsest level, in voxels of the finest level, along each axis
 REGION_HIDDEN, WEIGHT_HIDDEN = 16, 128
 """Numbers of hidden channels of a region head and of the modality weights, independent of the width."""
 
@@ -99,10 +98,7 @@ class RFNet(FusionNetwork):
 
 
 class RegionHead(nn.Module):
-    """A coarse segmentation at one level that guides the fusion (the paper's probability map learner).
-
-    If ``guided``, it uses the decoder's tensor, too.
-    """
+    """A coarse segmentation at one level that guides the fusion; if ``guided``, by the decoder's tensor, too."""
 
     def __init__(self, dims: int, modalities: int, classes: int, width: int, guided: bool) -> None:
         super().__init__()
@@ -134,15 +130,11 @@ class RegionFusion(nn.Module):
     def __init__(self, dims: int, modalities: int, classes: int, width: int) -> None:
         super().__init__()
         self.weights = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Linear(modalities * width + 1, WEIGHT_HIDDEN),
-                    nn.LeakyReLU(SLOPE),
-                    nn.Linear(WEIGHT_HIDDEN, modalities),
-                    nn.Sigmoid(),
-                )
-                for _ in range(classes)
-            ]
+            nn.Sequential(
+                *(nn.Linear(modalities * width + 1, WEIGHT_HIDDEN), nn.LeakyReLU(SLOPE)),
+                *(nn.Linear(WEIGHT_HIDDEN, modalities), nn.Sigmoid()),
+            )
+            for _ in range(classes)
         )
         self.region_layers = _bottleneck(dims, ConvBlock(dims, (classes * width, width), kernel=1), width)
         self.shortcut_entry = SplitPointwise(dims, modalities, (width, width))
@@ -169,13 +161,8 @@ class RegionFusion(nn.Module):
             sums = torch.matmul(x.flatten(3), flat[:, None].transpose(2, 3).to(x))  # (B, M, C, K)
         means = sums.float() / flat.shape[2]
         means = (means * present[:, :, None, None]).flatten(1, 2) / share[:, None]
-        return torch.stack(
-            [
-                layer(torch.cat([means[:, :, region], share[:, region, None]], dim=1))
-                for region, layer in enumerate(self.weights)
-            ],
-            dim=1,
-        )
+        inputs = [torch.cat([means[:, :, k], share[:, k, None]], dim=1) for k in range(share.shape[1])]
+        return torch.stack([layer(x) for layer, x in zip(self.weights, inputs, strict=True)], dim=1)
 
 
 def _bottleneck(dims: int, entry: nn.Module, width: int) -> nn.Sequential:

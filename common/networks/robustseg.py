@@ -15,8 +15,7 @@ from torch import nn
 from common.networks.gated import STRIDE, GatedNetwork, conv, l2_penalty, linear
 from common.networks.subsets import available_modalities, gather_rows, scatter_modalities, select_rows
 
-APPEARANCE = 8
-"""Length of an appearance vector, independent of the width."""
+APPEARANCE = 8  # length of an appearance vector, independent of the width
 
 
 class RobustSegOutput(NamedTuple):
@@ -75,15 +74,13 @@ class ImageDecoder(nn.Module):
         self.scale, self.shift = (linear(content, content) for _ in range(2))
         self.residuals = nn.ModuleList([AdaptiveResidual(content) for _ in range(4)])
         self.ups = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Upsample(scale_factor=2),
-                    conv(before, before // 2, 5),
-                    nn.GroupNorm(1, before // 2, eps=1e-12),  # a layer norm over channels and space
-                    nn.ReLU(inplace=True),
-                )
-                for before in (8 * width, 4 * width, 2 * width)
-            ]
+            nn.Sequential(
+                nn.Upsample(scale_factor=2),
+                conv(before, before // 2, 5),
+                nn.GroupNorm(1, before // 2, eps=1e-12),  # a layer norm over channels and space
+                nn.ReLU(inplace=True),
+            )
+            for before in (8 * width, 4 * width, 2 * width)
         )
 
     def forward(
@@ -125,15 +122,16 @@ class RobustSeg(GatedNetwork):
         if not self.training:
             return logits
         image = image.as_subclass(torch.Tensor)
-        parts = [
-            self._reconstructed(m, select_rows(image[:, m], rows)[:, None], select_rows(fused[-1], rows))
-            if bool(rows.any())
-            else (None,) * 3
-            for m, rows in enumerate(there.T)
-        ]
-        reconstruction, scale, shift = (
-            gather_rows(scatter_modalities(part, there), there) for part in zip(*parts, strict=True)
-        )
+        parts: list[tuple[torch.Tensor | None, ...]] = []
+        for m, rows in enumerate(there.T):
+            made: tuple[torch.Tensor | None, ...] = (None,) * 3
+            if bool(rows.any()):
+                appearance = self.appearances[m](select_rows(image[:, m], rows)[:, None])
+                features, *applied = self.image_decoders[m](select_rows(fused[-1], rows), appearance)
+                made = self.image_head(features)[:, 0], *applied
+            parts.append(made)
+        of_modalities = (scatter_modalities(part, there) for part in zip(*parts, strict=True))
+        reconstruction, scale, shift = (gather_rows(part, there) for part in of_modalities)
         return RobustSegOutput(
             logits, gather_rows(image, there), reconstruction, scale, shift, there, self.l2_penalty()
         )
@@ -144,9 +142,3 @@ class RobustSeg(GatedNetwork):
         The release selects kernels by names of variables, and the name of ``image_head`` does not match its pattern.
         """
         return l2_penalty([self.encoders, self.decoder, self.appearances, self.image_decoders])
-
-    def _reconstructed(
-        self, modality: int, image: torch.Tensor, content: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        features, scale, shift = self.image_decoders[modality](content, self.appearances[modality](image))
-        return self.image_head(features)[:, 0], scale, shift

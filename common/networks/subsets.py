@@ -17,10 +17,8 @@ def available_modalities(image: torch.Tensor, present: torch.Tensor | None) -> t
     """Return which modalities of ``(B, M, ...)`` are present and allowed by ``present``: bool ``(B, M)``, on the CPU.
 
     The result decides which layers run, so the host has to know it: reading it from a GPU waits for all queued work.
-
-    Raises:
-        ValueError: if a sample has no modality, or if a network is traced that does not support it (see
-            `forward_for_export`).
+    Raises ValueError if a sample has no modality, or if a network is traced that does not support it (see
+    `forward_for_export`).
     """
     if present is None and torch.jit.is_tracing():
         raise ValueError(
@@ -73,8 +71,8 @@ def indices(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
 def scatter_modalities(parts: Sequence[torch.Tensor | None], present: torch.Tensor) -> torch.Tensor:
     """Combine the parts of each modality in one tensor ``(B, M, ...)``, zero where it is absent.
 
-    A part is ``(n, ...)`` with a row for each of the n samples that have the modality, or None without any such sample;
-    ``present`` is on the CPU.
+    A part has a row for each of the n samples that have the modality, ``(n, ...)``, or is None; ``present`` is on the
+    CPU.
     """
     example = next(part for part in parts if part is not None)
     if bool(present.all()):
@@ -92,10 +90,7 @@ def gather_rows(table: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 
 def scatter_rows(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return a table ``(B, M, ...)`` with the rows ``(P, ...)`` of the modalities present and zeros for the others.
-
-    This is the inverse of `gather_rows`.
-    """
+    """Return a table ``(B, M, ...)`` of rows ``(P, ...)``, zero for absent modalities; the inverse of `gather_rows`."""
     if bool(present.all()):
         return rows.unflatten(0, present.shape)
     table = rows.new_zeros(present.numel(), *rows.shape[1:])

@@ -21,9 +21,8 @@ FILLS = ("zero", "mean")
 class FilledUNETR(nn.Module):
     """A UNETR for all modalities, in which missing ones are filled in; the crop has 2 or 3 multiples of 16.
 
-    Args:
-        fill: ``zero``; or ``mean``, the mean at each voxel over the modalities present. The paper says "means", but a
-            modality's own mean is 0 after normalisation, so that would be the same as filling with zeros.
+    They are filled with ``zero``, or with the ``mean`` at each voxel over the modalities present. The paper says
+    "means", but a modality's own mean is 0 after normalisation, so that would be the same as filling with zeros.
     """
 
     def __init__(
@@ -60,11 +59,7 @@ class FilledUNETR(nn.Module):
 
 
 class DedicatedUNETR(nn.Module):
-    """A UNETR for each subset of the modalities; the crop has 2 or 3 multiples of 16.
-
-    Args:
-        subsets: subsets that get a network, as channels; None: all ``2^M - 1``.
-    """
+    """A UNETR for each of the ``subsets``, as channels; None: all ``2^M - 1``. The crop has 2 or 3 multiples of 16."""
 
     def __init__(
         self,

@@ -14,23 +14,3 @@ from common.transforms.load import LoadSubjectd
 from common.transforms.location import crop_at, locate
 from common.transforms.masking import incomplete_subsets, random_patches, random_subsets, uniform_subsets
 from common.transforms.subsets import SubsetDataset
-
-__all__ = [
-    "CachedDataset",
-    "ClassesToLabelsd",
-    "ClassesToRegionsd",
-    "LabelsToClassesd",
-    "LabelsToRegionsd",
-    "LoadSubjectd",
-    "NormalizeBrainIntensityd",
-    "RandEachModalityd",
-    "RegionsToLabelsd",
-    "ScaleBrainIntensityd",
-    "SubsetDataset",
-    "crop_at",
-    "incomplete_subsets",
-    "locate",
-    "random_patches",
-    "random_subsets",
-    "uniform_subsets",
-]

@@ -17,9 +17,8 @@ class RandEachModalityd(Randomizable, EachModalityd):
     acquired one after another and differ in noise, sharpness and contrast. Source: Isensee et al., "nnU-Net", Nature
     Methods 2021, Supplementary Note 4, which also draws for each modality.
 
-    Args:
-        keys: images ``(M, X, Y, Z)``; a missing modality (NaN) is left unchanged.
-        transform: an array transform of MONAI for an image ``(1, X, Y, Z)``, such as ``RandGaussianNoise``.
+    ``transform`` is an array transform of MONAI for an image ``(1, X, Y, Z)``, such as ``RandGaussianNoise``. A missing
+    modality (NaN) is left unchanged.
     """
 
     def __init__(self, keys: KeysCollection, transform: RandomizableTransform) -> None:

@@ -28,11 +28,9 @@ class CachedDataset(Dataset):
     memory map. Unlike MONAI's PersistentDataset it does not store the whole array behind a cropped view, does not read
     a whole case for one patch, and keeps the affine.
 
-    Args:
-        data: datalist items.
-        transform: a `Compose` whose deterministic part depends on nothing but the item.
-        cache_dir: folder of the cache; None computes everything anew each time. The name of an entry has a hash of the
-            item, of its files' sizes and modification times, and of the deterministic transforms.
+    The deterministic part of ``transform``, a `Compose`, depends on nothing but the item. The name of an entry has a
+    hash of the item, of its files' sizes and modification times, and of these transforms. Without a ``cache_dir``
+    everything is computed anew each time.
     """
 
     def __init__(self, data: Sequence[Mapping[str, Any]], transform: Compose, cache_dir: str | None = None) -> None:

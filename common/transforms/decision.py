@@ -19,11 +19,7 @@ class DecideLabelsd(ConvertLabelsd):
       more than the threshold where the network is unsure, for instance the enhancing tumour without T1c. Regions are
       then painted from the largest to the smallest, so that they stay nested.
 
-    Args:
-        keys: probabilities of regions ``(R, X, Y, Z)``, or of the classes of a softmax ``(K, X, Y, Z)``.
-        cohort: name of the cohort.
-        decision: one of `DECISIONS`.
-        softmax: whether the channels are classes.
+    The probabilities are those of regions ``(R, X, Y, Z)``, or with ``softmax`` of classes ``(K, X, Y, Z)``.
     """
 
     def __init__(self, keys: KeysCollection, cohort: str, decision: str = "threshold", softmax: bool = False) -> None:
@@ -47,12 +43,7 @@ def most_expected_dice(probability: torch.Tensor) -> torch.Tensor:
     the voxels above a threshold, half its own expected Dice (Lipton et al., Optimal thresholding of classifiers to
     maximize F1 measure, ECML PKDD 2014; Dai and Li, RankSEG, JMLR 2023). Starting from 0.5, each threshold is half the
     expected Dice of the mask before, which rises until it is the maximum (Dinkelbach, Management Science 13, 1967).
-
-    Args:
-        probability: probabilities of a region, any shape, in [0, 1].
-
-    Returns:
-        A mask of the same shape; empty if all probabilities are 0.
+    The probabilities are in [0, 1]; the mask has their shape, and is empty if all of them are 0.
     """
     total = float(probability.sum(dtype=torch.float64))
 

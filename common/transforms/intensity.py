@@ -35,15 +35,13 @@ class ScaleBrainIntensityd(EachModalityd):
 
     The brain is where a modality is not 0, so each modality is scaled independently of the others. A missing modality
     stays NaN. Source: M3AE, "Implementation" (clip to the 1st and 99th percentile, then min-max); MONAI's percentile
-    scaling would include the background in the percentiles.
+    scaling would include the background in the percentiles. Raises ValueError if the two percentiles of a modality are
+    equal.
 
     Args:
         keys: images ``(M, X, Y, Z)``.
         lower: percentile that is mapped to 0.
         upper: percentile that is mapped to 1.
-
-    Raises:
-        ValueError: if the two percentiles of a modality are equal.
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0) -> None:
@@ -72,10 +70,7 @@ class NormalizeBrainIntensityd(EachModalityd):
     depend on which others are loaded. Resample first, so that 0 still means background.
 
     For images that show more than a brain use MONAI's ``NormalizeIntensityd(channel_wise=True)`` over the whole volume,
-    which leaves a missing modality NaN too.
-
-    Raises:
-        ValueError: if a modality is constant over its brain.
+    which leaves a missing modality NaN too. Raises ValueError if a modality is constant over its brain.
     """
 
     def _change(self, channel: torch.Tensor, name: str) -> torch.Tensor:

@@ -64,8 +64,7 @@ class ClassesToLabelsd(ConvertLabelsd):
 class ClassesToRegionsd(ConvertLabelsd):
     """Turn probabilities of a softmax head ``(K, X, Y, Z)`` into region probabilities ``(R, X, Y, Z)``.
 
-    Raises:
-        ValueError: when an item is accessed, if K is not 1 + the number of the cohort's targets.
+    Other K than 1 + the number of the cohort's targets are refused.
     """
 
     def _convert(self, volume: torch.Tensor) -> torch.Tensor:

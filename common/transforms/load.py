@@ -26,9 +26,12 @@ class LoadSubjectd(MapTransform):
     The item names one file per modality (keys ``image``, ``modalities``, optionally ``channels``). Files of modalities
     that are not requested are never opened. If ``image`` is a single path, the file has the shape ``(X, Y, Z, M)`` with
     the cohort's channel order, as MONAI Label passes it, and a channel of NaN is a missing modality. ``label`` becomes
-    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``; if the item names its ``source``, the file
-    has the values of that cohort. Affines are in mm, RAS. A constant background other than 0 becomes 0 (see
-    `common.cohorts.check.zero_background`).
+    ``(1, X, Y, Z)`` in the cohort's values, of type ``LabelSet.dtype``; if the item names its ``source``, the file has
+    the values of that cohort. Affines are in mm, RAS. A constant background other than 0 becomes 0 (see
+    `common.cohorts.check.zero_background`). Raises FileNotFoundError if a listed file does not exist; ValueError if the
+    subject has none of the requested modalities or no label, a file is corrupt, grids differ (the message says by how
+    many mm), an image has NaN or Inf or is constant, one image is given for two modalities, or a label value is
+    unknown.
 
     Args:
         cohort: name of the cohort, which defines channel order and label values.
@@ -36,12 +39,6 @@ class LoadSubjectd(MapTransform):
         keys: ``image``, or ``image`` and ``label``.
         trained: voxel size in mm that the network was trained at, to warn about coarser or tilted images; None skips
             these warnings.
-
-    Raises:
-        FileNotFoundError: if a listed file does not exist.
-        ValueError: if the subject has none of the requested modalities or no label, a file is corrupt, grids differ
-            (the message says by how many mm), an image has NaN or Inf or is constant, one image is given for two
-            modalities, or a label value is unknown.
     """
 
     def __init__(

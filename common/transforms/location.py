@@ -8,18 +8,10 @@ def locate(image: torch.Tensor, grid: list[int]) -> tuple[torch.Tensor, torch.Te
     """Return the positions of a batch of crops in a cohort's grid, from the affines that crops and flips update.
 
     The centre of the uncropped image (``original_affine`` and ``spatial_shape`` in the metadata) is aligned with the
-    centre of the grid. So an image on the cohort's grid is located exactly, any other image by its centre.
-
-    Args:
-        image: crops ``(B, M, X, Y, Z)`` in RAS up to flips. A plain tensor is treated as an uncropped image.
-        grid: size of the cohort's grid in voxels, RAS.
-
-    Returns:
-        The grid index of each crop's first voxel, int64 ``(B, 3)``, and along which axes the crop is flipped against
-        the grid, bool ``(B, 3)``.
-
-    Raises:
-        ValueError: if the image's axes are not those of the grid (the image is not oriented to RAS).
+    centre of the grid. So an image on the cohort's grid is located exactly, any other image by its centre. Returns the
+    grid index of each crop's first voxel, int64 ``(B, 3)``, and along which axes the crop is flipped against the grid,
+    bool ``(B, 3)``. Raises ValueError if the image's axes are not those of the grid (the image is not oriented to RAS).
+    The crops are ``(B, M, X, Y, Z)`` in RAS up to flips; a plain tensor is treated as an uncropped image.
     """
     size = torch.as_tensor(image.shape[2:], dtype=torch.float64)
     middle = (torch.as_tensor(grid, dtype=torch.float64) - 1) / 2

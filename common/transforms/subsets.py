@@ -14,15 +14,8 @@ class SubsetDataset(CachedDataset):
     """Present each case once per modality subset; the other modalities of ``image`` are NaN, ``subset`` has the name.
 
     A case is loaded once for all its subsets, which follow each other. Subsets with a modality that the case lacks are
-    left out.
-
-    Args:
-        data: datalist items.
-        transform: deterministic transforms that produce ``image`` ``(M, X, Y, Z)``, without cropping that depends on
-            the modalities.
-        subsets: modality subsets, each given by names or aliases.
-        modalities: the cohort's modalities in order.
-        cache_dir: folder of the cache, or None; see `CachedDataset`.
+    left out. The transforms are deterministic and produce ``image`` ``(M, X, Y, Z)``, without cropping that depends on
+    the modalities. Subsets are given by names or aliases.
     """
 
     def __init__(

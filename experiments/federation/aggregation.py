@@ -13,7 +13,6 @@ from nvflare.app_common.app_constant import AppConstants
 from experiments.federation.joining import RefusedError, require_same, require_same_shapes
 
 logger = logging.getLogger(__name__)
-
 REPORT, REFUSED = "site", "refused"
 """Keys in an answer's metadata: a site's report, or the reason why it does not take part."""
 
@@ -39,12 +38,9 @@ def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> 
 
     A weight in a part for one sequence is averaged over the sites that have the sequence, weighted by their cases with
     it; every other weight over all sites, weighted by their cases. A weight that a site does not send is averaged over
-    the others. A weight that no site has cases for, or sends, is left out, so that it does not change.
-
-    Args:
-        updates: updates of the sites; a site may lack some names.
-        parts: sequence -> parts of the network, see `common.networks.modality_parts`; an empty dict gives FedAvg
-            (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
+    the others. A weight that no site has cases for, or sends, is left out, so that it does not change. For the parts
+    for each sequence see `common.networks.modality_parts`; none give FedAvg (McMahan et al., "Communication-Efficient
+    Learning of Deep Networks from Decentralized Data", AISTATS 2017).
     """
     changes, sequences = {}, {part: sequence for sequence, names in parts.items() for part in names}
     for name in dict.fromkeys(name for update in updates for name in update.change):
@@ -71,9 +67,7 @@ def mean_metrics(updates: Sequence[Update]) -> dict[str, float]:
 class SiteAverage(ModelAggregator):
     """`aggregate` within NVFlare's FedAvg. A site that does not fit is named and left out; the round continues.
 
-    Args:
-        expected: identity that all sites must share; see `experiments.federation.joining.identity`.
-        parts: sequence -> parts of the network; see `aggregate`.
+    All sites must share the identity ``expected``; see `experiments.federation.joining.identity`.
     """
 
     def __init__(self, expected: dict[str, str], parts: dict[str, list[str]]) -> None:

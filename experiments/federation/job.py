@@ -24,12 +24,9 @@ SCRIPT = Path(__file__).parent / "app" / "script.py"
 class PlanRecipe(FedAvgRecipe):
     """NVFlare's FedAvg with a plan's sites, network and aggregation.
 
-    A round asks all connected sites. One answer is enough; sites that fail are left out.
-
-    Args:
-        plan: plan of the federation.
-        process_per_round: whether a site trains in a new process for each round. If that process is killed or hangs,
-            the site continues in the next round; if a process for all rounds dies, NVFlare ends the whole job.
+    A round asks all connected sites. One answer is enough; sites that fail are left out. With ``process_per_round`` a
+    site trains in a new process for each round: if that is killed or hangs, the site continues in the next round; if a
+    process for all rounds dies, NVFlare ends the whole job.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:

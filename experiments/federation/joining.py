@@ -16,9 +16,8 @@ class RefusedError(ValueError):
 def identity(bundle: str, configs: Sequence[str]) -> dict[str, str]:
     """Return a description of bundle and training, which has to be the same for all sites and the server.
 
-    Args:
-        bundle: name of the bundle.
-        configs: files of a training in its ``configs``, e.g. ``["train.json", "recipes/open_glioma.json"]``.
+    ``configs`` are files of a training in the bundle's ``configs``, e.g. ``["train.json",
+    "recipes/open_glioma.json"]``.
     """
     try:
         folder = Path(bundle_root(bundle), "configs")

@@ -126,9 +126,8 @@ class Plan(Document):
 def read_plan(path: str | os.PathLike) -> Plan:
     """Return the plan in a JSON file, with the keys of `Plan`; those that begin with ``_`` are comments.
 
-    Raises:
-        FileNotFoundError: if the file, the bundle or one of its configs does not exist.
-        ValueError: if it is not a valid plan, or the bundle's configs have no such settings; the message names the key.
+    Raises FileNotFoundError if the file, the bundle or one of its configs does not exist; ValueError if it is not a
+    valid plan, or the bundle's configs have no such settings; the message names the key.
     """
     plan = read_json(path, Plan)
     for keys in plan.sites.values():
@@ -143,9 +142,8 @@ def read_plan(path: str | os.PathLike) -> Plan:
 class PlannedNetwork(TrainingStep):
     """The network of a plan, in the form that NVFlare's server creates: a class with plain arguments.
 
-    Args:
-        plan: the plan as JSON text. As an object it would arrive changed: NVFlare takes ``a.b`` as ``b`` within ``a``.
-        expected: identity that this installation must share with the sites (else RefusedError); `joining.identity`.
+    The plan is JSON text, since as an object it would arrive changed: NVFlare takes ``a.b`` as ``b`` within ``a``. This
+    installation must share the identity ``expected`` with the sites (else RefusedError); see `joining.identity`.
     """
 
     def __init__(self, plan: str, expected: dict[str, str]) -> None:

@@ -44,8 +44,6 @@ def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, adm
     Running it again in the same folder, for a plan with more sites, keeps the same root certificate.
 
     Args:
-        plan: plan with the sites.
-        folder: output folder; files of earlier runs are kept.
         server: host name by which the sites reach the server.
         port: the only port that has to be open, on the server.
         admin: e-mail address of the administrator, who may submit jobs.

@@ -22,16 +22,11 @@ class Site:
     """Trains a bundle in rounds on the data of one site.
 
     All state besides the network's weights stays here from round to round, in the training's checkpoint: the
-    optimiser's moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights.
+    optimiser's moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights. Raises
+    RefusedError if this site cannot take part.
 
-    Args:
-        plan: plan of the federation.
-        expected: identity that all sites must share; see `experiments.federation.joining.identity`.
-        name: name of this site.
-        output_dir: folder for checkpoints and the cache of prepared images; none of it is sent.
-
-    Raises:
-        RefusedError: if this site cannot take part.
+    All sites must share the identity ``expected``; see `experiments.federation.joining.identity`. ``output_dir`` is for
+    checkpoints and the cache of prepared images; none of it is sent.
     """
 
     def __init__(self, plan: Plan, expected: Mapping[str, str], name: str, output_dir: Path) -> None:
@@ -67,8 +62,7 @@ class Site:
     ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """Train for round ``number`` (from 0), to whose point of the schedule a site that missed rounds is moved.
 
-        Returns:
-            The change of the weights; and metrics of the received weights on this site's validation cases.
+        Returns the change of the weights; and metrics of the received weights on this site's validation cases.
         """
         require_same_shapes(weights, self.algo.trainer.network.state_dict())
         given = ExchangeObject(weights=dict(weights))

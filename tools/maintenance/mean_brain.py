@@ -9,21 +9,15 @@ from nibabel.affines import from_matvec, voxel_sizes
 from clinic.study.grid import Grid, Image, resample
 from common.modalities import GLIOMA
 
-SPACING = 2.0
-"""Voxel size of the mean brain in mm."""
+SPACING = 2.0  # voxel size of the mean brain in mm
 
 
 def mean_brain(cases: Collection[Mapping[str, Image]]) -> Image:
     """Return the mean of cases that were registered to one atlas, in the form of `clinic.study.alignment.MEAN_BRAIN`.
 
-    Each volume is scaled so that the 99th percentile of its brain is 1.
-
-    Args:
-        cases: the skull-stripped volumes of each case by modality, all of the same shape after reorientation to RAS.
-            The origins in their headers are ignored.
-
-    Returns:
-        ``(X, Y, Z, 4)`` uint8, 200 for the 99th percentile, on a grid of 2 mm, RAS, with its origin in the middle.
+    Each volume is scaled so that the 99th percentile of its brain is 1. Returns ``(X, Y, Z, 4)`` uint8, 200 for the
+    99th percentile, on a grid of 2 mm, RAS, with its origin in the middle. The volumes of each case by modality are
+    skull-stripped and all of the same shape after reorientation to RAS; the origins in their headers are ignored.
     """
     means = [np.mean([_scaled(case[name]) for case in cases], axis=0) for name in GLIOMA]
     mean = Image((np.stack(means, axis=-1) * 200).clip(0, 255).round().astype(np.uint8), _centred(means[0].shape))

@@ -36,10 +36,8 @@ from common.cohorts.sequence_check import (
 from common.io import read_volume, write_checkpoint
 from common.modalities import GLIOMA
 
-SHAPE = (56, 64, 56)
-"""Shape of the coarse grid that cases are augmented on: 168 x 192 x 168 mm."""
-VARIANTS = 12
-"""Number of augmented copies of each case, in addition to the original."""
+SHAPE = (56, 64, 56)  # shape of the coarse grid that cases are augmented on: 168 x 192 x 168 mm
+VARIANTS = 12  # number of augmented copies of each case, in addition to the original
 PHANTOMS = 8
 FOLDS = 5
 EPOCHS = 15
@@ -48,20 +46,14 @@ LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.05
 CLASS_WEIGHTS = torch.tensor([1, 1, 1, 1, 0.5])
 """Weights of `CLASSES` in the loss; images that are not a sequence are rare in practice."""
-SMOOTHING = 0.02
-"""Label smoothing, which keeps the network from becoming overconfident."""
+SMOOTHING = 0.02  # label smoothing, which keeps the network from becoming overconfident
 
 
 def train_network(dataset_dir: str | Path, output: str | Path) -> dict[str, torch.Tensor]:
     """Train a network on all cases of ``open_glioma`` and write its weights; cross-validate it over patients.
 
-    Args:
-        dataset_dir: folder with the cases.
-        output: weights file to write, in float16.
-
-    Returns:
-        For each case, the log-probabilities ``(4, 5)`` of `CLASSES` for each of its sequences, from a network that was
-        not trained on the patient.
+    Returns for each case the log-probabilities ``(4, 5)`` of `CLASSES` for each of its sequences, from a network that
+    was not trained on the patient. The weights are written in float16.
     """
     cohort = get_cohort("open_glioma")
     parts = [split_cases(cohort, dataset_dir, f"cv{fold}of{FOLDS}") for fold in range(1, FOLDS + 1)]

@@ -1,5 +1,3 @@
-"""The verb ``ship``."""
-
 import os
 
 

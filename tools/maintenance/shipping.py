@@ -23,8 +23,7 @@ NAMES = ("model", "phantom")
 TABLES = ("intervals.csv", "advice.csv")
 SMALL = 30_000
 """Maximum number of values of tensors that stay in single precision: they take little space but affect outputs most."""
-TOLERANCE = 1e-3
-"""Maximum change of the logits in half precision, as a fraction of their range."""
+TOLERANCE = 1e-3  # maximum change of the logits in half precision, as a fraction of their range
 
 
 def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Path:
@@ -32,21 +31,15 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
     the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
-    set.
+    set. Returns the path of the weights. Raises ValueError if the weights do not fit the network of the bundle's
+    inference.json, or half precision changes the outputs too much; or if the evaluation is of other weights, of another
+    cohort, window or voxel size, or of the calibration cases, or lacks a subset.
 
     Args:
         run: ``output_dir`` of a training that has been evaluated.
         bundle: the bundle's folder.
         name: name of the weights, one of `NAMES`.
         data_source: short description of the training data.
-
-    Returns:
-        Path of the weights file.
-
-    Raises:
-        ValueError: if the weights do not fit the network of the bundle's inference.json, or half precision changes the
-            outputs too much; or if the evaluation is of other weights, of another cohort, window or voxel size, or of
-            the calibration cases, or lacks a subset.
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)

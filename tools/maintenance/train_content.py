@@ -1,5 +1,3 @@
-"""The verb ``train_content``."""
-
 from pathlib import Path
 
 

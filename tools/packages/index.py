@@ -4,12 +4,10 @@ import hashlib
 import json
 import os
 import threading
-import time
 import urllib.request
-from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from queue import Empty, Queue
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib.error import URLError
 from urllib.parse import urljoin, urlsplit
 
@@ -23,8 +21,7 @@ from tools.packages.limits import LISTING_SIZE, PACKAGE_SIZE, PATIENCE, SLOWEST
 from tools.packages.package import Name, Version, place_package, read_manifest
 
 INDEX = "index.json"
-CHUNK = 1 << 20
-"""Number of bytes to read at a time."""
+CHUNK = 1 << 20  # number of bytes to read at a time
 REMEDY = f"It is not an index of packages of at most {PACKAGE_SIZE} bytes each, as `python -m tools package` writes it."
 
 
@@ -69,22 +66,14 @@ def download_bundle(
 ) -> Path:
     """Download a package that an index lists, check it, and unpack it; return the bundle's folder.
 
-    Nothing is unpacked unless the zip file has the size and the SHA-256 of the index, and each file in it those of the
-    manifest. Limits on size and time are in `tools.packages.limits`. A bundle is code, and these checks are only as
-    reliable as the index: so it has to come by https, and ``sha256`` verifies that it is the published one.
+    The arguments are the options of the verb ``download``, which `tools.download` describes. Nothing is unpacked unless
+    the zip file has the size and the SHA-256 of the index, and each file in it those of the manifest. Limits on size
+    and time are in `tools.packages.limits`. A bundle is code, and these checks are only as reliable as the index: so it
+    has to come by https, and ``sha256`` verifies that it is the published one.
 
-    Args:
-        name: name of the bundle, e.g. ``m3ae``.
-        index: URL or path of the index; the packages' URLs in it may be relative to it.
-        output_dir: folder to put the bundle's folder in; created if necessary.
-        version: version of the bundle, e.g. ``0.1.0``; None for the newest.
-        sha256: expected SHA-256 of the index; None to skip this check.
-        allow_http: whether to accept an index and packages by http too.
-
-    Raises:
-        ConnectionError: if the index or the package cannot be fetched.
-        ValueError: if what is fetched is not what was asked for and listed, or not safe to take.
-        FileExistsError: if the output folder already has something else with the bundle's name.
+    Raises ConnectionError if the index or the package cannot be fetched; ValueError if what is fetched is not what was
+    asked for and listed, or not safe to take; FileExistsError if the output folder already has something else with the
+    bundle's name.
     """
     scheme = _scheme(index)
     if scheme == "http" and not allow_http:
@@ -93,7 +82,8 @@ def download_bundle(
             "If you trust the network, give --allow_http."
         )
     address = index if scheme in ("http", "https") else Path(index).resolve().as_uri()
-    content = b"".join(_fetch(address, LISTING_SIZE))
+    _fetch(address, LISTING_SIZE, listing := BytesIO())
+    content = listing.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256.lower():
         raise ValueError(
@@ -111,7 +101,8 @@ def download_bundle(
     folder = require_writable(output_dir)
     with scratch_folder(folder) as temporary:
         package = Path(temporary, f"{name}_v{entry.version}.zip")
-        _download(url, package, entry.size)
+        with package.open("wb") as file, tqdm(total=entry.size, unit="B", unit_scale=True) as progress:
+            _fetch(url, entry.size, file, progress)
         found = package.stat().st_size, file_digest(package)
         if found != expected:
             raise ValueError(
@@ -146,52 +137,34 @@ def _select(content: bytes, index: str, name: str, version: str | None) -> Liste
     return max(fitting, key=lambda entry: [int(number) for number in entry.version.split(".")])
 
 
-def _download(url: str, path: Path, size: int) -> None:
-    with path.open("wb") as file, tqdm(total=size, unit="B", unit_scale=True) as progress:
-        for part in _fetch(url, size):
-            file.write(part)
-            progress.update(len(part))
-
-
-def _fetch(url: str, most: int) -> Iterator[bytes]:
-    """Yield the content of a URL in parts, up to one byte beyond the limit ``most``, so that excess is noticed.
+def _fetch(url: str, most: int, into: BinaryIO, progress: tqdm | None = None) -> None:
+    """Write the content of a URL, up to one byte beyond the limit ``most``, so that excess is noticed.
 
     A thread reads it, since libraries' timeouts apply to a single wait on the socket, so that a server that sends a
     byte now and then, in its headers too, would never be timed out.
     """
-    received: Queue[bytes | Exception] = Queue(maxsize=8)
-    threading.Thread(target=_receive, args=(url, most, received), daemon=True).start()
-    began, got = time.monotonic(), 0
-    while True:
-        if (wait := began + PATIENCE - time.monotonic()) <= 0:
-            if got < SLOWEST * PATIENCE:
-                raise ConnectionError(
-                    f"{url}: cannot be fetched ({got} bytes in {PATIENCE} seconds; expected {SLOWEST} per second)."
-                )
-            began, got, wait = time.monotonic(), 0, PATIENCE
+    failed: list[Exception] = []
+
+    def receive() -> None:
         try:
-            part = received.get(timeout=wait)
-        except Empty:
-            continue
-        if isinstance(part, Exception):
-            raise ConnectionError(f"{url}: cannot be fetched ({part or type(part).__name__}).") from part
-        if not part:
-            return
-        got += len(part)
-        yield part
+            with _OPENER.open(url, timeout=PATIENCE) as response:
+                while part := response.read1(min(CHUNK, most + 1 - into.tell())):
+                    into.write(part)
+                    if progress is not None:
+                        progress.update(len(part))
+        except Exception as error:  # of the network, of HTTP, or of an invalid URL
+            failed.append(error)
 
-
-def _receive(url: str, most: int, received: Queue[bytes | Exception]) -> None:
-    """Put the parts of a URL's content into the queue, then an empty part, or the exception if it fails."""
-    left = most + 1
-    try:
-        with _OPENER.open(url, timeout=PATIENCE) as response:
-            while left and (part := response.read1(min(CHUNK, left))):
-                left -= len(part)
-                received.put(part)
-        received.put(b"")
-    except Exception as error:  # of the network, of HTTP, or of an invalid URL
-        received.put(error)
+    thread, before = threading.Thread(target=receive, daemon=True), 0
+    thread.start()
+    while thread.join(PATIENCE) or thread.is_alive():
+        got, before = into.tell() - before, into.tell()
+        if got < SLOWEST * PATIENCE:
+            raise ConnectionError(
+                f"{url}: cannot be fetched ({got} bytes in {PATIENCE} seconds; expected {SLOWEST} per second)."
+            )
+    for error in failed:
+        raise ConnectionError(f"{url}: cannot be fetched ({error or type(error).__name__}).") from error
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):

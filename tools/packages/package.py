@@ -75,9 +75,8 @@ class Manifest(Document):
 def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
     """Write ``<bundle>_v<version>.zip``, the package of a bundle, completely or not at all; return its path.
 
-    Raises:
-        FileNotFoundError: if the bundle lacks a required file, or `common` is not that of a clone.
-        FileExistsError: if this version was packaged before, with other content.
+    Raises FileNotFoundError if the bundle lacks a required file, or `common` is not that of a clone; FileExistsError if
+    this version was packaged before, with other content.
     """
     bundle = Path(bundle)
     absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]

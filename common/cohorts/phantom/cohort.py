@@ -32,20 +32,12 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
     """Write the cohort: NIfTI files with BraTS names, ``datalist.json`` with the split, and a README.
 
     The folder appears only when it is complete, so an interrupted or concurrent call never leaves a partial one.
+    Returns the absolute path of ``dataset_dir``. Raises ValueError if there are fewer subjects than the three parts of
+    the split need; FileExistsError if the folder holds anything else; OSError if the folder cannot be written
+    (PermissionError if that is the reason).
 
-    Args:
-        dataset_dir: the folder to create; a folder that has a ``datalist.json`` is left unchanged.
-        subjects: number of subjects: 2/3 for training, 1/9 for validation, 2/9 for test. One in eight has no enhancing
-            tumour.
-        seed: seed of the whole cohort.
-
-    Returns:
-        The absolute path of ``dataset_dir``.
-
-    Raises:
-        ValueError: if there are fewer subjects than the three parts of the split need.
-        FileExistsError: if the folder holds anything else.
-        OSError: if the folder cannot be written (PermissionError if that is the reason).
+    A folder that has a ``datalist.json`` is left unchanged. Of the subjects 2/3 are for training, 1/9 for validation,
+    2/9 for test; one in eight has no enhancing tumour.
     """
     folder = Path(dataset_dir).expanduser().resolve()
     if (folder / "datalist.json").exists():

@@ -47,8 +47,7 @@ TISSUES = {
 """CSF, grey and white matter: BrainWeb's tissue parameters for 1.5 T (brainweb.bic.mni.mcgill.ca). The others were
 chosen to look as in BraTS; the short T2 of ``vessel`` models its flow void; ``lesion`` is a hyperintensity of WM."""
 
-RELAXIVITY = 0.0045
-"""Relaxivity of gadolinium, per ms and mmol/l; about that of common agents at 1.5 T."""
+RELAXIVITY = 0.0045  # relaxivity of gadolinium, per ms and mmol/l; about that of common agents at 1.5 T
 
 
 def simulate(
@@ -56,15 +55,14 @@ def simulate(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draw one synthetic patient; the same arguments give the same voxels.
 
+    Returns images by canonical modality name, int16, 0 exactly where there is no brain; and the label map, uint8, in
+    the values of ``PHANTOM.labels``.
+
     Args:
         seed: seed of all differences between patients and scans.
         shape: number of voxels; axes run to the patient's left, posterior and superior as in BraTS (LPS).
         spacing: size of the isotropic voxels in mm.
         enhancing: if False, the tumour has no ET, as in many low-grade gliomas.
-
-    Returns:
-        Images by canonical modality name, int16, 0 exactly where there is no brain; and the label map, uint8, in the
-        values of ``PHANTOM.labels``.
     """
     head = _Head(np.random.default_rng(seed), shape, spacing)
     radius = head.rng.uniform(17, 29)

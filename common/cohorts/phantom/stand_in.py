@@ -27,9 +27,7 @@ from common.modalities import subset_name
 
 CASES = {"training": 4, "validation": 1, "test": 2}
 """Number of cases in each part; a cross-validation fold trains on all cases that it neither validates nor tests on."""
-SHAPE, SPACING = (40, 40, 26), 6.0
-"""Size in voxels, and the voxel size in mm."""
-
+SHAPE, SPACING = (40, 40, 26), 6.0  # size in voxels, and the voxel size in mm
 Volumes = tuple[dict[str, np.ndarray], np.ndarray]
 """Images by modality, and the label map in the cohort's values."""
 
@@ -38,15 +36,9 @@ def write_stand_in(cohort: Cohort, folder: str | Path, split: str | None) -> Pat
     """Write a few cases with the file names of the cohort's publishers, and a datalist of them.
 
     The cases are the first ones of each part of a published split; each fold of a cross-validation tests on others.
-
-    Args:
-        cohort: the cohort to stand in for.
-        folder: output folder; each split gets a subfolder.
-        split: name of a split; see `common.cohorts.datalist.split_cases`.
-
-    Returns:
-        The folder of the split, with ``datalist.json`` and, if the cohort has published masks of that split,
-        ``<setting>.csv``. An existing one is left unchanged.
+    Returns the folder of the split, with ``datalist.json`` and, if the cohort has published masks of that split,
+    ``<setting>.csv``. An existing one is left unchanged. Each split gets a subfolder of ``folder``; for their names see
+    `common.cohorts.datalist.split_cases`.
     """
     if cohort.name == PHANTOM.name:
         return generate(Path(folder, cohort.name), subjects=9)

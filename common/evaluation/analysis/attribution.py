@@ -75,14 +75,10 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
     A subset can be better than all modalities (MAG-MS, He et al., section 3.2). Choosing and measuring it on the same
     cases would overestimate it, so it is chosen on the calibration cases if these have the Dice. Only cases with a Dice
     for every subset of the evaluation count, even if tables pool voxels; among equal subsets, that with the fewest
-    modalities is taken.
-
-    Returns:
-        A row per region and, with several regions, one named ``mean`` for the mean of their means. Columns: region,
-            modalities (the best subset), best (its Dice, a fraction), all (that of all modalities), gain (best - all,
-            paired by case) with its 95 % bootstrap interval over cases low and high, n (cases), chosen_on
-            (``calibration`` or ``evaluated``). There are no rows for a single subset, or without that of all
-            modalities.
+    modalities is taken. Returns a row per region and, with several regions, one named ``mean`` for the mean of their
+    means. Columns: region, modalities (the best subset), best (its Dice, a fraction), all (that of all modalities),
+    gain (best - all, paired by case) with its 95 % bootstrap interval over cases low and high, n (cases), chosen_on
+    (``calibration`` or ``evaluated``). There are no rows for a single subset, or without that of all modalities.
     """
     columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
     names, everything, rows = evaluation.subsets, subset_name(evaluation.modalities), []

@@ -19,10 +19,8 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     """Return the mean of every measure of each case and subset over trainings with different seeds.
 
     Cases thus stay the units of statistics, whatever the number of seeds. A mean is NaN if any repeat has NaN.
-    Reliability bins, latents and times belong to single trainings and are left out.
-
-    Raises:
-        ValueError: if there are fewer than two evaluations, or they are not comparable.
+    Reliability bins, latents and times belong to single trainings and are left out. Raises ValueError if there are
+    fewer than two evaluations, or they are not comparable.
     """
     if len(repeats) < 2:
         raise ValueError(f"{len(repeats)} evaluations given; expected those of two or more trainings.")
@@ -41,8 +39,7 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
 def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
     """Return the mean and standard deviation (n - 1) over repeats of each region's mean Dice over cases and subsets.
 
-    Returns:
-        Columns ``mean`` and ``std`` of Dice in [0, 1], with a row per region.
+    Columns are ``mean`` and ``std`` of Dice in [0, 1], with a row per region.
     """
     means = pd.DataFrame([repeat.values("dice").groupby("modalities").mean().mean() for repeat in repeats])
     return pd.DataFrame({"mean": means.mean(), "std": means.std()})
@@ -52,11 +49,8 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     """Return the results of all folds of a cross-validation, each case from the network not trained on it.
 
     Calibration and latents belong to single networks and are left out; the folds' own names appear only in messages.
-
-    Raises:
-        ValueError: if there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or cases
-            differ; a case is tested in two folds or in none; or an evaluation does not list the other cases of its
-            split.
+    Raises ValueError if there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or
+    cases differ; a case is tested in two folds or in none; or an evaluation does not list the other cases of its split.
     """
     if len(folds) < 2:
         raise ValueError(f"folds: {len(folds)} given; expected the evaluations of two or more folds.")

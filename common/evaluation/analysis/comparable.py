@@ -18,15 +18,11 @@ def require_comparable(
 
     A case is dropped if a method lacks it altogether, and left out of a subset if a method with results for that subset
     lacks it there. Cases of different cohorts are never the same: with ``force`` such evaluations stay as they are,
-    without paired tests.
+    without paired tests. Raises ValueError if they differ in what is not allowed, in modalities or regions, or have no
+    case in common.
 
-    Args:
-        evaluations: evaluations to compare.
-        allow_missing: whether to reduce the evaluations to their common cases instead of raising an error.
-        force: whether to compare although cohorts, conventions or references differ; the remarks say so.
-
-    Raises:
-        ValueError: if they differ in what is not allowed, in modalities or regions, or have no case in common.
+    With ``allow_missing`` the evaluations are reduced to their common cases instead of raising an error; with ``force``
+    they are compared although cohorts, conventions or references differ, and the remarks say so.
     """
     require_alike(evaluations)
     first, *others = evaluations

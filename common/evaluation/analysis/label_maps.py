@@ -40,21 +40,17 @@ def evaluate_label_maps(
     Predictions lie in one folder per modality subset, named after it (``t1c+flair``, ``T1ce_FLAIR``, ``all``), or, if
     all modalities were used, directly in the folder. A file is named after its case, optionally followed by ``_seg`` or
     similar: ``<case>.nii.gz``, ``<case>_seg.nii.gz``, ``<case>/<case>_seg.nii.gz``. The references may be in the
-    cohort's folder as downloaded, together with the images.
+    cohort's folder as downloaded, together with the images. Raises FileNotFoundError if a folder does not exist or has
+    no label map; ValueError if a file is no label map in the cohort's values or on another grid, or a case is missing
+    on one side or occurs twice.
 
     Args:
         name: name of the method.
         folder: folder of the predictions.
         reference_dir: folder of the references.
         cohort: cohort that defines modalities, regions and the values of all label maps.
-        conventions: conventions of the metrics.
         allow_missing: whether to leave out cases that only one side has, which the remarks list, instead of refusing.
         cases: cases that both sides should have, e.g. the test split of a cohort's folder; None: all references.
-
-    Raises:
-        FileNotFoundError: if a folder does not exist or has no label map.
-        ValueError: if a file is no label map in the cohort's values or on another grid, or a case is missing on one
-            side or occurs twice.
     """
     references = _references(Path(reference_dir), cohort)
     predictions = _by_subset(Path(folder), cohort.modalities)

@@ -12,9 +12,7 @@ import pandas as pd
 from common.modalities import ALIASES, GLIOMA, resolve_subset, subset_name
 
 FOLDER = Path(__file__).parent / "data"
-
 COLUMNS = ("paper", "table", "dataset", "method", "modalities", "region", "metric", "value", "std")
-
 CITATIONS = {
     "M3AE": "Liu et al., AAAI 2023",
     "MAG-MS": "He et al., 2023",
@@ -27,7 +25,6 @@ CITATIONS = {
 
 _VALUES = {"DSC": "dice", "DSC_%": "dice", "sensitivity_%": "sensitivity", "HD95_mm": "hd95", "HD_mm": "hd"}
 """Metric name in the files -> our name; other metrics keep their name and unit. ``HD_mm`` stands for HD95, too."""
-
 _SPREADS = {
     "DSC_std": "dice",
     "DSC_std_%": "dice",
@@ -47,15 +44,11 @@ def sources() -> list[tuple[str, str, str]]:
 def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
     """Return a published table, e.g. that of ``M3AE``, ``1``, ``BraTS2018 test split (57)``; see `sources`.
 
-    Returns:
-        Rows in the paper's order with `COLUMNS`. ``modalities`` is the name of a subset (``t1c+flair``), ``mean`` for
-        the printed mean over all subsets, or a description of other averages; ``region`` ``mean`` is the mean over
-        regions. ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in
-        its units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is
-        printed.
-
-    Raises:
-        ValueError: if there is no such table; the message lists the tables of the paper, or the papers.
+    Returns rows in the paper's order with `COLUMNS`. ``modalities`` is the name of a subset (``t1c+flair``), ``mean``
+    for the printed mean over all subsets, or a description of other averages; ``region`` ``mean`` is the mean over
+    regions. ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in its
+    units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is printed.
+    Raises ValueError if there is no such table; the message lists the tables of the paper, or the papers.
     """
     found = _read().query("paper == @paper and table == @table and dataset == @dataset")
     if found.empty:

@@ -62,10 +62,8 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFr
     Intervals then contain the true volume with a probability of at least ``coverage`` (above 0, below 1; see
     `fewest_cases`), if the case is exchangeable with the calibration cases: on average over both draws, not for each
     case or each set of calibration cases. A validation split by which weights were selected is only nearly exchangeable
-    with the test split.
-
-    Returns:
-        A row per subset and region; columns modalities, region, coverage (the level), n (calibration cases), quantile.
+    with the test split. Returns a row per subset and region; columns modalities, region, coverage (the level), n
+    (calibration cases), quantile.
     """
     check_coverage(coverage)
     volumes = _volumes(calibration)
@@ -111,11 +109,10 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
 def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     """Return how often the calibrated volume intervals contain the true volumes of the evaluated cases.
 
-    Returns:
-        A row per subset and region, and per region over all subsets (``modalities`` is ``all``); columns modalities,
-        region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated; counted per subset),
-        covered (fraction of them whose true volume is in the interval) and width (median, ml). Over all subsets only
-        finite intervals count, since infinite ones contain everything; without any, covered and width are NaN.
+    Returns a row per subset and region, and per region over all subsets (``modalities`` is ``all``); columns
+    modalities, region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated; counted per
+    subset), covered (fraction of them whose true volume is in the interval) and width (median, ml). Over all subsets
+    only finite intervals count, since infinite ones contain everything; without any, covered and width are NaN.
     """
     calibrated, keys = calibrate_intervals(evaluation.calibration, coverage), ["modalities", "region"]
     volumes = _volumes(evaluation.results).merge(calibrated, on=keys, how="left")
@@ -126,17 +123,9 @@ def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     volumes["width"] = volumes["high"] - volumes["low"]
     pooled = volumes.assign(modalities="all", n=np.nan, quantile=np.nan)
     pooled.loc[~np.isfinite(pooled["width"]), ["covered", "width"]] = np.nan
-    table = (
-        pd.concat([volumes, pooled])
-        .groupby(keys)
-        .agg(
-            n=("n", "first"),
-            quantile=("quantile", "first"),
-            cases=("covered", "count"),
-            covered=("covered", "mean"),
-            width=("width", "median"),
-        )
-    )
+    found = {"n": ("n", "first"), "quantile": ("quantile", "first"), "cases": ("covered", "count")}
+    found |= {"covered": ("covered", "mean"), "width": ("width", "median")}
+    table = pd.concat([volumes, pooled]).groupby(keys).agg(**found)
     rows = [row for row in product((*evaluation.subsets, "all"), evaluation.regions) if row in table.index]
     return table.loc[rows].reset_index()
 

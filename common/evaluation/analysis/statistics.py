@@ -17,10 +17,8 @@ from common.evaluation.metrics.results import Evaluation, select_rows
 
 RESAMPLES = 2000
 """Number of bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
-
 MEAN = "mean"
 """Name used for the mean over all subsets, or all regions, where the name of one of them could be."""
-
 POOLED = {"dice": ("volume", "reference_volume"), "sensitivity": ("reference_volume",), "precision": ("volume",)}
 """Overlap metrics -> the volumes whose sum is the denominator: 2 TP / (P + R), TP / R and TP / P. Weighted with it, a
 mean over cases is the metric of the voxels of all cases together.
@@ -37,11 +35,8 @@ def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 
     With ``average: voxel`` the means of `POOLED` metrics are computed from the pooled voxels of all cases, without a
     standard deviation (NaN); cases without any of these voxels do not count. All other means are over cases. NaN is
-    left out.
-
-    Returns:
-        A row per subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that ``["mean"]`` is
-        a table of subsets by regions. Units are those of the results; std is the sample's (n - 1).
+    left out. Returns a row per subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that
+    ``["mean"]`` is a table of subsets by regions. Units are those of the results; std is the sample's (n - 1).
     """
     values, weights = _weighted(evaluation, metric)
     total = weights.groupby("modalities", sort=False).sum()
@@ -93,13 +88,10 @@ def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Return a mean over cases and its 95 % percentile bootstrap interval (cases resampled, with a fixed seed).
 
-    Args:
-        values: ``(..., N)`` for N cases, NaN for missing values. The mean is taken over the cases first, then over
-            the preceding axes, the last one first: subsets, then regions.
-        weights: weights of the values, same shape; None: all 1.
+    Returns mean, lower and upper limit. The mean is NaN without cases, the limits are NaN with fewer than two.
 
-    Returns:
-        Mean, lower and upper limit. The mean is NaN without cases, the limits are NaN with fewer than two.
+    ``values`` are ``(..., N)`` for N cases, NaN if missing; ``weights``, of the same shape, are 1 by default. The mean
+    is taken over the cases first, then over the preceding axes, the last one first: subsets, then regions.
     """
     values = np.asarray(values, dtype=float)
     weights = np.where(np.isnan(values), 0, 1 if weights is None else weights)
@@ -115,15 +107,8 @@ def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple
     everyone = np.arange(len(cases))
     if len(cases) < 2:
         return float(mean(everyone)), np.nan, np.nan
-    drawn = stats.bootstrap(
-        (everyone,),
-        mean,
-        n_resamples=RESAMPLES,
-        batch=100,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
+    options = {"n_resamples": RESAMPLES, "batch": 100, "vectorized": True, "method": "percentile"}
+    drawn = stats.bootstrap((everyone,), mean, **options, rng=np.random.default_rng(0))
     return float(mean(everyone)), *map(float, drawn.confidence_interval)
 
 
@@ -159,20 +144,12 @@ def paired_tests(
 ) -> pd.DataFrame:
     """Compare two methods, for each subset and region, over the cases for which both have a value.
 
-    Tests and their means are per case, even if tables pool voxels (``average: voxel``).
-
-    Args:
-        one: evaluation of a method.
-        other: evaluation of the method that it is compared with.
-        metric: name in `METRICS`.
-        averaged: (subset, region) pairs over which the rows ``mean`` average; None: all that both have.
-
-    Returns:
-        A row per subset and region of both, then per region one named ``mean``, for which each case's values are
-        averaged over the subsets first. Columns: ``modalities``, ``region``, ``n`` (pairs), ``mean`` (of ``one``),
-        ``other_mean``, ``difference`` (of the means), ``low`` and ``high`` (its 95 % bootstrap interval), ``p`` and
-        ``effect`` (see `signed_rank`), ``p_holm`` (corrected for the number of subsets and regions; in the rows
-        ``mean`` for the number of these rows).
+    Tests and their means are per case, even if tables pool voxels (``average: voxel``). Returns a row per subset and
+    region of both, then per region one named ``mean``, for which each case's values are averaged over the subsets
+    first. Columns: ``modalities``, ``region``, ``n`` (pairs), ``mean`` (of ``one``), ``other_mean``, ``difference`` (of
+    the means), ``low`` and ``high`` (its 95 % bootstrap interval), ``p`` and ``effect`` (see `signed_rank`), ``p_holm``
+    (corrected for the number of subsets and regions; in the rows ``mean`` for the number of these rows). ``averaged``
+    are the (subset, region) pairs over which the rows ``mean`` average, by default all that both have.
     """
     left, right = one.values(metric), other.values(metric)
     common = left.index[left.index.isin(right.index)]
@@ -202,9 +179,8 @@ def paired_tests(
 def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Compare every other method with the first one, in all metrics that have a best value and that all methods have.
 
-    Returns:
-        Rows of `paired_tests` of each method against the first one, preceded by the columns ``method``, ``other``
-        (names) and ``metric``. The rows ``mean`` are over the `shared_cells` of all methods, as in tables.
+    Returns rows of `paired_tests` of each method against the first one, preceded by the columns ``method``, ``other``
+    (names) and ``metric``. The rows ``mean`` are over the `shared_cells` of all methods, as in tables.
     """
     measured = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
     first, *rest = evaluations

@@ -3,20 +3,16 @@
 import numpy as np
 import pandas as pd
 
-BINS = 15
-"""Equal-width bins of probability, as in Guo et al., On calibration of modern neural networks, ICML 2017."""
+BINS = 15  # equal-width bins of probability, as in Guo et al., On calibration of modern neural networks, ICML 2017
 
 
 def bin_probabilities(probability: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
     """Return the bins of a reliability diagram of one region, from the voxels of a mask.
 
     All arguments have one shape, whatever it is: the predicted probabilities in [0, 1], the reference's mask of the
-    region, and the voxels to count (the brain, as the subset's modalities show it).
-
-    Returns:
-        A row per bin, including empty ones; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the
-            last bin also 1. Columns bin, voxels, probability (sum over the voxels, 64-bit) and positives (number of
-            voxels in the region).
+    region, and the voxels to count (the brain, as the subset's modalities show it). Returns a row per bin, including
+    empty ones; bin b of `BINS` holds ``b / BINS <= probability < (b + 1) / BINS``, the last bin also 1. Columns bin,
+    voxels, probability (sum over the voxels, 64-bit) and positives (number of voxels in the region).
     """
     probability, truth, mask = np.asarray(probability, np.float32), np.asarray(truth) > 0, np.asarray(mask) > 0
     if not probability.shape == truth.shape == mask.shape:

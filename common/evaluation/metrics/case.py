@@ -13,8 +13,7 @@ from common.evaluation.metrics.overlap import Reference, postprocessed, region_m
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet, foreground, presence, subset_name
 
-EPSILON = 1e-7
-"""Bound by which probabilities are clipped, to [EPSILON, 1 - EPSILON], before logarithms."""
+EPSILON = 1e-7  # bound by which probabilities are clipped, to [EPSILON, 1 - EPSILON], before logarithms
 
 
 @dataclass
@@ -22,7 +21,6 @@ class CaseResult:
     """Results of a case, without the predictions themselves.
 
     Attributes:
-        case: name of the case.
         results: rows as in `Evaluation.results`.
         bins: rows as in `Evaluation.bins`.
         latents: modality -> features of the case when segmented from that modality alone.
@@ -49,13 +47,9 @@ class CaseMeasure:
     without it they are NaN.
 
     Args:
-        case: name of the case.
         label: reference label map (X, Y, Z) in the cohort's values, RAS.
         image: (M, X, Y, Z) on the same grid, NaN where a modality is missing and at its lowest outside the brain.
         modalities: the M names, in the image's order.
-        spacing: voxel size in mm.
-        labels: the cohort's label set.
-        conventions: conventions of the metrics.
     """
 
     def __init__(

@@ -63,12 +63,10 @@ class Reference:
         of a region with a face (2D: edge) neighbour outside it, or at the image's edge; each has a distance to the
         nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th percentile and the maximum
         of these distances, the average surface distance is their mean over both sides' voxels, and the surface Dice
-        (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) the fraction within the tolerance.
-
-        Returns:
-            ``(region, metric)`` -> value, regions in the label set's order and metrics in that of `METRICS`: fractions,
-                mm, or ml (2D: of slices 1 mm thick). If ``conventions.empty`` is ``skip``, a region that the reference
-                lacks has only volumes; these are never NaN.
+        (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) the fraction within the tolerance. Returns ``(region,
+        metric)`` -> value, regions in the label set's order and metrics in that of `METRICS`: fractions, mm, or ml (2D:
+        of slices 1 mm thick). If ``conventions.empty`` is ``skip``, a region that the reference lacks has only volumes;
+        these are never NaN.
         """
         prediction = postprocessed(prediction, self._labels, self._conventions)
         if prediction.shape != self._shape:

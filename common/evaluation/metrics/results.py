@@ -124,9 +124,8 @@ def write_results(results: pd.DataFrame, path: str | Path) -> None:
 def read_results(path: str | Path) -> pd.DataFrame:
     """Read rows that `write_results` wrote.
 
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it does not hold such rows, or two for the same case, subset, region and metric.
+    Raises FileNotFoundError if the file does not exist; ValueError if it does not hold such rows, or two for the same
+    case, subset, region and metric.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the results.csv of an evaluation.")
@@ -166,10 +165,8 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     """Read what `write_evaluation` wrote, with a new name of the method if one is given.
 
-    Raises:
-        FileNotFoundError: if ``results.csv`` or ``evaluation.json`` is missing.
-        ValueError: if a file is not as `write_evaluation` writes it, or results have other subsets or regions than
-            ``evaluation.json`` lists.
+    Raises FileNotFoundError if ``results.csv`` or ``evaluation.json`` is missing; ValueError if a file is not as
+    `write_evaluation` writes it, or results have other subsets or regions than ``evaluation.json`` lists.
     """
     folder = Path(folder)
     results, note = read_results(folder / "results.csv"), folder / "evaluation.json"

@@ -22,15 +22,11 @@ class CaseStore:
     """Store of cases' results, which are written as soon as they are computed.
 
     A file's name contains a fingerprint of everything that the result depends on: after a change of settings, weights
-    or images the file is not found, and the case is evaluated again.
+    or images the file is not found, and the case is evaluated again. Raises ValueError if two items have the same case
+    name.
 
-    Args:
-        folder: folder for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays).
-        settings: everything that results depend on besides the items and their files.
-        items: datalist items of all cases.
-
-    Raises:
-        ValueError: if two items have the same case name.
+    ``folder`` is for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays); ``settings`` is everything that
+    results depend on besides the items and their files.
     """
 
     def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:

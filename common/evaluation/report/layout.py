@@ -7,7 +7,6 @@ from itertools import groupby
 from math import isnan
 
 PRESENT, ABSENT, NOTHING = "●", "○", "–"
-
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|*_`$"} | {"<": "&lt;"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -83,26 +82,14 @@ class Table:
         lines = [" & ".join(map(_latex, row)) + r" \\" for row in self.rows]
         if self.totals:
             lines.insert(-self.totals, r"\midrule")
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                f"\\caption{{{self.title.translate(_LATEX)}}}",
-                r"\begin{adjustbox}{max width=\linewidth}",
-                f"\\begin{{tabular}}{{{''.join(column.align for column in self.columns)}}}",
-                r"\toprule",
-                *([" & ".join(grouped) + r" \\", "".join(rules)] if rules else []),
-                " & ".join(column.label.translate(_LATEX) for column in self.columns) + r" \\",
-                r"\midrule",
-                *lines,
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{adjustbox}",
-                *(f"\n\\footnotesize {note.translate(_LATEX)}" for note in self.notes),
-                r"\end{table}",
-                "",
-            ]
-        )
+        groups = [" & ".join(grouped) + r" \\", "".join(rules)] if rules else []
+        labels = " & ".join(column.label.translate(_LATEX) for column in self.columns) + r" \\"
+        head = [r"\begin{table}", r"\centering", f"\\caption{{{self.title.translate(_LATEX)}}}"]
+        head += [r"\begin{adjustbox}{max width=\linewidth}"]
+        head += [f"\\begin{{tabular}}{{{''.join(column.align for column in self.columns)}}}", r"\toprule"]
+        foot = [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}"]
+        foot += [f"\n\\footnotesize {note.translate(_LATEX)}" for note in self.notes]
+        return "\n".join([*head, *groups, labels, r"\midrule", *lines, *foot, r"\end{table}", ""])
 
     def to_html(self) -> str:
         """Return a ``<table class="results">``; see the style sheet in ``templates/report.html`` for its classes."""

@@ -23,7 +23,6 @@ AGGREGATES = {
     "mean of full and the four single modalities": (1, 4),
 }
 """Description of a published row that is a mean over subsets -> numbers of modalities of these subsets."""
-
 Key = tuple[str, str, str]
 """Metric, subset (or what was averaged) and region (or ``mean``) of a number."""
 
@@ -47,10 +46,7 @@ class Block:
 
 
 def paper_tables(
-    blocks: Sequence[Block],
-    evaluations: Sequence[Evaluation],
-    modalities: Sequence[str],
-    notes: Sequence[str] = (),
+    blocks: Sequence[Block], evaluations: Sequence[Evaluation], modalities: Sequence[str], notes: Sequence[str] = ()
 ) -> dict[str, Table]:
     """Return the papers' tables by file stem, with a measured column before each published one.
 

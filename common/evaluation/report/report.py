@@ -31,19 +31,16 @@ def write_report(
 
     Everything is computed before anything is written. Files in the two folders are taken for parts of an earlier report
     if there is a ``report.html``, and removed. Methods are tested against the first one if they share the cohort.
+    Raises ValueError if a method has other modalities or regions than the first, no case in common with it, or no Dice;
+    or if ``tables/`` or ``figures/`` holds files that no report wrote.
 
     Args:
         evaluations: one method, or several on the same cases.
-        folder: output folder.
         coverage: level of the volume intervals, e.g. 0.9.
         published: result of `paper_tables.published_table`, to show in a section of its own.
         remarks: remarks to print first.
         panels: method -> slices to draw.
         labels: label set of the cohort, for the slices.
-
-    Raises:
-        ValueError: if a method has other modalities or regions than the first, no case in common with it, or no Dice;
-            or if ``tables/`` or ``figures/`` holds files that no report wrote.
     """
     _require_own_parts(Path(folder))
     for evaluation in evaluations:

@@ -36,7 +36,6 @@ FURTHER_METRICS = ("surface_dice", "assd", "hd", "sensitivity", "precision", "vo
 """Metrics of the section that is folded by default."""
 ENTROPY_METRICS = ("entropy", "divergence")
 """Metrics of probabilities, which label maps and older results lack."""
-
 COSTS = figures.FACTS | {"substitute_values": ("substitute image (million values)", 1e-6)}
 """Facts in the table of `efficiency`: key of an evaluation's facts -> label, factor."""
 

@@ -15,14 +15,10 @@ from matplotlib.figure import Figure
 
 from common.io.files import replacing
 
-COLUMN, PAGE = 3.5, 7.2
-"""Widths in inches of one and two journal columns."""
-
+COLUMN, PAGE = 3.5, 7.2  # widths in inches of one and two journal columns
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe-Ito with grey instead of yellow, which is hardly visible on white."""
-
 MARKERS = "osD^vPX<"
-
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures are the same everywhere
     "font.size": 7,

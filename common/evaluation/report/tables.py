@@ -35,7 +35,6 @@ from common.evaluation.report.layout import (
 from common.modalities import display_name, display_subset, subset_size
 
 SIGNIFICANT = 0.05
-
 Keys = frozenset[tuple[str, str, str]]
 """Method, subset and region of results that differ significantly from the first method's."""
 Numbers = tuple[pd.DataFrame, pd.DataFrame]

@@ -4,7 +4,6 @@ Their checkpoints hold one path each. Their axes are ours (x, y, z). The modalit
 in the order of the full path. Their classes ED, NCR, ET, background are reordered to background, NCR, ED, ET.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,13 +12,11 @@ from torch import nn
 from common.networks.published.fusion_keys import Match
 from common.networks.published.m3ae_keys import M3AE_STAGES
 
-NAMES = ("t1", "t1ce", "t2", "flair")
-"""Modalities in our order."""
+NAMES = ("t1", "t1ce", "t2", "flair")  # modalities in our order
 AUTHORS = {"ACN": ("t1", "t2", "flair", "t1ce"), "SMUNet": ("flair", "t1", "t1ce", "t2")}
 """Class of our network -> modalities in the authors' order."""
 CLASSES = [3, 1, 0, 2]
 """Positions of our classes in the authors' head."""
-
 STAGES = {
     **{ours: f"unet.{theirs}" for theirs, ours in M3AE_STAGES.items() if not theirs.startswith("ds_out")},
     "regressor": "VID_branch.regressor",
@@ -35,21 +32,12 @@ UNUSED = r"(vae_branch|VID_branch)\."
 def import_cotraining(
     state: Mapping[str, torch.Tensor], network: nn.Module, subset: Sequence[int] | None = None
 ) -> tuple[dict[str, torch.Tensor], Match]:
-    """Turn the authors' checkpoint of one path into a part of a state dict of our network.
+    """Turn the authors' checkpoint of one path into a part of a state dict of our network; return it and what matched.
 
-    A pair of paths is the union of two imports, with ``network = ACN(subsets=[subset])``.
-
-    Args:
-        state: the authors' state dict; keys with or without ``module.``.
-        network: an ACN or SMUNet of four modalities.
-        subset: subset of the missing path in the checkpoint, as channels of our image; None for the full path.
-
-    Returns:
-        The part of the state dict, and the keys that matched.
-
-    Raises:
-        ValueError: if keys or shapes differ (the message names the first few of each side), or if the network has no
-            path for the subset.
+    The keys of ``state`` may begin with ``module.``; the network is an ACN or SMUNet of four modalities, the subset
+    that of the missing path as channels of our image, or None for the full path. A pair of paths is the union of two
+    imports, with ``network = ACN(subsets=[subset])``. Raises ValueError if keys or shapes differ (the message names the
+    first few of each side), or if the network has no path for the subset.
     """
     name = type(network).__name__
     if name not in AUTHORS:
@@ -60,19 +48,15 @@ def import_cotraining(
     if not own:
         raise ValueError(f"No missing path for channels {list(subset)}; expected one of {network.missing.subsets}.")
     wanted = {_theirs(key.removeprefix(prefix)): key for key in own}
-    match = Match(
-        matched=[ours for theirs, ours in wanted.items() if theirs in state],
-        missing=[theirs for theirs in wanted if theirs not in state],
-        unexpected=[key for key in state if key not in wanted and not re.match(UNUSED, key)],
-        shapes=[
-            f"{theirs} {tuple(state[theirs].shape)} in the file, {tuple(own[ours].shape)} in the path"
-            for theirs, ours in wanted.items()
-            if theirs in state and state[theirs].shape != own[ours].shape
-        ],
-        unused=[key for key in state if key not in wanted and re.match(UNUSED, key)],
-    )
-    if match.missing or match.unexpected or match.shapes:
-        raise ValueError(_complaint(match, network, len(state), subset))
+    shapes = {theirs: own[ours].shape for theirs, ours in wanted.items()}
+    match = Match.of(state, wanted, shapes, UNUSED, "path")
+    if not match.is_complete:
+        path = "full path" if subset is None else f"path for channels {list(subset)}"
+        raise ValueError(
+            f"Not a checkpoint of the {path} of this {name}: {match.differences(len(state))}. Likely cause: another "
+            "network, path, width or number of classes, a feature encoder, or weights made by this software, which "
+            "need no import."
+        )
     order = _order(AUTHORS[name], range(len(NAMES)) if subset is None else subset)
     return {ours: _reordered(ours, state[theirs], order) for theirs, ours in wanted.items()}, match
 
@@ -95,14 +79,3 @@ def _reordered(key: str, value: torch.Tensor, order: list[int]) -> torch.Tensor:
     if key.endswith("unet.encoder.0.0.weight"):
         return value[:, order]
     return value[CLASSES] if ".unet.head." in key else value
-
-
-def _complaint(match: Match, network: nn.Module, found: int, subset: Sequence[int] | None) -> str:
-    path = "full path" if subset is None else f"path for channels {list(subset)}"
-    return (
-        f"Not a checkpoint of the {path} of this {type(network).__name__}: of {found} tensors {len(match.matched)} "
-        f"match, {len(match.missing)} are missing {match.missing[:3]}, {len(match.unexpected)} are unexpected "
-        f"{match.unexpected[:3]}, {len(match.shapes)} have another shape {match.shapes[:3]}. Likely cause: another "
-        "network, path, width or number of classes, a feature encoder, or weights made by this software, which need "
-        "no import."
-    )

@@ -6,19 +6,17 @@ background, 1 NCR, 2 ED, 3 ET) are the same as ours.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import nn
 
-AUTHORS = ("flair", "t1ce", "t1", "t2")
-"""Modalities in the authors' order."""
-NAMES = ("t1", "t1ce", "t2", "flair")
-"""The same modalities in our order."""
-
-Rule = tuple[str, Callable[[re.Match], str]]
-"""Pattern of the beginning of our key, and a function that returns its replacement in the authors' key."""
+AUTHORS = ("flair", "t1ce", "t1", "t2")  # modalities in the authors' order
+NAMES = ("t1", "t1ce", "t2", "flair")  # the same modalities in our order
+Rule = tuple[str, str]
+"""Pattern of the beginning of our key, and its replacement in the authors' key, with each `_Group` by its number."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,8 @@ class KeyMap:
     def theirs(self, key: str) -> str:
         """Return the authors' key for ours."""
         for pattern, replacement in self.rules:
-            match = re.match(pattern, key)
-            if match:
-                return replacement(match) + key[match.end() :]
+            if match := re.match(pattern, key):
+                return replacement.format(key, *map(_Group, match.groups())) + key[match.end() :]
         raise KeyError(key)
 
     def axis(self, key: str) -> int | None:
@@ -67,43 +64,60 @@ class Match:
     shapes: list[str]
     unused: list[str]
 
+    @classmethod
+    def of(
+        cls,
+        state: Mapping[str, torch.Tensor],
+        wanted: Mapping[str, str],
+        shapes: Mapping[str, Sequence[int]],
+        unused: str,
+        network: str,
+    ) -> Self:
+        """Compare a checkpoint with a network, whose ``shapes`` are by authors' key; ``wanted``: theirs -> ours."""
+        others = [key for key in state if key not in wanted]
+        return cls(
+            matched=[ours for theirs, ours in wanted.items() if theirs in state],
+            missing=[theirs for theirs in wanted if theirs not in state],
+            unexpected=[key for key in others if not re.match(unused, key)],
+            shapes=[
+                f"{theirs} {tuple(state[theirs].shape)} in the file, {tuple(shape)} in the {network}"
+                for theirs, shape in shapes.items()
+                if theirs in state and state[theirs].shape != shape
+            ],
+            unused=[key for key in others if re.match(unused, key)],
+        )
+
     def __str__(self) -> str:
         """Return a one-line summary."""
         return f"{len(self.matched)} tensors matched, {len(self.unused)} unused"
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file has exactly the network's weights."""
+        return not (self.missing or self.unexpected or self.shapes)
+
+    def differences(self, found: int) -> str:
+        """Return, for a message, how a file with so many tensors differs, with the first few of each side."""
+        return (
+            f"of {found} tensors {len(self.matched)} match, {len(self.missing)} are missing {self.missing[:3]}, "
+            f"{len(self.unexpected)} are unexpected {self.unexpected[:3]}, {len(self.shapes)} have another shape "
+            f"{self.shapes[:3]}"
+        )
+
 
 def import_fusion(state: Mapping[str, torch.Tensor], network: nn.Module) -> tuple[dict[str, torch.Tensor], Match]:
-    """Turn an authors' checkpoint into a state dict of our network of the same architecture and size.
+    """Turn an authors' checkpoint into a state dict of our network of the same architecture and size, and what matched.
 
-    Args:
-        state: the authors' state dict (`common.io.read_weights` extracts it from a file); keys with or without
-            ``module.``.
-        network: an RFNet, MMFormer or M2FTrans of four modalities.
-
-    Returns:
-        The state dict, and the keys that matched.
-
-    Raises:
-        ValueError: if keys or shapes differ; the message names the first few of each side and the likely cause.
+    The keys of ``state`` (`common.io.read_weights` extracts it from a file) may begin with ``module.``; the network is
+    an RFNet, MMFormer or M2FTrans of four modalities. Raises ValueError if keys or shapes differ; the message names the
+    first few of each side and the likely cause.
     """
     keys, own = _key_map(network), network.state_dict()
-    expected = {key: tuple(value.shape) for key, value in export_fusion(network, prefix="").items()}
+    shapes = {key: value.shape for key, value in export_fusion(network, prefix="").items()}
     state = {key.removeprefix("module."): value for key, value in state.items()}
     wanted = {keys.theirs(key): key for key in own}
-    unused = [key for key in state if key not in wanted and re.match(keys.unused, key)]
-    shapes = [
-        f"{theirs} {tuple(state[theirs].shape)} in the file, {shape} in the network"
-        for theirs, shape in expected.items()
-        if theirs in state and state[theirs].shape != shape
-    ]
-    match = Match(
-        matched=[ours for theirs, ours in wanted.items() if theirs in state],
-        missing=[theirs for theirs in wanted if theirs not in state],
-        unexpected=[key for key in state if key not in wanted and key not in unused],
-        shapes=shapes,
-        unused=unused,
-    )
-    if match.missing or match.unexpected or match.shapes:
+    match = Match.of(state, wanted, shapes, keys.unused, "network")
+    if not match.is_complete:
         raise ValueError(_complaint(match, network, list(state), own))
     order = [AUTHORS.index(name) for name in NAMES]
     return {
@@ -156,65 +170,51 @@ def _complaint(match: Match, network: nn.Module, found: Sequence[str], own: Mapp
         likely = "another release or architecture"
     else:
         likely = "another width, crop, number of classes or size of the transformer"
-    return (
-        f"Not a checkpoint of this {name}: of {len(found)} tensors {len(match.matched)} match, "
-        f"{len(match.missing)} are missing {match.missing[:3]}, {len(match.unexpected)} are unexpected "
-        f"{match.unexpected[:3]}, {len(match.shapes)} have another shape {match.shapes[:3]}. Likely cause: {likely}."
-    )
+    return f"Not a checkpoint of this {name}: {match.differences(len(found))}. Likely cause: {likely}."
+
+
+class _Group(str):
+    """What a group of a rule's pattern matched in our key, in the authors' terms."""
+
+    up = property(lambda self: int(self) + 1, doc="A number of a level or layer, which the authors count from 1.")
+    cross = property(lambda self: int(self) + 4, doc="The level of a cross block: 4 or 5.")
+    name = property(lambda self: NAMES[int(self)], doc="A modality.")
+    layer = property(lambda self: _LAYERS[self], doc="A layer of a decoder's level or of a `TransformerLayer`.")
+    conv = property(lambda self: _CONVOLUTIONS.get(self, self), doc="A layer of a `ChannelMap`.")
+    kind = property(lambda self: f"cross_{'attention' if self in ('norm1', 'attention') else 'ffn'}_list")
+
+
+_LAYERS = {
+    **{"up": "c1", "merge": "c2", "out": "out", "0": "c2", "1": "out"},
+    **{"norm1": "norm", "attention": "fn", "norm2": "norm", "mlp": "fn.net"},
+}
+_CONVOLUTIONS = {"conv1": "pwconv1", "conv2": "dwconv", "conv3": "pwconv2"}
+_PART = r"(norm1|attention|norm2|mlp)"
+_CROSS = r"crosses\.(\d)\."
 
 
 def _common(fusing: str) -> list[Rule]:
     """Return the rules for layers that the three networks share; ``fusing`` is the authors' name of that decoder."""
-    names = {"up": "c1", "merge": "c2", "out": "out"}
     return [
-        (r"encoders\.(\d)\.levels\.(\d)\.(\d)\.", lambda m: f"{NAMES[int(m[1])]}_encoder.e{_up(m[2])}_c{_up(m[3])}."),
-        (r"separate\.levels\.(\d)\.(up|merge|out)\.", lambda m: f"decoder_sep.d{_up(m[1])}_{names[m[2]]}."),
-        (r"separate\.head\.", lambda m: "decoder_sep.seg_layer."),
-        (r"levels\.(\d)\.(up|merge|out)\.", lambda m: f"{fusing}.d{_up(m[1])}_{names[m[2]]}."),
-        (r"head\.", lambda m: f"{fusing}.seg_layer."),
+        (r"encoders\.(\d)\.levels\.(\d)\.(\d)\.", "{1.name}_encoder.e{2.up}_c{3.up}."),
+        (r"separate\.levels\.(\d)\.(up|merge|out)\.", "decoder_sep.d{1.up}_{2.layer}."),
+        (r"separate\.head\.", "decoder_sep.seg_layer."),
+        (r"levels\.(\d)\.(up|merge|out)\.", fusing + ".d{1.up}_{2.layer}."),
+        (r"head\.", fusing + ".seg_layer."),
     ]
-
-
-def _up(number: str) -> int:
-    """Return the authors' number of a level or layer, which they count from 1."""
-    return int(number) + 1
-
-
-def _transformer(part: str, layer: str = "0") -> str:
-    """Return the authors' name of a `TransformerLayer`'s part: ``norm1``, ``attention``, ``norm2`` or ``mlp``."""
-    return {
-        "norm1": f"cross_attention_list.{layer}.fn.norm",
-        "attention": f"cross_attention_list.{layer}.fn.fn",
-        "norm2": f"cross_ffn_list.{layer}.fn.norm",
-        "mlp": f"cross_ffn_list.{layer}.fn.fn.net",
-    }[part]
-
-
-def _cross_layer(block: str, layer: str) -> str:
-    """Return the authors' name of a layer of a cross block; their blocks are those of levels 4 and 5."""
-    return f"decoder_fusion.CT{int(block) + 4}.layers.{layer}"
 
 
 RFNET = KeyMap(
     rules=[
         *_common("decoder_fuse"),
-        (r"regions\.(\d)\.entry\.", lambda m: f"decoder_fuse.prm_generator{_up(m[1])}.embedding_layer.0."),
-        (
-            r"regions\.(\d)\.embedding\.(\d)\.",
-            lambda m: f"decoder_fuse.prm_generator{_up(m[1])}.embedding_layer.{_up(m[2])}.",
-        ),
-        (r"regions\.(\d)\.hidden\.", lambda m: f"decoder_fuse.prm_generator{_up(m[1])}.prm_layer.0."),
-        (r"regions\.(\d)\.head\.", lambda m: f"decoder_fuse.prm_generator{_up(m[1])}.prm_layer.1."),
-        (
-            r"fusions\.(\d)\.weights\.(\d)\.(\d)\.",
-            lambda m: f"decoder_fuse.RFM{_up(m[1])}.modal_fusion.{m[2]}.weight_layer.{m[3]}.",
-        ),
-        (
-            r"fusions\.(\d)\.region_layers\.(\d)\.",
-            lambda m: f"decoder_fuse.RFM{_up(m[1])}.region_fusion.fusion_layer.{m[2]}.",
-        ),
-        (r"fusions\.(\d)\.shortcut_entry\.", lambda m: f"decoder_fuse.RFM{_up(m[1])}.short_cut.0."),
-        (r"fusions\.(\d)\.shortcut\.(\d)\.", lambda m: f"decoder_fuse.RFM{_up(m[1])}.short_cut.{m[2]}."),
+        (r"regions\.(\d)\.entry\.", "decoder_fuse.prm_generator{1.up}.embedding_layer.0."),
+        (r"regions\.(\d)\.embedding\.(\d)\.", "decoder_fuse.prm_generator{1.up}.embedding_layer.{2.up}."),
+        (r"regions\.(\d)\.hidden\.", "decoder_fuse.prm_generator{1.up}.prm_layer.0."),
+        (r"regions\.(\d)\.head\.", "decoder_fuse.prm_generator{1.up}.prm_layer.1."),
+        (r"fusions\.(\d)\.weights\.(\d)\.(\d)\.", "decoder_fuse.RFM{1.up}.modal_fusion.{2}.weight_layer.{3}."),
+        (r"fusions\.(\d)\.region_layers\.(\d)\.", "decoder_fuse.RFM{1.up}.region_fusion.fusion_layer.{2}."),
+        (r"fusions\.(\d)\.shortcut_entry\.", "decoder_fuse.RFM{1.up}.short_cut.0."),
+        (r"fusions\.(\d)\.shortcut\.(\d)\.", "decoder_fuse.RFM{1.up}.short_cut.{2}."),
     ],
     blocks={
         r".*entry\.conv\.weight": 1,
@@ -226,57 +226,39 @@ RFNET = KeyMap(
 MMFORMER = KeyMap(
     rules=[
         *_common("decoder_fuse"),
-        (r"embeddings\.(\d)\.", lambda m: f"{NAMES[int(m[1])]}_encode_conv."),
-        (r"positions\.(\d)", lambda m: f"{NAMES[int(m[1])]}_pos"),
-        (
-            r"intra\.(\d)\.(norm1|attention|norm2|mlp)",
-            lambda m: f"{NAMES[int(m[1])]}_transformer.{_transformer(m[2])}",
-        ),
-        (r"inter\.(norm1|attention|norm2|mlp)", lambda m: f"multimodal_transformer.{_transformer(m[1])}"),
-        (r"projection\.", lambda m: "multimodal_decode_conv."),
-        (r"entries\.(\d)\.", lambda m: f"decoder_fuse.RFM{_up(m[1])}.fusion_layer.0."),
-        (
-            r"refinements\.(\d)\.(\d)\.",
-            lambda m: f"decoder_fuse.RFM{_up(m[1])}.fusion_layer.{_up(m[2])}.",
-        ),
-        (r"deep_heads\.(\d)\.", lambda m: f"decoder_fuse.seg_d{_up(m[1])}."),
+        (r"embeddings\.(\d)\.", "{1.name}_encode_conv."),
+        (r"positions\.(\d)", "{1.name}_pos"),
+        (rf"intra\.(\d)\.{_PART}", "{1.name}_transformer.{2.kind}.0.fn.{2.layer}"),
+        (rf"inter\.{_PART}", "multimodal_transformer.{1.kind}.0.fn.{1.layer}"),
+        (r"projection\.", "multimodal_decode_conv."),
+        (r"entries\.(\d)\.", "decoder_fuse.RFM{1.up}.fusion_layer.0."),
+        (r"refinements\.(\d)\.(\d)\.", "decoder_fuse.RFM{1.up}.fusion_layer.{2.up}."),
+        (r"deep_heads\.(\d)\.", "decoder_fuse.seg_d{1.up}."),
     ],
     # The channels of the projection, and so of the coarsest entry, belong to successive tokens, not to modalities.
     blocks={r"entries\.[0-3]\.conv\.weight": 1},
     unused=r"(flair|t1ce|t1|t2)_decode_conv\.(weight|bias)$",
 )
 
-_CROSS = r"crosses\.(\d)\."
-_GROUPED = {"conv1": "pwconv1", "conv2": "dwconv", "conv3": "pwconv2"}
-
 M2FTRANS = KeyMap(
     rules=[
         *_common("decoder_fusion"),
-        (r"transformer\.positions", lambda m: "pos"),
-        (r"transformer\.fusion", lambda m: "fusion"),
-        (
-            r"transformer\.layers\.(\d)\.(norm1|attention|norm2|mlp)",
-            lambda m: f"Bottleneck.trans_bottle.{_transformer(m[2], m[1])}",
-        ),
-        (r"fusions\.(\d)\.entry\.", lambda m: f"decoder_fusion.RFM{_up(m[1])}.fusion_layer.0."),
-        (r"fusions\.(\d)\.layers\.(\d)\.", lambda m: f"decoder_fusion.RFM{_up(m[1])}.fusion_layer.{_up(m[2])}."),
+        (r"transformer\.positions", "pos"),
+        (r"transformer\.fusion", "fusion"),
+        (rf"transformer\.layers\.(\d)\.{_PART}", "Bottleneck.trans_bottle.{2.kind}.{1}.fn.{2.layer}"),
+        (r"fusions\.(\d)\.entry\.", "decoder_fusion.RFM{1.up}.fusion_layer.0."),
+        (r"fusions\.(\d)\.layers\.(\d)\.", "decoder_fusion.RFM{1.up}.fusion_layer.{2.up}."),
         (
             _CROSS + r"attention\.(\d)\.(key|value)s\.(\d)\.",
-            lambda m: f"{_cross_layer(m[1], m[2])}.cross_attn.{m[3]}_map_{NAMES[int(m[4])]}.",
+            "decoder_fusion.CT{1.cross}.layers.{2}.cross_attn.{3}_map_{4.name}.",
         ),
-        (_CROSS + r"attention\.(\d)\.query\.", lambda m: f"{_cross_layer(m[1], m[2])}.cross_attn.query_map."),
-        (_CROSS + r"attention\.(\d)\.out\.", lambda m: f"{_cross_layer(m[1], m[2])}.cross_attn.out_project."),
-        (
-            _CROSS + r"query_refined\.(\d)\.map\.(\w+)\.",
-            lambda m: f"{_cross_layer(m[1], m[2])}.ffn1.{_GROUPED.get(m[3], m[3])}.",
-        ),
-        (
-            _CROSS + r"features_refined\.map\.(\w+)\.",
-            lambda m: f"{_cross_layer(m[1], '0')}.ffn2.{_GROUPED.get(m[2], m[2])}.",
-        ),
-        (r"bottom\.(\d)\.", lambda m: f"decoder_fusion.d5_{('c2', 'out')[int(m[1])]}."),
-        (r"deep_heads\.(\d)\.hidden\.", lambda m: f"decoder_fusion.prm_fusion{_up(m[1])}.prm_layer.0."),
-        (r"deep_heads\.(\d)\.head\.", lambda m: f"decoder_fusion.prm_fusion{_up(m[1])}.prm_layer.1."),
+        (_CROSS + r"attention\.(\d)\.query\.", "decoder_fusion.CT{1.cross}.layers.{2}.cross_attn.query_map."),
+        (_CROSS + r"attention\.(\d)\.out\.", "decoder_fusion.CT{1.cross}.layers.{2}.cross_attn.out_project."),
+        (_CROSS + r"query_refined\.(\d)\.map\.(\w+)\.", "decoder_fusion.CT{1.cross}.layers.{2}.ffn1.{3.conv}."),
+        (_CROSS + r"features_refined\.map\.(\w+)\.", "decoder_fusion.CT{1.cross}.layers.0.ffn2.{2.conv}."),
+        (r"bottom\.(\d)\.", "decoder_fusion.d5_{1.layer}."),
+        (r"deep_heads\.(\d)\.hidden\.", "decoder_fusion.prm_fusion{1.up}.prm_layer.0."),
+        (r"deep_heads\.(\d)\.head\.", "decoder_fusion.prm_fusion{1.up}.prm_layer.1."),
     ],
     blocks={r"fusions\.\d\.entry\.conv\.weight": 1, r"transformer\.positions": 0},
 )

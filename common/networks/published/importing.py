@@ -14,8 +14,7 @@ from common.networks.published.cotraining_keys import import_cotraining
 from common.networks.published.fusion_keys import KEY_MAPS, import_fusion
 from common.networks.published.m3ae_keys import import_m3ae
 
-LARGEST = 1024
-"""Maximum of the width, classes and crop of an authors' network."""
+LARGEST = 1024  # maximum of the width, classes and crop of an authors' network
 
 
 def convert_m3ae(checkpoint: str, output: str) -> None:
