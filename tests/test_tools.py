@@ -329,7 +329,7 @@ def test_compare_label_maps_of_other_programs(others, capsys):
     assert not re.search(r"https?:|<script|<link|url\(", re.sub(r"base64,[^\"]*", "", html))
     figures = {path.name for path in (others / "out" / "figures").iterdir()}
     stems = ("comparison", "robustness", "boxplots_careful", "boxplots_a_b_guess")
-    assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+    assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg", "pdf")}
     pictures = {base64.b64encode(path.read_bytes()).decode() for path in (others / "out" / "figures").glob("*.png")}
     assert {source.split(",")[1] for source in sources if source.startswith("data:")} == pictures
 

@@ -1,7 +1,7 @@
 """Additions to MONAI's Ignite engines: inferers for any subset, handlers, and steps that connect stages."""
 
 from common.engines.epoch import Rounds, SetEpoch
-from common.engines.evaluate import check_settings, report_evaluation
+from common.engines.evaluate import check_panels, check_settings, report_evaluation
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output

@@ -23,7 +23,9 @@ from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
+from common.io.settings import optional
 from common.modalities import subset_name, subset_names
+from common.text import shortened
 
 
 def report_evaluation(
@@ -41,6 +43,10 @@ def report_evaluation(
     published: Sequence[str] | None,
     output_dir: str,
     data: Parts | None = None,
+    part: str | None = None,
+    split: str | None = None,
+    panel_cases: str | Sequence[str] | None = None,
+    panel_subsets: str | Sequence[str] | None = None,
 ) -> None:
     """Write the results of all cases and the report on them, and print the table of Dice.
 
@@ -55,10 +61,15 @@ def report_evaluation(
         coverage: level of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
         data: the whole split, to record which cases were not tested; None if it is not known.
+        part: name of the part of the split, for captions; None if it is not known.
+        split: name of the split, for captions; None if it has none.
+        panel_cases: cases to draw, as a list or separated by commas; None: the best, the median and the worst one.
+        panel_subsets: subsets to draw, such as ``flair,t1c+flair``; None: each modality alone and all together.
     """
     if not cases:
         raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
     definition, tested = get_cohort(cohort), {item["case"] for item in cases}
+    named = {key: value for key, value in (("part", part), ("split", split)) if value is not None}
     results = [store.read(item["case"]) for item in cases]
     calibration = [store.read(item["case"]) for item in calibration_cases]
     evaluation = Evaluation(
@@ -77,13 +88,14 @@ def report_evaluation(
             **window_facts(window, spacing),
             "coverage": coverage,
             "weights": weights,
+            **named,
         },
         other_cases=tuple(sorted({item["case"] for part in (data or {}).values() for item in part} - tested)),
         sources={item["case"]: item["source"] for item in cases if item.get("source")},
     )
     _write_calibrated(evaluation, coverage, Path(output_dir))
     beside = {} if published is None else published_table(published, [evaluation])
-    panels = {method: list(_best_to_worst(evaluation, store))}
+    panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
     write_evaluation(evaluation, output_dir)  # last, since evaluation.json marks the folder as complete
     for stem in ("dice", *beside):
@@ -123,6 +135,28 @@ def check_settings(
         require_store(tracking)
 
 
+def check_panels(
+    panel_cases: str | Sequence[str] | None,
+    panel_subsets: str | Sequence[str] | None,
+    cases: Sequence[Mapping[str, Any]],
+    subsets: Sequence[Sequence[str]],
+) -> None:
+    """Refuse cases and subsets to draw that are not evaluated; see `report_evaluation`."""
+    there = {
+        "panel_cases": (_names(panel_cases), [item["case"] for item in cases]),
+        "panel_subsets": (_names(panel_subsets), list(map(subset_name, subsets))),
+    }
+    for key, (names, known) in there.items():
+        if unknown := [name for name in names or () if name not in known]:
+            raise ValueError(f"{key}: {unknown[0]!r} is not evaluated; expected some of {shortened(known, 15)}.")
+
+
+def _names(chosen: str | Sequence[str] | None) -> list[str] | None:
+    """Return a list of names, or names separated by commas, as a list; None for None."""
+    chosen = optional(chosen)
+    return chosen if chosen is None else [*map(str, chosen.split(",") if isinstance(chosen, str) else chosen)]
+
+
 def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
     """Write intervals and advice from the calibration cases, and each case's intervals; remove older files."""
     tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
@@ -143,25 +177,27 @@ def _cost(results: Sequence[CaseResult]) -> dict[str, float]:
     return {key: value for key, value in cost.items() if pd.notna(value)}
 
 
-def _best_to_worst(evaluation: Evaluation, store: CaseStore) -> Iterator[Slice]:
-    """Yield slices of the best, the median and the worst case by mean Dice, for each single modality and for all.
+def _shown(
+    evaluation: Evaluation, store: CaseStore, cases: Sequence[str] | None, subsets: Sequence[str] | None
+) -> Iterator[Slice]:
+    """Yield slices of the chosen cases, or else of the best, the median and the worst one by mean Dice.
 
-    If the sweep has none of these subsets, its first five are used. With few cases, one case may be several of these.
+    They are drawn for the chosen subsets, or else for each single modality and for all; if the sweep has none of these,
+    for its first five. With few cases, one case may be several of best, median and worst.
     """
     names = [*evaluation.modalities, subset_name(evaluation.modalities)]
     dice = evaluation.values("dice").dropna(how="all")
-    shown = [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
-    ranked = dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index
+    shown = subsets or [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
+    ranked = list(dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index)
     # With few cases the later entries take precedence.
-    words = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
-    for place, case in enumerate(ranked):
-        if place not in words:
-            continue
+    places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
+    words = {case: places[place] for place, case in enumerate(ranked) if place in places}
+    for case, word in words.items() if cases is None else [(case, "chosen") for case in cases]:
         planes = store.read(case).planes
         for subset in shown:
             if (subset, case) in dice.index:
                 yield Slice(
-                    title=f"{words[place]} case: {case}",
+                    title=f"{word} case: {case}",
                     subset=subset,
                     images=planes["image"].astype(np.float32),
                     reference=planes["reference"],

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "monai_experiment"
-ARTIFACTS = (".csv", ".json", ".md", ".tex", ".html", ".png", ".svg")
+ARTIFACTS = (".csv", ".json", ".md", ".tex", ".html", ".png", ".svg", ".pdf")
 RUN_NOTE = "mlflow.json"
 """File beside a training's checkpoints that names its run, so that evaluations are logged into the same run."""
 

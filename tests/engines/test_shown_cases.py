@@ -1,10 +1,13 @@
 """Which cases a report shows."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from common.engines.evaluate import _best_to_worst
+from common.engines.evaluate import _shown, check_panels
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation
@@ -13,6 +16,18 @@ from common.evaluation.metrics.store import CaseStore
 DICE = {"a": 0.2, "b": 0.9, "c": 0.5, "d": 0.7, "e": 0.6}
 SHOWN = {"t1": 0.1, "t2": 0.2, "t1+t2": 0.0}
 """Subset -> Dice that it loses."""
+
+
+def evaluated(folder: Path, cases: str) -> tuple[Evaluation, CaseStore]:
+    """Return the results of cases with these names, and the store of their slices."""
+    store = CaseStore(folder, [], [{"case": case, "image": [], "label": None} for case in cases])
+    rows = [(case, subset, "WT", "dice", DICE[case] - lost) for case in cases for subset, lost in SHOWN.items()]
+    for case in cases:
+        plane = np.zeros((2, 2), np.uint8)
+        planes = {"image": np.zeros((2, 2, 2), np.float16), "reference": plane, **dict.fromkeys(SHOWN, plane)}
+        store.write(CaseResult(case, planes=planes | {"spacing": np.ones(2)}))
+    results = pd.DataFrame(rows, columns=COLUMNS)
+    return Evaluation("toy", "made up", ("t1", "t2"), ("WT",), Conventions(), results), store
 
 
 @pytest.mark.parametrize(
@@ -26,13 +41,26 @@ SHOWN = {"t1": 0.1, "t2": 0.2, "t1+t2": 0.0}
     ],
 )
 def test_best_median_and_worst_case_are_shown(tmp_path, cases, expected):
-    store = CaseStore(tmp_path, [], [{"case": case, "image": [], "label": None} for case in cases])
-    rows = [(case, subset, "WT", "dice", DICE[case] - lost) for case in cases for subset, lost in SHOWN.items()]
-    for case in cases:
-        plane = np.zeros((2, 2), np.uint8)
-        planes = {"image": np.zeros((2, 2, 2), np.float16), "reference": plane, **dict.fromkeys(SHOWN, plane)}
-        store.write(CaseResult(case, planes=planes | {"spacing": np.ones(2)}))
-    evaluation = Evaluation("toy", "made up", ("t1", "t2"), ("WT",), Conventions(), pd.DataFrame(rows, columns=COLUMNS))
-    slices = list(_best_to_worst(evaluation, store))
+    slices = list(_shown(*evaluated(tmp_path, cases), None, None))
     assert list(dict.fromkeys(row.title for row in slices)) == expected
     assert [row.subset for row in slices] == ["t1", "t2", "t1+t2"] * len(expected)
+
+
+def test_chosen_cases_and_subsets_are_shown_in_their_order(tmp_path):
+    slices = list(_shown(*evaluated(tmp_path, "abc"), ["c", "a"], ["t1+t2", "t1"]))
+    titles = ["chosen case: c", "chosen case: c", "chosen case: a", "chosen case: a"]
+    assert [(row.title, row.subset) for row in slices] == list(zip(titles, ["t1+t2", "t1"] * 2, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cases", "subsets", "message"),
+    [
+        (None, "null", None),
+        ("a,b", ["t1+t2", "t1"], None),
+        (["x"], None, "panel_cases: 'x' is not evaluated; expected some of a, b"),
+        (None, "t1,t2+t1", r"panel_subsets: 't2\+t1' is not evaluated; expected some of t1, t1\+t2"),
+    ],
+)
+def test_unknown_cases_and_subsets_are_refused_before_the_evaluation(cases, subsets, message):
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        check_panels(cases, subsets, [{"case": "a"}, {"case": "b"}], [("t1",), ("t1", "t2")])

@@ -52,6 +52,23 @@ def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     return pd.concat(table, axis=1, names=["statistic", "region"])
 
 
+def subset_intervals(evaluation: Evaluation, metric: str) -> pd.DataFrame:
+    """Return the 95 % bootstrap intervals over cases (see `bootstrap_mean`) of the means of `subset_statistics`.
+
+    There is a row per subset; the columns are (``low`` or ``high``, region).
+    """
+    values, weights = _weighted(evaluation, metric)
+    rows = {
+        (subset, region): bootstrap_mean(values.loc[subset, region], weights.loc[subset, region])[1:]
+        for subset in evaluation.subsets
+        if subset in values.index
+        for region in evaluation.regions
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high"])
+    table.index = pd.MultiIndex.from_tuples(rows, names=["modalities", "region"])
+    return table.unstack("region").reindex(evaluation.subsets)
+
+
 def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tuple[str, str]]:
     """Return the (subset, region) pairs for which all methods have a mean of a metric.
 

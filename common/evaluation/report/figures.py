@@ -18,7 +18,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from common.evaluation.analysis.reliability import calibration_error, reliability_curve
-from common.evaluation.analysis.statistics import mean_over_subsets, subset_statistics, with_shared_cells
+from common.evaluation.analysis.statistics import (
+    mean_over_subsets,
+    subset_intervals,
+    subset_statistics,
+    with_shared_cells,
+)
 from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike, subsets_of_any
 from common.evaluation.report.layout import counted
 from common.evaluation.report.style import COLOURS, COLUMN, MARKERS, PAGE, dodge, mark, number, styled
@@ -89,17 +94,20 @@ def boxplots(evaluation: Evaluation) -> Figure:
 
 @styled
 def comparison(evaluations: Sequence[Evaluation]) -> Figure:
-    """Draw the mean Dice of several methods for every subset, one panel per region."""
+    """Draw the mean Dice of several methods for every subset, with its 95 % interval, one panel per region."""
     require_alike(evaluations)
     first, names = evaluations[0], subsets_of_any(evaluations)
     frames, figure = _subset_panels(names, first.modalities, first.regions)
     means = [_means(evaluation).reindex(names) for evaluation in evaluations]
+    limits = [100 * subset_intervals(evaluation, "dice").reindex(names) for evaluation in evaluations]
     places = np.arange(len(names))
     for axes, region in zip(frames, first.regions, strict=True):
         for place in places[::2]:
             axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
-        for i, (shift, table) in enumerate(zip(dodge(len(means), 0.76), means, strict=True)):
+        for i, (shift, table, limit) in enumerate(zip(dodge(len(means), 0.76), means, limits, strict=True)):
             axes.plot(places + shift, table[region], linestyle="none", **mark(i))
+            low, high = limit["low", region], limit["high", region]
+            axes.vlines(places + shift, low, high, color=mark(i)["color"], linewidth=0.6, alpha=0.6, zorder=1)
         axes.set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
@@ -139,8 +147,9 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
     """Draw the mean Dice over subsets and regions against the cost of a method.
 
-    There is a panel for each of `FACTS` that some method states. Subsets that a method lacks are left out for all, as
-    the legend says. The result is None if no method states any fact, or no subset is shared.
+    There is a panel for each of `FACTS` that some method states. A point that would cover another one is drawn to the
+    right of it, at the end of a line from its true place. Subsets that a method lacks are left out for all, as the
+    legend says. The result is None if no method states any fact, or no subset is shared.
     """
     common, note = _in_common(evaluations)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
@@ -148,11 +157,11 @@ def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
     if costs.empty or not common[0].subsets:
         return None
     scores = [_means(evaluation).mean().mean() for evaluation in common]
-    frames, figure = _row_of_panels(len(costs.columns), sharey=True)
+    frames, figure = _row_of_panels(len(costs.columns))
     for axes, key in zip(frames, costs, strict=True):
         label, factor = FACTS[key]
         for i, score in enumerate(scores):
-            axes.plot([factor * costs[key][i]], [score], linestyle="none", **mark(i) | {"markersize": 6})
+            axes.plot([factor * costs[key][i]], [score], linestyle="none", **mark(i))
         axes.set_xlabel(label)
         axes.set_xlim(0, 1.12 * factor * costs[key].max())
         axes.margins(y=0.1)
@@ -160,6 +169,7 @@ def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     frames[0].set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations], note)
+    _uncover(figure, frames)
     return figure
 
 
@@ -179,7 +189,7 @@ def reliability(evaluation: Evaluation) -> Figure | None:
     curves = reliability_curve(evaluation.bins, by).set_index(by)
     errors = calibration_error(evaluation.bins)
     errors = errors.assign(present=errors["modalities"].map(subset_size)).groupby(by)["ece"].mean()
-    frames, figure = _row_of_panels(len(evaluation.regions), sharey=True)
+    frames, figure = _row_of_panels(len(evaluation.regions))
     figure.set_figheight(figure.get_figwidth() / len(frames) + 0.6)  # so that panels are about square
     for axes, region in zip(frames, evaluation.regions, strict=True):
         axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", linewidth=0.8)
@@ -203,7 +213,7 @@ def reliability(evaluation: Evaluation) -> Figure | None:
 def shapley(table: pd.DataFrame) -> Figure:
     """Draw the values of `analysis.attribution.shapley_summary` with their intervals, one panel per region."""
     regions, modalities = list(table["region"].unique()), list(table["modality"].unique())
-    frames, figure = _row_of_panels(len(regions), sharey=True)
+    frames, figure = _row_of_panels(len(regions))
     for axes, region in zip(frames, regions, strict=True):
         part = table[table["region"] == region].set_index("modality").reindex(modalities)
         mean, low, high = (100 * part[key] for key in ("mean", "low", "high"))
@@ -292,9 +302,26 @@ def _luminance(colour: Sequence[float]) -> float:
     return float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
 
 
-def _row_of_panels(count: int, sharey: bool = False) -> tuple[np.ndarray, Figure]:
+def _row_of_panels(count: int) -> tuple[np.ndarray, Figure]:
     figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 2.3), layout="constrained")
-    return figure.subplots(1, count, sharey=sharey, squeeze=False)[0], figure
+    return figure.subplots(1, count, sharey=True, squeeze=False)[0], figure
+
+
+def _uncover(figure: Figure, frames: Sequence[Axes]) -> None:
+    """Move points to the right until none covers another one of its panel; a line leads to the place that they had."""
+    figure.draw_without_rendering()  # places are known in a layout alone
+    size = matplotlib.rcParams["lines.markersize"] * figure.dpi / 72
+    for axes in frames:
+        taken: list[np.ndarray] = []
+        for line in list(axes.lines):
+            there = place = axes.transData.transform(line.get_xydata()[0])
+            while any((np.abs(place - other) < (1.2 * size, size)).all() for other in taken):
+                place = place + np.array([0.1 * size, 0])
+            taken.append(place)
+            if place is not there:
+                ends = axes.transData.inverted().transform([there, place])
+                axes.plot(*ends.T, color=line.get_color(), linewidth=0.6, zorder=1)
+                line.set_xdata(ends[1:, 0])
 
 
 def _subset_panels(
@@ -304,6 +331,8 @@ def _subset_panels(
     heights = [1.4] * len(regions) + [0.16 * len(modalities)]
     figure = Figure(figsize=(COLUMN if len(names) < 8 else PAGE, sum(heights) + 0.5), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for panel in axes[1:-1]:
+        panel.sharey(axes[0])
     _circles(axes[-1], names, modalities)
     for panel, region in zip(axes, regions, strict=False):
         panel.set_title(region)

@@ -181,12 +181,12 @@ class _Maker:
         return Cell(text, not published and text != NOTHING and self._is_best(line, key), star)
 
     def _is_best(self, line: _Line, key: Key) -> bool:
-        """Return whether this printed mean is the best of two or more measured ones on the same dataset."""
+        """Return whether this printed mean is the best of those measured on the same dataset, if not all are equal."""
         shown = METRICS[key[0]]
         peers = [other.ours[key][0] for other in self.lines if other.dataset == line.dataset and key in other.ours]
         values = [round(shown.factor * value, 1) for value in peers if not pd.isna(value)]
         best = max if shown.higher_is_better else min
-        return len(values) > 1 and round(shown.factor * line.ours[key][0], 1) == best(values)
+        return len(set(values)) > 1 and round(shown.factor * line.ours[key][0], 1) == best(values)
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
@@ -250,7 +250,7 @@ def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequen
     if absent:
         notes.append(f"Not measured (yet): {', '.join(absent)}.")
     if len(evaluations) > 1:
-        notes.append("Bold: best of the measured methods of a dataset.")
+        notes.append("Bold: best of the measured methods of a dataset, unless all are equal.")
         notes.append(
             f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
             "Holm-corrected; the papers' own marks are left out."

@@ -14,6 +14,7 @@ from common.evaluation.report import sections
 from common.evaluation.report.layout import Table, counted, markdown
 from common.evaluation.report.slices import Slice
 from common.evaluation.report.style import write as write_figure
+from common.evaluation.report.tables import data_in_words
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name
 
@@ -45,7 +46,7 @@ def write_report(
     _require_own_parts(Path(folder))
     for evaluation in evaluations:
         _require_dice(evaluation)
-    folder, draw = Path(folder), sections.Drawer()
+    folder, draw = Path(folder), sections.Drawer(f"{data_in_words(evaluations)}.")
     stems = sections.stems(evaluation.name for evaluation in evaluations)
     tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
     parts = [
@@ -89,7 +90,7 @@ def write_table(table: Table, folder: Path, stem: str) -> None:
 
 def _parts(folder: Path) -> list[Path]:
     """Return the files that may be parts of an earlier report."""
-    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg")}
+    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}
     return [path for name, kind in kinds.items() for path in (folder / name).glob("*") if path.suffix in kind]
 
 

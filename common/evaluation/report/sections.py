@@ -53,17 +53,18 @@ class Section:
 
 
 class Drawer:
-    """Collects figures, to be written after all of a report has been computed."""
+    """Collects figures, to be written after all of a report has been computed; captions end with ``data``."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: str = "") -> None:
         self.figures: dict[str, Figure] = {}
+        self.data = data
 
     def __call__(self, stem: str, figure: Figure | None, caption: str) -> dict[str, str]:
         """Add a figure and return its entry for a section; the entry is empty if there is no figure."""
         if figure is None:
             return {}
         self.figures[stem] = figure
-        return {stem: caption}
+        return {stem: f"{caption} {self.data}".rstrip()}
 
     def rendered(self) -> dict[str, dict[str, bytes]]:
         """Return file stem -> the content of the figure's files by suffix."""
@@ -88,7 +89,8 @@ def accuracy(
     name, figure = (
         ("comparison", figures.comparison(evaluations)) if several else ("heatmap", figures.heatmap(*evaluations))
     )
-    dice.figures |= draw(name, figure, "Mean Dice of every subset over the cases.")
+    interval = ", with 95 % bootstrap intervals over cases" if several else ""
+    dice.figures |= draw(name, figure, f"Mean Dice of every subset{interval}.")
     for evaluation in evaluations:
         caption = f"{evaluation.name}: Dice of each case. Boxes show quartiles and median, diamonds the mean."
         stem = f"boxplots_{stems[evaluation.name]}" if several else "boxplots"
@@ -289,7 +291,10 @@ def efficiency(evaluations: Sequence[Evaluation], draw: Drawer) -> Iterator[Sect
         return
     section = Section("Size and speed")
     if len(evaluations) > 1:
-        caption = "Mean Dice over subsets and regions against computational cost."
+        caption = (
+            "Mean Dice over subsets and regions against computational cost. A point that would cover another one is "
+            "drawn to its right, with a line from its true place."
+        )
         section.figures |= draw("efficiency", figures.efficiency(evaluations), caption)
     formats = {key: lambda value, key=key: f"{COSTS[key][1] * value:.4g}" for key in known}
     labels = {key: COSTS[key][0] for key in known}
@@ -320,7 +325,8 @@ def panels(
             continue
         kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
         shown = " and ".join(", ".join(kinds).rsplit(", ", 1)) + " case" + (" by mean Dice" if len(kinds) > 1 else "")
-        caption = f"The {shown}, in the axial plane through the tumour's centre."
+        caption = f"The {shown}, in the axial plane through the tumour's centre: outlines of the reference and of the "
+        caption += "prediction from each subset, on the last sequence of the subset; Dice (%) of the whole case."
         drawn = draw(f"panels_{stems[method]}", slice_panels(chosen, labels, modalities), caption)
         yield Section(f"Cases: {method}", figures=drawn)
 

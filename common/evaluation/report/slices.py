@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
+from textwrap import fill, wrap
 
 import numpy as np
 import torch
@@ -12,12 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.evaluation.metrics.overlap import region_masks
-from common.evaluation.report.style import PAGE, number, styled
+from common.evaluation.report.style import PAGE, styled
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name, display_subset
 
 OUTLINES = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73")
 """Lighter colours of Okabe-Ito, for regions on grey images, from the largest region to the smallest."""
+
+FRAMES = 6
+"""Largest number of frames side by side."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Slice:
     """An axial slice of a case, with the prediction made from one subset of its modalities.
 
     Attributes:
-        title: title of the row, e.g. ``worst case: Phantom_029``.
+        title: title of the case, e.g. ``worst case: Phantom_029``.
         subset: name of the subset, e.g. ``t1c+flair``.
         images: ``(M, X, Y)``, RAS; modalities outside the subset are ignored.
         reference: label map ``(X, Y)`` in the cohort's values.
@@ -45,26 +48,31 @@ class Slice:
 
 @styled
 def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
-    """Draw slices of the modalities of a subset, with outlines of the reference and of the subset's prediction.
+    """Draw each case with a frame for its reference and one for the prediction from each of its subsets, as outlines.
 
-    A row has a frame for each modality, which is empty if the subset lacks it, and then the outlines on the last
-    modality of the subset. The view is radiological (the patient's left on the right) and cropped to the brain and the
-    labels; black and white are each image's 1st and 99th percentile there.
+    Slices of one title are one case. Outlines lie on the subset's last modality, the reference on that of the case's
+    last subset. The view is radiological (the patient's left on the right) and cropped to the brain and the labels;
+    black and white are each image's 1st and 99th percentile there.
     """
-    crops = [_crop(row, modalities) for row in rows]
-    width = PAGE / (len(modalities) + 2) - 0.06
-    shapes = [row.images[0][crop].shape for row, crop in zip(rows, crops, strict=True)]
-    heights = [
-        0.4 + width * (shape[1] * row.spacing[1]) / (shape[0] * row.spacing[0])
-        for row, shape in zip(rows, shapes, strict=True)
-    ]
+    cases = [[row for row in rows if row.title == title] for title in dict.fromkeys(row.title for row in rows)]
+    lines = [-(-(len(case) + 1) // FRAMES) for case in cases]
+    columns = max(-(-(len(case) + 1) // count) for case, count in zip(cases, lines, strict=True))
+    width = PAGE / columns - 0.06
+    crops = [_crop(case, modalities) for case in cases]
+    titles = [["reference", *(_title(row, labels, int(width / 0.055)) for row in case)] for case in cases]
+    heights = [0.3 + count * _height(*parts, width) for *parts, count in zip(cases, crops, titles, lines, strict=True)]
     figure = Figure(figsize=(PAGE, sum(heights) + 0.45), layout="constrained")
-    stripes = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for stripe, row, crop in zip(stripes, rows, crops, strict=True):
-        scores = [f"{name} {number(100 * value)}" for name, value in zip(labels.regions, row.dice, strict=True)]
-        title = f"{row.title}, {display_subset(row.subset)}: Dice (%) {', '.join(scores)}"
-        stripe.suptitle(fill(title, 110), x=0.01, ha="left", fontsize=7)
-        _draw_slice(stripe.subplots(1, len(modalities) + 2), row, crop, labels, modalities)
+    stripes = figure.subfigures(len(cases), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for stripe, case, crop, words, count in zip(stripes, cases, crops, titles, lines, strict=True):
+        stripe.suptitle(fill(case[0].title, 110), x=0.01, ha="left", fontsize=7)
+        frames = stripe.subplots(count, columns, squeeze=False).ravel()
+        rows_and_labels = [(case[-1], case[-1].reference), *((row, row.prediction) for row in case)]
+        for frame, title, (row, label) in zip(frames, words, rows_and_labels, strict=False):
+            frame.set_title(title, fontsize=7)
+            _show(frame, row.images[_present(row, modalities)[-1]][crop], row.spacing)
+            outline(frame, region_masks(label[crop].astype(np.int64), labels), 1.6)
+        for frame in frames[len(words) :]:
+            frame.remove()
     handles = [Line2D([], [], color=OUTLINES[i % len(OUTLINES)]) for i in range(len(labels.regions))]
     note = "Axial slices, radiological view: the patient's left is on the right."
     figure.legend(handles, list(labels.regions), loc="outside lower center", ncols=len(handles), title=note)
@@ -111,32 +119,31 @@ def _present(row: Slice, modalities: Sequence[str]) -> list[int]:
     return [modalities.index(name) for name in row.subset.split("+")]
 
 
-def _crop(row: Slice, modalities: Sequence[str]) -> tuple[slice, slice]:
-    """Return the box outside which the present images and the labels all equal their corner value."""
-    planes = np.stack([*row.images[_present(row, modalities)], row.reference, row.prediction])
-    inside = (planes != planes[:, :1, :1]).any(axis=0)
+def _crop(case: Sequence[Slice], modalities: Sequence[str]) -> tuple[slice, slice]:
+    """Return the box outside which the images that are present and the labels all equal their corner value."""
+    planes = [
+        plane for row in case for plane in (*row.images[_present(row, modalities)], row.reference, row.prediction)
+    ]
+    inside = np.any([plane != plane[:1, :1] for plane in planes], axis=0)
     if not inside.any():
         return slice(None), slice(None)
     box = [np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0)]
     return slice(box[0][0], box[0][-1] + 1), slice(box[1][0], box[1][-1] + 1)
 
 
-def _draw_slice(
-    axes: np.ndarray, row: Slice, crop: tuple[slice, slice], labels: LabelSet, modalities: Sequence[str]
-) -> None:
-    present = _present(row, modalities)
-    for channel, frame in enumerate(axes[: len(modalities)]):
-        frame.set_title(display_name(modalities[channel]), fontsize=7)
-        if channel in present:
-            _show(frame, row.images[channel][crop], row.spacing)
-        else:
-            _show(frame, np.zeros_like(row.images[present[0]][crop]), row.spacing)
-            frame.images[0].set_alpha(0.06)
-            frame.text(0.5, 0.5, "missing", ha="center", va="center", transform=frame.transAxes, color="0.4")
-    for frame, name, label in zip(axes[-2:], ("reference", "prediction"), (row.reference, row.prediction), strict=True):
-        frame.set_title(f"{name} on {display_name(modalities[present[-1]])}", fontsize=7)
-        _show(frame, row.images[present[-1]][crop], row.spacing)
-        outline(frame, region_masks(label[crop].astype(np.int64), labels), 1.6)
+def _title(row: Slice, labels: LabelSet, width: int) -> str:
+    """Return a subset and its Dice (%), in lines of some characters at most."""
+    dice = ["n/a" if np.isnan(value) else f"{100 * value:.0f}" for value in row.dice]
+    scores = ", ".join(f"{name} {value}" for name, value in zip(labels.regions, dice, strict=True))
+    return "\n".join([*wrap(display_subset(row.subset).replace(" ", ""), width), *wrap(scores, width)])
+
+
+def _height(case: Sequence[Slice], crop: tuple[slice, slice], titles: Sequence[str], width: float) -> float:
+    """Return the height in inches of a line of a case's frames with their titles."""
+    (across, along), spacing = case[0].reference[crop].shape, case[0].spacing
+    return (
+        0.1 + 0.13 * max(title.count("\n") + 1 for title in titles) + width * along * spacing[1] / (across * spacing[0])
+    )
 
 
 def _show(axes: Axes, plane: np.ndarray, spacing: tuple[float, float]) -> None:

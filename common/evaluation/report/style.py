@@ -4,6 +4,7 @@ A figure is one (3.5 in) or two (7.2 in) journal columns wide; its text has at l
 and Ito (https://jfly.uni-koeln.de/color/); methods and modalities also differ in their markers.
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from io import BytesIO
@@ -42,6 +43,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.parse_math": False,  # a $ in a name does not start a formula
+    "pdf.fonttype": 42,  # text as text in an embedded font, which publishers ask for
     "svg.fonttype": "path",  # text as outlines, which need no font
     "svg.hashsalt": "figures",  # the same data gives the same file
 }
@@ -51,15 +53,17 @@ styled = matplotlib.rc_context(STYLE)
 
 @styled
 def rendered(figure: Figure) -> dict[str, bytes]:
-    """Return the content of a figure's files: PNG (150 dpi) and SVG, by suffix."""
-    png, svg = BytesIO(), BytesIO()
+    """Return the content of a figure's files, by suffix: PNG (150 dpi), SVG and PDF."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # otherwise a line for each font that a PDF embeds
+    png, svg, pdf = BytesIO(), BytesIO(), BytesIO()
     figure.savefig(png, dpi=150, format="png")
     figure.savefig(svg, dpi=300, format="svg", metadata={"Date": None})
-    return {".png": png.getvalue(), ".svg": svg.getvalue()}
+    figure.savefig(pdf, dpi=300, format="pdf", metadata={"CreationDate": None})
+    return {".png": png.getvalue(), ".svg": svg.getvalue(), ".pdf": pdf.getvalue()}
 
 
 def write(files: Mapping[str, bytes], stem: str | Path) -> list[Path]:
-    """Write what `rendered` returned as ``<stem>.png`` and ``<stem>.svg``, both or neither; return both paths."""
+    """Write what `rendered` returned as ``<stem><suffix>``, all files or none; return their paths."""
     paths = {Path(f"{stem}{suffix}"): content for suffix, content in files.items()}
     with ExitStack() as stack:
         for path, content in paths.items():

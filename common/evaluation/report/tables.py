@@ -80,7 +80,7 @@ def missing_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Ta
         numbers[shared.name] = mean, mean * float("nan")
     rows = {number: [Cell(number), Cell(str(sizes[number]))] for number in sorted(set(missing.values()))}
     return Table(
-        title=f"{_title(evaluations, metric)}, by number of missing modalities",
+        title=_title(evaluations, metric, ", by number of missing modalities"),
         columns=[Column("missing"), Column("subsets"), *_columns(numbers, first.regions)],
         rows=_grid(rows, numbers, first.regions, METRICS[metric]),
         notes=[
@@ -111,6 +111,7 @@ def comparison_table(
     }
     wins = _wins(common, metric) if ranked else pd.DataFrame()
     stars = _stars(tests, first, metric)
+    bounded = any(total["low"].notna().any() for total in totals.values())
 
     def cells(name: str, part: str) -> list[Cell]:
         mean = totals[name].loc[part]
@@ -128,11 +129,12 @@ def comparison_table(
         f"won: number of the {counted(len(common[0].subsets), noun='subset')} in which the method is best."
     ] * ranked
     return Table(
-        title=f"{_title(evaluations, metric)}, mean over the subsets",
+        title=_title(evaluations, metric, ", mean over the subsets"),
         columns=[Column("method", align="l"), *(Column(label, part) for part in parts for label in labels)],
         rows=[[Cell(name), *(cell for part in parts for cell in cells(name, part))] for name in totals],
         notes=[
-            f"{_averaged(evaluations, metric, spread=False)} In brackets: 95 % bootstrap interval over cases.",
+            _averaged(evaluations, metric, spread=False)
+            + " In brackets: 95 % bootstrap interval over cases." * bounded,
             *([" ".join(legend)] if legend else []),
             *_lacking(evaluations, common),
             *_notes(evaluations, metric, tests, "the regions"),
@@ -155,7 +157,7 @@ def source_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Tab
             numbers[part.name].append(subset_statistics(part, metric)["mean"].mean().rename(name))
     tables = {name: pd.DataFrame(means) for name, means in numbers.items()}
     return Table(
-        title=f"{_title(evaluations, metric)}, by data set",
+        title=_title(evaluations, metric, ", by data set"),
         columns=[Column("data set", align="l"), Column("cases"), *_columns(tables, first.regions)],
         rows=_grid(rows, {name: (mean, mean * float("nan")) for name, mean in tables.items()}, first.regions, shown),
         notes=["Each number is a mean over subsets of means over the data set's cases.", *_notes(evaluations, metric)],
@@ -237,9 +239,9 @@ def _grid(
 
 
 def _best(values: Mapping[str, float], shown: Metric) -> set[str]:
-    """Return the names of the best of two or more values; values that are printed alike count as equal."""
+    """Return the names of the best values, if not all are equal; values that are printed alike count as equal."""
     printed = {name: round(value, 1) for name, value in values.items() if not pd.isna(value)}
-    if len(printed) < 2 or shown.best is None:
+    if len(set(printed.values())) < 2 or shown.best is None:
         return set()
     best = (max if shown.higher_is_better else min)(printed.values())
     return {name for name, value in printed.items() if value == best}
@@ -278,9 +280,19 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _title(evaluations: Sequence[Evaluation], metric: str) -> str:
-    cohorts = " and ".join(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
-    return f"{_label(metric)} ({METRICS[metric].unit}), {cohorts}"
+def data_in_words(evaluations: Sequence[Evaluation]) -> str:
+    """Return regions, data and cases, e.g. ``WT, TC, ET: open_glioma, test part of split full, 9 cases``."""
+    places = {}
+    for evaluation in evaluations:
+        part, split, folds = (evaluation.facts.get(key) for key in ("part", "split", "folds"))
+        said = [evaluation.cohort, f"{part} part" + (f" of split {split}" if split else "") if part else ""]
+        places[", ".join(filter(None, [*said, f"{folds} folds" if folds else ""]))] = None
+    cases = counted(*(evaluation.results["case"].nunique() for evaluation in evaluations), noun="case")
+    return f"{', '.join(evaluations[0].regions)}: {' and '.join(places)}, {cases}"
+
+
+def _title(evaluations: Sequence[Evaluation], metric: str, what: str = "") -> str:
+    return f"{_label(metric)} ({METRICS[metric].unit}){what}; {data_in_words(evaluations)}"
 
 
 def _label(metric: str) -> str:
@@ -327,7 +339,7 @@ def _notes(
     """Return the legend of bold cells and stars (corrected for ``family``), and the conventions of the numbers."""
     notes = []
     if len(evaluations) > 1 and METRICS[metric].best is not None:
-        notes.append("Bold: the best of the measured methods.")
+        notes.append("Bold: the best of the measured methods, unless all are equal.")
     if tests is not None:
         pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
         notes.append(

@@ -100,6 +100,8 @@ def all_figures():
         yield f"comparison {tag}", lambda several=several: figures.comparison(several)
     rows = [made_slice(), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
     yield "panels", lambda: slice_panels([*rows, made_slice(subset="t1+t1c+t2+flair")], LABELS, BRATS)
+    every = [made_slice(subset=subset_name(subset)) for subset in subsets(BRATS)]
+    yield "panels of all subsets", lambda: slice_panels(every, LABELS, BRATS)
     two = replace(made_slice(subset="t2", modalities=("t1", "t2")), spacing=(1.0, 2.0))
     yield "panels two", lambda: slice_panels([two], LABELS, ("t1", "t2"))
 
@@ -189,6 +191,19 @@ def test_comparison():
     lines = figures.comparison([replace(one, name=name) for name in LONG]).axes[0].lines
     lines = [line for line in lines if line.get_linestyle() == "None"]
     assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(LONG)
+    # Two cases: the interval reaches from one to the other; one case has none.
+    several, single = ([s for s in lines.get_segments() if len(s)] for lines in figure.axes[0].collections[-2:])
+    np.testing.assert_allclose([segment[:, 1] for segment in several], [[20, 40], [50, 90], [80, 100]])
+    assert not any(np.isfinite(segment).all() for segment in single)
+
+
+@pytest.mark.parametrize("draw", [figures.comparison, figures.robustness, lambda several: figures.boxplots(*several)])
+def test_regions_have_one_range(draw):
+    good = measured(cases=2, regions=("WT", "ET"))
+    bad = good.results.assign(value=good.results["value"].where(good.results["region"] == "WT", 0.01))
+    first, second = draw([replace(good, results=bad)]).axes[:2]
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[1] > 50
 
 
 @pytest.mark.parametrize("draw", [figures.comparison, figures.robustness, figures.efficiency])
@@ -218,6 +233,19 @@ def test_efficiency():
     np.testing.assert_allclose(millions.lines[1].get_xydata(), [[np.nan, 25]])
     np.testing.assert_allclose([line.get_xydata()[0] for line in seconds.lines], [[0.5, mean], [1.5, 25]])
     assert seconds.get_xlim()[0] == 0
+
+
+def test_efficiency_draws_points_at_one_place_side_by_side():
+    several = [evaluation_of(TOY, name, facts={"seconds": 2.0}) for name in "abc"]
+    several.append(evaluation_of({s: [0.25] for s in TOY}, "d", facts={"seconds": 2.0}))
+    (axes,) = figures.efficiency(several).axes
+    *points, second, third = [line.get_xydata() for line in axes.lines]
+    places = axes.transData.transform(np.concatenate(points))
+    assert (np.diff(places[:3, 0]) > style.STYLE["lines.markersize"] * axes.figure.dpi / 72).all()
+    assert len({*places[:3, 1]}) == 1
+    assert places[3, 0] == pytest.approx(places[0, 0])  # far below the others
+    np.testing.assert_allclose([second[0], third[0]], [points[0][0]] * 2)  # lines from the true place
+    np.testing.assert_allclose([second[1], third[1]], np.concatenate(points[1:3]))
 
 
 def test_means_are_over_the_subsets_that_all_methods_have():
@@ -341,15 +369,20 @@ def test_embedding_of_too_little(latents):
 
 
 def test_panels():
-    figure = slice_panels([made_slice()], LABELS, BRATS)
-    frames = figure.axes
-    titles = ["T1", "T1c", "T2", "FLAIR", "reference on FLAIR", "prediction on FLAIR"]
-    assert [frame.get_title() for frame in frames] == titles
-    assert [words(frame) for frame in frames] == [["missing"], [], ["missing"], [], [], []]
-    assert figure.subfigs[0].get_suptitle() == "worst case: a, T1c + FLAIR: Dice (%) WT 90.0, TC 75.0, ET n/a"
-    shown = frames[1].images[0].get_array()
-    np.testing.assert_array_equal(shown, made_slice().images[1, 10:50, 5:55].T.astype(np.float32))
-    reference, prediction = ([c for c in frame.collections if isinstance(c, ContourSet)] for frame in frames[-2:])
+    rows = [made_slice(), made_slice(subset="t1")]
+    figure = slice_panels(rows, LABELS, BRATS)
+    assert [frame.get_title() for frame in figure.axes] == [
+        "reference",
+        "T1c+FLAIR\nWT 90, TC 75, ET n/a",
+        "T1\nWT 90, TC 75, ET n/a",
+    ]
+    assert figure.subfigs[0].get_suptitle() == "worst case: a"
+    shown = [frame.images[0].get_array() for frame in figure.axes]
+    for image, (row, channel) in zip(shown, ((rows[1], 0), (rows[0], 3), (rows[1], 0)), strict=True):
+        np.testing.assert_array_equal(image, row.images[channel, 10:50, 5:55].T.astype(np.float32))
+    reference, prediction = (
+        [c for c in frame.collections if isinstance(c, ContourSet)] for frame in (figure.axes[0], figure.axes[1])
+    )
     assert len(reference) == len(prediction) == 3
     whole = reference[0].get_paths()[0].vertices
     np.testing.assert_allclose([whole.min(axis=0), whole.max(axis=0)], [[3.5, 14.5], [15.5, 34.5]])
@@ -361,6 +394,15 @@ def test_panels():
     shades = {tuple(contour.get_edgecolor()[0]) for contour in reference}
     assert len(shades) == 3
     assert "the patient's left is on the right" in legend.get_title().get_text()
+
+
+@pytest.mark.parametrize(("subsets_of", "grid"), [((5,), (1, 6)), ((15,), (3, 6)), ((2, 2), (1, 3)), ((6,), (2, 4))])
+def test_panels_have_as_many_columns_as_there_are_frames_up_to_six(subsets_of, grid):
+    names = [subset_name(subset) for subset in subsets(BRATS)]
+    rows = [made_slice(f"case {i}", name) for i, count in enumerate(subsets_of) for name in names[:count]]
+    figure = slice_panels(rows, LABELS, BRATS)
+    assert [len(stripe.axes) for stripe in figure.subfigs] == [count + 1 for count in subsets_of]
+    assert {frame.get_gridspec().get_geometry() for frame in figure.axes} == {grid}
 
 
 def test_panels_are_radiological_and_keep_proportions():
@@ -384,8 +426,10 @@ def test_panels_without_anything_outlined():
 
 def test_save(tmp_path):
     paths = style.write(style.rendered(figures.heatmap(evaluation_of(TOY))), tmp_path / "new" / "dice.v1")
-    assert paths == [tmp_path / "new" / "dice.v1.png", tmp_path / "new" / "dice.v1.svg"]
-    assert sorted((tmp_path / "new").iterdir()) == paths
+    assert paths == [tmp_path / "new" / f"dice.v1.{suffix}" for suffix in ("png", "svg", "pdf")]
+    assert sorted((tmp_path / "new").iterdir()) == sorted(paths)
+    assert paths[2].read_bytes().startswith(b"%PDF")
+    assert b"/FontFile2" in paths[2].read_bytes()  # TrueType, embedded
     assert imread(paths[0]).shape[1] == pytest.approx(150 * style.COLUMN, abs=1)
     assert "<svg" in paths[1].read_text()
     assert "<text" not in paths[1].read_text()  # outlines: no font is needed
@@ -400,8 +444,8 @@ def test_save(tmp_path):
     ],
     ids=["boxplots", "embedding", "panels"],
 )
-def test_same_data_gives_the_same_svg(tmp_path, draw):
-    first, second = (style.rendered(draw())[".svg"] for _ in range(2))
+def test_same_data_gives_the_same_files(draw):
+    first, second = (style.rendered(draw()) for _ in range(2))
     assert first == second
 
 

@@ -82,7 +82,7 @@ class TestSubsetTable:
         ]
         assert table.rows[-1][0].span == 2
         assert not any(cell.bold or cell.star for row in table.rows for cell in row)
-        assert table.title == "Dice (%), toy"
+        assert table.title == "Dice (%); WT, ET: toy, 2 cases"
         assert noted(table, "±", "0 to 2 of 2 cases")
         assert noted(table, "empty = brats", "hd95 = max")
 
@@ -90,13 +90,22 @@ class TestSubsetTable:
         table = subset_table([steady(0.5, "a"), steady(0.5001, "b"), steady(0.4, "c")])
         assert labels(table)[2:5] == ["WT/a", "WT/b", "WT/c"]
         assert [[cell.bold for cell in row[-3:]] for row in table.rows] == [[True, True, False]] * 4
+        table = subset_table([steady(0.5, "a"), steady(0.5001, "b")])
+        assert not any(cell.bold for row in table.rows for cell in row)  # where all are equal, none is best
+
+    def test_title_says_part_split_and_folds(self):
+        one = replace(base(), facts={"part": "test", "split": "full"})
+        assert subset_table([one]).title == "Dice (%); WT, ET: toy, test part of split full, 2 cases"
+        pooled = replace(base(), name="pooled", facts={"part": "test", "folds": 5})
+        both = "toy, test part of split full and toy, test part, 5 folds, 2 cases"
+        assert subset_table([one, pooled]).title == f"Dice (%); WT, ET: {both}"
 
     def test_smallest_distance_is_bold_and_volumes_have_no_best(self):
         for metric, bold in (("hd95", [False, True]), ("volume", [False, False])):
             table = subset_table([steady(9, "a", metric), steady(5, "b", metric)], metric)
             assert [cell.bold for cell in table.rows[0][2:4]] == bold
             assert table.rows[0][2].text == "9.0 ± 0.0"
-        assert table.title == "Volume (ml), toy"
+        assert table.title == "Volume (ml); WT, ET: toy, 6 cases"
 
     def test_stars_are_after_correction(self):
         # n cases that all differ have p = 2 / 2^n; times six subsets and regions, and times two for the means
@@ -200,7 +209,8 @@ class TestLackingSubsets:
             ["●", "●", "80.0 ± 0.0", "90.0 ± 0.0"],
             ["mean", "70.0 ± 14.1", "70.0 ± 28.3"],
         ]
-        assert [cell.bold for cell in table.rows[-1]] == [False, True, True]
+        assert [cell.bold for cell in table.rows[2]][2:] == [False, True]
+        assert not any(cell.bold for cell in table.rows[-1])  # equal
         assert noted(table, "some has 2 of the 3 subsets")
         assert noted(table, "only the 2 subsets that all methods have: T2, T1 + T2")
 
@@ -275,8 +285,8 @@ class TestComparisonTable:
         assert first[4].startswith("35.0 ")
         assert second[4:7] == ["47.5 [45.0, 50.0]", "+12.5", "2"]  # without T2 alone
         assert noted(table, "no value (–)", "leave out this cell for all methods")
-        assert [cell.bold for cell in table.rows[0][1::3]] == [True, False, False]
-        assert [cell.bold for cell in table.rows[1][1::3]] == [True, True, True]
+        assert [cell.bold for cell in table.rows[0][1::3]] == [False, False, False]  # WT: both 60.0
+        assert [cell.bold for cell in table.rows[1][1::3]] == [False, True, True]
 
     def test_smaller_distances_win(self):
         table = comparison_table([steady(9, "a", "hd95"), steady(5, "b", "hd95")], "hd95")
@@ -296,6 +306,8 @@ class TestComparisonTable:
         table = comparison_table([base()])
         assert labels(table) == ["method", "WT/Dice", "ET/Dice", "mean/Dice"]
         assert texts(table)[0][:2] == ["base", "60.0 [48.3, 71.7]"]
+        assert noted(table, "In brackets")
+        assert not noted(comparison_table([steady(0.5, "a", cases=1)]), "In brackets")  # one case has no interval
 
 
 def test_statistics_table():
