@@ -251,7 +251,7 @@ class LabelSet:
         """
         label = torch.zeros_like(regions[:1], dtype=self.dtype)
         for mask, name in zip(regions > 0, self.painted(), strict=True):
-            label[0, mask] = self.values[name]
+            label[0].masked_fill_(mask, self.values[name])
         return label
 
     def painted(self) -> list[str]:

@@ -22,6 +22,7 @@ from common.evaluation.report.report import write_table
 from common.io import require_writable
 from common.io.settings import check_number
 from common.text import printable
+from common.transforms.decision import DECISIONS
 from experiments.dry_run import made_small
 from experiments.lists import MethodList, read_list
 from experiments.slurm import write_array
@@ -77,7 +78,10 @@ def run_leaderboard(
 
 
 def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
-    """Return the folder of each finished method's evaluation; with folds, write the pooled one first."""
+    """Return the folder of each finished method's evaluation; with folds, write the pooled one first.
+
+    Folds are pooled under each decision that all of them have been evaluated with.
+    """
     folders = folders_of(made.trainings(), output_dir)
     pooled = folders_of([*made.trainings(), *made.entries], output_dir) if made.folds else folders
     found = {}
@@ -86,8 +90,11 @@ def gather(made: MethodList, output_dir: str | os.PathLike) -> dict[str, Path]:
         if all(finished(folders[training.name]) for training in trainings):
             found[entry.name] = pooled[entry.name] / "evaluation"
             if made.folds:
-                parts = [read_evaluation(folders[t.name] / "evaluation", t.name) for t in trainings]
-                write_evaluation(pool_folds(entry.name, parts), found[entry.name])
+                for part in ("", *DECISIONS):
+                    places = {t.name: folders[t.name] / "evaluation" / part for t in trainings}
+                    if all((place / "evaluation.json").is_file() for place in places.values()):
+                        parts = [read_evaluation(place, name) for name, place in places.items()]
+                        write_evaluation(pool_folds(entry.name, parts), found[entry.name] / part)
     return found
 
 

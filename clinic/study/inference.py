@@ -20,6 +20,7 @@ from common.io import bundle_root, shipped_weights
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
+from common.transforms.decision import region_probabilities
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
 """Warning for results with a bundle's ``models/phantom.pt``."""
@@ -99,9 +100,9 @@ class Inference:
             self.workflow.run()
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")(dict(output))["pred"]
-        if "to_regions" in self.workflow.parser:  # a network with a softmax over classes
-            output = self._content("to_regions")(dict(output))
-        return Segmentation(label[0].cpu().numpy(), output["pred"].cpu().numpy())
+        softmax = self._content("inferer").softmax
+        regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
+        return Segmentation(label[0].cpu().numpy(), regions.cpu().numpy())
 
     def _beside(self, name: str, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame | None:
         """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none."""

@@ -1,7 +1,7 @@
 """The last step of an evaluation: from the cases' results to tables, statistics and figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
-from common.io.settings import optional
+from common.io.settings import check_choice, optional
 from common.modalities import subset_name, subset_names
 from common.text import shortened
+from common.transforms.decision import DECISIONS
 
 
 def report_evaluation(
@@ -42,6 +43,7 @@ def report_evaluation(
     coverage: float,
     published: Sequence[str] | None,
     output_dir: str,
+    decision: str,
     data: Parts | None = None,
     part: str | None = None,
     split: str | None = None,
@@ -49,6 +51,8 @@ def report_evaluation(
     panel_subsets: str | Sequence[str] | None = None,
 ) -> None:
     """Write the results of all cases and the report on them, and print the table of Dice.
+
+    The results under the other decisions are written too, each into a folder of its name in ``output_dir``.
 
     Args:
         store: store with the results of all cases.
@@ -60,6 +64,7 @@ def report_evaluation(
         weights: SHA-256 of the weights' file.
         coverage: level of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
+        decision: the decision that the report is on, one of `DECISIONS`.
         data: the whole split, to record which cases were not tested; None if it is not known.
         part: name of the part of the split, for captions; None if it is not known.
         split: name of the split, for captions; None if it has none.
@@ -72,14 +77,13 @@ def report_evaluation(
     named = {key: value for key, value in (("part", part), ("split", split)) if value is not None}
     results = [store.read(item["case"]) for item in cases]
     calibration = [store.read(item["case"]) for item in calibration_cases]
-    evaluation = Evaluation(
+    shared = Evaluation(
         name=method,
         cohort=cohort,
         modalities=definition.modalities,
         regions=tuple(definition.labels.regions),
         conventions=Conventions(**conventions),
-        results=_joined([case.results for case in results], COLUMNS, definition.modalities),
-        calibration=_joined([case.results for case in calibration], COLUMNS, definition.modalities),
+        results=pd.DataFrame(columns=COLUMNS),
         bins=_joined([case.bins for case in results], BIN_COLUMNS, definition.modalities),
         latents=_latents(results),
         facts={
@@ -93,7 +97,16 @@ def report_evaluation(
         other_cases=tuple(sorted({item["case"] for part in (data or {}).values() for item in part} - tested)),
         sources={item["case"]: item["source"] for item in cases if item.get("source")},
     )
-    _write_calibrated(evaluation, coverage, Path(output_dir))
+    for other in [name for name in DECISIONS if name != decision] + [decision]:
+        tables = {
+            key: _joined([case.decided(other) for case in those], COLUMNS, definition.modalities)
+            for key, those in (("results", results), ("calibration", calibration))
+        }
+        evaluation = replace(shared, **tables, facts={**shared.facts, "decision": other})
+        folder = Path(output_dir) if other == decision else Path(output_dir, other)
+        _write_calibrated(evaluation, coverage, folder)
+        if other != decision:
+            write_evaluation(evaluation, folder)
     beside = {} if published is None else published_table(published, [evaluation])
     panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
@@ -113,6 +126,7 @@ def check_settings(
     coverage: float,
     published: Sequence[str] | None,
     conventions: Mapping[str, Any],
+    decision: str,
     tracking: str | None = None,
 ) -> None:
     """Refuse settings that would fail only at the end of a long training or evaluation; see `report_evaluation`.
@@ -123,6 +137,7 @@ def check_settings(
     if not isinstance(method, str):
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
     check_coverage(coverage)
+    check_choice("decision", decision, DECISIONS)
     if published is not None:
         if not isinstance(published, (list, tuple)) or len(published) != 3:
             raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
@@ -201,7 +216,7 @@ def _shown(
                     subset=subset,
                     images=planes["image"].astype(np.float32),
                     reference=planes["reference"],
-                    prediction=planes[subset],
+                    prediction=planes[f"{evaluation.facts['decision']}/{subset}"],
                     dice=tuple(dice.loc[(subset, case)]),
                     spacing=tuple(planes["spacing"]),
                 )

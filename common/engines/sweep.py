@@ -24,23 +24,21 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.store import CaseStore
 from common.modalities import drop, presence, resolve_subset, subset_name
 from common.modalities import subsets as all_subsets
+from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
 
 
 class SubsetSweep:
     """The ``iteration_update`` of an evaluator that segments a case with each subset of its modalities and measures it.
 
-    A case is read once for all subsets. A network with ``encode`` and ``decode`` encodes each window once for all
-    subsets with the same foreground box; other networks run once per subset. Predictions are the same as if only the
-    subset's files existed.
+    A case is read once for all subsets, and every decision (`DecideLabelsd`) is measured on the same probabilities. A
+    network with ``encode`` and ``decode`` encodes each window once for all subsets with the same foreground box; other
+    networks run once per subset. Predictions are the same as if only the subset's files existed.
 
     Args:
         subsets: modality subsets, each given by names or aliases; a case skips those with modalities that it lacks.
         inferer: inferer for a batch of images.
         preprocessing: transforms that made the images, to be inverted.
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
-        to_labels: transforms from these probabilities to a label map in the cohort's values.
-        to_regions: transforms from these to region probabilities, for a softmax head; None if they are of regions
-            already.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
             separately.
         subsets_at_once: number of subsets in one batch. With 1, results equal single inferences bit for bit; more are
@@ -55,9 +53,7 @@ class SubsetSweep:
         inferer: ForegroundInferer,
         preprocessing: Compose,
         to_probabilities: Compose,
-        to_labels: Compose,
         conventions: Mapping[str, Any],
-        to_regions: Compose | None = None,
         latent_layer: str | None = None,
         subsets_at_once: int = 1,
     ) -> None:
@@ -69,8 +65,8 @@ class SubsetSweep:
                 f"{type(inferer).__name__} fills in missing modalities, so windows cannot be encoded once for all "
                 f"subsets; use a ForegroundInferer with {type(network).__name__}."
             )
-        self.inferer, self.to_probabilities, self.to_labels = inferer, to_probabilities, to_labels
-        self.to_regions = to_regions
+        self.inferer, self.to_probabilities = inferer, to_probabilities
+        self.decide = {decision: DecideLabelsd("pred", cohort, decision, inferer.softmax) for decision in DECISIONS}
         self.conventions = Conventions(**conventions)
         self.probe = LatentProbe(network, latent_layer)
         self.subsets_at_once = subsets_at_once
@@ -97,10 +93,10 @@ class SubsetSweep:
             if features is not None and len(subset) == 1:
                 latents[subset[0]] = features
             output = self.to_probabilities({**item, "pred": logits[0]})
-            regions = output if self.to_regions is None else self.to_regions(output)
-            probabilities = self.to_ras({"pred": regions["pred"]})["pred"]
-            label = self.to_ras({"pred": self.to_labels(output)["pred"]})["pred"]
-            measure.add(subset_name(subset), label[0].cpu().numpy(), probabilities.cpu().numpy())
+            upright = self.to_ras({"pred": output["pred"]})
+            labels = {name: decide(upright)["pred"][0].cpu().numpy() for name, decide in self.decide.items()}
+            regions = region_probabilities(upright["pred"], self.cohort.labels, self.inferer.softmax)
+            measure.add(subset_name(subset), labels, regions.cpu().numpy())
         latents = {name: latents[name] for name in self.cohort.modalities if name in latents}
         result = measure.result(latents, seconds / len(subsets) if subsets else float("nan"))
         result.memory_mb = peak_memory_mb(device)

@@ -2,6 +2,7 @@
 
 from common.transforms.augmentation import RandEachModalityd
 from common.transforms.cache import CachedDataset
+from common.transforms.decision import DecideLabelsd
 from common.transforms.intensity import NormalizeBrainIntensityd, ScaleBrainIntensityd
 from common.transforms.labels import (
     ClassesToLabelsd,

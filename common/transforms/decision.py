@@ -4,6 +4,7 @@ import torch
 from monai.config import KeysCollection
 
 from common.io.settings import check_choice
+from common.modalities import LabelSet
 from common.transforms.labels import ConvertLabelsd
 
 DECISIONS = ("threshold", "expected_dice")
@@ -30,10 +31,16 @@ class DecideLabelsd(ConvertLabelsd):
         probabilities = volume.as_subclass(torch.Tensor)
         if self.decision == "threshold":
             if self.softmax:
-                return self.labels.from_classes(probabilities.argmax(dim=0, keepdim=True))
+                best = probabilities.max(dim=0, keepdim=True).indices  # argmax is five times slower on a CPU
+                return self.labels.from_classes(best)
             return self.labels.from_regions(probabilities >= 0.5)
-        regions = self.labels.region_probabilities(probabilities) if self.softmax else probabilities
+        regions = region_probabilities(probabilities, self.labels, self.softmax)
         return self.labels.from_regions(torch.stack([most_expected_dice(region) for region in regions]))
+
+
+def region_probabilities(probabilities: torch.Tensor, labels: LabelSet, softmax: bool) -> torch.Tensor:
+    """Return the probabilities of the regions ``(R, ...)``; a softmax's ``(K, ...)`` are summed over their classes."""
+    return labels.region_probabilities(probabilities) if softmax else probabilities
 
 
 def most_expected_dice(probability: torch.Tensor) -> torch.Tensor:

@@ -196,14 +196,16 @@ class TestInference:
     def test_evaluation_equals_the_file_that_inference_writes(self, name, case, phantom_dir, tmp_path, undrawn):
         write_datalist({"test": [case]}, tmp_path / "one.json")
         settings = {"subsets": [["t1c", "t2"]], "mlflow": "none", "datalist": tmp_path / "one.json"}
-        settings |= {"dataset_dir": phantom_dir, "output_dir": tmp_path / "evaluation"}
+        settings |= {"dataset_dir": phantom_dir, "output_dir": tmp_path / "evaluation", "decision": "threshold"}
         Bundle(name).run_here(DEMO_EVALUATION, **settings)
         copy_subset(case, ("t1c", "t2"), tmp_path / "in" / "x")
-        Bundle(name).run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out")
+        decision = "threshold" if name in ("m3ae", "gss") else "expected_dice"
+        Bundle(name).run_here(DEMO, dataset_dir=tmp_path / "in", output_dir=tmp_path / "out", decision=decision)
         written, reference = nib.load(tmp_path / "out" / "x" / "x_seg.nii.gz"), nib.load(case["label"])
         assert np.array_equal(written.affine, reference.affine)
         label, truth = written.get_fdata(), reference.get_fdata()
-        dice = read_evaluation(tmp_path / "evaluation").values("dice").loc["t1c+t2"].iloc[0]
+        results = tmp_path / "evaluation" / ("" if decision == "threshold" else decision)
+        dice = read_evaluation(results).values("dice").loc["t1c+t2"].iloc[0]
         for region, values in (("WT", (1, 2, 4)), ("TC", (1, 4)), ("ET", (4,))):
             p, g = np.isin(label, values), np.isin(truth, values)
             assert dice[region] == pytest.approx(2 * (p & g).sum() / (p.sum() + g.sum()), abs=1e-6)

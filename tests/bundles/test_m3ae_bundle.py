@@ -60,6 +60,8 @@ class TestTraining:
         results = pd.read_csv(trained / "evaluation" / "results.csv")
         assert list(results.columns) == ["case", "modalities", "region", "metric", "value"]
         assert len(results) == 2 * 15 * 3 * len(METRICS)
+        other = read_evaluation(trained / "evaluation" / "expected_dice")
+        assert len(other.results) == len(results)
         assert set(results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert results.loc[results["metric"] == "dice", "value"].between(0, 1).all()
         assert set(pd.read_csv(trained / "evaluation" / "calibration.csv")["case"]) == {"Phantom_007"}

@@ -16,15 +16,14 @@ EACH = " ".join(NAMES)
 OWN = {
     "evaluate.json": {
         EACH: "method",
-        "m3ae": "latent_layer sweep#to_regions store#settings",
+        "m3ae": "latent_layer",
     },
     "inference.json": {
         EACH: "bundle_root",
         "m3ae mag_ms medmap": "feature_encoder",
         "m3ae mag_ms": "backbone mlp_dim embed_dim",
         "mag_ms medmap": "network_def#subsets dedicated",
-        "m3ae": "network_def inferer to_labels to_probabilities to_regions width crop heads grid percentiles "
-        "image_transforms",
+        "m3ae": "network_def inferer to_labels to_probabilities width crop heads grid percentiles image_transforms",
         "mag_ms": "network_def hidden fill",
     },
     "multi_gpu_train.json": {

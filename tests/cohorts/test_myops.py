@@ -14,8 +14,6 @@ from common.cohorts.check import check_folder
 from common.engines import ForegroundInferer, SubsetSweep
 from common.transforms import (
     CachedDataset,
-    ClassesToLabelsd,
-    ClassesToRegionsd,
     LabelsToClassesd,
     LabelsToRegionsd,
     LoadSubjectd,
@@ -135,7 +133,7 @@ def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):
             "myops2020",
             [("bssfp",), ("lge", "t2")],
             network,
-            ForegroundInferer((8, 8), overlap=0.5),
+            ForegroundInferer((8, 8), overlap=0.5, softmax=True),
             preprocessing,
             Compose(
                 [
@@ -143,9 +141,7 @@ def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):
                     Invertd("pred", orig_keys="image", transform=preprocessing, nearest_interp=False),
                 ]
             ),
-            Compose([ClassesToLabelsd("pred", "myops2020")]),
             {"empty": "released"},
-            to_regions=Compose([ClassesToRegionsd("pred", "myops2020")]),
         ),
     )
     evaluator.run()
@@ -153,7 +149,7 @@ def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):
     assert list(results["region"].unique()) == ["LVB", "RVB", "MYO"]
     assert set(results["modalities"]) == {"bssfp", "lge+t2"}
     assert results.loc[results["metric"] != "divergence", "value"].notna().all()  # it compares with all three
-    prediction = evaluator.state.output.planes["lge+t2"]
+    prediction = evaluator.state.output.planes["threshold/lge+t2"]
     assert prediction.shape == SHAPE[:2]
     assert set(np.unique(prediction)) <= {0, 200, 500, 600}
     assert prediction.any()

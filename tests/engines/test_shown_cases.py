@@ -24,10 +24,10 @@ def evaluated(folder: Path, cases: str) -> tuple[Evaluation, CaseStore]:
     rows = [(case, subset, "WT", "dice", DICE[case] - lost) for case in cases for subset, lost in SHOWN.items()]
     for case in cases:
         plane = np.zeros((2, 2), np.uint8)
-        planes = {"image": np.zeros((2, 2, 2), np.float16), "reference": plane, **dict.fromkeys(SHOWN, plane)}
-        store.write(CaseResult(case, planes=planes | {"spacing": np.ones(2)}))
-    results = pd.DataFrame(rows, columns=COLUMNS)
-    return Evaluation("toy", "made up", ("t1", "t2"), ("WT",), Conventions(), results), store
+        planes = {"image": np.zeros((2, 2, 2), np.float16), "reference": plane, "spacing": np.ones(2)}
+        store.write(CaseResult(case, planes=planes | {f"threshold/{name}": plane for name in SHOWN}))
+    results, facts = pd.DataFrame(rows, columns=COLUMNS), {"decision": "threshold"}
+    return Evaluation("toy", "made up", ("t1", "t2"), ("WT",), Conventions(), results, facts=facts), store
 
 
 @pytest.mark.parametrize(

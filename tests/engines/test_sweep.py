@@ -7,7 +7,7 @@ import torch
 from engines.two_stage import TwoStage
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Orientationd
+from monai.transforms import Activationsd, Compose, Invertd, Orientationd
 from torch import nn
 
 from common.engines import ForegroundInferer, StoreCases, SubsetSweep, SubstituteInferer
@@ -15,7 +15,8 @@ from common.evaluation import CaseStore
 from common.evaluation.metrics.conventions import METRICS
 from common.modalities import drop, subset_name, subsets
 from common.networks import M3AE
-from common.transforms import CachedDataset, LoadSubjectd, RegionsToLabelsd, ScaleBrainIntensityd
+from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd
+from common.transforms.decision import DECISIONS, most_expected_dice
 
 COHORT, MODALITIES = "brats2020", ("t1", "t1c", "t2", "flair")
 PREPROCESSING = Compose(
@@ -53,7 +54,6 @@ def sweep_of(network: nn.Module, wanted=None, inferer=None, **options) -> Subset
                 Invertd("pred", transform=PREPROCESSING, orig_keys="image", nearest_interp=False),
             ]
         ),
-        Compose([AsDiscreted("pred", threshold=0.5), RegionsToLabelsd("pred", COHORT)]),
         {},
         **options,
     )
@@ -151,7 +151,7 @@ class TestCases:
         a, b = store.read("a"), store.read("b")
         assert set(a.results["modalities"]) == {subset_name(s) for s in subsets(MODALITIES)}
         assert set(b.results["modalities"]) == {"t1", "t2", "t1+t2"}
-        assert len(a.results) == 15 * 3 * len(METRICS)
+        assert len(a.results) == 15 * 3 * len(METRICS) * len(DECISIONS)
         assert sorted(opened) == sorted(set(opened))  # each file is read once for all subsets
         assert len([name for name in opened if name.startswith("a")]) == 5
         for result, everything in ((a, subset_name(MODALITIES)), (b, "t1+t2")):
@@ -172,7 +172,20 @@ class TestCases:
         found = [result.results.query(as_if_alone).drop(columns="case") for result in (one, other)]
         pd.testing.assert_frame_equal(*found)
         assert one.results.query("metric == 'divergence'")["value"].isna().all()
-        assert all(np.array_equal(one.planes[subset_name(s)], other.planes[subset_name(s)]) for s in wanted)
+        planes = [f"{decision}/{subset_name(subset)}" for decision in DECISIONS for subset in wanted]
+        assert all(np.array_equal(one.planes[name], other.planes[name]) for name in planes)
+
+    def test_every_decision_is_measured_on_the_same_probabilities(self, network, subject, tmp_path):
+        sweep, store = sweep_of(network, [MODALITIES]), CaseStore(tmp_path / "cases", ["x"], [subject])
+        evaluator_of(network, sweep, store).run()
+        found = {name: store.read("case").decided(name).set_index(["region", "metric"])["value"] for name in DECISIONS}
+        (batch,) = DataLoader(CachedDataset([subject], PREPROCESSING), batch_size=1)
+        (wt, *_) = ForegroundInferer(**WINDOWS)(batch["image"], network)[0].sigmoid()
+        assert found["threshold"]["WT", "volume"] != found["expected_dice"]["WT", "volume"]
+        for decision, mask in {"threshold": wt >= 0.5, "expected_dice": most_expected_dice(wt)}.items():
+            values = found[decision]["WT"]
+            assert values["expected_volume"] == pytest.approx(float(wt.double().sum()) * 1e-3)
+            assert values["volume"] >= int(mask.sum()) * 1e-3 - 1e-9  # smaller regions are painted into it
 
     def test_goes_on_where_it_stopped(self, network, write_subject, tmp_path):
         items = [write_subject(name, seed=number) for number, name in enumerate("abc")]

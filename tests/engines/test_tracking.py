@@ -119,7 +119,7 @@ def test_the_training_s_run_where_it_is_known(server, folder, tmp_path):
 
 def test_a_server_that_does_not_answer(tmp_path):
     with pytest.raises(ConnectionError, match="no MLflow server answers"):
-        check_settings("M3AE", 0.9, None, {}, "http://127.0.0.1:9")
+        check_settings("M3AE", 0.9, None, {}, "threshold", "http://127.0.0.1:9")
 
 
 def test_a_local_store_by_default(folder, tmp_path):
@@ -154,11 +154,11 @@ def test_an_import_neither_needs_nor_changes_mlflow():
 
 def test_what_is_tracked_is_not_reported_to_the_developers_of_mlflow(monkeypatch):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
-    check_settings("M3AE", 0.9, None, {}, "local")
+    check_settings("M3AE", 0.9, None, {}, "threshold", "local")
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert get_telemetry_client() is None
 
 
 def test_a_method_that_is_no_text_is_refused_before_the_evaluation():
     with pytest.raises(ValueError, match="two pairs of quotes"):
-        check_settings(("U-Net", "ModDrop"), 0.9, None, {}, "")
+        check_settings(("U-Net", "ModDrop"), 0.9, None, {}, "threshold", "")

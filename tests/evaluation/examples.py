@@ -9,7 +9,7 @@ from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
 from common.modalities import subset_name, subsets
 
-PROBABILISTIC = ("expected_dice", "entropy", "divergence")
+PROBABILISTIC = ("expected_volume", "expected_dice", "entropy", "divergence")
 """Metrics that need probabilities."""
 CASES = ("c1", "c2", "c3", "c4")
 

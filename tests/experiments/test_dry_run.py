@@ -75,5 +75,9 @@ def test_a_list_of_folds_runs_to_its_printed_table(tmp_path, monkeypatch, capsys
     pooled = read_evaluation(tmp_path / "out" / "u_net" / "evaluation")
     assert pooled.results["case"].nunique() == 4
     assert pooled.facts["folds"] == 2
+    assert (
+        read_evaluation(tmp_path / "out" / "u_net" / "evaluation" / "expected_dice").facts["decision"]
+        == "expected_dice"
+    )
     assert pd.read_csv(tmp_path / "out" / "leaderboard.csv")["state"].tolist() == ["finished", "finished"]
     assert (tmp_path / "out" / "tables" / "m3ae_s3.tex").is_file()

@@ -11,7 +11,9 @@ from common.evaluation.analysis.comparable import require_comparable
 from common.evaluation.metrics.results import COLUMNS, Evaluation, require_alike, require_own_output
 from common.text import shortened
 
-SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "part", "split")
+SHARED_FACTS = (
+    "parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "decision", "part", "split"
+)  # fmt: skip
 """Facts that are the same for all trainings of a method."""
 
 

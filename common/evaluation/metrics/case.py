@@ -13,6 +13,7 @@ from common.evaluation.metrics.overlap import Reference, postprocessed, region_m
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
 from common.modalities import LabelSet, foreground, presence, subset_name
 
+CASE_COLUMNS = (*COLUMNS, "decision")
 EPSILON = 1e-7  # bound by which probabilities are clipped, to [EPSILON, 1 - EPSILON], before logarithms
 
 
@@ -21,23 +22,28 @@ class CaseResult:
     """Results of a case, without the predictions themselves.
 
     Attributes:
-        results: rows as in `Evaluation.results`.
+        results: rows with `CASE_COLUMNS`: those of `Evaluation.results` for each decision (`DECISIONS`).
         bins: rows as in `Evaluation.bins`.
         latents: modality -> features of the case when segmented from that modality alone.
         planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
-            and for each subset by name the predicted label map (X, Y); ``spacing`` (2,) in mm.
+            and for each decision and subset (``threshold/t1c+flair``) the predicted label map (X, Y); ``spacing`` (2,)
+            in mm.
         seconds: time from image to logits, divided by the number of subsets, in seconds; networks with ``encode`` and
             ``decode`` encode the image once for all subsets.
         memory_mb: peak memory during the case, in MB.
     """
 
     case: str
-    results: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    results: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CASE_COLUMNS))
     bins: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=BIN_COLUMNS))
     latents: dict[str, np.ndarray] = field(default_factory=dict)
     planes: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: float = float("nan")
     memory_mb: float = float("nan")
+
+    def decided(self, decision: str) -> pd.DataFrame:
+        """Return the rows of one decision, with `COLUMNS`."""
+        return self.results.loc[self.results["decision"] == decision, list(COLUMNS)]
 
 
 class CaseMeasure:
@@ -64,6 +70,7 @@ class CaseMeasure:
     ) -> None:
         self.case, self.labels, self.conventions = case, labels, conventions
         self.reference = Reference(label, labels, spacing, conventions)
+        self.millilitres = float(np.prod(spacing)) / 1000
         counted = ~self.reference.ignored
         batch = torch.from_numpy(image)[None]
         self.brains = dict(zip(modalities, foreground(batch)[0].numpy() & counted, strict=True))
@@ -81,48 +88,53 @@ class CaseMeasure:
             "spacing": np.asarray(spacing[:2], np.float64),
         }
 
-    def add(self, subset: str, prediction: np.ndarray, probabilities: np.ndarray) -> None:
-        """Measure a prediction made from a subset.
+    def add(self, subset: str, predictions: Mapping[str, np.ndarray], probabilities: np.ndarray) -> None:
+        """Measure the predictions that decisions make of the probabilities from a subset.
 
         Reliability bins count the voxels of the brain as the subset shows it: where any of its modalities differs from
         its background. Entropies are over the brain as all modalities of the case show it, so that they are comparable
-        between subsets. The prediction is a label map (X, Y, Z) in the cohort's values; the probabilities of the
-        regions are (R, X, Y, Z) in [0, 1].
+        between subsets. The predictions are label maps (X, Y, Z) in the cohort's values by decision; the probabilities
+        of the regions are (R, X, Y, Z) in [0, 1].
         """
-        prediction = postprocessed(prediction, self.labels, self.conventions)
-        if self.reference.ignored.any():
-            counted = ~self.reference.ignored
-            prediction, probabilities = prediction * counted, probabilities * counted
-        measured = self.reference.measure(prediction)
+        counted = ~self.reference.ignored
+        if not counted.all():
+            probabilities = probabilities * counted
         brain = np.logical_or.reduce([self.brains[modality] for modality in subset.split("+")])
-        masks = region_masks(prediction, self.labels)
         inside = [probability[self.whole_brain] for probability in probabilities]
         if subset == self.everything:
             self.whole = inside
+        totals = [float(probability.sum(dtype=np.float64)) for probability in probabilities]
+        unsure = [uncertainty(q, p) for q, p in zip(inside, self.whole, strict=True)]
+        for decision, found in predictions.items():
+            prediction = postprocessed(found, self.labels, self.conventions) * counted
+            measured, masks = self.reference.measure(prediction), region_masks(prediction, self.labels)
+            for number, region in enumerate(self.labels.regions):
+                values = {metric: value for (name, metric), value in measured.items() if name == region}
+                values["expected_volume"] = totals[number] * self.millilitres
+                values["expected_dice"] = expected_dice(probabilities[number], masks[number], totals[number])
+                values |= unsure[number]
+                self.rows += [(self.case, subset, region, metric, value, decision) for metric, value in values.items()]
+            self.planes[f"{decision}/{subset}"] = prediction[..., self.plane]
         for number, region in enumerate(self.labels.regions):
-            values = {metric: value for (name, metric), value in measured.items() if name == region}
-            values["expected_dice"] = expected_dice(probabilities[number], masks[number])
-            values |= uncertainty(inside[number], self.whole[number])
-            self.rows += [(self.case, subset, region, metric, value) for metric, value in values.items()]
             bins = bin_probabilities(probabilities[number], self.reference.masks[region], brain)
             self.bins.append(bins.assign(case=self.case, modalities=subset, region=region))
-        self.planes[subset] = prediction[..., self.plane]
 
     def result(self, latents: Mapping[str, np.ndarray], seconds: float) -> CaseResult:
         """Return all results, with the subsets in the order in which they were added."""
-        results = pd.DataFrame(self.rows, columns=COLUMNS)
+        results = pd.DataFrame(self.rows, columns=CASE_COLUMNS)
         none = pd.DataFrame(columns=BIN_COLUMNS)
         bins = pd.concat(self.bins, ignore_index=True)[list(BIN_COLUMNS)] if self.bins else none
         return CaseResult(self.case, results, bins, dict(latents), self.planes, seconds)
 
 
-def expected_dice(probability: np.ndarray, prediction: np.ndarray) -> float:
+def expected_dice(probability: np.ndarray, prediction: np.ndarray, probable: float) -> float:
     """Return the soft Dice of a predicted mask and its own probabilities, an estimate of its Dice without a reference.
 
-    It is ``2 sum(p y) / (sum(p) + sum(y))``. For an empty prediction it is 0, however small the probabilities are,
-    unless all of them are 0, when it is 1. The estimate is only as good as the probabilities are calibrated.
+    It is ``2 sum(p y) / (sum(p) + sum(y))``, where ``probable`` is ``sum(p)``. For an empty prediction it is 0, however
+    small the probabilities are, unless all of them are 0, when it is 1. The estimate is only as good as the
+    probabilities are calibrated.
     """
-    total = probability.sum(dtype=np.float64) + np.count_nonzero(prediction)
+    total = probable + np.count_nonzero(prediction)
     if total == 0:
         return 1.0
     return float(2 * probability[prediction > 0].sum(dtype=np.float64) / total)

@@ -34,13 +34,14 @@ METRICS: dict[str, Metric] = {
     "precision": Metric("precision", "%", 100, 1, 0),
     "volume": Metric("volume", "ml", 1, None, None),
     "reference_volume": Metric("reference volume", "ml", 1, None, None),
+    "expected_volume": Metric("expected volume", "ml", 1, None, None),
     "expected_dice": Metric("expected Dice", "%", 100, None, None),
     "entropy": Metric("entropy", "mnat", 1000, None, None),
     "divergence": Metric("divergence from all modalities", "mnat", 1000, None, None),
 }
-"""Every metric of results.csv by name. The last three need probabilities but no reference: ``expected_dice`` is the
-soft Dice of a prediction and its own probabilities, an estimate of its Dice; for the others see
-`common.evaluation.metrics.case.uncertainty`."""
+"""Every metric of results.csv by name. The last four need probabilities but no reference: ``expected_volume`` is their
+sum times the volume of a voxel, ``expected_dice`` the soft Dice of a prediction and its own probabilities, an estimate
+of its Dice; for the others see `common.evaluation.metrics.case.uncertainty`."""
 
 EMPTY = ("brats", "released", "nan", "skip")
 HD95 = ("max", "pooled")

@@ -17,7 +17,7 @@ from common.modalities import subset_names
 COLUMNS = ("case", "modalities", "region", "metric", "value")
 BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "positives")
 LATENT_COLUMNS = ("case", "modality")
-TEXT_COLUMNS = ("case", "modalities", "region", "metric", "modality")
+TEXT_COLUMNS = ("case", "modalities", "region", "metric", "modality", "decision")
 """Columns that hold text."""
 OPTIONAL_TABLES = {
     "calibration": ("calibration.csv", COLUMNS),
@@ -129,7 +129,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the results.csv of an evaluation.")
-    results = _read_rows(path, COLUMNS)
+    results = read_rows(path, COLUMNS)
     twice = results[results.duplicated(list(COLUMNS[:-1]))]
     if len(twice):
         raise ValueError(
@@ -190,7 +190,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{note}: not the settings of an evaluation ({error}); run the evaluation again.") from error
     there = {
-        key: _read_rows(folder / file, columns)
+        key: read_rows(folder / file, columns)
         for key, (file, columns) in OPTIONAL_TABLES.items()
         if (folder / file).is_file()
     }
@@ -205,7 +205,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     return evaluation
 
 
-def _read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV that begins with these columns; names stay text, even ``007`` or ``NA``."""
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:

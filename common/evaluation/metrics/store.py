@@ -9,12 +9,12 @@ import monai
 import numpy as np
 import pandas as pd
 
-from common.evaluation.metrics.case import CaseResult
-from common.evaluation.metrics.results import BIN_COLUMNS, read_results, write_results
+from common.evaluation.metrics.case import CASE_COLUMNS, CaseResult
+from common.evaluation.metrics.results import BIN_COLUMNS, read_rows, write_results
 from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
-FORMAT = 2
+FORMAT = 3
 """Version of the stored results; increase it when this package measures something else with the same settings."""
 
 
@@ -64,11 +64,11 @@ class CaseStore:
             groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}
             for key in arrays.files:
                 if "/" in key:
-                    group, name = key.split("/")
+                    group, name = key.split("/", 1)
                     groups[group][name] = arrays[key]
             cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
         bins = pd.DataFrame(groups["bins"])
-        return CaseResult(case, read_results(path), bins, groups["latent"], groups["plane"], **cost)
+        return CaseResult(case, read_rows(path, CASE_COLUMNS), bins, groups["latent"], groups["plane"], **cost)
 
     def _is_whole(self, case: str) -> bool:
         return all(self.paths[case].with_suffix(suffix).is_file() for suffix in (".csv", ".npz"))

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from evaluation.examples import PROBABILISTIC
 
-from common.evaluation.metrics.case import CaseMeasure, expected_dice, uncertainty
+from common.evaluation.metrics.case import CASE_COLUMNS, CaseMeasure, expected_dice, uncertainty
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.metrics.overlap import Reference
-from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS
+from common.evaluation.metrics.results import BIN_COLUMNS
 from common.modalities import IGNORED, tumour_labels
 
 LABELS = tumour_labels(NCR=1, ED=2, ET=4)
@@ -60,7 +60,7 @@ def probabilities(inside: float = 0.9, outside: float = 0.1) -> np.ndarray:
     ],
 )
 def test_expected_dice(p, y, expected):
-    assert expected_dice(np.array(p, np.float32), np.array(y, np.uint8)) == pytest.approx(expected, abs=1e-7)
+    assert expected_dice(np.array(p, np.float32), np.array(y, np.uint8), sum(p)) == pytest.approx(expected, abs=1e-7)
 
 
 def bernoulli(q: float) -> float:
@@ -85,7 +85,7 @@ class TestEntropies:
     def measured(self, *added: tuple[str, np.ndarray], shown: np.ndarray | None = None) -> dict[tuple, float]:
         found = measure(shown=both() if shown is None else shown)
         for subset, given in added:
-            found.add(subset, reference(), given)
+            found.add(subset, {"threshold": reference()}, given)
         rows = found.result({}, 0).results
         return rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
 
@@ -118,9 +118,9 @@ class TestRows:
         found = measure()
         predictions = {"t1": np.roll(reference(), 1, axis=0), "t1+t2": reference()}
         for subset, prediction in predictions.items():
-            found.add(subset, prediction, probabilities())
+            found.add(subset, {"threshold": prediction}, probabilities())
         rows = found.result({}, 1.5).results
-        assert list(rows.columns) == list(COLUMNS)
+        assert list(rows.columns) == list(CASE_COLUMNS)
         assert set(rows["case"]) == {"case"}
         assert list(rows["modalities"].unique()) == ["t1", "t1+t2"]
         values = rows.set_index(["modalities", "region", "metric"])["value"].to_dict()
@@ -133,6 +133,7 @@ class TestRows:
             } == measured
         # TC has 2 x 2 x 2 = 8 of the 8 x 7 x 6 = 336 voxels; p is 0.9 in it and 0.1 elsewhere
         soft = 8 * 0.9 + 328 * 0.1
+        assert values["t1+t2", "TC", "expected_volume"] == pytest.approx(soft * 1.5e-3, rel=1e-6)
         assert values["t1+t2", "TC", "expected_dice"] == pytest.approx(2 * 8 * 0.9 / (soft + 8), rel=1e-6)
         # moved by one voxel, half of it lies outside
         assert values["t1", "TC", "expected_dice"] == pytest.approx(2 * 4 * (0.9 + 0.1) / (soft + 8), rel=1e-6)
@@ -142,10 +143,10 @@ class TestRows:
         label, rows = np.where(reference() == 4, 1, reference()).astype(np.uint8), {}
         for empty in ("brats", "skip"):
             found = measure(label, empty=empty)
-            found.add("t1", reference(), probabilities())
+            found.add("t1", {"threshold": reference()}, probabilities())
             rows[empty] = found.result({}, 0).results.set_index(["region", "metric"])["value"]
         lost = rows["brats"].index.difference(rows["skip"].index)
-        kept = ["divergence", "entropy", "expected_dice", "reference_volume", "volume"]
+        kept = ["divergence", "entropy", "expected_dice", "expected_volume", "reference_volume", "volume"]
         assert set(lost.get_level_values("region")) == {"ET"}
         assert sorted(rows["skip"]["ET"].index) == kept
         assert (rows["skip"]["ET"][kept] == rows["brats"]["ET"][kept]).all()
@@ -154,15 +155,15 @@ class TestRows:
 
     def test_are_of_the_prediction_after_post_processing(self):
         found = measure(et_min_voxels=2)
-        found.add("t1", reference(), probabilities())
+        found.add("t1", {"threshold": reference()}, probabilities())
         values = found.result({}, 0).results.set_index(["region", "metric"])["value"]
-        assert (found.planes["t1"] != 4).all()
+        assert (found.planes["threshold/t1"] != 4).all()
         assert (values["ET", "volume"], values["ET", "dice"], values["ET", "expected_dice"]) == (0, 0, 0)
 
     def test_of_an_empty_reference(self):
         found = measure(np.zeros(SHAPE, np.uint8))
-        found.add("t1", np.zeros(SHAPE, np.uint8), probabilities())
-        found.add("t2", reference(), probabilities())
+        found.add("t1", {"threshold": np.zeros(SHAPE, np.uint8)}, probabilities())
+        found.add("t2", {"threshold": reference()}, probabilities())
         dice = found.result({}, 0).results.query("metric == 'dice'").set_index(["modalities", "region"])["value"]
         assert (dice["t1"] == 1).all()
         assert (dice["t2"] == 0).all()
@@ -176,7 +177,7 @@ class TestRows:
 class TestBins:
     def test_hold_the_voxels_of_the_brain_alone(self):
         found = measure()
-        found.add("t1", reference(), probabilities())
+        found.add("t1", {"threshold": reference()}, probabilities())
         bins = found.result({}, 0).bins
         assert list(bins.columns) == list(BIN_COLUMNS)
         assert list(bins.index) == list(range(3 * 15))
@@ -188,7 +189,7 @@ class TestBins:
     def test_hold_the_brain_that_the_subset_shows(self):
         found = measure(shown=both())
         for subset in ("t1", "t2", "t1+t2"):
-            found.add(subset, reference(), probabilities())
+            found.add(subset, {"threshold": reference()}, probabilities())
         bins = found.result({}, 0).bins
         assert len(bins[["case", "modalities", "region"]].drop_duplicates()) == 3 * 3
         bins = bins.query("region == 'WT'")
@@ -202,7 +203,7 @@ class TestBins:
         scaled, found = 2.5 * image() - 0.9, []
         for shown in (image(), scaled, scaled * rng.uniform(1, 1 + 3e-7, (2, *SHAPE)), other):
             given = measure(shown=shown)
-            given.add("t1", reference(), probabilities())
+            given.add("t1", {"threshold": reference()}, probabilities())
             found.append(given.result({}, 0).bins)
         assert all(bins.equals(found[0]) for bins in found)
 
@@ -211,11 +212,11 @@ class TestPlanes:
     def test_go_through_the_centre_of_the_reference(self):
         found = measure()  # planes 1 to 3 hold 12 voxels each: their mean is 2
         prediction = np.roll(reference(), 1, axis=0)
-        found.add("t2", prediction, probabilities())
+        found.add("t2", {"threshold": prediction}, probabilities())
         planes = found.result({}, 0).planes
-        assert set(planes) == {"image", "reference", "spacing", "t2"}
+        assert set(planes) == {"image", "reference", "spacing", "threshold/t2"}
         assert (planes["reference"] == reference()[..., 2]).all()
-        assert (planes["t2"] == prediction[..., 2]).all()
+        assert (planes["threshold/t2"] == prediction[..., 2]).all()
         assert planes["image"].shape == (2, 8, 7)
         assert planes["image"].dtype == np.float16
         assert np.isnan(planes["image"][1]).all()
@@ -241,7 +242,7 @@ def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     whole = measure(np.where(np.arange(8)[:, None, None] < 5, label, IGNORED), shown)
     cut = measure(label[:5], shown[:, :5])
     for measured, planes in ((whole, 8), (cut, 5)):
-        measured.add("t1+t2", prediction[:planes], p[:, :planes])
+        measured.add("t1+t2", {"threshold": prediction[:planes]}, p[:, :planes])
     found, expected = (measured.result({}, 1.0) for measured in (whole, cut))
     pd.testing.assert_frame_equal(found.results, expected.results)
     pd.testing.assert_frame_equal(found.bins, expected.bins)

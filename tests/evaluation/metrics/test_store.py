@@ -38,13 +38,13 @@ def result(case: str, seed: int = 0) -> CaseResult:
     evaluation.results.loc[4, "value"] = float("nan")
     return CaseResult(
         case=case,
-        results=evaluation.results,
+        results=evaluation.results.assign(decision="threshold"),
         bins=evaluation.bins,
         latents={"t1": rng.random(4, np.float32), "t1c": rng.random(4, np.float32)},
         planes={
             "image": rng.random((2, 5, 4)).astype(np.float16),
             "reference": rng.integers(0, 4, (5, 4), np.uint8),
-            "t1+t2": rng.integers(0, 4, (5, 4), np.uint8),
+            "expected_dice/t1+t2": rng.integers(0, 4, (5, 4), np.uint8),
             "spacing": np.array([1.0, 0.9]),
         },
         seconds=0.1 + 0.2,
