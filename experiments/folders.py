@@ -1,6 +1,7 @@
 """Folder of a training: whether the training can start in it, whose it is, and whether it is finished."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,17 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str |
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write a note into a folder that says which training it belongs to; refuse the folder of another training."""
-    note, text = folder / VARIANT, json.dumps(settings, indent=4, default=str)
+    note, text = folder / VARIANT, _anywhere(json.dumps(settings, indent=4, default=str))
     if not note.is_file() and (folder / "evaluation").is_dir():
         raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
-    if note.is_file() and (found := first_difference(json.loads(note.read_text()), json.loads(text))):
+    if note.is_file() and (found := first_difference(json.loads(_anywhere(note.read_text())), json.loads(text))):
         raise ValueError(
             f"{note}: the folder was used with {found}; choose another output_dir, or delete the folder to train again."
         )
     with replacing(note) as temporary:
         temporary.write_text(text)
+
+
+def _anywhere(note: str) -> str:
+    """Return a note's text with configs by their path within the bundles, wherever the repository lies."""
+    return re.sub(r'"/[^"\n]*/(\w+/configs/[^"\n]*": ")', r'"\1', note)

@@ -66,7 +66,7 @@ def run_leaderboard(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running trainings too
     failed: list[str] = []
     if at_once == 0:
-        require_same_settings(entries, folders_of(entries, output_dir), definition.name)
+        require_same_settings(entries, folders_of(entries, output_dir), {"cohort": definition.name})
     else:
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is None:

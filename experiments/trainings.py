@@ -36,19 +36,22 @@ NOTED_EVERY = 60.0
 
 
 def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Check each method that is not finished, up to its first training step, and claim each method's folder.
+    """Check each method that is not finished, up to its first training step, and claim its folder.
 
-    A method that cannot be trained with its settings and those that all share is a ValueError, and so is a folder (see
-    `folders_of`) that was used for another method or with other settings.
+    A finished method stays as it is, even if a config's text has changed since (`require_same_settings`). A method that
+    cannot be trained with its settings and those that all share is a ValueError, and so is a folder (see `folders_of`)
+    that was used for another method or with other settings.
     """
-    _require_usable([entry for entry in entries if not finished(folders[entry.name])], folders, shared)
-    for entry in entries:
+    new = [entry for entry in entries if not finished(folders[entry.name])]
+    require_same_settings([entry for entry in entries if entry not in new], folders, shared)
+    _require_usable(new, folders, shared)
+    for entry in [entry for entry in entries if entry in new or not (folders[entry.name] / VARIANT).is_file()]:
         digests = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in entry.files}
         claim_folder(folders[entry.name], {"configs": digests, "settings": {**entry.settings, **shared}})
 
 
-def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path], cohort: str) -> None:
-    """Refuse finished methods that were trained with other settings than those of the list, or on another cohort.
+def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
+    """Refuse finished methods that were trained with other settings than those of the list and those that all share.
 
     Where configs and data lie does not matter, so that a report can be made on another machine.
     """
@@ -57,7 +60,7 @@ def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path],
         if not finished(folders[entry.name]) or not note.is_file():
             continue
         before = json.loads(note.read_text())["settings"]
-        now = {**entry.settings, "cohort": cohort, "dataset_dir": before.get("dataset_dir")}
+        now = {**entry.settings, **shared, "dataset_dir": before.get("dataset_dir")}
         if found := first_difference(before, json.loads(json.dumps(now, default=str))):
             raise ValueError(
                 f"{note}: trained with {found} in the list; give the list that it was trained with, or compare the "
@@ -120,9 +123,16 @@ def run_entries(
 
 
 def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
-    """Return each method's folder, named after it."""
-    places = stems([*TAKEN, *(entry.name for entry in entries)])
-    return {entry.name: Path(output_dir, places[entry.name]) for entry in entries}
+    """Return each method's folder, named after it; names that would share one are a ValueError."""
+    named: dict[str, str] = {}
+    for entry in entries:
+        place = stems([*TAKEN, entry.name])[entry.name]
+        if named.setdefault(place, entry.name) != entry.name:
+            raise ValueError(
+                f"methods {named[place]!r} and {entry.name!r} would share the folder {place}; rename one, so that they "
+                "differ in the letters a to z or digits among the first 60 characters."
+            )
+    return {name: Path(output_dir, place) for place, name in named.items()}
 
 
 def _environments(at_once: int | None) -> list[dict[str, str]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
+from common.io.arguments import parse
 from tools.__main__ import VERBS
-from tools.arguments import parse
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]

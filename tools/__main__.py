@@ -10,8 +10,8 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-from tools.arguments import parse
-from tools.messages import complaint
+from common.io.arguments import parse
+from common.io.disk import complaint
 
 PLACES = dict.fromkeys(("datalist", "join", "check", "compare", "average", "pool", "leaderboard", "predict"), "tools")
 PLACES |= dict.fromkeys(("federate", "provision", "package", "download"), "tools")

@@ -5,10 +5,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
-import fire
 import uvicorn
 
 from clinic.server.app import BUNDLES, App
@@ -16,6 +14,8 @@ from clinic.server.datastore import is_url
 from clinic.server.endpoints import create_api
 from common.cohorts import generate_phantom
 from common.io import require_writable
+from common.io.arguments import parse
+from common.io.disk import complaint
 from common.io.scratch import temporary_files_in_scratch
 from common.io.settings import check_number
 
@@ -24,12 +24,12 @@ def serve(
     studies: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    names: str | Sequence[str] = "",
+    names: str = "",
     output_dir: str = "label_output",
-    models: str | Sequence[str] = BUNDLES,
+    models: str = ",".join(BUNDLES),
     recipe: str | None = None,
     device: str | None = None,
-    **settings: object,
+    **settings: str,
 ) -> None:
     """Serve until stopped.
 
@@ -54,15 +54,13 @@ def serve(
     if os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() in ("1", "true", "yes", "on"):
         raise ValueError("MONAI_LABEL_AUTH_ENABLE: this server has no log-in; put a web server with one in front.")
     check_number("--port", port, 0, 65535)
-    studies, recipe, device = (None if value is None else str(value) for value in (studies, recipe, device))
     require_writable(output_dir)
     if studies is None:
         output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
-    own = {key: str(value) for key, value in settings.items()}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
     with temporary_files_in_scratch():
-        app = App(studies, output_dir, _words(models), recipe, device, own)
+        app = App(studies, output_dir, _words(models), recipe, device, settings)
         try:
             api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
             address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
@@ -73,10 +71,9 @@ def serve(
             app.close()
 
 
-def _words(value: object) -> list[str]:
-    """Return the entries of a comma-separated option, which Fire may have turned into a tuple or a number."""
-    listed = value if isinstance(value, (list, tuple)) else str(value).split(",")
-    return [word for word in (str(one).strip() for one in listed) if word]
+def _words(text: str) -> list[str]:
+    """Return the entries of a comma-separated option."""
+    return [word for word in map(str.strip, text.split(",")) if word]
 
 
 def main() -> None:
@@ -85,9 +82,9 @@ def main() -> None:
     logging.getLogger("label").setLevel(logging.INFO)
     warnings.simplefilter("ignore")  # those of pydicom quote the content of files
     try:
-        fire.Fire(serve, name="clinic.server")
+        parse(serve, sys.argv[1:], "clinic.server")()
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {complaint(error)}")
 
 
 if __name__ == "__main__":

@@ -207,7 +207,6 @@ class DICOMWebDatastore(Datastore):
         super().__init__(location, cohort)
         logging.getLogger("dicomweb_client").setLevel(logging.ERROR)  # it logs UIDs
         self.client = DICOMwebClient(location, session=archive_session())
-        self._tags: dict[str, str] = {}
         self._names = {label.casefold() for name in cohort.labels.values for label in (name, class_label(name))}
 
     def list_images(self) -> list[str]:
@@ -298,19 +297,15 @@ class DICOMWebDatastore(Datastore):
         return paths
 
     def _tag(self, study: str, series: str) -> str | None:
-        """Return the tag of a segmentation; None if it has segments that are not classes of the cohort."""
-        if series not in self._tags:
-            segments = [
-                segment
-                for instance in self.client.retrieve_series_metadata(study, series)
-                for segment in _values(instance, "SegmentSequence")
-            ]
-            names = {_value(segment, "SegmentLabel").strip().casefold() for segment in segments}
-            if not names or not names <= self._names:
-                return None
-            automatic = any(_value(segment, "SegmentAlgorithmType") == "AUTOMATIC" for segment in segments)
-            self._tags[series] = "original" if automatic else "final"
-        return self._tags[series]
+        """Return the tag of a series' newest segmentation; None if it has other segments than the classes."""
+        instances = self.client.retrieve_series_metadata(study, series)
+        newest = max(instances, key=lambda one: (_value(one, "ContentDate"), _value(one, "ContentTime")), default={})
+        segments = _values(newest, "SegmentSequence")
+        names = {_value(segment, "SegmentLabel").strip().casefold() for segment in segments}
+        if not names or not names <= self._names:
+            return None
+        automatic = any(_value(segment, "SegmentAlgorithmType") == "AUTOMATIC" for segment in segments)
+        return "original" if automatic else "final"
 
 
 def _values(dataset: Mapping[str, Any], keyword: str) -> list[Any]:

@@ -273,8 +273,9 @@ def write_labelled_studies(studies: Datastore, folder: Path) -> tuple[list[dict[
 
 def _line(status: Mapping[str, Any]) -> str:
     text = f"{status['status']}: epoch {status['epoch']} of {status['max_epochs']}"
-    best = status.get("best_metric")
-    return text + (f", best validation Dice {best:.3f}" if best else "") + f" {status.get('detail', '')}".rstrip()
+    if status.get("best_metric") is not None:
+        text += f", best validation Dice {status['best_metric']:.3f}"
+    return text + f" {status.get('detail', '')}".rstrip()
 
 
 def _read_status(run: Path) -> dict[str, Any]:
@@ -293,8 +294,9 @@ def _update_status(run: Path, **changes: Any) -> None:
 
 def _number(key: str, value: Any, low: float, high: float) -> float:
     """Return a number from an option, which some clients send as text; see `check_number`."""
-    with contextlib.suppress(ValueError, TypeError):
-        value = float(value)
+    if not isinstance(value, bool):
+        with contextlib.suppress(ValueError, TypeError):
+            value = float(value)
     return check_number(key, value, low, high)
 
 

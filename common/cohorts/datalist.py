@@ -348,10 +348,10 @@ def _by_patient(items: list[Item], part_of: Mapping[str, str]) -> Parts:
 def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: str) -> Parts:
     fold, folds = map(int, CROSS_VALIDATION.fullmatch(split).groups())
     patients = _labelled_patients(items)
-    if not 1 <= fold <= folds or not 2 <= folds < len(patients):
+    if not 1 <= fold <= folds or not 2 <= folds < len(patients) or len(patients) < 4:
         raise ValueError(
             f"{dataset_dir}: split {split} of {len(patients)} patients with a label; expected cv1of3, cv2of3, ... with "
-            "two or more folds, and more patients than folds."
+            "two or more folds, four or more patients, and more patients than folds."
         )
     random.Random(seed).shuffle(patients)
     test = patients[fold - 1 :: folds]

@@ -1,19 +1,20 @@
 """Sliding windows that are encoded once and decoded for each modality subset."""
 
 import mmap
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import prod
-from tempfile import TemporaryFile
 
 import torch
 import torch.nn.functional as F
 from monai.data import compute_importance_map, dense_patch_slices
 from monai.inferers import SlidingWindowInferer
-from monai.inferers.utils import _get_scan_interval  # windows must lie where sliding_window_inference puts them
 from monai.utils import PytorchPadMode, ensure_tuple, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import nn
 
+from common.io.disk import naming_full_disk
 from common.modalities import presence, to_host
 
 
@@ -94,9 +95,9 @@ def decode_subsets(
 
     The outer loop runs over windows. On a GPU the sums of the subsets' logits stay there (1 to 2 GB for 15 subsets of a
     BraTS case). On a CPU they are in temporary files (in ``TMPDIR``), and only one subset's sum is in memory at a time,
-    so that memory does not grow with the number of subsets. Yields logits ``(1, C, X, Y, Z)``, in the order of
-    ``keep``, on the image's device. With ``subsets_at_once`` 1 they equal those of MONAI's `SlidingWindowInferer` for
-    that subset bit for bit.
+    so that memory does not grow with the number of subsets (unless ``TMPDIR`` is there); an OSError says if the disk
+    is full. Yields logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With
+    ``subsets_at_once`` 1 they equal those of MONAI's `SlidingWindowInferer` for that subset bit for bit.
 
     Args:
         image: one sample ``(1, M, X, Y, Z)``, with NaN in missing modalities.
@@ -111,7 +112,9 @@ def decode_subsets(
     network = planewise(network, window)
     padded, inner = _pad(image, window, inferer)
     size = padded.shape[2:]
-    interval = _get_scan_interval(size, window, len(size), ensure_tuple_rep(inferer.overlap, len(size)))
+    overlaps = ensure_tuple_rep(inferer.overlap, len(size))
+    steps = zip(size, window, overlaps, strict=True)  # windows lie where sliding_window_inference puts them
+    interval = [width if width == extent else max(1, int(width * (1 - share))) for extent, width, share in steps]
     slices = dense_patch_slices(size, window, interval)
     weight = compute_importance_map(window, inferer.mode, inferer.sigma_scale, image.device, image.dtype)
     counts = torch.zeros(size, device=image.device)
@@ -153,9 +156,9 @@ class _FileSum:
     def add(self, parts: torch.Tensor, chunk: Sequence, size: Sequence[int]) -> None:
         if not hasattr(self, "mapped"):
             shape = (parts.shape[1], *size)
-            with TemporaryFile() as file:  # exists as long as it is mapped
-                file.truncate(4 * prod(shape))
-                self.mapped = mmap.mmap(file.fileno(), 0)
+            with naming_full_disk(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+                os.posix_fallocate(file.fileno(), 0, 4 * prod(shape))  # a write to a full disk would kill the process
+                self.mapped = mmap.mmap(file.fileno(), 0)  # the file exists as long as it is mapped
             self.values = torch.frombuffer(self.mapped, dtype=torch.float32).reshape(shape)
         for place, part in zip(chunk, parts, strict=True):
             self.values[(slice(None), *place)] += part

@@ -81,5 +81,8 @@ def _words() -> dict[str, Any]:
     for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):
         if word.startswith("--") and word != "--":
             option, equals, value = word.removeprefix("--").partition("=")
-            found[option] = DefaultParseValue(value if equals else "True" if following.startswith("--") else following)
+            text = value if equals else "True" if following.startswith("--") else following
+            read = found[option] = DefaultParseValue(text)
+            if option.endswith(("_dir", "_path")) and read is not None and str(read) != text.strip("'\""):
+                raise ValueError(f"--{option} {text}: MONAI reads this as {read!r}; write it as a path, e.g. ./{text}.")
     return found

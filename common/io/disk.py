@@ -1,10 +1,12 @@
-"""Errors of a full disk: recognised, named and put into words here only."""
+"""Errors in one line for a user; those of a full disk are recognised, named and put into words here only."""
 
 import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from common.text import printable
 
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error codes for a file that cannot grow any further: no space left, quota exceeded, file too large."""
@@ -40,3 +42,12 @@ def full_disk_line(error: OSError) -> str:
         f"{where}: the disk is full ({error.strerror}); free some space there, or choose another folder (for temporary "
         "files: TMPDIR)."
     )
+
+
+def complaint(error: Exception) -> str:
+    """Return a one-line message for an error."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return printable(str(error))
+    if cause := full_disk(error):
+        return printable(full_disk_line(cause))
+    return printable(f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror)

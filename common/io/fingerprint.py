@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,9 @@ def _describe(value: Any) -> Any:
     if isinstance(value, nn.Module):  # its parts; its weights are a file of their own
         return [[name, type(part).__qualname__, _settings(part)] for name, part in value.named_modules()]
     if isinstance(value, FunctionType):
-        return [value.__qualname__, value.__code__.co_code.hex(), repr(value.__code__.co_consts)]
+        return [value.__qualname__, _describe(value.__code__)]
+    if isinstance(value, CodeType):  # its constants hold the code of functions within it
+        return [value.co_code.hex(), value.co_names, _describe(value.co_consts)]
     if callable(value) and hasattr(value, "__qualname__"):
         return value.__qualname__
     if hasattr(value, "__dict__"):

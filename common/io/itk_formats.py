@@ -74,25 +74,27 @@ def _of_metaimage(content: bytes) -> Layout:
 
 def _of_nrrd(content: bytes) -> Layout:
     """Parse an NRRD file. Source: "Definition of NRRD File Format", sections 3 (header) and 5 (fields)."""
-    head, blank, voxels = content.partition(b"\n\n")
-    if not blank or len(head) > HEADER_BYTES:
+    end = re.search(rb"\r?\n\r?\n", content[:HEADER_BYTES])
+    if end is None:
         raise ValueError("an NRRD file whose header does not end; copy it again")
-    fields = _fields(head, ":")
+    lines = re.split(rb"[\r\n]+", content[: end.start()])
+    own = [line for line in lines if not re.match(rb"#|[^:]*:=", line)]  # no comments, or key/value pairs of programs
+    fields = {" ".join(name.lower().split()): value for name, value in _fields(b"\n".join(own), ":").items()}
     other = [
         name for name in ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip") if name in fields
     ]
     if other:
         raise ValueError(f"an NRRD file with the field {other[0]!r}; expected voxels directly after the header")
-    kind = re.sub(r"^unsigned ", "u", fields.get("type", "").removeprefix("signed ")).removesuffix("_t")
-    dtype = _NRRD_TYPES.get(kind)
+    kind = re.sub(r"^unsigned ", "u", fields.get("type", "").lower().removeprefix("signed ")).removesuffix("_t")
+    dtype = _NRRD_TYPES.get(re.sub("(?<=short|.long) int$", "", kind.replace("longlong", "long long")))
     if dtype is None:
         raise ValueError(f"type {kind!r}; expected one of {', '.join(_NRRD_TYPES)}")
-    dtype = dtype.newbyteorder(">" if fields.get("endian") == "big" else "<")
-    encoding = fields.get("encoding", "")
+    dtype = dtype.newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<")
+    encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise ValueError(f"encoding {encoding!r}; expected raw or gzip")
     inflate = None if encoding == "raw" else _inflating(zlib.MAX_WBITS + 16)
-    return _sizes(fields, "sizes"), dtype, inflate, voxels
+    return _sizes(fields, "sizes"), dtype, inflate, content[end.end() :]
 
 
 def _fields(header: bytes, separator: str) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
 
 def check_number(key: str, value: float, low: float, high: float = float("inf")) -> float:
     """Return a number that has to lie in a range."""
-    if not isinstance(value, (int, float)) or not low <= value <= high:  # also refuses NaN
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:  # also refuses NaN
         raise ValueError(f"{key} {value}: expected a number from {low:g} to {high:g}.")
     return value
 

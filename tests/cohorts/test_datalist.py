@@ -167,6 +167,7 @@ def test_a_folder_of_another_cohort_is_refused_by_name(tmp_path, split):
             ("brats2020", [f"x{n}" for n in range(9)], [], {"split": split}, [f"split {split} of 9 patients", "cv1of3"])
             for split in ("cv0of3", "cv4of3", "cv1of1", "cv1of9")
         ],
+        ("brats2020", ["x1", "x2", "x3"], [], {"split": "cv1of2"}, ["split cv1of2 of 3 patients", "four or more"]),
         (
             *("brats2020", ["BraTS20_Training_001", "BraTS20_Training_002"], [], {"split": "fixed"}),
             ["367 of the 369 cases of split fixed are missing, e.g. BraTS20_Training_"],

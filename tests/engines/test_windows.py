@@ -1,5 +1,6 @@
 """Windows are encoded once each, and give the logits of MONAI's sliding windows bit for bit."""
 
+import os
 import resource
 
 import pytest
@@ -10,6 +11,7 @@ from processes import run
 
 from common.engines import ForegroundInferer
 from common.engines.windows import Mirrored, Planewise, decode_subsets
+from common.io.disk import full_disk
 from common.modalities import drop
 
 KEEP = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
@@ -79,6 +81,21 @@ def test_mirrored_predictions_are_averaged(network):
     torch.testing.assert_close(averaged(image.flip(4)), expected.flip(4))
     present = torch.ones(1, 3, dtype=torch.bool)
     assert torch.equal(averaged.decode(averaged.encode(image, present), present), averaged(image))
+
+
+def decode_where_nothing_fits(folder):
+    """Decode with temporary files in a folder, and print why it cannot be."""
+    os.environ["TMPDIR"] = str(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a full disk does, it refuses to reserve the space
+    try:
+        list(decode_subsets(torch.zeros(1, 3, 20, 20, 20), TwoStage().eval(), KEEP, SlidingWindowInferer((8, 8, 8))))
+    except OSError as error:
+        print(full_disk(error).filename)
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path):
+    code, said = run(decode_where_nothing_fits, tmp_path)
+    assert (code, said.strip()) == (0, str(tmp_path))
 
 
 def print_peak_of_memory(subsets):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def write(path, methods, **more):
     return path
 
 
+ROOT = Path(__file__).parents[2]
 PYTHON = sys.executable
 GSS = {"bundle": "gss", "settings": {"backbone": "mmFormer"}}
 RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
@@ -97,9 +99,40 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, 
 
 
 def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
+    place = folders_of(PAIR, tmp_path)["GSS"]
+    place.mkdir()
+    (place / "fail").touch()
     run_entries(PAIR, tmp_path, shared)
+    with pytest.raises(ValueError, match=r"rfnet.*trained with split_seed None, now 1"):
+        run_entries(PAIR[1:], tmp_path, {**shared, "split_seed": 1})
     with pytest.raises(ValueError, match="the folder was used with settings#split_seed None, now 1"):
-        run_entries(PAIR, tmp_path, {**shared, "split_seed": 1})
+        run_entries(PAIR[:1], tmp_path, {**shared, "split_seed": 1})
+
+
+def test_a_clone_that_was_moved_goes_on_and_keeps_what_is_finished(tmp_path, python, shared, monkeypatch):
+    def clone(name):
+        shutil.copytree(ROOT / "bundles" / "gss" / "configs", tmp_path / name / "bundles" / "gss" / "configs")
+        monkeypatch.chdir(tmp_path / name)
+
+    clone("old")
+    places = folders_of(PAIR, tmp_path)
+    places["GSS"].mkdir()
+    (places["GSS"] / "fail").touch()
+    assert run_entries(PAIR, tmp_path, shared) == ["GSS"]
+    clone("new")
+    assert run_entries(PAIR, tmp_path, shared) == ["GSS"]  # once more, and not the one that is finished
+    assert len((places["RFNet"] / "calls.txt").read_text().splitlines()) == 1
+    config = Path("bundles/gss/configs/train.json")
+    config.write_text(config.read_text() + "\n")
+    assert run_entries(PAIR[1:], tmp_path, shared) == []
+    with pytest.raises(ValueError, match=r"the folder was used with configs#gss/configs/train\.json"):
+        run_entries(PAIR, tmp_path, shared)
+
+
+def test_methods_do_not_share_a_folder(tmp_path):
+    for one, other in (("RFNet+", "RFNet-"), ("方法一", "方法二"), ("x" * 60 + ", cv1of2", "x" * 60 + ", cv2of2")):
+        with pytest.raises(ValueError, match=r"would share the folder .*; rename one"):
+            folders_of([Entry(one, "gss"), Entry(other, "gss")], tmp_path)
 
 
 def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):

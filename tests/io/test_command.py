@@ -23,10 +23,18 @@ def options(monkeypatch, *words):
         (("--train::rl", "1"), "'train#rl' is not a key of .*; expected one of lr"),
         (("--epochs", "many"), "epochs 'many': expected a number, such as 1"),
         (("--masks", "mr2468"), "'masks' is not a key"),
+        (
+            ("--output_dir", "2024_01"),
+            "--output_dir 2024_01: MONAI reads this as 202401; write it as a path, e.g. ./2024_01",
+        ),
+        (("--output_dir=out#1",), "MONAI reads this as 'out'"),
+        (("--output_dir", "./2024_01"), None),
     ],
 )
 def test_options_are_keys_of_the_configs(tmp_path, monkeypatch, words, refusal):
-    (tmp_path / "train.json").write_text(json.dumps({"epochs": 1, "train": {"lr": 1.0}, "resume": False, "device": ""}))
+    (tmp_path / "train.json").write_text(
+        json.dumps({"epochs": 1, "train": {"lr": 1.0}, "resume": False, "device": "", "output_dir": "x"})
+    )
     (tmp_path / "recipe.json").write_text(json.dumps({"masks": None}))
     train, recipe = tmp_path / "train.json", tmp_path / "recipe.json"
     options(monkeypatch, "--config_file", str(train), *words)

@@ -13,8 +13,12 @@ from common.io.fingerprint import files_of, fingerprint
 from common.networks import M3AE
 
 
+def with_functions_inside(values):
+    return [abs(value) for value in filter(lambda value: value > 1, values)]
+
+
 def made_of_a_recipe():
-    return fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1})
+    return fingerprint(Compose([Spacingd("image", [1, 1, 1])]), {"a": 1}, with_functions_inside)
 
 
 def print_fingerprint():
@@ -41,6 +45,10 @@ def test_every_setting_counts():
         (torch.zeros(5000).index_fill(0, torch.tensor(2500), 1),),
         (lambda x: x + 1,),
         (lambda x: x + 2,),
+        (lambda x: abs(x),),
+        (lambda x: len(x),),
+        (lambda x: sorted(x, key=lambda y: y + 1),),
+        (lambda x: sorted(x, key=lambda y: y + 2),),
         (M3AE(width=8, grid=(8, 8, 8)),),
         (M3AE(width=16, grid=(8, 8, 8)),),
         (nn.Upsample(scale_factor=2, mode="nearest"),),

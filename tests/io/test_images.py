@@ -195,6 +195,7 @@ def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, pa
     whole = file.read_bytes()
     for content, reason in (
         (whole.replace(*elsewhere), "voxels"),
+        (whole.replace(elsewhere[0], elsewhere[1].replace(b"data file", b"Data  File")), "voxels"),
         (whole[:-9], "EOFError|bytes of voxels"),
         (whole.replace(b"12 10 8", b"12 10 4"), "bytes of voxels"),
         (whole.replace(b"12 10 8", b"12 10 80000000"), "exceeds the maximum"),
@@ -203,6 +204,33 @@ def test_a_header_cannot_name_another_file(path, tmp_path, suffix, elsewhere, pa
         file.write_bytes(content)
         with pytest.raises(ValueError, match=reason):
             read_volume(file)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\n", b"\r\n"),
+        (b"type: float", b"Type: FLOAT"),
+        (b"encoding: ", b"ENCODING: "),
+        (b"encoding: raw", b"encoding: RAW"),
+        (b"encoding: ", b"type:=of a program\n# data file: none\ndata file:=a note\nencoding: "),
+    ],
+)
+def test_nrrd_as_the_specification_allows_it(path, tmp_path, packed, before, after):
+    file = tmp_path / "x.nrrd"
+    itk.imwrite(itk.imread(str(path)), str(file), compression=packed)
+    header, blank, voxels = file.read_bytes().partition(b"\n\n")
+    file.write_bytes((header + blank).replace(before, after) + voxels)
+    np.testing.assert_array_equal(read_volume(file).numpy(), read_volume(path).numpy())
+
+
+@pytest.mark.parametrize("name", ["short", "SHORT", "signed short int", "int16_t"])
+def test_names_of_a_type(tmp_path, name):
+    voxels = np.arange(24, dtype="<i2")
+    header = f"NRRD0004\ntype: {name}\ndimension: 3\nsizes: 2 3 4\nencoding: raw\nendian: little\n\n"
+    (tmp_path / "x.nrrd").write_bytes(header.encode() + voxels.tobytes())
+    np.testing.assert_array_equal(read_volume(tmp_path / "x.nrrd"), voxels.reshape((2, 3, 4), order="F"))
 
 
 def test_writer_writes_what_is_read_back(tmp_path, volume):

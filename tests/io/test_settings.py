@@ -28,7 +28,7 @@ def test_choices_and_numbers():
     with pytest.raises(ValueError, match="kl 'papr': expected one of 'released', 'paper'"):
         check_choice("kl", "papr", ("released", "paper"))
     assert check_number("rate", 1, 0, 1) == 1
-    for value in (-0.1, 1.1, float("nan"), "abc"):
+    for value in (-0.1, 1.1, float("nan"), "abc", True):
         with pytest.raises(ValueError, match=f"rate {value}: expected a number from 0 to 1"):
             check_number("rate", value, 0, 1)
 

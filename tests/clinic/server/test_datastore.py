@@ -1,11 +1,15 @@
-"""On which series a label map was drawn."""
+"""On which series a label map was drawn, and what labels and trainings are said to be."""
+
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from clinic.server.datastore import hidden_paths, labelled_modality
+from clinic.server.datastore import DICOMWebDatastore, hidden_paths, labelled_modality
+from clinic.server.training import _line
 from clinic.study.reading import Study
+from common.cohorts import get_cohort
 
 GRID = np.diag([1.0, 1, 2, 1])
 
@@ -47,3 +51,25 @@ def test_names_of_files_are_in_no_message():
     ):
         raise ValueError("/a b/x/Doe_John_t1.nii.gz: shape (8, 8), and /a b holds")
     assert "Doe" not in str(error.value)
+
+
+def test_a_corrected_segmentation_is_final_at_once():
+    def instance(date: str, algorithm: str, name: str = "Oedema") -> dict:
+        segment = {"00620005": {"Value": [name]}, "00620008": {"Value": [algorithm]}}
+        return {"00080023": {"Value": [date]}, "00620002": {"Value": [segment]}}
+
+    held = [instance("20240101", "AUTOMATIC")]
+    store = DICOMWebDatastore("http://127.0.0.1:9", get_cohort("brats2021"))
+    store.client = SimpleNamespace(retrieve_series_metadata=lambda study, series: held)
+    assert store._tag("1", "2") == "original"
+    held.insert(0, instance("20240102", "SEMIAUTOMATIC"))
+    assert store._tag("1", "2") == "final"
+    held[0] = instance("20240102", "SEMIAUTOMATIC", "Kidney")
+    assert store._tag("1", "2") is None
+
+
+@pytest.mark.parametrize(("best", "said"), [(0.0, ", best validation Dice 0.000"), (None, "")])
+def test_a_validation_dice_of_0_is_shown(best, said):
+    assert (
+        _line({"status": "RUNNING", "epoch": 1, "max_epochs": 2, "best_metric": best}) == f"RUNNING: epoch 1 of 2{said}"
+    )

@@ -490,10 +490,12 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ({"port": "many"}, "--port many: expected a number from 0 to 65535"),
+        ({"port": "many"}, "--port many: expected a whole number"),
         ({"port": 99999}, "--port 99999: expected a number"),
         ({"models": 5}, ""),
-        ({"studies": 5}, "5: no such folder"),
+        ({"studies": "2024_01"}, "2024_01: no such folder"),
+        ({"studies": "out#1"}, "out#1: no such folder"),
+        ({"studies": "1e3"}, "1e3: no such folder"),
         ({"recipe": 5}, ""),
         ({"output_dir": "/dev/null/x"}, "/dev/null/x: cannot write there"),
         (

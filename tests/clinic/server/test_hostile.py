@@ -342,6 +342,10 @@ class TestBodies:
     def test_options_of_wrong_types(self, url, params, reason):
         refused(infer(url, "good", **params), 400, reason)
 
+    @pytest.mark.parametrize("value", [True, [2], 2.5])
+    def test_epochs_of_wrong_types(self, url, value):
+        refused(requests.post(f"{url}/train/m3ae", json={"max_epochs": value}, timeout=30), 400, "max_epochs")
+
     def test_a_field_that_is_missing(self, url):
         refused(requests.post(f"{url}/infer/m3ae", timeout=30), 422, "query.image: Field required.")
         refused(requests.put(f"{url}/datastore/label", params={"image": "good"}, timeout=30), 422, "body.label")

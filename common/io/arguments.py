@@ -15,7 +15,9 @@ OF_FIRE = ("help", "h")  # options that Fire handles itself
 _KEPT = object()  # value that Fire returns for a valid command line, in which it finds no members for surplus words
 
 
-def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Callable[[], None]:
+def parse(
+    program: Mapping[str, Callable[..., None]] | Callable[..., None], words: Sequence[str], name: str = "tools"
+) -> Callable[[], None]:
     """Return the call that a command line requests, without making it; print help if requested.
 
     Fire alone would call a function before refusing surplus arguments, and would read words as Python literals: a
@@ -24,15 +26,22 @@ def parse(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> Cal
     annotation; SystemExit if Fire has printed help, or which argument is missing or surplus.
 
     Args:
-        verbs: name -> function, whose parameters are annotated as text, numbers, flags, sequences of these, or a dict.
+        program: a function, or the verbs of several: name -> function. Their parameters are annotated as text, numbers,
+            flags, sequences of these, or a dict; further options that a function takes (``**``) are text.
         words: words of the command line, without the program's name.
+        name: name of the module that ``python -m`` runs.
     """
-    _check_words(verbs, words)
     calls: list[Callable[[], None]] = []
-    verbs = {name: _kept(verb, calls) for name, verb in verbs.items()}
-    found = fire.Fire(verbs, list(words), "tools", lambda result: None if calls else result)
+    if callable(program):
+        _check_options(program, words, name)
+        component: Any = _kept(program, calls)
+    else:
+        _check_verb(program, words, name)
+        component = {verb: _kept(function, calls) for verb, function in program.items()}
+    found = fire.Fire(component, list(words), name, lambda result: None if calls else result)
     if calls and found is not _KEPT:
-        raise ValueError(f"{' '.join(words)}: too many words; see python -m tools {words[0]} --help.")
+        verb = "" if callable(program) else f"{words[0]} "
+        raise ValueError(f"{' '.join(words)}: too many words; see python -m {name} {verb}--help.")
     return calls[0] if calls else lambda: None
 
 
@@ -48,16 +57,22 @@ def _kept(verb: Callable[..., None], calls: list[Callable[[], None]]) -> Callabl
     return fire.decorators.SetParseFn(str)(fire.decorators.SetParseFns(**parsers)(keep))
 
 
-def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str]) -> None:
-    """Refuse unknown verbs and options, and an option without a value, which Fire would set to "True"."""
+def _check_verb(verbs: Mapping[str, Callable[..., None]], words: Sequence[str], program: str) -> None:
+    """Refuse an unknown verb, and what `_check_options` refuses."""
     if not words or words[0].startswith("-"):
         return
     name = words[0].replace("-", "_")
     if name not in verbs:
-        raise ValueError(f"{words[0]}: no such verb; {_near(name, list(verbs))}see python -m tools --help.")
-    hints = get_type_hints(verbs[name])
-    named = [one.name for one in inspect.signature(verbs[name]).parameters.values() if one.kind != one.VAR_POSITIONAL]
-    for word, following in zip(words[1:], [*words[2:], "--"], strict=False):
+        raise ValueError(f"{words[0]}: no such verb; {_near(name, list(verbs))}see python -m {program} --help.")
+    _check_options(verbs[name], words[1:], f"{program} {name}")
+
+
+def _check_options(function: Callable[..., None], words: Sequence[str], name: str) -> None:
+    """Refuse unknown options, and an option without a value, which Fire would set to "True"."""
+    hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
+    named = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    others = any(one.kind == one.VAR_KEYWORD for one in parameters)
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
         if word == "--":  # the rest is for Fire, which ignores unknown options silently
             foreign = fire.parser.CreateParser().parse_known_args(words[list(words).index("--") + 1 :])[1]
             if foreign:
@@ -67,10 +82,10 @@ def _check_words(verbs: Mapping[str, Callable[..., None]], words: Sequence[str])
         key = option.replace("-", "_")
         if not word.startswith("--") or key in OF_FIRE or hints.get(key.removeprefix("no")) is bool:
             continue
-        if key not in named:
+        if key not in named and not others:
             near = _near(key, named, "--")
-            raise ValueError(f"--{option}: no such option of {name}; {near}see python -m tools {name} --help.")
-        if not equals and following.startswith("--") and hints[key] is not bool:
+            raise ValueError(f"--{option}: no such option of {name.split()[-1]}; {near}see python -m {name} --help.")
+        if not equals and following.startswith("--"):
             raise ValueError(f"--{option}: expected a value after it.")
 
 
