@@ -102,6 +102,7 @@ def write_seg(
     reference: Series,
     classes: Mapping[str, int],
     software: str,
+    weights: str | None = None,
     algorithm_type: str = "AUTOMATIC",
 ) -> list[str]:
     """Write a label map as a binary DICOM SEG, with a segment for each class that occurs.
@@ -116,6 +117,7 @@ def write_seg(
             patient and study.
         classes: class name (ED, NCR, NET, ET) -> value in `label`; 0 is background.
         software: name and version of the program that made it, e.g. ``m3ae 0.1.0``.
+        weights: name and SHA-256 of the weights, for the attribute Algorithm Parameters; None without a network.
         algorithm_type: type of the segments; ``SEMIAUTOMATIC`` if a person has corrected them.
     """
     _check(label, reference, classes)
@@ -126,19 +128,27 @@ def write_seg(
     for segment, name in enumerate(occurring, start=1):
         segments[label == classes[name]] = segment
     with _explained(reference):
-        segmentation = _segmentation(segments, reference, occurring, software, algorithm_type)
+        segmentation = _segmentation(segments, reference, occurring, software, weights, algorithm_type)
         with replacing(path) as temporary:
             segmentation.save_as(temporary)
     return occurring
 
 
 def _segmentation(
-    segments: np.ndarray, reference: Series, classes: Sequence[str], software: str, algorithm_type: str = "AUTOMATIC"
+    segments: np.ndarray,
+    reference: Series,
+    classes: Sequence[str],
+    software: str,
+    weights: str | None = None,
+    algorithm_type: str = "AUTOMATIC",
 ) -> Segmentation:
     """Return the SEG; `segments` holds each voxel's segment number, from 1 in the order of `classes`."""
     name, _, version = software.rpartition(" ")
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=name or software, version=version, family=codes.DCM.ArtificialIntelligence
+        name=name or software,
+        version=version,
+        family=codes.DCM.ArtificialIntelligence,
+        parameters=weights and {"weights": weights},
     )
     sources, positions = _sources(reference)
     return Segmentation(

@@ -63,7 +63,7 @@ def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, f
     if datastore.label_file == "DICOM SEG":
         path = folder / "final.dcm"
         software = f"missing-modality-bundles {__version__}"
-        dicom.write_seg(path, voxels, study.series[modality], values, software, "SEMIAUTOMATIC")
+        dicom.write_seg(path, voxels, study.series[modality], values, software, algorithm_type="SEMIAUTOMATIC")
     else:
         path = folder / "final.nii.gz"
         nib.save(label, path)

@@ -182,6 +182,7 @@ def _predict(
         "volumes_ml": {region: round(volume, 3) for region, volume in summary.volumes.items()},
         "warnings": list(summary.warnings),
         "notes": list(summary.notes),
+        "weights": summary.weights,
         "trained_on": summary.trained_on,
         "explanations": prediction.explanations,
     }

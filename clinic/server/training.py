@@ -22,7 +22,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from clinic.server.datastore import Datastore, open_datastore
 from clinic.server.errors import writing_to
@@ -35,6 +35,7 @@ from common.cohorts.datalist import write_datalist
 from common.io.command import unwrapped_errors
 from common.io.disk import full_disk
 from common.io.documents import Document, read_json
+from common.io.facts import SETTINGS
 from common.io.files import replacing
 from common.io.settings import check_number
 
@@ -191,7 +192,7 @@ def train(run: Path, data: Path) -> None:
         reason = f"the first one: {refused[0]}" if refused else "no study has a final label; save some."
         raise ValueError(f"None of {len(refused)} labelled studies can be used; {reason}")
     root, configs = config_files(job.bundle, "train.json", job.recipe or RECIPE)
-    served = {} if job.recipe else {"crop": json.loads((root / "configs" / "inference.json").read_text())["crop"]}
+    served = {} if job.recipe else _served_settings(root, job.init_from)
     config = json.loads(configs[0].read_text())
     labelled = len(items)
     if "require_complete" in str(config.get("training_cases")):
@@ -212,7 +213,7 @@ def train(run: Path, data: Path) -> None:
         "epochs": job.max_epochs,
         "val_interval": max(1, job.max_epochs // 5),
         "ema_momentum": None,  # there are too few steps for an average
-        **served,
+        **{key: value for key, value in served.items() if key in config and key != "cohort"},
         **{key: value for key, value in NOTHING_MASKED.items() if key in config},
         **({"device": f"$torch.device({job.device!r})"} if job.device else {}),
     }
@@ -241,6 +242,14 @@ def train(run: Path, data: Path) -> None:
     (run / f"{name}.pt").rename(run / WEIGHTS)
     (run / f"{name}_last.pt").unlink()
     _update_status(run, status="DONE")
+
+
+def _served_settings(root: Path, weights: str) -> dict[str, Any]:
+    """Return the settings that inference.json takes from weights, or has for the bundle's own."""
+    parser = ConfigParser()
+    parser.read_config(str(root / "configs" / "inference.json"))
+    parser.update({"bundle_root": str(root), "ckpt_path": weights})
+    return {key: parser.get_parsed_content(key) for key in SETTINGS if key in parser}
 
 
 def write_labelled_studies(studies: Datastore, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -16,7 +16,8 @@ def segment_study(*options: Any, **named_options: Any) -> None:
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:
     """Return title -> lines; the warnings come first, as on the page."""
     summary = made.summary
-    trained = [f"The weights were trained on {summary.trained_on}."] if summary.trained_on else []
+    unknown = "The file does not say what they were trained on."
+    trained = f"They were trained on {summary.trained_on}." if summary.trained_on else unknown
     return {
         "Warnings": summary.warnings,
         "Volumes": [
@@ -24,7 +25,7 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
             for region, volume in summary.volumes.items()
         ],
         "Geometry": summary.notes,
-        "Bundle": [f"{summary.bundle} {summary.version}", *trained],
+        "Bundle": [f"{summary.bundle} {summary.version}", f"Weights: {summary.weights}.", trained],
         "Written (research only, not for clinical use)": [f"{what}: {file}" for what, file in made.files.items()],
     }
 

@@ -16,10 +16,11 @@ from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
 from common.cohorts.cohort import Cohort
-from common.io import bundle_root, shipped_weights
+from common.io import bundle_root, shipped_weights, trained
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
+from common.io.weights import trained_on, weights_name
 from common.transforms.decision import region_probabilities
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
@@ -53,7 +54,11 @@ class Inference:
     Attributes:
         intervals: calibration of the volumes' intervals (`calibrate_intervals`) from beside the weights; None without.
         advice: expected gains from missing modalities (`advice_table`) from beside the weights; None without.
-        trained_on: short description of the training data; None for weights other than the bundle's own.
+        weights: path of the weights.
+        weights_name: their file's name and SHA-256.
+        method: name of the bundle, or that of the method that other weights were trained by.
+        trained_on: short description of the training data; None if unknown.
+        seen: modalities that the network saw in training; None if unknown.
         warnings: reasons why no result of these weights can be trusted.
     """
 
@@ -85,7 +90,9 @@ class Inference:
         self.intervals = self._beside("intervals.csv", names=("modalities", "region"), numbers=("coverage", "quantile"))
         self.advice = self._beside("advice.csv", names=("modalities", "modality", "region"), numbers=("average",))
         shipped = shipped_weights(self.weights, root)
-        self.trained_on = shipped["data_source"] if shipped else None
+        self.weights_name, self.trained_on = weights_name(self.weights), trained_on(self.weights, root)
+        self.method = trained(self.weights, "method", self.metadata["name"])
+        self.seen: Sequence[str] | None = trained(self.weights, "modalities", None)
         self.warnings = [SYNTHETIC] if shipped and shipped == self.metadata["weights"].get("phantom.pt") else []
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:

@@ -49,8 +49,9 @@ class StudySummary:
 
     Attributes:
         title: title of the page.
-        bundle: name of the bundle.
+        bundle: name of the bundle, or of the method of other weights.
         version: version of the bundle.
+        weights: name of the weights' file and its SHA-256.
         used: modalities that the prediction was made from.
         missing: names of the other modalities that the network can use.
         volumes: region -> volume in ml, see `quality.volumes`; larger regions first.
@@ -66,6 +67,7 @@ class StudySummary:
     title: str
     bundle: str
     version: str
+    weights: str
     used: Sequence[UsedModality]
     volumes: Mapping[str, float]
     missing: Sequence[str] = ()

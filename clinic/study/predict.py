@@ -20,6 +20,7 @@ from clinic.study.reading import Study, choose_reference, read_folder
 from clinic.study.skull import MODES, Brain, find_brain
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
+from common.io.facts import unseen
 from common.io.scratch import scratch_folder
 from common.io.settings import check_choice
 from common.modalities import LabelSet, canonical, display_name, display_subset, resolve_subset, subset_name
@@ -194,8 +195,9 @@ def _summarise(
     measured = volumes(_regions(np.asarray(label.dataobj), labels), labels, voxel_sizes(label.affine))
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
-        bundle=inference.metadata["name"],
+        bundle=inference.method,
         version=inference.metadata["version"],
+        weights=inference.weights_name,
         trained_on=inference.trained_on,
         used=[
             UsedModality(name, study.sources[name], study.reasons[name], study.confidences[name])
@@ -215,6 +217,7 @@ def _summarise(
         warnings=[
             *contradictions,
             *inference.warnings,
+            *filter(None, [unseen(list(study.images), inference.seen)]),
             *result_warnings(
                 study, aligned, brain, masks, segmentation.probabilities, inference.cohort, inference.spacing
             ),
@@ -250,9 +253,8 @@ def _write(
         if referred and voxels.any():
             from clinic import dicom
 
-            dicom.write_seg(
-                made["DICOM SEG"], voxels, study.series[referred], inference.cohort.labels.values, inference.software
-            )
+            values, made_by = inference.cohort.labels.values, (inference.software, inference.weights_name)
+            dicom.write_seg(made["DICOM SEG"], voxels, study.series[referred], values, *made_by)
         files = {what: folder / name for what, name in RESULTS.items()}
         for what, file in files.items():  # all results are complete by now
             if made[what].exists():

@@ -7,7 +7,7 @@ from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
 from common.engines.preference import PreferenceBalancer
-from common.engines.steps import run_bundle, train_teacher
+from common.engines.steps import run_bundle, train_teacher, training_facts
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.io import read_checkpoint, write_checkpoint
+from common.io.facts import TrainingFacts
 from common.modalities import IGNORED
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ class ResumableCheckpoint:
         interval: number of epochs between two checkpoints; the final epoch is always saved.
         resume: whether to continue from ``<name>_last.pt`` if it exists.
         average: average of the network's weights, for ``<name>.pt``; attached together with this handler.
+        facts: what ``<name>.pt`` says of its training.
     """
 
     def __init__(
@@ -145,11 +147,12 @@ class ResumableCheckpoint:
         interval: int = 1,
         resume: bool = False,
         average: WeightAverage | None = None,
+        facts: TrainingFacts | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
         self.average, self.validator = average or WeightAverage(network), validator
         self.objects = {"network": network, **objects, **self.average.state}
-        self.interval, self.resume = interval, resume
+        self.interval, self.resume, self.facts = interval, resume, facts
 
     def attach(self, engine: Trainer) -> None:
         self.average.attach(engine)
@@ -187,7 +190,7 @@ class ResumableCheckpoint:
         best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
         if idist.get_rank() == 0:
             if best_epoch == epoch or (best_epoch < 1 and due):
-                write_checkpoint(self.average.network.state_dict(), self.weights)
+                write_checkpoint(self.average.network.state_dict(), self.weights, self.facts)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here

@@ -1,4 +1,4 @@
-"""Steps that connect configs of a bundle: an evaluation after a training, and a teacher before it."""
+"""What connects a bundle's configs: an evaluation after a training, a teacher before it, and facts for inference."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,11 @@ import ignite.distributed as idist
 from monai.bundle import run
 from monai.engines import Trainer
 
-from common.methods.pmkl import note_teacher
+from common.cohorts import get_cohort
+from common.io.command import recipe_names
+from common.io.facts import SETTINGS, TrainingFacts
+from common.io.settings import optional
+from common.io.weights import metadata_of, trained_on, weights_name
 
 
 def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -22,13 +26,33 @@ def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str,
         run(config_file=files, bundle_root=bundle_root, **overrides)
 
 
-def train_teacher(trainer: Trainer, given: str | None, weights: str, cohort: str) -> None:
-    """Train a teacher unless the weights of one are given, and note beside its weights its cohort.
+def training_facts(
+    bundle_root: str, evaluation: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], init_from: str | None
+) -> TrainingFacts:
+    """Return what the weights of a training will say of it.
 
-    The trainer's handlers write them to the path ``weights``.
+    Args:
+        bundle_root: folder of the bundle.
+        evaluation: settings of the evaluation that follows, among them ``method`` and those of `SETTINGS`.
+        cases: datalist items of the training.
+        init_from: weights that it starts from, or None.
     """
-    if given is not None:
-        return
-    trainer.run()
-    if idist.get_rank() == 0:
-        note_teacher(weights, cohort)
+    metadata = metadata_of(bundle_root)
+    before = init_from and f"{trained_on(init_from, bundle_root) or 'unknown data'} ({weights_name(init_from)})"
+    seen = {name for item in cases for name in item["modalities"]}
+    return TrainingFacts(
+        method=evaluation["method"],
+        bundle=metadata["bundle"],
+        version=metadata["version"],
+        cases=len(cases),
+        modalities=[name for name in get_cohort(evaluation["cohort"]).modalities if name in seen],
+        recipe=recipe_names(),
+        before=before or "",
+        settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation},
+    )
+
+
+def train_teacher(trainer: Trainer, given: str | None) -> None:
+    """Train a teacher unless the weights of one are given; the trainer's handlers write them."""
+    if given is None:
+        trainer.run()

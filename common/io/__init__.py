@@ -10,11 +10,12 @@ _MODULES = {
     "bundle": ("bundle_root",),
     "checkpoints": ("load_weights", "read_checkpoint", "read_weights", "start_from", "write_checkpoint"),
     "command": ("errors_in_one_line", "refuse_unknown_options"),
+    "facts": ("trained",),
     "files": ("file_digest", "require_writable"),
     "images": ("AtomicNibabelWriter", "read_volume"),
     "lock": ("lock_folder", "unlock_folder"),
     "settings": ("check_counts", "flag", "optional", "per_axis"),
-    "weights": ("shipped_weights", "tell_shipped_weights"),
+    "weights": ("shipped_weights", "tell_weights"),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_PLACES)

@@ -8,19 +8,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.io.facts import TrainingFacts, read_facts, write_facts
 from common.io.files import replacing
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Floating-point types that weights may have; other types lack most operations."""
 
 
-def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike) -> None:
+def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: TrainingFacts | None = None) -> None:
     """Write a state dict, or a dict of state dicts, atomically: an existing file is replaced only by a complete one.
 
-    The same tensors give the same bytes, because PyTorch stores a file's name only when it is given a path.
+    The same tensors give the same bytes, because PyTorch stores a file's name only when it is given a path. ``facts``
+    are what the file says of the weights' training.
     """
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save(dict(state), file)
+    with replacing(path) as temporary:
+        with open(temporary, "wb") as file:
+            torch.save(dict(state), file)
+        if facts is not None:
+            write_facts(facts, temporary)
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
@@ -79,11 +84,13 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
         if key in state and state[key].shape != own[key].shape
     ]
     if missing or unexpected or shapes:
+        facts = read_facts(path)
+        settings = ", ".join(f"{key} {value}" for key, value in facts.settings.items()) if facts else ""
         raise ValueError(
             f"{path}: a checkpoint of another architecture than {type(network).__name__}: "
             f"{len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
             f"{len(shapes)} of another shape {shapes[:3]}. Use the config that it was trained with "
-            "(cohort, backbone, width, crop), or another checkpoint."
+            f"({settings or 'cohort, backbone, width, crop'}), or another checkpoint."
         )
     for key, value in own.items():
         if state[key].is_floating_point() != value.is_floating_point():

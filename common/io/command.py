@@ -33,6 +33,12 @@ def refuse_unknown_options(bundle_root: str) -> None:
     check_settings([files] if isinstance(files, str) else files, settings, bundle_root)
 
 
+def recipe_names() -> list[str]:
+    """Return the names of the config files after the first one that ``python -m monai.bundle run`` was given."""
+    files = _words().get("config_file", [])
+    return [] if isinstance(files, str) else [Path(str(file)).name for file in files[1:]]
+
+
 @contextmanager
 def unwrapped_errors() -> Iterator[None]:
     """Raise errors about files and settings themselves instead of the errors that MONAI wraps around them."""

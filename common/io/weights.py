@@ -1,10 +1,12 @@
-"""The weights that come with a bundle: their checksums, and the data that they were trained on."""
+"""Whose weights they are, and what they were trained on: those that come with a bundle, and others."""
 
 import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
+from common.io.facts import read_facts
 from common.io.files import file_digest
 
 logger = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
     path = Path(ckpt_path)
     if not path.is_file():
         return None
-    metadata = json.loads(Path(bundle_root, "configs", "metadata.json").read_text())
+    metadata = metadata_of(bundle_root)
     known, found = metadata.get("weights", {}), file_digest(path)
     if path.parent.resolve() != Path(bundle_root, "models").resolve():  # a copy elsewhere, or the user's own
         return next((entry for entry in known.values() if entry["sha256"] == found), None)
@@ -31,9 +33,33 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
     return known[path.name]
 
 
-def tell_shipped_weights(ckpt_path: str, bundle_root: str) -> None:
-    """Log the training data and the intended use of the weights, if they are those that come with the bundle."""
-    known = shipped_weights(ckpt_path, bundle_root)
-    if known is not None:
-        metadata = json.loads(Path(bundle_root, "configs", "metadata.json").read_text())
-        logger.warning(f"{ckpt_path}: trained on: {known['data_source']}. {metadata['intended_use']}")
+def metadata_of(bundle_root: str | os.PathLike) -> dict[str, Any]:
+    """Return a bundle's metadata.json."""
+    return json.loads(Path(bundle_root, "configs", "metadata.json").read_text())
+
+
+def weights_name(path: str | os.PathLike) -> str:
+    """Return the name of a weights file and its SHA-256, which say whose weights made a result."""
+    return f"{Path(path).name}, SHA-256 {file_digest(path)}"
+
+
+def trained_on(path: str | os.PathLike, bundle_root: str | os.PathLike) -> str | None:
+    """Return a short description of the data that weights were trained on; None if neither they nor the bundle say."""
+    if known := shipped_weights(path, bundle_root):
+        return known["data_source"]
+    facts = read_facts(path)
+    return (facts.trained_on or None) if facts else None
+
+
+def tell_weights(ckpt_path: str, bundle_root: str) -> None:
+    """Log what the weights were trained on; of the bundle's own also the intended use."""
+    if shipped_weights(ckpt_path, bundle_root):
+        said = f"trained on: {trained_on(ckpt_path, bundle_root)}. {metadata_of(bundle_root)['intended_use']}"
+        logger.warning(f"{ckpt_path}: {said}")
+    elif known := trained_on(ckpt_path, bundle_root):
+        logger.info(f"{weights_name(ckpt_path)}: trained on {known}")
+    elif Path(ckpt_path).is_file():
+        logger.warning(
+            f"{ckpt_path}: does not say what it was trained on, so the settings of inference.json are used. If it was "
+            "trained with others, add its recipe, or give them (--cohort, --width, --crop, --spacing)."
+        )

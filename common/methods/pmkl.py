@@ -4,18 +4,16 @@ Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal
 stage the teacher is trained alone (`common.methods.plain`). The losses are in `common.losses.pmkl`.
 """
 
-import json
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import torch
 from torch import nn
 
 from common.io import load_weights
-from common.io.files import replacing
+from common.io.facts import read_facts
 from common.losses.pmkl import PMKLOutput
 from common.methods.step import TrainingStep
 from common.networks.dedicated import Dedicated
@@ -75,14 +73,8 @@ class PrivilegedDistillation(TrainingStep):
         return PMKLOutput(learnt.logits, taught.logits, *embeddings, l2_penalty([student, heads]))
 
 
-def note_teacher(path: str | os.PathLike, cohort: str) -> None:
-    """Write a note beside a teacher's weights that says which cohort it was trained on."""
-    with replacing(_note(path)) as temporary:
-        temporary.write_text(json.dumps({"cohort": cohort}))
-
-
 def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
-    """Refuse a teacher's weights that do not exist, or are noted to be of another cohort; None is accepted.
+    """Refuse a teacher's weights that do not exist, or say that they are of another cohort; None is accepted.
 
     Raises FileNotFoundError if the file does not exist; ValueError if the teacher was trained on another cohort.
     """
@@ -93,10 +85,11 @@ def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
             f"{path}: no such weights of a teacher, from which PMKL's students learn. Train it first, or name the "
             "weights of one (key `teacher`)."
         )
-    if not _note(path).is_file():
-        logger.warning(f"{path}: no file beside it says which cohort this teacher was trained on; assuming {cohort}")
+    facts = read_facts(path)
+    if facts is None:
+        logger.warning(f"{path}: does not say which cohort this teacher was trained on; assuming {cohort}")
         return
-    noted = json.loads(_note(path).read_text())["cohort"]
+    noted = facts.settings.get("cohort")
     if noted != cohort:
         raise ValueError(
             f"{path}: a teacher trained on {noted}; expected one trained on {cohort}, as the students are. Train one "
@@ -119,7 +112,3 @@ def load_teacher(network: PMKL, path: str, cohort: str) -> None:
         for layer, start in zip(network.missing.network_for(subset).feature_encoder.layers, layers, strict=True):
             layer.load_state_dict(start.state_dict())
     logger.info(f"the students' teacher is {path}")
-
-
-def _note(path: str | os.PathLike) -> Path:
-    return Path(path).with_suffix(".json")

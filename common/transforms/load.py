@@ -14,6 +14,7 @@ from common.cohorts import Cohort, get_cohort
 from common.cohorts.check import coarse, findings, tilted, zero_background
 from common.cohorts.registry import cohort_of
 from common.io import read_volume
+from common.io.facts import unseen
 from common.io.geometry import grid_difference
 from common.modalities import canonical, resolve_subset, subset_name
 
@@ -39,6 +40,7 @@ class LoadSubjectd(MapTransform):
         keys: ``image``, or ``image`` and ``label``.
         trained: voxel size in mm that the network was trained at, to warn about coarser or tilted images; None skips
             these warnings.
+        seen: modalities that the network saw in training, to warn about others; None skips this.
     """
 
     def __init__(
@@ -47,11 +49,12 @@ class LoadSubjectd(MapTransform):
         modalities: Sequence[str] | None = None,
         keys: Sequence[str] = ("image", "label"),
         trained: Sequence[float] | None = None,
+        seen: Sequence[str] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.cohort = get_cohort(cohort)
         self.requested = resolve_subset(modalities, self.cohort.modalities)
-        self.trained = trained
+        self.trained, self.seen = trained, seen
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         item = dict(data)
@@ -59,6 +62,8 @@ class LoadSubjectd(MapTransform):
         volumes, sources = self._volumes(item, case)
         check_volumes(volumes, sources, self.cohort)
         first = next(iter(volumes.values()))
+        if said := unseen(list(volumes), self.seen):
+            logger.warning(f"{case}: {said}")
         if self.trained is not None:
             affine, in_atlas = first.affine.numpy(), self.cohort.skull_stripped
             for said in filter(None, (coarse(affine, self.trained), tilted(affine) if in_atlas else None)):

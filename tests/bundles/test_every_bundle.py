@@ -23,6 +23,7 @@ from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
+from common.io.facts import SETTINGS, read_facts
 from common.modalities import subset_name, subsets
 
 NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
@@ -72,6 +73,20 @@ class TestTraining:
         assert set(results["modalities"]) == {subset_name(subset) for subset in evaluated}
         assert (run.folder / "evaluation" / "tables" / "dice.md").stat().st_size > 500
         assert (run.folder / "evaluation" / "report.html").stat().st_size > 5000
+
+    def test_leaves_weights_that_need_no_options_at_inference(self, run, coarse_dir, tmp_path, caplog):
+        facts = read_facts(run.folder / "trained.pt")
+        own = {key: value for key, value in {**TINY, **OWN[run.name]}.items() if key in SETTINGS}
+        assert facts.settings | own == facts.settings
+        assert facts.settings["cohort"] == "phantom"
+        assert (facts.bundle, facts.cases, facts.modalities) == (run.name, 6, list(MODALITIES))
+        file = next(coarse_dir.rglob("*_t1ce.nii.gz"))
+        copy_subset({"image": [file], "modalities": ["t1c"]}, ["t1c"], tmp_path / "study")
+        with caplog.at_level("INFO"):
+            options = {"ckpt_path": run.folder / "trained.pt", "dataset_dir": tmp_path / "study"}
+            Bundle(run.name).run_here(["inference.json"], **options, output_dir=tmp_path / "out")
+        assert "trained on 6 cases of phantom" in caplog.text
+        assert list((tmp_path / "out").rglob("*_seg.nii.gz"))
 
     def test_leaves_what_is_a_methods_own(self, run):
         if run.name == "passion":

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from common.io import file_digest, shipped_weights, tell_shipped_weights
+from common.io import file_digest, shipped_weights, tell_weights, write_checkpoint
+from common.io.facts import TrainingFacts
 
 
 def a_bundle_with_weights(folder: Path) -> Path:
@@ -23,11 +25,16 @@ def test_shipped_weights_say_what_they_are_and_others_do_not(tmp_path, caplog):
     weights = a_bundle_with_weights(tmp_path)
     own = tmp_path / "own.pt"
     own.write_bytes(b"other weights")
-    tell_shipped_weights(str(own), str(tmp_path))
-    assert shipped_weights(own, tmp_path) is None
-    assert not caplog.text
-    tell_shipped_weights(str(weights), str(tmp_path))
-    assert "trained on: 39 cases. Research only." in caplog.text
+    with caplog.at_level("INFO"):
+        tell_weights(str(own), str(tmp_path))
+        assert shipped_weights(own, tmp_path) is None
+        assert "own.pt: does not say what it was trained on, so the settings of inference.json are used" in caplog.text
+        facts = TrainingFacts(method="tiny", bundle="tiny", cases=4, settings={"cohort": "brats2023"})
+        write_checkpoint({"weight": torch.ones(1)}, own, facts)
+        tell_weights(str(own), str(tmp_path))
+        assert f"own.pt, SHA-256 {file_digest(own)}: trained on 4 cases of brats2023" in caplog.text
+        tell_weights(str(weights), str(tmp_path))
+        assert "trained on: 39 cases. Research only." in caplog.text
 
 
 @pytest.mark.parametrize("name", ["model.pt", "other.pt"])

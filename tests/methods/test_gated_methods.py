@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from common.io import write_checkpoint
+from common.io.facts import TrainingFacts
 from common.losses.pmkl import PMKLLoss, SegmentationLoss
 from common.losses.robustseg import RobustSegLoss
 from common.methods.plain import Plain
-from common.methods.pmkl import PrivilegedDistillation, load_teacher, note_teacher, require_teacher
+from common.methods.pmkl import PrivilegedDistillation, load_teacher, require_teacher
 from common.methods.robustseg import Disentanglement, independent_subsets
 from common.modalities import drop
 from common.networks.gated import GatedNetwork
@@ -157,8 +158,9 @@ class TestPMKL:
         require_teacher(None, "brats2018")
         write_checkpoint(GatedNetwork(width=2).state_dict(), path)
         require_teacher(path, "brats2018")
-        assert "no file beside it says which cohort" in caplog.text
-        note_teacher(path, "phantom")
+        assert "does not say which cohort" in caplog.text
+        facts = TrainingFacts(method="PMKL", bundle="medmap", settings={"cohort": "phantom"})
+        write_checkpoint(GatedNetwork(width=2).state_dict(), path, facts)
         require_teacher(path, "phantom")
         with pytest.raises(ValueError, match="a teacher trained on phantom; expected one trained on brats"):
             load_teacher(PMKL(width=2), str(path), "brats2018")

@@ -271,6 +271,11 @@ def test_good_subject_is_not_warned_about(subject, caplog):
     assert not caplog.records
 
 
+def test_modalities_that_the_network_never_saw_are_warned_about(subject, caplog):
+    LoadSubjectd(COHORT, ["t1"], seen=["t1c"])(subject)
+    assert "The network never saw T1 in training, only T1c: do not trust the result." in caplog.text
+
+
 def test_images_unlike_those_of_the_training_are_warned_about(subject, caplog):
     LoadSubjectd(COHORT, trained=(0.5, 0.5, 0.5))(subject)
     (record,) = caplog.records

@@ -14,6 +14,7 @@ from clinic.study.inference import config_files
 from common.engines.evaluate import window_facts
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 from common.io import file_digest, load_weights, read_weights, write_checkpoint
+from common.io.facts import read_facts
 from common.io.files import replacing
 from common.io.settings import check_choice
 from common.modalities import subset_name, subset_names
@@ -55,7 +56,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
-    config["bundle_root"] = str(root)
+    config["bundle_root"], config["ckpt_path"] = str(root), str(trained)
     _require_fit(evaluation, config)
     _require_same_outputs(config, trained, weights)
     metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
@@ -64,7 +65,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
         metadata |= {"data_source": data_source, "eval_metrics": eval_metrics(evaluation)}
     with ExitStack() as stack:  # the files are moved into place together, once all are written
         temporary = stack.enter_context(replacing(target))
-        write_checkpoint(weights, temporary)
+        write_checkpoint(weights, temporary, read_facts(trained))
         for table in TABLES:
             if (run / "evaluation" / table).is_file():
                 beside = stack.enter_context(replacing(target.with_name(f"{name}_{table}")))
@@ -88,7 +89,8 @@ def eval_metrics(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _require_fit(evaluation: Evaluation, config: ConfigParser) -> None:
-    expected = {"cohort": config["cohort"], **window_facts(config["crop"], config["spacing"])}
+    cohort, crop, spacing = (config.get_parsed_content(key) for key in ("cohort", "crop", "spacing"))
+    expected = {"cohort": cohort, **window_facts(crop, spacing)}
     for key, value in expected.items():
         found = evaluation.cohort if key == "cohort" else evaluation.facts.get(key, "unknown")
         if found != value:
@@ -110,7 +112,7 @@ def _require_same_outputs(config: ConfigParser, trained: Path, weights: dict[str
     """Refuse weights of another network, and weights whose logits for a window change by more than `TOLERANCE`."""
     network = load_weights(config.get_parsed_content("network_def"), trained).eval()
     modalities = len(config.get_parsed_content("cohort_def").modalities)
-    window = torch.rand(1, modalities, *config["crop"], generator=torch.Generator().manual_seed(0))
+    window = torch.rand(1, modalities, *config.get_parsed_content("crop"), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = network(window)
         network.load_state_dict(weights)

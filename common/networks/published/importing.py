@@ -1,12 +1,16 @@
 """Import of authors' checkpoint files into weights files for our networks."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.cohorts import get_cohort
 from common.io import read_weights, write_checkpoint
+from common.io.facts import SETTINGS, TrainingFacts
 from common.io.settings import check_number
 from common.modalities import resolve_subset
 from common.networks.build import BACKBONES, build_network
@@ -22,7 +26,8 @@ def convert_m3ae(checkpoint: str, output: str) -> None:
     state = read_weights(checkpoint)
     with _named(checkpoint):
         weights = _floats(import_m3ae(state))
-    write_checkpoint(weights, output)
+    sizes = {"width": weights["unet.head.weight"].shape[1], "grid": list(weights["x_sub"].shape[2:])}
+    write_checkpoint(weights, output, _facts("m3ae", "M3AE", checkpoint, **sizes, crop=[128, 128, 128]))
     print(f"{output}: {len(weights)} tensors")
 
 
@@ -39,7 +44,11 @@ def convert_fusion(backbone: str, checkpoint: str, output: str, width: int, crop
     with _named(checkpoint):
         weights, match = import_fusion(state, network)
         _floats(weights)
-    write_checkpoint(weights, output)
+    defaults = {name: given.default for name, given in inspect.signature(BACKBONES[backbone]).parameters.items()}
+    sizes = {key: value for key, value in defaults.items() if key in SETTINGS}
+    sizes |= {"backbone": backbone, "width": width, "crop": list(crop)}
+    facts = _facts("gss", backbone, checkpoint, **sizes)
+    write_checkpoint(weights, output, facts)
     print(f"{output}: {match}")
 
 
@@ -63,8 +72,17 @@ def convert_cotraining(network: str, full: str, output: str, missing: Sequence[s
             _floats(part)
         print(f"{file}: {match}")
         weights |= part
-    write_checkpoint(weights, output)
+    subsets = [[modalities[channel] for channel in subset] for subset in channels]
+    facts = _facts("medmap", network, full, backbone=network, width=width, dedicated=subsets)
+    write_checkpoint(weights, output, facts)
     print(f"{output}: {len(weights)} tensors")
+
+
+def _facts(bundle: str, method: str, checkpoint: str, **settings: Any) -> TrainingFacts:
+    """Return what imported weights say of their training; the authors of all trained at 1 mm."""
+    before = f"what its authors say of {Path(checkpoint).name}"
+    settings |= {"spacing": [1.0, 1.0, 1.0]}
+    return TrainingFacts(method=f"{method}, authors' weights", bundle=bundle, before=before, settings=settings)
 
 
 @contextmanager

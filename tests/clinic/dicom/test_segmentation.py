@@ -29,7 +29,7 @@ def segmented(tmp_path_factory, phantom_subject):
     (series,) = read_study(folder)
     label = label_of(phantom_subject, series)
     path = folder / "results" / "seg.dcm"
-    assert write_seg(path, label, series, CLASSES, "m3ae 0.1.0") == ["ED", "NCR", "ET"]
+    assert write_seg(path, label, series, CLASSES, "m3ae 0.1.0", "own.pt, SHA-256 12ab") == ["ED", "NCR", "ET"]
     return series, label, path
 
 
@@ -123,7 +123,9 @@ def test_segments(segmented):
         assert one.AnatomicRegionSequence[0].CodeValue == "12738006"
         assert one.SegmentAlgorithmType == "AUTOMATIC"
         assert one.SegmentAlgorithmName == "m3ae"
-        assert one.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "0.1.0"
+        algorithm = one.SegmentationAlgorithmIdentificationSequence[0]
+        assert algorithm.AlgorithmVersion == "0.1.0"
+        assert "own.pt, SHA-256 12ab" in algorithm.AlgorithmParameters
 
 
 @pytest.mark.parametrize("present", [("ED",), ("ET",), ("NCR", "ET")], ids="+".join)

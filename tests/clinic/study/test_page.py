@@ -17,6 +17,7 @@ SUMMARY = StudySummary(
     title="Brain tumour segmentation",
     bundle="m3ae",
     version="1.2.3",
+    weights="own.pt, SHA-256 12ab",
     used=[
         UsedModality("t2", "series 4", "TE 100 ms", 0.93),
         UsedModality("flair", "series 5", "set by hand"),
@@ -49,10 +50,10 @@ def test_values_appear(tmp_path):
     html = page(tmp_path, SUMMARY)
     found = rows(html)
     assert "<h1>Brain tumour segmentation</h1>" in html
-    assert "<p>Segmented by m3ae 1.2.3 from T2, FLAIR; missing: T1, T1c.</p>" in html
+    assert "<p>Segmented by m3ae 1.2.3 (own.pt) from T2, FLAIR; missing: T1, T1c.</p>" in html
     assert "Research only; not for clinical use." in html
     assert "<li>No T1c.</li>" in html
-    assert "<p>The weights were trained on 39 cases &lt;of adults&gt;.</p>" in html
+    assert "<p>Weights: own.pt, SHA-256 12ab. They were trained on 39 cases &lt;of adults&gt;.</p>" in html
     assert "<li>FLAIR was registered.</li>" in html
     assert ["Whole tumour (WT)", "34.0", "22.8 to 48.6 (90 %)"] in found
     assert ["Tumour core (TC)", "13.6", "unknown: too few calibration cases"] in found
@@ -107,7 +108,14 @@ def test_text_is_escaped(tmp_path):
     html = page(
         tmp_path,
         StudySummary(
-            nasty, nasty, nasty, [UsedModality("t2", nasty, nasty)], nothing, pictures={nasty: nasty}, notes=[nasty] * 2
+            nasty,
+            nasty,
+            nasty,
+            nasty,
+            [UsedModality("t2", nasty, nasty)],
+            nothing,
+            pictures={nasty: nasty},
+            notes=[nasty] * 2,
         ),
     )
     assert "<script" not in html
@@ -128,7 +136,7 @@ def test_same_summary_gives_the_same_bytes(tmp_path):
 
 def test_what_is_empty_has_no_heading(tmp_path):
     headings = ("What a missing sequence would add", "interval", "<img", "Planes", "Warnings", "Geometry", "missing:")
-    headings += ("trained",)
+    headings += ("They were trained on",)
     full, least = page(tmp_path, SUMMARY), replace(SUMMARY, missing=(), intervals={}, gains={}, pictures={}, notes=())
     least = replace(least, trained_on=None)
     assert all(heading in full for heading in headings)

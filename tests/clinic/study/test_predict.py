@@ -25,7 +25,7 @@ from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
 from common.evaluation.analysis.reliability import volume_intervals
 from common.evaluation.metrics.results import COLUMNS
-from common.io import bundle_root, read_checkpoint, write_checkpoint
+from common.io import bundle_root, file_digest, read_checkpoint, write_checkpoint
 
 SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe_")
 USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
@@ -104,7 +104,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert not SECRETS.search(shown)
     assert "grid of the T1c (image file), the default" in said
     for shown in (said, page):
-        assert "The weights were trained on the synthetic phantom" in shown
+        assert "They were trained on the synthetic phantom" in shown
     assert f"Warnings:\n  {SYNTHETIC}\n" in said
     assert f"<li>{SYNTHETIC}</li>" in page
     assert "not for clinical use" in page
@@ -169,7 +169,7 @@ def test_an_empty_result_and_weights_of_ones_own(subject, tmp_path, capsys):
     assert "No T1c" in said
     assert "WT: 0.0 ml\n" in said  # there is no interval, because the bundle's are for its own weights
     assert "Warnings:\n  No" in said
-    assert "trained on" not in said
+    assert f"Weights: own.pt, SHA-256 {file_digest(tmp_path / 'own.pt')}.\n  The file does not say" in said
     assert "grid of the T2 (image file), the finest one" in said
 
 

@@ -1,0 +1,138 @@
+"""What a weights file says of its training: cohort, modalities, windows, voxel size, recipe.
+
+These facts are JSON inside the file, where TorchScript keeps extra files, so that they cannot be lost, or be those of
+other weights. ``torch.load`` ignores them, and the file stays a plain state dict. They are data: texts that a config
+would evaluate are refused, and code that they name is not imported.
+"""
+
+import math
+import os
+import zipfile
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from common import __version__
+from common.io.documents import Document, parse_json
+from common.modalities import display_subset
+
+PLACE = "archive/extra/training.json"
+"""Name of the facts in a weights file, which is a zip file."""
+LARGEST_FILE = 64 << 10
+LARGEST = 4096
+"""Maximum of numbers in facts, and of the length of texts and lists."""
+SETTINGS = (
+    *("cohort", "backbone", "width", "hidden", "embed_dim", "mlp_dim", "heads", "feature_encoder", "fill", "dedicated"),
+    *("grid", "spacing", "crop", "percentiles"),
+)
+"""Keys of a bundle's inference.json that have to be as in the training."""
+TRUSTED = "monai.networks.nets."
+"""Beginning of the dotted names of networks that facts may name; other code has to be named by the user."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and (not value.isprintable() or value[:1] in ("$", "@", "%") or len(value) > LARGEST):
+        raise ValueError(f"{value[:100]!r}; expected a short text on one line that does not begin with $, @ or %")
+    if isinstance(value, float | int) and not (math.isfinite(value) and abs(value) <= LARGEST):
+        raise ValueError(f"{value}; expected a number of at most {LARGEST}")
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if not isinstance(value, str | float | int | None):
+        raise ValueError(f"{str(value)[:100]}; expected a text, a number, or a list of these")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_plain)]
+Setting = Annotated[Any, AfterValidator(_plain)]
+
+
+class TrainingFacts(Document):
+    """What a weights file says of its training.
+
+    Attributes:
+        method: name of the method, for reports.
+        bundle: name of the bundle.
+        version: version of the bundle.
+        cases: number of training cases; 0 if unknown.
+        modalities: modalities that at least one training case had; empty if unknown.
+        recipe: names of the config files over ``train.json``.
+        before: what the weights were before this training; empty if it began at random.
+        settings: those of `SETTINGS` that the bundle has.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+    method: Text
+    bundle: Text
+    version: Text = __version__
+    cases: int = Field(default=0, ge=0)
+    modalities: list[Text] = Field(default=[], max_length=LARGEST)
+    recipe: list[Text] = Field(default=[], max_length=LARGEST)
+    before: Text = ""
+    settings: dict[Text, Setting] = Field(default={}, max_length=LARGEST)
+
+    @property
+    def trained_on(self) -> str:
+        """Description of the training data, for ``The weights were trained on ...``."""
+        if not self.cases:
+            return self.before
+        cohort, recipe = self.settings.get("cohort", "an unknown cohort"), " and ".join(self.recipe)
+        seen = f", which had {display_subset('+'.join(self.modalities))}" if self.modalities else ""
+        by = f", by {recipe}" if recipe else ""
+        return f"{self.cases} cases of {cohort}{seen}{by}" + (f"; before that on {self.before}" if self.before else "")
+
+
+def write_facts(facts: TrainingFacts, path: str | os.PathLike) -> None:
+    """Add facts to a weights file that `torch.save` has just written; the same facts give the same bytes."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(PLACE), facts.model_dump_json())
+
+
+def read_facts(path: str | os.PathLike) -> TrainingFacts | None:
+    """Return the facts in a weights file; None if it has none, or is not a weights file.
+
+    Raises:
+        ValueError: if the facts are not of this form.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo(PLACE).file_size
+            text = archive.read(PLACE) if size <= LARGEST_FILE else None
+    except (OSError, KeyError, zipfile.BadZipFile):
+        return None
+    if text is None:
+        raise ValueError(f"{path}: its facts about the training have {size} bytes; expected at most {LARGEST_FILE}.")
+    return parse_json(text, TrainingFacts, f"{path}, {PLACE}", "The file was changed; use another checkpoint.")
+
+
+def trained(path: str | os.PathLike, key: str, default: Any) -> Any:
+    """Return a setting that weights were trained with (`SETTINGS`, ``method`` or ``modalities``), else the default.
+
+    Raises:
+        ValueError: if it has another type than the default, or is a network's class that is neither ours nor MONAI's.
+    """
+    facts = read_facts(path)
+    if facts is None or (key not in facts.settings and not getattr(facts, key, None)):
+        return default
+    found = facts.settings.get(key, getattr(facts, key, None))
+    if None not in (found, default) and _kind(found) != _kind(default):
+        raise ValueError(f"{path}: was trained with {key} {found!r}; expected a value such as {default!r}.")
+    if key == "backbone" and "." in found and not found.startswith(TRUSTED):
+        raise ValueError(
+            f"{path}: was trained with the network {found}, code that a weights file does not choose. If you trust it, "
+            f"give --backbone {found}."
+        )
+    return found
+
+
+def _kind(value: Any) -> type:
+    return float if isinstance(value, int) else type(value)
+
+
+def unseen(used: Sequence[str], seen: Sequence[str] | None) -> str | None:
+    """Return a warning of modalities that are used but were in no training case; None if there are none."""
+    new = [name for name in used if name not in (seen or used)]
+    if not new:
+        return None
+    said = f"The network never saw {display_subset('+'.join(new))} in training, only {display_subset('+'.join(seen))}"
+    return f"{said}: " + ("do not trust the result." if new == list(used) else "the result may be better without.")
