@@ -1,14 +1,17 @@
 """MkDocs hooks: add the pages that lie outside ``docs/``, and rewrite the links between files of the repository.
 
-All pages can also be read in the repository, so their links are relative paths between its files.
+All pages can also be read in the repository, so their links are relative paths between its files. The reference has a
+page for each module, and the page of all keys gets their defaults from the bundles' configs.
 """
 
+import ast
 import base64
 import json
 import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -18,24 +21,48 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^)\s]+)\)")
 """A link or a picture. Groups: ``!`` for a picture, the text (which may contain brackets), the target."""
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
+WINGS = ("common", "clinic", "experiments", "tools")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for wing in WINGS
+    for path in sorted(ROOT.glob(f"{wing}/**/*.py"))
+    if path.stem != "__main__" and (path.parent / "__init__.py").is_file() and path.parent.name != "maintenance"
+}
+"""Modules of the reference, each after the package that it is in."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the reference to the navigation, and a link to edit each page if the repository has an address."""
+    (reference,) = (part["Reference"] for part in config.nav if "Reference" in part)
+    reference += [_tree(wing) for wing in WINGS]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages and pictures that lie outside ``docs/``, notebooks, and a page for each module of the reference."""
+    """Add the pages and pictures that lie outside ``docs/``, notebooks, and a page for each module."""
     for file in (file for path in ROOT.glob("docs/*.ipynb") for file in _notebook(path, config)):
         files.append(file)
     for path in (*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")):
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
-    for page in _pages(config.nav):
-        if page.startswith("reference/"):
-            module = page.removeprefix("reference/").removesuffix(".md")
-            files.append(File.generated(config, page, content=f"# {module}\n\n::: {module}\n"))
+    for module in MODULES:
+        files.append(File.generated(config, _place_of(module), content=_reference(module)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrite links to files: to a page of the site, else to the published repository, else keep only the text."""
-    here = Path(page.file.abs_src_path or ROOT / "docs" / page.file.src_uri).parent
+    source = page.file.abs_src_path and Path(page.file.abs_src_path)
+    address = config.repo_url and config.repo_url.rstrip("/")
+    page.edit_url = f"{address}/edit/main/{source.relative_to(ROOT).as_posix()}" if address and source else None
+    # Guides come before the reference in search results; the tables of a report are not searched.
+    page.meta["search"] = {"exclude": True} if "/report/" in page.file.src_uri else {}
+    if page.file.src_uri.startswith(("reference/", "CHANGELOG")):
+        page.meta["search"] = {"boost": 0.2}
+    if page.file.src_uri == "keys.md":
+        markdown = _with_defaults(markdown)
+    if page.file.src_uri.startswith("reference/"):  # its links are those of the site
+        return markdown
+    here = source.parent if source else ROOT / "docs"
 
     def lead(link: re.Match[str]) -> str:
         picture, text, target = link.groups()
@@ -46,12 +73,23 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if files.get_file_from_path(place(file)):
             there = posixpath.relpath(place(file), posixpath.dirname(page.file.src_uri))
             return f"{picture}[{text}]({there}{mark}{anchor})"
-        if config.repo_url:
-            return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{file.relative_to(ROOT).as_posix()})"
+        if address:
+            return f"[{text}]({address}/blob/main/{file.relative_to(ROOT).as_posix()})"
         return text
 
     markdown = markdown.replace("<details>", '<details markdown="1">')  # its content is Markdown, as on GitHub
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in FENCED.split(markdown))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keep options and file names in inline code on one line, or break paths after a slash."""
+
+    def whole(code: re.Match[str]) -> str:
+        words = re.sub(r"[^\s/]*[-_.][^\s/]*/?", lambda word: f'<span class="whole">{word[0]}</span><wbr>', code[1])
+        return f"<code>{words}</code>"
+
+    parts = re.split(r"(<pre.*?</pre>)", html, flags=re.S)
+    return "".join(part if part.startswith("<pre") else re.sub("<code>([^<&]*)</code>", whole, part) for part in parts)
 
 
 def place(path: Path) -> str:
@@ -81,10 +119,62 @@ def _notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
     yield File.generated(config, place(path), content="\n\n".join(parts))
 
 
-def _pages(nav: list | dict | str) -> Iterator[str]:
-    """Yield the pages named in a part of the navigation."""
-    if isinstance(nav, str):
-        yield nav
-    else:
-        for part in nav.values() if isinstance(nav, dict) else nav:
-            yield from _pages(part)
+def _place_of(module: str) -> str:
+    """Return the path of a module's page; a package's page is the index of its folder, so no other one is called so."""
+    ending = {"__init__": "/index", "index": "_"}.get(MODULES[module].stem, "")
+    return f"reference/{module.replace('.', '/')}{ending}.md"
+
+
+def _children(package: str) -> list[str]:
+    return [module for module in MODULES if module.rpartition(".")[0] == package]
+
+
+def _tree(module: str) -> dict[str, Any]:
+    """Return a module's entry in the navigation, with all that is in it."""
+    children = [_tree(child) for child in _children(module)]
+    return {module.rpartition(".")[2]: [_place_of(module), *children] if children else _place_of(module)}
+
+
+def _reference(module: str) -> str:
+    """Return a module's page: what it defines itself, and for a package a table of its modules."""
+    parsed = ast.parse(MODULES[module].read_text())
+    lines = [f"# {module}\n", f"::: {module}"]
+    if MODULES[module].stem == "__init__":  # names that it imports stand on the pages of their modules
+        own = [node.name for node in parsed.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        shown = [name for name in own if not name.startswith("_")]
+        lines += ["    options:", f"      members: {shown or 'false'}", "", "| module | |", "|---|---|"]
+        for child in _children(module):
+            said = (ast.get_docstring(ast.parse(MODULES[child].read_text())) or "").split("\n\n")[0]
+            link = posixpath.relpath(_place_of(child), posixpath.dirname(_place_of(module)))
+            lines.append(f"| [{child}]({link}) | {' '.join(said.split())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_defaults(markdown: str) -> str:
+    """Add a column with the defaults of the bundles to the tables of keys, each below a heading that names its file."""
+    lines, configs = [], {}
+    for line in markdown.splitlines():
+        if heading := re.match(r"#+ .*`(\w+\.json)`", line):
+            paths = sorted(ROOT.glob(f"bundles/*/configs/{heading[1]}"))
+            configs = {path.parts[-3]: json.loads(path.read_text()) for path in paths}
+        if row := re.match(r"\| `(\w+)` \|", line):
+            line = f"{row[0]} {_default(row[1], configs)} |{line[row.end() :]}"
+        elif configs and line.startswith("| key |"):
+            line = line.replace("| key |", "| key | default |")
+        elif configs and line.startswith("|---|"):
+            line = f"|---{line}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _default(key: str, configs: dict[str, dict[str, Any]]) -> str:
+    """Return a key's default, or those of the bundles if they differ."""
+    bundles: dict[str, list[str]] = {}
+    for bundle, config in configs.items():
+        if key in config:
+            bundles.setdefault(json.dumps(config[key]), []).append(bundle)
+    said = {value: f"`{value}`" if len(value) < 60 else "see the file" for value in bundles}
+    everywhere = len(bundles) == 1 and len(*bundles.values()) == len(configs)
+    return "<br>".join(
+        said[value] if everywhere else f"{', '.join(names)}: {said[value]}" for value, names in bundles.items()
+    )

@@ -1,0 +1,95 @@
+"""What the documentation lists is complete and exists: keys of the configs, messages, times."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
+METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
+METHOD |= {"take_weights", "training_cases", "cohort_def", "network", "data", "cases", "calibration_cases", "facts"}
+"""Keys of text or lists that are no settings: what is run, and what follows from other keys."""
+
+
+def settings(file: str) -> set[str]:
+    """Return the keys of all bundles' configs of this name whose values are set by users."""
+    items = [item for path in CONFIGS if path.name == file for item in json.loads(path.read_text()).items()]
+    held = {key for key, value in items if isinstance(value, dict) or (isinstance(value, list) and has_object(value))}
+    return {key for key, _ in items if "#" not in key} - held - METHOD | (
+        {"conventions"} if file != "inference.json" else set()
+    )
+
+
+def has_object(value: list) -> bool:
+    return any(isinstance(part, dict) for part in value)
+
+
+def listed(file: str) -> list[str]:
+    """Return the keys in the tables of the page's section about a config."""
+    (section,) = (
+        part for part in (ROOT / "docs/keys.md").read_text().split("\n## ") if f"`{file}`" in part.split("\n")[0]
+    )
+    return re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
+
+
+def test_every_key_is_listed_once_and_exists():
+    train, inference, evaluate = (listed(file) for file in ("train.json", "inference.json", "evaluate.json"))
+    assert sorted(train) == sorted(settings("train.json"))
+    assert set(inference) <= settings("inference.json")
+    assert settings("inference.json") - set(train) <= set(inference)
+    assert sorted(evaluate) == sorted(settings("evaluate.json") - {"conventions"})
+    assert len(set(inference)) == len(inference)
+
+
+DOORS = (
+    *("clinic/study/reading.py", "common/cohorts/scan.py", "common/io/checkpoints.py", "common/transforms/load.py"),
+    *("common/evaluation/report/compare.py", "experiments/leaderboard.py", "experiments/federation/plan.py"),
+    "common/io/arguments.py",
+)
+"""Modules whose refusals users meet first: all of these are on the page; of others, those that are frequent."""
+MESSAGES = re.findall(r"^\| `(.+?)` \| ", (ROOT / "docs/refusals.md").read_text(), flags=re.M)
+
+
+def said(node: ast.AST) -> str:
+    """Return the text of an expression, with … for what differs."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr():
+            return "".join(map(said, node.values))
+        case ast.BinOp():
+            return said(node.left) + said(node.right)
+    return "…"
+
+
+def texts(*wings: str) -> Iterator[str]:
+    """Yield all texts in the sources, other than docstrings."""
+    for path in (path for wing in wings for path in ROOT.glob(f"{wing}/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp) and (text := said(node)) != "…":
+                yield text
+
+
+def test_listed_messages_exist():
+    there = "\n".join(texts("common", "clinic", "experiments", "tools"))
+    assert [message for message in MESSAGES if message not in there] == []
+    assert len(set(MESSAGES)) == len(MESSAGES) > 80
+
+
+@pytest.mark.parametrize("path", DOORS)
+def test_what_users_meet_first_is_listed(path):
+    raised = [node.exc for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Raise)]
+    messages = [said(call.args[0]) for call in raised if isinstance(call, ast.Call) and call.args]
+    own = [message for message in messages if re.search("[a-z]{3}", message)]  # others pass a text on
+    assert own
+    assert [message for message in own if not any(listed in message for listed in MESSAGES)] == []
+
+
+def test_every_verb_has_its_place_among_the_refusals():
+    headings = re.findall(r"^## (.*)$", (ROOT / "docs/refusals.md").read_text(), flags=re.M)
+    named = {verb for heading in headings for verb in re.findall(r"`(\w+)`", heading)}
+    assert {path.stem for path in ROOT.glob("tools/*.py")} - {"__init__", "__main__"} == named
