@@ -17,10 +17,8 @@ def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | 
     If a task is preempted or its node fails, Slurm queues it again, and it resumes from its latest checkpoint.
     Partition, GPUs and time limit differ between clusters and are left to the options of ``sbatch``.
 
-    Args:
-        names: names of the trainings; each task gets its own as ``--only``.
-        command: words after ``python -m tools`` that all tasks have in common.
-        output_dir: folder on a file system that all nodes share; ``array.sh`` and Slurm's logs are written there.
+    Each task gets the name of its training as ``--only``; ``command`` are the words after ``python -m tools`` that all
+    have in common. ``output_dir``, for ``array.sh`` and Slurm's logs, is on a file system that all nodes share.
     """
     folder = Path(output_dir).resolve()
     lines = [

@@ -93,11 +93,9 @@ class App:
     def save_label(self, image: str, file: str | Path, tag: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Store a label map that a person has approved; see `write_final_label`.
 
-        Args:
-            file: label map as sent by a client, in a folder for temporary files.
-            tag: must be ``final``.
-            params: ``label_info``, a list with a ``name`` for each of the values 1, 2, ..., as 3D Slicer sends it;
-                without it the values are those of the model's labels.
+        ``file`` is the label map as sent by a client, in a folder for temporary files; ``tag`` has to be ``final``.
+        ``params`` has ``label_info``, a list with a ``name`` for each of the values 1, 2, ..., as 3D Slicer sends it;
+        without it the values are those of the model's labels.
         """
         if tag != "final":
             raise ValueError(f"tag {tag!r}: expected final; the server stores the results of models itself.")

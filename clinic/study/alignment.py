@@ -70,12 +70,8 @@ def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str
     all volumes of a frame together, using the finest one. If a volume then does not lie over the reference (see
     `compare_places`), because its header is wrong, it is registered separately if that improves the overlap. Raises
     ValueError if a volume cannot be registered to the reference (the message gives the measured values), or does not
-    overlap it.
-
-    Args:
-        frames: modality -> name of its frame of reference; volumes with the same name share their coordinates in mm.
-        reference: modality whose field of view is kept.
-        spacing: voxel size of the grid in mm.
+    overlap it. Volumes for which ``frames`` gives the same name share their coordinates in mm; ``spacing`` is the voxel
+    size of the grid.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)

@@ -172,10 +172,8 @@ def pictures(
     patient's right on the left, the front on the left in the sagittal plane) and cropped to the head; black is each
     image's 1st percentile there, and white its 99.9th, or that within the brain mask, since fat can be much brighter.
 
-    Args:
-        images: modality -> (X, Y, Z), RAS, finite; the modalities that were used.
-        masks: regions on the same grid, bool (R, X, Y, Z), each outlined over the ones before it.
-        brain: mask (X, Y, Z) of the extracted brain, to be outlined too; None if none was extracted.
+    Images are the modalities used, (X, Y, Z), RAS, finite. Regions are on the same grid, bool (R, X, Y, Z), each
+    outlined over the ones before it; so is the extracted ``brain``, if any.
     """
     head = _head(images, masks.any(axis=0))
     masks = masks[:, *head]

@@ -68,22 +68,10 @@ def predict(
     ``seg.dcm`` (for DICOM, unless nothing was found or no SEG can reference the series) and ``summary.html``. Raises
     ValueError if the study or an option cannot be used; nothing is written then.
 
-    Args:
-        study: folder of one patient's files; see `read_folder`.
-        output_dir: folder for the results.
-        bundle: name or folder of a bundle.
-        series: modality -> SeriesNumber, for series that are not recognised, or wrongly.
-        modalities: modalities to use; None uses all.
-        reference: modality, or SeriesInstanceUID of the series used for it, that defines the grid of the result; by
-            default T1c, else the finest.
-        recipe: recipe that the weights were trained with: a name in the bundle's ``configs/recipes``, or a file.
-        ckpt_path: weights other than the bundle's own. Intervals and expected gains are those of an evaluation's
-            ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as ``<weights>_intervals.csv`` and
-            ``<weights>_advice.csv``.
-        device: device to run on, e.g. ``cpu`` or ``cuda:1``; by default a GPU if there is one.
-        skull_strip: ``auto`` extracts the brain from images that show more, ``yes`` from all, ``no`` from none.
-        upright: whether to align a tilted study with the training cases (see `turn_upright`).
-        explain: function that is called with a line for everything found in the study, before later steps can fail.
+    The arguments are the options of the verb ``predict``, which `tools.predict` describes. Intervals and expected gains
+    are those of an evaluation's ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as
+    ``<weights>_intervals.csv`` and ``<weights>_advice.csv``. ``explain`` is called with a line for everything found in
+    the study, before later steps can fail.
     """
     check_choice("--skull_strip", skull_strip, MODES)
     _require_apart(study, output_dir)

@@ -64,11 +64,8 @@ def find_brain(
     plausible masks, the one that agrees best with the others is used, plus the voxels that more than half of the masks
     contain: so a tumour at the border is kept even if one image leaves it out.
 
-    Args:
-        aligned: volumes on one grid of cubes.
-        heads: modalities whose volumes show a head.
-        brain_ml: smallest and largest plausible volume of a whole brain in ml.
-        device: device that deepbet runs on.
+    The volumes lie on one grid of cubes; those of ``heads`` show a head. A whole brain has a volume within
+    ``brain_ml``.
     """
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}

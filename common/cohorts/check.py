@@ -103,10 +103,8 @@ class Finding(NamedTuple):
 def findings(images: Mapping[str, MetaTensor], cohort: Cohort, sequences: bool = True) -> Iterator[Finding]:
     """Check volumes ``(X, Y, Z)`` that should be one subject's modalities; all such rules are in this function.
 
-    Args:
-        images: modality -> volume, with its affine in mm.
-        cohort: cohort of the images; if it is skull-stripped, brains within its ``brain_ml`` are expected.
-        sequences: whether to check that images show the sequences they are named after; see `doubted_sequences`.
+    Images of a skull-stripped cohort should show brains within its ``brain_ml``. With ``sequences`` it is checked
+    whether images show the sequences they are named after; see `doubted_sequences`.
     """
     from common.cohorts.sequence_check import log_probabilities  # a network, which not everyone needs
 

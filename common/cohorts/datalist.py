@@ -152,19 +152,6 @@ def divide(
     return _published(items, cohort.name, split, dataset_dir)
 
 
-def make_datalist(
-    cohort: Cohort,
-    dataset_dir: str | os.PathLike,
-    split: str | None = None,
-    seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.1, 0.2),
-    patients: str | os.PathLike | None = None,
-) -> dict[str, Any]:
-    """Return a split, made as in `split_cases`, as a datalist whose paths are relative to ``dataset_dir``."""
-    parts = split_cases(cohort, dataset_dir, split, seed, fractions, patients)
-    return as_datalist(parts, cohort, dataset_dir, split, seed)
-
-
 def as_datalist(
     parts: Parts, cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
 ) -> dict[str, Any]:

@@ -121,18 +121,15 @@ def _warn_of_doubts(
             f"{sorted(found)} otherwise: make sure that the files belong to {own.name}."
         )
     elif unnamed and complete:
+        meanings = ", ".join(f"{value} {name}" for name, value in own.labels.meanings.items())
         logger.warning(
             f"{source}: no case is named like those of {own.name}, and {_either(complete)} would read the label values "
-            f"{sorted(found)} otherwise: make sure that {_meanings(own)} is what they mean."
+            f"{sorted(found)} otherwise: make sure that {meanings} is what they mean."
         )
 
 
 def _differ(one: Cohort, other: Cohort, values: Iterable[int | float]) -> bool:
     return any(one.labels.class_of(value) != other.labels.class_of(value) for value in values)
-
-
-def _meanings(cohort: Cohort) -> str:
-    return ", ".join(f"{value} {name}" for name, value in cohort.labels.meanings.items())
 
 
 def _either(cohorts: Iterable[Cohort]) -> str:

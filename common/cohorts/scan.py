@@ -73,12 +73,8 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     folder of a time point also has the name of the one above (``PatientID_0003_Timepoint_1``), and in BraTS 2015 the
     grade comes first (``HGG_brats_2013_pat0001_1``). Files whose names are not recognised are logged as a warning.
     Raises FileNotFoundError if the folder does not exist or has no image; ValueError if a folder has images but no
-    modality, a case has two files for one modality or two labels, or two cases have the same name.
-
-    Args:
-        folder: folder to scan; hidden files are skipped.
-        cohort: cohort whose modalities are looked for; they are returned in its order.
-        without: files to skip, as paths from `named_after`.
+    modality, a case has two files for one modality or two labels, or two cases have the same name. Hidden files are
+    skipped, as are those in ``without``, paths from `named_after`.
     """
     root = Path(os.path.abspath(folder))
     folders: dict[Path, list[_File]] = defaultdict(list)

@@ -21,7 +21,9 @@ class LatentProbe:
         self.layer, self.seen = layer, list[torch.Tensor]()
         if layer is None:
             return
-        modules = [module for name, module in network.named_modules() if _matches(name, layer)]
+        wanted = layer.split(".")
+        parts = ((name.split("."), module) for name, module in network.named_modules())
+        modules = [m for name, m in parts if len(name) == len(wanted) and all(map(fnmatchcase, name, wanted))]
         if not modules:
             names = ", ".join(name for name, _ in network.named_children())
             raise ValueError(f"latent_layer {layer!r}: the network has no such submodule; at its top are {names}.")
@@ -41,9 +43,3 @@ class LatentProbe:
         """Return the recorded mean ``(C,)`` and reset it; None if the layer has not run."""
         seen, self.seen = self.seen, []
         return torch.cat(seen).mean(dim=0).numpy() if seen else None
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Return whether a submodule's name matches a pattern, part by part."""
-    parts, wanted = name.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))

@@ -37,13 +37,10 @@ RUN_NOTE = "mlflow.json"
 def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> None:
     """Log a trainer into the run of the MLFlowHandler in ``handlers``, with the config's scalars as parameters.
 
-    Rank 0 logs for all: on other ranks the handlers are removed from the trainer and its validator.
-
-    Args:
-        handlers: the handlers that MONAI's tracking was added to (``train#handlers``).
-        trainer: the trainer of these handlers, or another one that shares their run, e.g. that of the pretraining.
-        tag_name: name of its iteration loss.
-        folder: folder of the training's checkpoints.
+    Rank 0 logs for all: on other ranks the handlers are removed from the trainer and its validator. The handlers are
+    those that MONAI's tracking was added to (``train#handlers``), the trainer is theirs or another one that shares
+    their run, e.g. that of the pretraining. ``tag_name`` is the name of its iteration loss, ``folder`` that of its
+    checkpoints.
     """
     if idist.get_rank() > 0:
         _stay_silent(trainer, *(each.validator for each in handlers if isinstance(each, ValidationHandler)))

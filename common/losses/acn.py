@@ -47,12 +47,7 @@ class ACNLoss(CoTrainingLoss):
     first three terms see `CoTrainingLoss`. L_EnA and L_KnA apply to the missing path: they are low when the
     discriminators mistake its entropy maps and its bottleneck for those of the full path. The discriminators' own
     losses are added, see `common.losses.cotraining`. Their channels grow with the network's width; at 16 they are as
-    published. Entropy maps of less than 32 voxels are padded.
-
-    Args:
-        classes: number of classes K of the network.
-        width: width of the network (channels at full resolution).
-        consistency_weight: final weight of the consistency, after a ramp of ``ramp_epochs``.
+    published. Entropy maps of less than 32 voxels are padded. ``classes`` and ``width`` are those of the network.
 
     Attributes:
         discriminators: ``entropy`` and ``knowledge``; the optimiser needs their parameters.

@@ -42,11 +42,8 @@ def ramp_up(epoch: int, length: int) -> float:
 class Discriminator(nn.Sequential):
     """A sequence of convolutions with LeakyReLU (negative slope 0.2) between them.
 
-    Args:
-        channels: numbers of channels of the input and of each convolution's output.
-        kernel: kernel size of all convolutions, with padding 1.
-        strides: stride of each convolution.
-        least: minimum size of the input in voxels; smaller inputs are padded with zeros at their end.
+    ``channels`` are those of the input and of each convolution's output. Convolutions have padding 1. Inputs of less
+    than ``least`` voxels along an axis are padded with zeros at their end.
     """
 
     def __init__(self, channels: tuple[int, ...], kernel: int, strides: tuple[int, ...], least: int = 1) -> None:

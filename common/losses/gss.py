@@ -107,13 +107,8 @@ def kd_loss(target: torch.Tensor, log_students: torch.Tensor, kept: torch.Tensor
 
     ``kl`` is ``KL(S || Q)``, averaged over the voxels kept. ``released`` is the cross-entropy ``-w_k S_k log max(Q_k,
     0.005)``, in which the weight of a class is 1 minus its fraction of the target, averaged over all voxels with those
-    left out at 0.
-
-    Args:
-        target: S ``(B, M or 1, K, N)``, one for each student or the same for all; gets no gradient.
-        log_students: log Q ``(B, M, K, N)``.
-        kept: bool ``(B, M, N)``.
-        kind: ``kl`` or ``released``.
+    left out at 0. The target S is ``(B, M or 1, K, N)``, one for each student or the same for all, without gradient;
+    log Q is ``(B, M, K, N)``, ``kept`` bool ``(B, M, N)``.
     """
     target = target.detach()
     if kind == "released":

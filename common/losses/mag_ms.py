@@ -49,13 +49,9 @@ class MagMSLoss(nn.Module):
     """``DC(y, f) + sum_m [DC(y, f_m) + lambda KL(f || f_m) + gamma |z_m - z|^2]``, eq. (2).
 
     DC is Dice loss plus cross-entropy; f and z are the fused prediction and bottleneck, f_m and z_m those of modality m
-    alone. The sum is over modalities; each addend is a mean over the samples that have the modality.
-
-    Args:
-        lambda_kl: weight of the divergence; 0 with ``gamma`` 0 is the paper's ablation "MAG".
-        gamma: weight of the distance between bottlenecks.
-        temperature: temperature of the divergence.
-        detach_teacher: whether the last two terms have no gradient for the fused prediction and bottleneck.
+    alone. The sum is over modalities; each addend is a mean over the samples that have the modality. With ``lambda_kl``
+    and ``gamma`` 0 it is the paper's ablation "MAG". With ``detach_teacher`` the last two terms have no gradient for
+    the fused prediction and bottleneck. ``temperature`` is that of the divergence.
 
     Attributes:
         terms: ``fuse``, ``single``, ``kl`` and ``l2``, summed over modalities.
@@ -73,7 +69,10 @@ class MagMSLoss(nn.Module):
     def forward(self, output: MagMSOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a training step's output against class indices ``(B, 1, ...)``."""
         label = class_indices(target, output.teacher.logits)
-        teacher, students = (MagMSDecoded(*map(_float32, decoded)) for decoded in (output.teacher, output.students))
+        teacher, students = (
+            MagMSDecoded(*(part.as_subclass(torch.Tensor).float() for part in decoded))
+            for decoded in (output.teacher, output.students)
+        )
         known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
         terms = {"fuse": self.dice_ce(teacher.logits, label), "single": 0, "kl": 0, "l2": 0}
         place = scatter_rows(torch.arange(len(students.logits)), output.present)  # row of each student
@@ -88,7 +87,3 @@ class MagMSLoss(nn.Module):
             terms["l2"] = terms["l2"] + F.mse_loss(bottleneck, select_rows(known.bottleneck, having))
         self.terms = {name: value.detach() for name, value in terms.items()}
         return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]
-
-
-def _float32(x: torch.Tensor) -> torch.Tensor:
-    return x.as_subclass(torch.Tensor).float()

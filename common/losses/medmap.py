@@ -44,12 +44,8 @@ class Alignment(nn.Module):
     of N(0, 1).
 
     Where modalities are absent, sums run over those present. The adaptive weights are scaled to their full sum or, if
-    little of it is left (`LEAST_SHARE`), made equal. A sample without the named modality has no loss.
-
-    Args:
-        modalities: names, in the image's order.
-        anchor: ``adaptive``, ``normal``, or the name of one of the modalities.
-        prior: modality whose initial weight is 1; those of the others are 0.
+    little of it is left (`LEAST_SHARE`), made equal. A sample without the named modality has no loss. ``prior`` is the
+    modality whose initial weight is 1; those of the others are 0.
     """
 
     def __init__(self, modalities: Sequence[str], anchor: str = "adaptive", prior: str = "flair") -> None:
@@ -70,7 +66,10 @@ class Alignment(nn.Module):
         features, present = features.float(), present.to(features.device, non_blocking=True)
         share = present / present.sum(dim=1, keepdim=True)
         if self.anchor == "normal":
-            return (self._divergence(features) * share).sum(dim=1).mean()
+            flat = features.flatten(3)
+            mean, std = flat.mean(dim=3), flat.std(dim=3, unbiased=False) + FLOOR
+            divergence = (-std.log() + (std.square() + mean.square() - 1) / 2).mean(dim=2)
+            return (divergence * share).sum(dim=1).mean()
         anchor, valid = self._anchor(features, present)
         distance = (features - anchor).square().flatten(2).mean(dim=2)
         return (distance * share * valid).sum(dim=1).mean()
@@ -86,12 +85,6 @@ class Alignment(nn.Module):
         usable = part.abs() > LEAST_SHARE * self.weights.abs().sum()
         weights = torch.where(usable, weights * self.weights.sum() / torch.where(usable, part, 1), even)
         return weighted_sum(weights[:, None], features), torch.ones_like(usable)
-
-    @staticmethod
-    def _divergence(features: torch.Tensor) -> torch.Tensor:
-        flat = features.flatten(3)
-        mean, std = flat.mean(dim=3), flat.std(dim=3, unbiased=False) + FLOOR
-        return (-std.log() + (std.square() + mean.square() - 1) / 2).mean(dim=2)
 
 
 class AlignedLoss(nn.Module):

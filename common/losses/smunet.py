@@ -62,12 +62,8 @@ class SMUNetLoss(CoTrainingLoss):
     For the first three terms see `CoTrainingLoss`. Content is the mean squared difference of the two paths' contents,
     style that of their Gram matrices (see `style_distance`). The adversary's term applies to the missing path, whose
     style should be taken for the full path's. The discriminator's own loss, ``BCE(D(full), 0) + BCE(D(missing), 1)``,
-    is added; see `common.losses.cotraining`.
-
-    Args:
-        width: width of the network (channels at full resolution).
-        consistency_weight: final weight of the consistency, after a ramp of ``ramp_epochs``.
-        style_discriminator: ``pooled`` or ``released``; see `StyleDiscriminator`.
+    is added; see `common.losses.cotraining`. ``style_discriminator`` is ``pooled`` or ``released``; see
+    `StyleDiscriminator`.
 
     Attributes:
         discriminators: ``style``; the optimiser needs its parameters.

@@ -29,10 +29,8 @@ FILLS = ("x_sub", "zero", "mean")
 class Pretraining(TrainingStep):
     """Stage 1: drop random modalities, mask random patches of the others, fill in x_sub, reconstruct the image.
 
-    Args:
-        mask_ratio: combined rate of dropped modalities and masked patches.
-        patch_size: edge of a patch in voxels, a divisor of the crop's extents.
-        masking: ``m3ae``, or ``modality_dropout`` for the paper's ablation without patches (Table 3 b).
+    ``mask_ratio`` is the combined rate of dropped modalities and masked patches, whose edge of ``patch_size`` voxels
+    divides the crop's extents. The masking ``modality_dropout`` is the paper's ablation without patches (Table 3 b).
     """
 
     def __init__(self, network: M3AE, mask_ratio: float = 0.875, patch_size: int = 16, masking: str = "m3ae") -> None:

@@ -37,11 +37,8 @@ class PrivilegedDistillation(TrainingStep):
 
     The metric heads belong to this module and not to the network, so that the network has only the weights needed for
     inference. Give the optimiser this module's parameters (the teacher's get no gradient), and checkpoint ``heads``.
-
-    Args:
-        network: network whose students are trained; see `load_teacher`.
-        crop: size of the training crops in voxels.
-        metric_stride: stride of the metric heads' pooling; 1 in the release; see `MetricHead`.
+    For the network see `load_teacher`. ``crop`` is the size of the training crops in voxels, ``metric_stride`` the
+    stride of the metric heads' pooling (see `MetricHead`), 1 in the release.
 
     Attributes:
         heads: the `MetricHeads` of each student.

@@ -41,10 +41,7 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
 class ConvBlock(nn.Module):
     """Convolution, instance norm and LeakyReLU in this order, or with ``pre``, the convolution last.
 
-    Args:
-        channels: numbers of input and output channels.
-        kernel: kernel size, 1 or 3.
-        padding_mode: ``reflect`` or ``zeros``.
+    ``channels`` are those of input and output, the kernel size is 1 or 3, and the padding ``reflect`` or ``zeros``.
     """
 
     def __init__(

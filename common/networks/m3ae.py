@@ -19,10 +19,8 @@ from common.transforms.location import crop_at, locate
 class M3AE(nn.Module):
     """A `ResidualUNet` on the image with its missing content replaced by ``x_sub``.
 
-    Args:
-        out_channels: number of regions (segmentation), or M (reconstruction).
-        grid: size in voxels of the cohort's whole image grid, in RAS axes and at the training spacing.
-        deep_supervision: see `ResidualUNet`.
+    ``out_channels`` is the number of regions (segmentation), or M (reconstruction); ``grid`` the size in voxels of the
+    cohort's whole image grid, in RAS axes and at the training spacing.
 
     Attributes:
         x_sub: the substitute image ``(1, M, *grid)`` of normalised intensities, initialised with Gaussian noise.

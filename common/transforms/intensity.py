@@ -36,12 +36,7 @@ class ScaleBrainIntensityd(EachModalityd):
     The brain is where a modality is not 0, so each modality is scaled independently of the others. A missing modality
     stays NaN. Source: M3AE, "Implementation" (clip to the 1st and 99th percentile, then min-max); MONAI's percentile
     scaling would include the background in the percentiles. Raises ValueError if the two percentiles of a modality are
-    equal.
-
-    Args:
-        keys: images ``(M, X, Y, Z)``.
-        lower: percentile that is mapped to 0.
-        upper: percentile that is mapped to 1.
+    equal. The ``lower`` and ``upper`` percentile become 0 and 1.
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 1.0, upper: float = 99.0) -> None:

@@ -37,11 +37,8 @@ def locate(image: torch.Tensor, grid: list[int]) -> tuple[torch.Tensor, torch.Te
 def crop_at(volume: torch.Tensor, size: list[int], start: list[int], flipped: list[bool]) -> torch.Tensor:
     """Return the part of a volume ``(1, M, X, Y, Z)`` that a crop covers, repeating the border beyond the grid.
 
-    Args:
-        volume: an image of the whole grid.
-        size: spatial size of the crop in voxels.
-        start: grid index of the crop's first voxel; along a flipped axis the crop extends to lower indices.
-        flipped: whether the crop is flipped against the grid, for each axis.
+    ``volume`` is an image of the whole grid, ``start`` the grid index of the crop's first voxel. Along a flipped axis
+    the crop extends to lower indices.
     """
     pads: list[int] = []
     axes: list[int] = []

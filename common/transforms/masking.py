@@ -53,12 +53,8 @@ def random_patches(keep: torch.Tensor, patches: Sequence[int], mask_ratio: float
     Exactly ``round((1 - mask_ratio) * M * patches)`` patches stay visible, drawn with equal probability from those of
     the kept modalities, independently for each modality. Source: M3AE, "Self-Supervised Multimodal Representation
     Learning". Returns bool ``(B, M, *patches)``, True where visible. Raises ValueError if more patches would have to
-    stay visible than the kept modalities have.
-
-    Args:
-        keep: bool ``(B, M)`` on the CPU, modalities that are not dropped.
-        patches: number of patches along each axis of the crop.
-        mask_ratio: combined masking rate in (0, 1).
+    stay visible than the kept modalities have. ``keep``, bool ``(B, M)`` on the CPU, has the modalities that are not
+    dropped; ``patches`` is the number of patches along each axis of the crop.
     """
     batch, modalities = keep.shape
     each = int(torch.tensor(patches).prod())

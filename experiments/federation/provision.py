@@ -41,12 +41,9 @@ def project(plan: Plan, server: str, port: int, admin: str) -> dict:
 def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, admin: str) -> Path:
     """Make startup kits for server, sites and administrator with ``nvflare provision``; return the folder with them.
 
-    Running it again in the same folder, for a plan with more sites, keeps the same root certificate.
-
-    Args:
-        server: host name by which the sites reach the server.
-        port: the only port that has to be open, on the server.
-        admin: e-mail address of the administrator, who may submit jobs.
+    Running it again in the same folder, for a plan with more sites, keeps the same root certificate. The sites reach
+    the server by the host name ``server``, at ``port``, the only one that has to be open. ``admin`` is the e-mail
+    address of the administrator, who may submit jobs.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)

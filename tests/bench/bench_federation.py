@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 
 from common.cohorts import generate_phantom, get_cohort
-from common.cohorts.datalist import make_datalist, write_datalist
+from common.cohorts.datalist import as_datalist, split_cases, write_datalist
 from common.io import read_weights
 from common.methods.m3ae import load_pretrained
 from experiments.federation.plan import Plan
@@ -120,7 +120,8 @@ def less(item: dict[str, Any], without: str) -> dict[str, Any]:
 
 def write_lists(experiment: Experiment, dataset_dir: Path, folder: Path) -> dict[str, dict[str, str]]:
     """Write a datalist for each site and one for all, ``pooled``; return the config keys of each."""
-    whole = make_datalist(get_cohort(experiment.cohort), str(dataset_dir), experiment.split, 0)
+    cohort, split = get_cohort(experiment.cohort), experiment.split
+    whole = as_datalist(split_cases(cohort, dataset_dir, split), cohort, dataset_dir, split, 0)
     parts = {}
     for name, site in experiment.sites.items():
         cases = [item for item in whole["training"] if item["case"].startswith(site.start)][slice(*site.cases)]

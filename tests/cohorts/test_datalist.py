@@ -14,8 +14,8 @@ from refusals import refused
 from common.cohorts import COHORTS, cases, get_cohort, prepare, take
 from common.cohorts.datalist import (
     PARTS,
+    as_datalist,
     load_datalist,
-    make_datalist,
     published_splits,
     split_cases,
     write_datalist,
@@ -23,6 +23,10 @@ from common.cohorts.datalist import (
 from common.cohorts.patients import patient
 
 pytestmark = pytest.mark.usefixtures("unlooked")
+
+
+def make_datalist(cohort, folder, split=None, seed=0, **options):
+    return as_datalist(split_cases(cohort, folder, split, seed, **options), cohort, folder, split, seed)
 
 
 def folder(root: Path, cases: list[str], label: bool = True) -> Path:

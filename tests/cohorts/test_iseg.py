@@ -10,7 +10,7 @@ from monai.transforms import SaveImage
 
 from common.cohorts import cases, get_cohort, prepare
 from common.cohorts.check import check_folder
-from common.cohorts.datalist import PARTS, make_datalist, split_cases
+from common.cohorts.datalist import PARTS, as_datalist, split_cases
 from common.io import AtomicNibabelWriter, read_volume
 from common.transforms import ClassesToLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd, RegionsToLabelsd
 
@@ -146,7 +146,7 @@ def test_mag_ms_split_has_the_papers_numbers(download, caplog):
     assert sorted(names) == sorted(f"subject-{number}" for number in range(1, 11))
     assert split_cases(COHORT, download, "mag_ms", seed=0) == parts
     assert split_cases(COHORT, download, "mag_ms", seed=1) != parts
-    made = make_datalist(COHORT, download, "mag_ms", seed=5)
+    made = as_datalist(split_cases(COHORT, download, "mag_ms", seed=5), COHORT, download, "mag_ms", 5)
     assert (made["split"], made["seed"]) == ("mag_ms", 5)
     assert "13 cases are in no part of split mag_ms" in caplog.text
 

@@ -36,11 +36,7 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     inference.json, or half precision changes the outputs too much; or if the evaluation is of other weights, of another
     cohort, window or voxel size, or of the calibration cases, or lacks a subset.
 
-    Args:
-        run: ``output_dir`` of a training that has been evaluated.
-        bundle: the bundle's folder.
-        name: name of the weights, one of `NAMES`.
-        data_source: short description of the training data.
+    The arguments are those of the verb ``ship``, which `tools.maintenance.ship` describes.
     """
     run, bundle = Path(run), Path(bundle)
     check_choice("name", name, NAMES)

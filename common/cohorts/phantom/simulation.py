@@ -58,11 +58,8 @@ def simulate(
     Returns images by canonical modality name, int16, 0 exactly where there is no brain; and the label map, uint8, in
     the values of ``PHANTOM.labels``.
 
-    Args:
-        seed: seed of all differences between patients and scans.
-        shape: number of voxels; axes run to the patient's left, posterior and superior as in BraTS (LPS).
-        spacing: size of the isotropic voxels in mm.
-        enhancing: if False, the tumour has no ET, as in many low-grade gliomas.
+    Voxels are cubes of ``spacing`` mm on a grid of ``shape``, whose axes run to the patient's left, posterior and
+    superior as in BraTS (LPS). A tumour that is not ``enhancing`` has no ET, as in many low-grade gliomas.
     """
     head = _Head(np.random.default_rng(seed), shape, spacing)
     radius = head.rng.uniform(17, 29)

@@ -45,7 +45,8 @@ class CaseStore:
 
     def pending(self) -> list[Mapping[str, Any]]:
         """Return the items that have no result yet."""
-        return [item for item in self.items if not self._is_whole(item["case"])]
+        paths = {case: (path, path.with_suffix(".npz")) for case, path in self.paths.items()}
+        return [item for item in self.items if not all(path.is_file() for path in paths[item["case"]])]
 
     def write(self, result: CaseResult) -> None:
         """Write the result of a case."""
@@ -69,6 +70,3 @@ class CaseStore:
             cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
         bins = pd.DataFrame(groups["bins"])
         return CaseResult(case, read_rows(path, CASE_COLUMNS), bins, groups["latent"], groups["plane"], **cost)
-
-    def _is_whole(self, case: str) -> bool:
-        return all(self.paths[case].with_suffix(suffix).is_file() for suffix in (".csv", ".npz"))

@@ -57,7 +57,9 @@ def import_cotraining(
             "network, path, width or number of classes, a feature encoder, or weights made by this software, which "
             "need no import."
         )
-    order = _order(AUTHORS[name], range(len(NAMES)) if subset is None else subset)
+    names = NAMES if subset is None else [NAMES[m] for m in subset]
+    theirs = [modality for modality in AUTHORS[name] if modality in names]
+    order = [theirs.index(modality) for modality in names]  # position of each of our modalities in the authors' input
     return {ours: _reordered(ours, state[theirs], order) for theirs, ours in wanted.items()}, match
 
 
@@ -66,13 +68,6 @@ def _theirs(key: str) -> str:
     key = key.removeprefix("unet.")
     stage = next(stage for stage in STAGES if key == stage or key.startswith(f"{stage}."))
     return STAGES[stage] + key.removeprefix(stage).replace("norm", "gn")
-
-
-def _order(authors: tuple[str, ...], subset: Sequence[int]) -> list[int]:
-    """Return the position of each of our modalities in the authors' input."""
-    names = [NAMES[m] for m in subset]
-    theirs = [name for name in authors if name in names]
-    return [theirs.index(name) for name in names]
 
 
 def _reordered(key: str, value: torch.Tensor, order: list[int]) -> torch.Tensor:
