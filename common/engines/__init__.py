@@ -5,7 +5,13 @@ from common.engines.evaluate import check_panels, check_settings, report_evaluat
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
-from common.engines.precision import PrecisionInferer, check_device, set_matmul_precision, uses_float16
+from common.engines.precision import (
+    PrecisionInferer,
+    check_device,
+    fast_memory_format,
+    set_matmul_precision,
+    uses_float16,
+)
 from common.engines.preference import PreferenceBalancer
 from common.engines.steps import run_bundle, train_teacher, training_facts
 from common.engines.substitute import SubstituteFigure

@@ -9,7 +9,14 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 from two_stage import TwoStage
 
-from common.engines import ForegroundInferer, PrecisionInferer, check_device, set_matmul_precision, uses_float16
+from common.engines import (
+    ForegroundInferer,
+    PrecisionInferer,
+    check_device,
+    fast_memory_format,
+    set_matmul_precision,
+    uses_float16,
+)
 from common.engines.precision import autocast
 from common.engines.windows import decode_subsets
 
@@ -135,6 +142,11 @@ def test_products_are_as_exact_as_said():
             set_matmul_precision("low")
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_memory_format_of_each_device():
+    assert fast_memory_format("cpu") is torch.channels_last_3d
+    assert fast_memory_format(torch.device("cuda", 0)) is torch.contiguous_format
 
 
 def test_float16_is_for_gpus():
