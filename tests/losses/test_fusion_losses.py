@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.losses import DiceLoss
 from networks.golden import arrays
 
 from common.losses.fusion import FusionLoss
@@ -16,12 +15,6 @@ GOLDEN = arrays("passion_losses")
 
 def given(key):
     return torch.from_numpy(GOLDEN[key])
-
-
-def two_by_two():
-    """Return probabilities of two classes at 2 x 2 voxels, and the label."""
-    first = torch.tensor([[0.9, 0.8], [0.4, 0.001]])
-    return torch.stack([first, 1 - first])[None], torch.tensor([[0, 0], [1, 0]])[None, None]
 
 
 def output(present, size=(4, 4), classes=3, deep=2, seed=0):
@@ -53,26 +46,6 @@ def test_cross_entropy_and_dice_give_the_authors_numbers(kind):
     }
     for name, value in found.items():
         np.testing.assert_allclose(value, GOLDEN[f"{kind}/{name}"], rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-def test_cross_entropy_by_hand():
-    # class 0 has 3 of 4 voxels and weighs 1/4, class 1 weighs 3/4; 0.001 counts as 0.005
-    soft, target = two_by_two()
-    expected = -(0.25 * (math.log(0.9) + math.log(0.8) + math.log(0.005)) + 0.75 * math.log(0.6)) / 4
-    assert weighted_cross_entropy(soft, target).tolist() == pytest.approx([expected])
-
-
-def test_dice_by_hand():
-    soft, target = two_by_two()
-    first, second = 2 * 1.701 / (2.101 + 3), 2 * 0.6 / (1.899 + 1)
-    assert dice_loss(soft, target).tolist() == pytest.approx([1 - (first + second) / 2])
-
-
-def test_dice_of_a_batch_sums_over_its_samples():
-    soft, target = output([[True], [True]]).fused.logits.detach().softmax(dim=1), label(2)
-    expected = DiceLoss(to_onehot_y=True, batch=True, smooth_nr=0, smooth_dr=1e-7)(soft, target)
-    assert dice_loss(soft, target, batch=True).item() == pytest.approx(expected.item(), rel=1e-6)
-    assert abs(dice_loss(soft, target, batch=True) - dice_loss(soft, target).mean()) > 1e-4
 
 
 def test_coarse_heads_are_upsampled_after_the_softmax_with_aligned_corners():

@@ -92,13 +92,6 @@ def test_total_is_a_sum_over_modalities_of_means_over_the_samples_that_have_it()
     torch.testing.assert_close(total, sum(weights[name] * value for name, value in expected.items()))
 
 
-def test_mag_is_the_sum_of_dice_ce_of_all_and_of_each():
-    out, target = output(((1, 1, 1), (1, 1, 1))), label()
-    heads = [out.teacher.logits, *(out.students.logits[[m, 3 + m]] for m in range(3))]
-    expected = sum(dice_ce(logits, target).mean() for logits in heads)
-    torch.testing.assert_close(MagMSLoss(lambda_kl=0, gamma=0)(out, target), expected)
-
-
 def test_a_detached_teacher_learns_from_the_labels_alone():
     target = label()
     alone, distilled = output(), output()

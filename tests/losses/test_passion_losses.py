@@ -11,7 +11,6 @@ from common.losses.passion import (
     PassionOutput,
     pixel_distillation,
     prototype_nll,
-    prototypes,
     relative_preference,
     similarity,
     updated_beta,
@@ -24,7 +23,6 @@ GOLDEN = arrays("passion_losses")
 PREFERENCE = arrays("passion_preference")
 MODALITIES = ("t1", "t1c", "t2", "flair")
 SUBJECTS, COUNTS = 10, (8, 6, 2, 4)
-V = [10 / 8, 10 / 6, 10 / 2, 10 / 4]
 OFF = {"pixel": False, "proto": False, "delta": False, "beta": False}
 
 
@@ -144,78 +142,11 @@ def test_beta_is_clamped_as_by_the_authors():
     close(updated_beta(before, preference, float(PREFERENCE["clamp_eta"])), PREFERENCE["clamp_beta_after"])
 
 
-def test_beta_by_hand():
-    beta, preference = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.5, -0.5, 0.0])
-    updated = updated_beta(beta, preference, 0.1)
-    assert updated.square().sum().item() == pytest.approx(3)
-    assert (updated / updated[2]).tolist() == pytest.approx([0.95, 1.05, 1.0])
-
-
-def test_pixel_distillation_by_hand():
-    # one voxel, two classes: the student says (0.2, 0.8), the teacher (0.6, 0.4)
-    student, teacher = (torch.tensor([[p, 1 - p]]).log()[..., None, None] for p in (0.2, 0.6))
-    q = np.array([0.2, 0.8]), np.array([0.6, 0.4])
-    teacher_first = (q[1] * np.log(q[1] / q[0])).mean()
-    assert pixel_distillation(student, teacher, everywhere(1, 1), 1).tolist() == pytest.approx([teacher_first])
-    soft = [p**0.5 / (p**0.5).sum() for p in q]
-    softer = 4 * (soft[1] * np.log(soft[1] / soft[0])).mean()
-    assert pixel_distillation(student, teacher, everywhere(1, 1), 2).tolist() == pytest.approx([softer])
-
-
-def test_prototypes_by_hand():
-    # 2 x 2 voxels of two channels; the first two are of class 0, the third of class 1, the fourth of neither
-    features = torch.tensor([[[1.0, 3.0, 0.0, 1.0], [0.0, 0.0, 2.0, 1.0]]])
-    inside = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0]])
-    assert prototypes(features, inside).tolist() == [[pytest.approx([2, 0], rel=1e-4), pytest.approx([0, 2], rel=1e-4)]]
-    cosines = [[1, 1, 0, 0.5**0.5], [0, 0, 1, 0.5**0.5]]
-    assert similarity(features, inside)[0].tolist() == [pytest.approx(row, abs=1e-6) for row in cosines]
-    assert similarity(7 * features, inside)[0].tolist() == [pytest.approx(row, abs=1e-6) for row in cosines]
-
-
 def test_preference_by_hand():
     distance = torch.tensor([[0.1, 0.3, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.0]])
     present = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
     expected = [[0.5, -0.5, 0], [0, 0, 0], [0, 0, 0]]  # a subject with one modality, one where nothing differs
     assert relative_preference(distance, present).tolist() == [pytest.approx(row) for row in expected]
-
-
-def test_loss_is_the_formula_of_the_fact_sheet():
-    out, target, loss = output(), label(), passion()
-    loss.beta.copy_(torch.tensor([0.9, 1.1, 1.2, 0.8]))
-    total, found = terms(loss, out, target)
-    beta, rows = loss.beta, out.present.nonzero().tolist()
-
-    def ell(logits, b):
-        return dice_ce(probabilities(logits, (4, 4)), target[b]).item()
-
-    fuse = sum(ell(out.teacher.logits[[b]], [b]) for b in (0, 1))
-    deep = sum(w * ell(out.teacher.deep[i][[b]], [b]) for i, w in ((0, 0.5), (1, 0.25)) for b in (0, 1))
-    pixel = np.zeros(4)
-    separate, proto, distance = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, 4)
-    for row, (b, m) in enumerate(rows):
-        levels = [(1, out.students.logits, out.teacher.logits)]
-        levels += [(0.5**i, out.students.deep[i - 1], out.teacher.deep[i - 1]) for i in (1, 2)]
-        pixel[m] += sum(w * pixel_distillation(s[[row]], t[[b]], everywhere(4, 4), 4).item() for w, s, t in levels)
-        inside = masks(target[b], [0, 1, 2])
-        gap = similarity(out.students.features[[row]].flatten(2), inside)
-        gap = gap - similarity(out.teacher.features[[b]].flatten(2), inside)
-        separate[b, m], proto[b, m] = ell(out.separate[[row]], [b]), gap.square().mean().item()
-        distance[b, m] = gap.abs().mean().item()
-    delta = (relative_preference(distance, out.present).sum(dim=0) < 0).float()
-    assert 0 < delta.sum() < 4
-    v = torch.tensor(V)
-    expected = {
-        "fuse": fuse,
-        "deep": deep,
-        "separate": (delta * beta * v * separate).sum().item(),
-        "pixel": (beta * v * torch.tensor(pixel)).sum().item(),
-        "prototype": (delta * v * proto).sum().item(),
-    }
-    assert found == pytest.approx(expected, rel=1e-5)
-    weights = {"pixel": 0.5, "prototype": 0.1}
-    assert total == pytest.approx(sum(weights.get(k, 1) * x for k, x in expected.items()), rel=1e-5)
-    np.testing.assert_allclose(loss.sums, distance.sum(dim=0), rtol=1e-5)
-    assert loss.counts.tolist() == [1, 2, 1, 1]
 
 
 def test_a_modality_that_no_subject_has_takes_no_part():

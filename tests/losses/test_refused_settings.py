@@ -72,11 +72,7 @@ def aligned(**settings):
         (aligned, {"prior": "pd"}, "prior 'pd': expected one of 't1'"),
         (aligned, {"alpha": -1}, "alpha -1: expected a number from 0"),
         (passion, {"training": "plain"}, "training 'plain': expected one of 'passion', 'baseline', 'moddrop', 'pmr'"),
-        (
-            passion,
-            {"counts": (8, 6, 2)},
-            r"counts \[8, 6, 2\]: .* each of t1, t1c, t2, flair, 0 to 10",
-        ),
+        (passion, {"counts": (8, 6, 2)}, r"counts \[8, 6, 2\]: .* each of t1, t1c, t2, flair, 0 to 10"),
         (passion, {"counts": (8, 6, 2, -1)}, "0 to 10"),
         (passion, {"counts": (8, 6, 2, 11)}, "0 to 10"),
         (passion, {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
