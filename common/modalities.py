@@ -15,7 +15,7 @@ _SPELLINGS = {
     "t1": ("t1n", "t1w", "t1pre"),
     "t1c": ("t1ce", "t1gd", "t1post", "t1wce", "ct1"),
     "t2": ("t2w",),
-    "flair": ("t2f", "fla"),
+    "flair": ("t2f", "fla", "t2flair"),
     "bssfp": ("c0",),
     "lge": ("de",),
 }

@@ -5,6 +5,7 @@ from dataclasses import replace
 from common.cohorts.cohort import Cohort
 from common.modalities import GLIOMA, tumour_labels, without_cavity
 
+GOAT = r"BraTS-GoAT-\d+(-\d+)?"
 BRATS2021, GLI, SSA = r"BraTS2021_\d+", r"BraTS-GLI-\d+-\d+", r"BraTS-SSA-\d+-\d+"
 MET, MEN, PED = r"BraTS-MET-\d+-\d+", r"BraTS-MEN-\d+-\d+", r"BraTS-PED-\d+-\d+"
 
@@ -30,7 +31,7 @@ COHORTS: dict[str, Cohort] = {
         Cohort("brats2021", GLIOMA, tumour_labels(NCR=1, ED=2, ET=4), case_names=BRATS2021),
         # 2023: GLI before treatment, SSA, MET and MEN. SSA is stored as RAS, the others as LPS, which reorientation
         # makes alike.
-        Cohort("brats2023", GLIOMA, tumour_labels(NCR=1, ED=2, ET=3), case_names=f"{GLI}|{SSA}|{MET}|{MEN}"),
+        Cohort("brats2023", GLIOMA, tumour_labels(NCR=1, ED=2, ET=3), case_names=f"{GLI}|{SSA}|{MET}|{MEN}|{GOAT}"),
         # 2024 and 2025, GLI after treatment
         *with_cavity(Cohort("brats2024_gli", GLIOMA, tumour_labels(NCR=1, ED=2, ET=3, RC=4), case_names=GLI)),
         Cohort("brats_africa", GLIOMA, tumour_labels(NCR=1, ED=2, ET=3), case_names=SSA),

@@ -18,6 +18,9 @@ from common.text import shortened
 
 logger = logging.getLogger(__name__)
 
+FEW = 3
+"""Number of labels from which on it is no accident that all lack every value but one."""
+
 
 def owners(case: str) -> list[Cohort]:
     """Return the cohorts whose publishers give cases such names; several share cases, such as all of BraTS 2023."""
@@ -61,6 +64,14 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
                 known = fitting(group, values.values())
                 fit = f"All labels in {source} fit {_either(known)}." if known else f"No cohort fits all of {source}."
                 raise ValueError(f"{error} {fit}") from None
+        occurring = set(chain.from_iterable(values.values())) - {0}
+        if len(group) >= FEW and occurring == {1} and len(own.labels.values) > 1:
+            meanings = ", ".join(f"{value} {name}" for name, value in own.labels.meanings.items())
+            raise ValueError(
+                f"{source}: its {len(group)} labels have no values but 0 and 1, so they look like masks of a whole "
+                f"tumour or of a brain, while 1 means {own.labels.class_of(1)} in {own.name}. Expected labels with "
+                f"the values {meanings}."
+            )
         _warn_of_doubts(group, values, own, source)
 
 

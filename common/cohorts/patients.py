@@ -7,16 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TIME_POINT = r"(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*"
-"""Pattern of folders and endings of names that stand for a time point, e.g. ``Timepoint_2``, ``ses-01``, ``FU003d``."""
+_MONTH_DAY = r"(?:0[1-9]|1[0-2])[-.]?(?:0[1-9]|[12]\d|3[01])"
+TIME_POINT = (
+    r"(?:(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*"
+    r"|(?:pre|post)[-_ ]?(?:op|treatment|surgery)\w*|baseline|follow[-_ ]?up[-_ ]?\w*|recurrence\w*"
+    rf"|(?:19|20)\d\d[-.]?{_MONTH_DAY}|{_MONTH_DAY}[-.](?:19|20)\d\d)"
+)
+"""Pattern of folders and endings of names that stand for a time point: ``Timepoint_2``, ``ses-01``, ``FU003d``,
+``preop``, ``baseline``, or a date such as ``2001-05-23`` and ``05-23-2001``."""
 _PATIENTS = re.compile(
     "|".join(
         (
-            r"(BraTS-\w+-\d+)-\d+",
+            r"(BraTS-[A-Z-]+-\d+)-\d+",
+            r"(BraTSReg_\d+)_\d+_\d+",
             r"((?:[HL]GG_)?brats_\w+_pat\d+)_\d+",
             r"((?:UPENN-GBM|UCSD-PTGBM|RHUH)-\d+)[_-]\d+",
             r"(TCGA-\w\w-\w{4})_[\d.]+",
-            r"(sub-[a-z0-9]+)_.*",  # BIDS
+            r"(?:.*_)?(sub-[a-z0-9]+)_.*",  # BIDS
+            r"(\d{5,})[A-Z]",  # UCSF-BMSR
             rf"(.+?)[_-]{TIME_POINT}(?:_.*)?",
         )
     ),
@@ -31,8 +39,9 @@ def patient(case: str) -> str:
     """Return the patient of a case: its name without the time point.
 
     Time points are recognised in the names of the data sets that have them (BraTS 2015 and since 2023, UCSF-PDGM,
-    UPENN-GBM, UCSD-PTGBM, MU-Glioma-Post, LUMIERE, TCGA), in those of BIDS (``sub-01_ses-02``) and in words such as
-    ``_Timepoint_2``, ``_week-010`` and ``_visit1``. ``BraTS-SSA-00121`` is the same patient as ``BraTS-SSA-00115``.
+    UPENN-GBM, UCSD-PTGBM, MU-Glioma-Post, LUMIERE, TCGA), in those of BIDS (``sub-01_ses-02``), in words such as
+    ``_Timepoint_2``, ``_week-010``, ``_visit1`` and ``_preop``, and as dates. ``BraTS-SSA-00121`` is the same patient
+    as ``BraTS-SSA-00115``.
     """
     match = _PATIENTS.fullmatch(case)
     name = next(filter(None, match.groups())) if match else case

@@ -30,12 +30,14 @@ SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 _LABEL, _CHANNELS = "label", "channels"
 _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr")
+_LABEL_FOLDER = re.compile(r"labels?(?:T[rs])?|seg(?:mentation)?s?|masks?|annotations?|ground_?truth|gt", re.IGNORECASE)
 """Folders of MSD with one kind of file of many cases; the cases belong to the folder above."""
 _NOT_TUMOUR = re.compile(r".*(?:brain|parenchyma|tissue|skull|head|cellular|cellular_tumor)", re.IGNORECASE | re.DOTALL)
 """What comes before ``_segmentation`` and the like in names of masks that are no labels of a tumour."""
 _WORN = re.compile(r"[_-](?:brain|skull_?strip(?:ped)?|bet|stripped|nifti)", re.IGNORECASE)
 """Ending of a modality's name that says what was done to the image, e.g. ``t1_skull_strip``."""
 _ARCHIVE = re.compile(r"_(?:nifti|nii)$", re.IGNORECASE)  # ending of a case's folder that says only what files it holds
+_NNUNET = re.compile(r".*_000\d(?:\.nii\.gz|\.nrrd|\.mha)", re.IGNORECASE)
 _TIME_POINT = re.compile(rf"{TIME_POINT}|\d\d?", re.IGNORECASE)
 """Names of folders that stand for a time point of the patient after whom the folder above is named."""
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
@@ -81,13 +83,16 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     for file in _read_names(root, cohort):
         if file.path not in without:
             folders[file.folder].append(file)
+    for place in [place for place, files in folders.items() if not _images(files)]:
+        if (home := _without_derivatives(place, root)) != place and home in folders:
+            folders[home] += folders.pop(place)
     imageless = {place: files for place, files in folders.items() if not _images(files)}
     cases = [
         case for place, files in folders.items() if place not in imageless for case in _cases_of(place, files, cohort)
     ]
     for place, files in imageless.items():
         _add_labels(cases, place, files, cohort)
-    _warn_unknown([file.path for files in folders.values() for file in files if file.role is None])
+    _warn_unknown([file.path for files in folders.values() for file in files if file.role is None], cohort)
     names = _unique_names(cases, root)
     items = (_item(name, files, cohort) for name, (_, files) in zip(names, cases, strict=True))
     return sorted(items, key=itemgetter("case"))
@@ -106,7 +111,24 @@ def _image_files(root: Path) -> list[Path]:
 def _read_names(root: Path, cohort: Cohort) -> list[_File]:
     paths = [path for path in _image_files(root) if cohort.only_in in (None, *path.relative_to(root.parent).parts)]
     count = Counter(path.parent for path in paths)
-    return [_read_name(path, root, cohort, alone=count[path.parent] == 1) for path in paths]
+    named = {place for place in count if count[place] > 1 and place != root and _role_of(place.name, cohort)}
+    by_role = {place for place in named if sum(other.parent == place.parent for other in named) > 1}
+    return [
+        _read_name(path, root, cohort, alone=count[path.parent] == 1, by_role=path.parent in by_role) for path in paths
+    ]
+
+
+def _role_of(folder: str, cohort: Cohort) -> str | None:
+    """Return the role that a folder's name gives to the files in it."""
+    if cohort.label_names is LABEL_NAMES and _LABEL_FOLDER.fullmatch(folder):
+        return _LABEL
+    return _split_name(folder, cohort)[1]
+
+
+def _without_derivatives(folder: Path, root: Path) -> Path:
+    """Return the folder of the same subject outside BIDS' ``derivatives/<name>``."""
+    parts = folder.relative_to(root).parts
+    return root.joinpath(*parts[2:]) if parts[0:1] == ("derivatives",) else folder
 
 
 @cache
@@ -127,6 +149,9 @@ def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None, str]:
     else:
         plain = _WORN.sub("", stem) if cohort.only_in else stem
         head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", plain, re.DOTALL).groups(default="")
+        pair = re.fullmatch(r"(?:(.*)[_.-])?(t[12])[_.-]([^_.-]+)", plain, re.IGNORECASE | re.DOTALL)
+        if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR
+            head, token = pair[1] or "", pair[2] + pair[3]
         role, ending = ALIASES.get(token.lower()), ""
     if role and (bids := _BIDS.fullmatch(head)):
         head = bids[1]  # files of one subject may differ in entities such as acq-3D and run-2
@@ -135,26 +160,24 @@ def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None, str]:
     return (head, role, ending) if role else (whole, None, "")
 
 
-def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool) -> _File:
+def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool, by_role: bool) -> _File:
     stem, role, ending = _split_name(path.name, cohort)
     folder, named = path.parent, path.parent.name
     kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
-    if role is None and named == "labelsTr":
+    in_labels = cohort.label_names is LABEL_NAMES and bool(_LABEL_FOLDER.fullmatch(named)) and folder != root
+    if role is None and (named == "labelsTr" or (in_labels and not _NOT_TUMOUR.fullmatch(stem))):
         role = _LABEL
     elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):
         role = _CHANNELS
     if folder != root:
         # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is one level above.
         folder_stem, folder_role, _ = _split_name(named, cohort)
-        if named in kinds or (alone and folder_role):
+        if named in kinds or by_role or (alone and (folder_role or in_labels)):
             folder = folder.parent
         while folder != root and folder.name in kinds:
             folder = folder.parent
-        if alone and folder_role and role is None:
-            stem, role = folder_stem, folder_role
-    parts = folder.relative_to(root).parts
-    if role == _LABEL and parts[0:1] == ("derivatives",):  # BIDS: it belongs to the subject's folder of the same name
-        folder = root.joinpath(*parts[2:])
+        if (alone or by_role) and folder_role and role is None:
+            stem, role = folder_stem if alone else stem, folder_role
     if role not in (*cohort.modalities, _LABEL, _CHANNELS):
         role = None
     return _File(path, folder, stem, role, ending)
@@ -183,6 +206,12 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
     aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
     example = f"{folder.name}_{cohort.modalities[0]}.nii.gz"
     what = "labels without images of the same name" if labels else "no modality recognised"
+    if any(_NNUNET.fullmatch(file.path.name) for file in files):
+        raise ValueError(
+            f"{folder}: {shortened([file.path.name for file in files], 3)} look like nnU-Net's raw format, whose names "
+            "do not say the sequence, and whose labels may have other values than the publisher's. Pass the data set "
+            f"as its publishers ship it, or name each file after its sequence, e.g. {example}."
+        )
     raise ValueError(
         f"{folder}: {what} among {shortened(file.path.name for file in files)}. Name each file after its case and "
         f"modality, e.g. {example}; known names are {aliases} (for MSD's 4-channel files choose cohort msd_task01)."
@@ -286,6 +315,10 @@ def _unique_names(cases: list[tuple[str, list[_File]]], root: Path) -> list[str]
     return names
 
 
-def _warn_unknown(paths: list[Path]) -> None:
+def _warn_unknown(paths: list[Path], cohort: Cohort) -> None:
     if paths:
-        logger.warning(f"{len(paths)} image files are ignored, as their names give no modality: {shortened(paths)}.")
+        endings = ", ".join(f"_{name}" for name in (*cohort.modalities, cohort.label_names[0]))
+        logger.warning(
+            f"{len(paths)} image files are ignored, as their names give no modality: {shortened(paths)}. To use one, "
+            f"give its name one of the endings {endings}."
+        )

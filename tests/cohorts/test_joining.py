@@ -12,7 +12,6 @@ from common.cohorts import get_cohort, prepare
 from common.cohorts.datalist import PARTS, in_words
 from common.cohorts.joining import folders_of, join
 from common.cohorts.patients import patient_of
-from common.cohorts.phantom.stand_in import write_stand_in
 from common.modalities import IGNORED
 from common.transforms import LoadSubjectd
 from tools.join import join as join_verb
@@ -21,10 +20,9 @@ SOURCES = ("ucsf_pdgm", "upenn_gbm", "mu_glioma_post", "brats_africa", "brats_pe
 GLIOMA = get_cohort("glioma")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("sources")
-    return {name: write_stand_in(get_cohort(name), root / name, None) for name in SOURCES}
+@pytest.fixture
+def folders(stand_in) -> dict[str, Path]:
+    return {name: stand_in(name) for name in SOURCES}
 
 
 @pytest.mark.parametrize("split", [None, "cv1of3", "cv2of3", "cv3of3"])

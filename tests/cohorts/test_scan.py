@@ -274,3 +274,74 @@ def test_relative_folders_give_absolute_paths_and_names(tmp_path, monkeypatch):
 )
 def test_patients(one, other, same):
     assert (patient(one) == patient(other)) is same
+
+
+BIDS = ("T1w", "ce-gd_T1w", "T2w", "FLAIR")
+LAYOUTS = {
+    # how publishers arrange data sets that are no cohorts here: pattern of images, sequences, pattern of labels, cases
+    "Erasmus Glioma Database": (
+        "{0}/{t}/NIFTI.nii.gz",
+        ("T1", "T1GD", "T2", "FLAIR"),
+        "{0}/MASK/NIFTI.nii.gz",
+        ["EGD-0001"],
+    ),
+    "dates as folders": (
+        "{0}/{1}/{t}.nii.gz",
+        ALL,
+        "{0}/{1}/seg.nii.gz",
+        ["C3L-00016_10-13-2000", "C3L-00016_11-19-2001"],
+    ),
+    "dates in names": (
+        "{0}_{1}/{0}_{1}_{t}.nii.gz",
+        ALL,
+        "{0}_{1}/{0}_{1}_Segm.nii.gz",
+        ["W1_1997.11.05", "W1_1998.02.01"],
+    ),
+    "words as folders": ("{0}/{1}/{t}.nii.gz", ALL, "{0}/{1}/seg.nii.gz", ["P1_preop", "P1_postop", "P1_follow-up 2"]),
+    "UCSF-BMSR": (
+        "{0}/{0}_{t}.nii.gz",
+        ("T1pre", "T1post", "T2", "FLAIR"),
+        "{0}/{0}_seg.nii.gz",
+        ["100101A", "100101B"],
+    ),
+    "two words": ("{0}/{t}.nii.gz", ("T1_pre", "T1_post", "T2", "T2_FLAIR"), "{0}/seg.nii.gz", ["a1"]),
+    "images and masks": ("images/{0}_{t}.nii.gz", ALL, "masks/{0}.nii.gz", ["a1", "a2"]),
+    "sequences as folders": ("{t}/{0}_{t}.nii.gz", ALL, "seg/{0}_seg.nii.gz", ["a1", "a2"]),
+    "sequences as folders, cases as files": ("{t}/{0}.nii.gz", ALL, "labels/{0}.nii.gz", ["a1", "a2"]),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_other_publishers(tmp_path, name):
+    images, tokens, label, expected = LAYOUTS[name]
+    for case in expected:
+        parts = case.split("_", 1)
+        touch(tmp_path, *(images.format(*parts, t=t) for t in tokens), label.format(*parts))
+    found = scan(tmp_path)
+    assert [item["case"] for item in found] == sorted(expected)
+    assert all(item["modalities"] == ALL and "label" in item for item in found)
+    people = {patient(item["case"]) for item in found}
+    assert people == {case.split("_")[0].rstrip("AB") for case in expected}
+
+
+def test_images_in_derivatives_keep_their_label_and_patient(tmp_path):
+    touch(tmp_path, *(f"sub-01/anat/sub-01_{t}.nii.gz" for t in BIDS))
+    stripped = "derivatives/stripped/sub-01/anat/sub-01"
+    touch(tmp_path, *(f"{stripped}_desc-brain_{t}.nii.gz" for t in BIDS), f"{stripped}_dseg.nii.gz")
+    found = scan(tmp_path)
+    assert [(item["case"], "label" in item) for item in found] == [
+        ("derivatives_stripped_sub-01_anat", True),
+        ("sub-01_anat", False),
+    ]
+    assert {patient(item["case"]) for item in found} == {"sub-01"}
+
+
+def test_a_mask_of_the_brain_is_no_label(tmp_path):
+    touch(tmp_path, *(f"a/a_{t}.nii.gz" for t in ALL), "a/mask/a_brain.nii.gz", "a/a_bet_mask.nii.gz")
+    assert "label" not in scan(tmp_path)[0]
+
+
+def test_nnunet_s_raw_format_is_refused_since_names_do_not_say_the_sequence(tmp_path):
+    touch(tmp_path, *(f"imagesTr/BraTS_001_000{n}.nii.gz" for n in range(4)), "labelsTr/BraTS_001.nii.gz")
+    with refused(ValueError, "BraTS_001_0000.nii.gz", "look like nnU-Net's raw format", "as its publishers ship it"):
+        scan(tmp_path)

@@ -64,9 +64,12 @@ def test_published_masks_are_cut_to_the_cases(tmp_path):
     assert {len(item["modalities"]) for item in masked} > {4}
 
 
-def test_every_cohort_has_a_stand_in_and_one_that_is_there_stays(tmp_path):
-    for cohort in COHORTS.values():
-        assert (write_stand_in(cohort, tmp_path / cohort.name, None) / "datalist.json").is_file()
-    before = (tmp_path / "myops2020" / "seeded" / "datalist.json").stat().st_mtime_ns
-    write_stand_in(get_cohort("myops2020"), tmp_path / "myops2020", None)
-    assert (tmp_path / "myops2020" / "seeded" / "datalist.json").stat().st_mtime_ns == before
+def test_every_cohort_has_a_stand_in_and_one_that_is_there_stays(stand_in):
+    written = {name: stand_in(name) / "datalist.json" for name in COHORTS if "_cavity_" not in name}
+    before = {name: path.stat().st_mtime_ns for name, path in written.items()}
+    assert before == {name: stand_in(name).joinpath("datalist.json").stat().st_mtime_ns for name in written}
+
+
+def test_a_cohort_without_the_cavity_has_the_same_files(tmp_path):
+    root = write_stand_in(get_cohort("brats2024_gli_cavity_background"), tmp_path, None)
+    assert max(label(path).max() for path in root.glob("*/*-seg.nii.gz")) == 4

@@ -6,6 +6,7 @@ images show no patient, and numbers computed from them mean nothing.
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -100,8 +101,16 @@ def _relative(item: Mapping[str, object], root: Path) -> dict[str, object]:
 
 
 def _tumour(cohort: Cohort, number: int) -> Volumes:
-    """Return a coarse phantom; classes of the core that does not enhance share it, and a cavity lies elsewhere."""
-    images, drawn = simulate(number, SHAPE, SPACING)
+    """Return a coarse phantom; classes of the core that does not enhance share it, and a cavity lies elsewhere.
+
+    Numbers share a few phantoms, with noise of their own.
+    """
+    phantom, drawn = _phantom(number % 5)
+    rng = np.random.default_rng(number)
+    images = {
+        name: np.where(image > 0, image + rng.integers(9, size=SHAPE, dtype=np.int16), 0)
+        for name, image in phantom.items()
+    }
     values, label = cohort.labels.meanings, np.zeros_like(drawn)
     for name, value in {"ED": 2, "ET": 4}.items():
         label[drawn == value] = values[name]
@@ -111,6 +120,11 @@ def _tumour(cohort: Cohort, number: int) -> Volumes:
     if "RC" in values:
         label[tuple(np.argwhere((drawn == 0) & (images["t1"] > 0))[:40].T)] = values["RC"]
     return images, label
+
+
+@cache
+def _phantom(number: int) -> Volumes:
+    return simulate(number, SHAPE, SPACING)
 
 
 def _brain(cohort: Cohort, number: int) -> Volumes:
