@@ -15,7 +15,6 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from common import __version__
 from common.io.documents import Document, parse_json
-from common.modalities import display_subset
 
 PLACE = "archive/extra/training.json"
 """Name of the facts in a weights file, which is a zip file."""
@@ -77,7 +76,7 @@ class TrainingFacts(Document):
         if not self.cases:
             return self.before
         cohort, recipe = self.settings.get("cohort", "an unknown cohort"), " and ".join(self.recipe)
-        seen = f", which had {display_subset('+'.join(self.modalities))}" if self.modalities else ""
+        seen = f", which had {_listed(self.modalities)}" if self.modalities else ""
         by = f", by {recipe}" if recipe else ""
         return f"{self.cases} cases of {cohort}{seen}{by}" + (f"; before that on {self.before}" if self.before else "")
 
@@ -134,5 +133,11 @@ def unseen(used: Sequence[str], seen: Sequence[str] | None) -> str | None:
     new = [name for name in used if name not in (seen or used)]
     if not new:
         return None
-    said = f"The network never saw {display_subset('+'.join(new))} in training, only {display_subset('+'.join(seen))}"
+    said = f"The network never saw {_listed(new)} in training, only {_listed(seen)}"
     return f"{said}: " + ("do not trust the result." if new == list(used) else "the result may be better without.")
+
+
+def _listed(modalities: Sequence[str]) -> str:
+    from common.modalities import display_subset  # imports PyTorch
+
+    return display_subset("+".join(modalities))
