@@ -11,9 +11,7 @@ from common.evaluation.analysis.comparable import require_comparable
 from common.evaluation.metrics.results import COLUMNS, Evaluation, require_alike, require_own_output
 from common.text import shortened
 
-SHARED_FACTS = (
-    "parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "decision", "part", "split"
-)  # fmt: skip
+SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "decision", "part")
 """Facts that are the same for all trainings of a method."""
 
 
@@ -31,7 +29,7 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     return _combined(
         name,
         repeats[0],
-        {"repeats": len(repeats)},
+        {"repeats": len(repeats)} | {key: repeats[0].facts[key] for key in ("split",) if key in repeats[0].facts},
         results=results,
         calibration=calibration,
         sources=repeats[0].sources,

@@ -18,12 +18,12 @@ def shifted(evaluation, by):
 
 
 def test_each_case_gets_its_mean_over_repeats():
-    one = random_evaluation()
+    one = random_evaluation(facts={"part": "test", "split": "full"})
     mean = average_repeats("method", [shifted(one, 0.0), shifted(one, 0.1), shifted(one, -0.4)])
     expected = one.values("dice") - 0.1
     np.testing.assert_allclose(mean.values("dice").loc[expected.index], expected, atol=1e-12)
     assert mean.name == "method"
-    assert mean.facts["repeats"] == 3
+    assert mean.facts == {"repeats": 3, "part": "test", "split": "full"}
     assert len(mean.results) == len(one.results)
     assert mean.bins.empty
 
@@ -63,7 +63,7 @@ def fold(tested, everything=CASES, **more):
 
 
 def test_each_case_is_taken_from_the_fold_that_tested_it(tmp_path):
-    folds = [fold("ab"), fold("cd"), fold("e")]
+    folds = [fold(cases, facts={"part": "test", "split": f"cv{i}of3"}) for i, cases in enumerate(("ab", "cd", "e"), 1)]
     for one in folds:
         write_evaluation(one, tmp_path / one.name)
     pooled = pool_folds("method", [read_evaluation(tmp_path / one.name) for one in folds])
@@ -72,7 +72,7 @@ def test_each_case_is_taken_from_the_fold_that_tested_it(tmp_path):
     for one in folds:
         expected = one.values("dice")
         np.testing.assert_allclose(values.loc[expected.index], expected)
-    assert pooled.facts["folds"] == 3
+    assert pooled.facts == {"folds": 3, "part": "test"}  # of no single split
     assert pooled.calibration.empty
 
 
