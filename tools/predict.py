@@ -13,6 +13,7 @@ def predict(
     device: str | None = None,
     skull_strip: str = "auto",
     upright: bool = False,
+    decision: str | None = None,
 ) -> None:
     """Segment a patient's study with any non-empty subset of the sequences, and print what was used as which sequence.
 
@@ -30,9 +31,12 @@ def predict(
         device: cpu, cuda or cuda:1; by default a GPU if there is one.
         skull_strip: auto extracts the brain from images that show more, yes from all, no from none.
         upright: align a tilted head with the training cases, by registration to their mean brain.
+        decision: threshold marks what is more probable than not, as in the papers; expected_dice also what is less
+            probable, where that is expected to overlap best with the truth; by default that of the bundle.
     """
     from clinic.study.console import segment_study
 
     segment_study(
-        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip, upright
-    )
+        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip, upright,
+        decision,
+    )  # fmt: skip

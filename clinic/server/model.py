@@ -19,6 +19,7 @@ from clinic.study.skull import MODES
 from common.io import flag
 from common.io.documents import Document, read_json
 from common.io.settings import check_choice
+from common.transforms.decision import DECISIONS
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
@@ -69,6 +70,7 @@ class BundleInferTask:
                 f"{recipe}; leave out --{bundle}.recipe and --recipe, or give another --output_dir."
             )
         inference = self.load_weights(self.ckpt_path)
+        self.decision = inference.decision
         self.name, self.cohort = inference.metadata["name"], inference.cohort
         self.weights, self.weights_trained_on = inference.weights, inference.trained_on
         self.labels = {class_label(name): value for name, value in self.cohort.labels.values.items()}
@@ -101,9 +103,9 @@ class BundleInferTask:
     def info(self) -> dict[str, Any]:
         """Return the description of the model for clients."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
-        config = {**use, "series": "", "skull_strip": MODES[0], "upright": False, "store": False}
+        rest = {"series": "", "skull_strip": MODES[0], "upright": False, "decision": self.decision, "store": False}
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
-        return {**facts, "description": self.name, "config": config}
+        return {**facts, "description": self.name, "config": use | rest}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Segment a study.
@@ -117,7 +119,8 @@ class BundleInferTask:
             request: ``image`` (a study, or a DICOM series that defines the grid of the result) and ``output_dir``; and
                 the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
-                the study with the training cases), ``store`` or ``save_label``, and ``result_extension``.
+                the study with the training cases), ``decision`` (threshold or expected_dice), ``store`` or
+                ``save_label``, and ``result_extension``.
         """
         image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
@@ -129,10 +132,11 @@ class BundleInferTask:
         store = _flag(request, "store") or _flag(request, "save_label")
         series = series_numbers(request.get("series"))
         strip = check_choice("skull_strip", _given(request, "skull_strip", MODES[0]), MODES)
+        decision = check_choice("decision", _given(request, "decision", self.decision), DECISIONS)
         adopted = self.adopted()  # read once: another training may be adopted meanwhile
         files, facts = self.worker.run(
             _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self._path(adopted),
-            self.device, strip, _flag(request, "upright"),
+            self.device, strip, _flag(request, "upright"), decision,
         )  # fmt: skip
         if adopted:
             facts["trained_on"] = adopted.trained_on

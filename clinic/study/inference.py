@@ -50,6 +50,7 @@ class Inference:
         recipe: overlay with the settings of the weights' training, or None.
         ckpt_path: weights other than the bundle's own, or None.
         folder: an empty folder for intermediate files.
+        decision: one of `DECISIONS`, or None for the config's default.
 
     Attributes:
         intervals: calibration of the volumes' intervals (`calibrate_intervals`) from beside the weights; None without.
@@ -62,7 +63,15 @@ class Inference:
         warnings: reasons why no result of these weights can be trusted.
     """
 
-    def __init__(self, bundle: str, recipe: str | None, ckpt_path: str | None, device: str | None, folder: Path):
+    def __init__(
+        self,
+        bundle: str,
+        recipe: str | None,
+        ckpt_path: str | None,
+        device: str | None,
+        folder: Path,
+        decision: str | None = None,
+    ) -> None:
         root, files = config_files(bundle, "inference.json", recipe)
         self.data = folder / "case"
         overrides = {
@@ -76,6 +85,8 @@ class Inference:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
             overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
+        if decision is not None:
+            overrides["decision"] = decision
         with _quiet(), unwrapped_errors():
             self.workflow = ConfigWorkflow(
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
@@ -87,6 +98,7 @@ class Inference:
         self.cohort: Cohort = self._content("cohort_def")
         self.device: torch.device = self._content("device")
         self.spacing: Sequence[float] = self._content("spacing")
+        self.decision: str = self._content("decision")
         self.intervals = self._beside("intervals.csv", names=("modalities", "region"), numbers=("coverage", "quantile"))
         self.advice = self._beside("advice.csv", names=("modalities", "modality", "region"), numbers=("average",))
         shipped = shipped_weights(self.weights, root)

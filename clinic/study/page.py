@@ -27,6 +27,7 @@ from common.modalities import display_name, foreground
 
 MARGIN = 2  # margin in voxels around the head in pictures
 BRAIN_OUTLINE = OUTLINES[3]  # colour of the outline of the extracted brain
+CERTAIN, GUESS = 0.8, 0.5  # expected Dice from which on a region is certain, and below which it is a guess
 MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among the technical remarks
 
 
@@ -54,7 +55,8 @@ class StudySummary:
         weights: name of the weights' file and its SHA-256.
         used: modalities that the prediction was made from.
         missing: names of the other modalities that the network can use.
-        volumes: region -> volume in ml, see `quality.volumes`; larger regions first.
+        volumes: region -> volume in ml, larger regions first: of the segmentation, or as expected from probabilities.
+        expected_dice: region -> Dice with the truth that the network expects of its outline, in [0, 1].
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, and its coverage, e.g. 0.9.
         gains: missing modality -> region -> expected gain in Dice if it were added, as a fraction.
         pictures: modality -> PNG in base64; see `pictures`.
@@ -71,6 +73,7 @@ class StudySummary:
     used: Sequence[UsedModality]
     volumes: Mapping[str, float]
     missing: Sequence[str] = ()
+    expected_dice: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
@@ -104,6 +107,14 @@ def _volume_table(summary: StudySummary) -> Table:
     columns = [Column("Region", align="l"), Column("Volume (ml)")]
     rows = [[Cell(_heading(region)), Cell(millilitres(ml), bold=True)] for region, ml in summary.volumes.items()]
     notes = []
+    if summary.expected_dice:
+        columns.append(Column("The outline is", align="l"))
+        for row, region in zip(rows, summary.volumes, strict=True):
+            row.append(Cell(_certainty(summary.expected_dice[region]) if summary.volumes[region] else NOTHING))
+        notes.append(
+            "In brackets: the overlap (Dice, 100 % is perfect) with an expert's outline that the network itself "
+            "expects. It may be wrong."
+        )
     if summary.intervals:
         columns.append(Column("True volume, interval (ml)"))
         for row, region in zip(rows, summary.volumes, strict=True):
@@ -113,6 +124,13 @@ def _volume_table(summary: StudySummary) -> Table:
             "calibrated on its own, on the few cases that the model card names; it also says how often they held."
         )
     return Table("Volumes", columns, rows, notes)
+
+
+def _certainty(expected: float) -> str:
+    if expected == 0:
+        return "left out: improbable"
+    words = "certain" if expected >= CERTAIN else "a guess" if expected < GUESS else "uncertain"
+    return f"{words} ({100 * expected:.0f} %)"
 
 
 def _interval(low: float, high: float, coverage: float) -> str:

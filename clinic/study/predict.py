@@ -19,11 +19,14 @@ from clinic.study.quality import brain_mask, brain_note, gains, intervals, resul
 from clinic.study.reading import Study, choose_reference, read_folder
 from clinic.study.skull import MODES, Brain, find_brain
 from common.cohorts.cohort import Cohort
+from common.evaluation.analysis.reliability import VOLUMES
+from common.evaluation.metrics.case import expected_dice
 from common.io import require_writable
 from common.io.facts import unseen
 from common.io.scratch import scratch_folder
 from common.io.settings import check_choice
 from common.modalities import LabelSet, canonical, display_name, display_subset, resolve_subset, subset_name
+from common.transforms.decision import DECISIONS
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
 RESULTS = {"label map": "label.nii.gz", "DICOM SEG": "seg.dcm", "summary": "summary.html"}
@@ -59,6 +62,7 @@ def predict(
     device: str | None = None,
     skull_strip: str = "auto",
     upright: bool = False,
+    decision: str | None = None,
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
     """Segment a patient's study: DICOM series or NIfTI files of any non-empty subset of the modalities.
@@ -74,9 +78,11 @@ def predict(
     the study, before later steps can fail.
     """
     check_choice("--skull_strip", skull_strip, MODES)
+    if decision is not None:
+        check_choice("--decision", decision, DECISIONS)
     _require_apart(study, output_dir)
     with scratch_folder() as folder:
-        inference = Inference(bundle, recipe, ckpt_path, device, folder)
+        inference = Inference(bundle, recipe, ckpt_path, device, folder, decision)
         found = read_folder(study, inference.cohort, modalities, series)
         if explain:
             explain(found.explanations)
@@ -180,7 +186,15 @@ def _summarise(
     labels, subset = inference.cohort.labels, subset_name(study.images)
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     masks = _regions(segmentation.label, labels)
-    measured = volumes(_regions(np.asarray(label.dataobj), labels), labels, voxel_sizes(label.affine))
+    if VOLUMES[inference.decision] == "volume":
+        measured = volumes(_regions(np.asarray(label.dataobj), labels), labels, voxel_sizes(label.affine))
+    else:
+        sums = segmentation.probabilities.sum(axis=(1, 2, 3), dtype=np.float64) * spacing.prod() / 1000
+        measured = dict(zip(labels.regions, sums.tolist(), strict=True))
+    sure = [
+        expected_dice(p, mask, float(p.sum(dtype=np.float64)))
+        for p, mask in zip(segmentation.probabilities, masks, strict=True)
+    ]
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
         bundle=inference.method,
@@ -193,7 +207,14 @@ def _summarise(
         ],
         missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
-        intervals=intervals(inference.intervals, subset, measured, volume_of(brain_mask(aligned, brain), spacing)),
+        expected_dice=dict(zip(labels.regions, sure, strict=True)),
+        intervals=intervals(
+            inference.intervals,
+            subset,
+            measured,
+            volume_of(brain_mask(aligned, brain), spacing),
+            inference.decision,
+        ),
         gains=gains(inference.advice, subset),
         pictures=pictures(
             {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},

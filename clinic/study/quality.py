@@ -14,7 +14,7 @@ from clinic.study.registration import PEAK_DISTANCE, Registration
 from clinic.study.skull import Brain
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
-from common.evaluation.analysis.reliability import volume_intervals
+from common.evaluation.analysis.reliability import VOLUMES, calibrated_decision, volume_intervals
 from common.evaluation.metrics.case import uncertainty
 from common.evaluation.metrics.results import COLUMNS
 from common.evaluation.report.style import number
@@ -64,16 +64,16 @@ def volumes(masks: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> di
 
 
 def intervals(
-    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float
+    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float, decision: str
 ) -> dict[str, tuple[float, float, float]]:
     """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
 
     ``calibration`` is an evaluation's table (`volume_intervals`) or None, ``subset`` e.g. ``t1c+flair``; volumes are in
-    ml, and that of the visible ``brain`` bounds all intervals.
+    ml, and that of the visible ``brain`` bounds all intervals. A calibration under another ``decision`` gives none.
     """
-    if calibration is None or calibration.empty:
+    if calibration is None or calibration.empty or calibrated_decision(calibration) != decision:
         return {}
-    rows = [("case", subset, region, "volume", volume) for region, volume in measured.items()]
+    rows = [("case", subset, region, VOLUMES[decision], volume) for region, volume in measured.items()]
     bounds = volume_intervals(calibration, pd.DataFrame(rows, columns=COLUMNS))
     coverage = float(calibration["coverage"].iloc[0])
     return {row.region: (row.low, min(row.high, brain), coverage) for row in bounds.itertuples() if row.high < np.inf}

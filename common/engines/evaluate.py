@@ -107,6 +107,7 @@ def report_evaluation(
         _write_calibrated(evaluation, coverage, folder)
         if other != decision:
             write_evaluation(evaluation, folder)
+    Path(output_dir, decision, "evaluation.json").unlink(missing_ok=True)  # an earlier report was on another decision
     beside = {} if published is None else published_table(published, [evaluation])
     panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
     write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
@@ -176,7 +177,7 @@ def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> 
     """Write intervals and advice from the calibration cases, and each case's intervals; remove older files."""
     tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
     if len(evaluation.calibration):
-        tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage)
+        tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage, evaluation.facts["decision"])
         tables["interval_cases"] = volume_intervals(tables["intervals"], evaluation.results)
     for name in ("intervals", "interval_cases", "advice"):
         (folder / f"{name}.csv").unlink(missing_ok=True)

@@ -12,13 +12,14 @@ from run_tools import run as run_tools
 
 from common.evaluation.metrics.results import Evaluation, write_evaluation
 from common.io import file_digest, read_checkpoint, shipped_weights, write_checkpoint
-from tools.maintenance.shipping import ship
+from tools.maintenance.shipping import eval_metrics, ship
 
 NETWORK = {"_target_": "torch.nn.Conv3d", "in_channels": 4, "out_channels": 30, "kernel_size": 7}
 INFERENCE = {
     "imports": ["$import common.cohorts as cohorts"],
     "cohort": "brats2020",
     "crop": [8, 8, 8],
+    "decision": "threshold",
     "spacing": [2.0, 2, 2],
     "cohort_def": "$cohorts.get_cohort(@cohort)",
     "network_def": NETWORK,
@@ -77,6 +78,19 @@ def test_weights_in_half_with_their_tables_and_what_they_are_worth(places):
         assert metadata["eval_metrics"][f"{name}_full"] == pytest.approx(ours, abs=5e-4)
         by_subset = results[results["region"] == region].groupby("modalities")["value"].mean()
         assert metadata["eval_metrics"][f"{name}_mean_of_{len(by_subset)}"] == pytest.approx(by_subset.mean(), abs=5e-4)
+
+
+def test_tables_and_metrics_are_of_the_bundles_decision(places):
+    run, bundle, _ = places
+    facts = {"weights": file_digest(run / "trained.pt"), "window": "8x8x8", "spacing": "2x2x2"}
+    facts["decision"] = "expected_dice"
+    other = random_evaluation(cohort="brats2020", modalities=("t1", "t1c", "t2", "flair"), facts=facts, seed=1)
+    write_evaluation(other, run / "evaluation" / "expected_dice")
+    (run / "evaluation" / "expected_dice" / "intervals.csv").write_text("b\n2\n")
+    (bundle / "configs" / "inference.json").write_text(json.dumps(INFERENCE | {"decision": "expected_dice"}))
+    ship(run, bundle, "model", "39 cases")
+    assert (bundle / "models" / "model_intervals.csv").read_text() == "b\n2\n"
+    assert json.loads((bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == eval_metrics(other)
 
 
 def test_demo_weights_leave_the_metrics_alone(places):

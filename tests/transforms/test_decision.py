@@ -33,6 +33,14 @@ def test_certain_probabilities_are_kept_and_nothing_stays_nothing():
     assert not most_expected_dice(torch.zeros(2, 3)).any()
 
 
+def test_a_region_that_is_probably_absent_is_left_out():
+    faint = torch.full((1000,), 0.04)
+    assert not most_expected_dice(faint).any()  # marking all would have an expected Dice of 0.077
+    assert most_expected_dice(2 * faint).all()
+    lesion = torch.cat([faint, torch.full((100,), 0.9)])
+    assert most_expected_dice(lesion).tolist() == [False] * 1000 + [True] * 100
+
+
 def decided(probabilities: list[list[float]], **options: object) -> list[int]:
     """Return the label map of voxels in a row, given the probabilities of each channel."""
     volume = MetaTensor(torch.tensor(probabilities)[:, :, None, None], meta={"filename_or_obj": "case.nii"})

@@ -32,9 +32,10 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
 
     Weights are in half precision except for `SMALL` tensors. In metadata.json, ``weights`` gets the file's SHA-256 and
     the description of the data; for ``model``, ``data_source`` and ``eval_metrics`` (the evaluation's Dice) are also
-    set. Returns the path of the weights. Raises ValueError if the weights do not fit the network of the bundle's
-    inference.json, or half precision changes the outputs too much; or if the evaluation is of other weights, of another
-    cohort, window or voxel size, or of the calibration cases, or lacks a subset.
+    set. Tables and Dice are of the decision of inference.json. Returns the path of the weights. Raises ValueError if
+    the weights do not fit the network of the bundle's inference.json, or half precision changes the outputs too much;
+    or if the evaluation is of other weights, of another cohort, window or voxel size, or of the calibration cases, or
+    lacks a subset.
 
     The arguments are those of the verb ``ship``, which `tools.maintenance.ship` describes.
     """
@@ -45,14 +46,17 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
     trained = next((path for path in (run / "finetuned.pt", run / "trained.pt") if path.is_file()), None)
     if trained is None:
         raise FileNotFoundError(f"{run}: neither finetuned.pt nor trained.pt; expected the output_dir of a training.")
-    evaluation = read_evaluation(run / "evaluation")
-    if evaluation.facts.get("weights") != file_digest(trained):
-        raise ValueError(f"{run / 'evaluation'}: is not of the current {trained.name}; evaluate again (run evaluate).")
-    weights = _in_half_precision(trained)
     root, files = config_files(str(bundle), "inference.json", "phantom" if name == "phantom" else None)
     config = ConfigParser()
     config.read_config([str(path) for path in files])
     config["bundle_root"], config["ckpt_path"] = str(root), str(trained)
+    evaluated = run / "evaluation"
+    if read_evaluation(evaluated).facts.get("decision", "threshold") != config["decision"]:
+        evaluated /= config["decision"]  # the results of the same run under the bundle's decision
+    evaluation = read_evaluation(evaluated)
+    if evaluation.facts.get("weights") != file_digest(trained):
+        raise ValueError(f"{evaluated}: is not of the current {trained.name}; evaluate again (run evaluate).")
+    weights = _in_half_precision(trained)
     _require_fit(evaluation, config)
     _require_same_outputs(config, trained, weights)
     metadata_file, target = root / "configs" / "metadata.json", root / "models" / f"{name}.pt"
@@ -63,14 +67,14 @@ def ship(run: str | Path, bundle: str | Path, name: str, data_source: str) -> Pa
         temporary = stack.enter_context(replacing(target))
         write_checkpoint(weights, temporary, read_facts(trained))
         for table in TABLES:
-            if (run / "evaluation" / table).is_file():
+            if (evaluated / table).is_file():
                 beside = stack.enter_context(replacing(target.with_name(f"{name}_{table}")))
-                shutil.copyfile(run / "evaluation" / table, beside)
+                shutil.copyfile(evaluated / table, beside)
         digest = {"sha256": file_digest(temporary), "data_source": data_source}
         metadata["weights"] = metadata.get("weights", {}) | {target.name: digest}
         stack.enter_context(replacing(metadata_file)).write_text(_as_json(metadata) + "\n")
     for table in TABLES:
-        if not (run / "evaluation" / table).is_file():
+        if not (evaluated / table).is_file():
             target.with_name(f"{name}_{table}").unlink(missing_ok=True)  # it belongs to earlier weights
     return target
 

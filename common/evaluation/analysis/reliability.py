@@ -11,6 +11,9 @@ import pandas as pd
 from common.evaluation.metrics.results import Evaluation
 from common.modalities import subset_size
 
+VOLUMES = {"threshold": "volume", "expected_dice": "expected_volume"}
+"""Decision -> the metric that estimates a region's volume: that of the segmentation, or the sum of probabilities. The
+mask of highest expected Dice is larger than what is expected where the network is unsure."""
 OFFSET = 1.0
 """Volume in ml that is added before ratios are taken, so that errors of small volumes count as absolute ones."""
 
@@ -51,33 +54,38 @@ def check_coverage(coverage: float) -> None:
         raise ValueError(f"coverage {coverage}: expected a level above 0 and below 1, e.g. 0.9.")
 
 
-def calibrate_intervals(calibration: pd.DataFrame, coverage: float) -> pd.DataFrame:
+def calibrate_intervals(calibration: pd.DataFrame, coverage: float, decision: str = "threshold") -> pd.DataFrame:
     """Calibrate split-conformal intervals for the true volume of a region, given the subset used for its prediction.
 
-    The calibration has long-form rows with ``volume`` and ``reference_volume`` of cases that are not evaluated. The
-    score of a case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and the quantile is the ``ceil((n + 1)
-    coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random world, 2005; Lei et al.,
-    Distribution-free predictive inference for regression, 2018).
+    The calibration has long-form rows of cases that are not evaluated, with ``reference_volume`` and the predicted
+    volume of the decision (`VOLUMES`). The score of a case is ``|log((reference + 1 ml) / (predicted + 1 ml))|``, and
+    the quantile is the ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random
+    world, 2005; Lei et al., Distribution-free predictive inference for regression, 2018).
 
     Intervals then contain the true volume with a probability of at least ``coverage`` (above 0, below 1; see
     `fewest_cases`), if the case is exchangeable with the calibration cases: on average over both draws, not for each
     case or each set of calibration cases. A validation split by which weights were selected is only nearly exchangeable
     with the test split. Returns a row per subset and region; columns modalities, region, coverage (the level), n
-    (calibration cases), quantile.
+    (calibration cases), quantile, decision.
     """
     check_coverage(coverage)
-    volumes = _volumes(calibration)
+    volumes = _volumes(calibration, VOLUMES[decision])
     if volumes.empty:
         raise ValueError(
-            "calibration: no case has both volume and reference_volume; expected the validation split's results. "
-            "Evaluate with calibration cases for volume intervals."
+            f"calibration: no case has both {VOLUMES[decision]} and reference_volume; expected the validation split's "
+            "results. Evaluate with calibration cases for volume intervals."
         )
     score = np.abs(np.log((volumes["reference_volume"] + OFFSET) / (volumes["volume"] + OFFSET)))
     rows = [
-        (*key, coverage, len(scores), conformal_quantile(scores.to_numpy(), coverage))
+        (*key, coverage, len(scores), conformal_quantile(scores.to_numpy(), coverage), decision)
         for key, scores in score.groupby([volumes["modalities"], volumes["region"]], sort=False)
     ]
-    return pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile"])
+    return pd.DataFrame(rows, columns=["modalities", "region", "coverage", "n", "quantile", "decision"])
+
+
+def calibrated_decision(calibrated: pd.DataFrame) -> str:
+    """Return the decision of a table of `calibrate_intervals`; tables of before the column are of the threshold."""
+    return str(calibrated["decision"].iloc[0]) if "decision" in calibrated and len(calibrated) else "threshold"
 
 
 def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +95,8 @@ def volume_intervals(calibrated: pd.DataFrame, results: pd.DataFrame) -> pd.Data
     if there were too few calibration cases, or none for the subset and region.
     """
     keys = ["modalities", "region"]
-    rows = results.loc[results["metric"] == "volume", ["case", *keys, "value"]].rename(columns={"value": "volume"})
+    metric = VOLUMES[calibrated_decision(calibrated)]
+    rows = results.loc[results["metric"] == metric, ["case", *keys, "value"]].rename(columns={"value": "volume"})
     quantile = rows.merge(calibrated[[*keys, "quantile"]], on=keys, how="left")["quantile"].fillna(inf).to_numpy()
     shifted = rows["volume"] + OFFSET
     low, high = shifted * np.exp(-quantile) - OFFSET, shifted * np.exp(quantile) - OFFSET
@@ -114,8 +123,9 @@ def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     subset), covered (fraction of them whose true volume is in the interval) and width (median, ml). Over all subsets
     only finite intervals count, since infinite ones contain everything; without any, covered and width are NaN.
     """
-    calibrated, keys = calibrate_intervals(evaluation.calibration, coverage), ["modalities", "region"]
-    volumes = _volumes(evaluation.results).merge(calibrated, on=keys, how="left")
+    decision, keys = evaluation.facts.get("decision", "threshold"), ["modalities", "region"]
+    calibrated = calibrate_intervals(evaluation.calibration, coverage, decision)
+    volumes = _volumes(evaluation.results, VOLUMES[decision]).merge(calibrated, on=keys, how="left")
     volumes = volumes.fillna({"n": 0, "quantile": inf})  # subsets without calibration cases
     intervals = volume_intervals(calibrated, evaluation.results)[["case", *keys, "low", "high"]]
     volumes = volumes.merge(intervals, on=["case", *keys])
@@ -130,11 +140,11 @@ def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     return table.loc[rows].reset_index()
 
 
-def _volumes(results: pd.DataFrame) -> pd.DataFrame:
-    """Return columns case, modalities, region, volume and reference_volume of the rows that have both."""
+def _volumes(results: pd.DataFrame, predicted: str) -> pd.DataFrame:
+    """Return columns case, modalities, region, volume (the metric ``predicted``) and reference_volume, without gaps."""
     keys = ["case", "modalities", "region"]
-    predicted, reference = (
-        results.loc[results["metric"] == metric, [*keys, "value"]].rename(columns={"value": metric})
-        for metric in ("volume", "reference_volume")
+    volume, reference = (
+        results.loc[results["metric"] == metric, [*keys, "value"]].rename(columns={"value": name})
+        for metric, name in ((predicted, "volume"), ("reference_volume", "reference_volume"))
     )
-    return predicted.merge(reference, on=keys).dropna()
+    return volume.merge(reference, on=keys).dropna()

@@ -337,6 +337,7 @@ class TestBodies:
         [({"use_t2": [1]}, ""), ({"use_t2": 5}, ""), ({"use_t2": "perhaps"}, "'perhaps': expected true or false"),
          ({"series": 5}, ""), ({"series": [5]}, ""), ({"series": {"t2": [7]}}, ""), ({"series": {"5": None}}, ""),
          ({"series": "t2"}, "expected modalities and SeriesNumbers"), ({"skull_strip": {}}, ""), ({"upright": 2}, ""),
+         ({"decision": "best"}, "expected one of 'threshold', 'expected_dice'"),
          ({"store": "yes"}, ""), ({"result_extension": [".nii"]}, "expected one of .nii.gz")],
     )  # fmt: skip
     def test_options_of_wrong_types(self, url, params, reason):

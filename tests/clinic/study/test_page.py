@@ -120,8 +120,15 @@ def test_text_is_escaped(tmp_path):
     )
     assert "<script" not in html
     assert 'alert("' not in html
-    assert html.count("&lt;script&gt;") + html.count("&lt;SCRIPT&gt;") == 2 + 2 + 2 + 3 + 2
+    # the weights are named twice
+    assert html.count("&lt;script&gt;") + html.count("&lt;SCRIPT&gt;") == 2 + 2 + 2 + 2 + 3 + 2
     assert "&amp;amp;" not in html  # once, not twice
+
+
+def test_what_is_certain_and_what_is_a_guess(tmp_path):
+    html = page(tmp_path, replace(SUMMARY, expected_dice={"WT": 0.91, "TC": 0.31, "ET": 0.0}))
+    assert [row[2] for row in rows(html)[1:4]] == ["certain (91 %)", "a guess (31 %)", "left out: improbable"]
+    assert "that the network itself" in html
 
 
 def test_same_summary_gives_the_same_bytes(tmp_path):

@@ -111,6 +111,18 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     assert not SECRETS.search(page)  # it contains no file name either, which may be a patient's name
 
 
+def test_volumes_of_expected_dice_are_sums_of_probabilities(subject, tmp_path, capsys):
+    """They are not those of the label map, and intervals of the threshold's volumes do not belong to them."""
+    options = ("--modalities", "t1", "--decision", "expected_dice")
+    assert predict(subject, tmp_path, "m3ae", *options) is None
+    said = capsys.readouterr().out
+    label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
+    marked = {region: mask.sum() * SPACING**3 / 1000 for region, mask in regions(label).items()}
+    shown = {region: float(re.search(rf"{region}: ([\d.]+) ml$", said, re.MULTILINE)[1]) for region in marked}
+    assert shown["WT"] == pytest.approx(marked["WT"], rel=0.3)
+    assert max(abs(shown[region] - marked[region]) for region in marked) > 0.2
+
+
 @pytest.mark.slow
 def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, capsys, caplog):
     dicom, nifti = studies
@@ -241,8 +253,9 @@ def test_heads_are_stripped_where_there_are_any(subject, tmp_path, capsys):
         (("--ckpt_path", "absent.pt"), "absent.pt: no such checkpoint"),
         (("--device", "tpu"), "--device tpu"),
         (("--skull_strip", "maybe"), "--skull_strip 'maybe': expected one of 'auto', 'yes', 'no'"),
+        (("--decision", "best"), "--decision 'best': expected one of 'threshold', 'expected_dice'"),
     ],
-    ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device", "skull"],
+    ids=["reference", "series", "no-dict", "modality", "recipe", "weights", "device", "skull", "decision"],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_and_nothing_is_written(arguments, message, subject, tmp_path):
     error = predict(subject, tmp_path, "m3ae", *arguments)

@@ -47,12 +47,20 @@ def test_gains_are_those_of_the_subset_that_is_there():
 
 def test_no_interval_exceeds_the_brain():
     table = {"modalities": "t1", "region": ["WT", "TC"], "quantile": [2.0, np.inf], "coverage": 0.8, "n": [5, 0]}
-    found = intervals(pd.DataFrame(table), "t1", {"WT": 400.0, "TC": 100.0}, 1500.0)
+    found = intervals(pd.DataFrame(table), "t1", {"WT": 400.0, "TC": 100.0}, 1500.0, "threshold")
     assert list(found) == ["WT"]  # nothing is known about TC
     assert found["WT"][1:] == (1500.0, 0.8)
     assert found["WT"][0] < 400
-    small = intervals(pd.DataFrame(table), "t1", {"WT": 4.0}, 1500.0)["WT"]
+    small = intervals(pd.DataFrame(table), "t1", {"WT": 4.0}, 1500.0, "threshold")["WT"]
     assert small[1] == pytest.approx(5 * np.exp(2) - 1)
+
+
+def test_intervals_are_those_of_the_decision():
+    table = pd.DataFrame({"modalities": "t1", "region": ["WT"], "quantile": [2.0], "coverage": 0.8, "n": [5]})
+    expected = table.assign(decision="expected_dice")
+    assert intervals(table, "t1", {"WT": 4.0}, 1500.0, "expected_dice") == {}  # it is of the threshold's volumes
+    assert intervals(expected, "t1", {"WT": 4.0}, 1500.0, "threshold") == {}
+    assert intervals(expected, "t1", {"WT": 4.0}, 1500.0, "expected_dice")["WT"][1] == pytest.approx(5 * np.exp(2) - 1)
 
 
 def test_nothing_to_doubt():

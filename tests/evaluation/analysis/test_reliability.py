@@ -104,10 +104,22 @@ def test_interval_by_hand():
     calibrated = calibrate_intervals(calibration, 0.8)
     assert calibrated.to_dict("records") == [
         {"modalities": "t1", "region": "WT", "coverage": 0.8, "n": 4, "quantile": pytest.approx(log(3))}
+        | {"decision": "threshold"}
     ]
     assert interval(calibrated, 11.0) == pytest.approx((3.0, 35.0))
     assert interval(calibrated, 0.5) == pytest.approx((0.0, 3.5))  # not below 0
     assert interval(calibrate_intervals(calibration, 0.9), 11.0) == (0.0, inf)
+
+
+def test_intervals_of_expected_volumes():
+    """The decision says which metric is calibrated; that of the other one is not used."""
+    rows = volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0])
+    rows["metric"] = rows["metric"].replace("volume", "expected_volume")
+    others = volumes([100.0] * 4, [1.0, 9.0, 1.0, 5.0])
+    calibrated = calibrate_intervals(pd.concat([rows, others[others["metric"] == "volume"]]), 0.8, "expected_dice")
+    assert calibrated["quantile"].item() == pytest.approx(log(3))
+    found = volume_intervals(calibrated, pd.DataFrame([("c", "t1", "WT", "expected_volume", 11.0)], columns=COLUMNS))
+    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([3.0, 35.0])
 
 
 def test_intervals_are_the_same_from_a_file(tmp_path):
