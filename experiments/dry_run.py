@@ -24,7 +24,11 @@ SMALL = {
     "num_workers": 0,
     "precision": "float32",
 }
-LARGER = {"mmFormer": {"crop": [32, 32, 32]}, "M2FTrans": {"crop": [32, 32, 32]}}
+LARGER: dict[str, dict[str, Any]] = {
+    "mmFormer": {"crop": [32, 32, 32]},
+    "M2FTrans": {"crop": [32, 32, 32]},
+    "monai.networks.nets.SwinUNETR": {"crop": [64, 64, 64], "width": 12},
+}
 """Backbone -> the smallest values that it supports, which replace those of `SMALL`."""
 PLANES = {"spacing": [3.0, 3.0, -1.0], "crop": [32, 32]}
 """Values that replace those of `SMALL` for two-dimensional networks."""
@@ -45,7 +49,7 @@ def _small(entry: Entry, cohort: Cohort, folder: Path) -> Entry:
     config = entry.config()
     data = write_stand_in(cohort, folder, config["split"])
     other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
-    settings: dict[str, Any] = {**ONCE, **SMALL, **other, **_demo(entry)}
+    settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}
     settings = {key: value for key, value in settings.items() if key in config}
     masks = data / f"{config.get('masks')}.csv"
     if masks.is_file():

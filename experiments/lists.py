@@ -104,8 +104,8 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
 
     Keys of the JSON file, of which only ``methods`` is required (keys that begin with ``_`` are comments):
 
-    - ``methods``: name of each method -> ``bundle``, and optionally ``configs`` (files over its ``train.json``) and
-      ``settings`` (config keys to set, which override those for all methods);
+    - ``methods``: name of each method -> ``bundle``, and optionally ``configs`` (files over its ``train.json``, in
+      the bundle's configs or beside the list) and ``settings`` (config keys to set, which override those for all);
     - ``settings``: config keys to set for all methods;
     - ``cohort``: name of the only cohort that the list is for;
     - ``folds``: see `MethodList`;
@@ -122,7 +122,8 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
     with _said_of(path):
         if read.cohort and cohort not in (None, read.cohort):
             raise ValueError(f"the list is for cohort {read.cohort}, not for {cohort}; leave --cohort out.")
-        entries = tuple(_entry(name, method, read.settings) for name, method in read.methods.items())
+        folder = Path(os.path.abspath(path)).parent
+        entries = tuple(_entry(name, method, read.settings, folder) for name, method in read.methods.items())
         blocks = tuple(_block(table, list(read.methods)) for table in read.tables)
         if twice := [source for source, count in Counter(block.source for block in blocks).items() if count > 1]:
             raise ValueError(f"tables has {' '.join(twice[0])} twice; expected it once.")
@@ -144,17 +145,23 @@ def _said_of(what: str | os.PathLike) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from error
 
 
-def _entry(name: str, method: Method, shared: Mapping[str, Any]) -> Entry:
-    entry = Entry(name, method.bundle, method.configs, {**shared, **method.settings})
+def _entry(name: str, method: Method, shared: Mapping[str, Any], folder: Path) -> Entry:
+    """Return a method of a list that lies in ``folder``."""
     with _said_of(f"method {name!r}"):
-        for config in ("train.json", *method.configs):
-            if Path(config).is_absolute() or ".." in Path(config).parts:
-                raise ValueError(f"config {config!r}; expected the name of a file in the bundle's configs.")
-            path = Path(bundle_root(method.bundle), "configs", config)
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such config.")
+        configs = tuple(_config(config, method.bundle, folder) for config in method.configs)
+        entry = Entry(name, method.bundle, configs, {**shared, **method.settings})
         check_settings(entry.files, entry.settings)
     return entry
+
+
+def _config(name: str, bundle: str, folder: Path) -> str:
+    """Return the name of a file in the bundle's configs, or the path of one beside the list."""
+    inside, beside = Path(bundle_root(bundle), "configs", name), folder / name
+    if ".." not in Path(name).parts and inside.is_file():
+        return name
+    if not beside.is_file():
+        raise FileNotFoundError(f"{name}: no such config of {bundle}, nor beside the list ({beside}).")
+    return str(beside)
 
 
 def _block(table: Table, methods: Sequence[str]) -> Block:
@@ -192,7 +199,7 @@ def _require_consistent(made: MethodList, cohort: str) -> None:
     for entry in made.entries:
         with _said_of(f"method {entry.name!r}"):
             config = entry.config()
-            if config["cohort"] not in ("phantom", cohort):
+            if config["cohort"] not in ("phantom", None, cohort):
                 raise ValueError(f"{', '.join(entry.configs)} are for cohort {config['cohort']}, not for {cohort}.")
             if made.folds and "split" in entry.settings:
                 raise ValueError("has a split, which has no effect with folds; leave one out.")

@@ -8,6 +8,7 @@ from monai.utils import optional_import
 from torch import nn
 
 from common.networks.cotraining import ACN, SMUNet
+from common.networks.filled import FilledNetwork
 from common.networks.fusion import FusionNetwork
 from common.networks.hved import UHVED, UHeMIS
 from common.networks.m2ftrans import M2FTrans
@@ -44,7 +45,8 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     given to a network that does not support it.
 
     The name is one of `NETWORKS`, or the dotted path of another class, which is called with ``modalities``,
-    ``classes``, ``width`` and ``crop``. Of other arguments, such as ``heads``, each network gets those that it accepts.
+    ``classes``, ``width`` and ``crop``, or if it has ``in_channels`` instead, as MONAI's networks do, becomes a
+    `FilledNetwork`. Of other arguments, such as ``heads``, each network gets those that it accepts.
     """
     network, importable = NETWORKS.get(name), True
     if network is None:
@@ -60,6 +62,8 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     for size, key in (("feature_encoder", "feature_encoder"), ("subsets", "dedicated")):
         if sizes.get(size) is not None and size not in taken:
             raise ValueError(f"{key} {sizes[size]!r}: backbone {name!r} does not support it; set `{key}` to null.")
+    if "modalities" not in taken and "in_channels" in taken:
+        return FilledNetwork(network, **sizes)
     return network(**{key: size for key, size in sizes.items() if key in taken})
 
 

@@ -78,6 +78,8 @@ LEARNERS = {
     "GSS (RFNet)": ("gss", [], {**FUSION, **LONGER, **FAST}),
     "RFNet": ("gss", ["baselines/backbone.json"], {**FUSION, **LONGER, **FAST}),
     "M2FTrans": ("gss", ["baselines/backbone.json"], {**FUSION, **LONGER, **FAST, "backbone": "M2FTrans"}),
+    "SegResNet with ModDrop": ("gss", ["baselines/moddrop.json"], LONGER),
+    "SegResNet, zero-filled": ("gss", ["baselines/zero_filled.json"], LONGER),
     "U-HVED": ("gss", ["baselines/uhved.json"], {**LONGER, "width": 8}),
     "RobustSeg": ("gss", ["baselines/robustseg.json"], {**LONGER, "width": 4}),
 }

@@ -11,7 +11,9 @@ from monai.bundle import ConfigParser
 from common.io import load_weights, shipped_weights
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
-RECIPES = sorted(path for path in BUNDLES.glob("*/configs/recipes/*.json") if "cohort" in json.loads(path.read_text()))
+RECIPES = sorted(
+    path for path in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(path.read_text()).get("cohort")
+)
 OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network"}
 """Keys of both configs whose values may differ."""
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from bundles.running import ROOT
@@ -155,7 +156,6 @@ def x(**more):
         (x(config=[]), ("methods.x", "'config'", "'configs'")),
         (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, configs, settings")),
         (x(configs="x.json"), ("methods.x.configs is 'x.json'", "array")),
-        (x(configs=["../../gss/configs/train.json"]), ("'x'", "../../gss", "in the bundle's configs")),
         (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
         (x(settings=[1]), ("methods.x.settings is [1]", "object")),
         (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
@@ -194,6 +194,15 @@ def test_what_is_no_list_is_refused(tmp_path, text, facts):
     (tmp_path / "list.json").write_text(text)
     with refused(ValueError, "list.json", *facts):
         read_list(tmp_path / "list.json")
+
+
+def test_a_list_may_name_configs_beside_it(tmp_path):
+    (tmp_path / "own.json").write_text('{"epochs": 3}')
+    methods = {"M3AE": {"bundle": "m3ae"}, "x": {"bundle": "m3ae", "configs": ["recipes/own.json", "own.json"]}}
+    entry, inside = read_list(write(tmp_path, methods=methods)).entries[1], ROOT / "bundles" / "m3ae" / "configs"
+    files = [inside / "train.json", inside / "recipes" / "own.json", tmp_path / "own.json"]
+    assert list(map(Path, entry.files)) == files
+    assert (entry.config()["cohort"], entry.config()["epochs"]) == (None, 3)
 
 
 def test_absent_files_and_another_cohort_are_refused(tmp_path):

@@ -73,7 +73,7 @@ def convert_cotraining(network: str, full: str, output: str, missing: Sequence[s
         print(f"{file}: {match}")
         weights |= part
     subsets = [[modalities[channel] for channel in subset] for subset in channels]
-    facts = _facts("medmap", network, full, backbone=network, width=width, dedicated=subsets)
+    facts = _facts("medmap", network, full, backbone=network, width=width, dedicated=subsets, feature_encoder=None)
     write_checkpoint(weights, output, facts)
     print(f"{output}: {len(weights)} tensors")
 
