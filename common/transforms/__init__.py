@@ -4,13 +4,7 @@ from common.transforms.augmentation import RandEachModalityd
 from common.transforms.cache import CachedDataset
 from common.transforms.decision import DecideLabelsd
 from common.transforms.intensity import NormalizeBrainIntensityd, ScaleBrainIntensityd
-from common.transforms.labels import (
-    ClassesToLabelsd,
-    ClassesToRegionsd,
-    LabelsToClassesd,
-    LabelsToRegionsd,
-    RegionsToLabelsd,
-)
+from common.transforms.labels import LabelsToClassesd, LabelsToRegionsd
 from common.transforms.load import LoadSubjectd
 from common.transforms.location import crop_at, locate
 from common.transforms.masking import incomplete_subsets, random_patches, random_subsets, uniform_subsets

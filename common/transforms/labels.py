@@ -37,13 +37,6 @@ class LabelsToRegionsd(ConvertLabelsd):
         return self.labels.to_regions(volume)
 
 
-class RegionsToLabelsd(ConvertLabelsd):
-    """Turn region masks ``(R, X, Y, Z)`` into one label map ``(1, X, Y, Z)`` in the cohort's values."""
-
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
-        return self.labels.from_regions(volume)
-
-
 class LabelsToClassesd(ConvertLabelsd):
     """Turn a label map ``(1, X, Y, Z)`` in the cohort's values into class indices of a softmax head, of type long.
 
@@ -52,20 +45,3 @@ class LabelsToClassesd(ConvertLabelsd):
 
     def _convert(self, volume: torch.Tensor) -> torch.Tensor:
         return self.labels.to_classes(volume)
-
-
-class ClassesToLabelsd(ConvertLabelsd):
-    """Turn logits or probabilities of a softmax head ``(K, X, Y, Z)`` into a label map ``(1, X, Y, Z)`` by argmax."""
-
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
-        return self.labels.from_classes(volume.max(dim=0, keepdim=True).indices)  # argmax is five times slower on a CPU
-
-
-class ClassesToRegionsd(ConvertLabelsd):
-    """Turn probabilities of a softmax head ``(K, X, Y, Z)`` into region probabilities ``(R, X, Y, Z)``.
-
-    Other K than 1 + the number of the cohort's targets are refused.
-    """
-
-    def _convert(self, volume: torch.Tensor) -> torch.Tensor:
-        return self.labels.region_probabilities(volume)

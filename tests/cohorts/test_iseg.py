@@ -12,7 +12,7 @@ from common.cohorts import cases, get_cohort, prepare
 from common.cohorts.check import check_folder
 from common.cohorts.datalist import PARTS, as_datalist, split_cases
 from common.io import AtomicNibabelWriter, read_volume
-from common.transforms import ClassesToLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd, RegionsToLabelsd
+from common.transforms import DecideLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd
 
 COHORT = get_cohort("iseg2017")
 SHAPE = (12, 10, 8)
@@ -88,7 +88,7 @@ def test_values_survive_loading_and_the_way_to_regions_and_back(tmp_path, caplog
         assert torch.equal(classes[0] == index, truth[0] == value)
     regions = LabelsToRegionsd("label", "iseg2017")(loaded)["label"]
     assert torch.equal(regions.bool(), torch.stack([truth[0] == value for value in (10, 150, 250)]))
-    back = RegionsToLabelsd("label", "iseg2017")({"label": regions})["label"]
+    back = DecideLabelsd("label", "iseg2017")({"label": regions})["label"]
     assert torch.equal(back.as_tensor(), truth)
 
 
@@ -97,7 +97,7 @@ def test_results_are_written_in_the_cohorts_values(tmp_path):
     loaded = LoadSubjectd("iseg2017")(cases("iseg2017", tmp_path / "data")[0])
     index = LabelsToClassesd("label", "iseg2017")(loaded)["label"].as_tensor()
     logits = MetaTensor(one_hot(index[None], 4)[0], affine=loaded["image"].affine, meta={"filename_or_obj": "x.nii.gz"})
-    pred = ClassesToLabelsd("pred", "iseg2017")({"pred": logits})["pred"]
+    pred = DecideLabelsd("pred", "iseg2017", softmax=True)({"pred": logits})["pred"]
     save = {"separate_folder": False, "resample": False, "print_log": False, "output_dtype": np.uint8}
     SaveImage(tmp_path, "seg", writer=AtomicNibabelWriter, **save)(pred)
     written = read_volume(tmp_path / "x_seg.nii.gz")

@@ -14,10 +14,10 @@ from common.cohorts.check import check_folder
 from common.engines import ForegroundInferer, SubsetSweep
 from common.transforms import (
     CachedDataset,
+    DecideLabelsd,
     LabelsToClassesd,
     LabelsToRegionsd,
     LoadSubjectd,
-    RegionsToLabelsd,
 )
 
 COHORT = get_cohort("myops2020")
@@ -94,7 +94,7 @@ def test_values_survive_loading_and_the_way_to_regions(tmp_path, caplog):
     regions = LabelsToRegionsd("label", "myops2020")(loaded)["label"]
     for region, values in enumerate([[500], [600], [200, 1220, 2221]]):
         assert torch.equal(regions[region].bool(), torch.isin(truth[0], torch.tensor(values).double()))
-    back = RegionsToLabelsd("label", "myops2020")({"label": regions})["label"]
+    back = DecideLabelsd("label", "myops2020")({"label": regions})["label"]
     assert back.dtype == torch.int16
     assert torch.equal(back.double(), torch.where(truth > 600, 200, truth))
     classes = LabelsToClassesd("label", "myops2020")(loaded)["label"]

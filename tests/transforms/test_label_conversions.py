@@ -8,13 +8,8 @@ from refusals import refused
 
 from common.cohorts import get_cohort
 from common.modalities import IGNORED, LabelSet, tumour_labels
-from common.transforms import (
-    ClassesToLabelsd,
-    ClassesToRegionsd,
-    LabelsToClassesd,
-    LabelsToRegionsd,
-    RegionsToLabelsd,
-)
+from common.transforms import DecideLabelsd, LabelsToClassesd, LabelsToRegionsd
+from common.transforms.decision import region_probabilities
 
 AFFINE = torch.diag(torch.tensor([-1.0, -1, 2, 1], dtype=torch.float64))
 
@@ -32,7 +27,7 @@ def test_regions_there_and_back(cohort, ed, ncr, et):
     regions = LabelsToRegionsd("label", cohort)(item)
     assert (regions["label"].shape, regions["label"].dtype) == ((3, 4, 1, 1), torch.uint8)
     assert regions["label"][:, :, 0, 0].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]]
-    back = RegionsToLabelsd("label", cohort)(regions)
+    back = DecideLabelsd("label", cohort)(regions)
     assert torch.equal(back["label"].as_tensor(), label)
     assert back["label"].dtype == torch.uint8
     for volume in (regions["label"], back["label"]):
@@ -56,7 +51,7 @@ def test_published_order_and_back(cohort, values):
     assert classes.flatten().tolist() == list(range(len(values)))
     assert torch.equal(classes.affine, AFFINE)
     one_hot = torch.nn.functional.one_hot(classes.as_tensor()[0, :, 0, 0]).T[..., None, None].float()
-    back = ClassesToLabelsd("label", cohort)({"label": MetaTensor(one_hot, affine=AFFINE)})["label"]
+    back = DecideLabelsd("label", cohort, softmax=True)({"label": MetaTensor(one_hot, affine=AFFINE)})["label"]
     assert back.dtype == torch.uint8
     assert back.flatten().tolist() == list(values)
     assert back.shape == (1, len(values), 1, 1)
@@ -77,20 +72,19 @@ def test_values_beyond_the_type_of_the_label_map():
 
 def test_regions_are_sums_of_classes():
     p = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(4, 1, 1, 1)
-    found = ClassesToRegionsd("pred", "brats2020")({"pred": MetaTensor(p, affine=AFFINE)})["pred"]
+    found = region_probabilities(p, get_cohort("brats2020").labels, softmax=True)
     assert found.flatten().tolist() == pytest.approx([0.9, 0.6, 0.4])  # WT, TC = NCR + ET, ET
-    assert torch.equal(found.affine, AFFINE)
-    found = ClassesToRegionsd("pred", "myops2020")({"pred": p})["pred"]
+    found = region_probabilities(p, get_cohort("myops2020").labels, softmax=True)
     assert found.flatten().tolist() == pytest.approx([0.2, 0.3, 0.4])
     five = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25]).reshape(5, 1, 1, 1)
-    found = ClassesToRegionsd("pred", "brats2015")({"pred": five})["pred"]
+    found = region_probabilities(five, get_cohort("brats2015").labels, softmax=True)
     assert found.flatten().tolist() == pytest.approx([0.9, 0.6, 0.25])
 
 
 def test_argmax_is_over_all_classes_and_not_over_regions():
     """A tumour is likely, but no class of it is likelier than the background."""
     p = torch.tensor([0.4, 0.2, 0.2, 0.2]).reshape(4, 1, 1, 1)
-    assert ClassesToLabelsd("pred", "brats2020")({"pred": p})["pred"].item() == 0
+    assert DecideLabelsd("pred", "brats2020", softmax=True)({"pred": p})["pred"].item() == 0
 
 
 @pytest.mark.parametrize(("convert", "expected"), [(LabelsToClassesd, [0, 2, 3]), (LabelsToRegionsd, [0, 1, 1])])
@@ -118,7 +112,7 @@ def label_set(**targets: tuple[str, ...]) -> LabelSet:
         (lambda: label_set(A=("a", "b"), B=("b",)), ["expected each of a, b in one target"]),
         (lambda: LabelsToRegionsd("label", "brats1999"), ["Unknown cohort 'brats1999'; expected one of phantom, "]),
         (
-            lambda: ClassesToRegionsd("pred", "brats2015")({"pred": torch.ones(4, 1, 1, 1)}),
+            lambda: region_probabilities(torch.ones(4, 1, 1, 1), get_cohort("brats2015").labels, softmax=True),
             ["softmax head has 4 classes; expected 5, the background and NCR, ED, NET, ET"],
         ),
     ],
