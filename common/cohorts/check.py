@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,6 @@ from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 from scipy import ndimage
-from tqdm import tqdm
 
 from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
@@ -22,6 +22,7 @@ from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.voxels import same_images
 from common.io.geometry import corner_distance, grid_difference, lengths
 from common.io.images import read_volume
+from common.io.kept import for_each
 from common.modalities import GLIOMA, display_name
 from common.text import printable, shortened
 
@@ -35,7 +36,7 @@ COLUMNS = (
 
 
 def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
-    """Read every image in a folder and return one row per case.
+    """Read every image in a folder that is new or changed, and return one row per case.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
     ``orientation`` (e.g. LPS) of the first modality; ``offset_mm``, the largest distance between corresponding corners
@@ -46,7 +47,13 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     modality or label is not a problem.
     """
     items = find_cases(dataset_dir, cohort)
-    rows = [_check_case(item, cohort) for item in tqdm(items, desc="check", unit="case")]
+    rows = for_each(
+        partial(_check_case, cohort=cohort),
+        items,
+        lambda item: [*item["image"], *([item["label"]] if "label" in item else [])],
+        f"check {cohort.name}",
+        "case",
+    )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

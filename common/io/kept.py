@@ -4,15 +4,17 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+Thing = TypeVar("Thing")
 
 
 def kept_file(name: str) -> Path:
@@ -21,34 +23,50 @@ def kept_file(name: str) -> Path:
 
 
 def for_each_file(find: Callable[[str], Any], paths: Iterable[str | os.PathLike], name: str) -> dict[str, Any]:
-    """Return ``find(path)`` for each file, from all processor cores, with progress; known files are not read again.
+    """Return ``find(path)`` for each file; see `for_each`."""
+    paths = list(dict.fromkeys(map(str, paths)))
+    return dict(zip(paths, for_each(find, paths, lambda path: [path], name, "file"), strict=True))
 
-    A file is known by its path, size and modification time. If results cannot be kept, e.g. on a full disk, a line is
-    logged, and all files are read.
+
+def for_each(
+    find: Callable[[Thing], Any],
+    things: Sequence[Thing],
+    files: Callable[[Thing], Iterable[str | os.PathLike]],
+    name: str,
+    unit: str,
+) -> list[Any]:
+    """Return ``find(thing)`` for each thing, from all processor cores, with progress; known ones are not read again.
+
+    A thing is known by the paths, sizes, modification times and permissions of its files. If results cannot be kept,
+    e.g. on a full disk, a line is logged, and all files are read.
 
     Args:
         find: what to find out; its result has to be JSON, without a tuple.
-        paths: the files.
+        things: files, or cases.
+        files: returns the files of a thing.
         name: of what is found out; change it when ``find`` changes. It names the file in which results are kept.
+        unit: what a thing is called in the progress bar.
     """
-    keys = {str(path): _key(path) for path in paths}
-    known = _read(kept_file(name), keys.values())
-    new = [path for path, key in keys.items() if key not in known]
+    keys = [" ".join(map(_key, files(thing))) for thing in things]
+    known = _read(kept_file(name), keys)
+    new = [number for number, key in enumerate(keys) if key not in known]
     found: dict[str, Any] = {}
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            results = pool.map(find, new)
-            for path, result in zip(new, tqdm(results, name, len(new), unit="file", disable=not new), strict=True):
-                found[keys[path]] = result
+            results = pool.map(find, [things[number] for number in new])
+            for number, result in zip(new, tqdm(results, name, len(new), unit=unit, disable=not new), strict=True):
+                found[keys[number]] = result
     finally:
         _write(kept_file(name), found)
     known |= found
-    return {path: known[key] for path, key in keys.items()}
+    return [known[key] for key in keys]
 
 
 def _key(path: str | os.PathLike) -> str:
+    if not os.path.exists(path):  # a broken link, which whoever opens it reports
+        return f"{path} absent"
     status = os.stat(path)
-    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}"
+    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns} {status.st_mode:o}"
 
 
 def _read(file: Path, keys: Iterable[str]) -> dict[str, Any]:
