@@ -156,8 +156,13 @@ def _shapley_table(worth: pd.DataFrame, evaluation: Evaluation) -> Table:
     wide = wide.reindex(index=evaluation.modalities, columns=evaluation.regions).reset_index(names="modality")
     wide["modality"] = wide["modality"].map(display_name)
     return _table(
-        f"Shapley values in points of Dice (%), mean [95 % CI], {counted(*worth['n'], noun='case')}", wide, {}
+        f"Shapley values in points of Dice (%), mean{_bracketed(worth)}, {counted(*worth['n'], noun='case')}", wide, {}
     )
+
+
+def _bracketed(table: pd.DataFrame) -> str:
+    """Return what brackets hold, if there are any; a single case has no interval."""
+    return " [95 % CI]" if table["low"].notna().any() else ""
 
 
 def _best_table(best: pd.DataFrame) -> Table:
@@ -179,7 +184,12 @@ def _best_table(best: pd.DataFrame) -> Table:
             "Chosen on evaluated: without calibration cases, the subset was chosen on the same cases on which it is "
             "measured. This is optimistic: its gain cannot be negative."
         )
-    labels = {"modalities": "best subset", "best": "its Dice", "all": "all modalities", "gain": "gain [95 % CI]"}
+    labels = {
+        "modalities": "best subset",
+        "best": "its Dice",
+        "all": "all modalities",
+        "gain": f"gain{_bracketed(best)}",
+    }
     labels |= {"n": "cases", "chosen_on": "chosen on"}
     formats = {"best": _percent, "all": _percent}
     return _table("Which subset is best, mean Dice (%)", shown, formats, notes, headings=2, labels=labels)

@@ -310,7 +310,7 @@ def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = Tru
         cases = f"{counted(*(n for counts in cells for n in counts.flat))} of {cases} (they differ between cells)"
     if any(is_pooled(evaluation, metric) for evaluation in evaluations):
         return f"{_label(metric)} over the pooled voxels of {cases}."
-    return f"Mean{' ± standard deviation' if spread else ''} over {cases}."
+    return f"Mean{' ± standard deviation' if spread and max(everyone) > 1 else ''} over {cases}."
 
 
 def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:

@@ -390,3 +390,14 @@ class TestErrors:
 )
 def test_stems_are_safe_and_differ(given, expected):
     assert list(sections.stems(given).values()) == expected
+
+
+def test_nothing_is_said_of_intervals_and_deviations_that_a_single_case_lacks():
+    for cases, said in ((("c1",), False), (("c1", "c2"), True)):
+        one = random_evaluation(cases=cases)
+        parts = [
+            *sections.attribution(one, "one", sections.Drawer()),
+            *sections.accuracy([one], None, {}, sections.Drawer()),
+        ]
+        printed = "".join(table.to_markdown() for part in parts for table in part.tables.values())
+        assert [words in printed for words in ("95 %", "Mean ± standard")] == [said, said]
