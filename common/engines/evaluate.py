@@ -75,8 +75,8 @@ def report_evaluation(
         raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
     definition, tested = get_cohort(cohort), {item["case"] for item in cases}
     named = {key: value for key, value in (("part", part), ("split", split)) if value is not None}
-    results = [store.read(item["case"]) for item in cases]
-    calibration = [store.read(item["case"]) for item in calibration_cases]
+    results = [store.read(item["case"], planes=False) for item in cases]
+    calibration = [store.read(item["case"], planes=False) for item in calibration_cases]
     shared = Evaluation(
         name=method,
         cohort=cohort,

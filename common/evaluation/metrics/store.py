@@ -58,13 +58,13 @@ class CaseStore:
             np.savez_compressed(file, seconds=result.seconds, memory_mb=result.memory_mb, **arrays)
         write_results(result.results, path)  # written last, to mark the result as complete
 
-    def read(self, case: str) -> CaseResult:
-        """Return the result of a case that has one."""
+    def read(self, case: str, planes: bool = True) -> CaseResult:
+        """Return the result of a case that has one; without planes it is small, so that all cases fit into memory."""
         path = self.paths[case]
         with np.load(path.with_suffix(".npz")) as arrays:
             groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}
             for key in arrays.files:
-                if "/" in key:
+                if "/" in key and (planes or not key.startswith("plane/")):
                     group, name = key.split("/", 1)
                     groups[group][name] = arrays[key]
             cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}

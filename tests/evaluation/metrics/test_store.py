@@ -79,6 +79,8 @@ def test_a_result_comes_back_as_it_was(tmp_path, items):
                 assert ours[name].dtype == theirs[name].dtype
                 assert np.array_equal(ours[name], theirs[name])
         assert (found.seconds, found.memory_mb) == (written.seconds, written.memory_mb)
+        small = store.read(case, planes=False)
+        assert (small.planes, small.latents.keys()) == ({}, found.latents.keys())
 
 
 def test_a_result_without_probabilities_comes_back(tmp_path, items):
