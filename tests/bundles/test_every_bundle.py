@@ -8,14 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import (
-    DEMO,
-    DEMO_EVALUATION,
-    MODALITIES,
-    Bundle,
-    assert_every_subset_is_segmented,
-    copy_subset,
-)
+from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, assert_every_subset_is_segmented, copy_subset
 from mlflow import MlflowClient
 
 from common.cohorts.datalist import write_datalist

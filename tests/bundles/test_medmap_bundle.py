@@ -56,7 +56,7 @@ def test_pmkl_takes_a_teacher_that_there_is(coarse_dir, tmp_path, undrawn):
     assert "a teacher trained on phantom" in MEDMAP.complaint(["train.json", "backbones/pmkl.json"], **settings)
 
 
-@pytest.mark.parametrize("align_at", ["input", "bottleneck"])
+@pytest.mark.parametrize("align_at", [pytest.param("input", marks=pytest.mark.slow), "bottleneck"])
 def test_acn_is_aligned_at_either_place(coarse_dir, tmp_path, align_at):
     settings = tiny(coarse_dir, tmp_path, **PATHS, align_at=align_at)
     if align_at == "bottleneck":
@@ -172,6 +172,7 @@ class TestRecipes:
         assert paths["lr"] == pytest.approx(1e-4 * (1 - 100 / get("epochs")) ** 0.9)
         assert discriminators["lr"] == 1e-4
 
+    @pytest.mark.slow  # the same stages as without the recipe, which are tested above
     def test_pmkl_trains(self, coarse_dir, tmp_path):
         settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **GATED, steps=3, evaluate=[])
         MEDMAP.run_here(STACKS["PMKL"], **settings)

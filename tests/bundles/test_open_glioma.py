@@ -48,7 +48,7 @@ def test_inference_takes_the_recipe_too(name):
     assert get("cohort_def").name == "open_glioma"
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", [*BUNDLES[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in BUNDLES[2:])])
 def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tmp_path):
     """The phantom has the file names of BraTS 2021 and its label value of ET."""
     settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path, "device": "cpu"}

@@ -14,10 +14,7 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = sorted(path.parts[-3] for path in BUNDLES.glob("*/configs/train.json"))
 EACH = " ".join(NAMES)
 OWN = {
-    "evaluate.json": {
-        EACH: "method",
-        "m3ae": "latent_layer",
-    },
+    "evaluate.json": {EACH: "method", "m3ae": "latent_layer"},
     "inference.json": {
         EACH: "bundle_root",
         "m3ae mag_ms medmap": "feature_encoder",
@@ -26,9 +23,7 @@ OWN = {
         "m3ae": "network_def inferer to_labels to_probabilities width crop heads grid percentiles image_transforms",
         "mag_ms": "network_def hidden fill",
     },
-    "multi_gpu_train.json": {
-        "m3ae": "pretrainer train#trainer#network#find_unused_parameters initialize",
-    },
+    "multi_gpu_train.json": {"m3ae": "pretrainer train#trainer#network#find_unused_parameters initialize"},
     "train.json": {
         EACH: "bundle_root method seed training_cases task_method task_loss",
         "m3ae mag_ms gss": "backbone",

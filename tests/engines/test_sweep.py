@@ -20,11 +20,7 @@ from common.transforms.decision import DECISIONS, most_expected_dice
 
 COHORT, MODALITIES = "brats2020", ("t1", "t1c", "t2", "flair")
 PREPROCESSING = Compose(
-    [
-        LoadSubjectd(COHORT),
-        Orientationd(["image"], axcodes="RAS", labels=None),
-        ScaleBrainIntensityd("image", 1, 99),
-    ]
+    [LoadSubjectd(COHORT), Orientationd(["image"], axcodes="RAS", labels=None), ScaleBrainIntensityd("image", 1, 99)]
 )
 WINDOWS = {"roi_size": (8, 8, 8), "overlap": 0.5, "sw_batch_size": 4}
 

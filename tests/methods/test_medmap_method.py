@@ -20,15 +20,6 @@ def image(batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 4, 32, 32, 32)
 
 
-def test_weights_of_the_feature_encoders():
-    def count(kind: str) -> int:
-        return sum(p.numel() for p in FeatureEncoder(4, 3, kind).parameters())
-
-    assert count("shared") == 27 * 4 + 4
-    assert count("separate") == 4 * (27 + 1)
-    assert not list(FeatureEncoder(4, 3, None).parameters())
-
-
 def test_shared_feature_encoder_treats_modalities_alike_and_separate_ones_do_not():
     x, there, order = image(), torch.ones(2, 4, dtype=torch.bool), [2, 0, 3, 1]
     shared, separate = FeatureEncoder(4, 3, "shared"), FeatureEncoder(4, 3, "separate")

@@ -14,7 +14,7 @@ from common.losses.pmkl import PMKLLoss, SegmentationLoss, teacher_advantage
 from common.losses.robustseg import RobustSegLoss, divergence
 from common.methods.pmkl import MetricHeads, PrivilegedDistillation
 from common.modalities import drop
-from common.networks.gated import ContentEncoder, Decoder, GatedNetwork, GatedOutput, l2_penalty
+from common.networks.gated import ContentEncoder, Decoder, GatedNetwork, GatedOutput
 from common.networks.pmkl import PMKL, MetricHead
 from common.networks.robustseg import RobustSeg
 
@@ -249,23 +249,6 @@ class TestSubsets:
         assert network.eval()(x).shape == (1, 3, 16, 24, 32)
 
 
-class TestFusion:
-    def test_a_gate_of_one_half_halves_every_modality(self):
-        fusion = GatedNetwork(width=2).fusions[0]
-        nn.init.zeros_(fusion.gate[1].weight)  # the norm gives 0, the sigmoid 1/2
-        x = torch.randn(2, 4, 2, *CROP)
-        torch.testing.assert_close(fusion(x), fusion.mix(x.flatten(1, 2) / 2))
-
-    def test_each_modality_has_its_own_gate(self):
-        fusion = GatedNetwork(width=2).fusions[0]
-        nn.init.zeros_(fusion.gate[1].weight)
-        with torch.no_grad():
-            fusion.gate[1].bias.copy_(torch.tensor([50.0, -50.0, -50.0, 50.0]))  # gates of 1, 0, 0, 1
-        x = torch.randn(2, 4, 2, *CROP)
-        kept = x * torch.tensor([1.0, 0, 0, 1])[:, None, None, None, None]
-        torch.testing.assert_close(fusion(x), fusion.mix(kept.flatten(1, 2)))
-
-
 class TestStudents:
     @pytest.mark.parametrize(
         ("kind", "channels"), [(None, [4, 2, 3]), ("shared", [4, 8, 12]), ("separate", [4, 2, 3])], ids=str
@@ -282,14 +265,6 @@ class TestStudents:
                 assert torch.equal(network(one), network(torch.where(there[:, :, None, None, None], one, other), there))
                 student = network.missing.network_for(subset)(one[:, list(subset)])
                 torch.testing.assert_close(network(one), student)
-
-    def test_a_single_modality_is_seen_as_often_as_there_are_modalities(self):
-        student = lively(PMKL(width=2, subsets=[(3,)])).missing.network_for((3,)).eval()
-        x, seen = torch.randn(1, 1, *CROP), []
-        student.encoder.register_forward_hook(lambda module, args, output: seen.append(args[0]))
-        with torch.no_grad():
-            student(x)
-        assert torch.equal(seen[0], torch.cat([x] * 4, dim=1))
 
     def test_complete_samples_go_to_the_teacher_and_others_to_their_students(self):
         network = lively(PMKL(width=2, subsets=[(1,)])).eval()
@@ -345,15 +320,6 @@ class TestReconstruction:
         with eval_mode(network), torch.no_grad():
             assert network(image()).shape == (2, 4, *CROP)
 
-    def test_adaptive_norms_scale_and_shift(self):
-        block = RobustSeg(width=2).image_decoders[0].residuals[0]
-        block.conv1, block.conv2 = nn.Identity(), nn.Identity()
-        x, scale, shift = torch.randn(1, 16, 4, 4, 4), torch.full((1, 16, 1, 1, 1), 2.0), torch.full((1,), 3.0)
-        inner = (x - x.mean((2, 3, 4), True)) / (x.var((2, 3, 4), False, keepdim=True) + 1e-5).sqrt()
-        hidden = (2 * inner + 3).clamp_min(0)
-        outer = (hidden - hidden.mean((2, 3, 4), True)) / (hidden.var((2, 3, 4), False, keepdim=True) + 1e-5).sqrt()
-        torch.testing.assert_close(block(x, scale, shift), x + 2 * outer + 3, rtol=1e-4, atol=1e-4)
-
     def test_fusions_and_the_shared_last_layer_do_not_decay(self):
         network = RobustSeg(width=2)
         network.l2_penalty().backward()
@@ -361,9 +327,3 @@ class TestReconstruction:
         assert not any(name.startswith(("fusions", "image_head")) or name.endswith("bias") for name in named)
         weight = network.appearances[2][0].weight
         torch.testing.assert_close(weight.grad, weight)
-
-    def test_l2_penalty_by_hand(self):
-        layers = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2, affine=True), nn.Linear(2, 1))
-        for parameter in layers.parameters():
-            nn.init.constant_(parameter, 3.0)
-        assert l2_penalty([layers]).item() == (2 * 9 + 2 * 9) / 2

@@ -16,7 +16,6 @@ TINY = {**SIZES, "crop": (16, 16, 16)}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 """Tolerance: sums of floats depend on the size of the batch in which they are computed."""
 MODALITIES = ("t1", "t1c", "t2", "flair")
-each = pytest.mark.parametrize("network", [MAGMS, FilledUNETR, DedicatedUNETR])
 
 
 def made(network=MAGMS, seed=0, **changes):
@@ -72,10 +71,6 @@ class TestMAGMS:
             means = [torch.stack([level[0, [0, 2, 3]].mean(dim=0), level[1, 2]]).unsqueeze(1) for level in features]
             expected = network.decode(means, torch.ones(2, 1, dtype=torch.bool))
             torch.testing.assert_close(network.decode(features, present), expected, **CLOSE)
-
-    def test_levels_are_those_of_a_unetr_for_every_modality(self):
-        shapes = [tuple(level.shape) for level in made(crop=CROP).encode(image(size=CROP))]
-        assert shapes == [(2, 4, c, s, s, s) for c, s in ((4, 32), (8, 16), (16, 8), (32, 4), (16, 2))]
 
     def test_point_wise_convolutions_are_of_one_modality_and_level(self):
         network, x = made(), image()

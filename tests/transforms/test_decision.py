@@ -49,10 +49,7 @@ def decided(probabilities: list[list[float]], **options: object) -> list[int]:
     return label[0, :, 0, 0].tolist()
 
 
-@pytest.mark.parametrize(
-    ("decision", "labels"),
-    [("threshold", [2, 0, 4, 0]), ("expected_dice", [2, 2, 4, 0])],
-)
+@pytest.mark.parametrize(("decision", "labels"), [("threshold", [2, 0, 4, 0]), ("expected_dice", [2, 2, 4, 0])])
 def test_regions_are_decided_and_painted(decision, labels):
     wt, tc, et = [0.9, 0.45, 0.9, 0.0], [0.0, 0.0, 0.9, 0.0], [0.0, 0.0, 0.8, 0.0]
     assert decided([wt, tc, et], decision=decision) == labels

@@ -174,10 +174,7 @@ def test_no_modality_at_all(write_subject):
     ("change", "facts"),
     [
         (lambda item: item.pop("label"), ["case: the datalist names no label; expected a segmentation", "`label`"]),
-        (
-            lambda item: item.update(channels=[8] * 4),
-            ["{0}: t1: shape (20, 18, 16)", "(X, Y, Z, C) with a channel 8"],
-        ),
+        (lambda item: item.update(channels=[8] * 4), ["{0}: t1: shape (20, 18, 16)", "(X, Y, Z, C) with a channel 8"]),
         (lambda item: item.update(channels=[16] * 4), ["{0}: t1: shape (20, 18, 16)", "with a channel 16"]),
         (lambda item: truncate(item["image"][1]), ["{1}: cannot be read as an image (EOFError", "copy or download it"]),
         (lambda item: truncate(item["label"]), ["{4}: cannot be read as an image (EOFError", "copy or download it"]),

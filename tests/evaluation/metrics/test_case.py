@@ -160,14 +160,6 @@ class TestRows:
         assert (found.planes["threshold/t1"] != 4).all()
         assert (values["ET", "volume"], values["ET", "dice"], values["ET", "expected_dice"]) == (0, 0, 0)
 
-    def test_of_an_empty_reference(self):
-        found = measure(np.zeros(SHAPE, np.uint8))
-        found.add("t1", {"threshold": np.zeros(SHAPE, np.uint8)}, probabilities())
-        found.add("t2", {"threshold": reference()}, probabilities())
-        dice = found.result({}, 0).results.query("metric == 'dice'").set_index(["modalities", "region"])["value"]
-        assert (dice["t1"] == 1).all()
-        assert (dice["t2"] == 0).all()
-
     def test_without_a_subset_there_are_none(self):
         result = measure().result({}, float("nan"))
         assert (len(result.results), len(result.bins)) == (0, 0)

@@ -192,16 +192,6 @@ def test_slice():
     assert found["all", "volume"] == pytest.approx(9 * 3 / 1000)
 
 
-def test_the_image_edge_is_surface():
-    """The surface of a mask that fills the image is its outermost voxels, 1 mm around the mask inside."""
-    inside = np.zeros((3, 3, 3), np.uint8)
-    inside[1, 1, 1] = 1
-    found = measure(np.ones((3, 3, 3), np.uint8), inside)
-    distances = [1] * 6 + [2**0.5] * 12 + [3**0.5] * 8 + [1]
-    assert found["assd"] == pytest.approx(sum(distances) / 27)
-    assert found["surface_dice"] == pytest.approx(7 / 27)
-
-
 @pytest.mark.parametrize("position", range(1, 19))
 def test_tolerance_is_not_lost_to_rounding(position):
     """A neighbour at 1.2 mm lies within 1.2 mm anywhere, although 6.0 - 4.8 > 1.2 in floating point."""

@@ -227,10 +227,7 @@ class TestLackingSubsets:
 
     def test_comparison_table(self):
         table = comparison_table([self.FULL, self.SOME])
-        assert texts(table) == [
-            ["base", "70.0 [65.0, 75.0]", "–", "1"],
-            ["some", "70.0 [70.0, 70.0]", "+0.0", "1"],
-        ]
+        assert texts(table) == [["base", "70.0 [65.0, 75.0]", "–", "1"], ["some", "70.0 [70.0, 70.0]", "+0.0", "1"]]
         assert noted(table, "won: number of the 2 subsets")
         assert noted(table, "only the 2 subsets that all methods have: T2, T1 + T2")
         assert noted(comparison_table([self.FULL, self.LAST]), "won: number of the 1 subset")
@@ -258,10 +255,7 @@ class TestLackingSubsets:
 def test_missing_table():
     table = missing_table([base(), base(name="same")])
     assert labels(table) == ["missing", "subsets", "WT/base", "WT/same", "ET/base", "ET/same"]
-    assert texts(table) == [
-        ["0", "1", "90.0", "90.0", "60.0", "60.0"],
-        ["1", "2", "45.0", "45.0", "10.0", "10.0"],
-    ]
+    assert texts(table) == [["0", "1", "90.0", "90.0", "60.0", "60.0"], ["1", "2", "45.0", "45.0", "10.0", "10.0"]]
 
 
 class TestComparisonTable:
