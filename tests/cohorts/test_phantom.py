@@ -66,12 +66,6 @@ def median(parts, modality, tissue):
 
 
 class TestSimulate:
-    def test_same_seed_gives_the_same_voxels(self, patients):
-        images, label = simulate(SEEDS[0])
-        assert np.array_equal(label, patients[0][1])
-        for name in PHANTOM.modalities:
-            assert np.array_equal(images[name], patients[0][0][name])
-
     def test_does_not_depend_on_numpys_global_state(self, patients):
         np.random.seed(0)
         assert np.array_equal(simulate(SEEDS[1])[0]["t1"], patients[1][0]["t1"])

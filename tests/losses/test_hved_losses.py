@@ -48,16 +48,6 @@ def test_divergences_are_the_authors(case):
     assert prior.item() == pytest.approx(float(GOLDEN[f"case{case}/kl_prior"]), rel=TOLERANCE)
 
 
-def test_divergences_by_hand():
-    # both modalities N(2, 1): fused with the prior they are N(1, 1/2) each, and N(4/3, 1/3) together
-    posteriors = torch.tensor([2.0, 0.0]).repeat(2, 1).reshape(1, 2, 2, 1)
-    between, prior = divergences(posteriors, torch.tensor([[True, True]]), torch.tensor([[True, False]]))
-    to_both = (math.log((1 / 3) / (1 / 2)) + (1 / 2 + 1 / 9) / (1 / 3) - 1) / 2
-    single, together = (1 / 2 + 1 - 1 - math.log(1 / 2)) / 2, (1 / 3 + 16 / 9 - 1 - math.log(1 / 3)) / 2
-    assert between.tolist() == pytest.approx([to_both / 2], rel=1e-5)  # three subsets, of which one is the chosen
-    assert prior.tolist() == pytest.approx([(2 * single + together) / 3], rel=1e-5)
-
-
 def test_divergences_run_over_the_subsets_of_what_a_sample_has():
     posteriors = output().posteriors[0].detach()
     between, prior = divergences(posteriors, PRESENT, CHOSEN)

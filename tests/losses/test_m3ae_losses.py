@@ -35,15 +35,6 @@ def test_pretraining_loss_leaves_out_modalities_that_the_subject_lacks():
     assert loss(Reconstruction(reconstruction, image, torch.tensor([[True, False]]), image[:, :1] * 0)).item() == 5.0
 
 
-def test_dice_bce_by_hand():
-    # one channel, probabilities 0.5 and 0.8 against 1 and 0
-    logits = torch.tensor([0.0, math.log(4)]).reshape(1, 1, 1, 1, 2)
-    target = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 1, 2)
-    dice = 1 - (2 * 0.5 + 1) / (0.25 + 0.64 + 1 + 1)
-    bce = (-math.log(0.5) - math.log(0.2)) / 2
-    assert DiceBCELoss()(logits, target).item() == pytest.approx(0.7 * dice + 0.3 * bce, rel=1e-6)
-
-
 def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     """Also in the coarser heads, and in the distillation."""
     generator = torch.Generator().manual_seed(0)
@@ -58,14 +49,6 @@ def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     grads = torch.autograd.grad(found, [full, half])
     assert all((g[..., g.shape[-1] // 2 :] == 0).all() and (g != 0).any() for g in grads)
-
-
-def test_dice_pools_the_batch():
-    logits = torch.tensor([8.0, -8.0]).reshape(2, 1, 1, 1, 1)
-    target = torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1, 1)
-    p, q = torch.sigmoid(torch.tensor([8.0, -8.0])).tolist()
-    pooled = 1 - (2 * p + 1) / (p * p + q * q + 1 + 1)
-    assert DiceBCELoss(1, 0)(logits, target).item() == pytest.approx(pooled, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -50,19 +50,6 @@ def test_temperature_softens_both_and_its_square_is_the_weight():
     assert divergence(student, teacher, UNLABELLED[:, :, :1], 2.0).item() == pytest.approx(4 * expected)
 
 
-def test_dice_and_cross_entropy_by_hand():
-    # one sample, one modality, two voxels of two classes; p of the right class 0.9 and 0.6
-    logits = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).log().reshape(1, 2, 2, 1, 1)
-    one = MagMSDecoded(logits, torch.zeros(1, 1, 1, 1, 1))
-    target = torch.tensor([0, 1]).reshape(1, 1, 2, 1, 1)
-    loss = MagMSLoss()
-    total = loss(MagMSOutput(one, one, torch.ones(1, 1, dtype=torch.bool)), target).item()
-    entropy = -(math.log(0.9) + math.log(0.6)) / 2
-    dice = 1 - (2 * 0.9 / (1.3 + 1) + 2 * 0.6 / (0.7 + 1)) / 2  # the background is the first of the two
-    assert loss.terms["fuse"].item() == pytest.approx(entropy + dice, abs=1e-5)
-    assert total == pytest.approx(2 * (entropy + dice), abs=2e-5)  # fused and single agree: nothing else is added
-
-
 def test_distance_is_a_mean_over_the_bottleneck_s_elements():
     logits = torch.zeros(1, 2, 1, 1, 1)
     teacher = MagMSDecoded(logits, torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1, 1))

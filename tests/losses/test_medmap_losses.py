@@ -30,12 +30,6 @@ def test_equal_features_are_aligned(anchor):
     assert Alignment(NAMES, anchor)(torch.randn(2, 1, 3, 4, 4, 4).expand(-1, 4, -1, -1, -1, -1), ALL) == 0
 
 
-def test_distance_to_one_modality():
-    features = constant(1.0, 2.0, 4.0, 7.0)
-    # The fixed one counts among the J = 4: ((1-2)^2 + 0 + (4-2)^2 + (7-2)^2) / 4.
-    assert Alignment(NAMES, "t1c")(features, ALL).item() == pytest.approx(30 / 4)
-
-
 def test_distance_to_the_learnt_mixture():
     alignment = Alignment(NAMES, "adaptive")
     features = constant(1.0, 2.0, 4.0, 7.0)

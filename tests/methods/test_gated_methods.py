@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from common.io import write_checkpoint
 from common.io.facts import TrainingFacts
@@ -94,23 +93,6 @@ class TestPMKL:
         assert set(seen) == {"0_3"}
         with pytest.raises(ValueError, match=r"have channels \[2\]"):
             step(image([[False, False, True, True], [True, True, True, False]]))
-
-    def test_weights_of_inference_know_nothing_of_the_metric_heads(self):
-        step = method()
-        network = PMKL(width=2, subsets=SUBSETS)
-        network.load_state_dict(step.network.state_dict())
-        assert all(name.startswith("networks.") for name in step.heads.state_dict())
-
-    def test_first_stage_trains_a_teacher_that_the_second_one_loads(self, tmp_path):
-        torch.manual_seed(0)
-        teacher = GatedNetwork(width=2)
-        loss = SegmentationLoss()(Plain(teacher)(image()), label())
-        loss.backward()
-        assert all(parameter.grad is not None for parameter in teacher.parameters())
-        write_checkpoint(teacher.state_dict(), tmp_path / "teacher.pt")
-        network = PMKL(width=2)
-        load_teacher(network, str(tmp_path / "teacher.pt"), "phantom")
-        assert all(torch.equal(value, network.full.state_dict()[name]) for name, value in teacher.state_dict().items())
 
     def test_a_teacher_trained_in_the_same_process_is_frozen_with_nothing_left_of_its_gradients(self, tmp_path):
         step = draws(method(), (1,))
@@ -208,21 +190,3 @@ class TestRobustSeg:
     def test_keep_is_a_probability(self):
         with pytest.raises(ValueError, match=r"keep 1\.5: expected a number from 0 to 1"):
             Disentanglement(RobustSeg(width=2), keep=1.5)
-
-
-@pytest.mark.parametrize("network", [GatedNetwork, RobustSeg])
-def test_a_few_steps_from_the_released_initial_weights_lower_the_loss(network):
-    torch.manual_seed(0)
-    x, target = image(), label()
-    x[:, 1] += 3 * (target[:, 0] == 3)
-    net = network(width=2)
-    step = (Plain if network is GatedNetwork else Disentanglement)(net)
-    loss: nn.Module = SegmentationLoss() if network is GatedNetwork else RobustSegLoss()
-    optimizer, found = torch.optim.Adam(net.parameters(), lr=1e-2), []
-    for _ in range(8):
-        value = loss(step(x), target)
-        found.append(value.item())
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-    assert found[-1] < found[0]

@@ -13,19 +13,19 @@ from common.networks import M2FTrans, MMFormer, RFNet
 from common.networks.feature_encoder import FeatureEncoder
 
 NAMES = ("t1", "t1c", "t2", "flair")
-SMALL = {"width": 4, "crop": (32, 32, 32)}
+SMALL = {"width": 4, "crop": (16, 16, 16)}
 
 
-def image(batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 4, 32, 32, 32)
+def image(batch: int = 2, edge: int = 16) -> torch.Tensor:
+    return torch.randn(batch, 4, edge, edge, edge)
 
 
 def test_shared_feature_encoder_treats_modalities_alike_and_separate_ones_do_not():
     x, there, order = image(), torch.ones(2, 4, dtype=torch.bool), [2, 0, 3, 1]
     shared, separate = FeatureEncoder(4, 3, "shared"), FeatureEncoder(4, 3, "separate")
-    assert shared(x, there).shape == (2, 4, 4, 32, 32, 32)
+    assert shared(x, there).shape == (2, 4, 4, 16, 16, 16)
     assert torch.allclose(shared(x[:, order], there), shared(x, there)[:, order], atol=1e-6)
-    assert separate(x, there).shape == (2, 4, 1, 32, 32, 32)
+    assert separate(x, there).shape == (2, 4, 1, 16, 16, 16)
     assert not torch.allclose(separate(x[:, order], there), separate(x, there)[:, order])
 
 
@@ -38,11 +38,11 @@ def test_features_of_absent_modalities_are_zero():
 
 @pytest.mark.parametrize("network", [RFNet, MMFormer, M2FTrans])
 def test_encoders_take_as_many_channels_as_the_feature_encoder_has(network):
-    network = network(**SMALL, feature_encoder="shared").eval()
+    network = network(width=4, crop=(32, 32, 32), feature_encoder="shared").eval()
     first = next(iter(network.encoders[0].parameters()))
     assert first.shape == (4, 4, 3, 3, 3)
     present = torch.tensor([[True, False, False, True]])
-    x = drop(image(1), present)
+    x = drop(image(1, 32), present)
     with torch.no_grad():
         assert torch.equal(network(x), network.decode(network.encode(x), present))
 
@@ -67,7 +67,7 @@ def test_alignment_teaches_the_feature_encoder_and_nothing_behind_it():
 
 def test_alpha_0_gives_the_gradients_of_the_backbone_alone():
     network = RFNet(**SMALL, feature_encoder="shared").train()
-    x, label = image(), torch.randint(4, (2, 1, 32, 32, 32))
+    x, label = image(), torch.randint(4, (2, 1, 16, 16, 16))
     found = []
     for align, settings in ((True, {"anchor": "adaptive", "alpha": 0.0}), (False, {"anchor": None})):
         network.zero_grad()

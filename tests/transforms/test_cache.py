@@ -139,17 +139,11 @@ def test_file_is_contiguous_and_holds_the_crop_alone(subject, folder):
     assert sorted(p.name for p in entries(folder)[0].iterdir()) == ["image.npy", "label.npy", "meta.json"]
 
 
-def test_another_setting_is_another_entry(subject, folder):
-    CachedDataset([subject], pipeline(), folder)[0]
-    CachedDataset([subject], pipeline(upper=98.0), folder)[0]
-    assert len(entries(folder)) == 2
-
-
-def test_another_item_is_another_entry(subject, folder):
-    CachedDataset([subject], pipeline(), folder)[0]
+def test_another_setting_or_item_is_another_entry(subject, folder):
     fewer = {**subject, "image": subject["image"][:2], "modalities": subject["modalities"][:2]}
-    CachedDataset([fewer], pipeline(), folder)[0]
-    assert len(entries(folder)) == 2
+    for item, settings in ((subject, {}), (subject, {"upper": 98.0}), (fewer, {})):
+        CachedDataset([item], pipeline(**settings), folder)[0]
+    assert len(entries(folder)) == 3
 
 
 @pytest.mark.parametrize("which", ["image", "label"])
