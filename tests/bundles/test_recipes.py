@@ -14,6 +14,8 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 RECIPES = sorted(
     path for path in BUNDLES.glob("*/configs/recipes/*.json") if json.loads(path.read_text()).get("cohort")
 )
+TUNED = ("open_glioma", "fine_tune")
+BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
 OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network"}
 """Keys of both configs whose values may differ."""
 
@@ -36,7 +38,7 @@ def test_inference_by_a_recipe_is_for_what_was_trained_by_it(path):
     assert not differing
 
 
-@pytest.mark.parametrize("bundle", sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")}))
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
 @pytest.mark.parametrize(("name", "recipe"), [("model.pt", "open_glioma"), ("phantom.pt", "phantom")])
 def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
     configs, parser = BUNDLES / bundle / "configs", ConfigParser()
@@ -55,5 +57,14 @@ def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
 
 def test_every_bundle_has_the_recipes_of_its_weights():
     found = {(path.parts[-4], path.stem) for path in RECIPES}
-    bundles = {path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")}
-    assert found >= {(bundle, name) for bundle in bundles for name in ("open_glioma", "phantom")}
+    assert found >= {(bundle, name) for bundle in BUNDLE_NAMES for name in ("open_glioma", "phantom")}
+
+
+@pytest.mark.parametrize("bundle", BUNDLE_NAMES)
+def test_fine_tuning_starts_from_the_weights(bundle):
+    configs, parser = BUNDLES / bundle / "configs", ConfigParser()
+    parser.read_config([configs / "train.json", *(configs / "recipes" / f"{name}.json" for name in TUNED)])
+    parser.update({"bundle_root": str(BUNDLES / bundle), "cohort": "brats2023"})
+    load_weights(parser.get_parsed_content("network_def"), parser.get_parsed_content("init_from"))
+    inference = defaults(configs / "inference.json")
+    assert {key: parser[key] for key in ("crop", "spacing")} == {key: inference[key] for key in ("crop", "spacing")}
