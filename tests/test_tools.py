@@ -24,7 +24,7 @@ from run_tools import run
 from scipy import ndimage
 
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
-from common.io import load_weights
+from common.io import load_weights, trained
 from common.networks import BACKBONES, M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
 from tools.__main__ import main
@@ -134,6 +134,8 @@ def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
     assert "288 tensors matched" in capsys.readouterr().out
     other = load_weights(RFNet(width=4), tmp_path / "model.pt")
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
+    said = [trained(tmp_path / "model.pt", key, None) for key in ("method", "backbone", "width", "crop", "spacing")]
+    assert said == ["RFNet, authors' weights", "RFNet", 4, [80, 80, 80], [1.0, 1.0, 1.0]]
     assert "Likely cause: another width" in run(*words, "--width", "8")
 
 
