@@ -18,7 +18,7 @@ from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
 TENSORS = ("image", "label")
-FORMAT = 3
+FORMAT = 4
 """Version of the cache; increase it when a transform of this package changes its result for the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 STEPS = 32767
@@ -36,7 +36,8 @@ class CachedDataset(Dataset):
 
     Images are stored as 16-bit whole numbers: a voxel's difference from the modality's first voxel, its background, in
     steps of 1/32767 of the largest difference. So voxels are off by at most half a step, the background by nothing. A
-    modality that holds any NaN is NaN everywhere. Blocks of background are holes in the file and take no space on disk.
+    modality that holds any NaN is NaN everywhere. Labels are stored in 8 bits if their values fit. Blocks of background
+    are holes in the file and take no space on disk.
 
     The deterministic part of ``transform``, a `Compose`, depends on nothing but the item. The name of an entry has a
     hash of the item, of its files' sizes and modification times, and of these transforms. Without a ``cache_dir``
@@ -59,10 +60,12 @@ class CachedDataset(Dataset):
             if any(isinstance(t, RandSpatialCropd) for t in self.transform.transforms[start : start + 1]):
                 item = self.transform(item, start=start, end=start + 1)  # so that only the patch is read
                 start += 1
-            item["image"] = _decoded(item["image"], **scale)
+            item["image"] = _decoded(item["image"], scale["step"], scale["background"])
+            if "label" in item:
+                item["label"] = item["label"].to(getattr(torch, scale["label"]))
             return self.transform(item, start=start)
 
-    def _cached(self, item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    def _cached(self, item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         entry = self.cache_dir / f"{item.get('case', 'case')}-{self._key(item)}"
         if not (entry / "meta.json").is_file():
             self._write(entry, self.transform(item, end=self.first_random))
@@ -80,6 +83,10 @@ class CachedDataset(Dataset):
                 voxels = item[key].numpy()
                 if key == "image":
                     voxels, meta["scale"] = _encoded(voxels)
+                else:
+                    meta["scale"]["label"] = str(voxels.dtype)
+                    small = voxels.astype(np.uint8)
+                    voxels = small if np.array_equal(small, voxels) else voxels
                 with replacing(entry / f"{key}.npy") as path:
                     _save_with_holes(path, np.ascontiguousarray(voxels))
                 meta[key] = {name: _plain(item[key].meta[name]) for name in META if name in item[key].meta}
@@ -88,7 +95,7 @@ class CachedDataset(Dataset):
             path.write_text(json.dumps(meta))
 
     @staticmethod
-    def _read(entry: Path) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    def _read(entry: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         meta = json.loads((entry / "meta.json").read_text())
         item, scale = meta.pop("plain"), meta.pop("scale")
         for key, values in meta.items():

@@ -136,6 +136,7 @@ def test_file_is_contiguous_and_holds_the_crop_alone(subject, folder):
     assert stored.flags.c_contiguous
     assert stored.shape == cropped.shape
     assert path.stat().st_size == stored.offset + 2 * 4 * 13 * 16 * 11
+    assert (path.parent / "label.npy").stat().st_size == 128 + 13 * 16 * 11
     assert sorted(p.name for p in entries(folder)[0].iterdir()) == ["image.npy", "label.npy", "meta.json"]
 
 
@@ -206,7 +207,7 @@ def test_precision_and_size_are_as_stated(subject, folder):
 def test_only_the_patch_is_decoded(subject, folder, monkeypatch):
     decoded, cached = [], CachedDataset([subject], pipeline(), folder)
     cached[0]
-    monkeypatch.setattr("common.transforms.cache._decoded", lambda codes, **scale: decoded.append(codes.shape) or codes)
+    monkeypatch.setattr("common.transforms.cache._decoded", lambda codes, *scale: decoded.append(codes.shape) or codes)
     cached[0]
     assert decoded == [(4, *CROP)]
 
