@@ -55,7 +55,8 @@ class StudySummary:
         weights: name of the weights' file and its SHA-256.
         used: modalities that the prediction was made from.
         missing: names of the other modalities that the network can use.
-        volumes: region -> volume in ml, larger regions first: of the segmentation, or as expected from probabilities.
+        volumes: region -> volume in ml, larger regions first.
+        volume_note: where the volumes come from, if they are not those of the outlines; else empty.
         expected_dice: region -> Dice with the truth that the network expects of its outline, in [0, 1].
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, and its coverage, e.g. 0.9.
         gains: missing modality -> region -> expected gain in Dice if it were added, as a fraction.
@@ -73,6 +74,7 @@ class StudySummary:
     used: Sequence[UsedModality]
     volumes: Mapping[str, float]
     missing: Sequence[str] = ()
+    volume_note: str = ""
     expected_dice: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     gains: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -106,7 +108,7 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
 def _volume_table(summary: StudySummary) -> Table:
     columns = [Column("Region", align="l"), Column("Volume (ml)")]
     rows = [[Cell(_heading(region)), Cell(millilitres(ml), bold=True)] for region, ml in summary.volumes.items()]
-    notes = []
+    notes = [summary.volume_note] if summary.volume_note else []
     if summary.expected_dice:
         columns.append(Column("The outline is", align="l"))
         for row, region in zip(rows, summary.volumes, strict=True):

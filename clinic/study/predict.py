@@ -188,7 +188,9 @@ def _summarise(
     masks = _regions(segmentation.label, labels)
     if VOLUMES[inference.decision] == "volume":
         measured = volumes(_regions(np.asarray(label.dataobj), labels), labels, voxel_sizes(label.affine))
+        volume_note = ""
     else:
+        volume_note = "Volumes are sums of probabilities; where the network is unsure, outlines hold more."
         sums = segmentation.probabilities.sum(axis=(1, 2, 3), dtype=np.float64) * spacing.prod() / 1000
         measured = dict(zip(labels.regions, sums.tolist(), strict=True))
     sure = [
@@ -207,6 +209,7 @@ def _summarise(
         ],
         missing=[name for name in inference.cohort.modalities if name not in study.images],
         volumes=measured,
+        volume_note=volume_note,
         expected_dice=dict(zip(labels.regions, sure, strict=True)),
         intervals=intervals(
             inference.intervals,

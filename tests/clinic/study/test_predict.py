@@ -121,6 +121,7 @@ def test_volumes_of_expected_dice_are_sums_of_probabilities(subject, tmp_path, c
     shown = {region: float(re.search(rf"{region}: ([\d.]+) ml$", said, re.MULTILINE)[1]) for region in marked}
     assert shown["WT"] == pytest.approx(marked["WT"], rel=0.3)
     assert max(abs(shown[region] - marked[region]) for region in marked) > 0.2
+    assert "Volumes are sums of probabilities" in (tmp_path / "summary.html").read_text()
 
 
 @pytest.mark.slow
