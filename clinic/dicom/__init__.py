@@ -3,7 +3,7 @@
 try:
     from clinic.dicom.pixels import load
     from clinic.dicom.segmentation import CLASSES, read_seg, require_referable, write_seg
-    from clinic.dicom.selection import SecondT1, Selection, choose
+    from clinic.dicom.selection import Candidate, Look, Selection, choose
     from clinic.dicom.sequences import recognise
     from clinic.dicom.series import Series, read_study
 except ModuleNotFoundError as error:

@@ -87,11 +87,11 @@ def rescale(header: Dataset) -> tuple[float, float]:
 
 
 def unlike_grey(header: Dataset) -> str | None:
-    """Return why the pixels of a single-frame image are, by its header, no usable grey values; None if they are."""
+    """Return why images with such a header have no usable grey values, as a predicate; None if they have."""
     if found := colour(header):
-        return f"in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
+        return f"are in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
     if not given(header, "PhotometricInterpretation"):
-        return f"without PhotometricInterpretation; expected {' or '.join(GREY)}"
+        return f"lack PhotometricInterpretation; expected {' or '.join(GREY)}"
     allocated, stored = number(header, "BitsAllocated"), number(header, "BitsStored")
     expected = {
         "SamplesPerPixel": (1,),
@@ -104,12 +104,13 @@ def unlike_grey(header: Dataset) -> str | None:
         found = number(header, name)
         if found not in values and (name != "HighBit" or given(header, name)):
             wanted = f"{values[0]} to {values[-1]}" if isinstance(values, range) and values else _either(values)
-            return f"with {name} {'missing or not a number' if found is None else f'{found:g}'}; expected {wanted}"
+            what = f"lack {name}, or have no number in it" if found is None else f"have {name} {found:g}"
+            return f"{what}; expected {wanted}"
     for name in ("RescaleSlope", "RescaleIntercept"):
         if given(header, name) and number(header, name) is None:
-            return f"with a {name} that is not a number"
+            return f"have a {name} that is not a number"
     slope = rescale(header)[0]
-    return f"with RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
+    return f"have RescaleSlope {slope:g}; expected more than 0" if slope <= 0 else None
 
 
 def _either(values: tuple[float, ...]) -> str:

@@ -1,216 +1,420 @@
-"""Selection of a study's series: at most one for each sequence, with the reason for each series.
+"""Choice between the candidates for each sequence: which one is used, if any, and why.
 
-Image files are chosen by the same rules (`best_of`, `second_t1`, `if_enough`) in `clinic.study.image_files`.
+Candidates are a study's series, or image files (`clinic.study.image_files`). Headers and names decide where they can.
+Where they leave a doubt (several T1, one of which does not say whether it was acquired after contrast agent, or equally
+good candidates), the images are looked at; a study that these do not decide either is refused.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
+from nibabel import Nifti1Image
+from nibabel.affines import voxel_sizes
 from pydicom.dataset import Dataset
 
 from clinic.dicom.headers import quiet, text
-from clinic.dicom.sequences import Verdict, agent_named, contrast, contrast_words, image_type, recognise, reformatted
+from clinic.dicom.pixels import load
+from clinic.dicom.sequences import (
+    Verdict,
+    agent_named,
+    contrast,
+    contrast_words,
+    image_type,
+    recognise,
+    reformatted,
+)
 from clinic.dicom.series import Series
+from common.io.geometry import lengths
 from common.modalities import GLIOMA, canonical, display_name
 
 ENOUGH = 0.5  # minimum confidence of a candidate that is used
 SURE = 0.8  # a candidate with at least this confidence is preferred to one with less, whatever else they are
 COVERAGE = 80.0  # minimum extent in mm of a volume of a whole brain; smaller ones are slabs
+ALIKE = 1.5
+"""Maximum ratio of the voxel sizes of images of one resolution, and of the edges of a voxel that is nearly a cube."""
+TOLD_APART = 1.0  # minimum log-odds of what an image shows against anything else for it to decide
+
+UNLIKELY = 0.05  # probability below which it is not said that an image may show something
+UNKNOWN = Verdict(None, 0.0, "not recognised")
+
 RANKS = (
-    "set by hand",
+    "set by hand or named so",
     "recognised more surely",
     "original and not reformatted",
+    "in the plane and resolution of the others",
     "3D",
     "of thinner slices",
     "of a larger matrix",
     "corrected for distortion or intensity",
     "later",
+    "recognised with more confidence",
 )
-"""Criteria by which one of several series is preferred, in this order; the first difference decides."""
+"""Criteria by which one of several candidates is preferred, in this order; the first difference decides."""
 
 
-@dataclass(frozen=True)
-class SecondT1:
-    """A T1 that is used as T1c for now: two images are T1 by their headers, which do not mention contrast agent.
-
-    Their content decides which one is the T1c; see `clinic.study.appearance.reassign_by_image`.
+@dataclass(eq=False)
+class Candidate:
+    """A series or an image file that may be one of the modalities.
 
     Attributes:
-        tied: whether the headers do not even tell which one would be the T1; then the study is refused if the content
-            does not decide. Otherwise only the better one is kept, as T1.
-        message: message of the refusal, or the warning.
+        name: name in messages to the user, e.g. ``series 7``.
+        source: name on the page, which does not identify the patient.
+        header: attributes, of which an image file has few or none.
+        problem: reason why it cannot be used, or None.
+        verdict: what it is taken for.
+        fixed: whether the user says so, by hand or by the file's name.
+        is_open: whether nothing but its image tells if a T1 was acquired after contrast agent.
+        shows: what its image shows, as class -> log-probability; None if it was not looked at or cannot be judged.
+        by_image: whether what it is taken for was decided by that.
     """
 
-    tied: bool
-    message: str
-
-
-class Candidate(Protocol):
-    """A series or an image file, and the modality that it was recognised as."""
+    name: str
+    source: str
+    header: Dataset
+    problem: str | None = None
+    verdict: Verdict = UNKNOWN
+    fixed: bool = False
+    is_open: bool = field(default=False, init=False)
+    shows: Mapping[str, float] | None = field(default=None, init=False)
+    by_image: bool = field(default=False, init=False)
 
     @property
-    def verdict(self) -> Verdict:
-        """The modality, and how sure it is."""
+    def frame(self) -> str:
+        """Name of the frame of reference."""
+        raise NotImplementedError
 
     @property
-    def rank(self) -> tuple[Any, ...]:
-        """Criteria by which one of several candidates for a modality is preferred; the first difference decides."""
+    def grid(self) -> tuple[Sequence[int], np.ndarray]:
+        """Shape and affine (to mm, RAS) of the volume; its last axis is that of the slices."""
+        raise NotImplementedError
+
+    def read(self) -> Nifti1Image:
+        """Read the volume."""
+        raise NotImplementedError
+
+    def clearly(self) -> str | None:
+        """Return the class that its image shows more clearly than any other (`TOLD_APART`); None if there is none."""
+        if self.shows is None:
+            return None
+        first, second = sorted(self.shows, key=self.shows.__getitem__, reverse=True)[:2]
+        return first if self.shows[first] - self.shows[second] >= TOLD_APART else None
+
+    def take_for(self, modality: str | None, reason: str) -> None:
+        """Take it for what its image shows."""
+        confidence = max(self.verdict.confidence, SURE) if modality else 0.0
+        self.verdict = Verdict(modality, confidence, f"{reason}; its header: {self.verdict.reason}")
+        self.by_image = True
 
 
-C = TypeVar("C", bound=Candidate)
+@dataclass(eq=False)
+class SeriesCandidate(Candidate):
+    """A series as a candidate."""
+
+    series: Series = field(kw_only=True)
+
+    @property
+    def frame(self) -> str:
+        """Its frame of reference or, without one, its own name."""
+        return self.series.frame_of_reference or self.series.name
+
+    @property
+    def grid(self) -> tuple[Sequence[int], np.ndarray]:
+        """Those of the series."""
+        return self.series.shape, self.series.affine
+
+    def read(self) -> Nifti1Image:
+        """Decode the pixels."""
+        return load(self.series)
 
 
-class TieError(Exception):
-    """Candidates for a modality that cannot be told apart."""
-
-    def __init__(self, equal: Sequence[Any]) -> None:
-        self.equal = equal
-
-
-def best_of(candidates: Iterable[C], modality: str) -> C | None:
-    """Return the best candidate for a modality, None if there is none; raise `TieError` if several are equally good."""
-    ranked = _best_first(one for one in candidates if one.verdict.modality == modality)
-    equal = [one for one in ranked if one.rank == ranked[0].rank]
-    if len(equal) > 1:
-        raise TieError(equal)
-    return equal[0] if equal else None
-
-
-def second_t1(candidates: Iterable[C]) -> tuple[C | None, bool]:
-    """Return the second best of several T1, any of which may be after contrast agent, and if it ties with the best.
-
-    It is to be used as T1c if there is no other. There is none (None) if the second and third are equally good.
-    """
-    first, second, third, *_ = [*_best_first(candidates), None, None, None]
-    if second is None or (third is not None and third.rank == second.rank):
-        return None, False
-    return second, first.rank == second.rank
-
-
-def as_t1c(verdict: Verdict) -> Verdict:
-    """Return the verdict on a T1 that is used as T1c."""
-    return replace(verdict, modality="t1c")
-
-
-def if_enough(verdict: Verdict) -> Verdict:
-    """Return a verdict, or one of no modality if its confidence is below `ENOUGH`."""
-    if verdict.modality is None or verdict.confidence >= ENOUGH:
-        return verdict
-    perhaps = f"perhaps {display_name(verdict.modality)}, confidence only {verdict.confidence:.2f}"
-    return Verdict(None, 0.0, f"{perhaps} ({verdict.reason})")
-
-
-def _best_first(candidates: Iterable[C]) -> list[C]:
-    return sorted(candidates, key=lambda one: one.rank, reverse=True)
+Look = Callable[[Sequence[Candidate]], Sequence[Mapping[str, float] | None]]
+"""Function that returns what images of one head show (`Candidate.shows`), or raises ValueError if they cannot be put on
+one grid."""
+Option = Callable[..., str]
+"""Function ``(modalities, value)`` that says how the user sets them by hand, by default to a candidate."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The series that are used.
+    """The candidates that are used.
 
     Attributes:
-        modalities: modality -> series, in the order t1, t1c, t2, flair, for the modalities found.
-        verdicts: modality -> result of the recognition, considering the other series; confidence 1 if set by hand.
-        explanations: a line for each series of the study: what it is used as and why, or why it is left out.
+        chosen: modality -> candidate, in the order t1, t1c, t2, flair, for the modalities found.
+        explanations: a line for each candidate: what it is used as and why, or why it is left out.
         warnings: what the user should check.
-        second_t1: set if T1 and T1c may be exchanged, because their headers do not tell which is which.
+        notes: other originals that could have been used for a modality, by their `Candidate.source`.
     """
 
-    modalities: dict[str, Series]
-    verdicts: dict[str, Verdict]
+    chosen: dict[str, Candidate]
     explanations: list[str]
     warnings: list[str]
-    second_t1: SecondT1 | None = None
+    notes: list[str]
+
+
+def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, look: Look | None = None) -> Selection:
+    """Choose a series for each sequence; see `choose_among`. ``by_hand`` overrides the recognition: modality
+    -> `Series.key`, the SeriesNumber or text such as ``3-1`` if several volumes have this number, or None, which leaves
+    the modality out. Without ``look`` headers alone decide. Raises ValueError if a series set by hand does not exist.
+    """
+    fixed = _set_by_hand(series, by_hand or {})
+    found = [SeriesCandidate(one.name, one.name, one.header, one.problem, series=one) for one in series]
+    recognise_all(found)
+    for one in found:
+        extent = min(size * step for size, step in zip(one.series.shape, one.series.spacing, strict=True))
+        if one.verdict.modality and one.problem is None and extent < COVERAGE:
+            one.verdict = Verdict(None, 0.0, f"a slab of {extent:.0f} mm, not a whole brain ({one.verdict.reason})")
+        for modality in (name for name, set_by_hand in fixed.items() if set_by_hand is one.series):
+            one.verdict, one.fixed = Verdict(modality, 1.0, "set by hand"), True
+    number = "'NUMBER-PART'" if any(one.part for one in series) else "NUMBER"
+
+    def option(names: Sequence[str], value: str = number) -> str:
+        settings = ", ".join(f"{name!r}: {value}" for name in names)
+        return f'--series "{{{settings}}}"'
+
+    selection = choose_among(found, [name for name, one in fixed.items() if one is None], option, look)
+    used = {one.series for one in selection.chosen.values() if isinstance(one, SeriesCandidate)}
+    mixed = [
+        f"{one.name} is only a part of a series with single slices and a multi-frame image ({other.name} is another "
+        "part): check that it is complete."
+        for one in series
+        for other in series
+        if one in used and one.uid == other.uid and one.multiframe != other.multiframe
+    ]
+    return replace(selection, warnings=[*selection.warnings, *mixed])
 
 
 @quiet()
-def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None) -> Selection:
-    """Choose a series for each sequence.
+def choose_among(
+    found: Sequence[Candidate], left_out: Collection[str], option: Option, look: Look | None = None
+) -> Selection:
+    """Choose a candidate for each sequence.
 
-    Of several series the one is preferred that is recognised for sure, is original and not reformatted, is 3D, has
-    thinner slices, has a larger matrix, is corrected for distortion or intensity, and, for T1c, is later. If no T1c is
-    found, and two T1 do not mention contrast agent, the second best of them is used as T1c; see `Selection.second_t1`.
-    Raises ValueError if two candidates are equally good, all candidates for a modality are unusable (slices missing,
-    ...), nothing is recognised, or a series set by hand does not exist. ``by_hand`` overrides the recognition: modality
-    -> `Series.key`, the SeriesNumber or text such as ``3-1`` if several volumes have this number, or None, which leaves
-    the modality out.
+    Of several the one is preferred that is recognised for sure, is original and not reformatted, has (T1c only) the
+    plane and resolution of the other sequences, is 3D, has thinner slices, has a larger matrix, is corrected for
+    distortion or intensity, and, for T1c, is later.
+
+    The verdicts of candidates may change. Raises ValueError if neither headers nor images (``look``; None: headers
+    alone) decide, all candidates for a modality are unusable (slices missing, ...), or nothing is recognised; the
+    message lists the candidates with what their images show, and says what to do by ``option``. Modalities in
+    ``left_out`` are not wanted.
     """
-    fixed = _set_by_hand(series, by_hand or {})
-    found = [_Candidate(one, verdict) for one, verdict in zip(series, _in_context(series), strict=True)]
-    for one in found:
-        for modality in (name for name, set_by_hand in fixed.items() if set_by_hand is one.series):
-            one.verdict, one.by_hand = Verdict(modality, 1.0, "set by hand"), True
-    uncertain = _take_second_t1(found) if "t1c" not in fixed and fixed.get("t1", "") is not None else None
-    wanted = [one for one in found if fixed.get(one.verdict.modality, one.series) is one.series]
-    usable = [one for one in wanted if one.series.problem is None]
-    chosen, refusal = {}, None
+    chosen: dict[str, Candidate] = {}
+    refusal, wanted = "", list(found)
     try:
-        for modality in GLIOMA:
-            _require_usable(wanted, modality)
-            if best := best_of(usable, modality):
+        if look:
+            _settle_t1(found, left_out, option, look)
+        fixed = {one.verdict.modality for one in found if one.fixed}
+        wanted = [one for one in found if one.fixed or one.verdict.modality not in {*left_out, *fixed}]
+        for modality in sorted(GLIOMA, key="t1c".__eq__):  # T1c last, since it is to fit the others
+            if best := _best(wanted, modality, chosen, option, look):
                 chosen[modality] = best
-    except TieError as tie:
-        keys = [one.series.key for one in tie.equal]
-        refusal = (
-            f"series {' and '.join(keys)} are all {display_name(modality)} and cannot be told apart. Choose by "
-            f"SeriesNumber: {_by_hand(modality, keys[-1])}"
-        )
+        if not chosen:
+            names = [name for name in GLIOMA if name not in left_out]
+            refusal = (
+                f"Nothing is recognised as one of {', '.join(map(display_name, names))}. Set one: {option(names[:1])}"
+            )
     except ValueError as error:
         refusal = str(error)
-    explanations = _explanations(found, wanted, chosen)
+    explanations = [_explanation(one, one in wanted, chosen) for one in found]
     if refusal:
         raise ValueError("\n".join([refusal, *explanations]))
-    if not chosen:
-        left = [name for name in GLIOMA if name not in fixed]
-        names, listed = ", ".join(map(display_name, left)), "\n".join(explanations)
+    chosen = {modality: chosen[modality] for modality in GLIOMA if modality in chosen}
+    return Selection(chosen, explanations, [*_warnings(wanted, chosen)], [*_notes(wanted, chosen)])
+
+
+def recognise_all(found: Sequence[Candidate]) -> None:
+    """Recognise candidates by their headers, considering each other.
+
+    Contrast agent stays in the body, so a T1 without information was acquired after it if an earlier series was. An
+    agent named in every series was named for the whole study, and does not tell which T1 was acquired after it.
+    """
+    agents = [agent_named(one.header) for one in found]
+    times = [_acquired(one.header) for one in found]
+    after = [time for one, time in zip(found, times, strict=True) if time and contrast(one.header)[0]]
+    for one, agent, time in zip(found, agents, times, strict=True):
+        verdict, words = recognise(one.header), contrast_words(one.header)
+        silent = verdict.modality in ("t1", "t1c") and words is None
+        everywhere = agent and len(found) > 1 and all(agents)
+        if silent and everywhere:
+            reason = f"{verdict.reason}, as for every series of the study, which is weak evidence"
+            verdict = Verdict("t1c", round(0.75 * verdict.confidence, 2), reason)
+        elif silent and not agent and any(time > earlier for earlier in after):
+            reason = f"{verdict.reason}, but it was acquired after a series with contrast agent"
+            verdict = Verdict("t1c", round(0.8 * verdict.confidence, 2), reason)
+        if verdict.modality and verdict.confidence < ENOUGH:
+            perhaps = f"perhaps {display_name(verdict.modality)}, confidence only {verdict.confidence:.2f}"
+            verdict = Verdict(None, 0.0, f"{perhaps} ({verdict.reason})")
+        one.verdict, one.is_open = verdict, (words is None or words[0] is None) and (everywhere or not agent)
+
+
+def _settle_t1(found: Sequence[Candidate], left_out: Collection[str], option: Option, look: Look) -> None:
+    """Take each T1 whose header leaves open whether it was acquired after contrast agent for what its image shows.
+
+    They are looked at if one of them has a rival, together with the best T2 and FLAIR. One whose image shows neither T1
+    nor T1c clearly is left out; but if either is then lacking, and not set by hand, that is a ValueError.
+    """
+    t1 = [one for one in found if one.verdict.modality in ("t1", "t1c") and one.problem is None]
+    originals = [one for one in t1 if one.fixed or not reformatted(one.header)]
+    t1 = originals if any(one.is_open for one in originals) else t1
+    opened = [one for one in t1 if one.is_open and not one.fixed]
+    rivals = Counter(one.verdict.modality for one in t1)
+    fixed = {one.verdict.modality for one in t1 if one.fixed}
+    if {"t1", "t1c"} <= fixed | {*left_out} or not any(rivals[one.verdict.modality] > 1 for one in opened):
+        return
+    company = [
+        max(usable, key=lambda one: _rank(one, {}))
+        for name in ("t2", "flair")
+        if (usable := [one for one in found if one.verdict.modality == name and one.problem is None])
+    ]
+    failed = _look([*t1, *company], look)
+    unclear = [one for one in opened if one.clearly() is None]
+    clear = {one.clearly() if one in opened else one.verdict.modality for one in t1 if one not in unclear}
+    if unclear and not fixed and not {"t1", "t1c"} <= clear | {*left_out}:
+        names = ", ".join(one.name for one in unclear)
         raise ValueError(
-            f"No series is recognised as one of {names}. Set by SeriesNumber: {_by_hand(left[0], '7')}\n{listed}"
+            f"{names}: neither header nor image tells whether this T1 was acquired before or after contrast agent"
+            f"{failed}. Look at the T1 listed here, and choose: {option(('t1', 't1c'))}"
         )
-    if uncertain and uncertain.tied:
-        uncertain = replace(uncertain, message="\n".join([uncertain.message, *explanations]))
-    return Selection(
-        {name: one.series for name, one in chosen.items()},
-        {name: one.verdict for name, one in chosen.items()},
-        explanations,
-        [*_warnings(wanted, chosen)],
-        uncertain,
+    for one in opened:
+        seen = one.clearly()
+        reason = "by what it shows" if seen else "its image shows nothing clearly"
+        one.take_for(seen if seen in ("t1", "t1c") else None, reason)
+
+
+def _look(candidates: Sequence[Candidate], look: Look) -> str:
+    """Look at candidates; return why that failed, or an empty text."""
+    try:
+        for one, shows in zip(candidates, look(candidates), strict=True):
+            one.shows = shows
+    except ValueError as error:
+        return f" (they could not be compared: {str(error).rstrip('.')})"
+    return ""
+
+
+def _best(
+    wanted: Sequence[Candidate], modality: str, others: Mapping[str, Candidate], option: Option, look: Look | None
+) -> Candidate | None:
+    """Return the best candidate for a modality, None if there is none.
+
+    Of equally good ones, those are left out whose images clearly show something else. It is a ValueError if several
+    remain, or if none can be used.
+    """
+    candidates = [one for one in wanted if one.verdict.modality == modality]
+    usable = [one for one in candidates if one.problem is None]
+    if candidates and not usable:
+        first, name = candidates[0], display_name(modality)
+        which = f"first of {len(candidates)} {name}, none of which can" if candidates[1:] else f"only {name} and cannot"
+        raise ValueError(
+            f"{first.name} is the {which} be used: {first.problem}. To go on without it: {option((modality,), 'None')}"
+        )
+    if len(usable) < 2:
+        return usable[0] if usable else None
+    ranks = [_rank(one, others) for one in usable]
+    equal = [one for one, rank in zip(usable, ranks, strict=True) if rank == max(ranks)]
+    if len(equal) > 1 and look:
+        if any(one.shows is None for one in equal):
+            _look([*equal, *others.values()], look)
+        fitting = [one for one in equal if one.clearly() in (None, modality)]
+        for one in set(equal) - {*fitting} if fitting else ():
+            one.take_for(None, "its image shows something else")
+        equal = fitting or equal
+    if len(equal) > 1:
+        names = ", ".join(one.name for one in equal)
+        raise ValueError(
+            f"{names}: all are {display_name(modality)} and cannot be told apart. Choose: {option((modality,))}"
+        )
+    return equal[0]
+
+
+def _rank(one: Candidate, others: Mapping[str, Candidate]) -> tuple[Any, ...]:
+    """Return the criteria in the order of `RANKS`; ``others`` are the candidates chosen for other modalities."""
+    header, after = one.header, one.verdict.modality == "t1c"
+    alike = {name: after and _is_alike(one, other) for name, other in others.items()}
+    shape, affine = one.grid
+    return (
+        one.fixed,
+        one.verdict.confidence >= SURE,
+        not reformatted(header),
+        (alike.get("t1", False), sum(alike.values())),
+        text(header, "MRAcquisitionType") == "3D",
+        -round(float(voxel_sizes(affine)[2]), 1),
+        shape[0] * shape[1],
+        len({"NORM", "DIS2D", "DIS3D"} & set(image_type(header))),
+        _acquired(header) if after else "",
+        one.verdict.confidence,
     )
 
 
-@dataclass(eq=False)
-class _Candidate:
-    """A series as a `Candidate`."""
+def _is_alike(one: Candidate, other: Candidate) -> bool:
+    """Return whether two images have similar voxels, and slices in one plane unless the voxels are nearly cubes."""
+    sizes, others = (np.sort(voxel_sizes(each.grid[1])) for each in (one, other))
+    similar = (np.maximum(sizes / others, others / sizes) <= ALIKE).all()
+    return bool(similar) and (sizes[2] <= ALIKE * sizes[0] or _plane(one) == _plane(other))
 
-    series: Series
-    verdict: Verdict
-    by_hand: bool = False
-    is_second_t1: bool = False
 
-    @property
-    def rank(self) -> tuple[Any, ...]:
-        """The criteria in the order of `RANKS`."""
-        header = self.series.header
-        return (
-            self.by_hand,
-            self.verdict.confidence >= SURE,
-            not reformatted(header),
-            text(header, "MRAcquisitionType") == "3D",
-            -round(self.series.spacing[2], 1),
-            self.series.shape[0] * self.series.shape[1],
-            len({"NORM", "DIS2D", "DIS3D"} & set(image_type(header))),
-            _acquired(header) if self.verdict.modality == "t1c" else "",
-        )
+def _plane(one: Candidate) -> str:
+    normal = np.cross(*one.grid[1][:3, :2].T)
+    return ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
 
-    @property
-    def is_silent_t1(self) -> bool:
-        """Whether it is a usable T1 whose header does not say anything of contrast agent."""
-        header = self.series.header
-        return (
-            self.series.problem is None
-            and self.verdict.modality == "t1"
-            and not (reformatted(header) or agent_named(header) or contrast_words(header))
-        )
+
+def _warnings(wanted: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[str]:
+    for modality, best in chosen.items():
+        for one in wanted:
+            if one.verdict.modality == modality and one.problem:
+                yield f"{one.source}, by its header {display_name(modality)}, is not used: {one.problem}."
+        if reformatted(best.header):
+            yield f"{best.source} is reformatted; there is no original."
+
+
+def _notes(wanted: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[str]:
+    for one in wanted:
+        best = chosen.get(one.verdict.modality or "")
+        if one.by_image and one.verdict.modality is None:
+            yield f"Left out: {_described(one)}: {one.verdict.reason}."
+        elif best and best is not one and one.problem is None and not reformatted(one.header):
+            yield (
+                f"{display_name(one.verdict.modality)} too, but not used: {_described(one)}, since {_described(best)} "
+                f"is {_advantage(best, one, chosen)}."
+            )
+
+
+def _described(one: Candidate) -> str:
+    return f"{one.source} ({_plane(one)}, {lengths(voxel_sizes(one.grid[1]))} mm)"
+
+
+def _advantage(best: Candidate, other: Candidate, chosen: Mapping[str, Candidate]) -> str:
+    others = {name: one for name, one in chosen.items() if one is not best}
+    ranks = zip(RANKS, _rank(best, others), _rank(other, others), strict=True)
+    return next(reason for reason, more, less in ranks if more != less)
+
+
+def _explanation(one: Candidate, is_wanted: bool, chosen: Mapping[str, Candidate]) -> str:
+    """Return a line: what a candidate was recognised as, what it shows, and whether and why it is taken."""
+    verdict, best = one.verdict, chosen.get(one.verdict.modality or "")
+    if verdict.modality is None:
+        line = f"{one.name}: left out: {verdict.reason}"
+    else:
+        line = f"{one.name}: {display_name(verdict.modality)}, confidence {verdict.confidence:.2f} ({verdict.reason})"
+    if one.shows:
+        likely = np.exp([*one.shows.values()]) / np.exp([*one.shows.values()]).sum()
+        seen = [pair for pair in sorted(zip(likely, one.shows, strict=True), reverse=True) if pair[0] >= UNLIKELY]
+        line += f"; its image shows {' or '.join(f'{_in_words(name)} ({share:.0%})' for share, name in seen)}"
+    if verdict.modality and not is_wanted:
+        line += "; not used, as requested"
+    elif verdict.modality and one.problem:
+        line += f"; cannot be used: {one.problem}"
+    elif one is best:
+        line += "; taken"
+    elif best:
+        line += f"; not taken, since {best.name} is {_advantage(best, one, chosen)}"
+    return f"{line}."
+
+
+def _in_words(shown: str) -> str:
+    return display_name(shown) if shown in GLIOMA else "none of the four"
 
 
 def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[str, Series | None]:
@@ -236,102 +440,6 @@ def _set_by_hand(series: Sequence[Series], by_hand: Mapping[str, Any]) -> dict[s
     if [fixed.get(modality, "") for modality in GLIOMA] == [None] * len(GLIOMA):
         raise ValueError("--series: every modality is left out; expected at least one to be used.")
     return fixed
-
-
-def _in_context(series: Sequence[Series]) -> list[Verdict]:
-    """Return what each series is recognised as, considering the other series of the study.
-
-    Contrast agent stays in the body, so a T1 without information was acquired after it if an earlier series was. An
-    agent named in every series was named for the whole study, and does not tell which T1 was acquired after it.
-    """
-    agents = [agent_named(one.header) for one in series]
-    times = [_acquired(one.header) for one in series]
-    after = [time for one, time in zip(series, times, strict=True) if time and contrast(one.header)[0]]
-    verdicts = []
-    for one, agent, time in zip(series, agents, times, strict=True):
-        verdict = recognise(one.header)
-        silent = verdict.modality in ("t1", "t1c") and contrast_words(one.header) is None
-        extent = min(size * step for size, step in zip(one.shape, one.spacing, strict=True))
-        if verdict.modality and one.problem is None and extent < COVERAGE:
-            verdict = Verdict(None, 0.0, f"a slab of {extent:.0f} mm, not a whole brain ({verdict.reason})")
-        elif silent and agent and len(series) > 1 and all(agents):
-            reason = f"{verdict.reason}, as for every series of the study, which is weak evidence"
-            verdict = Verdict("t1c", round(0.75 * verdict.confidence, 2), reason)
-        elif silent and not agent and any(time > earlier for earlier in after):
-            reason = f"{verdict.reason}, but it was acquired after a series with contrast agent"
-            verdict = Verdict("t1c", round(0.8 * verdict.confidence, 2), reason)
-        verdicts.append(if_enough(verdict))
-    return verdicts
-
-
-def _take_second_t1(found: Sequence[_Candidate]) -> SecondT1 | None:
-    """Make the second best of several T1 that do not mention contrast agent the T1c, if there is none."""
-    silent = [one for one in found if one.is_silent_t1]
-    if any(one.verdict.modality == "t1c" and one.series.problem is None for one in found):
-        return None
-    second, tied = second_t1(silent)
-    if second is None:
-        return None
-    second.verdict, second.is_second_t1 = as_t1c(second.verdict), True
-    keys = " and ".join(one.series.key for one in silent)
-    if tied:
-        choice = _by_hand("t1", second.series.key)
-        return SecondT1(True, f"series {keys} are all T1 and cannot be told apart. Choose by SeriesNumber: {choice}")
-    return SecondT1(
-        False,
-        f"series {keys} are all T1 by their headers, none of which says anything of contrast agent; one of them may be "
-        f"after it. If so: {_by_hand('t1c', second.series.key)}",
-    )
-
-
-def _require_usable(wanted: Sequence[_Candidate], modality: str) -> None:
-    """Refuse a study in which all candidates for a modality are unusable."""
-    series = [one.series for one in wanted if one.verdict.modality == modality]
-    if series and all(one.problem for one in series):
-        (first, *others), name = series, display_name(modality)
-        which = f"first of {len(series)} {name}, none of which can" if others else f"only {name} and cannot"
-        raise ValueError(
-            f"{first.name} is the {which} be used: {first.problem}. To go on without it: {_by_hand(modality, None)}"
-        )
-
-
-def _warnings(wanted: Sequence[_Candidate], chosen: Mapping[str, _Candidate]) -> Iterable[str]:
-    for modality, best in chosen.items():
-        for one in (one.series for one in wanted if one.verdict.modality == modality and one.series.problem):
-            yield f"{one.name}, by its header {display_name(modality)}, is not used: {one.problem}."
-        if reformatted(best.series.header):
-            yield f"{best.series.name} is reformatted; there is no original."
-
-
-def _explanations(
-    found: Sequence[_Candidate], wanted: Sequence[_Candidate], chosen: Mapping[str, _Candidate]
-) -> list[str]:
-    """Return a line for each series: what it was recognised as, and whether and why it is taken."""
-    lines = []
-    for one in found:
-        verdict, best = one.verdict, chosen.get(one.verdict.modality)
-        if verdict.modality is None:
-            lines.append(f"{one.series.name}: left out: {verdict.reason}.")
-            continue
-        modality = "t1" if one.is_second_t1 else verdict.modality
-        line = f"{one.series.name}: {display_name(modality)}, confidence {verdict.confidence:.2f} ({verdict.reason})"
-        line += ", or T1c" * one.is_second_t1
-        if one not in wanted:
-            line += "; not used, as requested"
-        elif one.series.problem:
-            line += f"; cannot be used: {one.series.problem}"
-        elif one is best:
-            line += "; taken"
-        elif best:
-            decisive = next(k for k, (more, less) in enumerate(zip(best.rank, one.rank, strict=True)) if more != less)
-            line += f"; not taken, since {best.series.name} is {RANKS[decisive]}"
-        lines.append(f"{line}.")
-    return lines
-
-
-def _by_hand(modality: str, key: str | None) -> str:
-    """Return the option to type; a key with a part has to be quoted, a number does not."""
-    return f"--series \"{{'{modality}': {repr(key) if key and '-' in key else key}}}\""
 
 
 def _acquired(header: Dataset) -> str:

@@ -5,7 +5,7 @@ Messages never contain patients' names or dates, identifiers or UIDs; a series i
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from clinic.dicom.headers import MISSING, flat, items, number, numbers, quiet, text, texts, unlike_grey
+from common.cohorts.scan import unread
 from common.io.files import walk
 from common.io.geometry import require_plausible, require_shape
 
@@ -106,14 +107,16 @@ def read_study(folder: str | Path) -> list[Series]:
     """Find the MR series in a folder and its subfolders, without reading pixels.
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that occurs
-    twice is used once. A problem of a single series is stored in its `Series.problem`. Missing slices are noticed only
-    if there are others on both sides of them. Returns the volumes, sorted by SeriesNumber. Raises ValueError if it has
-    no DICOM file or no MR image, a damaged file, images without UIDs, or images of two patients or two studies.
+    twice is used once; a series with two of one UID but of different pixels cannot be used. A problem of a single
+    series is stored in its `Series.problem`. Missing slices are noticed only if there are others on both sides of them.
+    Returns the volumes, sorted by SeriesNumber. Raises ValueError if it has no DICOM file or no MR image, a damaged
+    file, images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
     slices, others, patients, studies = [], Counter(), [], set()
-    seen, nameless = set(), Counter()
+    seen: dict[str, Path] = {}
+    ambiguous, nameless = set(), Counter()
     for path, dataset in _datasets(folder):
         patients.append(_patient(dataset))
         uids = {name: text(dataset, name) for name in UIDS}
@@ -122,8 +125,11 @@ def read_study(folder: str | Path) -> list[Series]:
             others[modality if re.fullmatch("[A-Z]{2,12}", modality) else "other"] += 1
         elif not all(uids.values()):
             nameless.update(name for name, uid in uids.items() if not uid)
-        elif uids["SOPInstanceUID"] not in seen:
-            seen.add(uids["SOPInstanceUID"])
+        elif first := seen.get(uids["SOPInstanceUID"]):
+            if not _same_pixels(first, path):
+                ambiguous |= {first, path}
+        else:
+            seen[uids["SOPInstanceUID"]] = path
             studies.add(uids["StudyInstanceUID"])
             slices += _slices(path, dataset)
     if nameless:
@@ -140,13 +146,13 @@ def read_study(folder: str | Path) -> list[Series]:
         raise ValueError(
             f"{folder}: images of {len(studies)} studies; give the folder of one, or move the others away."
         )
-    return _numbered([_series(volume) for volume in _volumes(slices)])
+    return _numbered([_series(volume, ambiguous) for volume in _volumes(slices)])
 
 
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     """Yield the DICOM files with their attributes in `TAGS`."""
     paths = walk(folder)
-    damaged, closed, bursting, read = [], [], [], 0
+    damaged, bare, closed, bursting, read = [], [], [], [], 0
     for path in paths:
         try:
             with path.open("rb"):
@@ -160,7 +166,13 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
                 continue
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             whole = bool(text(dataset, "SOPClassUID"))
+            if whole and not text(dataset.file_meta, "TransferSyntaxUID"):
+                bare.append(path)
+                continue
         except InvalidDicomError:
+            if _starts_like_dicom(path):
+                bare.append(path)
+                continue
             dataset, whole = None, False
         except Exception:  # pydicom raises anything on damaged bytes
             dataset, whole = Dataset(), False
@@ -172,6 +184,11 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     for found, what, remedy in (
         (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
         (bursting, "are large and compressed as a whole", "send them uncompressed (Explicit VR Little Endian)"),
+        (
+            bare,
+            "hold DICOM data without the preamble and meta information of a file",
+            "export them as DICOM files again (dcmconv of DCMTK adds what is missing)",
+        ),
         (damaged, "are damaged DICOM files", MISSING),
     ):
         if found:  # file names may contain patients' names
@@ -180,7 +197,20 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
                 f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or remove them."
             )
     if not read:
-        raise ValueError(f"{folder}: none of its {len(paths)} files is a DICOM file; expected those of a study.")
+        index = ["a DICOMDIR is only an index: copy the folders beside it too"]
+        other = [*(index if any(path.name.upper() == "DICOMDIR" for path in paths) else []), *unread(paths)]
+        raise ValueError(
+            f"{folder}: none of its {len(paths)} files is a DICOM file; expected those of a study"
+            f"{''.join(f'; {text}' for text in other)}."
+        )
+
+
+def _starts_like_dicom(path: Path) -> bool:
+    """Return whether a file without a preamble begins with an attribute of group 0002 or 0008, as DICOM data do."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return start[:2] in (b"\x02\0", b"\x08\0") and (explicit or start[6:8] == b"\0\0") and len(start) == 8
 
 
 def _may_burst(path: Path) -> bool:
@@ -245,7 +275,18 @@ def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
     return np.array(default, float) if values is None else values
 
 
-def _series(volume: list[_Slice]) -> Series:
+def _same_pixels(one: Path, other: Path) -> bool:
+    """Return whether two files of one UID hold the same pixels, which one of them may hold compressed."""
+    try:
+        first, second = pydicom.dcmread(one), pydicom.dcmread(other)
+        return first.PixelData == second.PixelData or np.array_equal(first.pixel_array, second.pixel_array)
+    except OSError:
+        raise
+    except Exception:  # pydicom raises anything on damaged bytes
+        return False
+
+
+def _series(volume: list[_Slice], ambiguous: Collection[Path]) -> Series:
     header = volume[0].header
     orientation = _or(numbers(header, "ImageOrientationPatient", 6), [1, 0, 0, 0, 1, 0]).reshape(2, 3)
     normal = np.cross(*orientation)
@@ -262,6 +303,7 @@ def _series(volume: list[_Slice]) -> Series:
     )
     problem = (
         (None if whole else f"the header of its first image is damaged; {MISSING}")
+        or _ambiguous(volume, ambiguous)
         or _unlike_grey(volume)
         or _why_no_grid(header, orientation, positions, (columns, rows))
         or _implausible(shape, affine)
@@ -291,10 +333,17 @@ def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
         return piece.header, False
 
 
+def _ambiguous(volume: Sequence[_Slice], ambiguous: Collection[Path]) -> str | None:
+    count = len({piece.path for piece in volume} & {*ambiguous})
+    if not count:
+        return None
+    return f"{count} of its images share their SOPInstanceUID with a file of other pixels; {MISSING}"
+
+
 def _unlike_grey(volume: Sequence[_Slice]) -> str | None:
     """Return why the pixels of a volume cannot be used as grey values; None if they can, according to the headers."""
     reasons = [reason for piece in volume if (reason := unlike_grey(piece.header))]
-    return f"{len(reasons)} of its {len(volume)} images are {reasons[0]}" if reasons else None
+    return f"{len(reasons)} of its {len(volume)} images {reasons[0]}" if reasons else None
 
 
 def _implausible(shape: tuple[int, int, int], affine: np.ndarray) -> str | None:

@@ -23,7 +23,6 @@ from clinic import dicom
 from clinic.server.archive import archive_session
 from clinic.server.errors import writing_to
 from clinic.server.limits import RESULTS, STUDY_BYTES
-from clinic.study.appearance import decide_t1c_by_headers
 from clinic.study.reading import Study, choose_reference, read_folder
 from common.cohorts.cohort import Cohort
 from common.io.files import replacing
@@ -93,7 +92,7 @@ class Datastore(ABC):
         """Fetch a study and read its volumes; the errors are those of `fetch` and `read_folder`."""
         files, series = self.fetch(image, folder)
         with hidden_paths(files):
-            return decide_t1c_by_headers(read_folder(files, self.cohort), self.cohort), series
+            return read_folder(files, self.cohort), series
 
     def status(self) -> dict[str, Any]:
         """Return the numbers of studies and labels, for GET /info."""

@@ -8,33 +8,15 @@ from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
-from monai.data import MetaTensor
 
-from clinic.study.grid import Image
 from clinic.study.reading import Remark, Study
-from common.cohorts.check import doubted_sequences, has_known_sequences
+from common.cohorts.check import doubted_sequences
 from common.cohorts.cohort import Cohort
-from common.cohorts.sequence_check import CLASSES, SURE, log_probabilities
+from common.cohorts.sequence_check import CLASSES, SURE
 from common.modalities import display_name
 
-TOLD_APART = 1.0
-"""Minimum log-odds of the pair T1 and T1c against any other pair of classes for two T1 to be distinguished by their
-content. If the same T1 is given twice, once noisier and brighter, 32 open cases have at most 0.5."""
 OPEN = 0.9  # confidence below which a header is ambiguous: that of a T1 whose header does not mention contrast agent
-
-
-def judge_images(images: Mapping[str, Image], cohort: Cohort) -> dict[str, torch.Tensor]:
-    """Return the `log_probabilities` of skull-stripped volumes on one grid, by modality; some may be left out.
-
-    The result is empty if the cohort has other modalities than those that are known, or its brains are not adults'.
-    """
-    if not has_known_sequences(cohort):
-        return {}
-    return log_probabilities(
-        {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
-    )
 
 
 def contradiction_warnings(study: Study, judged: Mapping[str, torch.Tensor]) -> Iterator[str]:
@@ -57,10 +39,9 @@ def reassign_by_image(
     """Use images with ambiguous headers as the modality that they show, if that is sure.
 
     An image that shows none of the modalities is left out, unless it is the only one. An image that surely shows what
-    its header says is no longer ambiguous. T1 and T1c that may be exchanged (`Study.second_t1`) are used as what they
-    show or, if that is unclear, by `decide_t1c_by_headers`. For example, a T1 with confidence 0.7 that looks like T1c
-    becomes the T1c; one with confidence 0.95 stays, and `contradiction_warnings` names it. Returns the study with the
-    images' new modalities, and a remark on each change; and old modality -> new one, empty if nothing changed.
+    its header says is no longer ambiguous. For example, a T1 with confidence 0.7 that looks like T1c becomes the T1c;
+    one with confidence 0.95 stays, and `contradiction_warnings` names it. Returns the study with the images' new
+    modalities, and a remark on each change; and old modality -> new one, empty if nothing changed.
 
     Args:
         study: the study as read.
@@ -69,10 +50,6 @@ def reassign_by_image(
         allowed: modalities that an image may be used as.
         required: modalities whose images must not be left out.
     """
-    moves: dict[str, str | None] = {name: name for name in study.images}
-    if study.second_t1:
-        study, moves = _tell_t1_from_t1c(study, judged, cohort)
-        judged = {new: judged[name] for name, new in moves.items() if new and name in judged}
     confirmed = [name for name in _open(study, judged) if _is_sure(judged[name], name)]
     best = _best_assignment(study, judged, [name for name in cohort.modalities if name in allowed], required)
     changed = {name: new for name, new in best.items() if new != name}
@@ -83,46 +60,10 @@ def reassign_by_image(
         remarks.append(Remark((), f"{study.sources[name]}: {why}; it {what}."))
     found = _with_image_as_reason(study, [*changed, *confirmed])
     found = replace(found, remarks=[*remarks, *found.remarks])
-    if changed:
-        after = {name: name for name in study.images} | best
-        found = _renamed(found, after, cohort)
-        moves = {name: new and after[new] for name, new in moves.items()}
-    same = all(name == new for name, new in moves.items())
-    return found, {} if same else {name: new for name, new in moves.items() if new}
-
-
-def decide_t1c_by_headers(study: Study, cohort: Cohort) -> Study:
-    """Return a study without the second T1 that is used as T1c (`Study.second_t1`), with a remark on it.
-
-    Raises ValueError if the headers do not tell which of the two would be the T1.
-    """
-    if not study.second_t1:
-        return study
-    if study.second_t1.tied:
-        raise ValueError(study.second_t1.message)
-    remarks = [*study.remarks, Remark((), study.second_t1.message)]
-    without = {name: None if name == "t1c" else name for name in study.images}
-    return _renamed(replace(study, remarks=remarks, second_t1=None), without, cohort)
-
-
-def _tell_t1_from_t1c(
-    study: Study, judged: Mapping[str, torch.Tensor], cohort: Cohort
-) -> tuple[Study, dict[str, str | None]]:
-    """Tell T1 from T1c, both T1 by their headers, by their content, or else by the headers; return old -> new modality.
-
-    Their content decides if no other pair of classes, such as T1 twice, is nearly as likely (`TOLD_APART`).
-    """
-    pair = ("t1", "t1c")
-    moves: dict[str, str | None] = {name: name for name in study.images}
-    if set(pair) <= {*_open(study, judged)}:
-        odds = {two: _log_probability(judged, dict(zip(pair, two, strict=True))) for two in product(CLASSES, repeat=2)}
-        best, second = sorted(odds, key=odds.__getitem__, reverse=True)[:2]
-        if set(best) == set(pair) and odds[best] - odds[second] >= TOLD_APART:
-            moves |= zip(pair, best, strict=True)
-            found = _with_image_as_reason(replace(study, second_t1=None), pair)
-            return _renamed(found, moves, cohort), moves
-    found = decide_t1c_by_headers(study, cohort)
-    return found, {name: name if name in found.images else None for name in moves}
+    if not changed:
+        return found, {}
+    moves = {name: name for name in study.images} | best
+    return _renamed(found, moves, cohort), {name: new for name, new in moves.items() if new}
 
 
 def _best_assignment(

@@ -8,126 +8,125 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from nibabel import Nifti1Image
 from pydicom.dataset import Dataset
 
 from clinic.dicom.headers import quiet
-from clinic.dicom.selection import SURE, SecondT1, TieError, as_t1c, best_of, if_enough, second_t1
-from clinic.dicom.sequences import Verdict, recognise
+from clinic.dicom.selection import Candidate, Look, Selection, choose_among, recognise_all
+from clinic.dicom.sequences import Verdict
+from clinic.study.reading import read_image
 from common.cohorts.scan import SUFFIXES
-from common.modalities import GLIOMA, display_name
+from common.modalities import display_name
 
-TEXTS = ("SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "ContrastBolusAgent")
+TEXTS = (
+    "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
+    "ContrastBolusAgent",
+)  # fmt: skip
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
-SECOND_T1 = (
-    "A second file seems to be the T1 and is not used; it may be after contrast agent. If so: end its name in _t1c."
-)
 NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w*)(?![a-z])", re.IGNORECASE)
 """Words in names of files that lie beside images but are not images."""
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image file, and the modality that it was recognised as: a `clinic.dicom.selection.Candidate`.
+@dataclass(eq=False)
+class FileCandidate(Candidate):
+    """An image file as a candidate.
 
     Attributes:
         path: path of the file.
-        verdict: the modality, the confidence and the reason.
         by: source of the evidence: its JSON, the words of its name, or both.
-        is_3d: whether its JSON says that it was acquired in 3D.
         identity: values of `IDENTITY` in its JSON.
     """
 
-    path: Path
-    verdict: Verdict
-    by: str
-    is_3d: bool
-    identity: tuple[str, ...]
+    path: Path = field(kw_only=True)
+    by: str = field(kw_only=True, default="")
+    identity: tuple[str, ...] = field(kw_only=True, default=("",) * len(IDENTITY))
 
     @property
-    def rank(self) -> tuple[Any, ...]:
-        """Criteria by which one of several files for a modality is preferred."""
-        return self.verdict.confidence >= SURE, self.is_3d, self.verdict.confidence
+    def frame(self) -> str:
+        """One for all files."""
+        return "NIfTI"
+
+    @cached_property
+    def grid(self) -> tuple[Sequence[int], np.ndarray]:
+        """Those of the volume, with the axis of the longest edges of its voxels last."""
+        image = self.read()
+        edges = np.linalg.norm(image.affine[:3, :3], axis=0).round(2)
+        last = max(range(3), key=lambda axis: (edges[axis], axis))
+        axes = [axis for axis in range(3) if axis != last] + [last]
+        return [image.shape[axis] for axis in axes], image.affine[:, [*axes, 3]]
+
+    def read(self) -> Nifti1Image:
+        """Read the volume; ValueError if it is not a single one."""
+        return read_image(self.path)[0]
 
 
-def recognise_file(path: Path) -> ImageFile:
-    """Recognise the modality of a file by its JSON; the words of its name replace a missing description."""
+def recognise_files(paths: Sequence[Path]) -> list[FileCandidate]:
+    """Recognise files of one patient by their JSON; the words of a name replace a missing description."""
+    found = [_described(path) for path in paths]
+    recognise_all(found)
+    for file in found:
+        verdict = file.verdict
+        if no_image := NO_IMAGE.search(_stem(file.path)):
+            verdict = Verdict(None, 0.0, f"'{no_image[1].lower()}' in its name")
+        file.verdict = Verdict(verdict.modality, verdict.confidence, f"by {file.by}: {verdict.reason}")
+    return found
+
+
+def _described(path: Path) -> FileCandidate:
     stem = _stem(path)
     words = re.sub(r"^sub-[A-Za-z0-9]+", "", stem)  # the BIDS prefix does not mean subtraction
     fields = _read_json(path.with_name(f"{stem}.json"))
     described = any(isinstance(fields.get(name), str) and fields[name].strip() for name in TEXTS[:2])
-    verdict = if_enough(recognise(_header(fields if described else {**fields, "SeriesDescription": words})))
+    header = _header(fields if described else {**fields, "SeriesDescription": words})
     by = "its JSON" if described else "its JSON and its name" if fields else "the words of its name"
-    if no_image := NO_IMAGE.search(stem):
-        verdict = Verdict(None, 0.0, f"'{no_image[1].lower()}' in its name")
     identity = tuple(str(fields.get(name, "")) for name in IDENTITY)
-    return ImageFile(path, verdict, by, fields.get("MRAcquisitionType") == "3D", identity)
+    return FileCandidate(str(path), "image file", header, path=path, by=by, identity=identity)
 
 
 def contradiction(path: Path, modality: str) -> str | None:
     """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
-    file = recognise_file(path)
+    (file,) = recognise_files([path])
     if not file.by.startswith("its JSON") or file.verdict.modality in (None, modality):
         return None
     return (
         f"its name says {display_name(modality)}, its JSON {display_name(file.verdict.modality)} "
-        f"({file.verdict.reason}). Look at the pictures, and correct the name."
+        f"({file.verdict.reason.partition(': ')[2]}). Look at the pictures, and correct the name."
     )
 
 
 def choose_files(
-    files: Sequence[ImageFile], named: Collection[str]
-) -> tuple[dict[str, ImageFile], list[str], SecondT1 | None]:
-    """Choose a file for each modality, preferring higher confidence, then 3D.
+    files: Sequence[FileCandidate], named: Mapping[str, str], left_out: Collection[str], look: Look | None
+) -> Selection:
+    """Choose a file for each modality; see `choose_among`.
 
-    If two seem to be the T1, and there is no T1c, the second one is used as T1c. Returns modality -> file; a line for
-    each file: what it is used as and why, or why it is left out; and whether T1 and T1c may be exchanged, because
-    nothing tells which is which. ``files`` are one patient's whose names do not end in a modality; ``named`` are the
-    modalities of the others, which take precedence.
+    ``files`` are those of one patient whose names do not end in a modality, ``named`` the paths of the others, by the
+    modality that they are named after; they take precedence.
     """
-    candidates, uncertain = list(files), None
-    t1 = [file for file in files if file.verdict.modality == "t1"]
-    if len(t1) == 2 and "t1" not in named and "t1c" not in {*named, *(file.verdict.modality for file in files)}:
-        second, tied = second_t1(t1)
-        uncertain = SecondT1(tied, _alike(*t1) if tied else SECOND_T1)
-        candidates[files.index(second)] = replace(second, verdict=as_t1c(second.verdict))
-    try:
-        best = {name: best_of(candidates, name) for name in GLIOMA if name not in named}
-    except TieError as tie:
-        raise ValueError(_alike(*tie.equal[:2])) from None
-    chosen = {name: file for name, file in best.items() if file}
-    _refuse_several_patients(chosen)
-    return chosen, [_explanation(file, chosen) for file in files], uncertain
+    others = [
+        FileCandidate(path, "image file", Dataset(), None, Verdict(name, 1.0, ""), True, path=Path(path))
+        for name, path in named.items()
+    ]
+
+    def option(names: Sequence[str], value: str = "") -> str:
+        return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
+
+    selection = choose_among([*files, *others], left_out, option, look)
+    _refuse_several_patients({name: one for name, one in selection.chosen.items() if not one.fixed})
+    lines = selection.explanations[: len(files)]
+    for one in [*files, *others]:  # refusals have whole paths, of which the server removes its own part
+        lines = [line.replace(one.name, one.path.name) for line in lines]
+    return replace(selection, explanations=lines)
 
 
-def _alike(one: ImageFile, other: ImageFile) -> str:
-    name = str(one.verdict.modality)
-    return (
-        f"{one.path} and {other.path}: two files that seem to be the {display_name(name)} and cannot be told apart "
-        f"({one.by}: {one.verdict.reason}; {other.by}: {other.verdict.reason}). Move one away, or name the right one "
-        f"{name}{_suffix(one.path)}."
-    )
-
-
-def _explanation(file: ImageFile, chosen: Mapping[str, ImageFile]) -> str:
-    name, path = file.verdict.modality, file.path.name
-    if name is None:
-        return f"{path}: left out, by {file.by}: {file.verdict.reason}."
-    line = f"{path}: {display_name(name)}, by {file.by}: confidence {file.verdict.confidence:.2f}"
-    line += f" ({file.verdict.reason})"
-    if name not in chosen:
-        return f"{line}; not taken, since another file is named so."
-    if name == "t1" and "t1c" in chosen and chosen["t1c"].path == file.path:
-        return f"{line}, or T1c; taken."
-    return f"{line}; {'taken' if chosen[name] is file else 'not taken, since another is surer or 3D'}."
-
-
-def _refuse_several_patients(chosen: Mapping[str, ImageFile]) -> None:
+def _refuse_several_patients(chosen: Mapping[str, FileCandidate]) -> None:
     """Refuse files whose JSON names several patients or studies, and folders that each look like a subject's."""
     for number, what in enumerate(IDENTITY):
         if len({file.identity[number] for file in chosen.values()} - {""}) > 1:
@@ -155,6 +154,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _header(fields: Mapping[str, Any]) -> Dataset:
     """Return a DICOM header, with times in ms, from values with BIDS names and in BIDS units (seconds)."""
     header = Dataset()
+    if re.fullmatch(r"[0-9:.]{8,}", when := str(fields.get("AcquisitionTime", ""))):
+        header.AcquisitionDateTime = when.replace(":", "")  # orders the files of one study
     fields = {"ContrastBolusAgent": fields.get("ContrastBolusIngredient"), **fields}
     for name in TEXTS:
         values = fields.get(name)

@@ -11,9 +11,10 @@ import torch
 from nibabel.affines import voxel_sizes
 
 from clinic.study.alignment import AlignedStudy, align, turn_upright
-from clinic.study.appearance import contradiction_warnings, judge_images, reassign_by_image
+from clinic.study.appearance import contradiction_warnings, reassign_by_image
 from clinic.study.grid import resample_label_to, volume_of
 from clinic.study.inference import Inference, Segmentation
+from clinic.study.looking import judge_images
 from clinic.study.page import StudySummary, UsedModality, pictures, write_summary
 from clinic.study.quality import brain_mask, brain_note, gains, intervals, result_warnings, upright_note, volumes
 from clinic.study.reading import Study, choose_reference, read_folder
@@ -83,7 +84,7 @@ def predict(
     _require_apart(study, output_dir)
     with scratch_folder() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, folder, decision)
-        found = read_folder(study, inference.cohort, modalities, series)
+        found = read_folder(study, inference.cohort, modalities, series, inference.device)
         if explain:
             explain(found.explanations)
         prepared = _prepare(found, reference, skull_strip, inference)
@@ -109,7 +110,7 @@ def predict(
         segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
-    notes = [grid_note, *([seg_note] if seg_note else [])]
+    notes = [grid_note, *([seg_note] if seg_note else []), *found.notes]
     summary = _summarise(label, segmentation, found, aligned, brain, inference, contradictions, notes)
     files = _write(Path(output_dir), label, summary, found, chosen if can_refer else None, inference)
     return Prediction(label, chosen, summary, found.explanations, files)

@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch
 from monai.data import MetaTensor
 
 from clinic.study.grid import finest
-from common.cohorts.check import findings, zero_background
+from clinic.study.looking import look_at
+from common.cohorts.check import findings, has_known_sequences, zero_background
 from common.cohorts.cohort import Cohort
-from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after
+from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after, unread
+from common.cohorts.sequence_check import CLASSES
 from common.io.files import is_dicom, walk
 from common.io.images import read_volume
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 
 if TYPE_CHECKING:
-    from clinic.dicom import SecondT1, Series
-    from clinic.study.image_files import ImageFile
+    from clinic.dicom import Candidate, Look, Selection, Series
+
+
+CPU = torch.device("cpu")
 
 
 class Remark(NamedTuple):
@@ -46,12 +51,13 @@ class Study:
         frames: modality -> name of its frame of reference.
         sources: modality -> source of the volume, e.g. ``series 7``.
         reasons: modality -> reason for using this source.
-        confidences: modality -> confidence from 0 to 1; None if it was set by hand or named by its file.
+        confidences: modality -> confidence from 0 to 1; None if it was set by hand, named by its file, or decided by
+            what the image shows.
         explanations: a line for everything that was found: what it is used as, or why it is left out.
         remarks: remarks that the user should check.
+        notes: volumes that could have been used instead, and why they are not.
         series: modality -> its DICOM series; empty for NIfTI files.
         skulls: modalities whose images show more than a brain, although the cohort is skull-stripped.
-        second_t1: set if T1 and T1c may be exchanged, because their headers do not tell which is which.
     """
 
     images: dict[str, nib.Nifti1Image]
@@ -61,9 +67,9 @@ class Study:
     confidences: dict[str, float | None]
     explanations: list[str]
     remarks: list[Remark]
+    notes: list[str] = field(default_factory=list)
     series: dict[str, Series] = field(default_factory=dict)
     skulls: list[str] = field(default_factory=list)
-    second_t1: SecondT1 | None = None
 
 
 def read_folder(
@@ -71,11 +77,13 @@ def read_folder(
     cohort: Cohort,
     modalities: Sequence[str] | None = None,
     by_hand: Mapping[str, Any] | None = None,
+    device: torch.device = CPU,
 ) -> Study:
     """Read one patient's study.
 
-    Raises ValueError if it holds both kinds of files, several patients, none of the modalities, or an unusable image;
-    or if ``by_hand`` does not fit.
+    Where headers and names leave a doubt about which volume is which modality, the volumes are looked at (`look_at`),
+    on ``device``. Raises ValueError if the folder holds both kinds of files, several patients, none of the modalities,
+    or an unusable image; if images do not tell either which modality they are; or if ``by_hand`` does not fit.
 
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
@@ -92,7 +100,10 @@ def read_folder(
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if images and any(is_dicom(path) for path in files):
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
-    study = _of_files(folder, cohort, wanted, by_hand) if images else _of_series(folder, cohort, wanted, by_hand)
+    look = _looking(cohort, device)
+    read = _of_files if images else _of_series
+    study = read(folder, cohort, wanted, by_hand, look)
+    study.remarks.extend(Remark((), f"{text}.") for text in unread(files))
     volumes = {}
     for name, image in study.images.items():
         volumes[name] = zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
@@ -130,22 +141,43 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     return name, why
 
 
-def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
+def read_image(path: str | Path, channel: int | None = None) -> tuple[nib.Nifti1Image, list[str]]:
+    """Read one volume of an image file, and the doubts about the file; ValueError if it holds more than one."""
+    volume = read_volume(path)
+    chosen = volume if channel is None else volume[..., channel]
+    if chosen.ndim != 3:
+        raise ValueError(f"{path}: shape {tuple(chosen.shape)}; expected one volume (X, Y, Z).")
+    return nib.Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["warnings"]
+
+
+def _looking(cohort: Cohort, device: torch.device) -> Look | None:
+    """Return the function that looks at candidates for a cohort's modalities; None if these are not known."""
+    if not has_known_sequences(cohort):
+        return None
+
+    def look(candidates: Sequence[Candidate]) -> list[dict[str, float] | None]:
+        images = {f"image {number} ({one.name})": one.read() for number, one in enumerate(candidates, start=1)}
+        frames = dict(zip(images, (one.frame for one in candidates), strict=True))
+        judged = look_at(images, frames, cohort, device)
+        return [dict(zip(CLASSES, judged[name].tolist(), strict=True)) if name in judged else None for name in images]
+
+    return look
+
+
+def _of_files(
+    folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, look: Look | None
+) -> Study:
     if by_hand:
         raise ValueError(f"--series is for DICOM, but {folder} holds image files, which are identified by their names.")
-    case, recognised, explanations, remarks, second_t1 = _told_apart(folder, cohort)
+    case, remarks, selection = _told_apart(folder, cohort, look)
+    chosen = selection.chosen if selection else {}
+    recognised = {name: one for name, one in chosen.items() if name in wanted and not one.fixed}
     channels = case.get("channels", [None] * len(case["image"]))
     images = {}
     for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
-        if name not in wanted:
-            continue
-        volume = read_volume(path)
-        remarks += [Remark((name,), f"{warning}.") for warning in volume.meta["warnings"]]
-        if channel is not None:
-            volume = volume[..., channel]
-        if volume.ndim != 3:
-            raise ValueError(f"{path}: shape {tuple(volume.shape)}; expected one volume (X, Y, Z).")
-        images[name] = nib.Nifti1Image(volume.numpy(), volume.affine.numpy())
+        if name in wanted:
+            images[name], warnings = read_image(path, channel)
+            remarks += [Remark((name,), f"{warning}.") for warning in warnings]
     if not images:
         raise ValueError(
             f"{folder}: none of the requested modalities ({subset_name(wanted)}); it has "
@@ -160,64 +192,57 @@ def _of_files(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapp
         frames=dict.fromkeys(images, "NIfTI"),
         sources=dict.fromkeys(images, "image file"),
         reasons={
-            name: f"by {recognised[name].by}: {recognised[name].verdict.reason}"
-            if name in recognised
-            else "named by its file"
-            for name in images
+            name: recognised[name].verdict.reason if name in recognised else "named by its file" for name in images
         },
-        confidences={name: recognised[name].verdict.confidence if name in recognised else None for name in images},
+        confidences=dict.fromkeys(images) | _confidences(recognised),
         explanations=[
-            *(
-                f"{Path(path).name}: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
-                for path, name in zip(case["image"], case["modalities"], strict=True)
-                if name not in recognised
-            ),
-            *explanations,
-        ],
-        remarks=remarks,
-        second_t1=second_t1,
+            f"{Path(path).name}: {display_name(name)}, by its name{'' if name in images else '; not requested'}."
+            for path, name in zip(case["image"], case["modalities"], strict=True)
+            if name not in recognised
+        ]
+        + (selection.explanations if selection else []),
+        remarks=[*remarks, *(Remark((), warning) for warning in (selection.warnings if selection else ()))],
+        notes=selection.notes if selection else [],
     )
 
 
-def _told_apart(
-    folder: Path, cohort: Cohort
-) -> tuple[Item, dict[str, ImageFile], list[str], list[Remark], SecondT1 | None]:
-    """Return a datalist item, the files recognised by content, explanations, remarks, and the doubt about T1 and T1c.
+def _told_apart(folder: Path, cohort: Cohort, look: Look | None) -> tuple[Item, list[Remark], Selection | None]:
+    """Return a datalist item, remarks, and the choice among the files whose names do not end in a modality, if any.
 
     Files whose names end in a modality need no further evidence. The JSON beside other files, or the words in their
     names, are evaluated like a DICOM header if the packages for that are installed.
     """
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
-    named = {role for role in roles.values() if role not in (None, "label")}
-    recognised, explanations, remarks, second_t1 = {}, [], [], None
+    named = {role: path for path, role in roles.items() if role not in (None, "label")}
     try:
         from clinic.study import image_files  # needs pydicom, which is not required if all names are clear
     except ImportError:
         image_files = None
-    if image_files and unnamed and "channels" not in named:
-        files = [image_files.recognise_file(path) for path in unnamed]
-        left_out = named | set(GLIOMA) - set(cohort.modalities)
-        recognised, explanations, second_t1 = image_files.choose_files(files, left_out)
-    without = unnamed if recognised else ()
-    cases = find_cases(folder, cohort, without) if named or not recognised else [{"image": [], "modalities": []}]
+    files = image_files.recognise_files(unnamed) if image_files and "channels" not in named else []
+    possible = {file.verdict.modality for file in files} & {*GLIOMA} & {*cohort.modalities}
+    cases = find_cases(folder, cohort, unnamed if possible - {*named} else ()) if named or not possible else []
     if len(cases) > 1:
         raise ValueError(
             f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one."
         )
-    (case,) = cases
+    case = cases[0] if cases else {"image": [], "modalities": []}
     paths = dict(zip(case["modalities"], case["image"], strict=True))
-    if image_files and "channels" not in case:
-        contradictions = {name: image_files.contradiction(Path(path), name) for name, path in paths.items()}
-        remarks += [Remark((name,), text) for name, text in contradictions.items() if text]
-    if recognised:
-        paths |= {name: str(file.path) for name, file in recognised.items()}
-        modalities = [name for name in cohort.modalities if name in paths]
-        case = {"modalities": modalities, "image": [paths[name] for name in modalities]}
-    return case, recognised, explanations, remarks, second_t1
+    if image_files is None or "channels" in case:
+        return case, [], None
+    contradictions = {name: image_files.contradiction(Path(path), name) for name, path in paths.items()}
+    remarks = [Remark((name,), text) for name, text in contradictions.items() if text]
+    if not files:
+        return case, remarks, None
+    selection = image_files.choose_files(files, paths, {*GLIOMA} - {*cohort.modalities}, look)
+    paths |= {name: str(one.path) for name, one in selection.chosen.items()}
+    modalities = [name for name in cohort.modalities if name in paths]
+    return {"modalities": modalities, "image": [paths[name] for name in modalities]}, remarks, selection
 
 
-def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None) -> Study:
+def _of_series(
+    folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Mapping[str, Any] | None, look: Look | None
+) -> Study:
     from clinic import dicom  # imported here, since NIfTI does not need its packages
 
     by_hand = by_hand or {}
@@ -230,16 +255,21 @@ def _of_series(folder: Path, cohort: Cohort, wanted: Sequence[str], by_hand: Map
     if foreign:
         raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
     series = dicom.read_study(folder)
-    selection = dicom.choose(series, {name: None for name in GLIOMA if name not in wanted} | given)
-    chosen = {name: selection.modalities[name] for name in wanted if name in selection.modalities}
+    left_out = {name: None for name in GLIOMA if name not in wanted}
+    selection = dicom.choose(series, left_out | given, look)
+    chosen = {name: selection.chosen[name] for name in wanted if name in selection.chosen}
     return Study(
-        images={name: dicom.load(one) for name, one in chosen.items()},
-        frames={name: one.frame_of_reference or one.name for name, one in chosen.items()},
-        sources={name: one.name for name, one in chosen.items()},
-        reasons={name: selection.verdicts[name].reason for name in chosen},
-        confidences={name: None if given.get(name) else selection.verdicts[name].confidence for name in chosen},
+        images={name: one.read() for name, one in chosen.items()},
+        frames={name: one.frame for name, one in chosen.items()},
+        sources={name: one.source for name, one in chosen.items()},
+        reasons={name: one.verdict.reason for name, one in chosen.items()},
+        confidences=_confidences(chosen),
         explanations=selection.explanations,
         remarks=[Remark((), warning) for warning in selection.warnings],
-        series=chosen,
-        second_t1=selection.second_t1,
+        notes=selection.notes,
+        series={name: one.series for name, one in chosen.items()},
     )
+
+
+def _confidences(chosen: Mapping[str, Candidate]) -> dict[str, float | None]:
+    return {name: None if one.fixed or one.by_image else one.verdict.confidence for name, one in chosen.items()}

@@ -28,6 +28,7 @@ from common.text import printable, shortened
 
 BACKGROUND_FRACTION = 0.3  # minimum fraction of background voxels in a skull-stripped image (in BraTS it is about 0.8)
 CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exceeds this fraction of its largest one
+BEYOND = 1e9  # size of a value that no MR image has; a single such voxel would spoil the normalisation
 COARSER = 1.5  # factor by which voxels may be longer than those of the training before a warning
 MOST_TILTED = 15.0  # maximum angle in degrees between an image's axes and the patient's; in atlas space the angle is 0
 COLUMNS = (
@@ -122,10 +123,16 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort, sequences: bool =
         if bad:
             del brains[name]
             yield Finding((name,), f"{bad} voxels are NaN or Inf", "Repair the file, or leave this modality out.")
-        elif voxels.min() == voxels.max():
+            continue
+        low, high = (float(end) for end in voxels.aminmax())
+        if low == high:
             del brains[name]
             remedy = "An empty image is not a modality; leave it out: absent modalities are handled."
-            yield Finding((name,), f"every voxel is {voxels.min():g}", remedy)
+            yield Finding((name,), f"every voxel is {low:g}", remedy)
+        elif max(-low, high) > BEYOND:
+            del brains[name]
+            what = f"{int((voxels.abs() > BEYOND).sum())} voxels are beyond {BEYOND:g} (from {low:g} to {high:g})"
+            yield Finding((name,), what, "No MR image has such values: repair the file, or leave this modality out.")
         elif cohort.skull_stripped:
             for found in _unlike_a_brain(name, image, *cohort.brain_ml):
                 if found.skull:

@@ -28,6 +28,12 @@ Item = dict[str, Any]
 """A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (one per path), and optionally ``label``."""
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
 """Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
+FOREIGN = {
+    **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
+    **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
+    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
+}
+"""Suffix of files that may hold images but are not read -> what to do with them."""
 _LABEL, _CHANNELS = "label", "channels"
 _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr")
 _LABEL_FOLDER = re.compile(r"labels?(?:T[rs])?|seg(?:mentation)?s?|masks?|annotations?|ground_?truth|gt", re.IGNORECASE)
@@ -62,6 +68,17 @@ def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | N
     """Return what each image file's name stands for: a modality, ``label``, ``channels`` (MSD's four) or None."""
     root = Path(os.path.abspath(folder))
     return {file.path: file.role for file in _read_names(root, cohort)}
+
+
+def unread(paths: Iterable[Path]) -> list[str]:
+    """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`), without names."""
+    suffixes = sorted(FOREIGN, key=len, reverse=True)
+    kinds = (next((one for one in suffixes if path.name.lower().endswith(one)), None) for path in paths)
+    counts = Counter(kind for kind in kinds if kind)
+    return [
+        f"{count} {'file' if count == 1 else 'files'} not read ({kind}): {FOREIGN[kind]}, or remove what is not needed"
+        for kind, count in sorted(counts.items())
+    ]
 
 
 def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Path] = ()) -> list[Item]:

@@ -33,6 +33,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if path.name.lower().endswith(PAIR):
         image, said = nib.load(path), []
         require_shape(image.shape)
+        stored = Path(image.file_map["image"].filename).stat().st_size
+        _require_size(stored, _announced(image.header))
     else:
         image, said = _single_file(path)
     return np.asanyarray(image.dataobj), *_placed(image, said)
@@ -50,14 +52,26 @@ def _single_file(path: Path) -> tuple[Nifti1Image, list[str]]:
         said: list[str] = []
         header = kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)
         header.check_fix(_listing(said), error_level=logging.ERROR)
+        slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+        if np.isinf(slope) or (slope == 0 and intercept != 0):
+            said.append(f"scl_slope {slope:g} with scl_inter {intercept:g}: its values are taken unscaled")
         require_shape(header.get_data_shape())
-        expected = int(header["vox_offset"]) + int(np.prod(header.get_data_shape())) * header.get_data_dtype().itemsize
+        expected = _announced(header)
         content = start + file.read(expected + PADDING + 1 - len(start))
-        if len(content) > expected + PADDING:
-            raise ValueError(f"its header announces {expected} bytes, but it has more; copy or convert it again")
-        if len(content) < expected:
-            raise EOFError(f"{len(content)} of the {expected} bytes that its header announces")
+        _require_size(len(content), expected)
     return kind.from_bytes(content), said
+
+
+def _announced(header: nib.AnalyzeHeader) -> int:
+    """Return the number of bytes of the file that holds the voxels."""
+    return int(header["vox_offset"]) + int(np.prod(header.get_data_shape())) * header.get_data_dtype().itemsize
+
+
+def _require_size(found: int, announced: int) -> None:
+    if found > announced + PADDING:
+        raise ValueError(f"its header announces {announced} bytes, but it has more; copy or convert it again")
+    if found < announced:
+        raise EOFError(f"{found} of the {announced} bytes that its header announces")
 
 
 def _listing(said: list[str]) -> logging.Logger:

@@ -78,7 +78,7 @@ def test_a_series_in_colour_is_left_out_and_refused_if_it_is_asked_for(study, va
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"PhotometricInterpretation": None}, "without PhotometricInterpretation"),
+        ({"PhotometricInterpretation": None}, "lack PhotometricInterpretation"),
         ({"SamplesPerPixel": 3}, "SamplesPerPixel 3; expected 1"),
         ({"BitsAllocated": 1}, "BitsAllocated 1; expected 8 or 16 or 32"),
         ({"BitsAllocated": 64}, "BitsAllocated 64; expected 8 or 16 or 32"),
@@ -98,7 +98,7 @@ def test_what_a_header_can_not_mean_is_refused(study, values, reason, one):
     with pytest.raises(ValueError, match=r"^series 2 is the only T1 .* To go on without it: --series") as refused:
         read_folder(study, PHANTOM)
     assert reason in str(refused.value)
-    assert f"cannot be used: {1 if one else 20} of its 20 images are with" in str(refused.value)
+    assert f"cannot be used: {1 if one else 20} of its 20 images " in str(refused.value)
     assert list(read_folder(study, PHANTOM, by_hand={"t1": None}).images) == ["t2"]
 
 
@@ -109,7 +109,7 @@ def test_a_number_of_another_kind_is_no_number(study):
         dataset["RescaleSlope"] = RawDataElement(Tag("RescaleSlope"), "UL", 4, b"0.5 ", 0, False, True)
 
     edit(sorted((study / "002").iterdir())[5], as_unsigned_long)
-    with pytest.raises(ValueError, match=r"1 of its 20 images are with a RescaleSlope that is not a number"):
+    with pytest.raises(ValueError, match=r"1 of its 20 images have a RescaleSlope that is not a number"):
         read_folder(study, PHANTOM)
 
 

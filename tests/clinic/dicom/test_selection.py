@@ -8,7 +8,7 @@ import pytest
 from fire.parser import DefaultParseValue
 from pydicom.dataset import Dataset
 
-from clinic.dicom import SecondT1, Series, choose
+from clinic.dicom import Series, choose
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
@@ -25,13 +25,17 @@ def series(
     shape: tuple[int, ...] = (256, 256, 170),
     problem: str | None = None,
     part: int = 0,
+    axes: tuple[int, ...] = (0, 1, 2),
     **more: Any,
 ) -> Series:
+    """Return a series whose columns, rows and slices lie along these axes of the patient."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, list(axes)] * spacing
     header = Dataset()
     header.update({"MRAcquisitionType": "3D", "ImageType": ["ORIGINAL", "PRIMARY", "M"]})
-    header.update({"AcquisitionDate": "20240102", "AcquisitionTime": f"10{number:02d}00"})
+    header.update({"AcquisitionDate": "20240102", "AcquisitionTime": f"{100000 + number}"})
     header.update({"SeriesDescription": description, "SeriesNumber": number, **parameters, **more})
-    return Series(number, f"1.2.{number}", (), header, "1", spacing, shape, np.eye(4), False, (), part, problem)
+    return Series(number, f"1.2.{number}", (), header, "1", spacing, shape, affine, False, (), part, problem)
 
 
 FULL = [
@@ -44,14 +48,14 @@ FULL = [
 
 
 def numbers(selection) -> dict[str, int]:
-    return {name: one.number for name, one in selection.modalities.items()}
+    return {name: one.series.number for name, one in selection.chosen.items()}
 
 
 def test_a_full_study():
     selection = choose(FULL)
     assert numbers(selection) == {"t1": 2, "t1c": 5, "t2": 3, "flair": 4}
-    assert list(selection.modalities) == ["t1", "t1c", "t2", "flair"]
-    assert selection.verdicts["t1c"].confidence == 0.95
+    assert list(selection.chosen) == ["t1", "t1c", "t2", "flair"]
+    assert selection.chosen["t1c"].verdict.confidence == 0.95
     assert selection.warnings == []
     assert selection.explanations[0] == "series 1: left out: localizer ('localizer')."
     assert selection.explanations[1].startswith("series 2: T1, confidence 0.85 (words: 't1'; parameters: TR 2300 ms")
@@ -99,7 +103,8 @@ def test_the_later_of_two_after_contrast():
 def test_two_that_cannot_be_told_apart(description):
     parameters = {"t2_tse": T2, "t1_mprage nativ": T1, "t2_flair": FLAIR}[description]
     with pytest.raises(
-        ValueError, match=r"series 3 and 8 are all .* cannot be told apart\. Choose by SeriesNumber: --series"
+        ValueError,
+        match=r"series 3, series 8: all are .* cannot be told apart\. Choose: --series \"\{'\w+': NUM",
     ) as info:
         choose([series(1, "localizer", T1), series(3, description, parameters), series(8, description, parameters)])
     said = str(info.value).splitlines()
@@ -118,7 +123,7 @@ def test_a_t1_that_says_nothing_after_contrast():
     selection = choose(study)
     assert numbers(selection) == {"t1": 2, "t1c": 7}
     assert "acquired after a series with contrast agent" in selection.explanations[2]
-    assert selection.verdicts["t1c"].confidence == 0.68
+    assert selection.chosen["t1c"].verdict.confidence == 0.68
     assert selection.warnings == []
 
 
@@ -137,14 +142,14 @@ def test_a_t1_that_says_before_contrast_is_believed():
 def test_slabs_are_no_brains():
     pituitary = series(6, "t1_se_cor_KM", T1 | GD, spacing=(0.4, 0.4, 3), shape=(448, 448, 15))
     selection = choose([*FULL[:4], pituitary])
-    assert "t1c" not in selection.modalities
+    assert "t1c" not in selection.chosen
     assert "a slab of 45 mm, not a whole brain" in selection.explanations[4]
 
 
 def test_by_hand():
     selection = choose(FULL, {"T1ce": 2, "t1": None, "flair": "1"})
     assert numbers(selection) == {"t1c": 2, "t2": 3, "flair": 1}
-    assert selection.verdicts["flair"].confidence == 1
+    assert selection.chosen["flair"].verdict.confidence == 1
     assert selection.explanations[0] == "series 1: FLAIR, confidence 1.00 (set by hand); taken."
     assert selection.explanations[4].endswith("; not used, as requested.")
 
@@ -160,7 +165,7 @@ def test_of_several_that_cannot_be_used_each_says_why():
 
 def test_one_of_several_with_a_number():
     parts = [series(3, "t2_tse", T2, part=1), series(3, "t2_tse", T2, part=2)]
-    assert choose(parts, {"t2": "3-2"}).modalities["t2"] is parts[1]
+    assert choose(parts, {"t2": "3-2"}).chosen["t2"].series is parts[1]
     with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
         choose(parts, {"t2": 3.2})
     with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
@@ -168,49 +173,113 @@ def test_one_of_several_with_a_number():
 
 
 def test_ten_of_several_with_a_number():
-    """What a message tells the user to type works as typed: 3.10 would otherwise be 3.1."""
+    """What a message tells the user to type works with a number filled in: 3.10 would otherwise be 3.1."""
     parts = [series(3, "t2_tse", T2, part=part) for part in range(1, 12)]
     with pytest.raises(ValueError, match=r"cannot be told apart") as info:
         choose(parts)
-    typed = re.search(r'--series "(.*)"', str(info.value))[1]
-    assert typed == "{'t2': '3-11'}"
-    assert choose(parts, DefaultParseValue(typed)).modalities["t2"] is parts[10]
-    assert choose(parts, DefaultParseValue("{'t2': '3-10'}")).modalities["t2"] is parts[9]
+    typed = re.search(r'--series "(.*)"', str(info.value))[1].replace("NUMBER-PART", "3-10")
+    assert choose(parts, DefaultParseValue(typed)).chosen["t2"].series is parts[9]
 
 
-def test_two_t1_that_say_nothing_and_no_t1c():
-    study = [*FULL[:4], series(7, "t1_mprage", T1, spacing=(1, 1, 2))]
-    selection = choose(study)
-    assert numbers(selection) == {"t1": 2, "t1c": 7, "t2": 3, "flair": 4}
-    assert selection.explanations[4].endswith("agent is named), or T1c; taken.")
-    assert selection.warnings == []
-    assert selection.second_t1 == SecondT1(
-        False,
-        "series 2 and 7 are all T1 by their headers, none of which says anything of contrast agent; one of them may "
-        "be after it. If so: --series \"{'t1c': 7}\"",
+def looking(**shown: str):
+    """Return a function that finds what images show: by ``s<SeriesNumber>`` a class, or two that are as likely."""
+
+    def look(candidates):
+        look.seen = [one.series.number for one in candidates]
+        likely = [shown.get(f"s{number}", "t2").split() for number in look.seen]
+        classes = ("t1", "t1c", "t2", "flair", "other")
+        return [{name: 0.0 if name in words else -4.0 for name in classes} for words in likely]
+
+    look.seen = []
+    return look
+
+
+COARSE = {"spacing": (1, 1, 6), "shape": (256, 256, 26), "MRAcquisitionType": "2D"}
+CLOSED = [
+    series(401, "t2_tse", T2, **COARSE),
+    series(501, "t2_flair", FLAIR, **COARSE),
+    series(601, "T1W_SE", T1, **COARSE),
+    series(651, "T2*", T2, **COARSE),
+    series(701, "T1W_SE", T1, **COARSE),
+    series(751, "T1W_SE SUB", T1, **COARSE),
+    series(801, "T1W_3D +C", T1 | GD, axes=(0, 2, 1)),
+]
+"""A study as from a hospital: two T1 of one name, before and after contrast agent, and a T1c in 3D of another plane."""
+
+
+@pytest.mark.parametrize(
+    ("study", "shown", "expected"),
+    [
+        (CLOSED, {"s601": "t1", "s701": "t1c", "s801": "t1c"}, {"t1": 601, "t1c": 701}),
+        (CLOSED, {"s601": "t1c", "s701": "t1", "s801": "t1c"}, {"t1": 701, "t1c": 601}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1c"}, {"t1": 601, "t1c": 701}),
+        (CLOSED, {"s601": "t1", "s701": "t1c t1", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+        (CLOSED, {"s601": "t1", "s701": "other", "s801": "t1c"}, {"t1": 601, "t1c": 801}),
+        (CLOSED[:-1], {"s601": "other", "s701": "t1"}, {"t1": 701}),
+        ([*FULL[:4], series(7, "t1", T1, **COARSE)], {"s2": "t1c", "s7": "t1c"}, {"t1c": 2}),
+        ([*FULL[:4], series(7, "t1", T1, **COARSE)], {"s2": "t1", "s7": "t1"}, {"t1": 2}),
+        ([*FULL, series(7, "t1_mprage", T1, **COARSE)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 5}),
+        ([series(2, "t1", T1 | GD), series(7, "t1", T1 | GD)], {"s2": "t1", "s7": "t1c"}, {"t1": 2, "t1c": 7}),
+        ([series(2, "t1 nativ", T1), series(7, "t1", T1)], {"s7": "t1c"}, {"t1": 2, "t1c": 7}),
+        ([series(3, "t2", T2), series(8, "t2", T2)], {"s3": "flair", "s8": "t2"}, {"t2": 8}),
+    ],
+)
+def test_images_decide_what_headers_leave_open(study, shown, expected):
+    found = numbers(choose(study, look=looking(**shown)))
+    assert {name: number for name, number in found.items() if name in expected or name in ("t1", "t1c")} == expected
+
+
+def test_a_closed_study_says_what_it_used_and_what_else_there_is():
+    selection = choose(CLOSED, look=looking(s601="t1", s701="t1c", s801="t1c"))
+    assert numbers(selection) == {"t1": 601, "t1c": 701, "t2": 401, "flair": 501}
+    assert [one.by_image for one in selection.chosen.values()] == [True, True, False, False]
+    assert selection.chosen["t1c"].verdict.reason.startswith("by what it shows; its header: words: 't1'")
+    assert selection.notes == [
+        "T1c too, but not used: series 801 (coronal, 1 x 1 x 1 mm), since series 701 (axial, 1 x 1 x 6 mm) is in the "
+        "plane and resolution of the others."
+    ]
+    assert selection.explanations[4].endswith("; its image shows T1c (93%); taken.")
+    assert "left out: T2*" in selection.explanations[3]
+    assert "left out: subtraction" in selection.explanations[5]
+
+
+@pytest.mark.parametrize(
+    ("study", "shown", "by_hand"),
+    [
+        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {}),
+        (CLOSED, {"s601": "t1c", "s701": "t1c t1"}, {}),
+        (CLOSED[:-1], {"s601": "t1", "s701": "t1c t1"}, {}),
+        (CLOSED, {"s601": "t1 t1c", "s701": "t1c t1"}, {"t1c": None}),
+    ],
+)
+def test_what_images_do_not_decide_is_refused_with_the_candidates_and_no_number_to_type(study, shown, by_hand):
+    with pytest.raises(ValueError, match="neither header nor image tells") as refused:
+        choose(study, by_hand, looking(**shown))
+    first, *listed = str(refused.value).splitlines()
+    assert first.endswith("--series \"{'t1': NUMBER, 't1c': NUMBER}\"")
+    assert not re.search(r"--series.*: '?\d", str(refused.value))
+    assert [line.split(":")[0] for line in listed] == [one.name for one in study]
+    assert "series 701: T1, confidence 0.85 (" in listed[4]
+    assert "its image shows T1" in listed[4]
+
+
+def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not():
+    for study, by_hand in ((FULL, {}), (CLOSED, {"t1": 601, "t1c": 701}), (CLOSED, {"t1": 601, "t1c": None})):
+        look = looking()
+        choose(study, by_hand, look)
+        assert look.seen == []
+    look = looking(s701="t1 t1c", s801="t1c")
+    selection = choose(CLOSED, {"t1": 601}, look)
+    assert numbers(selection) == {"t1": 601, "t1c": 801, "t2": 401, "flair": 501}
+    assert sorted(look.seen) == [401, 501, 601, 701, 801]
+    assert selection.notes[0].startswith(
+        "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
     )
-    set_by_hand = choose(study, {"t1": 7})
-    assert numbers(set_by_hand) == {"t1": 7, "t1c": 2, "t2": 3, "flair": 4}
-    assert set_by_hand.second_t1 is not None
-    assert not set_by_hand.second_t1.tied
-    assert choose(study, {"t1c": 7}).second_t1 is choose(study, {"t1c": None}).second_t1 is None
-    for other in (
-        FULL[4],
-        series(7, "t1_mprage nativ", T1, spacing=(1, 1, 2)),
-        series(7, "t1_mprage MPR", T1, ImageType=["DERIVED", "SECONDARY", "MPR"]),
-    ):
-        selection = choose([*FULL[:4], other])
-        assert (selection.second_t1, selection.warnings) == (None, [])
 
 
-def test_two_t1_of_one_header():
-    study = [*FULL[:4], series(7, "t1_mprage", T1)]
-    selection = choose(study)
-    assert numbers(selection) == {"t1": 2, "t1c": 7, "t2": 3, "flair": 4}
-    assert selection.second_t1 is not None
-    assert selection.second_t1.tied
-    said, *lines = selection.second_t1.message.splitlines()
-    assert said == "series 2 and 7 are all T1 and cannot be told apart. Choose by SeriesNumber: --series \"{'t1': 7}\""
-    assert lines == selection.explanations
-    with pytest.raises(ValueError, match="series 2 and 7 and 8 are all T1 and cannot be told apart"):
-        choose([*study, series(8, "t1_mprage", T1)])
+def test_images_that_cannot_be_compared_are_refused_with_the_reason():
+    def fail(candidates):
+        raise ValueError("no brain was found.")
+
+    with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
+        choose(CLOSED, look=fail)

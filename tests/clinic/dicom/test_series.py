@@ -367,7 +367,7 @@ def test_text_in_the_place_of_a_number(study, raw):
 
     edit_series(study, 3, change)
     assert "PixelSpacing: missing" in only(study, 3).problem
-    assert choose(read_study(study), {"t2": None}).modalities["t1"].number == 2
+    assert choose(read_study(study), {"t2": None}).chosen["t1"].series.number == 2
 
 
 def of_unknown_kind(path: Path, keyword: str) -> None:
@@ -396,16 +396,16 @@ def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, phantom_subject
     assert len(series) == 2
     kept = series[0 if number == 3 or keyword == "SeriesNumber" else 1]
     assert kept.problem is None
-    chosen = choose(series, {"t1": series[number - 2].key} if series[number - 2].problem is None else None)
-    for one in chosen.modalities.values():
-        load(one)
+    selection = choose(series, {"t1": series[number - 2].key} if series[number - 2].problem is None else None)
+    for one in selection.chosen.values():
+        one.read()
 
 
 @pytest.mark.parametrize(
     ("keyword", "problem"),
     [
         ("SharedFunctionalGroupsSequence", "PixelSpacing: missing"),
-        ("PixelRepresentation", "PixelRepresentation missing or not a number"),
+        ("PixelRepresentation", "lack PixelRepresentation, or have no number in it"),
     ],
 )
 def test_needed_attributes_of_an_unknown_kind(tmp_path, phantom_subject, keyword, problem):
@@ -591,9 +591,16 @@ def test_a_tumour_protocol(tmp_path, phantom_subject):
     series = read_study(tmp_path)
     assert [one.key for one in series] == ["1-1", "1-2", "1-3", "2", "3", "4", "5", "6", "7", "8"]
     selection = choose(series)
-    assert {name: one.number for name, one in selection.modalities.items()} == {"t1": 2, "t1c": 6, "t2": 3, "flair": 4}
+    assert {name: one.series.number for name, one in selection.chosen.items()} == {
+        "t1": 2,
+        "t1c": 6,
+        "t2": 3,
+        "flair": 4,
+    }
     assert selection.warnings == []
-    reasons = ["localizer"] * 3 + [""] * 3 + ["diffusion", "", "subtraction", "not taken, since series 6 is 3D"]
+    reasons = (
+        ["localizer"] * 3 + [""] * 3 + ["diffusion", "", "subtraction", "not taken, since series 6 is in the plane"]
+    )
     for reason, line in zip(reasons, selection.explanations, strict=True):
         assert reason in line
     tells_nothing(selection.explanations)

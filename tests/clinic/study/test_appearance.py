@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
-from clinic.dicom import SecondT1
-from clinic.study.appearance import contradiction_warnings, decide_t1c_by_headers, judge_images, reassign_by_image
+from clinic.study.appearance import contradiction_warnings, reassign_by_image
+from clinic.study.looking import judge_images
 from clinic.study.quality import study_warnings
 from clinic.study.reading import Remark, Study
 from common.cohorts.cohort import Cohort
@@ -82,41 +82,6 @@ def test_what_headers_leave_open_is_decided_by_what_it_shows(images):
     ]
     both = reassigned(study({"t1": images["t1c"], "t1c": images["t1"]}, t1=0.8, t1c=0.7))
     assert both.sources == {"t1": "series 2", "t1c": "series 1"}
-
-
-@pytest.mark.parametrize("refused", [True, False])
-def test_of_two_t1_by_their_headers_the_images_tell_which_is_t1c(refused):
-    images, second_t1 = simulated(77_081), SecondT1(refused, "which?")
-    for one, other, expected in (("t1", "t1c", {}), ("t1c", "t1", {"t1": "t1c", "t1c": "t1", "t2": "t2"})):
-        read = study({"t1": images[one], "t1c": images[other], "t2": images["t2"]}, t1=0.85, t1c=0.85)
-        found, names = reassign_by_image(
-            replace(read, second_t1=second_t1), shown(read), PHANTOM, PHANTOM.modalities, ()
-        )
-        assert names == expected
-        assert list(found.images) == ["t1", "t1c", "t2"]
-        assert (found.images["t1"], found.images["t1c"]) == (images["t1"], images["t1c"])
-        assert found.sources["t1"] == ("series 1" if one == "t1" else "series 2")
-        assert found.confidences == {"t1": None, "t1c": None, "t2": 0.95}
-        assert found.second_t1 is None
-        assert found.remarks == []
-
-
-def test_where_the_images_do_not_tell_t1_from_t1c_the_headers_do_or_the_study_is_refused(images):
-    twice = study({"t1": images["t1"], "t1c": images["t1"], "t2": images["t2"]}, t1=0.85, t1c=0.85)
-    read = replace(twice, second_t1=SecondT1(False, "one may be after it."))
-    for said in (shown(read), {}):  # {}: images of a head are not judged
-        found, names = reassign_by_image(read, said, PHANTOM, PHANTOM.modalities, ())
-        assert names == {"t1": "t1", "t2": "t2"}
-        assert list(found.images) == ["t1", "t2"]
-        assert [*study_warnings(found)] == ["one may be after it."]
-        assert decide_t1c_by_headers(read, PHANTOM).sources == {"t1": "series 1", "t2": "series 3"}
-        with pytest.raises(ValueError, match="cannot be told apart"):
-            reassign_by_image(
-                replace(read, second_t1=SecondT1(True, "cannot be told apart")), said, PHANTOM, ["t1", "t2"], ()
-            )
-    sure = study({"t1": images["t1c"], "t1c": images["t1"]}, t1c=0.85)  # t1 by hand, or by a sure header
-    found = reassigned(replace(sure, second_t1=SecondT1(False, "one may be after it.")))
-    assert found.sources == {"t1": "series 1"}
 
 
 def test_nothing_is_taken_for_a_sequence_that_is_not_wanted(images):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
-from clinic.study.image_files import recognise_file
+from clinic.study.image_files import recognise_files
 from clinic.study.quality import study_warnings
 from clinic.study.reading import read_folder
 from common.cohorts.phantom.simulation import simulate
@@ -78,7 +78,7 @@ def test_nrrd_as_3d_slicer_saves_it(voxels, tmp_path):
 def test_what_a_file_holds(tmp_path, name, said, modality):
     if said is not None:
         (tmp_path / f"{name}.json").write_text(json.dumps(said))
-    assert recognise_file(tmp_path / f"{name}.nii.gz").verdict.modality == modality
+    assert recognise_files([tmp_path / f"{name}.nii.gz"])[0].verdict.modality == modality
 
 
 def test_a_study_of_dcm2niix(tmp_path, voxels):
@@ -96,8 +96,11 @@ def test_a_study_of_dcm2niix(tmp_path, voxels):
     assert found.remarks == []
     assert found.reasons["t1c"].startswith("by its JSON: words: 't1'; parameters: TR 2300 ms, TE 2.98 ms")
     (left_out,) = (line for line in found.explanations if "left out" in line)
-    assert left_out.startswith("7_ADC_20200101.nii.gz: left out, by its JSON: diffusion")
-    assert any(line.startswith("9_T1_MPRAGE_20200101.nii.gz: T1c, by its JSON") for line in found.explanations)
+    assert left_out.startswith("7_ADC_20200101.nii.gz: left out: by its JSON: diffusion")
+    assert any(
+        line.startswith("9_T1_MPRAGE_20200101.nii.gz: T1c, confidence 0.95 (by its JSON: w")
+        for line in found.explanations
+    )
     assert "2020" not in "".join(found.reasons.values())  # they are shown on the page
 
 
@@ -135,11 +138,11 @@ def test_of_two_candidates_the_surer_is_taken_and_equal_ones_are_refused(tmp_pat
     found = read_folder(tmp_path, PHANTOM)
     np.testing.assert_array_equal(found.images["t2"].dataobj, voxels["flair"])
     assert [line.rpartition("; ")[2] for line in found.explanations] == [
-        "not taken, since another is surer or 3D.",
+        "not taken, since 5_T2_2020.nii.gz is recognised with more confidence.",
         "taken.",
     ]
     write(tmp_path / "6_T2_2020.nii.gz", voxels["flair"], {**TSE, "SeriesDescription": "t2_tse"})
-    with pytest.raises(ValueError, match=r"[56]_T2_2020.nii.gz and .*[56]_T2_2020.nii.gz: two files that seem to be"):
+    with pytest.raises(ValueError, match=r"/5_T2_2020.nii.gz, .*/6_T2_2020.nii.gz: all are T2 and cannot be told"):
         read_folder(tmp_path, PHANTOM)
 
 

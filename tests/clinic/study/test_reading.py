@@ -1,10 +1,12 @@
+import re
 import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
-from dicom_studies import Scan, study, write_study
+from dicom_studies import T2_TSE, Scan, edit, study, write_study
 from monai.data import MetaTensor
 from phantom_case import LPS, write_case
 
@@ -204,3 +206,168 @@ def test_files_that_do_not_say_how_they_lie_are_warned_about(subject, tmp_path):
     (remark,) = read_folder(tmp_path, PHANTOM).remarks
     assert remark.modalities == ("t2",)
     assert remark.text.startswith("its header does not state the orientation")
+
+
+TWO = (
+    Scan(3, "t2", "t2_tse", T2_TSE, spacing=(6, 6, 6)),
+    Scan(4, "flair", "t2_flair", T2_TSE | {"InversionTime": 2500, "RepetitionTime": 9000}, spacing=(6, 6, 6)),
+)
+
+
+@pytest.fixture(scope="module")
+def small(subject, tmp_path_factory) -> dict[str, Path]:
+    """A study of T2 and FLAIR as DICOM files and as NIfTI files."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("dicom", "nifti")}
+    for scan, volume in zip(TWO, write_study(folders["dicom"], subject, TWO), strict=True):
+        nib.save(volume, folders["nifti"] / f"x_{scan.image}.nii.gz")
+    return folders
+
+
+def slices(folder: Path, number: int = 3) -> list[Path]:
+    return sorted((folder / f"{number:03d}").iterdir())
+
+
+def alone(folder: Path, name: str) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / name).write_bytes(b"PK")
+
+
+def without(folder: Path, suffix: str = ".dcm", preamble: bytes = b"") -> None:
+    """Take the meta information away from a series, and the preamble; then only the data remain."""
+    for path in slices(folder):
+        content = path.read_bytes()
+        path.unlink()
+        data = content[144 + int.from_bytes(content[140:144], "little") :]  # FileMetaInformationGroupLength
+        path.with_suffix(suffix).write_bytes(preamble + data)
+
+
+def one_uid(folder: Path, same: bool) -> None:
+    """Give one slice the UID of another one, or add a copy with other pixels."""
+    first, second = slices(folder)[:2]
+    uid = pydicom.dcmread(first).SOPInstanceUID
+    if same:
+        shutil.copy(first, folder / "copy")
+        edit(folder / "copy", lambda one: setattr(one, "PixelData", bytes(len(one.PixelData))))
+    else:
+        edit(second, lambda one: setattr(one, "SOPInstanceUID", uid))
+
+
+def with_multiframe(subject: Path, folder: Path) -> None:
+    scan = Scan(3, "t2", "t2_tse", T2_TSE, "coronal", spacing=(6, 6, 7), multiframe=True)
+    write_study(folder / "more", subject, [scan])
+    edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
+
+
+def beyond(folder: Path) -> None:
+    image = nib.load(folder / "x_t2.nii.gz")
+    voxels = np.array(image.dataobj)
+    voxels[3, 3, 3] = 1e30
+    nib.save(nib.Nifti1Image(voxels, image.affine), folder / "x_t2.nii.gz")
+
+
+def scaled(folder: Path, slope: float, intercept: float) -> None:
+    path = folder / "x_t2.nii"
+    nib.save(nib.load(folder / "x_t2.nii.gz"), path)
+    (folder / "x_t2.nii.gz").unlink()
+    content = bytearray(path.read_bytes())
+    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    path.write_bytes(content)
+
+
+def long_pair(folder: Path) -> None:
+    image = nib.load(folder / "x_t2.nii.gz")
+    nib.save(nib.Nifti1Pair(np.asarray(image.dataobj), image.affine), folder / "x_t2.hdr")
+    (folder / "x_t2.nii.gz").unlink()
+    with (folder / "x_t2.img").open("ab") as file:
+        file.write(bytes(99_999))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        *(
+            (
+                "nifti",
+                lambda folder, name=name: (folder / name).write_bytes(b"?"),
+                rf"1 file not read \({kind}\): {what}",
+            )
+            for name, kind, what in (
+                ("x_t1ce.mgz", r"\.mgz", r"convert it to NIfTI \(\.nii\.gz\), or remove"),
+                ("x_t1ce.MNC", r"\.mnc", "convert it to NIfTI"),
+                ("x_t1ce.img.gz", r"\.img\.gz", "unpack it, or convert"),
+                ("more.zip", r"\.zip", "unpack it, or remove"),
+            )
+        ),
+        (
+            "dicom",
+            lambda folder: (folder / "more.tar.gz").write_bytes(b"?"),
+            r"1 file not read \(\.tar\.gz\): unpack it",
+        ),
+        (
+            "dicom",
+            lambda folder: alone(folder, "study.zip"),
+            r"none of its 1 files .*; 1 file not read \(\.zip\): unpack it",
+        ),
+        (
+            "dicom",
+            lambda folder: alone(folder, "x.mgz"),
+            r"none of its 1 files .*; 1 file not read \(\.mgz\): convert it",
+        ),
+        (
+            "dicom",
+            lambda folder: alone(folder, "DICOMDIR"),
+            "DICOMDIR is only an index: copy the folders beside it too",
+        ),
+        (
+            "dicom",
+            lambda folder: without(folder),
+            "hold DICOM data without the preamble and meta.*dcmconv",
+        ),
+        (
+            "dicom",
+            lambda folder: without(folder, ""),
+            "hold DICOM data without the preamble and meta.*dcmconv",
+        ),
+        (
+            "dicom",
+            lambda folder: without(folder, preamble=bytes(128) + b"DICM"),
+            "hold DICOM data without the preamble and meta information of a file, .*; export",
+        ),
+        (
+            "dicom",
+            lambda folder: one_uid(folder, True),
+            "1 of its images share their SOPInstanceUID with a file of other",
+        ),
+        (
+            "dicom",
+            lambda folder: one_uid(folder, False),
+            "1 of its images share their SOPInstanceUID with a file of other",
+        ),
+        (
+            "dicom",
+            None,
+            r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2",
+        ),
+        ("nifti", long_pair, "header announces .* bytes, but it has more"),
+        ("nifti", beyond, r"1 voxels are beyond 1e\+09 .*No MR image has such values"),
+        (
+            "nifti",
+            lambda folder: scaled(folder, np.inf, 0),
+            r"scl_slope inf with scl_inter 0: its values are taken unscaled",
+        ),
+        ("nifti", lambda folder: scaled(folder, 0, 5), r"scl_slope 0 with scl_inter 5: its values are taken unscaled"),
+        ("nifti", lambda folder: scaled(folder, 0, 0), ""),
+        ("nifti", lambda folder: scaled(folder, np.nan, np.nan), ""),
+    ],
+)
+def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
+    """Each is refused, or remarked on, for this reason."""
+    folder = shutil.copytree(small[kind], tmp_path / "study")
+    change(folder) if change else with_multiframe(subject, folder)
+    try:
+        heard = " ".join(remark.text for remark in read_folder(folder, PHANTOM).remarks)
+    except ValueError as error:
+        heard = str(error)
+    assert re.search(said, heard) if said else not heard
+    assert "x_t1ce" not in heard

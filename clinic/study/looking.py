@@ -1,0 +1,50 @@
+"""What images of one head show: they are put on one grid, the skull is removed, and `sequence_check` judges them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from clinic.study.alignment import align
+from clinic.study.grid import Image, finest
+from clinic.study.skull import find_brain
+from common.cohorts.check import findings, has_known_sequences, zero_background
+from common.cohorts.cohort import Cohort
+from common.cohorts.sequence_check import log_probabilities
+
+
+def judge_images(images: Mapping[str, Image], cohort: Cohort) -> dict[str, torch.Tensor]:
+    """Return the `log_probabilities` of skull-stripped volumes on one grid, by name; some may be left out.
+
+    The result is empty if the cohort has other modalities than those that are known, or its brains are not adults'.
+    """
+    if not has_known_sequences(cohort):
+        return {}
+    return log_probabilities(
+        {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
+    )
+
+
+def look_at(
+    images: Mapping[str, Image], frames: Mapping[str, str], cohort: Cohort, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Return the `log_probabilities` of volumes as they were read, by name; some may be left out.
+
+    ``images`` are volumes of one head by any name, ``frames`` their frames of reference; the brain is looked for on
+    ``device``. Raises ValueError if they cannot be put on one grid, or no brain is found in them.
+    """
+    volumes = {
+        name: zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
+        for name, image in images.items()
+    }
+    found = [*findings(volumes, cohort, sequences=False)]
+    unusable = {name for one in found if one.fatal and len(one.modalities) == 1 for name in one.modalities}
+    images = {name: Image(volume.numpy(), images[name].affine) for name, volume in volumes.items()}
+    images = {name: image for name, image in images.items() if name not in unusable}
+    if not images:
+        return {}
+    aligned = align(images, {name: frames[name] for name in images}, finest(images))
+    heads = [name for one in found if one.skull for name in one.modalities]
+    brain = find_brain(aligned, heads, cohort.brain_ml, device) if heads else None
+    return judge_images(aligned.cut_out(brain and brain.mask).images, cohort)

@@ -1,0 +1,99 @@
+"""A study as a hospital sends it: two T1 of one name, before and after contrast agent, beside a T1c in another plane.
+
+Only the images tell the two apart. It is made of a phantom, after a real study that may not be shown.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicom_studies import MPRAGE, T1_SE, T2_TSE, Scan, write_study
+from heads import with_heads
+from phantom_case import LPS, write_case
+from run_tools import run
+
+from clinic.study.quality import study_warnings
+from clinic.study.reading import read_folder
+from common.cohorts.registry import PHANTOM
+
+PLANE = {"plane": "axial", "tilt": (8, -4, 6), "spacing": (2, 2, 5)}
+FLAIR = T2_TSE | {"ScanningSequence": ["SE", "IR"], "RepetitionTime": 11000, "EchoTime": 125, "InversionTime": 2800}
+T2_STAR = {"ScanningSequence": "GR", "MRAcquisitionType": "2D", "RepetitionTime": 700, "EchoTime": 23, "FlipAngle": 18}
+SCANS = (
+    Scan(301, "t2", "T2W_TSE", T2_TSE, **PLANE),
+    Scan(401, "flair", "FLAIR_longTR", FLAIR, **PLANE),
+    Scan(501, "t2", "T2W_FFE", T2_STAR, **PLANE),
+    Scan(601, "t1", "T1W_SE", T1_SE, **PLANE),
+    Scan(701, "t1c", "T1W_SE", T1_SE, **PLANE),
+    Scan(751, "t1c-t1", "SUB T1W_SE", T1_SE, **PLANE),
+    Scan(801, "t1c", "T1W_3D_TFE Gd", MPRAGE, "coronal", (4, -3, 5), (2, 2, 2)),
+)
+USED = {"t1": "series 601", "t1c": "series 701", "t2": "series 301", "flair": "series 401"}
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom") / "case"
+    write_case(folder, "case", seed=77_080)
+    return folder
+
+
+@pytest.mark.parametrize("scans", [SCANS, SCANS[::-1][1:]], ids=["as sent", "without the coronal one"])
+def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
+    write_study(tmp_path, subject, scans)
+    found = read_folder(tmp_path, PHANTOM)
+    assert found.sources == USED
+    assert (found.confidences["t1"], found.confidences["t1c"]) == (None, None)
+    assert found.reasons["t1c"].startswith("by what it shows; its header: words: 't1'")
+    expected = [
+        "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
+        "plane and resolution of the others."
+    ]
+    assert found.notes == (expected if scans is SCANS else [])
+    assert [*study_warnings(found)] == []
+    left_out = {line.split(":")[0] for line in found.explanations if "left out" in line}
+    assert left_out == {"series 501", "series 751"}
+
+
+def test_two_t1_after_contrast_agent_make_no_t1(subject, tmp_path):
+    scans = [scan if scan.number != 601 else Scan(601, "t1c", "T1W_SE", T1_SE, **PLANE) for scan in SCANS]
+    write_study(tmp_path, subject, scans)
+    found = read_folder(tmp_path, PHANTOM)
+    assert found.sources == {name: source for name, source in USED.items() if name != "t1"}
+    assert len(found.notes) == 2
+    assert (
+        len([line for line in found.explanations if re.match(r"series [678]01: T1c.*; its image shows T1c", line)]) == 3
+    )
+
+
+def test_image_files_are_told_apart_in_the_same_way(subject, tmp_path):
+    for scan, volume in zip(SCANS, write_study(tmp_path / "dicom", subject, SCANS), strict=True):
+        nib.save(volume, tmp_path / f"{scan.number}_{scan.description}.nii.gz")
+    shutil.rmtree(tmp_path / "dicom")
+    found = read_folder(tmp_path, PHANTOM)
+    for name, number in (("t1", 601), ("t1c", 701), ("t2", 301)):
+        volume = nib.load(next(tmp_path.glob(f"{number}_*")))
+        np.testing.assert_array_equal(found.images[name].dataobj, volume.dataobj)
+    assert found.notes[0].startswith(
+        "T1c too, but not used: image file (coronal, 2 x 2 x 2 mm), since image file (axial"
+    )
+
+
+@pytest.mark.slow  # deepbet on ten images
+def test_it_is_segmented_from_heads(subject, tmp_path, capsys):
+    files = {name: subject / f"case_{'t1ce' if name == 't1c' else name}.nii.gz" for name in USED}
+    heads = with_heads({name: np.asarray(nib.load(path).dataobj) for name, path in files.items()})
+    (tmp_path / "head").mkdir()
+    for name, path in files.items():
+        nib.save(nib.Nifti1Image(heads[name], LPS), tmp_path / "head" / path.name)
+    write_study(tmp_path / "study", tmp_path / "head", SCANS)
+    options = ("--recipe", "phantom", "--device", "cpu")
+    assert run("predict", tmp_path / "study", tmp_path / "out", "m3ae", *options) is None
+    said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
+    for name, source in USED.items():
+        assert re.search(rf"{source}: {name.upper().replace('T1C', 'T1c')}, confidence .*; taken", said)
+    assert "T1c too, but not used: series 801 (coronal" in page
+    assert "exchanged" not in page
