@@ -5,8 +5,6 @@ A training that dies is named at the end, with its log; the others go on, and th
 
 import os
 import shlex
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +61,6 @@ def run_leaderboard(
         options = {"cohort": cohort, "dataset_dir": shared.get("dataset_dir"), "dry_run": dry_run or None}
         _print_array([entry.name for entry in entries], methods, output_dir, options, coverage)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the running trainings too
     failed: list[str] = []
     if at_once == 0:
         require_same_settings(entries, folders_of(entries, output_dir), {"cohort": definition.name})

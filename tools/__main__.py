@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from common.io.arguments import parse
-from common.io.disk import complaint
+from common.io.disk import complaint, out_of_memory
 
 PLACES = dict.fromkeys(("datalist", "join", "check", "compare", "average", "pool", "leaderboard", "predict"), "tools")
 PLACES |= dict.fromkeys(("federate", "provision", "package", "download"), "tools")
@@ -25,9 +25,12 @@ def main() -> None:
     """Run a verb; errors in the user's files are reported in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started and cleans up
     try:
         parse(VERBS, sys.argv[1:])()
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
+        if not isinstance(error, ValueError | OSError | ImportError) and not out_of_memory(error):
+            raise
         sys.exit(f"error: {complaint(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -13,6 +13,7 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 from common.io.bundle import COMMON, require_same_common
+from common.io.disk import complaint, full_disk, out_of_memory
 from common.io.training import check_settings
 
 
@@ -68,8 +69,11 @@ def _complain(kind: type[BaseException], error: BaseException, trace: TracebackT
     while isinstance(refusal, RuntimeError) and refusal.__cause__ is not None:  # MONAI wraps errors in RuntimeError
         refusal = refusal.__cause__
     frames = traceback.extract_tb(refusal.__traceback__)
-    if isinstance(refusal, ValueError | OSError) and frames and Path(frames[-1].filename).is_relative_to(COMMON):
-        print(f"error: {refusal}", file=sys.stderr)
+    ours = isinstance(refusal, ValueError | OSError) and frames and Path(frames[-1].filename).is_relative_to(COMMON)
+    if isinstance(refusal, KeyboardInterrupt):
+        print("error: interrupted.", file=sys.stderr)
+    elif ours or full_disk(refusal) or out_of_memory(refusal):
+        print(f"error: {complaint(refusal)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

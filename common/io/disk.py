@@ -1,7 +1,8 @@
-"""Errors in one line for a user; those of a full disk are recognised, named and put into words here only."""
+"""Errors in one line for a user; those of a full disk or memory are recognised, named and put into words here only."""
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,18 @@ def full_disk_line(error: OSError) -> str:
     )
 
 
-def complaint(error: Exception) -> str:
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that no memory is left, the computer's or a GPU's."""
+    told = isinstance(error, RuntimeError) and re.search("allocate memory|out of memory", str(error))
+    return isinstance(error, MemoryError) or bool(told)
+
+
+def complaint(error: BaseException) -> str:
     """Return a one-line message for an error."""
+    if out_of_memory(error):
+        return printable(
+            f"memory is full ({(str(error) or type(error).__name__).splitlines()[0]}); end other programs."
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return printable(str(error))
     if cause := full_disk(error):

@@ -67,17 +67,18 @@ def mean_metrics(updates: Sequence[Update]) -> dict[str, float]:
 class SiteAverage(ModelAggregator):
     """`aggregate` within NVFlare's FedAvg. A site that does not fit is named and left out; the round continues.
 
-    All sites must share the identity ``expected``; see `experiments.federation.joining.identity`.
+    All ``sites`` of the plan must share the identity ``expected``; see `experiments.federation.joining.identity`.
     """
 
-    def __init__(self, expected: dict[str, str], parts: dict[str, list[str]]) -> None:
+    def __init__(self, expected: dict[str, str], parts: dict[str, list[str]], sites: list[str]) -> None:
         super().__init__()
-        self.expected, self.parts = expected, parts
-        self._updates: dict[str, Update] = {}
+        self.expected, self.parts, self.sites = expected, parts, sites
+        self.reset_stats()
 
     def accept_model(self, model: FLModel) -> None:
         """Store a site's answer until the round ends, or log the site and the reason for refusing it."""
         site, meta = model.meta.get("client_name", "?"), model.meta
+        self._answered.add(site)
         try:
             if REFUSED in meta:
                 raise RefusedError(meta[REFUSED])
@@ -87,6 +88,8 @@ class SiteAverage(ModelAggregator):
 
     def aggregate_model(self) -> FLModel:
         """Return the round's mean change, which does not depend on the order of answers."""
+        for site in [site for site in self.sites if site not in self._answered]:
+            logger.error(f"{site} has not answered and is left out of this round.")
         if not self._updates:
             raise RuntimeError("No site took part in this round; the reasons are in the log above.")
         updates = [update for _, update in sorted(self._updates.items())]
@@ -98,7 +101,8 @@ class SiteAverage(ModelAggregator):
 
     def reset_stats(self) -> None:
         """Reset the updates at the start of a round."""
-        self._updates = {}
+        self._updates: dict[str, Update] = {}
+        self._answered: set[str] = set()
 
     def _checked(self, change: Mapping[str, Any], report: Mapping[str, Any], metrics: Mapping[str, float]) -> Update:
         require_same(report["identity"], self.expected)

@@ -5,75 +5,71 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from nvflare.app_common.app_constant import DefaultCheckpointFileName
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
-from nvflare.app_common.workflows.fedavg import FedAvg
-from nvflare.app_opt.pt.recipes import FedAvgRecipe
+from nvflare.app_opt.pt.job_config.model import PTModel
 from nvflare.client.config import ExchangeFormat
+from nvflare.job_config.base_fed_job import BaseFedJob
 from nvflare.recipe.sim_env import SimEnv
+from nvflare.recipe.spec import Recipe
 
 from common.io.command import unwrapped_errors
 from experiments.federation.aggregation import SiteAverage
 from experiments.federation.plan import Plan
+from experiments.federation.rounds import LimitedFedAvg
 
 SCRIPT = Path(__file__).parent / "app" / "script.py"
+ANSWER_SECONDS = 60  # time in which a site whose training was ended at the limit of a round can say so
 
 
-class PlanRecipe(FedAvgRecipe):
+class PlanRecipe(Recipe):
     """NVFlare's FedAvg with a plan's sites, network and aggregation.
 
-    A round asks all connected sites. One answer is enough; sites that fail are left out. With ``process_per_round`` a
-    site trains in a new process for each round: if that is killed or hangs, the site continues in the next round; if a
-    process for all rounds dies, NVFlare ends the whole job.
+    A round asks all connected sites. One answer is enough; sites that fail or do not answer in time are left out. With
+    ``process_per_round`` a site trains in a new process for each round: if that is killed or hangs, the site continues
+    in the next round; if a process for all rounds dies, NVFlare ends the whole job.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:
         with unwrapped_errors():
             plan.network()  # settings that no network can have are refused here, not by every site
-        self._plan, self._process_per_round, self._expected = plan, process_per_round, plan.identity()
-        super().__init__(
-            name=plan.name,
-            model={
-                "class_path": "experiments.federation.plan.PlannedNetwork",
-                "args": {"plan": plan.model_dump_json(), "expected": self._expected},
-            },
-            initial_ckpt=plan.init_from,
-            min_clients=1,
-            num_rounds=plan.rounds - plan.start_round,
-            train_script=str(SCRIPT),
-            aggregator=SiteAverage(self._expected, plan.parts()),
-            key_metric="val_mean_dice",
+        expected, seconds = plan.identity(), 3600 * plan.round_hours
+        network = {"plan": plan.model_dump_json(), "expected": expected}
+        job = BaseFedJob(plan.name, min_clients=1, key_metric="val_mean_dice")
+        job.comp_ids |= job.to_server(
+            PTModel({"path": "experiments.federation.plan.PlannedNetwork", "args": network}, plan.init_from),
+            id="persistor",
         )
-
-    def _create_controller(self, **kwargs: Any) -> FedAvg:
-        controller = super()._create_controller(**kwargs)
-        controller.num_clients, controller.start_round = len(self._plan.sites), self._plan.start_round
-        return controller
-
-    def _get_controller_kwargs(self) -> dict[str, Any]:
-        return {"ignore_result_error": True}
-
-    def _prepare_client_apps(self) -> None:
+        rounds = LimitedFedAvg(
+            num_clients=len(plan.sites),
+            num_rounds=plan.rounds - plan.start_round,
+            start_round=plan.start_round,
+            persistor_id=job.comp_ids["persistor_id"],
+            aggregator=SiteAverage(expected, plan.parts(), list(plan.sites)),
+            ignore_result_error=True,
+            round_seconds=int(seconds) + ANSWER_SECONDS,
+        )
+        job.to_server(rounds)
         process = {"execution_mode": ExecutionMode.IN_PROCESS, "task_script_path": SCRIPT.name}
-        if self._process_per_round:
+        if process_per_round:
             process = {
                 "execution_mode": ExecutionMode.EXTERNAL_PROCESS,
                 "command": ["python3", "-u", f"custom/{SCRIPT.name}"],
                 "launch_once": False,
-                "result_wait_timeout": 3600.0 * self._plan.round_hours,
+                "result_wait_timeout": seconds,
             }
         self._files = TemporaryDirectory()
-        for site in self._plan.sites:
-            self._job.to(ClientAPIExecutor(params_exchange_format=ExchangeFormat.PYTORCH, **process), site)
-            self._job.to({"max_runner_sync_timeout": 600.0}, site)  # seconds; NVFlare's 60 fail on a busy machine
+        for site in plan.sites:
+            job.to(ClientAPIExecutor(params_exchange_format=ExchangeFormat.PYTORCH, **process), site)
+            job.to({"max_runner_sync_timeout": 600.0}, site)  # seconds; NVFlare's 60 fail on a busy machine
             folder = Path(self._files.name, site)
             folder.mkdir()
             shutil.copy(SCRIPT, folder)
-            told = {"plan": self._plan.told(site), "expected": self._expected}
+            told = {"plan": plan.told(site), "expected": expected}
             (folder / "plan.txt").write_text(json.dumps(told, indent=4) + "\n")  # NVFlare rewrites JSON files
-            self._job.to(str(folder), site)  # NVFlare keeps the path of a single file below an entry of sys.path
+            job.to(str(folder), site)  # NVFlare keeps the path of a single file below an entry of sys.path
+        super().__init__(job)
 
 
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
@@ -98,11 +94,18 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     """Run a plan on this machine, with a process for each site, in ``folder/simulation/<name of the plan>``.
 
     An older simulation is replaced, anything else of that name refused. Returns the server's weights after the last
-    round, for inference; a job that failed is a RuntimeError, and its log is in the server's folder.
+    round, for inference; a job that failed is a ValueError that names its log.
     """
     workspace = Path(folder).resolve() / "simulation"
     _require_own(workspace / plan.name, "server")
-    PlanRecipe(plan, process_per_round=False).run(SimEnv(clients=list(plan.sites), workspace_root=str(workspace)))
+    environment = SimEnv(clients=list(plan.sites), workspace_root=str(workspace))
+    try:
+        PlanRecipe(plan, process_per_round=False).run(environment)
+    except RuntimeError as error:
+        log = workspace / plan.name / "server" / "simulate_job" / "log.txt"
+        raise ValueError(
+            f"{log}: the simulation failed; the reason is in this log, and in those of the sites."
+        ) from error
     return workspace / plan.name / "server" / "simulate_job" / "app_server" / DefaultCheckpointFileName.GLOBAL_MODEL
 
 

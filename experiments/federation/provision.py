@@ -54,4 +54,12 @@ def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, adm
     made = sorted((folder / plan.name).glob("prod_*"))
     if done.returncode or not made:
         raise ValueError(f"{description}: NVFlare could not provision: {(done.stderr or done.stdout).strip()}")
+    _add_component(made[-1] / server / "local")
     return made[-1]
+
+
+def _add_component(local: Path) -> None:
+    """Let a server take back sites; see `experiments.federation.rounds.TakeBack`."""
+    resources = json.loads((local / "resources.json.default").read_text())
+    resources["components"].append({"id": "take_back", "path": "experiments.federation.rounds.TakeBack", "args": {}})
+    (local / "resources.json").write_text(json.dumps(resources, indent=4) + "\n")

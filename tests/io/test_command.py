@@ -70,6 +70,13 @@ def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
     errors_in_one_line()
     sys.excepthook(*raised(lambda: check_counts(epochs="many")))
     assert capsys.readouterr().err == "error: epochs 'many': expected a whole number, 1 or more.\n"
+    for error, said in (
+        (KeyboardInterrupt(), "error: interrupted.\n"),
+        (MemoryError(), "error: memory is full (MemoryError); end other programs.\n"),
+        (RuntimeError("x: can't allocate memory\nframe"), "error: memory is full (x: can't allocate memory); end"),
+    ):
+        sys.excepthook(type(error), error, None)
+        assert capsys.readouterr().err.startswith(said)
     sys.excepthook(*raised(lambda: int("many")))  # not a message of this package
     said = capsys.readouterr().err
     assert "Traceback" in said

@@ -65,7 +65,7 @@ def test_a_metric_is_that_of_the_sites_that_have_it():
 
 @pytest.fixture
 def server():
-    average = SiteAverage(SAME, PARTS)
+    average = SiteAverage(SAME, PARTS, ["north", "south"])
     average.fl_ctx = FLContext()
     weights = make_model_learnable(change(0, 0, 0), {})
     average.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, weights, private=True, sticky=True)
@@ -125,3 +125,10 @@ def test_a_site_that_does_not_fit_is_named_and_the_round_goes_on(server, caplog,
 def test_a_round_without_any_site_fails(server):
     with pytest.raises(RuntimeError, match="No site took part"):
         server.aggregate_model()
+
+
+def test_a_site_that_has_not_answered_is_named(server, caplog):
+    server.accept_model(answer("north"))
+    server.aggregate_model()
+    assert "south has not answered and is left out of this round" in caplog.text
+    assert "north has not" not in caplog.text

@@ -44,15 +44,21 @@ def trainers(kit):
     return [process for process, folder in folders.items() if folder.startswith(f"{kit}/") and "/app_" in folder]
 
 
+def services(kit):
+    """Return the processes of a site, but for the script that starts them again."""
+    lines = {int(path.parent.name): path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [process for process, line in lines.items() if f"\0-m\0{kit}\0".encode() in line] + trainers(kit)
+
+
 @pytest.mark.slow  # eight processes that import NVFlare, MONAI and PyTorch
-def test_a_training_that_is_killed_in_a_round_is_back_in_the_next(coarse_dir, tmp_path):
+def test_a_training_that_is_killed_is_back_in_the_next_round_and_a_site_that_is_in_the_same(coarse_dir, tmp_path):
     sites = {site: site_list(coarse_dir, tmp_path / f"{site}.json", slice(1)) for site in ("north", "south")}
     plan, port = tmp_path / "plan.json", free_port()
     plan.write_text(json.dumps({"name": "two", "bundle": "passion", "rounds": 2, "settings": SETTINGS, "sites": sites}))
     kits = Path(tools("provision", plan, tmp_path / "kits", "--server", "localhost", "--admin", ADMIN, "--port", port))
     local, store = kits / "localhost" / "local", tmp_path / "store"
-    default = (local / "resources.json.default").read_text()
-    (local / "resources.json").write_text(default.replace("/tmp/nvflare", str(store)))
+    made = (local / "resources.json").read_text()
+    (local / "resources.json").write_text(made.replace("/tmp/nvflare", str(store)))
     logs = {kit: kits / kit / "log.txt" for kit in ("localhost", *sites)}
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     script = [str(ROOT / "experiments" / "federation" / "app" / "kits.sh")]
@@ -69,11 +75,15 @@ def test_a_training_that_is_killed_in_a_round_is_back_in_the_next(coarse_dir, tm
         done = subprocess.run(submit, capture_output=True, text=True, env=environment)
         job = re.search(r"job_id: (\S+)", done.stdout)[1]
         os.kill(wait_for(lambda: trainers(kits / "north"), 120, said)[0], signal.SIGKILL)
+        wait_for(lambda: "Round 1 started" in read(kits / "localhost" / job / "log.txt"), 300, said)
+        for process in services(kits / "north"):
+            os.kill(process, signal.SIGKILL)
         folder = store / "jobs-storage" / job
         wait_for(lambda: "FINISHED" in read(folder / "meta"), 300, said)
         zipfile.ZipFile(folder / "workspace").extractall(tmp_path / "result")
         averaged = re.findall("Averaged (.*)[.]", (tmp_path / "result" / "log.txt").read_text())
         assert averaged == ["south (1 cases)", "north (1 cases), south (1 cases)"]
+        assert "north has logged in anew" in read(logs["localhost"])
         assert read_weights(tmp_path / "result" / "app_server" / "FL_global_model.pt")
         subprocess.run([*script, "stop", str(kits)], check=True)
         wait_for(lambda: not list(kits.glob("*/daemon_pid.fl")), 60, said)
@@ -81,6 +91,20 @@ def test_a_training_that_is_killed_in_a_round_is_back_in_the_next(coarse_dir, tm
     finally:
         with suppress(ProcessLookupError):
             os.killpg(session.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Usage: kits.sh start|stop FOLDER"),
+        (["run", "/"], "Usage"),
+        (["start", "/nowhere"], "/nowhere: no startup kits"),
+    ],
+)
+def test_the_script_for_all_kits_says_what_is_wrong(words, said):
+    done = subprocess.run([ROOT / "experiments/federation/app/kits.sh", *words], capture_output=True, text=True)
+    assert done.returncode
+    assert said in done.stderr
 
 
 def read(path):
