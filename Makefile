@@ -14,7 +14,7 @@ STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-.PHONY: help install train test test-all fuzz format lint label test-label docs clean FORCE
+.PHONY: help install train test test-all fuzz torture format lint label test-label docs clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -36,6 +36,10 @@ test-all: test ## the fast tests, then the slow ones
 fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test ## hostile input, for ten minutes
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/clinic/server/test_fuzzed_requests.py
+
+# ONLY: which tries, as a regular expression.
+torture: $(LABEL_VENV)/.installed-test ## every command killed and cramped, for hours: Linux, root, Debian's faketime
+	$(LABEL_VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
 
 format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .

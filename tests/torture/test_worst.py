@@ -1,0 +1,33 @@
+"""The worst of the matrix: commands that are killed or cramped."""
+
+from pathlib import Path
+
+import pytest
+from torture.matrix import attempt, prepare
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp("torture")
+    prepare(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [
+        ("predict", "SIGKILL at 85%"),
+        ("predict", "SIGTERM at 85%"),
+        ("predict", "two at once"),
+        ("predict", "umask 077"),
+        ("predict", "LC_ALL=C and odd names"),
+        ("training", "SIGKILL at 70%"),
+        ("training", "SIGINT at 85%"),
+        ("package", "SIGTERM at 85%"),
+        ("download", "SIGTERM at 70%"),
+        ("download", "SIGKILL at 85%"),
+    ],
+)
+@pytest.mark.slow  # processes of their own
+def test_what_was_promised_holds(folder, job, name):
+    assert not attempt(job, name, folder)
