@@ -38,7 +38,7 @@ def test_methods(page):
     tables = (ROOT / page).read_text().split("\n\n")
     (table,) = [table for table in tables if table.startswith("| method | WT, all four")]
     lines = table.splitlines()[2:]
-    assert len(lines) >= 9
+    assert len(lines) >= (5 if page == "README.md" else 9)
     for line in lines:
         name, *cells = line.strip("| ").split(" | ")
         folder = "m3ae_weights" if "own weights" in name else re.sub("[^a-z0-9]+", "_", name.lower())
