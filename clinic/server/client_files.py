@@ -6,8 +6,6 @@ another file is refused, since that would be a file of the server.
 
 import gzip
 import math
-import re
-import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,15 +20,10 @@ from clinic.server.limits import LABEL_BYTES, LABEL_VOXELS
 from clinic.study.reading import choose_reference
 from common import __version__
 from common.io import read_volume
+from common.io.itk_formats import nrrd_shape
 
 EXPECTED = "expected NIfTI (.nii, .nii.gz) or NRRD (.nrrd) with the voxels inside; save it as one of these"
 CHUNK = 1 << 20
-NRRD_HEADER_BYTES = 1 << 16
-NRRD_FIELDS = (
-    "type", "dimension", "space", "space dimension", "sizes", "space directions", "space origin", "space units",
-    "spacings", "kinds", "centers", "centerings", "endian", "measurement frame", "units", "labels", "content",
-)  # fmt: skip
-"""Allowed header fields besides the encoding; others could refer to voxels in another file."""
 
 
 def write_image(datastore: Datastore, image: str, folder: Path) -> Path:
@@ -84,9 +77,8 @@ def read_label_map(file: Path, folder: Path) -> nib.Nifti1Image:
             _copy(content, unpacked)
     with unpacked.open("rb") as content:
         start = content.read(348)
-        if start.startswith(b"NRRD000"):
-            content.seek(0)
-            return _read(_plain_nrrd(content, folder / "label.nrrd"))
+    if start.startswith(b"NRRD000"):
+        return _read(unpacked.rename(folder / "label.nrrd"))
     if start[344:348] == b"n+1\0" or start[4:12] == b"n+2\0\r\n\x1a\n":
         return _read(unpacked.rename(folder / "label.nii"))
     raise ValueError(f"The label map is a file of another kind; {EXPECTED}.")
@@ -118,7 +110,7 @@ def _in_values_of(classes: Mapping[str, int], voxels: np.ndarray, info: Any) -> 
 
 
 def _read(path: Path) -> nib.Nifti1Image:
-    if path.suffix == ".nii" and math.prod(_shape(path)) > LABEL_VOXELS:
+    if math.prod(_shape(path)) > LABEL_VOXELS:
         raise _too_large()
     try:
         volume = read_volume(path)
@@ -128,6 +120,11 @@ def _read(path: Path) -> nib.Nifti1Image:
 
 
 def _shape(path: Path) -> tuple[int, ...]:
+    if path.suffix == ".nrrd":
+        try:
+            return nrrd_shape(path)
+        except ValueError as error:
+            raise ValueError(f"The label map: {error}; {EXPECTED}.") from None
     try:
         return nib.load(path).shape
     except Exception:  # nibabel's readers raise many types
@@ -156,39 +153,3 @@ def _copy(content: BinaryIO, path: Path) -> None:
             if size > LABEL_BYTES:
                 raise _too_large()
             target.write(chunk)
-
-
-def _plain_nrrd(content: BinaryIO, path: Path) -> Path:
-    """Rewrite an NRRD with known header fields only, so that none can name a file, and with raw voxels.
-
-    The format's definition is https://teem.sourceforge.net/nrrd/format.html.
-    """
-    start = content.read(NRRD_HEADER_BYTES)
-    end = re.search(rb"\r?\n\r?\n", start)
-    if end is None:
-        raise ValueError("The label map's voxels are not in the NRRD file: its header does not end; " + EXPECTED + ".")
-    magic, *lines = re.split(r"\r\n|\r|\n", start[: end.start()].decode("latin-1"))
-    fields = {}
-    for line in lines:
-        key, colon, value = line.partition(":")
-        if line.startswith("#") or value.startswith("="):
-            continue  # a comment, or a key/value pair of a program
-        if not colon or key not in (*NRRD_FIELDS, "encoding"):
-            raise ValueError(f"The label map's NRRD header has {key[:40]!r}; {EXPECTED}.")
-        fields[key] = value.strip()
-    encoding = fields.pop("encoding", "")
-    if encoding not in ("raw", "gzip", "gz"):
-        raise ValueError(f"The label map's NRRD has encoding {encoding!r}; expected raw or gzip.")
-    if not re.fullmatch(r"[0-9]{1,9}( +[0-9]{1,9}){0,15}", sizes := fields.get("sizes", "")):
-        raise ValueError(f"The label map's NRRD has sizes {sizes[:40]!r}; expected numbers.")
-    if math.prod(map(int, sizes.split())) > LABEL_VOXELS:
-        raise _too_large()
-    header = [magic, *(f"{key}: {value}" for key, value in fields.items()), "encoding: raw", "", ""]
-    content.seek(end.end())
-    voxels = path.with_suffix(".raw")
-    with content if encoding == "raw" else gzip.open(content) as packed:
-        _copy(packed, voxels)
-    with path.open("wb") as target, voxels.open("rb") as source:
-        target.write("\n".join(header).encode("latin-1"))
-        shutil.copyfileobj(source, target)
-    return path

@@ -22,6 +22,13 @@ _METAIMAGE_TYPES = {f"MET_{name.upper()}": dtype for name, dtype in (_INTEGERS |
 _NRRD_TYPES = {name.replace("_", " "): dtype for name, dtype in (_INTEGERS | _REALS).items()}
 _NRRD_TYPES |= {dtype.name: dtype for dtype in _INTEGERS.values()}
 
+_NRRD_FIELDS = {
+    "dimension", "type", "blocksize", "encoding", "endian", "content", "min", "max", "oldmin", "oldmax", "number",
+    "sampleunits", "sizes", "spacings", "thicknesses", "axismins", "axismaxs", "centers", "centerings", "labels",
+    "units", "kinds", "space", "spacedimension", "spaceunits", "spaceorigin", "spacedirections", "measurementframe",
+}  # fmt: skip
+"""Fields of an NRRD header, without spaces; none names another file, or bytes to skip."""
+
 
 def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a MetaImage (``.mha``) or NRRD (``.nrrd``) file that holds its voxels itself.
@@ -47,6 +54,12 @@ def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not np.array_equal(array, own, equal_nan=dtype.kind == "f"):
         raise ValueError("its header is inconsistent: ITK reads other voxels than the file holds; convert it again")
     return array, meta["affine"]
+
+
+def nrrd_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape in the header of an NRRD file, which is refused as in `read_with_itk`."""
+    with path.open("rb") as file:
+        return _of_nrrd(file.read(HEADER_BYTES))[0]
 
 
 Layout = tuple[tuple[int, ...], np.dtype, Callable[[bytes, int], bytes] | None, bytes]
@@ -80,11 +93,10 @@ def _of_nrrd(content: bytes) -> Layout:
     lines = re.split(rb"[\r\n]+", content[: end.start()])
     own = [line for line in lines if not re.match(rb"#|[^:]*:=", line)]  # no comments, or key/value pairs of programs
     fields = {" ".join(name.lower().split()): value for name, value in _fields(b"\n".join(own), ":").items()}
-    other = [
-        name for name in ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip") if name in fields
-    ]
-    if other:
-        raise ValueError(f"an NRRD file with the field {other[0]!r}; expected voxels directly after the header")
+    if other := next((name for name in fields if name.replace(" ", "") not in _NRRD_FIELDS), None):
+        raise ValueError(
+            f"an NRRD file with the field {other[:40]!r}; expected known ones, and voxels after the header"
+        )
     kind = re.sub(r"^unsigned ", "u", fields.get("type", "").lower().removeprefix("signed ")).removesuffix("_t")
     dtype = _NRRD_TYPES.get(re.sub("(?<=short|.long) int$", "", kind.replace("longlong", "long long")))
     if dtype is None:

@@ -236,20 +236,28 @@ class TestLabelMaps:
             (header.binaryblock + bytes(4), huge),
             (nrrd(b"", sizes=(30000, 30000, 30000)), huge),
             (nrrd(b"\0" * 100), "The label map"),
-            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-1], encoding="gzip"), "damaged or cut off (gzip)"),
+            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-1], encoding="gzip"), "its compressed voxels are truncated"),
             (nrrd(b"", encoding="bzip2"), "expected raw or gzip"),
-            (nrrd(b"")[:-1], "its header does not end"),
+            (nrrd(b"")[:-1], "header does not end"),
             (drawn.to_bytes()[:5000], "The label map"),
             (b"", "a file of another kind"),
             (os.urandom(1000), "a file of another kind"),
         ):
             refused(put(url, content), 400, reason)
 
-    @pytest.mark.parametrize("pack", [gzip.compress, lambda voxels: nrrd(gzip.compress(voxels), encoding="gzip")])
-    def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, pack):
+    @pytest.mark.parametrize(
+        ("sizes", "reason"),
+        [
+            (None, "or 4 MiB unpacked; save it"),
+            ((1 << 14, 1 << 14, 1), "or 4 MiB unpacked; save it"),
+            ((64, 64, 64), "its header announces 262144 bytes of voxels, but it has 262145"),
+        ],
+    )
+    def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, sizes, reason):
         monkeypatch.setattr(client_files, "LABEL_BYTES", 1 << 22)
-        (tmp_path / "sent").write_bytes(pack(bytes(1 << 28)))
-        with pytest.raises(ValueError, match="or 4 MiB unpacked; save it"):
+        packed = gzip.compress(bytes(1 << 28))
+        (tmp_path / "sent").write_bytes(nrrd(packed, encoding="gzip", sizes=sizes) if sizes else packed)
+        with pytest.raises(ValueError, match=reason):
             read_label_map(tmp_path / "sent", tmp_path)
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1 << 23
 
