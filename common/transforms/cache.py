@@ -109,9 +109,10 @@ class CachedDataset(Dataset):
 
 
 def _encoded(image: np.ndarray) -> tuple[np.ndarray, dict[str, list[float]]]:
-    """Return an image ``(M, X, Y, Z)`` as whole numbers, and the arguments with which `_decoded` restores it."""
-    background = image[:, :1, :1, :1]
-    largest = np.abs(image - background).max(axis=(1, 2, 3), keepdims=True)  # NaN if there is any
+    """Return an image ``(M, ...)`` as whole numbers, and the arguments with which `_decoded` restores it."""
+    space = tuple(range(1, image.ndim))
+    background = np.expand_dims(image.reshape(len(image), -1)[:, 0], space)
+    largest = np.abs(image - background).max(axis=space, keepdims=True)  # NaN if there is any
     step = np.where(largest == 0, 1, largest / STEPS)
     codes = np.nan_to_num(((image - background) / step).round()).astype(np.int16)
     codes[np.isnan(step).flatten()] = 0
