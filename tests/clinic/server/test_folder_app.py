@@ -198,8 +198,8 @@ def test_the_server_answers_while_it_infers(url):
     ("image", "params", "status", "reason"),
     [
         ("patients", {}, 400, "The study: images of 2 patients"),
-        ("candidates", {}, 400, "series 6 and 9 are all T1c and cannot be told apart"),
-        ("unusable", {}, 400, "No series is recognised as one of T1, T1c, T2, FLAIR"),
+        ("candidates", {}, 400, "series 6, series 9: all are T1c and cannot be told apart"),
+        ("unusable", {}, 400, "Nothing is recognised as one of T1, T1c, T2, FLAIR"),
         ("nobody", {}, 404, "no study of this name"),
         ("/etc/passwd", {}, 403, "is not in the study store"),
         ("../store/two", {}, 403, "is not in the study store"),
