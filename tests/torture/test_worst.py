@@ -24,7 +24,6 @@ def folder(tmp_path_factory) -> Path:
         ("training", "SIGKILL at 70%"),
         ("training", "SIGINT at 85%"),
         ("package", "SIGTERM at 85%"),
-        ("download", "SIGTERM at 70%"),
         ("download", "SIGKILL at 85%"),
     ],
 )
