@@ -12,13 +12,15 @@ from common.networks.subsets import available_modalities
 
 LEVELS = 5
 """Maximum number of resolutions of a network that is told how many it has; the smallest has at least 4 voxels."""
+WIDTHS = ("init_filters", "feature_size", "filters", "features")
+"""Arguments of MONAI's networks for the number of channels."""
 
 
 class FilledNetwork(nn.Module):
     """A network with arguments ``in_channels`` and ``out_channels``, for all modalities; missing ones are zeros.
 
-    It also gets those of its own arguments that are in ``sizes``, and those in `sizes_of` that it has, of which the
-    ones it has a default for only if they say how wide it is. Raises ValueError if it cannot be made from these.
+    It also gets those of ``sizes`` that it has as arguments. Those of `sizes_of` are given if it needs them, that is,
+    if they have no default, or if they say how wide it is (`WIDTHS`). Raises ValueError if it cannot be made so.
     """
 
     def __init__(
@@ -45,10 +47,6 @@ class FilledNetwork(nn.Module):
         there = there.reshape(*there.shape, *[1] * (image.ndim - 2))
         output = self.network(torch.where(there, image.as_subclass(torch.Tensor), 0))
         return output[0] if isinstance(output, list | tuple) else output
-
-
-WIDTHS = ("init_filters", "feature_size", "filters", "features")
-"""Arguments of MONAI's networks for the number of channels."""
 
 
 def sizes_of(width: int, crop: Sequence[int], strided_first: bool) -> dict[str, Any]:
