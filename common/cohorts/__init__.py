@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.cohorts.cohort import Cohort
 from common.cohorts.datalist import ALL_TEST, PARTS, Parts, load_datalist, split_cases
-from common.cohorts.fitting import refuse_other_names, refuse_other_values, refuse_shared_patients
+from common.cohorts.fitting import doubt_patients, refuse_other_names, refuse_other_values, refuse_shared_patients
 from common.cohorts.missing import counts_of, mask_cases, require_complete
 from common.cohorts.phantom.cohort import generate as generate_phantom
 from common.cohorts.registry import COHORTS, PHANTOM, get_cohort
@@ -52,11 +52,12 @@ def look(parts: Parts, cohort: Cohort, source: str | Path) -> None:
     """Look at names, labels and images before a training; what was looked at before is not read again.
 
     Raises ValueError if cases are named like those of other cohorts, a label has values that the cohort does not know,
-    or parts share a patient or an image.
+    or parts share a patient or an image. A warning is logged if cases may be of one patient without a clear sign.
     """
     items = [item for part in PARTS for item in parts[part]]
     refuse_other_names(items, cohort, source)
     refuse_other_values(items, cohort, source)
+    doubt_patients(items, source)
     refuse_shared_patients(parts, source)
 
 

@@ -66,10 +66,11 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
     counts = f"{len(table)} cases, {len(bad)} with problems"
     if unlabelled := (table["label_values"] == "").sum():
         counts += f", {unlabelled} without a readable label"
-    if ignored := [*named_after(dataset_dir, cohort).values()].count(None):
+    items = find_cases(dataset_dir, cohort)
+    used = {Path(path) for item in items for path in item["image"]}
+    if ignored := sum(role is None and path not in used for path, role in named_after(dataset_dir, cohort).items()):
         counts += f"; image files ignored because of their names: {ignored}"
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
-    items = find_cases(dataset_dir, cohort)
     said = list(_of_the_whole(items, cohort, dataset_dir))
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *said])))
     return bad.empty and not said

@@ -6,11 +6,13 @@ enhancing tumour would be necrosis). So names and values are compared with all c
 
 import logging
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.patients import patient_of
+from common.cohorts.patients import FEW_TIMES, patient_of
 from common.cohorts.registry import COHORTS, cohort_of, get_cohort
 from common.cohorts.scan import Item
 from common.cohorts.voxels import Values, label_values, same_images
@@ -106,6 +108,27 @@ def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os
     if pairs:
         names = shortened(f"{one['case']} and {other['case']}" for one, other in pairs)
         logger.warning(f"{source}: cases that share an image, so that they count twice: {names}.")
+
+
+def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
+    """Warn if names share parts as if each were a time point of a patient, but count as patients of their own."""
+    own = [item for item in items if "patient" not in item and not owners(item["case"])]
+    people = {patient_of(item): Path(item["image"][0]).parents[1].name for item in own}
+    shared: list[dict[str, str]] = [people]  # name -> the folder above that of the case, or a part of the name
+    for part in (r"(.+)[_. -][^_. -]+", r"(.*\d)[a-z]", r"[^_. -]+[_. -](.+)"):
+        matches = ((name, re.fullmatch(part, name, re.IGNORECASE)) for name in people)
+        shared.append({name: match[1] for name, match in matches if match})
+    for common in shared:
+        groups: dict[str, list[str]] = {}
+        for name in sorted(common):
+            groups.setdefault(common[name], []).append(name)
+        alike = [group for group in groups.values() if len(group) > 1]
+        if len(alike) > 1 and max(map(len, alike)) <= FEW_TIMES:
+            logger.warning(
+                f"{source}: each of {' and '.join(alike[0][:2])} counts as a patient of its own. If they are one "
+                "patient's, say whose each case is: `python -m tools datalist ... --patients FILE.csv`."
+            )
+            return
 
 
 def fitting(items: Collection[Item], values: Iterable[Values]) -> list[Cohort]:

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_MONTH_DAY = r"(?:0[1-9]|1[0-2])[-.]?(?:0[1-9]|[12]\d|3[01])"
+FEW_TIMES = 10
+"""Largest number of cases that are taken for one patient's without names or folders that say so clearly."""
+_MONTH_DAY = r"(?:0[1-9]|1[0-2])[-._]?(?:0[1-9]|[12]\d|3[01])"
+_DAY_MONTH = r"(?:(?:0[1-9]|[12]\d|3[01])[-._](?:0[1-9]|1[0-2])|(?:0[1-9]|1[0-2])[-._](?:0[1-9]|[12]\d|3[01]))"
 TIME_POINT = (
-    r"(?:(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|day|month)[-_ ]?\d[\w-]*"
+    r"(?:(?:timepoint|time|ses|session|week|visit|tp|fu|followup|exam|scan|mr|day|month)[-_ ]?\d[\w-]*"
     r"|(?:pre|post)[-_ ]?(?:op|treatment|surgery)\w*|baseline|follow[-_ ]?up[-_ ]?\w*|recurrence\w*"
-    rf"|(?:19|20)\d\d[-.]?{_MONTH_DAY}|{_MONTH_DAY}[-.](?:19|20)\d\d)"
+    rf"|(?:19|20)\d\d[-._]?{_MONTH_DAY}(?:[-_T]\d\d[-.:]?\d\d\S*)?|{_DAY_MONTH}[-._](?:19|20)\d\d)"
 )
 """Pattern of folders and endings of names that stand for a time point: ``Timepoint_2``, ``ses-01``, ``FU003d``,
-``preop``, ``baseline``, or a date such as ``2001-05-23`` and ``05-23-2001``."""
+``preop``, ``baseline``, or a date such as ``2001-05-23`` and ``23.05.2001``."""
 _PATIENTS = re.compile(
     "|".join(
         (
@@ -25,7 +28,7 @@ _PATIENTS = re.compile(
             r"(TCGA-\w\w-\w{4})_[\d.]+",
             r"(?:.*_)?(sub-[a-z0-9]+)_.*",  # BIDS
             r"(\d{5,})[A-Z]",  # UCSF-BMSR
-            rf"(.+?)[_-]{TIME_POINT}(?:_.*)?",
+            rf"(.+?)[_-](?:{TIME_POINT}(?:_.*)?|pre|post)",
         )
     ),
     re.IGNORECASE,

@@ -1,8 +1,6 @@
-"""The scanner of data folders: one reads those of all cohorts, since they differ only in their names.
+"""The scanner of data folders: one reads those of all cohorts, and of local data, since they differ only in names.
 
-The last token of a file's name says which sequence it holds (``BraTS20_Training_001_t1ce.nii.gz``,
-``BraTS-GLI-00001-000-t1c.nii.gz``, ``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``; in BIDS,
-``sub-01_ce-GAD_T1w.nii.gz`` is T1c). So it also reads folders of local data with similar names.
+Which sequence a file shows is said by its name (`common.cohorts.names`), or by that of its folder.
 """
 
 import logging
@@ -10,51 +8,49 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from common.cohorts.brats import MSD_CHANNELS
 from common.cohorts.cohort import LABEL_NAMES, Cohort
-from common.cohorts.patients import TIME_POINT
-from common.io.files import walk
+from common.cohorts.names import LABEL, MASK, NOT_TUMOUR, SUFFIXES, by_words, label_folder, split_name, without_folder
+from common.cohorts.patients import FEW_TIMES, TIME_POINT, patient, patient_of
+from common.io.files import is_dicom, walk
 from common.modalities import ALIASES
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
 Item = dict[str, Any]
 """A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (one per path), and optionally ``label``."""
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd", ".img")
-"""Suffixes of image files. Analyze images are named by their ``.img`` file, so that changed voxels are noticed."""
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
     **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
 }
 """Suffix of files that may hold images but are not read -> what to do with them."""
-_LABEL, _CHANNELS = "label", "channels"
-_KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr")
-_LABEL_FOLDER = re.compile(r"labels?(?:T[rs])?|seg(?:mentation)?s?|masks?|annotations?|ground_?truth|gt", re.IGNORECASE)
-"""Folders of MSD with one kind of file of many cases; the cases belong to the folder above."""
-_NOT_TUMOUR = re.compile(r".*(?:brain|parenchyma|tissue|skull|head|cellular|cellular_tumor)", re.IGNORECASE | re.DOTALL)
-"""What comes before ``_segmentation`` and the like in names of masks that are no labels of a tumour."""
-_WORN = re.compile(r"[_-](?:brain|skull_?strip(?:ped)?|bet|stripped|nifti)", re.IGNORECASE)
-"""Ending of a modality's name that says what was done to the image, e.g. ``t1_skull_strip``."""
+_CHANNELS = "channels"
+_KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "NIFTI", "nifti", "files", "resources", "scans", "SCANS")
+"""Folders with one kind of file, of one or many cases; the cases belong to the folder above (MSD, XNAT)."""
 _ARCHIVE = re.compile(r"_(?:nifti|nii)$", re.IGNORECASE)  # ending of a case's folder that says only what files it holds
 _NNUNET = re.compile(r".*_000\d(?:\.nii\.gz|\.nrrd|\.mha)", re.IGNORECASE)
-_TIME_POINT = re.compile(rf"{TIME_POINT}|\d\d?", re.IGNORECASE)
+_DATED = re.compile(rf"{TIME_POINT}(?:[-_ ].*)?|\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", re.IGNORECASE)
+_TIME_POINT = re.compile(
+    rf"{_DATED.pattern}|\d\d?(?:\.\d)?|[tv]\d|pre|post|initial|primary|first|second|third|diagnos\w*|relapse\w*|progress\w*"
+    r"|\d+ ?(?:d|w|m|mo|y|days?|weeks?|months?|years?)",
+    re.IGNORECASE,
+)
 """Names of folders that stand for a time point of the patient after whom the folder above is named."""
-_BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
-"""Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
 
 
 @dataclass(frozen=True)
 class _File:
-    """An image file whose role is a modality, `_LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised).
+    """An image file whose role is a modality, `LABEL`, `_CHANNELS` (MSD's four in one) or None (not recognised).
 
-    ``stem`` is its name without what says the role; ``ending`` that part of a label's name.
+    ``stem`` is its name without what says the role; ``ending`` that part of a label's name. ``words`` is the modality
+    that a name without a role tells in words, ``words_stem`` what comes before them.
     """
 
     path: Path
@@ -62,6 +58,8 @@ class _File:
     stem: str
     role: str | None
     ending: str = ""
+    words_stem: str | None = None
+    words: str | None = None
 
 
 def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | None]:
@@ -100,6 +98,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     for file in _read_names(root, cohort):
         if file.path not in without:
             folders[file.folder].append(file)
+    folders = {place: _by_words(files, cohort) for place, files in folders.items()}
     for place in [place for place, files in folders.items() if not _images(files)]:
         if (home := _without_derivatives(place, root)) != place and home in folders:
             folders[home] += folders.pop(place)
@@ -111,8 +110,34 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
         _add_labels(cases, place, files, cohort)
     _warn_unknown([file.path for files in folders.values() for file in files if file.role is None], cohort)
     names = _unique_names(cases, root)
-    items = (_item(name, files, cohort) for name, (_, files) in zip(names, cases, strict=True))
+    items = [_item(name, files, cohort) for name, (_, files) in zip(names, cases, strict=True)]
+    _name_patients(items, [files[0].folder for _, files in cases], root)
     return sorted(items, key=itemgetter("case"))
+
+
+def _name_patients(items: list[Item], places: list[Path], root: Path) -> None:
+    """Set the key ``patient`` where folders tell it and names do not: of time points, and in another case's folder.
+
+    A number or a word such as ``pre`` counts as a time point only if the folder above holds few cases.
+    """
+    beside, names = Counter(place.parent for place in places), dict(zip(places, items, strict=True))
+    for item, place in zip(items, places, strict=True):
+        parts = place.relative_to(root).parts
+        pattern = _TIME_POINT if beside[place.parent] <= FEW_TIMES else _DATED
+        rest = [part for part in parts if part not in _KIND_FOLDERS and not pattern.fullmatch(part)]
+        outer = next((names[above] for above in place.parents if above in names and above != root), None)
+        if outer:
+            logger.warning(
+                f"{place}: taken as a case of its own, of the same patient, although it lies in the folder of case "
+                f"{outer['case']}. Move it away if it holds other versions of the same images."
+            )
+            told = patient_of(outer)
+        elif place.parent == root or not rest or not any(map(pattern.fullmatch, parts)):
+            continue
+        else:
+            told = patient("_".join(rest) if item["case"] == "_".join(parts) else rest[-1])
+        if told != patient(item["case"]):
+            item["patient"] = told
 
 
 def _image_files(root: Path) -> list[Path]:
@@ -121,7 +146,9 @@ def _image_files(root: Path) -> list[Path]:
     # Hidden files are skipped: the MSD archives contain macOS' "._BRATS_001.nii.gz" beside each image.
     found = [path for path in walk(root) if path.name.lower().endswith(SUFFIXES)]
     if not found:
-        raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. Unpack the data there.")
+        dicom = ["Convert its DICOM files to NIfTI, e.g. by dcm2niix"] if any(map(is_dicom, walk(root))) else []
+        todo = "; ".join([*unread(walk(root)), *dicom]) or "Unpack the data there"
+        raise FileNotFoundError(f"{root}: no image ({', '.join(SUFFIXES)}) in it or below. {todo}.")
     return found
 
 
@@ -129,6 +156,9 @@ def _read_names(root: Path, cohort: Cohort) -> list[_File]:
     paths = [path for path in _image_files(root) if cohort.only_in in (None, *path.relative_to(root.parent).parts)]
     count = Counter(path.parent for path in paths)
     named = {place for place in count if count[place] > 1 and place != root and _role_of(place.name, cohort)}
+    roles = {(path.parent, split_name(path.name, cohort)[1]) for path in paths if path.parent in named}
+    several = Counter(place for place, role in roles if role in cohort.modalities)
+    named = {place for place in named if several[place] < 2}  # others, such as a folder T1, stand for a time point
     by_role = {place for place in named if sum(other.parent == place.parent for other in named) > 1}
     return [
         _read_name(path, root, cohort, alone=count[path.parent] == 1, by_role=path.parent in by_role) for path in paths
@@ -137,9 +167,7 @@ def _read_names(root: Path, cohort: Cohort) -> list[_File]:
 
 def _role_of(folder: str, cohort: Cohort) -> str | None:
     """Return the role that a folder's name gives to the files in it."""
-    if cohort.label_names is LABEL_NAMES and _LABEL_FOLDER.fullmatch(folder):
-        return _LABEL
-    return _split_name(folder, cohort)[1]
+    return LABEL if label_folder(folder, cohort) else split_name(folder, cohort)[1] or by_words(folder)[1]
 
 
 def _without_derivatives(folder: Path, root: Path) -> Path:
@@ -148,60 +176,53 @@ def _without_derivatives(folder: Path, root: Path) -> Path:
     return root.joinpath(*parts[2:]) if parts[0:1] == ("derivatives",) else folder
 
 
-@cache
-def _labels(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Return a pattern of labels' names: what comes before the ending, and the longest ending that fits."""
-    return re.compile(rf"(?:(.*?)[_.-])?({'|'.join(map(re.escape, names))})", re.IGNORECASE | re.DOTALL)
-
-
-def _split_name(name: str, cohort: Cohort) -> tuple[str, str | None, str]:
-    """Split a file's or folder's name into what comes before its role, the role, and the ending of a label's name."""
-    suffix = next((s for s in SUFFIXES if name.lower().endswith(s)), "")
-    whole = name[: len(name) - len(suffix)]
-    # Names in BraTS 2015 end with the number in the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
-    stem = re.sub(r"\.\d+$", "", whole)
-    label = _labels(cohort.label_names).fullmatch(stem)
-    if label and not _NOT_TUMOUR.fullmatch(label[1] or ""):
-        head, role, ending = label[1] or "", _LABEL, label[2].lower()
-    else:
-        plain = _WORN.sub("", stem) if cohort.only_in else stem
-        head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", plain, re.DOTALL).groups(default="")
-        pair = re.fullmatch(r"(?:(.*)[_.-])?(t[12])[_.-]([^_.-]+)", plain, re.IGNORECASE | re.DOTALL)
-        if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR
-            head, token = pair[1] or "", pair[2] + pair[3]
-        role, ending = ALIASES.get(token.lower()), ""
-    if role and (bids := _BIDS.fullmatch(head)):
-        head = bids[1]  # files of one subject may differ in entities such as acq-3D and run-2
-        if role == "t1" and "_ce-" in bids[2].lower():  # any contrast agent
-            role = "t1c"
-    return (head, role, ending) if role else (whole, None, "")
-
-
 def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool, by_role: bool) -> _File:
-    stem, role, ending = _split_name(path.name, cohort)
+    stem, role, ending = split_name(path.name, cohort)
     folder, named = path.parent, path.parent.name
+    if role is None and split_name(without_folder(path.name, named), cohort)[1] == LABEL:
+        stem, role = named, LABEL  # Seg_P1 in P1
+    words = (None, None) if role else by_words(path.name, named)
     kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
-    in_labels = cohort.label_names is LABEL_NAMES and bool(_LABEL_FOLDER.fullmatch(named)) and folder != root
-    if role is None and (named == "labelsTr" or (in_labels and not _NOT_TUMOUR.fullmatch(stem))):
-        role = _LABEL
+    in_labels = label_folder(named, cohort) and folder != root
+    if role is None and (named == "labelsTr" or (in_labels and not NOT_TUMOUR.fullmatch(stem))):
+        stem, role = re.sub(r"[_-](?:mask|roi|labels?)$", "", stem, flags=re.IGNORECASE), LABEL
     elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):
         role = _CHANNELS
     if folder != root:
         # BraTS 2015 has a folder for each sequence, MSD one for each kind of file: the case is one level above.
-        folder_stem, folder_role, _ = _split_name(named, cohort)
-        if named in kinds or by_role or (alone and (folder_role or in_labels)):
-            folder = folder.parent
-        while folder != root and folder.name in kinds:
-            folder = folder.parent
-        if (alone or by_role) and folder_role and role is None:
-            stem, role = folder_stem if alone else stem, folder_role
-    if role not in (*cohort.modalities, _LABEL, _CHANNELS):
+        folder = _above_kinds(folder, root, kinds)
+        folder_stem, folder_role, _ = split_name(folder.name, cohort)
+        folder_words = None if folder_role else by_words(folder.name)[1]
+        if by_role or (alone and folder != root and (folder_role or folder_words or in_labels)):
+            named, folder = folder.name, _above_kinds(folder.parent, root, kinds)
+            if role is None and not by_words(path.name)[1] and not MASK.fullmatch(stem):
+                stem, role = folder_stem if alone and folder_role else stem, folder_role
+                words = (stem, folder_words) if folder_words else words
+    if role not in (*cohort.modalities, LABEL, _CHANNELS):
         role = None
-    return _File(path, folder, stem, role, ending)
+    return _File(path, folder, stem, role, ending, *words)
+
+
+def _above_kinds(folder: Path, root: Path, kinds: Collection[str]) -> Path:
+    """Return the folder, or the nearest above it that does not stand for a kind of files; XNAT numbers its scans."""
+    while folder != root and (folder.name in kinds or folder.parent.name in ("scans", "SCANS")):
+        folder = folder.parent
+    return folder
+
+
+def _by_words(files: list[_File], cohort: Cohort) -> list[_File]:
+    """Return files of one folder, of which those named in words have the role that no file is plainly named after."""
+    plain = {file.role for file in files}
+    return [
+        replace(file, stem=file.words_stem, role=file.words)
+        if file.role is None and file.words in cohort.modalities and file.words not in plain
+        else file
+        for file in files
+    ]
 
 
 def _images(files: Iterable[_File]) -> list[_File]:
-    return [file for file in files if file.role not in (None, _LABEL)]
+    return [file for file in files if file.role not in (None, LABEL)]
 
 
 def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[_File], cohort: Cohort) -> None:
@@ -209,9 +230,11 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
 
     Raises ValueError if no file's name begins like that of a case, so that the folder may hold cases of its own.
     """
-    by_name = {name.lower(): known for case, known in cases for name in (case, *(file.stem for file in _images(known)))}
-    at_home = by_name.get(_ARCHIVE.sub("", folder.name).lower())  # labels/<case>/<any name>_seg.nii.gz
-    labels = {file: by_name.get(file.stem.lower()) or at_home for file in files if file.role == _LABEL}
+    named = [(name.lower(), known) for case, known in cases for name in {case, *(file.stem for file in _images(known))}]
+    count = Counter(name for name, _ in named)
+    by_name = {name: known for name, known in named if name and count[name] == 1}
+    at_home = _home(folder, cases)
+    labels = {file: by_name.get(file.stem.lower()) or at_home for file in files if file.role == LABEL}
     for file, known in labels.items():
         if known:
             known.append(file)
@@ -233,6 +256,30 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
         f"{folder}: {what} among {shortened(file.path.name for file in files)}. Name each file after its case and "
         f"modality, e.g. {example}; known names are {aliases} (for MSD's 4-channel files choose cohort msd_task01)."
     )
+
+
+def _home(folder: Path, cases: list[tuple[str, list[_File]]]) -> list[_File] | None:
+    """Return the files of the only case whose folder holds this one, or ends like it (``labels/<case>``); else None."""
+    places: dict[Path, list[list[_File]]] = defaultdict(list)
+    for _, known in cases:
+        places[known[0].folder].append(known)
+    tails = {place: _common_tail(folder, place) for place in places}
+    alike = [place for place, tail in tails.items() if tail and tail == max(tails.values())]
+    if not alike:  # BIDS: the only case of the subject
+        alike = [place for place in places if {*place.parts} & {part for part in folder.parts if part[:4] == "sub-"}]
+    found = [known for place in [p for p in folder.parents if p in places][:1] or alike for known in places[place]]
+    return found[0] if len(found) == 1 else None
+
+
+def _common_tail(one: Path, other: Path) -> int:
+    """Return how many last parts two folders have in common; 0 if they are none but time points and ``anat``."""
+    pairs = zip(*(map(_plain_folder, reversed(path.parts)) for path in (one, other)), strict=False)
+    tail = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    return len(tail) if any(part != "anat" and not _TIME_POINT.fullmatch(part) for part in tail) else 0
+
+
+def _plain_folder(name: str) -> str:
+    return _ARCHIVE.sub("", name).lower()
 
 
 def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[str, list[_File]]]:
@@ -276,7 +323,7 @@ def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
         if file.role in by_role:
             raise _clash(by_role[file.role], file, name)
         by_role[file.role] = file
-    label, stacked = by_role.pop(_LABEL, None), by_role.pop(_CHANNELS, None)
+    label, stacked = by_role.pop(LABEL, None), by_role.pop(_CHANNELS, None)
     if stacked and by_role:
         raise _clash(stacked, next(iter(by_role.values())), name)
     if not stacked and not by_role:
@@ -296,7 +343,7 @@ def _item(name: str, files: list[_File], cohort: Cohort) -> Item:
 
 def _preferred(files: list[_File], name: str, cohort: Cohort) -> list[_File]:
     """Return the files without labels that the cohort's publishers supersede by another one of the case."""
-    labels = [file for file in files if file.role == _LABEL]
+    labels = [file for file in files if file.role == LABEL]
     if len(labels) < 2 or cohort.label_names is LABEL_NAMES:
         return files
     first = min((file.ending for file in labels), key=cohort.label_names.index)
@@ -321,7 +368,8 @@ def _unique_names(cases: list[tuple[str, list[_File]]], root: Path) -> list[str]
     names, seen = [], {}
     for name, files in cases:
         folder = files[0].folder
-        if count[name] > 1 and all(file.stem != name for file in files):
+        timed = any(map(_TIME_POINT.fullmatch, folder.relative_to(root).parts))
+        if count[name] > 1 and (timed or all(file.stem != name for file in files)):
             name = "_".join(folder.relative_to(root).parts) or name
         if name in seen:
             raise ValueError(

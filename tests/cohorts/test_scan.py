@@ -7,7 +7,8 @@ import pytest
 from refusals import refused
 
 from common.cohorts import COHORTS, cases, get_cohort
-from common.cohorts.patients import patient
+from common.cohorts.fitting import doubt_patients
+from common.cohorts.patients import patient, patient_of
 from common.cohorts.scan import find_cases
 
 ALL = ["t1", "t1c", "t2", "flair"]
@@ -322,6 +323,125 @@ def test_layouts_of_other_publishers(tmp_path, name):
     assert all(item["modalities"] == ALL and "label" in item for item in found)
     people = {patient(item["case"]) for item in found}
     assert people == {case.split("_")[0].rstrip("AB") for case in expected}
+
+
+FOUR = (*ALL, "seg")
+TIMES = {
+    # folders: pattern of files, names of time points; all are two patients, P1 and P2, seen twice
+    "dates": ("{c}/{d}/{t}.nii.gz", ["2019_01_02", "2019_07_11"]),
+    "days first": ("{c}/{d}/{c}_{d}_{t}.nii.gz", ["25-01-2019", "31.07.2019"]),
+    "six digits": ("{c}/{d}/{t}.nii.gz", ["190102", "190711"]),
+    "dates and times": ("{c}/{d}/{t}.nii.gz", ["2010-01-01_10-00-00", "20110101T1100"]),
+    "studies of TCIA": ("{c}/{d}/{t}.nii.gz", ["10-13-2000-MR BRAIN WOW CONTRAST-60055", "11-19-2001-MR-1"]),
+    "numbers": ("{c}/{d}/{t}.nii.gz", ["1", "2"]),
+    "numbers of QIN": ("{c}/{d}/{t}.nii.gz", ["1.1", "1.2"]),
+    "T1 and T2, which are no sequences here": ("{c}/{d}/{t}.nii.gz", ["T1", "T2"]),
+    "before and after": ("{c}/{d}/{t}.nii.gz", ["pre", "post"]),
+    "XNAT": ("{c}/{c}_{d}/scans/3-{t}/resources/NIFTI/files/{t}.nii.gz", ["MR1", "MR2"]),
+    "months": ("{c}/{d}/{t}.nii.gz", ["3m", "12 months"]),
+    "above the patients": ("{d}/{c}/{c}_{t}.nii.gz", ["session1", "session2"]),
+    "dates above": ("{d}/{c}/{t}.nii.gz", ["2019-01-01", "2020-01-01"]),
+    "side by side": ("{c}_{d}_{t}.nii.gz", ["pre", "post"]),
+    "deep": ("{c}/{d}/NIFTI/{t}.nii.gz", ["20190101", "20200101"]),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_time_points_are_of_one_patient(tmp_path, name):
+    pattern, times = TIMES[name]
+    touch(tmp_path, *(pattern.format(c=c, d=d, t=t) for c in ("P1", "P2") for d in times for t in FOUR))
+    found = scan(tmp_path)
+    assert [(item["modalities"], "label" in item) for item in found] == [(ALL, True)] * 4
+    assert sorted(patient_of(item) for item in found) == ["P1", "P1", "P2", "P2"]
+
+
+@pytest.mark.parametrize(
+    "files", ["{c}_{d}/{t}.nii.gz", "{c}/{c}{d}/{t}.nii.gz", "{c}/{c}-x{d}-y/{t}.nii.gz", "{c}_{d}_{t}.nii.gz"]
+)
+@pytest.mark.parametrize("times", [("1", "2"), ("a", "b")])
+def test_names_that_may_be_time_points_are_doubted(tmp_path, caplog, files, times):
+    touch(tmp_path, *(files.format(c=c, d=d, t=t) for c in ("P1", "P2") for d in times for t in FOUR))
+    found = scan(tmp_path)
+    assert len({patient_of(item) for item in found}) == 4
+    doubt_patients(found, tmp_path)
+    assert "counts as a patient of its own" in caplog.text
+    assert "--patients FILE.csv" in caplog.text
+
+
+def test_usual_names_are_not_doubted(tmp_path, caplog):
+    touch(tmp_path, *(f"own_case_{n}/own_case_{n}_{t}.nii.gz" for n in range(12) for t in FOUR))
+    touch(
+        tmp_path,
+        *(
+            f"{s}/BraTS-GLI-0000{n}-000/BraTS-GLI-0000{n}-000-t1n.nii.gz"
+            for s, n in (("a", 1), ("a", 2), ("b", 3), ("b", 4))
+        ),
+    )
+    doubt_patients(scan(tmp_path, "brats2023"), tmp_path)
+    assert not caplog.records
+
+
+LABELS = {
+    # pattern of the images of P1 and P2, pattern of their labels
+    "a folder in that of the case": ("{c}/{t}.nii.gz", "{c}/manual/seg.nii.gz"),
+    "folders of the same names": ("images/{c}/{t}.nii.gz", "labels/{c}/seg.nii.gz"),
+    "folders of the same names and dates": ("im/{c}/2019-01-01/{t}.nii.gz", "lab/{c}/2019-01-01/seg.nii.gz"),
+    "names that end with mask": ("Images/{c}_{t}.nii.gz", "Masks/{c}_mask.nii.gz"),
+    "BIDS, without the session": ("sub-{c}/ses-preop/anat/sub-{c}_ses-preop_{t}.nii.gz",
+                                  "derivatives/tumor_masks/sub-{c}/anat/sub-{c}_space_T1_label-tumor.nii.gz"),
+    "BIDS, a mask of lesions": ("sub-{c}/anat/sub-{c}_{t}.nii.gz",
+                                "derivatives/manual/sub-{c}/anat/sub-{c}_label-lesion_mask.nii.gz"),
+    "BIDS, raw data beside": ("rawdata/sub-{c}/anat/sub-{c}_{t}.nii.gz",
+                              "derivatives/x/sub-{c}/anat/sub-{c}_dseg.nii.gz"),
+    "the case's name last": ("{c}/{t}_{c}.nii.gz", "{c}/SEG_{c}.nii.gz"),
+    "GTV": ("{c}/{c}_{t}.nii.gz", "{c}/{c}_gtv.nii.gz"),
+    "the tumour": ("images/{c}/{c}_{t}.nii.gz", "segmentations/{c}_tumor.nii.gz"),
+    "a numbered folder": ("SUBJECTS/{c}/1_{t}/NIFTI.nii.gz", "SUBJECTS/{c}/5_MASK/NIFTI.nii.gz"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_go_to_their_cases(tmp_path, name):
+    images, label = LABELS[name]
+    for c in ("P1", "P2"):
+        touch(tmp_path, *(images.format(c=c, t=t) for t in ALL), label.format(c=c))
+    found = scan(tmp_path)
+    assert [item["modalities"] for item in found] == [ALL] * 2
+    for item, c in zip(found, ("P1", "P2"), strict=True):
+        assert all(c in Path(path).relative_to(tmp_path).as_posix() for path in [*item["image"], item["label"]])
+
+
+@pytest.mark.parametrize(
+    "stray", ["X/seg.nii.gz", "labels/P3/seg.nii.gz", "derivatives/x/sub-03/anat/sub-03_dseg.nii.gz"]
+)
+def test_a_label_of_no_case_is_given_to_none(tmp_path, stray):
+    touch(tmp_path, *(f"sub-{c}/anat/{t}.nii.gz" for c in ("01", "02") for t in ALL), stray)
+    with refused(ValueError, "labels without images of the same name"):
+        scan(tmp_path)
+
+
+def test_a_case_in_the_folder_of_another_is_of_the_same_patient(tmp_path, caplog):
+    touch(tmp_path, *(f"P1/{place}{t}.nii.gz" for place in ("", "old/") for t in FOUR))
+    assert [patient_of(item) for item in scan(tmp_path)] == ["P1", "P1"]
+    assert "old: taken as a case of its own, of the same patient" in caplog.text
+
+
+def test_plain_names_go_before_words(tmp_path, caplog):
+    touch(tmp_path / "P1", "T1.nii.gz", "T1_brain.nii.gz", "T1_post.nii.gz", "T2_reg.nii.gz", "T2_map.nii.gz")
+    (item,) = scan(tmp_path)
+    assert (item["modalities"], names(item)) == (["t1", "t1c", "t2"], ["T1.nii.gz", "T1_post.nii.gz", "T2_reg.nii.gz"])
+    assert "2 image files are ignored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [("P1.zip", b"", "1 file not read (.zip): unpack it"), ("a/T1.mgz", b"", "(.mgz): convert it to NIfTI"),
+     ("a/1-01.dcm", bytes(128) + b"DICM", "Convert its DICOM files to NIfTI")],
+)  # fmt: skip
+def test_what_is_there_instead_of_images_is_said(tmp_path, file, content, said):
+    (touch(tmp_path, file) / file).write_bytes(content)
+    with refused(FileNotFoundError, "no image", said):
+        scan(tmp_path)
 
 
 def test_images_in_derivatives_keep_their_label_and_patient(tmp_path):

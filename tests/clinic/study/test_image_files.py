@@ -161,6 +161,6 @@ def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
     monkeypatch.delattr("clinic.study.image_files", raising=False)
     monkeypatch.delattr("clinic.dicom", raising=False)
     write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
-    write(tmp_path / "5_FLAIR_2020.nii.gz", voxels["flair"])
+    write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])
     found = read_folder(tmp_path, PHANTOM)
     assert list(found.images) == ["t2"]
