@@ -145,9 +145,10 @@ def test_products_are_as_exact_as_said():
 
 
 def test_memory_format_of_each_device():
-    assert fast_memory_format("cpu", [80, 80, 80]) is torch.channels_last_3d
-    assert fast_memory_format("cpu", [80, 80]) is torch.contiguous_format
-    assert fast_memory_format(torch.device("cuda", 0), [80, 80, 80]) is torch.contiguous_format
+    assert fast_memory_format("cpu", "float32", [80, 80, 80]) is torch.channels_last_3d
+    assert fast_memory_format("cpu", "bfloat16", [80, 80, 80]) is torch.contiguous_format
+    assert fast_memory_format("cpu", "float32", [80, 80]) is torch.contiguous_format
+    assert fast_memory_format(torch.device("cuda", 0), "float32", [80, 80, 80]) is torch.contiguous_format
 
 
 def test_float16_is_for_gpus():
