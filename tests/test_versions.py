@@ -17,6 +17,9 @@ def test_package_bundles_citation_and_changelog_have_one_version():
     assert headings[0] == ("Unreleased", "")
     assert headings[1] == (__version__, citation["date-released"])
     assert citation["version"] == __version__
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    assert (zenodo["version"], zenodo["publication_date"]) == (__version__, citation["date-released"])
+    assert f'title: "{zenodo["title"]}"' in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_guide_names_the_newest_package():

@@ -78,23 +78,12 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     Raises FileNotFoundError if the bundle lacks a required file, or `common` is not that of a clone; FileExistsError if
     this version was packaged before, with other content.
     """
-    bundle = Path(bundle)
-    absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]
-    if absent:
-        raise FileNotFoundError(f"{absent[0]}: no such file; every bundle must have it.")
-    for path in sorted(Path(bundle, "models").glob("*.pt")):
-        shipped_weights(path, bundle)
-    metadata = json.loads(Path(bundle, "configs", "metadata.json").read_text())
-    name, version = str(metadata.get("bundle")), str(metadata.get("version"))
-    if not name.isidentifier() or not re.fullmatch(VERSION, version):
-        raise ValueError(
-            f"{bundle}: bundle {name!r}, version {version!r} in configs/metadata.json; expected a name such as m3ae "
-            "and a version such as 0.1.0."
-        )
+    name, version = require_complete(bundle)
     target = Path(output_dir, f"{name}_v{version}.zip")
     with tempfile.TemporaryDirectory() as temporary, replacing(target) as written:
         folder = Path(temporary, name)
-        _assemble(bundle, folder)
+        assemble(bundle, folder)
+        _make_importable(folder)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
         entries = {
             path: {"sha256": file_digest(files[path]), "size": files[path].stat().st_size} for path in sorted(files)
@@ -108,6 +97,47 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
                 f"{bundle}/configs/metadata.json, or delete the file if it was not published."
             )
     return target
+
+
+def require_complete(bundle: str | os.PathLike) -> tuple[str, str]:
+    """Return a bundle's name and version.
+
+    Raises FileNotFoundError if a required file is missing; ValueError if weights are not those of the metadata, or name
+    or version are not valid.
+    """
+    bundle = Path(bundle)
+    absent = [bundle / path for path in REQUIRED_FILES if not Path(bundle, path).is_file()]
+    if absent:
+        raise FileNotFoundError(f"{absent[0]}: no such file; every bundle must have it.")
+    for path in sorted(Path(bundle, "models").glob("*.pt")):
+        shipped_weights(path, bundle)
+    metadata = json.loads(Path(bundle, "configs", "metadata.json").read_text())
+    name, version = str(metadata.get("bundle")), str(metadata.get("version"))
+    if not name.isidentifier() or not re.fullmatch(VERSION, version):
+        raise ValueError(
+            f"{bundle}: bundle {name!r}, version {version!r} in configs/metadata.json; expected a name such as m3ae "
+            "and a version such as 0.1.0."
+        )
+    return name, version
+
+
+def assemble(bundle: str | os.PathLike, folder: Path) -> None:
+    """Copy a bundle into a new folder, together with `common` and the list of its requirements."""
+    project = COMMON.parent / "pyproject.toml"
+    if not project.is_file():
+        raise FileNotFoundError(f"{project}: no such file; packages are made in a clone of the repository.")
+    folder.mkdir()
+    for source in [*(Path(bundle, part) for part in PARTS), COMMON]:
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(source, folder / source.name, symlinks=True, ignore=ignore)
+        else:
+            shutil.copy(source, folder, follow_symlinks=False)
+    links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
+    if links:
+        raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")
+    requirements = tomllib.loads(project.read_text())["project"]["dependencies"]
+    Path(folder, "requirements.txt").write_text("".join(f"{requirement}\n" for requirement in requirements))
 
 
 def read_manifest(package: str | os.PathLike) -> Manifest:
@@ -144,23 +174,8 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
     return target
 
 
-def _assemble(bundle: Path, folder: Path) -> None:
-    """Copy into a folder everything that will be zipped."""
-    project = COMMON.parent / "pyproject.toml"
-    if not project.is_file():
-        raise FileNotFoundError(f"{project}: no such file; packages are made in a clone of the repository.")
-    folder.mkdir()
-    for source in [*(bundle / part for part in PARTS), COMMON]:
-        if source.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__", ".*")
-            shutil.copytree(source, folder / source.name, symlinks=True, ignore=ignore)
-        else:
-            shutil.copy(source, folder, follow_symlinks=False)
-    links = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink()]
-    if links:
-        raise ValueError(f"{bundle}: {links[0]} is a link; expected the file itself.")
-    requirements = tomllib.loads(project.read_text())["project"]["dependencies"]
-    Path(folder, "requirements.txt").write_text("".join(f"{requirement}\n" for requirement in requirements))
+def _make_importable(folder: Path) -> None:
+    """Let the configs find the folder's own `common` from the folder's parent, too."""
     Path(folder, "__init__.py").write_text(PACKAGE_INIT)
     for config in Path(folder, "configs").rglob("*.json"):
         text = config.read_text()

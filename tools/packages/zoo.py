@@ -1,0 +1,106 @@
+"""A bundle as a folder for MONAI's model zoo: with a name that says its task, and in the zoo's format of code."""
+
+import ast
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from common.io.files import file_digest
+from common.io.scratch import scratch_folder
+from tools.packages.package import assemble, require_complete
+
+LARGEST = 25_000_000  # maximum size in bytes of a file in the zoo's repository
+LINKED = 1_024_000  # its commit hook refuses larger ones, so that nearly all bundles there link their weights
+HF_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_hf_20250321.json"
+)
+HF_KEYS = ("version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version")
+HF_KEYS += ("supported_apps", "name", "task", "description", "authors", "copyright", "data_source", "data_type")
+HF_KEYS += ("image_classes", "intended_use", "references")
+
+
+def make_zoo_folder(
+    bundle: str | os.PathLike, output_dir: str | os.PathLike, url: str | None = None, huggingface: str | None = None
+) -> list[Path]:
+    """Write ``models/glioma_mri_segmentation_<bundle>``, and its entry in ``hf_models`` if asked for; return both.
+
+    The arguments are the options of the verb ``zoo``, which `tools.zoo` describes. Existing folders are not replaced.
+
+    Raises FileNotFoundError or ValueError if the bundle is not complete, or a file is too large for the zoo and has no
+    URL; FileExistsError if a folder exists.
+    """
+    name = f"glioma_mri_segmentation_{require_complete(bundle)[0]}"
+    kinds = ("models",) if huggingface is None else ("models", "hf_models")
+    targets = [Path(output_dir, kind, name) for kind in kinds]
+    if existing := [target for target in targets if target.exists()]:
+        raise FileExistsError(f"{existing[0]} exists already; move it away, or choose another folder.")
+    with scratch_folder(output_dir) as temporary:
+        folders = [Path(temporary, kind) for kind in kinds]
+        assemble(bundle, folders[0])
+        _link_large_files(folders[0], url)
+        if huggingface is not None:
+            _write_entry(folders[0], folders[1], huggingface)
+        for folder in folders:
+            _format(folder)
+        for folder, target in zip(folders, targets, strict=True):
+            target.parent.mkdir(exist_ok=True)
+            os.rename(folder, target)
+    return targets
+
+
+def _link_large_files(folder: Path, url: str | None) -> None:
+    """Replace large files by entries of ``large_files.yml``; without a URL, only check that the zoo takes them."""
+    large = sorted(path for path in folder.rglob("*") if path.stat().st_size > (LARGEST if url is None else LINKED))
+    if not large:
+        return
+    if url is None:
+        raise ValueError(
+            f"{large[0].relative_to(folder)} has {large[0].stat().st_size} bytes, but the zoo takes files of at most "
+            f"{LARGEST}. Publish the bundle's large files, and give --url with the address of the folder that has them."
+        )
+    lines = ["large_files:"]
+    for path in large:
+        place = path.relative_to(folder).as_posix()
+        lines += [f'  - path: "{place}"', f'    url: "{url.rstrip("/")}/{place}"']
+        lines += [f'    hash_val: "{file_digest(path)}"', '    hash_type: "sha256"']
+        path.unlink()
+    Path(folder, "large_files.yml").write_text("\n".join(lines) + "\n")
+
+
+def _write_entry(bundle: Path, folder: Path, huggingface: str) -> None:
+    """Write the entry of a model that is hosted on Hugging Face: metadata, README and licence."""
+    metadata: dict[str, Any] = json.loads(Path(bundle, "configs", "metadata.json").read_text())
+    entry = {"schema": HF_SCHEMA} | {key: metadata[key] for key in HF_KEYS if key in metadata}
+    entry |= {"huggingface_model_id": huggingface, "huggingface_url": f"https://huggingface.co/{huggingface}"}
+    folder.mkdir()
+    Path(folder, "metadata.json").write_text(json.dumps(entry))
+    for source, target in (("LICENSE", "LICENSE"), ("docs/README.md", "README.md")):
+        Path(folder, target).write_text(Path(bundle, source).read_text())
+
+
+def _format(folder: Path) -> None:
+    """Format JSON and Python as the zoo's checks demand."""
+    try:
+        import black
+        import isort
+    except ImportError as error:
+        raise ImportError(f'{error}. The zoo checks the format of code: pip install -e ".[zoo]".') from error
+    mode = black.Mode(line_length=120, magic_trailing_comma=False)
+    config = isort.Config(profile="black", line_length=120, src_paths=(folder.parent,))  # `common` is third party there
+    for path in folder.rglob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=4) + "\n")
+    for path in folder.rglob("*.py"):
+        sorted_imports = isort.code(_with_comments(path.read_text()), config=config)
+        path.write_text(black.format_str(sorted_imports, mode=mode))
+
+
+def _with_comments(code: str) -> str:
+    """Turn the docstrings of a module's constants into comments: the zoo allows a module one docstring."""
+    lines = code.splitlines()
+    for node in reversed(ast.parse(code).body[1:]):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            text = inspect.cleandoc(node.value.value)
+            lines[node.lineno - 1 : node.end_lineno] = [f"# {line}".rstrip() for line in text.splitlines()]
+    return "\n".join(lines) + "\n"
