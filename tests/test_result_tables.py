@@ -76,7 +76,7 @@ def test_federation(experiment):
     """The tables of federations agree with the Dice of every case beside them."""
     folder = ROOT / "docs" / "federation"
     dice = pd.read_csv(folder / "dice.csv").query("experiment == @experiment")
-    tables = (ROOT / "docs" / "many_machines.md").read_text().split("\n\n")
+    tables = (folder / "README.md").read_text().split("\n\n")
     table = [table for table in tables if table.startswith("| | WT, mean of 15")][experiment == "open_glioma"]
     lines = table.splitlines()[2:]
     arms = dice.groupby(["bundle", "arm"])
