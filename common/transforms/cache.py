@@ -1,9 +1,10 @@
 """A cache from which a training patch is read without decoding or copying the rest of the case."""
 
 import json
-import os
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,15 @@ from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
 TENSORS = ("image", "label")
-FORMAT = 4
+FORMAT = 5
 """Version of the cache; increase it when a transform of this package changes its result for the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 STEPS = 32767
 """Largest whole number that a voxel is stored as."""
-PAGE = 4096
-"""Size of a file's blocks in bytes."""
 
 
 class CachedDataset(Dataset):
-    """Cache the results of the deterministic transforms as contiguous, memory-mapped ``.npy`` files.
+    """Cache the results of the deterministic transforms as memory-mapped ``.npy`` files without the background.
 
     The transforms before the first random one run once per case; after that, only the cropped patch is read from the
     memory map. Unlike MONAI's PersistentDataset it does not store the whole array behind a cropped view, does not read
@@ -36,8 +35,8 @@ class CachedDataset(Dataset):
 
     Images are stored as 16-bit whole numbers: a voxel's difference from the modality's first voxel, its background, in
     steps of 1/32767 of the largest difference. So voxels are off by at most half a step, the background by nothing. A
-    modality that holds any NaN is NaN everywhere. Labels are stored in 8 bits if their values fit. Blocks of background
-    are holes in the file and take no space on disk.
+    modality that holds any NaN is NaN everywhere. Labels are stored in 8 bits if their values fit. Of each plane across
+    the first axis only the box is stored outside which all is background.
 
     The deterministic part of ``transform``, a `Compose`, depends on nothing but the item. The name of an entry has a
     hash of the item, of its files' sizes and modification times, and of these transforms. Without a ``cache_dir``
@@ -55,17 +54,16 @@ class CachedDataset(Dataset):
         with unwrapped_errors():  # Compose wraps a transform's error about a file
             if self.cache_dir is None:
                 return super()._transform(index)
-            item, scale = self._cached(dict(self.data[index]))
+            item, parts = self._cached(dict(self.data[index]))
             start = len(self.transform) if self.first_random is None else self.first_random
             if any(isinstance(t, RandSpatialCropd) for t in self.transform.transforms[start : start + 1]):
                 item = self.transform(item, start=start, end=start + 1)  # so that only the patch is read
                 start += 1
-            item["image"] = _decoded(item["image"], scale["step"], scale["background"])
-            if "label" in item:
-                item["label"] = item["label"].to(getattr(torch, scale["label"]))
+            for key, part in parts.items():
+                item[key] = part.read(item[key])
             return self.transform(item, start=start)
 
-    def _cached(self, item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _cached(self, item: dict[str, Any]) -> tuple[dict[str, Any], dict[str, "_Stored"]]:
         entry = self.cache_dir / f"{item.get('case', 'case')}-{self._key(item)}"
         if not (entry / "meta.json").is_file():
             self._write(entry, self.transform(item, end=self.first_random))
@@ -81,64 +79,102 @@ class CachedDataset(Dataset):
         for key in TENSORS:
             if key in item:
                 voxels = item[key].numpy()
+                stored = {"shape": voxels.shape, "dtype": str(voxels.dtype)}
                 if key == "image":
-                    voxels, meta["scale"] = _encoded(voxels)
-                else:
-                    meta["scale"]["label"] = str(voxels.dtype)
-                    small = voxels.astype(np.uint8)
-                    voxels = small if np.array_equal(small, voxels) else voxels
-                with replacing(entry / f"{key}.npy") as path:
-                    _save_with_holes(path, np.ascontiguousarray(voxels))
+                    voxels, scale = _encoded(voxels)
+                    stored |= scale
+                elif np.array_equal(voxels.astype(np.uint8), voxels):
+                    voxels = voxels.astype(np.uint8)
+                packed, stored["boxes"] = _packed(voxels)
+                with replacing(entry / f"{key}.npy") as path, path.open("wb") as file:
+                    np.save(file, packed)
                 meta[key] = {name: _plain(item[key].meta[name]) for name in META if name in item[key].meta}
-                meta[key]["affine"] = item[key].affine.tolist()
+                meta[key] |= {"affine": item[key].affine.tolist(), "stored": stored}
         with replacing(entry / "meta.json") as path:  # written last: it marks the entry as complete
             path.write_text(json.dumps(meta))
 
     @staticmethod
-    def _read(entry: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        meta = json.loads((entry / "meta.json").read_text())
-        item, scale = meta.pop("plain"), meta.pop("scale")
+    def _read(entry: Path) -> tuple[dict[str, Any], dict[str, "_Stored"]]:
+        """Return the item, with tensors that take no memory in the place of the stored ones, and what is stored."""
+        meta, parts = json.loads((entry / "meta.json").read_text()), {}
+        item = meta.pop("plain")
         for key, values in meta.items():
-            array = np.load(entry / f"{key}.npy", mmap_mode="c")  # copy on write: the file never changes
             affine = torch.tensor(values.pop("affine"), dtype=torch.float64)
+            parts[key] = _Stored(entry / f"{key}.npy", affine, **values.pop("stored"))
             if "original_affine" in values:
                 values["original_affine"] = torch.tensor(values["original_affine"], dtype=torch.float64)
                 values["spatial_shape"] = np.asarray(values["spatial_shape"])
-            item[key] = MetaTensor(torch.from_numpy(array), affine=affine, meta=values)
-        return item, scale
+            item[key] = MetaTensor(torch.zeros(1).expand(parts[key].shape), affine=affine, meta=values)
+        return item, parts
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An image or a label on disk: for each plane across the first axis the box outside which all is background.
+
+    Attributes:
+        boxes: for each plane and each of its axes, where the box begins and ends.
+        step: the difference that 1 stands for, for each modality; labels have none.
+        background: that of each modality; NaN if the modality is missing.
+    """
+
+    path: Path
+    affine: torch.Tensor
+    shape: Sequence[int]
+    dtype: str
+    boxes: Sequence[Sequence[tuple[int, int]]]
+    step: Sequence[float] = ()
+    background: Sequence[float] = ()
+
+    def read(self, part: MetaTensor) -> MetaTensor:
+        """Return the voxels of a part of the tensor; its affine tells where it lies."""
+        channels, *size = part.shape
+        shift = torch.linalg.solve(self.affine, part.affine)[: len(size), -1]
+        first, *corner = shift.round().int().tolist()
+        stored, voxels = np.load(self.path, mmap_mode="r"), np.zeros(part.shape, self.dtype)
+        step = np.asarray(self.step, np.float32).reshape(-1, *[1] * (len(size) - 1))
+        shapes = [[channels, *(high - low for low, high in box)] for box in self.boxes]
+        begins = [0, *accumulate(map(math.prod, shapes))]
+        for number, x in enumerate(range(first, first + size[0])):
+            plane = stored[begins[x] : begins[x + 1]].reshape(shapes[x])
+            source, target = [slice(None)], [slice(None)]
+            for (low, high), at, n in zip(self.boxes[x], corner, size[1:], strict=True):
+                begin, end = max(low, at), max(low, at, min(high, at + n))
+                source.append(slice(begin - low, end - low))
+                target.append(slice(begin - at, end - at))
+            place = voxels[:, number][*target]
+            place[...] = plane[*source]
+            if self.step:
+                place *= step
+        for channel, background in zip(voxels, self.background, strict=False):  # a label has none
+            if background != 0:  # or NaN
+                channel += np.float32(background)
+        return MetaTensor(torch.from_numpy(voxels)).copy_meta_from(part)
+
+
+def _packed(voxels: np.ndarray) -> tuple[np.ndarray, list[list[tuple[int, int]]]]:
+    """Return of ``(C, X, ...)`` what is not 0, with little around, as one row; and the box of each plane in ``X``."""
+    boxes = [[_extent(axis, inside) for axis in range(inside.ndim)] for inside in voxels.any(axis=0)]
+    parts = [voxels[(slice(None), x, *(slice(low, high) for low, high in box))].ravel() for x, box in enumerate(boxes)]
+    return np.concatenate([*parts, np.zeros(1, voxels.dtype)]), boxes  # no empty file, which cannot be mapped
+
+
+def _extent(axis: int, inside: np.ndarray) -> tuple[int, int]:
+    hit = np.flatnonzero(inside.any(axis=tuple(other for other in range(inside.ndim) if other != axis)))
+    return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)
 
 
 def _encoded(image: np.ndarray) -> tuple[np.ndarray, dict[str, list[float]]]:
-    """Return an image ``(M, ...)`` as whole numbers, and the arguments with which `_decoded` restores it."""
+    """Return an image ``(M, ...)`` as whole numbers, and each modality's step and background (NaN if it is missing)."""
     space = tuple(range(1, image.ndim))
     background = np.expand_dims(image.reshape(len(image), -1)[:, 0], space)
     largest = np.abs(image - background).max(axis=space, keepdims=True)  # NaN if there is any
     step = np.where(largest == 0, 1, largest / STEPS)
     codes = np.nan_to_num(((image - background) / step).round()).astype(np.int16)
-    codes[np.isnan(step).flatten()] = 0
-    return codes, {"step": step.flatten().tolist(), "background": background.flatten().tolist()}
-
-
-def _decoded(codes: MetaTensor, step: Sequence[float], background: Sequence[float]) -> MetaTensor:
-    image = np.empty(codes.shape, np.float32)
-    for number, (channel, stored) in enumerate(zip(image, codes.numpy(), strict=True)):
-        np.multiply(stored, np.float32(step[number]), out=channel, dtype=np.float32, casting="unsafe")  # in one pass
-        if background[number] != 0:
-            channel += np.float32(background[number])
-    return MetaTensor(torch.from_numpy(image)).copy_meta_from(codes)
-
-
-def _save_with_holes(path: Path, array: np.ndarray) -> None:
-    """Write a ``.npy`` file whose blocks of zeros are holes, where the file system has holes."""
-    content = array.reshape(-1).view(np.uint8)
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        for start, end in pairwise([0, *range(PAGE - file.tell() % PAGE, len(content), PAGE), len(content)]):
-            if content[start:end].any():
-                file.write(content[start:end])
-            else:
-                file.seek(end - start, os.SEEK_CUR)
-        file.truncate()
+    missing = np.isnan(step).flatten()
+    codes[missing] = 0
+    background = np.where(missing, np.nan, background.flatten())
+    return codes, {"step": np.nan_to_num(step).flatten().tolist(), "background": background.tolist()}
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from monai.transforms import (
 from processes import run
 
 from common.modalities import presence
-from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd
+from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd, cache
 
 KEYS = ["image", "label"]
 CROP = [8, 16, 6]
@@ -128,16 +128,15 @@ def test_without_a_folder_everything_runs_each_time(subject, opened):
     assert len(opened) == 10
 
 
-def test_file_is_contiguous_and_holds_the_crop_alone(subject, folder):
-    cropped = CachedDataset([subject], deterministic(), folder)[0]["image"]
-    assert cropped.shape == (4, 13, 16, 11)
-    path = entries(folder)[0] / "image.npy"
-    stored = np.load(path, mmap_mode="r")
-    assert stored.flags.c_contiguous
-    assert stored.shape == cropped.shape
-    assert path.stat().st_size == stored.offset + 2 * 4 * 13 * 16 * 11
-    assert (path.parent / "label.npy").stat().st_size == 128 + 13 * 16 * 11
-    assert sorted(p.name for p in entries(folder)[0].iterdir()) == ["image.npy", "label.npy", "meta.json"]
+def test_files_hold_the_crop_without_its_background(subject, folder):
+    cropped = CachedDataset([subject], deterministic(), folder)[0]
+    assert cropped["image"].shape == (4, 13, 16, 11)
+    (entry,) = entries(folder)
+    assert sorted(p.name for p in entry.iterdir()) == ["image.npy", "label.npy", "meta.json"]
+    image, label = (np.load(entry / f"{key}.npy", mmap_mode="r") for key in KEYS)
+    assert (image.dtype, label.dtype) == (np.int16, np.uint8)
+    assert (cropped["image"] != cropped["image"].flatten()[0]).sum() <= image.size <= 4 * 13 * 16 * 11 + 1
+    assert (cropped["label"] != 0).sum() <= label.size < image.size / 4
 
 
 def test_another_setting_or_item_is_another_entry(subject, folder):
@@ -182,11 +181,11 @@ def test_unfinished_entry_is_made_anew(subject, folder):
 class Given:
     """A transform that returns an image with negative voxels, whose background is not 0."""
 
-    def __init__(self, image: torch.Tensor) -> None:
-        self.image = image
+    def __init__(self, image: torch.Tensor, rank: int = 4) -> None:
+        self.image, self.rank = image, rank
 
     def __call__(self, item: dict) -> dict:
-        return item | {"image": MetaTensor(self.image, affine=torch.eye(4))}
+        return item | {"image": MetaTensor(self.image, affine=torch.eye(self.rank))}
 
 
 def test_precision_and_size_are_as_stated(subject, folder):
@@ -199,17 +198,36 @@ def test_precision_and_size_are_as_stated(subject, folder):
         assert (channel - expected).abs().max() <= 1.01 * (expected + 0.7).abs().max() / 65534
         assert (channel[expected == -0.7] == -0.7).all()
     assert read[3].isnan().all()
-    status = (entries(folder)[0] / "image.npy").stat()
-    assert status.st_size == 128 + 2 * image.numel()
-    assert 512 * status.st_blocks < 0.3 * status.st_size
+    size = (entries(folder)[0] / "image.npy").stat().st_size
+    assert size == 128 + 2 * (4 * 20**3 + 1)  # the box of what is not background
 
 
-def test_only_the_patch_is_decoded(subject, folder, monkeypatch):
-    decoded, cached = [], CachedDataset([subject], pipeline(), folder)
+@pytest.mark.parametrize("shape", [(1, 9, 8, 7), (2, 9, 8), (4, 9, 8, 7)])
+def test_any_part_is_read_as_it_was(subject, folder, shape):
+    rng = np.random.default_rng(0)
+    image = np.where(rng.random(shape) > 0.8, rng.normal(size=shape), 0).astype(np.float32)
+    image[:, 3] = 0  # a plane of background
+    image[:, :, 0] = 0
+    given = Given(torch.from_numpy(image), len(shape))
+    size = [4, 5, 3][: len(shape) - 1]
+    item = {key: value for key, value in subject.items() if key != "label"}
+    cached = CachedDataset([item], Compose([given, RandSpatialCropd("image", size, random_size=False)]), folder)
     cached[0]
-    monkeypatch.setattr("common.transforms.cache._decoded", lambda codes, *scale: decoded.append(codes.shape) or codes)
+    for seed in range(20):
+        cached.transform.set_random_state(seed=seed)
+        part = cached[0]["image"]
+        corner = part.affine[: len(size), -1].round().int().tolist()
+        expected = image[(slice(None), *(slice(at, at + n) for at, n in zip(corner, size, strict=True)))]
+        np.testing.assert_allclose(part.numpy(), expected, atol=0.51 * np.abs(image).max() / 32767)
+
+
+def test_only_the_patch_is_read(subject, folder, monkeypatch):
+    asked, cached = [], CachedDataset([subject], pipeline(), folder)
     cached[0]
-    assert decoded == [(4, *CROP)]
+    read = cache._Stored.read
+    monkeypatch.setattr(cache._Stored, "read", lambda self, part: asked.append(part.shape) or read(self, part))
+    cached[0]
+    assert asked == [(4, *CROP), (1, *CROP)]
 
 
 def make_entry(item, folder):
