@@ -14,6 +14,7 @@ def predict(
     skull_strip: str = "auto",
     upright: bool = False,
     decision: str | None = None,
+    each: bool = False,
 ) -> None:
     """Segment a patient's study with any non-empty subset of the sequences, and print what was used as which sequence.
 
@@ -33,10 +34,12 @@ def predict(
         upright: align a tilted head with the training cases, by registration to their mean brain.
         decision: threshold marks what is more probable than not, as in the papers; expected_dice also what is less
             probable, where that is expected to overlap best with the truth; by default that of the bundle.
+        each: the folder holds a subfolder for each study; studies.html lists them. One that fails does not stop the
+            others, and given again the command goes on where it ended.
     """
     from clinic.study.console import segment_study
 
     segment_study(
-        study, output_dir, bundle, series, modalities, reference, recipe, ckpt_path, device, skull_strip, upright,
-        decision,
+        study, output_dir, bundle, each, series=series, modalities=modalities, reference=reference, recipe=recipe,
+        ckpt_path=ckpt_path, device=device, skull_strip=skull_strip, upright=upright, decision=decision,
     )  # fmt: skip

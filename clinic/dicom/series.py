@@ -144,7 +144,8 @@ def read_study(folder: str | Path) -> list[Series]:
         raise ValueError(f"{folder}: no MR image, only {found}; expected the MR series of one study.")
     if len(studies) > 1:
         raise ValueError(
-            f"{folder}: images of {len(studies)} studies; give the folder of one, or move the others away."
+            f"{folder}: images of {len(studies)} studies; give the folder of one, or --each if every subfolder "
+            "is a study."
         )
     return _numbered([_series(volume, ambiguous) for volume in _volumes(slices)])
 

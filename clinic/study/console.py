@@ -4,13 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clinic.study.predict import Prediction, predict
-from common.text import printable
+from clinic.study.studies import PAGE, segment_each
+from common.text import printable, shortened
+
+FOUND = "In the study"
 
 
-def segment_study(*options: Any, **named_options: Any) -> None:
-    """Segment a study (options of `predict`), and print what was used as which sequence, and the result."""
-    made = predict(*options, **named_options, explain=lambda lines: _print({"In the study": lines}))
-    _print(_sections(made))
+def segment_study(study: str, output_dir: str, bundle: str, each: bool, **options: Any) -> None:
+    """Segment a study (options of `predict`), and print what was used as which sequence, and the result.
+
+    With ``each`` every subfolder is a study (`segment_each`); raises ValueError at the end if any could not be
+    segmented.
+    """
+    if not each:
+        _print(_sections(predict(study, output_dir, bundle, **options, explain=lambda lines: _print({FOUND: lines}))))
+        return
+    failed = []
+    started = segment_each(
+        study, output_dir, bundle, **options, explain=lambda name, lines: _print({f"{FOUND} {name}": lines})
+    )
+    for number, (outcome, made) in enumerate(started, start=1):
+        if outcome.failure:
+            failed.append(outcome.study)
+        said = f"not segmented: {outcome.failure}" if outcome.failure else "segmented" if made else "segmented before"
+        _print({f"Study {number}": [f"{outcome.study}: {said}"], **(_sections(made) if made else {})})
+    print(printable(f"All studies: {output_dir}/{PAGE}"), flush=True)
+    if failed:
+        raise ValueError(f"{len(failed)} of {number} studies were not segmented: {shortened(failed)}; see {PAGE}.")
 
 
 def _sections(made: Prediction) -> dict[str, Sequence[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import voxel_sizes
 
+from common.cohorts import cases
 from common.cohorts.cohort import Cohort
 from common.io import bundle_root, shipped_weights, trained
 from common.io.bundle import require_same_common
@@ -41,7 +43,7 @@ class Segmentation:
 
 
 class Inference:
-    """A bundle's inference.json, prepared to segment one case.
+    """A bundle's inference.json, prepared to segment cases, one after the other.
 
     Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
     network, or a table beside them was not written by an evaluation.
@@ -109,6 +111,7 @@ class Inference:
 
     def run(self, images: Mapping[str, nib.Nifti1Image]) -> Segmentation:
         """Segment a case: modality -> volume, all on one grid."""
+        shutil.rmtree(self.data, ignore_errors=True)  # the case before
         self.data.mkdir()
         for name, image in images.items():
             # Axis-aligned and at the origin, since for oblique axes MONAI's Spacingd rounds the grid's origin
@@ -116,7 +119,8 @@ class Inference:
             straight = np.diag([*voxel_sizes(image.affine).round(6), 1])
             nib.save(nib.Nifti1Image(image.dataobj, straight), self.data / f"case_{name}.nii")
         with _quiet(), unwrapped_errors():
-            self.workflow.run()
+            self._content("dataset").data = cases(self.cohort.name, self.data)
+            self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
         label = self._content("to_labels")(dict(output))["pred"]
         softmax = self._content("inferer").softmax

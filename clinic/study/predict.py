@@ -78,36 +78,48 @@ def predict(
     ``<weights>_intervals.csv`` and ``<weights>_advice.csv``. ``explain`` is called with a line for everything found in
     the study, before later steps can fail.
     """
-    check_choice("--skull_strip", skull_strip, MODES)
-    if decision is not None:
-        check_choice("--decision", decision, DECISIONS)
-    _require_apart(study, output_dir)
+    check_options(study, output_dir, skull_strip, decision)
     with scratch_folder() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, folder, decision)
-        found = read_folder(study, inference.cohort, modalities, series, inference.device)
-        if explain:
-            explain(found.explanations)
-        prepared = _prepare(found, reference, skull_strip, inference)
-        found, renamed = reassign_by_image(
-            found,
-            prepared.judged,
-            inference.cohort,
-            _allowed(inference.cohort, modalities, series),
-            [prepared.reference] if reference else [],
-        )
-        if renamed:  # the reference may change, and messages contain the names of the sequences
-            prepared = _prepare(found, reference and renamed.get(prepared.reference, reference), skull_strip, inference)
-        chosen, why, aligned, brain, judged = prepared
-        can_refer, seg_note = _can_refer(found, chosen)
-        contradictions = [*contradiction_warnings(found, judged)]
-        if upright:
-            if found.skulls and brain is None:
-                raise ValueError(
-                    "--upright needs the brain alone, but --skull_strip no keeps the head; leave out one of the two."
-                )
-            aligned, mask = turn_upright(aligned, chosen, brain and brain.mask)
-            brain = brain and replace(brain, mask=mask)
-        segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
+        return segment(study, output_dir, inference, series, modalities, reference, skull_strip, upright, explain)
+
+
+def segment(
+    study: str | Path,
+    output_dir: str | Path,
+    inference: Inference,
+    series: Mapping[str, Any] | None = None,
+    modalities: Sequence[str] | None = None,
+    reference: str | None = None,
+    skull_strip: str = "auto",
+    upright: bool = False,
+    explain: Callable[[list[str]], None] | None = None,
+) -> Prediction:
+    """Segment a study as `predict` does, with a bundle that is loaded already."""
+    found = read_folder(study, inference.cohort, modalities, series, inference.device)
+    if explain:
+        explain(found.explanations)
+    prepared = _prepare(found, reference, skull_strip, inference)
+    found, renamed = reassign_by_image(
+        found,
+        prepared.judged,
+        inference.cohort,
+        _allowed(inference.cohort, modalities, series),
+        [prepared.reference] if reference else [],
+    )
+    if renamed:  # the reference may change, and messages contain the names of the sequences
+        prepared = _prepare(found, reference and renamed.get(prepared.reference, reference), skull_strip, inference)
+    chosen, why, aligned, brain, judged = prepared
+    can_refer, seg_note = _can_refer(found, chosen)
+    contradictions = [*contradiction_warnings(found, judged)]
+    if upright:
+        if found.skulls and brain is None:
+            raise ValueError(
+                "--upright needs the brain alone, but --skull_strip no keeps the head; leave out one of the two."
+            )
+        aligned, mask = turn_upright(aligned, chosen, brain and brain.mask)
+        brain = brain and replace(brain, mask=mask)
+    segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     label = _on_grid_of(found.images[chosen], segmentation.label, aligned.images[chosen].affine, inference.cohort)
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({found.sources[chosen]}), {why}."
     notes = [grid_note, *([seg_note] if seg_note else []), *found.notes]
@@ -144,8 +156,11 @@ def _allowed(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[s
     return [name for name in resolve_subset(modalities, cohort.modalities) if name not in left_out]
 
 
-def _require_apart(study: str | Path, output_dir: str | Path) -> None:
-    """Refuse an output folder within the study's folder, or one that cannot be written."""
+def check_options(study: str | Path, output_dir: str | Path, skull_strip: str, decision: str | None) -> None:
+    """Refuse unknown options, and an output folder within the study's folder or that cannot be written."""
+    check_choice("--skull_strip", skull_strip, MODES)
+    if decision is not None:
+        check_choice("--decision", decision, DECISIONS)
     output = Path(output_dir).resolve()
     if Path(study).resolve() in (output, *output.parents):
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
@@ -259,6 +274,7 @@ def _write(
 ) -> dict[str, Path]:
     """Write the results, with a SEG only for a modality that is ``referred`` to; remove those of an earlier run."""
     voxels = np.asarray(label.dataobj)
+    folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(folder) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}
         nib.save(label, made["label map"])

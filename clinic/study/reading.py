@@ -224,7 +224,8 @@ def _told_apart(folder: Path, cohort: Cohort, look: Look | None) -> tuple[Item, 
     cases = find_cases(folder, cohort, unnamed if possible - {*named} else ()) if named or not possible else []
     if len(cases) > 1:
         raise ValueError(
-            f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one."
+            f"{folder}: {len(cases)} subjects, {shortened(case['case'] for case in cases)}; give the folder of one, "
+            "or --each if every subfolder is a study."
         )
     case = cases[0] if cases else {"image": [], "modalities": []}
     paths = dict(zip(case["modalities"], case["image"], strict=True))
