@@ -42,7 +42,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and pictures that lie outside ``docs/``, notebooks, and a page for each module."""
     for file in (file for path in ROOT.glob("docs/*.ipynb") for file in _notebook(path, config)):
         files.append(file)
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")):
+    folders = [file for file in files if file.src_uri.endswith("/README.md")]
+    for file in folders:
+        files.remove(file)
+    outside = [*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*")]
+    for path in (*outside, *(Path(file.abs_src_path) for file in folders)):
         files.append(File.generated(config, place(path), abs_src_path=str(path)))
     for module in MODULES:
         files.append(File.generated(config, _place_of(module), content=_reference(module)))
@@ -93,8 +97,11 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def place(path: Path) -> str:
-    """Return the path that a file of the repository has in the site, if the site contains it."""
-    name = path.relative_to(ROOT).as_posix().replace(".ipynb", ".md")
+    """Return the path that a file of the repository has in the site, if the site contains it.
+
+    The README of a folder is not called so there, since the navigation hides the first README of a section.
+    """
+    name = re.sub("/README.md$", "/about.md", path.relative_to(ROOT).as_posix().replace(".ipynb", ".md"))
     return re.sub(r"^bundles/(\w+)/docs/", r"papers/\1/", re.sub(r"^docs/", "", name))
 
 
