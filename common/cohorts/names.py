@@ -43,6 +43,8 @@ _PROCESSING = (
     r"ras|to|in|resampled|norm(alised|alized)?|preproc(essed)?|processed|1mm|atlas|final|defaced"
 )
 _WEIGHTINGS = rf"(?:c|ce|gd|s|e)?(t[12])w?i?({_AGENT}|c|{_AFTER}|{_BEFORE}|{_PLANE}|{_TECHNIQUE})?"
+_TARGET = re.compile(r"[_.\- ](?:to|in)[_.\- ]?(?:t[12]|flair)[a-z]*(?:[_.\- ]space)?$", re.IGNORECASE)
+"""Ending of a name that says which image this one was registered to, e.g. ``T2_to_T1``."""
 _PARALLEL = re.compile(r"(?<=[a-z])_p[234](?=_|$)")  # parallel imaging, as Siemens abbreviates it
 _PERHAPS = re.compile(r"t[12]|fl|mprage|bravo|spgr", re.IGNORECASE)  # without these no word tells a sequence
 _STAR = re.compile(r"ffe|flash|fl[23]d", re.IGNORECASE)  # with T2: T2*
@@ -57,7 +59,7 @@ def split_name(name: str, cohort: Cohort) -> tuple[str, str | None, str]:
 def _split(name: str, label_names: tuple[str, ...], worn: bool) -> tuple[str, str | None, str]:
     whole = _without_suffix(name)
     # Names in BraTS 2015 end with the number in the SICAS repository: VSD.Brain.XX.O.MR_T1c.54514
-    stem = re.sub(r"\.\d+$", "", whole)
+    stem = _TARGET.sub("", re.sub(r"\.\d+$", "", whole))
     label = _labels(label_names).fullmatch(stem)
     if label and not NOT_TUMOUR.fullmatch(label[1] or ""):
         return label[1] or "", LABEL, label[2].lower()
@@ -75,7 +77,7 @@ def _split(name: str, label_names: tuple[str, ...], worn: bool) -> tuple[str, st
     elif role == "t1" and agent and not (agent[1] or "").lower().endswith(("no", "non", "without", "pre")):
         head, role = agent[1] or "", "t1c"  # CE_T1
     elif role and (other := by_words(head)[1]) not in (None, role) and (role, other) != ("flair", "t2"):
-        role = None  # T1_FLAIR, T2_to_T1, T1c-T1
+        role = None  # T1_FLAIR, T1c-T1
     return (head, role, "") if role else (whole, None, "")
 
 
@@ -85,7 +87,7 @@ def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
     ``folder`` is that of the file, whose name may come last (``T1_P1`` in ``P1``).
     """
     whole = _without_suffix(name)
-    stem = _PARALLEL.sub("", without_folder(whole, folder))
+    stem = _PARALLEL.sub("", _TARGET.sub("", without_folder(whole, folder)))
     modality, start = None, len(stem)
     if _PERHAPS.search(stem) and not MASK.fullmatch(stem):
         words = list(re.finditer(r"[^_.\-+\s]+", stem))

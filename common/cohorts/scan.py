@@ -36,9 +36,13 @@ _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "NIFTI", "nifti", "files", 
 """Folders with one kind of file, of one or many cases; the cases belong to the folder above (MSD, XNAT)."""
 _ARCHIVE = re.compile(r"_(?:nifti|nii)$", re.IGNORECASE)  # ending of a case's folder that says only what files it holds
 _NNUNET = re.compile(r".*_000\d(?:\.nii\.gz|\.nrrd|\.mha)", re.IGNORECASE)
-_DATED = re.compile(rf"{TIME_POINT}(?:[-_ ].*)?|\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", re.IGNORECASE)
+_DATED = re.compile(
+    rf"(?:(?:mri?|irm|scan|study|exam|visit|date)[-_ ])?{TIME_POINT}(?:[-_ ].*)?"
+    r"|\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|(?:19|20)\d\d[-._](?:0[1-9]|1[0-2])",
+    re.IGNORECASE,
+)
 _TIME_POINT = re.compile(
-    rf"{_DATED.pattern}|\d\d?(?:\.\d)?|[tv]\d|pre|post|initial|primary|first|second|third|diagnos\w*|relapse\w*|progress\w*"
+    rf"{_DATED.pattern}|\d\d?(?:\.\d)?|(?:19|20)\d\d|[tv]\d|pre|post|initial|primary|first|second|third|diagnos\w*|relapse\w*|progress\w*"
     r"|\d+ ?(?:d|w|m|mo|y|days?|weeks?|months?|years?)",
     re.IGNORECASE,
 )

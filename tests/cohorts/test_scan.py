@@ -330,6 +330,9 @@ TIMES = {
     # folders: pattern of files, names of time points; all are two patients, P1 and P2, seen twice
     "dates": ("{c}/{d}/{t}.nii.gz", ["2019_01_02", "2019_07_11"]),
     "days first": ("{c}/{d}/{c}_{d}_{t}.nii.gz", ["25-01-2019", "31.07.2019"]),
+    "words and dates": ("{c}/{d}/{t}.nii.gz", ["MRI_2020-01-01", "MRI_2021-02-01"]),
+    "months of years": ("{c}/{d}/{t}.nii.gz", ["2020-01", "2021-05"]),
+    "years": ("{c}/{d}/{t}.nii.gz", ["2020", "2021"]),
     "six digits": ("{c}/{d}/{t}.nii.gz", ["190102", "190711"]),
     "dates and times": ("{c}/{d}/{t}.nii.gz", ["2010-01-01_10-00-00", "20110101T1100"]),
     "studies of TCIA": ("{c}/{d}/{t}.nii.gz", ["10-13-2000-MR BRAIN WOW CONTRAST-60055", "11-19-2001-MR-1"]),
