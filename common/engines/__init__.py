@@ -2,7 +2,15 @@
 
 from common.engines.epoch import Rounds, SetEpoch
 from common.engines.evaluate import check_panels, check_settings, report_evaluation
-from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, counted_voxels, seed_all
+from common.engines.handlers import (
+    EpochLosses,
+    Reseed,
+    ResumableCheckpoint,
+    TimeLeft,
+    WeightAverage,
+    counted_voxels,
+    seed_all,
+)
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import (
