@@ -28,7 +28,7 @@ def check_device(device: str | torch.device, precision: str) -> None:
         raise ValueError(
             f"precision 'float16' with device {device}: float16 requires a GPU; expected 'float32' or 'bfloat16'."
         )
-    if precision == "bfloat16" and not _multiplies_bfloat16(device):
+    if precision == "bfloat16" and not multiplies_bfloat16(device):
         logger.warning(
             f"precision 'bfloat16': this {'GPU' if device.type == 'cuda' else 'processor'} has no instructions for it "
             "and emulates it, which is slower than float32 (a training step of RFNet on a CPU took 1.4 times as long); "
@@ -98,7 +98,8 @@ class PrecisionInferer(SimpleInferer):
         return to_float32(outputs)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bfloat16, and need not emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
