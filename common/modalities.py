@@ -176,8 +176,8 @@ class LabelSet:
         for other, own in self.synonyms.items():
             if {other, own} <= found:
                 raise ValueError(
-                    f"{source}: label values {own} and {other}, which both mean one class in this cohort; expected "
-                    "only one of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
+                    f"{source}: label values {own} and {other}, which both stand for the same class in this cohort; "
+                    "expected only one of them in a file. Choose the cohort that the file belongs to (key `cohort`)."
                 )
         if unknown := sorted(found - self.known):
             named = ", ".join(f"{value} ({name})" for name, value in self.meanings.items())

@@ -123,7 +123,7 @@ def run_entries(
 
 
 def folders_of(entries: Sequence[Entry], output_dir: str | os.PathLike) -> dict[str, Path]:
-    """Return each method's folder, named after it; names that would share one are a ValueError."""
+    """Return each method's folder, named after it; raises ValueError if two names would share one."""
     named: dict[str, str] = {}
     for entry in entries:
         place = stems([*TAKEN, entry.name])[entry.name]
@@ -178,7 +178,7 @@ def _run(
             with suppress(OSError), replacing(folder / MINUTES) as temporary:  # the disk may be full for a moment
                 temporary.write_text(f"{before + (time.monotonic() - began) / 60:.2f}\n")
     if process.returncode in (-signal.SIGINT, -signal.SIGTERM):
-        logger.warning(f"{entry.name}: stopped; give the same command again to go on")
+        logger.warning(f"{entry.name}: stopped; give the same command again to continue")
     elif process.returncode:
         logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
     return process.returncode == 0 and finished(folder)

@@ -67,7 +67,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
             for et, other in ((4, 3), (3, 4))
         ],
         # 3 and 4 in one file are two different classes, as in BraTS 2015
-        (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both mean one"]),
+        (lambda: EITHER.read(torch.tensor([0, 3, 4]), "seg.nii"), ["seg.nii: label values 3 and 4", "both stand for"]),
         (lambda: EITHER.check([4, 5], "seg.nii"), ["label values [5] are not defined", "which has 0, 1 (NCR)"]),
         *[
             (lambda synonyms=synonyms: replace(EITHER, synonyms=synonyms), ["expected values not in"])

@@ -1,5 +1,5 @@
 def average(output_dir: str, name: str, *folders: str) -> None:
-    """Average the evaluations of several trainings of one method, e.g. with other seeds, case by case.
+    """Average the evaluations of several trainings of one method, e.g. with different seeds, case by case.
 
     Args:
         output_dir: the folder to write, which compare accepts like any evaluation.

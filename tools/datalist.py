@@ -1,7 +1,7 @@
 def datalist(
     cohort: str, dataset_dir: str, output: str, split: str | None = None, seed: int = 0, *, patients: str | None = None
 ) -> None:
-    """Write a datalist JSON for a cohort's folder, after a look at the labels and images of all cases.
+    """Write a datalist JSON for a cohort's folder, after checking the labels and images of all cases.
 
     Args:
         cohort: the data set, e.g. brats2021, ucsf_pdgm or open_glioma; docs/datasets.md lists all.

@@ -6,7 +6,7 @@ def join(
     seed: int = 0,
     known_as: str | None = None,
 ) -> None:
-    """Write one datalist JSON for several data sets, after a look at the labels and images of all cases.
+    """Write one datalist JSON for several data sets, after checking the labels and images of all cases.
 
     Labels are read by the values of each source. No patient is in two parts, and every part has cases of every source.
 

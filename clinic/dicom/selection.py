@@ -103,7 +103,7 @@ class Candidate:
         return first if self.shows[first] - self.shows[second] >= TOLD_APART else None
 
     def take_for(self, modality: str | None, reason: str) -> None:
-        """Take it for what its image shows."""
+        """Use it as the sequence that its image shows."""
         confidence = max(self.verdict.confidence, SURE) if modality else 0.0
         self.verdict = Verdict(modality, confidence, f"{reason}; its header: {self.verdict.reason}")
         self.by_image = True
@@ -122,7 +122,7 @@ class SeriesCandidate(Candidate):
 
     @property
     def grid(self) -> tuple[Sequence[int], np.ndarray]:
-        """Those of the series."""
+        """Shape and affine of the series."""
         return self.series.shape, self.series.affine
 
     def read(self) -> Nifti1Image:

@@ -82,7 +82,7 @@ class Datastore(ABC):
 
     @abstractmethod
     def read_label(self, image: str, tag: str, study: Study, folder: str | Path) -> tuple[str, nib.Nifti1Image]:
-        """Return the modality on whose grid the newest label map with a tag lies, and it, in the cohort's values."""
+        """Return the newest label map with a tag: the modality of its grid, and the map in the cohort's values."""
 
     @abstractmethod
     def save_label(self, image: str, tag: str, file: Path) -> str:
@@ -138,7 +138,8 @@ def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = 
         return found[0]
     grids = ", ".join(f"{study.sources[name]} {image.shape}" for name, image in study.images.items())
     raise ValueError(
-        f"A label map of shape {label.shape} does not lie on the grid of any image of the study, {grids}; use one."
+        f"A label map of shape {label.shape} does not lie on the grid of any image of the study, {grids}; draw it on "
+        "one of them."
     )
 
 
@@ -322,8 +323,8 @@ def _search_all(search: Callable[..., list[dict[str, Any]]], *of: str, **options
     found: list[dict[str, Any]] = []
     while page := search(*of, **options, limit=PAGE, offset=len(found)):
         if page[0] in found:
-            raise ValueError("The archive answers every page of a search with the first one.")
+            raise ValueError("The archive returns the first page of a search again for each further page.")
         found += page
         if len(found) > RESULTS:
-            raise ValueError(f"The archive finds more than {RESULTS} studies or series, the limit for a search.")
+            raise ValueError(f"The search found more than {RESULTS} studies or series, the limit for a search.")
     return found

@@ -162,7 +162,7 @@ def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) 
     except (ValueError, ModuleNotFoundError) as error:
         if found.overlap < NO_OVERLAP:
             raise ValueError(
-                f"{display_name(name)} and {display_name(reference)} do not overlap where their headers put them "
+                f"{display_name(name)} and {display_name(reference)} do not overlap by their headers "
                 f"(Dice of their outlines {found.overlap:.2f}), and could not be registered: {error} Leave one out, or "
                 "convert both again from the scanner's files."
             ) from error

@@ -143,7 +143,7 @@ class Inference:
             return pd.read_csv(path).astype(dict.fromkeys(names, str) | dict.fromkeys(numbers, float))
         except (ValueError, KeyError) as error:  # pandas' own errors too, which do not name the file
             raise ValueError(
-                f"{path}: not the {name} of an evaluation ({error}); expected that of these weights, or no such file."
+                f"{path}: not the {name} of an evaluation ({error}); expected the one made for these weights, or none."
             ) from error
 
     def _content(self, key: str) -> Any:

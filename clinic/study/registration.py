@@ -83,7 +83,7 @@ def register(fixed: Image, moving: Image, name: str) -> Registration:
     if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
         raise ValueError(
             f"{found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could not be "
-            "registered. Leave one out, register them yourself, or check that both are of one patient's head."
+            "registered. Leave one out, register them yourself, or check that both show the same head."
         )
     return found
 

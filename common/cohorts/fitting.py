@@ -125,8 +125,8 @@ def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
         alike = [group for group in groups.values() if len(group) > 1]
         if len(alike) > 1 and max(map(len, alike)) <= FEW_TIMES:
             logger.warning(
-                f"{source}: each of {' and '.join(alike[0][:2])} counts as a patient of its own. If they are one "
-                "patient's, say whose each case is: `python -m tools datalist ... --patients FILE.csv`."
+                f"{source}: each of {' and '.join(alike[0][:2])} counts as a separate patient. If they are one "
+                "patient's, list the patient of each case: `python -m tools datalist ... --patients FILE.csv`."
             )
             return
 
@@ -152,13 +152,13 @@ def _warn_of_doubts(
         named = ", ".join(f"{value} ({name})" for name, value in absent.items())
         logger.warning(
             f"{source}: no label has the value {named} of {own.name}. {_either(others)} would read the values "
-            f"{sorted(found)} otherwise: make sure that the files belong to {own.name}."
+            f"{sorted(found)} differently: make sure that the files belong to {own.name}."
         )
     elif unnamed and complete:
         meanings = ", ".join(f"{value} {name}" for name, value in own.labels.meanings.items())
         logger.warning(
             f"{source}: no case is named like those of {own.name}, and {_either(complete)} would read the label values "
-            f"{sorted(found)} otherwise: make sure that {meanings} is what they mean."
+            f"{sorted(found)} differently: make sure that they mean {meanings}."
         )
 
 

@@ -389,5 +389,5 @@ def _warn_unknown(paths: list[Path], cohort: Cohort) -> None:
         endings = ", ".join(f"_{name}" for name in (*cohort.modalities, cohort.label_names[0]))
         logger.warning(
             f"{len(paths)} image files are ignored, as their names give no modality: {shortened(paths)}. To use one, "
-            f"give its name one of the endings {endings}."
+            f"end its name with one of {endings}."
         )

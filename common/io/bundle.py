@@ -15,8 +15,8 @@ COMMON = Path(__file__).resolve().parents[1]
 def bundle_root(name: str) -> str:
     """Return the folder of a bundle.
 
-    The first match is returned of: the working directory; ``bundles/<name>`` in the working directory; the same beside
-    the installed ``common``; the folder that contains ``common``; and a folder ``<name>`` beside that one. A bundle
+    These are tried in turn: the working directory; ``bundles/<name>`` in the working directory; the same beside the
+    installed ``common``; the folder that contains ``common``; and a folder ``<name>`` beside that one. A bundle
     that was packaged with another version of ``common`` is refused.
     """
     here = Path.cwd()

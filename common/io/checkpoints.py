@@ -29,7 +29,7 @@ def write_checkpoint(state: Mapping[str, Any], path: str | os.PathLike, facts: T
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with ``weights_only=True``; one that is damaged or holds other values is a ValueError."""
+    """Read a checkpoint with ``weights_only=True``; a damaged one, or one with other values, raises ValueError."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint. Train first, or name one that exists (key `ckpt_path`).")
     try:

@@ -20,7 +20,7 @@ from common.io.training import check_settings
 def refuse_unknown_options(bundle_root: str) -> None:
     """Refuse options of ``python -m monai.bundle run`` that no given config has as a key; MONAI would ignore them.
 
-    So are those that `check_settings` refuses, and a bundle that was packaged with another version of ``common``.
+    Also refuse what `check_settings` refuses, and a bundle that was packaged with another version of ``common``.
     """
     require_same_common(bundle_root)
     if not (words := _words()):

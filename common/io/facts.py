@@ -1,4 +1,4 @@
-"""What a weights file says of its training: cohort, modalities, windows, voxel size, recipe.
+"""The record of the training in a weights file: cohort, modalities, windows, voxel size, recipe.
 
 These facts are JSON inside the file, where TorchScript keeps extra files, so that they cannot be lost, or be those of
 other weights. ``torch.load`` ignores them, and the file stays a plain state dict. They are data: texts that a config
@@ -47,7 +47,7 @@ Setting = Annotated[Any, AfterValidator(_plain)]
 
 
 class TrainingFacts(Document):
-    """What a weights file says of its training.
+    """The record of the training in a weights file.
 
     Attributes:
         method: name of the method, for reports.
@@ -100,7 +100,7 @@ def read_facts(path: str | os.PathLike) -> TrainingFacts | None:
     except (OSError, KeyError, zipfile.BadZipFile):
         return None
     if text is None:
-        raise ValueError(f"{path}: its facts about the training have {size} bytes; expected at most {LARGEST_FILE}.")
+        raise ValueError(f"{path}: its record of the training has {size} bytes; expected at most {LARGEST_FILE}.")
     return parse_json(text, TrainingFacts, f"{path}, {PLACE}", "The file was changed; use another checkpoint.")
 
 
@@ -118,8 +118,8 @@ def trained(path: str | os.PathLike, key: str, default: Any) -> Any:
         raise ValueError(f"{path}: was trained with {key} {found!r}; expected a value such as {default!r}.")
     if key == "backbone" and "." in found and not found.startswith(TRUSTED):
         raise ValueError(
-            f"{path}: was trained with the network {found}, code that a weights file does not choose. If you trust it, "
-            f"give --backbone {found}."
+            f"{path}: was trained with the network {found}. A weights file must not choose which code is imported: if "
+            f"you trust this network, give --backbone {found}."
         )
     return found
 

@@ -52,7 +52,9 @@ def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     own = np.frombuffer(voxels, dtype).reshape(shape, order="F")
     own = own if own.shape == array.shape else np.moveaxis(own, 0, -1)  # NRRD may list a voxel's values first
     if not np.array_equal(array, own, equal_nan=dtype.kind == "f"):
-        raise ValueError("its header is inconsistent: ITK reads other voxels than the file holds; convert it again")
+        raise ValueError(
+            "its header is inconsistent: ITK reads voxels that differ from those in the file; convert it again"
+        )
     return array, meta["affine"]
 
 

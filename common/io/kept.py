@@ -78,7 +78,7 @@ def _read(file: Path, keys: Iterable[str]) -> dict[str, Any]:
             rows = {key: kept.execute(query, (key,)).fetchone() for key in set(keys)}
         return {key: json.loads(row[0]) for key, row in rows.items() if row}
     except (sqlite3.Error, OSError, ValueError) as error:
-        logger.warning(f"{file}: cannot be read ({error}); files are read again. Delete it.")
+        logger.warning(f"{file}: cannot be read ({error}); the files are read again. You can delete it.")
         return {}
 
 

@@ -40,7 +40,9 @@ def lock_folder(folder: str | os.PathLike, work: str) -> None:
             f"{folder}: in use by {holder}. Wait until it ends, end it, or choose another folder."
         ) from None
     except OSError as error:  # some cluster file systems do not support locks
-        logger.warning(f"{folder}: cannot be locked ({error.strerror}); start no other process that writes there.")
+        logger.warning(
+            f"{folder}: cannot be locked ({error.strerror}); do not start another process that writes there."
+        )
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     file.truncate(0)
     file.write(f"{work}, process {os.getpid()} on {socket.gethostname()}, since {since}\n")

@@ -60,6 +60,6 @@ def tell_weights(ckpt_path: str, bundle_root: str) -> None:
         logger.info(f"{weights_name(ckpt_path)}: trained on {known}")
     elif Path(ckpt_path).is_file():
         logger.warning(
-            f"{ckpt_path}: does not say what it was trained on, so the settings of inference.json are used. If it was "
-            "trained with others, add its recipe, or give them (--cohort, --width, --crop, --spacing)."
+            f"{ckpt_path}: has no record of its training, so the settings of inference.json are used. If it was "
+            "trained with other settings, add its recipe, or give them (--cohort, --width, --crop, --spacing)."
         )

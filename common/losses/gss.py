@@ -255,6 +255,8 @@ def _resolve(
         if unknown:
             raise ValueError(f"leaders: class {name!r} has {unknown[0]!r}; expected some of {', '.join(modalities)}.")
         if len(given) == len(modalities):
-            raise ValueError(f"leaders: class {name!r} has no member left beside {' and '.join(given)}; name fewer.")
+            raise ValueError(
+                f"leaders: class {name!r} has no member left beside {' and '.join(given)}; name fewer leaders."
+            )
         resolved.append(tuple(modalities.index(modality) for modality in given))
     return resolved

@@ -29,8 +29,8 @@ def class_indices(label: torch.Tensor, logits: torch.Tensor, ignoring: bool = Tr
     low, high = to_host(torch.stack(counted.aminmax())).tolist()
     if high == IGNORED:
         raise ValueError(
-            "label: holds voxels to ignore, which this method's loss cannot do. Choose the cohort that reads these "
-            "classes as background (..._cavity_background), or train them."
+            "label: contains voxels to ignore, which this method's loss does not support. Choose the cohort that reads "
+            "these classes as background (..._cavity_background), or train them."
         )
     if low < 0 or high >= classes:
         raise ValueError(

@@ -79,7 +79,7 @@ def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
         return
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{path}: no such weights of a teacher, from which PMKL's students learn. Train it first, or name the "
+            f"{path}: no such weights of a teacher. PMKL's students learn from a teacher. Train it first, or name the "
             "weights of one (key `teacher`)."
         )
     facts = read_facts(path)

@@ -1,4 +1,4 @@
-"""The server's rounds: they end by their limit, and a site that was started again is back in the same round.
+"""The server's rounds: they end at their time limit, and a restarted site rejoins the same round.
 
 NVIDIA FLARE 2.9 waits for ever for a site whose service was started again, since it does not start a running job there.
 The parts of its server that this module needs for that are no part of its API: ``run_processes``,
@@ -22,7 +22,7 @@ LOOKED_EVERY = 10.0  # seconds between two looks at which sites have logged in a
 
 
 class LimitedFedAvg(FedAvg):
-    """NVFlare's FedAvg whose rounds end after ``round_seconds``, whoever has not answered."""
+    """NVFlare's FedAvg whose rounds end after ``round_seconds``, even if some sites have not answered."""
 
     def __init__(self, *args: Any, round_seconds: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +44,7 @@ class TakeBack(FLComponent):
     """Starts running jobs at a site that has logged in anew, because its machine or service was started again."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Compare a site that gives a sign of life with the sites that running jobs know."""
+        """Compare a site that sends a heartbeat with the sites that running jobs know."""
         if event_type != EventType.CLIENT_HEARTBEAT_PROCESSED:
             return
         engine, name = fl_ctx.get_engine(), fl_ctx.get_peer_context().get_identity_name()

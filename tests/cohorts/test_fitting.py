@@ -43,7 +43,7 @@ def test_renamed_cases_are_judged_by_their_values(stand_in, tmp_path, caplog, da
             shutil.copy(root / path, tmp_path / name / f"{name}_{token}.nii.gz")
     try:
         prepare(cohort, tmp_path)
-        said = [record.message for record in caplog.records if "otherwise" in record.message]
+        said = [record.message for record in caplog.records if "differently" in record.message]
     except ValueError as error:
         said = [str(error)]
     assert said or alike(data, cohort)

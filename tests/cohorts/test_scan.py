@@ -367,7 +367,7 @@ def test_names_that_may_be_time_points_are_doubted(tmp_path, caplog, files, time
     found = scan(tmp_path)
     assert len({patient_of(item) for item in found}) == 4
     doubt_patients(found, tmp_path)
-    assert "counts as a patient of its own" in caplog.text
+    assert "counts as a separate patient" in caplog.text
     assert "--patients FILE.csv" in caplog.text
 
 

@@ -207,7 +207,7 @@ def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog, nu
         for each, handler in before.items():
             signal.signal(each, handler)
     assert time.monotonic() - began < 30  # of the 60 seconds that the training would have taken
-    assert "GSS: stopped; give the same command again to go on" in caplog.text
+    assert "GSS: stopped; give the same command again to continue" in caplog.text
     assert not (tmp_path / "out" / "rfnet" / "calls.txt").exists()
 
 

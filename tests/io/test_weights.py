@@ -28,7 +28,7 @@ def test_shipped_weights_say_what_they_are_and_others_do_not(tmp_path, caplog):
     with caplog.at_level("INFO"):
         tell_weights(str(own), str(tmp_path))
         assert shipped_weights(own, tmp_path) is None
-        assert "own.pt: does not say what it was trained on, so the settings of inference.json are used" in caplog.text
+        assert "own.pt: has no record of its training, so the settings of inference.json are used" in caplog.text
         facts = TrainingFacts(method="tiny", bundle="tiny", cases=4, settings={"cohort": "brats2023"})
         write_checkpoint({"weight": torch.ones(1)}, own, facts)
         tell_weights(str(own), str(tmp_path))

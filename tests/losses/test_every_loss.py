@@ -123,5 +123,5 @@ def test_losses_that_cannot_ignore_say_so(name):
     make, example = LOSSES[name]
     output, label = example()
     label.view(-1)[0] = IGNORED
-    with pytest.raises(ValueError, match="holds voxels to ignore, which this method's loss cannot do"):
+    with pytest.raises(ValueError, match="contains voxels to ignore, which this method's loss does not support"):
         make()(output, label)

@@ -1,1 +1,1 @@
-"""What only maintainers of the repository run; it is not part of an installation."""
+"""Commands for maintainers of the repository; they are not part of an installation."""

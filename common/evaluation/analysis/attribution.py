@@ -55,8 +55,8 @@ def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
     if volumes.isna().any():
         case, region = volumes.index[volumes.isna()][0]
         raise ValueError(
-            f"{evaluation.name}: case {case} has no reference_volume for {region}; expected one, from which the score "
-            "of an empty prediction follows. Evaluate again with this metric."
+            f"{evaluation.name}: case {case} has no reference_volume for {region}, which is needed to score an empty "
+            "prediction. Evaluate again with this metric."
         )
     value = {subset: dice[name].to_numpy() for subset, name in names.items()}
     value[frozenset()] = dice_of_empty_prediction(volumes.to_numpy(), evaluation.conventions)

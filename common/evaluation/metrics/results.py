@@ -172,7 +172,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     results, note = read_results(folder / "results.csv"), folder / "evaluation.json"
     if not note.is_file():
         raise FileNotFoundError(
-            f"{note}: no such file; results.csv alone does not tell the conventions. Give the output folder of an "
+            f"{note}: no such file; results.csv alone does not record the conventions. Give the output folder of an "
             "evaluation."
         )
     try:

@@ -72,5 +72,5 @@ def test_without_elastix_it_is_said_and_a_mirror_is_never_turned(phantom_volumes
     assert "one of the two seems to be mirrored" in made.misplaced["flair"]
     away = from_matvec(np.eye(3), (0, 400, 0)) @ LPS
     images["flair"] = nib.Nifti1Image(phantom_volumes["flair"].dataobj, away)
-    with pytest.raises(ValueError, match=r"FLAIR and T1c do not overlap where their headers put them \(Dice .* 0.00\)"):
+    with pytest.raises(ValueError, match=r"FLAIR and T1c do not overlap by their headers \(Dice .* 0.00\)"):
         align(images, FRAMES, "t1c", 2.0)

@@ -91,7 +91,7 @@ def test_values_are_a_table_of_subset_and_case_by_region():
 class TestBadFiles:
     @pytest.mark.parametrize(
         ("name", "said"),
-        [("results.csv", "expected the results.csv of"), ("evaluation.json", ".* does not tell the conventions")],
+        [("results.csv", "expected the results.csv of"), ("evaluation.json", ".* does not record the conventions")],
     )
     def test_missing(self, folder, name, said):
         (folder / name).unlink()
