@@ -1,6 +1,6 @@
 """What images of one head show: they are put on one grid, the skull is removed, and `sequence_check` judges them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -14,25 +14,30 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.sequence_check import log_probabilities
 
 
-def judge_images(images: Mapping[str, Image], cohort: Cohort) -> dict[str, torch.Tensor]:
+def judge_images(images: Mapping[str, Image], cohort: Cohort, t1: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """Return the `log_probabilities` of skull-stripped volumes on one grid, by name; some may be left out.
 
-    The result is empty if the cohort has other modalities than those that are known, or its brains are not adults'.
+    Those in ``t1`` are T1 or T1c by their headers. The result is empty if the cohort has other modalities than those
+    that are known, or its brains are not adults'.
     """
     if not has_known_sequences(cohort):
         return {}
-    return log_probabilities(
-        {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
-    )
+    volumes = {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
+    return log_probabilities(volumes, t1)
 
 
 def look_at(
-    images: Mapping[str, Image], frames: Mapping[str, str], cohort: Cohort, device: torch.device
+    images: Mapping[str, Image],
+    frames: Mapping[str, str],
+    cohort: Cohort,
+    device: torch.device,
+    t1: Collection[str] = (),
 ) -> dict[str, torch.Tensor]:
     """Return the `log_probabilities` of volumes as they were read, by name; some may be left out.
 
-    ``images`` are volumes of one head by any name, ``frames`` their frames of reference; the brain is looked for on
-    ``device``. Raises ValueError if they cannot be put on one grid, or no brain is found in them.
+    ``images`` are volumes of one head by any name, ``frames`` their frames of reference, ``t1`` those that are T1 or
+    T1c by their headers; the brain is looked for on ``device``. Raises ValueError if they cannot be put on one grid, or
+    no brain is found in them.
     """
     volumes = {
         name: zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
@@ -47,4 +52,4 @@ def look_at(
     aligned = align(images, {name: frames[name] for name in images}, finest(images))
     heads = [name for one in found if one.skull for name in one.modalities]
     brain = find_brain(aligned, heads, cohort.brain_ml, device) if heads else None
-    return judge_images(aligned.cut_out(brain and brain.mask).images, cohort)
+    return judge_images(aligned.cut_out(brain and brain.mask).images, cohort, t1)

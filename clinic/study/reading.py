@@ -158,7 +158,8 @@ def _looking(cohort: Cohort, device: torch.device) -> Look | None:
     def look(candidates: Sequence[Candidate]) -> list[dict[str, float] | None]:
         images = {f"image {number} ({one.name})": one.read() for number, one in enumerate(candidates, start=1)}
         frames = dict(zip(images, (one.frame for one in candidates), strict=True))
-        judged = look_at(images, frames, cohort, device)
+        kinds = dict(zip(images, (one.verdict.modality for one in candidates), strict=True))
+        judged = look_at(images, frames, cohort, device, [name for name in images if kinds[name] in ("t1", "t1c")])
         return [dict(zip(CLASSES, judged[name].tolist(), strict=True)) if name in judged else None for name in images]
 
     return look

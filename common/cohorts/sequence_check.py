@@ -7,9 +7,9 @@ network with one hidden layer turns these features into probabilities. It was tr
 ``data/sequence_check.md``), and knows only adults' skull-stripped brains.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,12 @@ CLASSES = (*GLIOMA, "other")
 SPACING = 3.0  # voxel size of the coarse grid in mm
 LEAST_ML = 100.0  # minimum volume in ml of a brain, or a part of one, without its surface; a smaller one is not judged
 SURE = 3.0  # minimum log-odds against a sequence's name for it to be doubted
+TAIL = (0.1, 0.2, 0.5, 1)  # percentage of voxels in a tail; `contrast_difference` is the mean over these
+DIFFERENT, STEEPNESS, MOST = 0.13, 28.0, 5.0
+"""Log-odds that one of two T1 was acquired after contrast agent and the other before: (`contrast_difference` -
+``DIFFERENT``) * ``STEEPNESS``, at most ``MOST``. Fitted to the open cases (``data/sequence_check.md``)."""
+AT_MOST = 12  # number of T1 that are compared directly; of so many there are 4096 combinations
+T1_TRUST = 0.5  # factor on the network's log-odds between T1 and T1c where two T1 are compared directly
 ALONE_TRUST = 0.6  # factor on the logits of an image that is judged alone, for which the network is overconfident
 LEAST_FILLED = 0.9
 """Minimum fraction of non-zero voxels in 3 x 3 x 3 cubes of a brain (median over the cubes). In 17 open cases all 68
@@ -50,6 +56,7 @@ class ImageFeatures:
     Attributes:
         inside: the brain without its surface, bool ``(X, Y, Z)``.
         layers: the image and its contrast against the neighbourhood, scaled.
+        contrast: the contrast in units of the image's own range, from its 10th to its 90th percentile.
         ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
         numbers: the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
     """
@@ -62,7 +69,8 @@ class ImageFeatures:
             self.numbers = np.full(ALONE, np.nan, np.float32)
             return
         image = _scaled(image, self.inside, 6)
-        contrast = _scaled(image - _mean_around(_mean_around(image, brain, 7), brain, 7), self.inside, 8)
+        self.contrast = image - _mean_around(_mean_around(image, brain, 7), brain, 7)
+        contrast = _scaled(self.contrast, self.inside, 8)
         detail = image - _mean_around(image, brain, 3)
         self.layers = (image, contrast)
         self.ranks = tuple(_ranks(layer, self.inside) for layer in self.layers)
@@ -107,6 +115,18 @@ def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray,
     there = [*dependent[0], *dependent[1], *alike, *unlike]
     back = [*dependent[1], *dependent[0], *alike, *np.negative(unlike)]
     return np.array(there, np.float32), np.array(back, np.float32)
+
+
+def contrast_difference(one: ImageFeatures, other: ImageFeatures) -> float:
+    """Return how much more of the first image is bright against its neighbourhood than of the second.
+
+    Contrast agent brightens vessels, dura and tumour: few voxels, but much. So the tails of the difference of the two
+    contrasts are compared: above 0 the first image is the enhanced one. Noise, blur and motion lengthen both tails.
+    """
+    inside = one.inside & other.inside
+    difference = (one.contrast - other.contrast)[inside]
+    low, high = (np.percentile(difference, end) for end in (TAIL, np.subtract(100, TAIL)))
+    return float((low + high).mean() - 2 * np.median(difference))
 
 
 def features(images: Sequence[ImageFeatures]) -> np.ndarray:
@@ -177,14 +197,14 @@ class Contradiction(NamedTuple):
     odds: float
 
 
-def log_probabilities(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tensor]:
+def log_probabilities(images: Mapping[str, MetaTensor], t1: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """Return ``log p(class | image)`` for images of one subject's brain.
 
     Images on one grid are judged in pairs, otherwise each alone. An image that shows less than `LEAST_ML` is left out,
     since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other". Returns name -> natural
     logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter: the probabilities add up to 1 only
-    roughly, since an image that is judged in several pairs has the mean of their logarithms. The images ``(X, Y, Z)``
-    are RAS, with their affines to mm, and 0 outside the brain.
+    roughly, since an image that is judged in several pairs has the mean of their logarithms. Those in ``t1`` are known
+    to be T1 or T1c. The images ``(X, Y, Z)`` are RAS, with their affines to mm, and 0 outside the brain.
     """
     if not images:
         return {}
@@ -200,7 +220,8 @@ def log_probabilities(images: Mapping[str, MetaTensor]) -> dict[str, torch.Tenso
     usable = {name: image for name, image in described.items() if is_enough(image.inside)}
     judged = dict.fromkeys(holed, none)
     if usable:
-        judged |= zip(usable, judge_together(_network(), features([*usable.values()])), strict=True)
+        known = [index for index, name in enumerate(usable) if name in t1]
+        judged |= zip(usable, judge(_network(), [*usable.values()], known), strict=True)
     return {name: judged[name] for name in images if name in judged}
 
 
@@ -213,6 +234,36 @@ def judge_together(network: nn.Module, given: np.ndarray) -> torch.Tensor:
             logits = network(torch.from_numpy(row[others or [index]]))
         judged.append((logits if others else ALONE_TRUST * logits).log_softmax(dim=1).mean(dim=0))
     return torch.stack(judged)
+
+
+def judge(network: nn.Module, images: Sequence[ImageFeatures], known: Collection[int] = ()) -> torch.Tensor:
+    """Return log-probabilities ``(M, 5)`` of images on one grid: the network's, and those of T1 compared directly.
+
+    Of images that look like T1 or T1c, or are ``known`` to be either (by index), every combination of the two is
+    weighed by the network's log-odds for each image and by the `contrast_difference` of each pair; the probability of
+    either is that of all combinations with it.
+    """
+    judged = judge_together(network, features(images))
+    looks = [CLASSES[int(logs.argmax())] for logs in judged]
+    t1 = [index for index, look in enumerate(looks) if look in ("t1", "t1c") or index in known]
+    pairs = [
+        (i, j) for i, j in combinations(range(len(t1)), 2) if is_enough(images[t1[i]].inside & images[t1[j]].inside)
+    ]
+    if not pairs or len(t1) > AT_MOST:
+        return judged
+    either = judged[t1][:, :2]  # T1, T1c
+    differences = {(i, j): contrast_difference(images[t1[i]], images[t1[j]]) for i, j in pairs}
+    combined = torch.tensor([*product((0, 1), repeat=len(t1))])  # (2**N, N): whether each image is enhanced
+    weights = T1_TRUST * (combined * (either[:, 1] - either[:, 0])).sum(dim=1)
+    for (i, j), difference in differences.items():
+        brighter = combined[:, i] - combined[:, j]
+        odds = ((brighter * difference - DIFFERENT) * STEEPNESS).clamp(-MOST, MOST)
+        weights += torch.where(brighter != 0, odds, 0.0) * 2 / len(t1)
+    enhanced = torch.stack([weights[combined[:, i] == 1].logsumexp(dim=0) for i in range(len(t1))])
+    native = torch.stack([weights[combined[:, i] == 0].logsumexp(dim=0) for i in range(len(t1))])
+    shares = torch.stack([native, enhanced], dim=1).log_softmax(dim=1)
+    judged[t1, :2] = either.logsumexp(dim=1, keepdim=True) + shares
+    return judged
 
 
 def contradictions(judged: Mapping[str, torch.Tensor]) -> list[Contradiction]:

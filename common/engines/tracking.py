@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from copy import copy
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -38,12 +39,15 @@ def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> N
     """Log a trainer into the run of the MLFlowHandler in ``handlers``, with the config's scalars as parameters.
 
     Rank 0 logs for all: on other ranks the handlers are removed from the trainer and its validator. The handlers are
-    those that MONAI's tracking was added to (``train#handlers``), the trainer is theirs or another one that shares
-    their run, e.g. that of the pretraining. ``tag_name`` is the name of its iteration loss, ``folder`` that of its
-    checkpoints.
+    those that MONAI's tracking was added to (``train#handlers`` and ``validate#handlers``), the trainer is that of the
+    first ones or another one that shares their run, e.g. that of the pretraining. ``tag_name`` is the name of its
+    iteration loss, ``folder`` that of its checkpoints.
     """
     if idist.get_rank() > 0:
-        _stay_silent(trainer, *(each.validator for each in handlers if isinstance(each, ValidationHandler)))
+        engines = [trainer, *(each.validator for each in handlers if isinstance(each, ValidationHandler))]
+        for handler in handlers:
+            if isinstance(handler, MLFlowHandler):
+                _detach(handler, engines)
         return
     note = Path(folder, RUN_NOTE)
     note.unlink(missing_ok=True)
@@ -174,11 +178,18 @@ def _write_note(_: Engine, handler: MLFlowHandler, note: Path) -> None:
         temporary.write_text(json.dumps(run, indent=4) + "\n")
 
 
-def _stay_silent(*engines: Engine) -> None:
-    """Remove the MLFlowHandlers from engines; Ignite itself removes only one known handler of one event at a time."""
-    for engine in engines:
-        for registered in engine._event_handlers.values():
-            registered[:] = [it for it in registered if not isinstance(getattr(it[0], "__self__", None), MLFlowHandler)]
+def _detach(handler: MLFlowHandler, engines: Sequence[Engine]) -> None:
+    """Undo `MLFlowHandler.attach`."""
+    registered = {
+        Events.STARTED: [handler.start],
+        Events.ITERATION_COMPLETED: [handler.iteration_completed],
+        Events.EPOCH_COMPLETED: [handler.epoch_completed],
+        Events.COMPLETED: [handler.complete, handler.close],
+    }
+    for engine, (event, functions) in product(engines, registered.items()):
+        for function in functions:
+            if engine.has_event_handler(function, event):
+                engine.remove_event_handler(function, event)
 
 
 def _mlflow(handlers: Sequence) -> list[MLFlowHandler]:

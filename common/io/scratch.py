@@ -35,8 +35,11 @@ def scratch_folder(place: str | os.PathLike | None = None) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            unlock_folder(folder)
+            try:
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)  # where a signal has ended the removal itself
+                unlock_folder(folder)
 
 
 @contextmanager

@@ -50,10 +50,10 @@ class CachedDataset(Dataset):
         end = len(transform) if self.first_random is None else self.first_random
         self._recipe = fingerprint(*transform.transforms[:end])
 
-    def _transform(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Any:
         with unwrapped_errors():  # Compose wraps a transform's error about a file
             if self.cache_dir is None:
-                return super()._transform(index)
+                return super().__getitem__(index)
             item, parts = self._cached(dict(self.data[index]))
             start = len(self.transform) if self.first_random is None else self.first_random
             if any(isinstance(t, RandSpatialCropd) for t in self.transform.transforms[start : start + 1]):

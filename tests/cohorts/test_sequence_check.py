@@ -13,6 +13,8 @@ from common.cohorts.sequence_check import (
     CLASSES,
     ImageFeatures,
     contradictions,
+    contrast_difference,
+    judge,
     log_probabilities,
     on_coarse_grid,
     pair_features,
@@ -123,3 +125,39 @@ def test_looking_draws_nothing(phantom):
     before = torch.get_rng_state()
     log_probabilities(phantom)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def vessels() -> tuple[ImageFeatures, ...]:
+    """An image, the same with noise, in slices twice as thick, and with 0.6 % of bright voxels."""
+    rng = np.random.default_rng(0)
+    plain = rng.uniform(100, 200, (30, 30, 30))
+    thick = plain.reshape(30, 30, 15, 2).mean(axis=3).repeat(2, axis=2)
+    enhanced = np.where(rng.random(plain.shape) < 0.006, 600, plain)
+    return tuple(map(ImageFeatures, (plain, plain + 5 * rng.standard_normal(plain.shape), thick, 3 * enhanced)))
+
+
+def test_contrast_agent_leaves_one_tail_noise_and_thick_slices_two(vessels):
+    plain, noisy, thick, enhanced = vessels
+    found = contrast_difference(enhanced, plain)
+    assert found > 3 * sequence_check.DIFFERENT
+    assert contrast_difference(plain, enhanced) == pytest.approx(-found)
+    assert abs(contrast_difference(noisy, plain)) < sequence_check.DIFFERENT / 4
+    assert abs(contrast_difference(thick, plain)) < sequence_check.DIFFERENT / 2
+
+
+@pytest.mark.parametrize("lean", [-3.0, 3.0])
+def test_of_t1_compared_directly_the_brighter_one_is_the_enhanced_one(vessels, lean):
+    """Whatever one image by itself looks like; without a difference the network's opinion stays, with less weight."""
+
+    class Leaning(torch.nn.Module):
+        def forward(self, given):
+            return torch.tensor([0.0, lean, -9, 2, -9]).repeat(len(given), 1)  # rather FLAIR, but known as T1
+
+    plain, noisy, _, enhanced = vessels
+    for images, expected in (((plain, enhanced), [0, 1]), ((enhanced, noisy, plain), [1, 0, 0])):
+        judged = judge(Leaning(), images, known=range(len(images)))
+        assert judged[:, :2].argmax(dim=1).tolist() == expected
+        assert torch.allclose(judged.exp().sum(dim=1), torch.ones(len(images)))
+    alike = judge(Leaning(), (plain, noisy), known=(0, 1))
+    assert (alike[:, 1] - alike[:, 0]).sign().tolist() == [np.sign(lean)] * 2

@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ignite.engine import Engine, Events
 from mlflow import MlflowClient
 from mlflow.telemetry.client import get_telemetry_client
+from monai.engines import Evaluator
+from monai.handlers import MLFlowHandler, ValidationHandler
 from monai.utils import path_to_sqlite_uri
 
-from common.engines import check_settings, log_evaluation
+from common.engines import check_settings, log_evaluation, track
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, read_evaluation, write_evaluation
 from common.evaluation.report.report import write_report
@@ -162,3 +165,20 @@ def test_what_is_tracked_is_not_reported_to_the_developers_of_mlflow(monkeypatch
 def test_a_method_that_is_no_text_is_refused_before_the_evaluation():
     with pytest.raises(ValueError, match="two pairs of quotes"):
         check_settings(("U-Net", "ModDrop"), 0.9, None, {}, "threshold", "")
+
+
+def test_only_rank_0_logs_trainer_and_validator(tmp_path, monkeypatch):
+    """Every rank has its own handlers, which MONAI's tracking adds to the trainer and to its validator."""
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    trainer, validator = Engine(lambda *_: {"loss": 0.0}), Evaluator("cpu", [0], iteration_update=lambda *_: None)
+    handlers = [MLFlowHandler(path_to_sqlite_uri(tmp_path / "mlruns.db"), close_on_complete=True) for _ in range(2)]
+    for engine, handler in zip((trainer, validator), handlers, strict=True):
+        handler.attach(engine)
+    called = []
+    trainer.add_event_handler(Events.COMPLETED, lambda _: called.append(True))
+    track([*handlers, ValidationHandler(1, validator)], trainer, "train_loss", str(tmp_path))
+    trainer.run([0])
+    validator.run()
+    assert called
+    assert [handler.cur_run for handler in handlers] == [None, None]
+    assert not (tmp_path / "mlflow.json").exists()

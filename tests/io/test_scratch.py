@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -108,3 +109,23 @@ def test_the_system_s_temporary_folder_is_set_back(tmp_path, monkeypatch, set_be
     assert not os.path.exists(within)
     assert os.environ.get("TMPDIR") == (str(tmp_path) if set_before else None)
     assert os.path.isdir(tempfile.gettempdir())
+
+
+def test_a_signal_during_the_removal_leaves_nothing(tmp_path, monkeypatch):
+    remove, calls = shutil.rmtree, []
+
+    def interrupted(folder, **options):
+        calls.append(folder)
+        if len(calls) == 1:
+            (folder / "first").unlink()
+            raise SystemExit(143)
+        remove(folder, **options)
+
+    monkeypatch.setattr("common.io.scratch.shutil.rmtree", interrupted)
+    made = scratch_folder(tmp_path)
+    folder = made.__enter__()
+    for name in ("first", "second"):
+        (folder / name).touch()
+    with pytest.raises(SystemExit):
+        made.__exit__(None, None, None)
+    assert [*tmp_path.iterdir()] == []

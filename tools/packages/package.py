@@ -11,7 +11,6 @@ import re
 import shutil
 import stat
 import struct
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from common import __version__
 from common.io.bundle import COMMON, MANIFEST
 from common.io.disk import full_disk
 from common.io.documents import Document, parse_json
-from common.io.files import file_digest, replacing
+from common.io.files import file_digest
 from common.io.scratch import scratch_folder
 from common.io.weights import shipped_weights
 from tools.packages.limits import DEPTH, LISTING_SIZE, MEMBERS, PACKAGE_SIZE
@@ -80,8 +79,9 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     """
     name, version = require_complete(bundle)
     target = Path(output_dir, f"{name}_v{version}.zip")
-    with tempfile.TemporaryDirectory() as temporary, replacing(target) as written:
-        folder = Path(temporary, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(target.parent) as temporary:
+        folder, written = temporary / name, temporary / target.name
         assemble(bundle, folder)
         _make_importable(folder)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
@@ -96,6 +96,7 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
                 f"{target} exists with other content, and a published version must not change. Raise `version` in "
                 f"{bundle}/configs/metadata.json, or delete the file if it was not published."
             )
+        os.replace(written, target)
     return target
 
 

@@ -83,7 +83,7 @@ def test_image_files_are_told_apart_in_the_same_way(subject, tmp_path):
 
 
 @pytest.mark.slow  # deepbet on ten images
-def test_from_heads_the_named_t1c_is_used_where_images_show_nothing_clearly(subject, tmp_path, capsys):
+def test_from_heads_it_is_segmented_with_its_own_files_and_no_option(subject, tmp_path, capsys):
     files = {name: subject / f"case_{'t1ce' if name == 't1c' else name}.nii.gz" for name in USED}
     heads = with_heads({name: np.asarray(nib.load(path).dataobj) for name, path in files.items()})
     (tmp_path / "head").mkdir()
@@ -93,8 +93,7 @@ def test_from_heads_the_named_t1c_is_used_where_images_show_nothing_clearly(subj
     options = ("--recipe", "phantom", "--device", "cpu")
     assert run("predict", tmp_path / "study", tmp_path / "out", "m3ae", *options) is None
     said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
-    # the sequence check knows patients; of the enhanced phantom it is unsure, of the native one it is not
-    for name, source in (USED | {"t1c": "series 801"}).items():
+    for name, source in USED.items():
         assert re.search(rf"{source}: {name.upper().replace('T1C', 'T1c')}, confidence .*; taken", said)
-    assert "series 701: left out: its image shows nothing clearly" in said
+    assert "T1c too, but not used: series 801" in page
     assert "exchanged" not in page
