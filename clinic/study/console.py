@@ -60,4 +60,4 @@ def _interval(interval: tuple[float, float, float] | None) -> str:
     if interval is None:
         return ""
     low, high, coverage = interval
-    return f" ({low:.1f} to {high:.1f} with {coverage:.0%})"
+    return f" ({coverage:.0%} interval: {low:.1f} to {high:.1f})"

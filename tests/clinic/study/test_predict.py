@@ -98,7 +98,7 @@ def test_a_folder_of_nifti_files(subject, tmp_path, capsys):
     volumes = [("c", "t1c+flair", r, "volume", mask.sum() * SPACING**3 / 1000) for r, mask in regions(label).items()]
     calibrated = pd.read_csv(Path(bundle_root("m3ae"), "models", "phantom_intervals.csv"))
     for row in volume_intervals(calibrated, pd.DataFrame(volumes, columns=COLUMNS)).itertuples():
-        assert f"{row.region}: {row.volume:.1f} ml ({row.low:.1f} to {row.high:.1f} with 80%)" in said
+        assert f"{row.region}: {row.volume:.1f} ml (80% interval: {row.low:.1f} to {row.high:.1f})" in said
     assert "_t1.nii.gz: T1, by its name; not requested" in said
     shown = re.sub(r"\S+\.nii\.gz", "", said.replace(str(tmp_path), ""))  # the console names files, the page does not
     assert not SECRETS.search(shown)
