@@ -1,10 +1,8 @@
 """A cache from which a training patch is read without decoding or copying the rest of the case."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -131,19 +129,20 @@ class _Stored:
         channels, *size = part.shape
         shift = torch.linalg.solve(self.affine, part.affine)[: len(size), -1]
         first, *corner = shift.round().int().tolist()
-        stored, voxels = np.load(self.path, mmap_mode="r"), np.zeros(part.shape, self.dtype)
+        stored = np.load(self.path, mmap_mode="r").view(np.ndarray)  # slices of a memmap cost more
+        voxels = np.zeros(part.shape, self.dtype)
         step = np.asarray(self.step, np.float32).reshape(-1, *[1] * (len(size) - 1))
-        shapes = [[channels, *(high - low for low, high in box)] for box in self.boxes]
-        begins = [0, *accumulate(map(math.prod, shapes))]
-        for number, x in enumerate(range(first, first + size[0])):
+        lows, highs = np.moveaxis(np.asarray(self.boxes), -1, 0)
+        shapes = np.insert(highs - lows, 0, channels, axis=1)
+        begins = np.insert(shapes.prod(axis=1).cumsum(), 0, 0).tolist()
+        planes = slice(first, first + size[0])
+        low, high = np.maximum(lows[planes], corner), np.minimum(highs[planes], np.add(corner, size[1:]))
+        source, target = ([(low - at).tolist(), (high - at).tolist()] for at in (lows[planes], corner))
+        for number in np.flatnonzero((low < high).all(axis=1)).tolist():
+            x = first + number
             plane = stored[begins[x] : begins[x + 1]].reshape(shapes[x])
-            source, target = [slice(None)], [slice(None)]
-            for (low, high), at, n in zip(self.boxes[x], corner, size[1:], strict=True):
-                begin, end = max(low, at), max(low, at, min(high, at + n))
-                source.append(slice(begin - low, end - low))
-                target.append(slice(begin - at, end - at))
-            place = voxels[:, number][*target]
-            place[...] = plane[*source]
+            place = voxels[:, number][:, *map(slice, target[0][number], target[1][number])]
+            place[...] = plane[:, *map(slice, source[0][number], source[1][number])]
             if self.step:
                 place *= step
         for channel, background in zip(voxels, self.background, strict=False):  # a label has none

@@ -101,6 +101,11 @@ def test_masks_of_one_value_are_refused(stand_in, tmp_path, cohort):
         ("BraTS-MEN-RT-0001-1", "BraTS-MEN-RT-0001"),
         ("derivatives_brains_sub-01_ses-02_anat", "sub-01"),
         ("own_20010523", "own"),
+        ("own_2001_05_23", "own"),
+        ("own_23.05.2001", "own"),
+        ("own_MR1", "own"),
+        ("own_MR0001", "own_MR0001"),  # a record's number
+        ("own_pre", "own"),
         ("own_20019923", "own_20019923"),  # no date
         ("Brats18_2013_10_1", "Brats18_2013_10_1"),
     ],
