@@ -174,7 +174,7 @@ def complaints(job: str, ended: Outcome, before: dict[str, str], place: Path, ou
             yield f"cut off: {name}"
     if job in ("predict", "evaluation", "package", "download") and before:
         new = [name for name in before if now.get(name) not in (None, before[name])]
-        if ended.code != 0 and new and not killed:
+        if ended.code != 0 and new and "signal" not in how:  # which may come when all is done
             yield f"failed, but {new[0]} is no longer the old one"
     left = [path.name for path in (place / "tmp").rglob("*") if path.is_file()]
     if left and not killed:
