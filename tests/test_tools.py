@@ -525,7 +525,7 @@ class TestCompareRefuses:
 
     def test_results_without_their_note(self, others, undrawn):
         (others / "careful" / "results.csv").write_text("case,modalities,region,metric,value\nP_01,t1,WT,dice,1\n")
-        assert "careful/evaluation.json: no such file; results.csv alone does not tell" in refused(others)
+        assert "careful/evaluation.json: no such file; results.csv alone does not record" in refused(others)
         for text in ("{", "[" * 10**5):
             (others / "careful" / "evaluation.json").write_text(text)
             assert "careful/evaluation.json: not the settings of an evaluation" in refused(others)

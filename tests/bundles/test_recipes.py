@@ -16,7 +16,7 @@ RECIPES = sorted(
 )
 TUNED = ("open_glioma", "fine_tune")
 BUNDLE_NAMES = sorted({path.parts[-3] for path in BUNDLES.glob("*/configs/inference.json")})
-OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network"}
+OWN = {"imports", "bundle_root", "output_dir", "initialize", "run", "network", "decision"}
 """Keys of both configs whose values may differ."""
 
 
