@@ -41,22 +41,21 @@ def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(tmp_path):
     assert "# " in (folder / "common" / "networks" / "kernels.py").read_text()
 
 
-def test_large_files_are_listed_instead_of_copied(tmp_path):
-    weights = bytes(zoo.LINKED + 1)
-    bundle = write_bundle(tmp_path / "tiny", weights=weights)
-    (folder,) = make_zoo_folder(bundle, tmp_path, url="https://example.org/tiny/")
+def test_large_files_are_listed_and_hugging_face_gets_an_entry(tmp_path):
+    source = ROOT / "bundles" / "gss"
+    folder, entry = make_zoo_folder(source, tmp_path, url="https://example.org/gss/", huggingface="someone/gss")
+    weights = source / "models" / "model.pt"
+    assert weights.stat().st_size > zoo.LINKED
     assert not (folder / "models" / "model.pt").exists()
-    assert (folder / "large_files.yml").read_text().splitlines() == [
-        "large_files:",
-        '  - path: "models/model.pt"',
-        '    url: "https://example.org/tiny/models/model.pt"',
-        f'    hash_val: "{hashlib.sha256(weights).hexdigest()}"',
+    listed = (folder / "large_files.yml").read_text().splitlines()
+    start = listed.index('  - path: "models/model.pt"')
+    assert listed[0] == "large_files:"
+    assert listed[start + 1 : start + 4] == [
+        '    url: "https://example.org/gss/models/model.pt"',
+        f'    hash_val: "{hashlib.sha256(weights.read_bytes()).hexdigest()}"',
         '    hash_type: "sha256"',
     ]
 
-
-def test_entry_of_a_model_on_hugging_face(tmp_path):
-    _, entry = make_zoo_folder(ROOT / "bundles" / "gss", tmp_path, huggingface="someone/gss")
     assert entry == tmp_path / "hf_models" / "glioma_mri_segmentation_gss"
     assert sorted(os.listdir(entry)) == ["LICENSE", "README.md", "metadata.json"]
     metadata = json.loads((entry / "metadata.json").read_text())
@@ -69,16 +68,16 @@ def test_entry_of_a_model_on_hugging_face(tmp_path):
 
 def test_nothing_is_replaced_or_left_half_done(tmp_path, monkeypatch):
     bundle = write_bundle(tmp_path / "tiny")
-    (tmp_path / "out").mkdir()
+    folder = tmp_path / "out" / "models" / NAME
+    folder.mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="exists already"):
+        make_zoo_folder(bundle, tmp_path / "out")
+    folder.rmdir()
+    folder.parent.rmdir()
     monkeypatch.setattr(zoo, "LARGEST", 6)
     with pytest.raises(ValueError, match=r"LICENSE has 7 bytes, .* at most 6\. .* give --url"):
         make_zoo_folder(bundle, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
-    monkeypatch.undo()
-    (folder,) = make_zoo_folder(bundle, tmp_path / "out")
-    with pytest.raises(FileExistsError, match="exists already"):
-        make_zoo_folder(bundle, tmp_path / "out")
-    assert folder.is_dir()
 
 
 @pytest.mark.slow  # a fresh process that imports everything
