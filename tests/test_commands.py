@@ -138,7 +138,9 @@ def test_commands_run(page, clone, phantom_dir, tmp_path):
     for name, content in FILE.findall(page.read_text()):
         (clone / name).write_text(content)
     study = next(case for case in sorted(phantom_dir.iterdir()) if case.is_dir())
-    places = {**STANDS_FOR, "STUDY": study, "DIR": tmp_path / "placed", "OUT": tmp_path / "out"}
+    shutil.copytree(study, tmp_path / "studies" / "one")
+    places = {"STUDY": study, "STUDIES": tmp_path / "studies", "DIR": tmp_path / "placed", "OUT": tmp_path / "out"}
+    places |= STANDS_FOR
     for runs, block in blocks(page):
         if runs:
             script = re.sub(r"^\. .*$", "", block, flags=re.M)  # the tests' own environment is used

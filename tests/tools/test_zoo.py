@@ -90,7 +90,7 @@ import sys
 sys.path.insert(0, {str(folder)!r})
 from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
 meta, config = {str(folder / "configs/metadata.json")!r}, {str(folder / "configs/inference.json")!r}
-verify_metadata(meta_file=meta, filepath={schema!r})
+verify_metadata(meta_file=meta, filepath={str(schema)!r})
 verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, bundle_root={str(folder)!r})
 ckpt_export(net_id="network_def", filepath={str(tmp_path / "model.ts")!r}, meta_file=meta, config_file=config,
             ckpt_file={str(folder / "models/model.pt")!r}, bundle_root={str(folder)!r})
