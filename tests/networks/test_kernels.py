@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.networks import kernels
 from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
 
 
@@ -52,7 +54,7 @@ def test_other_convolutions_are_left_to_pytorch(options, x):
 
 GRADIENTS = """
 import torch
-from common.networks.kernels import Conv3d
+from kernels import Conv3d
 torch.manual_seed(0)
 layer, x = Conv3d(16, 16, 3, padding=1), torch.randn(2, 16, 2, 5, 4)
 found = []
@@ -70,6 +72,7 @@ def test_gradients_in_bfloat16_of_two_voxels():
     """With the kernels of processors that have AVX512-BF16 but no AMX, PyTorch's are off by a factor of 2 to inf."""
     said = subprocess.run(
         [sys.executable, "-c", GRADIENTS],
+        cwd=Path(kernels.__file__).parent,  # without what the package imports, which takes longer than all else
         env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
         capture_output=True,
         check=True,

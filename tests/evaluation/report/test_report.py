@@ -1,8 +1,9 @@
 """The report is well-formed, self-contained and shows the numbers of the results."""
 
 import base64
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,10 +88,13 @@ def by_title(parts: Iterable[sections.Section]) -> dict[str, sections.Section]:
     return {section.title: section for section in parts}
 
 
-@pytest.fixture
-def undrawn(monkeypatch) -> None:
-    """Leave figures empty, which halves the time."""
-    monkeypatch.setattr(sections, "rendered", lambda _: {".png": b"\x89PNG", ".svg": b""})
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Let each figure be a few bytes of its own, since drawing takes most of the time; test_figures.py draws them."""
+    number = itertools.count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sections, "rendered", lambda _: {".png": b"\x89PNG %d" % next(number), ".svg": b""})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +150,10 @@ class TestWholeReport:
         latex = (both / "tables" / "efficiency.tex").read_text(encoding="utf-8")
         assert r"A\&B $<$x$>$ $^{*}$\_1\_$^{*}$ 50 \% \$y\$ &" in latex
 
-    def test_a_substitute_image_is_told_from_the_parameters(self, both, tmp_path):
+    def test_a_substitute_image_is_told_from_the_parameters(self, both):
         facts = {"parameters": 4_704_505, "substitute_values": 35_712_000}
-        one = random_evaluation("M3AE", facts=facts)
-        write_report([one], tmp_path, 0.9)
-        table = (tmp_path / "tables" / "efficiency.md").read_text(encoding="utf-8")
+        (section,) = sections.efficiency([random_evaluation("M3AE", facts=facts)], sections.Drawer())
+        table = section.tables["efficiency"].to_markdown()
         header, _, row = [line for line in table.splitlines() if line.startswith("|")]
         assert "substitute image (million values)" in header
         assert row.split(" | ")[1:] == ["4.705", "35.71 |"]
@@ -175,7 +178,6 @@ class TestWholeReport:
 SMALL = {"modalities": ("t1", "t2"), "regions": ("WT",)}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
     write_report([whole("before", **SMALL)], tmp_path, 0.5)
     assert [path for path in tmp_path.rglob("*") if "before" in path.name]
@@ -198,7 +200,6 @@ SOME = random_evaluation(**SMALL)
 SOME = replace(SOME, results=SOME.results.query("metric in ('dice', 'volume')"))
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("evaluation", "headings", "said"),
     [
@@ -229,7 +230,6 @@ def test_what_there_is_none_of_is_left_out(tmp_path, evaluation, headings, said)
         assert names(tmp_path / "figures") == {"heatmap", "boxplots", "robustness", "shapley_one"}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_two_modalities_and_other_regions(tmp_path):
     """With two modalities at most one is missing: there is advice, but nothing to rank."""
     write_report([whole("iseg", modalities=("t1", "t2"), regions=("CSF", "GM", "WM"))], tmp_path, 0.5)
@@ -239,7 +239,6 @@ def test_two_modalities_and_other_regions(tmp_path):
     assert {"CSF", "GM", "WM"} <= set(page.cells)
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("empty", ["nan", "skip"])
 def test_a_region_that_no_reference_has(tmp_path, empty):
     """Its scores are undefined under ``nan`` and absent under ``skip``."""
@@ -317,7 +316,6 @@ def test_captions_say_which_cases_are_drawn(kinds, said):
     assert list(drawer.figures) == ["panels_my_method"]
 
 
-@pytest.mark.usefixtures("undrawn")
 class TestForced:
     def test_cohorts_side_by_side_have_no_tests(self, tmp_path):
         few = {**SMALL, "only": ["t1", "t1+t2"]}
