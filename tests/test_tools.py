@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import runpy
 import shutil
 import subprocess
@@ -53,24 +52,30 @@ def test_datalist(capsys, data, tmp_path):
     assert [item["case"] for item in json.loads(output.read_text())["training"]] == ["a", "b", "c"]
 
 
-def test_check_of_good_data(capsys, data):
-    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) is None
+def unlabelled(data: Path) -> None:
+    (data / "a" / "a_seg.nii.gz").rename(data / "a" / "a_mask.nii.gz")
+
+
+def black(data: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.float32), np.eye(4)), data / "b" / "b_t1.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "end"),
+    [
+        (lambda data: None, None, "3 cases, 0 with problems\n"),
+        (unlabelled, None, ", 1 without a readable label; image files ignored because of their names: 1\n"),
+        (black, 1, "3 cases, 1 with problems\nb: t1: every voxel is 0\n"),
+    ],
+    ids=["good", "unlabelled", "bad"],
+)
+def test_check(capsys, data, change, code, end):
+    change(data)
+    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) == code
     printed = capsys.readouterr().out
     assert "t1+flair" in printed
-    assert printed.endswith("3 cases, 0 with problems\n")
-
-
-def test_check_counts_missing_labels_and_ignored_files(capsys, data):
-    (data / "a" / "a_seg.nii.gz").rename(data / "a" / "a_mask.nii.gz")
-    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) is None
-    said = "3 cases, 0 with problems, 1 without a readable label; image files ignored because of their names: 1\n"
-    assert capsys.readouterr().out.endswith(said)
-
-
-def test_check_of_bad_data_exits_with_1_and_names_the_case(capsys, data):
-    nib.save(nib.Nifti1Image(np.zeros((5, 5, 5), np.float32), np.eye(4)), data / "b" / "b_t1.nii.gz")
-    assert run("check", "--cohort", "brats2020", "--dataset_dir", data) == 1
-    assert capsys.readouterr().out.endswith("3 cases, 1 with problems\nb: t1: every voxel is 0\n")
+    assert f"3 cases, {code or 0} with problems" in printed
+    assert printed.endswith(end)
 
 
 def test_module_runs(monkeypatch, capsys, data):
@@ -163,21 +168,10 @@ def test_what_holds_no_weights_is_not_imported(tmp_path, verb, what):
     assert not (tmp_path / "model.pt").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda state: {key: value.int() for key, value in state.items()},
-            "the weight for 'x_sub' has type torch.int32",
-        ),
-        (lambda state: dict(list(state.items())[:-3]), "Not a complete checkpoint of the"),
-    ],
-    ids=["whole numbers", "a part"],
-)
-def test_other_weights_are_not_imported(tmp_path, change, message):
-    torch.save(change(m3ae_state(8)), tmp_path / "theirs.pth")
+def test_whole_numbers_are_not_imported(tmp_path):
+    torch.save({key: value.int() for key, value in m3ae_state(8).items()}, tmp_path / "theirs.pth")
     said = run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert f"{tmp_path / 'theirs.pth'}: {message}" in said
+    assert f"{tmp_path / 'theirs.pth'}: the weight for 'x_sub' has type torch.int32" in said
     assert not (tmp_path / "model.pt").exists()
 
 
@@ -326,14 +320,11 @@ def test_compare_label_maps_of_other_programs(others, capsys):
     assert capsys.readouterr().out == f"{others / 'out' / 'report.html'}: 2 methods, 5 cases\n"
 
     html = (others / "out" / "report.html").read_text(encoding="utf-8")
-    sources = re.findall(r'\b(?:src|href)="([^"]*)"', html)
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
-    assert not re.search(r"https?:|<script|<link|url\(", re.sub(r"base64,[^\"]*", "", html))
     figures = {path.name for path in (others / "out" / "figures").iterdir()}
     stems = ("comparison", "robustness", "boxplots_careful", "boxplots_a_b_guess")
     assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg", "pdf")}
-    pictures = {base64.b64encode(path.read_bytes()).decode() for path in (others / "out" / "figures").glob("*.png")}
-    assert {source.split(",")[1] for source in sources if source.startswith("data:")} == pictures
+    for path in (others / "out" / "figures").glob("*.png"):
+        assert base64.b64encode(path.read_bytes()).decode() in html
 
     markdown = (others / "out" / "report.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in (others / "out" / "tables" / "dice.md").read_text().split("\n")]
@@ -480,10 +471,6 @@ class TestCompareRefuses:
         assert '<p class="remark">Careful: left out of t1+t2 are cases without a prediction (P_02), cases wit' in html
         assert "<p>Careful: 4 cases, 3 subsets of T1, T1c, T2, FLAIR.</p>" in html
 
-    def test_labels_of_another_cohort(self, others):
-        expected = "P_01_seg.nii.gz: label values [4] are not defined in this cohort"
-        assert expected in refused(others, "--cohort", "brats2023")
-
     def test_other_conventions_and_references_unless_forced(self, others, undrawn):
         assert run(*compare(others)) is None
         for name in ("report.html", "report.md"):
@@ -522,10 +509,3 @@ class TestCompareRefuses:
     def test_label_maps_without_their_reference(self, others):
         said = run("compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
         assert said == f"error: {others / 'careful'}: has no results.csv; for label maps give --reference and --cohort."
-
-    def test_results_without_their_note(self, others, undrawn):
-        (others / "careful" / "results.csv").write_text("case,modalities,region,metric,value\nP_01,t1,WT,dice,1\n")
-        assert "careful/evaluation.json: no such file; results.csv alone does not record" in refused(others)
-        for text in ("{", "[" * 10**5):
-            (others / "careful" / "evaluation.json").write_text(text)
-            assert "careful/evaluation.json: not the settings of an evaluation" in refused(others)

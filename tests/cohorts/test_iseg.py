@@ -66,13 +66,6 @@ def test_official_folder(download, caplog):
     assert not caplog.records
 
 
-def test_a_subject_without_a_sequence(download):
-    (download / "iSeg-2017-Training" / "subject-3-T1.img").unlink()
-    found = {item["case"]: item["modalities"] for item in cases("iseg2017", download)}
-    assert found.pop("subject-3") == ["t2"]
-    assert set(map(tuple, found.values())) == {("t1", "t2")}
-
-
 @pytest.mark.parametrize("suffix", [".hdr", ".nii"])
 def test_values_survive_loading_and_the_way_to_regions_and_back(tmp_path, caplog, suffix):
     write(tmp_path / "iSeg-2017-Training", [1, 2], suffix=suffix)
@@ -122,7 +115,7 @@ def test_an_image_without_its_header_is_named(tmp_path):
         LoadSubjectd("iseg2017")(cases("iseg2017", tmp_path)[0])
 
 
-def test_the_check_finds_nothing_wrong_and_says_what_is(tmp_path):
+def test_the_check_finds_nothing_wrong(tmp_path):
     write(tmp_path / "iSeg-2017-Training", [1, 2])
     write(tmp_path / "iSeg-2017-Testing", [11], labelled=False)
     table = check_folder(COHORT, tmp_path).set_index("case")
@@ -130,12 +123,6 @@ def test_the_check_finds_nothing_wrong_and_says_what_is(tmp_path):
     found = table.loc["subject-1", ["modalities", "shape", "spacing_mm", "label_values"]].tolist()
     assert found == ["t1+t2", "12x10x8", "1x1x1", "0 10 150 250"]
     assert table.loc["subject-11", "label_values"] == ""
-    label = tmp_path / "iSeg-2017-Training" / "subject-2-label.hdr"
-    nib.save(nib.AnalyzeImage((volume(22, label=True) > 0).astype(np.uint8), None), label)
-    problems = check_folder(COHORT, tmp_path).set_index("case")["problems"]
-    assert problems["subject-1"] == ""
-    expected = "label values [1] are not defined in this cohort, which has 0, 10 (CSF), 150 (GM), 250 (WM)"
-    assert expected in problems["subject-2"]
 
 
 @pytest.mark.usefixtures("unlooked")

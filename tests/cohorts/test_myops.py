@@ -63,12 +63,6 @@ def test_official_folder(tmp_path):
     assert len(parts["test"]) == 5
 
 
-def test_a_subject_without_a_sequence(tmp_path):
-    write(tmp_path, [101, 102], empty=True)
-    (tmp_path / "train25" / "myops_training_101_DE.nii.gz").unlink()
-    assert [item["modalities"] for item in cases("myops2020", tmp_path)] == [["bssfp", "t2"], ["bssfp", "lge", "t2"]]
-
-
 def test_gd_ends_no_label_of_a_brain(tmp_path):
     """In brains, gd marks a T1 with contrast agent; a file whose name says nothing is not used."""
     for token in ("t1", "gd"):
@@ -101,17 +95,6 @@ def test_values_survive_loading_and_the_way_to_regions(tmp_path, caplog):
     assert torch.equal(classes.unique(), torch.arange(4))
     assert torch.equal(classes == 3, regions[2:].bool())
     assert (check_folder(COHORT, tmp_path)["problems"] == "").all()
-
-
-def test_values_of_another_cohort(tmp_path):
-    write(tmp_path, [101, 102])
-    item = cases("myops2020", tmp_path)[0]
-    label = nib.load(item["label"])
-    nib.save(nib.Nifti1Image((label.get_fdata() > 0).astype(np.int16), label.affine), item["label"])
-    with pytest.raises(
-        ValueError, match=r"label values \[1\] are not defined in this cohort, which has 0, 200 \(normal\), 500"
-    ):
-        LoadSubjectd("myops2020")(item)
 
 
 def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dicom_studies import MPRAGE, T1_SE, T2_TSE, Scan, write_study
 from heads import with_heads
-from phantom_case import LPS, write_case
+from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 
 from clinic.study.quality import study_warnings
@@ -37,7 +37,7 @@ USED = {"t1": "series 601", "t1c": "series 701", "t2": "series 301", "flair": "s
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "case"
-    write_case(folder, "case", seed=77_080)
+    write_case(folder, "case", seed=77_080, box=HEAD)
     return folder
 
 

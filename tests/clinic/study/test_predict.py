@@ -12,7 +12,7 @@ import pytest
 from dicom_studies import STUDY, write_study
 from heads import with_heads
 from nibabel.affines import apply_affine
-from phantom_case import LPS, write_case
+from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 from scipy.spatial.transform import Rotation
 
@@ -34,18 +34,18 @@ USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Path:
-    """A test case of the phantom with its label map, on the cohort's own grid."""
+    """A test case of the phantom with its label map."""
     folder = tmp_path_factory.mktemp("phantom") / "case"
-    write_case(folder, "Doe")
+    write_case(folder, "Doe", box=HEAD)
     return folder
 
 
 @pytest.fixture(scope="module")
-def studies(subject, tmp_path_factory) -> tuple[Path, Path]:
+def studies(tmp_path_factory) -> tuple[Path, Path]:
     """A study as DICOM, with FLAIR after the patient has moved, and its volumes as NIfTI, with FLAIR from before."""
-    dicom, nifti = tmp_path_factory.mktemp("dicom"), tmp_path_factory.mktemp("nifti")
-    middle = apply_affine(LPS, (np.array(nib.load(subject / "Doe_t1.nii.gz").shape) - 1) / 2)
-    for scan, volume in zip(STUDY, write_study(dicom, subject), strict=True):
+    whole, dicom, nifti = (tmp_path_factory.mktemp(name) for name in ("whole", "dicom", "nifti"))
+    middle = apply_affine(LPS, (np.array(write_case(whole, "Doe").shape) - 1) / 2)
+    for scan, volume in zip(STUDY, write_study(dicom, whole), strict=True):
         motion = np.eye(4)
         if scan.moved:
             motion[:3, :3] = Rotation.from_euler("xyz", scan.moved[0], degrees=True).as_matrix()
@@ -191,7 +191,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     study, (images, _) = tmp_path / "study", simulate(77_080)
     study.mkdir()
     for name, modality in {"x_flair": "t2", "5_T1_MPRAGE_2020": "t1c"}.items():
-        nib.save(nib.Nifti1Image(images[modality], LPS), study / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(images[modality], LPS).slicer[HEAD], study / f"{name}.nii.gz")
     assert predict(study, tmp_path / "out", "m3ae") is None
     said, page = capsys.readouterr().out, (tmp_path / "out" / "summary.html").read_text()
     contradiction = "FLAIR (image file): it does not look like FLAIR, but like T2. Do not use the result"

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from phantom_case import write_case
+from phantom_case import HEAD, write_case
 from run_tools import run
 
 OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
@@ -14,7 +14,7 @@ OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
 @pytest.fixture
 def studies(tmp_path) -> Path:
     """A good study, one without any known sequence, and one whose name has to be quoted in HTML."""
-    write_case(tmp_path / "whole", "Doe")
+    write_case(tmp_path / "whole", "Doe", box=HEAD)
     for place, modality in (("a & b/c", "flair"), ("good", "t2")):
         Path(tmp_path, "studies", place).mkdir(parents=True)
         file = tmp_path / "whole" / f"Doe_{modality}.nii.gz"
