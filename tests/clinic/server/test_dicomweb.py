@@ -154,7 +154,7 @@ class TestProxy:
                 pass
 
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heedless) as archive:
-            threading.Thread(target=archive.serve_forever, daemon=True).start()
+            threading.Thread(target=archive.serve_forever, args=(0.01,), daemon=True).start()
             address = f"http://127.0.0.1:{archive.server_port}"
             assert len(json.loads(forward(address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
             for path, query in (("studies", [("StudyInstanceUID", uid("two"))]), (f"studies/{uid('two')}/series", [])):

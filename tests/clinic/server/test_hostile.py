@@ -413,7 +413,7 @@ class TestArchive:
 
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as one:
             one.daemon_threads = True
-            threading.Thread(target=one.serve_forever, daemon=True).start()
+            threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
             yield f"http://127.0.0.1:{one.server_port}"
             one.shutdown()
 
