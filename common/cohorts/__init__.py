@@ -22,7 +22,7 @@ def prepare(
 
     Returns ``training``, ``validation`` and ``test``: items with ``case``, ``image``, ``modalities`` and ``label``.
     Raises FileNotFoundError if the folder, the datalist or a listed file does not exist; ValueError if the cohort or
-    split is unknown, the datalist is of another cohort, file names are ambiguous, or for what `look` refuses.
+    split is unknown, the datalist is of another cohort, file names are ambiguous, or `look` refuses the cases.
 
     Args:
         dataset_dir: the cohort's folder as downloaded, or as `generate_phantom` wrote it.
@@ -49,10 +49,10 @@ def prepare(
 
 
 def look(parts: Parts, cohort: Cohort, source: str | Path) -> None:
-    """Look at names, labels and images before a training; what was looked at before is not read again.
+    """Check names, labels and images before a training; unchanged files that were checked before are not read again.
 
     Raises ValueError if cases are named like those of other cohorts, a label has values that the cohort does not know,
-    or parts share a patient or an image. A warning is logged if cases may be of one patient without a clear sign.
+    or parts share a patient or an image. If cases may belong to one patient, but this is not clear, logs a warning.
     """
     items = [item for part in PARTS for item in parts[part]]
     refuse_other_names(items, cohort, source)

@@ -11,9 +11,10 @@ MET, MEN, PED = r"BraTS-MET-\d+-\d+", r"BraTS-MEN-\d+-\d+", r"BraTS-PED-\d+-\d+"
 
 
 def with_cavity(cohort: Cohort) -> list[Cohort]:
-    """Return a cohort whose labels have the resection cavity as a class, and two that have not.
+    """Return a cohort that has the resection cavity as a class, and two variants that do not.
 
-    ``..._cavity_background`` reads it as background; ``..._cavity_ignored`` leaves it out of losses and metrics.
+    ``..._cavity_background`` reads the cavity as background; ``..._cavity_ignored`` excludes its voxels from losses and
+    metrics.
     """
     others = {reading: without_cavity(cohort.labels, reading) for reading in ("background", "ignored")}
     return [cohort, *(replace(cohort, name=f"{cohort.name}_cavity_{how}", labels=own) for how, own in others.items())]

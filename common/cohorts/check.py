@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame:
-    """Read every image in a folder that is new or changed, and return one row per case.
+    """Check every case in a folder and return one row for each; only new or changed images are read.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
     ``orientation`` (e.g. LPS) of the first modality; ``offset_mm``, the largest distance between corresponding corners
@@ -59,7 +59,7 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
 
 
 def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
-    """Print the table of `check_folder`, then the problems of cases and of the whole; return whether there are none."""
+    """Print the table of `check_folder` and the problems of cases and folder; return True if there are none."""
     cohort = get_cohort(name)
     table = check_folder(cohort, dataset_dir)
     bad = table[table["problems"] != ""]
@@ -110,10 +110,10 @@ class Finding(NamedTuple):
 
 
 def findings(images: Mapping[str, MetaTensor], cohort: Cohort, sequences: bool = True) -> Iterator[Finding]:
-    """Check volumes ``(X, Y, Z)`` that should be one subject's modalities; all such rules are in this function.
+    """Check volumes ``(X, Y, Z)`` that should be one subject's modalities. All rules for a single subject are here.
 
-    Images of a skull-stripped cohort should show brains within its ``brain_ml``. With ``sequences`` it is checked
-    whether images show the sequences they are named after; see `doubted_sequences`.
+    Images of a skull-stripped cohort should show a brain whose volume is within ``brain_ml``. With ``sequences``, the
+    images are also compared with the sequences they are named after; see `doubted_sequences`.
     """
     from common.cohorts.sequence_check import log_probabilities  # a network, which not everyone needs
 
@@ -149,12 +149,12 @@ def findings(images: Mapping[str, MetaTensor], cohort: Cohort, sequences: bool =
 
 
 def zero_background(image: MetaTensor) -> MetaTensor:
-    """Return a volume ``(X, Y, Z)`` with background 0, subtracting any other constant background from it.
+    """Return a volume ``(X, Y, Z)`` with background 0, by subtracting any other constant background.
 
-    Such a background may be -1000, or the value that z-scoring gave to 0. The background is the value of the first
-    corner if more than `BACKGROUND_FRACTION` of the voxels, but not all, have it. Normalisation over the brain does not
-    depend on the shift. A background that is brighter than most of the brain, or NaN, is set to 0 without a shift. Of
-    NaN voxels only those connected to the corner are set to 0, since NaN inside the brain is bad data.
+    Such a background may be -1000, or the value to which z-scoring moved 0. It is the value of the first corner, if
+    more than `BACKGROUND_FRACTION` of the voxels, but not all, have this value. The shift does not affect normalisation
+    over the brain. A background that is NaN or brighter than most of the brain is set to 0 without a shift. NaN voxels
+    are set to 0 only if they are connected to the corner, since NaN inside the brain is bad data.
     """
     voxels = image.as_tensor()
     value = voxels[0, 0, 0]
@@ -175,7 +175,7 @@ def has_known_sequences(cohort: Cohort) -> bool:
 
 
 def doubted_sequences(judged: Mapping[str, torch.Tensor]) -> Iterator[Finding]:
-    """Yield modalities whose images seem to show another sequence, by their `log_probabilities`; none is fatal."""
+    """Yield non-fatal findings on images that seem to show another sequence, given their `log_probabilities`."""
     from common.cohorts.sequence_check import contradictions
 
     for doubt in contradictions(judged):
@@ -223,7 +223,8 @@ def whole(there: torch.Tensor) -> bool:
 def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
     """Return a warning if a grid's voxels are coarser than those a network was trained at, else None.
 
-    ``trained`` is the voxel size of the training in mm; a value below 0 stands for each image's own size: no warning.
+    ``trained`` is the voxel size of the training in mm. A value below 0 means that each image kept its own voxel size;
+    then there is no warning.
     """
     sizes = voxel_sizes(affine)
     if min(trained) < 0 or max(sizes) <= COARSER * max(trained):
@@ -235,7 +236,10 @@ def coarse(affine: np.ndarray, trained: Sequence[float]) -> str | None:
 
 
 def tilted(affine: np.ndarray) -> str | None:
-    """Return a warning if a grid's axes (to mm, RAS), in whatever order, are not nearly the patient's, else None."""
+    """Return a warning if a grid's axes, in any order, are not nearly parallel to the patient's, else None.
+
+    ``affine`` maps voxel indices to mm, RAS.
+    """
     directions = np.abs(affine[:3, :3] / voxel_sizes(affine)).max(axis=0)
     tilt = np.degrees(np.arccos(np.clip(directions, 0, 1))).max()
     if tilt <= MOST_TILTED:

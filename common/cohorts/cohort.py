@@ -32,17 +32,18 @@ class Cohort:
         name: value of the config key ``cohort``.
         modalities: canonical names; their order is the channel order of every tensor.
         labels: the values in its label files and the regions made from them.
-        skull_stripped: True if the images show only the brain; then images that show more, or too little, are warned
-            about.
+        skull_stripped: True if the images show only the brain; images that show more, or too little, then cause a
+            warning.
         brain_ml: smallest and largest plausible volume of a whole brain in ml; by default an adult's. The 39 cases of
             ``open_glioma`` measured for it have 1160 to 1825 ml.
-        label_names: endings of label files' names, in lower case. Of several labels of a case the one with the first
-            ending is taken; with the default, `LABEL_NAMES`, such a case is refused.
-        kind_folders: names of folders that hold one kind of file, of one or many cases; the files belong to the folder
-            above.
-        only_in: name of the folder of a case whose files are read, if others hold further versions of them.
-        case_names: pattern of the names that its publishers give to cases (`re.fullmatch`, any case); None if they have
-            none of their own. A folder with such names is refused by cohorts that do not share the pattern.
+        label_names: endings of label files' names, in lower case. If a case has several labels, the one whose ending
+            comes first is taken; with the default, `LABEL_NAMES`, such a case is refused.
+        kind_folders: names of folders that hold one kind of file, of one or many cases. Their files are treated as if
+            they lay in the folder above.
+        only_in: name of the one subfolder of a case that is read, if its other subfolders hold further versions of the
+            same files.
+        case_names: regular expression for the publishers' case names (`re.fullmatch`, ignoring case); None if they have
+            no names of their own. Cohorts with another pattern refuse cases with such names.
     """
 
     name: str

@@ -155,7 +155,7 @@ def divide(
 def as_datalist(
     parts: Parts, cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Return parts, absolute, as the content of a datalist file, with paths relative to ``dataset_dir``.
+    """Return parts with absolute paths as the content of a datalist file, with paths relative to ``dataset_dir``.
 
     Items get the key ``patient``, unless a published split has a patient in two parts.
     """
@@ -177,7 +177,7 @@ def as_datalist(
 
 
 def in_words(parts: Parts) -> str:
-    """Return the numbers of cases, patients and follow-ups, and of cases by source if there are several, as text."""
+    """Return, as text, the numbers of cases, patients and follow-ups, and of cases by source if there are several."""
     items = [item for part in PARTS for item in parts[part]]
     people = len({patient_of(item) for item in items})
     cases = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
@@ -200,8 +200,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     datalist or a file that it lists does not exist; ValueError if it is not a datalist, is of another cohort, or lists
     a case twice.
 
-    The paths in it are relative to ``dataset_dir``. If it names its cohort, that has to be ``cohort``, unless this is
-    None.
+    The paths in it are relative to ``dataset_dir``. If it names a cohort, this has to be ``cohort``; None accepts any.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such datalist. Make it with `python -m tools datalist`.")

@@ -1,7 +1,8 @@
-"""Whether a folder's cases belong to the cohort that was asked for, by their names and by the values in their labels.
+"""Checks of whether a folder's cases belong to the given cohort, by their names and by the values in their labels.
 
-A label that is read with another cohort's values is trained on without a word (with ``brats2023``, a paediatric label's
-enhancing tumour would be necrosis). So names and values are compared with all cohorts before anything is trained.
+A label that is read with another cohort's values trains the wrong classes, and nothing shows it: with ``brats2023``,
+the enhancing tumour of a paediatric label would be necrosis. So names and values are compared with all cohorts before
+anything is trained.
 """
 
 import logging
@@ -25,7 +26,7 @@ FEW = 3
 
 
 def owners(case: str) -> list[Cohort]:
-    """Return the cohorts whose publishers give cases such names; several share cases, such as all of BraTS 2023."""
+    """Return the cohorts whose publishers give cases such names; cohorts that share cases are all returned."""
     return [cohort for cohort in COHORTS.values() if cohort.has_name(case)]
 
 
@@ -46,10 +47,10 @@ def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.P
 
 
 def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.PathLike) -> None:
-    """Look at the values in all labels, and refuse those that a cohort does not know.
+    """Read the values in all labels, and refuse those that a cohort does not know.
 
-    A warning is logged if the values might mean something else: if a class never occurs although the values of another
-    cohort fit, or if the cases have no publisher's names and other cohorts would read them otherwise. Raises ValueError
+    Logs a warning if the values may have another meaning: if a class never occurs although the values of another cohort
+    fit, or if the case names are no publisher's and other cohorts would read the values differently. Raises ValueError
     if a label has an unknown value or cannot be read; the message names the cohorts that fit.
     """
     labelled = [item for item in items if "label" in item]
@@ -78,10 +79,10 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
 
 
 def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os.PathLike) -> None:
-    """Refuse a patient, or an image under two names, in two parts of a split; warn of images that occur twice.
+    """Refuse splits with a patient or an image in two parts; warn of images that occur twice.
 
-    A patient by name alone is only warned of, since published splits of BraTS 2015 divide patients. Raises ValueError
-    if two parts share an image, or a patient by the items' key ``patient``.
+    Raises ValueError if two parts share an image, or if items in two parts have the same key ``patient``. Patients that
+    only names show to be the same cause a warning, since the published splits of BraTS 2015 divide patients.
     """
     part_of = {item["case"]: part for part, items in parts.items() for item in items}
     patients: dict[str, Item] = {}
@@ -111,7 +112,7 @@ def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os
 
 
 def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
-    """Warn if names share parts as if each were a time point of a patient, but count as patients of their own."""
+    """Warn if names look like time points of one patient, but count as different patients."""
     own = [item for item in items if "patient" not in item and not owners(item["case"])]
     people = {patient_of(item): Path(item["image"][0]).parents[1].name for item in own}
     shared: list[dict[str, str]] = [people]  # name -> the folder above that of the case, or a part of the name
@@ -132,7 +133,7 @@ def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
 
 
 def fitting(items: Collection[Item], values: Iterable[Values]) -> list[Cohort]:
-    """Return the cohorts that know all values of some labels, of those that share the cases' names if any does."""
+    """Return the cohorts that know all values of some labels; if the names are some cohorts', only of these."""
     found = set(chain.from_iterable(values))
     known = [own for item in items for own in owners(item["case"])]
     return [cohort for cohort in known or COHORTS.values() if found <= cohort.labels.known]

@@ -1,4 +1,4 @@
-"""Several data sets as one datalist: each case keeps its source, whose label values are read by their meaning.
+"""Several data sets as one datalist: each case keeps its source, which says what its label values mean.
 
 Patients are divided within each source, so that every part has the sources in the same proportions.
 """
@@ -29,16 +29,16 @@ def join(
     """Divide the cases of several data sets; return the parts, with absolute paths, and the folder that holds all.
 
     Items have the keys ``source``, the name of the data set, and ``patient``. Raises FileNotFoundError if a folder or
-    the file does not exist; ValueError if a source's classes have no counterpart, two sources have cases of one name,
-    the split is not one of these, or no row names two patients; see also `split_cases`.
+    ``known_as`` does not exist; ValueError if a source's class has no counterpart, two sources have a case of the same
+    name, the split is none of those below, or no row of ``known_as`` names two patients; see also `split_cases`.
 
     Args:
-        folders: name of each data set, a cohort, -> its folder as downloaded.
-        cohort: cohort of the datalist, whose classes every source's classes have to have a counterpart in.
+        folders: cohort of each data set -> its folder as downloaded.
+        cohort: cohort of the datalist; every class of a source needs a counterpart among its classes.
         split: ``seeded`` (the default), ``cv1of5`` and the like, ``full`` or ``all_test``; see `split_cases`.
         fractions: fractions of the patients of each source, in the order of `PARTS`.
-        known_as: CSV file, such as a publisher's, with a row per patient: all cases and patients that a row names are
-            one patient, whatever its columns are called. Zeros before a number do not count (``UCSF-PDGM-004``).
+        known_as: CSV file, such as a publisher's, with a row per patient. All cases and patients named in a row are one
+            patient, whatever the columns are called. Leading zeros are ignored (``UCSF-PDGM-004`` is ``UCSF-PDGM-4``).
     """
     if split is not None and split not in ("seeded", "full", ALL_TEST) and not CROSS_VALIDATION.fullmatch(split):
         raise ValueError(

@@ -34,7 +34,7 @@ def mask_cases(
     cohort: str | None = None,
     seed: int = 1037,
 ) -> list[Item]:
-    """Return training items without the modalities that each is meant to lack, and log the resulting missing rates.
+    """Return training items without the modalities that each of them should lack, and log the resulting missing rates.
 
     Raises FileNotFoundError if ``masks`` is neither a published setting of the cohort nor a file; ValueError if a rate
     is invalid, rates and masks are both given, or the masks do not list exactly these cases, name an unknown modality,
@@ -80,7 +80,7 @@ def counts_of(items: Iterable[Item], modalities: Sequence[str]) -> list[int]:
 
 
 def require_complete(items: Sequence[Item], modalities: Sequence[str], method: str) -> list[Item]:
-    """Return training cases after checking that all have all modalities, which a method of this name needs."""
+    """Return training cases if all have every modality; otherwise raise a ValueError that names the method."""
     lacking = [item["case"] for item in items if not set(modalities) <= set(item["modalities"])]
     if lacking:
         raise ValueError(
@@ -94,11 +94,11 @@ def require_complete(items: Sequence[Item], modalities: Sequence[str], method: s
 def draw_masks(cases: Iterable[str], rates: Sequence[float], modalities: Sequence[str], seed: int = 1037) -> Masks:
     """Draw which modalities each case has, as PASSION's authors did; the order of the cases does not matter.
 
-    Each non-empty subset of modalities is assigned to ``int(N p)`` of the N cases, where p is its probability if
-    modalities are missing independently with ``rates``, but to at least one case (if p is not 0 and N is large enough).
-    The assignment is random. The cases left over, about as many as would have no modality, draw each modality by its
-    rate until they have at least one. So the rates are met up to this fraction, and every subset occurs. The rates are
-    fractions of the cases that lack a modality, in the order of ``modalities``.
+    ``rates`` are the fractions of cases that lack each modality, in the order of ``modalities``. Let p be the
+    probability of a non-empty subset if modalities are missing independently. The subset is assigned to ``int(N p)`` of
+    the N cases, chosen at random, and to at least one (if p is not 0 and N is large enough). About as many cases are
+    left over as would have no modality. Each of these draws every modality by its rate, and again until it has at least
+    one. So every subset occurs, and the rates are met up to the fraction of cases left over.
     """
     _check_rates(rates, modalities)
     rng, names = np.random.default_rng(seed), sorted(cases)

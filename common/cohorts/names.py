@@ -3,7 +3,7 @@
 A plain name ends with its sequence (``BraTS20_Training_001_t1ce.nii.gz``, ``BraTS-GLI-00001-000-t1c.nii.gz``,
 ``VSD.Brain.XX.O.MR_T1c.54514.mha``, or just ``T1POST.nii.gz``; in BIDS, ``sub-01_ce-GAD_T1w.nii.gz`` is T1c). A name in
 words, as scanners and preprocessing write it, ends with the sequence and known words (``Ax_T1_FSPGR_+C.nii.gz``,
-``P1_T1_pre_contrast.nii.gz``, ``T2_TSE_reg.nii.gz``); one word that is not known, and the file is not read.
+``P1_T1_pre_contrast.nii.gz``, ``T2_TSE_reg.nii.gz``). If one of these words is unknown, the file is not read.
 """
 
 import re
@@ -51,7 +51,10 @@ _STAR = re.compile(r"ffe|flash|fl[23]d", re.IGNORECASE)  # with T2: T2*
 
 
 def split_name(name: str, cohort: Cohort) -> tuple[str, str | None, str]:
-    """Split a file's or folder's plain name into what comes before its role, the role, and the ending of a label's."""
+    """Split a plain name of a file or folder into the case's part, its role, and, for a label, the ending.
+
+    The role is a modality, ``label`` or None; without one, the first part is the whole name without its suffix.
+    """
     return _split(name, cohort.label_names, cohort.only_in is not None)
 
 
@@ -82,9 +85,9 @@ def _split(name: str, label_names: tuple[str, ...], worn: bool) -> tuple[str, st
 
 
 def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
-    """Return what comes before a name's words, and the modality that they tell: T1, T1c, T2 or FLAIR; None if none.
+    """Return the case's part of a name in words, and the modality that the words name: T1, T1c, T2, FLAIR or None.
 
-    ``folder`` is that of the file, whose name may come last (``T1_P1`` in ``P1``).
+    ``folder`` is the name of the file's folder, with which the file's name may end (``T1_P1`` in ``P1``).
     """
     whole = _without_suffix(name)
     stem = _PARALLEL.sub("", _TARGET.sub("", without_folder(whole, folder)))
@@ -104,7 +107,7 @@ def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
 
 
 def without_folder(name: str, folder: str) -> str:
-    """Return a name without its ending if that is the name of the file's folder."""
+    """Return a file's name without suffix and, if it ends with the name of the file's folder, without this too."""
     whole = _without_suffix(name)
     head, last = whole[: -len(folder) - 1], whole[-len(folder) - 1 :]
     return head if head and last[0] in "_.- " and last[1:].lower() == folder.lower() else whole
@@ -165,5 +168,5 @@ def _labels(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def label_folder(folder: str, cohort: Cohort) -> bool:
-    """Return whether a folder's name says that it holds labels, if those of the cohort have the usual names."""
+    """Return whether a folder's name says that it holds labels; False for cohorts whose labels have special names."""
     return cohort.label_names is LABEL_NAMES and bool(LABEL_FOLDER.fullmatch(folder))

@@ -1,6 +1,6 @@
-"""The scanner of data folders: one reads those of all cohorts, and of local data, since they differ only in names.
+"""The scanner of data folders. One scanner reads all cohorts and local data, since they differ only in their names.
 
-Which sequence a file shows is said by its name (`common.cohorts.names`), or by that of its folder.
+The name of a file (`common.cohorts.names`) or of its folder says which sequence the file shows.
 """
 
 import logging
@@ -73,7 +73,7 @@ def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | N
 
 
 def unread(paths: Iterable[Path]) -> list[str]:
-    """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`), without names."""
+    """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`); files are not named."""
     suffixes = sorted(FOREIGN, key=len, reverse=True)
     kinds = (next((one for one in suffixes if path.name.lower().endswith(one)), None) for path in paths)
     counts = Counter(kind for kind in kinds if kind)
@@ -93,9 +93,9 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     not all, and may lack the label. A case is named after its folder, or after its files if they lie side by side; a
     folder of a time point also has the name of the one above (``PatientID_0003_Timepoint_1``), and in BraTS 2015 the
     grade comes first (``HGG_brats_2013_pat0001_1``). Files whose names are not recognised are logged as a warning.
-    Raises FileNotFoundError if the folder does not exist or has no image; ValueError if a folder has images but no
-    modality, a case has two files for one modality or two labels, or two cases have the same name. Hidden files are
-    skipped, as are those in ``without``, paths from `named_after`.
+    Hidden files and the paths in ``without`` (as `named_after` gives them) are skipped. Raises FileNotFoundError if the
+    folder does not exist or has no image; ValueError if a folder has images but no modality, a case has two files for
+    one modality or two labels, or two cases have the same name.
     """
     root = Path(os.path.abspath(folder))
     folders: dict[Path, list[_File]] = defaultdict(list)

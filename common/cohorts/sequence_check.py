@@ -87,9 +87,9 @@ class ImageFeatures:
 def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:
     """Return the `TOGETHER` features of an image relative to another one on its grid, and of that one relative to it.
 
-    They say, for each layer, how the ranks in either image depend on those in the other, how the ranks are correlated,
-    and whether voxels that are bright in only one image are so in the first (above 0) or the second: vessels are bright
-    only after contrast agent.
+    For each layer there are three kinds: how the ranks in either image depend on those in the other; how the ranks are
+    correlated; and in which of the two images a few voxels are brighter than in the other (above 0: in the first). The
+    last kind shows vessels, which are bright only after contrast agent.
     """
     inside = one.inside & other.inside
     dependent: list[list[float]] = [[], []]
@@ -120,8 +120,9 @@ def pair_features(one: ImageFeatures, other: ImageFeatures) -> tuple[np.ndarray,
 def contrast_difference(one: ImageFeatures, other: ImageFeatures) -> float:
     """Return how much more of the first image is bright against its neighbourhood than of the second.
 
-    Contrast agent brightens vessels, dura and tumour: few voxels, but much. So the tails of the difference of the two
-    contrasts are compared: above 0 the first image is the enhanced one. Noise, blur and motion lengthen both tails.
+    Contrast agent brightens few voxels (vessels, dura and tumour), but these strongly. So the two tails of the
+    difference of the contrasts are compared. Above 0, the first image is the enhanced one. Noise, blur and motion
+    lengthen both tails.
     """
     inside = one.inside & other.inside
     difference = (one.contrast - other.contrast)[inside]
@@ -200,11 +201,12 @@ class Contradiction(NamedTuple):
 def log_probabilities(images: Mapping[str, MetaTensor], t1: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """Return ``log p(class | image)`` for images of one subject's brain.
 
-    Images on one grid are judged in pairs, otherwise each alone. An image that shows less than `LEAST_ML` is left out,
-    since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other". Returns name -> natural
-    logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter: the probabilities add up to 1 only
-    roughly, since an image that is judged in several pairs has the mean of their logarithms. Those in ``t1`` are known
-    to be T1 or T1c. The images ``(X, Y, Z)`` are RAS, with their affines to mm, and 0 outside the brain.
+    The images ``(X, Y, Z)`` are RAS, with affines to mm, and 0 outside the brain. Those named in ``t1`` are known to be
+    T1 or T1c. Images on one grid are judged in pairs, other images alone. An image that shows less than `LEAST_ML` is
+    left out, since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other".
+
+    Returns name -> natural logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter. The
+    probabilities add up to 1 only roughly, since the logarithms of an image are means over its pairs.
     """
     if not images:
         return {}
@@ -226,7 +228,7 @@ def log_probabilities(images: Mapping[str, MetaTensor], t1: Collection[str] = ()
 
 
 def judge_together(network: nn.Module, given: np.ndarray) -> torch.Tensor:
-    """Return log-probabilities ``(M, 5)`` of images from `features` ``(M, M, N)``: means over each one's pairs."""
+    """Return log-probabilities ``(M, 5)`` of images from `features` ``(M, M, N)``, as means over an image's pairs."""
     judged = []
     for index, row in enumerate(given):
         others = [other for other in range(len(given)) if not np.isnan(row[other, -1])]
@@ -237,11 +239,11 @@ def judge_together(network: nn.Module, given: np.ndarray) -> torch.Tensor:
 
 
 def judge(network: nn.Module, images: Sequence[ImageFeatures], known: Collection[int] = ()) -> torch.Tensor:
-    """Return log-probabilities ``(M, 5)`` of images on one grid: the network's, and those of T1 compared directly.
+    """Return log-probabilities ``(M, 5)`` of images on one grid, comparing T1 and T1c directly.
 
-    Of images that look like T1 or T1c, or are ``known`` to be either (by index), every combination of the two is
-    weighed by the network's log-odds for each image and by the `contrast_difference` of each pair; the probability of
-    either is that of all combinations with it.
+    Images that look like T1 or T1c, or are ``known`` (by index) to be one of them, are assigned together. Every way to
+    call each of them T1 or T1c is weighted by the network's log-odds for each image and by the `contrast_difference` of
+    each pair. The probability that an image is T1c is the share of the assignments in which it is.
     """
     judged = judge_together(network, features(images))
     looks = [CLASSES[int(logs.argmax())] for logs in judged]
@@ -267,9 +269,9 @@ def judge(network: nn.Module, images: Sequence[ImageFeatures], known: Collection
 
 
 def contradictions(judged: Mapping[str, torch.Tensor]) -> list[Contradiction]:
-    """Return contradictions between what images show and their names, surest first: exchanged pairs and single images.
+    """Return contradictions between images and their names, surest first: exchanged pairs and single images.
 
-    Names that are no sequence are ignored.
+    Names that are not those of a sequence are ignored.
     """
     judged = {name: logs for name, logs in judged.items() if name in GLIOMA}
     found = []

@@ -16,17 +16,17 @@ Values = tuple[int | float, ...]
 
 
 def label_values(items: Iterable[Item]) -> dict[str, Values]:
-    """Return the values in each label, by its path; a label that cannot be read is a ValueError."""
+    """Return the values in each label, by its path; raises ValueError if a label cannot be read."""
     paths = dict.fromkeys(item["label"] for item in items if "label" in item)
     return {path: tuple(found) for path, found in for_each_file(_values, paths, "label values").items()}
 
 
 def same_images(items: Sequence[Item]) -> list[tuple[Item, Item]]:
-    """Return pairs of cases, of different names, that share an image; images looked at before are not read again.
+    """Return pairs of cases with different names that share an image; images read before are not read again.
 
-    Images are compared by their middle planes, which takes a tenth of the time, and those whose planes are equal by a
-    digest of their voxels. So copies with other names, headers or data types are found. Raises ValueError if an image
-    cannot be read.
+    Images are first compared by their middle planes, which takes a tenth of the time. Those with equal planes are then
+    compared by a digest of their voxels, so copies with other names, headers or data types are found. Raises ValueError
+    if an image cannot be read.
     """
     of_cases: dict[str, set[str]] = defaultdict(set)
     planes = for_each_file(_plane, dict.fromkeys(path for item in items for path in item["image"]), "image planes")

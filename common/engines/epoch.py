@@ -10,7 +10,7 @@ from common.io.settings import check_counts
 
 
 class SetEpoch:
-    """Set ``loss.epoch``, from 0, at the start of each epoch; a resumed run continues the trainer's count."""
+    """Set ``loss.epoch``, counted from 0, at the start of each epoch; a resumed run continues the count."""
 
     def __init__(self, loss: nn.Module) -> None:
         self.loss = loss
@@ -25,8 +25,8 @@ class SetEpoch:
 class Rounds:
     """Train in rounds: each starts from the final weights of the round before, with a new optimiser and schedule.
 
-    The trainer runs ``rounds * epochs`` epochs; the schedule is stepped once per epoch. Attach this handler before
-    training or resuming, since it saves the schedule's initial state at that moment.
+    The trainer runs ``rounds * epochs`` epochs, and the schedule is stepped once per epoch. Attach this handler before
+    training or resuming, since it saves the schedule's initial state when it is attached.
 
     Source: Qiu et al., "Scratch Each Other's Back", ICCV 2023, section 4.1 (GSS reloads its weights four times).
     """

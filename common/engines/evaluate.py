@@ -52,11 +52,11 @@ def report_evaluation(
 ) -> None:
     """Write the results of all cases and the report on them, and print the table of Dice.
 
-    The results under the other decisions are written too, each into a folder of its name in ``output_dir``.
+    The results of each other decision are written too, into a subfolder of ``output_dir`` with its name.
 
     Args:
         store: store with the results of all cases.
-        cases: datalist items that the tables are about.
+        cases: datalist items of the cases in the tables.
         calibration_cases: datalist items that intervals and advice are calibrated on; may be empty.
         method: name of the method in tables and figures.
         network: network whose size is reported.
@@ -64,7 +64,7 @@ def report_evaluation(
         weights: SHA-256 of the weights' file.
         coverage: level of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
-        decision: the decision that the report is on, one of `DECISIONS`.
+        decision: the decision whose results the report shows, one of `DECISIONS`.
         data: the whole split, to record which cases were not tested; None if it is not known.
         part: name of the part of the split, for captions; None if it is not known.
         split: name of the split, for captions; None if it has none.
@@ -132,7 +132,7 @@ def check_settings(
 ) -> None:
     """Refuse settings that would fail only at the end of a long training or evaluation; see `report_evaluation`.
 
-    ``method`` is not text when a name with a comma is given on a command line. ``tracking`` is None if nothing is
+    ``method`` has to be text, which a name with a comma on a command line is not. ``tracking`` is None if nothing is
     tracked yet; see `require_store`.
     """
     if not isinstance(method, str):
@@ -157,7 +157,7 @@ def check_panels(
     cases: Sequence[Mapping[str, Any]],
     subsets: Sequence[Sequence[str]],
 ) -> None:
-    """Refuse cases and subsets to draw that are not evaluated; see `report_evaluation`."""
+    """Refuse to draw cases or subsets that are not evaluated; see `report_evaluation`."""
     there = {
         "panel_cases": (_names(panel_cases), [item["case"] for item in cases]),
         "panel_subsets": (_names(panel_subsets), list(map(subset_name, subsets))),

@@ -34,7 +34,7 @@ def seed_all(seed: int, deterministic: bool = True) -> None:
 
 
 def counted_voxels(output: Sequence[Mapping[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return ``pred`` and ``label``, each item's region masks, with 0 where the label is `IGNORED`."""
+    """Return the region masks ``pred`` and ``label`` of all items, with 0 where the label is `IGNORED`."""
     ignored = [item["label"] == IGNORED for item in output]
     pred, label = (
         [item[key].masked_fill(where, 0) for item, where in zip(output, ignored, strict=True)]
@@ -46,9 +46,9 @@ def counted_voxels(output: Sequence[Mapping[str, Any]]) -> tuple[list[torch.Tens
 class Reseed:
     """Seed torch, numpy, random and the transforms from (seed, epoch, rank) at the start of each epoch.
 
-    So a run that was killed during an epoch repeats it with the same result when it resumes from the checkpoint before.
-    The loader's dataset has a ``transform``, its sampler may be a DistributedSampler. With ``deterministic`` cuDNN is,
-    too; see `seed_all`.
+    So a run that was killed during an epoch, and resumes from the checkpoint before it, repeats the epoch with the same
+    result. The loader's dataset needs a ``transform``; its sampler may be a DistributedSampler. For ``deterministic``
+    see `seed_all`.
     """
 
     def __init__(self, seed: int, loader: torch.utils.data.DataLoader, deterministic: bool = True) -> None:
@@ -67,10 +67,10 @@ class Reseed:
 
 
 class EpochLosses:
-    """Put the epoch's mean loss, and the means of ``loss.terms`` if it has any, into ``engine.state.metrics``.
+    """Put the epoch's mean loss, and the means of ``loss.terms`` if there are any, into ``engine.state.metrics``.
 
-    StatsHandler then prints and MLFlowHandler logs them; attach this handler before those. Means are over all ranks;
-    their names begin with ``prefix``.
+    StatsHandler then prints them, and MLFlowHandler logs them; attach this handler before those two. Means are over all
+    ranks, and their names begin with ``prefix``.
     """
 
     def __init__(self, loss: nn.Module, prefix: str = "train_") -> None:
@@ -99,11 +99,11 @@ class EpochLosses:
 
 
 class TimeLeft:
-    """Log about how long a training still takes: after five steps, the first epoch, and each tenth of all epochs.
+    """Log an estimate of the time left: after five steps, after the first epoch, and after each tenth of all epochs.
 
-    The first epoch reads every case, later ones take them from the cache; so until its end the reading is not
-    extrapolated beyond it. Validations and the evaluation are not counted. ``later_steps`` is the number of steps of a
-    stage after this one, which are taken to last as long as this one's.
+    The first epoch reads every case, and later ones take them from the cache. So during the first epoch, the time for
+    reading is extrapolated to the end of this epoch only. Validations and the evaluation are not counted.
+    ``later_steps`` is the number of steps of the next stage, which are assumed to last as long as those of this one.
     """
 
     def __init__(self, later_steps: int = 0) -> None:
@@ -143,8 +143,9 @@ class WeightAverage:
     """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
 
     The average starts as the weights after the first step. It is validated and saved instead of the trained network.
-    Its buffers are the trained network's latest. Without a momentum m there is none. Attribute ``network`` has the
-    average weights (without m it is the trained one), ``state`` the `objects` of `ResumableCheckpoint`.
+    Its buffers are the trained network's latest. If the momentum m is None, nothing is averaged. The attribute
+    ``network`` has the average weights (without m it is the trained network); ``state`` is for the ``objects`` of
+    `ResumableCheckpoint`.
     """
 
     def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
@@ -164,11 +165,11 @@ class WeightAverage:
 class ResumableCheckpoint:
     """Save the last state, to resume from, and the best weights.
 
-    ``<folder>/<name>_last.pt`` holds all objects' states, the trainer's position and the best score, and is replaced
-    every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average: the best
-    one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically. Attach this
-    handler after the learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is
-    damaged, or of another configuration or number of epochs.
+    ``<folder>/<name>_last.pt`` holds the states of all objects, the trainer's position and the best score. It is
+    replaced every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average:
+    the best one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically.
+    Attach this handler after the learning-rate and validation handlers. Raises ValueError if the checkpoint to resume
+    from is damaged, or of another configuration or number of epochs.
 
     Args:
         name: name of the stage, e.g. ``finetuned``.
@@ -177,7 +178,7 @@ class ResumableCheckpoint:
         interval: number of epochs between two checkpoints; the final epoch is always saved.
         resume: whether to continue from ``<name>_last.pt`` if it exists.
         average: average of the network's weights, for ``<name>.pt``; attached together with this handler.
-        facts: what ``<name>.pt`` says of its training.
+        facts: record of the training, to be stored in ``<name>.pt``.
     """
 
     def __init__(
@@ -213,9 +214,9 @@ class ResumableCheckpoint:
             setattr(self.validator.state, name, value)
 
     def restore_beside_weights(self) -> None:
-        """Load every state of this stage except the network's from ``<name>_last.pt``, if it exists.
+        """Load all states of this stage but the network's from ``<name>_last.pt``, if it exists.
 
-        For a training whose weights come from elsewhere, as in the next round of a federation.
+        This is for a training whose weights come from elsewhere, as in the next round of a federation.
         """
         if not self.last.is_file():
             return

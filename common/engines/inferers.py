@@ -22,8 +22,8 @@ class ForegroundInferer(SlidingWindowInferer):
     """MONAI's sliding windows over the bounding box of the foreground; outside the box nothing is predicted.
 
     The box contains every voxel at which a present modality differs from its background, with a margin of one voxel. So
-    a skull-stripped image has the same box whether its background is 0 or negative, as after a z-score; absent and
-    constant modalities are ignored. The box is grown to the window's size where the image is large enough.
+    a skull-stripped image has the same box whether its background is 0 or negative, as after a z-score. Absent and
+    constant modalities are ignored. A box smaller than the window grows to its size where the image is large enough.
 
     Args:
         roi_size: size of a window in voxels, which should be the training crop; ``(X, Y)`` processes planes ``(X, Y,

@@ -11,7 +11,7 @@ from common.io import lock_folder
 
 
 def local_device() -> torch.device:
-    """Return this process's device and make it current; without ``LOCAL_RANK`` of torchrun it is a RuntimeError."""
+    """Return this process's device and make it current; raises RuntimeError without torchrun's ``LOCAL_RANK``."""
     if "LOCAL_RANK" not in os.environ:
         raise RuntimeError("LOCAL_RANK is not set; start multi_gpu_train.json with torchrun -m monai.bundle run ...")
     if not torch.cuda.is_available():

@@ -39,8 +39,8 @@ def check_device(device: str | torch.device, precision: str) -> None:
 def set_matmul_precision(matmul_precision: str) -> None:
     """Set the precision of float32 matrix products in this process: ``highest``, ``high`` or ``medium``.
 
-    On a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do by default. PyTorch's own
-    function would only warn of an unknown word.
+    On a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do by default. Other words raise
+    a ValueError; PyTorch's own function would only warn.
     """
     choices = ("highest", "high", "medium")
     torch.set_float32_matmul_precision(check_choice("matmul_precision", matmul_precision, choices))
@@ -49,9 +49,9 @@ def set_matmul_precision(matmul_precision: str) -> None:
 def fast_memory_format(device: str | torch.device, precision: str, crop: Sequence[int]) -> torch.memory_format:
     """Return the order of values in memory in which the device trains fastest; results differ by rounding.
 
-    For 3D networks (three sizes in `crop`) in float32 on a CPU this is channels-last, in which a step of the bundles'
-    networks takes 69 to 89 % of the time on the phantom and 96 to 98 % at 48 x 64 x 48 voxels. In bfloat16 M3AE's takes
-    1.2 to 1.8 times as long, since PyTorch's group norm is slow there.
+    For 3D networks (three sizes in ``crop``) in float32 on a CPU this is channels-last. A step of the bundles' networks
+    then takes 69 to 89 % of the time on the phantom, and 96 to 98 % at 48 x 64 x 48 voxels. In bfloat16 it is not used:
+    M3AE's step would take 1.2 to 1.8 times as long, since PyTorch's group norm is slow there.
     """
     fast = torch.device(device).type == "cpu" and precision == "float32" and len(crop) == 3
     return torch.channels_last_3d if fast else torch.contiguous_format
@@ -63,9 +63,9 @@ def uses_float16(precision: str) -> bool:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return a context in which networks compute in a precision, where `torch.autocast` considers that safe.
+    """Return a context in which networks compute in a precision wherever `torch.autocast` considers that safe.
 
-    For float32 it disables casting, even within the context of another precision.
+    For float32 it disables casting, even inside a context of another precision.
     """
     if precision == "float32":
         return torch.autocast(device.type, enabled=False)
@@ -83,8 +83,8 @@ class PrecisionInferer(SimpleInferer):
     """Run a training batch in ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
 
     Weights, gradients and losses stay in float32. bfloat16 needs no loss scaling; processors with bfloat16 instructions
-    (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. float16 needs the trainer's ``amp`` for its
-    GradScaler; ``amp_kwargs`` have to disable the trainer's own autocast, which would include the loss.
+    (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. float16 needs the trainer's ``amp``, for its
+    GradScaler. ``amp_kwargs`` then have to disable the trainer's own autocast, which would include the loss.
     """
 
     def __init__(self, precision: str = "float32") -> None:
@@ -99,7 +99,7 @@ class PrecisionInferer(SimpleInferer):
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bfloat16, and need not emulate it."""
+    """Return whether a device has instructions for bfloat16, so that it need not emulate them."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

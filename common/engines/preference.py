@@ -17,11 +17,11 @@ from common.modalities import display_name
 class PreferenceBalancer:
     """Let a `PassionLoss` update its coefficients after each epoch, and record the teacher's relative preference.
 
-    ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``;
-    attach this handler before those that print and log metrics, and before the checkpoints. ``preference.csv`` in the
-    output folder has the whole history (columns epoch, modality, relative_preference, beta; the epoch counts from 1),
-    ``preference.png`` the curves as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps the
-    rows of earlier epochs.
+    ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``.
+    Attach this handler before those that print and log metrics, and before the checkpoints. In the output folder,
+    ``preference.csv`` has the whole history (columns epoch, modality, relative_preference, beta; epochs count from 1)
+    and ``preference.png`` its curves, as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps
+    the rows of earlier epochs.
     """
 
     def __init__(self, loss: PassionLoss, folder: str) -> None:
@@ -54,7 +54,7 @@ class PreferenceBalancer:
 
 @styled
 def preference_figure(history: pd.DataFrame) -> Figure:
-    """Draw each modality's relative preference over the epochs, from ``preference.csv``; below 0 it is neglected."""
+    """Draw each modality's relative preference over the epochs, from ``preference.csv``; below 0, it is neglected."""
     figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.6", linewidth=0.6)

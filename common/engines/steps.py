@@ -1,4 +1,4 @@
-"""What connects a bundle's configs: an evaluation after a training, a teacher before it, and facts for inference."""
+"""Steps that connect a bundle's configs: a teacher before a training, an evaluation after it, facts for inference."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str,
 def training_facts(
     bundle_root: str, evaluation: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], init_from: str | None
 ) -> TrainingFacts:
-    """Return what the weights of a training will say of it.
+    """Return the record of a training that its weights file will hold.
 
     Args:
         bundle_root: folder of the bundle.

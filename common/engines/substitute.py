@@ -11,7 +11,7 @@ INTERVAL = 50  # number of epochs between two pictures
 
 
 class SubstituteFigure:
-    """Draw the learned substitute image of an `M3AE` into a PNG file every 50 epochs, and after the last one."""
+    """Draw the learned substitute image of an `M3AE` into a PNG file, every 50 epochs and after the last one."""
 
     def __init__(self, network: nn.Module, path: str, modalities: Sequence[str]) -> None:
         self.network, self.path, self.modalities = network, path, tuple(modalities)

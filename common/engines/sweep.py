@@ -30,9 +30,9 @@ from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabil
 class SubsetSweep:
     """The ``iteration_update`` of an evaluator that segments a case with each subset of its modalities and measures it.
 
-    A case is read once for all subsets, and every decision (`DecideLabelsd`) is measured on the same probabilities. A
-    network with ``encode`` and ``decode`` encodes each window once for all subsets with the same foreground box; other
-    networks run once per subset. Predictions are the same as if only the subset's files existed.
+    A case is read once for all subsets, and all decisions (`DecideLabelsd`) are measured on the same probabilities. A
+    network with ``encode`` and ``decode`` encodes each window once for all subsets that have the same foreground box;
+    other networks run once per subset. Predictions are the same as if only the subset's files existed.
 
     Args:
         subsets: modality subsets, each given by names or aliases; a case skips those with modalities that it lacks.
@@ -41,8 +41,8 @@ class SubsetSweep:
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
             separately.
-        subsets_at_once: number of subsets in one batch. With 1, results equal single inferences bit for bit; more are
-            faster on a GPU, with probabilities equal up to rounding.
+        subsets_at_once: number of subsets in one batch. With 1, results equal those of separate inferences bit for bit.
+            More are faster on a GPU; probabilities are then equal up to rounding.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class SubsetSweep:
     ) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
         """Yield each subset with its logits ``(1, C, X, Y, Z)``; those with the same foreground box are neighbours.
 
-        The caller gives all modalities first, since divergences are measured from them, and they stay first; a single
-        modality comes after the others of its box if latents are recorded. The image is one sample
-        ``(1, M, X, Y, Z)``, the network in evaluation mode.
+        The image is one sample ``(1, M, X, Y, Z)``; the network is in evaluation mode. ``subsets`` begins with all
+        modalities, since divergences are measured from them, and these also come first here. If latents are recorded,
+        single modalities come after the other subsets with their box.
         """
         keep = torch.tensor([[name in subset for name in self.cohort.modalities] for subset in subsets])
         keep = keep.to(image.device)

@@ -1,7 +1,7 @@
 """MLflow tracking of evaluations, and additions to what ``monai.bundle run --tracking mlflow`` tracks of trainings.
 
-MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without this option the
-functions for trainings do nothing.
+With this option MONAI adds its MLFlowHandler to ``train#trainer``, ``validate#evaluator`` and ``evaluator``. Without
+it, the functions for trainings do nothing.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ RUN_NOTE = "mlflow.json"
 def track(handlers: Sequence, trainer: Trainer, tag_name: str, folder: str) -> None:
     """Log a trainer into the run of the MLFlowHandler in ``handlers``, with the config's scalars as parameters.
 
-    Rank 0 logs for all: on other ranks the handlers are removed from the trainer and its validator. The handlers are
-    those that MONAI's tracking was added to (``train#handlers`` and ``validate#handlers``), the trainer is that of the
-    first ones or another one that shares their run, e.g. that of the pretraining. ``tag_name`` is the name of its
-    iteration loss, ``folder`` that of its checkpoints.
+    Rank 0 logs for all; on other ranks the handlers are removed from the trainer and its validator. ``handlers`` are
+    those to which MONAI added its tracking (``train#handlers`` and ``validate#handlers``). ``trainer`` is the one of
+    ``train#handlers``, or another one that shares its run, such as that of the pretraining. ``tag_name`` is the name of
+    its iteration loss, ``folder`` that of its checkpoints.
     """
     if idist.get_rank() > 0:
         engines = [trainer, *(each.validator for each in handlers if isinstance(each, ValidationHandler))]
@@ -118,7 +118,7 @@ def disable_telemetry() -> None:
 
 
 def require_store(tracking: str) -> None:
-    """Refuse a tracking server that does not answer, and let MLflow report nothing about the evaluation that follows.
+    """Refuse a tracking server that does not answer, and switch off MLflow's telemetry for the evaluation that follows.
 
     Raises ConnectionError if no server answers at the URI.
     """

@@ -46,8 +46,8 @@ def planewise(network: nn.Module, window: Sequence[int]) -> nn.Module:
 class Mirrored(nn.Module):
     """Average a network's logits over all flips of its input along some axes, including none (test-time augmentation).
 
-    It needs ``2 ** len(axes)`` times the computation (axis 0 is X); `encode` also returns that many times the features,
-    one image's after another, all in memory at once.
+    Axis 0 is X. The computation takes ``2 ** len(axes)`` times as long. `encode` also returns that many times the
+    features: those of one flip after those of another, all in memory at once.
     """
 
     def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
@@ -93,11 +93,13 @@ def decode_subsets(
 ) -> Iterator[torch.Tensor]:
     """Yield the sliding-window logits of each subset, encoding each window only once for all subsets.
 
+    Yields logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With ``subsets_at_once`` 1 they
+    equal those of MONAI's `SlidingWindowInferer` for that subset bit for bit.
+
     The outer loop runs over windows. On a GPU the sums of the subsets' logits stay there (1 to 2 GB for 15 subsets of a
-    BraTS case). On a CPU they are in temporary files (in ``TMPDIR``), and only one subset's sum is in memory at a time,
-    so that memory does not grow with the number of subsets (unless ``TMPDIR`` is there); an OSError says if the disk
-    is full. Yields logits ``(1, C, X, Y, Z)``, in the order of ``keep``, on the image's device. With
-    ``subsets_at_once`` 1 they equal those of MONAI's `SlidingWindowInferer` for that subset bit for bit.
+    BraTS case). On a CPU they are in temporary files in ``TMPDIR``, and only one subset's sum is in memory at a time.
+    So memory does not grow with the number of subsets, unless ``TMPDIR`` itself is in memory. Raises OSError if the
+    disk is full.
 
     Args:
         image: one sample ``(1, M, X, Y, Z)``, with NaN in missing modalities.
