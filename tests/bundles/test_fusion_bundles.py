@@ -198,7 +198,8 @@ class TestInference:
 
 
 class TestConfigs:
-    def test_buffers_of_the_loss_go_to_the_device(self):
+    def test_buffers_of_the_loss_go_to_the_device(self, coarse_dir):
         cases = [{"case": "x", "modalities": list(MODALITIES), "image": []}]
-        get = PASSION.get("train.json", device=torch.device("meta"), training_cases=cases, **SIZES)
+        settings = {**SIZES, "dataset_dir": coarse_dir, "training_cases": cases}
+        get = PASSION.get("train.json", device=torch.device("meta"), **settings)
         assert {buffer.device.type for buffer in get("train#trainer").loss_function.buffers()} == {"meta"}

@@ -36,6 +36,8 @@ TINY = {
 }
 ONE = {"evaluation#overrides#subsets": [list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
 """Settings for an evaluation of one subset, which is quicker."""
+COARSE = {"spacing": [6, 6, 6], "mlflow": "none"}
+"""Settings for an evaluation of a coarse case."""
 TRAINING = ["@pretrain", "@finetune"]
 """The stages of a run without the evaluation."""
 
@@ -277,29 +279,17 @@ class TestInference:
 
 
 class TestEvaluation:
-    def test_only_subsets_of_the_requested_modalities(self, case, phantom_dir, tmp_path, undrawn):
-        write_datalist({"test": [case]}, tmp_path / "one.json")
-        M3AE.run_here(
-            DEMO_EVALUATION,
-            dataset_dir=phantom_dir,
-            datalist=tmp_path / "one.json",
-            output_dir=tmp_path,
-            modalities=["t1c", "t2"],
-            mlflow="none",
-        )
+    def test_only_subsets_of_the_requested_modalities(self, coarse_case, coarse_dir, tmp_path, undrawn):
+        write_datalist({"test": [coarse_case]}, tmp_path / "one.json")
+        settings = {**COARSE, "dataset_dir": coarse_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path}
+        M3AE.run_here(DEMO_EVALUATION, **settings, modalities=["t1c", "t2"])
         assert read_evaluation(tmp_path).subsets == ["t1c", "t2", "t1c+t2"]
 
-    def test_one_subset_alone(self, case, phantom_dir, tmp_path, undrawn):
+    def test_one_subset_alone(self, coarse_case, coarse_dir, tmp_path, undrawn):
         """It contains no smaller subset, so there is no advice; the calibration cases still give intervals."""
-        write_datalist({"test": [case], "validation": [{**case, "case": "other"}]}, tmp_path / "two.json")
-        M3AE.run_here(
-            DEMO_EVALUATION,
-            dataset_dir=phantom_dir,
-            datalist=tmp_path / "two.json",
-            output_dir=tmp_path / "out",
-            subsets=[list(MODALITIES)],
-            mlflow="none",
-        )
+        write_datalist({"test": [coarse_case], "validation": [{**coarse_case, "case": "other"}]}, tmp_path / "two.json")
+        settings = {"dataset_dir": coarse_dir, "datalist": tmp_path / "two.json", "output_dir": tmp_path / "out"}
+        M3AE.run_here(DEMO_EVALUATION, **COARSE, **settings, subsets=[list(MODALITIES)])
         assert (tmp_path / "out" / "report.html").is_file()
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
@@ -319,13 +309,12 @@ class TestEvaluation:
         assert (tmp_path / "out" / "report.html").is_file()
         assert not [name for name in CALIBRATED if (tmp_path / "out" / f"{name}.csv").exists()]
 
-    def test_another_network_is_evaluated_anew(self, case, phantom_dir, tmp_path, undrawn):
+    def test_another_network_is_evaluated_anew(self, coarse_case, coarse_dir, tmp_path, undrawn):
         """Stored results are reused only if the network is the same, not merely its weights."""
-        write_datalist({"test": [case]}, tmp_path / "one.json")
-        settings = {"dataset_dir": phantom_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
-        settings |= {"subsets": [["t1c"]], "mlflow": "none"}
+        write_datalist({"test": [coarse_case]}, tmp_path / "one.json")
+        settings = {"dataset_dir": coarse_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path / "out"}
         for heads in (4, 2, 4):
-            Bundle("passion").run_here(DEMO_EVALUATION, **settings, heads=heads)
+            Bundle("passion").run_here(DEMO_EVALUATION, **COARSE, **settings, subsets=[["t1c"]], heads=heads)
         assert len(list((tmp_path / "out" / "cases").glob("*.csv"))) == 2
 
     @pytest.mark.parametrize(
