@@ -1,5 +1,7 @@
 """Every subset of every case gives the same result as if the other files did not exist, and each file is read once."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,7 +142,8 @@ def test_m3ae_with_its_substitute_image(subject):
 
 
 class TestCases:
-    def test_rows(self, network, write_subject, tmp_path, opened):
+    def test_rows(self, network, write_subject, tmp_path, opened, monkeypatch):
+        monkeypatch.setattr("common.engines.sweep.perf_counter", itertools.count(0, 2).__next__)
         items = [write_subject("a"), write_subject("b", ("t1", "t2"), seed=1)]
         store = CaseStore(tmp_path / "cases", ["x"], items)
         evaluator_of(network, sweep_of(network), store).run()
@@ -156,6 +159,7 @@ class TestCases:
             assert (divergence.drop(everything) > 0).all()
         assert a.planes["image"].shape == (4, 20, 18)
         assert np.isnan(b.planes["image"][[1, 3]]).all()
+        assert a.seconds == b.seconds == 2  # for each subset, by the clock above
 
     def test_files_that_are_absent_equal_modalities_that_are_dropped(self, network, write_subject, tmp_path):
         whole = write_subject("whole")
@@ -212,6 +216,11 @@ class TestCases:
             hook.remove()
             expected = torch.cat(seen).flatten(2).mean(dim=2).mean(dim=0).numpy()
             assert np.allclose(result.latents[name], expected, atol=1e-6)
+
+    def test_a_batch_of_two_cases_is_refused(self, network, subject):
+        (batch,) = DataLoader(CachedDataset([subject] * 2, PREPROCESSING), batch_size=2)
+        with pytest.raises(ValueError, match="A batch of 2 cases; expected one at a time"):
+            sweep_of(network)(None, batch)
 
     def test_unknown_layer(self):
         with pytest.raises(ValueError, match="latent_layer 'nowhere'"):
