@@ -170,9 +170,6 @@ def _header(fields: Mapping[str, Any]) -> Dataset:
     return header
 
 
-def _suffix(path: Path) -> str:
-    return next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
-
-
 def _stem(path: Path) -> str:
-    return path.name[: -len(_suffix(path))]
+    suffix = next(suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
+    return path.name[: -len(suffix)]

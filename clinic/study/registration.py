@@ -297,12 +297,9 @@ class _Pair:
         self.corner = np.array([part.start for part in near])
         self.fixed, self.shown, self.centre = fixed[near], shown[near], voxels.mean(axis=0)
         self.least = np.count_nonzero(self.shown & (self.seen[near] > 0)) * LEAST_SEEN
-        self.threshold = self._threshold()
-        self.known: dict[tuple, float] = {}
-
-    def _threshold(self) -> float:
         above = self.moving[not_air(self.moving)]
-        return float(above.min()) if above.size else np.inf
+        self.threshold = float(above.min()) if above.size else np.inf
+        self.known: dict[tuple, float] = {}
 
     def information(self, pose: np.ndarray) -> float:
         """Return the normalised mutual information over both outlines, within the moved image's field of view."""
