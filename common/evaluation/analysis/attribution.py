@@ -16,8 +16,8 @@ from common.modalities import subset_name, subsets
 def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the exact Shapley value of each of M modalities; they sum to ``value[all] - value[none]``.
 
-    The value of modality m is the mean of what m adds over all orders in which the modalities can be added one by one,
-    that is the sum over subsets S without m of ``|S|! (M - |S| - 1)! / M! (value[S and m] - value[S])`` (Shapley, A
+    The value of modality m is what m adds, averaged over all orders in which the modalities can be added one by one.
+    This is the sum over subsets S without m of ``|S|! (M - |S| - 1)! / M! (value[S with m] - value[S])`` (Shapley, A
     value for n-person games, 1953). ``value`` has a number or array for each of the ``2^M`` subsets.
     """
     total = len(modalities)
@@ -36,8 +36,8 @@ def shapley(value: Mapping[frozenset[str], np.ndarray | float], modalities: Sequ
 def dice_of_empty_prediction(reference_volume: np.ndarray, conventions: Conventions) -> np.ndarray:
     """Return the Dice without any modality, which is that of an empty prediction.
 
-    It is 0 where the reference has the region (its volume, in any unit, is not 0). Elsewhere it is 1, or NaN under
-    conventions that leave such cases out (``nan``, ``skip``).
+    It is 0 if the reference has the region, that is, if its volume (in any unit) is not 0. Otherwise it is 1, or NaN
+    under the conventions that leave such cases out (``nan``, ``skip``).
     """
     without_region = np.nan if conventions.empty in ("nan", "skip") else 1.0
     return np.where(np.asarray(reference_volume) == 0, without_region, 0.0)
@@ -74,11 +74,13 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
 
     A subset can be better than all modalities (MAG-MS, He et al., section 3.2). Choosing and measuring it on the same
     cases would overestimate it, so it is chosen on the calibration cases if these have the Dice. Only cases with a Dice
-    for every subset of the evaluation count, even if tables pool voxels; among equal subsets, that with the fewest
-    modalities is taken. Returns a row per region and, with several regions, one named ``mean`` for the mean of their
-    means. Columns: region, modalities (the best subset), best (its Dice, a fraction), all (that of all modalities),
-    gain (best - all, paired by case) with its 95 % bootstrap interval over cases low and high, n (cases), chosen_on
-    (``calibration`` or ``evaluated``). There are no rows for a single subset, or without that of all modalities.
+    for every subset of the evaluation count, even if tables pool voxels. Of equally good subsets, the one with the
+    fewest modalities is taken.
+
+    Returns a row per region and, with several regions, one named ``mean`` for the mean of their means. Columns: region;
+    modalities (the best subset); best (its Dice, a fraction); all (that of all modalities); gain (best - all, paired by
+    case); low and high (the gain's 95 % bootstrap interval over cases); n (cases); chosen_on (``calibration`` or
+    ``evaluated``). There are no rows if there is only one subset, or none with all modalities.
     """
     columns = ["region", "modalities", "best", "all", "gain", "low", "high", "n", "chosen_on"]
     names, everything, rows = evaluation.subsets, subset_name(evaluation.modalities), []
@@ -101,7 +103,7 @@ def best_subsets(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def observed_gains(results: pd.DataFrame, modalities: Sequence[str]) -> pd.DataFrame:
-    """Return the gain in each case's Dice when a missing modality is added to a subset, where it is defined.
+    """Return how much each case's Dice gains when a missing modality is added to a subset, where both are defined.
 
     The columns are case, modalities (the subset), modality (the one added), region and gain.
     """
@@ -123,15 +125,15 @@ def expected_gains(calibration: pd.DataFrame, modalities: Sequence[str]) -> pd.D
     """Return the expected gain in Dice from adding a missing modality to a subset: the mean over calibration cases.
 
     ``calibration`` has the long-form rows of cases that are not evaluated (the validation split). The columns are
-    modalities (the subset), modality (the one added), region, n (calibration cases) and average (a fraction). Steps for
-    which no case has both Dice are left out.
+    modalities (the subset), modality (the one added), region, n (calibration cases) and average (a fraction). A step is
+    left out if no case has the Dice before and after it.
     """
     steps = observed_gains(calibration, modalities).groupby(["modalities", "modality", "region"], sort=False)["gain"]
     return steps.agg(n="count", average="mean").reset_index()
 
 
 def advice_table(evaluation: Evaluation) -> pd.DataFrame:
-    """Return `expected_gains` as a report shows it: a row per step, a column per region and one for their mean."""
+    """Return `expected_gains` in a report's layout: a row per step, a column per region and one for their mean."""
     gains, step = expected_gains(evaluation.calibration, evaluation.modalities), ["modalities", "modality"]
     wide = gains.pivot(index=step, columns="region", values="average").rename_axis(columns=None)
     wide = wide.reindex(pd.MultiIndex.from_frame(gains[step].drop_duplicates()), columns=evaluation.regions)
@@ -141,7 +143,7 @@ def advice_table(evaluation: Evaluation) -> pd.DataFrame:
 def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
     """Return how well `expected_gains` ranks the missing modalities of the evaluated cases.
 
-    Each case and subset that lacks two or more modalities counts once; gains are means over regions. Results are
+    Every subset of a case that lacks two or more modalities counts once, and gains are means over regions. Results are
     averaged over a case's subsets, then over cases, with 95 % bootstrap intervals over cases. The columns are estimate
     (``average``, the expected gain, or ``chance``, a random choice), measure (see `ranking_quality`), mean, low, high
     and n (cases).
@@ -165,7 +167,8 @@ def advice_quality(evaluation: Evaluation) -> pd.DataFrame:
 def ranking_quality(advised: np.ndarray, gained: np.ndarray) -> dict[str, float]:
     """Return how well the advised gains of missing modalities rank them by their observed gains.
 
-    Among equally advised modalities one is chosen at random and the expectation is returned; constant advice is chance.
+    Of equally advised modalities one is taken at random, and the expected value over this choice is returned. So advice
+    that is the same for all modalities is as good as chance.
 
     Returns:
         ``first_choice``: 1 if the modality advised first is (one of) the best, else 0.

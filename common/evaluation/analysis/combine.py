@@ -18,7 +18,7 @@ SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "spacing"
 def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     """Return the mean of every measure of each case and subset over trainings with different seeds.
 
-    Cases thus stay the units of statistics, whatever the number of seeds. A mean is NaN if any repeat has NaN.
+    So the units of the statistics are still cases, whatever the number of seeds. A mean is NaN if any repeat has NaN.
     Reliability bins, latents and times belong to single trainings and are left out. Raises ValueError if there are
     fewer than two evaluations, or they are not comparable.
     """
@@ -48,9 +48,10 @@ def spread(repeats: Sequence[Evaluation]) -> pd.DataFrame:
 def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     """Return the results of all folds of a cross-validation, each case from the network not trained on it.
 
-    Calibration and latents belong to single networks and are left out; the folds' own names appear only in messages.
-    Raises ValueError if there are fewer than two folds; their cohorts, conventions, modalities, regions, subsets or
-    cases differ; a case is tested in two folds or in none; or an evaluation does not list the other cases of its split.
+    Calibration and latents belong to single networks and are left out. The folds' own names appear only in messages.
+    Raises ValueError if there are fewer than two folds; if their cohorts, conventions, modalities, regions, subsets or
+    splits' cases differ; if a case is tested in two folds or in none; or if an evaluation does not list the other cases
+    of its split.
     """
     if len(folds) < 2:
         raise ValueError(f"folds: {len(folds)} given; expected the evaluations of two or more folds.")
@@ -70,7 +71,7 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
 
 
 def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
-    """Refuse a folder that is given twice or in the place of the name, and an output folder that is also read."""
+    """Refuse a folder that is given twice or in place of the name, and an output folder that is also read."""
     if Path(name).is_dir():
         raise ValueError(f"name {name}: is a folder; expected OUTPUT_DIR and the method's NAME before the folders.")
     if len({Path(folder).resolve() for folder in folders}) < len(folders):

@@ -16,13 +16,11 @@ def require_comparable(
 ) -> tuple[list[Evaluation], list[str]]:
     """Return the evaluations reduced to the cases that all of them have, and remarks that a report must show.
 
-    A case is dropped if a method lacks it altogether, and left out of a subset if a method with results for that subset
-    lacks it there. Cases of different cohorts are never the same: with ``force`` such evaluations stay as they are,
-    without paired tests. Raises ValueError if they differ in what is not allowed, in modalities or regions, or have no
-    case in common.
-
-    With ``allow_missing`` the evaluations are reduced to their common cases instead of raising an error; with ``force``
-    they are compared although cohorts, conventions or references differ, and the remarks say so.
+    Without ``allow_missing`` different cases are an error. With it, a case is dropped if a method lacks it altogether,
+    and left out of a subset if a method with results for that subset lacks it there. With ``force`` evaluations are
+    compared although cohorts, conventions or references differ, and the remarks say so. Those of different cohorts then
+    stay as they are, without paired tests, since their cases are never the same. Raises ValueError if evaluations
+    differ in what is not allowed, in modalities or in regions, or have no case in common.
     """
     require_alike(evaluations)
     first, *others = evaluations
@@ -49,7 +47,7 @@ def require_comparable(
 
 
 def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
-    """Return an evaluation of the cases that match a pattern such as ``BraTS2021_*``; each has to match one."""
+    """Return an evaluation of the cases that match any pattern such as ``BraTS2021_*``; each must match a case."""
     there = sorted(evaluation.results["case"].unique())
     found = {pattern: {case for case in there if fnmatchcase(case, pattern)} for pattern in patterns}
     idle = [pattern for pattern, cases in found.items() if not cases]

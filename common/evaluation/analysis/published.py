@@ -45,10 +45,10 @@ def published(paper: str, table: str, dataset: str) -> pd.DataFrame:
     """Return a published table, e.g. that of ``M3AE``, ``1``, ``BraTS2018 test split (57)``; see `sources`.
 
     Returns rows in the paper's order with `COLUMNS`. ``modalities`` is the name of a subset (``t1c+flair``), ``mean``
-    for the printed mean over all subsets, or a description of other averages; ``region`` ``mean`` is the mean over
-    regions. ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in its
-    units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is printed.
-    Raises ValueError if there is no such table; the message lists the tables of the paper, or the papers.
+    for the printed mean over all subsets, or a description of another average. A ``region`` of ``mean`` is the mean
+    over regions. ``metric`` is a name in `common.evaluation.metrics.conventions.METRICS`, with ``value`` and ``std`` in
+    its units (fractions, mm), or the paper's name and unit, e.g. ``parameters_M``. ``std`` is NaN if none is printed.
+    Raises ValueError if there is no such table; the message lists the paper's tables, or the papers.
     """
     found = _read().query("paper == @paper and table == @table and dataset == @dataset")
     if found.empty:

@@ -35,11 +35,11 @@ def reliability_curve(bins: pd.DataFrame, by: Sequence[str] = ("modalities", "re
 def calibration_error(bins: pd.DataFrame) -> pd.DataFrame:
     """Return the expected calibration error (ECE) of region probabilities for each subset, pooled over voxels.
 
-    It is the mean over voxels, by bins, of ``|observed frequency - mean predicted probability|`` for the binary
-    question whether a voxel is in the region, not for the confidence in the predicted class (Naeini et al., AAAI 2015;
-    Guo et al., ICML 2017). Most voxels are far from the region, so values are small. They are comparable only over the
-    same voxels: between methods, and between subsets as far as their modalities show the same brain. The columns are
-    modalities, region, voxels and ece (a fraction).
+    It is the mean of ``|observed frequency - mean predicted probability|`` over bins, weighted by their voxels (Naeini
+    et al., AAAI 2015; Guo et al., ICML 2017). The probability is that of a voxel to be in the region, not the
+    confidence in the predicted class. Most voxels are far from the region, so values are small. Only values over the
+    same voxels can be compared: between methods, and between subsets if their modalities show the same brain. The
+    columns are modalities, region, voxels and ece (a fraction).
     """
     curve = reliability_curve(bins)
     curve["ece"] = curve["voxels"] * (curve["frequency"] - curve["probability"]).abs()
@@ -62,11 +62,13 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float, decision: st
     the quantile is the ``ceil((n + 1) coverage)``-th smallest of n (Vovk et al., Algorithmic learning in a random
     world, 2005; Lei et al., Distribution-free predictive inference for regression, 2018).
 
-    Intervals then contain the true volume with a probability of at least ``coverage`` (above 0, below 1; see
-    `fewest_cases`), if the case is exchangeable with the calibration cases: on average over both draws, not for each
-    case or each set of calibration cases. A validation split by which weights were selected is only nearly exchangeable
-    with the test split. Returns a row per subset and region; columns modalities, region, coverage (the level), n
-    (calibration cases), quantile, decision.
+    If the case is exchangeable with the calibration cases, intervals contain the true volume with a probability of at
+    least ``coverage`` (above 0, below 1; see `fewest_cases`). This probability is an average over draws of the case and
+    of the calibration cases; it is not guaranteed for each of them. A validation split that was used to select weights
+    is only nearly exchangeable with the test split.
+
+    Returns a row per subset and region; columns modalities, region, coverage (the level), n (calibration cases),
+    quantile, decision.
     """
     check_coverage(coverage)
     volumes = _volumes(calibration, VOLUMES[decision])
@@ -84,7 +86,7 @@ def calibrate_intervals(calibration: pd.DataFrame, coverage: float, decision: st
 
 
 def calibrated_decision(calibrated: pd.DataFrame) -> str:
-    """Return the decision of a table of `calibrate_intervals`; tables of before the column are of the threshold."""
+    """Return the decision of a table of `calibrate_intervals`; older tables, without this column, use the threshold."""
     return str(calibrated["decision"].iloc[0]) if "decision" in calibrated and len(calibrated) else "threshold"
 
 
@@ -118,10 +120,10 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
 def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     """Return how often the calibrated volume intervals contain the true volumes of the evaluated cases.
 
-    Returns a row per subset and region, and per region over all subsets (``modalities`` is ``all``); columns
-    modalities, region, n (calibration cases), quantile (both NaN over all subsets), cases (evaluated; counted per
-    subset), covered (fraction of them whose true volume is in the interval) and width (median, ml). Over all subsets
-    only finite intervals count, since infinite ones contain everything; without any, covered and width are NaN.
+    Returns a row per subset and region, and one per region over all subsets (``modalities`` is ``all``). Columns:
+    modalities; region; n (calibration cases) and quantile, both NaN over all subsets; cases (evaluated; counted per
+    subset); covered (fraction of them whose true volume is in the interval); width (median, ml). Over all subsets only
+    finite intervals count, since infinite ones contain everything. Without any, covered and width are NaN.
     """
     decision, keys = evaluation.facts.get("decision", "threshold"), ["modalities", "region"]
     calibrated = calibrate_intervals(evaluation.calibration, coverage, decision)

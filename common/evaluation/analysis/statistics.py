@@ -1,7 +1,7 @@
 """Means over cases and subsets, their confidence intervals, and paired tests between methods.
 
-Tables and figures take their numbers from this module, so that `Conventions.average` is applied in one place. A metric
-that is not in `METRICS`, and voxels to be pooled without volumes, are a ValueError.
+Tables and figures take their numbers from this module, so that `Conventions.average` is applied in one place. Functions
+raise ValueError for a metric that is not in `METRICS`, or if voxels have to be pooled and there are no volumes.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,10 +33,10 @@ def is_pooled(evaluation: Evaluation, metric: str) -> bool:
 def subset_statistics(evaluation: Evaluation, metric: str) -> pd.DataFrame:
     """Return a metric's mean, standard deviation and number of cases for each subset and region.
 
-    With ``average: voxel`` the means of `POOLED` metrics are computed from the pooled voxels of all cases, without a
-    standard deviation (NaN); cases without any of these voxels do not count. All other means are over cases. NaN is
-    left out. Returns a row per subset, fewest modalities first; columns (``mean``, ``std`` or ``n``, region), so that
-    ``["mean"]`` is a table of subsets by regions. Units are those of the results; std is the sample's (n - 1).
+    With ``average: voxel`` the means of `POOLED` metrics are computed from the pooled voxels of all cases. They have no
+    standard deviation (NaN), and cases without any of these voxels do not count. All other means are over cases. NaN is
+    left out. Returns a row per subset, fewest modalities first. The columns are (``mean``, ``std`` or ``n``, region),
+    so that ``["mean"]`` is a table of subsets by regions. Units are those of the results; std is the sample's (n - 1).
     """
     values, weights = _weighted(evaluation, metric)
     total = weights.groupby("modalities", sort=False).sum()
@@ -72,7 +72,7 @@ def subset_intervals(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tuple[str, str]]:
     """Return the (subset, region) pairs for which all methods have a mean of a metric.
 
-    Means over subsets are comparable only over these, since much depends on which modalities are present.
+    Means over subsets can be compared only over the same subsets, since much depends on which modalities are present.
     """
     means = [subset_statistics(evaluation, metric)["mean"] for evaluation in evaluations]
     return frozenset.intersection(*(frozenset(mean.stack().dropna().index) for mean in means))
@@ -105,10 +105,9 @@ def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:
 def bootstrap_mean(values: ArrayLike, weights: ArrayLike | None = None) -> tuple[float, float, float]:
     """Return a mean over cases and its 95 % percentile bootstrap interval (cases resampled, with a fixed seed).
 
-    Returns mean, lower and upper limit. The mean is NaN without cases, the limits are NaN with fewer than two.
-
     ``values`` are ``(..., N)`` for N cases, NaN if missing; ``weights``, of the same shape, are 1 by default. The mean
-    is taken over the cases first, then over the preceding axes, the last one first: subsets, then regions.
+    is taken over the cases first, then over the preceding axes, the last one first: subsets, then regions. Returns the
+    mean and the lower and upper limit. The mean is NaN without cases, the limits are NaN with fewer than two.
     """
     values = np.asarray(values, dtype=float)
     weights = np.where(np.isnan(values), 0, 1 if weights is None else weights)
@@ -161,12 +160,14 @@ def paired_tests(
 ) -> pd.DataFrame:
     """Compare two methods, for each subset and region, over the cases for which both have a value.
 
-    Tests and their means are per case, even if tables pool voxels (``average: voxel``). Returns a row per subset and
-    region of both, then per region one named ``mean``, for which each case's values are averaged over the subsets
-    first. Columns: ``modalities``, ``region``, ``n`` (pairs), ``mean`` (of ``one``), ``other_mean``, ``difference`` (of
-    the means), ``low`` and ``high`` (its 95 % bootstrap interval), ``p`` and ``effect`` (see `signed_rank`), ``p_holm``
-    (corrected for the number of subsets and regions; in the rows ``mean`` for the number of these rows). ``averaged``
-    are the (subset, region) pairs over which the rows ``mean`` average, by default all that both have.
+    Tests and their means are per case, even if tables pool voxels (``average: voxel``). There is a row for each subset
+    and region that both methods have, and then one per region named ``mean``, for which each case's values are first
+    averaged over the subsets. ``averaged`` are the (subset, region) pairs in this average, by default all that both
+    have.
+
+    Columns: ``modalities``; ``region``; ``n`` (pairs); ``mean`` (of ``one``); ``other_mean``; ``difference`` (of the
+    means); ``low`` and ``high`` (its 95 % bootstrap interval); ``p`` and ``effect`` (see `signed_rank`); ``p_holm``
+    (corrected for the number of subsets and regions, or, in the rows ``mean``, for the number of these rows).
     """
     left, right = one.values(metric), other.values(metric)
     common = left.index[left.index.isin(right.index)]
@@ -196,8 +197,8 @@ def paired_tests(
 def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
     """Compare every other method with the first one, in all metrics that have a best value and that all methods have.
 
-    Returns rows of `paired_tests` of each method against the first one, preceded by the columns ``method``, ``other``
-    (names) and ``metric``. The rows ``mean`` are over the `shared_cells` of all methods, as in tables.
+    Returns the rows of `paired_tests` of each method and the first one, with the columns ``method``, ``other`` (names)
+    and ``metric`` before the others. The rows ``mean`` are over the `shared_cells` of all methods, as in tables.
     """
     measured = set.intersection(*(set(evaluation.results["metric"]) for evaluation in evaluations))
     first, *rest = evaluations

@@ -28,7 +28,7 @@ class CaseResult:
         planes: the axial plane through the tumour's centre, RAS: ``image`` (M, X, Y) float16, ``reference`` (X, Y),
             and for each decision and subset (``threshold/t1c+flair``) the predicted label map (X, Y); ``spacing`` (2,)
             in mm.
-        seconds: time from image to logits, divided by the number of subsets, in seconds; networks with ``encode`` and
+        seconds: time from image to logits in seconds, divided by the number of subsets. Networks with ``encode`` and
             ``decode`` encode the image once for all subsets.
         memory_mb: peak memory during the case, in MB.
     """
@@ -49,8 +49,8 @@ class CaseResult:
 class CaseMeasure:
     """Measure the predictions for one case against its reference.
 
-    The prediction from all modalities of the case has to be added first, since divergences are measured from it;
-    without it they are NaN.
+    The prediction from all modalities of the case has to be added first, since divergences are measured from it.
+    Without it they are NaN.
 
     Args:
         label: reference label map (X, Y, Z) in the cohort's values, RAS.
@@ -130,9 +130,9 @@ class CaseMeasure:
 def expected_dice(probability: np.ndarray, prediction: np.ndarray, probable: float) -> float:
     """Return the soft Dice of a predicted mask and its own probabilities, an estimate of its Dice without a reference.
 
-    It is ``2 sum(p y) / (sum(p) + sum(y))``, where ``probable`` is ``sum(p)``. For an empty prediction it is 0, however
-    small the probabilities are, unless all of them are 0, when it is 1. The estimate is only as good as the
-    probabilities are calibrated.
+    It is ``2 sum(p y) / (sum(p) + sum(y))``, where ``probable`` is ``sum(p)``. For an empty prediction it is 1 if all
+    probabilities are 0; otherwise it is 0, however small they are. The estimate is only as good as the calibration of
+    the probabilities.
     """
     total = probable + np.count_nonzero(prediction)
     if total == 0:
@@ -143,11 +143,11 @@ def expected_dice(probability: np.ndarray, prediction: np.ndarray, probable: flo
 def uncertainty(probability: np.ndarray, whole: np.ndarray | float) -> dict[str, float]:
     """Return the entropy of a region's probabilities, and their divergence from those that all modalities give.
 
-    ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence`` is the mean of
-    the Kullback-Leibler divergence KL(all modalities || subset), ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``.
-    Both are in nats, with probabilities clipped by `EPSILON`; q are those of a subset, ``(V,)`` for V voxels, p those
-    of all modalities, likewise, or NaN, which makes the divergence NaN. In MAG-MS (He et al.; Theorem 1, proof in
-    appendix 6.1) they are defined for the classes of the softmax.
+    The probabilities are ``(V,)`` for V voxels: q from a subset, and p from all modalities, or NaN, which makes the
+    divergence NaN. ``entropy`` is the mean of the Bernoulli entropy ``-q log(q) - (1 - q) log(1 - q)``. ``divergence``
+    is the mean of the Kullback-Leibler divergence KL(all modalities || subset),
+    ``p log(p / q) + (1 - p) log((1 - p) / (1 - q))``. Both are in nats, with probabilities clipped by `EPSILON`. MAG-MS
+    (He et al.; Theorem 1, proof in appendix 6.1) defines them for the classes of the softmax.
     """
     q, p = (np.clip(given, EPSILON, 1 - EPSILON, dtype=np.float64) for given in (probability, whole))
     log_q, log_rest = np.log(q), np.log(1 - q)

@@ -8,7 +8,7 @@ PENALTY = 373.13
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is printed: with which name, and unit after multiplication with a factor (100 for %)."""
+    """How a metric is printed: its name, the factor that values are multiplied by (100 for %), and the unit then."""
 
     label: str
     unit: str

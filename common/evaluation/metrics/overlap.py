@@ -24,9 +24,9 @@ ROUNDING = 1e-6
 class Reference:
     """A reference label map, with masks and surfaces of its regions computed once for all predictions.
 
-    Attribute ``masks`` has the mask of each region by name. The label map ``(X, Y, Z)`` or ``(X, Y)`` has integers in
-    the cohort's values, 0 for the background; the spacing is in mm along each axis. Voxels that are `IGNORED` belong to
-    no region of the reference, nor of any prediction; attribute ``ignored`` is their mask.
+    The label map ``(X, Y, Z)`` or ``(X, Y)`` has integers in the cohort's values, 0 for the background. The spacing is
+    in mm along each axis. The attribute ``masks`` has the mask of each region by name. Voxels that are `IGNORED` belong
+    to no region of the reference or of a prediction; the attribute ``ignored`` is their mask.
     """
 
     def __init__(
@@ -59,14 +59,15 @@ class Reference:
     def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
         """Compare a prediction with the reference, after the post-processing that the conventions define.
 
-        The prediction is an integer label map of the reference's shape and in the same values. Surface voxels are those
-        of a region with a face (2D: edge) neighbour outside it, or at the image's edge; each has a distance to the
-        nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th percentile and the maximum
-        of these distances, the average surface distance is their mean over both sides' voxels, and the surface Dice
-        (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) the fraction within the tolerance. Returns ``(region,
-        metric)`` -> value, regions in the label set's order and metrics in that of `METRICS`: fractions, mm, or ml (2D:
-        of slices 1 mm thick). If ``conventions.empty`` is ``skip``, a region that the reference lacks has only volumes;
-        these are never NaN.
+        The prediction is an integer label map of the reference's shape and in the same values. Surface voxels are the
+        voxels of a region at the image's edge, or with a face (2D: edge) neighbour outside the region. Each has a
+        distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are the 95th percentile
+        and the maximum of these distances. The average surface distance is their mean over both sides' voxels. The
+        surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) is the fraction within the tolerance.
+
+        Returns ``(region, metric)`` -> value, with regions in the label set's order and metrics in that of `METRICS`.
+        Values are fractions, mm, or ml (2D: of slices 1 mm thick). Volumes are never NaN. If ``conventions.empty`` is
+        ``skip``, a region that the reference lacks has only volumes.
         """
         prediction = postprocessed(prediction, self._labels, self._conventions)
         if prediction.shape != self._shape:

@@ -94,7 +94,7 @@ def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def require_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Refuse methods of the same name, or with other modalities or regions than the first, or in another order."""
+    """Refuse two methods of the same name, and modalities or regions other than the first one's or in another order."""
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
         raise ValueError(f"Two methods have the same name ({', '.join(names)}); give each its own (NAME=FOLDER).")
@@ -140,7 +140,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
-    """Write ``results.csv``, ``evaluation.json`` and `OPTIONAL_TABLES` with rows; remove those of earlier results.
+    """Write ``results.csv``, ``evaluation.json`` and those `OPTIONAL_TABLES` that have rows; remove the earlier ones.
 
     Files are moved into place only when all are written, so that a full disk leaves an earlier evaluation as it was.
     """
@@ -206,7 +206,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
 
 
 def read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that begins with these columns; names stay text, even ``007`` or ``NA``."""
+    """Read a CSV whose first columns are these; names are read as text, even ``007`` or ``NA``."""
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:
         found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)

@@ -21,12 +21,10 @@ FORMAT = 3
 class CaseStore:
     """Store of cases' results, which are written as soon as they are computed.
 
-    A file's name contains a fingerprint of everything that the result depends on: after a change of settings, weights
-    or images the file is not found, and the case is evaluated again. Raises ValueError if two items have the same case
-    name.
-
-    ``folder`` is for ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays); ``settings`` is everything that
-    results depend on besides the items and their files.
+    ``folder`` holds ``<case>-<fingerprint>.csv`` (the rows) and ``.npz`` (the arrays). The fingerprint is of everything
+    that the result depends on: the item, its files, and ``settings``, which has to contain all the rest. So after a
+    change of settings, weights or images, no file is found, and the case is evaluated again. Raises ValueError if two
+    items have the same case name.
     """
 
     def __init__(self, folder: str | Path, settings: Sequence[Any], items: Sequence[Mapping[str, Any]]) -> None:
@@ -59,7 +57,7 @@ class CaseStore:
         write_results(result.results, path)  # written last, to mark the result as complete
 
     def read(self, case: str, planes: bool = True) -> CaseResult:
-        """Return the result of a case that has one; without planes it is small, so that all cases fit into memory."""
+        """Return the result of a case that has one; without ``planes``, memory suffices for all."""
         path = self.paths[case]
         with np.load(path.with_suffix(".npz")) as arrays:
             groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}

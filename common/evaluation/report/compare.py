@@ -38,8 +38,8 @@ def compare_methods(
 ) -> list[Evaluation]:
     """Write one report on several methods, and return their evaluations, reduced to what is compared.
 
-    The arguments are the options of the verb ``compare``, which `tools.compare` describes and which messages name;
-    ``conventions`` are those for label maps, where None or a missing key means that of the first evaluation.
+    The arguments are the options of the verb ``compare``, which `tools.compare` describes; error messages name them.
+    ``conventions`` are for label maps; a key that is missing or None is taken from the first evaluation.
     """
     folders = _by_name(methods)
     require_own_output(output_dir, [*folders.values()])

@@ -62,8 +62,8 @@ def heatmap(evaluation: Evaluation) -> Figure:
 def boxplots(evaluation: Evaluation) -> Figure:
     """Draw the distribution of Dice over cases for every subset, one panel per region.
 
-    Boxes extend from the first to the third quartile, with a line at the median; whiskers extend to the last case
-    within 1.5 times that range; the white diamond is the mean. Points are cases, each at the same position in every
+    Boxes extend from the first to the third quartile, with a line at the median. Whiskers extend to the last case
+    within 1.5 times that range. The white diamond is the mean. Points are cases, each at the same position in every
     box.
     """
     values = 100 * evaluation.values("dice")
@@ -118,8 +118,8 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
     """Draw the mean Dice against the number of modalities present, one panel per region, a line per method.
 
     A point is the mean over the subsets of that size; its bar is the 95 % bootstrap interval over cases (see
-    `analysis.statistics.mean_over_subsets`). Points of different methods are drawn side by side. Subsets that a method
-    lacks are left out for all, as the legend says; the result is None if no subset is shared.
+    `analysis.statistics.mean_over_subsets`). Points of different methods are drawn side by side. A subset that any
+    method lacks is left out for all, and the legend says so. The result is None if no subset is shared.
     """
     common, note = _in_common(evaluations)
     first = common[0]
@@ -147,9 +147,9 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
     """Draw the mean Dice over subsets and regions against the cost of a method.
 
-    There is a panel for each of `FACTS` that some method states. A point that would cover another one is drawn to the
-    right of it, at the end of a line from its true place. Subsets that a method lacks are left out for all, as the
-    legend says. The result is None if no method states any fact, or no subset is shared.
+    There is a panel for each of `FACTS` that any method has. A point that would cover another one is drawn to the right
+    of it, at the end of a line from its true place. A subset that any method lacks is left out for all, and the legend
+    says so. The result is None if no method has any of these facts, or no subset is shared.
     """
     common, note = _in_common(evaluations)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
@@ -177,11 +177,11 @@ def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
 def reliability(evaluation: Evaluation) -> Figure | None:
     """Draw reliability diagrams: observed frequency against mean predicted probability.
 
-    There is one panel per region, with a curve for each number of modalities present, and the mean of its subsets'
-    calibration errors in the legend. On the dotted line, a fraction p of the voxels predicted with probability p is in
-    the region; below it the network is overconfident. Curves pool the cases and subsets of a size (see
-    `analysis.reliability`); errors pool only the cases of a subset, since errors of opposite sign would cancel. The
-    result is None without bins.
+    There is one panel per region, with a curve for each number of modalities present. The legend has the mean
+    calibration error of the subsets of that size. On the dotted line, a fraction p of the voxels predicted with
+    probability p is in the region; below the line the network is overconfident. Curves pool the cases and subsets of a
+    size (see `analysis.reliability`). Errors pool only the cases of a subset, since errors of opposite sign would
+    cancel. The result is None without bins.
     """
     if evaluation.bins.empty:
         return None
@@ -233,8 +233,8 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
     """Draw a t-SNE of an evaluation's latents with a colour and marker per modality, or return None for too few.
 
     It needs at least 2 modalities, cases and features, and 4 rows. Source: van der Maaten and Hinton, JMLR 2008, as
-    implemented in scikit-learn, with a fixed seed. Distances in it have little meaning; the title therefore gives the
-    `modality_gap` of the full space.
+    implemented in scikit-learn, with a fixed seed. Distances in a t-SNE mean little, so the title gives the
+    `modality_gap` in the full space.
     """
     from sklearn.manifold import TSNE  # slow to import, and used only here
     from threadpoolctl import threadpool_limits
@@ -261,7 +261,7 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
 
 
 def modality_gap(latents: pd.DataFrame) -> float:
-    """Return the mean distance between modalities' centres over the mean distance of a latent from its own centre."""
+    """Return the mean distance between modalities' centres, divided by the mean distance of latents from their own."""
     features = latents.drop(columns=list(LATENT_COLUMNS))
     centres = features.groupby(latents["modality"]).mean()
     spread = np.linalg.norm(features - centres.loc[latents["modality"]].to_numpy(), axis=1).mean()

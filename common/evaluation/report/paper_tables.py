@@ -34,8 +34,8 @@ class Block:
     Attributes:
         source: paper, table and dataset as in `analysis.published.sources`.
         names: the methods to print, in order, by their names in the paper.
-        trained: name in the paper -> name of the measured method. If two names are one method (PMKL's teacher and
-            students), each is measured for the numbers that the paper prints for it.
+        trained: name in the paper -> name of the measured method. Two names may be one method (PMKL's teacher and
+            students); each then has only those of its numbers that the paper prints for that name.
         unavailable: name in the paper -> reason why nothing was measured; may be empty.
     """
 
@@ -50,10 +50,10 @@ def paper_tables(
 ) -> dict[str, Table]:
     """Return the papers' tables by file stem, with a measured column before each published one.
 
-    Blocks of the same paper and table make one table. If it prints several subsets, they are the rows, regions and
-    methods are the columns, and each metric has its own table; otherwise methods are the rows, metrics and regions the
-    columns. Methods that are in no block come last in each table; methods without an evaluation get a dash. Stars mark
-    differences from the first evaluation. The notes are lines below each table.
+    Blocks of the same paper and table make one table. If it has several subsets, these are its rows, regions and
+    methods are its columns, and each metric has a table of its own. Otherwise methods are the rows, and metrics and
+    regions the columns. Methods that are in no block come last; methods without an evaluation get a dash. Stars mark
+    differences from the first evaluation. ``notes`` are lines below each table.
     """
     placed = {name for block in blocks for name in block.trained.values()}
     measured = {evaluation.name: evaluation for evaluation in evaluations}

@@ -30,10 +30,10 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    Everything is computed before anything is written. Files in the two folders are taken for parts of an earlier report
-    if there is a ``report.html``, and removed. Methods are tested against the first one if they share the cohort.
-    Raises ValueError if a method has other modalities or regions than the first, no case in common with it, or no Dice;
-    or if ``tables/`` or ``figures/`` holds files that no report wrote.
+    Everything is computed before anything is written. If there is a ``report.html``, the files in the two folders are
+    taken for parts of that earlier report and removed. Methods are tested against the first one if they have the same
+    cohort. Raises ValueError if a method has other modalities or regions than the first, no case in common with it, or
+    no Dice; or if ``tables/`` or ``figures/`` holds files that no report wrote.
 
     Args:
         evaluations: one method, or several on the same cases.

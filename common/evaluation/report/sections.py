@@ -53,7 +53,7 @@ class Section:
 
 
 class Drawer:
-    """Collects figures, to be written after all of a report has been computed; captions end with ``data``."""
+    """Collect figures, to be written when the whole report has been computed; captions end with ``data``."""
 
     def __init__(self, data: str = "") -> None:
         self.figures: dict[str, Figure] = {}

@@ -50,9 +50,9 @@ class Slice:
 def slice_panels(rows: Sequence[Slice], labels: LabelSet, modalities: Sequence[str]) -> Figure:
     """Draw each case with a frame for its reference and one for the prediction from each of its subsets, as outlines.
 
-    Slices of one title are one case. Outlines lie on the subset's last modality, the reference on that of the case's
-    last subset. The view is radiological (the patient's left on the right) and cropped to the brain and the labels;
-    black and white are each image's 1st and 99th percentile there.
+    Slices with the same title are of one case. A prediction is drawn on the last modality of its subset, the reference
+    on the last modality of the case's last subset. The view is radiological (the patient's left is on the right) and
+    cropped to the brain and the labels. Black and white are each image's 1st and 99th percentile there.
     """
     cases = [[row for row in rows if row.title == title] for title in dict.fromkeys(row.title for row in rows)]
     lines = [-(-(len(case) + 1) // FRAMES) for case in cases]

@@ -1,9 +1,9 @@
 """Tables in the papers' layout, made from evaluations and their paired tests.
 
 If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these. Each
-function returns a `Table`, which renders itself as Markdown, LaTeX and HTML, and whose notes explain stars and bold
-cells. Functions of several evaluations raise ValueError if two have the same name, or one has other modalities or
-regions than the first.
+function returns a `Table`, which can be written as Markdown, LaTeX and HTML; its notes explain stars and bold cells.
+Functions of several evaluations raise ValueError if two have the same name, or one has other modalities or regions than
+the first.
 """
 
 from collections import Counter
@@ -69,7 +69,7 @@ def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests:
 
 
 def missing_table(evaluations: Sequence[Evaluation], metric: str = "dice") -> Table:
-    """Return a table of means over the subsets that lack the same number of modalities, and of their number."""
+    """Return a table of means over subsets by the number of modalities that they lack, with the number of subsets."""
     require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
     missing = {name: str(len(first.modalities) - subset_size(name)) for name in names}
@@ -97,8 +97,8 @@ def comparison_table(
 ) -> Table:
     """Return a table with a row per method: its mean over the subsets, for each region and over regions.
 
-    Beside the mean are its 95 % interval and, for several methods, the difference from the first one and the number of
-    subsets that the method wins, that is for which its mean is the single best. For ``tests`` see `subset_table`.
+    Beside the mean is its 95 % interval. With several methods there are also the difference from the first one and the
+    number of subsets for which only this method has the best mean. For ``tests`` see `subset_table`.
     """
     require_alike(evaluations)
     common, first, shown = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric]
