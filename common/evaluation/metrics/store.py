@@ -57,7 +57,7 @@ class CaseStore:
         write_results(result.results, path)  # written last, to mark the result as complete
 
     def read(self, case: str, planes: bool = True) -> CaseResult:
-        """Return the result of a case that has one; without ``planes``, memory suffices for all."""
+        """Return the result of a case that has one; without ``planes`` those of all cases fit into memory."""
         path = self.paths[case]
         with np.load(path.with_suffix(".npz")) as arrays:
             groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}
