@@ -43,6 +43,10 @@ def require_comparable(
     if lacking:
         said = "; ".join(f"{name} lacks {shortened(cases)}" for name, cases in lacking.items())
         remarks.append(f"Only cases in common are compared: {said}.")
+    decisions = {e.name: e.facts["decision"] for e in evaluations if "decision" in e.facts}
+    if len(set(decisions.values())) > 1:
+        said = ", ".join(f"{name} by {decision}" for name, decision in decisions.items())
+        remarks.append(f"The decisions differ, and so may the results of the same network: {said}.")
     return reduced, remarks
 
 

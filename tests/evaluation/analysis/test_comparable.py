@@ -42,6 +42,17 @@ def test_one_alone_is_comparable():
     assert remarks == []
 
 
+def test_different_decisions_are_remarked():
+    one, other = (
+        replace(evaluation, facts={"decision": decision})
+        for evaluation, decision in ((ONE, "threshold"), (two(), "expected_dice"))
+    )
+    _, (remark,) = require_comparable([one, other])
+    assert "one by threshold, two by expected_dice" in remark
+    assert require_comparable([one, replace(other, facts=one.facts)])[1] == []
+    assert require_comparable([one, two()])[1] == []
+
+
 def with_reference(value: float) -> Evaluation:
     """Return the second method with another reference volume of ET in case c2, 7 ml in the first."""
     rows = two().results
