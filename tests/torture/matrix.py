@@ -92,6 +92,7 @@ def run(line: list[str], place: Path, how: dict, seconds: float, data: Path) -> 
     began, log = time.monotonic(), place / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
+    code = None
     try:
         if "clinic.server" in line:
             use_server(process, how)
@@ -100,14 +101,17 @@ def run(line: list[str], place: Path, how: dict, seconds: float, data: Path) -> 
                 process.wait(how["at"] * seconds)
         if how.get("vanishes"):
             subprocess.run(["umount", "-l", str(data)], check=True)
+            if "clinic.server" in line:
+                time.sleep(30)  # for its answer
+                process.terminate()
         elif "signal" in how and process.poll() is None:
             send = os.killpg if how["signal"] == "SIGINT" else os.kill  # a terminal sends Ctrl-C to all of a group
             send(process.pid, getattr(signal, how["signal"]))
-        process.wait(LIMIT)
+        code = process.wait(LIMIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
     time.sleep(2)
-    return Outcome(process.poll(), time.monotonic() - began - 2, log.read_text(errors="replace"), process.pid)
+    return Outcome(code, time.monotonic() - began - 2, log.read_text(errors="replace"), process.pid)
 
 
 def use_server(process: subprocess.Popen, how: dict) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import logging
 import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,15 +22,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
+import uvicorn
 from dicom_studies import edit_series, study, write_study
 from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
+from orthanc import free_port
 from phantom_case import HEAD, write_case
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import infer, result, server
 
-from clinic.server.__main__ import main
+from clinic.server.__main__ import in_a_line, main
 from clinic.server.app import App
 from clinic.server.client_files import write_final_label
 from clinic.server.datastore import FolderDatastore
@@ -482,6 +487,30 @@ def command(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     yield run
     signal.signal(signal.SIGTERM, before)
+
+
+def test_a_request_that_is_cancelled_at_the_end_is_reported_in_a_line(caplog):
+    async def endless(scope, receive, send):
+        if scope["type"] == "http":
+            began.set()
+            await asyncio.sleep(600)
+
+    began, port = threading.Event(), free_port()
+    running = uvicorn.Server(uvicorn.Config(endless, port=port, log_config=None, timeout_graceful_shutdown=1))
+    logging.getLogger("uvicorn.error").addFilter(in_a_line)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert began.wait(10)
+        running.should_exit = True
+        thread.join(10)
+    assert not thread.is_alive()
+    logging.getLogger("uvicorn.error").removeFilter(in_a_line)
+    assert "The server ended while a request was running." in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
