@@ -64,7 +64,7 @@ CIRCUMSTANCES = {
     "LC_ALL=C and odd names": {"prefix": "env LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0", "named": "-病人 #1 e'x"},
     "python -O": {"options": "-O"},
     "two at once": {"twice": True},
-    "clock set back": {"prefix": "faketime -f -2d"},
+    "clock set back": {"prefix": "env LD_PRELOAD=/usr/$LIB/faketime/libfaketime.so.1 FAKETIME=-2d"},
     **{f"input vanishes at {phase:.0%}": {"vanishes": True, "at": phase} for phase in PHASES[:4]},
 }
 
