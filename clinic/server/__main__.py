@@ -66,17 +66,17 @@ def serve(
             api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
             address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
             print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
-            logging.getLogger("uvicorn.error").addFilter(in_a_line)
+            logging.getLogger("uvicorn.error").addFilter(shorten_cancellation)
             quiet = {"log_config": None, "access_log": False, "server_header": False}
             uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
         finally:
             app.close()
 
 
-def in_a_line(record: logging.LogRecord) -> bool:
-    """Say in a line instead of a traceback that a request was cancelled, since the server ended; keep every record."""
+def shorten_cancellation(record: logging.LogRecord) -> bool:
+    """Replace the traceback of a request that was cancelled, because the server ends, by a line; keep all records."""
     if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
-        record.msg, record.args, record.exc_info = "The server ended while a request was running.", (), None
+        record.msg, record.args, record.exc_info = "The server ended while a request was still running.", (), None
     return True
 
 

@@ -31,6 +31,10 @@ def require_comparable(
             "--force compares nevertheless and marks the report."
         )
     remarks = [f"Compared by force although not comparable: {what}." for what in differences]
+    decisions = {e.name: e.facts["decision"] for e in evaluations if "decision" in e.facts}
+    if len(set(decisions.values())) > 1:
+        said = ", ".join(f"{name}: {decision}" for name, decision in decisions.items())
+        remarks.append(f"The decisions differ ({said}), so differences are not due to the networks alone.")
     if len({evaluation.cohort for evaluation in evaluations}) > 1:
         return list(evaluations), [*remarks, "Different cohorts have no cases in common: there are no paired tests."]
     reduced, lacking = _in_common(evaluations)
@@ -43,10 +47,6 @@ def require_comparable(
     if lacking:
         said = "; ".join(f"{name} lacks {shortened(cases)}" for name, cases in lacking.items())
         remarks.append(f"Only cases in common are compared: {said}.")
-    decisions = {e.name: e.facts["decision"] for e in evaluations if "decision" in e.facts}
-    if len(set(decisions.values())) > 1:
-        said = ", ".join(f"{name} by {decision}" for name, decision in decisions.items())
-        remarks.append(f"The decisions differ, and so may the results of the same network: {said}.")
     return reduced, remarks
 
 

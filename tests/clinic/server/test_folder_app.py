@@ -32,7 +32,7 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import infer, result, server
 
-from clinic.server.__main__ import in_a_line, main
+from clinic.server.__main__ import main, shorten_cancellation
 from clinic.server.app import App
 from clinic.server.client_files import write_final_label
 from clinic.server.datastore import FolderDatastore
@@ -497,10 +497,11 @@ def test_a_request_that_is_cancelled_at_the_end_is_reported_in_a_line(caplog):
 
     began, port = threading.Event(), free_port()
     running = uvicorn.Server(uvicorn.Config(endless, port=port, log_config=None, timeout_graceful_shutdown=1))
-    logging.getLogger("uvicorn.error").addFilter(in_a_line)
+    logging.getLogger("uvicorn.error").addFilter(shorten_cancellation)
     thread = threading.Thread(target=running.run)
     thread.start()
     while not running.started:
+        assert thread.is_alive()
         time.sleep(0.05)
     with socket.create_connection(("127.0.0.1", port), 10) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -508,8 +509,8 @@ def test_a_request_that_is_cancelled_at_the_end_is_reported_in_a_line(caplog):
         running.should_exit = True
         thread.join(10)
     assert not thread.is_alive()
-    logging.getLogger("uvicorn.error").removeFilter(in_a_line)
-    assert "The server ended while a request was running." in caplog.text
+    logging.getLogger("uvicorn.error").removeFilter(shorten_cancellation)
+    assert "The server ended while a request was still running." in caplog.text
     assert "Traceback" not in caplog.text
 
 

@@ -48,7 +48,7 @@ def test_different_decisions_are_remarked():
         for evaluation, decision in ((ONE, "threshold"), (two(), "expected_dice"))
     )
     _, (remark,) = require_comparable([one, other])
-    assert "one by threshold, two by expected_dice" in remark
+    assert "one: threshold, two: expected_dice" in remark
     assert require_comparable([one, replace(other, facts=one.facts)])[1] == []
     assert require_comparable([one, two()])[1] == []
 
