@@ -202,6 +202,7 @@ class ResumableCheckpoint:
         self.average.attach(engine)
         engine.add_event_handler(Events.STARTED, self._load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._say_which)
 
     def state_dict(self) -> dict[str, float]:
         if self.validator is None:
@@ -238,6 +239,12 @@ class ResumableCheckpoint:
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
+
+    def _say_which(self, trainer: Trainer) -> None:
+        if self.validator is not None and idist.get_rank() == 0:
+            epoch = self.validator.state.best_metric_epoch
+            best, last = f"of epoch {epoch}, the best in validation", "of the last epoch: no validation took place"
+            logger.info(f"{self.weights}: the weights {best if epoch > 0 else last}")
 
     def _load(self, trainer: Trainer) -> None:
         if not self.resume:

@@ -183,10 +183,17 @@ def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
         trainer(tmp_path, 1, {1: 0.1}, resume=True)[0].run()
 
 
-def test_weights_are_there_even_if_nothing_was_validated(trainer, tmp_path):
-    _, network, _ = found = trainer(tmp_path, 2, {1: -5, 2: -5})
-    found[0].run()
-    assert torch.equal(torch.load(tmp_path / "net.pt", weights_only=True)["weight"], network.weight)
+@pytest.mark.parametrize(
+    ("scores", "which"),
+    [({1: 0.9, 2: 0.5}, "of epoch 1, the best in validation"), ({1: -5, 2: -5}, "of the last epoch: no validation")],
+)
+def test_the_log_says_which_weights_were_kept(trainer, tmp_path, caplog, scores, which):
+    made, network, _ = trainer(tmp_path, 2, scores)
+    with caplog.at_level("INFO"):
+        made.run()
+    assert f"net.pt: the weights {which}" in caplog.text
+    kept = torch.load(tmp_path / "net.pt", weights_only=True)["weight"]
+    assert torch.equal(kept, network.weight) == ("last" in which)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
