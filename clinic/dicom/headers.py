@@ -24,8 +24,8 @@ MISSING = "copy the study again from where it came from"  # what to do when file
 def numbers(header: Dataset, name: str, count: int = 1) -> np.ndarray | None:
     """Return the ``(count,)`` numbers of an attribute, or None.
 
-    None means that it is missing, is not this many finite numbers, or has a wrong value representation, with which its
-    bytes would mean other numbers.
+    None means that it is missing, does not hold exactly ``count`` finite numbers, or has a wrong value representation,
+    so that its bytes would be read as other numbers.
     """
     try:
         element = header[name]
@@ -81,13 +81,13 @@ def colour(header: Dataset) -> str | None:
 
 
 def rescale(header: Dataset) -> tuple[float, float]:
-    """Return RescaleSlope and RescaleIntercept; 1 and 0 where they are missing or no numbers."""
+    """Return RescaleSlope and RescaleIntercept; 1 and 0 where they are missing or not numbers."""
     slope, intercept = (number(header, name) for name in ("RescaleSlope", "RescaleIntercept"))
     return 1.0 if slope is None else slope, intercept or 0.0
 
 
 def unlike_grey(header: Dataset) -> str | None:
-    """Return why images with such a header have no usable grey values, as a predicate; None if they have."""
+    """Return why images with such a header have no usable grey values, e.g. "are in colour"; None if they have."""
     if found := colour(header):
         return f"are in colour (PhotometricInterpretation {found}; expected {' or '.join(GREY)})"
     if not given(header, "PhotometricInterpretation"):

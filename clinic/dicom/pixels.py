@@ -1,6 +1,6 @@
-"""The pixels of MR images, decoded.
+"""Decoding of the pixels of MR images.
 
-The header is checked before anything is decoded, since decoders trust it: with a wrong one they may invent pixels,
+The header is checked before anything is decoded, since decoders trust it. With a wrong header they may invent pixels,
 request any amount of memory, or crash the process (as ITK 5.4 does for a PALETTE COLOR image without its palette).
 """
 
@@ -41,7 +41,7 @@ def load(series: Series) -> nib.Nifti1Image:
 def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
     """Decode the pixels of a file whose header was read before; return its attributes, and ``(frames, rows, columns)``.
 
-    A file that cannot be decoded, or has fewer or more pixels than its header says, is a ValueError without names.
+    Raises ValueError, without names, if the file cannot be decoded, or has fewer or more pixels than its header says.
     """
     try:
         dataset = pydicom.dcmread(path)
@@ -128,7 +128,7 @@ def _unlike_its_header(dataset: Dataset, syntax: UID, columns: int, rows: int) -
 
 
 def _size(frame: bytes) -> tuple[int, int] | None:
-    """Return a JPEG, JPEG-LS or JPEG 2000 stream's own columns and rows, which decoders use; None for other streams."""
+    """Return a JPEG, JPEG-LS or JPEG 2000 stream's own columns and rows, which decoders use; None for other ones."""
     if found := re.search(rb"\xff\x4f\xff\x51", frame[:1024]):  # JPEG 2000: SOC and SIZ
         at = found.end() + 4
         right, below, left, above = (int.from_bytes(frame[k : k + 4], "big") for k in range(at, at + 16, 4))

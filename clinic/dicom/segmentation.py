@@ -9,11 +9,11 @@ Codes, from DICOM PS3.16 (category from CID 7150, types from CID 7159, their mod
 | ET | SCT 108369006 Neoplasm | NCIt C113842 Enhancing Lesion |
 | NET | SCT 108369006 Neoplasm | NCIt C81175 Non-Enhancing Lesion |
 
-The category of all is SCT 49755003 Morphologically Abnormal Structure, the region SCT 12738006 Brain. SNOMED CT has no
-code for the enhancing part of a tumour, hence the modifier.
+All have the category SCT 49755003 Morphologically Abnormal Structure and the region SCT 12738006 Brain. SNOMED CT has
+no code for the enhancing part of a tumour, hence the modifier.
 
-A SEG copies attributes of patient and study from its source, and hospitals write values that DICOM does not allow. Such
-attributes are left out one by one and never corrected: a guessed name or date could be another patient's.
+A SEG copies attributes of patient and study from its source. Hospitals also write values that DICOM does not allow;
+each attribute with such a value is left out, never corrected, since a guessed name or date could be another patient's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,8 +84,8 @@ ASCII = {"", "ISO_IR 6", "ISO 2022 IR 6"}
 def require_referable(series: Series) -> str | None:
     """Check that `write_seg` can write a SEG of a series, by writing one to memory.
 
-    Returns a sentence on the attributes of patient and study that the SEG will lack because they are invalid; None if
-    none.
+    Returns a sentence on the attributes of patient and study that the SEG will lack because they are invalid, or None.
+    Raises ValueError if a SEG cannot be written.
     """
     _check_source(series)
     one_voxel = np.zeros(series.shape, np.uint8)
@@ -198,8 +198,8 @@ def read_seg(path: str | Path, reference: Series, classes: Mapping[str, int]) ->
 
     Segments are identified by their labels (those of `CLASSES`, or class names), never by their numbers.
 
-    The label map is uint8 ``(columns, rows, slices)`` with the values of ``classes``. A fractional SEG, overlapping
-    segments, unknown classes and voxels off the grid are refused.
+    The label map is uint8 ``(columns, rows, slices)`` with the values of ``classes``. Raises ValueError for a
+    fractional SEG, overlapping segments, unknown classes, or voxels off the grid.
     """
     segmentation = hd.seg.segread(path)
     if segmentation.SegmentationType == "FRACTIONAL":
@@ -261,8 +261,9 @@ def _describe(
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
     """Return the images to reference, without pixels, and the positions of slices that are frames of one image.
 
-    Attributes that highdicom requires are added, and those that it refuses are changed: it compares orientations digit
-    by digit, and expects those of a multi-frame image in its shared attributes, which scanners do not always write so.
+    Attributes that highdicom requires are added, and those that it refuses are changed. It compares orientations digit
+    by digit, and it expects the orientation of a multi-frame image among its shared attributes, where scanners do not
+    always write it.
     """
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
     _clean(images[0])
@@ -288,7 +289,7 @@ def _clean(image: Dataset) -> str | None:
 
     A value is invalid if it does not fit its value representation, is too long, has characters outside the declared
     character set, or is not in an enumeration; a sequence is invalid if it contains such a value. Returns a sentence
-    with the names, never the values, of attributes that the SEG lacks therefore; None if all are valid.
+    with the names, never the values, of attributes that the SEG will therefore lack; None if all are valid.
     """
     alphabet = set(texts(image, "SpecificCharacterSet")) or {""}
     ascii_only = alphabet <= ASCII or not alphabet <= python_encoding.keys()

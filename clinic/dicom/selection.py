@@ -1,8 +1,8 @@
 """Choice between the candidates for each sequence: which one is used, if any, and why.
 
 Candidates are a study's series, or image files (`clinic.study.image_files`). Headers and names decide where they can.
-Where they leave a doubt (several T1, one of which does not say whether it was acquired after contrast agent, or equally
-good candidates), the images are looked at; a study that these do not decide either is refused.
+They leave a doubt if there are several T1, one of which does not say whether it was acquired after contrast agent, or
+if candidates are equally good. Then the images decide. If they leave a doubt as well, the study is refused.
 """
 
 from collections import Counter
@@ -64,11 +64,11 @@ class Candidate:
         source: name on the page, which does not identify the patient.
         header: attributes, of which an image file has few or none.
         problem: reason why it cannot be used, or None.
-        verdict: what it is taken for.
+        verdict: what it is recognised as.
         fixed: whether the user says so, by hand or by the file's name.
-        is_open: whether nothing but its image tells if a T1 was acquired after contrast agent.
-        shows: what its image shows, as class -> log-probability; None if it was not looked at or cannot be judged.
-        by_image: whether what it is taken for was decided by that.
+        is_open: for a T1, whether only its image can tell if it was acquired after contrast agent.
+        shows: class -> log-probability that its image shows it; None if its image was not judged, or cannot be.
+        by_image: whether its image decided the verdict.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Candidate:
         raise NotImplementedError
 
     def clearly(self, among: Collection[str] = ()) -> str | None:
-        """Return which class, ``among`` some or all, its image shows clearly (`TOLD_APART`); None if there is none."""
+        """Return the class, ``among`` some or all, that its image clearly shows (`TOLD_APART`); None if none."""
         if self.shows is None:
             return None
         first, second = sorted(among or self.shows, key=self.shows.__getitem__, reverse=True)[:2]
@@ -155,9 +155,11 @@ class Selection:
 
 
 def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, look: Look | None = None) -> Selection:
-    """Choose a series for each sequence; see `choose_among`. ``by_hand`` overrides the recognition: modality
-    -> `Series.key`, the SeriesNumber or text such as ``3-1`` if several volumes have this number, or None, which leaves
-    the modality out. Without ``look`` headers alone decide. Raises ValueError if a series set by hand does not exist.
+    """Choose a series for each sequence; see `choose_among`.
+
+    ``by_hand`` overrides the recognition. It maps a modality to a `Series.key`: the SeriesNumber, or text such as
+    ``3-1`` if several volumes have this number. None leaves the modality out. Raises ValueError if a series set by hand
+    does not exist.
     """
     fixed = _set_by_hand(series, by_hand or {})
     found = [SeriesCandidate(one.name, one.name, one.header, one.problem, series=one) for one in series]
@@ -192,14 +194,14 @@ def choose_among(
 ) -> Selection:
     """Choose a candidate for each sequence.
 
-    Of several the one is preferred that is recognised for sure, is original and not reformatted, has (T1c only) the
-    plane and resolution of the other sequences, is 3D, has thinner slices, has a larger matrix, is corrected for
-    distortion or intensity, and, for T1c, is later.
+    If there are several, these criteria decide, in this order: recognised for sure; original, not reformatted; in the
+    plane and resolution of the other sequences (T1c only); 3D; thinner slices; a larger matrix; corrected for
+    distortion or intensity; acquired later (T1c only).
 
-    The verdicts of candidates may change. Raises ValueError if neither headers nor images (``look``; None: headers
-    alone) decide, all candidates for a modality are unusable (slices missing, ...), or nothing is recognised; the
-    message lists the candidates with what their images show, and says what to do by ``option``. Modalities in
-    ``left_out`` are not wanted.
+    ``look`` judges the images; without it, headers alone decide. Modalities in ``left_out`` are not wanted. The
+    verdicts of candidates may change. Raises ValueError if neither headers nor images decide, all candidates for a
+    modality are unusable (slices missing, ...), or nothing is recognised. The message lists the candidates with what
+    their images show; ``option`` words what the user can do.
     """
     chosen: dict[str, Candidate] = {}
     refusal, wanted = "", list(found)
@@ -226,10 +228,10 @@ def choose_among(
 
 
 def recognise_all(found: Sequence[Candidate]) -> None:
-    """Recognise candidates by their headers, considering each other.
+    """Recognise candidates by their headers, each in the light of the others.
 
-    Contrast agent stays in the body, so a T1 without information was acquired after it if an earlier series was. An
-    agent named in every series was named for the whole study, and does not tell which T1 was acquired after it.
+    Contrast agent stays in the body. If an earlier series was acquired after it, so was a T1 whose header does not say.
+    An agent that every series names was entered for the whole study, and does not tell which T1 was acquired after it.
     """
     agents = [agent_named(one.header) for one in found]
     times = [_acquired(one.header) for one in found]
@@ -251,11 +253,12 @@ def recognise_all(found: Sequence[Candidate]) -> None:
 
 
 def _settle_t1(found: Sequence[Candidate], left_out: Collection[str], option: Option, look: Look) -> None:
-    """Take each T1 whose header leaves open whether it was acquired after contrast agent for what its image shows.
+    """Decide by the image for each T1 whose header leaves open whether it was acquired after contrast agent.
 
-    They are looked at if one of them has a rival. One whose image shows neither T1 nor T1c clearly is left out; but if
-    either is then lacking, and not set by hand, that is a ValueError. Where all look alike, nothing is clear unless a
-    header says the same: of 50 open cases, 5 to 8 had such images that were taken for the other.
+    The images are judged if one of these T1 has a rival. One whose image does not clearly show either T1 or T1c is left
+    out. If one of the two is then lacking, and none was set by hand, that is a ValueError. If all images look alike,
+    they decide nothing unless a header says the same: of 50 open cases, 5 to 8 had such images that were taken for the
+    other.
     """
     t1 = [one for one in found if one.verdict.modality in ("t1", "t1c") and one.problem is None]
     originals = [one for one in t1 if one.fixed or not reformatted(one.header)]
@@ -285,7 +288,7 @@ def _settle_t1(found: Sequence[Candidate], left_out: Collection[str], option: Op
 
 
 def _look(candidates: Sequence[Candidate], look: Look) -> str:
-    """Look at candidates; return why that failed, or an empty text."""
+    """Judge candidates by their images; return why that failed, or an empty text."""
     try:
         for one, shows in zip(candidates, look(candidates), strict=True):
             one.shows = shows
@@ -299,7 +302,7 @@ def _best(
 ) -> Candidate | None:
     """Return the best candidate for a modality, None if there is none.
 
-    Of equally good ones, those are left out whose images clearly show something else. It is a ValueError if several
+    Among equally good ones, those whose images clearly show something else are left out. Raises ValueError if several
     remain, or if none can be used.
     """
     candidates = [one for one in wanted if one.verdict.modality == modality]
@@ -349,7 +352,7 @@ def _rank(one: Candidate, others: Mapping[str, Candidate]) -> tuple[Any, ...]:
 
 
 def _is_alike(one: Candidate, other: Candidate) -> bool:
-    """Return whether two images have similar voxels, and slices in one plane unless the voxels are nearly cubes."""
+    """Return whether two images have similar voxels and, unless these are nearly cubes, slices in one plane."""
     sizes, others = (np.sort(voxel_sizes(each.grid[1])) for each in (one, other))
     similar = (np.maximum(sizes / others, others / sizes) <= ALIKE).all()
     return bool(similar) and (sizes[2] <= ALIKE * sizes[0] or _plane(one) == _plane(other))

@@ -4,8 +4,8 @@ There are two kinds of evidence. The description was written by a person, in the
 (``t1_mprage_sag_KM``, ``Sag CUBE T2 FLAIR``, ``sT1W_3D_TFE_GD``). The parameters TR, TE and TI, as the scanner used
 them, distinguish T1, T2 and FLAIR. If the two contradict each other, the series is left out, to be set by hand.
 
-T1c is a T1 after contrast agent; T2 and FLAIR are not renamed after it. The agent's attribute often stays set for
-everything acquired later or for the whole study, and is missing as often, so the description counts more.
+T1c is a T1 after contrast agent; a T2 or FLAIR after it keeps its name. The attribute that names the agent is often set
+for everything acquired later, or for the whole study, and is missing as often. So the description counts more.
 
 Descriptions are never quoted as a whole, since they may contain anything, including names of patients; only the words
 known here are quoted.
@@ -155,9 +155,10 @@ def contrast(header: Dataset) -> tuple[bool, float, str]:
 
 
 def contrast_words(header: Dataset) -> tuple[bool | None, str] | None:
-    """Return whether the description says after or before contrast agent (None: both), and the words; None if neither.
+    """Return whether the description says after contrast agent, and the words; None if it says nothing of it.
 
-    On Philips scanners the protocol's name is that of the series, and may contain what an edited description lacks.
+    True is after, False before, None both. On Philips scanners the protocol's name is that of the series, and may
+    contain what an edited description lacks.
     """
     names = ["SeriesDescription" if _text(header, "SeriesDescription") else "ProtocolName"]
     if "philips" in _text(header, "Manufacturer"):
@@ -225,7 +226,7 @@ def _unwanted(header: Dataset) -> str | None:
 
 
 def _measured(header: Dataset) -> tuple[str | None, str]:
-    """Return the weighting that results from the parameters, None if unclear, and the parameters as text.
+    """Return the weighting that follows from the parameters (None if unclear), and the parameters as text.
 
     Spin echoes: T1 has a short TR and TE, PD a long TR and a short TE, T2 both long. After an inversion, a short TI
     nulls fat (STIR); a long TI with a long TE nulls fluid (FLAIR); an intermediate one with a short TE gives T1 (T1

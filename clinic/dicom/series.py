@@ -86,7 +86,7 @@ class Series:
 
     @property
     def key(self) -> str:
-        """Name for setting it by hand: its SeriesNumber, and a hyphen and its part if there are several."""
+        """Name by which it is set by hand: its SeriesNumber, followed by a hyphen and its part if there are several."""
         return f"{self.number}-{self.part}" if self.part else str(self.number)
 
     @property
@@ -107,10 +107,10 @@ def read_study(folder: str | Path) -> list[Series]:
     """Find the MR series in a folder and its subfolders, without reading pixels.
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that occurs
-    twice is used once; a series with two of one UID but of different pixels cannot be used. A problem of a single
-    series is stored in its `Series.problem`. Missing slices are noticed only if there are others on both sides of them.
-    Returns the volumes, sorted by SeriesNumber. Raises ValueError if it has no DICOM file or no MR image, a damaged
-    file, images without UIDs, or images of two patients or two studies.
+    twice is used once. A series in which two instances have one UID but different pixels cannot be used. What is wrong
+    with a single series is stored in its `Series.problem`. Missing slices are noticed only between slices that are
+    there. Returns the volumes, sorted by SeriesNumber. Raises ValueError if the folder has no DICOM file or no MR
+    image, a damaged file, images without UIDs, or images of two patients or two studies.
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM files of a study.")
@@ -272,12 +272,12 @@ def _same_volume(one: Dataset, other: Dataset) -> bool:
 
 
 def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
-    """Return values, or a default for a series that cannot be used without them."""
+    """Return values; if they are None, a default, with which the series is kept but cannot be used."""
     return np.array(default, float) if values is None else values
 
 
 def _same_pixels(one: Path, other: Path) -> bool:
-    """Return whether two files of one UID hold the same pixels, which one of them may hold compressed."""
+    """Return whether two files with one UID hold the same pixels, even if one of them is compressed."""
     try:
         first, second = pydicom.dcmread(one), pydicom.dcmread(other)
         return first.PixelData == second.PixelData or np.array_equal(first.pixel_array, second.pixel_array)
@@ -326,7 +326,7 @@ def _series(volume: list[_Slice], ambiguous: Collection[Path]) -> Series:
 
 
 def _whole_header(piece: _Slice) -> tuple[Dataset, bool]:
-    """Return all attributes of an image except its pixels, and True; if damaged, those in `TAGS`, and False."""
+    """Return all attributes of an image except its pixels, and True; if it is damaged, those in `TAGS`, and False."""
     try:
         dataset = pydicom.dcmread(piece.path, stop_before_pixels=True)
         return (dataset if piece.frame is None else flat(dataset, piece.frame)), True
@@ -348,7 +348,7 @@ def _unlike_grey(volume: Sequence[_Slice]) -> str | None:
 
 
 def _implausible(shape: tuple[int, int, int], affine: np.ndarray) -> str | None:
-    """Return why a volume cannot be one of a person, or None."""
+    """Return why no image of a person has this shape and affine, or None."""
     try:
         require_shape(shape)
         require_plausible(affine, shape)
@@ -433,7 +433,7 @@ def _uneven(header: Dataset, along: np.ndarray) -> str | None:
 
 
 def _displaced(sideways: np.ndarray, pixel: tuple[float, float]) -> str | None:
-    """Return why slices, displaced by so many mm along rows and columns ``(N, 2)``, do not form a block, or None."""
+    """Return why slices do not form a block, given their shifts ``(N, 2)`` in mm along rows and columns; else None."""
     if np.abs(sideways[-1]).max() > 0.5 * min(pixel):
         return "its slices are shifted against each other, as with a tilted gantry"
     displaced = np.abs(sideways - np.linspace(0, 1, len(sideways))[:, None] * sideways[-1]).max(axis=1)

@@ -38,16 +38,16 @@ def serve(
     used, or an option is unknown; ImportError if OHIF is needed for an archive but not installed.
 
     Args:
-        studies: folder with a subfolder for each study, or URL of a DICOMweb archive, for which user and password are
-            read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. By default a demo: a few phantom
-            subjects, with weights trained on the phantom, in the folder ``demo`` of ``output_dir``.
+        studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
+            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in the
+            folder ``demo`` of ``output_dir``: a few phantom subjects, with weights trained on the phantom.
         host: address to listen on. There is no log-in: everyone who can reach it can see all studies.
         port: port to listen on.
         names: further names by which browsers reach the server, separated by commas, such as that of a web server in
             front of it. localhost, this machine's name and addresses are known; other names are refused.
         output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles, separated by commas.
-        recipe: recipe of all models that have none of their own; by default weights are served with the settings of
+        recipe: recipe of all models that have none of their own. By default, weights are served with the settings of
             inference.json, and fine-tuned with ``open_glioma`` in windows of the same size.
         device: device such as cpu or cuda:1; by default a GPU if there is one.
         settings: ``<model>.recipe`` and ``<model>.ckpt_path``, the recipe and the weights of one model.
@@ -74,7 +74,7 @@ def serve(
 
 
 def shorten_cancellation(record: logging.LogRecord) -> bool:
-    """Replace the traceback of a request that was cancelled, because the server ends, by a line; keep all records."""
+    """Log a request that was cancelled by the server's end in a line, without its traceback; keep all records."""
     if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
         record.msg, record.args, record.exc_info = "The server ended while a request was still running.", (), None
     return True

@@ -106,7 +106,7 @@ class App:
     def start_training(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training of a model, or serve the weights of a finished one, if ``params`` has its id as ``adopt``.
 
-        A training of any model that is running already is status 429.
+        While a training of any model is running, that is status 429.
         """
         trainer = _named(self.trainers, model)
         if not isinstance(params, Mapping):

@@ -1,4 +1,4 @@
-"""Requests to a DICOMweb archive, ours and the viewer's: its answers are limited in time and size, and checked."""
+"""Requests to a DICOMweb archive, from this server or the viewer; answers are checked, and limited in time and size."""
 
 import os
 import re
@@ -65,10 +65,9 @@ def forward(
 ) -> Response:
     """Return the archive's answer to a viewer's request.
 
-    MONAI Label's own proxy drops the query, so that a viewer gets other patients' studies than requested.
-
-    The query is passed on completely, of the headers Accept and Content-Type. A path that is not one of DICOMweb is
-    status 404, an answer with other studies, series, instances or patients than requested 502.
+    The whole query is passed on; MONAI Label's own proxy drops it, so that a viewer gets studies of other patients. Of
+    the headers, Accept and Content-Type are passed on. A path that DICOMweb does not have is refused with status 404.
+    An answer with other studies, series, instances or patients than requested becomes status 502.
     """
     parts = path.strip("/").split("/")
     if parts[0] not in LEVELS or not all(map(PART.fullmatch, parts)) or (method == "POST" and parts[0] != "studies"):

@@ -1,4 +1,4 @@
-"""Images and label maps for clients and from them; a `Worker` does this, since files may be damaged.
+"""Images and label maps for clients and from them; a `Worker` runs this, since files may be damaged.
 
 A label map from a client is NIfTI or NRRD, recognised by its content, since its name may be wrong. A header that names
 another file is refused, since that would be a file of the server.
@@ -45,8 +45,8 @@ def write_label(datastore: Datastore, image: str, tag: str, folder: Path) -> Pat
 def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, folder: Path) -> Path:
     """Write a label map that a person has approved into a folder, in the form in which the store keeps it.
 
-    ``file`` is as a client sent it (`read_label_map`), on the grid of one of the study's images, and ``info`` says what
-    its values mean (`_in_values_of`).
+    ``file`` is as a client sent it (see `read_label_map`), on the grid of one of the study's images. ``info`` says what
+    its values mean (see `_in_values_of`).
     """
     drawn, values = read_label_map(file, folder), datastore.cohort.labels.values
     voxels = _in_values_of(values, drawn.get_fdata(dtype="float32"), info)
@@ -64,10 +64,10 @@ def write_final_label(datastore: Datastore, image: str, file: Path, info: Any, f
 
 
 def read_label_map(file: Path, folder: Path) -> nib.Nifti1Image:
-    """Read a label map as sent by a client, under any name, completely and with its values unchanged.
+    """Read the whole of a label map that a client sent, under any name, with its values unchanged.
 
-    Decompressed files go into a folder. What is neither NIfTI nor NRRD, has its voxels in another file, is damaged, or
-    exceeds `limits` is a ValueError.
+    Decompressed files go into ``folder``. Raises ValueError if the file is neither NIfTI nor NRRD, has its voxels in
+    another file, is damaged, or exceeds `limits`.
     """
     unpacked = folder / "unpacked"
     with file.open("rb") as source:

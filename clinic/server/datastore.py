@@ -123,10 +123,11 @@ def hidden_paths(folder: str | Path) -> Iterator[None]:
 
 
 def labelled_modality(study: Study, label: nib.Nifti1Image, shown: str | None = None) -> str:
-    """Return the modality on whose grid a label map lies; several with different frames of reference are refused.
+    """Return the modality on whose grid a label map lies.
 
-    If it lies on the grid of the series ``shown`` (a SeriesInstanceUID; None: the one that `App.image` shows), this is
-    returned, even if others have the same grid.
+    If several have this grid, it is that of the series ``shown`` (a SeriesInstanceUID; None: the one that `App.image`
+    shows). Raises ValueError if ``shown`` has another grid, and those that fit differ in their frames of reference; or
+    if no modality has this grid.
     """
     first, _ = choose_reference(study, shown)
     found = [name for name, image in study.images.items() if grid_difference(label, image, LABEL_OFFSET) is None]

@@ -1,7 +1,7 @@
 """The HTTP interface for MONAI Label's clients: 3D Slicer, OHIF with its panel, and scripts.
 
 Only the build of OHIF comes from MONAI Label. Of its interface only the functions below exist: clients cannot replace
-weights, read logs and other files, or delete studies. The server answers while an inference runs, and gives the reason
+weights, read logs or other files, or delete studies. The server answers while an inference runs, and gives the reason
 if it cannot do what is requested.
 """
 
@@ -291,7 +291,7 @@ async def _answer(
     request: Request,
     call_next: Callable[[Request], Awaitable[Response]],
 ) -> Response:
-    """Answer a request, also with an error; log the request without images and patients."""
+    """Answer a request, if need be with an error, and log it without naming images or patients."""
     began = time.monotonic()
     try:
         require_own(request, names)

@@ -31,7 +31,7 @@ LONGEST = 4000  # maximum length of a reason in characters
 
 @contextmanager
 def writing_to(place: str) -> Iterator[None]:
-    """Name the place (for clients, not its path) in the answer to a full disk: status 507."""
+    """Answer a full disk with status 507 and a name of the place for clients, which is not its path."""
     try:
         yield
     except OSError as error:
@@ -43,7 +43,7 @@ def writing_to(place: str) -> Iterator[None]:
 def refusal(error: Exception) -> HTTPException:
     """Return the answer to a request that ended with an error; log where an unexpected error occurred.
 
-    Neither contains file names, which may be patients' names, or the paths of temporary files.
+    Neither answer nor log contains file names, which may be patients' names, or paths of temporary files.
     """
     if full_disk(error):
         status, reason = 507, TEMPORARY_FULL

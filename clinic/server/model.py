@@ -27,7 +27,7 @@ ADOPTED, WEIGHTS = "adopted.json", "weights.pt"
 
 
 class Adopted(Document):
-    """The training whose weights a model serves, its recipe, and what its weights were trained on."""
+    """The training whose weights a model serves, the recipe, and what the weights were trained on."""
 
     run: str
     recipe: str | None
@@ -37,7 +37,7 @@ class Adopted(Document):
 class BundleInferTask:
     """A bundle with its weights, which are checked at creation and read again, strictly, for each study.
 
-    Raises ValueError if the weights belong to another network, or it is ambiguous which ones to serve.
+    Raises ValueError if the weights belong to another network, or if it is ambiguous which weights to serve.
 
     Args:
         output_dir: folder of the model's trainings (`clinic.server.training`); an adopted training's weights are served
@@ -110,9 +110,9 @@ class BundleInferTask:
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Segment a study.
 
-        Returns ``file``, the label map; ``dicom_seg``, which is None for NIfTI studies and if nothing was found;
-        ``params``: modalities used, left out and missing, warnings, notes (on the result's grid, skull stripping and
-        registration), the weights' training data (None: unknown), the values of the classes that occur, and the name
+        Returns ``file``, the label map; ``dicom_seg``, None for NIfTI studies or if nothing was found; and ``params``.
+        These are the modalities used, left out and missing; warnings; notes on the result's grid, skull stripping and
+        registration; the weights' training data (None: unknown); the values of the classes that occur; and the name
         under which the result was stored.
 
         Args:

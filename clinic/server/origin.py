@@ -11,11 +11,12 @@ from fastapi import HTTPException, Request
 def require_own(request: Request, names: Collection[str]) -> None:
     """Refuse a request to another host name than the server's, or from another site's page unless it only reads.
 
-    A page that may not read answers can still send requests that change something; and one whose own host name is
-    redirected here (DNS rebinding) may also read. Requests to an IP address are not affected by that.
+    A page that may not read answers can still send requests that change something. A page whose own host name is
+    redirected here (DNS rebinding) can read as well; requests to an IP address are not affected by that.
 
     The server's names are localhost, the machine's own name, any address, and ``names`` (with the port in a browser's
-    address, if there is one). Another Host is status 400, a change requested by a page of another origin 403.
+    address, if there is one). Another Host is refused with status 400, a change requested by a page of another origin
+    with 403.
     """
     host = request.headers.get("host", "")
     if not _leads_here(urlsplit(f"//{host}").hostname, names):

@@ -64,7 +64,7 @@ class Job(Document):
 
 
 class BundleTrainTask:
-    """The trainings of one model, whose weights they start from; each gets a subfolder of ``output_dir``."""
+    """The trainings of one model, which start from its weights; each gets a subfolder of ``output_dir``."""
 
     def __init__(self, model: BundleInferTask, studies: str, output_dir: Path) -> None:
         self.model, self.studies, self.output_dir = model, studies, output_dir
@@ -245,7 +245,7 @@ def train(run: Path, data: Path) -> None:
 
 
 def _served_settings(root: Path, weights: str) -> dict[str, Any]:
-    """Return the settings that inference.json takes from weights, or has for the bundle's own."""
+    """Return the settings with which inference.json serves weights: those stored with them, or the bundle's."""
     parser = ConfigParser()
     parser.read_config(str(root / "configs" / "inference.json"))
     parser.update({"bundle_root": str(root), "ckpt_path": weights})

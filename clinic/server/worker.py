@@ -23,9 +23,9 @@ class Worker:
     """A process that runs functions, one at a time, while the server answers other requests.
 
     A thread would not do: registration holds Python's global lock all the time, and an abort in a library that decodes
-    images ends the whole process. The worker starts when it is first needed and whenever it has died. It has its own
-    folder for temporary files, which is removed with it, and it ends with the server, no matter how. What it does with
-    a study is ``done``, a participle for messages, e.g. ``read``.
+    images ends the whole process. The worker starts when it is first needed, and again after it has died. It has its
+    own folder for temporary files, which is removed with it. It ends with the server, however that ends. ``done`` says
+    in messages what it does with a study, as a participle, e.g. ``read``.
     """
 
     def __init__(self, done: str, seconds: float = SECONDS) -> None:
@@ -35,7 +35,7 @@ class Worker:
         atexit.register(self.close)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function in the worker; an error becomes its `refusal`, a death or too long a run status 503."""
+        """Run a function in the worker; its error becomes a `refusal`, its death or too long a run status 503."""
         with self._one_at_a_time:
             if self._process is None:
                 self._start()

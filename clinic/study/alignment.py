@@ -1,6 +1,6 @@
 """Alignment of a subject's volumes on one grid, with registration if they do not share a frame of reference.
 
-A tilted study can be turned along the axes of the mean brain of the training cases as well.
+`turn_upright` aligns a tilted study with the mean brain of the training cases.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class AlignedStudy:
     upright: Registration | None = None
 
     def cut_out(self, brain: np.ndarray | None) -> Self:
-        """Return the volumes with 0 outside the brain, a mask ``(X, Y, Z)``; None leaves them as they are."""
+        """Return the study with its volumes set to 0 outside a mask ``(X, Y, Z)``; None leaves them as they are."""
         if brain is None:
             return self
         images = {
@@ -65,13 +65,14 @@ class AlignedStudy:
 def align(images: Mapping[str, Image], frames: Mapping[str, str], reference: str, spacing: float = 1.0) -> AlignedStudy:
     """Resample a subject's volumes onto one isotropic grid over the reference's field of view.
 
-    The grid has the reference's axes, in the order and direction nearest to RAS; so an oblique reference is not
-    rotated. Volumes in its frame of reference are only resampled. Those in another frame are registered rigidly first,
-    all volumes of a frame together, using the finest one. If a volume then does not lie over the reference (see
-    `compare_places`), because its header is wrong, it is registered separately if that improves the overlap. Raises
-    ValueError if a volume cannot be registered to the reference (the message gives the measured values), or does not
-    overlap it. Volumes for which ``frames`` gives the same name share their coordinates in mm; ``spacing`` is the voxel
-    size of the grid.
+    The grid has the reference's axes, in the order and direction nearest to RAS, so an oblique reference is not
+    rotated. Volumes in the reference's frame are only resampled. Those in another frame are registered rigidly first,
+    all volumes of a frame by the transform of the finest one. If the header of a volume is wrong, it may still not lie
+    over the reference (see `compare_places`). It is then registered on its own, if that improves the overlap.
+
+    ``frames`` names the frame of reference of each modality; volumes in one frame share their coordinates in mm.
+    ``spacing`` is the grid's voxel size in mm. Raises ValueError if a volume does not overlap the reference, or cannot
+    be registered to it; the message gives the measured values.
     """
     grid = isotropic_grid(images[reference], spacing)
     fixed = resample(images[reference], grid)
@@ -129,10 +130,10 @@ def turn_upright(
 ) -> tuple[AlignedStudy, np.ndarray | None]:
     """Resample a study along the axes of the mean brain, to which the training cases are aligned.
 
-    The mean brain is registered rigidly to the reference's brain; if it lacks the reference's modality, or cannot be
-    registered, that is a ValueError. The new grid is isotropic, covers the whole brain and has the same spacing.
-    ``brain`` is the mask of the brain to be cut out of the volumes, None if they are skull-stripped. Returns the study
-    and the mask on the new grid.
+    The mean brain is registered rigidly to the reference's brain. The new grid is isotropic, covers the whole brain and
+    has the same spacing. ``brain`` is the mask of the brain to be cut out of the volumes; None if they are
+    skull-stripped. Returns the study and the mask on the new grid. Raises ValueError if the mean brain lacks the
+    reference's modality or cannot be registered.
     """
     if reference not in GLIOMA:
         raise ValueError(
@@ -156,7 +157,7 @@ def turn_upright(
 
 
 def _mended(fixed: Image, placed: Image, name: str, reference: str, found: Fit) -> Registration | str:
-    """Return a registration of a misplaced volume, or the reason for its failure; raise if there is no overlap."""
+    """Return the registration of a misplaced volume, or why it failed; ValueError if the two do not even overlap."""
     try:
         return register(fixed, placed, f"{display_name(name)} to {display_name(reference)}")
     except (ValueError, ModuleNotFoundError) as error:

@@ -1,4 +1,4 @@
-"""Judgement of images by what they show: warnings if it is not what they are used as, decisions where headers are open.
+"""What the images show: a warning if it contradicts their use, a decision where the header is ambiguous.
 
 A modality is *open* if its header is ambiguous: recognised with less confidence than `OPEN`.
 """
@@ -20,7 +20,7 @@ OPEN = 0.9  # confidence below which a header is ambiguous: that of a T1 whose h
 
 
 def contradiction_warnings(study: Study, judged: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    """Yield a warning for images that do not show what they are used as, by the result of `judge_images`."""
+    """Yield a warning for images that, by the result of `judge_images`, do not show what they are used as."""
     for found in doubted_sequences(judged):
         named = " and ".join(f"{display_name(name)} ({study.sources[name]})" for name in found.modalities)
         yield (
@@ -36,12 +36,12 @@ def reassign_by_image(
     allowed: Collection[str],
     required: Collection[str],
 ) -> tuple[Study, dict[str, str]]:
-    """Use images with ambiguous headers as the modality that they show, if that is sure.
+    """Use images with ambiguous headers as the modality that they clearly show.
 
-    An image that shows none of the modalities is left out, unless it is the only one. An image that surely shows what
+    An image that shows none of the modalities is left out, unless it is the only one. An image that clearly shows what
     its header says is no longer ambiguous. For example, a T1 with confidence 0.7 that looks like T1c becomes the T1c;
-    one with confidence 0.95 stays, and `contradiction_warnings` names it. Returns the study with the images' new
-    modalities, and a remark on each change; and old modality -> new one, empty if nothing changed.
+    one with confidence 0.95 stays, and `contradiction_warnings` names it. Returns the study with the new modalities and
+    a remark on each change; and a mapping from old modalities to new ones, empty if nothing changed.
 
     Args:
         study: the study as read.

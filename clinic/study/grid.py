@@ -30,13 +30,13 @@ class Grid(NamedTuple):
 
 
 def finest(images: Mapping[str, Image]) -> str:
-    """Return the modality with the smallest largest voxel edge; of equal ones, that with the smallest voxels."""
+    """Return the modality whose longest voxel edge is shortest; among equals, that with the smallest voxels."""
     sizes = {name: voxel_sizes(image.affine).round(3) for name, image in images.items()}
     return min(images, key=lambda name: (sizes[name].max(), sizes[name].prod()))
 
 
 def isotropic_grid(image: Image, spacing: float) -> Grid:
-    """Return the grid of cubes (edge in mm) that covers a volume's field of view, its axes in the order nearest to RAS.
+    """Return the grid of cubes of ``spacing`` mm over a volume's field of view, its axes in the order nearest to RAS.
 
     Raises ValueError if it would have more than `MOST_VOXELS`.
     """
@@ -58,10 +58,11 @@ def isotropic_grid(image: Image, spacing: float) -> Grid:
 
 
 def resample(image: Image, grid: Grid) -> np.ndarray:
-    """Interpolate a volume linearly on a grid, float32; the result is 0 where data have less than half of the weight.
+    """Interpolate a volume linearly on a grid, float32.
 
-    Voxels of exactly 0, the background of a stripped image, and those outside the field of view hold no data and are
-    left out of the interpolation. So edges keep their place and are not blurred.
+    Voxels of exactly 0 (the background of a stripped image) and those outside the field of view hold no data, and are
+    left out of the interpolation. So edges stay in place and are not blurred. The result is 0 where voxels with data
+    have less than half of the weight.
     """
     turned = nib.as_closest_canonical(image)
     if turned.shape == grid.shape and np.allclose(turned.affine, grid.affine, rtol=0, atol=1e-5):
@@ -94,7 +95,7 @@ def sample(channels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
 def _sample_straight(
     channels: np.ndarray, to_source: np.ndarray, finer: np.ndarray, shape: Sequence[int]
 ) -> np.ndarray:
-    """Do the same as `sample`, one axis at a time, for parallel axes; much faster. ``finer``: samples along each."""
+    """Do what `sample` does, but for parallel axes: one at a time, much faster. ``finer``: samples along each."""
     sources = np.abs(to_source[:3, :3]).argmax(axis=0)  # axis of the volumes that each axis of the grid runs along
     made = torch.from_numpy(channels.transpose(0, *(1 + sources)).astype(np.float32))
     for axis, (source, count) in enumerate(zip(sources, finer, strict=True)):
@@ -115,9 +116,9 @@ def resample_label_to(
 ) -> np.ndarray:
     """Resample a label map to the reference's own grid.
 
-    Each class is interpolated linearly and averaged over the reference's voxels, and a voxel gets the class, or the
-    background, with the largest share. A class too small for that keeps the voxel where its share is largest. Parts
-    outside the reference's grid are lost.
+    Each class is interpolated linearly and averaged over the reference's voxels. A voxel gets the class with the
+    largest share, where the background counts as a class. A class that gets no voxel this way is given the one where
+    its share is largest. Parts outside the reference's grid are lost.
 
     ``classes`` are the values of the label map ``(X, Y, Z)``; affines lead to mm, RAS.
     """
@@ -146,12 +147,12 @@ def not_air(volume: np.ndarray) -> np.ndarray:
 
 
 def moved(image: Image, transform: np.ndarray) -> Image:
-    """Return a volume at the place given by a transform (from mm to the volume's own mm)."""
+    """Return a volume moved by the inverse of a transform, which leads from mm to the volume's own mm."""
     return Image(image.dataobj, np.linalg.inv(transform) @ image.affine)
 
 
 def in_field_of_view(source: Grid, target: Grid) -> np.ndarray:
-    """Return which voxels of a grid have their centre within another grid: bool of the first grid's shape."""
+    """Return which voxels of ``target`` have their centre within ``source``: bool of the target's shape."""
     to_source = np.linalg.inv(source.affine) @ target.affine
     inside = np.ones(target.shape, bool)
     for axis, size in enumerate(source.shape):
@@ -164,7 +165,7 @@ def in_field_of_view(source: Grid, target: Grid) -> np.ndarray:
 
 
 def box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
-    """Return the box of a mask's voxels ``(X, Y, Z)`` with a margin; of an empty mask, that of all voxels."""
+    """Return the bounding box of a mask ``(X, Y, Z)``, with a margin in voxels; all voxels if it is empty."""
     if not mask.any():
         return tuple(slice(0, size) for size in mask.shape)
     (found,) = ndimage.find_objects(mask.astype(np.uint8))
@@ -172,12 +173,12 @@ def box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
 
 
 def volume_of(mask: np.ndarray, spacing: Sequence[float]) -> float:
-    """Return the volume in ml of a mask ``(X, Y, Z)`` with the given voxel size in mm."""
+    """Return the volume in ml of a mask ``(X, Y, Z)`` whose voxels have this size in mm."""
     return float(np.count_nonzero(mask) * np.prod(spacing) / 1000)
 
 
 def connected_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each voxel's connected piece (1, 2, ...; corners connect), and the pieces' sizes in voxels."""
+    """Return the number of each voxel's connected piece (1, 2, ...; corners connect), and the sizes in voxels."""
     numbers, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     return numbers, np.bincount(numbers.ravel())[1:]
 

@@ -1,4 +1,4 @@
-"""Recognition of the modality of image files whose names do not end in one, by their JSON or the words in the name.
+"""Recognition of image files whose names do not end in a modality, by the JSON beside them or the words in their names.
 
 dcm2niix writes the contents of headers beside each image, as JSON with BIDS names; 3D Slicer and users write a
 description into the name. Both are evaluated like a DICOM header, by `clinic.dicom.recognise`.
@@ -51,12 +51,12 @@ class FileCandidate(Candidate):
 
     @property
     def frame(self) -> str:
-        """One for all files."""
+        """The same name for all files."""
         return "NIfTI"
 
     @cached_property
     def grid(self) -> tuple[Sequence[int], np.ndarray]:
-        """Those of the volume, with the axis of the longest edges of its voxels last."""
+        """Shape and affine of the volume, with the axis along which its voxels are longest as the last."""
         image = self.read()
         edges = np.linalg.norm(image.affine[:3, :3], axis=0).round(2)
         last = max(range(3), key=lambda axis: (edges[axis], axis))
@@ -107,8 +107,8 @@ def choose_files(
 ) -> Selection:
     """Choose a file for each modality; see `choose_among`.
 
-    ``files`` are those of one patient whose names do not end in a modality, ``named`` the paths of the others, by the
-    modality that they are named after; they take precedence.
+    ``files`` are one patient's files whose names do not end in a modality. ``named`` are the paths of the others, by
+    the modality in their name; these take precedence.
     """
     others = [
         FileCandidate(path, "image file", Dataset(), None, Verdict(name, 1.0, ""), True, path=Path(path))
@@ -127,7 +127,7 @@ def choose_files(
 
 
 def _refuse_several_patients(chosen: Mapping[str, FileCandidate]) -> None:
-    """Refuse files whose JSON names several patients or studies, and folders that each look like a subject's."""
+    """Refuse files whose JSON names several patients or studies, and files from folders of several subjects."""
     for number, what in enumerate(IDENTITY):
         if len({file.identity[number] for file in chosen.values()} - {""}) > 1:
             raise ValueError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")

@@ -46,7 +46,7 @@ class Segmentation:
 class Inference:
     """A bundle's inference.json, prepared to segment cases, one after the other.
 
-    On a processor with instructions for bfloat16 the network computes in it, which takes about half the time.
+    On a processor with bfloat16 instructions the network computes in bfloat16, which takes about half the time.
 
     Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
     network, or a table beside them was not written by an evaluation.
@@ -58,11 +58,12 @@ class Inference:
         decision: one of `DECISIONS`, or None for the config's default.
 
     Attributes:
-        intervals: calibration of the volumes' intervals (`calibrate_intervals`) from beside the weights; None without.
-        advice: expected gains from missing modalities (`advice_table`) from beside the weights; None without.
+        intervals: calibration of the volumes' intervals (`calibrate_intervals`) beside the weights; None if there is
+            none.
+        advice: expected gains from missing modalities (`advice_table`) beside the weights; None if there are none.
         weights: path of the weights.
-        weights_name: their file's name and SHA-256.
-        method: name of the bundle, or that of the method that other weights were trained by.
+        weights_name: name and SHA-256 of the weights' file.
+        method: name of the method that the weights were trained by; if they do not say so, that of the bundle.
         trained_on: short description of the training data; None if unknown.
         seen: modalities that the network saw in training; None if unknown.
         warnings: reasons why no result of these weights can be trusted.

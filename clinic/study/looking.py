@@ -1,4 +1,4 @@
-"""What images of one head show: they are put on one grid, the skull is removed, and `sequence_check` judges them."""
+"""What images of one head show, judged by `sequence_check` after aligning them and removing the skull."""
 
 from collections.abc import Collection, Mapping
 
@@ -15,10 +15,10 @@ from common.cohorts.sequence_check import log_probabilities
 
 
 def judge_images(images: Mapping[str, Image], cohort: Cohort, t1: Collection[str] = ()) -> dict[str, torch.Tensor]:
-    """Return the `log_probabilities` of skull-stripped volumes on one grid, by name; some may be left out.
+    """Return the `log_probabilities` of skull-stripped volumes on one grid, by name.
 
-    Those in ``t1`` are T1 or T1c by their headers. The result is empty if the cohort has other modalities than those
-    that are known, or its brains are not adults'.
+    Those in ``t1`` are T1 or T1c by their headers. A volume that shows too little is left out. The result is empty if
+    the images of the cohort cannot be judged (see `has_known_sequences`).
     """
     if not has_known_sequences(cohort):
         return {}
@@ -33,11 +33,11 @@ def look_at(
     device: torch.device,
     t1: Collection[str] = (),
 ) -> dict[str, torch.Tensor]:
-    """Return the `log_probabilities` of volumes as they were read, by name; some may be left out.
+    """Return the `log_probabilities` of volumes as they were read, by name, without those that are unusable.
 
-    ``images`` are volumes of one head by any name, ``frames`` their frames of reference, ``t1`` those that are T1 or
-    T1c by their headers; the brain is looked for on ``device``. Raises ValueError if they cannot be put on one grid, or
-    no brain is found in them.
+    ``images`` are volumes of one head by any name, ``frames`` their frames of reference. Those in ``t1`` are T1 or T1c
+    by their headers. The brain is extracted on ``device``. Raises ValueError if the volumes cannot be put on one grid,
+    or no brain is found in them.
     """
     volumes = {
         name: zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))

@@ -35,7 +35,8 @@ MOST_WARNINGS = 6  # number of warnings shown at the top; further ones are among
 class UsedModality:
     """A modality that a prediction was made from.
 
-    See `Study`: the source is e.g. ``series 7``, the confidence None if it was set by hand or named by its file.
+    The fields are those of `Study`: the source is e.g. ``series 7``; the confidence is None if the modality was set by
+    hand or named by its file.
     """
 
     modality: str
@@ -57,11 +58,11 @@ class StudySummary:
         missing: names of the other modalities that the network can use.
         volumes: region -> volume in ml, larger regions first.
         volume_note: where the volumes come from, if they are not those of the outlines; else empty.
-        expected_dice: region -> Dice with the truth that the network expects of its outline, in [0, 1].
+        expected_dice: region -> Dice that the network expects between its outline and the truth, in [0, 1].
         intervals: region -> lower and upper limit (ml) of an interval for the true volume, and its coverage, e.g. 0.9.
         gains: missing modality -> region -> expected gain in Dice if it were added, as a fraction.
         pictures: modality -> PNG in base64; see `pictures`.
-        warnings: why the result may be wrong, see `clinic.study.quality`; the most important one first.
+        warnings: why the result may be wrong, the most important reason first; see `clinic.study.quality`.
         notes: notes on preparation: what was registered and how well, what was resampled.
         trained_on: short description of the training data; None if unknown.
         brain_ml: volume of the extracted brain, which is outlined in the pictures; None if none was extracted.
@@ -189,11 +190,12 @@ def pictures(
     """Return a PNG in base64 of each modality: three planes through the lesion's centre, with the regions outlined.
 
     The centre is that of the largest piece, or of the image if nothing was segmented. The view is radiological (the
-    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head; black is each
-    image's 1st percentile there, and white its 99.9th, or that within the brain mask, since fat can be much brighter.
+    patient's right on the left, the front on the left in the sagittal plane) and cropped to the head. Black is each
+    image's 1st percentile within the crop. White is its 99.9th percentile, taken within the brain mask if there is one,
+    since fat can be much brighter.
 
-    Images are the modalities used, (X, Y, Z), RAS, finite. Regions are on the same grid, bool (R, X, Y, Z), each
-    outlined over the ones before it; so is the extracted ``brain``, if any.
+    ``images`` are the modalities used, ``(X, Y, Z)``, RAS, finite. ``masks`` are the regions on the same grid, bool
+    ``(R, X, Y, Z)``; each is outlined over those before it. An extracted ``brain`` is outlined as well.
     """
     head = _head(images, masks.any(axis=0))
     masks = masks[:, *head]

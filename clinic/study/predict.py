@@ -74,7 +74,7 @@ def predict(
     ValueError if the study or an option cannot be used; nothing is written then.
 
     The arguments are the options of the verb ``predict``, which `tools.predict` describes. Intervals and expected gains
-    are those of an evaluation's ``intervals.csv`` and ``advice.csv`` if they lie beside the weights as
+    come from an evaluation's ``intervals.csv`` and ``advice.csv``, if these lie beside the weights as
     ``<weights>_intervals.csv`` and ``<weights>_advice.csv``. ``explain`` is called with a line for everything found in
     the study, before later steps can fail.
     """
@@ -129,7 +129,7 @@ def segment(
 
 
 class _Prepared(NamedTuple):
-    """A study on one grid: its reference and the reason for it, the brain if extracted, and `judge_images`' result."""
+    """A study on one grid: the reference, why it was chosen, the brain if extracted, the result of `judge_images`."""
 
     reference: str
     why: str
@@ -157,7 +157,7 @@ def _allowed(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[s
 
 
 def check_options(study: str | Path, output_dir: str | Path, skull_strip: str, decision: str | None) -> None:
-    """Refuse unknown options, and an output folder within the study's folder or that cannot be written."""
+    """Refuse unknown options, and an output folder that lies within the study's folder or cannot be written."""
     check_choice("--skull_strip", skull_strip, MODES)
     if decision is not None:
         check_choice("--decision", decision, DECISIONS)
@@ -272,7 +272,10 @@ def _write(
     referred: str | None,
     inference: Inference,
 ) -> dict[str, Path]:
-    """Write the results, with a SEG only for a modality that is ``referred`` to; remove those of an earlier run."""
+    """Write the results, and remove those of an earlier run.
+
+    The SEG references the series of the modality ``referred``; if that is None, no SEG is written.
+    """
     voxels = np.asarray(label.dataobj)
     folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(folder) as temporary:

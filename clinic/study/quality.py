@@ -1,4 +1,4 @@
-"""What is measured on one segmentation, and reasons to doubt it, as far as possible without a reference."""
+"""Measurements on one segmentation, and the reasons to doubt it that can be seen without a reference segmentation."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -69,7 +69,7 @@ def intervals(
     """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
 
     ``calibration`` is an evaluation's table (`volume_intervals`) or None, ``subset`` e.g. ``t1c+flair``; volumes are in
-    ml, and that of the visible ``brain`` bounds all intervals. A calibration under another ``decision`` gives none.
+    ml, and that of the visible ``brain`` bounds all intervals. A calibration made with another ``decision`` gives none.
     """
     if calibration is None or calibration.empty or calibrated_decision(calibration) != decision:
         return {}
@@ -97,7 +97,7 @@ def result_warnings(
     cohort: Cohort,
     trained: Sequence[float],
 ) -> Iterator[str]:
-    """Yield reasons to doubt a result, those first that affect all of it, those last that make it less exact.
+    """Yield reasons to doubt a result: first those that affect all of it, last those that make it less exact.
 
     ``masks`` are the predicted regions on the grid of ``aligned``, bool ``(R, X, Y, Z)``; ``trained`` is the voxel size
     of the training images in mm.
@@ -115,7 +115,7 @@ def result_warnings(
 
 
 def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
-    """Return the mask of the brain; of skull-stripped images all that any of them shows."""
+    """Return the mask of the brain; for skull-stripped images, every voxel that any of them shows."""
     return (
         brain.mask if brain else np.any([np.asarray(image.dataobj) != 0 for image in aligned.images.values()], axis=0)
     )
@@ -184,7 +184,7 @@ def size_warnings(lesion: np.ndarray, brain: np.ndarray) -> list[str]:
 
 
 def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> list[str]:
-    """Warn if a lesion may have been cut off with the skull, or a remnant of the head be labelled as one."""
+    """Warn if a lesion may have been cut off with the skull, or if a remnant of the head may be taken for one."""
     rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
     share = np.count_nonzero(rim & lesion) / max(np.count_nonzero(lesion), 1)
     if share <= MOST_IN_RIM:
@@ -249,10 +249,11 @@ def segmentation_warnings(
     labels: LabelSet,
     spacing: Sequence[float],
 ) -> list[str]:
-    """Return reasons why a prediction may be wrong, as far as possible without a reference.
+    """Return reasons why a prediction may be wrong that can be seen without a reference segmentation.
 
     ``masks`` are the predicted regions of ``labels`` (larger ones first), bool ``(R, X, Y, Z)``, RAS, with voxels of
-    ``spacing`` mm; ``probabilities`` have the same shape, or are None if not known. ``used`` are the modalities.
+    ``spacing`` mm; ``probabilities`` have the same shape, or are None if not known. ``used`` are the modalities that it
+    was made from.
     """
     if probabilities is not None and probabilities.shape != masks.shape:
         raise ValueError(

@@ -81,9 +81,9 @@ def read_folder(
 ) -> Study:
     """Read one patient's study.
 
-    Where headers and names leave a doubt about which volume is which modality, the volumes are looked at (`look_at`),
-    on ``device``. Raises ValueError if the folder holds both kinds of files, several patients, none of the modalities,
-    or an unusable image; if images do not tell either which modality they are; or if ``by_hand`` does not fit.
+    Where headers and names leave open which volume is which modality, the images decide (see `look_at`, which computes
+    on ``device``). Raises ValueError if the folder holds both kinds of files, several patients, none of the modalities,
+    or an unusable image; if the images do not decide either; or if ``by_hand`` does not fit the study.
 
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
@@ -123,7 +123,7 @@ def read_folder(
 def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     """Return the modality on whose grid the result will lie, and the reason.
 
-    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: T1c if present, else the finest.
+    ``asked`` is a modality or the SeriesInstanceUID of a series in use; None: T1c if present, else the finest volume.
     """
     if asked is not None:
         by_uid = {series.uid: name for name, series in study.series.items()}
@@ -142,7 +142,10 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
 
 
 def read_image(path: str | Path, channel: int | None = None) -> tuple[nib.Nifti1Image, list[str]]:
-    """Read one volume of an image file, and the doubts about the file; ValueError if it holds more than one."""
+    """Read the volume of an image file, or one of its channels; return it, and doubts about the file.
+
+    Raises ValueError if what was read is not a single volume.
+    """
     volume = read_volume(path)
     chosen = volume if channel is None else volume[..., channel]
     if chosen.ndim != 3:
@@ -151,7 +154,7 @@ def read_image(path: str | Path, channel: int | None = None) -> tuple[nib.Nifti1
 
 
 def _looking(cohort: Cohort, device: torch.device) -> Look | None:
-    """Return the function that looks at candidates for a cohort's modalities; None if these are not known."""
+    """Return the function that judges candidates by their images; None if it cannot judge a cohort's images."""
     if not has_known_sequences(cohort):
         return None
 

@@ -1,8 +1,8 @@
-"""Whether and how two volumes of one head lie on each other: comparison of their places, and rigid registration.
+"""Whether two volumes of one head lie on each other, and rigid registration if they do not.
 
-`compare_places` finds headers that are off by centimetres, and mirrored images: it compares an image with the reference
-at `FIT_SPACING` mm as it is, slightly moved and turned, and mirrored, by the normalised mutual information over both
-outlines. This is only a test; misplaced images are then registered.
+`compare_places` finds headers that are off by centimetres, and mirrored images. It compares an image with the reference
+as it is, slightly moved and turned, and mirrored. The measure is the normalised mutual information over both outlines,
+on voxels of `FIT_SPACING` mm. This is only a test; misplaced images are then registered.
 """
 
 import tempfile
@@ -55,7 +55,7 @@ class Registration:
         before: normalised mutual information (see `normalised_mutual_information`) over the voxels that are foreground
             in both, at the position in the headers.
         quality: the same after registration.
-        peak: ratio of this value minus 1 to that `PEAK_DISTANCE` mm away, averaged over the six directions.
+        peak: ``quality - 1``, divided by its mean over the six positions `PEAK_DISTANCE` mm away along the axes.
         overlap: fraction of the smaller foreground that lies within the other one.
         text: a sentence with these values.
     """
@@ -93,7 +93,7 @@ def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
 
     It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
     with the centres of mass aligned, whichever is better. The same volumes give the same transform. ``fixed`` has cubic
-    voxels and orthogonal axes; ``name`` is the name of the pair for messages, e.g. ``t2 to t1c``.
+    voxels and orthogonal axes; ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
@@ -240,10 +240,11 @@ class Fit:
 
     Attributes:
         overlap: Dice of the two foregrounds within the image's field of view.
-        information: normalised mutual information at the position in the headers, minus 1 (the value without relation).
+        information: normalised mutual information at the position in the headers, minus 1 (its value for unrelated
+            images).
         best: the largest value that small shifts and rotations reach.
-        moved: mean displacement in mm, over the reference's foreground, of that best position.
-        mirrored: the largest value that they reach after exchanging left and right of the image.
+        moved: mean displacement in mm of the best position, over the reference's foreground.
+        mirrored: the largest value that they reach with left and right of the image exchanged.
     """
 
     overlap: float
@@ -323,7 +324,7 @@ class _Pair:
         )
 
     def search(self, steps: Sequence[tuple[float, float]]) -> tuple[np.ndarray, float]:
-        """Return the best pose that single steps lead to, and its information."""
+        """Return the best pose found by single steps, coarse ones first, and its information."""
         pose = self._start()
         best = self.information(pose)
         for move, turn in steps:

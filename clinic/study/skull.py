@@ -59,13 +59,13 @@ def find_brain(
 ) -> Brain:
     """Return the brain on which the images agree.
 
-    deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) looks for it in each image that
-    shows a head. A skull-stripped image has its own mask, which suffices if no brain is found in the heads. Of the
-    plausible masks, the one that agrees best with the others is used, plus the voxels that more than half of the masks
-    contain: so a tumour at the border is kept even if one image leaves it out.
+    deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) finds it in each image of
+    ``heads``, which show a head. The foreground of a skull-stripped image is a mask as well, and suffices if no brain
+    is found in the heads. Among the plausible masks, the one that agrees best with the others is used. Voxels that more
+    than half of the masks contain are added, so that a tumour at the border is kept even if one image leaves it out.
 
-    The volumes lie on one grid of cubes; those of ``heads`` show a head. A whole brain has a volume within
-    ``brain_ml``.
+    The volumes lie on one grid of cubes. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in
+    ml. Raises ValueError if no mask is plausible.
     """
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
@@ -112,7 +112,7 @@ def why_no_brain(
 ) -> str | None:
     """Return why a mask ``(X, Y, Z)`` that was found in a volume is not that of a brain; None if it may be.
 
-    ``spacing`` is the voxel size in mm, ``brain_ml`` the smallest and largest plausible volume of a whole brain.
+    ``spacing`` is the voxel size in mm, ``brain_ml`` the smallest and largest plausible volume of a whole brain in ml.
     """
     _, sizes = connected_pieces(mask)
     if not len(sizes):

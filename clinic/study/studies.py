@@ -27,7 +27,7 @@ RECORD, PAGE = "studies.json", "studies.html"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a study.
+    """The result of one study, or why there is none.
 
     Attributes:
         study: name of its folder.
@@ -59,11 +59,11 @@ def segment_each(
     explain: Callable[[str, list[str]], None] = lambda name, lines: None,
     **options: Any,
 ) -> Iterator[tuple[Outcome, Prediction | None]]:
-    """Segment each subfolder of a folder as `predict` does, into the folder of its name in ``output_dir``.
+    """Segment each subfolder of a folder as `predict` does, into a folder of the same name in ``output_dir``.
 
-    A study that cannot be segmented does not stop the others. ``studies.html`` lists all studies so far, after each
-    one; their folders' names are shown there. A study that was segmented before from the same files, with the same
-    weights and options, is not segmented again. Raises ValueError if there is no study, or images lie beside the
+    A study that cannot be segmented does not stop the others. ``studies.html`` is rewritten after each study, and lists
+    all studies so far by the names of their folders. A study that was segmented before from the same files, with the
+    same weights and options, is not segmented again. Raises ValueError if there is no study, or images lie beside the
     subfolders; OSError if the disk is full.
 
     ``explain`` is called with a study's name and a line for everything found in it; ``options`` are those of `segment`.
