@@ -60,7 +60,7 @@ def _small(entry: Entry, cohort: Cohort, folder: Path) -> Entry:
 
 
 def _demo(entry: Entry) -> dict[str, Any]:
-    """Return the values of `DEMO` in the configs without the recipes."""
+    """Return the values that the configs without the recipes have for the keys in `DEMO`."""
     sizes: dict[str, Any] = {}
     for file in entry.files:
         if Path(file).parent.name != "recipes":

@@ -1,4 +1,4 @@
-"""Folder of a training: whether the training can start in it, whose it is, and whether it is finished."""
+"""The folder of a training: whether the training can start in it, which one owns it, and whether it is finished."""
 
 import json
 import re
@@ -20,8 +20,8 @@ VARIANT = "variant.json"
 def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
     """Prepare a training on the CPU up to its first step, so that it fails here if it would fail at its start.
 
-    Later ``files`` override earlier ones; ``settings`` are config keys to set, including ``output_dir``. Any error of
-    the config's parts is raised, without the errors that MONAI wraps around it.
+    Later ``files`` override earlier ones; ``settings`` are config keys to set, including ``output_dir``. Any error in a
+    part of the config is raised as it is, without the errors that MONAI wraps around it.
     """
     check_settings(files, settings)
     try:
@@ -61,7 +61,7 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str |
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write a note into a folder that says which training it belongs to; refuse the folder of another training."""
+    """Write a note that a folder belongs to this training; refuse the folder of another one."""
     note, text = folder / VARIANT, _anywhere(json.dumps(settings, indent=4, default=str))
     if not note.is_file() and (folder / "evaluation").is_dir():
         raise ValueError(f"{folder}: holds a training that was not started from here; choose another output_dir.")
@@ -74,5 +74,5 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _anywhere(note: str) -> str:
-    """Return a note's text with configs by their path within the bundles, wherever the repository lies."""
+    """Return a note's text with the paths of configs relative to the bundles, wherever the repository lies."""
     return re.sub(r'"/[^"\n]*/(\w+/configs/[^"\n]*": ")', r'"\1', note)

@@ -1,6 +1,6 @@
 """The leaderboard: a list of methods trained and evaluated on one cohort, then a report and the papers' tables.
 
-A training that dies is named at the end, with its log; the others go on, and the same command resumes it.
+If a training dies, the others go on. It is named at the end, with its log, and the same command resumes it.
 """
 
 import os
@@ -40,9 +40,9 @@ def run_leaderboard(
     slurm: bool = False,
     only: str | None = None,
 ) -> None:
-    """Do and print what the help of the verb ``leaderboard`` says, which also describes the arguments.
+    """Run the verb ``leaderboard``, whose help describes what it does and the arguments.
 
-    Options that contradict each other, a method that cannot be trained, and a failed training are a ValueError.
+    Raises ValueError if options contradict each other, or a method cannot be trained or has failed.
     """
     _check_options(coverage, at_once, slurm, only)
     made = read_list(methods, cohort)
@@ -129,7 +129,7 @@ def _print_array(
 
 
 def _report(made: MethodList, cohort: Cohort, output_dir: str, coverage: float | None, notes: Sequence[str]) -> None:
-    """Write and print the report and the papers' tables on the finished methods."""
+    """Write and print the report on the finished methods, and the papers' tables."""
     done = gather(made, output_dir)
     if len(done) >= 2:
         report = Path(output_dir, "report")

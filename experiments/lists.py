@@ -115,8 +115,8 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
     - ``notes``: lines to print below these tables.
 
     Raises FileNotFoundError if the list, a bundle or a config does not exist; ValueError if the list does not have this
-    form, names what does not exist or would not act, or its cohorts, folds or conventions do not go together. Without a
-    ``cohort`` to train on it is the list's own, or the phantom if it has none.
+    form, if it names something that does not exist or has no effect, or if its cohorts, folds or conventions do not fit
+    together. ``cohort`` is the one to train on: by default the list's own, or the phantom if it has none.
     """
     read = read_json(path, ListFile, "See docs/evaluate.md.")
     with _said_of(path):
@@ -136,7 +136,7 @@ def read_list(path: str | os.PathLike, cohort: str | None = None) -> MethodList:
 
 @contextmanager
 def _said_of(what: str | os.PathLike) -> Iterator[None]:
-    """Begin the messages of errors with what they are about."""
+    """Put what an error is about at the beginning of its message."""
     try:
         yield
     except FileNotFoundError as error:
@@ -192,7 +192,7 @@ def _block(table: Table, methods: Sequence[str]) -> Block:
 
 
 def _require_consistent(made: MethodList, cohort: str) -> None:
-    """Refuse other cohorts' configs, splits and tables (the phantom's configs fit any), and differing conventions."""
+    """Refuse configs (except the phantom's), splits and tables of other cohorts, and differing conventions."""
     if made.folds:
         require_folds(cohort, made.folds)
     first: dict[str, Any] = {}

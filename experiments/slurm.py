@@ -17,8 +17,9 @@ def write_array(names: Sequence[str], command: Sequence[str], output_dir: str | 
     If a task is preempted or its node fails, Slurm queues it again, and it resumes from its latest checkpoint.
     Partition, GPUs and time limit differ between clusters and are left to the options of ``sbatch``.
 
-    Each task gets the name of its training as ``--only``; ``command`` are the words after ``python -m tools`` that all
-    have in common. ``output_dir``, for ``array.sh`` and Slurm's logs, is on a file system that all nodes share.
+    ``command`` are the words after ``python -m tools`` that all tasks have in common; each adds the name of its
+    training as ``--only``. ``output_dir`` gets ``array.sh`` and Slurm's logs, and has to be on a file system that all
+    nodes share.
     """
     folder = Path(output_dir).resolve()
     lines = [

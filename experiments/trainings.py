@@ -38,9 +38,9 @@ NOTED_EVERY = 60.0
 def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
     """Check each method that is not finished, up to its first training step, and claim its folder.
 
-    A finished method stays as it is, even if a config's text has changed since (`require_same_settings`). A method that
-    cannot be trained with its settings and those that all share is a ValueError, and so is a folder (see `folders_of`)
-    that was used for another method or with other settings.
+    A finished method stays as it is, even if the text of a config has changed since (see `require_same_settings`).
+    Raises ValueError if a method cannot be trained with its own and the ``shared`` settings, or if its folder (see
+    `folders_of`) was used for another method or with other settings.
     """
     new = [entry for entry in entries if not finished(folders[entry.name])]
     require_same_settings([entry for entry in entries if entry not in new], folders, shared)
@@ -51,7 +51,7 @@ def prepare_entries(entries: Sequence[Entry], folders: Mapping[str, Path], share
 
 
 def require_same_settings(entries: Sequence[Entry], folders: Mapping[str, Path], shared: Mapping[str, Any]) -> None:
-    """Refuse finished methods that were trained with other settings than those of the list and those that all share.
+    """Refuse finished methods that were trained with other settings than their own in the list and the ``shared`` ones.
 
     Where configs and data lie does not matter, so that a report can be made on another machine.
     """
@@ -78,14 +78,14 @@ def run_entries(
     """Train and evaluate each method in its own process.
 
     Each method has a folder in ``output_dir`` with its ``log.txt``. A finished method is skipped, an interrupted one is
-    resumed. ``leaderboard.csv`` lists the total time of each (columns method, folder, minutes, state). Returns names of
-    the methods that failed; their logs have the errors.
+    resumed. ``leaderboard.csv`` lists the total time of each (columns method, folder, minutes, state). Returns the
+    names of the methods that failed; the errors are in their logs.
 
     Args:
         shared: config keys to set for all methods, with their values, e.g. ``cohort`` and ``dataset_dir``.
-        at_once: number of parallel processes. They are distributed over the GPUs, or share the CPU's cores evenly;
-            small networks are faster side by side than one after another on all cores. None for one process per GPU,
-            or one on the CPU.
+        at_once: number of parallel processes. They are distributed over the GPUs, or share the CPU's cores evenly,
+            since small networks train faster side by side than one after another on all cores. None: one process per
+            GPU, or one on the CPU.
         only: name of the only method to run; None for all.
     """
     environments = _environments(at_once)

@@ -1,4 +1,4 @@
-"""Aggregation of the sites' updates: a mean weighted by cases, of each part over the sites that train it."""
+"""Aggregation of the sites' updates: for each part of the network, a mean over the sites that train it."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class Update(NamedTuple):
         change: change of the weights, arrays by name.
         cases: number of its training cases.
         cases_with: sequence -> number of these cases that have it.
-        metrics: metrics, on its own validation cases, of the weights that it received; empty without such cases.
+        metrics: metrics of the weights that it received, on its own validation cases; empty if it has none.
     """
 
     change: Mapping[str, np.ndarray]
@@ -36,11 +36,11 @@ class Update(NamedTuple):
 def aggregate(updates: Sequence[Update], parts: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Return the mean change of each weight.
 
-    A weight in a part for one sequence is averaged over the sites that have the sequence, weighted by their cases with
-    it; every other weight over all sites, weighted by their cases. A weight that a site does not send is averaged over
-    the others. A weight that no site has cases for, or sends, is left out, so that it does not change. For the parts
-    for each sequence see `common.networks.modality_parts`; none give FedAvg (McMahan et al., "Communication-Efficient
-    Learning of Deep Networks from Decentralized Data", AISTATS 2017).
+    ``parts`` are the parts of the network for each sequence; see `common.networks.modality_parts`. Their weights are
+    averaged over the sites that have the sequence, weighted by their cases with it. All other weights are averaged over
+    all sites, weighted by their cases. A weight that a site does not send is averaged over the others. A weight that no
+    site sends, or has cases for, is left out, so that it does not change. Without ``parts`` this is FedAvg (McMahan et
+    al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017).
     """
     changes, sequences = {}, {part: sequence for sequence, names in parts.items() for part in names}
     for name in dict.fromkeys(name for update in updates for name in update.change):
@@ -87,7 +87,7 @@ class SiteAverage(ModelAggregator):
             logger.error(f"{site} does not take part in round {model.current_round}: {refusal}.")
 
     def aggregate_model(self) -> FLModel:
-        """Return the round's mean change, which does not depend on the order of answers."""
+        """Return the round's mean change, which does not depend on the order of the answers."""
         for site in [site for site in self.sites if site not in self._answered]:
             logger.error(f"{site} has not answered and is left out of this round.")
         if not self._updates:

@@ -42,5 +42,5 @@ def take_part(arguments: str, output_dir: Path) -> None:
 
 
 def _nothing(reason: str) -> FLModel:
-    """Return an answer without weights; it has a single number, since NVFlare does not forward an empty one."""
+    """Return an answer without weights; it holds one number, since NVFlare does not forward an empty answer."""
     return FLModel(ParamsType.DIFF, {REFUSED: torch.zeros(1)}, meta={REFUSED: reason})

@@ -27,8 +27,8 @@ class PlanRecipe(Recipe):
     """NVFlare's FedAvg with a plan's sites, network and aggregation.
 
     A round asks all connected sites. One answer is enough; sites that fail or do not answer in time are left out. With
-    ``process_per_round`` a site trains in a new process for each round: if that is killed or hangs, the site continues
-    in the next round; if a process for all rounds dies, NVFlare ends the whole job.
+    ``process_per_round`` a site trains in a new process for each round. If that is killed or hangs, the site continues
+    in the next round, whereas NVFlare ends the whole job if a process for all rounds dies.
     """
 
     def __init__(self, plan: Plan, process_per_round: bool) -> None:
@@ -75,7 +75,7 @@ class PlanRecipe(Recipe):
 def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
     """Write a plan as the job folder ``folder/<name of the plan>``, for ``nvflare job submit``; return its path.
 
-    An older job of the same name is replaced, anything else of that name refused.
+    An older job of the same name is replaced; anything else of that name is refused.
     """
     recipe, job = PlanRecipe(plan, process_per_round=True), Path(folder).resolve() / plan.name
     _require_own(job, "meta.json")
@@ -93,8 +93,8 @@ def write_job(plan: Plan, folder: str | os.PathLike) -> Path:
 def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
     """Run a plan on this machine, with a process for each site, in ``folder/simulation/<name of the plan>``.
 
-    An older simulation is replaced, anything else of that name refused. Returns the server's weights after the last
-    round, for inference; a job that failed is a ValueError that names its log.
+    An older simulation is replaced; anything else of that name is refused. Returns the path of the server's weights
+    after the last round, for inference. Raises ValueError, naming the log, if the job failed.
     """
     workspace = Path(folder).resolve() / "simulation"
     _require_own(workspace / plan.name, "server")
@@ -110,7 +110,7 @@ def simulate(plan: Plan, folder: str | os.PathLike) -> Path:
 
 
 def _require_own(folder: Path, mark: str) -> None:
-    """Refuse to replace a folder that this module did not write, that is, one that has files but no ``mark``."""
+    """Refuse to replace a folder that this module did not write: one that has files but no ``mark``."""
     foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists()
     if foreign or folder.is_symlink() or folder.is_file():
         raise FileExistsError(f"{folder}: was not written by `federate` (no {mark}) and was not replaced.")

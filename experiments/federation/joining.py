@@ -1,4 +1,4 @@
-"""Conditions for taking part in a federation: bundle, version, recipe, cohort and weights have to be the same."""
+"""Conditions for taking part in a federation: bundle, version, recipe, cohort and network have to be the same."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ def require_same(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
 
 
 def require_same_shapes(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse weights, tensors or arrays by name, whose names or shapes are not those of the federation's network."""
+    """Refuse weights (tensors or arrays by name) whose names or shapes are not those of the federation's network."""
     for name in [*expected, *found]:
         shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (found, expected)]
         if shapes[0] != shapes[1]:

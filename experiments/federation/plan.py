@@ -24,7 +24,7 @@ class Plan(Document):
     """The plan of a federation; `read_plan` reads one from a file.
 
     Attributes:
-        name: name of the job and its folder: letters, digits, ``_`` and ``-``, as in those of the sites.
+        name: name of the job and its folder; like the names of sites, of letters, digits, ``_`` and ``-``.
         bundle: name of the bundle.
         rounds: number of rounds in which weights are exchanged.
         sites: name -> the site's own config keys: its ``dataset_dir``, and optionally ``datalist`` or ``split``.
@@ -32,9 +32,9 @@ class Plan(Document):
             ``recipes/open_glioma.json``.
         settings: config keys for all sites.
         local_epochs: number of epochs in a round.
-        round_hours: hours after which a site that has not answered is left out of the round, and its training ended.
+        round_hours: hours after which a site that has not answered is left out of the round, and its training is ended.
         aggregation: ``per_modality``, or ``fedavg`` for the whole network; see `experiments.federation.aggregation`.
-        init_from: weights that the first round starts from, a file on the server; None starts from random weights.
+        init_from: file on the server with the weights that the first round starts from; None for random weights.
         start_round: number of the first round, to continue an interrupted federation.
     """
 
@@ -52,7 +52,7 @@ class Plan(Document):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Check what concerns several keys, or the names of sites."""
+        """Check the names of sites, and keys that depend on each other."""
         for kind, name in [("name", self.name), *(("site", site) for site in self.sites)]:
             if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
                 raise ValueError(f"{kind} {name!r}: expected letters, digits, _ and -, since it names a folder.")
@@ -115,7 +115,7 @@ class Plan(Document):
         return {key: "$None" if value is None else value for key, value in settings.items()}
 
     def training(self, settings: Mapping[str, Any]) -> Entry:
-        """Return what a training with these settings consists of."""
+        """Return a training with these settings, in the form of an entry in a list of methods."""
         return Entry(self.name, self.bundle, self.configs, settings)
 
     def parser(self, settings: Mapping[str, Any] | None = None) -> ConfigParser:
@@ -142,8 +142,8 @@ def read_plan(path: str | os.PathLike) -> Plan:
 class PlannedNetwork(TrainingStep):
     """The network of a plan, in the form that NVFlare's server creates: a class with plain arguments.
 
-    The plan is JSON text, since as an object it would arrive changed: NVFlare takes ``a.b`` as ``b`` within ``a``. This
-    installation must share the identity ``expected`` with the sites (else RefusedError); see `joining.identity`.
+    The plan is JSON text, since an object would arrive changed: NVFlare takes ``a.b`` as ``b`` within ``a``. Raises
+    RefusedError if this installation does not share the identity ``expected`` with the sites; see `joining.identity`.
     """
 
     def __init__(self, plan: str, expected: dict[str, str]) -> None:

@@ -41,9 +41,9 @@ def project(plan: Plan, server: str, port: int, admin: str) -> dict:
 def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, admin: str) -> Path:
     """Make startup kits for server, sites and administrator with ``nvflare provision``; return the folder with them.
 
-    Running it again in the same folder, for a plan with more sites, keeps the same root certificate. The sites reach
-    the server by the host name ``server``, at ``port``, the only one that has to be open. ``admin`` is the e-mail
-    address of the administrator, who may submit jobs.
+    A second run in the same folder, for a plan with more sites, keeps the root certificate. The sites reach the server
+    by the host name ``server`` at ``port``; no other port has to be open. ``admin`` is the e-mail address of the
+    administrator, who may submit jobs.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def provision(plan: Plan, folder: str | os.PathLike, server: str, port: int, adm
 
 
 def _add_component(local: Path) -> None:
-    """Let a server take back sites; see `experiments.federation.rounds.TakeBack`."""
+    """Let a server readmit restarted sites; see `experiments.federation.rounds.TakeBack`."""
     resources = json.loads((local / "resources.json.default").read_text())
     resources["components"].append({"id": "take_back", "path": "experiments.federation.rounds.TakeBack", "args": {}})
     (local / "resources.json").write_text(json.dumps(resources, indent=4) + "\n")

@@ -1,7 +1,7 @@
 """The server's rounds: they end at their time limit, and a restarted site rejoins the same round.
 
 NVIDIA FLARE 2.9 waits for ever for a site whose service was started again, since it does not start a running job there.
-The parts of its server that this module needs for that are no part of its API: ``run_processes``,
+To start it, this module needs parts of the server that are not in NVIDIA FLARE's API: ``run_processes``,
 ``job_runner.running_jobs``, ``check_client_resources``, ``start_client_job`` and ``sync_clients_from_main_process`` of
 the engine.
 """
@@ -33,7 +33,7 @@ class LimitedFedAvg(FedAvg):
         super().send_model(timeout=self.round_seconds, **task)
 
     def get_num_standing_tasks(self) -> int:
-        """Return 1 while a round lasts; in between, admit sites that have logged in anew (`TakeBack`)."""
+        """Return 1 while a round lasts; in between, admit sites that have logged in again (see `TakeBack`)."""
         if time.monotonic() - self._looked > LOOKED_EVERY:
             self.engine.sync_clients_from_main_process()
             self._looked = time.monotonic()
@@ -41,7 +41,7 @@ class LimitedFedAvg(FedAvg):
 
 
 class TakeBack(FLComponent):
-    """Starts running jobs at a site that has logged in anew, because its machine or service was started again."""
+    """Starts running jobs at a site that has logged in again because its machine or service was restarted."""
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Compare a site that sends a heartbeat with the sites that running jobs know."""

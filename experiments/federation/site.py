@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 class Site:
     """Trains a bundle in rounds on the data of one site.
 
-    All state besides the network's weights stays here from round to round, in the training's checkpoint: the
-    optimiser's moments, the loss's state (PASSION's beta, MedMAP's mixture), a moving average of the weights. Raises
+    All state except the network's weights stays here from round to round, in the training's checkpoint: the optimiser's
+    moments, the loss's state (PASSION's beta, MedMAP's mixture), and a moving average of the weights. Raises
     RefusedError if this site cannot take part.
 
     All sites must share the identity ``expected``; see `experiments.federation.joining.identity`. ``output_dir`` is for
@@ -54,15 +54,16 @@ class Site:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The report to the server besides weights and metrics: identity and numbers of cases."""
+        """What the server is told besides weights and metrics: the identity, and the numbers of cases."""
         return {"identity": self.identity, "cases": self.cases, "cases_with": self.cases_with}
 
     def train(
         self, weights: Mapping[str, torch.Tensor], number: int
     ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-        """Train for round ``number`` (from 0), to whose point of the schedule a site that missed rounds is moved.
+        """Train for round ``number``, counted from 0.
 
-        Returns the change of the weights; and metrics of the received weights on this site's validation cases.
+        A site that missed rounds continues at this round's point of the schedule. Returns the change of the weights,
+        and the metrics of the received weights on this site's validation cases.
         """
         require_same_shapes(weights, self.algo.trainer.network.state_dict())
         given = ExchangeObject(weights=dict(weights))
