@@ -288,7 +288,7 @@ def _clean(image: Dataset) -> str | None:
     """Remove invalid attributes from an image, in place, and add empty ones for those of `TYPE_2` that it lacks.
 
     A value is invalid if it does not fit its value representation, is too long, has characters outside the declared
-    character set, or is not in an enumeration; a sequence is invalid if it contains such a value. Returns a sentence
+    character set, or is not in an enumeration. A sequence is invalid if it contains such a value. Returns a sentence
     with the names, never the values, of attributes that the SEG will therefore lack; None if all are valid.
     """
     alphabet = set(texts(image, "SpecificCharacterSet")) or {""}

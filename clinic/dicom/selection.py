@@ -194,9 +194,8 @@ def choose_among(
 ) -> Selection:
     """Choose a candidate for each sequence.
 
-    If there are several, these criteria decide, in this order: recognised for sure; original, not reformatted; in the
-    plane and resolution of the other sequences (T1c only); 3D; thinner slices; a larger matrix; corrected for
-    distortion or intensity; acquired later (T1c only).
+    If there are several, the criteria in `RANKS` decide, in their order. Two of them are for T1c alone: the plane and
+    resolution of the other sequences, and a later acquisition.
 
     ``look`` judges the images; without it, headers alone decide. Modalities in ``left_out`` are not wanted. The
     verdicts of candidates may change. Raises ValueError if neither headers nor images decide, all candidates for a

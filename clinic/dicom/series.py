@@ -373,8 +373,9 @@ def _why_no_grid(
 ) -> str | None:
     """Return why slices, sorted along the normal, do not form a regular grid; None if they do.
 
-    ``header`` is that of the first slice, ``orientation`` ``(2, 3)`` the directions of rows and columns, ``positions``
-    ``(N, 3)`` those of the slices' first pixels in mm, ``pixel`` the distances in mm between columns and between rows.
+    ``header`` is that of the first slice. ``orientation`` ``(2, 3)`` are the directions of rows and columns,
+    ``positions`` ``(N, 3)`` those of the slices' first pixels in mm, ``pixel`` the distances in mm between columns and
+    between rows.
     """
     geometry = {"ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
     wrong = [name for name, count in geometry.items() if numbers(header, name, count) is None]

@@ -43,8 +43,8 @@ def serve(
             folder ``demo`` of ``output_dir``: a few phantom subjects, with weights trained on the phantom.
         host: address to listen on. There is no log-in: everyone who can reach it can see all studies.
         port: port to listen on.
-        names: further names by which browsers reach the server, separated by commas, such as that of a web server in
-            front of it. localhost, this machine's name and addresses are known; other names are refused.
+        names: further host names by which browsers reach the server, separated by commas, such as that of a web server
+            in front of it. localhost, this machine's name and its addresses are known. Other names are refused.
         output_dir: folder for trainings and adopted weights.
         models: names or folders of bundles, separated by commas.
         recipe: recipe of all models that have none of their own. By default, weights are served with the settings of

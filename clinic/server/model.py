@@ -116,8 +116,8 @@ class BundleInferTask:
         under which the result was stored.
 
         Args:
-            request: ``image`` (a study, or a DICOM series that defines the grid of the result) and ``output_dir``; and
-                the options in `info`: ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
+            request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
+                options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
                 ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
                 the study with the training cases), ``decision`` (threshold or expected_dice), ``store`` or
                 ``save_label``, and ``result_extension``.

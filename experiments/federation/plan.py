@@ -126,8 +126,8 @@ class Plan(Document):
 def read_plan(path: str | os.PathLike) -> Plan:
     """Return the plan in a JSON file, with the keys of `Plan`; those that begin with ``_`` are comments.
 
-    Raises FileNotFoundError if the file, the bundle or one of its configs does not exist; ValueError if it is not a
-    valid plan, or the bundle's configs have no such settings; the message names the key.
+    Raises FileNotFoundError if the file, the bundle or one of its configs does not exist. Raises ValueError, naming the
+    key, if the plan is not valid or the bundle's configs have no such settings.
     """
     plan = read_json(path, Plan)
     for keys in plan.sites.values():
