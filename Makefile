@@ -14,7 +14,7 @@ STUDIES ?=
 RUFF = $(shell sed -n 's/.*"\(ruff==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-.PHONY: help install train test test-all fuzz torture format lint label test-label docs clean FORCE
+.PHONY: help install train test test-all fuzz torture gpu-report format lint label test-label docs clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test ## hostile input, fo
 # ONLY: which tries, as a regular expression.
 torture: $(LABEL_VENV)/.installed-test ## every command killed and cramped, for hours: Linux, root, Debian's faketime
 	$(LABEL_VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
+
+gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU, in eight minutes
+	$(VENV)/bin/python tests/bench/gpu_report.py build/gpu_report
 
 format: $(LINT_VENV)/.installed ## ruff's corrections and format
 	$(LINT_VENV)/bin/ruff check --fix .

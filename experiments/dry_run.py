@@ -42,19 +42,26 @@ def made_small(entries: Sequence[Entry], cohort: Cohort, folder: str | Path) -> 
     The order of the trainings, their losses, the evaluation and the comparison remain those of the list. The stand-ins
     (`common.cohorts.phantom.stand_in`; not every cohort has one) are written to ``folder``.
     """
-    return [_small(entry, cohort, Path(folder).resolve()) for entry in entries]
+    return [_small(entry, cohort, folder) for entry in entries]
 
 
-def _small(entry: Entry, cohort: Cohort, folder: Path) -> Entry:
+def on_stand_in(entry: Entry, cohort: Cohort, folder: str | Path) -> Entry:
+    """Return the training on a stand-in for its cohort, which is written to ``folder``, with the sizes that it has."""
     config = entry.config()
-    data = write_stand_in(cohort, folder, config["split"])
-    other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
-    settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}
-    settings = {key: value for key, value in settings.items() if key in config}
+    data = write_stand_in(cohort, Path(folder).resolve(), config["split"])
+    settings = {"dataset_dir": str(data), "datalist": str(data / "datalist.json")}
     masks = data / f"{config.get('masks')}.csv"
     if masks.is_file():
         settings["masks"] = str(masks)
-    settings |= {"dataset_dir": str(data), "datalist": str(data / "datalist.json")}
+    return replace(entry, settings={**entry.settings, **settings})
+
+
+def _small(entry: Entry, cohort: Cohort, folder: str | Path) -> Entry:
+    entry = on_stand_in(entry, cohort, folder)
+    config = entry.config()
+    other = PLANES if len(config["crop"]) == 2 else LARGER.get(config.get("backbone"), {})
+    settings: dict[str, Any] = {**ONCE, **SMALL, **_demo(entry), **other}
+    settings = {key: value for key, value in settings.items() if key in config}
     settings["evaluation#overrides#mlflow"] = "none"
     return replace(entry, settings={**entry.settings, **settings})
 

@@ -1,0 +1,239 @@
+"""Measure the trainings of the papers on a GPU: ``python tests/bench/gpu_report.py OUT`` (``make gpu-report``).
+
+The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on stand-ins for their
+cohorts, in float32, TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits
+of one window are compared with those of the CPU. Last, a small training is broken off and resumed. The tables are in
+OUT/gpu_report.md, which is written after each row; rows for which there was no time say so.
+
+``--small`` takes the sizes of a dry run and leaves out times and memory. It shows that everything works, on any device.
+"""
+
+import copy
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fire
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigParser
+
+from common.cohorts import get_cohort
+from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
+from common.evaluation.report.layout import Cell, Column, Table
+from common.io.training import Entry
+from experiments.dry_run import made_small, on_stand_in
+
+TRAININGS = (
+    Entry("M3AE", "m3ae", ("recipes/brats2018.json",)),
+    Entry("MAG-MS", "mag_ms", ("recipes/msd_task01.json",)),
+    Entry("MedMAP on mmFormer", "medmap", ("recipes/brats2020.json",)),
+    Entry("PASSION on mmFormer", "passion", ("recipes/brats2020.json",)),
+    Entry("GSS on RFNet", "gss", ("recipes/brats2020.json",), {"backbone": "RFNet"}),
+    Entry("GSS on mmFormer", "gss", ("recipes/brats2020.json",), {"backbone": "mmFormer"}),
+    Entry("GSS on M2FTrans", "gss", ("recipes/brats2020.json",), {"backbone": "M2FTrans"}),
+)
+PRECISIONS = {
+    "float32": {"precision": "float32", "matmul_precision": "highest"},
+    "TF32": {"precision": "float32", "matmul_precision": "high"},
+    "bfloat16": {"precision": "bfloat16", "matmul_precision": "high"},
+}
+WARM_UP, STEPS = 3, 10
+
+
+@dataclass
+class Report:
+    """Tables that are written to a page after each row."""
+
+    page: Path
+    small: bool
+    facts: str
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def add(self, title: str, row: dict[str, Any]) -> None:
+        if self.small:
+            row = {key: value for key, value in row.items() if key not in ("s a step", "waiting", "s", "GB")}
+        self.tables.setdefault(title, []).append(row)
+        print(f"{title}: {row}", flush=True)
+        tables = [_table(title, rows).to_markdown() for title, rows in self.tables.items()]
+        self.page.write_text("\n\n".join(["# Trainings on a GPU", self.facts, *tables]))
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return Table(
+        title,
+        [Column(name, align="l") for name in names],
+        [[Cell(str(row.get(name, ""))) for name in names] for row in rows],
+    )
+
+
+def main(output_dir: str, device: str = "cuda", minutes: float = 8, small: bool = False, only: str = "") -> None:
+    """Measure, and write ``gpu_report.md``.
+
+    Args:
+        output_dir: folder for the page, the stand-ins and their caches.
+        device: a device of PyTorch's.
+        minutes: no training and no sweep begins later than this.
+        small: whether sizes are those of a dry run.
+        only: part of the names of the trainings to measure.
+    """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit("gpu-report: PyTorch finds no GPU here. Without one, try it with --device cpu --small.")
+    folder, end = Path(output_dir).resolve(), time.monotonic() + 60 * minutes
+    folder.mkdir(parents=True, exist_ok=True)
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+    sizes = "sizes of a dry run" if small else f"{STEPS} steps after {WARM_UP} to warm up"
+    facts = (
+        f"{where}, PyTorch {torch.__version__}, {time.strftime('%d %B %Y')}; {sizes}, on stand-ins with fake images."
+    )
+    precisions = list(PRECISIONS) if device.startswith("cuda") else ["float32"]
+    report = Report(folder / "gpu_report.md", small, facts)
+    for entry in TRAININGS:
+        if only not in entry.name:
+            continue
+        cohort = get_cohort(entry.config()["cohort"])
+        (entry,) = made_small([entry], cohort, folder / "small") if small else [on_stand_in(entry, cohort, folder)]
+        for name in precisions:
+            late = time.monotonic() > end
+            measured = {"s a step": "no time"} if late else train(entry, PRECISIONS[name], device, folder)
+            report.add("Training", {"training": entry.name, "precision": name, **measured})
+        if time.monotonic() < end:
+            report.add("All subsets of one case", {"training": entry.name, **sweep(entry, device, folder)})
+    (entry,) = made_small([TRAININGS[0]], get_cohort("brats2018"), folder / "small")
+    report.add("Broken off and resumed", {"training": f"{entry.name}, small", **resume(entry, device, folder)})
+    print(report.page.read_text())
+
+
+def train(entry: Entry, settings: dict[str, Any], device: str, folder: Path) -> dict[str, Any]:
+    """Return what a few steps of a training cost, and its loss."""
+    parser = parsed(entry, device, folder, settings)
+    parser.update(
+        {
+            "train#dataset#data": f"$@training_cases * {WARM_UP + STEPS}",
+            "train#trainer#max_epochs": 1,
+            "train#trainer#epoch_length": WARM_UP + STEPS,
+        }
+    )
+    with tensor_float_32(settings["matmul_precision"] == "high"):
+        dataset = parser.get_parsed_content("train#dataset")
+        for case in range(len(dataset) // (WARM_UP + STEPS)):
+            dataset[case]  # fills the cache
+        trainer, costs = parser.get_parsed_content("train#trainer"), Costs(torch.device(device))
+        costs.attach(trainer)
+        trainer.run()
+    return costs.row()
+
+
+@dataclass
+class Costs:
+    """Times of a training's steps, and its memory."""
+
+    device: torch.device
+    waited: float = 0.0
+    began: float = 0.0
+    asked: float = 0.0
+    seconds: float = 0.0
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._asked)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._got)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._done)
+
+    def _asked(self) -> None:
+        self.asked = time.perf_counter()
+
+    def _got(self) -> None:
+        self.waited += time.perf_counter() - self.asked
+
+    def _done(self, engine: Any) -> None:
+        synchronise(self.device)
+        self.loss = engine.state.output["loss"].item()
+        if engine.state.iteration == WARM_UP:
+            self.waited, self.began = 0.0, time.perf_counter()
+            reset_peak_memory(self.device)
+        self.seconds = time.perf_counter() - self.began
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "s a step": f"{self.seconds / STEPS:.3f}",
+            "waiting": f"{self.waited / self.seconds:.0%}",
+            "GB": f"{peak_memory_mb(self.device) / 1000:.1f}",
+            "loss": f"{self.loss:.3f}",
+        }
+
+
+def sweep(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
+    """Return what the segmentation of a case with all subsets costs, and how far logits are from those of the CPU.
+
+    Weights are random: those that the training begins with.
+    """
+    parser = parsed(entry, device, folder, PRECISIONS["float32"])
+    weights = folder / "initial.pt"
+    torch.save(parser.get_parsed_content("network").cpu().state_dict(), weights)
+    shutil.rmtree(folder / "trained" / "evaluation", ignore_errors=True)  # a case there would not be segmented again
+    overrides = {**parser.get_parsed_content("evaluation#overrides"), "ckpt_path": str(weights), "calibrate_on": None}
+    root = Path(entry.files[0]).parents[1]
+    files = [str(root / "configs" / name) for name in parser.get("evaluation_configs")]
+    evaluation = ConfigParser(ConfigParser.load_config_files(files))
+    evaluation.update({"bundle_root": str(root), **overrides, "cases": f"$({evaluation.get('cases')[1:]})[:1]"})
+    with tensor_float_32(False):
+        evaluator = evaluation.get_parsed_content("evaluator")
+        evaluator.run()
+        result, network = evaluator.state.output, evaluation.get_parsed_content("network").eval()
+        modalities = len(evaluation.get_parsed_content("cohort_def").modalities)
+        image = torch.rand(1, modalities, *evaluation.get_parsed_content("crop"))
+        image[:, 0] = torch.nan  # missing
+        with torch.no_grad():
+            logits = network(image.to(device)).cpu()
+            expected = copy.deepcopy(network).cpu()(image)
+    subsets = evaluation.get_parsed_content("subsets")
+    return {
+        "subsets": len(subsets),
+        "s": f"{result.seconds * len(subsets):.1f}",
+        "GB": f"{result.memory_mb / 1000:.1f}",
+        "largest difference from the CPU": f"{float((logits - expected).abs().max() / expected.abs().max()):.1e}",
+    }
+
+
+def resume(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
+    """Return the largest difference between the weights of an unbroken training and one that was broken off."""
+    whole, broken = folder / "unbroken", folder / "broken"
+    weights = []
+    for output_dir, times in ((whole, 1), (broken, 2)):
+        for part in range(times):
+            settings = {"epochs": 4, "output_dir": str(output_dir), "resume": part == 1, **PRECISIONS["float32"]}
+            parser = parsed(entry, device, folder, settings)
+            trainer = parser.get_parsed_content("train#trainer")
+            if times == 2 and part == 0:
+                trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), trainer.terminate)
+            trainer.run()
+        weights.append(torch.load(output_dir / "finetuned_last.pt", weights_only=True, map_location="cpu")["network"])
+    largest = max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0])
+    return {"largest difference of a weight": f"{largest:.1e}"}
+
+
+def parsed(entry: Entry, device: str, folder: Path, settings: dict[str, Any]) -> ConfigParser:
+    """Return the training's configs with the settings, of which ``initialize`` has run."""
+    parser = ConfigParser(entry.config())
+    own = {"output_dir": str(folder / "trained"), "cache_dir": str(folder / "cache"), "device": device, "quiet": True}
+    own["validate#evaluator#val_handlers"] = []
+    parser.update({"bundle_root": str(Path(entry.files[0]).parents[1]), **own, **settings})
+    parser.get_parsed_content("initialize")
+    return parser
+
+
+@contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Let cuDNN's convolutions compute in TF32, or not."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+if __name__ == "__main__":
+    fire.Fire(main)
