@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.io import load_weights, trained
+from common.io.arguments import parse
 from common.networks import BACKBONES, M3AE, RFNet
 from common.networks.published.fusion_keys import export_fusion
 from tools.__main__ import main
@@ -509,3 +510,13 @@ class TestCompareRefuses:
     def test_label_maps_without_their_reference(self, others):
         said = run("compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
         assert said == f"error: {others / 'careful'}: has no results.csv; for label maps give --reference and --cohort."
+
+
+def test_help_of_a_function_that_takes_further_options_does_not_call_it(capsys):
+    def serve(port: int = 8000, **settings: str) -> None:
+        raise AssertionError("called")
+
+    with pytest.raises(SystemExit) as found:
+        parse(serve, ["--port", "1", "--help"], "clinic.server")
+    assert found.value.code == 0
+    assert "--port=PORT" in capsys.readouterr().err

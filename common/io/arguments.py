@@ -33,6 +33,8 @@ def parse(
     """
     calls: list[Callable[[], None]] = []
     if callable(program):
+        if "--help" in words:
+            words = ["--", "--help"]  # of a function with further options, Fire would take --help for one of them
         _check_options(program, words, name)
         component: Any = _kept(program, calls)
     else:
