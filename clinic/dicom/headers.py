@@ -4,8 +4,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -56,6 +58,18 @@ def texts(header: Dataset, name: str) -> list[str]:
 def text(header: Dataset, name: str) -> str:
     """Return an attribute as one text; empty if it has none."""
     return "\\".join(texts(header, name))
+
+
+def study_and_series(path: str | PathLike) -> tuple[str, str]:
+    """Return the UIDs of the study and the series of a file; empty texts if it has none or cannot be read."""
+    names = ("StudyInstanceUID", "SeriesInstanceUID")
+    with quiet():
+        try:
+            header = dcmread(path, stop_before_pixels=True, specific_tags=list(names))
+        except Exception:  # pydicom raises many types for damaged files
+            return "", ""
+        study, series = (text(header, name) for name in names)
+    return study, series
 
 
 def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:

@@ -8,6 +8,7 @@ from clinic.study.studies import PAGE, segment_each
 from common.text import printable, shortened
 
 FOUND = "In the study"
+WAIT = "Segmenting; without a GPU this takes up to a few minutes ..."
 
 
 def segment_study(study: str, output_dir: str, bundle: str, each: bool, **options: Any) -> None:
@@ -17,11 +18,11 @@ def segment_study(study: str, output_dir: str, bundle: str, each: bool, **option
     segmented.
     """
     if not each:
-        _print(_sections(predict(study, output_dir, bundle, **options, explain=lambda lines: _print({FOUND: lines}))))
+        _print(_sections(predict(study, output_dir, bundle, **options, explain=lambda lines: _explain(FOUND, lines))))
         return
     failed = []
     started = segment_each(
-        study, output_dir, bundle, **options, explain=lambda name, lines: _print({f"{FOUND} {name}": lines})
+        study, output_dir, bundle, **options, explain=lambda name, lines: _explain(f"{FOUND} {name}", lines)
     )
     for number, (outcome, made) in enumerate(started, start=1):
         if outcome.failure:
@@ -48,6 +49,11 @@ def _sections(made: Prediction) -> dict[str, Sequence[str]]:
         "Bundle": [f"{summary.bundle} {summary.version}", f"Weights: {summary.weights}.", trained],
         "Written (research only, not for clinical use)": [f"{what}: {file}" for what, file in made.files.items()],
     }
+
+
+def _explain(title: str, lines: Sequence[str]) -> None:
+    _print({title: lines})
+    print(WAIT, flush=True)
 
 
 def _print(sections: Mapping[str, Sequence[str]]) -> None:

@@ -93,10 +93,14 @@ def read_folder(
         by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.choose`.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"{folder}: a file; expected the folder with all files of the study.")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with the DICOM or NIfTI files of a study.")
     wanted = resolve_subset(modalities, cohort.modalities)
     files = walk(folder)
+    if not files:
+        raise ValueError(f"{folder}: an empty folder; expected the DICOM or NIfTI files of a study.")
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if images and any(is_dicom(path) for path in files):
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")

@@ -29,7 +29,7 @@ def bundle_root(name: str) -> str:
     beside_it = [place for folder in (here, beside) for place in (folder / "bundles").glob("*")]
     others = sorted({str(found) for found in map(_bundle_name, beside_it) if found})
     raise FileNotFoundError(
-        f"The bundle {name!r} was not found in {', '.join(map(str, places))}. "
+        f"The bundle {name!r} was not found in {', '.join(dict.fromkeys(map(str, places)))}. "
         + (f"Expected one of {', '.join(others)}." if others else "Run from the repository, or pass --bundle_root.")
     )
 

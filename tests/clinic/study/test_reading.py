@@ -142,6 +142,7 @@ def with_nan(subject: Path, folder: Path) -> None:
     ("make", "options", "kind", "message"),
     [
         (lambda subject, folder: folder.rmdir(), {}, FileNotFoundError, "no such folder"),
+        (lambda subject, folder: None, {}, ValueError, "an empty folder; expected the DICOM or NIfTI files"),
         (twice, {"by_hand": {"t1": 3}}, ValueError, "--series is for DICOM"),
         (twice, {"modalities": ["t2"]}, ValueError, r"none of the requested modalities \(t2\); it has t1"),
         (twice, {}, ValueError, r"\(T1\) and .*\(T1c\): the same image\. Give each image once"),
@@ -155,6 +156,11 @@ def test_what_cannot_be_one_study_is_refused(subject, tmp_path, make, options, k
     make(subject, tmp_path)
     with pytest.raises(kind, match=message):
         read_folder(tmp_path, PHANTOM, **options)
+
+
+def test_a_file_is_no_folder_of_a_study(subject):
+    with pytest.raises(ValueError, match=r"case_t1\.nii\.gz: a file; expected the folder with all files of the study"):
+        read_folder(subject / "case_t1.nii.gz", PHANTOM)
 
 
 def test_a_skull_is_seen_by_air_that_is_not_0_and_by_a_head_too_large_for_a_brain(subject, tmp_path):

@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from dicom_studies import study, write_study
 from phantom_case import HEAD, write_case
 from run_tools import run
+
+from clinic.study.studies import _of_one_study
 
 OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
 
@@ -30,9 +33,10 @@ def test_a_bad_study_stops_nothing_and_nothing_is_done_twice(studies, tmp_path, 
     assert error == "error: 1 of 3 studies were not segmented: bad; see studies.html."
     said, page = capsys.readouterr().out, (out / "studies.html").read_text()
     assert "In the study good:" in said
+    assert re.search(r"In the study good:\n.*\nSegmenting; .*\nStudy 3:\n  good: segmented\n", said)
     assert f"bad: not segmented: {studies / 'bad'}: " in said
     assert "2 segmented, 1 failed, 0 to do" in page
-    assert re.search(r"<td>bad</td><td colspan=\"5\">Not segmented: .*/bad: ", page)
+    assert re.search(r"<td>bad</td><td class=\"reason\" colspan=\"5\">Not segmented: .*/bad: ", page)
     assert '<a href="a%20%26%20b/summary.html">a &amp; b</a></td><td>FLAIR</td>' in page
     made = {name: Path(out, name, "label.nii.gz") for name in ("good", "a & b")}
     times = {name: path.stat().st_mtime_ns for name, path in made.items()}
@@ -67,3 +71,19 @@ def test_what_is_no_folder_of_studies_is_refused(make, message, tmp_path):
     make(folder)
     assert message in run("predict", folder, tmp_path / "out", "m3ae", *OPTIONS)
     assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_series_of_one_study_are_no_studies(tmp_path):
+    write_case(tmp_path / "whole", "Doe", box=HEAD)
+    write_study(tmp_path / "study", tmp_path / "whole", study(("t1", "flair")))
+    error = run("predict", tmp_path / "study", tmp_path / "out", "m3ae", *OPTIONS)
+    assert "its subfolders hold series of one study" in error
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_studies_that_share_a_series_or_are_several_are_studies(tmp_path):
+    write_case(tmp_path / "whole", "Doe", box=HEAD)
+    for name, seed in (("a", "one"), ("b", "one"), ("c", "another")):
+        write_study(tmp_path / "copies" / name, tmp_path / "whole", study(("t2",)), seed=seed)
+    assert not _of_one_study([tmp_path / "copies" / name for name in "ab"])
+    assert not _of_one_study([tmp_path / "copies" / name for name in "ac"])
