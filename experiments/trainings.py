@@ -180,7 +180,8 @@ def _run(
     if process.returncode in (-signal.SIGINT, -signal.SIGTERM):
         logger.warning(f"{entry.name}: stopped; give the same command again to continue")
     elif process.returncode:
-        logger.error(f"{entry.name}: failed, see {folder / 'log.txt'}")
+        killed = f" (killed by signal {-process.returncode}: perhaps memory ran out)" if process.returncode < 0 else ""
+        logger.error(f"{entry.name}: failed{killed}, see {folder / 'log.txt'}")
     return process.returncode == 0 and finished(folder)
 
 

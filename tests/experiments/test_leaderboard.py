@@ -57,6 +57,8 @@ def python(tmp_path, monkeypatch):
         "    import time; time.sleep(60)\n"
         "if (folder / 'fail').exists():\n"
         "    sys.exit('out of memory')\n"
+        "if (folder / 'die').exists():\n"
+        "    os.kill(os.getpid(), 9)\n"
         "(folder / 'evaluation').mkdir()\n"
         "(folder / 'evaluation' / 'evaluation.json').write_text('{}')\n"
     )
@@ -95,6 +97,15 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, 
     table = pd.read_csv(tmp_path / "leaderboard.csv")
     assert table["method"].tolist() == ["GSS", "RFNet, alone"]
     assert table["state"].tolist() == ["finished", "finished"]
+
+
+def test_a_training_that_is_killed_is_said_to_be_since_its_log_cannot(tmp_path, python, shared, caplog):
+    place = folders_of(PAIR, tmp_path)["GSS"]
+    place.mkdir()
+    (place / "die").touch()
+    assert run_entries(PAIR, tmp_path, shared) == ["GSS"]
+    assert f"GSS: failed (killed by signal 9: perhaps memory ran out), see {place / 'log.txt'}" in caplog.text
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["not finished", "finished"]
 
 
 def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
