@@ -17,6 +17,8 @@ from common.cohorts.datalist import (
     as_datalist,
     load_datalist,
     published_splits,
+    require_folds,
+    require_split,
     split_cases,
     write_datalist,
 )
@@ -444,3 +446,35 @@ def test_null_on_a_command_line_is_no_split(tmp_path):
 def test_cases_of_the_phantom_are_its_test_cases(phantom):
     assert cases("phantom", phantom) == prepare("phantom", phantom)["test"]
     assert names(cases("phantom", phantom / "a")) == ["a"]
+
+
+@pytest.mark.parametrize("split", ["cv1of2", "cv2of2", "cv3of3", "full", "seeded", "all_test", None])
+def test_splits_that_every_cohort_has(split):
+    require_split("brats2023", split)
+
+
+@pytest.mark.parametrize("split", ["cv0of3", "cv4of3", "cv1of1", "cv1of0"])
+def test_numbers_of_folds_that_make_no_cross_validation(split):
+    with pytest.raises(ValueError, match=f"{split}.*expected cv1of3"):
+        require_split("brats2023", split)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "folds", "whole"),
+    [
+        ("brats2023", ["cv1of2", "cv2of2"], True),
+        ("brats2023", ["cv3of3", "cv1of3", "cv2of3"], True),
+        ("open_glioma", [f"fold{k}" for k in range(5)], True),
+        ("brats2023", ["cv1of2"], False),
+        ("brats2023", ["cv1of2", "cv2of3"], False),
+        ("open_glioma", [f"fold{k}" for k in range(4)], False),
+        ("open_glioma", ["fold0", "fold0", "fold1", "fold2", "fold3"], False),
+        ("phantom", ["cv1of2", "cv2of2"], False),
+    ],
+)
+def test_folds_are_all_of_one_cross_validation(cohort, folds, whole):
+    if whole:
+        require_folds(cohort, folds)
+    else:
+        with pytest.raises(ValueError, match="not all folds of one cross-validation"):
+            require_folds(cohort, folds)
