@@ -62,6 +62,12 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
     return folder
 
 
+def draw(number: int, seed: int) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
+    """Return the name, the images and the label map (see `simulate`) of a subject; numbers start at 1."""
+    images, label = simulate(1000 * seed + number, enhancing=number % 8 != 6)
+    return f"Phantom_{number:03d}", images, label
+
+
 def _move(draft: Path, folder: Path) -> None:
     """Move a finished folder to its place, unless another process has created it meanwhile."""
     try:
@@ -74,8 +80,7 @@ def _move(draft: Path, folder: Path) -> None:
 def _write_cohort(folder: Path, subjects: int, seed: int) -> None:
     items = []
     for number in tqdm(range(1, subjects + 1), desc="Drawing the phantom cohort", unit="subject"):
-        images, label = simulate(1000 * seed + number, enhancing=number % 8 != 6)
-        items.append(_write_subject(folder, f"Phantom_{number:03d}", images, label))
+        items.append(_write_subject(folder, *draw(number, seed)))
     validation, test = max(1, round(subjects / 9)), max(1, round(2 * subjects / 9))
     training = subjects - validation - test
     datalist = {
