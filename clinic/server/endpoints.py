@@ -65,6 +65,7 @@ def create_api(app: App, archive: str | None = None, names: Collection[str] = ()
         params: Annotated[str, Form()] = "{}",
         output: Literal["image", "json", "dicom_seg", "all"] = "all",
     ) -> Response:
+        await _require_field(request)
         asked = _json_object(params) | {"image": image}
         return await _in_turn(segmenting, request, _infer, app, model, asked, output)
 
@@ -260,6 +261,12 @@ async def _json_body(request: Request) -> dict[str, Any]:
     if body and kind != "application/json":  # browsers would send other types for a page of another site
         raise HTTPException(415, f"Content-Type {kind[:100]!r}; expected application/json.")
     return _json_object(body)
+
+
+async def _require_field(request: Request) -> None:
+    """Refuse a body without the form field that holds the options, since they would be ignored silently."""
+    if "params" not in await request.form() and request.headers.get("content-length", "0") != "0":
+        raise ValueError('The body has no form field params; expected one with the options as JSON: {"use_t1": false}.')
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:

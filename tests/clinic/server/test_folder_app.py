@@ -233,6 +233,13 @@ def test_an_unknown_model_and_an_image_in_the_params(url):
     assert answer.status_code == 404
 
 
+@pytest.mark.parametrize("body", [{"json": {"use_t1c": False}}, {"data": {"use_t1c": "false"}}])
+def test_options_outside_the_form_field_are_refused_not_ignored(url, body):
+    answer = requests.post(f"{url}/infer/m3ae", params={"image": "two"}, timeout=60, **body)
+    assert answer.status_code == 400
+    assert "no form field params" in answer.json()["detail"]
+
+
 def test_two_candidates_are_decided_by_hand(url):
     params = infer(url, "candidates", series="t1c=9, t2=3").json()
     assert {name: one["source"] for name, one in params["modalities"].items()} == {"t1c": "series 9", "t2": "series 3"}
