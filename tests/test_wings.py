@@ -1,6 +1,7 @@
 """The three wings and the door: what may import what, read from the sources (see CONTRIBUTING.md)."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_a_folder_imports_only_what_it_may(place):
         if not any(f"{name}.".startswith(f"{known}.") for known in MAY_IMPORT[place])
     }
     assert not wrong
+
+
+def test_no_file_leads_back_to_itself():
+    """Imports within functions count, since a reader follows them, too."""
+    files = {
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__"): path
+        for wing in ("common", "clinic", "experiments", "tools")
+        for path in ROOT.glob(f"{wing}/**/*.py")
+    }
+
+    def module(name: str) -> str:
+        return name if name in files else name.rpartition(".")[0]
+
+    TopologicalSorter({file: {*map(module, imports(path))} - {file} for file, path in files.items()}).prepare()
 
 
 def test_what_is_installed_needs_no_maintenance():

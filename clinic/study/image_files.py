@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from clinic.dicom.headers import quiet
 from clinic.dicom.selection import Candidate, Look, Selection, choose_among, recognise_all
 from clinic.dicom.sequences import Verdict
-from clinic.study.reading import read_image
 from common.cohorts.scan import SUFFIXES
+from common.io.images import read_image
 from common.modalities import display_name
 
 TEXTS = (

@@ -19,7 +19,7 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after, unread
 from common.cohorts.sequence_check import CLASSES
 from common.io.files import is_dicom, walk
-from common.io.images import read_volume
+from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened
 
@@ -143,18 +143,6 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     else:
         name, why = finest(study.images), "the finest one"
     return name, why
-
-
-def read_image(path: str | Path, channel: int | None = None) -> tuple[nib.Nifti1Image, list[str]]:
-    """Read the volume of an image file, or one of its channels; return it, and doubts about the file.
-
-    Raises ValueError if what was read is not a single volume.
-    """
-    volume = read_volume(path)
-    chosen = volume if channel is None else volume[..., channel]
-    if chosen.ndim != 3:
-        raise ValueError(f"{path}: shape {tuple(chosen.shape)}; expected one volume (X, Y, Z).")
-    return nib.Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["warnings"]
 
 
 def _looking(cohort: Cohort, device: torch.device) -> Look | None:

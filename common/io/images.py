@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor, NibabelWriter
+from nibabel import Nifti1Image
 
 from common.io.files import replacing
 from common.io.geometry import require_plausible
@@ -58,6 +59,18 @@ def read_volume(path: str | os.PathLike, dtype: Any = np.float32) -> MetaTensor:
         _warn_once(f"{path}: {text}.")
     volume = MetaTensor(torch.as_tensor(voxels.astype(dtype)), affine=torch.as_tensor(affine), meta={"warnings": said})
     return volume[..., 0] if volume.ndim == 4 and volume.shape[3] == 1 else volume
+
+
+def read_image(path: str | Path, channel: int | None = None) -> tuple[Nifti1Image, list[str]]:
+    """Read the volume of an image file, or one of its channels; return it, and doubts about the file.
+
+    Raises ValueError if what was read is not a single volume.
+    """
+    volume = read_volume(path)
+    chosen = volume if channel is None else volume[..., channel]
+    if chosen.ndim != 3:
+        raise ValueError(f"{path}: shape {tuple(chosen.shape)}; expected one volume (X, Y, Z).")
+    return Nifti1Image(chosen.numpy(), volume.affine.numpy()), volume.meta["warnings"]
 
 
 @cache
