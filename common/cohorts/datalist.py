@@ -141,10 +141,12 @@ def divide(
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
 ) -> Parts:
     """Divide items into the parts of a split, as `split_cases` does; ``dataset_dir`` is named in errors."""
+    if split in (None, "seeded", "full", ALL_TEST) or CROSS_VALIDATION.fullmatch(split):
+        _require_labels(items, cohort, dataset_dir, "evaluation" if split == ALL_TEST else "training")
     if split in (None, "seeded"):
         return _seeded(items, dataset_dir, seed, fractions)
     if split in ("full", ALL_TEST):
-        return _whole(items, dataset_dir, split)
+        return _whole(items, split)
     if CROSS_VALIDATION.fullmatch(split):
         return _fold(items, dataset_dir, seed, split)
     if split in COUNTS.get(cohort.name, {}):
@@ -284,11 +286,18 @@ def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, 
         )
 
 
-def _whole(items: list[Item], dataset_dir: str | os.PathLike, split: str) -> Parts:
+def _require_labels(items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike, use: str) -> None:
+    if not any("label" in item for item in items):
+        raise ValueError(
+            f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases. The names of "
+            f"labels in {cohort.name} end with _{(end := cohort.label_names[0])}, not with _brain_{end} or the like: "
+            "rename them, or choose the cohort that the files belong to. `python -m tools check COHORT FOLDER` names "
+            "the files that are ignored."
+        )
+
+
+def _whole(items: list[Item], split: str) -> Parts:
     labelled, others = ([item for item in items if ("label" in item) is wanted] for wanted in (True, False))
-    if not labelled:
-        use = "training" if split == "full" else "evaluation"
-        raise ValueError(f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases.")
     if split == ALL_TEST:
         return {"training": [], "validation": [], "test": labelled}
     return {"training": labelled, "validation": [], "test": others}

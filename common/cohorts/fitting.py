@@ -114,17 +114,20 @@ def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os
 def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
     """Warn if names look like time points of one patient, but count as different patients."""
     own = [item for item in items if "patient" not in item and not owners(item["case"])]
-    people = {patient_of(item): Path(item["image"][0]).parents[1].name for item in own}
-    shared: list[dict[str, str]] = [people]  # name -> the folder above that of the case, or a part of the name
+    people = {patient_of(item): Path(item["image"][0]).parent for item in own}
+    above = {name: place.parent.name for name, place in people.items()}
+    repeated = {name: place.name for name, place in people.items() if name.endswith(f"_{place.name}")}
+    # What names may share, and how many groups of them are needed: two, as one may be an accident, but not of folders.
+    shared = [(above, 1 if len(set(above.values())) > FEW else 2), (repeated, 1)]
     for part in (r"(.+)[_. -][^_. -]+", r"(.*\d)[a-z]", r"[^_. -]+[_. -](.+)"):
         matches = ((name, re.fullmatch(part, name, re.IGNORECASE)) for name in people)
-        shared.append({name: match[1] for name, match in matches if match})
-    for common in shared:
+        shared.append(({name: match[1] for name, match in matches if match}, 2))
+    for common, enough in shared:
         groups: dict[str, list[str]] = {}
         for name in sorted(common):
             groups.setdefault(common[name], []).append(name)
         alike = [group for group in groups.values() if len(group) > 1]
-        if len(alike) > 1 and max(map(len, alike)) <= FEW_TIMES:
+        if len(alike) >= enough and max(map(len, alike)) <= FEW_TIMES:
             logger.warning(
                 f"{source}: each of {' and '.join(alike[0][:2])} counts as a separate patient. If they are one "
                 "patient's, list the patient of each case: `python -m tools datalist ... --patients FILE.csv`."

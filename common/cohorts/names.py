@@ -21,9 +21,11 @@ LABEL_FOLDER = re.compile(
 )
 """Folders that hold labels, of one or many cases."""
 NOT_TUMOUR = re.compile(
-    r".*(?:brain|parenchyma|tissue|skull|head|bet|cellular|cellular_tumor)|.*prob\w*", re.IGNORECASE | re.DOTALL
+    r".*(?:brain|parenchyma|tissue|skull|head|bet|cellular|cellular_tumor)|.*prob\w*"
+    r"|(?:.*[_.\- ])?(?:[wg]m|csf|fast|pve\w*|aparc\S*|pred\w*)",
+    re.IGNORECASE | re.DOTALL,
 )
-"""What comes before ``_segmentation`` and the like in names of masks that are no labels of a tumour."""
+"""What comes before ``_seg`` and the like in names of masks that are no labels of a tumour, or predicted ones."""
 MASK = re.compile(r"(?:.*[_.\- ])?(?:seg|segm|segmentation|mask|dseg|roi|labels?)(?:[_.\- ].*)?", re.IGNORECASE)
 """Names with a word for a mask, such as ``seg_refT1``, which are never images."""
 _WORN = re.compile(r"[_-](?:brain|skull_?strip(?:ped)?|bet|stripped|nifti)", re.IGNORECASE)
@@ -35,7 +37,7 @@ _AFTER = rf"post|post({_AGENT})|nach|after|with"
 _BEFORE = rf"pre|native?|plain|unenhanced|no|non|without|wo|ohne|(no|non|pre)({_AGENT})"
 _PLANE = r"ax(ial)?|tra(ns(vers(e|al))?)?|sag(ittal)?|cor(onal)?|[23]d"
 _TECHNIQUE = (
-    r"iso|t?se|fr?fse|fs|mprage|mp|rage|f?spgr|bravo|t?fe|ffe|vibe|fl[23]d|flash|spc|space|cube|vista|propeller|blade|"
+    r"iso|t?se|(fr)?fse|fs|mprage|mp|rage|f?spgr|bravo|t?fe|ffe|vibe|fl[23]d|flash|spc|space|cube|vista|propeller|blade|"
     r"tirm?|hires|weighted|wi?|mri?|\d+"
 )
 _PROCESSING = (
@@ -93,7 +95,7 @@ def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
     stem = _PARALLEL.sub("", _TARGET.sub("", without_folder(whole, folder)))
     modality, start = None, len(stem)
     if _PERHAPS.search(stem) and not MASK.fullmatch(stem):
-        words = list(re.finditer(r"[^_.\-+\s]+", stem))
+        words = list(re.finditer(r"[^_.\-+\s()]+", stem))
         for number in range(len(words) - 1, -1, -1):
             told = [word[0].lower() for word in words[number:]]
             if not (_leading if modality else _known)(told[0]):
@@ -103,7 +105,7 @@ def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
                 return whole, None  # contradictory, such as T1_FLAIR
             if found:
                 modality, start = found, words[number].start()
-    return (stem[:start].rstrip("_.-+ "), modality) if modality else (whole, None)
+    return (stem[:start].rstrip("_.-+ ("), modality) if modality else (whole, None)
 
 
 def without_folder(name: str, folder: str) -> str:
@@ -164,7 +166,7 @@ def _without_suffix(name: str) -> str:
 @cache
 def _labels(names: tuple[str, ...]) -> re.Pattern[str]:
     """Return a pattern of labels' names: what comes before the ending, and the longest ending that fits."""
-    return re.compile(rf"(?:(.*?)[_.-])?({'|'.join(map(re.escape, names))})", re.IGNORECASE | re.DOTALL)
+    return re.compile(rf"(?:(.*?)[_.\- ])?({'|'.join(map(re.escape, names))})", re.IGNORECASE | re.DOTALL)
 
 
 def label_folder(folder: str, cohort: Cohort) -> bool:

@@ -28,7 +28,7 @@ _PATIENTS = re.compile(
             r"(TCGA-\w\w-\w{4})_[\d.]+",
             r"(?:.*_)?(sub-[a-z0-9]+)_.*",  # BIDS
             r"(\d{5,})[A-Z]",  # UCSF-BMSR
-            rf"(.+?)[_-](?:{TIME_POINT}(?:_.*)?|pre|post)",
+            rf"(.+?)[_. -](?:{TIME_POINT}(?:_.*)?|pre|post)",
         )
     ),
     re.IGNORECASE,

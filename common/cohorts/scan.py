@@ -187,7 +187,8 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool, by_role: 
         stem, role = named, LABEL  # Seg_P1 in P1
     words = (None, None) if role else by_words(path.name, named)
     kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
-    in_labels = label_folder(named, cohort) and folder != root
+    places = {folder, _above_kinds(folder, root, kinds)} - {root}
+    in_labels = any(label_folder(place.name, cohort) for place in places)
     if role is None and (named == "labelsTr" or (in_labels and not NOT_TUMOUR.fullmatch(stem))):
         stem, role = re.sub(r"[_-](?:mask|roi|labels?)$", "", stem, flags=re.IGNORECASE), LABEL
     elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):

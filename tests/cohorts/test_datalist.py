@@ -190,6 +190,7 @@ def test_a_folder_of_another_cohort_is_refused_by_name(tmp_path, split):
             ("brats2021", ["a", "b", "c"], [], {"fractions": fractions}, ["three positive numbers that sum to 1"])
             for fractions in ((0.8, 0.2), (0.5, 0.5, 0.5), (0.9, 0.2, -0.1))
         ],
+        ("brats2021", [], ["x"], {}, ["none of its 1 cases has a label", "labels in brats2021 end with _seg"]),
         ("brats2021", [], ["x"], {"split": "full"}, ["none of its 1 cases has a label; training needs labelled cases"]),
         ("brats2021", [], ["x"], {"split": "all_test"}, ["none of its 1 cases has a label; evaluation needs"]),
     ],

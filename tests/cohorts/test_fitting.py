@@ -104,6 +104,8 @@ def test_masks_of_one_value_are_refused(stand_in, tmp_path, cohort):
         ("own_2001_05_23", "own"),
         ("own_23.05.2001", "own"),
         ("own_MR1", "own"),
+        ("Patient 01 FU1", "Patient 01"),
+        ("PAT01.2019-02-01", "PAT01"),
         ("own_MR0001", "own_MR0001"),  # a record's number
         ("own_pre", "own"),
         ("own_20019923", "own_20019923"),  # no date

@@ -371,6 +371,17 @@ def test_names_that_may_be_time_points_are_doubted(tmp_path, caplog, files, time
     assert "--patients FILE.csv" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("folders", "doubted"),
+    [(["a8/1a", "a8/2b", "b7/3c", "c9/4e", "d0/5f"], "1a and 2b"),
+     ([*(f"Training/P{n}" for n in range(12)), "Validation/P3"], "Training_P3 and Validation_P3")],
+)  # fmt: skip
+def test_folders_that_may_be_of_one_patient_are_doubted(tmp_path, caplog, folders, doubted):
+    touch(tmp_path, *(f"{folder}/{t}.nii.gz" for folder in folders for t in FOUR))
+    doubt_patients(scan(tmp_path), tmp_path)
+    assert f"each of {doubted} counts as a separate patient" in caplog.text
+
+
 def test_usual_names_are_not_doubted(tmp_path, caplog):
     touch(tmp_path, *(f"own_case_{n}/own_case_{n}_{t}.nii.gz" for n in range(12) for t in FOUR))
     touch(
@@ -400,6 +411,8 @@ LABELS = {
     "GTV": ("{c}/{c}_{t}.nii.gz", "{c}/{c}_gtv.nii.gz"),
     "the tumour": ("images/{c}/{c}_{t}.nii.gz", "segmentations/{c}_tumor.nii.gz"),
     "a numbered folder": ("SUBJECTS/{c}/1_{t}/NIFTI.nii.gz", "SUBJECTS/{c}/5_MASK/NIFTI.nii.gz"),
+    "a numbered folder and one of files": ("{c}/1_{t}/NIFTI/{t}.nii.gz", "{c}/5_MASK/NIFTI/MASK.nii.gz"),
+    "names with spaces": ("{c}/{c} {t}.NII.GZ", "{c}/{c} seg.NII.GZ"),
 }  # fmt: skip
 
 
