@@ -251,6 +251,8 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
     aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
     example = f"{folder.name}_{cohort.modalities[0]}.nii.gz"
     what = "labels without images of the same name" if labels else "no modality recognised"
+    four = any(re.fullmatch(r"BRATS_\d+", file.stem) for file in files)
+    msd = " (BRATS_... are MSD's files of four channels: choose cohort msd_task01)" if four else ""
     if any(_NNUNET.fullmatch(file.path.name) for file in files):
         raise ValueError(
             f"{folder}: {shortened([file.path.name for file in files], 3)} look like nnU-Net's raw format, whose names "
@@ -259,7 +261,7 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
         )
     raise ValueError(
         f"{folder}: {what} among {shortened(file.path.name for file in files)}. Name each file after its case and "
-        f"modality, e.g. {example}; known names are {aliases} (for MSD's 4-channel files choose cohort msd_task01)."
+        f"modality, e.g. {example}; known names are {aliases}{msd}."
     )
 
 

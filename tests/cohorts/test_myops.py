@@ -73,7 +73,10 @@ def test_gd_ends_no_label_of_a_brain(tmp_path):
 
 def test_names_that_say_nothing(tmp_path):
     (tmp_path / "x_1.nii.gz").touch()
-    with pytest.raises(ValueError, match=r"_bssfp\.nii\.gz; known names are bssfp, c0, de, lge, t2, t2w "):
+    with pytest.raises(ValueError, match=r"_bssfp\.nii\.gz; known names are bssfp, c0, de, lge, t2, t2w\."):
+        cases("myops2020", tmp_path)
+    (tmp_path / "BRATS_001.nii.gz").touch()
+    with pytest.raises(ValueError, match=r"t2w \(BRATS_\.\.\. are MSD's files .*: choose cohort msd_task01\)\."):
         cases("myops2020", tmp_path)
 
 
