@@ -18,7 +18,19 @@ LABEL_NAMES = (
         "lesion_mask",
         "lesion-mask",
     ),
-    *("label-tumor", "label-lesion", "label-lesion_mask", "label-tumor_mask", "msk", "truth", "gtv", "gt", "label"),
+    *(
+        "seg_mask",
+        "segmentation_mask",
+        "label-tumor",
+        "label-lesion",
+        "label-lesion_mask",
+        "label-tumor_mask",
+        "msk",
+        "truth",
+        "gtv",
+        "gt",
+        "label",
+    ),
 )
 """Endings of the names of labels: those of BraTS (2017 and later; 2015; BraTS20_Training_355, ``W39_1998.09.19_Segm``),
 of BIDS, and usual ones."""

@@ -112,17 +112,22 @@ def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os
 
 
 def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
-    """Warn if names look like time points of one patient, but count as different patients."""
+    """Warn if names or folders look like time points of one patient, but count as different patients.
+
+    They may share the folder above, or the name but for upper and lower case, its end or its start.
+    """
     own = [item for item in items if "patient" not in item and not owners(item["case"])]
     people = {patient_of(item): Path(item["image"][0]).parent for item in own}
     above = {name: place.parent.name for name, place in people.items()}
     repeated = {name: place.name for name, place in people.items() if name.endswith(f"_{place.name}")}
-    # What names may share, and how many groups of them are needed: two, as one may be an accident, but not of folders.
-    shared = [(above, 1 if len(set(above.values())) > FEW else 2), (repeated, 1)]
+    shared = [(above, False), ({name: name.casefold() for name in people}, True)]
     for part in (r"(.+)[_. -][^_. -]+", r"(.*\d)[a-z]", r"[^_. -]+[_. -](.+)"):
         matches = ((name, re.fullmatch(part, name, re.IGNORECASE)) for name in people)
-        shared.append(({name: match[1] for name, match in matches if match}, 2))
-    for common, enough in shared:
+        shared.append(({name: match[1] for name, match in matches if match}, False))
+    longer = {name: base for common, _ in shared[2:4] for name, base in common.items() if base in people}
+    shared += [(repeated, True), (longer | {base: base for base in longer.values()}, True)]  # P1 and P1_b
+    for common, telling in shared:
+        enough = 1 if telling or len(set(common.values())) > FEW else 2  # a single group may be all cases
         groups: dict[str, list[str]] = {}
         for name in sorted(common):
             groups.setdefault(common[name], []).append(name)

@@ -32,9 +32,13 @@ _WORN = re.compile(r"[_-](?:brain|skull_?strip(?:ped)?|bet|stripped|nifti)", re.
 """Ending of a modality's name that says what was done to the image, e.g. ``t1_skull_strip``."""
 _BIDS = re.compile(r"(sub-[a-z0-9]+(?:_ses-[a-z0-9]+)?)((?:_[a-z]+-[a-z0-9]+)*)", re.IGNORECASE)
 """Part of a BIDS (Brain Imaging Data Structure) file name before the suffix: the subject, and how it was acquired."""
-_AGENT = r"gd|gad|gado\w*|contrast\w*|ce|km|kontrast\w*|enhanced|mdc"
-_AFTER = rf"post|post({_AGENT})|nach|after|with"
-_BEFORE = rf"pre|native?|plain|unenhanced|no|non|without|wo|ohne|(no|non|pre)({_AGENT})"
+_AGENT = r"gd|gad|gado\w*|contrast\w*|ce|km|kontrast\w*|enhanced|mdc|inj\w*"
+_AFTER = rf"post|post({_AGENT})|nach|after|with|con|avec"
+_BEFORE = rf"pre|native?|plain|unenhanced|no|non|without|wo|ohne|sin|sans|senza|(no|non|pre)({_AGENT})"
+CONTRAST = re.compile(
+    r"(?:(.*)[_.\- ])?(?:(post|after|with|nach)|pre|before|without|native?|vor)", re.IGNORECASE | re.DOTALL
+)
+"""What comes before T1 in ``P1_post_T1``: whether a contrast agent was given, or a time point."""
 _PLANE = r"ax(ial)?|tra(ns(vers(e|al))?)?|sag(ittal)?|cor(onal)?|[23]d"
 _TECHNIQUE = (
     r"iso|t?se|(fr)?fse|fs|mprage|mp|rage|f?spgr|bravo|t?fe|ffe|vibe|fl[23]d|flash|spc|space|cube|vista|propeller|blade|"

@@ -16,7 +16,17 @@ from typing import Any
 
 from common.cohorts.brats import MSD_CHANNELS
 from common.cohorts.cohort import LABEL_NAMES, Cohort
-from common.cohorts.names import LABEL, MASK, NOT_TUMOUR, SUFFIXES, by_words, label_folder, split_name, without_folder
+from common.cohorts.names import (
+    CONTRAST,
+    LABEL,
+    MASK,
+    NOT_TUMOUR,
+    SUFFIXES,
+    by_words,
+    label_folder,
+    split_name,
+    without_folder,
+)
 from common.cohorts.patients import FEW_TIMES, TIME_POINT, patient, patient_of
 from common.io.files import is_dicom, walk
 from common.modalities import ALIASES
@@ -102,7 +112,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
     for file in _read_names(root, cohort):
         if file.path not in without:
             folders[file.folder].append(file)
-    folders = {place: _by_words(files, cohort) for place, files in folders.items()}
+    folders = {place: _by_contrast(_by_words(files, cohort)) for place, files in folders.items()}
     for place in [place for place, files in folders.items() if not _images(files)]:
         if (home := _without_derivatives(place, root)) != place and home in folders:
             folders[home] += folders.pop(place)
@@ -226,6 +236,23 @@ def _by_words(files: list[_File], cohort: Cohort) -> list[_File]:
     ]
 
 
+def _by_contrast(files: list[_File]) -> list[_File]:
+    """Return files of one folder, of which P1_pre_T1 and P1_post_T1 are T1 and T1c unless they are of time points.
+
+    They are of time points if another file's name begins alike (``P1_post_T2``), or if no other begins with ``P1``.
+    """
+    stems = Counter(file.stem for file in files if file.role)
+    told = {file: match for file in files if file.role == "t1" and (match := CONTRAST.fullmatch(file.stem))}
+    alone = {file: match for file, match in told.items() if stems[file.stem] == 1}
+    bases = Counter(match[1] or "" for match in alone.values())
+    return [
+        replace(file, stem=base, role="t1c" if alone[file][2] else "t1")
+        if file in alone and (stems[base := alone[file][1] or ""] or bases[base] > 1)
+        else file
+        for file in files
+    ]
+
+
 def _images(files: Iterable[_File]) -> list[_File]:
     return [file for file in files if file.role not in (None, LABEL)]
 
@@ -239,7 +266,10 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
     count = Counter(name for name, _ in named)
     by_name = {name: known for name, known in named if name and count[name] == 1}
     at_home = _home(folder, cases)
-    labels = {file: by_name.get(file.stem.lower()) or at_home for file in files if file.role == LABEL}
+    labels = {}
+    for file in (file for file in files if file.role == LABEL):
+        names = (file.stem, *(f"{place.name}_{file.stem}" for place in (folder, folder.parent)))  # P1/seg/2019-01-01
+        labels[file] = next(filter(None, (by_name.get(name.lower()) for name in names)), at_home)
     for file, known in labels.items():
         if known:
             known.append(file)
@@ -258,6 +288,11 @@ def _add_labels(cases: list[tuple[str, list[_File]]], folder: Path, files: list[
             f"{folder}: {shortened([file.path.name for file in files], 3)} look like nnU-Net's raw format, whose names "
             "do not say the sequence, and whose labels may have other values than the publisher's. Pass the data set "
             f"as its publishers ship it, or name each file after its sequence, e.g. {example}."
+        )
+    if len(labels) == len(files):
+        raise ValueError(
+            f"{folder}: {what}: {shortened(file.path.name for file in files)}. Put each label into the folder of its "
+            f"case, or name it after the case, as in CASE_{cohort.label_names[0]}.nii.gz."
         )
     raise ValueError(
         f"{folder}: {what} among {shortened(file.path.name for file in files)}. Name each file after its case and "

@@ -374,7 +374,9 @@ def test_names_that_may_be_time_points_are_doubted(tmp_path, caplog, files, time
 @pytest.mark.parametrize(
     ("folders", "doubted"),
     [(["a8/1a", "a8/2b", "b7/3c", "c9/4e", "d0/5f"], "1a and 2b"),
-     ([*(f"Training/P{n}" for n in range(12)), "Validation/P3"], "Training_P3 and Validation_P3")],
+     ([*(f"Training/P{n}" for n in range(12)), "Validation/P3"], "Training_P3 and Validation_P3"),
+     (["pat01", "PAT01_FU1", "pat02"], "PAT01 and pat01"), (["P1", "P1b", "P2"], "P1 and P1b"),
+     (["UKE-12-V1", "UKE-12-V2", "UKE-13-V1", "UKE-14-V1", "UKE-15-V1"], "UKE-12-V1 and UKE-12-V2")],
 )  # fmt: skip
 def test_folders_that_may_be_of_one_patient_are_doubted(tmp_path, caplog, folders, doubted):
     touch(tmp_path, *(f"{folder}/{t}.nii.gz" for folder in folders for t in FOUR))
@@ -395,6 +397,19 @@ def test_usual_names_are_not_doubted(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("before", ["", "P1_"])
+def test_t1_after_contrast_and_t1_after_surgery(tmp_path, before):
+    touch(tmp_path / "P1", *(f"{before}{t}.nii.gz" for t in ("pre_T1", "post_T1", "T2", "FLAIR", "seg")))
+    (item,) = scan(tmp_path)
+    assert dict(zip(item["modalities"], names(item), strict=True))["t1c"] == f"{before}post_T1.nii.gz"
+    assert (item["modalities"], "label" in item) == (ALL, True)
+
+
+def test_one_sequence_at_two_time_points(tmp_path):
+    touch(tmp_path / "P1", *(f"P1_{d}_{t}.nii.gz" for d in ("pre", "post") for t in ("T1", "seg")))
+    assert [(item["modalities"], "label" in item) for item in scan(tmp_path)] == [(["t1"], True)] * 2
+
+
 LABELS = {
     # pattern of the images of P1 and P2, pattern of their labels
     "a folder in that of the case": ("{c}/{t}.nii.gz", "{c}/manual/seg.nii.gz"),
@@ -412,6 +427,7 @@ LABELS = {
     "the tumour": ("images/{c}/{c}_{t}.nii.gz", "segmentations/{c}_tumor.nii.gz"),
     "a numbered folder": ("SUBJECTS/{c}/1_{t}/NIFTI.nii.gz", "SUBJECTS/{c}/5_MASK/NIFTI.nii.gz"),
     "a numbered folder and one of files": ("{c}/1_{t}/NIFTI/{t}.nii.gz", "{c}/5_MASK/NIFTI/MASK.nii.gz"),
+    "dates as names of labels": ("{c}/2019-01-01/{t}.nii.gz", "{c}/masks/2019-01-01.nii.gz"),
     "names with spaces": ("{c}/{c} {t}.NII.GZ", "{c}/{c} seg.NII.GZ"),
 }  # fmt: skip
 
