@@ -127,11 +127,10 @@ class _Stored:
     def read(self, part: MetaTensor) -> MetaTensor:
         """Return the voxels of a part of the tensor; its affine tells where it lies."""
         channels, *size = part.shape
-        shift = torch.linalg.solve(self.affine, part.affine)[: len(size), -1]
-        first, *corner = shift.round().int().tolist()
+        shift = np.linalg.solve(self.affine.numpy(), part.affine.numpy()[:, -1])[: len(size)]
+        first, *corner = shift.round().astype(int).tolist()
         stored = np.load(self.path, mmap_mode="r").view(np.ndarray)  # slices of a memmap cost more
-        voxels = np.zeros(part.shape, self.dtype)
-        step = np.asarray(self.step, np.float32).reshape(-1, *[1] * (len(size) - 1))
+        codes = np.zeros(part.shape, stored.dtype)
         lows, highs = np.moveaxis(np.asarray(self.boxes), -1, 0)
         shapes = np.insert(highs - lows, 0, channels, axis=1)
         begins = np.insert(shapes.prod(axis=1).cumsum(), 0, 0).tolist()
@@ -141,10 +140,10 @@ class _Stored:
         for number in np.flatnonzero((low < high).all(axis=1)).tolist():
             x = first + number
             plane = stored[begins[x] : begins[x + 1]].reshape(shapes[x])
-            place = voxels[:, number][:, *map(slice, target[0][number], target[1][number])]
+            place = codes[:, number, *map(slice, target[0][number], target[1][number])]
             place[...] = plane[:, *map(slice, source[0][number], source[1][number])]
-            if self.step:
-                place *= step
+        step = np.reshape(np.float32(self.step), (-1, *[1] * len(size)))
+        voxels = (codes * step if self.step else codes).astype(self.dtype, copy=False)
         for channel, background in zip(voxels, self.background, strict=False):  # a label has none
             if background != 0:  # or NaN
                 channel += np.float32(background)
