@@ -117,9 +117,15 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
         if (home := _without_derivatives(place, root)) != place and home in folders:
             folders[home] += folders.pop(place)
     imageless = {place: files for place, files in folders.items() if not _images(files)}
+    doubts: dict[str, list[str]] = defaultdict(list)
     cases = [
-        case for place, files in folders.items() if place not in imageless for case in _cases_of(place, files, cohort)
+        case
+        for place, files in folders.items()
+        if place not in imageless
+        for case in _cases_of(place, files, cohort, doubts)
     ]
+    for first, *others in doubts.values():
+        logger.warning(first + (f" The same holds for other folders ({len(others)})." if others else ""))
     for place, files in imageless.items():
         _add_labels(cases, place, files, cohort)
     _warn_unknown([file.path for files in folders.values() for file in files if file.role is None], cohort)
@@ -324,8 +330,13 @@ def _plain_folder(name: str) -> str:
     return _ARCHIVE.sub("", name).lower()
 
 
-def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[str, list[_File]]]:
-    """Separate the cases whose files share a folder: ``(name, files)`` for each."""
+def _cases_of(
+    folder: Path, files: list[_File], cohort: Cohort, doubts: dict[str, list[str]]
+) -> list[tuple[str, list[_File]]]:
+    """Separate the cases whose files share a folder: ``(name, files)`` for each.
+
+    ``doubts`` gets a sentence, by its kind, if there are several cases in the folder or file names begin differently.
+    """
     known = [file for file in files if file.role]
     images = _images(known)
     stems = {file.stem for file in images}
@@ -334,7 +345,8 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
     if not stacked and not (repeated and len(stems) > 1):
         if len(stems) > 1:
             names = shortened(sorted(file.path.name for file in images))
-            logger.warning(f"{folder}: treated as one case, though file names begin differently: {names}.")
+            said = f"{folder}: treated as one case, though file names begin differently: {names}."
+            doubts["one case"].append(said)
         # BraTS 2015 uses the name brats_2013_pat0001_1 in both LGG and HGG, for different cases.
         graded = cohort.name == "brats2015" and folder.parent.name in ("HGG", "LGG")
         name = _ARCHIVE.sub("", folder.name)
@@ -345,7 +357,7 @@ def _cases_of(folder: Path, files: list[_File], cohort: Cohort) -> list[tuple[st
         cases[file.stem].append(file)
     kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
     if not any(file.path.parent.name in kinds for file in images) and not stacked:
-        logger.warning(f"{folder}: treated as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
+        doubts["cases"].append(f"{folder}: treated as {len(cases)} cases side by side: {shortened(sorted(cases))}.")
     return list(cases.items())
 
 

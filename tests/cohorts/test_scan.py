@@ -194,6 +194,14 @@ def test_files_of_different_names_are_one_case_with_a_warning(tmp_path, caplog):
     assert "003_t1.nii.gz, 007_flair.nii.gz" in caplog.text
 
 
+def test_folders_with_the_same_doubt_are_named_once(tmp_path, caplog):
+    touch(tmp_path, *(f"P{n}/{t}.nii.gz" for n in range(9) for t in ("Ax_T1", "Sag_T2_TSE")))
+    assert len(scan(tmp_path)) == 9
+    (record,) = caplog.records
+    assert "P0: treated as one case, though file names begin differently" in record.message
+    assert record.message.endswith("The same holds for other folders (8).")
+
+
 def test_folders_of_one_name_are_named_by_their_path(tmp_path):
     touch(tmp_path, *(f"sub-0{n}/anat/sub-0{n}_{m}.nii.gz" for n in (1, 2) for m in ("T1w", "FLAIR")))
     assert [item["case"] for item in scan(tmp_path)] == ["sub-01_anat", "sub-02_anat"]
