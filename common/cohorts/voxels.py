@@ -1,8 +1,10 @@
 """What the voxels of a data set say before anything is trained: the values of labels, and images that occur twice."""
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -26,10 +28,18 @@ def same_images(items: Sequence[Item]) -> list[tuple[Item, Item]]:
 
     Images are first compared by their middle planes, which takes a tenth of the time. Those with equal planes are then
     compared by a digest of their voxels, so copies with other names, headers or data types are found. Raises ValueError
-    if an image cannot be read.
+    if an image cannot be read, or has several volumes although its item names no channels.
     """
     of_cases: dict[str, set[str]] = defaultdict(set)
-    planes = for_each_file(_plane, dict.fromkeys(path for item in items for path in item["image"]), "image planes")
+    stacked = {path: "channels" in item for item in items for path in item["image"]}
+    looks = for_each_file(_plane, stacked, "planes of images")
+    for path, (_, volumes) in looks.items():
+        if volumes > 1 and not stacked[path]:
+            raise ValueError(
+                f"{path}: {volumes} volumes in one file; expected one volume (X, Y, Z) per modality. Split the file, "
+                "or choose cohort msd_task01 if it has FLAIR, T1, T1c and T2 in this order."
+            )
+    planes = {path: plane for path, (plane, _) in looks.items()}
     for item in items:
         for path in item["image"]:
             of_cases[planes[path]].add(item["case"])
@@ -52,15 +62,15 @@ def _values(path: str) -> list[int | float]:
     return sorted(int(value) if float(value).is_integer() else value for value in found)
 
 
-def _plane(path: str) -> str:
-    """Return a digest of the middle plane; of a NIfTI file only the part before it is decompressed."""
+def _plane(path: str) -> list[Any]:
+    """Return a digest of the middle plane, before which a NIfTI file is decompressed, and the number of volumes."""
     try:
         image = nib.load(path)
-        plane = np.asarray(image.dataobj[:, :, image.shape[2] // 2], dtype=np.float32)
+        shape, plane = image.shape, np.asarray(image.dataobj[:, :, image.shape[2] // 2], dtype=np.float32)
     except Exception:  # another format, or a file that read_volume refuses with its name
         volume = read_volume(path).numpy()
-        plane = volume[:, :, volume.shape[2] // 2]
-    return _hash(plane)
+        shape, plane = volume.shape, volume[:, :, volume.shape[2] // 2]
+    return [_hash(plane), math.prod(shape[3:])]
 
 
 def _digest(path: str) -> str:

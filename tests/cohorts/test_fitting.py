@@ -130,6 +130,15 @@ def test_an_image_under_two_names_is_named_and_refused_in_two_parts(stand_in, tm
         prepare("brats2021", root, datalist=root / "apart.json")
 
 
+def test_several_volumes_in_one_file_are_refused(stand_in, tmp_path):
+    root = shutil.copytree(stand_in("brats2021"), tmp_path / "data")
+    path = next(root.glob("*/*_flair.nii.gz"))
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.stack([np.asarray(image.dataobj)] * 4, axis=-1), image.affine), path)
+    with refused(ValueError, f"{path.name}: 4 volumes in one file; expected one volume", "choose cohort msd_task01"):
+        prepare("brats2021", root)
+
+
 def test_a_patient_of_a_datalist_in_two_parts_is_refused(stand_in, tmp_path):
     root = shutil.copytree(stand_in("brats2021"), tmp_path / "data")
     datalist = json.loads((root / "datalist.json").read_text())
