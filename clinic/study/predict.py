@@ -24,6 +24,7 @@ from common.evaluation.analysis.reliability import VOLUMES
 from common.evaluation.metrics.case import expected_dice
 from common.io import require_writable
 from common.io.facts import unseen
+from common.io.files import is_dicom
 from common.io.scratch import scratch_folder
 from common.io.settings import check_choice
 from common.modalities import LabelSet, canonical, display_name, display_subset, resolve_subset, subset_name
@@ -157,13 +158,16 @@ def _allowed(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[s
 
 
 def check_options(study: str | Path, output_dir: str | Path, skull_strip: str, decision: str | None) -> None:
-    """Refuse unknown options, and an output folder that lies within the study's folder or cannot be written."""
+    """Refuse unknown options, and an output folder that belongs to a study or cannot be written."""
     check_choice("--skull_strip", skull_strip, MODES)
     if decision is not None:
         check_choice("--decision", decision, DECISIONS)
     output = Path(output_dir).resolve()
     if Path(study).resolve() in (output, *output.parents):
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
+    for path in (*output.glob("*"), *output.glob("*/*")):
+        if path.name not in RESULTS.values() and path.is_file() and is_dicom(path):
+            raise ValueError(f"--output_dir {output_dir} holds DICOM files of a study; expected a folder for results.")
     require_writable(output_dir)
 
 

@@ -197,7 +197,7 @@ def test_contradictions_come_first_and_an_image_has_the_name_that_it_was_used_as
     contradiction = "FLAIR (image file): it does not look like FLAIR, but like T2. Do not use the result"
     before, _, after = said.partition("\nWarnings:\n  ")
     assert after.startswith(contradiction)
-    assert all(line.startswith(("In the study:", "  ")) for line in before.splitlines())
+    assert all(line.startswith(("In the study:", "  ", "Segmenting; ")) for line in before.splitlines())
     assert page.partition("<li>")[2].startswith(contradiction)
     assert page.index("<li>") < min(page.index(text) for text in ("<table", "<img", "Geometry"))
     assert "grid of the T1c (image file), the default" in after
@@ -301,6 +301,13 @@ def test_places_that_cannot_be_used_are_refused(study, output, bundle, message, 
     assert message in predict(study, output, bundle)
     assert not (subject / "out").exists()
     assert not list(output.glob("*"))
+
+
+def test_results_are_not_written_into_the_folder_of_a_dicom_study(subject, tmp_path):
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    assert "holds DICOM files of a study" in predict(subject, tmp_path, "m3ae")
+    assert [path.name for path in tmp_path.iterdir()] == ["series"]
 
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
