@@ -136,6 +136,8 @@ def _report(made: MethodList, cohort: Cohort, output_dir: str, coverage: float |
         compared = compare_methods(str(report), [f"{name}={f}" for name, f in done.items()], {}, coverage=coverage)
         cases = compared[0].results["case"].nunique()
         print(f"{report / 'report.html'}: {len(compared)} methods, {cases} cases")
+    else:
+        print(f"No report yet: {len(done)} of {len(made.entries)} methods are finished, and it compares two or more.")
     if made.blocks:
         evaluations = [read_evaluation(folder, name) for name, folder in done.items()]
         for stem, table in paper_tables(made.blocks, evaluations, cohort.modalities, notes).items():

@@ -156,6 +156,12 @@ def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):
     assert not (tmp_path / "out" / "report").exists()
 
 
+def test_a_report_that_cannot_be_made_yet_is_said_to_be_missing(tmp_path, shared, capsys):
+    methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET})
+    run("leaderboard", methods, tmp_path / "out", "--dataset_dir", shared["dataset_dir"], "--at_once", 0)
+    assert "No report yet: 0 of 2 methods are finished" in capsys.readouterr().out
+
+
 def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(trainings.torch, "get_num_threads", lambda: 8)
