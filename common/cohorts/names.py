@@ -45,7 +45,7 @@ _TECHNIQUE = (
     r"tirm?|hires|weighted|wi?|mri?|\d+"
 )
 _PROCESSING = (
-    r"brain|(hd)?bet|(skull)?strip(ped)?|skull|ss|(co)?reg(istered)?|aligned|warped|n4(itk)?|bfc|r?sri(24)?|mni(152)?|lps|"
+    r"brain|(hd)?bet|(skull)?strip(ped)?|skull|ss|(co)?reg(istered)?|aligned|warped|n4(itk)?|bfc|r?sri(24)?|r2s|mni(152)?|lps|"
     r"ras|to|in|resampled|norm(alised|alized)?|preproc(essed)?|processed|1mm|atlas|final|defaced"
 )
 _WEIGHTINGS = rf"(?:c|ce|gd|s|e)?(t[12])w?i?({_AGENT}|c|{_AFTER}|{_BEFORE}|{_PLANE}|{_TECHNIQUE})?"
@@ -139,7 +139,7 @@ def _modality(words: list[str]) -> str | None:
     rest += [part[0][: part.start(1)] for part in parts if part and part.start(1)]
     if {"dark", "fluid"} <= set(words) or {"da", "fl"} <= set(words) or {"darkfluid", "flair"} & set(words):
         named = {"flair"} if "t1" not in named else set()
-    elif words == ["fl"]:
+    elif words[0] == "fl" and all(re.fullmatch(_PROCESSING, word) for word in words[1:]):
         named = {"flair"}
     elif not named and any(re.fullmatch(r"mprage|bravo|f?spgr", word) for word in words):
         named = {"t1"}

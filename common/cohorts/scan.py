@@ -122,7 +122,7 @@ def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Pa
         case
         for place, files in folders.items()
         if place not in imageless
-        for case in _cases_of(place, files, cohort, doubts)
+        for case in _cases_of(place, files, root, cohort, doubts)
     ]
     for first, *others in doubts.values():
         logger.warning(first + (f" The same holds for other folders ({len(others)})." if others else ""))
@@ -205,7 +205,8 @@ def _read_name(path: Path, root: Path, cohort: Cohort, *, alone: bool, by_role: 
     kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
     places = {folder, _above_kinds(folder, root, kinds)} - {root}
     in_labels = any(label_folder(place.name, cohort) for place in places)
-    if role is None and (named == "labelsTr" or (in_labels and not NOT_TUMOUR.fullmatch(stem))):
+    timed = folder.parent != root and label_folder(folder.parent.name, cohort) and _TIME_POINT.fullmatch(stem)
+    if role is None and (named == "labelsTr" or (in_labels and not NOT_TUMOUR.fullmatch(stem)) or timed):
         stem, role = re.sub(r"[_-](?:mask|roi|labels?)$", "", stem, flags=re.IGNORECASE), LABEL
     elif role is None and cohort.name == "msd_task01" and re.fullmatch(r"BRATS_\d+", stem):
         role = _CHANNELS
@@ -331,7 +332,7 @@ def _plain_folder(name: str) -> str:
 
 
 def _cases_of(
-    folder: Path, files: list[_File], cohort: Cohort, doubts: dict[str, list[str]]
+    folder: Path, files: list[_File], root: Path, cohort: Cohort, doubts: dict[str, list[str]]
 ) -> list[tuple[str, list[_File]]]:
     """Separate the cases whose files share a folder: ``(name, files)`` for each.
 
@@ -354,7 +355,8 @@ def _cases_of(
     _refuse_mixture(folder, images)
     cases: dict[str, list[_File]] = defaultdict(list)
     for file in known:
-        cases[file.stem].append(file)
+        timed = folder != root and (not file.stem or _TIME_POINT.fullmatch(file.stem))  # P1/preop_T1
+        cases["_".join(filter(None, (folder.name, file.stem))) if timed else file.stem].append(file)
     kinds = (*_KIND_FOLDERS, *cohort.kind_folders)
     if not any(file.path.parent.name in kinds for file in images) and not stacked:
         doubts["cases"].append(f"{folder}: treated as {len(cases)} cases side by side: {shortened(sorted(cases))}.")

@@ -353,6 +353,7 @@ TIMES = {
     "above the patients": ("{d}/{c}/{c}_{t}.nii.gz", ["session1", "session2"]),
     "dates above": ("{d}/{c}/{t}.nii.gz", ["2019-01-01", "2020-01-01"]),
     "side by side": ("{c}_{d}_{t}.nii.gz", ["pre", "post"]),
+    "side by side in the patient's folder": ("{c}/{d}_{t}.nii.gz", ["preop", "postop"]),
     "deep": ("{c}/{d}/NIFTI/{t}.nii.gz", ["20190101", "20200101"]),
 }
 
@@ -436,6 +437,7 @@ LABELS = {
     "a numbered folder": ("SUBJECTS/{c}/1_{t}/NIFTI.nii.gz", "SUBJECTS/{c}/5_MASK/NIFTI.nii.gz"),
     "a numbered folder and one of files": ("{c}/1_{t}/NIFTI/{t}.nii.gz", "{c}/5_MASK/NIFTI/MASK.nii.gz"),
     "dates as names of labels": ("{c}/2019-01-01/{t}.nii.gz", "{c}/masks/2019-01-01.nii.gz"),
+    "time points as names of labels": ("img/{c}/2/{t}.nii.gz", "seg/{c}/2.nii.gz"),
     "names with spaces": ("{c}/{c} {t}.NII.GZ", "{c}/{c} seg.NII.GZ"),
 }  # fmt: skip
 
