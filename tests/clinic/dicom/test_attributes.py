@@ -220,4 +220,6 @@ def test_what_was_found_is_said_though_it_fails_later(study, tmp_path, capsys):
     arguments = ("--recipe", "phantom", "--device", "cpu", "--reference", "t2")
     error = run("predict", study, tmp_path / "out", "m3ae", *arguments)
     assert "--reference: t2 is not used" in error
-    assert re.match(r"In the study:\n  series 2: T1, confidence 0\.85 \(.*\); taken\.\n$", capsys.readouterr().out)
+    assert re.match(
+        r"In the study:\n  series 2: T1, confidence 0\.85 \(.*\); taken\.\nSegmenting; .*\n$", capsys.readouterr().out
+    )
