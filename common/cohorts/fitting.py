@@ -120,12 +120,15 @@ def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
     people = {patient_of(item): Path(item["image"][0]).parent for item in own}
     above = {name: place.parent.name for name, place in people.items()}
     repeated = {name: place.name for name, place in people.items() if name.endswith(f"_{place.name}")}
-    shared = [(above, False), ({name: name.casefold() for name in people}, True)]
-    for part in (r"(.+)[_. -][^_. -]+", r"(.*\d)[a-z]", r"[^_. -]+[_. -](.+)"):
-        matches = ((name, re.fullmatch(part, name, re.IGNORECASE)) for name in people)
-        shared.append(({name: match[1] for name, match in matches if match}, False))
-    longer = {name: base for common, _ in shared[2:4] for name, base in common.items() if base in people}
-    shared += [(repeated, True), (longer | {base: base for base in longer.values()}, True)]  # P1 and P1_b
+    without_end, without_letter, without_start = (
+        {name: match[1] for name in people if (match := re.fullmatch(part, name, re.IGNORECASE))}
+        for part in (r"(.+)[_. -][^_. -]+", r"(.*\d)[a-z]", r"[^_. -]+[_. -](.+)")
+    )
+    parts = (without_end, without_letter)
+    longer = {name: base for part in parts for name, base in part.items() if base in people}  # P1_b beside P1
+    spelled = {name: name.casefold() for name in people}
+    shared = [(above, False), (spelled, True), (without_end, False), (without_letter, False), (without_start, False)]
+    shared += [(repeated, True), (longer | {base: base for base in longer.values()}, True)]
     for common, telling in shared:
         enough = 1 if telling or len(set(common.values())) > FEW else 2  # a single group may be all cases
         groups: dict[str, list[str]] = {}

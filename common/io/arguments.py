@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import fire
 from fire.parser import DefaultParseValue
 
-fire.decorators.FIRE_METADATA = "__fire_metadata__"  # help lists every attribute whose name has no two underscores
+fire.decorators.FIRE_METADATA = "__fire_metadata__"  # Fire's help hides attributes whose names begin with __
 OF_FIRE = ("help", "h")  # options that Fire handles itself
 _KEPT = object()  # value that Fire returns for a valid command line, in which it finds no members for surplus words
 

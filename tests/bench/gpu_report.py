@@ -2,8 +2,8 @@
 
 The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on stand-ins for their
 cohorts, in float32, TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits
-of one window are compared with those of the CPU. Last, a small training is broken off and resumed. The tables are in
-OUT/gpu_report.md, which is written after each row; rows for which there was no time say so.
+of one window are compared with those of the CPU. Last, a small training is interrupted and resumed. The tables are in
+OUT/gpu_report.md, which is rewritten after each row; what there was no time for is marked.
 
 ``--small`` takes the sizes of a dry run and leaves out times and memory. It shows that everything works, on any device.
 """
@@ -25,6 +25,7 @@ from monai.bundle import ConfigParser
 from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
 from common.evaluation.report.layout import Cell, Column, Table
+from common.io import read_checkpoint, write_checkpoint
 from common.io.training import Entry
 from experiments.dry_run import made_small, on_stand_in
 
@@ -43,6 +44,9 @@ PRECISIONS = {
     "bfloat16": {"precision": "bfloat16", "matmul_precision": "high"},
 }
 WARM_UP, STEPS = 3, 10
+COSTS = ("seconds per step", "waiting for data", "seconds", "peak GB")
+"""Columns that mean nothing at the sizes of a dry run."""
+NO_TIME = {"note": "no time left"}
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Report:
 
     def add(self, title: str, row: dict[str, Any]) -> None:
         if self.small:
-            row = {key: value for key, value in row.items() if key not in ("s a step", "waiting", "s", "GB")}
+            row = {key: value for key, value in row.items() if key not in COSTS}
         self.tables.setdefault(title, []).append(row)
         print(f"{title}: {row}", flush=True)
         tables = [_table(title, rows).to_markdown() for title, rows in self.tables.items()]
@@ -99,13 +103,12 @@ def main(output_dir: str, device: str = "cuda", minutes: float = 8, small: bool 
         cohort = get_cohort(entry.config()["cohort"])
         (entry,) = made_small([entry], cohort, folder / "small") if small else [on_stand_in(entry, cohort, folder)]
         for name in precisions:
-            late = time.monotonic() > end
-            measured = {"s a step": "no time"} if late else train(entry, PRECISIONS[name], device, folder)
-            report.add("Training", {"training": entry.name, "precision": name, **measured})
-        if time.monotonic() < end:
-            report.add("All subsets of one case", {"training": entry.name, **sweep(entry, device, folder)})
+            costs = train(entry, PRECISIONS[name], device, folder) if time.monotonic() < end else NO_TIME
+            report.add("Training", {"training": entry.name, "precision": name, **costs})
+        costs = sweep(entry, device, folder) if time.monotonic() < end else NO_TIME
+        report.add("All subsets of one case", {"training": entry.name, **costs})
     (entry,) = made_small([TRAININGS[0]], get_cohort("brats2018"), folder / "small")
-    report.add("Broken off and resumed", {"training": f"{entry.name}, small", **resume(entry, device, folder)})
+    report.add("Interrupted and resumed", {"training": f"{entry.name}, small", **resume(entry, device, folder)})
     print(report.page.read_text())
 
 
@@ -138,6 +141,7 @@ class Costs:
     began: float = 0.0
     asked: float = 0.0
     seconds: float = 0.0
+    loss: float = float("nan")
 
     def attach(self, engine: Any) -> None:
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._asked)
@@ -160,9 +164,9 @@ class Costs:
 
     def row(self) -> dict[str, Any]:
         return {
-            "s a step": f"{self.seconds / STEPS:.3f}",
-            "waiting": f"{self.waited / self.seconds:.0%}",
-            "GB": f"{peak_memory_mb(self.device) / 1000:.1f}",
+            "seconds per step": f"{self.seconds / STEPS:.3f}",
+            "waiting for data": f"{self.waited / self.seconds:.0%}",
+            "peak GB": f"{peak_memory_mb(self.device) / 1000:.1f}",
             "loss": f"{self.loss:.3f}",
         }
 
@@ -174,7 +178,7 @@ def sweep(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
     """
     parser = parsed(entry, device, folder, PRECISIONS["float32"])
     weights = folder / "initial.pt"
-    torch.save(parser.get_parsed_content("network").cpu().state_dict(), weights)
+    write_checkpoint(parser.get_parsed_content("network").state_dict(), weights)
     shutil.rmtree(folder / "trained" / "evaluation", ignore_errors=True)  # a case there would not be segmented again
     overrides = {**parser.get_parsed_content("evaluation#overrides"), "ckpt_path": str(weights), "calibrate_on": None}
     root = Path(entry.files[0]).parents[1]
@@ -194,26 +198,23 @@ def sweep(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
     subsets = evaluation.get_parsed_content("subsets")
     return {
         "subsets": len(subsets),
-        "s": f"{result.seconds * len(subsets):.1f}",
-        "GB": f"{result.memory_mb / 1000:.1f}",
+        "seconds": f"{result.seconds * len(subsets):.1f}",
+        "peak GB": f"{result.memory_mb / 1000:.1f}",
         "largest difference from the CPU": f"{float((logits - expected).abs().max() / expected.abs().max()):.1e}",
     }
 
 
 def resume(entry: Entry, device: str, folder: Path) -> dict[str, Any]:
-    """Return the largest difference between the weights of an unbroken training and one that was broken off."""
-    whole, broken = folder / "unbroken", folder / "broken"
-    weights = []
-    for output_dir, times in ((whole, 1), (broken, 2)):
-        for part in range(times):
-            settings = {"epochs": 4, "output_dir": str(output_dir), "resume": part == 1, **PRECISIONS["float32"]}
-            parser = parsed(entry, device, folder, settings)
-            trainer = parser.get_parsed_content("train#trainer")
-            if times == 2 and part == 0:
-                trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), trainer.terminate)
-            trainer.run()
-        weights.append(torch.load(output_dir / "finetuned_last.pt", weights_only=True, map_location="cpu")["network"])
-    largest = max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0])
+    """Return the largest difference between the weights of an uninterrupted training and of a resumed one."""
+    for name, stopped_after, resumed in (("whole", None, False), ("parts", 2, False), ("parts", None, True)):
+        settings = {"epochs": 4, "output_dir": str(folder / name), "resume": resumed, **PRECISIONS["float32"]}
+        trainer = parsed(entry, device, folder, settings).get_parsed_content("train#trainer")
+        if stopped_after:
+            trainer.add_event_handler(Events.EPOCH_COMPLETED(once=stopped_after), trainer.terminate)
+        trainer.run()
+    files = (folder / name / "finetuned_last.pt" for name in ("whole", "parts"))
+    whole, parts = (read_checkpoint(file)["network"] for file in files)
+    largest = max(float((whole[key] - parts[key]).abs().max()) for key in whole)
     return {"largest difference of a weight": f"{largest:.1e}"}
 
 
@@ -231,8 +232,10 @@ def parsed(entry: Entry, device: str, folder: Path, settings: dict[str, Any]) ->
 def tensor_float_32(allowed: bool) -> Iterator[None]:
     """Let cuDNN's convolutions compute in TF32, or not."""
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 if __name__ == "__main__":
