@@ -17,7 +17,7 @@ from common.io.files import replacing
 from common.io.fingerprint import files_of, fingerprint
 
 TENSORS = ("image", "label")
-FORMAT = 5
+FORMAT = 6
 """Version of the cache; increase it when a transform of this package changes its result for the same settings."""
 META = ("original_affine", "spatial_shape", "filename_or_obj")
 STEPS = 32767
@@ -25,11 +25,11 @@ STEPS = 32767
 
 
 class CachedDataset(Dataset):
-    """Cache the results of the deterministic transforms as memory-mapped ``.npy`` files without the background.
+    """Cache the results of the deterministic transforms as raw files without the background.
 
-    The transforms before the first random one run once per case; after that, only the cropped patch is read from the
-    memory map. Unlike MONAI's PersistentDataset it does not store the whole array behind a cropped view, does not read
-    a whole case for one patch, and keeps the affine.
+    The transforms before the first random one run once per case; after that, only the planes that a cropped patch
+    crosses are read. Unlike MONAI's PersistentDataset it does not store the whole array behind a cropped view, does not
+    read a whole case for one patch, and keeps the affine.
 
     Images are stored as 16-bit whole numbers: a voxel's difference from the modality's first voxel, its background, in
     steps of 1/32767 of the largest difference. So voxels are off by at most half a step, the background by nothing. A
@@ -84,8 +84,9 @@ class CachedDataset(Dataset):
                 elif np.array_equal(voxels.astype(np.uint8), voxels):
                     voxels = voxels.astype(np.uint8)
                 packed, stored["boxes"] = _packed(voxels)
-                with replacing(entry / f"{key}.npy") as path, path.open("wb") as file:
-                    np.save(file, packed)
+                stored["code"] = str(packed.dtype)
+                with replacing(entry / f"{key}.raw") as path:
+                    packed.tofile(path)
                 meta[key] = {name: _plain(item[key].meta[name]) for name in META if name in item[key].meta}
                 meta[key] |= {"affine": item[key].affine.tolist(), "stored": stored}
         with replacing(entry / "meta.json") as path:  # written last: it marks the entry as complete
@@ -98,7 +99,7 @@ class CachedDataset(Dataset):
         item = meta.pop("plain")
         for key, values in meta.items():
             affine = torch.tensor(values.pop("affine"), dtype=torch.float64)
-            parts[key] = _Stored(entry / f"{key}.npy", affine, **values.pop("stored"))
+            parts[key] = _Stored(entry / f"{key}.raw", affine, **values.pop("stored"))
             if "original_affine" in values:
                 values["original_affine"] = torch.tensor(values["original_affine"], dtype=torch.float64)
                 values["spatial_shape"] = np.asarray(values["spatial_shape"])
@@ -111,6 +112,7 @@ class _Stored:
     """An image or a label on disk: for each plane across the first axis the box outside which all is background.
 
     Attributes:
+        dtype: that of the voxels; in the file they are of the type ``code``.
         boxes: for each plane and each of its axes, where the box begins and ends.
         step: the difference that 1 stands for, for each modality; labels have none.
         background: that of each modality; NaN if the modality is missing.
@@ -120,6 +122,7 @@ class _Stored:
     affine: torch.Tensor
     shape: Sequence[int]
     dtype: str
+    code: str
     boxes: Sequence[Sequence[tuple[int, int]]]
     step: Sequence[float] = ()
     background: Sequence[float] = ()
@@ -129,12 +132,14 @@ class _Stored:
         channels, *size = part.shape
         shift = np.linalg.solve(self.affine.numpy(), part.affine.numpy()[:, -1])[: len(size)]
         first, *corner = shift.round().astype(int).tolist()
-        stored = np.load(self.path, mmap_mode="r").view(np.ndarray)  # slices of a memmap cost more
-        codes = np.zeros(part.shape, stored.dtype)
         lows, highs = np.moveaxis(np.asarray(self.boxes), -1, 0)
-        shapes = np.insert(highs - lows, 0, channels, axis=1)
-        begins = np.insert(shapes.prod(axis=1).cumsum(), 0, 0).tolist()
+        shapes = np.insert(highs - lows, 0, channels, axis=1).tolist()
+        begins = np.insert(np.prod(shapes, axis=1).cumsum(), 0, 0)
         planes = slice(first, first + size[0])
+        code, count = np.dtype(self.code), begins[planes.stop] - begins[first]
+        stored = np.fromfile(self.path, code, count, offset=begins[first] * code.itemsize)
+        begins = (begins - begins[first]).tolist()
+        codes = np.zeros(part.shape, code)
         low, high = np.maximum(lows[planes], corner), np.minimum(highs[planes], np.add(corner, size[1:]))
         source, target = ([(low - at).tolist(), (high - at).tolist()] for at in (lows[planes], corner))
         for number in np.flatnonzero((low < high).all(axis=1)).tolist():
@@ -154,7 +159,7 @@ def _packed(voxels: np.ndarray) -> tuple[np.ndarray, list[list[tuple[int, int]]]
     """Return of ``(C, X, ...)`` what is not 0, with little around, as one row; and the box of each plane in ``X``."""
     boxes = [[_extent(axis, inside) for axis in range(inside.ndim)] for inside in voxels.any(axis=0)]
     parts = [voxels[(slice(None), x, *(slice(low, high) for low, high in box))].ravel() for x, box in enumerate(boxes)]
-    return np.concatenate([*parts, np.zeros(1, voxels.dtype)]), boxes  # no empty file, which cannot be mapped
+    return np.concatenate(parts), boxes
 
 
 def _extent(axis: int, inside: np.ndarray) -> tuple[int, int]:
