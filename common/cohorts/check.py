@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from common.cohorts import get_cohort
 from common.cohorts.cohort import Cohort
-from common.cohorts.fitting import refuse_other_names, refuse_other_values
+from common.cohorts.fitting import doubt_patients, refuse_other_names, refuse_other_values
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.voxels import same_images
 from common.io.geometry import corner_distance, grid_difference, lengths
@@ -59,7 +59,10 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
 
 
 def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
-    """Print the table of `check_folder` and the problems of cases and folder; return True if there are none."""
+    """Print the table of `check_folder` and the problems of cases and folder; return True if there are none.
+
+    Cases that may be one patient's are logged as a warning.
+    """
     cohort = get_cohort(name)
     table = check_folder(cohort, dataset_dir)
     bad = table[table["problems"] != ""]
@@ -72,6 +75,7 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
         counts += f"; image files ignored because of their names: {ignored}"
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
     said = list(_of_the_whole(items, cohort, dataset_dir))
+    doubt_patients(items, dataset_dir)
     print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *said])))
     return bad.empty and not said
 

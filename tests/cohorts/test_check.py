@@ -12,7 +12,7 @@ from nibabel.affines import from_matvec
 from scipy.spatial.transform import Rotation
 
 from common.cohorts import get_cohort
-from common.cohorts.check import Finding, check_folder, coarse, findings, tilted
+from common.cohorts.check import Finding, check_folder, coarse, findings, print_check, tilted
 from common.cohorts.phantom.simulation import simulate
 from common.io.images import read_volume
 
@@ -303,3 +303,12 @@ def test_a_case_is_checked_again_only_if_a_file_has_changed(tmp_path, monkeypatc
     save(second / "x_t2.nii.gz", np.zeros_like(image(0)))
     assert check_folder(get_cohort("brats2020"), tmp_path)["problems"].tolist() == ["", "t2: every voxel is 0"]
     assert {path.parent for path in read} == {second}
+
+
+def test_cases_that_may_be_one_patients_are_no_problem_but_warned_of(tmp_path, capsys, caplog):
+    for number, name in enumerate(("P1", "P1b")):
+        for seed, token in enumerate(("t1", "t1ce", "t2", "flair")):
+            save(tmp_path / name / f"{name}_{token}.nii.gz", image(4 * number + seed))
+    assert print_check("brats2020", tmp_path)
+    assert "2 cases, 0 with problems" in capsys.readouterr().out
+    assert "each of P1 and P1b counts as a separate patient" in caplog.text
