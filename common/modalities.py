@@ -254,7 +254,7 @@ class LabelSet:
         no later region has. So a region's own mask is kept, and larger regions become unions.
         """
         label = torch.zeros_like(regions[:1], dtype=self.dtype)
-        for mask, name in zip(regions > 0, self.painted(), strict=True):
+        for mask, name in zip(regions.bool(), self.painted(), strict=True):
             label[0].masked_fill_(mask, self.values[name])
         return label
 

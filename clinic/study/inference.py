@@ -18,7 +18,6 @@ from nibabel.affines import voxel_sizes
 
 from common.cohorts import cases
 from common.cohorts.cohort import Cohort
-from common.engines.precision import multiplies_bfloat16
 from common.io import bundle_root, shipped_weights, trained
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
@@ -45,8 +44,6 @@ class Segmentation:
 
 class Inference:
     """A bundle's inference.json, prepared to segment cases, one after the other.
-
-    On a processor with bfloat16 instructions the network computes in bfloat16, which takes about half the time.
 
     Raises FileNotFoundError if there is no such bundle, recipe or weights; ValueError if the weights belong to another
     network, or a table beside them was not written by an evaluation.
@@ -91,10 +88,6 @@ class Inference:
             overrides["ckpt_path"] = str(ckpt_path)
         if device is not None:
             overrides["device"] = f"$torch.device({str(usable_device('--device', device))!r})"
-        elif not torch.cuda.is_available():
-            device = "cpu"
-        if device == "cpu" and multiplies_bfloat16(torch.device(device)):
-            overrides["precision"] = "bfloat16"
         if decision is not None:
             overrides["decision"] = decision
         with _quiet(), unwrapped_errors():

@@ -17,6 +17,7 @@ from common.engines.precision import (
     PrecisionInferer,
     check_device,
     fast_memory_format,
+    fast_precision,
     set_matmul_precision,
     uses_float16,
 )

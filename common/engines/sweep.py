@@ -8,7 +8,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose, Invertd, Orientationd
+from monai.transforms import Compose, Orientationd
 from nibabel.affines import voxel_sizes
 from torch import nn
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from common.evaluation.metrics.store import CaseStore
 from common.modalities import drop, presence, resolve_subset, subset_name
 from common.modalities import subsets as all_subsets
 from common.transforms.decision import DECISIONS, DecideLabelsd, region_probabilities
+from common.transforms.file_grid import ToFileGridd
 
 
 class SubsetSweep:
@@ -37,7 +38,6 @@ class SubsetSweep:
     Args:
         subsets: modality subsets, each given by names or aliases; a case skips those with modalities that it lacks.
         inferer: inferer for a batch of images.
-        preprocessing: transforms that made the images, to be inverted.
         to_probabilities: transforms from ``pred``, logits on the network's grid, to probabilities on the files' grid.
         latent_layer: layer for `LatentProbe`; its features are recorded for single modalities, which then run
             separately.
@@ -51,7 +51,6 @@ class SubsetSweep:
         subsets: Sequence[Sequence[str]],
         network: nn.Module,
         inferer: ForegroundInferer,
-        preprocessing: Compose,
         to_probabilities: Compose,
         conventions: Mapping[str, Any],
         latent_layer: str | None = None,
@@ -70,7 +69,7 @@ class SubsetSweep:
         self.conventions = Conventions(**conventions)
         self.probe = LatentProbe(network, latent_layer)
         self.subsets_at_once = subsets_at_once
-        self.to_file_grid = Invertd("shown", transform=preprocessing, orig_keys="image", nearest_interp=False)
+        self.to_file_grid = ToFileGridd("shown")
         self.to_ras = Orientationd(["shown", "label", "pred"], axcodes="RAS", labels=None, allow_missing_keys=True)
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Any]) -> CaseResult:

@@ -63,6 +63,24 @@ class Conv3d(nn.Conv3d):
         return torch.cat([first, second[:, :, 2 * half - extent :]], dim=2)
 
 
+class GroupNorm(nn.GroupNorm):
+    """A group norm whose gradient on a CPU is not slow for tensors in channels-last order.
+
+    It maps ``(B, C, X, Y, Z)`` like `torch.nn.GroupNorm`, and keeps the order of the values in memory.
+
+    In that order, PyTorch's gradient of 8 channels of 40 x 48 x 40 voxels takes 14 ms (bfloat16: 38 ms) instead of
+    0.6 ms, while to change the order takes 0.7 ms. So a tensor that needs a gradient is normalised in the usual order.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(B, C, X, Y, Z)``."""
+        slow = input.device.type == "cpu" and input.ndim == 5 and input.requires_grad
+        if not slow or not input.is_contiguous(memory_format=torch.channels_last_3d):
+            return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        y = F.group_norm(input.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
+        return y.contiguous(memory_format=torch.channels_last_3d)
+
+
 def instance_norm(x: torch.Tensor) -> torch.Tensor:
     """Apply an instance norm without parameters to ``(B, C, ...)``."""
     if x.device.type != "cpu" or torch.jit.is_tracing():

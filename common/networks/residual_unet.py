@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.networks.kernels import Conv3d
+from common.networks.kernels import Conv3d, GroupNorm
 
 
 class SegmentationOutput(NamedTuple):
@@ -34,9 +34,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels)
+        self.norm1 = GroupNorm(8, channels)
         self.conv1 = Conv3d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(8, channels)
+        self.norm2 = GroupNorm(8, channels)
         self.conv2 = Conv3d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

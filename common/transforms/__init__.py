@@ -3,6 +3,7 @@
 from common.transforms.augmentation import RandEachModalityd
 from common.transforms.cache import CachedDataset
 from common.transforms.decision import DecideLabelsd
+from common.transforms.file_grid import ToFileGridd
 from common.transforms.intensity import NormalizeBrainIntensityd, ScaleBrainIntensityd
 from common.transforms.labels import LabelsToClassesd, LabelsToRegionsd
 from common.transforms.load import LoadSubjectd

@@ -20,7 +20,7 @@ OWN = {
         "m3ae mag_ms medmap": "feature_encoder",
         "m3ae mag_ms": "backbone mlp_dim embed_dim",
         "mag_ms medmap": "network_def#subsets dedicated",
-        "m3ae": "network_def inferer to_labels to_probabilities decision width crop heads grid percentiles "
+        "m3ae": "network network_def inferer to_labels to_probabilities decision width crop heads grid percentiles "
         "image_transforms",
         "mag_ms": "network_def hidden fill",
     },

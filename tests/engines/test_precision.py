@@ -14,6 +14,7 @@ from common.engines import (
     PrecisionInferer,
     check_device,
     fast_memory_format,
+    fast_precision,
     set_matmul_precision,
     uses_float16,
 )
@@ -145,10 +146,17 @@ def test_products_are_as_exact_as_said():
 
 
 def test_memory_format_of_each_device():
-    assert fast_memory_format("cpu", "float32", [80, 80, 80]) is torch.channels_last_3d
-    assert fast_memory_format("cpu", "bfloat16", [80, 80, 80]) is torch.contiguous_format
-    assert fast_memory_format("cpu", "float32", [80, 80]) is torch.contiguous_format
-    assert fast_memory_format(torch.device("cuda", 0), "float32", [80, 80, 80]) is torch.contiguous_format
+    assert fast_memory_format("cpu", [80, 80, 80]) is torch.channels_last_3d
+    assert fast_memory_format("cpu", [80, 80]) is torch.contiguous_format
+    assert fast_memory_format(torch.device("cuda", 0), [80, 80, 80]) is torch.contiguous_format
+
+
+@pytest.mark.parametrize(("there", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_precision_of_each_device(monkeypatch, there, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: there)
+    assert fast_precision(torch.device("cpu")) == expected
+    assert fast_precision("cuda:0") == "float32"
 
 
 def test_float16_is_for_gpus():

@@ -9,7 +9,7 @@ import torch
 from engines.two_stage import TwoStage
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Activationsd, Compose, Invertd, Orientationd
+from monai.transforms import Activationsd, Compose, Orientationd
 from torch import nn
 
 from common.engines import ForegroundInferer, StoreCases, SubsetSweep, SubstituteInferer
@@ -17,7 +17,7 @@ from common.evaluation import CaseStore
 from common.evaluation.metrics.conventions import METRICS
 from common.modalities import drop, subset_name, subsets
 from common.networks import M3AE
-from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd
+from common.transforms import CachedDataset, LoadSubjectd, ScaleBrainIntensityd, ToFileGridd
 from common.transforms.decision import DECISIONS, most_expected_dice
 
 COHORT, MODALITIES = "brats2020", ("t1", "t1c", "t2", "flair")
@@ -45,13 +45,7 @@ def sweep_of(network: nn.Module, wanted=None, inferer=None, **options) -> Subset
         wanted or subsets(MODALITIES),
         network,
         inferer or ForegroundInferer(**WINDOWS),
-        PREPROCESSING,
-        Compose(
-            [
-                Activationsd("pred", sigmoid=True),
-                Invertd("pred", transform=PREPROCESSING, orig_keys="image", nearest_interp=False),
-            ]
-        ),
+        Compose([Activationsd("pred", sigmoid=True), ToFileGridd("pred")]),
         {},
         **options,
     )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.networks import kernels
-from common.networks.kernels import Conv3d, instance_norm, upsampled, weighted_sum
+from common.networks.kernels import Conv3d, GroupNorm, instance_norm, upsampled, weighted_sum
 
 
 def results(operation, x, *parameters):
@@ -79,6 +79,21 @@ def test_gradients_in_bfloat16_of_two_voxels():
         text=True,
     ).stdout
     assert float(said) < 0.05
+
+
+@pytest.mark.parametrize("order", [torch.channels_last_3d, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_group_norm_keeps_the_order_of_values(order, dtype, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = GroupNorm(4, 8), torch.randn(2, 8, 6, 5, 4).to(dtype, memory_format=order)
+    nn.init.normal_(layer.weight)
+    expected = results(lambda x: nn.GroupNorm.forward(layer, x), x, *layer.parameters())
+    given, normalise = [], F.group_norm
+    monkeypatch.setattr(F, "group_norm", lambda x, *others: given.append(x) or normalise(x, *others))
+    y, *gradients = results(layer, x, *layer.parameters())
+    torch.testing.assert_close([y, *gradients], expected, rtol=0.02 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+    assert given[0].is_contiguous()  # whose gradient is fast
+    assert y.is_contiguous(memory_format=order)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 6, 5, 7), (1, 2, 9, 4)])

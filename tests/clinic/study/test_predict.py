@@ -219,8 +219,10 @@ def test_only_weights_of_synthetic_images_are_warned_of(recipe, trained_on, warn
 
 @pytest.mark.parametrize(("has_it", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_the_network_computes_in_bfloat16_where_the_processor_does(has_it, precision, tmp_path, monkeypatch):
-    monkeypatch.setattr("clinic.study.inference.multiplies_bfloat16", lambda device: has_it)
-    assert Inference("gss", "phantom", None, "cpu", tmp_path).workflow.parser["precision"] == precision
+    monkeypatch.setattr("common.engines.precision.multiplies_bfloat16", lambda device: has_it)
+    assert (
+        Inference("gss", "phantom", None, "cpu", tmp_path).workflow.parser.get_parsed_content("precision") == precision
+    )
 
 
 @pytest.mark.slow  # three predictions, and deepbet on two images

@@ -1,0 +1,63 @@
+"""From the network's grid back to that of the files."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+PARALLEL = 1e-3
+"""Largest shift, in voxels of one grid for each voxel of the other, along an axis that should not move at all."""
+
+
+class ToFileGridd(MapTransform):
+    """Interpolate volumes ``(C, ...)`` linearly from the grid of an image to the grid of the files it was made from.
+
+    It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding, in a tenth of the time: as both grids
+    have parallel axes, each axis is interpolated by itself. Beyond the image's grid the values of its border continue.
+    The files' grid is in the image's metadata (``original_affine`` and ``spatial_shape``). Results have the image's
+    metadata and the files' affine. Raises ValueError if the grids' axes are not parallel.
+
+    Args:
+        like: key of the image on whose grid the volumes are.
+    """
+
+    def __init__(self, keys: KeysCollection, like: str = "image") -> None:
+        super().__init__(keys)
+        self.like = like
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        image = item[self.like]
+        affine, size = torch.as_tensor(image.meta["original_affine"]), [int(n) for n in image.meta["spatial_shape"]]
+        positions = torch.linalg.solve(image.affine.double().cpu(), affine.double().cpu())
+        for key in self.key_iterator(item):
+            voxels = interpolated(torch.as_tensor(item[key]).as_subclass(torch.Tensor), positions, size)
+            item[key] = MetaTensor(voxels).copy_meta_from(image)
+            item[key].affine, item[key].applied_operations = affine, []
+        return item
+
+
+def interpolated(volume: torch.Tensor, positions: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return a volume ``(C, ...)`` at the voxels of another grid of this size, whose axes are parallel to its own.
+
+    ``positions`` is the homogeneous matrix that maps a voxel's index in the other grid to that in the volume.
+    """
+    rank = len(size)
+    scale, offset = positions[:rank, :rank], positions[:rank, -1]
+    axes = scale.abs().argmax(dim=1).tolist()  # for each axis of the volume that of the other grid
+    others = scale.abs().scatter(1, torch.tensor(axes)[:, None], 0)
+    if sorted(axes) != list(range(rank)) or others.max() > PARALLEL:
+        raise ValueError(f"the axes of two grids are not parallel: one is mapped to the other by {positions.tolist()}.")
+    for axis in reversed(range(rank)):
+        other, extent = axes[axis], volume.shape[1 + axis]
+        at = (offset[axis] + scale[axis, other] * torch.arange(size[other])).clamp(0, extent - 1)
+        below = at.long()
+        weight = (at - below).to(volume).reshape(-1, *[1] * (rank - 1 - axis))
+        below = below.to(volume.device)
+        above = (below + 1).clamp(max=extent - 1)
+        low, high = (volume.index_select(1 + axis, index) for index in (below, above))
+        volume = low.lerp_(high, weight)
+    return volume.permute(0, *(1 + axes.index(axis) for axis in range(rank))).contiguous()
