@@ -12,6 +12,7 @@ from common.engines.handlers import (
     seed_all,
 )
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
+from common.engines.memory import keep_freed_memory
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import (
     PrecisionInferer,
