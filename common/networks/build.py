@@ -11,6 +11,7 @@ from common.networks.cotraining import ACN, SMUNet
 from common.networks.filled import FilledNetwork
 from common.networks.fusion import FusionNetwork
 from common.networks.hved import UHVED, UHeMIS
+from common.networks.kernels import use_own_convolutions
 from common.networks.m2ftrans import M2FTrans
 from common.networks.mag_ms import MAGMS
 from common.networks.mmformer import MMFormer
@@ -63,8 +64,11 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         if sizes.get(size) is not None and size not in taken:
             raise ValueError(f"{key} {sizes[size]!r}: backbone {name!r} does not support it; set `{key}` to null.")
     if "modalities" not in taken and "in_channels" in taken:
-        return FilledNetwork(network, **sizes)
-    return network(**{key: size for key, size in sizes.items() if key in taken})
+        built: nn.Module = FilledNetwork(network, **sizes)
+    else:
+        built = network(**{key: size for key, size in sizes.items() if key in taken})
+    use_own_convolutions(built)
+    return built
 
 
 def require_fusion(network: nn.Module, method: str) -> FusionNetwork:

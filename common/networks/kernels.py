@@ -63,6 +63,13 @@ class Conv3d(nn.Conv3d):
         return torch.cat([first, second[:, :, 2 * half - extent :]], dim=2)
 
 
+def use_own_convolutions(network: nn.Module) -> None:
+    """Turn each plain `torch.nn.Conv3d` of a network, as MONAI's have, into a `Conv3d`; its weights stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = Conv3d  # it differs in its methods only
+
+
 class GroupNorm(nn.GroupNorm):
     """A group norm whose gradient on a CPU is not slow for tensors in channels-last order.
 

@@ -81,7 +81,7 @@ LEARNERS = {
     "SegResNet with ModDrop": ("gss", ["baselines/moddrop.json"], LONGER),
     "SegResNet, zero-filled": ("gss", ["baselines/zero_filled.json"], LONGER),
     "U-HVED": ("gss", ["baselines/uhved.json"], {**LONGER, "width": 8}),
-    "RobustSeg": ("gss", ["baselines/robustseg.json"], {**LONGER, "width": 4}),
+    "RobustSeg": ("gss", ["baselines/robustseg.json"], {"width": 4, "epochs": 240}),
 }
 """Method -> bundle, configs over its train.json, and settings. ACN and SMU-Net have all 14 missing paths: while each of
 them has hardly been trained, it must not hold the full path back."""
