@@ -120,7 +120,6 @@ def test_swept_plane_by_plane_with_a_network_of_two_dimensions(tmp_path):
             [("bssfp",), ("lge", "t2")],
             network,
             ForegroundInferer((8, 8), overlap=0.5, softmax=True),
-            preprocessing,
             Compose(
                 [
                     Activationsd("pred", softmax=True),

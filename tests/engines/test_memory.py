@@ -15,7 +15,7 @@ if {keep}:
 for _ in range(2):
     torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
+for _ in range(16):
     torch.ones(2**24)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -27,5 +27,4 @@ def test_a_tensor_gets_the_memory_of_the_one_before():
         int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, check=True).stdout)
         for keep in (True, False)
     )
-    assert kept < 100
-    assert returned > 50 * kept + 100
+    assert kept < returned / 8  # the heap may still grow once
