@@ -15,8 +15,8 @@ PARALLEL = 1e-3
 class ToFileGridd(MapTransform):
     """Interpolate volumes ``(C, ...)`` linearly from the grid of an image to the grid of the files it was made from.
 
-    It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding, in a tenth of the time: as both grids
-    have parallel axes, each axis is interpolated by itself. Beyond the image's grid the values of its border continue.
+    It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding, in a third of the time: as both grids
+    have parallel axes, each axis is interpolated by itself. Beyond the image's grid, the values of its border continue.
     The files' grid is in the image's metadata (``original_affine`` and ``spatial_shape``). Results have the image's
     metadata and the files' affine. Raises ValueError if the grids' axes are not parallel.
 
