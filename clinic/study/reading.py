@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -169,11 +170,13 @@ def _of_files(
     chosen = selection.chosen if selection else {}
     recognised = {name: one for name, one in chosen.items() if name in wanted and not one.fixed}
     channels = case.get("channels", [None] * len(case["image"]))
+    files = [file for file in zip(case["modalities"], case["image"], channels, strict=True) if file[0] in wanted]
+    with ThreadPoolExecutor() as pool:  # decompression releases the interpreter
+        read = list(pool.map(lambda file: read_image(file[1], file[2]), files))
     images = {}
-    for path, name, channel in zip(case["image"], case["modalities"], channels, strict=True):
-        if name in wanted:
-            images[name], warnings = read_image(path, channel)
-            remarks += [Remark((name,), f"{warning}.") for warning in warnings]
+    for (name, _, _), (image, warnings) in zip(files, read, strict=True):
+        images[name] = image
+        remarks += [Remark((name,), f"{warning}.") for warning in warnings]
     if not images:
         raise ValueError(
             f"{folder}: none of the requested modalities ({subset_name(wanted)}); it has "

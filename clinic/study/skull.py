@@ -1,6 +1,7 @@
 """Extraction of the brain from a head, in every volume of a study."""
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,7 +11,7 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from clinic.study.alignment import AlignedStudy
-from clinic.study.grid import connected_pieces, volume_of
+from clinic.study.grid import box, connected_pieces, volume_of
 from common.cohorts.check import whole
 from common.modalities import display_name
 
@@ -71,9 +72,11 @@ def find_brain(
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
     masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
     found = run_deepbet({name: volumes[name] for name in heads}, device)
-    judged = {name: why_no_brain(mask, volumes[name], spacing, brain_ml) for name, mask in found.items()}
-    doubts = {name: reason for name, reason in judged.items() if reason}
-    masks |= {name: _largest_piece(mask) for name, mask in found.items() if name not in doubts}
+    with ThreadPoolExecutor() as pool:  # SciPy, which takes most of the time, releases the interpreter
+        judged = pool.map(lambda name: why_no_brain(found[name], volumes[name], spacing, brain_ml), found)
+        doubts = {name: reason for name, reason in zip(found, judged, strict=True) if reason}
+        plausible = [name for name in found if name not in doubts]
+        masks |= dict(zip(plausible, pool.map(_largest_piece, map(found.get, plausible)), strict=True))
     if len(doubts) == len(heads):
         masks = {name: mask for name, mask in masks.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)}
     if not masks:
@@ -142,8 +145,12 @@ def why_no_brain(
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    """Return the largest piece of a mask ``(X, Y, Z)``, with its holes filled."""
     numbers, sizes = connected_pieces(mask)
-    return ndimage.binary_fill_holes(numbers == 1 + sizes.argmax())
+    piece = numbers == 1 + sizes.argmax()
+    around = box(piece, 1)
+    piece[around] = ndimage.binary_fill_holes(piece[around])
+    return piece
 
 
 def _contrast(mask: np.ndarray, volume: np.ndarray, spacing: Sequence[float]) -> float:

@@ -50,8 +50,9 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
     """Read the values in all labels, and refuse those that a cohort does not know.
 
     Logs a warning if the values may have another meaning: if a class never occurs although the values of another cohort
-    fit, or if the case names are no publisher's and other cohorts would read the values differently. Raises ValueError
-    if a label has an unknown value or cannot be read; the message names the cohorts that fit.
+    fit, if the case names are no publisher's and other cohorts would read the values differently, or if one or two
+    labels have no values but 0 and 1. Raises ValueError if more labels have no others; or if a label has an unknown
+    value or cannot be read, and then the message names the cohorts that fit.
     """
     labelled = [item for item in items if "label" in item]
     found = label_values(labelled)
@@ -68,13 +69,16 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
                 fit = f"All labels in {source} fit {_either(known)}." if known else f"No cohort fits all of {source}."
                 raise ValueError(f"{error} {fit}") from None
         occurring = set(chain.from_iterable(values.values())) - {0}
-        if len(group) >= FEW and occurring == {1} and len(own.labels.values) > 1:
+        if occurring == {1} and len(own.labels.values) > 1:
             meanings = ", ".join(f"{value} {name}" for name, value in own.labels.meanings.items())
-            raise ValueError(
+            doubt = (
                 f"{source}: its {len(group)} labels have no values but 0 and 1, so they look like masks of a whole "
                 f"tumour or of a brain, while 1 means {own.labels.class_of(1)} in {own.name}. Expected labels with "
                 f"the values {meanings}."
             )
+            if len(group) >= FEW:
+                raise ValueError(doubt)
+            logger.warning(doubt)
         _warn_of_doubts(group, values, own, source)
 
 

@@ -72,16 +72,28 @@ def test_no_patient_is_in_two_parts(stand_in, name):
         assert all(parts[part] for part in PARTS)
 
 
+def _masks(original, root, most):
+    """Copy a stand-in under names of no publisher, with masks of the whole tumour as labels of its first cases."""
+    for number, folder in enumerate(sorted(original.glob("BraTS2021_*"))[:most]):
+        copy = shutil.copytree(folder, root / f"own{number}")
+        for path in copy.iterdir():
+            path = path.rename(copy / path.name.replace(folder.name, copy.name))
+            if path.name.endswith("_seg.nii.gz"):
+                label = nib.load(path)
+                nib.save(nib.Nifti1Image((np.asarray(label.dataobj) > 0).astype(np.uint8), label.affine), path)
+    return root
+
+
 @pytest.mark.parametrize("cohort", ["brats2021", "open_glioma", "brats_ped", "msd_task01"])
 def test_masks_of_one_value_are_refused(stand_in, tmp_path, cohort):
-    root = shutil.copytree(stand_in("brats2021"), tmp_path / "data")
-    for path in root.glob("*/*_seg.nii.gz"):
-        label = nib.load(path)
-        nib.save(nib.Nifti1Image((np.asarray(label.dataobj) > 0).astype(np.uint8), label.affine), path)
-    for path in root.glob("BraTS2021_*"):  # a name of no publisher
-        path.rename(root / path.name.replace("BraTS2021_", "own"))
+    root = _masks(stand_in("brats2021"), tmp_path / "data", None)
     with refused(ValueError, "labels have no values but 0 and 1", "masks of a whole tumour", "Expected labels with"):
         prepare(cohort, root)
+
+
+def test_too_few_masks_of_one_value_to_be_sure(stand_in, tmp_path, caplog):
+    prepare("brats2021", _masks(stand_in("brats2021"), tmp_path / "data", 2), split="full")
+    assert "2 labels have no values but 0 and 1" in caplog.text
 
 
 @pytest.mark.parametrize(
