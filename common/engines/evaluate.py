@@ -18,15 +18,27 @@ from common.evaluation.analysis.published import published as read_published
 from common.evaluation.analysis.reliability import calibrate_intervals, check_coverage, volume_intervals
 from common.evaluation.metrics.case import CaseResult
 from common.evaluation.metrics.conventions import Conventions
-from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation, write_evaluation, write_results
+from common.evaluation.metrics.results import (
+    BIN_COLUMNS,
+    COLUMNS,
+    NOTE,
+    Evaluation,
+    remove_evaluation,
+    write_evaluation,
+    write_results,
+)
 from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.paper_tables import published_table
-from common.evaluation.report.report import write_report
+from common.evaluation.report.report import remove_parts, require_own_parts, write_report
 from common.evaluation.report.slices import Slice
+from common.io.scratch import written_whole
 from common.io.settings import check_choice, optional
 from common.modalities import subset_name, subset_names
 from common.text import shortened
 from common.transforms.decision import DECISIONS
+
+CALIBRATED = ("intervals", "interval_cases", "advice")
+"""Tables of an evaluation with calibration cases."""
 
 
 def report_evaluation(
@@ -52,7 +64,8 @@ def report_evaluation(
 ) -> None:
     """Write the results of all cases and the report on them, and print the table of Dice.
 
-    The results of each other decision are written too, into a subfolder of ``output_dir`` with its name.
+    The results of each other decision are written too, into a subfolder of ``output_dir`` with its name. All files are
+    written, or after an error none.
 
     Args:
         store: store with the results of all cases.
@@ -97,21 +110,25 @@ def report_evaluation(
         other_cases=tuple(sorted({item["case"] for part in (data or {}).values() for item in part} - tested)),
         sources={item["case"]: item["source"] for item in cases if item.get("source")},
     )
-    for other in [name for name in DECISIONS if name != decision] + [decision]:
-        tables = {
-            key: _joined([case.decided(other) for case in those], COLUMNS, definition.modalities)
-            for key, those in (("results", results), ("calibration", calibration))
-        }
-        evaluation = replace(shared, **tables, facts={**shared.facts, "decision": other})
-        folder = Path(output_dir) if other == decision else Path(output_dir, other)
-        _write_calibrated(evaluation, coverage, folder)
-        if other != decision:
+    require_own_parts(output_dir)
+    with written_whole(output_dir, last=NOTE) as made:
+        for other in [name for name in DECISIONS if name != decision] + [decision]:
+            tables = {
+                key: _joined([case.decided(other) for case in those], COLUMNS, definition.modalities)
+                for key, those in (("results", results), ("calibration", calibration))
+            }
+            evaluation = replace(shared, **tables, facts={**shared.facts, "decision": other})
+            folder = made if other == decision else made / other
+            _write_calibrated(evaluation, coverage, folder)
             write_evaluation(evaluation, folder)
-    Path(output_dir, decision, "evaluation.json").unlink(missing_ok=True)  # an earlier report was on another decision
-    beside = {} if published is None else published_table(published, [evaluation])
-    panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
-    write_report([evaluation], output_dir, coverage, beside, panels=panels, labels=definition.labels)
-    write_evaluation(evaluation, output_dir)  # last, since evaluation.json marks the folder as complete
+        beside = {} if published is None else published_table(published, [evaluation])
+        panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
+        write_report([evaluation], made, coverage, beside, panels=panels, labels=definition.labels)
+        for folder in (output_dir, *(Path(output_dir, other) for other in DECISIONS)):
+            remove_evaluation(folder)
+            for name in CALIBRATED:
+                Path(folder, f"{name}.csv").unlink(missing_ok=True)
+        remove_parts(output_dir)
     for stem in ("dice", *beside):
         print(f"\n{Path(output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
     print(Path(output_dir, "report.html"), flush=True)
@@ -174,13 +191,12 @@ def _names(chosen: str | Sequence[str] | None) -> list[str] | None:
 
 
 def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> None:
-    """Write intervals and advice from the calibration cases, and each case's intervals; remove older files."""
+    """Write intervals and advice from the calibration cases, and each case's intervals, as far as there are any."""
     tables = {"advice": expected_gains(evaluation.calibration, evaluation.modalities)}
     if len(evaluation.calibration):
         tables["intervals"] = calibrate_intervals(evaluation.calibration, coverage, evaluation.facts["decision"])
         tables["interval_cases"] = volume_intervals(tables["intervals"], evaluation.results)
-    for name in ("intervals", "interval_cases", "advice"):
-        (folder / f"{name}.csv").unlink(missing_ok=True)
+    for name in CALIBRATED:
         if len(tables.get(name, ())):
             write_results(tables[name], folder / f"{name}.csv")
 

@@ -1,6 +1,7 @@
 """``python -m monai.bundle run``: its options, and its errors."""
 
 import inspect
+import logging
 import os
 import sys
 import traceback
@@ -57,25 +58,39 @@ def unwrapped_errors() -> Iterator[None]:
 def errors_in_one_line() -> None:
     """Make ``python -m monai.bundle run`` end with a one-line error when this package refuses an input.
 
-    MONAI would print its parsing steps twice and end with the config's expression. Errors raised elsewhere keep their
-    traceback.
+    MONAI would print its parsing steps twice and end with the config's expression. Errors that name a file are treated
+    alike if this package opened it. Errors raised elsewhere keep their traceback.
     """
     if _is_run():
         sys.excepthook = _complain
+        logging.setLogRecordFactory(_log_record)
 
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    refusal = error
-    while isinstance(refusal, RuntimeError) and refusal.__cause__ is not None:  # MONAI wraps errors in RuntimeError
-        refusal = refusal.__cause__
-    frames = traceback.extract_tb(refusal.__traceback__)
-    ours = isinstance(refusal, ValueError | OSError) and frames and Path(frames[-1].filename).is_relative_to(COMMON)
-    if isinstance(refusal, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):
         print("error: interrupted.", file=sys.stderr)
-    elif ours or full_disk(refusal) or out_of_memory(refusal):
+    elif (refusal := _refusal(error)) is not None:
         print(f"error: {complaint(refusal)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _log_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """Return a record without the traceback of an error that a line can explain; MONAI's StatsHandler logs them all."""
+    record = logging.LogRecord(*args, **kwargs)
+    if record.exc_info and record.exc_info[1] and _refusal(record.exc_info[1]) is not None:
+        record.exc_info = None
+    return record
+
+
+def _refusal(error: BaseException) -> BaseException | None:
+    """Return the error that a line can explain: ``error`` or its cause; None if it needs its traceback."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:  # MONAI wraps errors in RuntimeError
+        error = error.__cause__
+    frames = [Path(frame.filename).is_relative_to(COMMON) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = isinstance(error, ValueError | OSError) and frames and frames[-1]
+    names_file = isinstance(error, OSError) and error.filename is not None and any(frames)  # e.g. by pathlib
+    return error if ours or names_file or full_disk(error) or out_of_memory(error) else None
 
 
 def _is_run() -> bool:

@@ -43,6 +43,22 @@ def scratch_folder(place: str | os.PathLike | None = None) -> Iterator[Path]:
 
 
 @contextmanager
+def written_whole(folder: str | os.PathLike, last: str | None = None) -> Iterator[Path]:
+    """Yield a `scratch_folder` in ``folder``; at the end its files are moved to the same places in ``folder``.
+
+    After an error ``folder`` stays as it was. The file ``last`` is moved after all others, to mark them as complete.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with scratch_folder(folder) as made:
+        yield made
+        files = [path for path in made.rglob("*") if path.is_file() and path != made / LOCK]
+        for path in sorted(files, key=lambda path: path == made / (last or "")):
+            target = Path(folder, path.relative_to(made))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+@contextmanager
 def temporary_files_in_scratch() -> Iterator[None]:
     """Put all temporary files of this process and those it starts into one `scratch_folder`."""
     with scratch_folder() as folder:

@@ -1,12 +1,13 @@
 """What `python -m monai.bundle run` refuses, and how its errors look."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 
 import pytest
 
-from common.io import bundle_root, check_counts, errors_in_one_line, refuse_unknown_options
+from common.io import bundle_root, check_counts, errors_in_one_line, file_digest, refuse_unknown_options
 
 
 def options(monkeypatch, *words):
@@ -63,6 +64,7 @@ def raised(work):
 def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.excepthook", sys.excepthook)
     monkeypatch.setattr("sys.argv", ["pytest"])
+    monkeypatch.setattr(logging, "setLogRecordFactory", lambda factory: None)
     before = sys.excepthook
     errors_in_one_line()
     assert sys.excepthook is before
@@ -74,13 +76,29 @@ def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
         (KeyboardInterrupt(), "error: interrupted.\n"),
         (MemoryError(), "error: memory is full (MemoryError); end other programs.\n"),
         (RuntimeError("x: can't allocate memory\nframe"), "error: memory is full (x: can't allocate memory); end"),
+        (RuntimeError("could not create a primitive"), "error: memory is full (could not create a primitive); end"),
     ):
         sys.excepthook(type(error), error, None)
         assert capsys.readouterr().err.startswith(said)
+    sys.excepthook(*raised(lambda: file_digest("none.pt")))  # raised by Python, for a file that this package opens
+    assert capsys.readouterr().err == "error: none.pt: No such file or directory\n"
     sys.excepthook(*raised(lambda: int("many")))  # not a message of this package
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")
+
+
+def test_logs_have_tracebacks_only_of_other_errors(monkeypatch, caplog):
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    options(monkeypatch)
+    before = logging.getLogRecordFactory()
+    errors_in_one_line()
+    try:
+        for work in (lambda: check_counts(epochs="many"), lambda: int("many")):
+            logging.getLogger("training").error("Exception", exc_info=raised(work))
+    finally:
+        logging.setLogRecordFactory(before)
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["m3ae", "mag_ms", "medmap", "passion", "gss"])

@@ -8,12 +8,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from common.io import scratch
 from common.io.lock import LOCK, lock_folder
-from common.io.scratch import PREFIX, scratch_folder, temporary_files_in_scratch
+from common.io.scratch import PREFIX, scratch_folder, temporary_files_in_scratch, written_whole
 
 HOLD = """
 import sys
@@ -129,3 +131,20 @@ def test_a_signal_during_the_removal_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         made.__exit__(None, None, None)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_files_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("old")
+    with suppress(ZeroDivisionError), written_whole(tmp_path) as made:
+        (made / "a.csv").write_text("new")
+        (made / "b.csv").write_text(f"{1 / 0}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    assert (tmp_path / "a.csv").read_text() == "old"
+    moved, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: moved.append(target.name) or replace(path, target))
+    with written_whole(tmp_path / "new", last="a.csv") as made:
+        for name in ("tables/c.md", "a.csv", "b.csv"):
+            (made / name).parent.mkdir(exist_ok=True)
+            (made / name).write_text(name)
+    assert sorted(path.name for path in (tmp_path / "new").rglob("*")) == ["a.csv", "b.csv", "c.md", "tables"]
+    assert moved[-1] == "a.csv"

@@ -235,7 +235,7 @@ def attempt(job: str, name: str, folder: Path) -> list[str]:
             shutil.copytree(folder / "data", data, dirs_exist_ok=True)
         with suppress(OSError):  # where the old result does not fit, there is none
             shutil.copytree(folder / job, out, dirs_exist_ok=True)
-        if len(digests(out) if out.exists() else {}) < len(digests(folder / job)):
+        if (digests(out) if out.exists() else {}) != digests(folder / job):
             for path in out.iterdir() if out.exists() else ():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if how.get("read_only"):

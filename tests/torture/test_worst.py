@@ -23,6 +23,7 @@ def folder(tmp_path_factory) -> Path:
         ("predict", "LC_ALL=C and odd names"),
         ("training", "SIGKILL at 70%"),
         ("training", "SIGINT at 85%"),
+        ("evaluation", "output of 1 MiB"),
         ("package", "SIGTERM at 85%"),
         ("download", "SIGKILL at 85%"),
     ],

@@ -19,6 +19,8 @@ BIN_COLUMNS = ("case", "modalities", "region", "bin", "voxels", "probability", "
 LATENT_COLUMNS = ("case", "modality")
 TEXT_COLUMNS = ("case", "modalities", "region", "metric", "modality", "decision")
 """Columns that hold text."""
+NOTE = "evaluation.json"
+"""File of an evaluation's settings; it marks the others as complete."""
 OPTIONAL_TABLES = {
     "calibration": ("calibration.csv", COLUMNS),
     "bins": ("reliability.csv", BIN_COLUMNS),
@@ -153,13 +155,19 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     if evaluation.sources:
         said["sources"] = dict(evaluation.sources)
     with ExitStack() as stack:
-        note = stack.enter_context(replacing(folder / "evaluation.json"))  # moved last, to mark the files as complete
+        note = stack.enter_context(replacing(folder / NOTE))  # moved last, to mark the files as complete
         note.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
         for name, rows in {"results.csv": evaluation.results, **tables}.items():
             if name == "results.csv" or len(rows):
                 rows.to_csv(stack.enter_context(replacing(folder / name)), index=False)
-        for name in ("evaluation.json", *(name for name, rows in tables.items() if not len(rows))):
+        for name in (NOTE, *(name for name, rows in tables.items() if not len(rows))):
             (folder / name).unlink(missing_ok=True)
+
+
+def remove_evaluation(folder: str | Path) -> None:
+    """Remove what `write_evaluation` wrote into a folder, if anything."""
+    for name in (NOTE, "results.csv", *(name for name, _ in OPTIONAL_TABLES.values())):
+        Path(folder, name).unlink(missing_ok=True)
 
 
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
@@ -169,7 +177,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
     `write_evaluation` writes it, or results have other subsets or regions than ``evaluation.json`` lists.
     """
     folder = Path(folder)
-    results, note = read_results(folder / "results.csv"), folder / "evaluation.json"
+    results, note = read_results(folder / "results.csv"), folder / NOTE
     if not note.is_file():
         raise FileNotFoundError(
             f"{note}: no such file; results.csv alone does not record the conventions. Give the output folder of an "

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import monai
 import numpy as np
@@ -57,14 +58,22 @@ class CaseStore:
         write_results(result.results, path)  # written last, to mark the result as complete
 
     def read(self, case: str, planes: bool = True) -> CaseResult:
-        """Return the result of a case that has one; without ``planes`` those of all cases fit into memory."""
-        path = self.paths[case]
-        with np.load(path.with_suffix(".npz")) as arrays:
-            groups: dict[str, dict[str, np.ndarray]] = {"plane": {}, "latent": {}, "bins": {}}
-            for key in arrays.files:
-                if "/" in key and (planes or not key.startswith("plane/")):
-                    group, name = key.split("/", 1)
-                    groups[group][name] = arrays[key]
-            cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
+        """Return the result of a case that has one; without ``planes`` those of all cases fit into memory.
+
+        Raises ValueError if its files are damaged.
+        """
+        path, groups = self.paths[case], {"plane": {}, "latent": {}, "bins": {}}
+        stored = path.with_suffix(".npz")
+        try:
+            with np.load(stored) as arrays:
+                for key in arrays.files:
+                    if "/" in key and (planes or not key.startswith("plane/")):
+                        group, name = key.split("/", 1)
+                        groups[group][name] = arrays[key]
+                cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
+        except (BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{stored}: not the stored result of a case ({error}); delete the file, so that it is evaluated again."
+            ) from error
         bins = pd.DataFrame(groups["bins"])
         return CaseResult(case, read_rows(path, CASE_COLUMNS), bins, groups["latent"], groups["plane"], **cost)

@@ -16,6 +16,7 @@ from common.evaluation.report.slices import Slice
 from common.evaluation.report.style import write as write_figure
 from common.evaluation.report.tables import data_in_words
 from common.io.files import replacing
+from common.io.scratch import written_whole
 from common.modalities import LabelSet, display_name
 
 
@@ -30,8 +31,8 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    Everything is computed before anything is written. If there is a ``report.html``, the files in the two folders are
-    taken for parts of that earlier report and removed. Methods are tested against the first one if they have the same
+    All files are written, or after an error none. If there is a ``report.html``, the files in the two folders are taken
+    for parts of that earlier report and removed. Methods are tested against the first one if they have the same
     cohort. Raises ValueError if a method has other modalities or regions than the first, no case in common with it, or
     no Dice; or if ``tables/`` or ``figures/`` holds files that no report wrote.
 
@@ -43,10 +44,10 @@ def write_report(
         panels: method -> slices to draw.
         labels: label set of the cohort, for the slices.
     """
-    _require_own_parts(Path(folder))
+    require_own_parts(folder)
     for evaluation in evaluations:
         _require_dice(evaluation)
-    folder, draw = Path(folder), sections.Drawer(f"{data_in_words(evaluations)}.")
+    draw = sections.Drawer(f"{data_in_words(evaluations)}.")
     stems = sections.stems(evaluation.name for evaluation in evaluations)
     tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
     parts = [
@@ -71,15 +72,15 @@ def write_report(
         loader=PackageLoader("common.evaluation.report"), autoescape=lambda name: name.endswith(".html")
     )
     templates.filters["markdown"] = markdown
-    for name in ("report.html", "report.md"):
-        _write(folder / name, templates.get_template(name).render(shown))
-    for path in _parts(folder):
-        path.unlink()
-    for stem, files in figures.items():
-        write_figure(files, folder / "figures" / stem)
-    for section in parts:
-        for stem, table in section.tables.items():
-            write_table(table, folder / "tables", stem)
+    with written_whole(folder) as made:
+        for name in ("report.html", "report.md"):
+            _write(made / name, templates.get_template(name).render(shown))
+        for stem, files in figures.items():
+            write_figure(files, made / "figures" / stem)
+        for section in parts:
+            for stem, table in section.tables.items():
+                write_table(table, made / "tables", stem)
+        remove_parts(folder)
 
 
 def write_table(table: Table, folder: Path, stem: str) -> None:
@@ -88,18 +89,25 @@ def write_table(table: Table, folder: Path, stem: str) -> None:
         _write(folder / f"{stem}.{suffix}", text)
 
 
-def _parts(folder: Path) -> list[Path]:
-    """Return the files that may be parts of an earlier report."""
-    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}
-    return [path for name, kind in kinds.items() for path in (folder / name).glob("*") if path.suffix in kind]
+def remove_parts(folder: str | Path) -> None:
+    """Remove the parts of an earlier report."""
+    for path in _parts(folder):
+        path.unlink()
 
 
-def _require_own_parts(folder: Path) -> None:
-    if (parts := _parts(folder)) and not (folder / "report.html").is_file():
+def require_own_parts(folder: str | Path) -> None:
+    """Refuse a folder of which a report would replace files that no report wrote."""
+    if (parts := _parts(folder)) and not Path(folder, "report.html").is_file():
         raise ValueError(
             f"{parts[0]}: a report would replace it, but {folder} has no report.html, so it is not part of an earlier "
             "one. Choose another output folder, or move the file away."
         )
+
+
+def _parts(folder: str | Path) -> list[Path]:
+    """Return the files that may be parts of an earlier report."""
+    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}
+    return [path for name, kind in kinds.items() for path in Path(folder, name).glob("*") if path.suffix in kind]
 
 
 def _require_dice(evaluation: Evaluation) -> None:

@@ -15,7 +15,7 @@ from evaluation.report.wellformed import Page, check_latex, check_markdown
 from common.evaluation.analysis.combine import average_repeats
 from common.evaluation.metrics.overlap import SCORES
 from common.evaluation.metrics.results import Evaluation
-from common.evaluation.report import sections
+from common.evaluation.report import report, sections
 from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import write_report
 from common.evaluation.report.slices import Slice
@@ -186,6 +186,15 @@ def test_parts_of_an_earlier_report_do_not_stay(tmp_path):
     assert (tmp_path / "tables" / "dice.md").is_file()
     assert not [path for path in tmp_path.rglob("*") if "before" in path.name]
     assert (tmp_path / "tables" / "mine.txt").is_file()
+
+
+def test_an_error_leaves_an_earlier_report(tmp_path, monkeypatch):
+    write_report([whole("before", **SMALL)], tmp_path, 0.5)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(report, "write_table", lambda *_: 1 / 0)  # after the figures
+    with pytest.raises(ZeroDivisionError):
+        write_report([random_evaluation("after", only=["t1"], **SMALL)], tmp_path, 0.5)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_files_that_no_report_wrote_are_not_removed(tmp_path):
