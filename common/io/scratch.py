@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 
 from common.io.disk import naming_full_disk
 from common.io.lock import LOCK, lock_folder, remove_abandoned, unlock_folder
@@ -46,16 +47,41 @@ def scratch_folder(place: str | os.PathLike | None = None) -> Iterator[Path]:
 def written_whole(folder: str | os.PathLike, last: str | None = None) -> Iterator[Path]:
     """Yield a `scratch_folder` in ``folder``; at the end its files are moved to the same places in ``folder``.
 
-    After an error ``folder`` stays as it was. The file ``last`` is moved after all others, to mark them as complete.
+    After an error or SIGTERM ``folder`` stays as it was. The file ``last`` is moved after all others, to mark them as
+    complete.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with scratch_folder(folder) as made:
+    with _cleaning_up_at_sigterm(), scratch_folder(folder) as made:
         yield made
         files = [path for path in made.rglob("*") if path.is_file() and path != made / LOCK]
         for path in sorted(files, key=lambda path: path == made / (last or "")):
             target = Path(folder, path.relative_to(made))
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _cleaning_up_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process, as it does by default, but only after the blocks within have cleaned up."""
+
+    def leave(*_: object) -> None:
+        raise _Terminated
+
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

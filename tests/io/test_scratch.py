@@ -148,3 +148,16 @@ def test_files_written_whole_or_not_at_all(tmp_path, monkeypatch):
             (made / name).write_text(name)
     assert sorted(path.name for path in (tmp_path / "new").rglob("*")) == ["a.csv", "b.csv", "c.md", "tables"]
     assert moved[-1] == "a.csv"
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path):
+    code = """
+import os, signal, sys
+from common.io.scratch import written_whole
+with written_whole(sys.argv[1]) as outer, written_whole(outer) as made:
+    (made / "a.csv").write_text("new")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+    assert ended.returncode == -signal.SIGTERM
+    assert not [*tmp_path.iterdir()]
