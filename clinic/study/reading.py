@@ -171,7 +171,7 @@ def _of_files(
     recognised = {name: one for name, one in chosen.items() if name in wanted and not one.fixed}
     channels = case.get("channels", [None] * len(case["image"]))
     files = [file for file in zip(case["modalities"], case["image"], channels, strict=True) if file[0] in wanted]
-    with ThreadPoolExecutor() as pool:  # decompression releases the interpreter
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # decompression releases the interpreter
         read = list(pool.map(lambda file: read_image(file[1], file[2]), files))
     images = {}
     for (name, _, _), (image, warnings) in zip(files, read, strict=True):

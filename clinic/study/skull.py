@@ -72,7 +72,7 @@ def find_brain(
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
     masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
     found = run_deepbet({name: volumes[name] for name in heads}, device)
-    with ThreadPoolExecutor() as pool:  # SciPy, which takes most of the time, releases the interpreter
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy releases the interpreter
         judged = pool.map(lambda name: why_no_brain(found[name], volumes[name], spacing, brain_ml), found)
         doubts = {name: reason for name, reason in zip(found, judged, strict=True) if reason}
         plausible = [name for name in found if name not in doubts]

@@ -51,8 +51,8 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
 
     Logs a warning if the values may have another meaning: if a class never occurs although the values of another cohort
     fit, if the case names are no publisher's and other cohorts would read the values differently, or if one or two
-    labels have no values but 0 and 1. Raises ValueError if more labels have no others; or if a label has an unknown
-    value or cannot be read, and then the message names the cohorts that fit.
+    labels have no values but 0 and 1. Raises ValueError if three or more labels have no others, if a label has an
+    unknown value, or if one cannot be read. For an unknown value the message names the cohorts that fit.
     """
     labelled = [item for item in items if "label" in item]
     found = label_values(labelled)
@@ -72,14 +72,15 @@ def refuse_other_values(items: Sequence[Item], cohort: Cohort, source: str | os.
         if occurring == {1} and len(own.labels.values) > 1:
             meanings = ", ".join(f"{value} {name}" for name, value in own.labels.meanings.items())
             doubt = (
-                f"{source}: its {len(group)} labels have no values but 0 and 1, so they look like masks of a whole "
+                f"{source}: its labels ({len(group)}) have no values but 0 and 1, so they look like masks of a whole "
                 f"tumour or of a brain, while 1 means {own.labels.class_of(1)} in {own.name}. Expected labels with "
                 f"the values {meanings}."
             )
             if len(group) >= FEW:
                 raise ValueError(doubt)
             logger.warning(doubt)
-        _warn_of_doubts(group, values, own, source)
+        else:
+            _warn_of_doubts(group, values, own, source)
 
 
 def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os.PathLike) -> None:

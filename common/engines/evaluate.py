@@ -23,13 +23,13 @@ from common.evaluation.metrics.results import (
     COLUMNS,
     NOTE,
     Evaluation,
-    remove_evaluation,
+    evaluation_files,
     write_evaluation,
     write_results,
 )
 from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.paper_tables import published_table
-from common.evaluation.report.report import remove_parts, require_own_parts, write_report
+from common.evaluation.report.report import parts_of_report, require_own_parts, write_report
 from common.evaluation.report.slices import Slice
 from common.io.scratch import written_whole
 from common.io.settings import check_choice, optional
@@ -65,7 +65,7 @@ def report_evaluation(
     """Write the results of all cases and the report on them, and print the table of Dice.
 
     The results of each other decision are written too, into a subfolder of ``output_dir`` with its name. All files are
-    written, or after an error none.
+    written or, after an error, none.
 
     Args:
         store: store with the results of all cases.
@@ -111,7 +111,7 @@ def report_evaluation(
         sources={item["case"]: item["source"] for item in cases if item.get("source")},
     )
     require_own_parts(output_dir)
-    with written_whole(output_dir, last=NOTE) as made:
+    with written_whole(output_dir, _earlier(output_dir), last=NOTE) as made:
         for other in [name for name in DECISIONS if name != decision] + [decision]:
             tables = {
                 key: _joined([case.decided(other) for case in those], COLUMNS, definition.modalities)
@@ -124,11 +124,6 @@ def report_evaluation(
         beside = {} if published is None else published_table(published, [evaluation])
         panels = {method: list(_shown(evaluation, store, _names(panel_cases), _names(panel_subsets)))}
         write_report([evaluation], made, coverage, beside, panels=panels, labels=definition.labels)
-        for folder in (output_dir, *(Path(output_dir, other) for other in DECISIONS)):
-            remove_evaluation(folder)
-            for name in CALIBRATED:
-                Path(folder, f"{name}.csv").unlink(missing_ok=True)
-        remove_parts(output_dir)
     for stem in ("dice", *beside):
         print(f"\n{Path(output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
     print(Path(output_dir, "report.html"), flush=True)
@@ -199,6 +194,14 @@ def _write_calibrated(evaluation: Evaluation, coverage: float, folder: Path) -> 
     for name in CALIBRATED:
         if len(tables.get(name, ())):
             write_results(tables[name], folder / f"{name}.csv")
+
+
+def _earlier(output_dir: str) -> list[Path]:
+    """Return the files of an earlier evaluation and its report, also those under other decisions."""
+    others = [Path(output_dir, decision) for decision in DECISIONS]
+    folders = [Path(output_dir), *(folder for folder in others if (folder / NOTE).is_file())]
+    tables = [folder / f"{name}.csv" for folder in folders for name in CALIBRATED]
+    return [*parts_of_report(output_dir), *tables, *(path for folder in folders for path in evaluation_files(folder))]
 
 
 def _cost(results: Sequence[CaseResult]) -> dict[str, float]:

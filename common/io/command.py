@@ -1,12 +1,15 @@
 """``python -m monai.bundle run``: its options, and its errors."""
 
+import atexit
+import gc
 import inspect
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,12 +61,13 @@ def unwrapped_errors() -> Iterator[None]:
 def errors_in_one_line() -> None:
     """Make ``python -m monai.bundle run`` end with a one-line error when this package refuses an input.
 
-    MONAI would print its parsing steps twice and end with the config's expression. Errors that name a file are treated
-    alike if this package opened it. Errors raised elsewhere keep their traceback.
+    MONAI would print its parsing steps twice and end with the config's expression. The same holds for errors of Python
+    about a file that this package opened. Errors raised elsewhere keep their traceback.
     """
     if _is_run():
         sys.excepthook = _complain
-        logging.setLogRecordFactory(_log_record)
+        logging.setLogRecordFactory(partial(_log_record, logging.getLogRecordFactory()))
+        atexit.register(gc.freeze)  # else the end looks for garbage among a million objects of MONAI, for 1.5 s
 
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -75,11 +79,16 @@ def _complain(kind: type[BaseException], error: BaseException, trace: TracebackT
         sys.__excepthook__(kind, error, trace)
 
 
-def _log_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """Return a record without the traceback of an error that a line can explain; MONAI's StatsHandler logs them all."""
-    record = logging.LogRecord(*args, **kwargs)
-    if record.exc_info and record.exc_info[1] and _refusal(record.exc_info[1]) is not None:
-        record.exc_info = None
+def _log_record(make: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -> logging.LogRecord:
+    """Return a record with a line instead of a traceback if a line can explain the error.
+
+    MONAI's StatsHandler logs a traceback of every error.
+    """
+    record = make(*args, **kwargs)
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and (refusal := _refusal(error)) is not None:
+        said, line = record.getMessage(), complaint(refusal)
+        record.msg, record.args, record.exc_info = said if line in said else f"{said} ({line})", (), None
     return record
 
 
@@ -87,10 +96,18 @@ def _refusal(error: BaseException) -> BaseException | None:
     """Return the error that a line can explain: ``error`` or its cause; None if it needs its traceback."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:  # MONAI wraps errors in RuntimeError
         error = error.__cause__
-    frames = [Path(frame.filename).is_relative_to(COMMON) for frame in traceback.extract_tb(error.__traceback__)]
-    ours = isinstance(error, ValueError | OSError) and frames and frames[-1]
-    names_file = isinstance(error, OSError) and error.filename is not None and any(frames)  # e.g. by pathlib
-    return error if ours or names_file or full_disk(error) or out_of_memory(error) else None
+    places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, OSError) and error.filename is not None:  # raised where pathlib, say, opened a file for us
+        while places and _is_standard(places[-1]) and places[-1].name != "subprocess.py":
+            places.pop()
+    ours = isinstance(error, ValueError | OSError) and places and places[-1].is_relative_to(COMMON)
+    return error if ours or full_disk(error) or out_of_memory(error) else None
+
+
+def _is_standard(place: Path) -> bool:
+    """Return whether a file belongs to Python's standard library."""
+    inside = place.is_relative_to(Path(os.__file__).parent) and "site-packages" not in place.parts
+    return inside or str(place).startswith("<frozen ")
 
 
 def _is_run() -> bool:

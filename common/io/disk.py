@@ -12,7 +12,7 @@ from common.text import printable
 _CODES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error codes for a file that cannot grow any further: no space left, quota exceeded, file too large."""
 _NO_MEMORY = "allocate memory|out of memory|could not create a primitive$"
-"""What PyTorch, the system and oneDNN say."""
+"""What PyTorch and, if memory is short, oneDNN say."""
 
 
 def full_disk(error: BaseException | None) -> OSError | None:
@@ -49,8 +49,9 @@ def full_disk_line(error: OSError) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that no memory is left, the computer's or a GPU's."""
-    told = isinstance(error, RuntimeError | OSError) and re.search(_NO_MEMORY, str(error))
-    return isinstance(error, MemoryError) or bool(told)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or bool(isinstance(error, RuntimeError) and re.search(_NO_MEMORY, str(error)))
 
 
 def complaint(error: BaseException) -> str:

@@ -93,8 +93,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     the system's own error lacks.
     """
     target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; expected the name of a file to write.")
+    require_no_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{os.getpid()}{secrets.token_hex(4)}"  # process numbers alone repeat on other machines
     temporary = target.with_name(f".{unique}.{target.name}")
@@ -104,3 +103,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_no_folder(path: Path) -> None:
+    """Refuse to write a file in the place of a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; expected the name of a file to write.")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -82,10 +83,12 @@ def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
         assert capsys.readouterr().err.startswith(said)
     sys.excepthook(*raised(lambda: file_digest("none.pt")))  # raised by Python, for a file that this package opens
     assert capsys.readouterr().err == "error: none.pt: No such file or directory\n"
-    sys.excepthook(*raised(lambda: int("many")))  # not a message of this package
-    said = capsys.readouterr().err
-    assert "Traceback" in said
-    assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")
+    not_of_this_package = (lambda: int("many"), lambda: subprocess.run(["no-such-program"]))
+    for work in not_of_this_package:
+        sys.excepthook(*raised(work))
+        said = capsys.readouterr().err
+        assert "Traceback" in said
+        assert said.endswith("RuntimeError: Failed to evaluate ConfigExpression\n")
 
 
 def test_logs_have_tracebacks_only_of_other_errors(monkeypatch, caplog):
@@ -99,6 +102,7 @@ def test_logs_have_tracebacks_only_of_other_errors(monkeypatch, caplog):
     finally:
         logging.setLogRecordFactory(before)
     assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+    assert caplog.messages == ["Exception (epochs 'many': expected a whole number, 1 or more.)", "Exception"]
 
 
 @pytest.mark.parametrize("name", ["m3ae", "mag_ms", "medmap", "passion", "gss"])

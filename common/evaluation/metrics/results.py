@@ -164,10 +164,9 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def remove_evaluation(folder: str | Path) -> None:
-    """Remove what `write_evaluation` wrote into a folder, if anything."""
-    for name in (NOTE, "results.csv", *(name for name, _ in OPTIONAL_TABLES.values())):
-        Path(folder, name).unlink(missing_ok=True)
+def evaluation_files(folder: str | Path) -> list[Path]:
+    """Return the paths of all files that `write_evaluation` may write into a folder."""
+    return [Path(folder, name) for name in (NOTE, "results.csv", *(name for name, _ in OPTIONAL_TABLES.values()))]
 
 
 def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import monai
 import numpy as np
@@ -60,7 +59,7 @@ class CaseStore:
     def read(self, case: str, planes: bool = True) -> CaseResult:
         """Return the result of a case that has one; without ``planes`` those of all cases fit into memory.
 
-        Raises ValueError if its files are damaged.
+        Raises ValueError if a file is damaged so that it cannot be read.
         """
         path, groups = self.paths[case], {"plane": {}, "latent": {}, "bins": {}}
         stored = path.with_suffix(".npz")
@@ -71,9 +70,12 @@ class CaseStore:
                         group, name = key.split("/", 1)
                         groups[group][name] = arrays[key]
                 cost = {key: float(arrays[key]) for key in ("seconds", "memory_mb")}
-        except (BadZipFile, EOFError, KeyError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile, zlib and NumPy raise many types
             raise ValueError(
-                f"{stored}: not the stored result of a case ({error}); delete the file, so that it is evaluated again."
+                f"{stored}: not the stored result of a case ({type(error).__name__}); delete the file, so that the "
+                "case is evaluated again."
             ) from error
         bins = pd.DataFrame(groups["bins"])
         return CaseResult(case, read_rows(path, CASE_COLUMNS), bins, groups["latent"], groups["plane"], **cost)

@@ -31,8 +31,8 @@ def write_report(
 ) -> None:
     """Write ``report.html`` (self-contained) and ``report.md``; ``tables/`` and ``figures/`` hold their parts as files.
 
-    All files are written, or after an error none. If there is a ``report.html``, the files in the two folders are taken
-    for parts of that earlier report and removed. Methods are tested against the first one if they have the same
+    All files are written or, after an error, none. If there is a ``report.html``, the files in the two folders are
+    taken for parts of that earlier report and removed. Methods are tested against the first one if they have the same
     cohort. Raises ValueError if a method has other modalities or regions than the first, no case in common with it, or
     no Dice; or if ``tables/`` or ``figures/`` holds files that no report wrote.
 
@@ -72,7 +72,7 @@ def write_report(
         loader=PackageLoader("common.evaluation.report"), autoescape=lambda name: name.endswith(".html")
     )
     templates.filters["markdown"] = markdown
-    with written_whole(folder) as made:
+    with written_whole(folder, earlier=parts_of_report(folder)) as made:
         for name in ("report.html", "report.md"):
             _write(made / name, templates.get_template(name).render(shown))
         for stem, files in figures.items():
@@ -80,7 +80,6 @@ def write_report(
         for section in parts:
             for stem, table in section.tables.items():
                 write_table(table, made / "tables", stem)
-        remove_parts(folder)
 
 
 def write_table(table: Table, folder: Path, stem: str) -> None:
@@ -89,25 +88,20 @@ def write_table(table: Table, folder: Path, stem: str) -> None:
         _write(folder / f"{stem}.{suffix}", text)
 
 
-def remove_parts(folder: str | Path) -> None:
-    """Remove the parts of an earlier report."""
-    for path in _parts(folder):
-        path.unlink()
+def parts_of_report(folder: str | Path) -> list[Path]:
+    """Return the files that may be parts of an earlier report."""
+    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}
+    found = ((path, kind) for name, kind in kinds.items() for path in Path(folder, name).glob("*"))
+    return [path for path, kind in found if path.suffix in kind and path.is_file()]
 
 
 def require_own_parts(folder: str | Path) -> None:
     """Refuse a folder of which a report would replace files that no report wrote."""
-    if (parts := _parts(folder)) and not Path(folder, "report.html").is_file():
+    if (parts := parts_of_report(folder)) and not Path(folder, "report.html").is_file():
         raise ValueError(
             f"{parts[0]}: a report would replace it, but {folder} has no report.html, so it is not part of an earlier "
             "one. Choose another output folder, or move the file away."
         )
-
-
-def _parts(folder: str | Path) -> list[Path]:
-    """Return the files that may be parts of an earlier report."""
-    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}
-    return [path for name, kind in kinds.items() for path in Path(folder, name).glob("*") if path.suffix in kind]
 
 
 def _require_dice(evaluation: Evaluation) -> None:

@@ -132,11 +132,11 @@ class TestPending:
         lost.unlink()
         assert pending(tmp_path / "cases", items) == ["007"]
 
-    @pytest.mark.parametrize("kept", [0, 100])
-    def test_a_damaged_result_is_refused(self, tmp_path, items, kept):
+    @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:100], lambda raw: raw[:60] + b"\xff" * 40])
+    def test_a_damaged_result_is_refused(self, tmp_path, items, damage):
         store = stored(tmp_path / "cases", items)
         (path,) = (tmp_path / "cases").glob("007-*.npz")
-        path.write_bytes(path.read_bytes()[:kept])
+        path.write_bytes(damage(path.read_bytes()))
         with refused(ValueError, path.name, "not the stored result of a case", "delete the file"):
             store.read("007")
 
