@@ -21,7 +21,7 @@ OWN = {
         "m3ae mag_ms": "backbone mlp_dim embed_dim",
         "mag_ms medmap": "network_def#subsets dedicated",
         "m3ae": "network network_def inferer to_labels to_probabilities decision width crop heads grid percentiles "
-        "image_transforms memory_format",
+        "image_transforms",
         "mag_ms": "network_def hidden fill",
     },
     "multi_gpu_train.json": {"m3ae": "pretrainer train#trainer#network#find_unused_parameters initialize"},
