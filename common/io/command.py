@@ -71,7 +71,7 @@ def errors_in_one_line() -> None:
 
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(_cause(error), KeyboardInterrupt):
         print("error: interrupted.", file=sys.stderr)
     elif (refusal := _refusal(error)) is not None:
         print(f"error: {complaint(refusal)}", file=sys.stderr)
@@ -86,16 +86,24 @@ def _log_record(make: Callable[..., logging.LogRecord], *args: Any, **kwargs: An
     """
     record = make(*args, **kwargs)
     error = record.exc_info[1] if record.exc_info else None
-    if error is not None and (refusal := _refusal(error)) is not None:
+    if isinstance(error, KeyboardInterrupt):
+        record.exc_info = None
+    elif error is not None and (refusal := _refusal(error)) is not None:
         said, line = record.getMessage(), complaint(refusal)
         record.msg, record.args, record.exc_info = said if line in said else f"{said} ({line})", (), None
     return record
 
 
+def _cause(error: BaseException) -> BaseException:
+    """Return the error that MONAI wrapped in a RuntimeError, or the error itself."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def _refusal(error: BaseException) -> BaseException | None:
     """Return the error that a line can explain: ``error`` or its cause; None if it needs its traceback."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:  # MONAI wraps errors in RuntimeError
-        error = error.__cause__
+    error = _cause(error)
     places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, OSError) and error.filename is not None:  # raised where pathlib, say, opened a file for us
         while places and _is_standard(places[-1]) and places[-1].name != "subprocess.py":
