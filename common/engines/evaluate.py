@@ -31,7 +31,7 @@ from common.evaluation.metrics.store import CaseStore
 from common.evaluation.report.paper_tables import published_table
 from common.evaluation.report.report import parts_of_report, require_own_parts, write_report
 from common.evaluation.report.slices import Slice
-from common.io.scratch import written_whole
+from common.io.atomic import written_whole
 from common.io.settings import check_choice, optional
 from common.modalities import subset_name, subset_names
 from common.text import shortened

@@ -106,6 +106,6 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def require_no_folder(path: Path) -> None:
-    """Refuse to write a file in the place of a folder."""
+    """Raise IsADirectoryError if a file that is to be written would take the place of a folder."""
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; expected the name of a file to write.")

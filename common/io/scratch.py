@@ -1,18 +1,15 @@
 """Folders for temporary files, which may be images of a patient: private, and removed even after a run was killed."""
 
-import errno
 import os
 import shutil
-import signal
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock, current_thread, main_thread
+from threading import Lock
 
 from common.io.disk import naming_full_disk
-from common.io.files import replacing, require_no_folder, require_writable
 from common.io.lock import LOCK, lock_folder, remove_abandoned, unlock_folder
 
 PREFIX = ".missing-modality-"
@@ -43,95 +40,6 @@ def scratch_folder(place: str | os.PathLike | None = None) -> Iterator[Path]:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)  # where a signal has ended the removal itself
                 unlock_folder(folder)
-
-
-@contextmanager
-def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last: str | None = None) -> Iterator[Path]:
-    """Yield a `scratch_folder` in ``folder``; at the end its files are moved to the same places in ``folder``.
-
-    After an error or SIGTERM ``folder`` stays as it was. Signals wait while files are moved, which takes a moment; only
-    SIGKILL can leave some files old and others new then.
-
-    Args:
-        folder: is created if needed.
-        earlier: files of an earlier result. Those that the new one lacks are removed.
-        last: name of the file that marks the others as complete: it is removed first and moved last.
-
-    Raises PermissionError if ``folder`` cannot be written; IsADirectoryError if a file's place is taken by a folder.
-    """
-    earlier = [*earlier]
-    with _cleaning_up_at_sigterm(), scratch_folder(require_writable(folder)) as made:
-        yield made
-        names = [path.relative_to(made) for path in made.rglob("*") if path.is_file() and path != made / LOCK]
-        for name in names:
-            require_no_folder(Path(folder, name))
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-        marks = [name for name in names if str(name) == last]
-        with _waiting_signals():
-            for name in marks:
-                Path(folder, name).unlink(missing_ok=True)
-            for path in earlier:
-                if path.relative_to(folder) not in names:
-                    path.unlink(missing_ok=True)
-            for name in [*(name for name in names if name not in marks), *marks]:
-                _move(made / name, Path(folder, name))
-
-
-def _move(path: Path, target: Path) -> None:
-    """Move a file, also to another file system, on which a folder may lie that ``target``'s is a link to."""
-    try:
-        path.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        with replacing(target) as temporary:
-            shutil.copyfile(path, temporary)
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-@contextmanager
-def _cleaning_up_at_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process, as it does by default, but only after the blocks within have cleaned up."""
-    came = []
-
-    def leave(number: int, _frame: object) -> None:
-        came.append(number)
-        raise _Terminated
-
-    if current_thread() is not main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    try:
-        signal.signal(signal.SIGTERM, leave)
-        yield
-    except _Terminated:
-        pass  # the process ends below
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if came:  # also where the exception was lost, as it is in a finalizer
-            signal.raise_signal(signal.SIGTERM)
-
-
-@contextmanager
-def _waiting_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGINT wait until the end of the block."""
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    if current_thread() is not main_thread() or None in before.values():  # None: not set by Python
-        yield
-        return
-    for number in before:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from common.evaluation.report.layout import Table, counted, markdown
 from common.evaluation.report.slices import Slice
 from common.evaluation.report.style import write as write_figure
 from common.evaluation.report.tables import data_in_words
+from common.io.atomic import written_whole
 from common.io.files import replacing
-from common.io.scratch import written_whole
 from common.modalities import LabelSet, display_name
 
 
