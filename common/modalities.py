@@ -250,8 +250,9 @@ class LabelSet:
     def from_regions(self, regions: torch.Tensor) -> torch.Tensor:
         """Turn region masks ``(R, ...)`` into a label map ``(1, ...)``, of type `dtype`, in the cohort's values.
 
-        Regions are painted from the largest to the smallest. Each overwrites the earlier ones with its first class that
-        no later region has. So a region's own mask is kept, and larger regions become unions.
+        Regions are painted one over the other, from the largest to the smallest, each as its first class that no later
+        region has. For BraTS, WT is painted as ED, TC over it as NCR, and ET over both as ET. So ET outside WT is kept,
+        and counts as part of WT.
         """
         label = torch.zeros_like(regions[:1], dtype=self.dtype)
         for mask, name in zip(regions.bool(), self.painted(), strict=True):

@@ -10,6 +10,7 @@ from monai.bundle import ConfigWorkflow
 
 from common.engines.precision import uses_float16
 from common.io import unlock_folder
+from common.io.command import cause_of
 from common.io.files import replacing
 from common.io.training import check_settings
 
@@ -32,9 +33,7 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
         workflow.initialize()
         workflow.parser.get_parsed_content("train#trainer")
     except Exception as error:
-        while error.__cause__ is not None:  # MONAI's errors name the failed expression, the first one the reason
-            error = error.__cause__
-        raise error from None
+        raise cause_of(error) from None
     finally:
         unlock_folder(settings["output_dir"])  # so that the training itself can lock it
 

@@ -24,8 +24,7 @@ from pydicom.uid import (
 )
 
 from clinic.dicom.headers import MISSING, flat, items, number, numbers, quiet, text, texts, unlike_grey
-from common.cohorts.scan import unread
-from common.io.files import walk
+from common.io.files import unread, walk
 from common.io.geometry import require_plausible, require_shape
 
 FARTHEST = 10_000.0  # maximum distance in mm of an image from the scanner's centre

@@ -17,9 +17,9 @@ from clinic.study.grid import finest
 from clinic.study.looking import look_at
 from common.cohorts.check import findings, has_known_sequences, zero_background
 from common.cohorts.cohort import Cohort
-from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after, unread
+from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after
 from common.cohorts.sequence_check import CLASSES
-from common.io.files import is_dicom, walk
+from common.io.files import is_dicom, unread, walk
 from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
 from common.text import shortened

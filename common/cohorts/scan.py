@@ -28,19 +28,13 @@ from common.cohorts.names import (
     without_folder,
 )
 from common.cohorts.patients import FEW_TIMES, TIME_POINT, patient, patient_of
-from common.io.files import is_dicom, walk
+from common.io.files import is_dicom, unread, walk
 from common.modalities import ALIASES
 from common.text import shortened
 
 logger = logging.getLogger(__name__)
 Item = dict[str, Any]
 """A case of a datalist: ``case``, ``image`` (paths), ``modalities`` (one per path), and optionally ``label``."""
-FOREIGN = {
-    **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
-    **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
-    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
-}
-"""Suffix of files that may hold images but are not read -> what to do with them."""
 _CHANNELS = "channels"
 _KIND_FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "NIFTI", "nifti", "files", "resources", "scans", "SCANS")
 """Folders with one kind of file, of one or many cases; the cases belong to the folder above (MSD, XNAT)."""
@@ -80,17 +74,6 @@ def named_after(folder: str | os.PathLike, cohort: Cohort) -> dict[Path, str | N
     """Return what each image file's name stands for: a modality, ``label``, ``channels`` (MSD's four) or None."""
     root = Path(os.path.abspath(folder))
     return {file.path: file.role for file in _read_names(root, cohort)}
-
-
-def unread(paths: Iterable[Path]) -> list[str]:
-    """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`); files are not named."""
-    suffixes = sorted(FOREIGN, key=len, reverse=True)
-    kinds = (next((one for one in suffixes if path.name.lower().endswith(one)), None) for path in paths)
-    counts = Counter(kind for kind in kinds if kind)
-    return [
-        f"{count} {'file' if count == 1 else 'files'} not read ({kind}): {FOREIGN[kind]}, or remove what is not needed"
-        for kind, count in sorted(counts.items())
-    ]
 
 
 def find_cases(folder: str | os.PathLike, cohort: Cohort, without: Collection[Path] = ()) -> list[Item]:

@@ -13,7 +13,7 @@ from fire.parser import DefaultParseValue
 
 fire.decorators.FIRE_METADATA = "__fire_metadata__"  # Fire's help hides attributes whose names begin with __
 OF_FIRE = ("help", "h")  # options that Fire handles itself
-_KEPT = object()  # value that Fire returns for a valid command line, in which it finds no members for surplus words
+_KEPT = object()  # what a verb returns to Fire, which returns something else if it has applied surplus words to it
 
 
 def parse(

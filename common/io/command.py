@@ -71,7 +71,7 @@ def errors_in_one_line() -> None:
 
 
 def _complain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(_cause(error), KeyboardInterrupt):
+    if isinstance(cause_of(error), KeyboardInterrupt):
         print("error: interrupted.", file=sys.stderr)
     elif (refusal := _refusal(error)) is not None:
         print(f"error: {complaint(refusal)}", file=sys.stderr)
@@ -94,7 +94,7 @@ def _log_record(make: Callable[..., logging.LogRecord], *args: Any, **kwargs: An
     return record
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """Return the error that MONAI wrapped in a RuntimeError, or the error itself."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
@@ -103,7 +103,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _refusal(error: BaseException) -> BaseException | None:
     """Return the error that a line can explain: ``error`` or its cause; None if it needs its traceback."""
-    error = _cause(error)
+    error = cause_of(error)
     places = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, OSError) and error.filename is not None:  # raised where pathlib, say, opened a file for us
         while places and _is_standard(places[-1]) and places[-1].name != "subprocess.py":

@@ -6,20 +6,28 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.io.disk import naming_full_disk
 
+FOREIGN = {
+    **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
+    **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
+    **dict.fromkeys((".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar"), "unpack it"),
+}
+"""Suffix of files that may hold images but are not read -> what to do with them."""
+
 
 def walk(folder: str | os.PathLike) -> list[Path]:
     """Return the files in a folder and below it, sorted.
 
-    Links to folders are followed, but each folder is visited once, under its own path if that lies in the folder too;
-    so circular links end, and a link to a parent folder is ignored. Hidden files and folders, and entries that are not
-    files (such as pipes), are left out. A broken link is returned as a file, so that whoever opens it reports it.
-    Raises PermissionError if a folder below cannot be read; the message names only ``folder`` itself.
+    Links to folders are followed. A folder that is reached both directly and by a link is visited once, by its direct
+    path; so circular links end, and a link to a parent folder is ignored. Hidden files and folders, and entries that
+    are not files (such as pipes), are left out. A broken link is returned as a file, so that whoever opens it reports
+    it. Raises PermissionError if a folder below cannot be read; the message names only ``folder`` itself.
     """
     root = Path(folder)
     seen, folders, links, files = set(root.resolve().parents), [root], [], []
@@ -54,6 +62,17 @@ def is_dicom(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def unread(paths: Iterable[Path]) -> list[str]:
+    """Return a remark for each kind of file that may hold images but is not read (`FOREIGN`); files are not named."""
+    suffixes = sorted(FOREIGN, key=len, reverse=True)
+    kinds = (next((one for one in suffixes if path.name.lower().endswith(one)), None) for path in paths)
+    counts = Counter(kind for kind in kinds if kind)
+    return [
+        f"{count} {'file' if count == 1 else 'files'} not read ({kind}): {FOREIGN[kind]}, or remove what is not needed"
+        for kind, count in sorted(counts.items())
+    ]
 
 
 def _mode(path: Path) -> int:

@@ -12,6 +12,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 
 from common.engines import ResumableCheckpoint
 from common.io import bundle_root
+from common.io.command import cause_of
 from experiments.federation.joining import RefusedError, count_cases, require_same, require_same_shapes
 from experiments.federation.plan import Plan
 
@@ -88,9 +89,7 @@ class Site:
         try:
             found = self.plan.parser(settings).get_parsed_content("data")
         except Exception as error:
-            while error.__cause__ is not None:  # MONAI's errors name the failed expression, the first one the reason
-                error = error.__cause__
-            logger.error(error)
+            logger.error(cause_of(error))
             raise RefusedError(
                 f"no cases of the cohort {self.plan.cohort} could be read from its data folder; its own log says why"
             ) from error
