@@ -23,6 +23,7 @@ from common.cohorts.cohort import Cohort
 from common.evaluation.analysis.reliability import VOLUMES
 from common.evaluation.metrics.case import expected_dice
 from common.io import require_writable
+from common.io.atomic import written_whole
 from common.io.facts import unseen
 from common.io.files import is_dicom
 from common.io.scratch import scratch_folder
@@ -147,7 +148,8 @@ def _prepare(study: Study, reference: str | None, skull_strip: str, inference: I
     brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
     if study.skulls and brain is None:  # the content of a brain within a head cannot be judged
         return _Prepared(chosen, why, aligned, None, {})
-    judged = judge_images(aligned.cut_out(brain and brain.mask).images, inference.cohort)
+    images = aligned.cut_out(brain and brain.mask).images
+    judged = judge_images(images, inference.cohort, extracted=brain is not None)
     return _Prepared(chosen, why, aligned, brain, judged)
 
 
@@ -280,9 +282,8 @@ def _write(
 
     The SEG references the series of the modality ``referred``; if that is None, no SEG is written.
     """
-    voxels = np.asarray(label.dataobj)
-    folder.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(folder) as temporary:
+    voxels, files = np.asarray(label.dataobj), {what: folder / name for what, name in RESULTS.items()}
+    with written_whole(folder, earlier=files.values()) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}
         nib.save(label, made["label map"])
         write_summary(summary, made["summary"])
@@ -291,10 +292,4 @@ def _write(
 
             values, made_by = inference.cohort.labels.values, (inference.software, inference.weights_name)
             dicom.write_seg(made["DICOM SEG"], voxels, study.series[referred], values, *made_by)
-        files = {what: folder / name for what, name in RESULTS.items()}
-        for what, file in files.items():  # all results are complete by now
-            if made[what].exists():
-                made[what].replace(file)
-            else:
-                file.unlink(missing_ok=True)
     return {what: file for what, file in files.items() if file.exists()}
