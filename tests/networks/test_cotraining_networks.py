@@ -179,14 +179,6 @@ class TestSubsets:
                 assert torch.equal(logits, path(x[:, channels])), names
                 assert torch.equal(network(x, row(*channels)), logits), names
 
-    @both
-    @pytest.mark.parametrize("classes", [2, 5])
-    def test_other_numbers_of_modalities_and_classes(self, name, classes):
-        network = small(name, modalities=2, classes=classes)
-        with torch.no_grad():
-            assert network(image()[:, :2]).shape == (1, classes, 16, 16, 16)
-            assert network(image()[:, :2], torch.tensor([[False, True]])).shape == (1, classes, 16, 16, 16)
-
 
 class TestFeatureEncoder:
     @pytest.mark.parametrize(("kind", "channels"), [("shared", 4), ("separate", 1)])

@@ -149,6 +149,21 @@ def test_a_sample_without_any_modality_is_refused(name):
         network(x, torch.tensor([[True] * 4, [False] * 4]))
 
 
+@each
+@pytest.mark.parametrize("classes", [2, 5])
+def test_other_numbers_of_modalities_and_classes_and_other_windows(name, classes):
+    edge = NETWORKS[name][1]
+    window = (edge, edge + 16, edge + 32)
+    sizes = {"grid": window, "out_channels": classes} if name == "M3AE" else {"classes": classes}
+    network = made(name, modalities=2, **sizes, **({"crop": window} if name in WINDOWED else {}))
+    x = drop(torch.randn(2, 2, *window), torch.tensor([[True, True], [False, True]]))
+    with eval_mode(network), torch.no_grad():
+        assert network(x).shape == (2, classes, *window)
+    if name in SEPARATE:
+        with train_mode(network), torch.no_grad():
+            assert (2, classes, *window) in [tuple(value.shape) for value in tree_leaves(network(x))]
+
+
 @separate
 def test_an_image_of_other_modalities_is_refused(name):
     with pytest.raises(ValueError, match="An image with 3 channels; expected 4, the network's modalities"):

@@ -241,14 +241,6 @@ class TestGolden:
         assert not any(layer.bias.any() for layer in RobustSeg(width=2).modules() if isinstance(layer, nn.Conv3d))
 
 
-class TestSubsets:
-    def test_other_sizes(self):
-        network, x = GatedNetwork(modalities=2, classes=3, width=2), torch.randn(1, 2, 16, 24, 32)
-        output = network(x)
-        assert (output.logits.shape, output.features.shape) == ((1, 3, 16, 24, 32), (1, 2, 16, 24, 32))
-        assert network.eval()(x).shape == (1, 3, 16, 24, 32)
-
-
 class TestStudents:
     @pytest.mark.parametrize(
         ("kind", "channels"), [(None, [4, 2, 3]), ("shared", [4, 8, 12]), ("separate", [4, 2, 3])], ids=str

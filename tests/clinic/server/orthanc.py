@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,16 +11,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from processes import free_port
 
 PROGRAM = "/usr/sbin/Orthanc"
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 needs_orthanc = pytest.mark.skipif(not Path(PLUGIN).is_file(), reason="Debian's packages orthanc and orthanc-dicomweb")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

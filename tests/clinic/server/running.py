@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import requests
-from orthanc import free_port
+from processes import free_port
 
 ROOT = Path(__file__).parents[3]
 

@@ -19,7 +19,8 @@ import requests
 import uvicorn
 from dicom_studies import resample
 from fastapi import HTTPException
-from orthanc import free_port, needs_orthanc, series
+from orthanc import needs_orthanc, series
+from processes import free_port
 from running import infer, result
 from stack import PATIENTS, SECRETS, SERIES, Stack, uid
 

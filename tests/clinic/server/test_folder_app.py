@@ -26,8 +26,8 @@ import uvicorn
 from dicom_studies import edit_series, study, write_study
 from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
-from orthanc import free_port
 from phantom_case import HEAD, write_case
+from processes import free_port
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 from running import infer, result, server
