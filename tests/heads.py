@@ -27,3 +27,11 @@ def with_heads(images: Mapping[str, np.ndarray], spacing: float = SPACING) -> di
         noise = NOISE * mean * rng.standard_normal((2, *image.shape))
         heads[name] = np.where(brain, image, np.rint(np.hypot(head + noise[0], noise[1])) + 1).astype(image.dtype)
     return heads
+
+
+def with_bright_edge(image: np.ndarray) -> np.ndarray:
+    """Return a phantom's image ``(X, Y, Z)`` with bright spots 8 to 14 mm below the brain's surface."""
+    depth = distance_transform_edt(image > 0) * SPACING
+    spots = np.random.default_rng(0).random([size // 2 for size in image.shape]) < 0.03
+    spots = spots.repeat(2, 0).repeat(2, 1).repeat(2, 2) & (depth > 8) & (depth < 14)
+    return np.where(spots, 3 * image, image).astype(image.dtype)

@@ -14,16 +14,19 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.sequence_check import log_probabilities
 
 
-def judge_images(images: Mapping[str, Image], cohort: Cohort, t1: Collection[str] = ()) -> dict[str, torch.Tensor]:
+def judge_images(
+    images: Mapping[str, Image], cohort: Cohort, t1: Collection[str] = (), extracted: bool = False
+) -> dict[str, torch.Tensor]:
     """Return the `log_probabilities` of skull-stripped volumes on one grid, by name.
 
-    Those in ``t1`` are T1 or T1c by their headers. A volume that shows too little is left out. The result is empty if
-    the images of the cohort cannot be judged (see `has_known_sequences`).
+    Those in ``t1`` are T1 or T1c by their headers; ``extracted`` says whether `find_brain` found the brain. A volume
+    that shows too little is left out. The result is empty if the images of the cohort cannot be judged (see
+    `has_known_sequences`).
     """
     if not has_known_sequences(cohort):
         return {}
     volumes = {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
-    return log_probabilities(volumes, t1)
+    return log_probabilities(volumes, t1, extracted)
 
 
 def look_at(
@@ -52,4 +55,4 @@ def look_at(
     aligned = align(images, {name: frames[name] for name in images}, finest(images))
     heads = [name for one in found if one.skull for name in one.modalities]
     brain = find_brain(aligned, heads, cohort.brain_ml, device) if heads else None
-    return judge_images(aligned.cut_out(brain and brain.mask).images, cohort, t1)
+    return judge_images(aligned.cut_out(brain and brain.mask).images, cohort, t1, brain is not None)

@@ -41,7 +41,11 @@ LEAST_FILLED = 0.9
 """Minimum fraction of non-zero voxels in 3 x 3 x 3 cubes of a brain (median over the cubes). In 17 open cases all 68
 images have 1, and the 17 subtractions clipped at 0 have 0.30 to 0.74: their zeros would count as background."""
 WEIGHTS = Path(__file__).parent / "data" / "sequence_check.pt"
+NEIGHBOURHOOD = 7  # edge in voxels of the cube over which an image is averaged, twice, to measure its contrast
 SURFACE = 2.5  # distance from the brain's surface, in voxels, within which remains of the head may lie
+UNDISTURBED = SURFACE + NEIGHBOURHOOD // 2
+"""Distance from the surface, in voxels, beyond which remains of the head hardly affect a voxel's neighbourhood either.
+They are often fluid, beside which the brain's edge seems bright, like vessels with contrast agent."""
 DEPTHS = (0, 1.1, 2.5, 4.5, 7, np.inf)
 """Distances from the surface, in voxels, that bound the zones whose intensities are described separately."""
 TAILS = (0.2, 1, 2, 5, 20, 35, 65, 80, 95, 98, 99, 99.8)  # percentiles that describe the whole brain
@@ -53,23 +57,27 @@ TOGETHER = 2 * (2 * 12 + 5)  # number of features of a pair of images
 class ImageFeatures:
     """Features of an image ``(X, Y, Z)`` on the coarse grid, 0 outside the brain.
 
+    ``extracted`` says whether the brain was extracted from a head, of which some may remain at its surface.
+
     Attributes:
         inside: the brain without its surface, bool ``(X, Y, Z)``.
+        compared: where `contrast_difference` compares it, bool ``(X, Y, Z)``: inside, or, if extracted, `UNDISTURBED`.
         layers: the image and its contrast against the neighbourhood, scaled.
         contrast: the contrast in units of the image's own range, from its 10th to its 90th percentile.
         ranks: for each layer, the voxels' ranks among those inside, between 0 and 1.
         numbers: the `ALONE` features; NaN if the brain inside is too small (`is_enough`).
     """
 
-    def __init__(self, image: np.ndarray) -> None:
+    def __init__(self, image: np.ndarray, extracted: bool = False) -> None:
         brain = image != 0
         depth = distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1, 1:-1]
         self.inside = depth > SURFACE
+        self.compared = depth > UNDISTURBED if extracted else self.inside
         if not is_enough(self.inside):
             self.numbers = np.full(ALONE, np.nan, np.float32)
             return
         image = _scaled(image, self.inside, 6)
-        self.contrast = image - _mean_around(_mean_around(image, brain, 7), brain, 7)
+        self.contrast = image - _mean_around(_mean_around(image, brain, NEIGHBOURHOOD), brain, NEIGHBOURHOOD)
         contrast = _scaled(self.contrast, self.inside, 8)
         detail = image - _mean_around(image, brain, 3)
         self.layers = (image, contrast)
@@ -124,8 +132,7 @@ def contrast_difference(one: ImageFeatures, other: ImageFeatures) -> float:
     difference of the contrasts are compared. Above 0, the first image is the enhanced one. Noise, blur and motion
     lengthen both tails.
     """
-    inside = one.inside & other.inside
-    difference = (one.contrast - other.contrast)[inside]
+    difference = (one.contrast - other.contrast)[one.compared & other.compared]
     low, high = (np.percentile(difference, end) for end in (TAIL, np.subtract(100, TAIL)))
     return float((low + high).mean() - 2 * np.median(difference))
 
@@ -198,12 +205,15 @@ class Contradiction(NamedTuple):
     odds: float
 
 
-def log_probabilities(images: Mapping[str, MetaTensor], t1: Collection[str] = ()) -> dict[str, torch.Tensor]:
+def log_probabilities(
+    images: Mapping[str, MetaTensor], t1: Collection[str] = (), extracted: bool = False
+) -> dict[str, torch.Tensor]:
     """Return ``log p(class | image)`` for images of one subject's brain.
 
     The images ``(X, Y, Z)`` are RAS, with affines to mm, and 0 outside the brain. Those named in ``t1`` are known to be
-    T1 or T1c. Images on one grid are judged in pairs, other images alone. An image that shows less than `LEAST_ML` is
-    left out, since nothing can be said of it. An image full of holes (`LEAST_FILLED`) is "other".
+    T1 or T1c. ``extracted`` says whether the brain was extracted from heads, see `ImageFeatures`. Images on one grid
+    are judged in pairs, other images alone. An image that shows less than `LEAST_ML` is left out, since nothing can be
+    said of it. An image full of holes (`LEAST_FILLED`) is "other".
 
     Returns name -> natural logarithms ``(5,)``, in the order of `CLASSES`. Only their differences matter. The
     probabilities add up to 1 only roughly, since the logarithms of an image are means over its pairs.
@@ -218,7 +228,9 @@ def log_probabilities(images: Mapping[str, MetaTensor], t1: Collection[str] = ()
     holed = [name for name, volume in zip(images, stack, strict=True) if _filled(volume) < LEAST_FILLED]
     none = torch.full((len(CLASSES),), -2 * SURE)
     none[CLASSES.index("other")] = 0.0
-    described = {name: ImageFeatures(image) for name, image in zip(images, coarse, strict=True) if name not in holed}
+    described = {
+        name: ImageFeatures(image, extracted) for name, image in zip(images, coarse, strict=True) if name not in holed
+    }
     usable = {name: image for name, image in described.items() if is_enough(image.inside)}
     judged = dict.fromkeys(holed, none)
     if usable:
@@ -249,7 +261,7 @@ def judge(network: nn.Module, images: Sequence[ImageFeatures], known: Collection
     looks = [CLASSES[int(logs.argmax())] for logs in judged]
     t1 = [index for index, look in enumerate(looks) if look in ("t1", "t1c") or index in known]
     pairs = [
-        (i, j) for i, j in combinations(range(len(t1)), 2) if is_enough(images[t1[i]].inside & images[t1[j]].inside)
+        (i, j) for i, j in combinations(range(len(t1)), 2) if is_enough(images[t1[i]].compared & images[t1[j]].compared)
     ]
     if not pairs or len(t1) > AT_MOST:
         return judged

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from heads import with_bright_edge
 from monai.data import MetaTensor
 
 from common.cohorts import sequence_check
@@ -69,11 +70,22 @@ def test_a_study_of_right_names_is_not_doubted(phantom):
         assert contradictions(log_probabilities({name: phantom[name] for name in names})) == []
 
 
+@pytest.mark.parametrize("extracted", [False, True])
 @pytest.mark.parametrize("pair", [*combinations(GLIOMA, 2)])
-def test_two_sequences_that_are_exchanged_are_found(phantom, pair):
+def test_two_sequences_that_are_exchanged_are_found(phantom, pair, extracted):
     exchanged = phantom | {pair[0]: phantom[pair[1]], pair[1]: phantom[pair[0]]}
-    first = contradictions(log_probabilities(exchanged))[0]
+    first = contradictions(log_probabilities(exchanged, extracted=extracted))[0]
     assert first.seems == {pair[0]: pair[1], pair[1]: pair[0]}
+
+
+def test_what_is_bright_at_the_edge_of_an_extracted_brain_does_not_look_like_contrast_agent(phantom):
+    bright = MetaTensor(torch.from_numpy(with_bright_edge(phantom["t1"].numpy())), affine=phantom["t1"].affine)
+    for names in (GLIOMA, ("t1", "t1c")):
+        images = {name: phantom[name] for name in names} | {"t1": bright}
+        for extracted in (False, True):
+            t1, t1c = (log_probabilities(images, ("t1", "t1c"), extracted)[name][:2] for name in ("t1", "t1c"))
+            assert (t1[0] > t1[1]) == extracted
+            assert not extracted or t1c[1] > t1c[0]
 
 
 def test_a_subtraction_is_no_sequence(phantom):
