@@ -257,6 +257,7 @@ def test_time_of_a_killed_leaderboard_counts(tmp_path, python, shared, monkeypat
 
 
 def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
+    (masks := tmp_path / "masks.csv").write_text("case,modalities\na,t9\n")
     entries = [
         Entry("GSS", "gss"),
         Entry("of nothing", "gss", settings={"backbone": "Nonsense"}),
@@ -264,6 +265,7 @@ def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
         Entry("never", "gss", settings={"epochs": 0}),
         Entry("on no part", "gss", settings={"train_on": "fold9"}),
         Entry("beside nothing", "gss", settings={"published": ["M3AE", "9", "BraTS2018"]}),
+        Entry("with nothing", "passion", settings={"masks": str(masks), "missing_rates": None}),
     ]
     with pytest.raises(ValueError, match="no method was started") as refusal:
         run_entries(entries, tmp_path, shared)
@@ -272,4 +274,5 @@ def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
     assert "never: epochs 0: expected a whole number" in str(refusal.value)
     assert "on no part: Unknown part 'fold9' of a cohort" in str(refusal.value)
     assert "beside nothing: No published table M3AE, 9, BraTS2018" in str(refusal.value)
+    assert f"with nothing: {masks}: case a: Unknown modality 't9'" in str(refusal.value)
     assert not list(tmp_path.glob("*/calls.txt"))
