@@ -55,20 +55,37 @@ def train_network(dataset_dir: str | Path, output: str | Path) -> dict[str, torc
     Returns for each case the log-probabilities ``(4, 5)`` of `CLASSES` for each of its sequences, from a network that
     was not trained on the patient. The weights are written in float16.
     """
-    cohort = get_cohort("open_glioma")
-    parts = [split_cases(cohort, dataset_dir, f"cv{fold}of{FOLDS}") for fold in range(1, FOLDS + 1)]
-    items = [item for part in parts[0].values() for item in part]
-    set_determinism(0)
-    given = {item["case"]: _variants(_read(item)) for item in tqdm(items, desc="describe", unit="case")}
-    phantoms = [_variants(_phantom(seed)) for seed in range(PHANTOMS)]
-    found = {}
-    for seed, part in enumerate(parts):
-        held_out = {item["case"] for item in part["test"]}
-        network = _trained([*(one for name, one in given.items() if name not in held_out), *phantoms], seed)
-        found |= {name: judge_together(network, given[name][0, :4, :4]) for name in held_out}
-    network = _trained([*given.values(), *phantoms], FOLDS)
+    cases, phantoms = describe(dataset_dir)
+    networks = networks_of_others(dataset_dir, cases, phantoms)
+    found = {name: judge_together(network, cases[name][0, :4, :4]) for name, network in networks.items()}
+    network = _trained([*cases.values(), *phantoms], FOLDS)
     write_checkpoint({name: value.half() for name, value in network.state_dict().items()}, output)
     return found
+
+
+def describe(dataset_dir: str | Path) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Return the `features` of all cases of ``open_glioma``, by case, and of the phantoms; the original comes first.
+
+    Each array is ``(1 + VARIANTS, 5, 5, N)``: `features` of the images of `CLASSES`, in several variants.
+    """
+    parts = split_cases(get_cohort("open_glioma"), dataset_dir, f"cv1of{FOLDS}")
+    items = [item for part in parts.values() for item in part]
+    set_determinism(0)
+    cases = {item["case"]: _variants(_read(item)) for item in tqdm(items, desc="describe", unit="case")}
+    return cases, [_variants(_phantom(seed)) for seed in range(PHANTOMS)]
+
+
+def networks_of_others(
+    dataset_dir: str | Path, cases: Mapping[str, np.ndarray], phantoms: Sequence[np.ndarray]
+) -> dict[str, SequenceClassifier]:
+    """Return for each case a network that was not trained on its patient; the features are those of `describe`."""
+    networks = {}
+    for fold in range(FOLDS):
+        part = split_cases(get_cohort("open_glioma"), dataset_dir, f"cv{fold + 1}of{FOLDS}")
+        held_out = {item["case"] for item in part["test"]}
+        network = _trained([*(one for name, one in cases.items() if name not in held_out), *phantoms], fold)
+        networks |= dict.fromkeys(sorted(held_out), network)
+    return networks
 
 
 def confusion(found: Mapping[str, torch.Tensor]) -> torch.Tensor:
