@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from common.cohorts.patients import patient
 from common.evaluation.analysis.statistics import bootstrap_mean, mean_over_subsets
 from common.evaluation.metrics.results import Evaluation, read_evaluation
 
@@ -17,6 +18,10 @@ CARDS = {
 }
 """Bundle -> folder with the results of its own weights, under the decision of its inference.json."""
 CIRCLES = "○●"
+FOLDS = ROOT / "docs" / "open_glioma" / "folds"
+REGIONS = ("WT", "TC", "ET")
+FULL = "t1+t1c+t2+flair"
+GROUPS = ("all four", "mean of 15", "with T1c", "without T1c", "one sequence", "two", "three")
 
 
 def rows(page: Path) -> list[list[str]]:
@@ -33,12 +38,12 @@ def all_four_and_mean(evaluation: Evaluation) -> list[str]:
     return [f"{100 * mean:.1f} ({100 * low:.0f} to {100 * high:.0f})" for mean, low, high in found]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/open_glioma/README.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/open_glioma/README.md"])
 def test_methods(page):
     tables = (ROOT / page).read_text().split("\n\n")
     (table,) = [table for table in tables if table.startswith("| method | WT, all four")]
     lines = table.splitlines()[2:]
-    assert len(lines) >= (5 if page == "README.md" else 9)
+    assert len(lines) >= 9
     for line in lines:
         name, *cells = line.strip("| ").split(" | ")
         folder = "m3ae_weights" if "own weights" in name else re.sub("[^a-z0-9]+", "_", name.lower())
@@ -46,6 +51,55 @@ def test_methods(page):
             folder += "/expected_dice"
         measured = all_four_and_mean(read_evaluation(RESULTS / folder))
         assert cells[:6] == [cell if "(" in cells[0] else cell.split(" ")[0] for cell in measured], name
+
+
+def test_own_weights():
+    """The table of README gives the Dice of M3AE's own weights, as used by default."""
+    dice = 100 * read_evaluation(CARDS["m3ae"]).values("dice").groupby("modalities").mean()[list(REGIONS)]
+    found = {cells[0]: cells[1:] for cells in rows(ROOT / "README.md") if len(cells) == 4}
+    means = {
+        "all four": dice.loc[FULL],
+        "mean of all 15 subsets": dice.mean(),
+        "mean of the 7 subsets without T1c": dice[~dice.index.str.contains("t1c")].mean(),
+    }
+    for name, values in means.items():
+        assert found[name] == [f"{value:.1f}" for value in values], name
+
+
+def by_patient(method: str, decision: str = "threshold") -> dict[str, pd.DataFrame]:
+    """Return the Dice (%) of each patient and region in five folds, for the groups of subsets in the pages' tables."""
+    slug = re.sub("[^a-z0-9]+", "_", method.lower())
+    place = "results.csv" if decision == "threshold" else "expected_dice/results.csv"
+    folds = [pd.read_csv(FOLDS / f"{slug}_fold{number}" / place) for number in range(5)]
+    dice = pd.concat(folds).query("metric == 'dice'").assign(patient=lambda table: table["case"].map(patient))
+    count = dice["modalities"].str.count(r"\+") + 1
+    with_t1c = dice["modalities"].str.contains("t1c")
+    groups = [count == 4, count > 0, with_t1c, ~with_t1c, count == 1, count == 2, count == 3]
+    return {
+        name: 100 * dice[rows].groupby(["patient", "region"])["value"].mean().unstack()[list(REGIONS)]
+        for name, rows in zip(GROUPS, groups, strict=True)
+    }
+
+
+def test_methods_in_five_folds():
+    (table,) = [part for part in (ROOT / "README.md").read_text().split("\n\n") if part.startswith("| method | WT")]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert len(lines) == 4
+    for name, *cells in lines:
+        dice = by_patient(re.sub(r" \(.*\)| on RFNet", "", name))
+        assert len(dice["all four"]) == 49
+        found = [bootstrap_mean(dice[group][region]) for group in GROUPS[:2] for region in REGIONS]
+        assert cells == [f"{mean:.1f} ({low:.0f} to {high:.0f})" for mean, low, high in found], name
+
+
+def test_decisions_in_five_folds():
+    page = (ROOT / "docs" / "open_glioma" / "README.md").read_text()
+    (table,) = [part for part in page.split("\n\n") if part.startswith("| method, decision")]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert len(lines) == 8
+    for name, *cells in lines:
+        dice = by_patient(*name.split(", "))
+        assert cells == ["/".join(f"{mean:.1f}" for mean in dice[group].mean()) for group in GROUPS], name
 
 
 def test_sequences_missing_in_training():
