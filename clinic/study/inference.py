@@ -18,6 +18,7 @@ from nibabel.affines import voxel_sizes
 
 from common.cohorts import cases
 from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, shipped_weights, trained
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
@@ -35,10 +36,12 @@ class Segmentation:
 
     Attributes:
         label: label map ``(X, Y, Z)`` in the cohort's values.
+        masks: its regions, bool ``(R, X, Y, Z)``.
         probabilities: probabilities of the regions, ``(R, X, Y, Z)``.
     """
 
     label: np.ndarray
+    masks: np.ndarray
     probabilities: np.ndarray
 
 
@@ -123,10 +126,10 @@ class Inference:
             self._content("dataset").data = cases(self.cohort.name, self.data)
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
-        label = self._content("to_labels")(dict(output))["pred"]
+        label = self._content("to_labels")(dict(output))["pred"][0].cpu().numpy()
         softmax = self._content("inferer").softmax
         regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
-        return Segmentation(label[0].cpu().numpy(), regions.cpu().numpy())
+        return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
 
     def _beside(self, name: str, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame | None:
         """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none."""
