@@ -267,10 +267,7 @@ def _write(
     referred: str | None,
     inference: Inference,
 ) -> dict[str, Path]:
-    """Write the results, and remove those of an earlier run.
-
-    The SEG references the series of the modality ``referred``; if that is None, no SEG is written.
-    """
+    """Write the results, with a SEG if there is a series to refer to, and remove those of an earlier run."""
     voxels, files = np.asarray(label.dataobj), {what: folder / name for what, name in RESULTS.items()}
     with written_whole(folder, earlier=files.values()) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}

@@ -187,11 +187,7 @@ def _of_files(
 
 
 def _told_apart(folder: Path, cohort: Cohort, look: Look | None) -> tuple[Item, list[Remark], Selection | None]:
-    """Return a datalist item, remarks, and the choice among the files whose names do not end in a modality, if any.
-
-    Files whose names end in a modality need no further evidence. The JSON beside other files, or the words in their
-    names, are evaluated like a DICOM header if the packages for that are installed.
-    """
+    """Return a datalist item, remarks, and the choice among the files whose names do not end in a modality, if any."""
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role: path for path, role in roles.items() if role not in (None, "label")}
