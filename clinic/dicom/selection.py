@@ -17,15 +17,7 @@ from pydicom.dataset import Dataset
 
 from clinic.dicom.headers import quiet, text
 from clinic.dicom.pixels import load
-from clinic.dicom.sequences import (
-    Verdict,
-    agent_named,
-    contrast,
-    contrast_words,
-    image_type,
-    recognise,
-    reformatted,
-)
+from clinic.dicom.sequences import Verdict, agent_named, contrast, contrast_words, image_type, recognise, reformatted
 from clinic.dicom.series import Series
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, canonical, display_name

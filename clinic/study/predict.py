@@ -230,11 +230,7 @@ def _summarise(
         volume_note=volume_note,
         expected_dice=dict(zip(labels.regions, sure, strict=True)),
         intervals=intervals(
-            inference.intervals,
-            subset,
-            measured,
-            volume_of(brain_mask(aligned, brain), spacing),
-            inference.decision,
+            inference.intervals, subset, measured, volume_of(brain_mask(aligned, brain), spacing), inference.decision
         ),
         gains=gains(inference.advice, subset),
         pictures=pictures(
