@@ -1,6 +1,5 @@
 """Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from common.io import bundle_root, shipped_weights, trained
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
-from common.io.weights import trained_on, weights_name
+from common.io.weights import metadata_of, trained_on, weights_name
 from common.transforms.decision import region_probabilities
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
@@ -98,7 +97,7 @@ class Inference:
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
             )
             self.workflow.initialize()  # reads the weights
-        self.metadata = json.loads(Path(root, "configs", "metadata.json").read_text())
+        self.metadata = metadata_of(root)
         self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
         self.weights = Path(self._content("ckpt_path"))
         self.cohort: Cohort = self._content("cohort_def")
