@@ -39,10 +39,7 @@ def load(series: Series) -> nib.Nifti1Image:
 
 
 def _read_frames(path: Path, columns: int, rows: int) -> tuple[Dataset, np.ndarray]:
-    """Decode the pixels of a file whose header was read before; return its attributes, and ``(frames, rows, columns)``.
-
-    Raises ValueError, without names, if the file cannot be decoded, or has fewer or more pixels than its header says.
-    """
+    """Return a file's attributes and its pixels ``(frames, rows, columns)``, if they are as its header said."""
     try:
         dataset = pydicom.dcmread(path)
     except OSError:

@@ -259,21 +259,17 @@ def _describe(
 
 
 def _sources(reference: Series) -> tuple[list[Dataset], list[hd.PlanePositionSequence] | None]:
-    """Return the images to reference, without pixels, and the positions of slices that are frames of one image.
-
-    Attributes that highdicom requires are added, and those that it refuses are changed. It compares orientations digit
-    by digit, and it expects the orientation of a multi-frame image among its shared attributes, where scanners do not
-    always write it.
-    """
+    """Return the images to reference, without pixels, and the positions of slices that are frames of one image."""
     images = [pydicom.dcmread(path, stop_before_pixels=True) for path in reference.files]
     _clean(images[0])
     if not reference.multiframe:
-        for image in images:
+        for image in images:  # highdicom compares their orientations digit by digit
             image.ImageOrientationPatient = images[0].ImageOrientationPatient
         if number(images[0], "SliceThickness") is None:
             images[0].SliceThickness = DSfloat(reference.spacing[2], auto_format=True)
         return images, None
     frames = [images[0].PerFrameFunctionalGroupsSequence[frame] for frame in reference.frames]
+    # highdicom expects these among the shared attributes, where scanners do not always write them.
     shared = images[0].SharedFunctionalGroupsSequence[0]
     for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
         if name in frames[0]:

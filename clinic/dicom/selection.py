@@ -17,15 +17,7 @@ from pydicom.dataset import Dataset
 
 from clinic.dicom.headers import quiet, text
 from clinic.dicom.pixels import load
-from clinic.dicom.sequences import (
-    Verdict,
-    agent_named,
-    contrast,
-    contrast_words,
-    image_type,
-    recognise,
-    reformatted,
-)
+from clinic.dicom.sequences import Verdict, agent_named, contrast, contrast_words, image_type, recognise, reformatted
 from clinic.dicom.series import Series
 from common.io.geometry import lengths
 from common.modalities import GLIOMA, canonical, display_name
@@ -252,13 +244,7 @@ def recognise_all(found: Sequence[Candidate]) -> None:
 
 
 def _settle_t1(found: Sequence[Candidate], left_out: Collection[str], option: Option, look: Look) -> None:
-    """Decide by the image for each T1 whose header leaves open whether it was acquired after contrast agent.
-
-    The images are judged if one of these T1 has a rival. One whose image does not clearly show either T1 or T1c is left
-    out. If one of the two is then lacking, and none was set by hand, that is a ValueError. If all images look alike,
-    they decide nothing unless a header says the same: of 50 open cases, 5 to 8 had such images that were taken for the
-    other.
-    """
+    """Decide by the images, if one has a rival, for each T1 whose header does not tell if it shows contrast agent."""
     t1 = [one for one in found if one.verdict.modality in ("t1", "t1c") and one.problem is None]
     originals = [one for one in t1 if one.fixed or not reformatted(one.header)]
     t1 = originals if any(one.is_open for one in originals) else t1
@@ -270,6 +256,8 @@ def _settle_t1(found: Sequence[Candidate], left_out: Collection[str], option: Op
     failed = _look(t1, look)
     possible = ("t1", "t1c", "other")  # by their headers
     kinds, named = {one.clearly(possible) for one in t1} & {"t1", "t1c"}, {*t1} - {*opened}
+    # Alike, they decide nothing unless a header says the same: of 50 open cases, 5 to 8 had such images that were taken
+    # for the other.
     alike = len(kinds) == 1 and kinds != {one.verdict.modality for one in named}
     seen = {one: None if alike else one.clearly(possible) for one in opened}
     unclear = [one for one in opened if seen[one] not in ("t1", "t1c")]
@@ -299,11 +287,7 @@ def _look(candidates: Sequence[Candidate], look: Look) -> str:
 def _best(
     wanted: Sequence[Candidate], modality: str, others: Mapping[str, Candidate], option: Option, look: Look | None
 ) -> Candidate | None:
-    """Return the best candidate for a modality, None if there is none.
-
-    Among equally good ones, those whose images clearly show something else are left out. Raises ValueError if several
-    remain, or if none can be used.
-    """
+    """Return the best candidate for a modality, or None; ValueError if none can be used, or several are equal."""
     candidates = [one for one in wanted if one.verdict.modality == modality]
     usable = [one for one in candidates if one.problem is None]
     if candidates and not usable:

@@ -1,6 +1,7 @@
 """What the verb ``predict`` prints: what was found in a study, then the result."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from clinic.study.predict import Prediction, predict
@@ -18,7 +19,8 @@ def segment_study(study: str, output_dir: str, bundle: str, each: bool, **option
     segmented.
     """
     if not each:
-        _print(_sections(predict(study, output_dir, bundle, **options, explain=lambda lines: _explain(FOUND, lines))))
+        made = predict(study, output_dir, bundle, **options, explain=partial(_explain, FOUND))
+        _print(_sections(made))
         return
     failed = []
     started = segment_each(

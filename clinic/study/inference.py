@@ -1,6 +1,5 @@
 """Inference with a bundle's inference.json for one case on one grid: label map and probabilities."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +17,12 @@ from nibabel.affines import voxel_sizes
 
 from common.cohorts import cases
 from common.cohorts.cohort import Cohort
+from common.evaluation.metrics.overlap import region_masks
 from common.io import bundle_root, shipped_weights, trained
 from common.io.bundle import require_same_common
 from common.io.command import unwrapped_errors
 from common.io.settings import usable_device
-from common.io.weights import trained_on, weights_name
+from common.io.weights import metadata_of, trained_on, weights_name
 from common.transforms.decision import region_probabilities
 
 SYNTHETIC = "The weights were trained only on synthetic images: never trust their result on a patient."
@@ -35,10 +35,12 @@ class Segmentation:
 
     Attributes:
         label: label map ``(X, Y, Z)`` in the cohort's values.
+        masks: its regions, bool ``(R, X, Y, Z)``.
         probabilities: probabilities of the regions, ``(R, X, Y, Z)``.
     """
 
     label: np.ndarray
+    masks: np.ndarray
     probabilities: np.ndarray
 
 
@@ -95,7 +97,7 @@ class Inference:
                 [str(path) for path in files], workflow_type="infer", logging_file=False, **overrides
             )
             self.workflow.initialize()  # reads the weights
-        self.metadata = json.loads(Path(root, "configs", "metadata.json").read_text())
+        self.metadata = metadata_of(root)
         self.software = f"{self.metadata['bundle']} {self.metadata['version']}"
         self.weights = Path(self._content("ckpt_path"))
         self.cohort: Cohort = self._content("cohort_def")
@@ -123,10 +125,10 @@ class Inference:
             self._content("dataset").data = cases(self.cohort.name, self.data)
             self._content("evaluator").run()  # MONAI's workflow evaluates the config's `run` only once
         (output,) = self._content("evaluator").state.output
-        label = self._content("to_labels")(dict(output))["pred"]
+        label = self._content("to_labels")(dict(output))["pred"][0].cpu().numpy()
         softmax = self._content("inferer").softmax
         regions = region_probabilities(output["pred"], self.cohort.labels, softmax)
-        return Segmentation(label[0].cpu().numpy(), regions.cpu().numpy())
+        return Segmentation(label, region_masks(label, self.cohort.labels), regions.cpu().numpy())
 
     def _beside(self, name: str, names: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame | None:
         """Return the table ``model_<name>`` beside the weights ``model.pt``, or None if there is none."""

@@ -1,58 +1,69 @@
-"""What images of one head show, judged by `sequence_check` after aligning them and removing the skull."""
+"""What the images of a head show: flaws, more than a brain, and which sequence each is."""
 
-from collections.abc import Collection, Mapping
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from clinic.study.alignment import align
+from clinic.study.alignment import AlignedStudy, align
 from clinic.study.grid import Image, finest
-from clinic.study.skull import find_brain
-from common.cohorts.check import findings, has_known_sequences, zero_background
+from clinic.study.skull import Brain, find_brain
+from common.cohorts.check import Finding, findings, has_known_sequences, zero_background
 from common.cohorts.cohort import Cohort
-from common.cohorts.sequence_check import log_probabilities
+from common.cohorts.sequence_check import CLASSES, log_probabilities
+
+if TYPE_CHECKING:
+    from clinic.dicom import Candidate
+
+
+def check_images(images: Mapping[str, Image], cohort: Cohort) -> tuple[dict[str, Image], list[Finding]]:
+    """Return volumes with background 0 (see `zero_background`), and the `findings` on them.
+
+    Which sequences they show is not among these, since it is judged when all are on one grid.
+    """
+    volumes = {name: zero_background(_tensor(image)) for name, image in images.items()}
+    found = [*findings(volumes, cohort, sequences=False)]
+    return {name: Image(volume.numpy(), images[name].affine) for name, volume in volumes.items()}, found
 
 
 def judge_images(
-    images: Mapping[str, Image], cohort: Cohort, t1: Collection[str] = (), extracted: bool = False
+    aligned: AlignedStudy, brain: Brain | None, cohort: Cohort, t1: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """Return the `log_probabilities` of skull-stripped volumes on one grid, by name.
+    """Return the `log_probabilities` of skull-stripped volumes, by name.
 
-    Those in ``t1`` are T1 or T1c by their headers; ``extracted`` says whether `find_brain` found the brain. A volume
+    The brain is cut out of them first if it was extracted. Those in ``t1`` are T1 or T1c by their headers. A volume
     that shows too little is left out. The result is empty if the images of the cohort cannot be judged (see
     `has_known_sequences`).
     """
     if not has_known_sequences(cohort):
         return {}
-    volumes = {name: MetaTensor(np.asarray(image.dataobj), affine=image.affine) for name, image in images.items()}
-    return log_probabilities(volumes, t1, extracted)
+    images = aligned.cut_out(brain and brain.mask).images
+    return log_probabilities({name: _tensor(image) for name, image in images.items()}, t1, brain is not None)
 
 
-def look_at(
-    images: Mapping[str, Image],
-    frames: Mapping[str, str],
-    cohort: Cohort,
-    device: torch.device,
-    t1: Collection[str] = (),
-) -> dict[str, torch.Tensor]:
-    """Return the `log_probabilities` of volumes as they were read, by name, without those that are unusable.
+def look_at(candidates: Sequence[Candidate], cohort: Cohort, device: torch.device) -> list[dict[str, float] | None]:
+    """Return what the images of candidates for one head show, as they were read (`Candidate.shows`).
 
-    ``images`` are volumes of one head by any name, ``frames`` their frames of reference. Those in ``t1`` are T1 or T1c
-    by their headers. The brain is extracted on ``device``. Raises ValueError if the volumes cannot be put on one grid,
-    or no brain is found in them.
+    It is None for an image that is unusable or shows too little. The brain is extracted on ``device``. Raises
+    ValueError if the volumes cannot be put on one grid, or no brain is found in them.
     """
-    volumes = {
-        name: zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
-        for name, image in images.items()
-    }
-    found = [*findings(volumes, cohort, sequences=False)]
+    named = {f"image {number} ({one.name})": one for number, one in enumerate(candidates, start=1)}
+    images, found = check_images({name: one.read() for name, one in named.items()}, cohort)
     unusable = {name for one in found if one.fatal and len(one.modalities) == 1 for name in one.modalities}
-    images = {name: Image(volume.numpy(), images[name].affine) for name, volume in volumes.items()}
     images = {name: image for name, image in images.items() if name not in unusable}
-    if not images:
-        return {}
-    aligned = align(images, {name: frames[name] for name in images}, finest(images))
-    heads = [name for one in found if one.skull for name in one.modalities]
-    brain = find_brain(aligned, heads, cohort.brain_ml, device) if heads else None
-    return judge_images(aligned.cut_out(brain and brain.mask).images, cohort, t1, brain is not None)
+    judged: dict[str, torch.Tensor] = {}
+    if images:
+        aligned = align(images, {name: named[name].frame for name in images}, finest(images))
+        heads = [name for one in found if one.skull for name in one.modalities]
+        brain = find_brain(aligned, heads, cohort.brain_ml, device) if heads else None
+        t1 = [name for name, one in named.items() if one.verdict.modality in ("t1", "t1c")]
+        judged = judge_images(aligned, brain, cohort, t1)
+    return [dict(zip(CLASSES, judged[name].tolist(), strict=True)) if name in judged else None for name in named]
+
+
+def _tensor(image: Image) -> MetaTensor:
+    return MetaTensor(np.asarray(image.dataobj), affine=image.affine)

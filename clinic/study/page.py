@@ -8,7 +8,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -137,8 +136,6 @@ def _certainty(expected: float) -> str:
 
 
 def _interval(low: float, high: float, coverage: float) -> str:
-    if not isfinite(high):
-        return "unknown: too few calibration cases"
     return f"{millilitres(low)} to {millilitres(high)} ({100 * coverage:.0f} %)"
 
 

@@ -28,7 +28,7 @@ from common.io.facts import unseen
 from common.io.files import is_dicom
 from common.io.scratch import scratch_folder
 from common.io.settings import check_choice
-from common.modalities import LabelSet, canonical, display_name, display_subset, resolve_subset, subset_name
+from common.modalities import canonical, display_name, display_subset, resolve_subset, subset_name
 from common.transforms.decision import DECISIONS
 
 NO_SEG = "No DICOM SEG was written"  # beginning of the note on a series that no DICOM SEG can reference
@@ -146,11 +146,8 @@ def _prepare(study: Study, reference: str | None, skull_strip: str, inference: I
     aligned = align(study.images, study.frames, chosen)
     heads = {"auto": study.skulls, "yes": list(study.images), "no": []}[skull_strip]
     brain = find_brain(aligned, heads, inference.cohort.brain_ml, inference.device) if heads else None
-    if study.skulls and brain is None:  # the content of a brain within a head cannot be judged
-        return _Prepared(chosen, why, aligned, None, {})
-    images = aligned.cut_out(brain and brain.mask).images
-    judged = judge_images(images, inference.cohort, extracted=brain is not None)
-    return _Prepared(chosen, why, aligned, brain, judged)
+    hidden = study.skulls and brain is None  # the content of a brain within a head cannot be judged
+    return _Prepared(chosen, why, aligned, brain, {} if hidden else judge_images(aligned, brain, inference.cohort))
 
 
 def _allowed(cohort: Cohort, modalities: Sequence[str] | None, series: Mapping[str, Any] | None) -> list[str]:
@@ -207,9 +204,8 @@ def _summarise(
     """Return the contents of the page; ``label`` lies on the reference's grid, which the first of ``notes`` names."""
     labels, subset = inference.cohort.labels, subset_name(study.images)
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
-    masks = _regions(segmentation.label, labels)
     if VOLUMES[inference.decision] == "volume":
-        measured = volumes(_regions(np.asarray(label.dataobj), labels), labels, voxel_sizes(label.affine))
+        measured = volumes(label, labels)
         volume_note = ""
     else:
         volume_note = "Volumes are sums of probabilities; where the network is unsure, outlines hold more."
@@ -217,7 +213,7 @@ def _summarise(
         measured = dict(zip(labels.regions, sums.tolist(), strict=True))
     sure = [
         expected_dice(p, mask, float(p.sum(dtype=np.float64)))
-        for p, mask in zip(segmentation.probabilities, masks, strict=True)
+        for p, mask in zip(segmentation.probabilities, segmentation.masks, strict=True)
     ]
     return StudySummary(
         title=f"Segmentation from {display_subset(subset)}",
@@ -234,16 +230,12 @@ def _summarise(
         volume_note=volume_note,
         expected_dice=dict(zip(labels.regions, sure, strict=True)),
         intervals=intervals(
-            inference.intervals,
-            subset,
-            measured,
-            volume_of(brain_mask(aligned, brain), spacing),
-            inference.decision,
+            inference.intervals, subset, measured, volume_of(brain_mask(aligned, brain), spacing), inference.decision
         ),
         gains=gains(inference.advice, subset),
         pictures=pictures(
             {name: np.asarray(image.dataobj) for name, image in aligned.images.items()},
-            masks,
+            segmentation.masks,
             spacing,
             brain and brain.mask,
         ),
@@ -252,9 +244,7 @@ def _summarise(
             *contradictions,
             *inference.warnings,
             *filter(None, [unseen(list(study.images), inference.seen)]),
-            *result_warnings(
-                study, aligned, brain, masks, segmentation.probabilities, inference.cohort, inference.spacing
-            ),
+            *result_warnings(study, aligned, brain, segmentation, inference.cohort, inference.spacing),
         ],
         notes=[
             *notes,
@@ -265,11 +255,6 @@ def _summarise(
     )
 
 
-def _regions(label: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Return the regions of a label map ``(X, Y, Z)``, bool ``(R, X, Y, Z)``."""
-    return labels.to_regions(torch.from_numpy(label)[None]).bool().numpy()
-
-
 def _write(
     folder: Path,
     label: nib.Nifti1Image,
@@ -278,10 +263,7 @@ def _write(
     referred: str | None,
     inference: Inference,
 ) -> dict[str, Path]:
-    """Write the results, and remove those of an earlier run.
-
-    The SEG references the series of the modality ``referred``; if that is None, no SEG is written.
-    """
+    """Write the results, with a SEG if there is a series to refer to, and remove those of an earlier run."""
     voxels, files = np.asarray(label.dataobj), {what: folder / name for what, name in RESULTS.items()}
     with written_whole(folder, earlier=files.values()) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}

@@ -8,7 +8,8 @@ from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 from clinic.study.alignment import AlignedStudy
-from clinic.study.grid import connected_pieces, volume_of
+from clinic.study.grid import Image, connected_pieces, volume_of
+from clinic.study.inference import Segmentation
 from clinic.study.reading import Study
 from clinic.study.registration import PEAK_DISTANCE, Registration
 from clinic.study.skull import Brain
@@ -58,9 +59,11 @@ def millilitres(volume: float) -> str:
     return "< 0.1" if 0 < volume < 0.05 else number(volume)
 
 
-def volumes(masks: np.ndarray, labels: LabelSet, spacing: Sequence[float]) -> dict[str, float]:
-    """Return the volume in ml of each region: masks bool ``(R, X, Y, Z)``, voxel size in mm."""
-    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
+def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
+    """Return the volume in ml of each region of a label map."""
+    voxels, spacing = np.asarray(label.dataobj), voxel_sizes(label.affine)
+    values = {region: [labels.values[name] for name in classes] for region, classes in labels.regions.items()}
+    return {region: volume_of(np.isin(voxels, own), spacing) for region, own in values.items()}
 
 
 def intervals(
@@ -92,25 +95,23 @@ def result_warnings(
     study: Study,
     aligned: AlignedStudy,
     brain: Brain | None,
-    masks: np.ndarray,
-    probabilities: np.ndarray,
+    segmentation: Segmentation,
     cohort: Cohort,
     trained: Sequence[float],
 ) -> Iterator[str]:
     """Yield reasons to doubt a result: first those that affect all of it, last those that make it less exact.
 
-    ``masks`` are the predicted regions on the grid of ``aligned``, bool ``(R, X, Y, Z)``; ``trained`` is the voxel size
-    of the training images in mm.
+    The segmentation lies on the grid of ``aligned``; ``trained`` is the voxel size of the training images in mm.
     """
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     yield from image_warnings(study, aligned, brain, cohort.brain_ml)
     yield from study_warnings(study)
-    lesion = masks.any(axis=0)
+    lesion = segmentation.masks.any(axis=0)
     if cohort.skull_stripped:
         yield from size_warnings(lesion, brain_mask(aligned, brain))
     if brain:
         yield from border_warnings(lesion, brain.mask)
-    yield from segmentation_warnings(masks, probabilities, study.images, cohort.labels, spacing)
+    yield from segmentation_warnings(segmentation, study.images, cohort.labels, spacing)
     yield from geometry_warnings(study, aligned, trained)
 
 
@@ -172,27 +173,26 @@ def _brain_doubts(study: Study, brain: Brain, least: float, most: float) -> str:
     return "; ".join(doubts)
 
 
-def size_warnings(lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+def size_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
     """Warn if a lesion is implausibly large, as when a network meets brains unlike those of its training."""
     share = np.count_nonzero(lesion) / max(np.count_nonzero(brain), 1)
-    if share <= LARGEST_LESION:
-        return []
-    return [
-        f"The lesion takes up {share:.0%} of the brain, more than any tumour that this limit ({LARGEST_LESION:.0%}) "
-        "was set on. Most of it is probably healthy tissue that looks unlike the training images."
-    ]
+    if share > LARGEST_LESION:
+        yield (
+            f"The lesion takes up {share:.0%} of the brain, more than any tumour that this limit "
+            f"({LARGEST_LESION:.0%}) was set on. Most of it is probably healthy tissue that looks unlike the training "
+            "images."
+        )
 
 
-def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> list[str]:
+def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
     """Warn if a lesion may have been cut off with the skull, or if a remnant of the head may be taken for one."""
     rim = brain & ~ndimage.binary_erosion(brain, iterations=RIM, border_value=1)  # not at the image's edge
     share = np.count_nonzero(rim & lesion) / max(np.count_nonzero(lesion), 1)
-    if share <= MOST_IN_RIM:
-        return []
-    return [
-        f"{share:.0%} of the lesion lies at the border of the brain that was cut out of the head: part of it may have "
-        "been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
-    ]
+    if share > MOST_IN_RIM:
+        yield (
+            f"{share:.0%} of the lesion lies at the border of the brain that was cut out of the head: part of it may "
+            "have been cut off, or a remnant of the head was mistaken for it. See the outline in the pictures."
+        )
 
 
 def brain_note(study: Study, brain: Brain) -> str:
@@ -243,55 +243,30 @@ def _named(study: Study, found: Collection[str] | Mapping[str, str]) -> str:
 
 
 def segmentation_warnings(
-    masks: np.ndarray,
-    probabilities: np.ndarray | None,
-    used: Collection[str],
-    labels: LabelSet,
-    spacing: Sequence[float],
-) -> list[str]:
-    """Return reasons why a prediction may be wrong that can be seen without a reference segmentation.
+    segmentation: Segmentation, used: Collection[str], labels: LabelSet, spacing: Sequence[float]
+) -> Iterator[str]:
+    """Yield reasons why a prediction may be wrong that can be seen without a reference segmentation.
 
-    ``masks`` are the predicted regions of ``labels`` (larger ones first), bool ``(R, X, Y, Z)``, RAS, with voxels of
-    ``spacing`` mm; ``probabilities`` have the same shape, or are None if not known. ``used`` are the modalities that it
-    was made from.
+    It is in RAS, with voxels of ``spacing`` mm; ``used`` are the modalities that it was made from.
     """
-    if probabilities is not None and probabilities.shape != masks.shape:
-        raise ValueError(
-            f"Probabilities of shape {probabilities.shape}; expected {masks.shape}: one for each of the regions "
-            f"{', '.join(labels.regions)}, on the grid of the label map."
-        )
-    found, lesion = volumes(masks, labels, spacing), masks.any(axis=0)
-    warnings = []
+    masks, lesion = dict(zip(labels.regions, segmentation.masks, strict=True)), segmentation.masks.any(axis=0)
     if not lesion.any():
-        warnings.append("Nothing was segmented. That does not mean that there is no lesion.")
-    if "ET" in found and "t1c" not in used:
-        warnings.append(_without_t1c(found["ET"]))
-    return [*warnings, *_unsure(masks, probabilities, labels), *_at_the_edge(lesion), *_in_pieces(lesion)]
-
-
-def _without_t1c(enhancing: float) -> str:
-    if enhancing:
-        volume = millilitres(enhancing)
-        return f"No T1c: the enhancing tumour ({volume} ml) is a guess from sequences that do not show it."
-    return "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
-
-
-def _unsure(masks: np.ndarray, probabilities: np.ndarray | None, labels: LabelSet) -> list[str]:
-    """Return a warning that names the regions of which the network is unsure."""
-    if probabilities is None:
-        return []
-    drawn = [part for part in zip(labels.regions, masks, probabilities, strict=True) if part[1].any()]
-    entropies = {region: uncertainty(p[mask], np.nan)["entropy"] for region, mask, p in drawn}
+        yield "Nothing was segmented. That does not mean that there is no lesion."
+    if "ET" in masks and "t1c" not in used:
+        enhancing = volume_of(masks["ET"], spacing)
+        if enhancing:
+            volume = millilitres(enhancing)
+            yield f"No T1c: the enhancing tumour ({volume} ml) is a guess from sequences that do not show it."
+        else:
+            yield "No T1c: no enhancing tumour was found, but without contrast it cannot be ruled out."
+    drawn = [(region, p[mask]) for (region, mask), p in zip(masks.items(), segmentation.probabilities, strict=True)]
+    entropies = {region: uncertainty(p, np.nan)["entropy"] for region, p in drawn if len(p)}
     unsure = [f"{in_words(region)} ({value:.2f})" for region, value in entropies.items() if value > UNSURE]
-    if not unsure:
-        return []
-    return [
-        f"The network is unsure of what it segmented as {', '.join(unsure)}. The number is the mean entropy: 0 is "
-        f"certain, 0.69 is a coin toss, and above {UNSURE:.2f} this warning is given."
-    ]
-
-
-def _at_the_edge(lesion: np.ndarray) -> list[str]:
+    if unsure:
+        yield (
+            f"The network is unsure of what it segmented as {', '.join(unsure)}. The number is the mean entropy: 0 is "
+            f"certain, 0.69 is a coin toss, and above {UNSURE:.2f} this warning is given."
+        )
     ends = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
     sides = [
         side
@@ -299,17 +274,11 @@ def _at_the_edge(lesion: np.ndarray) -> list[str]:
         for side, end in zip(pair, (0, -1), strict=True)
         if lesion.take(end, axis).any()
     ]
-    if not sides:
-        return []
-    return [f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."]
-
-
-def _in_pieces(lesion: np.ndarray) -> list[str]:
-    """Return a warning if the largest piece of a lesion has less than `MINIMUM_LARGEST_PIECE` of its volume."""
+    if sides:
+        yield f"The lesion reaches the edge of the image ({', '.join(sides)}): what lies beyond is not measured."
     sizes = connected_pieces(lesion)[1]
-    if not len(sizes) or sizes.max() >= MINIMUM_LARGEST_PIECE * sizes.sum():
-        return []
-    return [
-        f"The lesion is in {len(sizes)} separate pieces, the largest with {100 * sizes.max() / sizes.sum():.0f} % of "
-        "its volume: a multifocal tumour, or false positives. Check the small ones."
-    ]
+    if len(sizes) and sizes.max() < MINIMUM_LARGEST_PIECE * sizes.sum():
+        yield (
+            f"The lesion is in {len(sizes)} separate pieces, the largest with {100 * sizes.max() / sizes.sum():.0f} % "
+            "of its volume: a multifocal tumour, or false positives. Check the small ones."
+        )

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from clinic.study.grid import finest
-from clinic.study.looking import look_at
-from common.cohorts.check import findings, has_known_sequences, zero_background
+from clinic.study.looking import check_images, look_at
+from common.cohorts.check import has_known_sequences
 from common.cohorts.cohort import Cohort
 from common.cohorts.scan import SUFFIXES, Item, find_cases, named_after
-from common.cohorts.sequence_check import CLASSES
 from common.io.files import is_dicom, unread, walk
 from common.io.images import read_image
 from common.modalities import GLIOMA, canonical, display_name, resolve_subset, subset_name
@@ -26,7 +25,6 @@ from common.text import shortened
 
 if TYPE_CHECKING:
     from clinic.dicom import Candidate, Look, Selection, Series
-
 
 CPU = torch.device("cpu")
 
@@ -105,15 +103,13 @@ def read_folder(
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if images and any(is_dicom(path) for path in files):
         raise ValueError(f"{folder}: it holds both DICOM and image files ({len(images)}); give a folder of one kind.")
-    look = _looking(cohort, device)
+    look = partial(look_at, cohort=cohort, device=device) if has_known_sequences(cohort) else None
     read = _of_files if images else _of_series
     study = read(folder, cohort, wanted, by_hand, look)
     study.remarks.extend(Remark((), f"{text}.") for text in unread(files))
-    volumes = {}
-    for name, image in study.images.items():
-        volumes[name] = zero_background(MetaTensor(np.asarray(image.dataobj), affine=image.affine))
-        study.images[name] = nib.Nifti1Image(volumes[name].numpy(), image.affine)
-    for found in findings(volumes, cohort, sequences=False):  # judged when all are on one grid
+    checked, flaws = check_images(study.images, cohort)
+    study.images.update(checked)
+    for found in flaws:
         text = f"{found.what}. {found.remedy}"
         if found.fatal:
             named = " and ".join(f"{study.sources[name]} ({display_name(name)})" for name in found.modalities)
@@ -144,21 +140,6 @@ def choose_reference(study: Study, asked: str | None = None) -> tuple[str, str]:
     else:
         name, why = finest(study.images), "the finest one"
     return name, why
-
-
-def _looking(cohort: Cohort, device: torch.device) -> Look | None:
-    """Return the function that judges candidates by their images; None if it cannot judge a cohort's images."""
-    if not has_known_sequences(cohort):
-        return None
-
-    def look(candidates: Sequence[Candidate]) -> list[dict[str, float] | None]:
-        images = {f"image {number} ({one.name})": one.read() for number, one in enumerate(candidates, start=1)}
-        frames = dict(zip(images, (one.frame for one in candidates), strict=True))
-        kinds = dict(zip(images, (one.verdict.modality for one in candidates), strict=True))
-        judged = look_at(images, frames, cohort, device, [name for name in images if kinds[name] in ("t1", "t1c")])
-        return [dict(zip(CLASSES, judged[name].tolist(), strict=True)) if name in judged else None for name in images]
-
-    return look
 
 
 def _of_files(
@@ -206,11 +187,7 @@ def _of_files(
 
 
 def _told_apart(folder: Path, cohort: Cohort, look: Look | None) -> tuple[Item, list[Remark], Selection | None]:
-    """Return a datalist item, remarks, and the choice among the files whose names do not end in a modality, if any.
-
-    Files whose names end in a modality need no further evidence. The JSON beside other files, or the words in their
-    names, are evaluated like a DICOM header if the packages for that are installed.
-    """
+    """Return a datalist item, remarks, and the choice among the files whose names do not end in a modality, if any."""
     roles = named_after(folder, cohort)
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role: path for path, role in roles.items() if role not in (None, "label")}

@@ -7,30 +7,10 @@ from common.modalities import LabelSet
 
 LABEL_NAMES = (
     *("seg", "ot", "segm", "dseg", "segmentation", "tumor_segmentation", "tumour_segmentation"),
-    *(
-        "tumormask",
-        "tumor_mask",
-        "tumor-mask",
-        "tumor",
-        "tumour",
-        "tumour_mask",
-        "lesion",
-        "lesion_mask",
-        "lesion-mask",
-    ),
-    *(
-        "seg_mask",
-        "segmentation_mask",
-        "label-tumor",
-        "label-lesion",
-        "label-lesion_mask",
-        "label-tumor_mask",
-        "msk",
-        "truth",
-        "gtv",
-        "gt",
-        "label",
-    ),
+    *("tumormask", "tumor_mask", "tumor-mask", "tumor", "tumour", "tumour_mask"),
+    *("lesion", "lesion_mask", "lesion-mask", "seg_mask", "segmentation_mask"),
+    *("label-tumor", "label-lesion", "label-lesion_mask", "label-tumor_mask"),
+    *("msk", "truth", "gtv", "gt", "label"),
 )
 """Endings of the names of labels: those of BraTS (2017 and later; 2015; BraTS20_Training_355, ``W39_1998.09.19_Segm``),
 of BIDS, and usual ones."""

@@ -40,6 +40,7 @@ from common.text import shortened
 
 logger = logging.getLogger(__name__)
 PARTS = ("training", "validation", "test")
+FRACTIONS = (0.7, 0.1, 0.2)  # of the patients in each of `PARTS`; validation and test get at least one
 SPLITS_FILE = Path(__file__).parent / "data" / "brats_splits.csv"
 COUNTS = {"iseg2017": {"mag_ms": (6, 1, 3)}, "msd_task01": {"mag_ms": (388, 72, 24)}}
 """Cohort -> split -> number of patients in each of `PARTS`, for papers that publish only the numbers."""
@@ -100,7 +101,6 @@ def split_cases(
     dataset_dir: str | os.PathLike,
     split: str | None = None,
     seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.1, 0.2),
     patients: str | os.PathLike | None = None,
 ) -> Parts:
     """Scan a folder and divide its labelled cases into training, validation and test.
@@ -115,16 +115,15 @@ def split_cases(
         split: name of a published split, drawn at random if only its numbers are published (`COUNTS`). ``full`` trains
             on every labelled case and tests on the unlabelled ones; ``all_test`` tests on every labelled case, for an
             evaluation without training (``calibrate_on`` has to be null); None or ``seeded`` shuffles the patients, so
-            that no patient is in two parts; ``cv1of3`` shuffles them, tests on the first third and validates on a
-            tenth of the others.
-        fractions: fractions of the patients, in the order of `PARTS`; validation and test get at least one each.
+            that no patient is in two parts, and divides them by `FRACTIONS`; ``cv1of3`` shuffles them, tests on the
+            first third and validates on a tenth of the others.
         patients: CSV file that says whose cases these are (`read_patients`), where their names do not.
     """
     items = find_cases(dataset_dir, cohort)
     if patients is not None:
         _name_patients(items, patients, dataset_dir)
     refuse_other_names(items, cohort, dataset_dir)
-    parts = divide(items, cohort, dataset_dir, split, seed, fractions)
+    parts = divide(items, cohort, dataset_dir, split, seed)
     used = {item["case"] for part in parts.values() for item in part}
     unused = [item["case"] for item in items if item["case"] not in used]
     if unused:
@@ -133,18 +132,13 @@ def split_cases(
 
 
 def divide(
-    items: list[Item],
-    cohort: Cohort,
-    dataset_dir: str | os.PathLike,
-    split: str | None = None,
-    seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
 ) -> Parts:
     """Divide items into the parts of a split, as `split_cases` does; ``dataset_dir`` is named in errors."""
     if split in (None, "seeded", "full", ALL_TEST) or CROSS_VALIDATION.fullmatch(split):
         _require_labels(items, cohort, dataset_dir, "evaluation" if split == ALL_TEST else "training")
     if split in (None, "seeded"):
-        return _seeded(items, dataset_dir, seed, fractions)
+        return _seeded(items, dataset_dir, seed)
     if split in ("full", ALL_TEST):
         return _whole(items, split)
     if CROSS_VALIDATION.fullmatch(split):
@@ -303,16 +297,14 @@ def _whole(items: list[Item], split: str) -> Parts:
     return {"training": labelled, "validation": [], "test": others}
 
 
-def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int, fractions: Sequence[float]) -> Parts:
-    if len(fractions) != len(PARTS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions {tuple(fractions)}; expected three positive numbers that sum to 1.")
+def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int) -> Parts:
     count = len(_labelled_patients(items))
     if count < len(PARTS):
         raise ValueError(
             f"{dataset_dir}: {count} patients with a label among {len(items)} cases; expected at least 3, to "
             "train, validate and test. Use split `full` to train on all."
         )
-    validation, test = (max(1, round(fraction * count)) for fraction in fractions[1:])
+    validation, test = (max(1, round(fraction * count)) for fraction in FRACTIONS[1:])
     return _shuffled(items, seed, (count - validation - test, validation, test))
 
 

@@ -160,9 +160,9 @@ def _warn_of_doubts(
 ) -> None:
     """Warn if labels with these values may be of another cohort, which would read them otherwise."""
     found = set(chain.from_iterable(values.values())) - {0}
-    others = [cohort for cohort in fitting(items, values.values()) if _differ(cohort, own, found)]
-    there = {own.labels.class_of(value) for value in found}
-    absent = {name: value for name, value in own.labels.values.items() if name not in there}
+    meant = [own.labels.class_of(value) for value in found]
+    others = [one for one in fitting(items, values.values()) if [*map(one.labels.class_of, found)] != meant]
+    absent = {name: value for name, value in own.labels.values.items() if name not in meant}
     complete = [cohort for cohort in others if set(cohort.labels.values.values()) <= found]
     unnamed = own.case_names is not None and not any(owners(item["case"]) for item in items)
     if others and absent:
@@ -177,10 +177,6 @@ def _warn_of_doubts(
             f"{source}: no case is named like those of {own.name}, and {_either(complete)} would read the label values "
             f"{sorted(found)} differently: make sure that they mean {meanings}."
         )
-
-
-def _differ(one: Cohort, other: Cohort, values: Iterable[int | float]) -> bool:
-    return any(one.labels.class_of(value) != other.labels.class_of(value) for value in values)
 
 
 def _either(cohorts: Iterable[Cohort]) -> str:

@@ -23,7 +23,6 @@ def join(
     cohort: Cohort,
     split: str | None = None,
     seed: int = 0,
-    fractions: Sequence[float] = (0.7, 0.1, 0.2),
     known_as: str | os.PathLike | None = None,
 ) -> tuple[Parts, Path]:
     """Divide the cases of several data sets; return the parts, with absolute paths, and the folder that holds all.
@@ -36,7 +35,6 @@ def join(
         folders: cohort of each data set -> its folder as downloaded.
         cohort: cohort of the datalist; every class of a source needs a counterpart among its classes.
         split: ``seeded`` (the default), ``cv1of5`` and the like, ``full`` or ``all_test``; see `split_cases`.
-        fractions: fractions of the patients of each source, in the order of `PARTS`.
         known_as: CSV file, such as a publisher's, with a row per patient. All cases and patients named in a row are one
             patient, whatever the columns are called. Leading zeros are ignored (``UCSF-PDGM-004`` is ``UCSF-PDGM-4``).
     """
@@ -53,7 +51,7 @@ def join(
     for name, items in sources.items():
         labelled = [item for item in items if "label" in item]
         new = [item for item in labelled if item["patient"] not in part_of]  # the others follow an earlier source
-        drawn = divide(new, get_cohort(name), folders[name], split, seed, fractions) if new else {}
+        drawn = divide(new, get_cohort(name), folders[name], split, seed) if new else {}
         part_of |= {item["patient"]: part for part, chosen in drawn.items() for item in chosen}
         for item in labelled:
             parts[part_of[item["patient"]]].append(item)

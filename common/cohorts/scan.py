@@ -305,22 +305,16 @@ def _home(folder: Path, cases: list[tuple[str, list[_File]]]) -> list[_File] | N
 
 def _common_tail(one: Path, other: Path) -> int:
     """Return how many last parts two folders have in common; 0 if they are none but time points and ``anat``."""
-    pairs = zip(*(map(_plain_folder, reversed(path.parts)) for path in (one, other)), strict=False)
+    upwards = ([_ARCHIVE.sub("", part).lower() for part in reversed(path.parts)] for path in (one, other))
+    pairs = zip(*upwards, strict=False)
     tail = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], pairs)]
     return len(tail) if any(part != "anat" and not _TIME_POINT.fullmatch(part) for part in tail) else 0
-
-
-def _plain_folder(name: str) -> str:
-    return _ARCHIVE.sub("", name).lower()
 
 
 def _cases_of(
     folder: Path, files: list[_File], root: Path, cohort: Cohort, doubts: dict[str, list[str]]
 ) -> list[tuple[str, list[_File]]]:
-    """Separate the cases whose files share a folder: ``(name, files)`` for each.
-
-    ``doubts`` gets a sentence, by its kind, if there are several cases in the folder or file names begin differently.
-    """
+    """Separate cases ``(name, files)`` whose files share a folder, and add to the doubts if that is not certain."""
     known = [file for file in files if file.role]
     images = _images(known)
     stems = {file.stem for file in images}

@@ -44,7 +44,7 @@ def same_images(items: Sequence[Item]) -> list[tuple[Item, Item]]:
         for path in item["image"]:
             of_cases[planes[path]].add(item["case"])
     alike = [path for path, plane in planes.items() if len(of_cases[plane]) > 1]
-    digests = {**planes, **for_each_file(_digest, alike, "image digests")}
+    digests = {**planes, **for_each_file(lambda path: _hash(read_volume(path).numpy()), alike, "image digests")}
     first: dict[str, Item] = {}
     pairs: dict[tuple[str, str], tuple[Item, Item]] = {}
     for item in items:
@@ -71,10 +71,6 @@ def _plane(path: str) -> list[Any]:
         volume = read_volume(path).numpy()
         shape, plane = volume.shape, volume[:, :, volume.shape[2] // 2]
     return [_hash(plane), math.prod(shape[3:])]
-
-
-def _digest(path: str) -> str:
-    return _hash(read_volume(path).numpy())
 
 
 def _hash(voxels: np.ndarray) -> str:

@@ -80,10 +80,7 @@ def _complain(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def _log_record(make: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -> logging.LogRecord:
-    """Return a record with a line instead of a traceback if a line can explain the error.
-
-    MONAI's StatsHandler logs a traceback of every error.
-    """
+    """Return a record without the traceback, which MONAI logs of every error, if a line can explain the error."""
     record = make(*args, **kwargs)
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, KeyboardInterrupt):

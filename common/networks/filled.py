@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.networks.subsets import available_modalities
+from common.networks.subsets import available_modalities, fill_absent
 
 LEVELS = 5
 """Maximum number of resolutions of a network that is told how many it has; the smallest has at least 4 voxels."""
@@ -44,8 +44,7 @@ class FilledNetwork(nn.Module):
     def forward(self, image: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Return logits ``(B, K, ...)`` of ``(B, M, ...)``; of several outputs in training, only the first."""
         there = available_modalities(image, present).to(image.device, non_blocking=True)
-        there = there.reshape(*there.shape, *[1] * (image.ndim - 2))
-        output = self.network(torch.where(there, image.as_subclass(torch.Tensor), 0))
+        output = self.network(fill_absent(image.as_subclass(torch.Tensor), there))
         return output[0] if isinstance(output, list | tuple) else output
 
 

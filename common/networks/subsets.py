@@ -44,12 +44,12 @@ def forward_for_export(network: nn.Module, image: torch.Tensor, present: torch.T
     with warnings.catch_warnings():
         # Warnings about decisions that depend on values; here they are the same for every image.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        features = network.encode(_fill_absent(image, there), torch.ones_like(there))
-        logits = network.decode([_fill_absent(level, there) for level in features], there)
-    return _fill_absent(logits, there.any(dim=1), torch.nan)
+        features = network.encode(fill_absent(image, there), torch.ones_like(there))
+        logits = network.decode([fill_absent(level, there) for level in features], there)
+    return fill_absent(logits, there.any(dim=1), torch.nan)
 
 
-def _fill_absent(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+def fill_absent(x: torch.Tensor, there: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
     """Return ``(B, ...)`` or ``(B, M, ...)`` with ``fill`` where ``there``, bool ``(B,)`` or ``(B, M)``, is False."""
     return torch.where(there.reshape(*there.shape, *[1] * (x.ndim - there.ndim)), x, fill)
 

@@ -4,7 +4,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
@@ -13,24 +12,17 @@ PARALLEL = 1e-3
 
 
 class ToFileGridd(MapTransform):
-    """Interpolate volumes ``(C, ...)`` linearly from the grid of an image to the grid of the files it was made from.
+    """Interpolate volumes ``(C, ...)`` linearly from the grid of the item's image to that of the files it is made from.
 
     It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding, in a third of the time: as both grids
     have parallel axes, each axis is interpolated by itself. Beyond the image's grid, the values of its border continue.
     The files' grid is in the image's metadata (``original_affine`` and ``spatial_shape``). Results have the image's
     metadata and the files' affine. Raises ValueError if the grids' axes are not parallel.
-
-    Args:
-        like: key of the image on whose grid the volumes are.
     """
-
-    def __init__(self, keys: KeysCollection, like: str = "image") -> None:
-        super().__init__(keys)
-        self.like = like
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
-        image = item[self.like]
+        image = item["image"]
         affine, size = torch.as_tensor(image.meta["original_affine"]), [int(n) for n in image.meta["spatial_shape"]]
         positions = torch.linalg.solve(image.affine.double().cpu(), affine.double().cpu())
         for key in self.key_iterator(item):

@@ -26,7 +26,7 @@ from common.io.disk import full_disk
 from common.io.documents import Document, parse_json
 from common.io.files import file_digest
 from common.io.scratch import scratch_folder
-from common.io.weights import shipped_weights
+from common.io.weights import metadata_of, shipped_weights
 from tools.packages.limits import DEPTH, LISTING_SIZE, MEMBERS, PACKAGE_SIZE
 
 PARTS = ("LICENSE", "configs", "docs", "models")
@@ -112,7 +112,7 @@ def require_complete(bundle: str | os.PathLike) -> tuple[str, str]:
         raise FileNotFoundError(f"{absent[0]}: no such file; every bundle must have it.")
     for path in sorted(Path(bundle, "models").glob("*.pt")):
         shipped_weights(path, bundle)
-    metadata = json.loads(Path(bundle, "configs", "metadata.json").read_text())
+    metadata = metadata_of(bundle)
     name, version = str(metadata.get("bundle")), str(metadata.get("version"))
     if not name.isidentifier() or not re.fullmatch(VERSION, version):
         raise ValueError(

@@ -5,10 +5,10 @@ import inspect
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from common.io.files import file_digest
 from common.io.scratch import scratch_folder
+from common.io.weights import metadata_of
 from tools.packages.package import assemble, require_complete
 
 LARGEST = 25_000_000  # maximum size in bytes of a file in the zoo's repository
@@ -71,7 +71,7 @@ def _link_large_files(folder: Path, url: str | None) -> None:
 
 def _write_entry(bundle: Path, folder: Path, huggingface: str) -> None:
     """Write the entry of a model that is hosted on Hugging Face: metadata, README and licence."""
-    metadata: dict[str, Any] = json.loads(Path(bundle, "configs", "metadata.json").read_text())
+    metadata = metadata_of(bundle)
     entry = {"schema": HF_SCHEMA} | {key: metadata[key] for key in HF_KEYS if key in metadata}
     entry |= {"huggingface_model_id": huggingface, "huggingface_url": f"https://huggingface.co/{huggingface}"}
     folder.mkdir()

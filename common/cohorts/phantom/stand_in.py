@@ -101,10 +101,7 @@ def _relative(item: Mapping[str, object], root: Path) -> dict[str, object]:
 
 
 def _tumour(cohort: Cohort, number: int) -> Volumes:
-    """Return a coarse phantom; classes of the core that does not enhance share it, and a cavity lies elsewhere.
-
-    Numbers share a few phantoms, with noise of their own.
-    """
+    """Return a coarse phantom; classes of the core that does not enhance share it, and a cavity lies elsewhere."""
     phantom, drawn = _phantom(number % 5)
     rng = np.random.default_rng(number)
     images = {

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from common.networks.published.fusion_keys import Match
+from common.networks.published.fusion_keys import NAMES, Match
 from common.networks.published.m3ae_keys import M3AE_STAGES
 
-NAMES = ("t1", "t1ce", "t2", "flair")  # modalities in our order
 AUTHORS = {"ACN": ("t1", "t2", "flair", "t1ce"), "SMUNet": ("flair", "t1", "t1ce", "t2")}
 """Class of our network -> modalities in the authors' order."""
 CLASSES = [3, 1, 0, 2]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
+from clinic.study.alignment import AlignedStudy
 from clinic.study.appearance import contradiction_warnings, reassign_by_image
 from clinic.study.looking import judge_images
 from clinic.study.quality import study_warnings
@@ -37,7 +38,7 @@ def study(images: dict[str, nib.Nifti1Image], **confidences: float | None) -> St
 
 
 def shown(read: Study, cohort: Cohort = PHANTOM) -> dict:
-    return judge_images(read.images, cohort)
+    return judge_images(AlignedStudy(read.images, {}, {}), None, cohort)
 
 
 def reassigned(read: Study, modalities: tuple[str, ...] = PHANTOM.modalities, required: tuple[str, ...] = ()) -> Study:

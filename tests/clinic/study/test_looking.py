@@ -38,7 +38,13 @@ def brains(monkeypatch) -> dict[str, np.ndarray]:
 
 
 def looked_at(images: dict[str, nib.Nifti1Image], heads: list[str]) -> dict[str, torch.Tensor]:
-    return look_at(images, dict.fromkeys(images, "frame"), PHANTOM, CPU, tuple(images))
+    headers = {name: SimpleNamespace(modality=name) for name in images}
+    candidates = [
+        SimpleNamespace(name=name, frame="frame", verdict=headers[name], read=lambda image=image: image)
+        for name, image in images.items()
+    ]
+    judged = look_at(candidates, PHANTOM, CPU)
+    return {name: torch.tensor([*shown.values()]) for name, shown in zip(images, judged, strict=True)}
 
 
 def prepared(images: dict[str, nib.Nifti1Image], heads: list[str]) -> dict[str, torch.Tensor]:

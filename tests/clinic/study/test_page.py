@@ -24,7 +24,7 @@ SUMMARY = StudySummary(
     ],
     missing=["t1", "t1c"],
     volumes={"WT": 34.04, "TC": 13.6, "ET": 0.03},
-    intervals={"WT": (22.81, 48.6, 0.9), "TC": (0.0, float("inf"), 0.9)},
+    intervals={"WT": (22.81, 48.6, 0.9)},
     gains={"t1": {"WT": 0.01, "TC": -0.021}, "t1c": {"WT": 0.012, "TC": 0.04, "ET": 0.21}},
     pictures={"flair": base64.b64encode(b"a picture").decode()},
     warnings=["No T1c."],
@@ -56,7 +56,7 @@ def test_values_appear(tmp_path):
     assert "<p>Weights: own.pt, SHA-256 12ab. They were trained on 39 cases &lt;of adults&gt;.</p>" in html
     assert "<li>FLAIR was registered.</li>" in html
     assert ["Whole tumour (WT)", "34.0", "22.8 to 48.6 (90 %)"] in found
-    assert ["Tumour core (TC)", "13.6", "unknown: too few calibration cases"] in found
+    assert ["Tumour core (TC)", "13.6", "–"] in found
     assert ["Enhancing tumour (ET)", "&lt; 0.1", "–"] in found  # an empty region would be 0.0
     assert found.index(["T1c", "+1.2", "+4.0", "+21.0"]) < found.index(["T1", "+1.0", "−2.1", "–"])
     assert ["T2", "series 4", "TE 100 ms", "93 %"] in found
