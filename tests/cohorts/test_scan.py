@@ -95,20 +95,6 @@ def test_brats2015_has_a_folder_for_each_sequence(tmp_path):
     assert alone == first
 
 
-def test_brats2015_has_two_patients_of_one_name(tmp_path):
-    stem = "VSD.Brain.XX.O.MR_T1.1"
-    touch(tmp_path, *(f"BRATS2015/{grade}/brats_2013_pat0001_1/{stem}/{stem}.mha" for grade in ("HGG", "LGG")))
-    assert [i["case"] for i in scan(tmp_path, "brats2015")] == ["HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1"]
-
-
-def test_misnamed_label_of_brats2020_subject_355(tmp_path):
-    case = "BraTS20_Training_355"
-    touch(tmp_path / case, *(f"{case}_{m}.nii" for m in ("t1", "t1ce", "t2", "flair")), "W39_1998.09.19_Segm.nii")
-    (item,) = scan(tmp_path)
-    assert item["case"] == case
-    assert names(item, "label") == "W39_1998.09.19_Segm.nii"
-
-
 def test_msd_files_hold_four_channels(tmp_path):
     touch(tmp_path, "imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "imagesTs/BRATS_485.nii.gz")
     touch(tmp_path, "imagesTr/._BRATS_001.nii.gz", "dataset.json")
@@ -265,24 +251,6 @@ def test_relative_folders_give_absolute_paths_and_names(tmp_path, monkeypatch):
     (item,) = scan(Path("."))
     assert item == {"case": "patient", "image": [str(tmp_path / "patient" / "t1.nii")], "modalities": ["t1"]}
     assert cases("brats2021", ".") == [item]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("BraTS-GLI-00002-000", "BraTS-GLI-00002-001", True),
-        ("BraTS-GLI-00002-000", "BraTS-GLI-00003-000", False),
-        ("BraTS-SSA-00115-000", "BraTS-SSA-00121-000", True),
-        ("brats_tcia_pat105_0001", "brats_tcia_pat105_0002", True),
-        ("HGG_brats_tcia_pat105_0001", "HGG_brats_tcia_pat105_0002", True),
-        ("HGG_brats_2013_pat0001_1", "LGG_brats_2013_pat0001_1", False),
-        ("brats_2013_pat0001_1", "brats_2013_pat0002_1", False),
-        ("BraTS20_Training_001", "BraTS20_Training_002", False),
-        ("Brats18_TCIA08_280_1", "Brats18_TCIA08_242_1", False),
-    ],
-)
-def test_patients(one, other, same):
-    assert (patient(one) == patient(other)) is same
 
 
 BIDS = ("T1w", "ce-gd_T1w", "T2w", "FLAIR")

@@ -297,17 +297,3 @@ class TestCasesToCompare:
         found, remarks = evaluate_label_maps("method", folder, reference, BRATS, Conventions(), True, ["a"])
         assert {case for _, case, _ in dice(found)} == {"a"}
         assert remarks == ["method: left out of t1+t1c+t2+flair are cases that are not among those to compare (b)."]
-
-
-def test_regions_without_a_reference_keep_their_volumes_under_skip(folder, reference):
-    write(reference / "a.nii.gz", np.zeros(SHAPE, np.uint8))
-    rows = evaluate(folder, reference, empty="skip").results.query("case == 'a'")
-    assert set(rows["metric"]) == {"volume", "reference_volume"}
-    assert set(rows["region"]) == {"WT", "TC", "ET"}
-
-
-def test_post_processing_is_that_of_the_conventions(folder, reference):
-    rows = evaluate(folder, reference, et_min_voxels=10_000).results.query("region == 'ET'")
-    values = rows.set_index(["case", "metric"])["value"]
-    assert (values["a", "volume"], values["a", "dice"]) == (0, 0)
-    assert values["a", "reference_volume"] > 0
