@@ -199,10 +199,7 @@ IMPORT = ("import_fusion", "RFNet", "nowhere", "OUT", "--width")
         ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
         ((*LEADERBOARD, "--at_once", -1), "--at_once -1: expected a number from 0 to inf."),
         ((*LEADERBOARD, "--coverage", 2), "coverage 2.0: expected a level above 0 and below 1, e.g. 0.9."),
-        (
-            (*LEADERBOARD, "--coverage", 0.8, "--only", "M3AE"),
-            "--coverage 0.8: is for the report",
-        ),
+        ((*LEADERBOARD, "--coverage", 0.8, "--only", "M3AE"), "--coverage 0.8: is for the report"),
         ((*LEADERBOARD, "--dry_run", "--dataset_dir", "DATA"), "--dry_run makes its own data; give only one"),
         ((*LEADERBOARD, "--cohort", "brats2020"), "--dataset_dir: missing; expected the folder of cohort brats2020"),
         ((*LEADERBOARD, "--dataset_dir", "nowhere"), "--dataset_dir nowhere: no such folder; expected that of phantom"),

@@ -348,12 +348,8 @@ def test_what_cannot_be_an_image_of_a_person(study, values, problem):
 )
 def test_slices_that_lie_where_nobody_can(study, apart, away, problem):
     for k, path in enumerate(files(study, 3)):
-        edit(
-            path,
-            lambda dataset, k=k: dataset.update(
-                {"ImagePositionPatient": [0, away, k * apart], "SpacingBetweenSlices": apart}
-            ),
-        )
+        place = {"ImagePositionPatient": [0, away, k * apart], "SpacingBetweenSlices": apart}
+        edit(path, lambda dataset, place=place: dataset.update(place))
     assert re.search(problem, only(study, 3).problem)
 
 
@@ -591,12 +587,8 @@ def test_a_tumour_protocol(tmp_path, phantom_subject):
     series = read_study(tmp_path)
     assert [one.key for one in series] == ["1-1", "1-2", "1-3", "2", "3", "4", "5", "6", "7", "8"]
     selection = choose(series)
-    assert {name: one.series.number for name, one in selection.chosen.items()} == {
-        "t1": 2,
-        "t1c": 6,
-        "t2": 3,
-        "flair": 4,
-    }
+    chosen = {name: one.series.number for name, one in selection.chosen.items()}
+    assert chosen == {"t1": 2, "t1c": 6, "t2": 3, "flair": 4}
     assert selection.warnings == []
     reasons = (
         ["localizer"] * 3 + [""] * 3 + ["diffusion", "", "subtraction", "not taken, since series 6 is in the plane"]

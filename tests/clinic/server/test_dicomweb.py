@@ -105,8 +105,7 @@ def test_oedema_alone_is_named_so_and_nothing_is_stored_of_nothing(stack, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("image", "status"),
-    [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)],
+    ("image", "status"), [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)]
 )
 def test_what_is_not_in_the_archive_is_refused(stack, image, status):
     answer = infer(stack.url, image)

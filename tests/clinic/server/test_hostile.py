@@ -24,7 +24,6 @@ import pytest
 import requests
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
-from phantom_case import HEAD, write_case
 from running import ROOT, infer, server
 
 from clinic.server import archive as label_archive
@@ -39,10 +38,9 @@ from common.io.lock import LOCK
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
+def store(tmp_path_factory, subject) -> Path:
     """A usable study, and one whose pixels make ITK abort its process."""
-    root, subject = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("subject")
-    write_case(subject, "Doe", box=HEAD)
+    root = tmp_path_factory.mktemp("store")
     (root / "good").mkdir()
     shutil.copy(subject / "Doe_t2.nii.gz", root / "good")
     shutil.copy(subject / "Doe_seg.nii.gz", root.parent / "label.nii.gz")
