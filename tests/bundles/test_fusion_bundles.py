@@ -1,16 +1,13 @@
 """PASSION and GSS through monai.bundle, as their users run them, at a size that takes seconds."""
 
 import json
-import shutil
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, MODALITIES, Bundle
-from monai.bundle import ConfigWorkflow
+from bundles.running import MODALITIES, Bundle
 
 from common.cohorts.datalist import load_datalist, write_datalist
 from common.engines import SetEpoch
@@ -24,7 +21,6 @@ TINY |= {"val_subsets": [list(MODALITIES)]}
 SMALLEST = {"backbone": "RFNet", "crop": [16, 16, 16]}
 """Settings for tests that do not depend on the backbone."""
 UNTRACKED = {"evaluation#overrides#mlflow": "none"}
-each = pytest.mark.parametrize("bundle", [PASSION, GSS], ids=lambda bundle: bundle.name)
 
 
 def tiny(bundle, coarse_dir, output_dir):
@@ -181,20 +177,6 @@ class TestRecipes:
 def write(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.5, 8.0, 1.0])), path)
-
-
-class TestInference:
-    @each
-    def test_from_within_the_bundle_copied_elsewhere(self, bundle, case, tmp_path, monkeypatch):
-        copied = shutil.copytree(bundle.folder, tmp_path / bundle.name, ignore=shutil.ignore_patterns("eval"))
-        monkeypatch.chdir(copied)
-        workflow = ConfigWorkflow(
-            config_file=[f"configs/{name}" for name in DEMO], logging_file=False, workflow_type="infer",
-            dataset_dir=str(Path(case["image"][0]).parent), output_dir=str(tmp_path / "out"),
-        )  # fmt: skip
-        workflow.initialize()
-        workflow.run()
-        assert list((tmp_path / "out").rglob("*_seg.nii.gz"))
 
 
 class TestConfigs:
