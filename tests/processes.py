@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import multiprocessing
 import os
 import runpy
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -95,6 +97,15 @@ def serving(command: Sequence[str], page: str, log: Path, **environment: str) ->
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def answering(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests in a thread of this process; yield the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def free_port() -> int:

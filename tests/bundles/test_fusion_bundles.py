@@ -9,7 +9,6 @@ import pytest
 import torch
 from bundles.running import MODALITIES, Bundle
 
-from common.cohorts.datalist import load_datalist, write_datalist
 from common.engines import SetEpoch
 from common.evaluation.metrics.results import read_evaluation
 
@@ -47,7 +46,6 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("bundle", "backbone"),
         [
-            pytest.param(PASSION, "RFNet", marks=pytest.mark.slow),
             pytest.param(PASSION, "M2FTrans", marks=pytest.mark.slow),
             (PASSION, "bundles.small_unet.SmallUNet"),
             (GSS, "mmFormer"),
@@ -69,19 +67,6 @@ class TestTraining:
         GSS.run_here(["train.json"], "fit", **settings, learning_rate=0.0, weight_decay=0.0)
         end = torch.load(tmp_path / "second" / "trained.pt", weights_only=True)
         assert all(torch.equal(start[key], end[key]) for key in start)
-
-    def test_masks_of_unknown_subjects_are_refused(self, coarse_dir, tmp_path):
-        (tmp_path / "masks.csv").write_text("case,modalities\nNobody,t1+t2\n")
-        settings = {**tiny(PASSION, coarse_dir, tmp_path), "missing_rates": None, "masks": tmp_path / "masks.csv"}
-        assert "Nobody" in PASSION.complaint(["train.json"], "fit", **settings)
-
-    def test_gss_needs_complete_subjects(self, coarse_dir, tmp_path):
-        parts = load_datalist(coarse_dir / "datalist.json", coarse_dir)
-        for item in parts["training"]:
-            item["image"], item["modalities"] = item["image"][:3], item["modalities"][:3]
-        write_datalist(parts, tmp_path / "incomplete.json")
-        settings = {**tiny(GSS, coarse_dir, tmp_path), "datalist": tmp_path / "incomplete.json"}
-        assert "GSS needs all" in GSS.complaint(["train.json"], "fit", **settings)
 
 
 class TestRecipes:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ import pytest
 import requests
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
+from processes import answering
 from running import ROOT, infer, server
 
 from clinic.server import archive as label_archive
@@ -409,11 +409,8 @@ class TestArchive:
             def log_message(self, *args: object) -> None:
                 pass
 
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as one:
-            one.daemon_threads = True
-            threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
-            yield f"http://127.0.0.1:{one.server_port}"
-            one.shutdown()
+        with answering(Endless) as address:
+            yield address
 
     @pytest.mark.parametrize(("path", "stream"), [("slow", False), ("slow", True), ("packed", False), ("large", True)])
     def test_no_answer_is_read_beyond_the_limits(self, archive, monkeypatch, path, stream):
