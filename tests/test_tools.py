@@ -197,7 +197,6 @@ IMPORT = ("import_fusion", "RFNet", "nowhere", "OUT", "--width")
         ((*LEADERBOARD, "--cohort", "brats2020"), "--dataset_dir: missing; expected the folder of cohort brats2020"),
         ((*LEADERBOARD, "--dataset_dir", "nowhere"), "--dataset_dir nowhere: no such folder; expected that of phantom"),
         ((*PREDICT, "--modalities", 5), "Unknown modality '5'"),
-        ((*PREDICT, "--series", 7), "--series 7: expected names and values"),
         ((*PREDICT, "--serie", "{}"), "--serie: no such option of predict; did you mean --series?"),
         ((*IMPORT, -8), "--width -8: expected a number from 1 to 1024."),
         (("import_fusion", "UNet", "x", "OUT"), "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans."),
