@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,12 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from nibabel.affines import apply_affine
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import (
-    EnhancedMRImageStorage,
-    ExplicitVRLittleEndian,
-    MRImageStorage,
-    generate_uid,
-)
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
+
+from clinic.dicom.phantom import mr_image
 
 SLOPE, INTERCEPT = 0.5, -16.0
 """Rescale slope and intercept of the stored values, so that a reader who ignores them fails."""
@@ -151,11 +149,10 @@ def write_study(
     for index, scan in enumerate(scans):
         image, affine = _acquire(Path(subject_dir), scan)
         stored = np.clip(np.round((image - INTERCEPT) / SLOPE), 0, 4095).astype(np.uint16)
-        common = _common(scan, index, seed, patient)
         place = Path(folder, f"{scan.number:03d}")
         place.mkdir(parents=True, exist_ok=True)
         write = _write_multiframe if scan.multiframe else _write_slices
-        write(place, index, scan, common, stored, affine)
+        write(place, scan, partial(_image, scan, index, seed, patient), stored, affine)
         written.append(nib.Nifti1Image((stored * SLOPE + INTERCEPT).astype(np.float32), affine))
     return written
 
@@ -213,29 +210,21 @@ def _file(subject_dir: Path, modality: str) -> Path:
     return next(subject_dir.glob(f"*_{name}.nii.gz"))
 
 
-def _common(scan: Scan, index: int, seed: str, patient: Mapping[str, str]) -> Dataset:
-    """Return the attributes that all files of a scan share."""
-    dataset = Dataset()
+def _image(scan: Scan, index: int, seed: str, patient: Mapping[str, str], number: int) -> FileDataset:
+    """Return the image ``number`` of the study's volume ``index``, without its pixels and its place."""
+    header = {"ImageType": list(scan.image_type)} | ({} if scan.multiframe else dict(scan.header))
+    dataset = mr_image(seed, scan.number, 1000 * index + number, scan.description, header)
     dataset.update(dict(patient))
-    dataset.PatientSex = "O"
-    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[seed])
-    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[seed, str(scan.number)])
-    frame = f"moved {index}" if scan.moved else "frame"
-    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[seed, frame])
-    dataset.PositionReferenceIndicator = ""
-    dataset.StudyID, dataset.AccessionNumber, dataset.ReferringPhysicianName = "1", ACCESSION, ""
-    dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = "20240102"
-    dataset.StudyTime = "100000"
-    dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"{100000 + 100 * scan.number}"
-    dataset.Modality, dataset.SeriesNumber = "MR", scan.number
+    if scan.moved:
+        dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[seed, f"moved {index}"])
+    dataset.AccessionNumber, dataset.ProtocolName = ACCESSION, scan.description
     dataset.Manufacturer, dataset.ManufacturerModelName = "SIEMENS", "Phantom"
-    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "0", "1"
-    dataset.SeriesDescription = dataset.ProtocolName = scan.description
-    dataset.BodyPartExamined, dataset.PatientPosition = "BRAIN", "HFS"
-    dataset.ImageType = list(scan.image_type)
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.BitsStored, dataset.HighBit = 12, 11
     return dataset
+
+
+Made = Callable[[int], FileDataset]
+"""Returns the image of a number, from 1 on, in its scan."""
 
 
 def _geometry(affine: np.ndarray, spacing: Sequence[float]) -> tuple[list[float], Callable[[int], list[float]]]:
@@ -254,37 +243,27 @@ def _decimals(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.10f}") for value in values]
 
 
-def _write_slices(place: Path, index: int, scan: Scan, common: Dataset, stored: np.ndarray, affine: np.ndarray) -> None:
+def _write_slices(place: Path, scan: Scan, made: Made, stored: np.ndarray, affine: np.ndarray) -> None:
     orientation, position = _geometry(affine, scan.spacing)
     count = stored.shape[2]
     for k in range(count):
-        number = 1000 * index + (count - k if scan.reverse else k + 1)
-        dataset = _file_dataset(MRImageStorage, common, scan, number)
-        dataset.EchoTrainLength, dataset.ScanOptions = "", ""
-        for keyword, value in scan.header.items():
-            setattr(dataset, keyword, value)
+        dataset = made(count - k if scan.reverse else k + 1)
         dataset.ImageOrientationPatient, dataset.ImagePositionPatient = orientation, position(k)
         dataset.PixelSpacing = [scan.spacing[1], scan.spacing[0]]
         dataset.SliceThickness = dataset.SpacingBetweenSlices = scan.spacing[2]
         dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = SLOPE, INTERCEPT, "US"
-        _save(dataset, stored[:, :, k].T, scan, place / f"{number:06d}.dcm")
+        _save(dataset, stored[:, :, k].T, scan, place)
 
 
-def _write_multiframe(
-    place: Path, index: int, scan: Scan, common: Dataset, stored: np.ndarray, affine: np.ndarray
-) -> None:
+def _write_multiframe(place: Path, scan: Scan, made: Made, stored: np.ndarray, affine: np.ndarray) -> None:
     """Write an Enhanced MR Image with the functional groups of a scanner, as far as they are read."""
     orientation, position = _geometry(affine, scan.spacing)
-    dataset = _file_dataset(EnhancedMRImageStorage, common, scan, 1000 * index + 1)
-    header = dict(scan.header)
+    dataset, header = made(1), dict(scan.header)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     dataset.ImageType = list(scan.image_type[:4])
     dataset.ContentQualification, dataset.AcquisitionContrast = "RESEARCH", "UNKNOWN"
-    dataset.ComplexImageComponent, dataset.PixelPresentation, dataset.VolumetricProperties = (
-        "MAGNITUDE",
-        "MONOCHROME",
-        "VOLUME",
-    )
-    dataset.VolumeBasedCalculationTechnique = "NONE"
+    dataset.ComplexImageComponent, dataset.PixelPresentation = "MAGNITUDE", "MONOCHROME"
+    dataset.VolumetricProperties, dataset.VolumeBasedCalculationTechnique = "VOLUME", "NONE"
     dataset.MRAcquisitionType = header.pop("MRAcquisitionType", "3D")
     scanning = np.atleast_1d(header.pop("ScanningSequence", "SE"))
     dataset.EchoPulseSequence = "GRADIENT" if "GR" in scanning else "SPIN"
@@ -325,9 +304,9 @@ def _write_multiframe(
         for n, k in enumerate(order, start=1)
     ]
     dataset.NumberOfFrames = count
-    dataset.AcquisitionDateTime = common.AcquisitionDate + common.AcquisitionTime
+    dataset.AcquisitionDateTime = dataset.AcquisitionDate + dataset.AcquisitionTime
     _dimensions(dataset)
-    _save(dataset, np.stack([stored[:, :, k].T for k in order]), scan, place / f"{1000 * index + 1:06d}.dcm")
+    _save(dataset, np.stack([stored[:, :, k].T for k in order]), scan, place)
 
 
 def _dimensions(dataset: FileDataset) -> None:
@@ -346,20 +325,9 @@ def _item(**values: Any) -> Dataset:
     return item
 
 
-def _file_dataset(sop_class: str, common: Dataset, scan: Scan, number: int) -> FileDataset:
-    meta = FileMetaDataset()
-    uid = generate_uid(entropy_srcs=[common.SeriesInstanceUID, str(number)])
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, uid
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.update(common)
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.InstanceNumber = sop_class, uid, number
-    return dataset
-
-
-def _save(dataset: FileDataset, pixels: np.ndarray, scan: Scan, path: Path) -> None:
+def _save(dataset: FileDataset, pixels: np.ndarray, scan: Scan, place: Path) -> None:
     dataset.Rows, dataset.Columns = pixels.shape[-2:]
     dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
     if scan.transfer_syntax != ExplicitVRLittleEndian:
         dataset.compress(scan.transfer_syntax, generate_instance_uid=False)
-    dataset.save_as(path, enforce_file_format=True)
+    dataset.save_as(place / f"{dataset.InstanceNumber:06d}.dcm", enforce_file_format=True)

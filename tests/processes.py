@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import multiprocessing
 import os
 import runpy
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -68,6 +75,37 @@ def _torchrun(rank: int, processes: int, port: int) -> dict[str, object]:
     """Return the environment that torchrun sets for one of several processes on this machine."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, **address}
+
+
+@contextmanager
+def serving(command: Sequence[str], page: str, log: Path, **environment: str) -> Iterator[None]:
+    """Run a server that writes its output to a file, and end it; it runs once it answers the request for a page."""
+    with log.open("wb") as file:
+        settings = os.environ | environment
+        process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=file, stderr=file)
+    try:
+        until = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(page, timeout=5).close()
+                break
+            except (OSError, http.client.HTTPException):
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"The server did not start:\n{log.read_text()}") from None
+                time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def answering(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests in a thread of this process; yield the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def free_port() -> int:

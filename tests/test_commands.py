@@ -77,11 +77,7 @@ def check_server(words: list[str]) -> None:
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
 
 
-CHECKS = {
-    "tools": lambda words: parse(VERBS, words),
-    "monai.bundle": check_bundle,
-    "clinic.server": check_server,
-}
+CHECKS = {"tools": lambda words: parse(VERBS, words), "monai.bundle": check_bundle, "clinic.server": check_server}
 
 
 @pytest.mark.parametrize("page", [*GUIDES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))

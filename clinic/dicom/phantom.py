@@ -81,8 +81,9 @@ def _write_study(folder: Path, case: str, identity: str, images: Mapping[str, np
         place = folder / f"{number:03d}"
         place.mkdir(parents=True)
         for index, k in enumerate(range(0, voxels.shape[2], series.every), start=1):
-            dataset = _slice(series, number, index, identity)
+            dataset = mr_image(identity, number, index, series.description, series.header)
             dataset.PatientName = dataset.PatientID = case
+            dataset.ImageOrientationPatient, dataset.PixelSpacing = [1.0, 0, 0, 0, 1, 0], [SPACING, SPACING]
             dataset.ImagePositionPatient = [0.0, -SPACING * (voxels.shape[1] - 1), SPACING * k]
             dataset.SliceThickness = dataset.SpacingBetweenSlices = SPACING * series.every
             dataset.Rows, dataset.Columns = voxels.shape[1::-1]
@@ -90,8 +91,11 @@ def _write_study(folder: Path, case: str, identity: str, images: Mapping[str, np
             dataset.save_as(place / f"{index:03d}.dcm", enforce_file_format=True)
 
 
-def _slice(series: _Series, number: int, index: int, identity: str) -> FileDataset:
-    """Return a file without its pixels and its place; all images of a study have one frame of reference."""
+def mr_image(identity: str, number: int, index: int, description: str, header: Mapping[str, Any]) -> FileDataset:
+    """Return an MR image without its patient, pixels and place; all of a study have one frame of reference.
+
+    ``identity`` is that of the study, ``number`` the SeriesNumber and ``index`` the InstanceNumber.
+    """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = MRImageStorage, ExplicitVRLittleEndian
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[identity, str(number), str(index)])
@@ -102,7 +106,7 @@ def _slice(series: _Series, number: int, index: int, identity: str) -> FileDatas
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[identity, str(number)])
     dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[identity, "frame"])
     dataset.PositionReferenceIndicator = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-    dataset.StudyID, dataset.StudyDescription, dataset.SeriesDescription = "1", DESCRIPTION, series.description
+    dataset.StudyID, dataset.StudyDescription, dataset.SeriesDescription = "1", DESCRIPTION, description
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = "20240102"
     dataset.StudyTime = "100000"
     dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = f"{100000 + 100 * number}"
@@ -110,10 +114,9 @@ def _slice(series: _Series, number: int, index: int, identity: str) -> FileDatas
     dataset.Manufacturer, dataset.ManufacturerModelName = "none", "phantom"
     dataset.DeviceSerialNumber, dataset.SoftwareVersions = "0", "1"
     dataset.BodyPartExamined, dataset.PatientPosition = "BRAIN", "HFS"
-    dataset.ImageOrientationPatient, dataset.PixelSpacing = [1.0, 0, 0, 0, 1, 0], [SPACING, SPACING]
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.EchoTrainLength = dataset.ScanOptions = ""
-    for keyword, value in ({"ImageType": ["ORIGINAL", "PRIMARY", "M"]} | series.header).items():
+    for keyword, value in ({"ImageType": ["ORIGINAL", "PRIMARY", "M"]} | dict(header)).items():
         setattr(dataset, keyword, value)
     return dataset

@@ -130,10 +130,8 @@ class TestTraining:
         ("name", "overrides", "message"),
         [
             ("passion", {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
-            ("passion", {"missing_rates": [0.2, 0.4, 0.8, 1.0]}, "missing_rates [0.2, 0.4, 0.8, 1.0]: expected"),
             ("passion", {"missing_rates": None, "masks": "mr9999"}, "mr9999"),
             ("passion", {"backbone": "mmFormer", "crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples"),
-            ("passion", {"crop": [36, 32, 32]}, "expected 2 or 3 multiples of 8"),
             ("passion", {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
             ("passion", {"training": "pasion"}, "training 'pasion': expected one of"),
             ("passion", {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),

@@ -74,14 +74,8 @@ def test_onnx(bundle, tmp_path):
     folder, network = bundle
     kwargs = {"dynamo": False, "input_names": ["image"], "output_names": ["pred"]}
     kwargs["dynamic_axes"] = {"image": {0: "batch"}, "pred": {0: "batch"}}
-    onnx_export(
-        "network_def",
-        filepath=str(tmp_path / "model.onnx"),
-        use_trace=True,
-        input_shape=[1, 4, *WINDOW],
-        converter_kwargs=kwargs,
-        **places(folder),
-    )
+    options = {"use_trace": True, "input_shape": [1, 4, *WINDOW], "converter_kwargs": kwargs, **places(folder)}
+    onnx_export("network_def", filepath=str(tmp_path / "model.onnx"), **options)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     assert_equal(lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0]), network)
 

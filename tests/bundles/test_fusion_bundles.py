@@ -1,18 +1,14 @@
 """PASSION and GSS through monai.bundle, as their users run them, at a size that takes seconds."""
 
 import json
-import shutil
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundles.running import DEMO, MODALITIES, Bundle
-from monai.bundle import ConfigWorkflow
+from bundles.running import MODALITIES, Bundle
 
-from common.cohorts.datalist import load_datalist, write_datalist
 from common.engines import SetEpoch
 from common.evaluation.metrics.results import read_evaluation
 
@@ -24,7 +20,6 @@ TINY |= {"val_subsets": [list(MODALITIES)]}
 SMALLEST = {"backbone": "RFNet", "crop": [16, 16, 16]}
 """Settings for tests that do not depend on the backbone."""
 UNTRACKED = {"evaluation#overrides#mlflow": "none"}
-each = pytest.mark.parametrize("bundle", [PASSION, GSS], ids=lambda bundle: bundle.name)
 
 
 def tiny(bundle, coarse_dir, output_dir):
@@ -51,7 +46,6 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("bundle", "backbone"),
         [
-            pytest.param(PASSION, "RFNet", marks=pytest.mark.slow),
             pytest.param(PASSION, "M2FTrans", marks=pytest.mark.slow),
             (PASSION, "bundles.small_unet.SmallUNet"),
             (GSS, "mmFormer"),
@@ -73,19 +67,6 @@ class TestTraining:
         GSS.run_here(["train.json"], "fit", **settings, learning_rate=0.0, weight_decay=0.0)
         end = torch.load(tmp_path / "second" / "trained.pt", weights_only=True)
         assert all(torch.equal(start[key], end[key]) for key in start)
-
-    def test_masks_of_unknown_subjects_are_refused(self, coarse_dir, tmp_path):
-        (tmp_path / "masks.csv").write_text("case,modalities\nNobody,t1+t2\n")
-        settings = {**tiny(PASSION, coarse_dir, tmp_path), "missing_rates": None, "masks": tmp_path / "masks.csv"}
-        assert "Nobody" in PASSION.complaint(["train.json"], "fit", **settings)
-
-    def test_gss_needs_complete_subjects(self, coarse_dir, tmp_path):
-        parts = load_datalist(coarse_dir / "datalist.json", coarse_dir)
-        for item in parts["training"]:
-            item["image"], item["modalities"] = item["image"][:3], item["modalities"][:3]
-        write_datalist(parts, tmp_path / "incomplete.json")
-        settings = {**tiny(GSS, coarse_dir, tmp_path), "datalist": tmp_path / "incomplete.json"}
-        assert "GSS needs all" in GSS.complaint(["train.json"], "fit", **settings)
 
 
 class TestRecipes:
@@ -181,20 +162,6 @@ class TestRecipes:
 def write(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.5, 8.0, 1.0])), path)
-
-
-class TestInference:
-    @each
-    def test_from_within_the_bundle_copied_elsewhere(self, bundle, case, tmp_path, monkeypatch):
-        copied = shutil.copytree(bundle.folder, tmp_path / bundle.name, ignore=shutil.ignore_patterns("eval"))
-        monkeypatch.chdir(copied)
-        workflow = ConfigWorkflow(
-            config_file=[f"configs/{name}" for name in DEMO], logging_file=False, workflow_type="infer",
-            dataset_dir=str(Path(case["image"][0]).parent), output_dir=str(tmp_path / "out"),
-        )  # fmt: skip
-        workflow.initialize()
-        workflow.run()
-        assert list((tmp_path / "out").rglob("*_seg.nii.gz"))
 
 
 class TestConfigs:

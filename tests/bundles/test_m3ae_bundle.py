@@ -24,22 +24,12 @@ from common.modalities import subset_name, subsets
 M3AE = Bundle("m3ae")
 BUNDLE = M3AE.folder
 CALIBRATED = ("intervals", "interval_cases", "advice")
-TINY = {
-    "spacing": [6, 6, 6],
-    "grid": [40, 40, 26],
-    "crop": [32, 32, 24],
-    "patch_size": 8,
-    "overlap": 0.25,
-    "pretrain_epochs": 1,
-    "epochs": 1,
-    "val_interval": 1,
-}
+TINY = {"spacing": [6, 6, 6], "grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "overlap": 0.25}
+TINY |= {"pretrain_epochs": 1, "epochs": 1, "val_interval": 1}
 ONE = {"evaluation#overrides#subsets": [list(MODALITIES)], "evaluation#overrides#mlflow": "none"}
 """Settings for an evaluation of one subset, which is quicker."""
 COARSE = {"spacing": [6, 6, 6], "mlflow": "none"}
 """Settings for an evaluation of a coarse case."""
-TRAINING = ["@pretrain", "@finetune"]
-"""The stages of a run without the evaluation."""
 
 
 @pytest.fixture(scope="module")
@@ -102,24 +92,6 @@ class TestTraining:
         logged = {Path(artifact.path).name for artifact in client.list_artifacts(tracked.info.run_id, "test")}
         assert {"results.csv", "report.html", "tables", "figures"} <= logged
 
-    @pytest.mark.slow  # three trainings, one of them killed
-    def test_killed_run_resumes_to_the_same_weights(self, coarse_dir, tmp_path):
-        settings = {**TINY, "dataset_dir": coarse_dir, "pretrain_epochs": 3, "epochs": 3, "val_interval": 2}
-        settings["run"] = TRAINING
-        whole, broken = tmp_path / "whole", tmp_path / "broken"
-        M3AE.run_here(["train.json"], **settings, output_dir=whole)
-        for stage, name, steps in (("pretraining", "pretrained_last.pt", 3), ("fine-tuning", "finetuned_last.pt", 6)):
-            M3AE.kill_in_epoch_two(["train.json"], {**settings, "output_dir": broken, "resume": "true"}, stage)
-            assert torch.load(broken / name, weights_only=True)["trainer"]["iteration"] == steps
-        M3AE.run_here(["train.json"], **settings, output_dir=broken, resume=True)
-        for name in ("pretrained.pt", "finetuned.pt"):
-            one, other = (torch.load(folder / name, weights_only=True) for folder in (whole, broken))
-            assert all(torch.equal(one[key], other[key]) for key in one)
-        ends = [torch.load(folder / "finetuned_last.pt", weights_only=True) for folder in (whole, broken)]
-        assert ends[0]["trainer"] == ends[1]["trainer"]
-        assert ends[0]["best"] == ends[1]["best"]
-        assert all(torch.equal(ends[0]["network"][key], ends[1]["network"][key]) for key in ends[0]["network"])
-
     def test_stages_run_alone(self, coarse_dir, tmp_path):
         settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
         assert "pretrained.pt: no such checkpoint" in M3AE.complaint(["train.json"], "finetune", **settings)
@@ -163,12 +135,7 @@ class TestTraining:
         words = M3AE.words(["train.json", "multi_gpu_train.json"], settings)
         options = {"nnodes": 2, "nproc_per_node": 1, "rdzv_id": "test", "rdzv_backend": "c10d"}
         options |= {"rdzv_endpoint": f"127.0.0.1:{free_port()}", "local_addr": "127.0.0.1"}
-        torchrun = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *(f"--{key}={value}" for key, value in options.items()),
-        ]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", *(f"--{key}={options[key]}" for key in options)]
         logs = [(tmp_path / f"node_{node}.txt").open("w+") for node in range(2)]
         nodes = [subprocess.Popen([*torchrun, "-m", *words], cwd=ROOT, stdout=log, stderr=log) for log in logs]
         codes = [node.wait() for node in nodes]

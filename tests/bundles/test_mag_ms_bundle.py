@@ -51,23 +51,6 @@ class TestBaselines:
         assert {key for key in zero if zero[key] != mean[key]} == {"_desc_", "method", "output_dir", "fill"}
 
 
-class TestInference:
-    @pytest.mark.parametrize(
-        ("overrides", "message"),
-        [
-            ({"cohort": "myops2020"}, "a checkpoint of another architecture than MAGMS"),
-            ({"crop": [64, 64, 64]}, "a checkpoint of another architecture than MAGMS"),
-            ({"inferer#roi_size": [64, 64, 32]}, "A window of [64, 64, 32] voxels, but this MAGMS was built for"),
-            ({"ckpt_path": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
-        ],
-    )
-    def test_what_the_weights_are_not_for_is_refused(self, case, tmp_path, overrides, message):
-        copy_subset(case, ("flair",), tmp_path / "in" / "x")
-        settings = {"dataset_dir": tmp_path / "in", "output_dir": tmp_path / "out", **overrides}
-        assert message in BUNDLE.complaint(DEMO, **settings)
-        assert not list((tmp_path / "out").rglob("*.nii.gz"))
-
-
 class TestConfigs:
     @pytest.mark.parametrize(("recipe", "subjects", "steps"), [("msd_task01", 388, 25_000), ("iseg2017", 6, 5_000)])
     def test_recipes_have_the_published_number_of_updates(self, recipe, subjects, steps):

@@ -172,15 +172,6 @@ class TestRecipes:
         assert paths["lr"] == pytest.approx(1e-4 * (1 - 100 / get("epochs")) ** 0.9)
         assert discriminators["lr"] == 1e-4
 
-    @pytest.mark.slow  # the same stages as without the recipe, which are tested above
-    def test_pmkl_trains(self, coarse_dir, tmp_path):
-        settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **GATED, steps=3, evaluate=[])
-        MEDMAP.run_here(STACKS["PMKL"], **settings)
-        for name in ("teacher_last", "trained_last"):
-            (group,) = torch.load(tmp_path / f"{name}.pt", weights_only=True)["optimizer"]["param_groups"]
-            assert group["momentum"] == 0.9
-            assert group["lr"] == 0  # at the end of the schedule
-
     @pytest.mark.slow  # a training and its evaluation
     def test_acn_trains_and_is_evaluated(self, coarse_dir, tmp_path, undrawn):
         settings = tiny(coarse_dir, tmp_path, **ON_PHANTOM, **PATHS, **CHEAP)

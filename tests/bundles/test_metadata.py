@@ -37,34 +37,13 @@ def test_metadata_passes_the_schema(meta_file, tmp_path):
     verify(meta_file, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("damage", "complaint"),
-    [
-        (lambda meta: meta.pop("authors"), "authors"),
-        (lambda meta: meta.pop("changelog"), "changelog"),
-        (lambda meta: meta.update(supported_apps=[]), "not of type 'object'"),
-        (lambda meta: meta.update(optional_packages_version={"mlflow": "3.17.2"}), "mlflow"),
-        (lambda meta: meta.update(eval_metrics={"val_mean_dice_wt": "0.85"}), "'0.85'"),
-        (lambda meta: meta["network_data_format"].pop("outputs"), "outputs"),
-        (lambda meta: meta["network_data_format"]["inputs"]["image"].pop("channel_def"), "channel_def"),
-        (lambda meta: meta["network_data_format"]["inputs"]["image"].update(spatial_shape=["8*m"]), "8\\*m"),
-        (lambda meta: meta["network_data_format"]["outputs"]["pred"].update(value_range=[1]), "value_range|\\[1\\]"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_the_schema_refuses(damage, complaint, tmp_path):
+def test_the_schema_refuses_what_lacks_a_key(tmp_path):
     meta = json.loads(METADATA[0].read_text())
-    damage(meta)
+    del meta["network_data_format"]["outputs"]
     damaged = tmp_path / "metadata.json"
     damaged.write_text(json.dumps(meta))
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match="outputs"):
         verify(damaged, tmp_path)
-
-
-@each_bundle
-def test_version_is_in_the_changelog(meta_file):
-    meta = json.loads(meta_file.read_text())
-    assert meta["version"] in meta["changelog"]
 
 
 @each_bundle

@@ -40,14 +40,6 @@ def test_all_methods_of_the_list_train_by_the_recipe():
     assert all(Path(entry.files[-1]).name == "open_glioma.json" for entry in entries)
 
 
-@pytest.mark.parametrize("name", BUNDLES)
-def test_inference_takes_the_recipe_too(name):
-    get = Bundle(name).get("inference.json", "recipes/open_glioma.json")
-    assert list(get("inferer").roi_size) == recipe(name)["crop"]
-    assert get("network_def").training
-    assert get("cohort_def").name == "open_glioma"
-
-
 @pytest.mark.parametrize("name", [*BUNDLES[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in BUNDLES[2:])])
 def test_a_short_training_leaves_the_average_of_the_weights(name, coarse_dir, tmp_path):
     """The phantom has the file names of BraTS 2021 and its label value of ET."""

@@ -1,6 +1,8 @@
 """A second training in an output folder that is in use is refused, whichever bundle it belongs to."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,17 +20,24 @@ def train_for_ever(folder: str) -> None:
     time.sleep(600)
 
 
-@pytest.fixture(scope="module")
-def training(tmp_path_factory):
-    """A folder in which a training is running, and the process of that training."""
-    folder = tmp_path_factory.mktemp("out")
+@contextmanager
+def trained_in(folder: Path) -> Iterator[int]:
+    """Let a training run in a folder; yield its process's number."""
     process = start(train_for_ever, str(folder), log=folder / "log")
     while not (folder / "begun").exists():
         assert process.is_alive(), (folder / "log").read_text()
         time.sleep(0.01)
-    yield folder, process.pid
+    yield process.pid
     process.kill()
     process.join()
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A folder in which a training is running, and the number of its process."""
+    folder = tmp_path_factory.mktemp("out")
+    with trained_in(folder) as pid:
+        yield folder, pid
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -42,13 +51,7 @@ def test_a_second_training_is_refused(training, coarse_dir, name):
 
 def test_a_finished_training_lets_others_in(coarse_dir, tmp_path):
     Bundle("gss").run_here(["train.json"], dataset_dir=coarse_dir, output_dir=tmp_path, run=[])
-    process = start(train_for_ever, str(tmp_path), log=tmp_path / "log")
-    while not (tmp_path / "begun").exists():
-        assert process.is_alive(), (tmp_path / "log").read_text()
-        time.sleep(0.01)
-    with pytest.raises(BlockingIOError):
+    with trained_in(tmp_path), pytest.raises(BlockingIOError):
         lock_folder(tmp_path, "another")
-    process.kill()
-    process.join()
     lock_folder(tmp_path, "another")
     unlock_folder(tmp_path)

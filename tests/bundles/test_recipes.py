@@ -55,11 +55,6 @@ def test_shipped_weights_fit_what_they_are_for(bundle, name, recipe):
     load_weights(parser.get_parsed_content("network_def"), weights)
 
 
-def test_every_bundle_has_the_recipes_of_its_weights():
-    found = {(path.parts[-4], path.stem) for path in RECIPES}
-    assert found >= {(bundle, name) for bundle in BUNDLE_NAMES for name in ("open_glioma", "phantom")}
-
-
 @pytest.mark.parametrize("bundle", BUNDLE_NAMES)
 def test_fine_tuning_starts_from_the_weights(bundle):
     configs, parser = BUNDLES / bundle / "configs", ConfigParser()

@@ -5,10 +5,11 @@ import pytest
 import torch
 from bundles.running import MODALITIES, Bundle
 
-MEDMAP, MAG_MS, PASSION = Bundle("medmap"), Bundle("mag_ms"), Bundle("passion")
+M3AE, MEDMAP, MAG_MS, PASSION = map(Bundle, ("m3ae", "medmap", "mag_ms", "passion"))
 TINY = {"spacing": [6, 6, 6], "crop": [16, 16, 16], "epochs": 3, "val_interval": 3, "batch_size": 3, "evaluate": []}
 MAG_MS_SIZES = {"crop": [32, 32, 32], "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2, "accumulation_steps": 2}
 TINY |= {"val_subsets": [list(MODALITIES)]}
+M3AE_SIZES = {"grid": [40, 40, 26], "crop": [32, 32, 24], "patch_size": 8, "pretrain_epochs": 3, "val_interval": 2}
 RFNET = {"backbone": "RFNet", "width": 4, "missing_rates": [0.3, 0.3, 0.5, 0.5]}
 
 
@@ -28,8 +29,10 @@ def tensors(value, name=""):
         (MEDMAP, ["train.json", "backbones/acn.json"], {"width": 8}, "training"),
         (MEDMAP, ["train.json", "backbones/pmkl.json"], {"width": 2, "teacher_epochs": 3}, "teacher"),
         (PASSION, ["train.json"], RFNET, "training"),
+        (M3AE, ["train.json"], M3AE_SIZES, "pretraining"),
+        (M3AE, ["train.json"], M3AE_SIZES, "fine-tuning"),
     ],
-    ids=["MAG-MS", "ACN", "PMKL", "PASSION"],
+    ids=["MAG-MS", "ACN", "PMKL", "PASSION", "M3AE, pretraining", "M3AE, fine-tuning"],
 )
 @pytest.mark.slow  # three trainings, one of them killed
 def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, configs, settings, stage):
@@ -38,9 +41,10 @@ def test_killed_run_resumes_to_the_same_end(coarse_dir, tmp_path, bundle, config
     bundle.run_here(configs, **settings, output_dir=whole)
     bundle.kill_in_epoch_two(configs, {**settings, "output_dir": broken}, stage)
     bundle.run_here(configs, **settings, output_dir=broken, resume=True)
-    first, second = (
-        dict(tensors(torch.load(folder / "trained_last.pt", weights_only=True))) for folder in (whole, broken)
-    )
+    last = "finetuned_last.pt" if bundle is M3AE else "trained_last.pt"
+    ends = [torch.load(folder / last, weights_only=True) for folder in (whole, broken)]
+    assert [ends[0][key] for key in ("trainer", "best")] == [ends[1][key] for key in ("trainer", "best")]
+    first, second = (dict(tensors(end)) for end in ends)
     assert first.keys() == second.keys()
     assert not [name for name in first if not torch.equal(first[name], second[name])]
     if bundle is PASSION:

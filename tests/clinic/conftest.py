@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from phantom_case import LPS
+from phantom_case import HEAD, LPS, write_case
 
 from common.cohorts.phantom.simulation import simulate
 
@@ -14,6 +14,14 @@ from common.cohorts.phantom.simulation import simulate
 def phantom_subject(phantom_dir) -> Path:
     """The folder of a phantom's images and label map."""
     return sorted(phantom_dir.glob("Phantom_*"))[0]
+
+
+@pytest.fixture(scope="session")
+def subject(tmp_path_factory) -> Path:
+    """A test case of the phantom, the head alone, with its label map; its files are named after a patient."""
+    folder = tmp_path_factory.mktemp("subject") / "case"
+    write_case(folder, "Doe", box=HEAD)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,7 @@ def put(value: float, where=...) -> np.ndarray:
         ("flair", image(3)[:, :, :7], LPS, "flair: not on the grid of t1: shape 6x7x7, not 6x7x8", 0),
         *[("t1ce", put(v, (0, 0, slice(3))), LPS, "t1c: 3 voxels are NaN or Inf", 0) for v in (np.nan, np.inf)],
         *[("t1ce", put(value), LPS, f"t1c: every voxel is {value}", 0) for value in (0, 7)],
+        ("t1ce", put(1e30, (3, 3, 3)), LPS, "t1c: 1 voxels are beyond 1e+09 (from 0 to 1e+30)", 0),
         ("t2", image(0), LPS, "t1 and t2: the same image", 0),
         ("t2", image(2) + np.linspace(1, 2, 8, dtype="f4"), LPS, "t2: not skull-stripped (0% of the voxels are 0)", 0),
     ],

@@ -227,28 +227,16 @@ def test_seeded_split_keeps_a_patient_in_one_part(tmp_path):
     assert len(set.union(*patients)) == 12
 
 
-def test_seeded_split_leaves_unlabelled_cases_out(tmp_path, caplog):
+@pytest.mark.parametrize(("split", "sizes"), [(None, [1, 1, 1]), ("full", [3, 0, 1]), ("all_test", [0, 0, 3])])
+def test_unlabelled_cases_are_tested_on_where_all_others_train_and_else_left_out(tmp_path, caplog, split, sizes):
     folder(tmp_path, ["a", "b", "c"])
     folder(tmp_path, ["x"], label=False)
-    parts = split_cases(get_cohort("brats2021"), tmp_path)
-    assert [len(parts[part]) for part in PARTS] == [1, 1, 1]
-    assert "1 cases are in no part of split seeded: x" in caplog.text
-
-
-def test_full_split_trains_on_all_labelled_and_tests_on_the_others(tmp_path):
-    folder(tmp_path, ["a", "b"])
-    folder(tmp_path, ["x"], label=False)
-    parts = split_cases(get_cohort("brats2021"), tmp_path, "full")
-    assert [names(parts[part]) for part in PARTS] == [["a", "b"], [], ["x"]]
-
-
-def test_all_labelled_cases_are_tested_on_where_nothing_is_trained(tmp_path, caplog):
-    folder(tmp_path, ["a"])
-    folder(tmp_path, ["x"], label=False)
-    parts = prepare("brats2021", tmp_path, "all_test")
-    assert [names(parts[part]) for part in PARTS] == [[], [], ["a"]]
-    assert "1 cases are in no part of split all_test: x" in caplog.text
-    assert names(take(parts, "test")) == ["a"]
+    parts = prepare("brats2021", tmp_path, split)
+    assert [len(parts[part]) for part in PARTS] == sizes
+    if split == "full":
+        assert names(take(parts, "test")) == ["x"]
+    else:
+        assert f"1 cases are in no part of split {split or 'seeded'}: x" in caplog.text
     assert take(parts, None) == []
 
 
@@ -443,15 +431,12 @@ def test_cases_of_the_phantom_are_its_test_cases(phantom):
     assert names(cases("phantom", phantom / "a")) == ["a"]
 
 
-@pytest.mark.parametrize("split", ["cv1of2", "cv2of2", "cv3of3", "full", "seeded", "all_test", None])
-def test_splits_that_every_cohort_has(split):
-    require_split("brats2023", split)
-
-
-@pytest.mark.parametrize("split", ["cv0of3", "cv4of3", "cv1of1", "cv1of0"])
-def test_numbers_of_folds_that_make_no_cross_validation(split):
-    with pytest.raises(ValueError, match=f"{split}.*expected cv1of3"):
+def test_splits_that_every_cohort_has_and_numbers_of_folds_that_make_no_cross_validation():
+    for split in ("cv1of2", "cv2of2", "cv3of3", "full", "seeded", "all_test", None):
         require_split("brats2023", split)
+    for split in ("cv0of3", "cv4of3", "cv1of1", "cv1of0"):
+        with refused(ValueError, split, "expected cv1of3"):
+            require_split("brats2023", split)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,10 @@ def test_too_few_masks_of_one_value_to_be_sure(stand_in, tmp_path, caplog):
         ("UCSD-PTGBM-0002_02", "UCSD-PTGBM-0002"),
         ("RHUH-0001_2", "RHUH-0001"),
         ("BraTS-GLI-00005-101", "BraTS-GLI-00005"),
+        ("BraTS-SSA-00121-000", "BraTS-SSA-00115"),  # the same patient under another number
+        ("brats_tcia_pat105_0002", "brats_tcia_pat105"),
+        ("HGG_brats_2013_pat0001_1", "HGG_brats_2013_pat0001"),
+        ("BraTS20_Training_001", "BraTS20_Training_001"),
         ("sub-01_ses-02", "sub-01"),
         ("sub-01_ses-02_anat", "sub-01"),
         ("clinic7_visit3", "clinic7"),

@@ -12,13 +12,7 @@ from monai.transforms import Activationsd, CenterSpatialCropd, Compose, Invertd,
 from common.cohorts import cases, get_cohort, prepare, take
 from common.cohorts.check import check_folder
 from common.engines import ForegroundInferer, SubsetSweep
-from common.transforms import (
-    CachedDataset,
-    DecideLabelsd,
-    LabelsToClassesd,
-    LabelsToRegionsd,
-    LoadSubjectd,
-)
+from common.transforms import CachedDataset, DecideLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd
 
 COHORT = get_cohort("myops2020")
 SHAPE = (12, 10, 3)

@@ -57,12 +57,8 @@ def blank(monkeypatch):
 
 def median(parts, modality, tissue):
     """Return the median over patients of the median signal of a tissue, relative to white matter."""
-    return np.median(
-        [
-            np.median(images[modality][tissues[tissue] > 0.9]) / np.median(images[modality][tissues["wm"] > 0.9])
-            for tissues, images in parts
-        ]
-    )
+    signals = ((images[modality], tissues[tissue] > 0.9, tissues["wm"] > 0.9) for tissues, images in parts)
+    return np.median([np.median(image[there]) / np.median(image[white]) for image, there, white in signals])
 
 
 class TestSimulate:

@@ -162,13 +162,8 @@ def m3ae() -> M3AE:
 
 
 def preprocessing(modalities=None) -> Compose:
-    return Compose(
-        [
-            LoadSubjectd("brats2020", modalities, keys="image"),
-            Orientationd("image", axcodes="RAS", labels=None),
-            ScaleBrainIntensityd("image"),
-        ]
-    )
+    load = LoadSubjectd("brats2020", modalities, keys="image")
+    return Compose([load, Orientationd("image", axcodes="RAS", labels=None), ScaleBrainIntensityd("image")])
 
 
 def infer(network: nn.Module, item: dict) -> torch.Tensor:

@@ -2,11 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from mlflow.telemetry.client import get_telemetry_client
 from monai.engines import Evaluator
 from monai.handlers import MLFlowHandler, ValidationHandler
 from monai.utils import path_to_sqlite_uri
+from processes import free_port, serving
 
 from common.engines import check_settings, log_evaluation, track
 from common.evaluation.metrics.conventions import Conventions
@@ -30,31 +28,12 @@ from common.evaluation.report.report import write_report
 def server(tmp_path_factory):
     """The URI of a separate MLflow server."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/store.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "mlflow", *words, *store], stdout=log, stderr=log)
+    words += [f"--backend-store-uri=sqlite:///{folder}/store.db", f"--artifacts-destination={folder}/artifacts"]
     uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert process.poll() is None, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.25)
+    with serving([sys.executable, "-m", "mlflow", *words], f"{uri}/health", folder / "log"):
         yield uri
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

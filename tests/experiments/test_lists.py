@@ -132,7 +132,6 @@ def x(**more):
         ({"cohort": "brats1999"}, ("'brats1999'",)),
         ({"cohort": ["brats2018"]}, ("cohort is ['brats2018']", "expected a valid string")),
         ({"table": []}, ("'table'", "did you mean 'tables'?")),
-        ({"setings": {}}, ("'setings'", "did you mean 'settings'?")),
         ({"tables": {}}, ("tables is {}", "expected a valid", "array")),
         ({"tables": [TABLE, TABLE]}, ("M3AE 1 BraTS2018 test split (57) twice",)),
         ({"tables": [{"published": PUBLISHED}]}, ("no key 'tables[0].rows'",)),
@@ -153,7 +152,6 @@ def x(**more):
         ({"methods": {"a\nb": M3AE}}, ("methods", "'a\\nb'", "a name on one line")),
         ({"methods": {"x": {}}}, ("no key 'methods.x.bundle'",)),
         ({"methods": {"x": {"bundle": 5}}}, ("methods.x.bundle is 5", "string")),
-        (x(config=[]), ("methods.x", "'config'", "'configs'")),
         (x(variant=["recipes/table3.json", "RFNet"]), ("methods.x", "'variant'", "bundle, configs, settings")),
         (x(configs="x.json"), ("methods.x.configs is 'x.json'", "array")),
         (x(configs=["logging.conf"]), ("'x'", "logging.conf: not a JSON config")),
@@ -161,9 +159,6 @@ def x(**more):
         (x(settings={"cohort": "brats2020"}), ("methods.x.settings", "'cohort'", "the leaderboard itself")),
         ({"settings": {"resume": True}}, ("settings", "'resume'", "the leaderboard itself")),
         (x(settings={"conventions#size": 1}), ("'x'", "'conventions#size' is not a key of")),
-        (x(settings={"epochs#x": 1}), ("'x'", "'epochs#x' is not a key of")),
-        (x(settings={"epochs": "ten"}), ("'x'", "epochs 'ten'", "a number")),
-        (x(settings={"evaluation#overrides#subset": []}), ("'x'", "'evaluation#overrides#subset' is not a key of")),
         (x(settings={"conventions#hd95": 1}), ("'x'", "hd95 is 1")),
         (x(configs=["recipes/brats2020.json"]), ("'x'", "recipes/brats2020.json", "brats2020, not for brats2018")),
         (
@@ -181,18 +176,9 @@ def test_what_does_not_exist_or_fit_is_refused_by_name(tmp_path, parts, facts):
         read_list(write(tmp_path, **{"tables": [TABLE], **parts}))
 
 
-@pytest.mark.parametrize(
-    ("text", "facts"),
-    [
-        ('{"methods": {"A": {"bundle": "gss"}, "A": {"bundle": "m3ae"}}}', ("'A' occurs twice",)),
-        ("GSS, RFNet", ("not JSON", "docs/evaluate.md")),
-        ("[" * 10**5, ("too many levels",)),
-    ],
-    ids=["twice", "text", "nested"],
-)
-def test_what_is_no_list_is_refused(tmp_path, text, facts):
-    (tmp_path / "list.json").write_text(text)
-    with refused(ValueError, "list.json", *facts):
+def test_what_is_no_list_is_refused(tmp_path):
+    (tmp_path / "list.json").write_text("GSS, RFNet")
+    with refused(ValueError, "list.json", "not JSON", "docs/evaluate.md"):
         read_list(tmp_path / "list.json")
 
 

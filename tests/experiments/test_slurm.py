@@ -108,12 +108,8 @@ def test_each_task_gets_its_name_whatever_is_in_it(tmp_path):
         script = write_array(names, ["leaderboard", "a list.json", "out"], tmp_path)
     assert "#SBATCH --array=0-2\n" in script.read_text()
     for number, name in enumerate(names):
-        said = subprocess.run(
-            ["bash", str(script)],
-            env={**os.environ, "SLURM_ARRAY_TASK_ID": str(number)},
-            capture_output=True,
-            text=True,
-        ).stdout
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(number)}
+        said = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True).stdout
         assert said.splitlines() == ["-m", "tools", "leaderboard", "a list.json", "out", "--only", name]
 
 

@@ -22,8 +22,6 @@ def options(monkeypatch, *words):
         (("--epochs", "3", "--train#lr=0.5", "--resume", "--logging_file", "x"), None),
         (("--train::lr=0.5", "--device", "$torch.device('cpu')"), None),
         (("--epoch", "3"), "'epoch' is not a key of .*train.json; did you mean epochs"),
-        (("--train::rl", "1"), "'train#rl' is not a key of .*; expected one of lr"),
-        (("--epochs", "many"), "epochs 'many': expected a number, such as 1"),
         (("--masks", "mr2468"), "'masks' is not a key"),
         (
             ("--output_dir", "2024_01"),

@@ -66,10 +66,7 @@ def test_a_setting_is_the_trainings_or_else_the_default(tmp_path):
         ({"crop": [8, ["%x.json"]]}, "expected a short text"),
         ({"width": 10**9}, "expected a number of at most 4096"),
         ({"width": {"a": 1}}, "expected a text, a number, or a list of these"),
-        (
-            {"backbone": "antigravity.Network"},
-            "not choose.*--backbone antigravity.Network",
-        ),
+        ({"backbone": "antigravity.Network"}, "not choose.*--backbone antigravity.Network"),
     ],
 )
 def test_facts_are_data(settings, message, tmp_path):

@@ -37,13 +37,6 @@ def test_nifti(path, volume):
     np.testing.assert_array_equal(read.affine.numpy(), AFFINE)
 
 
-def test_mha_is_the_same_image(path, tmp_path):
-    itk.imwrite(itk.imread(str(path)), str(tmp_path / "x.mha"))
-    read = read_volume(tmp_path / "x.mha")
-    np.testing.assert_array_equal(read.numpy(), read_volume(path).numpy())
-    np.testing.assert_allclose(read.affine.numpy(), AFFINE)
-
-
 def test_four_dimensions(tmp_path, volume):
     stack = np.stack([volume, volume + 1], axis=-1)
     nib.save(nib.Nifti1Image(stack, AFFINE), tmp_path / "x.nii")
@@ -173,13 +166,6 @@ def test_the_affine_is_that_of_the_standard_and_doubts_are_said(tmp_path, volume
     assert len(read.meta["warnings"]) == (1 if warning else 0)
     if warning:
         assert re.search(warning, caplog.text)
-
-
-def test_units_of_length_are_read(tmp_path, volume):
-    image = nib.Nifti1Image(volume, np.diag([0.001, 0.001, 0.002, 1]))
-    image.header.set_xyzt_units("meter")
-    nib.save(image, tmp_path / "x.nii")
-    np.testing.assert_allclose(read_volume(tmp_path / "x.nii").affine.numpy(), np.diag([1, 1, 2, 1]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("packed", [False, True])

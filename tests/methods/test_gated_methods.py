@@ -125,10 +125,6 @@ class TestPMKL:
 
     def test_a_teacher_that_does_not_fit_is_refused(self, tmp_path):
         network, path = PMKL(width=2, subsets=SUBSETS), tmp_path / "teacher.pt"
-        with pytest.raises(
-            FileNotFoundError, match=r"teacher.pt: no such weights of a teacher.*Train it first.*key `teacher`"
-        ):
-            load_teacher(network, str(path), "phantom")
         others = [GatedNetwork(width=4), GatedNetwork(modalities=3, width=2), GatedNetwork(classes=3, width=2)]
         for other in (*others, GatedNetwork(width=2, feature_encoder="shared")):
             write_checkpoint(other.state_dict(), path)

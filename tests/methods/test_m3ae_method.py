@@ -168,16 +168,12 @@ def test_fine_tuning_goes_on_from_whole_weights(tmp_path):
     write_checkpoint(source.state_dict(), tmp_path / "model.pt")
     start_finetuning(network, tmp_path / "none.pt", init_from=tmp_path / "model.pt")
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in source.state_dict().items())
-    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such checkpoint"):
-        start_finetuning(network, tmp_path / "none.pt")
 
 
 def test_load_pretrained_refuses_another_architecture(tmp_path):
     write_checkpoint(M3AE(4, 4, 16, (8, 8, 8)).state_dict(), tmp_path / "pretrained.pt")
     with pytest.raises(ValueError, match=r"pretrained\.pt: not a pretraining checkpoint of this network.*same width"):
         load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "pretrained.pt")
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
-        load_pretrained(M3AE(4, 3, 8, (8, 8, 8)), tmp_path / "none.pt")
 
 
 def test_plain_forwards_what_is_there():

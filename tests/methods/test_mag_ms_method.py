@@ -1,6 +1,5 @@
 """What MAG-MS and the UNETRs for each subset forward in training."""
 
-import pytest
 import torch
 from monai.networks import eval_mode
 
@@ -78,10 +77,3 @@ class TestOneSubset:
             torch.testing.assert_close(logits, network.dedicated.networks[key](x[:, channels]))
             trained.add(key)
         assert trained == {"0", "1", "0_1"}
-
-    def test_only_the_chosen_subsets_are_trained(self):
-        network = made(DedicatedUNETR, modalities=3, subsets=[(2,)])
-        full = torch.ones(2, 3, dtype=torch.bool)
-        assert OneSubset(network)(image(full)).shape == (2, 4, *CROP)
-        with pytest.raises(ValueError, match="none can be trained"):
-            OneSubset(network)(image(torch.tensor([[True, True, False]])))

@@ -94,12 +94,6 @@ def test_a_network_without_a_feature_encoder_cannot_be_aligned():
     assert FeatureAlignment(RandomSubsetFusion(network), network, align=False)(image()).features is None
 
 
-def test_only_networks_with_bottlenecks_align_there():
-    network = RFNet(**SMALL, feature_encoder="shared")
-    with pytest.raises(ValueError, match="align_at 'bottleneck': RFNet cannot compute the bottleneck"):
-        FeatureAlignment(RandomSubsetFusion(network), network, at="bottleneck")
-
-
 def test_features_are_kept_for_no_longer_than_a_step():
     """Validation runs hundreds of windows whose features nobody needs."""
     network = RFNet(**SMALL, feature_encoder="shared").train()

@@ -16,7 +16,7 @@ from networks.golden import (
     trained_paths,
 )
 
-from common.modalities import drop, subsets
+from common.modalities import drop
 from common.networks.cotraining import ACN, ACNPath, SMUNet
 from common.networks.published.cotraining_keys import import_cotraining
 
@@ -164,20 +164,6 @@ class TestCheckpoints:
         theirs = {k: v for k, v in path_state("acn", "mono", 1).items() if not k.startswith("VID_branch")}
         with pytest.raises(ValueError, match=r"4 are missing \['VID_branch\.log_scale"):
             import_cotraining(theirs, ACN(subsets=[(0,)]), (0,))
-
-
-class TestSubsets:
-    @both
-    def test_each_subset_is_segmented_by_its_own_path_from_what_there_is(self, name):
-        network, x = small(name), image()
-        assert len(network.missing.networks) == 14
-        with torch.no_grad():
-            for names in subsets(("t1", "t1c", "t2", "flair")):
-                channels = [("t1", "t1c", "t2", "flair").index(n) for n in names]
-                path = network.full if len(channels) == 4 else network.missing.network_for(tuple(channels))
-                logits = network(drop(x, row(*channels)))
-                assert torch.equal(logits, path(x[:, channels])), names
-                assert torch.equal(network(x, row(*channels)), logits), names
 
 
 class TestFeatureEncoder:

@@ -258,16 +258,6 @@ class TestStudents:
                 student = network.missing.network_for(subset)(one[:, list(subset)])
                 torch.testing.assert_close(network(one), student)
 
-    def test_complete_samples_go_to_the_teacher_and_others_to_their_students(self):
-        network = lively(PMKL(width=2, subsets=[(1,)])).eval()
-        x = image(torch.tensor([[True] * 4, [False, True, False, False]]))
-        with torch.no_grad():
-            logits = network(x)
-            torch.testing.assert_close(logits[:1], network.full(x[:1]))
-            torch.testing.assert_close(logits[1:], network.missing.network_for((1,))(x[1:, 1:2]))
-        with pytest.raises(ValueError, match=r"No network was trained for the modalities at channels \[0, 2, 3\]"):
-            network(image(PRESENT[:1]))
-
     @pytest.mark.parametrize(("crop", "stride", "edges"), [((48, 40, 44), 2, (40, 40, 40)), (CROP, 40, CROP)])
     def test_metric_heads_pool_boxes_and_give_unit_vectors(self, crop, stride, edges):
         head, features = lively(MetricHead(2, crop, stride)), torch.randn(2, 2, *crop)

@@ -158,11 +158,3 @@ def test_scripted_network_equals_eager(small, tmp_path):
     image[0, 2] = float("nan")
     with torch.no_grad():
         assert torch.allclose(scripted(image), small(image), atol=1e-5)
-
-
-def test_training_mode_returns_deep_outputs_and_bottleneck(small):
-    with train_mode(small):
-        output = small(torch.rand(1, 4, 16, 16, 16))
-    assert output.logits.shape == (1, 3, 16, 16, 16)
-    assert [tuple(deep.shape) for deep in output.deep] == [(1, 3, 16, 16, 16)] * 2
-    assert output.bottleneck.shape == (1, 64, 2, 2, 2)

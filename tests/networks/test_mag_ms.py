@@ -6,7 +6,7 @@ from monai.networks import train_mode
 from monai.networks.nets import UNETR
 
 from common.modalities import drop
-from common.networks.dedicated import channel_subsets, channels_of
+from common.networks.dedicated import channels_of
 from common.networks.mag_ms import MAGMS
 from common.networks.unetr import DedicatedUNETR, FilledUNETR
 
@@ -118,15 +118,6 @@ class TestFilledUNETR:
 
 
 class TestDedicatedUNETR:
-    def test_each_subset_has_a_network_of_its_own(self):
-        network, x = made(DedicatedUNETR, modalities=3), image((1, 1, 1))
-        assert len(network.dedicated.networks) == 7
-        for subset in channel_subsets(3):
-            keep = torch.zeros(2, 3, dtype=torch.bool)
-            keep[:, list(subset)] = True
-            with torch.no_grad():
-                assert torch.equal(network(drop(x, keep)), network.dedicated.network_for(subset)(x[:, list(subset)]))
-
     def test_subsets_are_chosen_by_names(self):
         chosen = channels_of([["flair"], ["t1ce", "T1"]], MODALITIES)
         assert chosen == [(3,), (0, 1)]

@@ -13,7 +13,6 @@ import pytest
 from small_bundle import write_bundle
 
 import common
-from common.io.bundle import require_same_common
 from tools.packages.package import make_package, place_package, read_manifest
 
 REPOSITORY = Path(common.__file__).parents[1]
@@ -271,15 +270,3 @@ def test_members_that_share_their_data_are_refused(package, tmp_path):
     with pytest.raises(ValueError, match="larger than the zip file"):
         place_package(made, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
-
-
-def test_one_version_of_common(tmp_path):
-    require_same_common(tmp_path)  # not packaged
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps({"common": common.__version__}))
-    require_same_common(tmp_path)
-    manifest.write_text(json.dumps({"common": "99.0.0"}))
-    with pytest.raises(
-        ValueError, match=rf"version 99.0.0 of `common`.* loaded {common.__version__} .*in its own process"
-    ):
-        require_same_common(tmp_path)

@@ -42,6 +42,7 @@ def test_regions_there_and_back(cohort, ed, ncr, et):
         ("brats2023", (0, 1, 2, 3)),
         ("msd_task01", (0, 2, 1, 3)),
         ("brats2015", (0, 1, 2, 3, 4)),  # NET before ET
+        ("iseg2017", (0, 10, 150, 250)),
     ],
 )
 def test_published_order_and_back(cohort, values):

@@ -111,11 +111,8 @@ def test_segments(segmented):
     described = [seg.get_segment_description(number) for number in seg.segment_numbers]
     assert [one.segment_label for one in described] == ["Oedema", "Necrotic core", "Enhancing tumour"]
     types = [one.segmented_property_type for one in described]
-    assert [(one.value, one.scheme_designator) for one in types] == [
-        ("79654002", "SCT"),
-        ("6574001", "SCT"),
-        ("108369006", "SCT"),
-    ]
+    codes = [f"{one.scheme_designator} {one.value}" for one in types]
+    assert codes == ["SCT 79654002", "SCT 6574001", "SCT 108369006"]
     modifier = types[2].SegmentedPropertyTypeModifierCodeSequence[0]
     assert (modifier.CodeValue, modifier.CodingSchemeDesignator) == ("C113842", "NCIt")
     for one in described:

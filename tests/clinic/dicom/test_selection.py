@@ -103,8 +103,7 @@ def test_the_later_of_two_after_contrast():
 def test_two_that_cannot_be_told_apart(description):
     parameters = {"t2_tse": T2, "t1_mprage nativ": T1, "t2_flair": FLAIR}[description]
     with pytest.raises(
-        ValueError,
-        match=r"series 3, series 8: all are .* cannot be told apart\. Choose: --series \"\{'\w+': NUM",
+        ValueError, match=r"series 3, series 8: all are .* cannot be told apart\. Choose: --series \"\{'\w+': NUM"
     ) as info:
         choose([series(1, "localizer", T1), series(3, description, parameters), series(8, description, parameters)])
     said = str(info.value).splitlines()

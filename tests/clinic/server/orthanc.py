@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
-from processes import free_port
+from processes import free_port, serving
 
 PROGRAM = "/usr/sbin/Orthanc"
 PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
@@ -33,15 +31,9 @@ def orthanc(folder: Path) -> Iterator[str]:
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(config))
-    with open(folder / "orthanc.log", "wb") as log:
-        process = subprocess.Popen([PROGRAM, str(folder / "orthanc.json")], stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(url, process, folder / "orthanc.log")
+    with serving([PROGRAM, str(folder / "orthanc.json")], f"{url}/system", folder / "orthanc.log"):
         yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def upload(url: str, study: Path) -> None:
@@ -54,15 +46,3 @@ def series(url: str, modality: str) -> list[str]:
     """Return the names that Orthanc gives to the series of a modality."""
     query = {"Level": "Series", "Query": {"Modality": modality}}
     return requests.post(f"{url}/tools/find", json=query, timeout=30).json()
-
-
-def _wait(url: str, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(100):
-        if process.poll() is not None:
-            break
-        try:
-            requests.get(f"{url}/system", timeout=5).raise_for_status()
-            return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise RuntimeError(f"Orthanc did not start:\n{log.read_text()}")

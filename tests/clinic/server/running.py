@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import requests
-from processes import free_port
-
-ROOT = Path(__file__).parents[3]
+from processes import ROOT, free_port, serving
 
 
 @contextmanager
@@ -32,15 +27,9 @@ def server(folder: Path, studies: str | Path | None, **conf: str | None) -> Iter
     options = {"studies": studies, "port": port, "output_dir": folder / "output", "recipe": "phantom", **conf}
     command = [sys.executable, "-m", "clinic.server", *_words(options)]
     settings = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    with open(folder / "server.log", "wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(url, process, folder / "server.log")
+    with serving(command, f"{url}/info/", folder / "server.log", **settings):
         yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def infer(url: str, image: str, output: str = "json", model: str = "m3ae", **params: object) -> requests.Response:
@@ -61,14 +50,3 @@ def result(url: str, image: str, path: Path, model: str = "m3ae", **params: obje
 
 def _words(options: Mapping[str, object]) -> list[str]:
     return [f"--{key}={value}" for key, value in options.items() if value is not None]
-
-
-def _wait(url: str, process: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 180
-    while process.poll() is None and time.monotonic() < until:
-        try:
-            requests.get(f"{url}/info/", timeout=5).raise_for_status()
-            return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise RuntimeError(f"The server did not start:\n{log.read_text()}")

@@ -20,7 +20,7 @@ import uvicorn
 from dicom_studies import resample
 from fastapi import HTTPException
 from orthanc import needs_orthanc, series
-from processes import free_port
+from processes import answering, free_port
 from running import infer, result
 from stack import PATIENTS, SECRETS, SERIES, Stack, uid
 
@@ -105,8 +105,7 @@ def test_oedema_alone_is_named_so_and_nothing_is_stored_of_nothing(stack, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("image", "status"),
-    [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)],
+    ("image", "status"), [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)]
 )
 def test_what_is_not_in_the_archive_is_refused(stack, image, status):
     answer = infer(stack.url, image)
@@ -154,16 +153,13 @@ class TestProxy:
             def log_message(self, *args: object) -> None:
                 pass
 
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heedless) as archive:
-            threading.Thread(target=archive.serve_forever, args=(0.01,), daemon=True).start()
-            address = f"http://127.0.0.1:{archive.server_port}"
+        with answering(Heedless) as address:
             assert len(json.loads(forward(address, "GET", "studies", [], {}, b"").body)) == len(SERIES)
             for path, query in (("studies", [("StudyInstanceUID", uid("two"))]), (f"studies/{uid('two')}/series", [])):
                 with pytest.raises(HTTPException, match="another StudyInstanceUID") as refused:
                     forward(address, "GET", path, query, {}, b"")
                 assert refused.value.status_code == 502
                 assert "SECRET" not in str(refused.value)
-            archive.shutdown()
 
 
 def test_an_archive_that_is_gone(tmp_path):

@@ -26,7 +26,6 @@ import uvicorn
 from dicom_studies import edit_series, study, write_study
 from monai.transforms import RandCropByLabelClassesd
 from nibabel.affines import apply_affine
-from phantom_case import HEAD, write_case
 from processes import free_port
 from pydicom import dcmread
 from pydicom.uid import generate_uid
@@ -49,14 +48,6 @@ SECRETS = re.compile(r"Secret|SECRET|19700101|1\.2\.826\.0|Doe")
 NAMES = {"Necrotic core": 1, "Oedema": 2, "Enhancing tumour": 4}
 DEMO = Path(bundle_root("m3ae"), "models", "phantom.pt")
 BUNDLES = ("m3ae", "passion", "gss", "mag_ms", "medmap")
-
-
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Path:
-    """A test case of the phantom with its label map."""
-    folder = tmp_path_factory.mktemp("phantom")
-    write_case(folder, "Doe", box=HEAD)
-    return folder
 
 
 @pytest.fixture(scope="module")

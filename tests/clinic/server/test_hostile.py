@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ import pytest
 import requests
 from dicom_studies import edit, study, write_study
 from fastapi import HTTPException
-from phantom_case import HEAD, write_case
+from processes import answering
 from running import ROOT, infer, server
 
 from clinic.server import archive as label_archive
@@ -39,10 +38,9 @@ from common.io.lock import LOCK
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
+def store(tmp_path_factory, subject) -> Path:
     """A usable study, and one whose pixels make ITK abort its process."""
-    root, subject = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("subject")
-    write_case(subject, "Doe", box=HEAD)
+    root = tmp_path_factory.mktemp("store")
     (root / "good").mkdir()
     shutil.copy(subject / "Doe_t2.nii.gz", root / "good")
     shutil.copy(subject / "Doe_seg.nii.gz", root.parent / "label.nii.gz")
@@ -411,11 +409,8 @@ class TestArchive:
             def log_message(self, *args: object) -> None:
                 pass
 
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as one:
-            one.daemon_threads = True
-            threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
-            yield f"http://127.0.0.1:{one.server_port}"
-            one.shutdown()
+        with answering(Endless) as address:
+            yield address
 
     @pytest.mark.parametrize(("path", "stream"), [("slow", False), ("slow", True), ("packed", False), ("large", True)])
     def test_no_answer_is_read_beyond_the_limits(self, archive, monkeypatch, path, stream):

@@ -15,13 +15,8 @@ from clinic.study.reading import read_folder
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
 
-MPRAGE = {
-    "ScanningSequence": "GR_IR",
-    "MRAcquisitionType": "3D",
-    "EchoTime": 0.00298,
-    "RepetitionTime": 2.3,
-    "InversionTime": 0.9,
-}
+MPRAGE = {"ScanningSequence": "GR_IR", "EchoTime": 0.00298, "RepetitionTime": 2.3, "InversionTime": 0.9}
+MPRAGE |= {"MRAcquisitionType": "3D"}
 TSE = {"ScanningSequence": "SE", "EchoTime": 0.098, "RepetitionTime": 5.0}
 FLAIR = {"ScanningSequence": ["SE", "IR"], "EchoTime": 0.09, "RepetitionTime": 9.0, "InversionTime": 2.5}
 AGENT = {"ContrastBolusIngredient": "GADOLINIUM"}

@@ -18,10 +18,7 @@ SUMMARY = StudySummary(
     bundle="m3ae",
     version="1.2.3",
     weights="own.pt, SHA-256 12ab",
-    used=[
-        UsedModality("t2", "series 4", "TE 100 ms", 0.93),
-        UsedModality("flair", "series 5", "set by hand"),
-    ],
+    used=[UsedModality("t2", "series 4", "TE 100 ms", 0.93), UsedModality("flair", "series 5", "set by hand")],
     missing=["t1", "t1c"],
     volumes={"WT": 34.04, "TC": 13.6, "ET": 0.03},
     intervals={"WT": (22.81, 48.6, 0.9)},
@@ -104,20 +101,8 @@ def test_needs_no_other_file(tmp_path):
 
 def test_text_is_escaped(tmp_path):
     nasty = '<script>alert("1")</script> & $x$'
-    nothing = {"WT": 0.0}
-    html = page(
-        tmp_path,
-        StudySummary(
-            nasty,
-            nasty,
-            nasty,
-            nasty,
-            [UsedModality("t2", nasty, nasty)],
-            nothing,
-            pictures={nasty: nasty},
-            notes=[nasty] * 2,
-        ),
-    )
+    used, nothing = [UsedModality("t2", nasty, nasty)], {"WT": 0.0}
+    html = page(tmp_path, StudySummary(*[nasty] * 4, used, nothing, pictures={nasty: nasty}, notes=[nasty] * 2))
     assert "<script" not in html
     assert 'alert("' not in html
     # the weights are named twice

@@ -33,14 +33,6 @@ USED = {"t1": 2, "t2": 3, "flair": 4, "t1c": 6}
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Path:
-    """A test case of the phantom with its label map."""
-    folder = tmp_path_factory.mktemp("phantom") / "case"
-    write_case(folder, "Doe", box=HEAD)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def studies(tmp_path_factory) -> tuple[Path, Path]:
     """A study as DICOM, with FLAIR after the patient has moved, and its volumes as NIfTI, with FLAIR from before."""
     whole, dicom, nifti = (tmp_path_factory.mktemp(name) for name in ("whole", "dicom", "nifti"))

@@ -51,12 +51,8 @@ def test_volumes_in_ml():
 
 
 def test_gains_are_those_of_the_subset_that_is_there():
-    rows = [
-        ("t2", "flair", "WT", 0.2),
-        ("t2", "t1c", "ET", 0.3),
-        ("t2", "flair", "ET", 0.1),
-        ("t1+t2", "flair", "WT", 0.5),
-    ]
+    rows = [("t2", "flair", "WT", 0.2), ("t2", "t1c", "ET", 0.3), ("t2", "flair", "ET", 0.1)]
+    rows.append(("t1+t2", "flair", "WT", 0.5))
     advice = pd.DataFrame(rows, columns=["modalities", "modality", "region", "average"])
     assert gains(advice, "t2") == {"flair": {"WT": 0.2, "ET": 0.1}, "t1c": {"ET": 0.3}}
     assert gains(advice, "t1") == gains(None, "t2") == {}
@@ -164,10 +160,8 @@ def test_a_doubtful_brain():
 
 
 def test_what_was_noticed_as_a_study_was_read():
-    sources, reasons = (
-        {"t1": "series 3", "t1c": "series 7", "t2": "series 4"},
-        dict.fromkeys(("t1", "t1c", "t2"), "why"),
-    )
+    sources = {"t1": "series 3", "t1c": "series 7", "t2": "series 4"}
+    reasons = dict.fromkeys(sources, "why")
     confidences = {"t1": None, "t1c": 0.68, "t2": 0.6}
     remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
     study = Study({}, {}, sources, reasons, confidences, [], remarks)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from dicom_studies import study, write_study
-from phantom_case import HEAD, write_case
 from run_tools import run
 
 from clinic.study.studies import _of_one_study
@@ -15,13 +14,12 @@ OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
 
 
 @pytest.fixture
-def studies(tmp_path) -> Path:
+def studies(tmp_path, subject) -> Path:
     """A good study, one without any known sequence, and one whose name has to be quoted in HTML."""
-    write_case(tmp_path / "whole", "Doe", box=HEAD)
     for place, modality in (("a & b/c", "flair"), ("good", "t2")):
         Path(tmp_path, "studies", place).mkdir(parents=True)
-        file = tmp_path / "whole" / f"Doe_{modality}.nii.gz"
-        Path(tmp_path, "studies", place, file.name).symlink_to(file)
+        file = f"Doe_{modality}.nii.gz"
+        Path(tmp_path, "studies", place, file).symlink_to(subject / file)
     Path(tmp_path, "studies", "bad").mkdir()
     Path(tmp_path, "studies", "bad", "notes.txt").write_text("no image")
     return tmp_path / "studies"
@@ -73,17 +71,15 @@ def test_what_is_no_folder_of_studies_is_refused(make, message, tmp_path):
     assert not list((tmp_path / "out").glob("[!.]*"))
 
 
-def test_series_of_one_study_are_no_studies(tmp_path):
-    write_case(tmp_path / "whole", "Doe", box=HEAD)
-    write_study(tmp_path / "study", tmp_path / "whole", study(("t1", "flair")))
+def test_series_of_one_study_are_no_studies(tmp_path, subject):
+    write_study(tmp_path / "study", subject, study(("t1", "flair")))
     error = run("predict", tmp_path / "study", tmp_path / "out", "m3ae", *OPTIONS)
     assert "its subfolders hold series of one study" in error
     assert not list((tmp_path / "out").glob("[!.]*"))
 
 
-def test_studies_that_share_a_series_or_are_several_are_studies(tmp_path):
-    write_case(tmp_path / "whole", "Doe", box=HEAD)
+def test_studies_that_share_a_series_or_are_several_are_studies(tmp_path, subject):
     for name, seed in (("a", "one"), ("b", "one"), ("c", "another")):
-        write_study(tmp_path / "copies" / name, tmp_path / "whole", study(("t2",)), seed=seed)
+        write_study(tmp_path / "copies" / name, subject, study(("t2",)), seed=seed)
     assert not _of_one_study([tmp_path / "copies" / name for name in "ab"])
     assert not _of_one_study([tmp_path / "copies" / name for name in "ac"])

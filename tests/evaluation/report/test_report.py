@@ -377,14 +377,6 @@ class TestErrors:
             write_report(evaluations, tmp_path / "report", coverage)
         assert not (tmp_path / "report").exists()
 
-    def test_leave_the_report_of_before(self, tmp_path, monkeypatch):
-        (tmp_path / "report.html").write_text("before")
-        monkeypatch.setattr(sections, "rendered", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            write_report([random_evaluation(only=["t1"], **SMALL)], tmp_path, 0.9)
-        assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-        assert (tmp_path / "report.html").read_text() == "before"
-
 
 @pytest.mark.parametrize(
     ("given", "expected"),
