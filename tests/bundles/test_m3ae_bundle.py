@@ -294,6 +294,17 @@ class TestEvaluation:
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
 
+    @pytest.mark.parametrize(
+        ("configs", "name"), [(DEMO_EVALUATION, "figures/mine.png"), (("train.json",), "evaluation/figures/mine.png")]
+    )
+    def test_figures_of_others_are_found_before_anything_is_computed(self, coarse_dir, tmp_path, configs, name):
+        mine = tmp_path / "out" / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        said = M3AE.complaint(configs, **COARSE, dataset_dir=coarse_dir, output_dir=tmp_path / "out")
+        assert f"{mine}: a report would replace it" in said
+        assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [mine]
+
     @pytest.mark.slow
     def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):
         """There is no datalist and nothing to calibrate on. Null is given as on a command line."""
