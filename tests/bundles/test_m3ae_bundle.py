@@ -282,8 +282,10 @@ class TestEvaluation:
     def test_only_subsets_of_the_requested_modalities(self, coarse_case, coarse_dir, tmp_path, undrawn):
         write_datalist({"test": [coarse_case]}, tmp_path / "one.json")
         settings = {**COARSE, "dataset_dir": coarse_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path}
-        M3AE.run_here(DEMO_EVALUATION, **settings, modalities=["t1c", "t2"])
-        assert read_evaluation(tmp_path).subsets == ["t1c", "t2", "t1c+t2"]
+        M3AE.run_here(DEMO_EVALUATION, **settings, modalities=["t1c", "t2"], precision="float32")
+        evaluation = read_evaluation(tmp_path)
+        assert evaluation.subsets == ["t1c", "t2", "t1c+t2"]
+        assert evaluation.facts["precision"] == "float32"
 
     def test_one_subset_alone(self, coarse_case, coarse_dir, tmp_path, undrawn):
         """It contains no smaller subset, so there is no advice; the calibration cases still give intervals."""
