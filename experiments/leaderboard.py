@@ -129,13 +129,16 @@ def _print_array(
 
 
 def _report(made: MethodList, cohort: Cohort, output_dir: str, coverage: float | None, notes: Sequence[str]) -> None:
-    """Write and print the report on the finished methods, and the papers' tables."""
+    """Write the report on two or more finished methods and the papers' tables, and print these and where it is."""
     done = gather(made, output_dir)
     if len(done) >= 2:
         report = Path(output_dir, "report")
         compared = compare_methods(str(report), [f"{name}={f}" for name, f in done.items()], {}, coverage=coverage)
         cases = compared[0].results["case"].nunique()
         print(f"{report / 'report.html'}: {len(compared)} methods, {cases} cases")
+    elif done and len(made.entries) == 1:
+        for name, folder in done.items():
+            print(f"{folder}: the results of {name}; a report compares two or more methods.")
     else:
         print(f"No report yet: {len(done)} of {len(made.entries)} methods are finished, and it compares two or more.")
     if made.blocks:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from common.cohorts.datalist import ALL_TEST
+from common.methods import m3ae
+from common.networks import unetr
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
 METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
@@ -19,9 +23,7 @@ def settings(file: str) -> set[str]:
     """Return the keys of all bundles' configs of this name whose values are set by users."""
     items = [item for path in CONFIGS if path.name == file for item in json.loads(path.read_text()).items()]
     held = {key for key, value in items if isinstance(value, dict) or (isinstance(value, list) and has_object(value))}
-    return {key for key, _ in items if "#" not in key} - held - METHOD | (
-        {"conventions"} if file != "inference.json" else set()
-    )
+    return {key for key, _ in items if "#" not in key} - (held - {"conventions", "leaders"}) - METHOD
 
 
 def has_object(value: list) -> bool:
@@ -43,6 +45,13 @@ def test_every_key_is_listed_once_and_exists():
     assert settings("inference.json") - set(train) <= set(inference)
     assert sorted(evaluate) == sorted(settings("evaluate.json") - {"conventions"})
     assert len(set(inference)) == len(inference)
+
+
+def test_the_words_that_a_key_takes_are_listed():
+    page = (ROOT / "docs/keys.md").read_text()
+    for key, words in (("fill", {*m3ae.FILLS, *unetr.FILLS}), ("masking", m3ae.MASKINGS), ("split", [ALL_TEST])):
+        lines = " ".join(re.findall(rf"^\| `{key}` \|.*$", page, flags=re.M))
+        assert not [word for word in words if f"`{word}`" not in lines]
 
 
 DOORS = (

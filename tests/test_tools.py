@@ -96,6 +96,15 @@ def test_help_and_refusals_do_not_wait_for_pytorch():
     assert done.stdout == "False\n"
 
 
+def test_the_first_use_on_a_machine_does_not_tell_of_fonts(tmp_path):
+    words = [sys.executable, "-m", "tools", "compare", tmp_path / "out", f"a={tmp_path / 'a'}", f"b={tmp_path / 'b'}"]
+    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert [*tmp_path.glob("fontlist*.json")]
+    assert done.stdout == ""
+    assert done.stderr == f"error: {tmp_path / 'a'}: no such folder; expected an evaluation's output, or label maps.\n"
+
+
 def test_an_installation_lists_the_verbs_that_it_has(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("maintenance"))
     (tmp_path / "common").symlink_to(ROOT / "common")

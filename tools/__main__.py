@@ -30,6 +30,7 @@ def main() -> None:
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # else the first use on a machine tells of its fonts
     sys.stdout.reconfigure(errors="backslashreplace")  # paths may have undecodable characters
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started and cleans up
     try:

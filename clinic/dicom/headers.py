@@ -60,16 +60,14 @@ def text(header: Dataset, name: str) -> str:
     return "\\".join(texts(header, name))
 
 
-def study_and_series(path: str | PathLike) -> tuple[str, str]:
-    """Return the UIDs of the study and the series of a file; empty texts if it has none or cannot be read."""
-    names = ("StudyInstanceUID", "SeriesInstanceUID")
+def texts_of_file(path: str | PathLike, *names: str) -> list[str]:
+    """Return attributes of a file as one text each; an empty text if it lacks one or cannot be read."""
     with quiet():
         try:
             header = dcmread(path, stop_before_pixels=True, specific_tags=list(names))
         except Exception:  # pydicom raises many types for damaged files
-            return "", ""
-        study, series = (text(header, name) for name in names)
-    return study, series
+            return [""] * len(names)
+        return [text(header, name) for name in names]
 
 
 def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:

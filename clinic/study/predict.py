@@ -165,9 +165,18 @@ def check_options(study: str | Path, output_dir: str | Path, skull_strip: str, d
     if Path(study).resolve() in (output, *output.parents):
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
     for path in (*output.glob("*"), *output.glob("*/*")):
-        if path.name not in RESULTS.values() and path.is_file() and is_dicom(path):
+        if path.name not in RESULTS.values() and path.is_file() and is_dicom(path) and not _is_seg(path):
             raise ValueError(f"--output_dir {output_dir} holds DICOM files of a study; expected a folder for results.")
     require_writable(output_dir)
+
+
+def _is_seg(path: Path) -> bool:
+    """Return whether a DICOM file is a segmentation, such as an archived one; False without the packages for DICOM."""
+    try:
+        from clinic.dicom.headers import texts_of_file
+    except ImportError:
+        return False
+    return texts_of_file(path, "Modality") == ["SEG"]
 
 
 def _can_refer(study: Study, reference: str) -> tuple[bool, str | None]:

@@ -121,13 +121,13 @@ def _studies(folder: Path) -> list[Path]:
 def _of_one_study(folders: Sequence[Path]) -> bool:
     """Return whether the first DICOM file of every folder has the same study, and each another series."""
     try:
-        from clinic.dicom.headers import study_and_series
+        from clinic.dicom.headers import texts_of_file
     except ImportError:  # without the packages for DICOM, its series are refused one by one
         return False
     studies, series = set(), set()
     for folder in folders:
         first = next(filter(is_dicom, walk(folder)), None)
-        study, one = study_and_series(first) if first else ("", "")
+        study, one = texts_of_file(first, "StudyInstanceUID", "SeriesInstanceUID") if first else ("", "")
         studies.add(study)
         if not study or not one or one in series or len(studies) > 1:
             return False

@@ -89,7 +89,8 @@ def _of_the_whole(items: list[Item], cohort: Cohort, dataset_dir: str | os.PathL
             yield str(error)
     try:
         pairs = same_images(items)
-    except ValueError:  # a file that cannot be read is a problem of its case
+    except ValueError as error:
+        yield f"Cases that share an image are not looked for until all images can be used: {error}"
         return
     if pairs:
         yield f"Cases that share an image: {shortened(' and '.join((a['case'], b['case'])) for a, b in pairs)}."

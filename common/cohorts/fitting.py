@@ -132,15 +132,15 @@ def doubt_patients(items: Iterable[Item], source: str | os.PathLike) -> None:
     parts = (without_end, without_letter)
     longer = {name: base for part in parts for name, base in part.items() if base in people}  # P1_b beside P1
     spelled = {name: name.casefold() for name in people}
-    shared = [(above, False), (spelled, True), (without_end, False), (without_letter, False), (without_start, False)]
-    shared += [(repeated, True), (longer | {base: base for base in longer.values()}, True)]
-    for common, telling in shared:
-        enough = 1 if telling or len(set(common.values())) > FEW else 2  # a single group may be all cases
+    groupings = [(above, False), (spelled, True), (without_end, False), (without_letter, False)]
+    groupings += [(without_start, False), (repeated, True), (longer | {base: base for base in longer.values()}, True)]
+    for common, conclusive in groupings:
+        minimum = 1 if conclusive or len(set(common.values())) > FEW else 2  # a single group may be all cases
         groups: dict[str, list[str]] = {}
         for name in sorted(common):
             groups.setdefault(common[name], []).append(name)
         alike = [group for group in groups.values() if len(group) > 1]
-        if len(alike) >= enough and max(map(len, alike)) <= FEW_TIMES:
+        if len(alike) >= minimum and max(map(len, alike)) <= FEW_TIMES:
             logger.warning(
                 f"{source}: each of {' and '.join(alike[0][:2])} counts as a separate patient. If they are one "
                 "patient's, list the patient of each case: `python -m tools datalist ... --patients FILE.csv`."

@@ -12,7 +12,6 @@ from common.engines.handlers import (
     seed_all,
 )
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
-from common.engines.memory import keep_freed_memory
 from common.engines.multi_gpu import distributed, local_device, lock_output
 from common.engines.precision import (
     PrecisionInferer,
@@ -28,3 +27,5 @@ from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
 from common.engines.windows import check_mirror_axes
+from common.evaluation.report.report import require_own_parts
+from common.io.memory import keep_freed_memory

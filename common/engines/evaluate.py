@@ -56,6 +56,7 @@ def report_evaluation(
     published: Sequence[str] | None,
     output_dir: str,
     decision: str,
+    precision: str,
     data: Parts | None = None,
     part: str | None = None,
     split: str | None = None,
@@ -78,6 +79,7 @@ def report_evaluation(
         coverage: level of the volume intervals, e.g. 0.9.
         published: paper, table and dataset of a published table (see `sources`) to show beside ours, or None.
         decision: the decision whose results the report shows, one of `DECISIONS`.
+        precision: that in which the network computed, e.g. bfloat16, to record.
         data: the whole split, to record which cases were not tested; None if it is not known.
         part: name of the part of the split, for captions; None if it is not known.
         split: name of the split, for captions; None if it has none.
@@ -103,6 +105,7 @@ def report_evaluation(
             **network_facts(network, len(definition.modalities), window),
             **_cost(results),
             **window_facts(window, spacing),
+            "precision": precision,
             "coverage": coverage,
             "weights": weights,
             **named,

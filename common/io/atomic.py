@@ -19,7 +19,8 @@ def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last:
     """Yield a `scratch_folder` in ``folder``; at the end its files are moved to the same places in ``folder``.
 
     After an error or SIGTERM ``folder`` stays as it was. Signals wait while files are moved, which takes a moment; only
-    SIGKILL can leave some files old and others new then. Raises PermissionError if ``folder`` cannot be written;
+    SIGKILL, or a file system that fails, can leave some files old and others new then. Files of ``folder`` itself are
+    moved before those of folders in it. Raises PermissionError if ``folder`` or a folder in it cannot be written;
     IsADirectoryError if a file's place is taken by a folder.
 
     Args:
@@ -31,9 +32,12 @@ def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last:
     with _cleaning_up_at_sigterm(), scratch_folder(require_writable(folder)) as made:
         yield made
         names = [path.relative_to(made) for path in made.rglob("*") if path.is_file() and path != made / LOCK]
+        names.sort(key=lambda name: (len(name.parts), name))
         for name in names:
             require_no_folder(Path(folder, name))
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        displaced = [path for path in earlier if path.exists()]
+        for place in sorted({path.parent for path in [*displaced, *(Path(folder, name) for name in names)]}):
+            require_writable(place)
         marks = [name for name in names if str(name) == last]
         with _waiting_signals():
             for name in marks:

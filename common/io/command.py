@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dis import opname
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +63,8 @@ def errors_in_one_line() -> None:
     """Make ``python -m monai.bundle run`` end with a one-line error when this package refuses an input.
 
     MONAI would print its parsing steps twice and end with the config's expression. The same holds for errors of Python
-    about a file that this package opened. Errors raised elsewhere keep their traceback.
+    about a file that this package opened. Errors raised elsewhere, and those of an operation in this package, which no
+    ``raise`` statement meant for a user, keep their traceback.
     """
     if _is_run():
         sys.excepthook = _complain
@@ -105,8 +107,16 @@ def _refusal(error: BaseException) -> BaseException | None:
     if isinstance(error, OSError) and error.filename is not None:  # raised where pathlib, say, opened a file for us
         while places and _is_standard(places[-1]) and places[-1].name != "subprocess.py":
             places.pop()
-    ours = isinstance(error, ValueError | OSError) and places and places[-1].is_relative_to(COMMON)
+    meant = isinstance(error, OSError) or (isinstance(error, ValueError) and _is_raised(error.__traceback__))
+    ours = meant and places and places[-1].is_relative_to(COMMON)
     return error if ours or full_disk(error) or out_of_memory(error) else None
+
+
+def _is_raised(trace: TracebackType | None) -> bool:
+    """Return whether an error comes from a ``raise`` statement, not from an operation such as ``int("x")``."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _is_standard(place: Path) -> bool:

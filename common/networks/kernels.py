@@ -28,9 +28,11 @@ class Conv3d(nn.Conv3d):
 
     # Optional, and no `super()`: TorchScript compiles this.
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor]) -> torch.Tensor:  # noqa: UP045
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), (0, 0, 0)
+        if isinstance(self.padding, str) or self.padding_mode != "zeros":  # "same" or "valid"
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=mode), (0, 0, 0)
+        else:
+            padding = self.padding
         if not torch.jit.is_scripting() and self._is_slow(input):
             return self._convolved_in_halves(input, weight, bias, padding)
         if not torch.jit.is_scripting() and self._is_misread(input):

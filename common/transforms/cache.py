@@ -95,7 +95,11 @@ class CachedDataset(Dataset):
     @staticmethod
     def _read(entry: Path) -> tuple[dict[str, Any], dict[str, "_Stored"]]:
         """Return the item, with tensors that take no memory in the place of the stored ones, and what is stored."""
-        meta, parts = json.loads((entry / "meta.json").read_text()), {}
+        parts = {}
+        try:
+            meta = json.loads((entry / "meta.json").read_text())
+        except ValueError:
+            raise _damaged(entry / "meta.json") from None
         item = meta.pop("plain")
         for key, values in meta.items():
             affine = torch.tensor(values.pop("affine"), dtype=torch.float64)
@@ -138,6 +142,8 @@ class _Stored:
         planes = slice(first, first + size[0])
         code, count = np.dtype(self.code), begins[planes.stop] - begins[first]
         stored = np.fromfile(self.path, code, count, offset=begins[first] * code.itemsize)
+        if len(stored) < count:
+            raise _damaged(self.path)
         begins = (begins - begins[first]).tolist()
         codes = np.zeros(part.shape, code)
         low, high = np.maximum(lows[planes], corner), np.minimum(highs[planes], np.add(corner, size[1:]))
@@ -153,6 +159,10 @@ class _Stored:
             if background != 0:  # or NaN
                 channel += np.float32(background)
         return MetaTensor(torch.from_numpy(voxels)).copy_meta_from(part)
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"{path}: cut off; expected a whole file of the cache. Delete {path.parent}: it is made anew.")
 
 
 def _packed(voxels: np.ndarray) -> tuple[np.ndarray, list[list[tuple[int, int]]]]:

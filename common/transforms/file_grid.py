@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, SpatialResample
 
 PARALLEL = 1e-3
 """Largest shift, in voxels of one grid for each voxel of the other, along an axis that should not move at all."""
@@ -14,10 +14,10 @@ PARALLEL = 1e-3
 class ToFileGridd(MapTransform):
     """Interpolate volumes ``(C, ...)`` linearly from the grid of the item's image to that of the files it is made from.
 
-    It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding, in a third of the time: as both grids
-    have parallel axes, each axis is interpolated by itself. Beyond the image's grid, the values of its border continue.
-    The files' grid is in the image's metadata (``original_affine`` and ``spatial_shape``). Results have the image's
-    metadata and the files' affine. Raises ValueError if the grids' axes are not parallel.
+    It undoes Orientationd and Spacingd like MONAI's `Invertd`, up to rounding. If both grids have parallel axes, each
+    axis is interpolated by itself, in a third of the time; MONAI resamples if the files' axes are not orthogonal.
+    Beyond the image's grid, the values of its border continue. The files' grid is in the image's metadata
+    (``original_affine`` and ``spatial_shape``). Results have the image's metadata and the files' affine.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -25,24 +25,39 @@ class ToFileGridd(MapTransform):
         image = item["image"]
         affine, size = torch.as_tensor(image.meta["original_affine"]), [int(n) for n in image.meta["spatial_shape"]]
         positions = torch.linalg.solve(image.affine.double().cpu(), affine.double().cpu())
+        axes = _parallel_axes(positions[: len(size), : len(size)])
         for key in self.key_iterator(item):
-            voxels = interpolated(torch.as_tensor(item[key]).as_subclass(torch.Tensor), positions, size)
+            voxels = torch.as_tensor(item[key]).as_subclass(torch.Tensor)
+            if axes is None:
+                resample = SpatialResample(padding_mode="border", dtype=voxels.dtype)
+                voxels = resample(MetaTensor(voxels, affine=image.affine), affine, size).as_tensor()
+            else:
+                voxels = _interpolated(voxels, positions, axes, size)
             item[key] = MetaTensor(voxels).copy_meta_from(image)
             item[key].affine, item[key].applied_operations = affine, []
         return item
 
 
-def interpolated(volume: torch.Tensor, positions: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def _parallel_axes(scale: torch.Tensor) -> list[int] | None:
+    """Return for each axis of a grid that axis of another which is parallel to it; None if some are not parallel.
+
+    ``scale`` is the matrix that maps a step in the other grid to one in the grid.
+    """
+    axes = scale.abs().argmax(dim=1)
+    others = scale.abs().scatter(1, axes[:, None], 0)
+    return axes.tolist() if len(axes.unique()) == len(axes) and others.max() <= PARALLEL else None
+
+
+def _interpolated(
+    volume: torch.Tensor, positions: torch.Tensor, axes: Sequence[int], size: Sequence[int]
+) -> torch.Tensor:
     """Return a volume ``(C, ...)`` at the voxels of another grid of this size, whose axes are parallel to its own.
 
-    ``positions`` is the homogeneous matrix that maps a voxel's index in the other grid to that in the volume.
+    ``positions`` is the homogeneous matrix that maps a voxel's index in the other grid to that in the volume; ``axes``
+    are the other grid's axes in the order of the volume's.
     """
     rank = len(size)
     scale, offset = positions[:rank, :rank], positions[:rank, -1]
-    axes = scale.abs().argmax(dim=1).tolist()  # for each axis of the volume that of the other grid
-    others = scale.abs().scatter(1, torch.tensor(axes)[:, None], 0)
-    if sorted(axes) != list(range(rank)) or others.max() > PARALLEL:
-        raise ValueError(f"the axes of two grids are not parallel: one is mapped to the other by {positions.tolist()}.")
     for axis in reversed(range(rank)):
         other, extent = axes[axis], volume.shape[1 + axis]
         at = (offset[axis] + scale[axis, other] * torch.arange(size[other])).clamp(0, extent - 1)

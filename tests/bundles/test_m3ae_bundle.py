@@ -249,8 +249,10 @@ class TestEvaluation:
     def test_only_subsets_of_the_requested_modalities(self, coarse_case, coarse_dir, tmp_path, undrawn):
         write_datalist({"test": [coarse_case]}, tmp_path / "one.json")
         settings = {**COARSE, "dataset_dir": coarse_dir, "datalist": tmp_path / "one.json", "output_dir": tmp_path}
-        M3AE.run_here(DEMO_EVALUATION, **settings, modalities=["t1c", "t2"])
-        assert read_evaluation(tmp_path).subsets == ["t1c", "t2", "t1c+t2"]
+        M3AE.run_here(DEMO_EVALUATION, **settings, modalities=["t1c", "t2"], precision="float32")
+        evaluation = read_evaluation(tmp_path)
+        assert evaluation.subsets == ["t1c", "t2", "t1c+t2"]
+        assert evaluation.facts["precision"] == "float32"
 
     def test_one_subset_alone(self, coarse_case, coarse_dir, tmp_path, undrawn):
         """It contains no smaller subset, so there is no advice; the calibration cases still give intervals."""
@@ -260,6 +262,17 @@ class TestEvaluation:
         assert (tmp_path / "out" / "report.html").is_file()
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
+
+    @pytest.mark.parametrize(
+        ("configs", "name"), [(DEMO_EVALUATION, "figures/mine.png"), (("train.json",), "evaluation/figures/mine.png")]
+    )
+    def test_figures_of_others_are_found_before_anything_is_computed(self, coarse_dir, tmp_path, configs, name):
+        mine = tmp_path / "out" / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        said = M3AE.complaint(configs, **COARSE, dataset_dir=coarse_dir, output_dir=tmp_path / "out")
+        assert f"{mine}: a report would replace it" in said
+        assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [mine]
 
     @pytest.mark.slow
     def test_a_plain_folder_of_cases_is_evaluated_as_a_whole(self, case, phantom_dir, tmp_path):

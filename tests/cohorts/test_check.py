@@ -313,3 +313,19 @@ def test_cases_that_may_be_one_patients_are_no_problem_but_warned_of(tmp_path, c
     assert print_check("brats2020", tmp_path)
     assert "2 cases, 0 with problems" in capsys.readouterr().out
     assert "each of P1 and P1b counts as a separate patient" in caplog.text
+
+
+def test_cases_that_share_an_image(tmp_path, capsys):
+    for number, case in enumerate(("a", "b", "c")):
+        save(tmp_path / case / f"{case}_t1.nii.gz", image(number // 2))
+    broken = tmp_path / "c" / "c_t1.nii.gz"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    assert not print_check("brats2020", tmp_path)
+    said = capsys.readouterr().out
+    assert (
+        f"Cases that share an image are not looked for until all images can be used: {broken}: cannot be read" in said
+    )
+    broken.write_bytes(whole)
+    assert not print_check("brats2020", tmp_path)
+    assert "Cases that share an image: a and b." in capsys.readouterr().out

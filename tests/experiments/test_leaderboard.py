@@ -12,9 +12,11 @@ from threading import Thread
 
 import pandas as pd
 import pytest
+from evaluation.examples import random_evaluation
 from fire.parser import DefaultParseValue
 from run_tools import run
 
+from common.evaluation.metrics.results import write_evaluation
 from common.io.training import Entry
 from experiments import trainings
 from experiments.lists import read_list
@@ -160,6 +162,22 @@ def test_a_report_that_cannot_be_made_yet_is_said_to_be_missing(tmp_path, shared
     methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET})
     run("leaderboard", methods, tmp_path / "out", "--dataset_dir", shared["dataset_dir"], "--at_once", 0)
     assert "No report yet: 0 of 2 methods are finished" in capsys.readouterr().out
+
+
+def test_of_a_single_method_it_is_said_where_the_results_are(tmp_path, capsys):
+    tables = [{"published": ["M3AE", "1", "BraTS2018 test split (57)"], "rows": {"M3AE": "M3AE"}}]
+    method = {"bundle": "m3ae", "configs": ["recipes/brats2018.json"]}
+    methods = write(tmp_path / "list.json", {"M3AE": method}, cohort="brats2018", tables=tables)
+    words = ("leaderboard", methods, tmp_path / "out", "--dataset_dir", tmp_path, "--at_once", 0)
+    assert run(*words) is None
+    assert "No report yet: 0 of 1 methods are finished" in capsys.readouterr().out
+    folder = tmp_path / "out" / "m3ae" / "evaluation"
+    made = random_evaluation("M3AE", ("t1", "t1c", "t2", "flair"), ("WT", "TC", "ET"), seed=0, cohort="brats2018")
+    write_evaluation(made, folder)
+    assert run(*words) is None
+    said = capsys.readouterr().out
+    assert f"{folder}: the results of M3AE; a report compares two or more methods." in said
+    assert "No report yet" not in said
 
 
 def test_processes_at_once_share_the_threads(tmp_path, python, shared, monkeypatch):

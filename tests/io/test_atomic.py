@@ -22,11 +22,11 @@ def test_files_written_whole_or_not_at_all(tmp_path, monkeypatch):
     moved, replace = [], Path.replace
     monkeypatch.setattr(Path, "replace", lambda path, target: moved.append(target.name) or replace(path, target))
     with written_whole(tmp_path / "new", last="a.csv") as made:
-        for name in ("tables/c.md", "a.csv", "b.csv"):
+        for name in ("figures/c.png", "a.csv", "report.html"):
             (made / name).parent.mkdir(exist_ok=True)
             (made / name).write_text(name)
-    assert sorted(path.name for path in (tmp_path / "new").rglob("*")) == ["a.csv", "b.csv", "c.md", "tables"]
-    assert moved[-1] == "a.csv"
+    assert sorted(path.name for path in (tmp_path / "new").rglob("*")) == ["a.csv", "c.png", "figures", "report.html"]
+    assert moved == ["report.html", "c.png", "a.csv"]
 
 
 @pytest.fixture
@@ -63,6 +63,22 @@ def test_a_folder_in_a_file_s_place_is_found_before_anything_is_removed(tmp_path
     with pytest.raises(IsADirectoryError, match=r"b\.csv: is a folder"):
         two_results()
     assert texts(tmp_path) == {name: text for name, text in OLD.items() if name != "b.csv"}
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which not even root can write")
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_moved(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+    (tmp_path / "figures").symlink_to("/proc/self")
+
+    def write() -> None:
+        with written_whole(tmp_path, [tmp_path / "a.csv"], last="a.csv") as made:
+            (made / "figures").mkdir()
+            for name in ("a.csv", "figures/b.png"):
+                (made / name).write_text("new")
+
+    with pytest.raises(PermissionError, match="figures: cannot write there"):
+        write()
+    assert texts(tmp_path) == {"a.csv": "old"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.io import bundle_root, check_counts, errors_in_one_line, file_digest, refuse_unknown_options
+from common.io.geometry import lengths
 
 
 def options(monkeypatch, *words):
@@ -81,8 +82,12 @@ def test_what_is_refused_ends_in_one_line(monkeypatch, capsys):
         assert capsys.readouterr().err.startswith(said)
     sys.excepthook(*raised(lambda: file_digest("none.pt")))  # raised by Python, for a file that this package opens
     assert capsys.readouterr().err == "error: none.pt: No such file or directory\n"
-    not_of_this_package = (lambda: int("many"), lambda: subprocess.run(["no-such-program"]))
-    for work in not_of_this_package:
+    not_meant_for_users = (
+        lambda: int("many"),
+        lambda: subprocess.run(["no-such-program"]),
+        lambda: lengths(["x"]),  # a ValueError of an operation in this package
+    )
+    for work in not_meant_for_users:
         sys.excepthook(*raised(work))
         said = capsys.readouterr().err
         assert "Traceback" in said

@@ -24,7 +24,14 @@ def results(operation, x, *parameters):
 @pytest.mark.parametrize("shape", [(8, 6, 5), (5, 6, 7), (4, 5, 5)])
 @pytest.mark.parametrize(
     "options",
-    [{"padding": 1}, {"padding": 1, "padding_mode": "reflect"}, {"padding": 0}, {"padding": (1, 0, 1), "bias": False}],
+    [
+        {"padding": 1},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": 0},
+        {"padding": (1, 0, 1), "bias": False},
+        {"padding": "same"},
+        {"padding": "valid"},
+    ],
 )
 @pytest.mark.parametrize("kernel", [3, 4])
 def test_one_image_is_convolved_in_halves(shape, options, kernel):
@@ -50,6 +57,13 @@ def test_other_convolutions_are_left_to_pytorch(options, x):
     layer = Conv3d(4, 4, 3, **options)
     assert not layer._is_slow(x)
     torch.testing.assert_close(layer(x), nn.Conv3d._conv_forward(layer, x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_padding_given_as_a_word_is_compiled(mode):
+    layer, x = Conv3d(3, 2, 4, padding="same", padding_mode=mode), torch.randn(2, 3, 6, 5, 4)
+    expected = nn.Conv3d._conv_forward(layer, x, layer.weight, layer.bias)
+    torch.testing.assert_close(torch.jit.script(layer)(x), expected)
 
 
 GRADIENTS = """

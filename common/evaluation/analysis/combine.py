@@ -11,8 +11,10 @@ from common.evaluation.analysis.comparable import require_comparable
 from common.evaluation.metrics.results import COLUMNS, Evaluation, require_alike, require_own_output
 from common.text import shortened
 
-SHARED_FACTS = ("parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "decision", "part")
-"""Facts that are the same for all trainings of a method."""
+SHARED_FACTS = (
+    "parameters", "substitute_values", "gflops", "window", "spacing", "coverage", "decision", "precision", "part",
+)  # fmt: skip
+"""Facts of a method that are kept if they are the same for all its trainings."""
 
 
 def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
@@ -28,7 +30,7 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     results, calibration = (_mean([getattr(r, part) for r in repeats]) for part in ("results", "calibration"))
     return _combined(
         name,
-        repeats[0],
+        repeats,
         {"repeats": len(repeats)} | {key: repeats[0].facts[key] for key in ("split",) if key in repeats[0].facts},
         results=results,
         calibration=calibration,
@@ -67,7 +69,7 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
         pd.concat([getattr(fold, part) for fold in folds], ignore_index=True) for part in ("results", "bins")
     )
     sources = {case: source for fold in folds for case, source in fold.sources.items()}
-    return _combined(name, first, {"folds": len(folds)}, results=results, bins=bins, sources=sources)
+    return _combined(name, folds, {"folds": len(folds)}, results=results, bins=bins, sources=sources)
 
 
 def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
@@ -79,9 +81,11 @@ def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
     require_own_output(output_dir, folders)
 
 
-def _combined(name: str, first: Evaluation, count: dict[str, int], **tables: Any) -> Evaluation:
+def _combined(name: str, evaluations: Sequence[Evaluation], count: dict[str, int], **tables: Any) -> Evaluation:
     """Return an evaluation with these tables, what all trainings share, and the number of trainings."""
-    facts = {key: first.facts[key] for key in SHARED_FACTS if key in first.facts} | count
+    first = evaluations[0]
+    shared = set.intersection(*(set(evaluation.facts.items()) for evaluation in evaluations))
+    facts = {key: first.facts[key] for key in SHARED_FACTS if (key, first.facts.get(key)) in shared} | count
     return Evaluation(name, first.cohort, first.modalities, first.regions, first.conventions, facts=facts, **tables)
 
 

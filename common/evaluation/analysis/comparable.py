@@ -31,10 +31,11 @@ def require_comparable(
             "--force compares nevertheless and marks the report."
         )
     remarks = [f"Compared by force although not comparable: {what}." for what in differences]
-    decisions = {e.name: e.facts["decision"] for e in evaluations if "decision" in e.facts}
-    if len(set(decisions.values())) > 1:
-        said = ", ".join(f"{name}: {decision}" for name, decision in decisions.items())
-        remarks.append(f"The decisions differ ({said}), so differences are not due to the networks alone.")
+    for fact in ("decision", "precision"):
+        found = {e.name: e.facts[fact] for e in evaluations if fact in e.facts}
+        if len(set(found.values())) > 1:
+            said = ", ".join(f"{name}: {value}" for name, value in found.items())
+            remarks.append(f"The {fact}s differ ({said}), so differences are not due to the networks alone.")
     if len({evaluation.cohort for evaluation in evaluations}) > 1:
         return list(evaluations), [*remarks, "Different cohorts have no cases in common: there are no paired tests."]
     reduced, lacking = _in_common(evaluations)

@@ -8,6 +8,7 @@ from evaluation.examples import random_evaluation
 
 from common.evaluation.analysis.comparable import require_comparable, select_cases
 from common.evaluation.metrics.results import Evaluation
+from common.transforms.decision import DECISIONS
 
 ONE = random_evaluation()
 
@@ -42,13 +43,13 @@ def test_one_alone_is_comparable():
     assert remarks == []
 
 
-def test_different_decisions_are_remarked():
+@pytest.mark.parametrize(("fact", "values"), [("decision", DECISIONS), ("precision", ("float32", "bfloat16"))])
+def test_different_decisions_and_precisions_are_remarked(fact, values):
     one, other = (
-        replace(evaluation, facts={"decision": decision})
-        for evaluation, decision in ((ONE, "threshold"), (two(), "expected_dice"))
+        replace(evaluation, facts={fact: value}) for evaluation, value in zip((ONE, two()), values, strict=True)
     )
     _, (remark,) = require_comparable([one, other])
-    assert "one: threshold, two: expected_dice" in remark
+    assert f"The {fact}s differ (one: {values[0]}, two: {values[1]})" in remark
     assert require_comparable([one, replace(other, facts=one.facts)])[1] == []
     assert require_comparable([one, two()])[1] == []
 
