@@ -2,7 +2,7 @@ import os
 
 
 def ship(run: str, bundle: str, name: str, data_source: str) -> None:
-    """Make a training's weights those of a bundle: models/NAME.pt, calibration tables, and entries in metadata.json.
+    """For maintainers: make a training's weights those of a bundle, with calibration tables and metadata.
 
     The weights are stored in half precision, except small tensors.
 

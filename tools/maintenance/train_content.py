@@ -2,10 +2,10 @@ from pathlib import Path
 
 
 def train_content(dataset_dir: str, output: str) -> None:
-    """Train the network that checks what images show on open_glioma, and print its accuracy in cross-validation.
+    """For maintainers: train the network that checks what images show, and print its accuracy.
 
     Args:
-        dataset_dir: the folder as downloaded.
+        dataset_dir: folder of open_glioma, as downloaded.
         output: the file to write, e.g. common/cohorts/data/sequence_check.pt.
     """
     import pandas as pd
