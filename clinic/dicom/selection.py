@@ -244,7 +244,10 @@ def recognise_all(found: Sequence[Candidate]) -> None:
 
 
 def _settle_t1(found: Sequence[Candidate], left_out: Collection[str], option: Option, look: Look) -> None:
-    """Decide by the images, if one has a rival, for each T1 whose header does not tell if it shows contrast agent."""
+    """Decide by the images, if one has a rival, for each T1 whose header does not tell if it shows contrast agent.
+
+    One whose image does not clearly show either T1 or T1c is left out; ValueError if one of the two is then lacking.
+    """
     t1 = [one for one in found if one.verdict.modality in ("t1", "t1c") and one.problem is None]
     originals = [one for one in t1 if one.fixed or not reformatted(one.header)]
     t1 = originals if any(one.is_open for one in originals) else t1
@@ -287,7 +290,10 @@ def _look(candidates: Sequence[Candidate], look: Look) -> str:
 def _best(
     wanted: Sequence[Candidate], modality: str, others: Mapping[str, Candidate], option: Option, look: Look | None
 ) -> Candidate | None:
-    """Return the best candidate for a modality, or None; ValueError if none can be used, or several are equal."""
+    """Return the best candidate for a modality, or None; ValueError if none can be used, or several are equal.
+
+    Among equally good ones, those whose images clearly show something else are left out.
+    """
     candidates = [one for one in wanted if one.verdict.modality == modality]
     usable = [one for one in candidates if one.problem is None]
     if candidates and not usable:

@@ -36,7 +36,7 @@ class Segmentation:
     Attributes:
         label: label map ``(X, Y, Z)`` in the cohort's values.
         masks: its regions, bool ``(R, X, Y, Z)``.
-        probabilities: probabilities of the regions, ``(R, X, Y, Z)``.
+        probabilities: those of the regions, of the same shape as the masks.
     """
 
     label: np.ndarray

@@ -1,4 +1,4 @@
-"""What the images of a head show: flaws, more than a brain, and which sequence each is."""
+"""What images of one head show: flaws, skull around the brain, and the sequence of each."""
 
 from __future__ import annotations
 

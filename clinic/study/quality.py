@@ -17,6 +17,7 @@ from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
 from common.evaluation.analysis.reliability import VOLUMES, calibrated_decision, volume_intervals
 from common.evaluation.metrics.case import uncertainty
+from common.evaluation.metrics.overlap import region_masks
 from common.evaluation.metrics.results import COLUMNS
 from common.evaluation.report.style import number
 from common.modalities import LabelSet, display_name
@@ -61,9 +62,8 @@ def millilitres(volume: float) -> str:
 
 def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
     """Return the volume in ml of each region of a label map."""
-    voxels, spacing = np.asarray(label.dataobj), voxel_sizes(label.affine)
-    values = {region: [labels.values[name] for name in classes] for region, classes in labels.regions.items()}
-    return {region: volume_of(np.isin(voxels, own), spacing) for region, own in values.items()}
+    masks, spacing = region_masks(np.asarray(label.dataobj), labels), voxel_sizes(label.affine)
+    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
 
 
 def intervals(

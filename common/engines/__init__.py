@@ -28,4 +28,3 @@ from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import close_tracking, log_evaluation, log_file, track
 from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
-from common.io.memory import keep_freed_memory

@@ -14,6 +14,7 @@ _MODULES = {
     "files": ("file_digest", "require_writable"),
     "images": ("AtomicNibabelWriter", "read_volume"),
     "lock": ("lock_folder", "unlock_folder"),
+    "memory": ("keep_freed_memory",),
     "settings": ("check_counts", "flag", "optional", "per_axis"),
     "weights": ("shipped_weights", "tell_weights"),
 }

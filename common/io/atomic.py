@@ -32,11 +32,13 @@ def written_whole(folder: str | os.PathLike, earlier: Iterable[Path] = (), last:
     with _cleaning_up_at_sigterm(), scratch_folder(require_writable(folder)) as made:
         yield made
         names = [path.relative_to(made) for path in made.rglob("*") if path.is_file() and path != made / LOCK]
+        # A report's page comes before its folders: without it, the next run would take them for another program's.
         names.sort(key=lambda name: (len(name.parts), name))
         for name in names:
             require_no_folder(Path(folder, name))
         displaced = [path for path in earlier if path.exists()]
-        for place in sorted({path.parent for path in [*displaced, *(Path(folder, name) for name in names)]}):
+        places = {path.parent for path in [*displaced, *(Path(folder, name) for name in names)]}
+        for place in sorted(places, key=lambda place: not place.is_dir()):  # a refusal comes before any is created
             require_writable(place)
         marks = [name for name in names if str(name) == last]
         with _waiting_signals():

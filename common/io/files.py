@@ -99,7 +99,7 @@ def require_writable(folder: str | os.PathLike) -> str:
             pass
     except OSError as error:
         raise PermissionError(
-            f"{folder}: cannot write there ({error.strerror or error}); pass a writable --output_dir."
+            f"{folder}: cannot write there ({error.strerror or error}); make it writable, or pass another --output_dir."
         ) from error
     return str(folder)
 

@@ -29,8 +29,9 @@ class ToFileGridd(MapTransform):
         for key in self.key_iterator(item):
             voxels = torch.as_tensor(item[key]).as_subclass(torch.Tensor)
             if axes is None:
-                resample = SpatialResample(padding_mode="border", dtype=voxels.dtype)
-                voxels = resample(MetaTensor(voxels, affine=image.affine), affine, size).as_tensor()
+                resample = SpatialResample(padding_mode="border", dtype=torch.float32)
+                resampled = resample(MetaTensor(voxels.float(), affine=image.affine), affine, size)
+                voxels = resampled.as_tensor().to(voxels.dtype)
             else:
                 voxels = _interpolated(voxels, positions, axes, size)
             item[key] = MetaTensor(voxels).copy_meta_from(image)

@@ -117,6 +117,8 @@ def test_writable_folder_is_made(tmp_path):
 def test_folder_that_is_not_writable(tmp_path, below):
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / below
-    with pytest.raises(PermissionError, match=r"cannot write there \(.+\); pass a writable --output_dir") as info:
+    with pytest.raises(
+        PermissionError, match=r"cannot write there \(.+\); make it writable, or pass another --output_dir"
+    ) as info:
         require_writable(folder)
     assert str(info.value).startswith(f"{folder}: ")

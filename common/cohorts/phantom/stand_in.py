@@ -102,7 +102,7 @@ def _relative(item: Mapping[str, object], root: Path) -> dict[str, object]:
 
 def _tumour(cohort: Cohort, number: int) -> Volumes:
     """Return a coarse phantom; classes of the core that does not enhance share it, and a cavity lies elsewhere."""
-    phantom, drawn = _phantom(number % 5)
+    phantom, drawn = _phantom(number % 5)  # five for all cases, each of which has its own noise
     rng = np.random.default_rng(number)
     images = {
         name: np.where(image > 0, image + rng.integers(9, size=SHAPE, dtype=np.int16), 0)

@@ -84,6 +84,9 @@ def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
 def _combined(name: str, evaluations: Sequence[Evaluation], count: dict[str, int], **tables: Any) -> Evaluation:
     """Return an evaluation with these tables, what all trainings share, and the number of trainings."""
     first = evaluations[0]
+    decisions = [evaluation.facts.get("decision", "threshold") for evaluation in evaluations]
+    if len({*decisions}) > 1:
+        raise ValueError(f"{name}: the decisions differ ({', '.join(decisions)}); give results of one decision.")
     shared = set.intersection(*(set(evaluation.facts.items()) for evaluation in evaluations))
     facts = {key: first.facts[key] for key in SHARED_FACTS if (key, first.facts.get(key)) in shared} | count
     return Evaluation(name, first.cohort, first.modalities, first.regions, first.conventions, facts=facts, **tables)

@@ -364,7 +364,7 @@ class TestTraining:
         assert not [path for path in (place / "tmp").rglob("*") if path.suffix in (".gz", ".nii", ".dcm", ".pt")]
 
 
-@pytest.mark.parametrize(("bundle", "windows"), [("passion", [48, 64, 48]), ("m3ae", [64, 80, 64])])
+@pytest.mark.parametrize(("bundle", "windows"), [("passion", [48, 64, 48]), ("m3ae", [80, 96, 80])])
 def test_weights_of_patients_learn_from_studies_that_lack_sequences(bundle, windows, subject, tmp_path, monkeypatch):
     """In windows of the size that they are served with; their cohort has another value for enhancing tumour."""
     studies, run, data = (tmp_path / name for name in ("studies", "run", "data"))

@@ -300,7 +300,7 @@ UNSCALED = "its values are taken unscaled"
             (
                 "dicom",
                 lambda folder, same=same: one_uid(folder, same),
-                "1 of its images share their SOPInstanceUID with",
+                "1 of its images share their SOPInstanceUID with a file of other pixels",
             )
             for same in (True, False)
         ),

@@ -36,6 +36,12 @@ def test_facts_that_differ_are_not_those_of_the_method():
     assert average_repeats("method", ones[:1] * 2).facts == {"repeats": 2, "spacing": "1x1x1", "precision": "float32"}
 
 
+def test_results_of_different_decisions_are_refused():
+    other = random_evaluation(facts={"decision": "expected_dice"})
+    with pytest.raises(ValueError, match=r"the decisions differ \(threshold, expected_dice\)"):
+        average_repeats("method", [random_evaluation(), other])
+
+
 def test_a_value_that_one_repeat_lacks_is_undefined():
     one = random_evaluation()
     other = one.results.copy()
