@@ -16,7 +16,7 @@ from common.io.arguments import parse
 from common.io.disk import complaint, out_of_memory
 
 PLACES = dict.fromkeys(("datalist", "join", "check", "compare", "average", "pool", "leaderboard", "predict"), "tools")
-PLACES |= dict.fromkeys(("phantom", "federate", "provision", "package", "zoo", "download"), "tools")
+PLACES |= dict.fromkeys(("budget", "phantom", "federate", "provision", "package", "zoo", "download"), "tools")
 PLACES |= dict.fromkeys(("import_m3ae", "import_fusion", "import_cotraining"), "tools")
 if find_spec("tools.maintenance"):  # in a clone only
     PLACES |= dict.fromkeys(("ship", "train_content"), "tools.maintenance")

@@ -1,4 +1,4 @@
-"""Handlers that act at the start of an epoch: telling the loss the epoch's number, and restarting in rounds."""
+"""Handlers that act at the start of an epoch: telling an object the epoch's number, and restarting in rounds."""
 
 import copy
 
@@ -7,19 +7,23 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from common.io.settings import check_counts
+from common.transforms import StagedDataset
 
 
 class SetEpoch:
-    """Set ``loss.epoch``, counted from 0, at the start of each epoch; a resumed run continues the count."""
+    """Set ``epoch`` of a loss or a `StagedDataset`, counted from 0, at the start of each epoch.
 
-    def __init__(self, loss: nn.Module) -> None:
-        self.loss = loss
+    A resumed run continues the count.
+    """
+
+    def __init__(self, target: nn.Module | StagedDataset) -> None:
+        self.target = target
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        self.loss.epoch = engine.state.epoch - 1
+        self.target.epoch = engine.state.epoch - 1
 
 
 class Rounds:

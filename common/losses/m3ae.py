@@ -17,6 +17,7 @@ from common.modalities import IGNORED
 from common.networks import SegmentationOutput
 from common.networks.subsets import gather_rows
 
+REGULARISERS = ("mean_square", "norm")
 SURELY_NOT = -1e4
 """Logit whose probability and cross-entropy are 0 in every precision."""
 
@@ -40,21 +41,26 @@ class Reconstruction(NamedTuple):
 class PretrainingLoss(nn.Module):
     """L_mse(x, F(S(x, x_sub))) + gamma * R(x_sub), eq. (1) and (3).
 
-    L_mse is the mean over all voxels of the modalities present, masked or not. R is the (not squared) Euclidean norm of
-    x_sub after subtracting each modality's spatial mean, as in the released code; the paper says "L2". The terms are
+    L_mse is the mean over all voxels of the modalities present, masked or not. R is of x_sub after subtracting each
+    modality's spatial mean: ``mean_square``, the mean of its squares (the paper's "L2"), or ``norm``, its (not squared)
+    Euclidean norm, as released. The gradient of the norm has length 1 however small x_sub is, so unless that of L_mse
+    is longer than gamma, which it is in no setting of the paper's, the norm shrinks x_sub to a constant. The terms are
     ``mse`` and ``regulariser``.
     """
 
-    def __init__(self, gamma: float = 0.005) -> None:
+    def __init__(self, gamma: float = 0.005, regulariser: str = "mean_square") -> None:
         super().__init__()
         self.gamma = gamma
+        self.regulariser = check_choice("regulariser", regulariser, REGULARISERS)
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
         """Return the scalar loss; the target is part of the output and ignored here."""
         mse = F.mse_loss(*(gather_rows(volumes, output.present) for volumes in (output.reconstruction, output.image)))
         centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
-        regulariser = torch.linalg.vector_norm(centred)
+        regulariser = (
+            centred.square().mean() if self.regulariser == "mean_square" else torch.linalg.vector_norm(centred)
+        )
         self.terms = {"mse": mse.detach(), "regulariser": regulariser.detach()}
         return mse + self.gamma * regulariser
 

@@ -13,7 +13,7 @@ from monai.networks.utils import copy_model_state
 from tqdm import tqdm
 
 from common.io import read_weights, start_from
-from common.io.settings import check_choice
+from common.io.settings import check_choice, check_number
 from common.losses.m3ae import Reconstruction
 from common.methods.step import TrainingStep
 from common.modalities import presence, to_host
@@ -87,14 +87,17 @@ def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_
     return groups
 
 
-def prepare_fill(network: M3AE, fill: str, images: Dataset) -> None:
+def prepare_fill(network: M3AE, fill: str, images: Dataset, x_sub_std: float = 1.0) -> None:
     """Set the substitute for missing content before pretraining (the paper's ablation, Table 3 c and d).
 
-    Fill ``x_sub`` keeps the initial noise, which is then learned; ``zero`` and ``mean`` set a constant, the latter the
-    mean image of the training set at each location of the grid. The images are items with ``image`` ``(M, X, Y, Z)``,
-    normalised, uncropped or cropped to the brain.
+    Fill ``x_sub`` is learned, from Gaussian noise of standard deviation ``x_sub_std``. The release starts from 1, three
+    times the range of the images: where x_sub is seldom shown, this noise stays, unless the regulariser removes all.
+    ``zero`` and ``mean`` set a constant, the latter the mean image of the training set at each location of the grid.
+    The images are items with ``image`` ``(M, X, Y, Z)``, normalised, uncropped or cropped to the brain.
     """
     if check_choice("fill", fill, FILLS) == "x_sub":
+        with torch.no_grad():
+            network.x_sub.mul_(check_number("x_sub_std", x_sub_std, low=0))
         return
     network.x_sub.requires_grad_(False)
     network.x_sub.zero_()

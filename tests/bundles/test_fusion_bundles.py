@@ -132,7 +132,7 @@ class TestRecipes:
         get = GSS.get("train.json", "baselines/backbone.json", **settings)
         assert get("train#loss").fusion_start_epoch == start
         told = [one for one in get("train#handlers") if isinstance(one, SetEpoch)]
-        assert told[0].loss is get("train#loss")
+        assert told[0].target is get("train#loss")
 
     def test_myops_trains_on_slices_and_scores_subjects(self, tmp_path, undrawn):
         data = tmp_path / "MyoPS"

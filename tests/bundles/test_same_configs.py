@@ -39,7 +39,8 @@ OWN = {
         "medmap gss": "alpha",
         "m3ae passion": "fit",
         "m3ae": "imports initialize pretrain finetune run pretrainer network_def lr_scheduler crop grid spacing "
-        "percentiles heads masking mask_ratio patch_size batch_size pretrained_weights take_weights pretrain_on "
+        "percentiles heads masking regulariser x_sub_std mask_ratio patch_size batch_size "
+        "pretrained_weights take_weights pretrain_on "
         "pretrain_epochs pretrain_batch_size learning_rate_x_sub views lambda_con consistency lambda_distil "
         "modality_transforms train#preprocessing#transforms "
         "random_crop select deterministic_transforms train#_desc_ train#handlers#StatsHandler#name "

@@ -78,6 +78,7 @@ def test_published_splits_have_the_papers_counts_and_are_disjoint():
         ("open_glioma", "fixed"): (25, 5, 9),
         ("open_glioma", "fixed50"): (36, 5, 9),
         **{("open_glioma", f"fold{k}"): (40, 0, 10) for k in range(5)},
+        **{("open_glioma", f"inner{k}"): (32, 0, 8) for k in range(2)},
     }
     found = {}
     for cohort in COHORTS:
@@ -95,6 +96,10 @@ def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path)
     everyone = [case for part in splits["fixed50"].values() for case in part]
     assert set(listed) < set(everyone)
     assert all(splits["fixed50"][part] == splits["fixed"][part] for part in ("validation", "test"))
+    for k in range(2):
+        inner = {patient(case) for case in splits[f"inner{k}"]["training"]}
+        assert inner.isdisjoint(patient(case) for case in splits[f"inner{k}"]["test"])
+        assert {c for p in PARTS for c in splits[f"inner{k}"][p]} == set(splits[f"fold{k}"]["training"])
     for case in everyone:
         tokens = ("t1n", "t1c", "t2w", "t2f") if "SSA" in case else ("t1", "t1ce", "t2", "flair")
         for token in (*tokens, "seg"):
@@ -108,7 +113,7 @@ def test_folds_of_open_glioma_test_each_case_once_and_share_no_patient(tmp_path)
     for split in splits:
         parts = prepare("open_glioma", tmp_path, split)
         patients = [{patient(case) for case in names(parts[part])} for part in PARTS]
-        assert sum(map(len, patients)) == (38 if split == "fixed" else 49)
+        assert sum(map(len, patients)) == {"fixed": 38, "inner0": 40, "inner1": 39}.get(split, 49)
         assert all(item["modalities"] == ["t1", "t1c", "t2", "flair"] for part in PARTS for item in parts[part])
 
 

@@ -24,6 +24,20 @@ def test_pretraining_loss_leaves_out_modalities_that_the_subject_lacks():
     assert loss(Reconstruction(reconstruction, image, torch.tensor([[True, False]]), image[:, :1] * 0)).item() == 5.0
 
 
+def test_the_regulariser_is_the_mean_square_or_the_norm_of_what_differs_from_the_mean():
+    x_sub = torch.tensor([5.0, 5.0, 5.0, 9.0]).reshape(1, 1, 1, 2, 2).requires_grad_()  # about the mean: -1, -1, -1, 3
+    image = torch.zeros(1, 1, 1, 2, 2)
+    there = torch.tensor([[True]])
+    for kind, value, pull in (("mean_square", 3.0, 2 / 4), ("norm", 12**0.5, 12**-0.5)):
+        loss = PretrainingLoss(gamma=2.0, regulariser=kind)
+        total = loss(Reconstruction(image, image, there, x_sub))
+        assert total.item() == pytest.approx(2 * value)
+        (gradient,) = torch.autograd.grad(total, x_sub)
+        assert gradient.flatten().tolist() == pytest.approx([2 * pull * d for d in (-1, -1, -1, 3)])
+    with pytest.raises(ValueError, match="regulariser 'l2': expected one of 'mean_square', 'norm'"):
+        PretrainingLoss(regulariser="l2")
+
+
 def test_ignored_voxels_count_as_if_they_had_been_cut_off():
     """Also in the coarser heads, and in the distillation."""
     generator = torch.Generator().manual_seed(0)

@@ -128,6 +128,17 @@ def test_pretraining_parameters_give_x_sub_its_own_rate():
         prepare_fill(network, "noise", None)
 
 
+def test_x_sub_starts_from_noise_of_the_standard_deviation_that_is_set():
+    torch.manual_seed(0)
+    network = M3AE(grid=(24, 24, 24), width=8)
+    before = network.x_sub.detach().clone()
+    prepare_fill(network, "x_sub", None, 0.01)
+    assert torch.equal(network.x_sub, before * 0.01)
+    assert network.x_sub.requires_grad
+    with pytest.raises(ValueError, match="x_sub_std -1: expected a number from 0"):
+        prepare_fill(network, "x_sub", None, -1)
+
+
 def test_mean_image_averages_at_each_location_those_that_are_present():
     grid = [6, 6, 6]
 

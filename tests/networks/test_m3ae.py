@@ -65,7 +65,7 @@ def test_pretraining_gives_the_authors_numbers_and_gradients():
         visible = visible.repeat_interleave(16, dim=axis)
     content = crop_at(network.x_sub, [32, 32, 32], START, [False] * 3)
     output = network.unet(torch.where(visible, image, content))
-    loss = PretrainingLoss(gamma=0.005)
+    loss = PretrainingLoss(gamma=0.005, regulariser="norm")
     present = torch.ones(1, 4, dtype=torch.bool)
     total = loss(Reconstruction(output.logits, image, present, network.x_sub))
     total.backward()
