@@ -4,8 +4,8 @@ import torch
 from ignite.engine import Engine, Events
 from matplotlib.image import imread
 
-from common.engines import EpochLosses, PreferenceBalancer
-from common.losses.passion import PassionLoss, updated_beta
+from common.engines import EpochLosses
+from common.papers.passion import PassionLoss, PreferenceBalancer, updated_beta
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 ALL = torch.ones(2, 4, dtype=torch.bool)

@@ -14,9 +14,18 @@ from networks.golden import (
     with_golden_discriminator,
 )
 
-from common.losses.acn import ACNLoss, entropy_maps, mutual_information
-from common.losses.cotraining import CoTrainingOutput, Discriminator, discriminator_loss, generator_loss, ramp_up
-from common.losses.smunet import SMUNetLoss, StyleDiscriminator
+from common.baselines.cotraining import (
+    ACNLoss,
+    CoTrainingOutput,
+    Discriminator,
+    SMUNetLoss,
+    StyleDiscriminator,
+    discriminator_loss,
+    entropy_maps,
+    generator_loss,
+    mutual_information,
+    ramp_up,
+)
 from common.networks.cotraining import ACNOutput, SMUNetOutput
 
 SIZE = (8, 8, 8)

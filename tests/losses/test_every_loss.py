@@ -12,13 +12,13 @@ from losses import test_passion_losses as passion
 from monai.data import MetaTensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from common.baselines.hved import HVEDLoss, SoftmaxLoss
+from common.baselines.pmkl import PMKLLoss, SegmentationLoss
+from common.baselines.robustseg import RobustSegLoss
 from common.losses.fusion import FusionLoss
-from common.losses.hved import HVEDLoss, SoftmaxLoss
-from common.losses.mag_ms import MagMSLoss
-from common.losses.pmkl import PMKLLoss, SegmentationLoss
-from common.losses.robustseg import RobustSegLoss
 from common.modalities import IGNORED
 from common.networks.gated import GatedOutput
+from common.papers.mag_ms import MagMSLoss
 
 LOSSES = {
     "ACN": (lambda: cotraining.loss_of("acn"), lambda: (cotraining.output("acn"), cotraining.target())),

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from common.baselines.pmkl import PMKLLoss, PMKLOutput, SegmentationLoss, contrastive_loss, distillation_loss
+from common.baselines.robustseg import RobustSegLoss, divergence
 from common.losses import parts
-from common.losses.pmkl import PMKLLoss, PMKLOutput, SegmentationLoss, contrastive_loss, distillation_loss
-from common.losses.robustseg import RobustSegLoss, divergence
 from common.networks.gated import GatedOutput
 from common.networks.robustseg import RobustSegOutput
 

@@ -6,7 +6,8 @@ import torch
 from networks.golden import arrays
 
 from common.losses.fusion import FusionLoss
-from common.losses.gss import (
+from common.networks.fusion import Decoded, FusionOutput
+from common.papers.gss import (
     GSSLoss,
     double_leader_vote,
     group_vote,
@@ -15,7 +16,6 @@ from common.losses.gss import (
     random_mask,
     single_leader_vote,
 )
-from common.networks.fusion import Decoded, FusionOutput
 
 GOLDEN = arrays("gss_vote")
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

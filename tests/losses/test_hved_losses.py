@@ -6,7 +6,7 @@ import torch
 from networks.golden import arrays
 from torch.distributions import Normal, kl_divergence
 
-from common.losses.hved import HVEDLoss, SoftmaxLoss, divergences
+from common.baselines.hved import HVEDLoss, SoftmaxLoss, divergences
 from common.networks.hved import Completed, HVEDOutput
 
 GOLDEN = arrays("uhved_fusion")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from networks.golden import M3AE_SEED, TOLERANCE, arrays, draw, relative_error, transpose
 
-from common.losses.m3ae import DeeplySupervisedLoss, DiceBCELoss, FineTuningLoss, PretrainingLoss, Reconstruction
 from common.modalities import IGNORED
 from common.networks import SegmentationOutput
+from common.papers.m3ae import DeeplySupervisedLoss, DiceBCELoss, FineTuningLoss, PretrainingLoss, Reconstruction
 
 GOLDEN = arrays("m3ae")
 

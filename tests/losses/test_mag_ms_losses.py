@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss
 
-from common.losses.mag_ms import MagMSLoss, MagMSOutput, divergence
 from common.networks.mag_ms import MagMSDecoded
+from common.papers.mag_ms import MagMSLoss, MagMSOutput, divergence
 
 
 def dice_ce(logits, label):

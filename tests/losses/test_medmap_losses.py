@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.losses.medmap import AlignedLoss, AlignedOutput, Alignment
+from common.papers.medmap import AlignedLoss, AlignedOutput, Alignment
 
 NAMES = ("t1", "t1c", "t2", "flair")
 ALL = torch.ones(2, 4, dtype=torch.bool)

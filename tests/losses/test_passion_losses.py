@@ -6,18 +6,18 @@ from networks.golden import arrays, fusion_golden, fusion_image, fusion_labels, 
 
 from common.losses.fusion import FusionLoss
 from common.losses.parts import dice_ce, probabilities
-from common.losses.passion import (
+from common.networks.fusion import Decoded, FusionOutput
+from common.networks.rfnet import RFNet
+from common.papers.passion import (
     PassionLoss,
     PassionOutput,
+    SelfDistillation,
     pixel_distillation,
     prototype_nll,
     relative_preference,
     similarity,
     updated_beta,
 )
-from common.methods.passion import SelfDistillation
-from common.networks.fusion import Decoded, FusionOutput
-from common.networks.rfnet import RFNet
 
 GOLDEN = arrays("passion_losses")
 PREFERENCE = arrays("passion_preference")

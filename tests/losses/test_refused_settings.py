@@ -6,17 +6,16 @@ What `bundles/test_every_bundle.py` asks of the bundles' configs is not repeated
 import pytest
 from torch import nn
 
-from common.losses.acn import ACNLoss
+from common.baselines.cotraining import ACNLoss, SMUNetLoss
+from common.baselines.hved import HVEDLoss
+from common.baselines.pmkl import PMKLLoss
+from common.baselines.robustseg import RobustSegLoss
 from common.losses.fusion import FusionLoss
-from common.losses.gss import GSSLoss
-from common.losses.hved import HVEDLoss
-from common.losses.m3ae import FineTuningLoss
-from common.losses.mag_ms import MagMSLoss
-from common.losses.medmap import AlignedLoss
-from common.losses.passion import PassionLoss
-from common.losses.pmkl import PMKLLoss
-from common.losses.robustseg import RobustSegLoss
-from common.losses.smunet import SMUNetLoss
+from common.papers.gss import GSSLoss
+from common.papers.m3ae import FineTuningLoss
+from common.papers.mag_ms import MagMSLoss
+from common.papers.medmap import AlignedLoss
+from common.papers.passion import PassionLoss
 
 NAMES = ("t1", "t1c", "t2", "flair")
 CLASSES = ("BG", "NCR", "ED", "ET")

@@ -5,13 +5,10 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from common.losses.acn import ACNLoss
-from common.losses.medmap import AlignedLoss
-from common.losses.smunet import SMUNetLoss
-from common.methods.cotraining import CoTraining
-from common.methods.medmap import FeatureAlignment
+from common.baselines.cotraining import ACNLoss, CoTraining, SMUNetLoss
 from common.modalities import drop
 from common.networks.cotraining import ACN, SMUNet
+from common.papers.medmap import AlignedLoss, FeatureAlignment
 
 SUBSETS = [(0,), (1, 3), (0, 1, 2)]
 each = pytest.mark.parametrize("made", [ACN, SMUNet])

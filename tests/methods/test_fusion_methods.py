@@ -5,10 +5,10 @@ import torch
 from bundles.small_unet import SmallUNet
 from monai.networks import eval_mode
 
-from common.methods.gss import RandomSubsetFusion
-from common.methods.passion import SelfDistillation
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer
+from common.papers.gss import RandomSubsetFusion
+from common.papers.passion import SelfDistillation
 
 CROP = (8, 8, 8)
 PRESENT = torch.tensor([[True, False, True, True], [False, True, False, False], [True, True, True, True]])

@@ -3,13 +3,11 @@
 import pytest
 import torch
 
+from common.baselines.plain import Plain
+from common.baselines.pmkl import PMKLLoss, PrivilegedDistillation, SegmentationLoss, load_teacher, require_teacher
+from common.baselines.robustseg import Disentanglement, RobustSegLoss, independent_subsets
 from common.io import write_checkpoint
 from common.io.facts import TrainingFacts
-from common.losses.pmkl import PMKLLoss, SegmentationLoss
-from common.losses.robustseg import RobustSegLoss
-from common.methods.plain import Plain
-from common.methods.pmkl import PrivilegedDistillation, load_teacher, require_teacher
-from common.methods.robustseg import Disentanglement, independent_subsets
 from common.modalities import drop
 from common.networks.gated import GatedNetwork
 from common.networks.pmkl import PMKL

@@ -5,9 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from common.losses.hved import HVEDLoss, SoftmaxLoss
-from common.methods.hved import JointCompletion
-from common.methods.plain import RandomSubset
+from common.baselines.hved import HVEDLoss, JointCompletion, SoftmaxLoss
+from common.baselines.plain import RandomSubset
 from common.modalities import drop
 from common.networks.hved import UHVED, Completed, UHeMIS
 

@@ -2,8 +2,10 @@ import pytest
 import torch
 from monai.data import Dataset, MetaTensor
 
+from common.baselines.plain import Plain
 from common.io import write_checkpoint
-from common.methods.m3ae import (
+from common.networks import M3AE
+from common.papers.m3ae import (
     FineTuning,
     Pretraining,
     load_pretrained,
@@ -12,8 +14,6 @@ from common.methods.m3ae import (
     pretraining_parameters,
     start_finetuning,
 )
-from common.methods.plain import Plain
-from common.networks import M3AE
 
 
 class Recorder(torch.nn.Module):

@@ -3,12 +3,11 @@
 import torch
 from monai.networks import eval_mode
 
-from common.losses.mag_ms import MagMSLoss
-from common.methods.dedicated import OneSubset
-from common.methods.mag_ms import MultiModalitySelfDistillation
+from common.baselines.dedicated import OneSubset
 from common.modalities import drop
 from common.networks.mag_ms import MAGMS
 from common.networks.unetr import DedicatedUNETR
+from common.papers.mag_ms import MagMSLoss, MultiModalitySelfDistillation
 
 CROP = (16, 16, 16)
 SIZES = {"crop": CROP, "width": 4, "hidden": 16, "mlp_dim": 16, "heads": 2}

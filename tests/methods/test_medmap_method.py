@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from common.losses.fusion import FusionLoss
-from common.losses.medmap import AlignedLoss
-from common.methods.gss import RandomSubsetFusion
-from common.methods.medmap import FeatureAlignment
-from common.methods.passion import SelfDistillation
 from common.modalities import drop
 from common.networks import M2FTrans, MMFormer, RFNet
 from common.networks.feature_encoder import FeatureEncoder
+from common.papers.gss import RandomSubsetFusion
+from common.papers.medmap import AlignedLoss, FeatureAlignment
+from common.papers.passion import SelfDistillation
 
 NAMES = ("t1", "t1c", "t2", "flair")
 SMALL = {"width": 4, "crop": (16, 16, 16)}

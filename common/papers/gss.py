@@ -1,4 +1,10 @@
-"""GSS's loss: for each class, the modalities vote for a soft target that all of them learn from.
+"""The training step of GSS, and of the backbones alone: all modalities are encoded, a random subset is fused.
+
+Source: Qiu et al., "Scratch Each Other's Back: Incomplete Multi-modal Brain Tumor Segmentation Via Category Aware
+Group Self-Support Learning", ICCV 2023, section 3.1. GSS changes only the loss (`common.papers.gss`), so inference is
+that of the backbone.
+
+GSS's loss: for each class, the modalities vote for a soft target that all of them learn from.
 
 Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well are leaders; the other
 modalities are the members of its group; their votes count where no leader is sure. The votes, normalised over the
@@ -17,7 +23,25 @@ from common.io.settings import check_choice, check_number
 from common.losses.fusion import FusionLoss
 from common.losses.parts import FLOOR
 from common.modalities import ALIASES, IGNORED
-from common.networks.fusion import FusionOutput
+from common.networks.build import require_fusion
+from common.networks.fusion import FusionNetwork, FusionOutput
+from common.networks.step import TrainingStep
+from common.networks.subsets import available_modalities
+from common.transforms import uniform_subsets
+
+
+class RandomSubsetFusion(TrainingStep):
+    """Encode and separately decode every modality of a subject; fuse a random subset, all subsets equally likely."""
+
+    def __init__(self, network: FusionNetwork) -> None:
+        super().__init__(require_fusion(network, "This training"))
+
+    def forward(self, image: torch.Tensor) -> FusionOutput:
+        """Return the training outputs of crops ``(B, M, ...)``; ``present`` says which modalities were encoded."""
+        present = available_modalities(image, None)
+        features = self.network.encode(image, present)
+        fused = self.network.decode(features, uniform_subsets(present))
+        return FusionOutput(fused, self.network.decode_separately(features, present), present)
 
 
 def single_leader_vote(

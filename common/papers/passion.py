@@ -1,28 +1,40 @@
-"""PASSION's loss: multi-uni self-distillation, balanced between modalities by their relative preference.
+"""PASSION's training step: the prediction from a subject's modalities teaches that from each one alone.
+
+Source: Shi et al., "PASSION: Towards Effective Incomplete Multi-Modal Medical Image Segmentation with Imbalanced
+Missing Rates", ACM MM 2024, section 3.2. The losses are in `common.papers.passion`, the balancing between epochs in
+`common.engines.preference`; the datalist says which training case lacks which modality (`common.cohorts.missing`).
+
+PASSION's loss: multi-uni self-distillation, balanced between modalities by their relative preference.
 
 Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities ("multi") teaches the
 prediction from each one alone ("uni"; by the same decoder, hence "self"), voxel by voxel and through the classes'
 prototypes. A student's distance from the teacher shows which modality is neglected: within a batch, neglected ones are
 trained (task mask delta), and from epoch to epoch their weights grow (coefficients beta). Where paper and released code
 differ, this follows the released code, which gave the published numbers; the bundle's README lists the differences.
+
+PASSION's balance between modalities, epoch by epoch.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import ignite.distributed as idist
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from ignite.engine import Engine, Events
 from torch import nn
 
+from common.io.files import replacing
 from common.io.settings import check_choice, check_number
 from common.losses.parts import FLOOR, class_indices, dice_ce, label_rows, probabilities
-from common.modalities import IGNORED, to_host
-from common.networks.fusion import Decoded
-from common.networks.subsets import scatter_rows
-
-EPSILON = 1e-5  # constant that keeps the mean of an empty class and the cosine of a zero vector finite
-GROWTH = 1.5  # factor by which the update rate of beta grows
-BETA_RANGE = (0.1, 4.0)  # range to which beta is clamped before it is normalised
+from common.modalities import IGNORED, display_name, to_host
+from common.networks.build import require_fusion
+from common.networks.fusion import Decoded, FusionNetwork
+from common.networks.step import TrainingStep
+from common.networks.subsets import available_modalities, scatter_rows
+from common.transforms import uniform_subsets
 
 
 class PassionOutput(NamedTuple):
@@ -39,6 +51,66 @@ class PassionOutput(NamedTuple):
     students: Decoded
     separate: torch.Tensor
     present: torch.Tensor
+
+
+class SelfDistillation(TrainingStep):
+    """Forward each subject with all its modalities (the teacher) and with each of them alone (the students).
+
+    Args:
+        drop_modalities: whether to use only a random non-empty subset of the subject's modalities each time, all
+            subsets equally likely (the ModDrop baseline).
+        perfect_data: whether all modalities of every subject are present and encoded, and a random subset is drawn only
+            for the teacher's fusion (PDT, as in RFNet, mmFormer and M2FTrans).
+        distil: whether gradients flow through the students; if False, they only measure the distance to the teacher.
+    """
+
+    def __init__(
+        self, network: FusionNetwork, drop_modalities: bool = False, perfect_data: bool = False, distil: bool = True
+    ) -> None:
+        super().__init__(require_fusion(network, "Self-distillation"))
+        if drop_modalities and perfect_data:
+            raise ValueError("training moddrop: with perfect_data true nothing is dropped; change one of the two keys.")
+        self.drop_modalities, self.perfect_data, self.distil = drop_modalities, perfect_data, distil
+
+    def forward(self, image: torch.Tensor) -> PassionOutput:
+        """Return the outputs of teacher, students and separate decoder for crops ``(B, M, ...)``."""
+        present = available_modalities(image, None)
+        subset = uniform_subsets(present) if self.drop_modalities or self.perfect_data else present
+        if self.drop_modalities:
+            present = subset
+        features = self.network.encode(image, present)
+        separate = self.network.decode_separately(features, present)
+        features = self.network.fused_features(features)
+        sample, modality = present.nonzero(as_tuple=True)
+        alone = F.one_hot(modality, present.shape[1]).bool()
+        if self.distil:  # one batch, which shares work and kernel launches
+            rows = torch.cat([torch.arange(len(image)), sample])
+            both = self.network.decode(_select_samples(features, rows), torch.cat([subset, alone]))
+            teacher, students = _split(both, len(image))
+        else:
+            teacher = self.network.decode(features, subset)
+            with torch.no_grad():
+                students = self.network.decode(_select_samples(features, sample), alone)
+        return PassionOutput(teacher, students, separate, present)
+
+
+def _select_samples(features: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
+    rows = rows.to(features[0].device, non_blocking=True)
+    return [level.index_select(0, rows) for level in features]
+
+
+def _split(decoded: Decoded, count: int) -> tuple[Decoded, Decoded]:
+    """Return the first ``count`` rows, and the remaining ones."""
+    parts = (slice(None, count), slice(count, None))
+    first, others = (
+        Decoded(decoded.logits[part], [level[part] for level in decoded.deep], decoded.features[part]) for part in parts
+    )
+    return first, others
+
+
+EPSILON = 1e-5  # constant that keeps the mean of an empty class and the cosine of a zero vector finite
+GROWTH = 1.5  # factor by which the update rate of beta grows
+BETA_RANGE = (0.1, 4.0)  # range to which beta is clamped before it is normalised
 
 
 def pixel_distillation(
@@ -296,3 +368,54 @@ def _samples(present: torch.Tensor) -> Iterator[tuple[slice, slice]]:
     for b, count in enumerate(present.sum(dim=1).tolist()):
         yield slice(b, b + 1), slice(start, start + count)
         start += count
+
+
+class PreferenceBalancer:
+    """Let a `PassionLoss` update its coefficients after each epoch, and record the teacher's relative preference.
+
+    ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``.
+    Attach this handler before those that print and log metrics, and before the checkpoints. In the output folder,
+    ``preference.csv`` has the whole history (columns epoch, modality, relative_preference, beta; epochs count from 1)
+    and ``preference.png`` its curves, as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps
+    the rows of earlier epochs.
+    """
+
+    def __init__(self, loss: PassionLoss, folder: str) -> None:
+        self.loss, self.folder = loss, Path(folder)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for sums in (self.loss.sums, self.loss.counts):
+            sums.copy_(idist.all_reduce(sums))
+        values = self.loss.end_epoch(engine.state.epoch - 1)  # the authors count from 0
+        engine.state.metrics.update(values)
+        if idist.get_rank() == 0:
+            self._write(engine.state.epoch, values)
+
+    def _write(self, epoch: int, values: dict[str, float]) -> None:
+        rows = [(epoch, name, values[f"rp_{name}"], values[f"beta_{name}"]) for name in self.loss.modalities]
+        history = pd.DataFrame(rows, columns=["epoch", "modality", "relative_preference", "beta"])
+        path = self.folder / "preference.csv"
+        if epoch > 1 and path.is_file():
+            before = pd.read_csv(path)
+            history = pd.concat([before[before["epoch"] < epoch], history], ignore_index=True)
+        with replacing(path) as temporary:
+            history.to_csv(temporary, index=False)
+        with replacing(self.folder / "preference.png") as temporary:
+            preference_figure(history).savefig(temporary, dpi=150)
+
+
+def preference_figure(history: pd.DataFrame) -> Any:
+    """Draw each modality's relative preference over the epochs, from ``preference.csv``; below 0, it is neglected."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(0, color="0.6", linewidth=0.6)
+    for name, rows in history.groupby("modality", sort=False):
+        axes.plot(rows["epoch"], rows["relative_preference"], label=display_name(name))
+    axes.set(xlabel="epoch", ylabel="relative preference")
+    axes.legend()
+    return figure

@@ -1,4 +1,8 @@
-"""MAG-MS's loss: both kinds of predictions learn from labels, and single-modality ones also from the fused one.
+"""MAG-MS's training step: all of a subject's modalities together, and each one alone, through one decoder.
+
+Source: He et al., 2023, sections 2.2 and 2.3, Algorithm 1. The loss is in `common.papers.mag_ms`.
+
+MAG-MS's loss: both kinds of predictions learn from labels, and single-modality ones also from the fused one.
 
 Source: He et al., 2023, section 2.2, eq. (1) and (2). The paper leaves some details open. We chose: the softmax is over
 exclusive classes, and Dice includes the background; the divergence is a mean over voxels; the distance is a mean over
@@ -14,8 +18,9 @@ from torch import nn
 from common.io.settings import check_number
 from common.losses.parts import DiceCE, class_indices
 from common.modalities import IGNORED
-from common.networks.mag_ms import MagMSDecoded
-from common.networks.subsets import scatter_rows, select_rows
+from common.networks.mag_ms import MAGMS, MagMSDecoded
+from common.networks.step import TrainingStep
+from common.networks.subsets import available_modalities, gather_rows, scatter_rows, select_rows
 
 
 class MagMSOutput(NamedTuple):
@@ -30,6 +35,21 @@ class MagMSOutput(NamedTuple):
     teacher: MagMSDecoded
     students: MagMSDecoded
     present: torch.Tensor
+
+
+class MultiModalitySelfDistillation(TrainingStep):
+    """Decode each subject's modalities fused (the teacher), and each of them alone (the students)."""
+
+    network: MAGMS
+
+    def forward(self, image: torch.Tensor) -> MagMSOutput:
+        """Return the outputs of teacher and students for crops ``(B, M, ...)``."""
+        present = available_modalities(image, None)
+        features = self.network.encode(image, present)
+        # (P, 1, C, ...): no student needs the others' features
+        alone = [gather_rows(level, present)[:, None] for level in features]
+        students = self.network.decode(alone, present.new_ones(len(alone[0]), 1))
+        return MagMSOutput(self.network.decode(features, present), students, present)
 
 
 def divergence(

@@ -2,7 +2,7 @@
 
 import torch
 
-from common.methods.step import TrainingStep
+from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
 from common.transforms import random_subsets
 

@@ -1,4 +1,10 @@
-"""The losses of U-HVED and U-HeMIS.
+"""The training step of U-HVED: a random subset of a subject's modalities is fused, and all are completed from it.
+
+Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
+2019, as released: the number of modalities is drawn first, all numbers equally likely, and then which ones. The losses
+are in `common.baselines.hved`; U-HeMIS is trained by `common.baselines.plain.RandomSubset`.
+
+The losses of U-HVED and U-HeMIS.
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
 2019, with the released code's weights. Its L2 term (1e-5) is left to the optimiser's weight decay (AdamW applies
@@ -14,8 +20,24 @@ from torch.utils.checkpoint import checkpoint
 from common.io.settings import check_number
 from common.losses.parts import DiceCE, class_indices
 from common.networks.dedicated import channel_subsets
-from common.networks.hved import VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
-from common.networks.subsets import gather_rows
+from common.networks.hved import UHVED, VARIANCE_FLOOR, HVEDOutput, product_of_gaussians
+from common.networks.step import TrainingStep
+from common.networks.subsets import available_modalities, gather_rows
+from common.transforms import random_subsets
+
+
+class JointCompletion(TrainingStep):
+    """Fuse a random subset, and complete and segment from it; every modality that the subject has is encoded."""
+
+    network: UHVED
+
+    def forward(self, image: torch.Tensor) -> HVEDOutput:
+        """Return the training outputs of crops ``(B, M, X, Y, Z)``."""
+        present = available_modalities(image, None)
+        chosen = random_subsets(present)
+        features = self.network.encode(image, present)
+        completed = self.network.decode(features, chosen)
+        return HVEDOutput(completed, features, image.as_subclass(torch.Tensor), present, chosen)
 
 
 class SoftmaxLoss(nn.Module):
