@@ -1,29 +1,18 @@
-"""The training step of ACN and SMU-Net: the full path and one missing path process the same subjects.
-
-Source: Wang et al., MICCAI 2021 (ACN); Azad et al., MIDL 2022 (SMU-Net). They train a pair of paths for one subset;
-here each step draws one of the subsets that have a missing path. The losses are in `common.baselines.cotraining` and
-`common.baselines.cotraining`, the networks in `common.networks.cotraining`.
-
-Common parts of the losses of ACN and SMU-Net: Dice of both paths, their consistency, and discriminators.
-
-Source: Wang et al., MICCAI 2021 (ACN); Azad et al., MIDL 2022 (SMU-Net); formulas and constants of their released code.
-
-A discriminator learns to tell the full path (0) from a missing path (1), while the missing path learns to be taken for
-the full one. The released code has two optimisers for this. Here one optimiser and one backward pass suffice:
-discriminators learn from detached maps, and the missing path from discriminators with detached weights, so each gets
-the same gradient. (The released code creates the discriminators' optimiser anew in each step, so that its moments never
-accumulate; here they accumulate.)
-
-ACN's loss: co-training, mutual information between the paths' bottlenecks, two discriminators.
+"""ACN and SMU-Net: a full path and a missing path process the same subjects and learn from each other.
 
 Source: Wang et al., "ACN: Adversarial Co-training Network for Brain Tumor Segmentation with Missing Modalities", MICCAI
-2021; formulas and constants of the released code, except for the mutual information: in that code both bottlenecks come
-from the missing path, so the full path has no influence. Here it follows the paper.
+2021; Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022;
+formulas and constants of their released code. They train a pair of paths for one subset; here each step draws one of
+the subsets that have a missing path. The networks are in `common.networks.cotraining`.
 
-SMU-Net's loss: co-training, matching of content and style, and a discriminator of styles.
+Both have discriminators. A discriminator learns to tell the full path (0) from a missing path (1), while the missing
+path learns to be taken for the full one. The released code has two optimisers for this. Here one optimiser and one
+backward pass suffice: discriminators learn from detached maps, and the missing path from discriminators with detached
+weights, so each gets the same gradient. (The released code creates the discriminators' optimiser anew in each step, so
+that its moments never accumulate; here they accumulate.)
 
-Source: Azad et al., "SMU-Net: Style Matching U-Net for Brain Tumor Segmentation with Missing Modalities", MIDL 2022;
-formulas and constants of the released code.
+ACN's mutual information follows the paper: in the released code both bottlenecks come from the missing path, so the
+full path has no influence.
 """
 
 import math
@@ -42,14 +31,13 @@ from common.networks.dedicated import FullAndMissing
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
 
+EPSILON = 1e-30  # constant added to a probability before its logarithm (released code)
+STYLE_SIZE = (20, 24, 16)
+"""Size of the style for the published crop of 160x192x128, the only one that the released discriminator accepts."""
+
 
 class CoTrainingOutput(NamedTuple):
-    """Output of the co-training method, which the losses take.
-
-    Attributes:
-        full: training output of the full path, an `ACNOutput` or a `SMUNetOutput`.
-        missing: training output of a missing path for the same samples.
-    """
+    """Training outputs of the full and of a missing path for the same samples: `ACNOutput` or `SMUNetOutput`."""
 
     full: Any
     missing: Any
@@ -163,9 +151,6 @@ def sigmoids(output: Any) -> torch.Tensor:
     return output.logits.as_subclass(torch.Tensor).float().sigmoid()
 
 
-EPSILON = 1e-30  # constant added to a probability before its logarithm (released code)
-
-
 def entropy_maps(probabilities: torch.Tensor) -> torch.Tensor:
     """Return ``-q log2 q / log2 K``, ``(B, K, ...)``; q is the softmax of the classes' sigmoids (released code)."""
     soft = probabilities.softmax(dim=1)
@@ -190,8 +175,8 @@ class ACNLoss(CoTrainingLoss):
     L_MI is weighted by ``information_weight``, L_EnA by ``entropy_weight``, L_KnA by ``knowledge_weight``; for the
     first three terms see `CoTrainingLoss`. L_EnA and L_KnA apply to the missing path: they are low when the
     discriminators mistake its entropy maps and its bottleneck for those of the full path. The discriminators' own
-    losses are added, see `common.baselines.cotraining`. Their channels grow with the network's width; at 16 they are as
-    published. Entropy maps of less than 32 voxels are padded. ``classes`` and ``width`` are those of the network.
+    losses are added. Their channels grow with the network's width; at 16 they are as published. Entropy maps of less
+    than 32 voxels are padded. ``classes`` and ``width`` are those of the network.
 
     Attributes:
         discriminators: ``entropy`` and ``knowledge``; the optimiser needs their parameters.
@@ -239,10 +224,6 @@ class ACNLoss(CoTrainingLoss):
         return self.weighted_total(terms)
 
 
-PUBLISHED = (20, 24, 16)
-"""Size of the style for the published crop of 160x192x128, the only one that the released discriminator accepts."""
-
-
 def gram(features: torch.Tensor) -> torch.Tensor:
     """Return the Gram matrix ``(B C, B C)`` of ``(B, C, ...)``, divided by the number of elements."""
     flat = features.float().flatten(0, 1).flatten(1)
@@ -276,10 +257,10 @@ class StyleDiscriminator(Discriminator):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``(B, 8 * width, ...)`` to logits ``(B, 1, 1, 1, 1)``; high means not from the full path."""
-        if self.kind == "released" and tuple(x.shape[2:]) != PUBLISHED:
+        if self.kind == "released" and tuple(x.shape[2:]) != STYLE_SIZE:
             raise ValueError(
-                f"A style of {list(x.shape[2:])} voxels, but the released discriminator expects {list(PUBLISHED)}, the "
-                "style of a crop of 160x192x128. Set `crop` to this, or `style_discriminator` to pooled."
+                f"A style of {list(x.shape[2:])} voxels, but the released discriminator expects {list(STYLE_SIZE)}, "
+                "that of a crop of 160x192x128. Set `crop` to this, or `style_discriminator` to pooled."
             )
         return super().forward(x)
 
@@ -290,8 +271,7 @@ class SMUNetLoss(CoTrainingLoss):
     For the first three terms see `CoTrainingLoss`. Content is the mean squared difference of the two paths' contents,
     style that of their Gram matrices (see `style_distance`). The adversary's term applies to the missing path, whose
     style should be taken for the full path's. The discriminator's own loss, ``BCE(D(full), 0) + BCE(D(missing), 1)``,
-    is added; see `common.baselines.cotraining`. ``style_discriminator`` is ``pooled`` or ``released``; see
-    `StyleDiscriminator`.
+    is added. ``style_discriminator`` is ``pooled`` or ``released``; see `StyleDiscriminator`.
 
     Attributes:
         discriminators: ``style``; the optimiser needs its parameters.

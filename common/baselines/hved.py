@@ -1,15 +1,11 @@
-"""The training step of U-HVED: a random subset of a subject's modalities is fused, and all are completed from it.
+"""U-HVED and U-HeMIS: a random subset of a subject's modalities is fused; U-HVED completes all modalities from it, too.
 
 Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
-2019, as released: the number of modalities is drawn first, all numbers equally likely, and then which ones. The losses
-are in `common.baselines.hved`; U-HeMIS is trained by `common.baselines.plain.RandomSubset`.
-
-The losses of U-HVED and U-HeMIS.
-
-Source: Dorent et al., "Hetero-Modal Variational Encoder-Decoder for Joint Modality Completion and Segmentation", MICCAI
-2019, with the released code's weights. Its L2 term (1e-5) is left to the optimiser's weight decay (AdamW applies
-it separately from the gradient). The release reconstructs all four modalities of complete subjects; here the
-reconstruction and the divergences use the modalities that a subject has.
+2019, as released: the number of modalities is drawn first, all numbers equally likely, and then which ones; weights of
+the loss as in the code. Its L2 term (1e-5) is left to the optimiser's weight decay (AdamW applies it separately from
+the gradient). The release reconstructs all four modalities of complete subjects; here the reconstruction and the
+divergences use the modalities that a subject has. The networks are in `common.networks.hved`; U-HeMIS is trained by
+`common.baselines.plain.RandomSubset`.
 """
 
 import torch
@@ -85,8 +81,8 @@ class HVEDLoss(nn.Module):
             for level in output.posteriors
         ]
         kl = torch.stack(levels).mean()
-        there = gather_rows(output.completed.reconstructions, output.present).float()
-        reconstruction = F.mse_loss(there, gather_rows(output.image, output.present))
+        reconstructions = gather_rows(output.completed.reconstructions, output.present).float()
+        reconstruction = F.mse_loss(reconstructions, gather_rows(output.image, output.present))
         parts = {"segmentation": segmentation, "kl": kl, "reconstruction": reconstruction}
         self.terms = {name: value.detach() for name, value in parts.items()}
         return segmentation + self.kl_weight * kl + self.reconstruction_weight * reconstruction
@@ -103,8 +99,7 @@ def divergences(
     subset ``chosen`` are bool ``(B, M)``.
     """
     modalities = range(present.shape[1])
-    every = [[m in subset for m in modalities] for subset in channel_subsets(len(modalities))]
-    every = torch.tensor(every)
+    every = torch.tensor([[m in subset for m in modalities] for subset in channel_subsets(len(modalities))])
     valid = ~(every & ~present[:, None]).any(dim=2)
     mean, log_variance = product_of_gaussians(posteriors, every.expand(len(present), -1, -1))
     chosen_mean, chosen_log_variance = product_of_gaussians(posteriors, chosen[:, None])

@@ -1,12 +1,8 @@
-"""PMKL's second stage: the students learn from the label and from the frozen multimodal teacher.
-
-Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021. In the first
-stage the teacher is trained alone (`common.baselines.plain`). The losses are in `common.baselines.pmkl`.
-
-The losses of gated networks and of PMKL's students, which learn from the teacher.
+"""PMKL: students of incomplete subsets learn from the label and from a frozen multimodal teacher.
 
 Source: Chen et al., "Learning with Privileged Multimodal Knowledge for Unimodal Segmentation", TMI 2021; constants as
-released. The segmentation loss (cross-entropy plus Dice) is also RobustSeg's.
+released. In the first stage the teacher is trained alone (`common.baselines.plain`, with the loss
+`common.losses.gated`). The second stage is here; the networks are in `common.networks.pmkl`.
 """
 
 import logging
@@ -15,15 +11,15 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
-from monai.losses import DiceLoss
 from torch import nn
 
 from common.io import load_weights
 from common.io.facts import read_facts
 from common.io.settings import check_number
-from common.losses.parts import FLOOR, class_indices, probabilities, weighted_cross_entropy
+from common.losses.gated import SegmentationLoss
+from common.losses.parts import FLOOR, class_indices, probabilities
 from common.networks.dedicated import Dedicated
-from common.networks.gated import GatedOutput, l2_penalty
+from common.networks.gated import l2_penalty
 from common.networks.pmkl import PMKL, MetricHead
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
@@ -32,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class PMKLOutput(NamedTuple):
-    """Output of PMKL's training step, which its loss takes.
+    """Output of the training step.
 
     Attributes:
         logits: logits of the student, ``(B, K, X, Y, Z)``.
@@ -171,32 +167,6 @@ def contrastive_loss(student: torch.Tensor, teacher: torch.Tensor, margin: float
     return torch.where(own, distance.square(), (margin - distance).clamp_min(0).square()).mean()
 
 
-class SegmentationLoss(nn.Module):
-    """Cross-entropy plus Dice on the softmax; also the loss of PMKL's teacher.
-
-    In the cross-entropy the weight of a class is 1 minus its fraction of the batch's voxels, and probabilities are
-    clamped to at least 0.005. Dice has squared probabilities in its denominator, sums over batch and space, and is
-    averaged over the classes, including the background. The terms are ``ce`` and ``dice``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dice = DiceLoss(to_onehot_y=True, squared_pred=True, batch=True, smooth_nr=0.0, smooth_dr=1e-7)
-        self.terms: dict[str, torch.Tensor] = {}
-
-    def forward(self, output: GatedOutput, target: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss of ``logits`` ``(B, K, X, Y, Z)`` against class indices ``(B, 1, X, Y, Z)``."""
-        return self.of_indices(output.logits, class_indices(target, output.logits, ignoring=False))
-
-    def of_indices(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Return the scalar loss for a label that `class_indices` has checked."""
-        soft = probabilities(logits, label.shape[2:])
-        entropy = weighted_cross_entropy(_merge_batch(soft), _merge_batch(label)).mean()
-        dice = self.dice(soft, label)
-        self.terms = {"ce": entropy.detach(), "dice": dice.detach()}
-        return entropy + dice
-
-
 class PMKLLoss(nn.Module):
     """A student's loss: ``CE + Dice + 0.5 kd + 0.5 contrastive + 1e-5 l2``.
 
@@ -235,8 +205,3 @@ class PMKLLoss(nn.Module):
         }
         self.terms = {**self.segmentation.terms, **{name: value.detach() for name, value in parts.items()}}
         return loss + sum(self.weights[name] * value for name, value in parts.items())
-
-
-def _merge_batch(x: torch.Tensor) -> torch.Tensor:
-    """Reshape ``(B, C, X, ...)`` to one sample ``(1, C, B * X, ...)``."""
-    return x.transpose(0, 1).flatten(1, 2)[None]

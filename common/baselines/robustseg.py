@@ -1,22 +1,20 @@
-"""RobustSeg's training step: segment from a random subset of a subject's modalities, reconstruct all of them.
+"""RobustSeg: segment from a random subset of a subject's modalities, and reconstruct all of them.
 
 Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
-2019; subsets are drawn as in the release. The loss is in `common.baselines.robustseg`.
-
-RobustSeg's loss: segmentation, reconstruction, and appearances that stay close to a standard normal distribution.
-
-Source: Chen et al., "Robust Multimodal Brain Tumor Segmentation via Feature Disentanglement and Gated Fusion", MICCAI
-2019; constants as released.
+2019; subsets are drawn, and constants chosen, as in the release. The network is `common.networks.robustseg`. Its
+appearances stay close to a standard normal distribution.
 """
 
 import torch
 from torch import nn
 
-from common.baselines.pmkl import SegmentationLoss
 from common.io.settings import check_number
+from common.losses.gated import SegmentationLoss
 from common.networks.robustseg import RobustSeg, RobustSegOutput
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities, scatter_rows
+
+LEAST = 1e-12  # minimum that a squared shift is clamped to before its logarithm
 
 
 def independent_subsets(present: torch.Tensor, probability: float) -> torch.Tensor:
@@ -40,9 +38,6 @@ class Disentanglement(TrainingStep):
         """Return the training outputs of crops ``(B, M, X, Y, Z)``."""
         present = available_modalities(image, None)
         return self.network(image, independent_subsets(present, self.keep))
-
-
-LEAST = 1e-12  # minimum that a squared shift is clamped to before its logarithm
 
 
 def divergence(scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -86,7 +81,7 @@ class RobustSegLoss(nn.Module):
         return loss + sum(self.weights[name] * value for name, value in parts.items())
 
 
-def _over_samples(rows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+def _over_samples(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Return the mean of each modality's rows, ``(M,)``; 0 for a modality without rows."""
-    count = there.sum(dim=0).clamp_min(1).to(rows.device, non_blocking=True)
-    return scatter_rows(rows, there).sum(dim=0) / count
+    count = present.sum(dim=0).clamp_min(1).to(rows.device, non_blocking=True)
+    return scatter_rows(rows, present).sum(dim=0) / count

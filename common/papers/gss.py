@@ -1,17 +1,15 @@
-"""The training step of GSS, and of the backbones alone: all modalities are encoded, a random subset is fused.
+"""GSS: for each class, the modalities vote for a soft target that all of them learn from.
 
-Source: Qiu et al., "Scratch Each Other's Back: Incomplete Multi-modal Brain Tumor Segmentation Via Category Aware
-Group Self-Support Learning", ICCV 2023, section 3.1. GSS changes only the loss (`common.papers.gss`), so inference is
-that of the backbone.
+Source: Qiu et al., "Scratch Each Other's Back: Incomplete Multi-modal Brain Tumor Segmentation Via Category Aware Group
+Self-Support Learning", ICCV 2023. Section 3.1, eq. (1) to (3), is the sum of task and distillation. Section 3.2: for
+each class one or two modalities that show it well are leaders; the other modalities are the members of its group; their
+votes count where no leader is sure (eq. 4 to 6, algorithm 1; eq. 7 and 8, algorithm 2). The votes, normalised over the
+classes (eq. 9), are the target of each modality's separate prediction, but for voxels left out at random (section 3.3,
+eq. 10). A modality is sure if its probability exceeds a threshold; its vote is its probability at temperature tau.
 
-GSS's loss: for each class, the modalities vote for a soft target that all of them learn from.
-
-Source: Qiu et al., ICCV 2023, section 3. For each class one or two modalities that show it well are leaders; the other
-modalities are the members of its group; their votes count where no leader is sure. The votes, normalised over the
-classes, are the target of each modality's separate prediction. A modality is sure if its probability exceeds a
-threshold; its vote is its probability at temperature tau. Where paper and released code differ, there is an option. The
-default is the paper, since the released votes have errors: with a single leader, a class gets no vote where the members
-overrule the leader, and two leaders that agree are counted twice.
+Where paper and released code differ, there is an option. The default is the paper, since the released votes have
+errors: with a single leader, a class gets no vote where the members overrule the leader, and two leaders that agree are
+counted twice. GSS changes only the loss, so inference is that of the backbone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +29,10 @@ from common.transforms import uniform_subsets
 
 
 class RandomSubsetFusion(TrainingStep):
-    """Encode and separately decode every modality of a subject; fuse a random subset, all subsets equally likely."""
+    """Encode and separately decode every modality of a subject; fuse a random subset, all subsets equally likely.
+
+    So the backbones are trained without GSS, too, and with MedMAP.
+    """
 
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__(require_fusion(network, "This training"))

@@ -1,13 +1,10 @@
-"""M3AE's two training stages: masking and forward passes.
+"""M3AE: a masked autoencoder learns what fills in for missing modalities, then two views of a subject teach each other.
 
 Source: Liu et al., "M3AE: Multimodal Representation Learning for Brain Tumor Segmentation with Missing Modalities",
-AAAI 2023. The losses are in `common.papers.m3ae`, the network in `common.networks.m3ae`.
-
-The two training losses of M3AE.
-
-Source: Liu et al., AAAI 2023, eq. (1) to (5). Where the paper does not define the segmentation loss ("Dice plus cross
-entropy"), we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, with squared denominators in Dice and
-both views pooled.
+AAAI 2023, section "Method": stage 1 is eq. (1) and (3), stage 2 is eq. (2), (4) and (5). The network, with the
+substitute image x_sub, is `common.networks.m3ae`. Where the paper does not define the segmentation loss ("Dice plus
+cross entropy"), we follow the released code: 0.7 Dice + 0.3 binary cross-entropy, with squared denominators in Dice,
+and both views pooled.
 """
 
 import logging
@@ -32,18 +29,15 @@ from common.transforms import incomplete_subsets, locate, random_patches, random
 
 logger = logging.getLogger(__name__)
 MASKINGS = ("m3ae", "modality_dropout")
-VIEWS = ("random", "full_and_incomplete")
 FILLS = ("x_sub", "zero", "mean")
+SURELY_NOT = -1e4
+"""Logit whose probability and cross-entropy are 0 in every precision."""
 
 
 class Reconstruction(NamedTuple):
-    """Output of the pretraining step, which its loss takes.
+    """Output of `Pretraining`: volumes ``(B, M, X, Y, Z)`` of which ``image`` has NaN in missing modalities.
 
-    Attributes:
-        reconstruction: ``(B, M, X, Y, Z)``.
-        image: the unmasked image of the same shape, with NaN in missing modalities.
-        present: bool ``(B, M)``, modalities that the image has.
-        x_sub: the substitute image ``(1, M, *grid)``.
+    ``present`` is bool ``(B, M)``, the modalities that the image has; ``x_sub`` is ``(1, M, *grid)``.
     """
 
     reconstruction: torch.Tensor
@@ -82,27 +76,30 @@ class Pretraining(TrainingStep):
         return Reconstruction(reconstruction, image.as_subclass(torch.Tensor), present, self.network.x_sub)
 
 
-class FineTuning(TrainingStep):
-    """Stage 2: two missing-modality views of each subject, forwarded together.
+class PretrainingLoss(nn.Module):
+    """L_mse(x, F(S(x, x_sub))) + gamma * R(x_sub), eq. (1) and (3).
 
-    The network is an `M3AE` with one output per region; its x_sub stays constant from here on. The views are
-    ``random``, two random subsets (paper), or ``full_and_incomplete``, all modalities and a random incomplete subset,
-    so that every step uses the full set (our own variant).
+    L_mse is the mean over all voxels of the modalities present, masked or not. R is of x_sub after subtracting each
+    modality's spatial mean: ``mean_square``, the mean of its squares (the paper's "L2"), or ``norm``, its (not squared)
+    Euclidean norm, as released. The gradient of the norm has length 1 however small x_sub is, so unless that of L_mse
+    is longer than gamma, which it is in no setting of the paper's, the norm shrinks x_sub to a constant. The terms are
+    ``mse`` and ``regulariser``.
     """
 
-    def __init__(self, network: M3AE, views: str = "random") -> None:
-        super().__init__(network)
-        self.views = check_choice("views", views, VIEWS)
-        self.network.x_sub.requires_grad_(False)
+    def __init__(self, gamma: float = 0.005, regulariser: str = "mean_square") -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.regulariser = check_choice("regulariser", regulariser, ("mean_square", "norm"))
+        self.terms: dict[str, torch.Tensor] = {}
 
-    def forward(self, image: torch.Tensor) -> SegmentationOutput:
-        """Return the training outputs of two views of crops ``(B, M, X, Y, Z)``: B first views, then B second views."""
-        present = to_host(presence(image))
-        if self.views == "random":
-            subsets = [random_subsets(present), random_subsets(present)]
-        else:
-            subsets = [present, incomplete_subsets(present)]
-        return self.network.unet(torch.cat([self.network.substitute(image, subset) for subset in subsets]))
+    def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
+        """Return the scalar loss; the target is part of the output and ignored here."""
+        mse = F.mse_loss(*(gather_rows(volumes, output.present) for volumes in (output.reconstruction, output.image)))
+        centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
+        squares = self.regulariser == "mean_square"
+        regulariser = centred.square().mean() if squares else torch.linalg.vector_norm(centred)
+        self.terms = {"mse": mse.detach(), "regulariser": regulariser.detach()}
+        return mse + self.gamma * regulariser
 
 
 def pretraining_parameters(network: M3AE, learning_rate: float, learning_rate_x_sub: float) -> list[dict]:
@@ -147,10 +144,10 @@ def mean_image(images: Dataset, grid: list[int]) -> torch.Tensor:
         high = torch.minimum(start + torch.tensor(batch.shape[2:]), torch.tensor(grid))
         inside = [slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
         source = [slice(a, b) for a, b in zip((low - start).tolist(), (high - start).tolist(), strict=True)]
-        there = presence(batch)[0]
+        present = presence(batch)[0]
         full = torch.zeros(batch.shape[1], *grid)
-        full[:, *inside] = torch.where(there[:, None, None, None], batch[0].as_tensor()[:, *source], 0)
-        total, count = total + full, count + there
+        full[:, *inside] = torch.where(present[:, None, None, None], batch[0].as_tensor()[:, *source], 0)
+        total, count = total + full, count + present
     return total / count.clamp(min=1)[None, :, None, None, None]
 
 
@@ -184,64 +181,56 @@ def load_pretrained(network: M3AE, path: str, weights: bool = True) -> None:
     logger.info(f"fine-tuning starts from {path}: {len(updated)} tensors")
 
 
-REGULARISERS = ("mean_square", "norm")
-SURELY_NOT = -1e4
-"""Logit whose probability and cross-entropy are 0 in every precision."""
+class FineTuning(TrainingStep):
+    """Stage 2: two missing-modality views of each subject, forwarded together.
 
-
-class PretrainingLoss(nn.Module):
-    """L_mse(x, F(S(x, x_sub))) + gamma * R(x_sub), eq. (1) and (3).
-
-    L_mse is the mean over all voxels of the modalities present, masked or not. R is of x_sub after subtracting each
-    modality's spatial mean: ``mean_square``, the mean of its squares (the paper's "L2"), or ``norm``, its (not squared)
-    Euclidean norm, as released. The gradient of the norm has length 1 however small x_sub is, so unless that of L_mse
-    is longer than gamma, which it is in no setting of the paper's, the norm shrinks x_sub to a constant. The terms are
-    ``mse`` and ``regulariser``.
+    The network is an `M3AE` with one output per region; its x_sub stays constant from here on. The views are
+    ``random``, two random subsets (paper), or ``full_and_incomplete``, all modalities and a random incomplete subset,
+    so that every step uses the full set (our own variant).
     """
 
-    def __init__(self, gamma: float = 0.005, regulariser: str = "mean_square") -> None:
-        super().__init__()
-        self.gamma = gamma
-        self.regulariser = check_choice("regulariser", regulariser, REGULARISERS)
-        self.terms: dict[str, torch.Tensor] = {}
+    def __init__(self, network: M3AE, views: str = "random") -> None:
+        super().__init__(network)
+        self.views = check_choice("views", views, ("random", "full_and_incomplete"))
+        self.network.x_sub.requires_grad_(False)
 
-    def forward(self, output: Reconstruction, target: None = None) -> torch.Tensor:
-        """Return the scalar loss; the target is part of the output and ignored here."""
-        mse = F.mse_loss(*(gather_rows(volumes, output.present) for volumes in (output.reconstruction, output.image)))
-        centred = output.x_sub - output.x_sub.mean(dim=(2, 3, 4), keepdim=True)
-        regulariser = (
-            centred.square().mean() if self.regulariser == "mean_square" else torch.linalg.vector_norm(centred)
-        )
-        self.terms = {"mse": mse.detach(), "regulariser": regulariser.detach()}
-        return mse + self.gamma * regulariser
+    def forward(self, image: torch.Tensor) -> SegmentationOutput:
+        """Return the training outputs of two views of crops ``(B, M, X, Y, Z)``: B first views, then B second views."""
+        present = to_host(presence(image))
+        if self.views == "random":
+            subsets = [random_subsets(present), random_subsets(present)]
+        else:
+            subsets = [present, incomplete_subsets(present)]
+        return self.network.unet(torch.cat([self.network.substitute(image, subset) for subset in subsets]))
 
 
 class DiceBCELoss(nn.Module):
-    """0.7 * mean Dice loss + 0.3 * mean binary cross-entropy over region channels, on logits.
+    """L of eq. (5): mean Dice loss and mean binary cross-entropy over region channels, weighted, on logits.
 
     Dice of a channel is ``1 - (2 sum(pt) + 1) / (sum(p^2) + sum(t^2) + 1)`` with the sums over batch and space. Voxels
-    that are `IGNORED` count nowhere.
+    that are `IGNORED` count nowhere. The weights are those of the release.
     """
 
-    def __init__(self, dice_weight: float = 0.7, bce_weight: float = 0.3) -> None:
+    def __init__(self, dice_weight: float = 0.7, ce_weight: float = 0.3) -> None:
         super().__init__()
-        self.dice_weight, self.bce_weight = dice_weight, bce_weight
+        self.dice_weight = check_number("dice_weight", dice_weight, 0)
+        self.ce_weight = check_number("ce_weight", ce_weight, 0)
         self.dice = DiceLoss(sigmoid=True, squared_pred=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of logits against masks, both ``(B, C, X, Y, Z)``."""
         counted = target != IGNORED
         logits, target = logits.masked_fill(~counted, SURELY_NOT), target.masked_fill(~counted, 0)
-        bce = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / counted.sum().clamp_min(1)
-        return self.dice_weight * self.dice(logits, target) + self.bce_weight * bce
+        ce = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / counted.sum().clamp_min(1)
+        return self.dice_weight * self.dice(logits, target) + self.ce_weight * ce
 
 
 class DeeplySupervisedLoss(nn.Module):
-    """The sum of `DiceBCELoss` over the full-resolution and the deep logits, with equal weights, eq. (5)."""
+    """L_seg, eq. (5): the sum of `DiceBCELoss` over the full-resolution and the deep logits, with equal weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, dice_weight: float = 0.7, ce_weight: float = 0.3) -> None:
         super().__init__()
-        self.loss = DeepSupervisionLoss(DiceBCELoss(), weight_mode="same")
+        self.loss = DeepSupervisionLoss(DiceBCELoss(dice_weight, ce_weight), weight_mode="same")
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of a network's training outputs against region masks ``(B, C, X, Y, Z)``."""
@@ -250,11 +239,13 @@ class DeeplySupervisedLoss(nn.Module):
 
 
 class FineTuningLoss(nn.Module):
-    """Deeply supervised segmentation loss of two views plus lambda times their consistency, eq. (2), (4) and (5).
+    """Deeply supervised segmentation loss of two views plus lambda times their consistency, eq. (2) and (4).
 
     One segmentation loss covers both views, as in the release; eq. (4) adds one per view, which is about twice as much.
 
     Args:
+        dice_weight: weight of Dice in the segmentation loss.
+        ce_weight: weight of the binary cross-entropy in it.
         lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
             the MSE between their upsampled 1/4 logits (the released code gets there by an off-by-one index).
@@ -265,11 +256,18 @@ class FineTuningLoss(nn.Module):
         terms: ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``.
     """
 
-    def __init__(self, lambda_con: float = 0.1, consistency: str = "bottleneck", lambda_distil: float = 0.0) -> None:
+    def __init__(
+        self,
+        dice_weight: float = 0.7,
+        ce_weight: float = 0.3,
+        lambda_con: float = 0.1,
+        consistency: str = "bottleneck",
+        lambda_distil: float = 0.0,
+    ) -> None:
         super().__init__()
         self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))
         self.lambda_con, self.lambda_distil = lambda_con, lambda_distil
-        self.loss = DeeplySupervisedLoss()
+        self.loss = DeeplySupervisedLoss(dice_weight, ce_weight)
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, output: SegmentationOutput, target: torch.Tensor) -> torch.Tensor:
@@ -277,26 +275,16 @@ class FineTuningLoss(nn.Module):
 
         The masks ``(B, C, X, Y, Z)`` are those of the subjects, so the outputs have ``2 B`` rows.
         """
-        one, other = _views(output)
         segmentation = self.loss(output, torch.cat([target, target]))
-        if self.consistency == "bottleneck":
-            consistency = F.mse_loss(one.bottleneck, other.bottleneck)
-        else:
-            consistency = F.mse_loss(one.deep[0], other.deep[0])
+        compared = output.bottleneck if self.consistency == "bottleneck" else output.deep[0]
+        consistency = F.mse_loss(*compared.chunk(2))
         self.terms = {"segmentation": segmentation.detach(), "consistency": consistency.detach()}
         total = segmentation + self.lambda_con * consistency
         if self.lambda_distil > 0:
-            taught = one.logits.detach().sigmoid()
-            each = F.binary_cross_entropy_with_logits(other.logits, taught, reduction="none")
+            teacher, student = output.logits.chunk(2)
+            each = F.binary_cross_entropy_with_logits(student, teacher.detach().sigmoid(), reduction="none")
             counted = target.as_subclass(torch.Tensor) != IGNORED
             distillation = torch.where(counted, each, 0).sum() / counted.sum().clamp_min(1)
             self.terms["distillation"] = distillation.detach()
             total = total + self.lambda_distil * distillation
         return total
-
-
-def _views(output: SegmentationOutput) -> tuple[SegmentationOutput, SegmentationOutput]:
-    deep = [level.chunk(2) for level in output.deep]
-    halves = zip(output.logits.chunk(2), zip(*deep, strict=True), output.bottleneck.chunk(2), strict=True)
-    one, other = (SegmentationOutput(logits, list(levels), features) for logits, levels, features in halves)
-    return one, other

@@ -1,12 +1,10 @@
-"""MAG-MS's training step: all of a subject's modalities together, and each one alone, through one decoder.
+"""MAG-MS: every modality alone learns from all modalities fused (multi-modality self-distillation).
 
-Source: He et al., 2023, sections 2.2 and 2.3, Algorithm 1. The loss is in `common.papers.mag_ms`.
-
-MAG-MS's loss: both kinds of predictions learn from labels, and single-modality ones also from the fused one.
-
-Source: He et al., 2023, section 2.2, eq. (1) and (2). The paper leaves some details open. We chose: the softmax is over
-exclusive classes, and Dice includes the background; the divergence is a mean over voxels; the distance is a mean over
-the elements of the bottleneck (a sum would outweigh the other terms); the teacher gets no gradient.
+Source: He et al., "Modality-Agnostic Learning for Medical Image Segmentation Using Multi-modality Self-distillation",
+2023, sections 2.2 and 2.3, eq. (1) and (2), Algorithm 1; section 2.1 is the network, `common.networks.mag_ms`. The
+paper leaves some details open. We chose: the softmax is over exclusive classes, and Dice includes the background; the
+divergence is a mean over voxels; the distance is a mean over the elements of the bottleneck (a sum would outweigh the
+other terms); the teacher gets no gradient.
 """
 
 from typing import NamedTuple
@@ -24,12 +22,10 @@ from common.networks.subsets import available_modalities, gather_rows, scatter_r
 
 
 class MagMSOutput(NamedTuple):
-    """Output of MAG-MS's training step, which its loss takes.
+    """Output of the training step: of the teacher B rows, of the students P rows in the order of ``present.nonzero()``.
 
-    Attributes:
-        teacher: output decoded from the mean of each sample's modalities, B rows.
-        students: output decoded from one modality alone, P rows in the order of ``present.nonzero()``.
-        present: bool ``(B, M)``, on the CPU.
+    The teacher is decoded from the mean of each sample's modalities, a student from one modality alone. ``present`` is
+    bool ``(B, M)``, on the CPU.
     """
 
     teacher: MagMSDecoded
@@ -38,7 +34,7 @@ class MagMSOutput(NamedTuple):
 
 
 class MultiModalitySelfDistillation(TrainingStep):
-    """Decode each subject's modalities fused (the teacher), and each of them alone (the students)."""
+    """Decode each subject's modalities fused (the teacher), and each of them alone (the students), Algorithm 1."""
 
     network: MAGMS
 
@@ -66,7 +62,7 @@ def divergence(
 
 
 class MagMSLoss(nn.Module):
-    """``DC(y, f) + sum_m [DC(y, f_m) + lambda KL(f || f_m) + gamma |z_m - z|^2]``, eq. (2).
+    """``DC(y, f) + sum_m [DC(y, f_m) + lambda KL(f || f_m) + gamma |z_m - z|^2]``, eq. (1) and (2).
 
     DC is Dice loss plus cross-entropy; f and z are the fused prediction and bottleneck, f_m and z_m those of modality m
     alone. The sum is over modalities; each addend is a mean over the samples that have the modality. With ``lambda_kl``
@@ -93,17 +89,17 @@ class MagMSLoss(nn.Module):
             MagMSDecoded(*(part.as_subclass(torch.Tensor).float() for part in decoded))
             for decoded in (output.teacher, output.students)
         )
-        known = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
+        taught = MagMSDecoded(*(part.detach() for part in teacher)) if self.detach_teacher else teacher
         terms = {"fuse": self.dice_ce(teacher.logits, label), "single": 0, "kl": 0, "l2": 0}
-        place = scatter_rows(torch.arange(len(students.logits)), output.present)  # row of each student
-        for rows, having in zip(place.T, output.present.T, strict=True):
-            if not bool(having.any()):
+        rows = scatter_rows(torch.arange(len(students.logits)), output.present)  # (B, M), row of each student
+        for row, present in zip(rows.T, output.present.T, strict=True):
+            if not bool(present.any()):
                 continue
-            student = rows[having].to(label.device, non_blocking=True)
+            student = row[present].to(label.device, non_blocking=True)
             logits, bottleneck = (part.index_select(0, student) for part in students)
-            own = select_rows(label, having)
-            terms["single"] = terms["single"] + self.dice_ce(logits, own)
-            terms["kl"] = terms["kl"] + divergence(logits, select_rows(known.logits, having), own, self.temperature)
-            terms["l2"] = terms["l2"] + F.mse_loss(bottleneck, select_rows(known.bottleneck, having))
+            known, features, truth = (select_rows(part, present) for part in (*taught, label))
+            terms["single"] = terms["single"] + self.dice_ce(logits, truth)
+            terms["kl"] = terms["kl"] + divergence(logits, known, truth, self.temperature)
+            terms["l2"] = terms["l2"] + F.mse_loss(bottleneck, features)
         self.terms = {name: value.detach() for name, value in terms.items()}
         return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]

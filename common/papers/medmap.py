@@ -1,14 +1,10 @@
-"""MedMAP's training step: that of another method, with the features of each modality kept for alignment.
+"""MedMAP: on top of another method, every modality's features are pulled to one anchor.
 
-Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV. The
-loss is in `common.papers.medmap`. At inference the feature encoder stays, and the anchor is not used.
-
-MedMAP's alignment loss: every modality's features are pulled to one anchor.
-
-Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment", section IV,
-eq. (12) to (17). Features are those of the feature encoder T (`common.networks.feature_encoder`), or bottlenecks. The
-norm is a mean over elements, since only a mean has the magnitude of the original loss, which alpha = 1/8 "of the
-original loss" presupposes.
+Source: Liu et al., "MedMAP: Promoting Incomplete Multi-modal Brain Tumor Segmentation with Alignment": section IV-A is
+the anchor, eq. (12) and (13); section IV-B adds alpha L_A to the loss of a backbone, eq. (14), (16) and (17). Features
+are those of the feature encoder T (`common.networks.feature_encoder`), or bottlenecks. The norm is a mean over
+elements, since only a mean has the magnitude of the original loss, which alpha = 1/8 "of the original loss"
+presupposes. At inference the feature encoder stays, and the anchor is not used.
 """
 
 from collections.abc import Sequence
@@ -22,6 +18,11 @@ from common.networks.feature_encoder import FeatureEncoder
 from common.networks.kernels import weighted_sum
 from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities
+
+FLOOR = 1e-6  # constant added to a standard deviation before its logarithm
+LEAST_SHARE = 0.1
+"""Smallest usable sum of the weights of the present modalities, as a share of the absolute sum of all; below it the
+weights nearly cancel, and rescaling could blow up."""
 
 
 class AlignedOutput(NamedTuple):
@@ -75,20 +76,14 @@ class FeatureAlignment(TrainingStep):
         if self.aligned is None:
             present = available_modalities(image, None)
             return AlignedOutput(self.method(image), self.network.bottlenecks(image, present), present)
-        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-        hook = self.aligned.register_forward_hook(lambda _, inputs, output: seen.append((output, inputs[1])))
+        passes: list[tuple[torch.Tensor, torch.Tensor]] = []
+        hook = self.aligned.register_forward_hook(lambda _, inputs, output: passes.append((output, inputs[1])))
         try:
             output = self.method(image)
         finally:
             hook.remove()  # so that validation does not fill the list
-        ((features, present),) = seen
+        ((features, present),) = passes
         return AlignedOutput(output, features, present)
-
-
-FLOOR = 1e-6  # constant added to a standard deviation before its logarithm
-LEAST_SHARE = 0.1
-"""Smallest usable sum of the weights of the present modalities, as a share of the absolute sum of all; below it the
-weights nearly cancel, and rescaling could blow up."""
 
 
 class Alignment(nn.Module):
@@ -126,20 +121,21 @@ class Alignment(nn.Module):
             mean, std = flat.mean(dim=3), flat.std(dim=3, unbiased=False) + FLOOR
             divergence = (-std.log() + (std.square() + mean.square() - 1) / 2).mean(dim=2)
             return (divergence * share).sum(dim=1).mean()
-        anchor, valid = self._anchor(features, present)
+        anchor, valid = self._anchor(features, present, share)
         distance = (features - anchor).square().flatten(2).mean(dim=2)
         return (distance * share * valid).sum(dim=1).mean()
 
-    def _anchor(self, features: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _anchor(
+        self, features: torch.Tensor, present: torch.Tensor, share: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the anchor ``(B, 1, C, ...)`` of each sample, and whether it has one, bool ``(B, 1)``."""
         if self.anchor != "adaptive":
             k = self.modalities.index(self.anchor)
             return features[:, k : k + 1].detach(), present[:, k : k + 1]
         weights = self.weights * present
         part = weights.sum(dim=1, keepdim=True)
-        even = present / present.sum(dim=1, keepdim=True)
         usable = part.abs() > LEAST_SHARE * self.weights.abs().sum()
-        weights = torch.where(usable, weights * self.weights.sum() / torch.where(usable, part, 1), even)
+        weights = torch.where(usable, weights * self.weights.sum() / torch.where(usable, part, 1), share)
         return weighted_sum(weights[:, None], features), torch.ones_like(usable)
 
 

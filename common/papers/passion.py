@@ -1,23 +1,19 @@
-"""PASSION's training step: the prediction from a subject's modalities teaches that from each one alone.
+"""PASSION: training on subjects that lack modalities, with self-distillation balanced between the modalities.
 
 Source: Shi et al., "PASSION: Towards Effective Incomplete Multi-Modal Medical Image Segmentation with Imbalanced
-Missing Rates", ACM MM 2024, section 3.2. The losses are in `common.papers.passion`, the balancing between epochs in
-`common.engines.preference`; the datalist says which training case lacks which modality (`common.cohorts.missing`).
+Missing Rates", ACM MM 2024. The prediction from all of a subject's modalities ("multi") teaches the prediction from
+each one alone ("uni"; by the same decoder, hence "self"), voxel by voxel and through the classes' prototypes: section
+3.2, eq. (3) to (8). A student's distance from the teacher shows which modality is neglected: section 3.3, eq. (9) and
+(10). Within a batch, neglected ones are trained (task mask delta, eq. 11), and from epoch to epoch their weights grow
+(coefficients beta, eq. 12 and 13). The sum is eq. (14), section 3.4.
 
-PASSION's loss: multi-uni self-distillation, balanced between modalities by their relative preference.
-
-Source: Shi et al., ACM MM 2024, section 3. The prediction from all of a subject's modalities ("multi") teaches the
-prediction from each one alone ("uni"; by the same decoder, hence "self"), voxel by voxel and through the classes'
-prototypes. A student's distance from the teacher shows which modality is neglected: within a batch, neglected ones are
-trained (task mask delta), and from epoch to epoch their weights grow (coefficients beta). Where paper and released code
-differ, this follows the released code, which gave the published numbers; the bundle's README lists the differences.
-
-PASSION's balance between modalities, epoch by epoch.
+Where paper and released code differ, this follows the released code, which gave the published numbers; the bundle's
+README lists the differences. The datalist says which training case lacks which modality (`common.cohorts.missing`).
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ignite.distributed as idist
 import pandas as pd
@@ -36,9 +32,11 @@ from common.networks.step import TrainingStep
 from common.networks.subsets import available_modalities, scatter_rows
 from common.transforms import uniform_subsets
 
+EPSILON = 1e-5  # constant that keeps the mean of an empty class and the cosine of a zero vector finite
+
 
 class PassionOutput(NamedTuple):
-    """Output of PASSION's training step, which its loss takes.
+    """Output of the training step.
 
     Attributes:
         teacher: output decoded from each sample's own subset, B rows.
@@ -86,7 +84,7 @@ class SelfDistillation(TrainingStep):
         if self.distil:  # one batch, which shares work and kernel launches
             rows = torch.cat([torch.arange(len(image)), sample])
             both = self.network.decode(_select_samples(features, rows), torch.cat([subset, alone]))
-            teacher, students = _split(both, len(image))
+            teacher, students = _rows(both, slice(len(image))), _rows(both, slice(len(image), None))
         else:
             teacher = self.network.decode(features, subset)
             with torch.no_grad():
@@ -99,18 +97,8 @@ def _select_samples(features: list[torch.Tensor], rows: torch.Tensor) -> list[to
     return [level.index_select(0, rows) for level in features]
 
 
-def _split(decoded: Decoded, count: int) -> tuple[Decoded, Decoded]:
-    """Return the first ``count`` rows, and the remaining ones."""
-    parts = (slice(None, count), slice(count, None))
-    first, others = (
-        Decoded(decoded.logits[part], [level[part] for level in decoded.deep], decoded.features[part]) for part in parts
-    )
-    return first, others
-
-
-EPSILON = 1e-5  # constant that keeps the mean of an empty class and the cosine of a zero vector finite
-GROWTH = 1.5  # factor by which the update rate of beta grows
-BETA_RANGE = (0.1, 4.0)  # range to which beta is clamped before it is normalised
+def _rows(decoded: Decoded, rows: slice) -> Decoded:
+    return Decoded(decoded.logits[rows], [level[rows] for level in decoded.deep], decoded.features[rows])
 
 
 def pixel_distillation(
@@ -145,6 +133,24 @@ def similarity(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         return directions.mT @ F.normalize(features.float(), dim=1, eps=EPSILON)
 
 
+def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Return ``1 - D_m / mean of the present D``, ``(B, M)``, eq. (9) and (10); below 0 a modality is neglected.
+
+    It is 0 for an absent modality (whose distance D is 0), for a subject's only modality, and if no distance was
+    measured.
+    """
+    mean = distance.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True)
+    return torch.where(present & (mean > 0), 1 - distance / mean, 0)
+
+
+def updated_beta(
+    beta: torch.Tensor, preference: torch.Tensor, rate: float, limits: Sequence[float] = (0.1, 4.0)
+) -> torch.Tensor:
+    """Return ``beta - rate * preference``, eq. (13), clamped and scaled so that its M squares sum to M."""
+    beta = (beta - rate * preference).clamp(*limits)
+    return len(beta) ** 0.5 * beta / torch.linalg.vector_norm(beta)
+
+
 def prototype_nll(features: torch.Tensor, inside: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Return the negative log-likelihood of the classes by nearest prototype, ``(n,)``: PMR (Fan et al., CVPR 2023).
 
@@ -157,22 +163,6 @@ def prototype_nll(features: torch.Tensor, inside: torch.Tensor, counted: torch.T
     near = torch.stack([-torch.linalg.vector_norm(features - centre[:, :, None], dim=1) for centre in centres], dim=1)
     right = (near.softmax(dim=1) * inside).sum(dim=1)
     return -torch.where(counted, right.clamp(FLOOR, 1).log(), 0).sum(dim=1) / counted.sum().clamp_min(1)
-
-
-def relative_preference(distance: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Return ``1 - D_m / mean of the present D``, ``(B, M)``, eq. (9) and (10); below 0 a modality is neglected.
-
-    It is 0 for an absent modality (whose distance D is 0), for a subject's only modality, and if no distance was
-    measured.
-    """
-    mean = distance.sum(dim=1, keepdim=True) / present.sum(dim=1, keepdim=True)
-    return torch.where(present & (mean > 0), 1 - distance / mean, 0)
-
-
-def updated_beta(beta: torch.Tensor, preference: torch.Tensor, rate: float) -> torch.Tensor:
-    """Return ``beta - rate * preference``, eq. (13), clamped to [0.1, 4] and scaled so that its M squares sum to M."""
-    beta = (beta - rate * preference).clamp(*BETA_RANGE)
-    return len(beta) ** 0.5 * beta / torch.linalg.vector_norm(beta)
 
 
 class PassionLoss(nn.Module):
@@ -200,7 +190,9 @@ class PassionLoss(nn.Module):
             beta's initial value. With all four off, the loss is the baseline's.
         temperature: temperature of the pixel-wise term.
         gamma: update rate of beta.
-        growth: epochs (from 0) at which the rate grows by half.
+        growth: epochs (from 0) at which the rate grows.
+        growth_factor: factor by which it grows each time.
+        beta_range: smallest and greatest beta before it is normalised.
         perfect_data: whether no modality is missing in training (PDT): ``v_m = 1``, and all modalities count.
 
     Attributes:
@@ -226,6 +218,8 @@ class PassionLoss(nn.Module):
         temperature: float = 4.0,
         gamma: float = 0.01,
         growth: Sequence[int] = (0, 100, 200),
+        growth_factor: float = 1.5,
+        beta_range: Sequence[float] = (0.1, 4.0),
         lambda_pmr: float = 1.0,
         perfect_data: bool = False,
     ) -> None:
@@ -248,6 +242,9 @@ class PassionLoss(nn.Module):
         self.lambda_1, self.lambda_2 = check_number("lambda_1", lambda_1, 0), check_number("lambda_2", lambda_2, 0)
         self.lambda_pmr, self.gamma = check_number("lambda_pmr", lambda_pmr, 0), check_number("gamma", gamma, 0)
         self.temperature, self.growth = check_number("temperature", temperature, 0.01), tuple(growth)
+        self.growth_factor = check_number("growth_factor", growth_factor, 0)
+        least, greatest = beta_range
+        self.beta_range = check_number("beta_range", least, 0), check_number("beta_range", greatest, least)
         rarity, ones = subjects / torch.tensor(counts, dtype=torch.float32).clamp_min(1), torch.ones(len(counts))
         self.register_buffer("beta", ones.clone())
         self.register_buffer("v", rarity if self.use_beta else ones, persistent=False)
@@ -301,7 +298,8 @@ class PassionLoss(nn.Module):
         preference = relative_preference(distance[None], self.counts[None] > 0)[0]
         if self.use_beta:
             steps = sum(epoch >= start for start in self.growth)
-            self.beta.copy_(updated_beta(self.beta, preference, self.gamma * GROWTH**steps))
+            rate = self.gamma * self.growth_factor**steps
+            self.beta.copy_(updated_beta(self.beta, preference, rate, self.beta_range))
         self.sums.zero_()
         self.counts.zero_()
         values = {"rp": preference.tolist(), "beta": self.beta.tolist()}
@@ -376,8 +374,8 @@ class PreferenceBalancer:
     ``rp_<modality>`` (of the epoch) and ``beta_<modality>`` (from the next epoch on) go into ``engine.state.metrics``.
     Attach this handler before those that print and log metrics, and before the checkpoints. In the output folder,
     ``preference.csv`` has the whole history (columns epoch, modality, relative_preference, beta; epochs count from 1)
-    and ``preference.png`` its curves, as in the paper's Fig. 6. Rank 0 replaces both in each epoch; a resumed run keeps
-    the rows of earlier epochs.
+    and ``preference.png`` its curves, as in the paper's Fig. 6; below 0 a modality is neglected. Rank 0 replaces both
+    in each epoch; a resumed run keeps the rows of earlier epochs.
     """
 
     def __init__(self, loss: PassionLoss, folder: str) -> None:
@@ -404,18 +402,18 @@ class PreferenceBalancer:
         with replacing(path) as temporary:
             history.to_csv(temporary, index=False)
         with replacing(self.folder / "preference.png") as temporary:
-            preference_figure(history).savefig(temporary, dpi=150)
+            _draw(history, temporary)
 
 
-def preference_figure(history: pd.DataFrame) -> Any:
-    """Draw each modality's relative preference over the epochs, from ``preference.csv``; below 0, it is neglected."""
+def _draw(history: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.6", linewidth=0.6)
     for name, rows in history.groupby("modality", sort=False):
-        axes.plot(rows["epoch"], rows["relative_preference"], label=display_name(name))
+        axes.plot(rows["epoch"], rows["relative_preference"], marker=".", label=display_name(name))
     axes.set(xlabel="epoch", ylabel="relative preference")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
-    return figure
+    figure.savefig(path, dpi=150)

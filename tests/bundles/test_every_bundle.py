@@ -232,8 +232,8 @@ class TestConfigs:
     M3AE = {  # noqa: RUF012
         "width": 16, "crop": [128] * 3, "grid": [240, 240, 155], "spacing": [1.0] * 3, "learning_rate": 3e-4,
         "learning_rate_x_sub": 5e-3, "pretrain_epochs": 600, "epochs": 300, "pretrain_batch_size": 2,
-        "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "lambda_con": 0.1, "flip_prob": 0.5, "shift": 0.1,
-        "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub", "val_interval": 20,
+        "mask_ratio": 0.875, "patch_size": 16, "gamma": 0.005, "dice_weight": 0.7, "ce_weight": 0.3, "lambda_con": 0.1,
+        "flip_prob": 0.5, "shift": 0.1, "scale": 0.1, "overlap": 0.5, "percentiles": [1, 99], "fill": "x_sub", "val_interval": 20,
         "weight_decay": 1e-4, "batch_size": 1,
     }  # fmt: skip
     MAG_MS = {  # noqa: RUF012

@@ -13,9 +13,10 @@ from monai.data import MetaTensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from common.baselines.hved import HVEDLoss, SoftmaxLoss
-from common.baselines.pmkl import PMKLLoss, SegmentationLoss
+from common.baselines.pmkl import PMKLLoss
 from common.baselines.robustseg import RobustSegLoss
 from common.losses.fusion import FusionLoss
+from common.losses.gated import SegmentationLoss
 from common.modalities import IGNORED
 from common.networks.gated import GatedOutput
 from common.papers.mag_ms import MagMSLoss

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from common.baselines.pmkl import PMKLLoss, PMKLOutput, SegmentationLoss, contrastive_loss, distillation_loss
+from common.baselines.pmkl import PMKLLoss, PMKLOutput, contrastive_loss, distillation_loss
 from common.baselines.robustseg import RobustSegLoss, divergence
 from common.losses import parts
+from common.losses.gated import SegmentationLoss
 from common.networks.gated import GatedOutput
 from common.networks.robustseg import RobustSegOutput
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from common.baselines.plain import Plain
-from common.baselines.pmkl import PMKLLoss, PrivilegedDistillation, SegmentationLoss, load_teacher, require_teacher
+from common.baselines.pmkl import PMKLLoss, PrivilegedDistillation, load_teacher, require_teacher
 from common.baselines.robustseg import Disentanglement, RobustSegLoss, independent_subsets
 from common.io import write_checkpoint
 from common.io.facts import TrainingFacts
+from common.losses.gated import SegmentationLoss
 from common.modalities import drop
 from common.networks.gated import GatedNetwork
 from common.networks.pmkl import PMKL
