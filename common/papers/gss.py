@@ -265,23 +265,15 @@ def _resolve(
     leaders: Mapping[str, Sequence[str]], modalities: Sequence[str], classes: Sequence[str]
 ) -> list[tuple[int, ...]]:
     """Return the leaders of each class as indices of modalities."""
-    foreign = [name for name in leaders if name not in classes]
-    if foreign:
-        raise ValueError(f"leaders: {foreign[0]!r} is not a class; expected one of {', '.join(classes)}.")
+    if set(leaders) != set(classes):
+        raise ValueError(f"leaders of {', '.join(leaders)}; expected those of {', '.join(classes)}.")
     resolved = []
     for name in classes:
-        given = leaders.get(name, ())
-        if isinstance(given, str):
-            raise ValueError(f"leaders: class {name!r} has the text {given!r}; expected a list, e.g. [{given!r}].")
-        given = [ALIASES.get(modality.lower(), modality) for modality in given]
-        if len(given) not in (1, 2) or len(set(given)) != len(given):
-            raise ValueError(f"leaders: class {name!r} has {given or 'none'}; expected one or two modalities.")
-        unknown = [modality for modality in given if modality not in modalities]
-        if unknown:
-            raise ValueError(f"leaders: class {name!r} has {unknown[0]!r}; expected some of {', '.join(modalities)}.")
-        if len(given) == len(modalities):
+        given = [ALIASES.get(modality.lower(), modality) for modality in leaders[name]]
+        if len(given) not in (1, 2) or len(set(given)) != len(given) or not set(given) < set(modalities):
             raise ValueError(
-                f"leaders: class {name!r} has no member left beside {' and '.join(given)}; name fewer leaders."
+                f"leaders: class {name!r} has {leaders[name]!r}; expected a list of one or two of "
+                f"{', '.join(modalities)}, but not all of them."
             )
         resolved.append(tuple(modalities.index(modality) for modality in given))
     return resolved

@@ -244,13 +244,13 @@ class FineTuningLoss(nn.Module):
     One segmentation loss covers both views, as in the release; eq. (4) adds one per view, which is about twice as much.
 
     Args:
-        dice_weight: weight of Dice in the segmentation loss.
-        ce_weight: weight of the binary cross-entropy in it.
         lambda_con: weight of the consistency; 0 is the paper's ablation without self-distillation.
         consistency: ``bottleneck``, the MSE between the two views' bottleneck features (paper), or ``quarter_logits``,
             the MSE between their upsampled 1/4 logits (the released code gets there by an off-by-one index).
         lambda_distil: weight of our own distillation from the first view to the second: the binary cross-entropy of the
             second view's logits against the first view's probabilities. It helps if the first view is complete.
+        dice_weight: weight of Dice in the segmentation loss.
+        ce_weight: weight of the binary cross-entropy in it.
 
     Attributes:
         terms: ``segmentation``, ``consistency`` and, if it has a weight, ``distillation``.
@@ -258,11 +258,11 @@ class FineTuningLoss(nn.Module):
 
     def __init__(
         self,
-        dice_weight: float = 0.7,
-        ce_weight: float = 0.3,
         lambda_con: float = 0.1,
         consistency: str = "bottleneck",
         lambda_distil: float = 0.0,
+        dice_weight: float = 0.7,
+        ce_weight: float = 0.3,
     ) -> None:
         super().__init__()
         self.consistency = check_choice("consistency", consistency, ("bottleneck", "quarter_logits"))

@@ -1,16 +1,27 @@
+"""PASSION: which modalities are encoded, fused and segmented alone; the authors' numbers; the balance over epochs."""
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from bundles.small_unet import SmallUNet
+from ignite.engine import Engine, Events
+from matplotlib.image import imread
 from monai.data import MetaTensor
+from monai.networks import eval_mode
 from networks.golden import arrays, fusion_golden, fusion_image, fusion_labels, ours, with_fusion_weights, without
 
+from common.engines import EpochLosses
 from common.losses.fusion import FusionLoss
 from common.losses.parts import dice_ce, probabilities
+from common.modalities import drop
+from common.networks import M2FTrans, MMFormer
 from common.networks.fusion import Decoded, FusionOutput
 from common.networks.rfnet import RFNet
 from common.papers.passion import (
     PassionLoss,
     PassionOutput,
+    PreferenceBalancer,
     SelfDistillation,
     pixel_distillation,
     prototype_nll,
@@ -18,6 +29,88 @@ from common.papers.passion import (
     similarity,
     updated_beta,
 )
+
+CROP = (8, 8, 8)
+PRESENT = torch.tensor([[True, False, True, True], [False, True, False, False], [True, True, True, True]])
+
+
+def network():
+    torch.manual_seed(0)
+    return SmallUNet(4, 4, 2, CROP)
+
+
+def image(present=PRESENT):
+    torch.manual_seed(1)
+    return drop(torch.randn(len(present), 4, *CROP), present)
+
+
+def fused_subsets(network):
+    """Record the subset of each call of decode."""
+    seen, decode = [], network.decode
+    network.decode = lambda features, present: seen.append(present.clone()) or decode(features, present)
+    return seen
+
+
+def encoded(network):
+    seen, encode = [], network.encode
+    network.encode = lambda image, present=None: seen.append(present.clone()) or encode(image, present)
+    return seen
+
+
+class TestSelfDistillation:
+    @pytest.mark.parametrize("distil", [True, False])
+    def test_teacher_and_students_are_the_network_on_these_modalities(self, distil):
+        net, x = network(), image()
+        output = SelfDistillation(net, distil=distil)(x)
+        assert torch.equal(output.present, PRESENT)
+        expected = [net(x[b : b + 1], PRESENT[b : b + 1]).fused.logits for b in range(3)]
+        torch.testing.assert_close(output.teacher.logits, torch.cat(expected))
+        pairs = PRESENT.nonzero().tolist()
+        assert len(output.students.logits) == len(output.separate) == len(pairs) == 8
+        for row, (b, m) in enumerate(pairs):
+            alone = torch.zeros(1, 4, dtype=torch.bool)
+            alone[0, m] = True
+            expected = net(x[b : b + 1], alone).fused
+            torch.testing.assert_close(output.students.logits[row : row + 1], expected.logits)
+            torch.testing.assert_close(output.students.deep[0][row : row + 1], expected.deep[0])
+            torch.testing.assert_close(output.students.features[row : row + 1], expected.features)
+
+    def test_students_get_a_gradient_only_where_they_are_taught(self):
+        assert SelfDistillation(network())(image()).students.logits.requires_grad
+        output = SelfDistillation(network(), distil=False)(image())
+        assert not output.students.logits.requires_grad
+        assert output.teacher.logits.requires_grad
+
+    def test_dropped_modalities_are_neither_encoded_nor_taught(self):
+        net, x = network(), image()
+        seen = encoded(net)
+        drawn = [SelfDistillation(net, drop_modalities=True)(x).present for _ in range(30)]
+        for present, used in zip(drawn, seen, strict=True):
+            assert torch.equal(present, used)
+            assert not bool((present & ~PRESENT).any())
+            assert bool(present.any(dim=1).all())
+        assert len({tuple(present[2].tolist()) for present in drawn}) > 5
+
+    def test_perfect_data_is_encoded_whole_and_fused_in_part(self):
+        net, full = network(), torch.ones(2, 4, dtype=torch.bool)
+        seen, fused = encoded(net), fused_subsets(net)
+        for _ in range(10):
+            output = SelfDistillation(net, perfect_data=True)(image(full))
+            assert torch.equal(output.present, full)
+            assert len(output.students.logits) == 8
+        assert all(torch.equal(present, full) for present in seen)
+        assert not all(torch.equal(present[:2], full) for present in fused)
+
+    @pytest.mark.parametrize("backbone", [MMFormer, M2FTrans])
+    def test_what_only_the_separate_decoder_reads_is_not_copied(self, backbone):
+        net = backbone(4, 4, 2, (32, 32, 32), mlp_dim=8, heads=2, **({"embed_dim": 8} if backbone is MMFormer else {}))
+        full = torch.ones(1, 4, dtype=torch.bool)
+        features = net.encode(torch.randn(1, 4, 32, 32, 32), full)
+        few = net.fused_features(features)
+        assert len(few) == len(features) - 5
+        with eval_mode(net), torch.no_grad():
+            assert torch.equal(net.decode(features, full), net.decode(few, full))
+
 
 GOLDEN = arrays("passion_losses")
 PREFERENCE = arrays("passion_preference")
@@ -318,3 +411,82 @@ def test_batches_that_do_not_fit_are_refused():
         passion()(output(((1, 1, 1), (1, 1, 1))), label())
     with pytest.raises(ValueError, match="perfect_data: a sample lacks a modality"):
         passion(perfect_data=True, counts=(SUBJECTS,) * 4)(output(), label())
+
+
+ALL = torch.ones(2, 4, dtype=torch.bool)
+DISTANCES = torch.tensor([[0.1, 0.2, 0.3, 0.2], [0.3, 0.2, 0.3, 0.4]])
+
+
+def run(loss, folder, epochs, start=0):
+    """Run epochs of two batches with given distances; return the metrics after each epoch."""
+    seen = []
+
+    def step(engine, scale):
+        distance = scale * DISTANCES * torch.tensor([1.0, engine.state.epoch, 1, 1])
+        loss.sums += distance.sum(dim=0)  # as its forward pass does
+        loss.counts += ALL.sum(dim=0)
+        return {"loss": torch.tensor(0.0)}
+
+    engine = Engine(step)
+    engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "epoch", start))
+    EpochLosses(loss).attach(engine)
+    PreferenceBalancer(loss, str(folder)).attach(engine)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: seen.append(dict(e.state.metrics)))
+    engine.run([1.0, 2.0], max_epochs=epochs)
+    return seen
+
+
+def test_each_epoch_publishes_its_preference_and_the_next_ones_beta(tmp_path):
+    seen = run(passion(), tmp_path, 2)
+    beta = torch.ones(4)
+    for epoch, metrics in enumerate(seen, 1):
+        mean = 1.5 * DISTANCES.mean(dim=0) * torch.tensor([1.0, epoch, 1, 1])
+        preference = 1 - mean / mean.mean()
+        beta = updated_beta(beta, preference, 0.015)
+        assert [metrics[f"rp_{name}"] for name in MODALITIES] == pytest.approx(preference.tolist(), abs=1e-6)
+        assert [metrics[f"beta_{name}"] for name in MODALITIES] == pytest.approx(beta.tolist())
+
+
+def test_history_is_a_table_and_a_picture(tmp_path):
+    seen = run(passion(), tmp_path / "new", 3)
+    table = pd.read_csv(tmp_path / "new" / "preference.csv")
+    assert list(table.columns) == ["epoch", "modality", "relative_preference", "beta"]
+    assert table["epoch"].tolist() == [epoch for epoch in (1, 2, 3) for _ in MODALITIES]
+    assert table["modality"].tolist() == list(MODALITIES) * 3
+    assert table["relative_preference"][5] == pytest.approx(seen[1]["rp_t1c"])
+    assert table["beta"][5] == pytest.approx(seen[1]["beta_t1c"])
+    picture = imread(tmp_path / "new" / "preference.png")
+    assert picture.shape[1] > 500
+    assert picture.std() > 0.01
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["preference.csv", "preference.png"]
+
+
+def test_a_resumed_run_continues_the_history(tmp_path):
+    whole, part, state = passion(), passion(), passion()
+    run(whole, tmp_path / "whole", 4)
+    run(part, tmp_path / "part", 2)
+    state.load_state_dict(part.state_dict())  # the checkpoint
+    run(part, tmp_path / "part", 3, start=2)  # killed after this epoch, before its checkpoint
+    run(state, tmp_path / "part", 4, start=2)
+    tables = [pd.read_csv(tmp_path / name / "preference.csv") for name in ("whole", "part")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_new_run_in_the_same_folder_starts_a_new_history(tmp_path):
+    run(passion(), tmp_path, 3)
+    run(passion(), tmp_path, 1)
+    assert pd.read_csv(tmp_path / "preference.csv")["epoch"].tolist() == [1] * 4
+
+
+def test_only_the_first_rank_writes_and_all_update_from_the_sum(tmp_path, monkeypatch):
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("ignite.distributed.all_reduce", lambda x: x + torch.tensor([2.0, 0, 0, 0]))
+    loss = passion()
+    loss.sums.copy_(torch.tensor([1.0, 1, 1, 1]))
+    loss.counts.copy_(torch.tensor([1.0, 1, 1, 1]))
+    engine = Engine(lambda e, b: None)
+    PreferenceBalancer(loss, str(tmp_path)).attach(engine)
+    engine.run([0], max_epochs=1)
+    # sums and counts are both 3, 1, 1, 1: on average all are at the same distance
+    assert [engine.state.metrics[f"rp_{name}"] for name in MODALITIES] == [0.0] * 4
+    assert list(tmp_path.iterdir()) == []

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from networks.golden import arrays
+from papers.test_passion_training import PRESENT, encoded, fused_subsets, image, network
 
 from common.losses.fusion import FusionLoss
 from common.networks.fusion import Decoded, FusionOutput
 from common.papers.gss import (
     GSSLoss,
+    RandomSubsetFusion,
     double_leader_vote,
     group_vote,
     kd_loss,
@@ -232,3 +234,23 @@ def test_incomplete_samples_and_other_class_counts_are_refused():
         loss()(out._replace(present=present, separate=out.separate[1:]), label())
     with pytest.raises(ValueError, match="Give as many names as the head has classes"):
         loss(classes=("BG", "ED"), leaders={"BG": ["flair"], "ED": ["t2"]})(out, label())
+
+
+class TestRandomSubsetFusion:
+    def test_all_are_encoded_and_decoded_a_subset_is_fused(self):
+        net, full = network(), torch.ones(2, 4, dtype=torch.bool)
+        seen, fused = encoded(net), fused_subsets(net)
+        method, x = RandomSubsetFusion(net), image(full)
+        for _ in range(20):
+            output = method(x)
+            assert torch.equal(output.present, full)
+            assert len(output.separate) == 8
+        assert all(torch.equal(present, full) for present in seen)
+        assert len({tuple(present[0].tolist()) for present in fused}) > 5
+
+    def test_modalities_that_are_missing_are_not_fused(self):
+        net = network()
+        fused = fused_subsets(net)
+        output = RandomSubsetFusion(net)(image())
+        assert torch.equal(output.present, PRESENT)
+        assert not bool((fused[0] & ~PRESENT).any())
