@@ -163,8 +163,8 @@ def contrastive_loss(student: torch.Tensor, teacher: torch.Tensor, margin: float
     subject has only the former.
     """
     distance = torch.linalg.vector_norm(student.float()[:, None] - teacher.float(), dim=2)
-    own = torch.eye(len(distance), dtype=torch.bool, device=distance.device)
-    return torch.where(own, distance.square(), (margin - distance).clamp_min(0).square()).mean()
+    same = torch.eye(len(distance), dtype=torch.bool, device=distance.device)
+    return torch.where(same, distance.square(), (margin - distance).clamp_min(0).square()).mean()
 
 
 class PMKLLoss(nn.Module):

@@ -97,9 +97,9 @@ class MagMSLoss(nn.Module):
                 continue
             student = row[present].to(label.device, non_blocking=True)
             logits, bottleneck = (part.index_select(0, student) for part in students)
-            known, features, truth = (select_rows(part, present) for part in (*taught, label))
+            soft, features, truth = (select_rows(part, present) for part in (*taught, label))
             terms["single"] = terms["single"] + self.dice_ce(logits, truth)
-            terms["kl"] = terms["kl"] + divergence(logits, known, truth, self.temperature)
+            terms["kl"] = terms["kl"] + divergence(logits, soft, truth, self.temperature)
             terms["l2"] = terms["l2"] + F.mse_loss(bottleneck, features)
         self.terms = {name: value.detach() for name, value in terms.items()}
         return terms["fuse"] + terms["single"] + self.lambda_kl * terms["kl"] + self.gamma * terms["l2"]

@@ -111,10 +111,10 @@ def pixel_distillation(
     logits, ``(1, K, ...)`` for all students or one row for each of the students' ``(n, K, ...)``, get no gradient.
     """
     size = counted.shape[2:]
-    known = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)
-    guess = probabilities(students, size, temperature).clamp(FLOOR, 1)
-    each = torch.where(counted, known * (known.log() - guess.log()), 0)
-    return temperature**2 * each.flatten(1).sum(dim=1) / (counted.sum().clamp_min(1) * known.shape[1])
+    target = probabilities(teacher.detach(), size, temperature).clamp(FLOOR, 1)
+    soft = probabilities(students, size, temperature).clamp(FLOOR, 1)
+    each = torch.where(counted, target * (target.log() - soft.log()), 0)
+    return temperature**2 * each.flatten(1).sum(dim=1) / (counted.sum().clamp_min(1) * target.shape[1])
 
 
 def prototypes(features: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -325,9 +325,12 @@ class PassionLoss(nn.Module):
         students, teacher = ([decoded.logits, *decoded.deep] for decoded in (output.students, output.teacher))
         terms = []
         for sample, rows in _samples(output.present):
-            pairs = enumerate((guess[rows], known[sample]) for guess, known in zip(students, teacher, strict=True))
-            kept = label[sample] != IGNORED
-            terms.append(sum(0.5**level * pixel_distillation(*pair, kept, self.temperature) for level, pair in pairs))
+            counted = label[sample] != IGNORED
+            levels = [
+                pixel_distillation(student[rows], target[sample], counted, self.temperature)
+                for student, target in zip(students, teacher, strict=True)
+            ]
+            terms.append(sum(0.5**level * term for level, term in enumerate(levels)))
         return torch.cat(terms)
 
     def _semantic(
@@ -341,9 +344,9 @@ class PassionLoss(nn.Module):
             voxels = counted.sum().clamp_min(1)
             inside = (label[sample].flatten() == classes).float()
             features = output.students.features[rows].as_subclass(torch.Tensor).flatten(2)
-            known = similarity(output.teacher.features[sample].detach().as_subclass(torch.Tensor).flatten(2), inside)
+            taught = similarity(output.teacher.features[sample].detach().as_subclass(torch.Tensor).flatten(2), inside)
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.use_proto):
-                gap = torch.where(counted, similarity(features, inside) - known, 0)
+                gap = torch.where(counted, similarity(features, inside) - taught, 0)
             count = voxels * max(len(classes), 1)  # without classes, term and distance are 0
             prototype = gap.square().sum(dim=(1, 2)) / count
             distance = gap.detach().abs().sum(dim=(1, 2)) / count
