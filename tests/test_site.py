@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.cohorts.datalist import ALL_TEST
-from common.methods import m3ae
 from common.networks import unetr
+from common.papers import m3ae
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))

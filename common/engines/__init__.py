@@ -21,7 +21,6 @@ from common.engines.precision import (
     set_matmul_precision,
     uses_float16,
 )
-from common.engines.preference import PreferenceBalancer
 from common.engines.steps import run_bundle, train_teacher, training_facts
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep

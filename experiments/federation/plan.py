@@ -12,8 +12,8 @@ from torch import nn
 from common.engines import seed_all
 from common.io.documents import Document, read_json
 from common.io.training import Entry, check_settings
-from common.methods.step import TrainingStep
 from common.networks import modality_parts
+from common.networks.step import TrainingStep
 from experiments.federation.joining import identity, require_same
 
 OWN_SETTINGS = ("bundle_root", "epochs", "val_interval", "evaluate_on", "output_dir", "resume", "init_from")

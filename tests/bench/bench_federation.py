@@ -27,7 +27,7 @@ import torch
 from common.cohorts import generate_phantom, get_cohort
 from common.cohorts.datalist import as_datalist, split_cases, write_datalist
 from common.io import read_weights
-from common.methods.m3ae import load_pretrained
+from common.papers.m3ae import load_pretrained
 from experiments.federation.plan import Plan
 
 ROOT = Path(__file__).parents[2]

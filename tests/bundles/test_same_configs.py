@@ -41,7 +41,8 @@ OWN = {
         "m3ae": "imports initialize pretrain finetune run pretrainer network_def lr_scheduler crop grid spacing "
         "percentiles heads masking regulariser x_sub_std mask_ratio patch_size batch_size "
         "pretrained_weights take_weights pretrain_on "
-        "pretrain_epochs pretrain_batch_size learning_rate_x_sub views lambda_con consistency lambda_distil "
+        "pretrain_epochs pretrain_batch_size learning_rate_x_sub views dice_weight ce_weight lambda_con "
+        "consistency lambda_distil "
         "modality_transforms train#preprocessing#transforms "
         "random_crop select deterministic_transforms train#_desc_ train#handlers#StatsHandler#name "
         "train#handlers#ProgressBar#desc train#handlers#ResumableCheckpoint#name validate#inferer "
@@ -52,7 +53,7 @@ OWN = {
         "train#trainer#accumulation_steps evaluation#overrides#hidden evaluation#overrides#fill",
         "medmap": "anchor prior align_at latent_layer evaluation#overrides#latent_layer",
         "passion": "training perfect_data missing_rates masks mask_seed pixel proto delta beta lambda_1 lambda_2 "
-        "lambda_pmr growth train#handlers#order train#handlers#PreferenceBalancer",
+        "lambda_pmr growth growth_factor beta_range train#handlers#order train#handlers#PreferenceBalancer",
         "gss": "task_weight kd_weight tau T_L T_M rho leaders votes kd kd_scale task random_mask distillation "
         "normalise rounds train#handlers#order train#handlers#Rounds train#trainer#max_epochs",
     },

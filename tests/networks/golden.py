@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.losses.cotraining import CoTrainingOutput
-from common.methods.cotraining import CoTraining
+from common.baselines.cotraining import CoTraining, CoTrainingOutput
 from common.modalities import drop
 from common.networks import M3AE
 from common.networks.cotraining import ACN, SMUNet

@@ -19,10 +19,10 @@ from networks.golden import (
 )
 
 from common.engines import SubstituteInferer
-from common.losses.m3ae import PretrainingLoss, Reconstruction
 from common.modalities import subsets
 from common.networks import M3AE
 from common.networks.published.m3ae_keys import import_m3ae
+from common.papers.m3ae import PretrainingLoss, Reconstruction
 from common.transforms import ScaleBrainIntensityd, crop_at
 
 GOLDEN = arrays("m3ae")
