@@ -18,6 +18,12 @@ def test_no_config_is_stale(paper):
     assert sorted(marked) == sorted(made)
 
 
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.parent.name)
+def test_a_paper_is_a_page(paper):
+    assert len(paper.read_text().splitlines()) <= MOST_LINES
+    assert max(map(len, json.loads(paper.read_text()).values())) <= MOST_KEYS
+
+
 @pytest.mark.parametrize("file", ["configs/logging.conf", "LICENSE"])
 def test_other_files_are_the_same(file):
     assert len({(paper.parent / file).read_bytes() for paper in PAPERS}) == 1

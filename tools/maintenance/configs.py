@@ -4,8 +4,9 @@
 section is merged into its file as MONAI merges configs: a key replaces, ``a#b`` replaces b within a, and ``+a`` adds to
 a. In an overlay, such as a recipe, which has no a, ``a#b`` and ``+a`` stay, for the config that it is given after.
 
-``train.json`` is ``settings``, then ``train``. A recipe of ``full_size`` is that folder's ``all``, with the settings of
-the paper's authors, then its own. Of two parts, the keys that are new in the second stand first.
+``train.json`` is ``settings``, then ``pretrainer`` if the paper has it, then ``train``. A recipe of ``full_size`` is
+that folder's ``all``, with the settings of the paper's authors, then its own. Of two parts, the keys that are new in
+the second stand first.
 """
 
 import json
@@ -43,8 +44,9 @@ def configs(bundle: Path) -> Iterator[tuple[Path, str]]:
         return merged(load(base) if base.is_file() else {}, own)
 
     load = ConfigParser.load_config_file
-    made = {"train": section("settings") | section("train")} | {name: section(name) for name in FILES}
     paper = load(bundle / "paper.json")
+    stage = {"pretrainer": section("pretrainer")} if "pretrainer" in paper else {}
+    made = {"train": section("settings") | stage | section("train")} | {name: section(name) for name in FILES}
     made |= {f"recipes/{name}": section("recipes", name) for name in paper["recipes"]}
     full_size = paper["full_size"].keys() - {"all"}
     made |= {f"recipes/{name}": merged(section("full_size", "all"), section("full_size", name)) for name in full_size}
