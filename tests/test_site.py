@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
 METHOD = {"imports", "bundle_root", "run", "initialize", "finalize", "pretrain", "finetune", "fit", "evaluate"}
 METHOD |= {"take_weights", "training_cases", "cohort_def", "network", "data", "cases", "calibration_cases", "facts"}
+METHOD |= {"_made_by_", "start_processes"}
 """Keys of text or lists that are no settings: what is run, and what follows from other keys."""
 
 

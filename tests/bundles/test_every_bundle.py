@@ -274,17 +274,18 @@ class TestConfigs:
     def test_training_and_evaluation_agree(self, name):
         """A seeded split, for example, is drawn twice, for training and for evaluation, with the same seed."""
         train, evaluate, inference = (read(name, f"{file}.json") for file in ("train", "evaluate", "inference"))
-        overrides = train["evaluation"]["overrides"]
-        for key in ("method", "conventions", "calibrate_on", "coverage", "published", "split_seed"):
-            # the method's name is that of the weights' training, if they know it
-            known = f"$io.trained(@ckpt_path, '{key}', {train[key]!r})" if key == "method" else train[key]
-            assert evaluate[key] == known
+        overrides, recorded = train["evaluation"]["overrides"], train["recorded"]
+        for key in ("conventions", "calibrate_on", "coverage", "published", "split_seed"):
+            assert evaluate[key] == train[key]
             assert overrides[key] == f"@{key}"
+        assert recorded == {key: f"@{key}" for key in recorded}
+        for key in recorded:  # read from the weights
+            assert {**evaluate, **inference}[key].startswith(f"$io.trained(@ckpt_path, '{key}', ")
         assert "@split_seed" in train["data"]
         assert "@split_seed" in evaluate["data"]
         shared = {key for key in train.keys() & inference.keys() if not isinstance(inference[key], dict)}
-        own = {"imports", "bundle_root", "output_dir", "initialize", "run", "cohort_def", "network"}
-        assert {key for key in shared if overrides.get(key) != f"@{key}"} == own
+        own = {"_made_by_", "imports", "bundle_root", "output_dir", "initialize", "run", "cohort_def", "network"}
+        assert {key for key in shared if key not in recorded and overrides.get(key) != f"@{key}"} == own
         assert train["network_def"] == inference["network_def"]
 
     @each
