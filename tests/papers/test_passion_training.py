@@ -332,6 +332,15 @@ def test_update_rate_grows(epoch, rate):
     assert torch.allclose(loss.beta, 2 * expected / expected.norm())
 
 
+def test_growth_and_range_of_beta_are_settings():
+    loss = passion(growth_factor=2.0, gamma=0.1, beta_range=(0.95, 1.05))
+    loss.sums.copy_(torch.tensor([1.0, 3.0, 2.2, 1.8]))
+    loss.counts.fill_(1)
+    loss.end_epoch(0)
+    expected = torch.tensor([0.95, 1.05, 1 + 0.2 * 0.1, 1 - 0.2 * 0.1])
+    assert torch.allclose(loss.beta, 2 * expected / expected.norm())
+
+
 def test_a_modality_not_seen_in_an_epoch_has_no_preference():
     loss = passion()
     loss.sums.copy_(torch.tensor([0.1, 0.0, 0.3, 0.0]))
