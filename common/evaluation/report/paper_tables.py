@@ -12,9 +12,17 @@ from common.evaluation.analysis.published import published as read_published
 from common.evaluation.analysis.statistics import MEAN, paired_tests, subset_statistics
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import Evaluation
-from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table, counted, decimal
-from common.evaluation.report.tables import SIGNIFICANT, made_with
-from common.modalities import display_name, subset_names, subset_size
+from common.evaluation.report.tables import (
+    STAR,
+    Table,
+    circled,
+    counted,
+    framed,
+    made_with,
+    significant,
+    with_deviation,
+)
+from common.modalities import subset_names, subset_size
 
 AGGREGATES = {
     "mean of single modalities": (1,),
@@ -133,60 +141,37 @@ class _Maker:
         """Return the table of a metric with a row per subset and a column per region and method."""
         printed = self.printed[self.printed["metric"] == metric]
         lines = [line for line in self.lines if line.published.empty or (line.published["metric"] == metric).any()]
-        columns, places = [Column(display_name(name), align="c") for name in modalities], []
+        subsets, columns = list(printed["modalities"].unique()), []
         for region in printed["region"].unique():
             for line in lines:
+                keys = [(metric, subset, region) for subset in subsets]
                 if not line.unavailable:
-                    columns.append(Column(line.label, region))
-                    places.append((line, False, region))
+                    columns.append(((region, line.label), [self._cell(line, False, key) for key in keys]))
                 if not line.published.empty:
-                    columns.append(Column(f"{line.label}{'‡' if line.unavailable else '†'}", region, published=True))
-                    places.append((line, True, region))
-        grid, known = [], set(subset_names(modalities))
-        for subset in printed["modalities"].unique():
-            circles = [Cell(PRESENT if name in subset.split("+") else ABSENT) for name in modalities]
-            row = circles if subset in known else [Cell(subset, span=len(modalities))]
-            grid.append([*row, *(self._cell(line, theirs, (metric, subset, r)) for line, theirs, r in places)])
-        shown = METRICS[metric]
-        title = f"{self.title}: {shown.label} ({shown.unit})"
-        return Table(title, columns, grid, self.notes, headings=len(modalities))
+                    label = f"{line.label}{'‡' if line.unavailable else '†'}"
+                    columns.append(((region, label), [self._cell(line, True, key) for key in keys]))
+        title = f"{self.title}: {METRICS[metric].label} ({METRICS[metric].unit})"
+        return Table(title, circled(subsets, modalities, columns), self.notes, headings=len(modalities))
 
     def by_method(self) -> Table:
         """Return the table with a row per method and a column per metric and region."""
         several = len({line.dataset for line in self.lines}) > 1
-        columns = [Column(label, align="l") for label in (["dataset"] if several else []) + ["method"]]
-        keys = [
-            (metric, self.subsets[0], region)
-            for metric in self.metrics
-            for region in self.printed["region"][self.printed["metric"] == metric].unique()
-        ]
-        for metric, _, region in keys:
-            group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
-            columns += [Column("ours", group), Column("published†", group, published=True)]
-        grid = []
-        for line in self.lines:
-            label = Cell(f"{line.label}{'‡' if line.unavailable else ''}")
-            row = [Cell(line.dataset), label] if several else [label]
-            grid.append([*row, *(self._cell(line, theirs, key) for key in keys for theirs in (False, True))])
-        return Table(self.title, columns, grid, self.notes, headings=1 + several)
+        labels = [f"{line.label}{'‡' if line.unavailable else ''}" for line in self.lines]
+        columns = [(("", "dataset"), [line.dataset for line in self.lines])] * several + [(("", "method"), labels)]
+        for metric in self.metrics:
+            for region in self.printed["region"][self.printed["metric"] == metric].unique():
+                group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
+                for label, theirs in (("ours", False), ("published†", True)):
+                    cells = [self._cell(line, theirs, (metric, self.subsets[0], region)) for line in self.lines]
+                    columns.append(((group, label), cells))
+        return Table(self.title, framed(columns), self.notes, headings=1 + several)
 
-    def _cell(self, line: _Line, published: bool, key: Key) -> Cell:
-        metric = key[0]
+    def _cell(self, line: _Line, published: bool, key: Key) -> str:
+        """Return a mean as printed, with its standard deviation where the paper prints one."""
         mean, std = (line.theirs if published else line.ours).get(key, (float("nan"), float("nan")))
-        factor = METRICS[metric].factor
-        text = decimal(factor * mean)
-        if metric in self.with_std and not pd.isna(std):
-            text += f" ± {decimal(factor * std)}"
+        factor = METRICS[key[0]].factor
         star = not published and line.evaluation is not None and (line.evaluation.name, *key) in self.stars
-        return Cell(text, not published and text != NOTHING and self._is_best(line, key), star)
-
-    def _is_best(self, line: _Line, key: Key) -> bool:
-        """Return whether this printed mean is the best of those measured on the same dataset, if not all are equal."""
-        shown = METRICS[key[0]]
-        peers = [other.ours[key][0] for other in self.lines if other.dataset == line.dataset and key in other.ours]
-        values = [round(shown.factor * value, 1) for value in peers if not pd.isna(value)]
-        best = max if shown.higher_is_better else min
-        return len(set(values)) > 1 and round(shown.factor * line.ours[key][0], 1) == best(values)
+        return with_deviation(factor * mean, factor * std if key[0] in self.with_std else float("nan"), star)
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
@@ -225,12 +210,10 @@ def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tup
     """Yield method, metric, subset and region of numbers that differ significantly from the first method's."""
     for evaluation in evaluations[1:]:
         pair = (evaluation, evaluations[0])
-        if evaluation.cohort != pair[1].cohort or not all(metric in set(one.results["metric"]) for one in pair):
+        if evaluation.cohort != pair[1].cohort or not all(metric in set(part.results["metric"]) for part in pair):
             continue
-        tests = paired_tests(*pair, metric)
-        low = tests[tests["p_holm"] < SIGNIFICANT]
-        for subset, region in low[["modalities", "region"]].itertuples(index=False, name=None):
-            yield evaluation.name, metric, subset, region
+        for method, subset, region in significant(paired_tests(*pair, metric).assign(method=evaluation.name)):
+            yield method, metric, subset, region
 
 
 def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequence[Evaluation]) -> list[str]:
@@ -250,9 +233,5 @@ def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequen
     if absent:
         notes.append(f"Not measured (yet): {', '.join(absent)}.")
     if len(evaluations) > 1:
-        notes.append("Bold: best of the measured methods of a dataset, unless all are equal.")
-        notes.append(
-            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
-            "Holm-corrected; the papers' own marks are left out."
-        )
+        notes.append(f"Against {evaluations[0].name}: {STAR}; the papers' own marks are left out.")
     return [*notes, made_with(evaluations)]
