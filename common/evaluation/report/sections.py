@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.evaluation.analysis.attribution import best_subsets, shapley_summary, shapley_values
-from common.evaluation.analysis.reliability import calibration_error, coverage_table, fewest_cases
+from common.evaluation.analysis.attribution import shapley_summary, shapley_values
+from common.evaluation.analysis.reliability import calibration_error, coverage_table
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import figures
 from common.evaluation.report.slices import Slice, slice_panels
@@ -124,23 +123,15 @@ def accuracy(
 
 
 def attribution(evaluation: Evaluation, stem: str) -> Iterator[Section]:
-    """Yield the section on Shapley values and best subsets, as far as there are results for them."""
-    tables = {}
+    """Yield the section on Shapley values, if there are results of all subsets."""
     complete = len(evaluation.subsets) == 2 ** len(evaluation.modalities) - 1
     volumes = evaluation.results["metric"].eq("reference_volume").any()  # for the score of an empty prediction
     if complete and volumes and len(worth := shapley_summary(shapley_values(evaluation))):
         worth["text"] = [with_interval(*(100 * row)) for row in worth[["mean", "low", "high"]].to_numpy()]
         wide = worth.pivot(index="modality", columns="region", values="text")
         wide = wide.reindex(index=evaluation.modalities, columns=evaluation.regions).rename(index=display_name)
-        tables[f"shapley_{stem}"] = frame_table("Shapley values in points of Dice (%)", wide.reset_index(), {})
-    if len(best := best_subsets(evaluation)):
-        best["modalities"] = best["modalities"].map(display_subset)
-        best["gain"] = [with_interval(*(100 * row)) for row in best[["gain", "low", "high"]].to_numpy()]
-        best = best.drop(columns=["low", "high"]).rename(columns={"n": "cases", "chosen_on": "chosen on"})
-        formats = {"best": _percent, "all": _percent}
-        tables[f"best_{stem}"] = frame_table("Best subset, mean Dice (%)", best, formats, headings=2)
-    if tables:
-        yield Section("worth", evaluation.name, tables)
+        table = frame_table("Shapley values in points of Dice (%)", wide.reset_index(), {})
+        yield Section("worth", evaluation.name, {f"shapley_{stem}": table})
 
 
 def reliability(evaluation: Evaluation, coverage: float, stem: str) -> Iterator[Section]:
@@ -152,13 +143,11 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str) -> Iterator[
         table = frame_table("Expected calibration error (%)", error.reset_index(names="subset"), formats)
         yield Section("ece", evaluation.name, {f"ece_{stem}": table})
     if len(evaluation.calibration):
-        covered = coverage_table(evaluation, coverage)
         facts = {"coverage": 100 * coverage, "cases": evaluation.calibration["case"].nunique()}
-        facts["fewest"] = None if np.isfinite(covered["quantile"]).any() else fewest_cases(coverage)
-        covered["modalities"] = [name if name == "all" else display_subset(name) for name in covered["modalities"]]
-        formats = {"n": "{:.0f}".format, "quantile": "{:.3f}".format, "covered": _percent, "width": "{:.1f}".format}
-        table = frame_table("Coverage (%) and median width (ml) of the intervals", covered, formats, headings=2)
-        yield Section("volumes", evaluation.name, {f"volumes_{stem}": table}, facts=facts, folded=True)
+        formats = {"covered": _percent, "width": decimal}
+        covered = coverage_table(evaluation, coverage)
+        table = frame_table("Coverage (%) and median width (ml) of the intervals", covered, formats)
+        yield Section("volumes", evaluation.name, {f"volumes_{stem}": table}, facts=facts)
     if figure := figures.embedding(evaluation.latents):
         facts = {"gap": figures.modality_gap(evaluation.latents)}
         yield Section("latents", evaluation.name, figures={f"latents_{stem}": ("", figure)}, facts=facts)
