@@ -60,7 +60,7 @@ def evaluate_label_maps(
         for subset, files in predictions.items():
             if case in files:
                 prediction = _on_grid_of(truth, files[case], references[case], cohort)
-                values = reference.measure(reference.prepared(prediction))
+                values = reference.measure(prediction)
                 rows += [(case, subset, *key, value) for key, value in values.items()]
     evaluation = Evaluation(
         name=name,

@@ -106,7 +106,7 @@ class CaseMeasure:
         unsure = [uncertainty(q, p) for q, p in zip(inside, self.whole, strict=True)]
         for decision, label in predictions.items():
             prediction = self.reference.prepared(label)
-            measured, masks = self.reference.measure(prediction), region_masks(prediction, self.labels)
+            measured, masks = self.reference.compare(prediction), region_masks(prediction, self.labels)
             for number, region in enumerate(self.labels.regions):
                 values = {metric: value for (name, metric), value in measured.items() if name == region}
                 values["expected_volume"] = totals[number] * self.millilitres

@@ -71,12 +71,17 @@ class Reference:
         return prediction * self.counted
 
     def measure(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
+        """Compare a prediction with the reference, after the post-processing that the conventions define."""
+        return self.compare(self.prepared(prediction))
+
+    def compare(self, prediction: np.ndarray) -> dict[tuple[str, str], float]:
         """Compare a prediction, as `prepared` returns it, with the reference.
 
         Surface voxels are the voxels of a region at the image's edge, or with a face (2D: edge) neighbour outside the
         region. Each has a distance to the nearest surface voxel of the other side. HD95 and the Hausdorff distance are
         the 95th percentile and the maximum of these distances. The average surface distance is their mean over both
-        sides' voxels. The surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) is the fraction within the tolerance.
+        sides' voxels. The surface Dice (Nikolov et al. 2021, arXiv:1809.04430, here by voxels) is the fraction within
+        the tolerance.
 
         Returns ``(region, metric)`` -> value, with regions in the label set's order and metrics in that of `METRICS`.
         Values are fractions, mm, or ml (2D: of slices 1 mm thick). Volumes are never NaN. If ``conventions.empty`` is

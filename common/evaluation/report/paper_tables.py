@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pandas as pd
 
-from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
 from common.evaluation.analysis.published import cite
 from common.evaluation.analysis.published import published as read_published
 from common.evaluation.analysis.statistics import MEAN, paired_tests, subset_statistics
@@ -69,9 +67,12 @@ def paper_tables(
     for paper, number in dict.fromkeys(block.source[:2] for block in blocks):
         parts = [block for block in blocks if block.source[:2] == (paper, number)]
         lines = [line for block in parts for line in _lines(block, measured)]
-        lines += [_Line(name, parts[-1].source[2], evaluation=e) for name, e in measured.items() if name not in placed]
+        others = {name: e for name, e in measured.items() if name not in placed}
+        lines += [_Line(name, parts[-1].source[2], {}, _measured(e), name) for name, e in others.items()]
+        rows = [read_published(*block.source) for block in parts]
+        printed = pd.concat([part[part["method"].isin(block.names)] for part, block in zip(rows, parts, strict=True)])
         title = f"{paper}, {number if ' ' in number else f'Table {number}'}"
-        made = _Maker(title, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
+        made = _Maker(title, printed, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
         stem = "_".join((paper, number)).lower().replace("-", "_").replace(" ", "_").replace("/", "_")
         if len(made.subsets) == 1:
             tables[stem] = made.by_method()
@@ -94,44 +95,29 @@ def published_table(source: Sequence[str], evaluations: Sequence[Evaluation]) ->
 
 @dataclass(frozen=True)
 class _Line:
-    """A row of a table: the published and the measured numbers of a method, either of which may be missing."""
+    """The published and the measured means and standard deviations of a method, either of which may be missing."""
 
     label: str
     dataset: str
-    published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PUBLISHED_COLUMNS))
-    evaluation: Evaluation | None = None
+    theirs: Mapping[Key, tuple[float, float]]
+    ours: Mapping[Key, tuple[float, float]]
+    name: str = ""
+    """Name of the measured method; empty if nothing has been measured."""
     unavailable: bool = False
-    shared: bool = False
-
-    @cached_property
-    def theirs(self) -> dict[Key, tuple[float, float]]:
-        """The published means and standard deviations."""
-        rows = self.published[["metric", "modalities", "region", "value", "std"]]
-        return {tuple(key): (value, std) for *key, value, std in rows.itertuples(index=False, name=None)}
-
-    @cached_property
-    def ours(self) -> dict[Key, tuple[float, float]]:
-        """The measured means and standard deviations."""
-        if self.evaluation is None:
-            return {}
-        there = set(self.evaluation.results["metric"])
-        return {
-            (metric, *cell): value
-            for metric in METRICS
-            if metric in there
-            for cell, value in _measured(self.evaluation, metric).items()
-            if not self.shared or (metric, *cell) in self.theirs
-        }
 
 
 class _Maker:
     """Builder of the tables for one table number of a paper."""
 
     def __init__(
-        self, title: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
+        self,
+        title: str,
+        printed: pd.DataFrame,
+        lines: Sequence[_Line],
+        notes: Sequence[str],
+        evaluations: Sequence[Evaluation],
     ) -> None:
         self.title, self.lines, self.notes = title, lines, notes
-        printed = pd.concat([line.published for line in lines if len(line.published)])
         self.printed = printed[printed["metric"].isin(METRICS)]
         self.subsets, self.metrics = list(self.printed["modalities"].unique()), list(self.printed["metric"].unique())
         self.with_std = set(self.printed["metric"][self.printed["std"].notna()])
@@ -140,14 +126,14 @@ class _Maker:
     def by_subset(self, metric: str, modalities: Sequence[str]) -> Table:
         """Return the table of a metric with a row per subset and a column per region and method."""
         printed = self.printed[self.printed["metric"] == metric]
-        lines = [line for line in self.lines if line.published.empty or (line.published["metric"] == metric).any()]
+        lines = [line for line in self.lines if not line.theirs or any(key[0] == metric for key in line.theirs)]
         subsets, columns = list(printed["modalities"].unique()), []
         for region in printed["region"].unique():
             for line in lines:
                 keys = [(metric, subset, region) for subset in subsets]
                 if not line.unavailable:
                     columns.append(((region, line.label), [self._cell(line, False, key) for key in keys]))
-                if not line.published.empty:
+                if line.theirs:
                     label = f"{line.label}{'‡' if line.unavailable else '†'}"
                     columns.append(((region, label), [self._cell(line, True, key) for key in keys]))
         title = f"{self.title}: {METRICS[metric].label} ({METRICS[metric].unit})"
@@ -170,40 +156,42 @@ class _Maker:
         """Return a mean as printed, with its standard deviation where the paper prints one."""
         mean, std = (line.theirs if published else line.ours).get(key, (float("nan"), float("nan")))
         factor = METRICS[key[0]].factor
-        star = not published and line.evaluation is not None and (line.evaluation.name, *key) in self.stars
+        star = not published and (line.name, *key) in self.stars
         return with_deviation(factor * mean, factor * std if key[0] in self.with_std else float("nan"), star)
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
-    rows, methods = read_published(*block.source), list(block.trained.values())
-    return [
-        _Line(
-            label=name,
-            dataset=block.source[2],
-            published=rows[rows["method"] == name],
-            evaluation=measured.get(block.trained.get(name, "")),
-            unavailable=name in block.unavailable,
-            shared=methods.count(block.trained.get(name, "")) > 1,
-        )
-        for name in block.names
-    ]
+    rows, methods, lines = read_published(*block.source), list(block.trained.values()), []
+    for label in block.names:
+        printed = rows.loc[rows["method"] == label, ["metric", "modalities", "region", "value", "std"]]
+        theirs = {tuple(key): (value, std) for *key, value, std in printed.itertuples(index=False, name=None)}
+        name = block.trained.get(label, "")
+        ours = _measured(measured[name]) if name in measured else {}
+        if methods.count(name) > 1:
+            ours = {key: value for key, value in ours.items() if key in theirs}
+        name = name if name in measured else ""
+        lines.append(_Line(label, block.source[2], theirs, ours, name, label in block.unavailable))
+    return lines
 
 
-def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return mean and standard deviation by subset and region, including the averages that papers print.
+def _measured(evaluation: Evaluation) -> dict[Key, tuple[float, float]]:
+    """Return means and standard deviations, including those of the averages that papers print.
 
     A mean over subsets is NaN if one is missing. Its standard deviation is over the subsets' means; the other standard
     deviations are over cases.
     """
-    table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
-    mean, std = table["mean"].copy(), table["std"].copy()
-    mean[MEAN] = mean.mean(axis=1, skipna=False)
-    std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
-    everything, single = subset_names(evaluation.modalities), mean.copy()
-    for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
-        rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
-        mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
-    return {(s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+    values, everything = {}, subset_names(evaluation.modalities)
+    for metric in evaluation.results["metric"].unique():
+        table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
+        mean, std = table["mean"].copy(), table["std"].copy()
+        mean[MEAN] = mean.mean(axis=1, skipna=False)
+        std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
+        single = mean.copy()
+        for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
+            rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
+            mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
+        values |= {(metric, s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+    return values
 
 
 def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
@@ -229,7 +217,7 @@ def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequen
         return [*notes, "Nothing has been measured."]
     sizes = [evaluation.results["case"].nunique() for evaluation in evaluations]
     notes.append(f"Without a mark: measured, mean over {counted(*sizes, noun='case')}, then over subsets and regions.")
-    absent = [line.label for line in lines if line.evaluation is None and not line.unavailable]
+    absent = [line.label for line in lines if not (line.name or line.unavailable)]
     if absent:
         notes.append(f"Not measured (yet): {', '.join(absent)}.")
     if len(evaluations) > 1:

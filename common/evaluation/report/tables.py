@@ -75,8 +75,8 @@ class Table:
         return f"{head}{tabular}\\end{{adjustbox}}\n{foot}\\end{{table}}\n"
 
     def to_html(self) -> str:
-        """Return a ``<table class="results">`` without styles of its own, and a paragraph for each note."""
-        styled = self._styled(escape).set_caption(escape(self.title)).set_table_attributes('class="results"')
+        """Return a ``<table>`` without styles of its own, and a paragraph for each note."""
+        styled = self._styled(escape).set_caption(escape(self.title))
         notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in self.notes)
         return styled.to_html(exclude_styles=True) + notes
 
@@ -274,35 +274,27 @@ def _label(metric: str) -> str:
 
 
 def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
-    """Return the sentence that says what was averaged over how many cases."""
-    cells = [subset_statistics(evaluation, metric)["n"].to_numpy() for evaluation in evaluations]
-    everyone = [evaluation.values(metric).dropna(how="all").index.unique("case").size for evaluation in evaluations]
-    cases = counted(*everyone, noun="case")
-    if any((counts < size).any() for counts, size in zip(cells, everyone, strict=True)):
-        cases = f"{counted(*(n for counts in cells for n in counts.flat))} of {cases} (they differ between cells)"
+    """Return the sentence that says what was averaged over how many cases, which may differ between cells."""
+    tables = [subset_statistics(evaluation, metric) for evaluation in evaluations]
+    cases = counted(*(int(n) for table in tables for n in table["n"].to_numpy().flat), noun="case")
     if any(is_pooled(evaluation, metric) for evaluation in evaluations):
         return f"{_label(metric)} over the pooled voxels of {cases}."
-    return f"Mean{' ± standard deviation' if spread and max(everyone) > 1 else ''} over {cases}."
+    deviations = spread and any(table["std"].notna().any(axis=None) for table in tables)
+    return f"Mean{' ± standard deviation' if deviations else ''} over {cases}."
 
 
 def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
-    """Return notes on the subsets that methods lack, and on the subsets that means are therefore over."""
+    """Return notes on what means over subsets leave out, since not all methods have it."""
     names, shared = subsets_of_any(evaluations), common[0].subsets
-    notes = [
-        f"{evaluation.name} has {len(evaluation.subsets)} of the {counted(len(names), noun='subset')}."
-        for evaluation in evaluations
-        if len(evaluation.subsets) < len(names)
-    ]
-    if len(evaluations) == 1:
-        return []
-    if not shared:
-        return [*notes, "No subset has results for all methods, so there are no means over subsets."]
+    notes = []
     if len(shared) < len(names):
-        which = f"{counted(len(shared), noun='subset')} that all methods have: {', '.join(map(display_subset, shared))}"
-        notes.append(f"Means over subsets include only the {which}.")
+        which = ", ".join(map(display_subset, shared)) or "there is none, so there are no such means"
+        notes.append(
+            f"Means over subsets include only the {len(shared)} of {len(names)} that all methods have: {which}."
+        )
     if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
         notes.append("Where a method has no value (–), the means over subsets leave out this cell for all methods.")
-    return notes
+    return notes if len(evaluations) > 1 else []
 
 
 def _notes(evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None, family: str) -> list[str]:
