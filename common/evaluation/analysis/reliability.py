@@ -105,8 +105,7 @@ def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     keys, results = ["case", "modalities", "region"], evaluation.results
     calibrated = calibrate_intervals(evaluation.calibration, coverage, evaluation.facts.get("decision", "threshold"))
     reference = results.loc[results["metric"] == "reference_volume", [*keys, "value"]]
-    volumes = volume_intervals(calibrated, results).merge(reference, on=keys)
-    volumes = volumes[np.isfinite(volumes["high"])]
+    volumes = volume_intervals(calibrated, results).merge(reference, on=keys).replace(inf, np.nan).dropna()
     covered = volumes["value"].between(volumes["low"], volumes["high"])
     parts = volumes.assign(covered=covered, width=volumes["high"] - volumes["low"]).groupby("region")
     table = parts.agg(cases=("covered", "size"), covered=("covered", "mean"), width=("width", "median"))
