@@ -5,7 +5,7 @@ Functions of several evaluations raise ValueError if two have the same name, or 
 the first.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from math import isnan
@@ -108,13 +108,13 @@ def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests:
         mean, std = (factor * subset_statistics(evaluation, metric)[part].reindex(names) for part in ("mean", "std"))
         over = factor * subset_statistics(shared, metric)["mean"]
         mean.loc[MEAN], std.loc[MEAN] = over.mean(), over.std()
-        starred = [[(evaluation.name, row, region) in stars for row in mean.index] for region in first.regions]
-        numbers[evaluation.name] = mean, std, pd.DataFrame(dict(zip(first.regions, starred, strict=True)))
-    columns = [
-        ((region, name) if len(numbers) > 1 else region, [*map(with_deviation, *(part[region] for part in parts))])
-        for region in first.regions
-        for name, parts in numbers.items()
-    ]
+        numbers[evaluation.name] = mean, std
+    columns = []
+    for region in first.regions:
+        for name, (mean, std) in numbers.items():
+            starred = [(name, row, region) in stars for row in mean.index]
+            texts = [*map(with_deviation, mean[region], std[region], starred)]
+            columns.append(((region, name) if len(numbers) > 1 else region, texts))
     return Table(
         _title(evaluations, metric),
         circled([*names, MEAN], first.modalities, columns),
@@ -189,7 +189,6 @@ def comparison_table(
 def statistics_table(tests: pd.DataFrame) -> Table:
     """Return the rows of `analysis.statistics.compare_to_first` of one metric as a table."""
     metric = METRICS[tests["metric"].iloc[0]]
-    scaled = tests.assign(**{key: metric.factor * tests[key] for key in ("mean", "other_mean")})
     intervals = metric.factor * tests[["difference", "low", "high"]]
     frame = pd.DataFrame(
         {
@@ -198,8 +197,8 @@ def statistics_table(tests: pd.DataFrame) -> Table:
             "subset": [name if name == MEAN else display_subset(name) for name in tests["modalities"]],
             "region": tests["region"],
             "n": tests["n"].astype(str),
-            "mean": scaled["mean"].map(decimal),
-            "other mean": scaled["other_mean"].map(decimal),
+            "mean": (metric.factor * tests["mean"]).map(decimal),
+            "other mean": (metric.factor * tests["other_mean"]).map(decimal),
             "difference [95 % CI]": [with_interval(*row, sign="+") for row in intervals.to_numpy()],
             "p": tests["p"].map(_p),
             "p (Holm)": tests["p_holm"].map(_p) + (tests["p_holm"] < SIGNIFICANT).map({True: "*", False: ""}),
@@ -252,9 +251,9 @@ def _p(p: float) -> str:
     return NOTHING if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def data_in_words(evaluations: Iterable[Evaluation]) -> str:
+def data_in_words(evaluations: Sequence[Evaluation]) -> str:
     """Return regions, data and cases, e.g. ``WT, TC, ET: open_glioma, test part of split full, 9 cases``."""
-    evaluations, data = [*evaluations], {}
+    data = {}
     for evaluation in evaluations:
         part, split, folds = (evaluation.facts.get(key) for key in ("part", "split", "folds"))
         words = [evaluation.cohort, f"{part} part" + (f" of split {split}" if split else "") if part else ""]
