@@ -93,7 +93,7 @@ def as_anybody(tmp_path, monkeypatch) -> Callable[[], AbstractContextManager[Non
 @pytest.fixture
 def undrawn(monkeypatch) -> None:
     """Leave the figures of reports empty, since drawing takes most of the time of an evaluation."""
-    monkeypatch.setattr(sections, "rendered", lambda _: {".png": b"", ".svg": b""})
+    monkeypatch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})
 
 
 @pytest.fixture

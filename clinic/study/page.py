@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from clinic.study.grid import box, connected_pieces
 from clinic.study.quality import REGIONS, in_words, millilitres
-from common.evaluation.report.layout import NOTHING, Cell, Column, Table, decimal
 from common.evaluation.report.slices import OUTLINES, outline
 from common.evaluation.report.style import styled
+from common.evaluation.report.tables import NOTHING, Table, decimal, framed
 from common.io.files import replacing
 from common.modalities import display_name, foreground
 
@@ -106,26 +106,24 @@ def write_summary(summary: StudySummary, path: str | Path) -> None:
 
 
 def _volume_table(summary: StudySummary) -> Table:
-    columns = [Column("Region", align="l"), Column("Volume (ml)")]
-    rows = [[Cell(_heading(region)), Cell(millilitres(ml), bold=True)] for region, ml in summary.volumes.items()]
+    volumes = summary.volumes
+    columns = [("Region", [*map(_heading, volumes)]), ("Volume (ml)", [*map(millilitres, volumes.values())])]
     notes = [summary.volume_note] if summary.volume_note else []
     if summary.expected_dice:
-        columns.append(Column("The outline is", align="l"))
-        for row, region in zip(rows, summary.volumes, strict=True):
-            row.append(Cell(_certainty(summary.expected_dice[region]) if summary.volumes[region] else NOTHING))
+        certainties = [_certainty(summary.expected_dice[region]) if ml else NOTHING for region, ml in volumes.items()]
+        columns.append(("The outline is", certainties))
         notes.append(
             "In brackets: the overlap (Dice, 100 % is perfect) with an expert's outline that the network itself "
             "expects. It may be wrong."
         )
     if summary.intervals:
-        columns.append(Column("True volume, interval (ml)"))
-        for row, region in zip(rows, summary.volumes, strict=True):
-            row.append(Cell(_interval(*summary.intervals[region]) if region in summary.intervals else NOTHING))
+        intervals = [_interval(*summary.intervals[r]) if r in summary.intervals else NOTHING for r in volumes]
+        columns.append(("True volume, interval (ml)", intervals))
         notes.append(
             "An interval is meant to contain the true volume in the stated share of patients. Each region's was "
             "calibrated on its own, on the few cases that the model card names; it also says how often they held."
         )
-    return Table("Volumes", columns, rows, notes)
+    return Table("Volumes", framed(columns), notes)
 
 
 def _certainty(expected: float) -> str:
@@ -142,14 +140,14 @@ def _interval(low: float, high: float, coverage: float) -> str:
 def _gain_table(summary: StudySummary) -> Table:
     """Return the table of expected gains, with the largest average gain first."""
     ranked = sorted(summary.gains.items(), key=lambda gain: -np.mean([*gain[1].values()]))
-    regions = list(summary.volumes)
-    rows = [
-        [Cell(display_name(name)), *(Cell(_gain(gains.get(region))) for region in regions)] for name, gains in ranked
+    columns = [(("", "With"), [display_name(name) for name, _ in ranked])]
+    columns += [
+        (("Expected gain in Dice (%)", region), [_gain(gains.get(region)) for _, gains in ranked])
+        for region in summary.volumes
     ]
     return Table(
         "What a missing sequence would add",
-        [Column("With", align="l"), *(Column(region, group="Expected gain in Dice (%)") for region in regions)],
-        rows,
+        framed(columns),
         [
             "Dice is the overlap with an expert's outline; 100 % is perfect. The numbers are means over the few cases "
             "that the model card names: a few points may be chance, and a single patient may differ."
@@ -163,17 +161,17 @@ def _gain(gain: float | None) -> str:
 
 def _sequence_table(summary: StudySummary) -> Table:
     rows = [
-        [
-            Cell(display_name(used.modality)),
-            Cell(used.source),
-            Cell(used.reason),
-            Cell(NOTHING if used.confidence is None else f"{100 * used.confidence:.0f} %"),
-        ]
+        (
+            display_name(used.modality),
+            used.source,
+            used.reason,
+            NOTHING if used.confidence is None else f"{100 * used.confidence:.0f} %",
+        )
         for used in summary.used
     ]
-    rows += [[Cell(display_name(name)), Cell("missing", span=3)] for name in summary.missing]
-    columns = [Column("Sequence", align="l"), Column("Taken from"), Column("Recognised by"), Column("Confidence")]
-    return Table("Sequences", columns, rows)
+    rows += [(display_name(name), "missing", "", "") for name in summary.missing]
+    labels = ("Sequence", "Taken from", "Recognised by", "Confidence")
+    return Table("Sequences", framed([*zip(labels, zip(*rows, strict=True), strict=True)]))
 
 
 def _heading(region: str) -> str:

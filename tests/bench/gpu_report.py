@@ -24,7 +24,7 @@ from monai.bundle import ConfigParser
 
 from common.cohorts import get_cohort
 from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchronise
-from common.evaluation.report.layout import Cell, Column, Table
+from common.evaluation.report.tables import Table, framed
 from common.io import read_checkpoint, write_checkpoint
 from common.io.training import Entry
 from experiments.dry_run import made_small, on_stand_in
@@ -69,11 +69,7 @@ class Report:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return Table(
-        title,
-        [Column(name, align="l") for name in names],
-        [[Cell(str(row.get(name, ""))) for name in names] for row in rows],
-    )
+    return Table(title, framed([(name, [str(row.get(name, "")) for row in rows]) for name in names]))
 
 
 def main(output_dir: str, device: str = "cuda", minutes: float = 8, small: bool = False, only: str = "") -> None:

@@ -48,7 +48,7 @@ def run(request, coarse_dir, tmp_path_factory):
     if bundle.name != "medmap":  # all have the same default, 15 subsets
         settings["evaluation#overrides#subsets"] = SUBSETS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sections, "rendered", lambda _: {".png": b"", ".svg": b""})  # takes long
+        patch.setattr(sections, "rendered", lambda _: {".png": b"", ".pdf": b""})  # takes long
         bundle.run_here(["train.json"], **settings, **{"evaluation#overrides#mlflow": "none"})
     assert {path: path.stat().st_mtime_ns for path in models} == models
     last = torch.load(folder / "trained_last.pt", weights_only=True)
@@ -93,7 +93,7 @@ class TestTraining:
             latents = pd.read_csv(run.folder / "evaluation" / "latents.csv")
             assert latents.groupby("modality").size().tolist() == [2, 2, 2, 2]
             report = (run.folder / "evaluation" / "report.md").read_text()
-            assert "The distance between modalities for the network" in report
+            assert "The mean distance between the centres of two modalities" in report
 
     @pytest.mark.parametrize(
         ("name", "files", "settings"),

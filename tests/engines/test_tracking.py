@@ -64,7 +64,7 @@ def check(client: MlflowClient, run_id: str) -> None:
 
     assert {"results.csv", "report.html", "evaluation.json"} <= names("")
     assert {"dice.md", "dice.tex"} <= names("/tables")
-    assert {"heatmap.png", "heatmap.svg", "heatmap.pdf"} <= names("/figures")
+    assert {"heatmap.png", "heatmap.pdf"} <= names("/figures")
 
 
 @pytest.mark.slow  # a server of its own

@@ -61,9 +61,9 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     first, *others = folds
     for other in others:
         for key in ("cohort", "conventions", "subsets"):
-            found, expected = getattr(other, key), getattr(first, key)
-            if found != expected:
-                raise ValueError(f"{key} of {other.name} is {found}, of {first.name} {expected}; expected the same.")
+            value, expected = getattr(other, key), getattr(first, key)
+            if value != expected:
+                raise ValueError(f"{key} of {other.name} is {value}, of {first.name} {expected}; expected the same.")
     _require_cases_once(folds)
     results, bins = (
         pd.concat([getattr(fold, part) for fold in folds], ignore_index=True) for part in ("results", "bins")
@@ -101,20 +101,20 @@ def _mean(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _require_cases_once(folds: Sequence[Evaluation]) -> None:
     tested = {fold.name: set(fold.results["case"]) for fold in folds}
     everything = set().union(*tested.values(), *(fold.other_cases for fold in folds))
-    place: dict[str, str] = {}
+    tester: dict[str, str] = {}
     for fold in folds:
         if not fold.other_cases:
             raise ValueError(
                 f"{fold.name}: its evaluation.json does not list its training and validation cases (other_cases); "
                 "evaluate it again."
             )
-        if twice := sorted(case for case in tested[fold.name] if case in place):
+        if twice := sorted(case for case in tested[fold.name] if case in tester):
             raise ValueError(
-                f"{shortened(twice)}: tested by {place[twice[0]]} and by {fold.name}; expected folds of one "
+                f"{shortened(twice)}: tested by {tester[twice[0]]} and by {fold.name}; expected folds of one "
                 "cross-validation, each case in one of them (to average several seeds of one split, use `average`)."
             )
-        place |= dict.fromkeys(tested[fold.name], fold.name)
+        tester |= dict.fromkeys(tested[fold.name], fold.name)
         if foreign := sorted(everything - tested[fold.name] - set(fold.other_cases)):
             raise ValueError(f"{shortened(foreign)}: not in the split of {fold.name}, but in that of another fold.")
-    if missing := sorted(everything - set(place)):
+    if missing := sorted(everything - set(tester)):
         raise ValueError(f"{shortened(missing)}: tested by none of {', '.join(tested)}; give all folds.")

@@ -32,87 +32,79 @@ def require_comparable(
         )
     remarks = [f"Compared by force although not comparable: {what}." for what in differences]
     for fact in ("decision", "precision"):
-        found = {e.name: e.facts[fact] for e in evaluations if fact in e.facts}
-        if len(set(found.values())) > 1:
-            said = ", ".join(f"{name}: {value}" for name, value in found.items())
-            remarks.append(f"The {fact}s differ ({said}), so differences are not due to the networks alone.")
+        values = {e.name: e.facts[fact] for e in evaluations if fact in e.facts}
+        if len(set(values.values())) > 1:
+            which = ", ".join(f"{name}: {value}" for name, value in values.items())
+            remarks.append(f"The {fact}s differ ({which}), so differences are not due to the networks alone.")
     if len({evaluation.cohort for evaluation in evaluations}) > 1:
         return list(evaluations), [*remarks, "Different cohorts have no cases in common: there are no paired tests."]
     reduced, lacking = _in_common(evaluations)
-    if lacking and not allow_missing:
-        said = "; ".join(f"{name} lacks {', '.join(cases)}" for name, cases in lacking.items())
-        raise ValueError(f"{said}. Complete them, or compare the cases in common with --allow-missing.")
     if any(evaluation.results.empty for evaluation in reduced):
         names = ", ".join(evaluation.name for evaluation in evaluations)
         raise ValueError(f"No case is in all of {names}; are these results of the same data?")
-    if lacking:
-        said = "; ".join(f"{name} lacks {shortened(cases)}" for name, cases in lacking.items())
-        remarks.append(f"Only cases in common are compared: {said}.")
-    return reduced, remarks
+    if lacking and not allow_missing:
+        raise ValueError(f"{lacking}. Complete them, or compare the cases in common with --allow-missing.")
+    return reduced, [*remarks, f"Only cases in common are compared: {lacking}."] if lacking else remarks
 
 
 def select_cases(evaluation: Evaluation, patterns: Sequence[str]) -> Evaluation:
     """Return an evaluation of the cases that match any pattern such as ``BraTS2021_*``; each must match a case."""
-    there = sorted(evaluation.results["case"].unique())
-    found = {pattern: {case for case in there if fnmatchcase(case, pattern)} for pattern in patterns}
-    idle = [pattern for pattern, cases in found.items() if not cases]
+    cases = sorted(evaluation.results["case"].unique())
+    matches = {pattern: {case for case in cases if fnmatchcase(case, pattern)} for pattern in patterns}
+    idle = [pattern for pattern, matched in matches.items() if not matched]
     if idle or not patterns:
-        raise ValueError(f"{evaluation.name}: no case matches {', '.join(idle)}; there are {shortened(there)}.")
-    chosen = set().union(*found.values())
+        raise ValueError(f"{evaluation.name}: no case matches {', '.join(idle)}; there are {shortened(cases)}.")
+    chosen = set().union(*matches.values())
     tables = {part: getattr(evaluation, part) for part in ("results", "bins", "latents")}
-    rows = {part: table[table["case"].isin(chosen)] for part, table in tables.items()}
-    return replace(evaluation, **rows)
+    return replace(evaluation, **{part: rows[rows["case"].isin(chosen)] for part, rows in tables.items()})
 
 
-def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], dict[str, list[str]]]:
-    """Return the evaluations with their common results, and what each one lacks: ``case``, or ``case (subset)``."""
-    there = {
+def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], str]:
+    """Return the evaluations with their common results, and in words what each one lacks."""
+    pairs = {
         e.name: set(e.results[["modalities", "case"]].drop_duplicates().itertuples(index=False, name=None))
         for e in evaluations
     }
-    everything = set.union(*there.values())
-    subsets = {name: {subset for subset, _ in pairs} for name, pairs in there.items()}
-    cases = {name: {case for _, case in pairs} for name, pairs in there.items()}
-    lacking = {
-        name: {(s, case) for s, case in everything - there[name] if s in subsets[name] or case not in cases[name]}
-        for name in there
-    }
-    common = everything - set.union(*lacking.values())
+    everything, common, words = set.union(*pairs.values()), set.union(*pairs.values()), []
+    for name, own in pairs.items():
+        subsets, cases = ({pair[part] for pair in own} for part in (0, 1))
+        lacking = {pair for pair in everything - own if pair[0] in subsets or pair[1] not in cases}
+        common = common - lacking
+        if lacking:
+            listed = sorted({f"{case} ({subset})" if case in cases else case for subset, case in lacking})
+            words.append(f"{name} lacks {shortened(listed)}")
+    pair, cases = ("modalities", "case"), {case for _, case in common}
     reduced = [
         replace(
             e,
-            results=select_rows(e.results, ("modalities", "case"), common),
-            bins=select_rows(e.bins, ("modalities", "case"), common),
-            latents=e.latents[e.latents["case"].isin({case for _, case in common})],
+            results=select_rows(e.results, pair, common),
+            bins=select_rows(e.bins, pair, common),
+            latents=e.latents[e.latents["case"].isin(cases)],
         )
         for e in evaluations
     ]
-    said = {
-        name: sorted({f"{case} ({subset})" if case in cases[name] else case for subset, case in pairs})
-        for name, pairs in lacking.items()
-        if pairs
-    }
-    return reduced, said
+    return reduced, "; ".join(words)
 
 
 def _differences(first: Evaluation, other: Evaluation) -> list[str]:
+    """Return the differences between two evaluations for which they cannot be compared."""
     ours, theirs = asdict(first.conventions), asdict(other.conventions)
-    found = [
+    differences = [
         f"convention {key} of {first.name} is {ours[key]!r}, of {other.name} {theirs[key]!r}"
         for key in ours
         if ours[key] != theirs[key]
     ]
     if first.cohort != other.cohort:
-        return [f"cohort of {first.name} is {first.cohort}, of {other.name} {other.cohort}", *found]
+        return [f"cohort of {first.name} is {first.cohort}, of {other.name} {other.cohort}", *differences]
     both = _reference_volumes(first).merge(_reference_volumes(other), on=["case", "region"])
     apart = both[~np.isclose(both["value_x"], both["value_y"], rtol=1e-4, atol=1e-6)]
     if len(apart):
-        case, region, one, two = apart.iloc[0]
-        found.append(
-            f"the reference of case {case} is another one ({region} {one:.4g} ml for {first.name}, {two:.4g} ml for "
-            f"{other.name})"
+        case, region, ours, theirs = apart.iloc[0]
+        differences.append(
+            f"the reference of case {case} is another one ({region} {ours:.4g} ml for {first.name}, {theirs:.4g} ml "
+            f"for {other.name})"
         )
-    return found
+    return differences
 
 
 def _reference_volumes(evaluation: Evaluation) -> pd.DataFrame:

@@ -212,9 +212,8 @@ def compare_to_first(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
         for method in rest
         for metric, cells in averaged.items()
     ]
-    found = pd.concat(tests, ignore_index=True)
-    keys = ["method", "other", "metric"]
-    return found[[*keys, *found.columns.drop(keys)]]
+    table, keys = pd.concat(tests, ignore_index=True), ["method", "other", "metric"]
+    return table[[*keys, *table.columns.drop(keys)]]
 
 
 def _weighted(evaluation: Evaluation, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:

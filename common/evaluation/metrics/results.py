@@ -65,8 +65,8 @@ class Evaluation:
     @cached_property
     def subsets(self) -> list[str]:
         """Names of the subsets that have results, fewest modalities first."""
-        found = set(self.results["modalities"])
-        return [name for name in subset_names(self.modalities) if name in found]
+        measured = set(self.results["modalities"])
+        return [name for name in subset_names(self.modalities) if name in measured]
 
     def values(self, metric: str) -> pd.DataFrame:
         """Return a metric as a table: index ``(modalities, case)``, a column per region."""
@@ -74,8 +74,8 @@ class Evaluation:
             chosen = self.results[self.results["metric"] == metric]
             wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
             wide = wide.reindex(columns=pd.Index(self.regions, name="region"))
-            there = wide.index.get_level_values("modalities")
-            self._wide[metric] = wide.loc[[row for name in self.subsets for row in wide.index[there == name]]]
+            subset_of = wide.index.get_level_values("modalities")
+            self._wide[metric] = wide.loc[[row for name in self.subsets for row in wide.index[subset_of == name]]]
         return self._wide[metric].copy()
 
     @cached_property
@@ -85,14 +85,14 @@ class Evaluation:
 
 def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tuple[str, ...]]) -> pd.DataFrame:
     """Return the rows whose values in these columns are one of the keys."""
-    found = rows[list(columns)].itertuples(index=False, name=None)
-    return rows[np.fromiter((key in keys for key in found), bool, len(rows))]
+    values = rows[list(columns)].itertuples(index=False, name=None)
+    return rows[np.fromiter((key in keys for key in values), bool, len(rows))]
 
 
 def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
     """Return the names of the subsets for which any method has results, fewest modalities first."""
-    found = {name for evaluation in evaluations for name in evaluation.subsets}
-    return [name for name in subset_names(evaluations[0].modalities) if name in found]
+    measured = {name for evaluation in evaluations for name in evaluation.subsets}
+    return [name for name in subset_names(evaluations[0].modalities) if name in measured]
 
 
 def require_alike(evaluations: Sequence[Evaluation]) -> None:
@@ -103,10 +103,10 @@ def require_alike(evaluations: Sequence[Evaluation]) -> None:
     first, *others = evaluations
     for other in others:
         for key in ("modalities", "regions"):
-            found, expected = getattr(other, key), getattr(first, key)
-            if found != expected:
+            names, expected = getattr(other, key), getattr(first, key)
+            if names != expected:
                 raise ValueError(
-                    f"{other.name!r} has {key} {', '.join(found)}; expected those of {first.name!r}, "
+                    f"{other.name!r} has {key} {', '.join(names)}; expected those of {first.name!r}, "
                     f"{', '.join(expected)}. Compare methods on the same cohort."
                 )
 
@@ -148,15 +148,13 @@ def write_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """
     folder = Path(folder)
     tables = {name: getattr(evaluation, key) for key, (name, _) in OPTIONAL_TABLES.items()}
-    said = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
-    said |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
-    if evaluation.other_cases:
-        said["other_cases"] = evaluation.other_cases
-    if evaluation.sources:
-        said["sources"] = dict(evaluation.sources)
+    settings = {key: getattr(evaluation, key) for key in ("name", "cohort", "modalities", "regions")}
+    settings |= {"conventions": asdict(evaluation.conventions), "facts": dict(evaluation.facts)}
+    settings |= {"other_cases": evaluation.other_cases} if evaluation.other_cases else {}
+    settings |= {"sources": dict(evaluation.sources)} if evaluation.sources else {}
     with ExitStack() as stack:
         note = stack.enter_context(replacing(folder / NOTE))  # moved last, to mark the files as complete
-        note.write_text(json.dumps(said, indent=4) + "\n", encoding="utf-8")
+        note.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
         for name, rows in {"results.csv": evaluation.results, **tables}.items():
             if name == "results.csv" or len(rows):
                 rows.to_csv(stack.enter_context(replacing(folder / name)), index=False)
@@ -183,25 +181,25 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> Evaluation:
             "evaluation."
         )
     try:
-        said = json.loads(note.read_text(encoding="utf-8"))
+        settings = json.loads(note.read_text(encoding="utf-8"))
         given = {
-            "name": name or said["name"],
-            "cohort": said["cohort"],
-            "modalities": tuple(said["modalities"]),
-            "regions": tuple(said["regions"]),
-            "conventions": Conventions(**said["conventions"]),
-            "facts": said["facts"],
-            "other_cases": tuple(said.get("other_cases", ())),
-            "sources": dict(said.get("sources", {})),
+            "name": name or settings["name"],
+            "cohort": settings["cohort"],
+            "modalities": tuple(settings["modalities"]),
+            "regions": tuple(settings["regions"]),
+            "conventions": Conventions(**settings["conventions"]),
+            "facts": settings["facts"],
+            "other_cases": tuple(settings.get("other_cases", ())),
+            "sources": dict(settings.get("sources", {})),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{note}: not the settings of an evaluation ({error}); run the evaluation again.") from error
-    there = {
+    tables = {
         key: read_rows(folder / file, columns)
         for key, (file, columns) in OPTIONAL_TABLES.items()
         if (folder / file).is_file()
     }
-    evaluation = Evaluation(**given, results=results, **there)
+    evaluation = Evaluation(**given, results=results, **tables)
     known = {"modalities": subset_names(evaluation.modalities), "region": evaluation.regions}
     for column, names in known.items():
         if foreign := set(results[column]) - set(names):
@@ -216,9 +214,9 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a CSV whose first columns are these; names are read as text, even ``007`` or ``NA``."""
     types, missing = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float}, {"value": ["", "nan", "NaN"]}
     try:
-        found = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
+        rows = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=missing)
     except ValueError as error:  # also pandas' own errors, which do not name the file
         raise ValueError(f"{path}: cannot be read as the rows of an evaluation ({error}); run it again.") from error
-    if tuple(found.columns[: len(columns)]) != tuple(columns):
-        raise ValueError(f"{path}: columns {list(found.columns[: len(columns)])}; expected {list(columns)}.")
-    return found
+    if tuple(rows.columns[: len(columns)]) != tuple(columns):
+        raise ValueError(f"{path}: columns {list(rows.columns[: len(columns)])}; expected {list(columns)}.")
+    return rows

@@ -57,23 +57,22 @@ def compare_methods(
     evaluations = {
         name: read_evaluation(folder, name) for name, folder in folders.items() if Path(folder, "results.csv").is_file()
     }
-    remarks = []
-    if cases is not None:
-        patterns = [cases] if isinstance(cases, str) else list(cases)
-        evaluations = {name: select_cases(evaluation, patterns) for name, evaluation in evaluations.items()}
-        remarks.append(f"Only the cases {', '.join(patterns)}.")
     label_maps = {name: folder for name, folder in folders.items() if name not in evaluations}
     if label_maps and (reference is None or cohort is None):
         folder = next(iter(label_maps.values()))
         raise ValueError(f"{folder}: has no results.csv; for label maps give --reference and --cohort.")
-    if conventions and not label_maps:
-        raise ValueError(f"--{next(iter(conventions))}: is for label maps; results keep their own conventions.")
-    if cases is not None and label_maps:
-        raise ValueError("--cases: is for results; for label maps name the cases in a --datalist.")
-    if datalist is not None and not label_maps:
-        raise ValueError("--datalist: is for label maps; results keep their own cases.")
+    for option, value in ({} if label_maps else {**conventions, "datalist": datalist}).items():
+        if value is not None:
+            raise ValueError(f"--{option}: is for label maps; results keep their own conventions and cases.")
+    remarks = []
+    if cases is not None:
+        if label_maps:
+            raise ValueError("--cases: is for results; for label maps name the cases in a --datalist.")
+        patterns = [cases] if isinstance(cases, str) else list(cases)
+        evaluations = {name: select_cases(evaluation, patterns) for name, evaluation in evaluations.items()}
+        remarks.append(f"Only the cases {', '.join(patterns)}.")
     others = next((asdict(evaluation.conventions) for evaluation in evaluations.values()), {})
-    settings, places = Conventions(**others | conventions), stems(folders)
+    settings, files = Conventions(**others | conventions), stems(folders)
     require_writable(output_dir)
     if coverage is None:
         coverage = next((e.facts["coverage"] for e in evaluations.values() if "coverage" in e.facts), 0.9)
@@ -83,7 +82,7 @@ def compare_methods(
         listed = _cases_of(datalist, part) if datalist else evaluated or None
     for name, folder in label_maps.items():
         measured, left_out = evaluate_label_maps(name, folder, reference, definition, settings, allow_missing, listed)
-        write_evaluation(measured, Path(output_dir, "evaluations", places[name]))
+        write_evaluation(measured, Path(output_dir, "evaluations", files[name]))
         evaluations[name] = measured
         remarks += left_out
     compared, differences = require_comparable([evaluations[name] for name in folders], allow_missing, force)

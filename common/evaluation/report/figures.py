@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common.evaluation.analysis.reliability import calibration_error, reliability_curve
 from common.evaluation.analysis.statistics import (
     mean_over_subsets,
     subset_intervals,
@@ -25,8 +24,8 @@ from common.evaluation.analysis.statistics import (
     with_shared_cells,
 )
 from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike, subsets_of_any
-from common.evaluation.report.layout import counted
-from common.evaluation.report.style import COLOURS, COLUMN, MARKERS, PAGE, dodge, mark, number, styled
+from common.evaluation.report.style import COLOURS, COLUMN, PAGE, dodge, mark, number, styled
+from common.evaluation.report.tables import counted
 from common.modalities import display_name, subset_size
 
 FACTS = {
@@ -85,9 +84,9 @@ def boxplots(evaluation: Evaluation) -> Figure:
             capprops={"color": COLOURS[0], "linewidth": 0.8},
             meanprops={"marker": "D", "ms": 3.5, "mfc": "white", "mec": "black", "mew": 0.8},
         )
-        places = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
-        # Rasterised, since thousands of points would make the SVG large.
-        axes.scatter(places, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
+        positions = np.arange(len(names)) + dodge(len(cases), 0.6)[:, None]
+        # Rasterised, since thousands of points would make the PDF large.
+        axes.scatter(positions, table, s=3, color="black", alpha=0.6, linewidths=0, zorder=2, rasterized=True)
         axes.set_ylabel("Dice (%)")
     return figure
 
@@ -100,14 +99,14 @@ def comparison(evaluations: Sequence[Evaluation]) -> Figure:
     frames, figure = _subset_panels(names, first.modalities, first.regions)
     means = [_means(evaluation).reindex(names) for evaluation in evaluations]
     limits = [100 * subset_intervals(evaluation, "dice").reindex(names) for evaluation in evaluations]
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     for axes, region in zip(frames, first.regions, strict=True):
-        for place in places[::2]:
-            axes.axvspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=0)
+        for position in positions[::2]:
+            axes.axvspan(position - 0.5, position + 0.5, color="0.95", linewidth=0, zorder=0)
         for i, (shift, table, limit) in enumerate(zip(dodge(len(means), 0.76), means, limits, strict=True)):
-            axes.plot(places + shift, table[region], linestyle="none", **mark(i))
+            axes.plot(positions + shift, table[region], linestyle="none", **mark(i))
             low, high = limit["low", region], limit["high", region]
-            axes.vlines(places + shift, low, high, color=mark(i)["color"], linewidth=0.6, alpha=0.6, zorder=1)
+            axes.vlines(positions + shift, low, high, color=mark(i)["color"], linewidth=0.6, alpha=0.6, zorder=1)
         axes.set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
@@ -147,9 +146,8 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
     """Draw the mean Dice over subsets and regions against the cost of a method.
 
-    There is a panel for each of `FACTS` that any method has. A point that would cover another one is drawn to the right
-    of it, at the end of a line from its true place. A subset that any method lacks is left out for all, and the legend
-    says so. The result is None if no method has any of these facts, or no subset is shared.
+    There is a panel for each of `FACTS` that any method has. A subset that any method lacks is left out for all, and
+    the legend says so. The result is None if no method has any of these facts, or no subset is shared.
     """
     common, note = _in_common(evaluations)
     costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
@@ -169,62 +167,6 @@ def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     frames[0].set_ylabel("mean Dice (%)")
     _legend(figure, [evaluation.name for evaluation in evaluations], note)
-    _uncover(figure, frames)
-    return figure
-
-
-@styled
-def reliability(evaluation: Evaluation) -> Figure | None:
-    """Draw reliability diagrams: observed frequency against mean predicted probability.
-
-    There is one panel per region, with a curve for each number of modalities present. The legend has the mean
-    calibration error of the subsets of that size. On the dotted line, a fraction p of the voxels predicted with
-    probability p is in the region; below the line the network is overconfident. Curves pool the cases and subsets of a
-    size (see `analysis.reliability`). Errors pool only the cases of a subset, since errors of opposite sign would
-    cancel. The result is None without bins.
-    """
-    if evaluation.bins.empty:
-        return None
-    by = ["region", "present"]
-    curves = reliability_curve(evaluation.bins, by).set_index(by)
-    errors = calibration_error(evaluation.bins)
-    errors = errors.assign(present=errors["modalities"].map(subset_size)).groupby(by)["ece"].mean()
-    frames, figure = _row_of_panels(len(evaluation.regions))
-    figure.set_figheight(figure.get_figwidth() / len(frames) + 0.6)  # so that panels are about square
-    for axes, region in zip(frames, evaluation.regions, strict=True):
-        axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", linewidth=0.8)
-        for size, error in errors[region].items():
-            curve = curves.loc[[(region, size)]]
-            axes.plot(
-                curve["probability"],
-                curve["frequency"],
-                label=f"{size}: {100 * error:.2f} %",
-                color=_ordered(size, len(evaluation.modalities)),
-                marker=MARKERS[(size - 1) % len(MARKERS)],
-            )
-        axes.set(title=region, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted probability")
-        legend = {"ncols": 2, "title": "modalities present: mean ECE"}
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5, **legend)
-    frames[0].set_ylabel("observed frequency")
-    return figure
-
-
-@styled
-def shapley(table: pd.DataFrame) -> Figure:
-    """Draw the values of `analysis.attribution.shapley_summary` with their intervals, one panel per region."""
-    regions, modalities = list(table["region"].unique()), list(table["modality"].unique())
-    frames, figure = _row_of_panels(len(regions))
-    for axes, region in zip(frames, regions, strict=True):
-        part = table[table["region"] == region].set_index("modality").reindex(modalities)
-        mean, low, high = (100 * part[key] for key in ("mean", "low", "high"))
-        places = np.arange(len(modalities))
-        axes.bar(places, mean, color=[mark(i)["color"] for i in places], width=0.7)
-        axes.vlines(places, low, high, color="black", linewidth=1)
-        axes.grid(axis="y")
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_xticks(places, [display_name(name) for name in modalities])
-        axes.set_title(region)
-    frames[0].set_ylabel("Shapley value of Dice (%)")
     return figure
 
 
@@ -247,12 +189,12 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
         return None
     perplexity = min(30, (len(features) - 1) / 3)
     with threadpool_limits(1):  # its threads wait actively, which is 4 times slower on busy cores
-        places = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
+        points = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
     figure = Figure(figsize=(COLUMN, 3.3), layout="constrained")
     axes = figure.subplots()
     names = list(latents["modality"].unique())
     for i, name in enumerate(names):
-        chosen = places[(latents["modality"] == name).to_numpy()]
+        chosen = points[(latents["modality"] == name).to_numpy()]
         axes.plot(*chosen.T, linestyle="none", alpha=0.8, **mark(i))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     axes.set_title(f"distance between modalities / spread within: {modality_gap(latents):.2f}")
@@ -292,11 +234,6 @@ def _by_size(evaluation: Evaluation) -> pd.DataFrame:
     return 100 * pd.concat(curves, names=["size"])
 
 
-def _ordered(size: int, count: int) -> tuple[float, ...]:
-    """Return the colour of a number of modalities; viridis without its yellow end."""
-    return matplotlib.colormaps["viridis"](0.85 * (size - 1) / max(count - 1, 1))
-
-
 def _luminance(colour: Sequence[float]) -> float:
     """Return the brightness of a colour, from 0 to 1 (ITU-R BT.709)."""
     return float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
@@ -305,23 +242,6 @@ def _luminance(colour: Sequence[float]) -> float:
 def _row_of_panels(count: int) -> tuple[np.ndarray, Figure]:
     figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 2.3), layout="constrained")
     return figure.subplots(1, count, sharey=True, squeeze=False)[0], figure
-
-
-def _uncover(figure: Figure, frames: Sequence[Axes]) -> None:
-    """Move points to the right until none covers another one of its panel; a line leads to the place that they had."""
-    figure.draw_without_rendering()  # places are known in a layout alone
-    size = matplotlib.rcParams["lines.markersize"] * figure.dpi / 72
-    for axes in frames:
-        taken: list[np.ndarray] = []
-        for line in list(axes.lines):
-            there = place = axes.transData.transform(line.get_xydata()[0])
-            while any((np.abs(place - other) < (1.2 * size, size)).all() for other in taken):
-                place = place + np.array([0.1 * size, 0])
-            taken.append(place)
-            if place is not there:
-                ends = axes.transData.inverted().transform([there, place])
-                axes.plot(*ends.T, color=line.get_color(), linewidth=0.6, zorder=1)
-                line.set_xdata(ends[1:, 0])
 
 
 def _subset_panels(
@@ -339,18 +259,18 @@ def _subset_panels(
         panel.tick_params(bottom=False, labelbottom=False)
         panel.grid(axis="y")
         sizes = [subset_size(name) for name in names]
-        for place in np.flatnonzero(np.diff(sizes)):
-            panel.axvline(place + 0.5, color="0.6", linewidth=0.6, linestyle=":")
+        for position in np.flatnonzero(np.diff(sizes)):
+            panel.axvline(position + 0.5, color="0.6", linewidth=0.6, linestyle=":")
     axes[-1].set_xlim(-0.5, len(names) - 0.5)
     return axes[:-1], figure
 
 
 def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: bool = False) -> None:
     """Draw circles as in the papers, filled if a modality is present: a column per subset, or a row."""
-    there = np.array([[modality in name.split("+") for modality in modalities] for name in names])
-    subset, modality = np.indices(there.shape)
+    present = np.array([[modality in name.split("+") for modality in modalities] for name in names])
+    subset, modality = np.indices(present.shape)
     x, y = (modality, subset) if rows else (subset, modality)
-    axes.scatter(x, y, s=20, c=np.where(there.ravel(), "black", "white"), edgecolors="black", linewidths=0.7)
+    axes.scatter(x, y, s=20, c=np.where(present.ravel(), "black", "white"), edgecolors="black", linewidths=0.7)
     shown = [display_name(name) for name in modalities]
     if rows:
         axes.set_xticks(range(len(shown)), shown)

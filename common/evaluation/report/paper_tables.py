@@ -2,19 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pandas as pd
 
-from common.evaluation.analysis.published import COLUMNS as PUBLISHED_COLUMNS
 from common.evaluation.analysis.published import cite
 from common.evaluation.analysis.published import published as read_published
 from common.evaluation.analysis.statistics import MEAN, paired_tests, subset_statistics
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import Evaluation
-from common.evaluation.report.layout import ABSENT, NOTHING, PRESENT, Cell, Column, Table, counted, decimal
-from common.evaluation.report.tables import SIGNIFICANT, made_with
-from common.modalities import display_name, subset_names, subset_size
+from common.evaluation.report.tables import (
+    STAR,
+    Table,
+    circled,
+    counted,
+    framed,
+    made_with,
+    significant,
+    with_deviation,
+)
+from common.modalities import subset_names, subset_size
 
 AGGREGATES = {
     "mean of single modalities": (1,),
@@ -61,9 +67,12 @@ def paper_tables(
     for paper, number in dict.fromkeys(block.source[:2] for block in blocks):
         parts = [block for block in blocks if block.source[:2] == (paper, number)]
         lines = [line for block in parts for line in _lines(block, measured)]
-        lines += [_Line(name, parts[-1].source[2], evaluation=e) for name, e in measured.items() if name not in placed]
+        others = {name: e for name, e in measured.items() if name not in placed}
+        lines += [_Line(name, parts[-1].source[2], {}, _measured(e), name) for name, e in others.items()]
+        rows = [read_published(*block.source) for block in parts]
+        printed = pd.concat([part[part["method"].isin(block.names)] for part, block in zip(rows, parts, strict=True)])
         title = f"{paper}, {number if ' ' in number else f'Table {number}'}"
-        made = _Maker(title, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
+        made = _Maker(title, printed, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
         stem = "_".join((paper, number)).lower().replace("-", "_").replace(" ", "_").replace("/", "_")
         if len(made.subsets) == 1:
             tables[stem] = made.by_method()
@@ -86,44 +95,29 @@ def published_table(source: Sequence[str], evaluations: Sequence[Evaluation]) ->
 
 @dataclass(frozen=True)
 class _Line:
-    """A row of a table: the published and the measured numbers of a method, either of which may be missing."""
+    """The published and the measured means and standard deviations of a method, either of which may be missing."""
 
     label: str
     dataset: str
-    published: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=PUBLISHED_COLUMNS))
-    evaluation: Evaluation | None = None
+    theirs: Mapping[Key, tuple[float, float]]
+    ours: Mapping[Key, tuple[float, float]]
+    name: str = ""
+    """Name of the measured method; empty if nothing has been measured."""
     unavailable: bool = False
-    shared: bool = False
-
-    @cached_property
-    def theirs(self) -> dict[Key, tuple[float, float]]:
-        """The published means and standard deviations."""
-        rows = self.published[["metric", "modalities", "region", "value", "std"]]
-        return {tuple(key): (value, std) for *key, value, std in rows.itertuples(index=False, name=None)}
-
-    @cached_property
-    def ours(self) -> dict[Key, tuple[float, float]]:
-        """The measured means and standard deviations."""
-        if self.evaluation is None:
-            return {}
-        there = set(self.evaluation.results["metric"])
-        return {
-            (metric, *cell): value
-            for metric in METRICS
-            if metric in there
-            for cell, value in _measured(self.evaluation, metric).items()
-            if not self.shared or (metric, *cell) in self.theirs
-        }
 
 
 class _Maker:
     """Builder of the tables for one table number of a paper."""
 
     def __init__(
-        self, title: str, lines: Sequence[_Line], notes: Sequence[str], evaluations: Sequence[Evaluation]
+        self,
+        title: str,
+        printed: pd.DataFrame,
+        lines: Sequence[_Line],
+        notes: Sequence[str],
+        evaluations: Sequence[Evaluation],
     ) -> None:
         self.title, self.lines, self.notes = title, lines, notes
-        printed = pd.concat([line.published for line in lines if len(line.published)])
         self.printed = printed[printed["metric"].isin(METRICS)]
         self.subsets, self.metrics = list(self.printed["modalities"].unique()), list(self.printed["metric"].unique())
         self.with_std = set(self.printed["metric"][self.printed["std"].notna()])
@@ -132,105 +126,82 @@ class _Maker:
     def by_subset(self, metric: str, modalities: Sequence[str]) -> Table:
         """Return the table of a metric with a row per subset and a column per region and method."""
         printed = self.printed[self.printed["metric"] == metric]
-        lines = [line for line in self.lines if line.published.empty or (line.published["metric"] == metric).any()]
-        columns, places = [Column(display_name(name), align="c") for name in modalities], []
+        lines = [line for line in self.lines if not line.theirs or any(key[0] == metric for key in line.theirs)]
+        subsets, columns = list(printed["modalities"].unique()), []
         for region in printed["region"].unique():
             for line in lines:
+                keys = [(metric, subset, region) for subset in subsets]
                 if not line.unavailable:
-                    columns.append(Column(line.label, region))
-                    places.append((line, False, region))
-                if not line.published.empty:
-                    columns.append(Column(f"{line.label}{'‡' if line.unavailable else '†'}", region, published=True))
-                    places.append((line, True, region))
-        grid, known = [], set(subset_names(modalities))
-        for subset in printed["modalities"].unique():
-            circles = [Cell(PRESENT if name in subset.split("+") else ABSENT) for name in modalities]
-            row = circles if subset in known else [Cell(subset, span=len(modalities))]
-            grid.append([*row, *(self._cell(line, theirs, (metric, subset, r)) for line, theirs, r in places)])
-        shown = METRICS[metric]
-        title = f"{self.title}: {shown.label} ({shown.unit})"
-        return Table(title, columns, grid, self.notes, headings=len(modalities))
+                    columns.append(((region, line.label), [self._cell(line, False, key) for key in keys]))
+                if line.theirs:
+                    label = f"{line.label}{'‡' if line.unavailable else '†'}"
+                    columns.append(((region, label), [self._cell(line, True, key) for key in keys]))
+        title = f"{self.title}: {METRICS[metric].label} ({METRICS[metric].unit})"
+        return Table(title, circled(subsets, modalities, columns), self.notes, headings=len(modalities))
 
     def by_method(self) -> Table:
         """Return the table with a row per method and a column per metric and region."""
         several = len({line.dataset for line in self.lines}) > 1
-        columns = [Column(label, align="l") for label in (["dataset"] if several else []) + ["method"]]
-        keys = [
-            (metric, self.subsets[0], region)
-            for metric in self.metrics
-            for region in self.printed["region"][self.printed["metric"] == metric].unique()
-        ]
-        for metric, _, region in keys:
-            group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
-            columns += [Column("ours", group), Column("published†", group, published=True)]
-        grid = []
-        for line in self.lines:
-            label = Cell(f"{line.label}{'‡' if line.unavailable else ''}")
-            row = [Cell(line.dataset), label] if several else [label]
-            grid.append([*row, *(self._cell(line, theirs, key) for key in keys for theirs in (False, True))])
-        return Table(self.title, columns, grid, self.notes, headings=1 + several)
+        labels = [f"{line.label}{'‡' if line.unavailable else ''}" for line in self.lines]
+        columns = [(("", "dataset"), [line.dataset for line in self.lines])] * several + [(("", "method"), labels)]
+        for metric in self.metrics:
+            for region in self.printed["region"][self.printed["metric"] == metric].unique():
+                group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
+                for label, theirs in (("ours", False), ("published†", True)):
+                    cells = [self._cell(line, theirs, (metric, self.subsets[0], region)) for line in self.lines]
+                    columns.append(((group, label), cells))
+        return Table(self.title, framed(columns), self.notes, headings=1 + several)
 
-    def _cell(self, line: _Line, published: bool, key: Key) -> Cell:
-        metric = key[0]
+    def _cell(self, line: _Line, published: bool, key: Key) -> str:
+        """Return a mean as printed, with its standard deviation where the paper prints one."""
         mean, std = (line.theirs if published else line.ours).get(key, (float("nan"), float("nan")))
-        factor = METRICS[metric].factor
-        text = decimal(factor * mean)
-        if metric in self.with_std and not pd.isna(std):
-            text += f" ± {decimal(factor * std)}"
-        star = not published and line.evaluation is not None and (line.evaluation.name, *key) in self.stars
-        return Cell(text, not published and text != NOTHING and self._is_best(line, key), star)
-
-    def _is_best(self, line: _Line, key: Key) -> bool:
-        """Return whether this printed mean is the best of those measured on the same dataset, if not all are equal."""
-        shown = METRICS[key[0]]
-        peers = [other.ours[key][0] for other in self.lines if other.dataset == line.dataset and key in other.ours]
-        values = [round(shown.factor * value, 1) for value in peers if not pd.isna(value)]
-        best = max if shown.higher_is_better else min
-        return len(set(values)) > 1 and round(shown.factor * line.ours[key][0], 1) == best(values)
+        factor = METRICS[key[0]].factor
+        star = not published and (line.name, *key) in self.stars
+        return with_deviation(factor * mean, factor * std if key[0] in self.with_std else float("nan"), star)
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
-    rows, methods = read_published(*block.source), list(block.trained.values())
-    return [
-        _Line(
-            label=name,
-            dataset=block.source[2],
-            published=rows[rows["method"] == name],
-            evaluation=measured.get(block.trained.get(name, "")),
-            unavailable=name in block.unavailable,
-            shared=methods.count(block.trained.get(name, "")) > 1,
-        )
-        for name in block.names
-    ]
+    rows, methods, lines = read_published(*block.source), list(block.trained.values()), []
+    for label in block.names:
+        printed = rows.loc[rows["method"] == label, ["metric", "modalities", "region", "value", "std"]]
+        theirs = {tuple(key): (value, std) for *key, value, std in printed.itertuples(index=False, name=None)}
+        name = block.trained.get(label, "")
+        ours = _measured(measured[name]) if name in measured else {}
+        if methods.count(name) > 1:
+            ours = {key: value for key, value in ours.items() if key in theirs}
+        name = name if name in measured else ""
+        lines.append(_Line(label, block.source[2], theirs, ours, name, label in block.unavailable))
+    return lines
 
 
-def _measured(evaluation: Evaluation, metric: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return mean and standard deviation by subset and region, including the averages that papers print.
+def _measured(evaluation: Evaluation) -> dict[Key, tuple[float, float]]:
+    """Return means and standard deviations, including those of the averages that papers print.
 
     A mean over subsets is NaN if one is missing. Its standard deviation is over the subsets' means; the other standard
     deviations are over cases.
     """
-    table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
-    mean, std = table["mean"].copy(), table["std"].copy()
-    mean[MEAN] = mean.mean(axis=1, skipna=False)
-    std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
-    everything, single = subset_names(evaluation.modalities), mean.copy()
-    for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
-        rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
-        mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
-    return {(s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+    values, everything = {}, subset_names(evaluation.modalities)
+    for metric in evaluation.results["metric"].unique():
+        table, cases = subset_statistics(evaluation, metric), evaluation.values(metric)
+        mean, std = table["mean"].copy(), table["std"].copy()
+        mean[MEAN] = mean.mean(axis=1, skipna=False)
+        std[MEAN] = cases.mean(axis=1, skipna=False).groupby("modalities").std()
+        single = mean.copy()
+        for name, sizes in ({MEAN: range(len(evaluation.modalities) + 1)} | AGGREGATES).items():
+            rows = single.reindex([subset for subset in everything if subset_size(subset) in sizes])
+            mean.loc[name], std.loc[name] = rows.mean(skipna=False), rows.std(skipna=False)
+        values |= {(metric, s, r): (mean.loc[s, r], std.loc[s, r]) for s in mean.index for r in mean.columns}
+    return values
 
 
 def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield method, metric, subset and region of numbers that differ significantly from the first method's."""
     for evaluation in evaluations[1:]:
         pair = (evaluation, evaluations[0])
-        if evaluation.cohort != pair[1].cohort or not all(metric in set(one.results["metric"]) for one in pair):
+        if evaluation.cohort != pair[1].cohort or not all(metric in set(part.results["metric"]) for part in pair):
             continue
-        tests = paired_tests(*pair, metric)
-        low = tests[tests["p_holm"] < SIGNIFICANT]
-        for subset, region in low[["modalities", "region"]].itertuples(index=False, name=None):
-            yield evaluation.name, metric, subset, region
+        for method, subset, region in significant(paired_tests(*pair, metric).assign(method=evaluation.name)):
+            yield method, metric, subset, region
 
 
 def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequence[Evaluation]) -> list[str]:
@@ -246,13 +217,9 @@ def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequen
         return [*notes, "Nothing has been measured."]
     sizes = [evaluation.results["case"].nunique() for evaluation in evaluations]
     notes.append(f"Without a mark: measured, mean over {counted(*sizes, noun='case')}, then over subsets and regions.")
-    absent = [line.label for line in lines if line.evaluation is None and not line.unavailable]
+    absent = [line.label for line in lines if not (line.name or line.unavailable)]
     if absent:
         notes.append(f"Not measured (yet): {', '.join(absent)}.")
     if len(evaluations) > 1:
-        notes.append("Bold: best of the measured methods of a dataset, unless all are equal.")
-        notes.append(
-            f"* p < {SIGNIFICANT} against {evaluations[0].name}: two-sided Wilcoxon signed-rank test over cases, "
-            "Holm-corrected; the papers' own marks are left out."
-        )
+        notes.append(f"Against {evaluations[0].name}: {STAR}; the papers' own marks are left out.")
     return [*notes, made_with(evaluations)]

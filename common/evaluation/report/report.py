@@ -1,20 +1,17 @@
 """A report on one or several evaluations, with their tables, statistics and figures, as HTML and Markdown."""
 
 from base64 import b64encode
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
 from common.evaluation.analysis.statistics import compare_to_first
-from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import Evaluation
-from common.evaluation.report import sections
-from common.evaluation.report.layout import Table, counted, markdown
+from common.evaluation.report.sections import all_sections
 from common.evaluation.report.slices import Slice
-from common.evaluation.report.style import write as write_figure
-from common.evaluation.report.tables import data_in_words
+from common.evaluation.report.tables import Table, counted, data_in_words, made_with, markdown
 from common.io.atomic import written_whole
 from common.io.files import replacing
 from common.modalities import LabelSet, display_name
@@ -47,39 +44,79 @@ def write_report(
     require_own_parts(folder)
     for evaluation in evaluations:
         _require_dice(evaluation)
-    draw = sections.Drawer(f"{data_in_words(evaluations)}.")
-    stems = sections.stems(evaluation.name for evaluation in evaluations)
-    tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(_cohorts(evaluations)) == 1 else None
-    parts = [
-        *sections.accuracy(evaluations, tests, stems, draw),
-        *([sections.Section("Published numbers", tables=dict(published))] if published else ()),
-        *(sections.statistics(tests) if tests is not None else ()),
-        *(part for e in evaluations for part in sections.attribution(e, stems[e.name], draw)),
-        *sections.entropy(evaluations),
-        *(part for e in evaluations for part in sections.reliability(e, coverage, stems[e.name], draw)),
-        *sections.efficiency(evaluations, draw),
-        *sections.panels(panels or {}, labels, evaluations[0].modalities, stems, draw),
-    ]
-    figures = draw.rendered()
+    names = ", ".join(evaluation.name for evaluation in evaluations)
+    cohorts = list(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
+    subsets = counted(*(len(evaluation.subsets) for evaluation in evaluations), noun="subset")
+    modalities = ", ".join(map(display_name, evaluations[0].modalities))
+    tests = compare_to_first(evaluations) if len(evaluations) > 1 and len(cohorts) == 1 else None
+    sections = [*all_sections(evaluations, tests, coverage, published or {}, panels or {}, labels)]
+    figures = {stem: files for section in sections for stem, files in section.rendered().items()}
     shown = {
-        "title": _title(evaluations),
+        "title": f"Segmentation with missing modalities: {names} on {' and '.join(cohorts)}",
         "remarks": remarks,
-        "preface": _preface(evaluations),
-        "sections": parts,
-        "images": {stem: b64encode(files[".png"]).decode() for stem, files in figures.items()},
+        "data": f"{data_in_words(evaluations)}, {subsets} of {modalities}.",
+        "conventions": made_with(evaluations),
+        "phantom": "phantom" in cohorts,
+        "sections": sections,
     }
-    templates = Environment(
-        loader=PackageLoader("common.evaluation.report"), autoescape=lambda name: name.endswith(".html")
-    )
-    templates.filters["markdown"] = markdown
+    templates = Environment(loader=PackageLoader("common.evaluation.report"))  # the pages escape what is given
+    words, html = templates.get_template("report.md"), templates.get_template("page.html")
     with written_whole(folder, earlier=parts_of_report(folder)) as made:
-        for name in ("report.html", "report.md"):
-            _write(made / name, templates.get_template(name).render(shown))
+        _write(made / "report.md", words.render(shown, page=_Markdown()))
+        body = words.render(shown, page=_Html({stem: files[".png"] for stem, files in figures.items()}))
+        _write(made / "report.html", html.render(title=shown["title"], body=body))
         for stem, files in figures.items():
-            write_figure(files, made / "figures" / stem)
-        for section in parts:
+            for suffix, content in files.items():
+                with replacing(made / "figures" / f"{stem}{suffix}") as temporary:
+                    temporary.write_bytes(content)
+        for section in sections:
             for stem, table in section.tables.items():
                 write_table(table, made / "tables", stem)
+
+
+class _Markdown:
+    """Blocks of a page as Markdown; long tables are links."""
+
+    def heading(self, text: str, level: int) -> str:
+        return f"{'#' * level} {markdown(text)}\n"
+
+    def text(self, text: str) -> str:
+        return f"{markdown(text)}\n"
+
+    def remark(self, text: str) -> str:
+        return f"> **{markdown(text)}**\n"
+
+    def figure(self, stem: str, caption: str) -> str:
+        return f"![{markdown(caption)}](figures/{stem}.png)\n\n*{markdown(caption)}*\n"
+
+    def table(self, stem: str, table: Table, folded: bool) -> str:
+        return f"- [{markdown(table.title)}](tables/{stem}.md)" if folded else table.to_markdown()
+
+
+class _Html:
+    """Blocks of a page as HTML, which contains the figures; long tables are folded."""
+
+    def __init__(self, images: Mapping[str, bytes]) -> None:
+        self.images = images
+
+    def heading(self, text: str, level: int) -> str:
+        return f"<h{level}>{escape(text)}</h{level}>"
+
+    def text(self, text: str) -> str:
+        return f"<p>{escape(text)}</p>"
+
+    def remark(self, text: str) -> str:
+        return f'<p class="remark">{escape(text)}</p>'
+
+    def figure(self, stem: str, caption: str) -> str:
+        source, words = b64encode(self.images[stem]).decode(), escape(caption)
+        return (
+            f'<figure><img alt="{words}" src="data:image/png;base64,{source}"><figcaption>{words}</figcaption></figure>'
+        )
+
+    def table(self, stem: str, table: Table, folded: bool) -> str:
+        html = f'<div class="wide">\n{table.to_html()}</div>'
+        return f"<details><summary>{escape(table.title)}</summary>\n{html}</details>" if folded else html
 
 
 def write_table(table: Table, folder: Path, stem: str) -> None:
@@ -90,9 +127,13 @@ def write_table(table: Table, folder: Path, stem: str) -> None:
 
 def parts_of_report(folder: str | Path) -> list[Path]:
     """Return the files that may be parts of an earlier report."""
-    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}
-    found = ((path, kind) for name, kind in kinds.items() for path in Path(folder, name).glob("*"))
-    return [path for path, kind in found if path.suffix in kind and path.is_file()]
+    kinds = {"tables": (".md", ".tex", ".html"), "figures": (".png", ".svg", ".pdf")}  # earlier versions wrote SVG
+    return [
+        path
+        for name, suffixes in kinds.items()
+        for path in Path(folder, name).glob("*")
+        if path.suffix in suffixes and path.is_file()
+    ]
 
 
 def require_own_parts(folder: str | Path) -> None:
@@ -115,58 +156,6 @@ def _require_dice(evaluation: Evaluation) -> None:
             f"{evaluation.name}: no case has a Dice (convention empty: {evaluation.conventions.empty}), so there is "
             "nothing to report; no reference seems to have any of the regions."
         )
-
-
-def _title(evaluations: Sequence[Evaluation]) -> str:
-    names = ", ".join(evaluation.name for evaluation in evaluations)
-    return f"Segmentation with missing modalities: {names} on {' and '.join(_cohorts(evaluations))}"
-
-
-def _cohorts(evaluations: Sequence[Evaluation]) -> list[str]:
-    return list(dict.fromkeys(evaluation.cohort for evaluation in evaluations))
-
-
-def _preface(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return the data and conventions of the evaluations; if methods differ, with their names."""
-    modalities = ", ".join(map(display_name, evaluations[0].modalities))
-    data, meaning = defaultdict(list), defaultdict(list)
-    for e in evaluations:
-        cases, subsets = counted(e.results["case"].nunique(), noun="case"), counted(len(e.subsets), noun="subset")
-        data[f"{cases}, {subsets} of {modalities}."].append(e.name)
-        meaning[_conventions_in_words(e.conventions)].append(e.name)
-    lines = _per_method(data)
-    if "phantom" in _cohorts(evaluations):
-        lines.append(
-            "The phantom cohort is synthetic: its numbers show that the software works, and nothing about patients."
-        )
-    return [*lines, *_per_method(meaning), "Research only; not for clinical use."]
-
-
-def _per_method(said: Mapping[str, Sequence[str]]) -> list[str]:
-    return list(said) if len(said) == 1 else [f"{', '.join(names)}: {text}" for text, names in said.items()]
-
-
-def _conventions_in_words(conventions: Conventions) -> str:
-    empty = {
-        "brats": "both empty is perfect, one empty is the worst (Dice 0, distances 373.13 mm)",
-        "released": "both empty is perfect, one empty is Dice 0 and distances of 1 mm",
-        "nan": "undefined values are left out of means",
-        "skip": "cases whose reference lacks a region have no score for it",
-    }[conventions.empty]
-    hd95 = {
-        "max": "the larger of the two directed 95th percentiles",
-        "pooled": "the 95th percentile of the distances of both directions together",
-    }[conventions.hd95]
-    average = {
-        "case": "Means are over cases, then over subsets.",
-        "voxel": "Overlap metrics are of the voxels of all cases together; distances are means over cases.",
-    }[conventions.average]
-    small = conventions.et_min_voxels
-    rule = f"Predicted enhancing tumour below {small} voxels counts as necrosis." if small else "No post-processing."
-    return (
-        f"Empty regions ({conventions.empty}): {empty}. HD95 ({conventions.hd95}): {hd95}. Surface Dice at "
-        f"{conventions.surface_tolerance:g} mm. {rule} {average}"
-    )
 
 
 def _write(path: Path, text: str) -> None:

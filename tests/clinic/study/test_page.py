@@ -58,7 +58,7 @@ def test_values_appear(tmp_path):
     assert found.index(["T1c", "+1.2", "+4.0", "+21.0"]) < found.index(["T1", "+1.0", "−2.1", "–"])
     assert ["T2", "series 4", "TE 100 ms", "93 %"] in found
     assert ["FLAIR", "series 5", "set by hand", "–"] in found
-    assert ["T1c", "missing"] in found
+    assert ["T1c", "missing", "", ""] in found
 
 
 def test_what_matters_first_stands_first_and_six_warnings_at_most(tmp_path):

@@ -12,8 +12,6 @@ from common.evaluation.analysis.reliability import (
     calibration_error,
     conformal_quantile,
     coverage_table,
-    fewest_cases,
-    reliability_curve,
     volume_intervals,
 )
 from common.evaluation.metrics.calibration import bin_probabilities
@@ -51,28 +49,9 @@ def test_calibration_error_by_hand():
     """t1: bin 0 has 80 voxels, 0.1 predicted, 0.25 observed; bin 2 has 20, 0.9, 0.5: (80 * 0.15 + 20 * 0.4) / 100."""
     found = calibration_error(BINS)
     assert list(found.columns) == ["modalities", "region", "voxels", "ece"]
-    assert found["modalities"].tolist() == ["t1", "t2", "t1+t2"]
-    assert found["voxels"].tolist() == [100, 100, 10]
-    assert found["ece"].tolist() == pytest.approx([0.2, 0.2, 1.0])
-
-
-@pytest.mark.parametrize(
-    ("by", "rows"),
-    [
-        (
-            "modalities",
-            {("t1", 0): (80, 8, 20), ("t1", 2): (20, 18, 10), ("t2", 0): (100, 25, 5), ("t1+t2", 0): (10, 0, 10)},
-        ),
-        ("present", {(1, 0): (180, 33, 25), (1, 2): (20, 18, 10), (2, 0): (10, 0, 10)}),
-    ],
-)
-def test_curve_by_hand(by, rows):
-    """``rows`` has the voxels of each bin, the sum of their probabilities, and those in the region."""
-    found = reliability_curve(BINS, by=(by, "region")).set_index([by, "bin"])
-    assert list(found.index) == [*rows]
-    for key, (voxels, probability, positives) in rows.items():
-        expected = [voxels, probability / voxels, positives / voxels]
-        assert found.loc[key, ["voxels", "probability", "frequency"]].tolist() == pytest.approx(expected)
+    assert found["modalities"].tolist() == ["t1", "t1+t2", "t2"]
+    assert found["voxels"].tolist() == [100, 10, 100]
+    assert found["ece"].tolist() == pytest.approx([0.2, 1.0, 0.2])
 
 
 def test_probabilities_that_are_right_have_no_error():
@@ -141,34 +120,16 @@ def test_no_level_and_no_volumes_are_refused():
 
 
 def test_coverage_by_hand():
-    """With quantile log 2, a predicted 3 gives [1, 7] and 7 gives [3, 15]. `all` excludes infinite intervals."""
+    """With quantile log 2, a predicted 3 gives [1, 7] and 7 gives [3, 15]. Infinite intervals do not count."""
     calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
     known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
     results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
-    found = coverage_table(evaluation(results, calibration), 0.8)
-    assert list(found.columns) == ["modalities", "region", "n", "quantile", "cases", "covered", "width"]
-    assert found["modalities"].tolist() == ["t1", "t1+t2", "all"]
-    assert found["covered"].tolist() == pytest.approx([0.5, 1, 0.5])
-    assert found["cases"].tolist() == [4, 1, 4]
-    np.testing.assert_allclose(found["n"], [4, 0, np.nan])
-    np.testing.assert_allclose(found["quantile"], [log(2), inf, np.nan])
-    np.testing.assert_allclose(found["width"], [6, inf, 6])
-
-
-def test_coverage_of_infinite_intervals_is_not_known():
-    calibration, known = volumes([1.0] * 4, [3.0] * 4), volumes([3.0, 3.0], [0.9, 1.1])
-    found = coverage_table(evaluation(known, calibration), 0.9)
-    assert found["modalities"].tolist() == ["t1", "all"]
-    np.testing.assert_array_equal(found["covered"], [1, np.nan])
-    np.testing.assert_array_equal(found["width"], [inf, np.nan])
-    assert found["cases"].tolist() == [2, 0]
-
-
-@pytest.mark.parametrize(("coverage", "n"), [(0.8, 4), (0.9, 9), (0.95, 19), (0.55, 2), (0.99, 99)])
-def test_fewest_cases(coverage, n):
-    assert fewest_cases(coverage) == n
-    assert np.isfinite(conformal_quantile(np.ones(n), coverage))
-    assert np.isinf(conformal_quantile(np.ones(n - 1), coverage))
+    table = coverage_table(evaluation(results, calibration, ("WT", "ET")), 0.8)
+    assert table.iloc[0].to_dict() == {"region": "WT", "cases": 4, "covered": 0.5, "width": pytest.approx(6)}
+    none = coverage_table(evaluation(results, calibration), 0.9).iloc[0]
+    for row in (table.iloc[1], none):
+        assert row["cases"] == 0
+        assert row[["covered", "width"]].isna().all()
 
 
 def test_intervals_of_cases_need_no_reference():
@@ -199,6 +160,6 @@ def test_coverage_of_exchangeable_cases(n, coverage):
 
     test, calibration = (pd.concat([draw(region, cases) for region in draws]) for cases in (10, n))
     found = coverage_table(evaluation(test, calibration, tuple(draws)), coverage)
-    covered = found.loc[found["modalities"] == "t1", "covered"]
+    covered = found["covered"].astype(float)
     assert len(covered) == 400
     assert coverage - 3 * covered.sem() < covered.mean() < coverage + 1 / (n + 1) + 3 * covered.sem()

@@ -3,61 +3,48 @@
 import re
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
-    """The texts, links, images and rows of a page; its elements are nested, and the rows of a table equally wide."""
+    """The texts and images of a page; its elements are nested, and the rows of a table equally wide."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.headings: list[str] = []
-        self.remarks: list[str] = []
-        self.cells: list[str] = []
+        self.texts: dict[str, list[str]] = {"h1": [], "h2": [], "th": [], "td": [], "p": []}
         self.widths: list[list[int]] = []
         """The width of each row, for each table."""
         self.images: list[str] = []
-        self.links: list[str] = []
-        self.ids: set[str] = set()
         self.tags: set[str] = set()
         self.feed(html)
         self.close()
         assert self.open == []
         assert all(len(set(widths)) == 1 for widths in self.widths)
+        self.headings = self.texts["h1"] + self.texts["h2"]
+        self.cells = self.texts["th"] + self.texts["td"]
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.tags.add(tag)
         if tag not in VOID:
             self.open.append(tag)
-        texts = {"h1": self.headings, "h2": self.headings, "th": self.cells, "td": self.cells}
-        if tag in texts:
-            texts[tag].append("")
+        if tag in self.texts:
+            self.texts[tag].append("")
         if tag == "table":
             self.widths.append([])
         if tag == "tr":
             self.widths[-1].append(0)
         if tag in ("td", "th"):
             self.widths[-1][-1] += int(given.get("colspan", 1))
-        if given.get("class") == "remark":
-            self.remarks.append("")
         self.images += [given["src"]] if "src" in given else []
-        self.links += [given["href"]] if "href" in given else []
-        if "id" in given:
-            assert given["id"] not in self.ids
-            self.ids.add(given["id"])
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("h1", "h2"):
-            self.headings[-1] += data
-        if {"th", "td"} & set(self.open):
-            self.cells[-1] += data
-        if self.open and self.open[-1] == "p" and self.remarks and not self.remarks[-1]:
-            self.remarks[-1] = data
+        if self.open and self.open[-1] in self.texts:
+            self.texts[self.open[-1]][-1] += data
 
 
 def check_markdown(text: str) -> None:
@@ -70,7 +57,6 @@ def check_markdown(text: str) -> None:
             assert lines[number - 2].startswith("**")
             assert len({len(re.findall(r"(?<!\\)\|", row)) for row in lines[number:end]}) == 1
             assert re.fullmatch(r"\|( :?-:? \|)+", lines[number + 1])
-            assert end > number + 2
         if line.startswith(("#", "!", "*", ">")):
             assert {lines[number - 1], lines[number + 1]} == {""} or number == 0
 
