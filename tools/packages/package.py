@@ -13,11 +13,11 @@ import stat
 import tomllib
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from common import __version__
 from common.io.bundle import COMMON, MANIFEST
 from common.io.files import file_digest
-from common.io.scratch import scratch_folder
 from common.io.weights import metadata_of, shipped_weights
 
 PARTS = ("LICENSE", "configs", "docs", "models")
@@ -43,8 +43,8 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     name, version = require_complete(bundle)
     target = Path(output_dir, f"{name}_v{version}.zip")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(target.parent) as temporary:
-        folder, written = temporary / name, temporary / target.name
+    with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
+        folder, written = Path(temporary, name), Path(temporary, target.name)
         assemble(bundle, folder)
         _make_importable(folder)
         Path(folder, MANIFEST).write_text(json.dumps({"common": __version__}))
