@@ -127,9 +127,9 @@ def x(**more):
         ({"folds": ["fold1", "fold2", "fold3"]}, ("fold3", "not all folds of one")),  # their tests overlap
         ({"folds": ["cv1of2", "cv2of2"], "settings": {"split": "fold1"}}, ("'M3AE'", "split", "no effect", "folds")),
         ({"cohort": "brats1999"}, ("'brats1999'",)),
-        ({"table": []}, ("'table'", "did you mean 'tables'?")),
+        ({"table": []}, ("'table'", "tables")),
         ({"tables": [TABLE, TABLE]}, ("M3AE 1 BraTS2018 test split (57) twice",)),
-        ({"tables": [{**TABLE, "row": {}}]}, ("tables[0]", "'row'", "'rows'")),
+        ({"tables": [{**TABLE, "row": {}}]}, ("'row'", "rows")),
         ({"tables": [{**TABLE, "published": ["M3AE", "9", "x"]}]}, ("M3AE, 9, x", "1, BraTS2018 test split")),
         (rows(), ("is empty", "HVED, ACN")),
         (rows(HeMIS="M3AE"), ("(57)", "'HeMIS'", "expected one of HVED, ACN")),
