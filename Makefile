@@ -32,14 +32,13 @@ test: $(VENV)/.installed-test ## the fast tests, JOBS at a time
 test-all: test ## the fast tests, then the slow ones
 	$(PYTEST) -m slow
 
-# Prints how many tries were refused, benign, silently wrong or crashed.
 fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test ## hostile input, for ten minutes
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/fuzz
 	FUZZ_TRIES=300 OMP_NUM_THREADS=1 $(LABEL_VENV)/bin/python -m pytest tests/clinic/server/test_fuzzed_requests.py
 
 # ONLY: which tries, as a regular expression.
-torture: $(LABEL_VENV)/.installed-test ## every command killed and cramped, for hours: Linux, root, Debian's faketime
-	$(LABEL_VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
+torture: $(VENV)/.installed-test ## commands killed and cramped, for hours: Linux, root
+	$(VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
 
 gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU, in eight minutes
 	$(VENV)/bin/python tests/bench/gpu_report.py build/gpu_report

@@ -5,8 +5,6 @@ import gc
 import os
 import resource
 import shutil
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -150,12 +148,3 @@ def opened(monkeypatch) -> list[str]:
 def _save(volume: np.ndarray, path: Path) -> str:
     nib.save(nib.Nifti1Image(volume, LPS), path)
     return str(path)
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Print the outcomes of the fuzzing attempts (those of this process: run without -n to see them)."""
-    tally = sys.modules.get("fuzz.tally")
-    if tally and tally.outcomes:
-        for test, counts in {**tally.outcomes, "all": sum(tally.outcomes.values(), Counter())}.items():
-            kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("refused", "benign", "silent", "crashed"))
-            terminalreporter.write_line(f"{test}: {counts.total()} tries: {kinds}")

@@ -100,7 +100,6 @@ def test_commands_name_what_exists(page):
 
 
 STANDS_FOR = {
-    "https://example.org/bundles/index.json": "dist/index.json",
     "/results/m3ae/evaluation": "docs/open_glioma/results/m3ae",
     "/results/zero_filled/evaluation": "docs/open_glioma/results/zero_filled_u_net",
     "/results/seed1/evaluation": "docs/open_glioma/results/rfnet",
@@ -112,14 +111,13 @@ STANDS_FOR = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, phantom_dir) -> Path:
-    """A copy of the repository with small phantoms, and a package of a bundle in `dist`."""
+    """A copy of the repository with small phantoms."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("clinic", "common", "docs", "experiments", "tools"):
         os.symlink(ROOT / name, folder / name)
     shutil.copytree(ROOT / "bundles", folder / "bundles", ignore=shutil.ignore_patterns("eval"))
     for bundle in folder.glob("bundles/*/models"):  # otherwise a run generates a larger one
         shutil.copytree(phantom_dir, bundle.parent / "eval" / "phantom")
-    subprocess.run(run_with("python -m tools package bundles/m3ae dist"), cwd=folder, check=True)
     return folder
 
 

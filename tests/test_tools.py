@@ -15,18 +15,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from bundles.small_unet import SmallUNet
 from evaluation.examples import random_evaluation
-from networks.golden import GRID, m3ae_state
 from run_tools import run
 from scipy import ndimage
 
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
-from common.io import load_weights, trained
 from common.io.arguments import parse
-from common.networks import BACKBONES, M3AE, RFNet
-from common.networks.published.fusion_keys import export_fusion
 from tools.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -140,48 +134,9 @@ def test_average_of_seeds(capsys, tmp_path):
         assert "b: is a folder; expected OUTPUT_DIR and the method's NAME" in run(verb, *folders)
 
 
-def test_import_fusion_writes_weights_that_load(tmp_path, capsys):
-    network = RFNet(width=4)
-    theirs = export_fusion(network)
-    torch.save({"epoch": 299, "state_dict": theirs, "optim_dict": {"state": {}}}, tmp_path / "theirs.pth")
-    words = ("import_fusion", "RFNet", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert run(*words, "--width", "4") is None
-    assert "288 tensors matched" in capsys.readouterr().out
-    other = load_weights(RFNet(width=4), tmp_path / "model.pt")
-    assert all(torch.equal(value, other.state_dict()[key]) for key, value in network.state_dict().items())
-    said = [trained(tmp_path / "model.pt", key, None) for key in ("method", "backbone", "width", "crop", "spacing")]
-    assert said == ["RFNet, authors' weights", "RFNet", 4, [80, 80, 80], [1.0, 1.0, 1.0]]
-    assert "Likely cause: another width" in run(*words, "--width", "8")
-
-
-def test_import_m3ae_writes_weights_that_load(tmp_path):
-    theirs = {f"module.{key}": value for key, value in m3ae_state(8).items()}
-    torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pth")
-    assert run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt") is None
-    load_weights(M3AE(4, 3, 8, GRID), tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize("verb", [("import_m3ae",), ("import_fusion", "RFNet"), ("import_cotraining", "ACN")])
-@pytest.mark.parametrize("what", [[1], 5, torch.zeros(3), None, {}, {3: torch.zeros(1)}, {"state_dict": {"a": None}}])
-def test_what_holds_no_weights_is_not_imported(tmp_path, verb, what):
-    torch.save(what, tmp_path / "theirs.pth")
-    said = run(*verb, tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert said.startswith(f"error: {tmp_path / 'theirs.pth'}: ")
-    assert "expected a state dict" in said
-    assert not (tmp_path / "model.pt").exists()
-
-
-def test_whole_numbers_are_not_imported(tmp_path):
-    torch.save({key: value.int() for key, value in m3ae_state(8).items()}, tmp_path / "theirs.pth")
-    said = run("import_m3ae", tmp_path / "theirs.pth", tmp_path / "model.pt")
-    assert f"{tmp_path / 'theirs.pth'}: the weight for 'x_sub' has type torch.int32" in said
-    assert not (tmp_path / "model.pt").exists()
-
-
 LEADERBOARD = ("leaderboard", "bundles/leaderboard.json", "OUT")
 DATALIST = ("datalist", "brats2020", "DATA", "OUT")
 PREDICT = ("predict", "DATA/a", "OUT", "m3ae")
-IMPORT = ("import_fusion", "RFNet", "nowhere", "OUT", "--width")
 
 
 @pytest.mark.parametrize(
@@ -207,17 +162,9 @@ IMPORT = ("import_fusion", "RFNet", "nowhere", "OUT", "--width")
         ((*LEADERBOARD, "--dataset_dir", "nowhere"), "--dataset_dir nowhere: no such folder; expected that of phantom"),
         ((*PREDICT, "--modalities", 5), "Unknown modality '5'"),
         ((*PREDICT, "--serie", "{}"), "--serie: no such option of predict; did you mean --series?"),
-        ((*IMPORT, -8), "--width -8: expected a number from 1 to 1024."),
-        (("import_fusion", "UNet", "x", "OUT"), "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans."),
-        (
-            ("import_fusion", "SmallUNet", "x", "OUT"),
-            "backbone 'SmallUNet': expected one of RFNet, mmFormer, M2FTrans.",
-        ),
-        (("import_cotraining", "ACN", "x", "OUT", "t1c"), "expected SUBSET=FILE, each subset once"),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(monkeypatch, data, tmp_path, words, message):
-    monkeypatch.setitem(BACKBONES, "SmallUNet", SmallUNet)  # has no published weights
+def test_what_is_refused_leaves_nothing_behind(data, tmp_path, words, message):
     said = run(*(str(word).replace("DATA", str(data)).replace("OUT", str(tmp_path / "out")) for word in words))
     assert said.startswith("error: ")
     assert message in said

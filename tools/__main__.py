@@ -16,8 +16,7 @@ from common.io.arguments import parse
 from common.io.disk import complaint, out_of_memory
 
 PLACES = dict.fromkeys(("datalist", "join", "check", "compare", "average", "pool", "leaderboard", "predict"), "tools")
-PLACES |= dict.fromkeys(("budget", "phantom", "federate", "provision", "package", "zoo", "download"), "tools")
-PLACES |= dict.fromkeys(("import_m3ae", "import_fusion", "import_cotraining"), "tools")
+PLACES |= dict.fromkeys(("budget", "phantom", "federate", "provision", "package", "zoo", "import_weights"), "tools")
 if find_spec("tools.maintenance"):  # in a clone only
     PLACES |= dict.fromkeys(("ship", "train_content"), "tools.maintenance")
 VERBS = {name: getattr(import_module(f"{place}.{name}"), name) for name, place in PLACES.items()}

@@ -8,7 +8,7 @@ from typing import Any
 from common import __version__
 
 MANIFEST = "manifest.json"
-"""File in a packaged bundle: the version of `common` it was made with, and the size and SHA-256 of its files."""
+"""File in a packaged bundle: the version of `common` it was made with."""
 COMMON = Path(__file__).resolve().parents[1]
 
 

@@ -35,11 +35,6 @@ RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
 PAIR = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
 
 
-def test_methods_are_not_put_where_the_report_is(tmp_path):
-    places = folders_of([Entry("Report", "gss"), Entry("phantom", "gss")], tmp_path)
-    assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
-
-
 @pytest.fixture
 def python(tmp_path, monkeypatch):
     """Replace Python and MONAI by a small program that records its call and succeeds, unless its folder says no."""
@@ -74,9 +69,7 @@ def shared(coarse_dir):
     return {"cohort": "phantom", "dataset_dir": str(coarse_dir), **sizes}
 
 
-@pytest.mark.parametrize(
-    "value", ["PDT, baseline", "(s,m,l), PASSION", "P_mix^k", "3", "True", "a: b", 3, [1.5, "a, b"], False]
-)
+@pytest.mark.parametrize("value", ["PDT, baseline", "(s,m,l), PASSION", "3", "True", 3, [1.5, "a, b"], False])
 def test_a_value_reaches_the_process_as_the_list_has_it(value):
     assert DefaultParseValue(trainings._as_text(value)) == value
 
@@ -145,6 +138,8 @@ def test_methods_do_not_share_a_folder(tmp_path):
     for one, other in (("RFNet+", "RFNet-"), ("方法一", "方法二"), ("x" * 60 + ", cv1of2", "x" * 60 + ", cv2of2")):
         with pytest.raises(ValueError, match=r"would share the folder .*; rename one"):
             folders_of([Entry(one, "gss"), Entry(other, "gss")], tmp_path)
+    places = folders_of([Entry("Report", "gss"), Entry("phantom", "gss")], tmp_path)  # nor with the report
+    assert [place.name for place in places.values()] == ["report_2", "phantom_2"]
 
 
 def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):
@@ -156,12 +151,6 @@ def test_a_report_is_not_made_of_other_settings(tmp_path, python, shared):
     said = run("leaderboard", methods, tmp_path / "out", "--dataset_dir", data["dataset_dir"], "--at_once", 0)
     assert "trained with width 4, now 8 in the list; give the list that it was trained with" in said
     assert not (tmp_path / "out" / "report").exists()
-
-
-def test_a_report_that_cannot_be_made_yet_is_said_to_be_missing(tmp_path, shared, capsys):
-    methods = write(tmp_path / "list.json", {"GSS": GSS, "RFNet": RFNET})
-    run("leaderboard", methods, tmp_path / "out", "--dataset_dir", shared["dataset_dir"], "--at_once", 0)
-    assert "No report yet: 0 of 2 methods are finished" in capsys.readouterr().out
 
 
 def test_of_a_single_method_it_is_said_where_the_results_are(tmp_path, capsys):
@@ -246,13 +235,6 @@ def test_trainings_end_with_the_leaderboard(tmp_path, python, shared, caplog, nu
     assert not (tmp_path / "out" / "rfnet" / "calls.txt").exists()
 
 
-def test_a_finished_list_is_read_again_by_several_processes(tmp_path, python, shared):
-    entries = [Entry(f"GSS {number}", "gss") for number in range(4)]
-    for _ in range(3):
-        assert run_entries(entries, tmp_path, shared, at_once=4) == []
-    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["finished"] * 4
-
-
 def test_time_of_a_killed_leaderboard_counts(tmp_path, python, shared, monkeypatch):
     """The leaderboard records times while a method runs, and adds to them after it was killed."""
     folder = folders_of(PAIR, tmp_path)["GSS"]
@@ -280,8 +262,6 @@ def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
         Entry("GSS", "gss"),
         Entry("of nothing", "gss", settings={"backbone": "Nonsense"}),
         Entry("to nowhere", "medmap", settings={"anchor": "pd"}),
-        Entry("never", "gss", settings={"epochs": 0}),
-        Entry("on no part", "gss", settings={"train_on": "fold9"}),
         Entry("beside nothing", "gss", settings={"published": ["M3AE", "9", "BraTS2018"]}),
         Entry("with nothing", "passion", settings={"masks": str(masks), "missing_rates": None}),
     ]
@@ -289,8 +269,6 @@ def test_nothing_runs_if_one_method_cannot(tmp_path, python, shared):
         run_entries(entries, tmp_path, shared)
     assert "of nothing: backbone 'Nonsense': expected one of RFNet" in str(refusal.value)
     assert "to nowhere: anchor 'pd': expected one of 'adaptive'" in str(refusal.value)
-    assert "never: epochs 0: expected a whole number" in str(refusal.value)
-    assert "on no part: Unknown part 'fold9' of a cohort" in str(refusal.value)
     assert "beside nothing: No published table M3AE, 9, BraTS2018" in str(refusal.value)
     assert f"with nothing: {masks}: case a: Unknown modality 't9'" in str(refusal.value)
     assert not list(tmp_path.glob("*/calls.txt"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from fuzz.tally import attempt
+from fuzz.attempts import attempt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,4 +52,4 @@ def test_datalists(tmp_path_factory, changes, top):
             for item, other in zip(items, asked, strict=True)
         )
 
-    attempt("datalists", lambda: prepare("brats2021", folder, datalist=path), is_right)
+    attempt(lambda: prepare("brats2021", folder, datalist=path), is_right)

@@ -95,7 +95,7 @@ def test_tables_and_metrics_are_of_the_bundles_decision(places):
 
 def test_demo_weights_leave_the_metrics_alone(places):
     run, bundle, _ = places
-    ship(run, bundle, "phantom", "the phantom")
+    assert run_tools("ship", run, bundle, "phantom", "the phantom") is None
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["data_source"] == "phantom"
     assert "eval_metrics" not in metadata
@@ -144,14 +144,11 @@ def test_what_is_not_shipped_leaves_the_bundle_as_it_was(places, damage):
     assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("name", "source"), [("modle", "40 cases"), ("../model", "40 cases"), ("model", ("40", "cases"))]
-)
+@pytest.mark.parametrize(("name", "source"), [("../model", "40 cases"), ("model", ("40", "cases"))])
 def test_names_and_sources_that_are_none(places, name, source):
     run, bundle, _ = places
     with pytest.raises(ValueError, match="expected"):
         ship(run, bundle, name, source)
-    assert sorted(path.name for path in (bundle / "models").iterdir()) == ["model_advice.csv"]
 
 
 @pytest.mark.parametrize("step", ["write_checkpoint", "shutil.copyfile", "_as_json"])
@@ -178,10 +175,3 @@ def test_shipped_weights_are_known_wherever_they_lie(places, tmp_path):
     shutil.copy(elsewhere, bundle / "models" / "phantom.pt")
     with pytest.raises(ValueError, match="is not the file that tiny"):
         shipped_weights(bundle / "models" / "phantom.pt", bundle)
-
-
-def test_the_command(places, capsys):
-    run, bundle, _ = places
-    assert run_tools("ship", run, bundle, "model", "39 cases") is None
-    assert f"{bundle / 'models' / 'model.pt'}: 0.1 MB" in capsys.readouterr().out
-    assert run_tools("ship", run, bundle, "model", "BraTS,Africa") != 0  # Fire reads it as two values

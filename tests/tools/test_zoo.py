@@ -31,14 +31,14 @@ def test_everything_is_in_the_folder_and_in_the_format_of_the_zoo(tmp_path):
     for path in folder.rglob("*.json"):
         assert path.read_text() == json.dumps(json.loads(path.read_text()), indent=4) + "\n"
     mode = black.Mode(line_length=120, magic_trailing_comma=False)
-    for path in [folder / "common" / "networks" / "kernels.py", folder / "common" / "losses" / "hved.py"]:
+    for path in [folder / "common" / "modalities.py", folder / "common" / "networks" / "m3ae.py"]:
         code = path.read_text()
         black.assert_stable(code, black.format_str(code, mode=mode), mode=mode)
         assert code == black.format_str(code, mode=mode)
         assert isort.check_code(code, profile="black", line_length=120, src_paths=(tmp_path,))
         texts = [node for node in ast.parse(code).body if isinstance(getattr(node, "value", None), ast.Constant)]
         assert [node for node in texts if isinstance(node, ast.Expr)] == texts[:1]  # the module's docstring
-    assert "# " in (folder / "common" / "networks" / "kernels.py").read_text()
+    assert "# " in (folder / "common" / "modalities.py").read_text()
 
 
 def test_large_files_are_listed_and_hugging_face_gets_an_entry(tmp_path, monkeypatch):

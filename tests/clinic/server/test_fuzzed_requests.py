@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import requests
-from fuzz.tally import attempt
+from fuzz.attempts import attempt
 from hypothesis import given
 from hypothesis import strategies as st
 from running import server
@@ -77,5 +77,5 @@ def test_requests(served, method, path, query, body, headers):
     def is_right(answer: requests.Response) -> bool:
         return answer.ok and "root:" not in answer.text and sorted(store.rglob("*")) == before
 
-    attempt("requests", ask, is_right)
+    attempt(ask, is_right)
     assert requests.get(f"{url}/info/", timeout=15).ok
