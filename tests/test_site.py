@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cohorts.datalist import ALL_TEST
+from common.cohorts.splits import ALL_TEST
 from common.methods import m3ae
 from common.networks import unetr
 

@@ -25,7 +25,8 @@ import pandas as pd
 import torch
 
 from common.cohorts import generate_phantom, get_cohort
-from common.cohorts.datalist import as_datalist, split_cases, write_datalist
+from common.cohorts.datalist import as_datalist, write_datalist
+from common.cohorts.splits import split_cases
 from common.io import read_weights
 from common.methods.m3ae import load_pretrained
 from experiments.federation.plan import Plan

@@ -28,7 +28,7 @@ from clinic.study import predict
 from clinic.study.appearance import contradiction_warnings
 from clinic.study.reading import read_folder
 from common.cohorts import get_cohort, sequence_check
-from common.cohorts.datalist import split_cases
+from common.cohorts.splits import split_cases
 from common.modalities import GLIOMA
 from tools.maintenance.sequence_check import FOLDS, describe, networks_of_others
 
