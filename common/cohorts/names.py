@@ -46,7 +46,8 @@ def split_name(name: str) -> tuple[str, str | None]:
     stem = REGISTERED_TO.sub("", re.sub(r"\.\d+$", "", whole))  # BraTS 2015: VSD.Brain.XX.O.MR_T1c.54514
     label = LABEL.fullmatch(stem)
     if label and not NOT_TUMOUR.fullmatch(label[1] or ""):
-        return label[1] or "", "label"
+        bids = _BIDS.fullmatch(label[1] or "")
+        return bids[1] if bids else label[1] or "", "label"
     head, token = re.fullmatch(r"(?:(.*)[_.-])?([^_.-]*)", stem, re.DOTALL).groups(default="")
     pair = re.fullmatch(r"(?:(.*)[_.-])?(t[12])[_.-]([^_.-]+)", stem, re.IGNORECASE | re.DOTALL)
     if pair and (pair[2] + pair[3]).lower() in ALIASES:  # T1_post, T2_FLAIR

@@ -9,6 +9,7 @@ from common.cohorts.brats import PHANTOM
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.myops import MYOPS
+from common.cohorts.names import without_suffix
 
 COHORTS: dict[str, Cohort] = {
     **{PHANTOM.name: PHANTOM, **brats.COHORTS, **open_data.COHORTS},
@@ -42,9 +43,14 @@ def cohort_of(item: Mapping[str, Any], cohort: Cohort) -> Cohort:
     return get_cohort(item["source"]) if item.get("source") else cohort
 
 
-def owners(case: str) -> list[Cohort]:
-    """Return the cohorts whose publishers give cases such names; cohorts that share cases are all returned."""
-    return [cohort for cohort in COHORTS.values() if cohort.case_name and cohort.case_name.fullmatch(case)]
+def owners(case: str, image: str | None = None) -> list[Cohort]:
+    """Return the cohorts whose publishers give such a name to a case, or to an image; several may share cases."""
+    return [
+        cohort
+        for cohort in COHORTS.values()
+        if (cohort.case_name and cohort.case_name.fullmatch(case))
+        or (image and cohort.case_name and cohort.file_patterns[0].search(without_suffix(image)))
+    ]
 
 
 def patient(case: str) -> str:

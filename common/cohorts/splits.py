@@ -219,7 +219,7 @@ def refuse_other_names(items: Iterable[Item], cohort: Cohort, source: str | os.P
     """
     for item in items:
         own = cohort_of(item, cohort)
-        known = [other for other in owners(item["case"]) if other.modalities == own.modalities]
+        known = [other for other in owners(item["case"], item["image"][0]) if other.modalities == own.modalities]
         alike = own.case_names is None and any(other.labels.meanings == own.labels.meanings for other in known)
         if "label" in item and known and own not in known and not alike:
             raise ValueError(
