@@ -22,7 +22,7 @@ GLIOMA = get_cohort("glioma")
 
 @pytest.fixture
 def folders(tmp_path) -> dict[str, Path]:
-    return {name: touch_cases(tmp_path / "data" / name, name) for name in SOURCES}
+    return {name: touch_cases(tmp_path / "data" / name, name, patients=9) for name in SOURCES}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_labels_are_read_by_meaning_from_the_written_datalist(phantoms, tmp_path
     join_verb(str(path), *(f"{name}={folder}" for name, folder in folders.items()), cohort=cohort)
     base = Path(capsys.readouterr().out.split("--dataset_dir ")[1].split()[0])
     parts, target = prepare(cohort, base, datalist=path), get_cohort(cohort).labels
-    read, merged = LoadSubjectd(cohort), {"NET": "NCR", "CC": "NCR"}
+    read, merged = LoadSubjectd(cohort, ["flair"]), {"NET": "NCR", "CC": "NCR"}
     seen = set()
     for item in (item for part in PARTS for item in parts[part]):
         source = get_cohort(item["source"]).labels

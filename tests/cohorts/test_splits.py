@@ -1,4 +1,4 @@
-"""Whether names are those of the cohort that was asked for, and no patient is in two parts, before anything is trained."""
+"""Whether names are those of the cohort that was asked for, and no patient is in two parts."""
 
 import json
 
