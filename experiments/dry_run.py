@@ -48,7 +48,7 @@ DEMO = ("width", "embed_dim", "mlp_dim", "heads", "hidden", "patch_size", "style
 SHAPE, SPACING = (40, 40, 26), 6.0  # size of a phantom in voxels, and its voxel size in mm
 CASES = (4, 1, 2)
 """Number of cases to train, validate and test on; a fold trains on all that it neither validates nor tests on."""
-MISSING_RATE = 0.25
+MISSING_RATE = 0.4
 """Rate at which every modality is missing in place of published masks, which name a cohort's cases."""
 
 
