@@ -237,12 +237,16 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
         counts += f"; image files ignored because of their names: {ignored}"
     labels = [{float(value) for value in text.split()} - {0} for text in table["label_values"] if text]
     count = Counter(value for label in labels for value in label)
-    of_all = [*_of_all_labels(count, len(labels), items, cohort), *_of_all_names(items, cohort, dataset_dir)]
+    doubts = list(_of_all_labels(count, len(labels), items, cohort))
+    try:
+        refuse_other_names(items, cohort, dataset_dir)
+    except ValueError as error:
+        doubts.append(str(error))
     print(printable(table.drop(columns="problems").to_string(index=False, na_rep="")))
     for value in sorted(count):
         print(f"{count[value]} labels have {value:g}, {cohort.labels.class_of(value) or 'which is not defined'}")
-    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *of_all])))
-    return bad.empty and not of_all
+    print(printable("\n".join([counts, *(bad["case"] + ": " + bad["problems"]), *doubts])))
+    return bad.empty and not doubts
 
 
 def _of_all_labels(count: Counter[float], labels: int, items: Sequence[Item], cohort: Cohort) -> Iterator[str]:
@@ -253,13 +257,6 @@ def _of_all_labels(count: Counter[float], labels: int, items: Sequence[Item], co
         yield f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values."
     elif {*count} == {1} and len(cohort.labels.values) > 1 and labels >= FEW:
         yield "No label has values but 0 and 1: they look like masks of a whole tumour or of a brain."
-
-
-def _of_all_names(items: Sequence[Item], cohort: Cohort, dataset_dir: str | os.PathLike) -> Iterator[str]:
-    try:
-        refuse_other_names(items, cohort, dataset_dir)
-    except ValueError as error:
-        yield str(error)
 
 
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:

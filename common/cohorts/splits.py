@@ -30,6 +30,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import pandas as pd
+
 from common.cohorts.cohort import Cohort
 from common.cohorts.registry import cohort_of, get_cohort, names_of, owners, patient_of
 from common.cohorts.scan import Item, find_cases
@@ -88,17 +90,36 @@ def divide(
     items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike, split: str | None = None, seed: int = 0
 ) -> Parts:
     """Divide items into the parts of a split, as `split_cases` does; ``dataset_dir`` is named in errors."""
-    if split in (None, "seeded", "full", ALL_TEST) or CROSS_VALIDATION.fullmatch(split):
-        _require_labels(items, cohort, dataset_dir, "evaluation" if split == ALL_TEST else "training")
-    if split in (None, "seeded"):
-        return _seeded(items, dataset_dir, seed)
-    if split in ("full", ALL_TEST):
-        return _whole(items, split)
-    if CROSS_VALIDATION.fullmatch(split):
-        return _fold(items, dataset_dir, seed, split)
-    if split in COUNTS.get(cohort.name, {}):
-        return _counted(items, dataset_dir, seed, split, COUNTS[cohort.name][split])
-    return _published(items, cohort.name, split, dataset_dir)
+    split, counts = split or "seeded", COUNTS.get(cohort.name, {}).get(split)
+    fold = CROSS_VALIDATION.fullmatch(split)
+    if split not in ("seeded", "full", ALL_TEST) and not fold and not counts:
+        return _published(items, cohort.name, split, dataset_dir)
+    labelled = [item for item in items if "label" in item]
+    if not labelled:
+        use = "evaluation" if split == ALL_TEST else "training"
+        raise ValueError(
+            f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases. The files of "
+            f"{cohort.name} are named as its publishers name them, or end with _seg. Rename them, or choose the cohort "
+            "that they belong to: `python -m tools check COHORT FOLDER` names the files that are ignored."
+        )
+    if split == ALL_TEST:
+        return {"training": [], "validation": [], "test": labelled}
+    if split == "full":
+        return {"training": labelled, "validation": [], "test": [item for item in items if "label" not in item]}
+    patients = sorted({patient_of(item) for item in labelled})
+    _require_enough(len(patients), split, counts, dataset_dir, len(items))
+    random.Random(seed).shuffle(patients)
+    if fold:
+        test = patients[int(fold[1]) - 1 :: int(fold[2])]
+        others = [name for name in patients if name not in test]
+        names = {"training": others, "validation": others[: max(1, round(len(others) / 10))], "test": test}
+    else:
+        validation, test = (max(1, round(fraction * len(patients))) for fraction in FRACTIONS[1:])
+        counts = counts or (len(patients) - validation - test, validation, test)
+        bounds = pairwise(accumulate(counts, initial=0))
+        names = {part: patients[start:stop] for part, (start, stop) in zip(PARTS, bounds, strict=True)}
+    part_of = {name: part for part in PARTS for name in names[part]}
+    return {part: [item for item in labelled if part_of[patient_of(item)] == part] for part in PARTS}
 
 
 def join(
@@ -269,75 +290,27 @@ def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, 
         )
 
 
-def _require_labels(items: list[Item], cohort: Cohort, dataset_dir: str | os.PathLike, use: str) -> None:
-    if not any("label" in item for item in items):
-        raise ValueError(
-            f"{dataset_dir}: none of its {len(items)} cases has a label; {use} needs labelled cases. The files of "
-            f"{cohort.name} are named as its publishers name them, or end with _seg. Rename them, or choose the cohort "
-            "that they belong to: `python -m tools check COHORT FOLDER` names the files that are ignored."
-        )
-
-
-def _whole(items: list[Item], split: str) -> Parts:
-    labelled, others = ([item for item in items if ("label" in item) is wanted] for wanted in (True, False))
-    if split == ALL_TEST:
-        return {"training": [], "validation": [], "test": labelled}
-    return {"training": labelled, "validation": [], "test": others}
-
-
-def _seeded(items: list[Item], dataset_dir: str | os.PathLike, seed: int) -> Parts:
-    count = len(_labelled_patients(items))
-    if count < len(PARTS):
-        raise ValueError(
-            f"{dataset_dir}: {count} patients with a label among {len(items)} cases; expected at least 3, to "
-            "train, validate and test. Use split `full` to train on all."
-        )
-    validation, test = (max(1, round(fraction * count)) for fraction in FRACTIONS[1:])
-    return _shuffled(items, seed, (count - validation - test, validation, test))
-
-
-def _counted(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: str, counts: Sequence[int]) -> Parts:
-    patients = len(_labelled_patients(items))
-    if patients != sum(counts):
+def _require_enough(
+    patients: int, split: str, counts: Sequence[int] | None, dataset_dir: str | os.PathLike, cases: int
+) -> None:
+    """Refuse numbers of labelled patients that a split cannot divide; ``counts`` are those of a published one."""
+    if counts and patients != sum(counts):
         raise ValueError(
             f"{dataset_dir}: {patients} patients with a label; split {split} has {sum(counts)} "
             f"({' / '.join(map(str, counts))}). Pass the folder with the complete official download, or split the "
             "cases you have with split `seeded`."
         )
-    return _shuffled(items, seed, counts)
-
-
-def _shuffled(items: list[Item], seed: int, counts: Sequence[int]) -> Parts:
-    patients = _labelled_patients(items)
-    random.Random(seed).shuffle(patients)
-    bounds = pairwise(accumulate(counts, initial=0))
-    part_of = {name: part for part, (start, stop) in zip(PARTS, bounds, strict=True) for name in patients[start:stop]}
-    return _by_patient(items, part_of)
-
-
-def _by_patient(items: list[Item], part_of: Mapping[str, str]) -> Parts:
-    labelled = [item for item in items if "label" in item]
-    return {part: [item for item in labelled if part_of[patient_of(item)] == part] for part in PARTS}
-
-
-def _fold(items: list[Item], dataset_dir: str | os.PathLike, seed: int, split: str) -> Parts:
-    fold, folds = map(int, CROSS_VALIDATION.fullmatch(split).groups())
-    patients = _labelled_patients(items)
-    if not 1 <= fold <= folds or not 2 <= folds < len(patients) or len(patients) < 4:
+    if fold := CROSS_VALIDATION.fullmatch(split):
+        if not 1 <= int(fold[1]) <= int(fold[2]) or not 2 <= int(fold[2]) < patients or patients < 4:
+            raise ValueError(
+                f"{dataset_dir}: split {split} of {patients} patients with a label; expected cv1of3, cv2of3, ... with "
+                "two or more folds, four or more patients, and more patients than folds."
+            )
+    elif patients < len(PARTS):
         raise ValueError(
-            f"{dataset_dir}: split {split} of {len(patients)} patients with a label; expected cv1of3, cv2of3, ... with "
-            "two or more folds, four or more patients, and more patients than folds."
+            f"{dataset_dir}: {patients} patients with a label among {cases} cases; expected at least 3, to train, "
+            "validate and test. Use split `full` to train on all."
         )
-    random.Random(seed).shuffle(patients)
-    test = patients[fold - 1 :: folds]
-    others = [name for name in patients if name not in test]
-    validation = others[: max(1, round(len(others) / 10))]
-    parts = {"training": others, "validation": validation, "test": test}
-    return _by_patient(items, {name: part for part, names in parts.items() for name in names})
-
-
-def _labelled_patients(items: list[Item]) -> list[str]:
-    return sorted({patient_of(item) for item in items if "label" in item})
 
 
 def _name_patients(items: list[Item], path: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
@@ -355,26 +328,17 @@ def _name_patients(items: list[Item], path: str | os.PathLike, dataset_dir: str 
 
 
 def read_patients(path: str | os.PathLike) -> dict[str, str]:
-    """Return case -> patient from a CSV file with the columns ``case`` and ``patient``.
-
-    Raises FileNotFoundError if it does not exist; ValueError if a column or a name is missing, or a case is listed
-    twice.
-    """
+    """Return case -> patient from a CSV file with the columns ``case`` and ``patient``."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with the columns case and patient.")
-    patients: dict[str, str] = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not {"case", "patient"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path}: columns {rows.fieldnames}; expected case and patient.")
-        for row in rows:
-            case, name = row["case"], row["patient"]
-            if not case or not name:
-                raise ValueError(f"{path}, line {rows.line_num}: expected the names of a case and of its patient.")
-            if case in patients:
-                raise ValueError(f"{path}, line {rows.line_num}: case {case} is listed twice; list each case once.")
-            patients[case] = name
-    return patients
+    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    if not {"case", "patient"} <= {*table}:
+        raise ValueError(f"{path}: columns {', '.join(table)}; expected case and patient.")
+    if (table[["case", "patient"]] == "").any(axis=None):
+        raise ValueError(f"{path}: a line lacks a name; expected the names of a case and of its patient.")
+    if twice := table["case"][table["case"].duplicated()].tolist():
+        raise ValueError(f"{path}: case {twice[0]} is listed twice; list each case once.")
+    return dict(zip(table["case"], table["patient"], strict=True))
 
 
 def _cases(name: str, folder: str | os.PathLike, cohort: Cohort) -> list[Item]:

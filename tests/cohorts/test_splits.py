@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from layouts import LAYOUTS, touch_cases
+from layouts import LAYOUTS, touch, touch_cases
 from refusals import refused
 
 from common.cohorts import COHORTS, get_cohort, prepare
 from common.cohorts.registry import owners, patient_of
 from common.cohorts.scan import find_cases
-from common.cohorts.splits import PARTS, divide, published_splits
+from common.cohorts.splits import PARTS, divide, published_splits, split_cases
 
 GLIOMA = [
     name for name in COHORTS if "_cavity_" not in name and name not in ("phantom", "myops2020", "iseg2017", "glioma")
@@ -89,3 +89,20 @@ def test_names_of_a_datalist_are_checked(tmp_path):
     (tmp_path / "list.json").write_text(json.dumps({"training": items}))
     with refused(ValueError, "BraTS-GLI-00001-000 is named like a case of brats2023", "but brats2021 was requested"):
         prepare("brats2021", tmp_path, datalist=tmp_path / "list.json")
+
+
+def test_a_list_of_patients_says_whose_cases_these_are(tmp_path):
+    touch(tmp_path, *(f"P{n}_{time}/{t}.nii.gz" for n in range(3) for time in "ab" for t in ("t1", "seg")))
+    table = tmp_path / "patients.csv"
+    table.write_text("patient,case\n" + "".join(f"P{n},P{n}_{time}\n" for n in range(3) for time in "ab"))
+    parts = split_cases(get_cohort("brats2021"), tmp_path, patients=table)
+    assert [{patient_of(item) for item in parts[part]} for part in PARTS] == [{"P1"}, {"P0"}, {"P2"}]
+    for text, fact in (
+        ("patient,case\nP9,P9_a\n", "1 of its 1 cases are not in"),
+        ("patient,case\nP1,P1_a\nP2,P1_a\n", "case P1_a is listed twice"),
+        ("patient,case\nP1,\n", "a line lacks a name"),
+        ("who,case\nP1,P1_a\n", "columns who, case; expected case and patient"),
+    ):
+        table.write_text(text)
+        with refused(ValueError, "patients.csv", fact):
+            split_cases(get_cohort("brats2021"), tmp_path, patients=table)
