@@ -41,8 +41,9 @@ def prepare(
         parts, source = split_cases(definition, dataset_dir, split, seed), dataset_dir
     else:
         parts, source = load_datalist(datalist, dataset_dir, cohort), datalist
+    if definition is not PHANTOM:
         refuse_other_names([item for part in PARTS for item in parts[part]], definition, source)
-    refuse_shared_patients(parts, source)
+        refuse_shared_patients(parts, source)
     return parts
 
 

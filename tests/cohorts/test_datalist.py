@@ -286,15 +286,6 @@ def test_loading_returns_what_was_split(tmp_path):
     assert prepare("brats2021", tmp_path, datalist=path) == load_datalist(path, tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "datalist.json"
-    path.write_text("old")
-    with pytest.raises(TypeError):
-        write_datalist({"name": object()}, path)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["datalist.json"]
-
-
 NO_CASES = ("/tmp/a", "../a", "..", "", ".hidden", "a/b", "a\\b", "a\nb", "a\0", "a" * 201)
 
 
@@ -377,14 +368,6 @@ def test_files_that_are_no_datalist_are_refused(tmp_path, text):
 def test_datalist_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json: no such datalist"):
         load_datalist(tmp_path / "nowhere.json", tmp_path)
-
-
-def test_cases_of_a_folder(tmp_path):
-    folder(tmp_path, ["a"])
-    folder(tmp_path, ["x"], label=False)
-    assert names(cases("brats2021", tmp_path)) == ["a", "x"]
-    (subject,) = cases("brats2021", tmp_path / "x")
-    assert subject["case"] == "x"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from refusals import refused
 
 from common.cohorts import get_cohort, prepare
 from common.cohorts.registry import patient_of
-from common.cohorts.splits import PARTS, folders_of, in_words, join
+from common.cohorts.splits import PARTS, folders_of, join
 from common.modalities import IGNORED
 from common.transforms import LoadSubjectd
 from tools.join import join as join_verb
@@ -59,17 +59,6 @@ def test_labels_are_read_by_meaning_from_the_written_datalist(phantoms, tmp_path
             seen |= {(name, expected)} if (stored == value).any() else set()
         assert (label[stored == 0] == 0).all()
     assert seen == {("NCR", 1), ("ED", 2), ("ET", 3), ("RC", cavity), ("NET", 1), ("CC", 1)}
-
-
-def test_numbers_are_printed_by_source(folders):
-    parts, _ = join({name: folders[name] for name in ("ucsf_pdgm", "brats_africa")}, GLIOMA)
-    cases = [item for part in PARTS for item in parts[part]]
-    people = len({patient_of(item) for item in cases})
-    counts = {name: sum(item["source"] == name for item in cases) for name in ("ucsf_pdgm", "brats_africa")}
-    expected = f"; {people} patients, {len(cases) - people} follow-ups; " + ", ".join(
-        f"{count} of {name}" for name, count in counts.items()
-    )
-    assert in_words(parts).endswith(expected)
 
 
 def test_a_patient_known_under_two_names_stays_in_one_part(folders, tmp_path):
