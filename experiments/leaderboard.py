@@ -51,7 +51,7 @@ def run_leaderboard(
     require_writable(output_dir)
     entries, shared, notes = made.trainings(), {"cohort": definition.name}, list(made.notes)
     if dry_run:
-        entries = made_small(entries, definition, Path(output_dir, "stand_in"))
+        entries = made_small(entries, definition, Path(output_dir, "dry_run"))
         notes.insert(0, DRY_RUN)
     else:
         data = dataset_dir or generate_phantom(Path(output_dir).resolve() / "phantom")

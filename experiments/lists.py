@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from common.cohorts import COHORTS, get_cohort
-from common.cohorts.datalist import require_folds, require_split
+from common.cohorts.splits import require_folds, require_split
 from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.report.paper_tables import Block

@@ -27,7 +27,7 @@ from common.io.training import Entry
 from experiments.folders import VARIANT, claim_folder, finished, first_difference, prepare_training
 
 logger = logging.getLogger(__name__)
-TAKEN = ("report", "tables", "phantom", "stand_in")
+TAKEN = ("report", "tables", "phantom", "dry_run")
 """Names of folders that a leaderboard has beside those of the methods."""
 MINUTES = "minutes.txt"
 """File in a method's folder with the total time of all its runs, in minutes."""

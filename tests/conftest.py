@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
+from common.cohorts import check
 from common.cohorts.phantom.cohort import generate
 from common.evaluation.report import sections
 from common.io import read_volume
@@ -141,6 +142,7 @@ def opened(monkeypatch) -> list[str]:
         names.append(Path(path).name)
         return read_volume(path)
 
+    monkeypatch.setattr(check, "read_volume", read)
     monkeypatch.setattr(load, "read_volume", read)
     return names
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cohorts.datalist import ALL_TEST
+from common.cohorts.splits import ALL_TEST
 from common.networks import unetr
 from common.papers import m3ae
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 CHAIN = (
     "text",
     "modalities",
+    "words",
     "io",
     "cohorts",
     "transforms",

@@ -23,6 +23,7 @@ from clinic.dicom.sequences import Verdict
 from common.cohorts.scan import SUFFIXES
 from common.io.images import read_image
 from common.modalities import display_name
+from common.words import NO_IMAGE
 
 TEXTS = (
     "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceName", "ImageType", "MRAcquisitionType",
@@ -31,8 +32,6 @@ TEXTS = (
 SECONDS = ("EchoTime", "RepetitionTime", "InversionTime")
 IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 """Keys by which dcm2niix, unless told to leave them out, identifies the patient."""
-NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w*)(?![a-z])", re.IGNORECASE)
-"""Words in names of files that lie beside images but are not images."""
 
 
 @dataclass(eq=False)

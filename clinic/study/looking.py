@@ -26,7 +26,7 @@ def check_images(images: Mapping[str, Image], cohort: Cohort) -> tuple[dict[str,
     Which sequences they show is not among these, since it is judged when all are on one grid.
     """
     volumes = {name: zero_background(_tensor(image)) for name, image in images.items()}
-    found = [*findings(volumes, cohort, sequences=False)]
+    found = [*findings(volumes, cohort)]
     return {name: Image(volume.numpy(), images[name].affine) for name, volume in volumes.items()}, found
 
 

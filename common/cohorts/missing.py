@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cohorts.patients import patient_of
+from common.cohorts.registry import patient_of
 from common.cohorts.scan import Item
 from common.modalities import resolve_subset, subset_name, subsets
 from common.text import shortened

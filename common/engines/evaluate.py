@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from common.cohorts import get_cohort
-from common.cohorts.datalist import Parts
+from common.cohorts.splits import Parts
 from common.engines.efficiency import network_facts
 from common.engines.tracking import require_store
 from common.evaluation.analysis.attribution import expected_gains

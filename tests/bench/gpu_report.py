@@ -1,7 +1,6 @@
 """Measure the trainings of the papers on a GPU: ``python tests/bench/gpu_report.py OUT`` (``make gpu-report``).
 
-The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on stand-ins for their
-cohorts, in float32, TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits
+The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on phantoms, in float32, TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits
 of one window are compared with those of the CPU. Last, a small training is interrupted and resumed. The tables are in
 OUT/gpu_report.md, which is rewritten after each row; what there was no time for is marked.
 
@@ -27,7 +26,7 @@ from common.engines.efficiency import peak_memory_mb, reset_peak_memory, synchro
 from common.evaluation.report.tables import Table, framed
 from common.io import read_checkpoint, write_checkpoint
 from common.io.training import Entry
-from experiments.dry_run import made_small, on_stand_in
+from experiments.dry_run import made_small, on_phantoms
 
 TRAININGS = (
     Entry("M3AE", "m3ae", ("recipes/brats2018.json",)),
@@ -76,7 +75,7 @@ def main(output_dir: str, device: str = "cuda", minutes: float = 8, small: bool 
     """Measure, and write ``gpu_report.md``.
 
     Args:
-        output_dir: folder for the page, the stand-ins and their caches.
+        output_dir: folder for the page, the phantoms and their caches.
         device: a device of PyTorch's.
         minutes: no training and no sweep begins later than this.
         small: whether sizes are those of a dry run.
@@ -88,22 +87,20 @@ def main(output_dir: str, device: str = "cuda", minutes: float = 8, small: bool 
     folder.mkdir(parents=True, exist_ok=True)
     where = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
     sizes = "sizes of a dry run" if small else f"{STEPS} steps after {WARM_UP} to warm up"
-    facts = (
-        f"{where}, PyTorch {torch.__version__}, {time.strftime('%d %B %Y')}; {sizes}, on stand-ins with fake images."
-    )
+    facts = f"{where}, PyTorch {torch.__version__}, {time.strftime('%d %B %Y')}; {sizes}, on phantoms."
     precisions = list(PRECISIONS) if device.startswith("cuda") else ["float32"]
     report = Report(folder / "gpu_report.md", small, facts)
     for entry in TRAININGS:
         if only not in entry.name:
             continue
         cohort = get_cohort(entry.config()["cohort"])
-        (entry,) = made_small([entry], cohort, folder / "small") if small else [on_stand_in(entry, cohort, folder)]
+        (entry,) = (made_small if small else on_phantoms)([entry], cohort, folder / "data")
         for name in precisions:
             costs = train(entry, PRECISIONS[name], device, folder) if time.monotonic() < end else NO_TIME
             report.add("Training", {"training": entry.name, "precision": name, **costs})
         costs = sweep(entry, device, folder) if time.monotonic() < end else NO_TIME
         report.add("All subsets of one case", {"training": entry.name, **costs})
-    (entry,) = made_small([TRAININGS[0]], get_cohort("brats2018"), folder / "small")
+    (entry,) = made_small([TRAININGS[0]], get_cohort("brats2018"), folder / "data")
     report.add("Interrupted and resumed", {"training": f"{entry.name}, small", **resume(entry, device, folder)})
     print(report.page.read_text())
 

@@ -7,7 +7,8 @@ import torch
 
 from common.cohorts import cases, get_cohort, prepare
 from common.cohorts.check import check_folder
-from common.cohorts.datalist import PARTS, as_datalist, split_cases
+from common.cohorts.datalist import as_datalist
+from common.cohorts.splits import PARTS, split_cases
 from common.io import read_volume
 from common.transforms import DecideLabelsd, LabelsToClassesd, LabelsToRegionsd, LoadSubjectd
 
@@ -109,7 +110,6 @@ def test_the_check_finds_nothing_wrong(tmp_path):
     assert table.loc["subject-11", "label_values"] == ""
 
 
-@pytest.mark.usefixtures("unlooked")
 def test_mag_ms_split_has_the_papers_numbers(download, caplog):
     parts = prepare("iseg2017", download, "mag_ms")
     assert [len(parts[part]) for part in PARTS] == [6, 1, 3]

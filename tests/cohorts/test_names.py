@@ -2,7 +2,6 @@
 
 import pytest
 
-from common.cohorts import get_cohort
 from common.cohorts.names import by_words, split_name
 
 PLAIN = {
@@ -53,7 +52,7 @@ WORDS = {
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_names(name):
-    assert split_name(name, get_cohort("brats2023"))[1] == PLAIN[name]
+    assert split_name(name)[1] == PLAIN[name]
 
 
 @pytest.mark.parametrize(

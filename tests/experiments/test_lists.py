@@ -8,8 +8,8 @@ import pytest
 from bundles.running import ROOT
 from refusals import refused
 
-from common.cohorts.datalist import published_splits
 from common.cohorts.missing import published_masks
+from common.cohorts.splits import published_splits
 from common.evaluation.analysis.published import published, sources
 from common.evaluation.metrics.conventions import METRICS
 from experiments.lists import read_list

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from common.cohorts import get_cohort
-from common.cohorts.datalist import split_cases
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.scan import Item
 from common.cohorts.sequence_check import (
@@ -33,6 +32,7 @@ from common.cohorts.sequence_check import (
     judge_together,
     on_coarse_grid,
 )
+from common.cohorts.splits import split_cases
 from common.io import read_volume, write_checkpoint
 from common.modalities import GLIOMA
 

@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
-from common.cohorts.registry import PHANTOM
 from common.io.scratch import scratch_folder
 
 DESCRIPTION = "synthetic phantom, not a patient"

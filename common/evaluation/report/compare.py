@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cohorts import get_cohort
-from common.cohorts.datalist import PARTS
+from common.cohorts.splits import PARTS
 from common.evaluation.analysis.comparable import require_comparable, select_cases
 from common.evaluation.analysis.label_maps import evaluate_label_maps
 from common.evaluation.analysis.published import published as read_published
