@@ -7,6 +7,7 @@ import threading
 import urllib.request
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, BinaryIO
 from urllib.error import URLError
 from urllib.parse import urljoin, urlsplit
@@ -16,7 +17,6 @@ from tqdm import tqdm
 
 from common.io.documents import Document, parse_json
 from common.io.files import file_digest, replacing, require_writable
-from common.io.scratch import scratch_folder
 from tools.packages.limits import LISTING_SIZE, PACKAGE_SIZE, PATIENCE, SLOWEST
 from tools.packages.package import Name, Version, place_package, read_manifest
 
@@ -99,7 +99,7 @@ def download_bundle(
     if _scheme(url) not in ("https", _scheme(address)):
         raise ValueError(f"{index}: the URL of {name} is {url}; expected https, or a file beside the index.")
     folder = require_writable(output_dir)
-    with scratch_folder(folder) as temporary:
+    with TemporaryDirectory(prefix=".", dir=folder) as temporary:
         package = Path(temporary, f"{name}_v{entry.version}.zip")
         with package.open("wb") as file, tqdm(total=entry.size, unit="B", unit_scale=True) as progress:
             _fetch(url, entry.size, file, progress)

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -25,7 +26,6 @@ from common.io.bundle import COMMON, MANIFEST
 from common.io.disk import full_disk
 from common.io.documents import Document, parse_json
 from common.io.files import file_digest
-from common.io.scratch import scratch_folder
 from common.io.weights import metadata_of, shipped_weights
 from tools.packages.limits import DEPTH, LISTING_SIZE, MEMBERS, PACKAGE_SIZE
 
@@ -80,8 +80,8 @@ def make_package(bundle: str | os.PathLike, output_dir: str | os.PathLike) -> Pa
     name, version = require_complete(bundle)
     target = Path(output_dir, f"{name}_v{version}.zip")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(target.parent) as temporary:
-        folder, written = temporary / name, temporary / target.name
+    with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
+        folder, written = Path(temporary, name), Path(temporary, target.name)
         assemble(bundle, folder)
         _make_importable(folder)
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
@@ -155,8 +155,8 @@ def place_package(package: str | os.PathLike, output_dir: str | os.PathLike) -> 
     """
     manifest = read_manifest(package)
     target = Path(output_dir, manifest.bundle)
-    with scratch_folder(output_dir) as scratch, _open_zip(package) as archive:
-        unpacked = scratch / "unpacked"
+    with TemporaryDirectory(prefix=".", dir=output_dir) as scratch, _open_zip(package) as archive:
+        unpacked = Path(scratch, "unpacked")
         folder = unpacked / manifest.bundle
         _unpack(archive, unpacked)
         found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}

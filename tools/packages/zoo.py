@@ -5,9 +5,9 @@ import inspect
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from common.io.files import file_digest
-from common.io.scratch import scratch_folder
 from common.io.weights import metadata_of
 from tools.packages.package import assemble, require_complete
 
@@ -36,7 +36,7 @@ def make_zoo_folder(
     targets = [Path(output_dir, kind, name) for kind in kinds]
     if existing := [target for target in targets if target.exists()]:
         raise FileExistsError(f"{existing[0]} exists already; move it away, or choose another folder.")
-    with scratch_folder(output_dir) as temporary:
+    with TemporaryDirectory(prefix=".", dir=output_dir) as temporary:
         folders = [Path(temporary, kind) for kind in kinds]
         assemble(bundle, folders[0])
         _link_large_files(folders[0], url)
