@@ -15,7 +15,7 @@ from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io import check_counts, optional, per_axis, require_writable
 from common.io.bundle import require_same_common
-from common.io.command import given_run, unwrapped_errors
+from common.io.command import given_run, is_run, unwrapped_errors
 from common.io.settings import check_choice
 from common.io.training import check_settings
 from common.text import printable
@@ -40,23 +40,21 @@ def refuse_wrong_settings(bundle_root: str) -> None:
     of ``common``. MONAI does not wrap the SystemExit. In a config that another program runs, only that version is
     checked, and refused by a ValueError.
     """
-    given = None
-    try:
-        given = given_run()
+    if not is_run():
         require_same_common(bundle_root)
-        if given:
-            with unwrapped_errors():
-                config = check_run(*given, bundle_root)
-                value = config.get_parsed_content
-                check_device(value("device"), value("precision"))
-                if "train" in config:
-                    claim_output(value("output_dir"))
-                elif "report" in config:
-                    require_own_parts(value("output_dir"))
-                require_writable(value("output_dir"))
+        return
+    try:
+        with unwrapped_errors():
+            require_same_common(bundle_root)
+            config = check_run(*given_run(), bundle_root)
+            value = config.get_parsed_content
+            check_device(value("device"), value("precision"))
+            if "train" in config:
+                claim_output(value("output_dir"))
+            elif "report" in config:
+                require_own_parts(value("output_dir"))
+            require_writable(value("output_dir"))
     except (ValueError, OSError) as error:
-        if given is None:
-            raise
         raise SystemExit(f"error: {printable(str(error))}") from None
 
 

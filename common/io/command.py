@@ -11,16 +11,19 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 
-def given_run() -> tuple[list[str], dict[str, Any]] | None:
+def is_run() -> bool:
+    """Return whether this process is ``python -m monai.bundle run``."""
+    return sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py")
+
+
+def given_run() -> tuple[list[str], dict[str, Any]]:
     """Return the config files and the settings that ``python -m monai.bundle run`` was given.
 
-    None if this process is not that command. Raises ValueError if MONAI does not read a path as it was typed.
+    Raises ValueError if MONAI does not read a path as it was typed.
     """
-    words = _options()
-    if not words:
-        return None
     from monai.bundle import run
 
+    words = _options()
     own, files = inspect.signature(run).parameters, words.get("config_file", [])
     settings = {key.replace("::", "#"): value for key, value in words.items() if key not in own}
     return [files] if isinstance(files, str) else list(files), settings
@@ -48,7 +51,7 @@ def unwrapped_errors() -> Iterator[None]:
 
 def _options() -> dict[str, Any]:
     """Return the options of ``python -m monai.bundle run`` with their values, including MONAI's own options."""
-    if not sys.argv[0].replace(os.sep, "/").endswith("monai/bundle/__main__.py"):
+    if not is_run():
         return {}
     options = {}
     for word, following in zip(sys.argv[1:], [*sys.argv[2:], "--"], strict=True):

@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from common.io.scratch import PREFIX
 from processes import answering
 from run_tools import run
 from small_bundle import write_bundle
 
-from common.io.scratch import PREFIX
 from tools.packages import index
 
 
