@@ -64,7 +64,8 @@ def parse_json(text: str | bytes, model: type[T], source: str | os.PathLike, rem
         return TypeAdapter(model).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        key, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        reason = f"{key}: {words}" if key else words
     except (ValueError, RecursionError) as error:
         reason = f"not JSON of this kind: {error}"
     raise ValueError(f"{source}: {reason.rstrip('.')}. {remedy}".rstrip())

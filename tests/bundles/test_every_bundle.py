@@ -145,7 +145,7 @@ class TestTraining:
             ("gss", {"leaders": {"BG": ["flair"]}}, "leaders: class 'NCR' has none; expected one or two modalities"),
             ("gss", {"leaders": {"NET": ["flair"]}}, "leaders: 'NET' is not a class; expected one of BG, NCR, ED, ET"),
             ("gss", {"network_def#classes": 3}, "Set `cohort` to the one that the network was made for"),
-            ("gss", {"init_from": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
+            ("gss", {"init_from": "/nowhere/model.pt"}, "init_from /nowhere/model.pt: no such file"),
             ("m3ae", {"epochs": "many"}, "epochs 'many': expected a whole number"),
             ("m3ae", {"batch_size": "many"}, "batch_size 'many': expected a whole number"),
             ("m3ae", {"pretrain_batch_size": "many"}, "pretrain_batch_size 'many': expected a whole number"),
@@ -178,7 +178,7 @@ class TestTraining:
             (
                 "medmap/backbones/pmkl.json",
                 {"teacher": "/nowhere.pt", "width": 2},
-                "/nowhere.pt: no such weights of a teacher",
+                "teacher /nowhere.pt: no such file",
             ),
         ],
     )

@@ -221,7 +221,7 @@ class TestInference:
             ({"modalities": ["t1x"]}, "Unknown modality 't1x'; expected one of"),
             ({"cohort": "brats1999"}, "Unknown cohort 'brats1999'; expected one of"),
             ({"width": 16}, "a checkpoint of another architecture than M3AE"),
-            ({"ckpt_path": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
+            ({"ckpt_path": "/nowhere/model.pt"}, "ckpt_path /nowhere/model.pt: no such file"),
             ({"output_dir": "/proc/version/out"}, "cannot write there"),
             ({"dataset_dir": "/nowhere"}, "/nowhere: no such folder"),
         ],

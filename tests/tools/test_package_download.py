@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from common.io.scratch import PREFIX
 from processes import answering
 from run_tools import run
 from small_bundle import write_bundle
@@ -245,13 +244,6 @@ def test_sha256_of_the_index_is_printed_and_can_be_asked_for(packages, tmp_path,
     assert "It is code" not in capsys.readouterr().out
     assert download(str(packages / "index.json"), tmp_path / "out") is None
     assert "It is code that runs with your rights." in capsys.readouterr().out
-
-
-def test_what_a_killed_download_left_is_removed(packages, tmp_path):
-    (tmp_path / f"{PREFIX}left" / "tiny" / "half").mkdir(parents=True)
-    (tmp_path / f"{PREFIX}left" / "tiny" / "half" / "zip").touch()
-    assert download(str(packages / "index.json"), tmp_path) is None
-    assert os.listdir(tmp_path) == ["tiny"]
 
 
 def test_a_zip_that_is_no_package_is_not_indexed(packages, tmp_path):
