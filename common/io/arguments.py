@@ -62,18 +62,8 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     for name in others:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     for p in parameters:
-        how: dict[str, Any] = {"type": partial(_read, hints[p.name]), "metavar": p.name.upper()}
-        how["help"] = " ".join(texts.get(p.name, "").replace("%", "%%").split())
-        if p.kind is p.VAR_POSITIONAL:
-            parser.add_argument(p.name, nargs="*", **how)
-        elif p.default is p.empty and p.kind is not p.VAR_KEYWORD:
-            parser.add_argument(f"--{p.name}" if p.name in given else p.name, **how)
-        elif hints[p.name] is bool:
-            parser.add_argument(f"--{p.name}", nargs="?", default=p.default, **how | {"metavar": "true"})
-        elif dict in get_args(hints[p.name]):
-            parser.add_argument(f"--{p.name}", nargs="+", action="extend", **how | {"metavar": "NAME=VALUE"})
-        elif p.kind is not p.VAR_KEYWORD:
-            parser.add_argument(f"--{p.name}", default=p.default, **how)
+        if p.kind is not p.VAR_KEYWORD:
+            _add(parser, p, hints[p.name], texts.get(p.name, ""), p.name in given)
     known = {p.name for p in parameters} | others | {"help"}
     if unknown := [name for name in given if name not in known]:
         parser.error(f"--{unknown[0]}: no such option; {_near(unknown[0], sorted(known), '--')}see {program} --help.")
@@ -82,6 +72,22 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     more = [word for p in parameters if p.kind is p.VAR_POSITIONAL for word in values.pop(p.name)]
     return partial(function, *first, *more, **values)
+
+
+def _add(parser: argparse.ArgumentParser, p: inspect.Parameter, hint: Any, text: str, given_by_name: bool) -> None:
+    """Add a parameter of a function to a parser, with its text of the docstring as help."""
+    how: dict[str, Any] = {"type": partial(_read, hint), "metavar": p.name.upper()}
+    how["help"] = " ".join(text.replace("%", "%%").split())
+    if p.kind is p.VAR_POSITIONAL:
+        parser.add_argument(p.name, nargs="*", **how)
+    elif p.default is p.empty:
+        parser.add_argument(f"--{p.name}" if given_by_name else p.name, **how)
+    elif hint is bool:
+        parser.add_argument(f"--{p.name}", nargs="?", default=p.default, **how | {"metavar": "true"})
+    elif dict in get_args(hint):
+        parser.add_argument(f"--{p.name}", nargs="+", action="extend", **how | {"metavar": "NAME=VALUE"})
+    else:
+        parser.add_argument(f"--{p.name}", default=p.default, **how)
 
 
 def _read(hint: Any, text: str) -> Any:

@@ -518,7 +518,6 @@ OTHER_WEIGHTS = bundle_root("gss") + "/models/phantom.pt"
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ({"port": "many"}, "--port many: expected a whole number"),
         ({"port": 99999}, "--port 99999: expected a number"),
         ({"models": 5}, ""),
         ({"studies": "2024_01"}, "2024_01: no such folder"),
