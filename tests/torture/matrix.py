@@ -1,9 +1,9 @@
 """Every command killed and cramped (``make torture``): ``python tests/torture/matrix.py FOLDER [ONLY]``, Linux, root.
 
 Each try starts a command over an earlier result of it, in one of the circumstances below. It has to end in time, in the
-old result whole or the new one whole, with no process left, and with no file left in TMPDIR unless a signal ended it at
-once. ``ONLY`` is a regular expression for the names of tries, such as ``predict.*SIGTERM``. The folder keeps input and
-undisturbed results; a later call uses them.
+old result whole or the new one whole, with a line that says why it failed, if it did, and with no traceback, no process
+left and no file left in TMPDIR (after SIGKILL: none left by the next run). ``ONLY`` is a regular expression for the
+names of tries, such as ``predict.*SIGTERM``. The folder keeps input and undisturbed results; a later call uses them.
 """
 
 import gzip
@@ -160,12 +160,13 @@ def damaged(path: Path) -> bool:
 
 def complaints(job: str, ended: Outcome, before: dict[str, str], place: Path, out: Path, how: dict) -> Iterator[str]:
     """Yield what a try did not keep of the promises."""
-    monai = JOBS[job].startswith("monai.bundle")
-    killed = how.get("signal") == "SIGKILL" or (monai and how.get("signal") == "SIGTERM")  # nothing can be cleaned up
+    killed = how.get("signal") == "SIGKILL"
     if ended.code is None:
         yield f"hung for {LIMIT} s"
-    if ended.code not in (0, None) and "signal" not in how and not ended.said.strip():
-        yield f"exit code {ended.code} without a word"
+    if "Traceback" in ended.said:
+        yield "traceback: " + ended.said.strip().splitlines()[-1][:200]
+    if ended.code not in (0, None) and "signal" not in how and not re.search(r"^error: .+", ended.said, re.M):
+        yield f"exit code {ended.code} without a line that says why: {ended.said.strip()[-200:]!r}"
     now = digests(out)
     for name in sorted(before.keys() - now.keys()):
         yield f"lost {name}"
@@ -257,8 +258,7 @@ def attempt(job: str, name: str, folder: Path) -> list[str]:
         wrong = list(complaints(job, ended, before, place, out, how))
         if how.get("signal") == "SIGKILL" and not wrong:
             again = run(command(JOBS[job], data, out, {}), place, {}, seconds, data)
-            wrong = [f"next run: {one}" for one in complaints(job, again, {}, place, out, how)]
-            wrong += [f"next run: exit code {again.code}"] if again.code and job != "label server" else []
+            wrong = [f"next run: {one}" for one in complaints(job, again, {}, place, out, {})]
         return wrong
 
 

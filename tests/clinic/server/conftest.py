@@ -6,7 +6,6 @@ import pytest
 from stack import SECRETS, Stack, running
 
 
-
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory) -> Iterator[Stack]:
     """An archive with studies, and a server that uses it. At its end, no request has left a file or a name."""
