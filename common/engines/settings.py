@@ -15,9 +15,8 @@ from common.engines.windows import check_mirror_axes
 from common.evaluation.report.report import require_own_parts
 from common.io import check_counts, optional, per_axis, require_writable
 from common.io.bundle import require_same_common
-from common.io.command import given_run, is_run, unwrapped_errors
+from common.io.command import check_settings, given_run, is_run, unwrapped_errors
 from common.io.settings import check_choice
-from common.io.training import check_settings
 from common.text import printable
 from common.transforms.decision import DECISIONS
 
@@ -69,25 +68,28 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     config = ConfigParser(ConfigParser.load_config_files(list(files)))
     config.update({key: value for key, value in settings.items() if value is not None})  # MONAI leaves None out
     value = config.get_parsed_content
-    check_counts(**{key: value(key) for key in COUNTS if key in config})
-    for key in FILES:
-        if key in config and (path := optional(value(key))) is not None and not os.path.isfile(path):
+
+    def given(*keys: str) -> dict[str, Any]:
+        return {key: value(key) for key in keys if key in config}
+
+    check_counts(**given(*COUNTS))
+    for key, path in given(*FILES).items():
+        if optional(path) is not None and not os.path.isfile(path):
             raise FileNotFoundError(f"{key} {path}: no such file.")
-    folder = str(config.get("dataset_dir"))
-    if folder[0] not in "$@%" and not os.path.isdir(folder):
+    folder = str(config.get("dataset_dir", "$"))
+    if folder[:1] not in ("$", "@", "%") and not os.path.isdir(folder):
         raise FileNotFoundError(f"dataset_dir {folder}: no such folder.")
-    per_axis("spacing", value("spacing"))
-    for key in BUILT:
-        if key in config:
-            value(key)
-    if "mirror_axes" in config:
-        check_mirror_axes(value("mirror_axes"), value("crop"))
-    check_choice("decision", value("decision"), DECISIONS)
-    for key in ("part", "evaluate_on", "calibrate_on"):
-        if key in config:
-            take({part: [] for part in PARTS}, value(key))
+    for key, size in given("spacing").items():
+        per_axis(key, size)
+    given(*BUILT)
+    for axes in given("mirror_axes").values():
+        check_mirror_axes(axes, value("crop"))
+    for key, decision in given("decision").items():
+        check_choice(key, decision, DECISIONS)
+    for parts in given("part", "evaluate_on", "calibrate_on").values():
+        take({part: [] for part in PARTS}, parts)
     if "coverage" in config:
         method, coverage, conventions = map(value, ("method", "coverage", "conventions"))
-        store = value("mlflow") if "mlflow" in config else None
-        check_evaluation(method, coverage, optional(value("published")), conventions, value("decision"), store)
+        published, store = optional(value("published")), given("mlflow").get("mlflow")
+        check_evaluation(method, coverage, published, conventions, value("decision"), store)
     return config
