@@ -270,7 +270,7 @@ class TestEvaluation:
         mine = tmp_path / "out" / name
         mine.parent.mkdir(parents=True)
         mine.write_text("mine")
-        said = M3AE.complaint(configs, **COARSE, dataset_dir=coarse_dir, output_dir=tmp_path / "out")
+        said = M3AE.complaint(configs, dataset_dir=coarse_dir, output_dir=tmp_path / "out")
         assert f"{mine}: a report would replace it" in said
         assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [mine]
 
