@@ -68,6 +68,8 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     if unknown := [name for name in given if name not in known]:
         parser.error(f"--{unknown[0]}: no such option; {_near(unknown[0], sorted(known), '--')}see {program} --help.")
     values = vars(parser.parse_intermixed_args(words))
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    values = {name: defaults.get(name) if value is None else value for name, value in values.items()}
     values |= {name: dict(values[name]) for name, hint in hints.items() if dict in get_args(hint) and values[name]}
     first = [values.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     more = [word for p in parameters if p.kind is p.VAR_POSITIONAL for word in values.pop(p.name)]
@@ -83,11 +85,11 @@ def _add(parser: argparse.ArgumentParser, p: inspect.Parameter, hint: Any, text:
     elif p.default is p.empty:
         parser.add_argument(f"--{p.name}" if given_by_name else p.name, **how)
     elif hint is bool:
-        parser.add_argument(f"--{p.name}", nargs="?", default=p.default, **how | {"metavar": "true"})
+        parser.add_argument(f"--{p.name}", nargs="?", **how | {"metavar": "true"})
     elif dict in get_args(hint):
         parser.add_argument(f"--{p.name}", nargs="+", action="extend", **how | {"metavar": "NAME=VALUE"})
     else:
-        parser.add_argument(f"--{p.name}", default=p.default, **how)
+        parser.add_argument(f"--{p.name}", **how)
 
 
 def _read(hint: Any, text: str) -> Any:
