@@ -22,8 +22,10 @@ help: ## this list
 
 install: $(VENV)/.installed-test ## the package and what its tests need, into .venv
 
+# glibc keeps freed memory for the next tensor (docs/times.md).
 train: $(VENV)/.installed ## train BUNDLE on the synthetic phantom, in minutes
-	$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
+	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_TOP_PAD_=67108864 \
+		$(VENV)/bin/python -m monai.bundle run --config_file bundles/$(BUNDLE)/configs/train.json
 
 # One test process per core, each with one thread: files are shared out, so that fixtures of a file are made once.
 test: $(VENV)/.installed-test ## the fast tests, JOBS at a time

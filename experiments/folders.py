@@ -9,10 +9,10 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from common.engines.precision import uses_float16
+from common.engines.settings import check_run
 from common.io import unlock_folder
-from common.io.command import cause_of
+from common.io.command import unwrapped_errors
 from common.io.files import replacing
-from common.io.training import check_settings
 
 VARIANT = "variant.json"
 """File in a training's folder that says which configs and settings the folder belongs to."""
@@ -24,16 +24,15 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
     Later ``files`` override earlier ones; ``settings`` are config keys to set, including ``output_dir``. Any error in a
     part of the config is raised as it is, without the errors that MONAI wraps around it.
     """
-    check_settings(files, settings)
     try:
-        settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
-        workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
-        if uses_float16(workflow.parser["precision"]):  # needs the GPU of the training itself
-            workflow.parser["precision"] = "float32"
-        workflow.initialize()
-        workflow.parser.get_parsed_content("train#trainer")
-    except Exception as error:
-        raise cause_of(error) from None
+        with unwrapped_errors():
+            check_run(files, settings)
+            settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
+            workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
+            if uses_float16(workflow.parser["precision"]):  # needs the GPU of the training itself
+                workflow.parser["precision"] = "float32"
+            workflow.initialize()
+            workflow.parser.get_parsed_content("train#trainer")
     finally:
         unlock_folder(settings["output_dir"])  # so that the training itself can lock it
 

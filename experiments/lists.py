@@ -17,8 +17,9 @@ from common.evaluation.analysis.published import published
 from common.evaluation.metrics.conventions import METRICS, Conventions
 from common.evaluation.report.paper_tables import Block
 from common.io.bundle import bundle_root
+from common.io.command import check_settings
 from common.io.documents import Document, read_json
-from common.io.training import Entry, check_settings
+from common.io.training import Entry
 
 OWN_SETTINGS = ("cohort", "dataset_dir", "method", "output_dir", "resume")
 """Config keys that the leaderboard sets itself, so that a list cannot set them."""

@@ -1,7 +1,6 @@
 """Small subjects on disk for the tests of several folders."""
 
 import fcntl
-import gc
 import os
 import resource
 import shutil
@@ -20,9 +19,6 @@ from common.cohorts.phantom.cohort import generate
 from common.evaluation.report import sections
 from common.io import read_volume
 from common.transforms import load
-
-gc.set_threshold(20_000)  # as in `tools`: Python's default searches a million objects of MONAI often
-gc.freeze()  # and these never again, once they are imported
 
 MODALITIES = ("t1", "t1c", "t2", "flair")
 SHAPE = (20, 18, 16)

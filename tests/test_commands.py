@@ -18,7 +18,7 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
-from common.io.arguments import parse
+from common.io.arguments import parse_verb
 from tools.__main__ import VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,11 @@ def check_server(words: list[str]) -> None:
     assert {word[2:].rpartition(".")[2] for word in words if word.startswith("--")} <= known
 
 
-CHECKS = {"tools": lambda words: parse(VERBS, words), "monai.bundle": check_bundle, "clinic.server": check_server}
+CHECKS = {
+    "tools": lambda words: parse_verb(VERBS, words, "tools"),
+    "monai.bundle": check_bundle,
+    "clinic.server": check_server,
+}
 
 
 @pytest.mark.parametrize("page", [*GUIDES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))

@@ -22,8 +22,8 @@ def predict(
         study: the folder: DICOM series, or NIfTI files named after their sequences.
         output_dir: the folder to write: label.nii.gz, seg.dcm (for DICOM) and summary.html.
         bundle: name or folder of a bundle, e.g. m3ae.
-        series: SeriesNumbers for series that are not recognised, or wrongly, e.g. "{'t1c': 7}"; None leaves a sequence
-            out.
+        series: SeriesNumbers for series that are not recognised, or wrongly, e.g. t1c=7 flair=4; t1=none leaves a
+            sequence out.
         modalities: the sequences to use, e.g. t1c,flair; by default all.
         reference: the sequence, or the SeriesInstanceUID of a series, that defines the grid of the result; by default
             T1c, or else the finest one.

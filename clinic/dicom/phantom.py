@@ -7,6 +7,7 @@ FLAIR, T1c and a subtraction) with the headers of a scanner. Its description say
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from common.cohorts.phantom.cohort import DESCRIPTION, draw
 from common.cohorts.phantom.simulation import SPACING
-from common.io.scratch import scratch_folder
 from common.io.settings import check_counts
 
 MPRAGE = {
@@ -65,7 +65,7 @@ def write_studies(folder: str | Path, subjects: int = 3, seed: int = 2023) -> Pa
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise FileExistsError(f"{place} is there already, and is not overwritten; expected a new or an empty folder.")
     place.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(place.parent) as temporary:
+    with TemporaryDirectory(prefix=".", dir=place.parent) as temporary:
         draft = Path(temporary, place.name)
         for number in range(1, subjects + 1):
             case, images, _ = draw(number, seed)

@@ -162,11 +162,10 @@ def choose(series: Sequence[Series], by_hand: Mapping[str, Any] | None = None, l
             one.verdict = Verdict(None, 0.0, f"a slab of {extent:.0f} mm, not a whole brain ({one.verdict.reason})")
         for modality in (name for name, set_by_hand in fixed.items() if set_by_hand is one.series):
             one.verdict, one.fixed = Verdict(modality, 1.0, "set by hand"), True
-    number = "'NUMBER-PART'" if any(one.part for one in series) else "NUMBER"
+    number = "NUMBER-PART" if any(one.part for one in series) else "NUMBER"
 
     def option(names: Sequence[str], value: str = number) -> str:
-        settings = ", ".join(f"{name!r}: {value}" for name in names)
-        return f'--series "{{{settings}}}"'
+        return " ".join(["--series", *(f"{name}={value}" for name in names)])
 
     selection = choose_among(found, [name for name, one in fixed.items() if one is None], option, look)
     used = {one.series for one in selection.chosen.values() if isinstance(one, SeriesCandidate)}
@@ -300,7 +299,7 @@ def _best(
         first, name = candidates[0], display_name(modality)
         which = f"first of {len(candidates)} {name}, none of which can" if candidates[1:] else f"only {name} and cannot"
         raise ValueError(
-            f"{first.name} is the {which} be used: {first.problem}. To go on without it: {option((modality,), 'None')}"
+            f"{first.name} is the {which} be used: {first.problem}. To go on without it: {option((modality,), 'none')}"
         )
     if len(usable) < 2:
         return usable[0] if usable else None

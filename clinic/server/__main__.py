@@ -15,10 +15,9 @@ from clinic.server.datastore import is_url
 from clinic.server.endpoints import create_api
 from common.cohorts import generate_phantom
 from common.io import require_writable
-from common.io.arguments import parse
-from common.io.disk import complaint
-from common.io.scratch import temporary_files_in_scratch
+from common.io.arguments import REFUSALS, parse
 from common.io.settings import check_number
+from common.text import printable
 
 
 def serve(
@@ -60,17 +59,16 @@ def serve(
         output_dir = str(Path(output_dir, "demo"))
         studies, recipe = str(generate_phantom(Path(output_dir, "phantom"), 3)), recipe or "phantom"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again after its end; then clean up
-    with temporary_files_in_scratch():
-        app = App(studies, output_dir, _words(models), recipe, device, settings)
-        try:
-            api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
-            address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
-            print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
-            logging.getLogger("uvicorn.error").addFilter(shorten_cancellation)
-            quiet = {"log_config": None, "access_log": False, "server_header": False}
-            uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
-        finally:
-            app.close()
+    app = App(studies, output_dir, _words(models), recipe, device, settings)
+    try:
+        api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
+        address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
+        print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
+        logging.getLogger("uvicorn.error").addFilter(shorten_cancellation)
+        quiet = {"log_config": None, "access_log": False, "server_header": False}
+        uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
+    finally:
+        app.close()
 
 
 def shorten_cancellation(record: logging.LogRecord) -> bool:
@@ -86,14 +84,14 @@ def _words(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Serve; errors in settings and files are reported in one line."""
+    """Serve; what is wrong with options and files ends in one line and status 1, all else in a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("label").setLevel(logging.INFO)
     warnings.simplefilter("ignore")  # those of pydicom quote the content of files
     try:
-        parse(serve, sys.argv[1:], "clinic.server")()
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {complaint(error)}")
+        parse(serve, sys.argv[1:], "python -m clinic.server")()
+    except REFUSALS as error:
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

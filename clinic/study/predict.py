@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -26,7 +27,6 @@ from common.io import require_writable
 from common.io.atomic import written_whole
 from common.io.facts import unseen
 from common.io.files import is_dicom
-from common.io.scratch import scratch_folder
 from common.io.settings import check_choice
 from common.modalities import canonical, display_name, display_subset, resolve_subset, subset_name
 from common.transforms.decision import DECISIONS
@@ -81,8 +81,8 @@ def predict(
     the study, before later steps can fail.
     """
     check_options(study, output_dir, skull_strip, decision)
-    with scratch_folder() as folder:
-        inference = Inference(bundle, recipe, ckpt_path, device, folder, decision)
+    with TemporaryDirectory() as folder:
+        inference = Inference(bundle, recipe, ckpt_path, device, Path(folder), decision)
         return segment(study, output_dir, inference, series, modalities, reference, skull_strip, upright, explain)
 
 
@@ -274,7 +274,7 @@ def _write(
 ) -> dict[str, Path]:
     """Write the results, with a SEG if there is a series to refer to, and remove those of an earlier run."""
     voxels, files = np.asarray(label.dataobj), {what: folder / name for what, name in RESULTS.items()}
-    with written_whole(folder, earlier=files.values()) as temporary:
+    with written_whole(folder, earlier=files.values(), last=RESULTS["summary"]) as temporary:
         made = {what: temporary / name for what, name in RESULTS.items()}
         nib.save(label, made["label map"])
         write_summary(summary, made["summary"])

@@ -153,7 +153,7 @@ def study_warnings(study: Study) -> Iterator[str]:
     if unsure:
         first = next(iter(unsure))
         right = (
-            f"--series \"{{'{first}': None}}\", or the SeriesNumber of the right one"
+            f"--series {first}=none, or the SeriesNumber of the right one"
             if study.series
             else f"name the file after it, e.g. x_{first}.nii.gz"
         )

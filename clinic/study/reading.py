@@ -224,7 +224,7 @@ def _of_series(
 
     by_hand = by_hand or {}
     if not isinstance(by_hand, Mapping):
-        raise ValueError(f"--series {by_hand!r}: expected sequences and SeriesNumbers, e.g. {{'t1c': 7}}.")
+        raise ValueError(f"--series {by_hand!r}: expected sequences and SeriesNumbers, e.g. t1c=7.")
     given = {canonical(str(name)): key for name, key in by_hand.items()}
     if len(given) < len(by_hand):
         raise ValueError(f"--series: one modality is given twice in {', '.join(map(str, by_hand))}; name each once.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
@@ -14,12 +15,12 @@ from clinic.study.inference import Inference
 from clinic.study.predict import RESULTS, Prediction, check_options, segment
 from clinic.study.quality import millilitres
 from common.cohorts.scan import SUFFIXES
-from common.io.disk import complaint, full_disk, out_of_memory
+from common.io.disk import full_disk
 from common.io.files import file_digest, is_dicom, replacing, walk
 from common.io.fingerprint import fingerprint
 from common.io.lock import lock_folder, unlock_folder
-from common.io.scratch import scratch_folder
 from common.modalities import display_name, resolve_subset
+from common.text import printable
 
 logger = logging.getLogger(__name__)
 RECORD, PAGE = "studies.json", "studies.html"
@@ -71,10 +72,10 @@ def segment_each(
     """
     check_options(folder, output_dir, skull_strip, decision)
     studies, out = _studies(Path(folder)), Path(output_dir)
-    lock_folder(out, "a prediction")
+    lock_folder(out)
     try:
-        with scratch_folder() as scratch:
-            inference = Inference(bundle, recipe, ckpt_path, device, scratch, decision)
+        with TemporaryDirectory() as scratch:
+            inference = Inference(bundle, recipe, ckpt_path, device, Path(scratch), decision)
             resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
             settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
@@ -145,8 +146,8 @@ def _outcome(name: str, key: str, made: Prediction) -> Outcome:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError | OSError | ImportError) or out_of_memory(error):
-        return complaint(error)
+    if isinstance(error, ValueError | OSError | ImportError):
+        return printable(str(error))
     logger.exception("an error that is not the study's")
     return f"{type(error).__name__}: {error}"
 

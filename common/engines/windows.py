@@ -14,7 +14,6 @@ from monai.inferers import SlidingWindowInferer
 from monai.utils import PytorchPadMode, ensure_tuple, ensure_tuple_rep, fall_back_tuple, look_up_option
 from torch import nn
 
-from common.io.disk import naming_full_disk
 from common.modalities import presence, to_host
 
 
@@ -158,7 +157,7 @@ class _FileSum:
     def add(self, parts: torch.Tensor, chunk: Sequence, size: Sequence[int]) -> None:
         if not hasattr(self, "mapped"):
             shape = (parts.shape[1], *size)
-            with naming_full_disk(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+            with tempfile.TemporaryFile() as file:
                 os.posix_fallocate(file.fileno(), 0, 4 * prod(shape))  # a write to a full disk would kill the process
                 self.mapped = mmap.mmap(file.fileno(), 0)  # the file exists as long as it is mapped
             self.values = torch.frombuffer(self.mapped, dtype=torch.float32).reshape(shape)

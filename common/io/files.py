@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.io.disk import naming_full_disk
-
 FOREIGN = {
     **dict.fromkeys((".mgz", ".mgh", ".mnc", ".mhd", ".nhdr", ".par", ".rec"), "convert it to NIfTI (.nii.gz)"),
     **dict.fromkeys((".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zip"), "unpack it, or convert it to .nii.gz"),
@@ -108,8 +106,7 @@ def require_writable(folder: str | os.PathLike) -> str:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffixes) that replaces ``path`` when the block ends without error.
 
-    Raises IsADirectoryError if ``path`` is a folder; OSError if the disk is full; its ``filename`` is ``path``, which
-    the system's own error lacks.
+    Raises IsADirectoryError if ``path`` is a folder.
     """
     target = Path(path)
     require_no_folder(target)
@@ -117,8 +114,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     unique = f"{os.getpid()}{secrets.token_hex(4)}"  # process numbers alone repeat on other machines
     temporary = target.with_name(f".{unique}.{target.name}")
     try:
-        with naming_full_disk(target):
-            yield temporary
+        yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -21,12 +21,12 @@ def shipped_weights(ckpt_path: str | os.PathLike, bundle_root: str | os.PathLike
     if not path.is_file():
         return None
     metadata = metadata_of(bundle_root)
-    known, found = metadata.get("weights", {}), file_digest(path)
+    known, digest = metadata.get("weights", {}), file_digest(path)
     if path.parent.resolve() != Path(bundle_root, "models").resolve():  # a copy elsewhere, or the user's own
-        return next((entry for entry in known.values() if entry["sha256"] == found), None)
-    if known.get(path.name, {}).get("sha256") != found:
+        return next((entry for entry in known.values() if entry["sha256"] == digest), None)
+    if known.get(path.name, {}).get("sha256") != digest:
         raise ValueError(
-            f"{path} (SHA-256 {found}) is not the file that {metadata['bundle']} {metadata['version']} came with "
+            f"{path} (SHA-256 {digest}) is not the file that {metadata['bundle']} {metadata['version']} came with "
             "(`weights` in configs/metadata.json). Download the bundle again, or keep your own weights elsewhere and "
             "name them by --ckpt_path."
         )
@@ -53,9 +53,9 @@ def trained_on(path: str | os.PathLike, bundle_root: str | os.PathLike) -> str |
 
 def tell_weights(ckpt_path: str, bundle_root: str) -> None:
     """Log what the weights were trained on; of the bundle's own also the intended use."""
-    if shipped_weights(ckpt_path, bundle_root):
-        said = f"trained on: {trained_on(ckpt_path, bundle_root)}. {metadata_of(bundle_root)['intended_use']}"
-        logger.warning(f"{ckpt_path}: {said}")
+    if shipped := shipped_weights(ckpt_path, bundle_root):
+        use = metadata_of(bundle_root)["intended_use"]
+        logger.warning(f"{ckpt_path}: trained on: {shipped['data_source']}. {use}")
     elif known := trained_on(ckpt_path, bundle_root):
         logger.info(f"{weights_name(ckpt_path)}: trained on {known}")
     elif Path(ckpt_path).is_file():

@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from common.engines import seed_all
+from common.io.command import check_settings
 from common.io.documents import Document, read_json
-from common.io.training import Entry, check_settings
+from common.io.training import Entry
 from common.networks import modality_parts
 from common.networks.step import TrainingStep
 from experiments.federation.joining import identity, require_same

@@ -221,7 +221,7 @@ class TestInference:
             ({"modalities": ["t1x"]}, "Unknown modality 't1x'; expected one of"),
             ({"cohort": "brats1999"}, "Unknown cohort 'brats1999'; expected one of"),
             ({"width": 16}, "a checkpoint of another architecture than M3AE"),
-            ({"ckpt_path": "/nowhere/model.pt"}, "/nowhere/model.pt: no such checkpoint"),
+            ({"ckpt_path": "/nowhere/model.pt"}, "ckpt_path /nowhere/model.pt: no such file"),
             ({"output_dir": "/proc/version/out"}, "cannot write there"),
             ({"dataset_dir": "/nowhere"}, "/nowhere: no such folder"),
         ],
@@ -270,7 +270,7 @@ class TestEvaluation:
         mine = tmp_path / "out" / name
         mine.parent.mkdir(parents=True)
         mine.write_text("mine")
-        said = M3AE.complaint(configs, **COARSE, dataset_dir=coarse_dir, output_dir=tmp_path / "out")
+        said = M3AE.complaint(configs, dataset_dir=coarse_dir, output_dir=tmp_path / "out")
         assert f"{mine}: a report would replace it" in said
         assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == [mine]
 

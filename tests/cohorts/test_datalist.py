@@ -316,28 +316,27 @@ def test_datalist_of_another_cohort_is_refused(listed):
     ("change", "facts"),
     [
         ({"modalities": ["t1", "t2"]}, ("4 images for modalities", "['t1', 't2']", "one for each")),
-        ({"modalities": ["t1", "t1c", "t2", "pd"]}, (".modalities[3]: Unknown modality 'pd'",)),
+        ({"modalities": ["t1", "t1c", "t2", "pd"]}, (".modalities.3: Unknown modality 'pd'",)),
         ({"modalities": ["t1", "t1c", "t1ce", "t2"]}, ("twice", "['t1', 't1c', 't1c', 't2']")),
         ({"image": [], "modalities": []}, ("0 images", "at least one")),
         *[({"case": case}, (".case: ", "expected a valid folder name")) for case in NO_CASES],
-        *[({"case": case}, (".case is", repr(case), "expected a valid string")) for case in (None, 7, ["a"])],
-        ({"image": None}, (".image is None", "list")),
-        ({"image": "a_t1.nii.gz"}, (".image is 'a_t1.nii.gz'", "list")),
-        ({"image": [1, 2, 3, 4]}, (".image[0] is 1", "string")),
-        ({"modalities": [1, 2, 3, 4]}, (".modalities[0] is 1", "string")),
-        ({"label": 3}, (".label is 3", "string")),
-        ({"label": None}, (".label is None", "string")),
+        *[({"case": case}, (".case: ", "valid string")) for case in (None, 7, ["a"])],
+        ({"image": None}, (".image: ")),
+        ({"image": "a_t1.nii.gz"}, (".image: ")),
+        ({"image": [1, 2, 3, 4]}, (".image.0: ", "string")),
+        ({"modalities": [1, 2, 3, 4]}, (".modalities.0: ", "string")),
+        ({"label": 3}, (".label: ", "string")),
+        ({"label": None}, (".label: ", "string")),
         ({"channels": [0, 1]}, ("4 images", "likewise channels")),
-        ({"channels": ["0"] * 4}, (".channels[0] is '0'", "integer")),
-        ({"channels": [True] * 4}, (".channels[0] is True", "integer")),
+        ({"channels": ["0"] * 4}, (".channels.0: ", "integer")),
+        ({"channels": [True] * 4}, (".channels.0: ", "integer")),
     ],
 )
 def test_items_that_do_not_fit_are_refused(listed, change, facts):
     datalist, path, data = listed
     datalist["training"][0].update(change)
     write_datalist(datalist, path)
-    named = [] if "case" in change else ["(case 'a')"]
-    with refused(ValueError, "list.json: training[0]", *named, *facts, "tools datalist"):
+    with refused(ValueError, "list.json: training.0", *facts, "tools datalist"):
         load_datalist(path, data)
 
 

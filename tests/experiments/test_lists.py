@@ -12,6 +12,7 @@ from common.cohorts.missing import published_masks
 from common.cohorts.splits import published_splits
 from common.evaluation.analysis.published import published, sources
 from common.evaluation.metrics.conventions import METRICS
+from common.io.training import Entry
 from experiments.lists import read_list
 
 TABLES = sorted((ROOT / "bundles" / "tables").glob("*.json"))
@@ -175,3 +176,14 @@ def test_other_files_and_another_cohort_are_refused(tmp_path):
         read_list(tmp_path / "list.json")
     with refused(ValueError, "m3ae_table3.json", "for cohort brats2018, not for brats2020"):
         read_list(ROOT / "bundles" / "tables" / "m3ae_table3.json", "brats2020")
+
+
+def test_the_config_of_an_entry_has_its_settings(tmp_path, monkeypatch):
+    contents = {"metadata": {"bundle": "tiny"}, "train": {"epochs": 3, "steps": "$3 * @epochs", "train": {"size": 1}}}
+    (tmp_path / "configs").mkdir()
+    for name, content in {**contents, "recipe": {"+train": {"more": 2}}}.items():
+        (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    entry = Entry("Tiny", "tiny", ("recipe.json",), {"epochs": 5, "train#size": 2})
+    assert entry.files == [str(tmp_path / "configs" / f"{name}.json") for name in ("train", "recipe")]
+    assert entry.config() == {"epochs": 5, "steps": "$3 * @epochs", "train": {"size": 2, "more": 2}}

@@ -9,7 +9,8 @@ import pytest
 
 from common import __version__
 from common.io import bundle as module
-from common.io import bundle_root, refuse_unknown_options
+from common.io import bundle_root
+from common.io.bundle import require_same_common
 
 REPOSITORY = Path(module.__file__).parents[2]
 
@@ -61,7 +62,7 @@ def test_package_of_another_version_of_common(tmp_path, monkeypatch):
     (bundle / "manifest.json").write_text(json.dumps({"common": __version__}))
     assert bundle_root("m3ae") == str(bundle)
     (bundle / "manifest.json").write_text(json.dumps({"common": "99.0.0"}))
-    for entry in (lambda: bundle_root("m3ae"), lambda: refuse_unknown_options(str(bundle))):
+    for entry in (lambda: bundle_root("m3ae"), lambda: require_same_common(str(bundle))):
         with pytest.raises(ValueError, match=rf"version 99\.0\.0 of `common`.* {__version__} .*in its own process"):
             entry()
 

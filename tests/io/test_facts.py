@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.io import read_checkpoint, read_weights, trained, write_checkpoint
-from common.io.facts import LARGEST_FILE, PLACE, TrainingFacts, read_facts, unseen
+from common.io.facts import PLACE, TrainingFacts, read_facts, unseen
 
 FACTS = TrainingFacts(
     method="M3AE",
@@ -60,11 +60,10 @@ def test_a_setting_is_the_trainings_or_else_the_default(tmp_path):
         ({"width": "8"}, "was trained with width '8'; expected a value such as 16"),
         (
             {"width": "$__import__('os').abort()"},
-            r"settings\.width: .*expected a short text .* not begin with \$, @ or %",
+            r"settings\.width: .*expected a text .* not begin with \$, @ or %",
         ),
-        ({"cohort": "@network"}, "expected a short text"),
-        ({"crop": [8, ["%x.json"]]}, "expected a short text"),
-        ({"width": 10**9}, "expected a number of at most 4096"),
+        ({"cohort": "@network"}, "expected a text"),
+        ({"crop": [8, ["%x.json"]]}, "expected a text"),
         ({"width": {"a": 1}}, "expected a text, a number, or a list of these"),
         ({"backbone": "antigravity.Network"}, "not choose.*--backbone antigravity.Network"),
     ],
@@ -79,7 +78,7 @@ def test_facts_are_data(settings, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{}", "no key 'method'"), ("[", "not JSON"), (" " * (LARGEST_FILE + 1), f"expected at most {LARGEST_FILE}")],
+    [("{}", "method: Field required"), ("[", "not JSON")],
 )
 def test_facts_of_another_form_are_refused(text, message, tmp_path):
     with pytest.raises(ValueError, match=rf"a\.pt.*{message}"):

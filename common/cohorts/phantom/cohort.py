@@ -6,6 +6,7 @@ Real BraTS data may not be redistributed, so the default configs train on this c
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +15,6 @@ from tqdm import tqdm
 from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
-from common.io.scratch import scratch_folder
 
 DESCRIPTION = "synthetic phantom, not a patient"
 README = """\
@@ -51,7 +51,7 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(folder.parent) as temporary:
+        with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
             draft = Path(temporary, folder.name)
             draft.mkdir()
             _write_cohort(draft, subjects, seed)

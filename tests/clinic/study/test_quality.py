@@ -170,7 +170,7 @@ def test_what_was_noticed_as_a_study_was_read():
     assert unsure.endswith("name the file after it, e.g. x_t1c.nii.gz.")
     assert others == ["T1 (series 3), T2 (series 4): odd.", "of all."]
     first, *_ = study_warnings(replace(study, series={"t1": "of DICOM"}))
-    assert first.endswith("""--series "{'t1c': None}", or the SeriesNumber of the right one.""")
+    assert first.endswith("--series t1c=none, or the SeriesNumber of the right one.")
     assert [*study_warnings(replace(study, confidences=dict.fromkeys(sources, 0.8), remarks=[]))] == []
 
 

@@ -1,0 +1,95 @@
+"""What ``python -m monai.bundle run`` refuses in one line, before data are read or a network is built."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from common.cohorts import take
+from common.cohorts.datalist import PARTS
+from common.engines.evaluate import check_settings as check_evaluation
+from common.engines.multi_gpu import claim_output
+from common.engines.precision import check_device
+from common.engines.windows import check_mirror_axes
+from common.evaluation.report.report import require_own_parts
+from common.io import check_counts, optional, per_axis, require_writable
+from common.io.bundle import require_same_common
+from common.io.command import check_settings, given_run, is_run, unwrapped_errors
+from common.io.settings import check_choice
+from common.text import printable
+from common.transforms.decision import DECISIONS
+
+COUNTS = (
+    *("epochs", "pretrain_epochs", "teacher_epochs", "batch_size", "pretrain_batch_size"),
+    *("val_interval", "checkpoint_interval"),
+)
+"""Keys that are whole numbers from 1."""
+BUILT = ("cohort_def", "inferer", "validate#inferer")
+"""Sections that check their own arguments, and take no time to build."""
+FILES = ("datalist", "init_from", "ckpt_path", "teacher")
+"""Keys that are paths of files, or null."""
+
+
+def refuse_wrong_settings(bundle_root: str) -> None:
+    """End ``python -m monai.bundle run`` with one line and status 1 if its options or settings cannot be used.
+
+    This is the first line of ``initialize``. Besides what `check_run` refuses, these are a device that is not
+    available, an output folder that cannot be written or is in use, and a bundle that was packaged with another version
+    of ``common``. MONAI does not wrap the SystemExit. In a config that another program runs, only that version is
+    checked, and refused by a ValueError.
+    """
+    if not is_run():
+        require_same_common(bundle_root)
+        return
+    try:
+        with unwrapped_errors():
+            require_same_common(bundle_root)
+            config = check_run(*given_run(), bundle_root)
+            value = config.get_parsed_content
+            check_device(value("device"), value("precision"))
+            if "train" in config:
+                claim_output(value("output_dir"))
+            elif "report" in config:
+                require_own_parts(value("output_dir"))
+            require_writable(value("output_dir"))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {printable(str(error))}") from None
+
+
+def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: str | None = None) -> ConfigParser:
+    """Return merged config files with settings over them, after refusing values that can be recognised at once.
+
+    These are what `check_settings` refuses, counts that are not positive, paths that do not exist, unknown parts of a
+    split, wrong arguments of `BUILT`, and settings of an evaluation that would fail only at its end. Raises ValueError
+    or FileNotFoundError, which may be wrapped in MONAI's RuntimeErrors (see `unwrapped_errors`).
+    """
+    check_settings(files, settings, bundle_root)
+    config = ConfigParser(ConfigParser.load_config_files(list(files)))
+    config.update({key: value for key, value in settings.items() if value is not None})  # MONAI leaves None out
+    value = config.get_parsed_content
+
+    def given(*keys: str) -> dict[str, Any]:
+        return {key: value(key) for key in keys if key in config}
+
+    check_counts(**given(*COUNTS))
+    for key, path in given(*FILES).items():
+        if optional(path) is not None and not os.path.isfile(path):
+            raise FileNotFoundError(f"{key} {path}: no such file.")
+    folder = str(config.get("dataset_dir", "$"))
+    if folder[:1] not in ("$", "@", "%") and not os.path.isdir(folder):
+        raise FileNotFoundError(f"dataset_dir {folder}: no such folder.")
+    for key, size in given("spacing").items():
+        per_axis(key, size)
+    given(*BUILT)
+    for axes in given("mirror_axes").values():
+        check_mirror_axes(axes, value("crop"))
+    for key, decision in given("decision").items():
+        check_choice(key, decision, DECISIONS)
+    for parts in given("part", "evaluate_on", "calibrate_on").values():
+        take({part: [] for part in PARTS}, parts)
+    if "coverage" in config:
+        method, coverage, conventions = map(value, ("method", "coverage", "conventions"))
+        published, store = optional(value("published")), given("mlflow").get("mlflow")
+        check_evaluation(method, coverage, published, conventions, value("decision"), store)
+    return config
