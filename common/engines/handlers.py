@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
-from time import perf_counter
 from typing import Any
 
 import ignite.distributed as idist
@@ -96,47 +94,6 @@ class EpochLosses:
         count = idist.all_reduce(float(self._count))
         for name, value in self._sums.items():
             engine.state.metrics[self.prefix + name] = idist.all_reduce(float(value)) / count
-
-
-class TimeLeft:
-    """Log an estimate of the time left: after five steps, after the first epoch, and after each tenth of all epochs.
-
-    The first epoch reads every case, and later ones take them from the cache. So during the first epoch, the time for
-    reading is extrapolated to the end of this epoch only. Validations and the evaluation are not counted.
-    ``later_steps`` is the number of steps of the next stage, which are assumed to last as long as those of this one.
-    """
-
-    def __init__(self, later_steps: int = 0) -> None:
-        self.later_steps = later_steps
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.GET_BATCH_STARTED, self._wait)
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._compute)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._complete)
-
-    def _start(self) -> None:
-        self._reading: list[float] = []
-        self._computing: list[float] = []
-
-    def _wait(self) -> None:
-        self._since = perf_counter()
-
-    def _compute(self) -> None:
-        self._reading.append(perf_counter() - self._since)
-        self._since = perf_counter()
-
-    def _complete(self, engine: Engine) -> None:
-        self._computing.append(perf_counter() - self._since)
-        state, done = engine.state, len(self._computing)
-        epoch, ends = state.epoch, state.iteration % state.epoch_length == 0
-        tenth = ends and epoch * 10 // state.max_epochs > (epoch - 1) * 10 // state.max_epochs
-        if idist.get_rank() == 0 and (done in (5, state.epoch_length) or tenth):
-            left = state.max_epochs * state.epoch_length - state.iteration
-            seconds = (left + self.later_steps) * mean(self._computing[-state.epoch_length :])
-            to_read = left if done > state.epoch_length else max(state.epoch_length - done, 0)
-            seconds += to_read * mean(self._reading[-state.epoch_length :])
-            logger.info(f"epoch {epoch} of {state.max_epochs}: about {seconds / 60:.1f} min of training to go")
 
 
 class WeightAverage:

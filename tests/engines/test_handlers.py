@@ -8,7 +8,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.transforms import Compose, RandScaleIntensityd
 
-from common.engines import EpochLosses, Reseed, ResumableCheckpoint, TimeLeft, WeightAverage, counted_voxels
+from common.engines import EpochLosses, Reseed, ResumableCheckpoint, WeightAverage, counted_voxels
 from common.modalities import IGNORED
 
 
@@ -35,36 +35,6 @@ def test_an_epoch_draws_the_same_whether_or_not_others_went_before():
     assert whole[3] == second[3]
     assert whole[1] != whole[2]
     assert draws(8, [1])[1] != whole[1]
-
-
-def test_the_time_left_does_not_extrapolate_the_first_reading(monkeypatch, caplog):
-    """Steps of 6 s, cases of 60 s when read first and 3 s later; 7 steps of another stage follow."""
-    clock = [0.0]
-    monkeypatch.setattr("common.engines.handlers.perf_counter", lambda: clock[0])
-
-    def wait(seconds):
-        clock[0] += seconds
-
-    def batches():
-        for number in range(30):
-            wait(60 if number < 6 else 3)
-            yield number
-
-    caplog.set_level("INFO")
-    engine = Engine(lambda engine, batch: wait(6))
-    TimeLeft(later_steps=7).attach(engine)
-    engine.run(batches(), max_epochs=5, epoch_length=6)
-    said = [record.message for record in caplog.records if record.name == "common.engines.handlers"]
-    minutes = [
-        ((25 + 7) * 6 + 60) / 60,
-        (24 + 7) * 6 / 60,
-        *(((30 - n + 7) * 6 + (30 - n) * 3) / 60 for n in (12, 18, 24)),
-    ]
-    minutes.append(7 * 6 / 60)
-    epochs = [1, 1, 2, 3, 4, 5]
-    assert said == [
-        f"epoch {e} of 5: about {m:.1f} min of training to go" for e, m in zip(epochs, minutes, strict=True)
-    ]
 
 
 def test_epoch_losses_are_means_over_the_epoch():
