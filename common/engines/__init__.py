@@ -6,7 +6,6 @@ from common.engines.handlers import (
     EpochLosses,
     Reseed,
     ResumableCheckpoint,
-    WeightAverage,
     counted_voxels,
     seed_all,
 )

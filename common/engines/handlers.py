@@ -8,11 +8,10 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint
+from ignite.handlers import Checkpoint, EMAHandler
 from monai.engines import Evaluator, Trainer
 from monai.utils import set_determinism
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.io import read_checkpoint, write_checkpoint
 from common.io.facts import TrainingFacts
@@ -96,29 +95,6 @@ class EpochLosses:
             engine.state.metrics[self.prefix + name] = idist.all_reduce(float(value)) / count
 
 
-class WeightAverage:
-    """Keep an exponential moving average of a network's weights: ``average = (1 - m) average + m weights``, each step.
-
-    The average starts as the weights after the first step. It is validated and saved instead of the trained network.
-    Its buffers are the trained network's latest. If the momentum m is None, nothing is averaged. The attribute
-    ``network`` has the average weights (without m it is the trained network); ``state`` is for the ``objects`` of
-    `ResumableCheckpoint`.
-    """
-
-    def __init__(self, network: nn.Module, momentum: float | None = None) -> None:
-        self.trained, self.network, self.state = network, network, {}
-        if momentum is None:
-            return
-        if not 0 < momentum < 1:
-            raise ValueError(f"ema_momentum {momentum}: expected a number between 0 and 1, or null for no average.")
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - momentum))
-        self.network, self.state = self.average.module, {"average": self.average}
-
-    def attach(self, engine: Engine) -> None:
-        if self.state:
-            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self.average.update_parameters(self.trained))
-
-
 class ResumableCheckpoint:
     """Save the last state, to resume from, and the best weights.
 
@@ -147,16 +123,20 @@ class ResumableCheckpoint:
         validator: Evaluator | None = None,
         interval: int = 1,
         resume: bool = False,
-        average: WeightAverage | None = None,
+        average: EMAHandler | None = None,
         facts: TrainingFacts | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
-        self.average, self.validator = average or WeightAverage(network), validator
-        self.objects = {"network": network, **objects, **self.average.state}
+        self.average, self.validator = average, validator
+        self.kept = network if average is None else average.ema_model
+        self.objects = {"network": network, **objects} | ({} if average is None else {"average": self.kept})
+        self._averages = False
         self.interval, self.resume, self.facts = interval, resume, facts
 
     def attach(self, engine: Trainer) -> None:
-        self.average.attach(engine)
+        if self.average is not None:
+            self.average.attach(engine)
+            engine.add_event_handler(Events.STARTED, self._start_average)
         engine.add_event_handler(Events.STARTED, self._load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
         engine.add_event_handler(Events.COMPLETED, self._say_which)
@@ -181,6 +161,12 @@ class ResumableCheckpoint:
         state = read_checkpoint(self.last, map_location="cpu")
         for name in self.objects.keys() - {"network"}:
             self.objects[name].load_state_dict(state[name])
+        self._averages = True
+
+    def _start_average(self) -> None:
+        if not self._averages:  # the handler copied the weights when it was made, before others were loaded
+            self.kept.load_state_dict(self.objects["network"].state_dict())
+        self._averages = True
 
     def _everything(self, trainer: Trainer) -> dict[str, Any]:
         scaler = {} if trainer.scaler is None else {"scaler": trainer.scaler}
@@ -192,7 +178,7 @@ class ResumableCheckpoint:
         best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
         if idist.get_rank() == 0:
             if best_epoch == epoch or (best_epoch < 1 and due):
-                write_checkpoint(self.average.network.state_dict(), self.weights, self.facts)
+                write_checkpoint(self.kept.state_dict(), self.weights, self.facts)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
