@@ -100,9 +100,10 @@ class ResumableCheckpoint:
 
     ``<folder>/<name>_last.pt`` holds the states of all objects, the trainer's position and the best score. It is
     replaced every ``interval`` epochs. ``<folder>/<name>.pt`` is a plain state dict of the network, or of its average:
-    the best one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically.
-    Attach this handler after the learning-rate and validation handlers. Raises ValueError if the checkpoint to resume
-    from is damaged, or of another configuration or number of epochs.
+    the best one in validation so far or, before the first validation, the latest one. Rank 0 writes both atomically,
+    which MONAI's CheckpointSaver does not; nor can it put facts into the file of weights. Attach this handler after the
+    learning-rate and validation handlers. Raises ValueError if the checkpoint to resume from is damaged, or of another
+    configuration or number of epochs.
 
     Args:
         name: name of the stage, e.g. ``finetuned``.
@@ -127,19 +128,17 @@ class ResumableCheckpoint:
         facts: TrainingFacts | None = None,
     ) -> None:
         self.last, self.weights = Path(folder) / f"{name}_last.pt", Path(folder) / f"{name}.pt"
-        self.average, self.validator = average, validator
-        self.kept = network if average is None else average.ema_model
-        self.objects = {"network": network, **objects} | ({} if average is None else {"average": self.kept})
-        self._averages = False
+        self.network, self.average, self.validator = network, average, validator
+        self.objects = objects if average is None else {**objects, "average": average.ema_model}
         self.interval, self.resume, self.facts = interval, resume, facts
+        self._restored = False
 
     def attach(self, engine: Trainer) -> None:
         if self.average is not None:
             self.average.attach(engine)
-            engine.add_event_handler(Events.STARTED, self._start_average)
-        engine.add_event_handler(Events.STARTED, self._load)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        engine.add_event_handler(Events.COMPLETED, self._say_which)
+        engine.add_event_handler(Events.COMPLETED, self._log_which)
 
     def state_dict(self) -> dict[str, float]:
         if self.validator is None:
@@ -156,21 +155,13 @@ class ResumableCheckpoint:
 
         This is for a training whose weights come from elsewhere, as in the next round of a federation.
         """
-        if not self.last.is_file():
-            return
-        state = read_checkpoint(self.last, map_location="cpu")
-        for name in self.objects.keys() - {"network"}:
-            self.objects[name].load_state_dict(state[name])
-        self._averages = True
-
-    def _start_average(self) -> None:
-        if not self._averages:  # the handler copied the weights when it was made, before others were loaded
-            self.kept.load_state_dict(self.objects["network"].state_dict())
-        self._averages = True
+        if self.last.is_file():
+            Checkpoint.load_objects(self.objects, read_checkpoint(self.last))
+            self._restored = True
 
     def _everything(self, trainer: Trainer) -> dict[str, Any]:
         scaler = {} if trainer.scaler is None else {"scaler": trainer.scaler}
-        return {**self.objects, **scaler, "trainer": trainer, "best": self}
+        return {"network": self.network, **self.objects, **scaler, "trainer": trainer, "best": self}
 
     def _save(self, trainer: Trainer) -> None:
         epoch = trainer.state.epoch
@@ -178,36 +169,39 @@ class ResumableCheckpoint:
         best_epoch = -1 if self.validator is None else self.validator.state.best_metric_epoch
         if idist.get_rank() == 0:
             if best_epoch == epoch or (best_epoch < 1 and due):
-                write_checkpoint(self.kept.state_dict(), self.weights, self.facts)
+                weights = self.network if self.average is None else self.average.ema_model
+                write_checkpoint(weights.state_dict(), self.weights, self.facts)
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
 
-    def _say_which(self, trainer: Trainer) -> None:
+    def _log_which(self) -> None:
         if self.validator is not None and idist.get_rank() == 0:
             epoch = self.validator.state.best_metric_epoch
             best, last = f"of epoch {epoch}, the best in validation", "of the last epoch: no validation took place"
             logger.info(f"{self.weights}: the weights {best if epoch > 0 else last}")
 
-    def _load(self, trainer: Trainer) -> None:
+    def _start(self, trainer: Trainer) -> None:
+        if self.average is not None and not self._restored:  # others may have been loaded since it was made
+            self.average.ema_model.load_state_dict(self.network.state_dict())
+        self._restored = True
         if not self.resume:
             return
         if not self.last.is_file():
             logger.warning(f"resume: no checkpoint {self.last}, starting from the beginning")
             return
-        wanted_epochs = trainer.state.max_epochs
-        # Load to the CPU: tensors are copied to the device, but Adam's step counts have to stay on the host.
-        state = read_checkpoint(self.last, map_location="cpu")
+        epochs = trainer.state.max_epochs
+        state = read_checkpoint(self.last)  # on the CPU, where Adam's step counts have to stay; others are copied
         try:
-            Checkpoint.load_objects(to_load=self._everything(trainer), checkpoint=state)
+            Checkpoint.load_objects(self._everything(trainer), state)
         except (ValueError, RuntimeError, KeyError) as error:
             raise ValueError(
                 f"{self.last}: not a checkpoint of this configuration ({str(error).splitlines()[0]}). "
                 "Resume with the config that it was trained with, or choose another output_dir."
             ) from error
-        if trainer.state.max_epochs != wanted_epochs:
+        if trainer.state.max_epochs != epochs:
             raise ValueError(
-                f"{self.last}: a run of {trainer.state.max_epochs} epochs; expected {wanted_epochs}. Its learning-rate "
+                f"{self.last}: a run of {trainer.state.max_epochs} epochs; expected {epochs}. Its learning-rate "
                 "schedule ends there: resume with the same number of epochs, or choose another output_dir."
             )
-        logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {wanted_epochs}")
+        logger.info(f"resumed {self.last} after epoch {trainer.state.epoch} of {epochs}")
