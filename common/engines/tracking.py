@@ -1,9 +1,12 @@
 """MLflow: what ``monai.bundle run --tracking mlflow`` needs of our trainers, and an evaluation in the same run."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri, path_to_uri
@@ -11,12 +14,15 @@ from monai.utils import path_to_sqlite_uri, path_to_uri
 from common.evaluation.analysis.statistics import subset_statistics
 from common.evaluation.metrics.results import read_evaluation
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 EXPERIMENT = "monai_experiment"
 """Name of the experiment of MONAI's trainings."""
 
 
 def track(handlers: Sequence) -> None:
-    """Let MONAI's MLFlowHandlers log the loss of a trainer whose output is one dictionary, since it does not decollate."""
+    """Let MONAI's MLFlowHandlers log the loss of a trainer that does not decollate its output."""
     for handler in handlers:
         if isinstance(handler, MLFlowHandler):
             handler.output_transform = itemgetter("loss")
@@ -25,7 +31,7 @@ def track(handlers: Sequence) -> None:
 class EvaluationLog:
     """An evaluation in MLflow: means ``<part>/<metric>/<subset>/<region>``, and files in a folder named after the part.
 
-    It goes into the latest run of a store ``mlruns.db`` beside the weights, which is that of a tracked training, or else
+    It goes into the latest run of a store ``mlruns.db`` beside the weights, which is that of a tracked training, or
     into a new run. MLflow tells its developers of its use unless ``MLFLOW_DISABLE_TELEMETRY`` is set.
 
     Args:
@@ -65,7 +71,7 @@ class EvaluationLog:
                 client.log_artifact(run, str(path), str(Path(self.part, path.relative_to(self.folder).parent)))
         client.set_terminated(run)
 
-    def _client(self):  # noqa: ANN202 (mlflow is imported when it is needed)
+    def _client(self) -> MlflowClient:
         from mlflow import MlflowClient
 
         store = self.training if self.training.is_file() else self.folder / "mlruns.db"

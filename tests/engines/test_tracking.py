@@ -29,11 +29,11 @@ def server(tmp_path_factory):
         yield uri
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
     """The output folder of an evaluation of two cases and one subset."""
-    folder = tmp_path / "evaluation"
-    values = {"dice": (0.25, 0.75), "hd95": (2.0, np.nan), "reference_volume": (1.0, 1.0), "surface_dice": (np.nan,) * 2}
+    folder = tmp_path_factory.mktemp("evaluation")
+    values = {"dice": (0.25, 0.75), "hd95": (2.0, np.nan), "reference_volume": (1.0, 1.0), "assd": (np.nan, np.nan)}
     rows = [(f"c{i}", "t1+t2", "WT", metric, pair[i]) for metric, pair in values.items() for i in range(2)]
     results = pd.DataFrame(rows, columns=COLUMNS)
     evaluation = Evaluation("M", "phantom", ("t1", "t2"), ("WT",), Conventions(), results)
