@@ -5,7 +5,13 @@ from common.engines.evaluate import Report
 from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import distributed, local_device, lock_output
-from common.engines.precision import PrecisionInferer, fast_memory_format, fast_precision, set_precision
+from common.engines.precision import (
+    PrecisionInferer,
+    check_device,
+    fast_memory_format,
+    fast_precision,
+    set_matmul_precision,
+)
 from common.engines.preference import PreferenceBalancer
 from common.engines.steps import BundleEvaluation, train_teacher, training_facts
 from common.engines.substitute import SubstituteFigure

@@ -80,7 +80,8 @@ class Report:
     panel_subsets: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        check_evaluation(**{key: getattr(self, key) for key in CHECKED})
+        check_evaluation(vars(self))
+        require_own_parts(self.output_dir)
         if not self.cases:
             raise ValueError("No case to evaluate: the part of the split is empty; choose another one (key `part`).")
         evaluated = {
@@ -147,19 +148,13 @@ class Report:
         return evaluation, results, calibration
 
 
-def check_evaluation(
-    method: str,
-    conventions: Mapping[str, Any],
-    decision: str,
-    coverage: float,
-    published: Sequence[str] | None,
-    output_dir: str,
-) -> None:
-    """Refuse settings of a `Report` that would fail only at the end of a long training or evaluation."""
+def check_evaluation(settings: Mapping[str, Any]) -> None:
+    """Refuse attributes of a `Report`, given by their names, that would fail only at the end of a long run."""
+    method, conventions, published = (settings[key] for key in ("method", "conventions", "published"))
     if not isinstance(method, str):
         raise ValueError(f"method {method!r}: expected text; on a command line put it into two pairs of quotes.")
-    check_coverage(coverage)
-    check_choice("decision", decision, DECISIONS)
+    check_coverage(settings["coverage"])
+    check_choice("decision", settings["decision"], DECISIONS)
     if published is not None:
         if not isinstance(published, list | tuple) or len(published) != 3:
             raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
@@ -168,11 +163,6 @@ def check_evaluation(
     if unknown := [key for key in conventions if key not in known]:
         raise ValueError(f"conventions: {unknown[0]!r} is not one of {', '.join(known)}.")
     Conventions(**conventions)
-    require_own_parts(output_dir)
-
-
-CHECKED = ("method", "conventions", "decision", "coverage", "published", "output_dir")
-"""Settings that `check_evaluation` checks."""
 
 
 def window_facts(window: Sequence[int], spacing: Sequence[float]) -> dict[str, str]:

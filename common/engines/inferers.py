@@ -30,7 +30,7 @@ class ForegroundInferer(SlidingWindowInferer):
             1)`` with a 2D network (see `Planewise`).
         args: further arguments of `SlidingWindowInferer`, like ``kwargs``.
         softmax: True if the logits are for a softmax whose channel 0 is the background; False if for sigmoids.
-        precision: precision of the network, see `set_precision`; logits are summed in float32.
+        precision: precision of the network, see `check_device`; logits are summed in float32.
         mirror_axes: axes along which windows are also mirrored, see `Mirrored`; none by default.
     """
 

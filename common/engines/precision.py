@@ -17,12 +17,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 """Value of the key ``precision`` -> data type."""
 
 
-def set_precision(device: str | torch.device, precision: str, matmul_precision: str) -> None:
-    """Set the precision of float32 matrix products in this process, and check the others before anything is loaded.
+def check_device(device: str | torch.device, precision: str) -> None:
+    """Refuse an unavailable device, or a precision that it does not support, before anything is loaded.
 
-    ``matmul_precision`` is ``highest``, ``high`` or ``medium``. On a GPU ``high`` multiplies in TF32 (10 bits of
-    mantissa), as cuDNN's convolutions do by default. If a processor only emulates bfloat16, a warning is logged. Raises
-    ValueError if the device is not available, a precision is unknown, or it is float16 without a GPU.
+    If a processor only emulates bfloat16, a warning is logged. Raises ValueError if the device is not available, the
+    precision is unknown, or it is float16 without a GPU.
     """
     check_choice("precision", precision, tuple(DTYPES))
     device = usable_device("device", device)
@@ -36,6 +35,14 @@ def set_precision(device: str | torch.device, precision: str, matmul_precision: 
             "and emulates it, which is slower than float32 (a training step of RFNet on a CPU took 1.4 times as long); "
             "use 'float32' here."
         )
+
+
+def set_matmul_precision(matmul_precision: str) -> None:
+    """Set the precision of float32 matrix products in this process: ``highest``, ``high`` or ``medium``.
+
+    On a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do by default. Other words raise
+    a ValueError; PyTorch's own function would only warn.
+    """
     choices = ("highest", "high", "medium")
     torch.set_float32_matmul_precision(check_choice("matmul_precision", matmul_precision, choices))
 

@@ -9,7 +9,8 @@ from monai.bundle import run
 from monai.engines import Trainer
 
 from common.cohorts import get_cohort
-from common.engines.evaluate import CHECKED, check_evaluation
+from common.engines.evaluate import check_evaluation
+from common.evaluation.report.report import require_own_parts
 from common.io.command import recipe_names
 from common.io.facts import SETTINGS, TrainingFacts
 from common.io.settings import optional
@@ -20,11 +21,12 @@ class BundleEvaluation:
     """An evaluation by configs of a bundle, e.g. ``inference.json`` with ``evaluate.json`` as an overlay, on rank 0.
 
     The configs are names of files in its folder ``configs``; later ones override earlier ones, and ``overrides`` all of
-    them. The constructor refuses what `check_evaluation` refuses.
+    them. The constructor refuses what `check_evaluation` refuses, and to replace files that no report wrote.
     """
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-        check_evaluation(**{key: overrides[key] for key in CHECKED} | {"published": optional(overrides["published"])})
+        check_evaluation({**overrides, "published": optional(overrides["published"])})
+        require_own_parts(overrides["output_dir"])
         self.files = [str(Path(bundle_root) / "configs" / name) for name in configs]
         self.overrides = {"bundle_root": bundle_root, **overrides}
 

@@ -9,7 +9,14 @@ from monai.inferers import SlidingWindowInferer
 from torch import nn
 from two_stage import TwoStage
 
-from common.engines import ForegroundInferer, PrecisionInferer, fast_memory_format, fast_precision, set_precision
+from common.engines import (
+    ForegroundInferer,
+    PrecisionInferer,
+    check_device,
+    fast_memory_format,
+    fast_precision,
+    set_matmul_precision,
+)
 from common.engines.precision import autocast
 from common.engines.windows import decode_subsets
 
@@ -117,29 +124,30 @@ def test_unknown_ones_are_refused(make):
 
 
 @pytest.mark.parametrize(
-    ("settings", "facts"),
+    ("check", "settings", "facts"),
     [
-        (("cpu", "half", "high"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
-        (("cpu", "float16", "high"), "'float16' with device cpu"),
-        (("cpu", "float32", "low"), "matmul_precision 'low': .* 'highest', 'high', 'medium'"),
-        (("gpu", "float32", "high"), "^device gpu: not available"),
-        pytest.param(
-            ("cuda", "float32", "high"),
-            "^device cuda: not available",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
-        ),
+        (check_device, ("cpu", "half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
+        (check_device, ("cpu", "float16"), "'float16' with device cpu"),
+        (check_device, ("gpu", "float32"), "^device gpu: not available"),
+        (set_matmul_precision, ("low",), "matmul_precision 'low': .* 'highest', 'high', 'medium'"),
     ],
 )
-def test_wrong_settings_are_refused(settings, facts):
+def test_wrong_settings_are_refused(check, settings, facts):
     with pytest.raises(ValueError, match=facts):
-        set_precision(*settings)
+        check(*settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="^device cuda: not available"):
+        check_device("cuda", "float32")
 
 
 def test_products_are_as_exact_as_asked_for():
     before = torch.get_float32_matmul_precision()
     try:
         for precision in ("highest", "high"):
-            set_precision("cpu", "float32", precision)
+            set_matmul_precision(precision)
             assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
@@ -157,5 +165,5 @@ def test_precision_of_each_device(monkeypatch, tmp_path, caplog, flags, expected
     monkeypatch.setattr("common.engines.precision.CPU_FACTS", tmp_path / "cpuinfo")
     assert fast_precision(torch.device("cpu")) == expected
     assert fast_precision("cuda:0") == "float32"
-    set_precision("cpu", "bfloat16", torch.get_float32_matmul_precision())
+    check_device("cpu", "bfloat16")
     assert len(caplog.records) == (expected == "float32")  # it would be emulated
