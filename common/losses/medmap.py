@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from common.io.settings import check_choice, check_number
-from common.networks.kernels import weighted_sum
+from common.networks.blocks import weighted_sum
 
 FLOOR = 1e-6  # constant added to a standard deviation before its logarithm
 LEAST_SHARE = 0.1

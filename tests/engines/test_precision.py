@@ -139,7 +139,7 @@ def test_wrong_settings_are_refused(check, settings, facts):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="^device cuda: not available"):
+    with pytest.raises(ValueError, match="device cuda: not available"):
         check_device("cuda", "float32")
 
 
