@@ -30,8 +30,8 @@ class Conv3d(nn.Conv3d):
 class GroupNorm(nn.GroupNorm):
     """A group norm of ``(B, C, X, Y, Z)`` whose gradient on a CPU is not slow for tensors in channels-last order.
 
-    With PyTorch's, a step of M3AE in bfloat16 takes 1.6 times as long, and one of its pretraining 1.8 times (phantom, one
-    core of a Xeon with AMX). So a tensor that needs a gradient is normalised in the usual order.
+    With PyTorch's, a step of M3AE in bfloat16 takes 1.6 times as long, and one of its pretraining 1.8 times (phantom,
+    one core of a Xeon with AMX). So a tensor that needs a gradient is normalised in the usual order.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
