@@ -73,8 +73,8 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
     if two_voxels and name not in NETWORKS and any(type(layer) is nn.Conv3d for layer in built.modules()):
         logger.warning(
             f"backbone {name!r}, crop {list(crop)}: on a CPU without AMX, the gradient in bfloat16 of PyTorch's own "
-            "Conv3d is arbitrary where an image has 2 voxels along its first axis. There, use precision float32, another "
-            "crop, or the Conv3d of common.networks.kernels."
+            "Conv3d is arbitrary where an image has 2 voxels along its first axis. There, use precision float32, "
+            "another crop, or the Conv3d of common.networks.kernels."
         )
     return built
 
