@@ -38,7 +38,7 @@ class EvaluationLog:
         output_dir: folder of the `Report`.
         ckpt_path: path of the weights.
         tracking: ``local`` for the store beside the weights or, without one, in the folder; ``none`` to log nothing;
-            else the URI of an MLflow server or store, which the constructor tries.
+            else the URI of an MLflow server or store. The constructor tries it, and raises ValueError if it fails.
         part: part of the split.
     """
 
@@ -47,7 +47,12 @@ class EvaluationLog:
         self.training = Path(ckpt_path).parent / "mlruns.db"
         self.part = part if isinstance(part, str) else "_".join(part)
         if tracking not in ("local", "none"):
-            self._client().search_experiments(max_results=1)
+            from mlflow.exceptions import MlflowException
+
+            try:
+                self._client().search_experiments(max_results=1)
+            except MlflowException as error:
+                raise ValueError(f"mlflow {tracking!r}: not a server or store that can be used ({error}).") from None
 
     def write(self) -> None:
         """Log the means and the files of the folder."""

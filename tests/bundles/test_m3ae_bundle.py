@@ -302,7 +302,7 @@ class TestEvaluation:
             ({"published": "M3AE"}, "published 'M3AE': expected paper, table and dataset, or null"),
             ({"published": 5}, "published 5: expected paper, table and dataset, or null"),
             ({"crop": 48}, "crop 48: expected 3 numbers"),
-            ({"mlflow": "folder"}, "folder"),
+            ({"mlflow": "folder"}, "mlflow 'folder': not a server or store"),
             ({"conventions#empty": "none"}, "conventions: empty is 'none'; expected brats or released or nan or skip"),
             ({"calibrate_on": "test"}, "calibrate on other cases than those evaluated"),
             ({"part": "training2"}, "Unknown part 'training2'"),

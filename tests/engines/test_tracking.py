@@ -90,7 +90,7 @@ def test_none_logs_nothing(folder, tmp_path):
 
 
 def test_a_store_that_mlflow_cannot_use_is_refused_before_the_evaluation(folder, tmp_path):
-    with pytest.raises(Exception, match="file"):
+    with pytest.raises(ValueError, match="mlflow 'locally': not a server or store"):
         EvaluationLog(str(folder), str(tmp_path / "model.pt"), "locally", "test")
 
 
