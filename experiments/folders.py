@@ -8,7 +8,6 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from common.engines.precision import uses_float16
 from common.engines.settings import check_run
 from common.io import unlock_folder
 from common.io.command import unwrapped_errors
@@ -29,7 +28,7 @@ def prepare_training(files: Sequence[str], settings: Mapping[str, Any]) -> None:
             check_run(files, settings)
             settings = {**settings, "device": "$torch.device('cpu')", "resume": False}
             workflow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)
-            if uses_float16(workflow.parser["precision"]):  # needs the GPU of the training itself
+            if workflow.parser["precision"] == "float16":  # needs the GPU of the training itself
                 workflow.parser["precision"] = "float32"
             workflow.initialize()
             workflow.parser.get_parsed_content("train#trainer")

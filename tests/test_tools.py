@@ -22,7 +22,6 @@ from scipy import ndimage
 
 from common.evaluation.metrics.results import read_evaluation, write_evaluation
 from common.io.arguments import parse
-from tools.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 

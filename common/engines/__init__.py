@@ -1,16 +1,8 @@
 """Additions to MONAI's Ignite engines: inferers for any subset, handlers, and steps that connect stages."""
 
 from common.engines.epoch import Rounds, SetEpoch
-from common.engines.evaluate import check_panels, report_evaluation
-from common.engines.handlers import (
-    EpochLosses,
-    Reseed,
-    ResumableCheckpoint,
-    TimeLeft,
-    WeightAverage,
-    counted_voxels,
-    seed_all,
-)
+from common.engines.evaluate import Report
+from common.engines.handlers import EpochLosses, Reseed, ResumableCheckpoint, counted_voxels, seed_all
 from common.engines.inferers import ForegroundInferer, SubstituteInferer
 from common.engines.multi_gpu import claim_output, distributed, local_device
 from common.engines.precision import (
@@ -18,10 +10,9 @@ from common.engines.precision import (
     fast_memory_format,
     fast_precision,
     set_matmul_precision,
-    uses_float16,
 )
 from common.engines.settings import refuse_wrong_settings
-from common.engines.steps import run_bundle, train_teacher, training_facts
+from common.engines.steps import BundleEvaluation, train_teacher, training_facts
 from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
-from common.engines.tracking import close_tracking, log_evaluation, log_file, track
+from common.engines.tracking import EvaluationLog, track

@@ -1,13 +1,14 @@
 """The numerical precision of networks, and the order of their values in memory."""
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import SimpleInferer
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from common.io.settings import check_choice, usable_device
 
@@ -66,11 +67,6 @@ def fast_memory_format(device: str | torch.device, crop: Sequence[int]) -> torch
     return torch.channels_last_3d if fast else torch.contiguous_format
 
 
-def uses_float16(precision: str) -> bool:
-    """Return whether the loss must be scaled (the trainer's ``amp``), since gradients underflow in float16."""
-    return precision == "float16"
-
-
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return a context in which networks compute in a precision wherever `torch.autocast` considers that safe.
 
@@ -83,17 +79,22 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def to_float32(outputs: Any) -> Any:
     """Return a tensor, or nested tuples, lists and dictionaries of tensors, with half precision cast to float32."""
-    return tree_map_only(
-        torch.Tensor, lambda x: x.float() if x.dtype in (torch.bfloat16, torch.float16) else x, outputs
-    )
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+    if isinstance(outputs, Mapping):
+        return {key: to_float32(value) for key, value in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        values = [to_float32(value) for value in outputs]
+        return type(outputs)(*values) if hasattr(outputs, "_fields") else type(outputs)(values)
+    return outputs
 
 
 class PrecisionInferer(SimpleInferer):
     """Run a training batch in ``float32``, ``bfloat16`` or, on a GPU, ``float16``.
 
     Weights, gradients and losses stay in float32. bfloat16 needs no loss scaling; processors with bfloat16 instructions
-    (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. float16 needs the trainer's ``amp``, for its
-    GradScaler. ``amp_kwargs`` then have to disable the trainer's own autocast, which would include the loss.
+    (AVX512-BF16, AMX, GPUs since Ampere) train up to 2.5 times as fast. MONAI's ``amp`` casts on a GPU alone, and the
+    loss too: float16 needs it for its GradScaler, and ``amp_kwargs`` then have to disable its casting.
     """
 
     def __init__(self, precision: str = "float32") -> None:
@@ -111,4 +112,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Return whether a device has instructions for bfloat16, so that it need not emulate them."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return CPU_FACTS.is_file() and re.search(r"\b(avx512_bf16|amx_bf16)\b", CPU_FACTS.read_text()) is not None
+
+
+CPU_FACTS = Path("/proc/cpuinfo")

@@ -8,7 +8,7 @@ from monai.bundle import ConfigParser
 
 from common.cohorts import take
 from common.cohorts.datalist import PARTS
-from common.engines.evaluate import check_settings as check_evaluation
+from common.engines.evaluate import check_evaluation
 from common.engines.multi_gpu import claim_output
 from common.engines.precision import check_device
 from common.engines.windows import check_mirror_axes
@@ -25,7 +25,7 @@ COUNTS = (
     *("val_interval", "checkpoint_interval"),
 )
 """Keys that are whole numbers from 1."""
-BUILT = ("cohort_def", "inferer", "validate#inferer")
+BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
 FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 """Keys that are paths of files, or null."""
@@ -89,7 +89,6 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     for parts in given("part", "evaluate_on", "calibrate_on").values():
         take({part: [] for part in PARTS}, parts)
     if "coverage" in config:
-        method, coverage, conventions = map(value, ("method", "coverage", "conventions"))
-        published, store = optional(value("published")), given("mlflow").get("mlflow")
-        check_evaluation(method, coverage, published, conventions, value("decision"), store)
+        names = ("method", "coverage", "conventions", "decision", "published")
+        check_evaluation({name: optional(value(name)) for name in names})
     return config

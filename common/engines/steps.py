@@ -9,21 +9,32 @@ from monai.bundle import run
 from monai.engines import Trainer
 
 from common.cohorts import get_cohort
+from common.engines.evaluate import check_evaluation
+from common.evaluation.report.report import require_own_parts
 from common.io.command import recipe_names
 from common.io.facts import SETTINGS, TrainingFacts
 from common.io.settings import optional
 from common.io.weights import metadata_of, trained_on, weights_name
 
 
-def run_bundle(bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-    """Run configs of a bundle on rank 0, e.g. ``inference.json`` with ``evaluate.json`` as an overlay.
+class BundleEvaluation:
+    """An evaluation by configs of a bundle, e.g. ``inference.json`` with ``evaluate.json`` as an overlay, on rank 0.
 
-    The configs are names of files in its folder ``configs``; later ones override earlier ones.
+    The configs are names of files in its folder ``configs``; later ones override earlier ones, and ``overrides`` all of
+    them. The constructor refuses what `check_evaluation` refuses, and to replace files that no report wrote.
     """
-    overrides = {key: "$None" if value is None else value for key, value in overrides.items()}  # MONAI leaves None out
-    if idist.get_rank() == 0:
-        files = [str(Path(bundle_root) / "configs" / name) for name in configs]
-        run(config_file=files, bundle_root=bundle_root, **overrides)
+
+    def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        check_evaluation({**overrides, "published": optional(overrides["published"])})
+        require_own_parts(overrides["output_dir"])
+        self.files = [str(Path(bundle_root) / "configs" / name) for name in configs]
+        self.overrides = {"bundle_root": bundle_root, **overrides}
+
+    def __call__(self) -> None:
+        """Run the evaluation."""
+        if idist.get_rank() == 0:
+            given = {key: "$None" if value is None else value for key, value in self.overrides.items()}
+            run(config_file=self.files, **given)  # which would leave out None
 
 
 def training_facts(

@@ -28,8 +28,8 @@ class CachedDataset(Dataset):
     """Cache the results of the deterministic transforms as raw files without the background.
 
     The transforms before the first random one run once per case; after that, only the planes that a cropped patch
-    crosses are read. Unlike MONAI's PersistentDataset it does not store the whole array behind a cropped view, does not
-    read a whole case for one patch, and keeps the affine.
+    crosses are read. MONAI's PersistentDataset reads a whole case for each patch, and a GPU would wait for it: in
+    float32, 4 modalities of a brain of 140 x 175 x 140 voxels are 55 MB, and those of a patch of 80^3 voxels 8 MB.
 
     Images are stored as 16-bit whole numbers: a voxel's difference from the modality's first voxel, its background, in
     steps of 1/32767 of the largest difference. So voxels are off by at most half a step, the background by nothing. A
@@ -68,8 +68,8 @@ class CachedDataset(Dataset):
         return self._read(entry)
 
     def _key(self, item: Mapping[str, Any]) -> str:
-        told = {key: value for key, value in item.items() if key != "patient"}  # says nothing of the images
-        return fingerprint(FORMAT, monai.__version__, told, files_of(item), self._recipe)
+        known = {key: value for key, value in item.items() if key != "patient"}  # says nothing of the images
+        return fingerprint(FORMAT, monai.__version__, known, files_of(item), self._recipe)
 
     def _write(self, entry: Path, item: Mapping[str, Any]) -> None:
         entry.mkdir(parents=True, exist_ok=True)
@@ -95,11 +95,7 @@ class CachedDataset(Dataset):
     @staticmethod
     def _read(entry: Path) -> tuple[dict[str, Any], dict[str, "_Stored"]]:
         """Return the item, with tensors that take no memory in the place of the stored ones, and what is stored."""
-        parts = {}
-        try:
-            meta = json.loads((entry / "meta.json").read_text())
-        except ValueError:
-            raise _damaged(entry / "meta.json") from None
+        meta, parts = json.loads((entry / "meta.json").read_text()), {}
         item = meta.pop("plain")
         for key, values in meta.items():
             affine = torch.tensor(values.pop("affine"), dtype=torch.float64)
@@ -142,8 +138,6 @@ class _Stored:
         planes = slice(first, first + size[0])
         code, count = np.dtype(self.code), begins[planes.stop] - begins[first]
         stored = np.fromfile(self.path, code, count, offset=begins[first] * code.itemsize)
-        if len(stored) < count:
-            raise _damaged(self.path)
         begins = (begins - begins[first]).tolist()
         codes = np.zeros(part.shape, code)
         low, high = np.maximum(lows[planes], corner), np.minimum(highs[planes], np.add(corner, size[1:]))
@@ -151,18 +145,14 @@ class _Stored:
         for number in np.flatnonzero((low < high).all(axis=1)).tolist():
             x = first + number
             plane = stored[begins[x] : begins[x + 1]].reshape(shapes[x])
-            place = codes[:, number, *map(slice, target[0][number], target[1][number])]
-            place[...] = plane[:, *map(slice, source[0][number], source[1][number])]
+            inside = slice(None), number, *map(slice, target[0][number], target[1][number])
+            codes[inside] = plane[:, *map(slice, source[0][number], source[1][number])]
         step = np.reshape(np.float32(self.step), (-1, *[1] * len(size)))
         voxels = (codes * step if self.step else codes).astype(self.dtype, copy=False)
         for channel, background in zip(voxels, self.background, strict=False):  # a label has none
             if background != 0:  # or NaN
                 channel += np.float32(background)
         return MetaTensor(torch.from_numpy(voxels)).copy_meta_from(part)
-
-
-def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{path}: cut off; expected a whole file of the cache. Delete {path.parent}: it is made anew.")
 
 
 def _packed(voxels: np.ndarray) -> tuple[np.ndarray, list[list[tuple[int, int]]]]:

@@ -76,7 +76,7 @@ class TestTraining:
         finetuned = torch.load(trained / "finetuned.pt", weights_only=True)
         assert torch.equal(pretrained["x_sub"], finetuned["x_sub"])
 
-    def test_mlflow_holds_losses_metrics_parameters_table_and_figure(self, trained):
+    def test_mlflow_holds_losses_metrics_table_and_figure(self, trained):
         from mlflow import MlflowClient
 
         client = MlflowClient(f"sqlite:///{trained}/mlruns.db")
@@ -84,11 +84,8 @@ class TestTraining:
         (tracked,) = client.search_runs([experiment.experiment_id])
         assert tracked.info.status == "FINISHED"
         names = set(tracked.data.metrics)
-        assert {"pretrain_mse", "pretrain_regulariser", "train_segmentation", "val_mean_dice", "pretrain_loss"} <= names
+        assert {"train_loss", "train_segmentation", "val_mean_dice"} <= names
         assert {f"test/dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
-        assert tracked.data.params["lambda_con"] == "0.1"
-        artifacts = {artifact.path for artifact in client.list_artifacts(tracked.info.run_id)}
-        assert {"test", "x_sub.png"} <= artifacts
         logged = {Path(artifact.path).name for artifact in client.list_artifacts(tracked.info.run_id, "test")}
         assert {"results.csv", "report.html", "tables", "figures"} <= logged
 
@@ -305,7 +302,7 @@ class TestEvaluation:
             ({"published": "M3AE"}, "published 'M3AE': expected paper, table and dataset, or null"),
             ({"published": 5}, "published 5: expected paper, table and dataset, or null"),
             ({"crop": 48}, "crop 48: expected 3 numbers"),
-            ({"mlflow": "http://127.0.0.1:9"}, "no MLflow server answers"),
+            ({"mlflow": "folder"}, "mlflow 'folder': not a server or store"),
             ({"conventions#empty": "none"}, "conventions: empty is 'none'; expected brats or released or nan or skip"),
             ({"calibrate_on": "test"}, "calibrate on other cases than those evaluated"),
             ({"part": "training2"}, "Unknown part 'training2'"),

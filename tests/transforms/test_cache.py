@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,18 +175,6 @@ def test_unfinished_entry_is_made_anew(subject, folder):
     (entry / "meta.json").unlink()
     (entry / "image.raw").write_bytes(b"half")
     assert torch.equal(cached[0]["image"].as_tensor(), expected)
-
-
-@pytest.mark.parametrize("name", ["image.raw", "label.raw", "meta.json"])
-def test_a_file_that_was_cut_off_is_named(subject, folder, name):
-    cached = CachedDataset([subject], pipeline(), folder)
-    expected = cached[0]["image"].shape
-    (entry,) = entries(folder)
-    (entry / name).write_bytes((entry / name).read_bytes()[:5])
-    with pytest.raises(ValueError, match=rf"{name}: cut off; .* Delete {entry}: it is made anew"):
-        cached[0]
-    shutil.rmtree(entry)
-    assert cached[0]["image"].shape == expected
 
 
 class Given:

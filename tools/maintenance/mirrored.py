@@ -45,7 +45,10 @@ def fit_plane(images: np.ndarray, tumour: np.ndarray, spacing: float = 1.0) -> P
     """
     factor = spacing / COARSE
     coarse = np.stack([zoom(gaussian_filter(image.astype(np.float32), 1), factor, order=1) for image in images])
-    brain, ill = coarse.max(axis=0) > 0, zoom(binary_dilation(tumour, iterations=3).astype(np.float32), factor, order=1) > 0.2
+    brain, ill = (
+        coarse.max(axis=0) > 0,
+        zoom(binary_dilation(tumour, iterations=3).astype(np.float32), factor, order=1) > 0.2,
+    )
     points = np.stack(np.meshgrid(*map(np.arange, brain.shape), indexing="ij")) * COARSE
     inside = points[:, brain]
     middle = inside.mean(axis=1)
@@ -64,8 +67,15 @@ def fit_plane(images: np.ndarray, tumour: np.ndarray, spacing: float = 1.0) -> P
             total += np.corrcoef(*pair)[0, 1]
         return -total / len(coarse)
 
-    start = min(([shift, 0.0, 0.0] for shift in np.arange(-9, 10, 3.0)), key=lambda values: unlikeness(np.array(values)))
-    best = minimize(unlikeness, start, method="Nelder-Mead", options={"initial_simplex": _simplex(start), "xatol": 0.1, "fatol": 1e-4})
+    start = min(
+        ([shift, 0.0, 0.0] for shift in np.arange(-9, 10, 3.0)), key=lambda values: unlikeness(np.array(values))
+    )
+    best = minimize(
+        unlikeness,
+        start,
+        method="Nelder-Mead",
+        options={"initial_simplex": _simplex(start), "xatol": 0.1, "fatol": 1e-4},
+    )
     return plane(best.x)
 
 
