@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 from common.modalities import ALIASES, LabelSet
 
@@ -39,12 +39,12 @@ class Cohort:
     label_files: tuple[str, ...] = ("{case}/{case}[_-]seg",)
     channels: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def case_name(self) -> re.Pattern[str] | None:
         """Pattern of the publishers' case names."""
-        return re.compile(self.case_names.replace("/", "_"), re.IGNORECASE) if self.case_names else None
+        return _compiled(self.case_names.replace("/", "_")) if self.case_names else None
 
-    @cached_property
+    @property
     def file_patterns(self) -> list[re.Pattern[str]]:
         """Patterns for absolute paths without suffix: that of the images, then those of the labels by preference."""
         files = (self.image_files, *self.label_files) if self.case_names else ()
@@ -52,6 +52,10 @@ class Cohort:
         patterns = []
         for path in files:
             path = path.replace("{case}", f"(?P<case>{self.case_names})", 1).replace("{case}", "(?P=case)")
-            path = path.replace("{modality}", f"(?P<modality>{spellings})")
-            patterns.append(re.compile(f"/{path}$", re.IGNORECASE))
+            patterns.append(_compiled(f"/{path.replace('{modality}', f'(?P<modality>{spellings})')}$"))
         return patterns
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:  # not kept in the cohort, since its attributes name entries of caches
+    return re.compile(pattern, re.IGNORECASE)

@@ -100,13 +100,14 @@ def _image_files(root: Path) -> list[Path]:
 
 def _published(paths: Iterable[Path], cohort: Cohort) -> list[_File]:
     """Return the files if some are named as the cohort's publishers name theirs, else nothing."""
-    files = [_published_file(path, cohort) for path in paths]
+    patterns = cohort.file_patterns
+    files = [_published_file(path, cohort, patterns) for path in paths]
     return files if any(file.role for file in files) else []
 
 
-def _published_file(path: Path, cohort: Cohort) -> _File:
+def _published_file(path: Path, cohort: Cohort, patterns: Sequence[re.Pattern[str]]) -> _File:
     whole = without_suffix(path.as_posix())
-    for number, pattern in enumerate(cohort.file_patterns):
+    for number, pattern in enumerate(patterns):
         if match := pattern.search(whole):
             role = LABEL if number else CHANNELS if cohort.channels else ALIASES[match["modality"].lower()]
             return _File(path, role, match["case"].replace("/", "_"), path.parent, number)

@@ -1,8 +1,9 @@
 """Measure the trainings of the papers on a GPU: ``python tests/bench/gpu_report.py OUT`` (``make gpu-report``).
 
-The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on phantoms, in float32, TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits
-of one window are compared with those of the CPU. Last, a small training is interrupted and resumed. The tables are in
-OUT/gpu_report.md, which is rewritten after each row; what there was no time for is marked.
+The five bundles, and GSS on two more backbones, train for a few steps at the papers' sizes, on phantoms, in float32,
+TF32 and bfloat16. Then each segments one case with all subsets of its modalities, and its logits of one window are
+compared with those of the CPU. Last, a small training is interrupted and resumed. The tables are in OUT/gpu_report.md,
+which is rewritten after each row; what there was no time for is marked.
 
 ``--small`` takes the sizes of a dry run and leaves out times and memory. It shows that everything works, on any device.
 """

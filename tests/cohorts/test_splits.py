@@ -96,7 +96,7 @@ def test_a_list_of_patients_says_whose_cases_these_are(tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("patient,case\n" + "".join(f"P{n},P{n}_{time}\n" for n in range(3) for time in "ab"))
     parts = split_cases(get_cohort("brats2021"), tmp_path, patients=table)
-    assert [{patient_of(item) for item in parts[part]} for part in PARTS] == [{"P1"}, {"P0"}, {"P2"}]
+    assert [{patient_of(item) for item in parts[part]} for part in PARTS] == [{"P0"}, {"P2"}, {"P1"}]
     for text, fact in (
         ("patient,case\nP9,P9_a\n", "1 of its 1 cases are not in"),
         ("patient,case\nP1,P1_a\nP2,P1_a\n", "case P1_a is listed twice"),
