@@ -1,6 +1,6 @@
 """Choice between the candidates for each sequence: which one is used, if any, and why.
 
-Candidates are a study's series, or image files (`clinic.study.image_files`). Headers and names decide where they can.
+Candidates are a study's series, or image files (`clinic.dicom.image_files`). Headers and names decide where they can.
 They leave a doubt if there are several T1, one of which does not say whether it was acquired after contrast agent, or
 if candidates are equally good. Then the images decide. If they leave a doubt as well, the study is refused.
 """

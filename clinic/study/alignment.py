@@ -14,15 +14,8 @@ import numpy as np
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
 
 from clinic.study.grid import Grid, Image, finest, in_field_of_view, isotropic_grid, moved, not_air, resample
-from clinic.study.registration import (
-    MINIMUM_OVERLAP,
-    NO_OVERLAP,
-    Fit,
-    Registration,
-    compare_places,
-    find_rigid,
-    register,
-)
+from clinic.study.places import NO_OVERLAP, Fit, compare_places
+from clinic.study.registration import MINIMUM_OVERLAP, Registration, find_rigid, register
 from common.modalities import GLIOMA, display_name
 
 MEAN_BRAIN = Path(__file__).parent / "data" / "mean_brain.nii.gz"

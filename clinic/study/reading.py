@@ -86,7 +86,7 @@ def read_folder(
 
     Args:
         folder: DICOM files in the folder or its subfolders; or NIfTI (or MHA) files that are named after their
-            modalities (see `find_cases`), or whose JSON or name identifies them (see `clinic.study.image_files`).
+            modalities (see `find_cases`), or whose JSON or name identifies them (see `clinic.dicom.image_files`).
         cohort: cohort whose modalities are looked for.
         modalities: modalities to use; None: all that are found.
         by_hand: modality -> SeriesNumber, for DICOM only; see `clinic.dicom.choose`.
@@ -192,7 +192,7 @@ def _told_apart(folder: Path, cohort: Cohort, look: Look | None) -> tuple[Item, 
     unnamed = [path for path, role in roles.items() if role is None]
     named = {role: path for path, role in roles.items() if role not in (None, "label")}
     try:
-        from clinic.study import image_files  # needs pydicom, which is not required if all names are clear
+        from clinic.dicom import image_files  # needs pydicom, which is not required if all names are clear
     except ImportError:
         image_files = None
     files = image_files.recognise_files(unnamed) if image_files and "channels" not in named else []
@@ -231,7 +231,7 @@ def _of_series(
     foreign = [name for name in given if name not in wanted]
     if foreign:
         raise ValueError(f"--series: {foreign[0]} is not among the modalities to use, {subset_name(wanted)}.")
-    series = dicom.read_study(folder)
+    series = dicom.read_series(folder)
     left_out = {name: None for name in GLIOMA if name not in wanted}
     selection = dicom.choose(series, left_out | given, look)
     chosen = {name: selection.chosen[name] for name in wanted if name in selection.chosen}

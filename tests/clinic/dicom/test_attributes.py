@@ -21,7 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from run_tools import run
 
-from clinic.dicom import read_seg, read_study, require_referable, write_seg
+from clinic.dicom import read_seg, read_series, require_referable, write_seg
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}
@@ -158,7 +158,7 @@ def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     change, empty, left_out = HEADERS[name]
     folder = changed(study, tmp_path / "study", change)
     capfd.readouterr()
-    (series,) = read_study(folder)
+    (series,) = read_series(folder)
     assert require_referable(series) == expected(empty, left_out)
     label = np.zeros(series.shape, np.uint8)
     label[3:6, 4:8, 2:4], label[4, 5, 2:4] = 2, 4
@@ -181,7 +181,7 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     right = {"PatientAge": "045Y", "PatientWeight": "72.5", "PatientSex": "F", "StudyDescription": "Schädel"}
     changes = [put("SpecificCharacterSet", "ISO_IR 100"), *(put(*pair) for pair in right.items())]
     changes.append(put("DeidentificationMethodCodeSequence", item(**CODE)))
-    (series,) = read_study(changed(study, tmp_path / "study", several(*changes)))
+    (series,) = read_series(changed(study, tmp_path / "study", several(*changes)))
     assert require_referable(series) is None
     label = np.zeros(series.shape, np.uint8)
     label[3, 3, 3] = 2

@@ -36,7 +36,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from clinic.dicom import choose, load, read_study
+from clinic.dicom import choose, load, read_series
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))
@@ -59,7 +59,7 @@ def files(study: Path, number: int) -> list[Path]:
 
 
 def only(study: Path, number: int):
-    return next(series for series in read_study(study) if series.number == number)
+    return next(series for series in read_series(study) if series.number == number)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def only(study: Path, number: int):
 def test_voxels_and_affine(tmp_path, phantom_subject, change):
     scan = replace(SMALL, **change)
     (expected,) = write_study(tmp_path, phantom_subject, [scan])
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     image = load(series)
     assert series.problem is None
     assert series.multiframe == scan.multiframe
@@ -107,7 +107,7 @@ def test_the_affine_is_that_of_itk(written):
 
 
 def test_the_whole_study(written):
-    series = read_study(written[0])
+    series = read_series(written[0])
     assert [(one.number, one.part, one.problem) for one in series] == [(2, 0, None), (3, 0, None)]
     assert series[0].frame_of_reference == series[1].frame_of_reference
     assert series[0].header.SeriesDescription == "t1_mprage"
@@ -147,7 +147,7 @@ def test_mixed_series_are_split(tmp_path, phantom_subject):
     types = [Scan(4, "t2", "ep2d_diff", EPI, spacing=(6, 6, 8), image_type=("DERIVED", "PRIMARY", "DIFFUSION", what))
              for what in ("TRACEW", "ADC")]  # fmt: skip
     expected = write_study(tmp_path, phantom_subject, [*echoes, *planes, *types])
-    series = read_study(tmp_path)
+    series = read_series(tmp_path)
     assert [one.key for one in series] == ["2-1", "2-2", "3-1", "3-2", "4-1", "4-2"]
     assert all(one.problem is None for one in series)
     found = {(one.number, one.header.EchoTime, one.shape, one.header.ImageType[-1]): load(one) for one in series}
@@ -178,7 +178,7 @@ def test_mixed_frames_of_one_file_are_split(tmp_path, phantom_subject):
         dataset.NumberOfFrames = len(frames)
 
     edit(path, mix)
-    first, second = read_study(tmp_path)
+    first, second = read_series(tmp_path)
     assert (first.header.EchoTime, second.header.EchoTime) == (98, 196)
     assert first.files == second.files == (path,)
     np.testing.assert_array_equal(load(first).get_fdata(), expected.get_fdata())
@@ -188,7 +188,7 @@ def test_mixed_frames_of_one_file_are_split(tmp_path, phantom_subject):
 def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, phantom_subject):
     header = SPACE_FLAIR | {"ContrastBolusAgent": "Gadovist"}
     write_study(tmp_path, phantom_subject, [replace(SMALL, header=header, multiframe=True)])
-    found = read_study(tmp_path)[0].header
+    found = read_series(tmp_path)[0].header
     assert (found.RepetitionTime, found.EchoTime, found.InversionTime) == (5000, 388, 1800)
     assert set(found.ScanningSequence) == {"SE", "IR"}
     assert found.MRAcquisitionType == "3D"
@@ -198,7 +198,7 @@ def test_the_header_of_a_multiframe_image_reads_like_any(tmp_path, phantom_subje
 
 def test_an_instance_that_is_there_twice(study):
     shutil.copytree(study / "002", study / "again")
-    assert [one.problem for one in read_study(study)] == [None, None]
+    assert [one.problem for one in read_series(study)] == [None, None]
 
 
 PROBLEMS = {
@@ -306,7 +306,7 @@ def test_malformed_numbers_do_not_stop_the_study(study, keyword, whole):
     value, problem = MALFORMED[keyword]
     for path in files(study, 3)[: None if whole else 1]:
         edit(path, lambda dataset: setattr(dataset, keyword, value))
-    good, others = only(study, 2), [one for one in read_study(study) if one.number != 2]
+    good, others = only(study, 2), [one for one in read_series(study) if one.number != 2]
     assert good.problem is None
     if problem:
         assert any(problem in str(one.problem) or one.problem == "it has a single slice" for one in others)
@@ -363,7 +363,7 @@ def test_text_in_the_place_of_a_number(study, raw):
 
     edit_series(study, 3, change)
     assert "PixelSpacing: missing" in only(study, 3).problem
-    assert choose(read_study(study), {"t2": None}).chosen["t1"].series.number == 2
+    assert choose(read_series(study), {"t2": None}).chosen["t1"].series.number == 2
 
 
 def of_unknown_kind(path: Path, keyword: str) -> None:
@@ -388,7 +388,7 @@ def test_values_of_an_unknown_kind_that_are_not_needed(tmp_path, phantom_subject
     for path in files(tmp_path, number):
         if keyword in pydicom.dcmread(path):
             of_unknown_kind(path, keyword)
-    series = read_study(tmp_path)
+    series = read_series(tmp_path)
     assert len(series) == 2
     kept = series[0 if number == 3 or keyword == "SeriesNumber" else 1]
     assert kept.problem is None
@@ -408,7 +408,7 @@ def test_needed_attributes_of_an_unknown_kind(tmp_path, phantom_subject, keyword
     write_study(tmp_path, phantom_subject, [replace(OTHER, multiframe=True)])
     of_unknown_kind(files(tmp_path, 3)[0], keyword)
     with pytest.raises(ValueError, match=rf"series 3 is the only T2 and cannot be used: .*{problem}"):
-        choose(read_study(tmp_path))
+        choose(read_series(tmp_path))
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
@@ -422,7 +422,7 @@ def test_images_without_usable_uids(study, keyword, how):
     damaged = "20 of 55 files are damaged DICOM files"
     message = damaged if keyword == "SOPClassUID" else f"20 MR images have no {keyword}; .* replace them"
     with pytest.raises(ValueError, match=message) as refused:
-        read_study(study)
+        read_series(study)
     tells_nothing(refused.value)
 
 
@@ -436,7 +436,7 @@ def test_libraries_keep_silent(study, capfd, recwarn, caplog):
     capfd.readouterr()
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings():
         warnings.simplefilter("always")
-        series = read_study(study)
+        series = read_series(study)
         choose(series)
         for one in series:
             load(one)
@@ -454,16 +454,16 @@ def test_two_patients(study):
     for keyword, value in secrets.items():
         edit(files(study, 3)[0], lambda dataset, k=keyword, v=value: setattr(dataset, k, v))
         with pytest.raises(ValueError, match="images of 2 patients") as info:
-            read_study(study)
+            read_series(study)
         tells_nothing(info.value)
         edit(files(study, 3)[0], lambda dataset, k=keyword: setattr(dataset, k, PATIENT[k]))
-    read_study(study)
+    read_series(study)
 
 
 @pytest.mark.parametrize("name", ["", "SECRET PHANTOM", "Secret^Phantom^^"])
 def test_one_patient_written_in_two_ways(study, name):
     edit(files(study, 3)[0], lambda dataset: setattr(dataset, "PatientName", name))
-    assert len(read_study(study)) == 2
+    assert len(read_series(study)) == 2
 
 
 CT = {"SOPClassUID": CTImageStorage, "Modality": "CT"}
@@ -475,7 +475,7 @@ def test_other_files_beside(study):
     (study / ".DS_Store").write_bytes(b"\0")
     shutil.copy(files(study, 3)[0], study / "ct.dcm")
     edit(study / "ct.dcm", lambda dataset: dataset.update(CT | {"SOPInstanceUID": generate_uid()}))
-    assert [one.number for one in read_study(study)] == [2, 3]
+    assert [one.number for one in read_series(study)] == [2, 3]
 
 
 def only_ct(study: Path) -> None:
@@ -511,7 +511,7 @@ def only_text(study: Path) -> None:
 def test_what_is_no_study(study, change, kind, words):
     change(study)
     with pytest.raises(kind, match=words) as refused:
-        read_study(study)
+        read_series(study)
     tells_nothing(refused.value)
     assert ".dcm" not in str(refused.value)
 
@@ -530,7 +530,7 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody, hide):
     hide(files(study, 2)[1])
     message = r"^study: (1 of 55 files cannot be opened, the first is number 2|a folder in it cannot be read)"
     with as_anybody(), pytest.raises(PermissionError, match=message) as refused:
-        read_study("study")
+        read_series("study")
     assert "002" not in str(refused.value)
     (study / "002").chmod(0o755)
 
@@ -543,7 +543,7 @@ def test_a_large_file_that_is_compressed_as_a_whole_is_not_grown(study):
     np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
     edit(path, lambda dataset: dataset.add_new(0x00091001, "OB", np.random.default_rng(0).bytes(2**20)))
     with pytest.raises(ValueError, match="1 of 55 files are large and compressed as a whole, the first is number 2"):
-        read_study(study)
+        read_series(study)
 
 
 @pytest.mark.parametrize("multiframe", [False, True])
@@ -551,7 +551,7 @@ def test_pixels_cut_off(tmp_path, phantom_subject, multiframe):
     write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=multiframe)])
     path = files(tmp_path, 2)[0]
     path.write_bytes(path.read_bytes()[:-300])
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     message = r"^series 2: (image 1 of 35: )?its pixels are damaged or cut off \(\d+ bytes; expected \d+\)"
     with pytest.raises(ValueError, match=message):
         load(series)
@@ -575,7 +575,7 @@ def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypa
     from pydicom.pixels.decoders import JPEG2000LosslessDecoder
 
     monkeypatch.setattr(JPEG2000LosslessDecoder, "_available", {})
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(series)
 

@@ -17,7 +17,7 @@ from run_tools import run
 from scipy.spatial.transform import Rotation
 
 from clinic import dicom
-from clinic.dicom import read_seg, read_study
+from clinic.dicom import read_seg, read_series
 from clinic.study.inference import SYNTHETIC, Inference
 from clinic.study.predict import RESULTS, check_options
 from clinic.study.reading import choose_reference, read_folder
@@ -140,7 +140,7 @@ def test_a_dicom_study_gives_what_its_volumes_give_as_nifti(studies, tmp_path, c
     assert not SECRETS.search(said + page)
 
     # The SEG says the same as the label map on the grid of the T1c, which the result lies on.
-    t1c = next(one for one in read_study(dicom) if one.number == USED["t1c"])
+    t1c = next(one for one in read_series(dicom) if one.number == USED["t1c"])
     assert np.array_equal(read_seg(tmp_path / "dicom" / "seg.dcm", t1c, PHANTOM.labels.values), label)
 
 
@@ -149,7 +149,7 @@ def test_the_reference_is_a_modality_or_a_series_that_is_used(studies):
     assert choose_reference(study) == ("t1c", "the default")
     for name, series in study.series.items():
         assert choose_reference(study, name) == choose_reference(study, series.uid) == (name, "as requested")
-    localizer = next(one.uid for one in dicom.read_study(studies[0]) if one.number == 1)
+    localizer = next(one.uid for one in dicom.read_series(studies[0]) if one.number == 1)
     used = r"T1 \(series 2\), T1c \(series 6\), T2 \(series 3\), FLAIR \(series 4\)\."
     for asked in (localizer, "1.2.3"):
         with pytest.raises(ValueError, match=rf"--reference: this series is not used; expected one of {used}") as found:
@@ -305,7 +305,7 @@ def test_results_are_not_written_into_the_folder_of_a_dicom_study(subject, tmp_p
 
 
 def test_an_archived_segmentation_is_not_a_study(studies, tmp_path):
-    t1c = next(one for one in read_study(studies[0]) if one.number == USED["t1c"])
+    t1c = next(one for one in read_series(studies[0]) if one.number == USED["t1c"])
     voxels = np.zeros(t1c.shape, np.uint8)
     voxels[2:4, 2:4, 2:4] = 1
     (tmp_path / "P1").mkdir()

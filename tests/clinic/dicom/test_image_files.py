@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
-from clinic.study.image_files import recognise_files
+from clinic.dicom.image_files import recognise_files
 from clinic.study.quality import study_warnings
 from clinic.study.reading import read_folder
 from common.cohorts.phantom.simulation import simulate
@@ -151,9 +151,9 @@ def test_two_patients_are_refused(tmp_path, voxels):
 
 def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    for name in [name for name in sys.modules if name.startswith(("clinic.dicom", "clinic.study.image_files"))]:
+    for name in [name for name in sys.modules if name.startswith(("clinic.dicom", "clinic.dicom.image_files"))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("clinic.study.image_files", raising=False)
+    monkeypatch.delattr("clinic.dicom.image_files", raising=False)
     monkeypatch.delattr("clinic.dicom", raising=False)
     write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
     write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])

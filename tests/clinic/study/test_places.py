@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from clinic.study.alignment import align
 from clinic.study.grid import isotropic_grid, not_air, resample
-from clinic.study.registration import Fit, compare_places
+from clinic.study.places import Fit, compare_places
 
 FRAMES = {"t1c": "NIfTI", "flair": "NIfTI"}
 
