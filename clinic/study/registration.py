@@ -33,7 +33,7 @@ class Registration:
         quality: the same after registration.
         peak: ``quality - 1``, divided by its mean over the six positions `PEAK_DISTANCE` mm away along the axes.
         overlap: fraction of the smaller foreground that lies within the other one.
-        text: a sentence with these values.
+        text: these values in words.
     """
 
     transform: np.ndarray
@@ -52,24 +52,24 @@ class Registration:
 def register(fixed: Image, moving: Image, name: str) -> Registration:
     """Register one volume to another by `find_rigid`, and refuse a poor result.
 
-    Raises ValueError if the volumes have too little in common, or hardly overlap; ModuleNotFoundError if itk-elastix is
-    not installed.
+    ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``. Raises ValueError if the volumes have too little
+    in common, or hardly overlap; ModuleNotFoundError if itk-elastix is not installed.
     """
-    found = find_rigid(fixed, moving, name)
-    if found.peak < MINIMUM_PEAK or found.overlap < MINIMUM_OVERLAP:
+    match = find_rigid(fixed, moving)
+    if match.peak < MINIMUM_PEAK or match.overlap < MINIMUM_OVERLAP:
         raise ValueError(
-            f"{found.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could not be "
-            "registered. Leave one out, register them yourself, or check that both show the same head."
+            f"{name}: {match.text}. Expected at least {MINIMUM_PEAK:g} times and {MINIMUM_OVERLAP:.0%}: the two could "
+            "not be registered. Leave one out, register them yourself, or check that both show the same head."
         )
-    return found
+    return match
 
 
-def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
+def find_rigid(fixed: Image, moving: Image) -> Registration:
     """Find the rigid transform with the largest mutual information between two volumes, and measure its quality.
 
     It uses elastix (Klein et al., IEEE TMI 29(1), 2010), coarse to fine, starting from the position in the headers or
     with the centres of mass aligned, whichever is better. The same volumes give the same transform. ``fixed`` has cubic
-    voxels and orthogonal axes; ``name`` is the name of the pair for messages, e.g. ``T2 to T1c``.
+    voxels and orthogonal axes.
     """
     coarse = isotropic_grid(fixed, REGISTRATION_SPACING)
     still, shown = np.eye(4), resample(fixed, coarse)
@@ -84,13 +84,13 @@ def find_rigid(fixed: Image, moving: Image, name: str) -> Registration:
     transform = start @ _elastix(Image(shown, coarse.affine), moved(Image(resample(moving, own), own.affine), start))
     after = compare(transform)
     middle = apply_affine(coarse.affine, (np.array(coarse.shape) - 1) / 2)
-    made = Registration(transform, before.information(), after.information(), after.peak(), after.overlap(), "")
+    match = Registration(transform, before.information(), after.information(), after.peak(), after.overlap(), "")
     text = (
-        f"{name}: registered, moved by {np.linalg.norm(apply_affine(transform, middle) - middle):.1f} mm and turned by "
-        f"{made.angle:.1f} degrees; normalised mutual information {made.before:.3f} before, {made.quality:.3f} "
-        f"after, {made.peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {made.overlap:.0%}"
+        f"registered, moved by {np.linalg.norm(apply_affine(transform, middle) - middle):.1f} mm and turned by "
+        f"{match.angle:.1f} degrees; normalised mutual information {match.before:.3f} before, {match.quality:.3f} "
+        f"after, {match.peak:.1f} times the value {PEAK_DISTANCE:g} mm away; foregrounds overlap by {match.overlap:.0%}"
     )
-    return replace(made, text=text)
+    return replace(match, text=text)
 
 
 def normalised_mutual_information(first: np.ndarray, second: np.ndarray) -> float:
@@ -191,10 +191,10 @@ def _elastix(fixed: Image, moving: Image) -> np.ndarray:
         finally:
             threads.SetGlobalMaximumNumberOfThreads(most)
             threads.SetGlobalDefaultNumberOfThreads(usual)
-    found = result.GetParameterMap(0)
-    x, y, z, *shift = map(float, found["TransformParameters"])
+    parameters = result.GetParameterMap(0)
+    x, y, z, *shift = map(float, parameters["TransformParameters"])
     turn = Rotation.from_euler("ZXY", (z, x, y)).as_matrix()  # ITK's Euler3DTransform
-    centre = np.array(found["CenterOfRotationPoint"], float)
+    centre = np.array(parameters["CenterOfRotationPoint"], float)
     transform = from_matvec(turn, centre + shift - turn @ centre)
     return LPS @ transform @ LPS
 
@@ -202,9 +202,9 @@ def _elastix(fixed: Image, moving: Image) -> np.ndarray:
 def _to_itk(image: Image):
     import itk
 
-    made = itk.image_from_array(np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T))
+    volume = itk.image_from_array(np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T))
     sizes, affine = voxel_sizes(image.affine), LPS @ image.affine
-    made.SetSpacing(sizes.tolist())
-    made.SetOrigin(affine[:3, 3].tolist())
-    made.SetDirection(itk.matrix_from_array(np.ascontiguousarray(affine[:3, :3] / sizes)))
-    return made
+    volume.SetSpacing(sizes.tolist())
+    volume.SetOrigin(affine[:3, 3].tolist())
+    volume.SetDirection(itk.matrix_from_array(np.ascontiguousarray(affine[:3, :3] / sizes)))
+    return volume

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from choosing import choose
 from dicom_studies import (
     ACCESSION,
     EPI,
@@ -36,7 +37,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from clinic.dicom import choose, load, read_series
+from clinic.dicom import load, read_series
 
 SMALL = Scan(2, "t1", "t1_mprage", MPRAGE, "sagittal", (4, -3, 5), (6, 5, 7))
 OTHER = Scan(3, "t2", "t2_tse", T2_TSE, "axial", (0, 0, 0), (6, 6, 8))

@@ -60,8 +60,8 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
     assert found.frames["t1"] != found.frames["flair"]
     np.testing.assert_allclose(found.images["flair"].affine, volumes["flair"].affine, atol=1e-4)
     np.testing.assert_allclose(found.images["flair"].dataobj, volumes["flair"].dataobj)
-    assert "TI 1800 ms" in found.reasons["flair"]
-    assert 0.8 < found.confidences["flair"] <= 1
+    assert "TI 1800 ms" in found.used["flair"].verdict.reason
+    assert 0.8 < found.used["flair"].confidence <= 1
     assert len(found.explanations) == 6  # three localizers, T1, FLAIR, ADC
     assert found.series["t1"].number == 2
 
@@ -69,7 +69,7 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
 def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
-    assert found.confidences["t1c"] is None
+    assert found.used["t1c"].confidence is None
     with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
         read_folder(dicom, PHANTOM, ["flair"], {"t1c": 2})
 
