@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import fire
@@ -24,9 +23,8 @@ import torch
 from heads import with_heads
 from tqdm import tqdm
 
-from clinic.study import predict
-from clinic.study.appearance import contradiction_warnings
-from clinic.study.reading import read_folder
+from clinic.choice import contradictions
+from clinic.study.reading import confirmed, read_folder
 from common.cohorts import get_cohort, sequence_check
 from common.cohorts.datalist import split_cases
 from common.modalities import GLIOMA
@@ -53,9 +51,8 @@ def warned(images: Mapping[str, nib.Nifti1Image]) -> bool:
     with TemporaryDirectory() as folder:
         for name, image in images.items():
             nib.save(image, Path(folder, f"x_{name}.nii"))
-        study = read_folder(folder, COHORT)
-        judged = predict._prepare(study, None, "auto", SimpleNamespace(cohort=COHORT, device=CPU)).judged
-        return any(contradiction_warnings(study, judged))
+        study, *_ = confirmed(read_folder(folder, COHORT), None, CPU, "auto")
+        return any(contradictions(study.used))
 
 
 def main(dataset_dir: str) -> None:
