@@ -188,54 +188,6 @@ def test_attributes(segmented):
     assert seg.NumberOfFrames == frames == len(seg.PerFrameFunctionalGroupsSequence)
 
 
-REQUIRED = """
-    SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality SeriesNumber FrameOfReferenceUID Manufacturer
-    ManufacturerModelName DeviceSerialNumber SoftwareVersions InstanceNumber ContentDate ContentTime ContentLabel
-    ImageType SamplesPerPixel PhotometricInterpretation Rows Columns BitsAllocated BitsStored HighBit
-    PixelRepresentation PixelData LossyImageCompression SegmentationType SegmentSequence NumberOfFrames
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DimensionOrganizationSequence
-    DimensionIndexSequence ReferencedSeriesSequence"""
-"""Attributes of type 1 in the modules of a segmentation (PS3.3, A.51) and in the references to its source."""
-PER_FRAME = "FrameContentSequence PlanePositionSequence SegmentIdentificationSequence DerivationImageSequence"
-SHARED = "PixelMeasuresSequence PlaneOrientationSequence"
-PER_SEGMENT = """
-    SegmentNumber SegmentLabel SegmentAlgorithmType SegmentAlgorithmName SegmentedPropertyCategoryCodeSequence
-    SegmentedPropertyTypeCodeSequence SegmentationAlgorithmIdentificationSequence"""
-
-
-def test_required_attributes(segmented):
-    seg = pydicom.dcmread(segmented[2])
-    wanted = [(REQUIRED, [seg]), (SHARED, seg.SharedFunctionalGroupsSequence),
-              (PER_FRAME, seg.PerFrameFunctionalGroupsSequence), (PER_SEGMENT, seg.SegmentSequence)]  # fmt: skip
-    for keywords, items in wanted:
-        for keyword in keywords.split():
-            assert all(item.get(keyword) not in (None, "", []) for item in items), keyword
-
-
-IDENTITY = """
-    PatientName PatientID PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime
-    ReferringPhysicianName"""
-
-
-@pytest.mark.parametrize("multiframe", [False, True])
-def test_deidentified_sources(tmp_path, phantom_subject, multiframe):
-    write_study(tmp_path, phantom_subject, [replace(SCAN, multiframe=multiframe)])
-
-    def remove(dataset):
-        for keyword in [*IDENTITY.split(), "SliceThickness"]:
-            if keyword in dataset:
-                delattr(dataset, keyword)
-
-    edit_series(tmp_path, 5, remove)
-    (series,) = read_series(tmp_path)
-    require_referable(series)
-    write_seg(tmp_path / "seg.dcm", label_of(phantom_subject, series), series, CLASSES, "m3ae 0.1.0")
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert all(keyword in seg and not seg[keyword].value for keyword in IDENTITY.split())
-    assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == pytest.approx(4)
-    assert seg.StudyInstanceUID == series.header.StudyInstanceUID
-
-
 @pytest.mark.parametrize(
     ("charset", "name"),
     [

@@ -87,11 +87,8 @@ def dicom(subject, tmp_path_factory) -> Path:
     [
         ({"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
         ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
-        ("t1c", "--series 't1c': expected sequences and SeriesNumbers"),
-        ({5: 2}, "Unknown modality '5'"),
         ({None: 2}, "Unknown modality 'None'"),
         ({"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
-        ({"t1c": {"t1": 2}}, "there is no such series"),
     ],
 )
 def test_what_is_set_by_hand_is_checked(dicom, by_hand, message):
@@ -258,36 +255,21 @@ def with_multiframe(subject: Path, folder: Path) -> None:
     edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
-def scaled(folder: Path, slope: float, intercept: float) -> None:
+def unscaled(folder: Path) -> None:
     path = folder / "x_t2.nii"
     nib.save(nib.load(folder / "x_t2.nii.gz"), path)
     (folder / "x_t2.nii.gz").unlink()
     content = bytearray(path.read_bytes())
-    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    content[112:120] = np.array([np.inf, 0], "<f4").tobytes()
     path.write_bytes(content)
-
-
-def long_pair(folder: Path) -> None:
-    image = nib.load(folder / "x_t2.nii.gz")
-    nib.save(nib.Nifti1Pair(np.asarray(image.dataobj), image.affine), folder / "x_t2.hdr")
-    (folder / "x_t2.nii.gz").unlink()
-    with (folder / "x_t2.img").open("ab") as file:
-        file.write(bytes(99_999))
-
-
-UNSCALED = "its values are taken unscaled"
 
 
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
         ("nifti", beside("x_t1ce.mgz"), r"1 file not read \(\.mgz\): convert it to NIfTI \(\.nii\.gz\), or remove"),
-        ("nifti", beside("x_t1ce.MNC"), r"1 file not read \(\.mnc\): convert it to NIfTI"),
-        ("nifti", beside("x_t1ce.img.gz"), r"1 file not read \(\.img\.gz\): unpack it, or convert"),
         ("nifti", beside("more.zip"), r"1 file not read \(\.zip\): unpack it, or remove"),
-        ("dicom", beside("more.tar.gz"), r"1 file not read \(\.tar\.gz\): unpack it"),
         ("dicom", alone("study.zip"), r"none of its 1 files .*; 1 file not read \(\.zip\): unpack it"),
-        ("dicom", alone("x.mgz"), r"none of its 1 files .*; 1 file not read \(\.mgz\): convert it"),
         ("dicom", alone("DICOMDIR"), "DICOMDIR is only an index: copy the folders beside it too"),
         ("dicom", without, "hold DICOM data without the preamble and meta.*dcmconv"),
         ("dicom", lambda folder: without(folder, ""), "hold DICOM data without the preamble and meta.*dcmconv"),
@@ -309,11 +291,7 @@ UNSCALED = "its values are taken unscaled"
             None,
             r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2",
         ),
-        ("nifti", long_pair, "header announces .* bytes, but it has more"),
-        ("nifti", lambda folder: scaled(folder, np.inf, 0), f"scl_slope inf with scl_inter 0: {UNSCALED}"),
-        ("nifti", lambda folder: scaled(folder, 0, 5), f"scl_slope 0 with scl_inter 5: {UNSCALED}"),
-        ("nifti", lambda folder: scaled(folder, 0, 0), ""),
-        ("nifti", lambda folder: scaled(folder, np.nan, np.nan), ""),
+        ("nifti", unscaled, "scl_slope inf with scl_inter 0: its values are taken unscaled"),
     ],
 )
 def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
@@ -324,5 +302,5 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
         heard = " ".join(remark.text for remark in read_folder(folder, PHANTOM).remarks)
     except ValueError as error:
         heard = str(error)
-    assert re.search(said, heard) if said else not heard
+    assert re.search(said, heard)
     assert "x_t1ce" not in heard
