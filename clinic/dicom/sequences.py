@@ -12,11 +12,11 @@ known here are quoted.
 """
 
 import re
-from dataclasses import dataclass
 from itertools import count
 
 from pydicom.dataset import Dataset
 
+from clinic.choice import Verdict
 from clinic.dicom.headers import GREY, colour, items, number, quiet, text, texts
 from common.words import (
     AFTER,
@@ -39,21 +39,6 @@ AGENT_NAMED = (
 WILDCARD = re.compile(r"\\w\*|\[a-z\]\*")
 """The parts of the words' patterns that match any letters."""
 KINDS = {"se", "ir", "gr", "ep", "rm"}  # values of ScanningSequence, in lower case
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The modality that a candidate was recognised as.
-
-    Attributes:
-        modality: t1, t1c, t2 or flair; None if it is none of them or not recognised.
-        confidence: confidence in the modality from 0 to 1; 0 for None.
-        reason: explanation for the user.
-    """
-
-    modality: str | None
-    confidence: float
-    reason: str
 
 
 @quiet()

@@ -102,7 +102,7 @@ class _Slice:
 
 
 @quiet()
-def read_study(folder: str | Path) -> list[Series]:
+def read_series(folder: str | Path) -> list[Series]:
     """Find the MR series in a folder and its subfolders, without reading pixels.
 
     A series that mixes orientations, matrices, echo times, b-values or image types is split. An instance that occurs

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from clinic.study.batch import PAGE, segment_each
 from clinic.study.predict import Prediction, predict
-from clinic.study.studies import PAGE, segment_each
 from common.text import printable, shortened
 
 FOUND = "In the study"

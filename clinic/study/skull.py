@@ -1,9 +1,10 @@
 """Extraction of the brain from a head, in every volume of a study."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Self
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Brain:
 
     Attributes:
         mask: mask of the brain, bool ``(X, Y, Z)``.
-        modality: modality in whose image it was found.
+        modality: modality in whose image it was found; the series' name if that is not used.
         millilitres: volume in ml.
         is_whole: whether all of it is in the field of view.
         agreement: modality -> Dice of the mask found in its image with that of ``modality``; for plausible masks.
@@ -54,9 +55,20 @@ class Brain:
     doubts: dict[str, str]
     stripped: bool = False
 
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return it with what is said of some of the images, under other names: ``names`` maps old ones to new ones."""
+        parts = (self.agreement, self.doubts)
+        agreement, doubts = ({names[name]: part[name] for name in part if name in names} for part in parts)
+        return replace(self, modality=names.get(self.modality, self.modality), agreement=agreement, doubts=doubts)
+
 
 def find_brain(
-    aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
+    aligned: AlignedStudy,
+    heads: Collection[str],
+    brain_ml: tuple[float, float],
+    device: torch.device,
+    modality: Callable[[str], str] = str,
+    label: Callable[[str], str] = display_name,
 ) -> Brain:
     """Return the brain on which the images agree.
 
@@ -66,32 +78,39 @@ def find_brain(
     than half of the masks contain are added, so that a tumour at the border is kept even if one image leaves it out.
 
     The volumes lie on one grid of cubes. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in
-    ml. Raises ValueError if no mask is plausible.
+    ml. ``modality`` returns that of an image, ``label`` its name for messages. Raises ValueError if no mask is
+    plausible.
     """
     spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
     volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
     masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
-    found = run_deepbet({name: volumes[name] for name in heads}, device)
+    by_deepbet = run_deepbet({name: volumes[name] for name in heads}, device)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy releases the interpreter
-        judged = pool.map(lambda name: why_no_brain(found[name], volumes[name], spacing, brain_ml), found)
-        doubts = {name: reason for name, reason in zip(found, judged, strict=True) if reason}
-        plausible = [name for name in found if name not in doubts]
-        masks |= dict(zip(plausible, pool.map(_largest_piece, map(found.get, plausible)), strict=True))
+        reasons = pool.map(lambda name: why_no_brain(by_deepbet[name], volumes[name], spacing, brain_ml), by_deepbet)
+        doubts = {name: reason for name, reason in zip(by_deepbet, reasons, strict=True) if reason}
+        plausible = [name for name in by_deepbet if name not in doubts]
+        masks |= dict(zip(plausible, pool.map(_largest_piece, map(by_deepbet.get, plausible)), strict=True))
     if len(doubts) == len(heads):
         masks = {name: mask for name, mask in masks.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)}
     if not masks:
-        reasons = "; ".join(f"{display_name(name)}: {reason}" for name, reason in doubts.items())
+        reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
         raise ValueError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
             "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
         )
     agreement = {name: {name: 1.0} for name in masks}
-    for one, other in combinations(masks, 2):
-        agreement[one][other] = agreement[other][one] = _dice(masks[one], masks[other])
-    ranked = sorted(masks, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))
+    for first, second in combinations(masks, 2):
+        agreement[first][second] = agreement[second][first] = _dice(masks[first], masks[second])
+    ranked = sorted(masks, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
     chosen = max(ranked, key=lambda name: round(sum(agreement[name].values()), 2))
     mask = masks[chosen] | (2 * sum(mask.astype(np.uint8) for mask in masks.values()) > len(masks))
     return Brain(mask, chosen, volume_of(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads)
+
+
+def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
+    """Return the mask of the brain; for skull-stripped images, every voxel that any of them shows."""
+    shown = [np.asarray(image.dataobj) != 0 for image in aligned.images.values()]
+    return brain.mask if brain else np.any(shown, axis=0)
 
 
 def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:
@@ -122,21 +141,21 @@ def why_no_brain(
         return "nothing looks like a brain"
     if sizes.max() < LEAST_PIECE * sizes.sum():
         return f"what looks like a brain is in {len(sizes)} pieces"
-    found, most = volume_of(mask, spacing), LARGER * brain_ml[1]
+    volume_ml, most = volume_of(mask, spacing), LARGER * brain_ml[1]
     faces = [np.prod(np.delete(spacing, axis)) / 100 for axis in range(3)]
     sections = [mask.sum(axis=tuple({0, 1, 2} - {axis})).max() * face for axis, face in enumerate(faces)]
     widest = SECTION * (1000 * most) ** (2 / 3) / 100
-    if found > most or max(sections) > widest:
+    if volume_ml > most or max(sections) > widest:
         return (
-            f"what looks like a brain has {found:.0f} ml and a section of {max(sections):.0f} cm2; expected at most "
-            f"{most:.0f} ml and {widest:.0f} cm2"
+            f"what looks like a brain has {volume_ml:.0f} ml and a section of {max(sections):.0f} cm2; expected at "
+            f"most {most:.0f} ml and {widest:.0f} cm2"
         )
     if _whole(mask):
-        if found < SMALLER * brain_ml[0]:
-            return f"what looks like a brain has only {found:.0f} ml"
+        if volume_ml < SMALLER * brain_ml[0]:
+            return f"what looks like a brain has only {volume_ml:.0f} ml"
         crossings = (np.abs(np.diff(np.pad(mask, 1).astype(np.int8), axis=axis)).sum() for axis in range(3))
         surface = sum(count * face for count, face in zip(crossings, faces, strict=True)) / 1.5  # corrects for corners
-        sphericity = np.pi ** (1 / 3) * (6 * found) ** (2 / 3) / surface
+        sphericity = np.pi ** (1 / 3) * (6 * volume_ml) ** (2 / 3) / surface
         if sphericity < LEAST_SPHERICITY:
             return f"what looks like a brain does not have its shape (sphericity {sphericity:.2f})"
     if (contrast := _contrast(mask, volume, spacing)) < LEAST_CONTRAST:
@@ -169,5 +188,5 @@ def _whole(mask: np.ndarray) -> bool:
     return whole(torch.from_numpy(mask))
 
 
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+def _dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))

@@ -21,7 +21,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from run_tools import run
 
-from clinic.dicom import read_seg, read_study, require_referable, write_seg
+from clinic.dicom import read_seg, read_series, require_referable, write_seg
 
 CLASSES = {"NCR": 1, "ED": 2, "ET": 4}
 CODE = {"CodeValue": "1", "CodingSchemeDesignator": "99X", "CodeMeaning": "A code"}
@@ -158,7 +158,7 @@ def test_odd_headers_give_a_segmentation(name, study, tmp_path, capfd):
     change, empty, left_out = HEADERS[name]
     folder = changed(study, tmp_path / "study", change)
     capfd.readouterr()
-    (series,) = read_study(folder)
+    (series,) = read_series(folder)
     assert require_referable(series) == expected(empty, left_out)
     label = np.zeros(series.shape, np.uint8)
     label[3:6, 4:8, 2:4], label[4, 5, 2:4] = 2, 4
@@ -181,7 +181,7 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     right = {"PatientAge": "045Y", "PatientWeight": "72.5", "PatientSex": "F", "StudyDescription": "Schädel"}
     changes = [put("SpecificCharacterSet", "ISO_IR 100"), *(put(*pair) for pair in right.items())]
     changes.append(put("DeidentificationMethodCodeSequence", item(**CODE)))
-    (series,) = read_study(changed(study, tmp_path / "study", several(*changes)))
+    (series,) = read_series(changed(study, tmp_path / "study", several(*changes)))
     assert require_referable(series) is None
     label = np.zeros(series.shape, np.uint8)
     label[3, 3, 3] = 2
@@ -192,28 +192,16 @@ def test_what_is_right_is_taken_over(study, tmp_path):
     assert len(HEADERS) == 30
 
 
-SAID = {
-    "sex 0000": "PatientSex is not valid DICOM; left empty in the SEG.",
-    "odd everywhere": "are not valid DICOM; left out of the SEG.",
-    "no frame of reference": "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no",
-}
-
-
-@pytest.mark.slow  # makes a prediction for each
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAID)
-def test_odd_headers_give_a_label_map_and_a_summary(name, phantom_subject, tmp_path, capsys):
+@pytest.mark.slow  # makes a prediction
+def test_a_series_without_a_frame_of_reference_gives_a_label_map_and_a_summary(phantom_subject, tmp_path, capsys):
     write_study(tmp_path / "study", phantom_subject, [Scan(2, "t1", "t1_mprage", MPRAGE)])
-    change = HEADERS[name][0] if name in HEADERS else drop("FrameOfReferenceUID")
-    edit_series(tmp_path / "study", 2, change)
+    edit_series(tmp_path / "study", 2, drop("FrameOfReferenceUID"))
     out = tmp_path / "out"
     assert run("predict", tmp_path / "study", out, "m3ae", "--recipe", "phantom", "--device", "cpu") is None
-    written = {"label.nii.gz", "summary.html"} | ({"seg.dcm"} if name in HEADERS else set())
-    assert {path.name for path in out.iterdir()} == written
-    said = capsys.readouterr().out
-    assert SAID[name] in said
-    assert SAID[name] in (out / "summary.html").read_text()
-    assert not re.search("yesterday|Secret", said.replace(str(tmp_path), ""))
+    assert {path.name for path in out.iterdir()} == {"label.nii.gz", "summary.html"}
+    note = "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no"
+    assert note in capsys.readouterr().out
+    assert note in (out / "summary.html").read_text()
 
 
 def test_what_was_found_is_said_though_it_fails_later(study, tmp_path, capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from run_tools import run
 
-from clinic.dicom import read_study
+from clinic.dicom import read_series
 from clinic.dicom.phantom import write_studies
 from clinic.study.reading import read_folder
 from common.cohorts.phantom.cohort import generate
@@ -35,8 +35,8 @@ def test_each_series_is_used_or_left_out_for_its_reason(studies):
     assert found.sources == {"t1": "series 2", "t1c": "series 5", "t2": "series 3", "flair": "series 4"}
     left_out = [line for line in found.explanations if "left out" in line]
     assert [line.split("left out: ")[1].split(" ")[0] for line in left_out] == ["localizer", "subtraction"]
-    assert {one.header.StudyInstanceUID for one in read_study(studies / "Phantom_001")}.isdisjoint(
-        one.header.StudyInstanceUID for one in read_study(studies / "Phantom_002")
+    assert {one.header.StudyInstanceUID for one in read_series(studies / "Phantom_001")}.isdisjoint(
+        one.header.StudyInstanceUID for one in read_series(studies / "Phantom_002")
     )
 
 

@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from clinic.dicom import load, read_study
+from clinic.dicom import load, read_series
 from clinic.study.reading import read_folder
 from common.cohorts.registry import PHANTOM
 
@@ -139,21 +139,21 @@ def test_an_odd_number_of_pixels_is_padded(tmp_path, phantom_subject):
         dataset.PixelData = plane.tobytes() + b"\0" * (plane.size % 2)
 
     edit_series(tmp_path, 2, halve)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     assert series.shape[0] * series.shape[1] % 2 == 1
     np.testing.assert_array_equal(load(series).dataobj, stored[:-1, :-1].astype(np.uint8) * 0.5 - 16)
 
 
 def test_the_least_value_may_be_white(study, written):
-    (expected, *_), _ = read_study(written), None
+    (expected, *_), _ = read_series(written), None
     change(study, PhotometricInterpretation="MONOCHROME1")
     inverted = 4095 - (load(expected).get_fdata() + 16) / 0.5
-    np.testing.assert_array_equal(load(read_study(study)[0]).get_fdata(), inverted * 0.5 - 16)
+    np.testing.assert_array_equal(load(read_series(study)[0]).get_fdata(), inverted * 0.5 - 16)
 
 
 def test_a_slope_alone_counts(study, written):
     change(study, RescaleIntercept=None)
-    before, after = (load(read_study(folder)[0]).get_fdata() for folder in (written, study))
+    before, after = (load(read_series(folder)[0]).get_fdata() for folder in (written, study))
     np.testing.assert_array_equal(after, before + 16)
 
 
@@ -162,7 +162,7 @@ def test_a_multiframe_image_has_the_frames_that_it_describes(tmp_path, phantom_s
     write_study(tmp_path, phantom_subject, [replace(SMALL, multiframe=True)])
     (path,) = (tmp_path / "002").iterdir()
     edit(path, lambda dataset: setattr(dataset, "NumberOfFrames", count))
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=rf"^series 2: its header announces {count or 1} frames but describes 20"):
         load(series)
 
@@ -185,7 +185,7 @@ def test_a_compressed_image_is_as_large_as_the_header_says(tmp_path, phantom_sub
         dataset.PixelData = encapsulate([frame[:at] + both + frame[at + 2 * width :]])
 
     edit(path, turn)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=rf"damaged \({size[0]} x {size[1]} are compressed; expected 40 x 48\)"):
         load(series)
 
@@ -202,7 +202,7 @@ def test_a_compressed_image_that_ends_too_early(tmp_path, phantom_subject, synta
         dataset.PixelData = encapsulate([frame[: len(frame) * 3 // 4]])
 
     edit(path, cut)
-    (series,) = read_study(tmp_path)
+    (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are (damaged or )?cut off"):
         load(series)
 
@@ -214,4 +214,4 @@ def test_run_lengths_are_of_as_many_pixels_as_the_header_says(tmp_path, phantom_
     write_study(tmp_path, phantom_subject, [scan])
     edit_series(tmp_path, 2, {"Rows": rows})
     with pytest.raises(ValueError, match=r"^series 2: image 1 of 20: its pixels are damaged"):
-        load(read_study(tmp_path)[0])
+        load(read_series(tmp_path)[0])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from clinic.choice import RELIABLE
 from clinic.dicom import recognise
-from clinic.dicom.selection import SURE
 
 
 def header(description: str = "", sequence: str = "", times: tuple = (), *, types: str = "", **more: Any) -> Dataset:
@@ -53,7 +53,7 @@ EPI, SWI = ("EP\\SE", (6000, 90)), ("GR", (28, 20))
 SIEMENS_ADC, SIEMENS_TRACE = (f"DERIVED\\PRIMARY\\DIFFUSION\\{what}\\ND\\NORM" for what in ("ADC", "TRACEW"))
 
 # What is expected: a modality; "!" and what it is refused as; "?" and a modality, or nothing, where the header is
-# ambiguous: recognised with less than SURE, or left out as not recognised.
+# ambiguous: recognised with less than RELIABLE, or left out as not recognised.
 HEADERS: list[tuple[Dataset, str]] = [
     # Siemens
     (siemens("t1_mprage_sag_p2_iso", *MPRAGE), "t1"),
@@ -190,7 +190,7 @@ def outcome(found: Dataset) -> str:
     if verdict.modality is None:
         unclear = "not recognised" in verdict.reason or "contradict" in verdict.reason
         return "?" if unclear else f"!{verdict.reason}"
-    return verdict.modality if verdict.confidence >= SURE else f"?{verdict.modality}"
+    return verdict.modality if verdict.confidence >= RELIABLE else f"?{verdict.modality}"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_reasons_say_what_was_heard():
 def test_an_agent_makes_one_doubt_what_is_said_in_brief(description, sure):
     verdict = recognise(siemens(description, *MPRAGE, **GD))
     assert verdict.modality == "t1"
-    assert (verdict.confidence >= SURE) == sure
+    assert (verdict.confidence >= RELIABLE) == sure
     assert recognise(siemens(description, *MPRAGE)).confidence == 0.95
 
 

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from clinic.choice import Candidate
 from clinic.server.datastore import DICOMWebDatastore, hidden_paths, labelled_modality
 from clinic.study.reading import Study
 from common.cohorts import get_cohort
@@ -16,8 +17,7 @@ GRID = np.diag([1.0, 1, 2, 1])
 def study(**frames: str) -> Study:
     """Return a study of volumes on one grid."""
     images = {name: nib.Nifti1Image(np.ones((240, 240, 10), np.float32), GRID) for name in frames}
-    facts = {name: name for name in frames}
-    return Study(images, frames, facts, facts, dict.fromkeys(frames), [], [])
+    return Study(images, {name: Candidate(name, name, frame) for name, frame in frames.items()})
 
 
 def label(affine: np.ndarray = GRID) -> nib.Nifti1Image:

@@ -24,7 +24,7 @@ from processes import answering, free_port
 from running import infer, result
 from stack import PATIENTS, SECRETS, SERIES, Stack, uid
 
-from clinic.dicom import read_seg, read_study
+from clinic.dicom import read_seg, read_series
 from clinic.server.app import App
 from clinic.server.archive import forward
 from clinic.server.datastore import DICOMWebDatastore
@@ -61,7 +61,7 @@ def test_a_study_is_segmented_and_stored_in_the_archive(stack, study, tmp_path):
     segments = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
     assert segments == list(params["label_names"])
     referred = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
-    source = next(one for one in read_study(stack.folder / study) if one.uid == referred)
+    source = next(one for one in read_series(stack.folder / study) if one.uid == referred)
     seg.save_as(tmp_path / "seg.dcm")
     assert np.array_equal(read_seg(tmp_path / "seg.dcm", source, PHANTOM.labels.values), voxels)
     truth = resample(stack.label, label.affine, label.shape, order=0) > 0
@@ -70,7 +70,7 @@ def test_a_study_is_segmented_and_stored_in_the_archive(stack, study, tmp_path):
 
 
 def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
-    loaded = {one.number: one for one in read_study(stack.folder / "four") if one.number in (2, 3)}
+    loaded = {one.number: one for one in read_series(stack.folder / "four") if one.number in (2, 3)}
     for number, one in loaded.items():
         label = volume(stack, uid("four", number), tmp_path / f"{number}.nii.gz")
         assert label.shape == one.shape

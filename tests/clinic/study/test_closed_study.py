@@ -15,7 +15,7 @@ from heads import with_heads
 from phantom_case import HEAD, LPS, write_case
 from run_tools import run
 
-from clinic.study.quality import study_warnings
+from clinic.study.doubts import study_warnings
 from clinic.study.reading import read_folder
 from common.cohorts.registry import PHANTOM
 
@@ -46,8 +46,8 @@ def test_it_is_read_with_its_own_files_and_no_option(subject, tmp_path, scans):
     write_study(tmp_path, subject, scans)
     found = read_folder(tmp_path, PHANTOM)
     assert found.sources == USED
-    assert (found.confidences["t1"], found.confidences["t1c"]) == (None, None)
-    assert found.reasons["t1c"].startswith("by what it shows; its header: words: 't1'")
+    assert (found.used["t1"].confidence, found.used["t1c"].confidence) == (None, None)
+    assert found.used["t1c"].verdict.reason.startswith("by what it shows; its header: words: 't1'")
     expected = [
         "T1c too, but not used: series 801 (coronal, 2 x 2 x 2 mm), since series 701 (axial, 2 x 2 x 5 mm) is in the "
         "plane and resolution of the others."

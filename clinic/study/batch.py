@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from clinic.study.formats import millilitres
 from clinic.study.inference import Inference
 from clinic.study.predict import RESULTS, Prediction, check_options, segment
-from clinic.study.quality import millilitres
 from common.cohorts.scan import SUFFIXES
 from common.io.disk import full_disk
 from common.io.files import file_digest, is_dicom, replacing, walk

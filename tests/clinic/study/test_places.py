@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from clinic.study.alignment import align
 from clinic.study.grid import isotropic_grid, not_air, resample
-from clinic.study.registration import Fit, compare_places
+from clinic.study.places import Fit, compare_places
 
 FRAMES = {"t1c": "NIfTI", "flair": "NIfTI"}
 
@@ -54,7 +54,7 @@ def test_a_header_that_is_off_is_mended_by_registration_and_said(phantom_volumes
     assert (right.misplaced, right.registered) == ({}, {})
     images = {"t1c": phantom_volumes["t1c"], "flair": nib.Nifti1Image(phantom_volumes["flair"].dataobj, off)}
     made = align(images, FRAMES, "t1c", 2.0)
-    assert made.misplaced["flair"].startswith("does not lie over the T1c where its header puts it")
+    assert made.misplaced["flair"].startswith("does not lie over the reference where its header puts it")
     assert list(made.registered) == ["flair"]
     one, other = (np.asarray(study.images["flair"].dataobj) for study in (made, right))
     assert np.corrcoef(one[other > 0], other[other > 0])[0, 1] > 0.94

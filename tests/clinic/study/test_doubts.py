@@ -1,6 +1,6 @@
 """Warnings about label maps with known faults."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import nibabel as nib
@@ -9,21 +9,19 @@ import pandas as pd
 import pytest
 from small_lesion import LABELS, lesion, regions
 
+from clinic.choice import Candidate, Verdict
 from clinic.study.alignment import AlignedStudy
-from clinic.study.inference import Segmentation
-from clinic.study.quality import (
+from clinic.study.doubts import (
     border_warnings,
-    brain_note,
-    gains,
     geometry_warnings,
     image_warnings,
-    intervals,
     segmentation_warnings,
     size_warnings,
     study_warnings,
-    volumes,
 )
+from clinic.study.inference import Segmentation
 from clinic.study.reading import Remark, Study
+from clinic.study.result import brain_note, gains, intervals, volumes
 from clinic.study.skull import Brain
 from common.modalities import LabelSet
 
@@ -43,6 +41,10 @@ def doubts(
     return [*segmentation_warnings(segmentation, used, labels, spacing)]
 
 
+def used(images: Iterable[str]) -> dict[str, Candidate]:
+    return {name: Candidate(f"series {number}", f"series {number}") for number, name in enumerate(images)}
+
+
 def test_volumes_in_ml():
     # 216, 64 and 56 voxels of 6 mm3
     assert volumes(nib.Nifti1Image(lesion(), np.diag([1.0, 2, 3, 1])), LABELS) == pytest.approx(
@@ -54,7 +56,8 @@ def test_gains_are_those_of_the_subset_that_is_there():
     rows = [("t2", "flair", "WT", 0.2), ("t2", "t1c", "ET", 0.3), ("t2", "flair", "ET", 0.1)]
     rows.append(("t1+t2", "flair", "WT", 0.5))
     advice = pd.DataFrame(rows, columns=["modalities", "modality", "region", "average"])
-    assert gains(advice, "t2") == {"flair": {"WT": 0.2, "ET": 0.1}, "t1c": {"ET": 0.3}}
+    expected = [("t1c", {"ET": 0.3}), ("flair", {"WT": 0.2, "ET": 0.1})]  # the largest first
+    assert list(gains(advice, "t2").items()) == expected
     assert gains(advice, "t1") == gains(None, "t2") == {}
 
 
@@ -70,9 +73,8 @@ def test_no_interval_exceeds_the_brain():
 
 def test_intervals_are_those_of_the_decision():
     table = pd.DataFrame({"modalities": "t1", "region": ["WT"], "quantile": [2.0], "coverage": 0.8, "n": [5]})
-    expected = table.assign(decision="expected_dice")
     assert intervals(table, "t1", {"WT": 4.0}, 1500.0, "expected_dice") == {}  # it is of the threshold's volumes
-    assert intervals(expected, "t1", {"WT": 4.0}, 1500.0, "threshold") == {}
+    expected = table.assign(decision="expected_dice")
     assert intervals(expected, "t1", {"WT": 4.0}, 1500.0, "expected_dice")["WT"][1] == pytest.approx(5 * np.exp(2) - 1)
 
 
@@ -98,8 +100,7 @@ def test_like_warnings_of_several_images_are_one():
     """Thick slices, and series that show only part of the head: one line each, which names all of them."""
     sizes = {"t1": (0.5, 0.5, 6), "t1c": (1, 1, 1), "t2": (0.4, 0.4, 6), "flair": (1, 1, 5)}
     images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.diag([*size, 1])) for name, size in sizes.items()}
-    sources = {name: f"series {number}" for number, name in enumerate(images)}
-    study = Study(images, dict.fromkeys(images, "1"), sources, {}, {}, [], [])
+    study = Study(images, used(images))
     covered = {"t1": 0.7, "t1c": 1.0, "t2": 0.96, "flair": 0.85}
     aligned = AlignedStudy(images, {}, covered)
     partial, thick = geometry_warnings(study, aligned, (1, 1, 1))
@@ -139,7 +140,7 @@ def test_a_lesion_too_large_for_a_brain():
 
 def test_a_doubtful_brain():
     images = {name: nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)) for name in ("t1", "t1c", "t2", "flair")}
-    study = Study(images, {}, {name: f"series {i}" for i, name in enumerate(images)}, {}, {}, [], [])
+    study = Study(images, used(images))
     study.skulls.extend(images)
     aligned = AlignedStudy(images, {}, {})
     (said,) = image_warnings(study, aligned, None, (700, 2000))
@@ -149,8 +150,7 @@ def test_a_doubtful_brain():
     assert brain_note(study, brain).startswith(
         "The brain (1500 ml) was cut out of all images as deepbet found it in the T1 ("
     )
-    given = brain_note(study, replace(brain, stripped=True))
-    assert given.startswith("The brain (1500 ml) was cut out of all images as it is in the skull-stripped T1 (")
+    assert "as it is given by the skull-stripped image of the T1 (" in brain_note(study, replace(brain, stripped=True))
     odd = replace(brain, millilitres=2100, agreement={"t1": 1.0, "t2": 0.7}, doubts={"flair": "none"})
     (said,) = image_warnings(study, aligned, odd, (700, 2000))
     assert "FLAIR (series 3): none; it has 2100 ml; expected 700 to 2000 ml; Dice of its mask in T1" in said
@@ -160,18 +160,21 @@ def test_a_doubtful_brain():
 
 
 def test_what_was_noticed_as_a_study_was_read():
-    sources = {"t1": "series 3", "t1c": "series 7", "t2": "series 4"}
-    reasons = dict.fromkeys(sources, "why")
-    confidences = {"t1": None, "t1c": 0.68, "t2": 0.6}
-    remarks = [Remark(("t1", "t2"), "odd."), Remark((), "of all.")]
-    study = Study({}, {}, sources, reasons, confidences, [], remarks)
+    candidates = {
+        name: Candidate(source, source, "", Verdict(name, confidence, "why"), fixed=name == "t1")
+        for name, source, confidence in (("t1", "series 3", 1), ("t1c", "series 7", 0.68), ("t2", "series 4", 0.6))
+    }
+    study = Study({}, candidates, remarks=[Remark(("t1", "t2"), "odd."), Remark((), "of all.")])
     unsure, *others = study_warnings(study)
     assert unsure.startswith("Recognised with little confidence: T1c (series 7: 0.68, why), T2 (series 4: 0.60, why).")
     assert unsure.endswith("name the file after it, e.g. x_t1c.nii.gz.")
     assert others == ["T1 (series 3), T2 (series 4): odd.", "of all."]
-    first, *_ = study_warnings(replace(study, series={"t1": "of DICOM"}))
+    candidates["t1"].series = "of DICOM"
+    first, *_ = study_warnings(study)
     assert first.endswith("--series t1c=none, or the SeriesNumber of the right one.")
-    assert [*study_warnings(replace(study, confidences=dict.fromkeys(sources, 0.8), remarks=[]))] == []
+    for candidate in candidates.values():
+        candidate.fixed = True
+    assert [*study_warnings(replace(study, remarks=[]))] == []
 
 
 def test_nothing_segmented():
@@ -233,16 +236,6 @@ def test_pieces_are_warned_of_by_their_volume_and_not_by_their_number(change, wo
     warnings = doubts(label)
     assert len(warnings) == (words is not None)
     assert words is None or words in warnings[0]
-
-
-def test_voxels_that_share_a_corner_are_one_piece():
-    label = np.zeros((30, 18, 16), np.uint8)
-    label[4:12, 5:13, 4:12], label[12, 13, 12] = 2, 2
-    label[2:28:2, 2, 2] = label[2:28:2, 15, 2] = 2
-    assert doubts(label) == []  # 26 of 539 voxels are apart
-    label[14:17:2, 5, 5] = 2  # 28 of 541
-    (warning,) = doubts(label)
-    assert "in 29 separate pieces" in warning
 
 
 def probabilities(sure: float) -> np.ndarray:

@@ -1,30 +1,23 @@
-"""Measurements on one segmentation, and the reasons to doubt it that can be seen without a reference segmentation."""
+"""Reasons to doubt a segmentation that can be seen without a reference segmentation."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
+from clinic.choice import RELIABLE
 from clinic.study.alignment import AlignedStudy
-from clinic.study.grid import Image, connected_pieces, volume_of
+from clinic.study.formats import in_words, millilitres
+from clinic.study.grid import connected_pieces, volume_of
 from clinic.study.inference import Segmentation
 from clinic.study.reading import Study
-from clinic.study.registration import PEAK_DISTANCE, Registration
-from clinic.study.skull import Brain
+from clinic.study.skull import Brain, brain_mask
 from common.cohorts.check import coarse, lengths, tilted
 from common.cohorts.cohort import Cohort
-from common.evaluation.analysis.reliability import VOLUMES, calibrated_decision, volume_intervals
 from common.evaluation.metrics.case import uncertainty
-from common.evaluation.metrics.overlap import region_masks
-from common.evaluation.metrics.results import COLUMNS
-from common.evaluation.report.style import number
 from common.modalities import LabelSet, display_name
 
-REGIONS = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
-
-MINIMUM_CONFIDENCE = 0.8  # confidence in a recognised sequence below which the user is warned
 MINIMUM_COVERAGE = 0.95  # fraction of the reference's foreground covered by a series below which the user is warned
 MINIMUM_INFORMATION = 1.02
 """Normalised mutual information of a registered series below which the user is warned. For T1, T2 and FLAIR registered
@@ -48,47 +41,6 @@ probability of 0.80 in every voxel. For the predictions on the nine test cases o
 selects 196 of M3AE's 394 regions, including 159 of the 193 with a Dice below 0.5, and 153 of GSS's 405, including 141
 of 214. With all four sequences it says less: it selects 11 of 54 of both, including 5 of the 13 with a Dice below
 0.5."""
-
-
-def in_words(region: str) -> str:
-    """Return a region's name in words, e.g. ``whole tumour`` for ``WT``; unknown names stay unchanged."""
-    return REGIONS.get(region, region)
-
-
-def millilitres(volume: float) -> str:
-    """Return a volume in ml as text, without the unit."""
-    return "< 0.1" if 0 < volume < 0.05 else number(volume)
-
-
-def volumes(label: Image, labels: LabelSet) -> dict[str, float]:
-    """Return the volume in ml of each region of a label map."""
-    masks, spacing = region_masks(np.asarray(label.dataobj), labels), voxel_sizes(label.affine)
-    return {region: volume_of(mask, spacing) for region, mask in zip(labels.regions, masks, strict=True)}
-
-
-def intervals(
-    calibration: pd.DataFrame | None, subset: str, measured: Mapping[str, float], brain: float, decision: str
-) -> dict[str, tuple[float, float, float]]:
-    """Return the interval of each region's true volume as (low, high, coverage), where the calibration gives one.
-
-    ``calibration`` is an evaluation's table (`volume_intervals`) or None, ``subset`` e.g. ``t1c+flair``; volumes are in
-    ml, and that of the visible ``brain`` bounds all intervals. A calibration made with another ``decision`` gives none.
-    """
-    if calibration is None or calibration.empty or calibrated_decision(calibration) != decision:
-        return {}
-    rows = [("case", subset, region, VOLUMES[decision], volume) for region, volume in measured.items()]
-    bounds = volume_intervals(calibration, pd.DataFrame(rows, columns=COLUMNS))
-    coverage = float(calibration["coverage"].iloc[0])
-    return {row.region: (row.low, min(row.high, brain), coverage) for row in bounds.itertuples() if row.high < np.inf}
-
-
-def gains(advice: pd.DataFrame | None, subset: str) -> dict[str, dict[str, float]]:
-    """Return missing modality -> region -> expected gain in Dice, as a fraction, from an evaluation's advice table."""
-    expected: dict[str, dict[str, float]] = {}
-    if advice is not None:
-        for row in advice[advice["modalities"] == subset].itertuples():
-            expected.setdefault(row.modality, {})[row.region] = row.average
-    return expected
 
 
 def result_warnings(
@@ -115,13 +67,6 @@ def result_warnings(
     yield from geometry_warnings(study, aligned, trained)
 
 
-def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
-    """Return the mask of the brain; for skull-stripped images, every voxel that any of them shows."""
-    return (
-        brain.mask if brain else np.any([np.asarray(image.dataobj) != 0 for image in aligned.images.values()], axis=0)
-    )
-
-
 def image_warnings(
     study: Study, aligned: AlignedStudy, brain: Brain | None, brain_ml: tuple[float, float]
 ) -> Iterator[str]:
@@ -135,7 +80,7 @@ def image_warnings(
         )
     if brain and (doubts := _brain_doubts(study, brain, *brain_ml)):
         yield f"The brain that was cut out of the head is doubtful, see its outline in the pictures: {doubts}."
-    strange = [name for name, one in aligned.registered.items() if one.quality < MINIMUM_INFORMATION]
+    strange = [name for name, match in aligned.registered.items() if match.quality < MINIMUM_INFORMATION]
     if strange:
         yield (
             f"{_named(study, strange)}: after registration it still agrees poorly with the reference; check in the "
@@ -146,9 +91,9 @@ def image_warnings(
 def study_warnings(study: Study) -> Iterator[str]:
     """Yield the remarks made while the study was read, with the sequences' final names."""
     unsure = {
-        name: f"{confidence:.2f}, {study.reasons[name]}"
-        for name, confidence in study.confidences.items()
-        if confidence is not None and confidence < MINIMUM_CONFIDENCE
+        name: f"{each.confidence:.2f}, {each.verdict.reason}"
+        for name, each in study.used.items()
+        if each.confidence is not None and each.confidence < RELIABLE
     }
     if unsure:
         first = next(iter(unsure))
@@ -195,26 +140,6 @@ def border_warnings(lesion: np.ndarray, brain: np.ndarray) -> Iterator[str]:
         )
 
 
-def brain_note(study: Study, brain: Brain) -> str:
-    """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
-    others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
-    agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
-    origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
-    return (
-        f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
-        f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
-    )
-
-
-def upright_note(found: Registration) -> str:
-    """Return a note on the rotation of a study, and on how well the mean brain fits it."""
-    return (
-        f"The study was turned by {found.angle:.0f} degrees, to lie as the training cases do. Its normalised mutual "
-        f"information with their mean brain is {found.quality:.3f}, {found.peak:.1f} times the value "
-        f"{PEAK_DISTANCE:g} mm away, and the two overlap by {found.overlap:.0%}."
-    )
-
-
 def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[float]) -> Iterator[str]:
     """Yield reasons why the result is less exact: what the images do not cover, and voxels coarser than ``trained``."""
     partial = {name: f"{share:.0%}" for name, share in aligned.covered.items() if share < MINIMUM_COVERAGE}
@@ -234,9 +159,9 @@ def geometry_warnings(study: Study, aligned: AlignedStudy, trained: Sequence[flo
         yield f"The reference: {tilt}."
 
 
-def _named(study: Study, found: Collection[str] | Mapping[str, str]) -> str:
+def _named(study: Study, modalities: Collection[str] | Mapping[str, str]) -> str:
     """Name modalities with their sources, so that similar warnings form one: ``T2 (series 3: 5 mm), FLAIR (...)``."""
-    details = found if isinstance(found, Mapping) else dict.fromkeys(found, "")
+    details = modalities if isinstance(modalities, Mapping) else dict.fromkeys(modalities, "")
     return ", ".join(
         f"{display_name(name)} ({study.sources[name]}{': ' * bool(value)}{value})" for name, value in details.items()
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from phantom_case import LPS
 
-from clinic.study.image_files import recognise_files
-from clinic.study.quality import study_warnings
+from clinic.dicom.image_files import recognise_files
+from clinic.study.doubts import study_warnings
 from clinic.study.reading import read_folder
 from common.cohorts.phantom.simulation import simulate
 from common.cohorts.registry import PHANTOM
@@ -73,7 +73,7 @@ def test_nrrd_as_3d_slicer_saves_it(voxels, tmp_path):
 def test_what_a_file_holds(tmp_path, name, said, modality):
     if said is not None:
         (tmp_path / f"{name}.json").write_text(json.dumps(said))
-    assert recognise_files([tmp_path / f"{name}.nii.gz"])[0].verdict.modality == modality
+    assert recognise_files([tmp_path / f"{name}.nii.gz"])[0].by_header.modality == modality
 
 
 def test_a_study_of_dcm2niix(tmp_path, voxels):
@@ -87,16 +87,16 @@ def test_a_study_of_dcm2niix(tmp_path, voxels):
     assert list(found.images) == ["t1", "t1c", "t2", "flair"]
     for name, image in found.images.items():
         np.testing.assert_array_equal(image.dataobj, voxels[name])
-    assert min(found.confidences.values()) > 0.8
+    assert min(file.confidence for file in found.used.values()) > 0.8
     assert found.remarks == []
-    assert found.reasons["t1c"].startswith("by its JSON: words: 't1'; parameters: TR 2300 ms, TE 2.98 ms")
+    assert found.used["t1c"].verdict.reason.startswith("by its JSON: words: 't1'; parameters: TR 2300 ms, TE 2.98 ms")
     (left_out,) = (line for line in found.explanations if "left out" in line)
     assert left_out.startswith("7_ADC_20200101.nii.gz: left out: by its JSON: diffusion")
     assert any(
         line.startswith("9_T1_MPRAGE_20200101.nii.gz: T1c, confidence 0.95 (by its JSON: w")
         for line in found.explanations
     )
-    assert "2020" not in "".join(found.reasons.values())  # they are shown on the page
+    assert "2020" not in "".join(file.verdict.reason for file in found.used.values())  # they are shown on the page
 
 
 def test_a_folder_for_each_series_of_slicer(tmp_path, voxels):
@@ -151,9 +151,9 @@ def test_two_patients_are_refused(tmp_path, voxels):
 
 def test_names_that_say_it_all_need_no_pydicom(tmp_path, voxels, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    for name in [name for name in sys.modules if name.startswith(("clinic.dicom", "clinic.study.image_files"))]:
+    for name in [name for name in sys.modules if name.startswith(("clinic.dicom", "clinic.dicom.image_files"))]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("clinic.study.image_files", raising=False)
+    monkeypatch.delattr("clinic.dicom.image_files", raising=False)
     monkeypatch.delattr("clinic.dicom", raising=False)
     write(tmp_path / "x_t2.nii.gz", voxels["t2"], {**FLAIR, "SeriesDescription": "flair"})
     write(tmp_path / "5_FLAIR_new.nii.gz", voxels["flair"])

@@ -8,7 +8,7 @@ import pytest
 from dicom_studies import study, write_study
 from run_tools import run
 
-from clinic.study.studies import _of_one_study
+from clinic.study.batch import _of_one_study
 
 OPTIONS = ("--each", "--device", "cpu", "--recipe", "phantom")
 

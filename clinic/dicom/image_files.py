@@ -6,20 +6,18 @@ description into the name. Both are evaluated like a DICOM header, by `clinic.di
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nibabel import Nifti1Image
 from pydicom.dataset import Dataset
 
+from clinic.choice import Verdict
+from clinic.dicom.candidates import HeaderCandidate, recognise_all
 from clinic.dicom.headers import quiet
-from clinic.dicom.selection import Candidate, Look, Selection, choose_among, recognise_all
-from clinic.dicom.sequences import Verdict
 from common.cohorts.scan import SUFFIXES
 from common.io.images import read_image
 from common.modalities import display_name
@@ -35,7 +33,7 @@ IDENTITY = ("PatientID", "PatientName", "StudyInstanceUID")
 
 
 @dataclass(eq=False)
-class FileCandidate(Candidate):
+class FileCandidate(HeaderCandidate):
     """An image file as a candidate.
 
     Attributes:
@@ -45,38 +43,24 @@ class FileCandidate(Candidate):
     """
 
     path: Path = field(kw_only=True)
-    by: str = field(kw_only=True, default="")
-    identity: tuple[str, ...] = field(kw_only=True, default=("",) * len(IDENTITY))
+    by: str = field(kw_only=True)
+    identity: tuple[str, ...] = field(kw_only=True)
 
-    @property
-    def frame(self) -> str:
-        """The same name for all files."""
-        return "NIfTI"
-
-    @cached_property
-    def grid(self) -> tuple[Sequence[int], np.ndarray]:
-        """Shape and affine of the volume, with the axis along which its voxels are longest as the last."""
-        image = self.read()
-        edges = np.linalg.norm(image.affine[:3, :3], axis=0).round(2)
-        last = max(range(3), key=lambda axis: (edges[axis], axis))
-        axes = [axis for axis in range(3) if axis != last] + [last]
-        return [image.shape[axis] for axis in axes], image.affine[:, [*axes, 3]]
-
-    def read(self) -> Nifti1Image:
+    def read(self) -> tuple[Nifti1Image, list[str]]:
         """Read the volume; ValueError if it is not a single one."""
-        return read_image(self.path)[0]
+        return read_image(self.path)
 
 
 def recognise_files(paths: Sequence[Path]) -> list[FileCandidate]:
     """Recognise files of one patient by their JSON; the words of a name replace a missing description."""
-    found = [_described(path) for path in paths]
-    recognise_all(found)
-    for file in found:
-        verdict = file.verdict
+    files = [_described(path) for path in paths]
+    recognise_all(files)
+    for file in files:
+        verdict = file.by_header
         if no_image := NO_IMAGE.search(_stem(file.path)):
             verdict = Verdict(None, 0.0, f"'{no_image[1].lower()}' in its name")
-        file.verdict = Verdict(verdict.modality, verdict.confidence, f"by {file.by}: {verdict.reason}")
-    return found
+        file.by_header = Verdict(verdict.modality, verdict.confidence, f"by {file.by}: {verdict.reason}")
+    return files
 
 
 def _described(path: Path) -> FileCandidate:
@@ -87,53 +71,27 @@ def _described(path: Path) -> FileCandidate:
     header = _header(fields if described else {**fields, "SeriesDescription": words})
     by = "its JSON" if described else "its JSON and its name" if fields else "the words of its name"
     identity = tuple(str(fields.get(name, "")) for name in IDENTITY)
-    return FileCandidate(str(path), "image file", header, path=path, by=by, identity=identity)
+    return FileCandidate(str(path), "image file", "NIfTI", header=header, path=path, by=by, identity=identity)
 
 
 def contradiction(path: Path, modality: str) -> str | None:
     """Return a warning if the JSON of a file contradicts the modality that the file is named after, else None."""
     (file,) = recognise_files([path])
-    if not file.by.startswith("its JSON") or file.verdict.modality in (None, modality):
+    if not file.by.startswith("its JSON") or file.by_header.modality in (None, modality):
         return None
     return (
-        f"its name says {display_name(modality)}, its JSON {display_name(file.verdict.modality)} "
-        f"({file.verdict.reason.partition(': ')[2]}). Look at the pictures, and correct the name."
+        f"its name says {display_name(modality)}, its JSON {display_name(file.by_header.modality)} "
+        f"({file.by_header.reason.partition(': ')[2]}). Look at the pictures, and correct the name."
     )
 
 
-def choose_files(
-    files: Sequence[FileCandidate], named: Mapping[str, str], left_out: Collection[str], look: Look | None
-) -> Selection:
-    """Choose a file for each modality; see `choose_among`.
-
-    ``files`` are one patient's files whose names do not end in a modality. ``named`` are the paths of the others, by
-    the modality in their name; these take precedence.
-    """
-    others = [
-        FileCandidate(path, "image file", Dataset(), None, Verdict(name, 1.0, ""), True, path=Path(path))
-        for name, path in named.items()
-    ]
-
-    def option(names: Sequence[str], value: str = "") -> str:
-        return f"move the wrong files away, or name the right ones {' and '.join(f'x_{name}.nii.gz' for name in names)}"
-
-    selection = choose_among([*files, *others], left_out, option, look)
-    _refuse_several_patients({name: one for name, one in selection.chosen.items() if not one.fixed})
-    lines = selection.explanations[: len(files)]
-    for one in [*files, *others]:  # refusals have whole paths, of which the server removes its own part
-        lines = [line.replace(one.name, one.path.name) for line in lines]
-    return replace(selection, explanations=lines)
-
-
-def _refuse_several_patients(chosen: Mapping[str, FileCandidate]) -> None:
+def refuse_several_patients(files: Sequence[FileCandidate]) -> None:
     """Refuse files whose JSON names several patients or studies, and files from folders of several subjects."""
     for number, what in enumerate(IDENTITY):
-        if len({file.identity[number] for file in chosen.values()} - {""}) > 1:
+        if len({file.identity[number] for file in files} - {""}) > 1:
             raise ValueError(f"The files' JSON differ in {what}; give a folder with one study of one patient.")
-    folders: dict[Path, list[str]] = defaultdict(list)
-    for name, file in chosen.items():
-        folders[file.path.parent].append(name)
-    if len(folders) > 1 and max(map(len, folders.values())) > 1:
+    folders = Counter(file.path.parent for file in files)
+    if len(folders) > 1 and max(folders.values()) > 1:
         raise ValueError(
             f"The sequences lie in {len(folders)} folders, one of which has several, as if they were of several "
             "subjects; give the folder of one subject, with its files in it or a folder for each."
