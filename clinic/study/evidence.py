@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from clinic.choice import Candidate, Shown
 from clinic.study.alignment import AlignedStudy, align
 from clinic.study.grid import Image, finest
-from clinic.study.skull import Brain, find_brain
+from clinic.study.skull import Brain, Masks, agreed, find_masks
 from common.cohorts.check import Finding, findings, has_known_sequences, zero_background
 from common.cohorts.cohort import Cohort
 from common.cohorts.sequence_check import CLASSES, log_probabilities
@@ -39,13 +39,15 @@ class Evidence(NamedTuple):
         volumes: the images as they were read; those that cannot be used are not among the following.
         reference: name of the candidate on whose grid the others lie.
         aligned: the images on one grid, by the names of their candidates.
-        brain: the brain that was found in them and cut out to judge them; None if none was looked for.
+        masks: brain masks found in them; None if none was looked for.
+        brain: the brain that is cut out to judge them, or None.
         shown: name -> what the image shows; without those that show too little, and those beneath a skull.
     """
 
     volumes: Volumes
     reference: str
     aligned: AlignedStudy
+    masks: Masks | None
     brain: Brain | None
     shown: dict[str, Shown]
 
@@ -89,7 +91,7 @@ def look(
         for name, modality in modalities.items()
     }
     if not images:
-        return Evidence(volumes, "", AlignedStudy({}, {}, {}), None, {})
+        return Evidence(volumes, "", AlignedStudy({}, {}, {}), None, None, {})
     if reference is None:
         t1c = [name for name, modality in modalities.items() if modality == "t1c"]
         reference = t1c[0] if len(t1c) == 1 else finest(images)
@@ -97,15 +99,14 @@ def look(
     aligned = align(images, frames, reference, label=labels.__getitem__)
     skulls = [name for flaw in volumes.flaws if flaw.skull for name in flaw.modalities if name in images]
     heads = {"auto": skulls, "yes": list(images), "no": []}[strip]
-    brain = None
-    if heads:
-        brain = find_brain(aligned, heads, cohort.brain_ml, device, modalities.get, labels.__getitem__)
+    masks = find_masks(aligned, heads, cohort.brain_ml, device) if heads else None
+    brain = agreed(aligned, masks, cohort.brain_ml, modalities.get, labels.__getitem__) if masks else None
     shown: dict[str, Shown] = {}
     if has_known_sequences(cohort) and (brain or not skulls):
         tensors = {name: _tensor(image) for name, image in aligned.cut_out(brain and brain.mask).images.items()}
         judged = log_probabilities(tensors, t1, brain is not None)
         shown = {name: dict(zip(CLASSES, logs.tolist(), strict=True)) for name, logs in judged.items()}
-    return Evidence(volumes, reference, aligned, brain, shown)
+    return Evidence(volumes, reference, aligned, masks, brain, shown)
 
 
 def _tensor(image: Image) -> MetaTensor:

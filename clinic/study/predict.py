@@ -15,7 +15,7 @@ from clinic.study.inference import Inference
 from clinic.study.page import write_summary
 from clinic.study.reading import Study, confirmed, read_folder
 from clinic.study.result import StudySummary, summarise
-from clinic.study.skull import MODES, Brain
+from clinic.study.skull import MODES, Brain, agreed
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
 from common.io.atomic import written_whole
@@ -96,7 +96,7 @@ def segment(
     if explain:
         explain(read.explanations)
     read, chosen, why = confirmed(read, reference, device, skull_strip)
-    aligned, brain = _prepared(read, chosen, skull_strip)
+    aligned, brain = _prepared(read, chosen, skull_strip, cohort)
     can_refer, seg_note = _can_refer(read, chosen)
     if upright:
         if read.skulls and brain is None:
@@ -114,11 +114,16 @@ def segment(
     return Prediction(label, chosen, summary, read.explanations, files)
 
 
-def _prepared(study: Study, reference: str, skull_strip: str) -> tuple[AlignedStudy, Brain | None]:
-    """Return the images that are used, by their modalities and on the reference's grid, and the brain in them."""
-    evidence, names = study.evidence, {each.name: name for name, each in study.used.items()}
-    aligned, brain = evidence.aligned.renamed(names), evidence.brain
-    brain = brain.renamed(names) if brain and skull_strip != "no" else None
+def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) -> tuple[AlignedStudy, Brain | None]:
+    """Return the images that are used, by their modalities and on the reference's grid, and the brain in them.
+
+    The images were aligned before it was decided which of them are used, so the brain is that on which those agree.
+    """
+    evidence, brain, names = study.evidence, None, {each.name: name for name, each in study.used.items()}
+    aligned = evidence.aligned.renamed(names)
+    masks = evidence.masks and evidence.masks.renamed(names)
+    if masks and masks.heads and skull_strip != "no":
+        brain = agreed(aligned, masks, cohort.brain_ml)
     if study.used[reference].name != evidence.reference:
         aligned, mask = aligned.on_grid_of(reference, study.images[reference].affine, brain and brain.mask)
         brain = brain and replace(brain, mask=mask)

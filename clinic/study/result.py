@@ -117,11 +117,11 @@ def brain_note(study: Study, brain: Brain) -> str:
     """Return a note on the origin of an extracted brain, and on the agreement of the images on it."""
     others = [f"{display_name(name)} {value:.2f}" for name, value in brain.agreement.items() if name != brain.modality]
     agreed = f"; overlap (Dice) with the brain found in the others: {', '.join(others)}" if others else ""
-    origin = brain.modality
-    if brain.modality in study.used:
-        origin = f"the {display_name(brain.modality)} ({study.sources[brain.modality]})"
-    how = "it is given by the skull-stripped image of" if brain.stripped else "deepbet found it in"
-    return f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {how} {origin}{agreed}."
+    origin = "it is in the skull-stripped" if brain.stripped else "deepbet found it in the"
+    return (
+        f"The brain ({brain.millilitres:.0f} ml) was cut out of all images as {origin} "
+        f"{display_name(brain.modality)} ({study.sources[brain.modality]}){agreed}."
+    )
 
 
 def registration_notes(study: Study, aligned: AlignedStudy) -> list[str]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Brain:
 
     Attributes:
         mask: mask of the brain, bool ``(X, Y, Z)``.
-        modality: modality in whose image it was found; the series' name if that is not used.
+        modality: modality in whose image it was found.
         millilitres: volume in ml.
         is_whole: whether all of it is in the field of view.
         agreement: modality -> Dice of the mask found in its image with that of ``modality``; for plausible masks.
@@ -55,62 +55,93 @@ class Brain:
     doubts: dict[str, str]
     stripped: bool = False
 
+
+class Masks(NamedTuple):
+    """Brain masks of images on one grid, by the images' names.
+
+    Attributes:
+        heads: names of the images that show a head.
+        masks: masks that were found in heads and are plausible; and the foreground of skull-stripped images.
+        doubts: name of a head -> reason why the mask found in it is not that of a brain.
+    """
+
+    heads: Collection[str]
+    masks: dict[str, np.ndarray]
+    doubts: dict[str, str]
+
     def renamed(self, names: Mapping[str, str]) -> Self:
-        """Return it with what is said of some of the images, under other names: ``names`` maps old ones to new ones."""
-        parts = (self.agreement, self.doubts)
-        agreement, doubts = ({names[name]: part[name] for name in part if name in names} for part in parts)
-        return replace(self, modality=names.get(self.modality, self.modality), agreement=agreement, doubts=doubts)
+        """Return the masks of some images under other names: ``names`` maps old ones to new ones."""
+        parts = ({new: part[old] for old, new in names.items() if old in part} for part in self[1:])
+        return type(self)([new for old, new in names.items() if old in self.heads], *parts)
 
 
 def find_brain(
+    aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
+) -> Brain:
+    """Return the brain that `find_masks` and `agreed` find."""
+    return agreed(aligned, find_masks(aligned, heads, brain_ml, device), brain_ml)
+
+
+def find_masks(
+    aligned: AlignedStudy, heads: Collection[str], brain_ml: tuple[float, float], device: torch.device
+) -> Masks:
+    """Find the brain in images on one grid of cubes.
+
+    deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) finds it in each image of
+    ``heads``. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in ml.
+    """
+    spacing, volumes = _volumes(aligned)
+    masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
+    found = run_deepbet({name: volumes[name] for name in heads}, device)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy releases the interpreter
+        reasons = pool.map(lambda name: why_no_brain(found[name], volumes[name], spacing, brain_ml), found)
+        doubts = {name: reason for name, reason in zip(found, reasons, strict=True) if reason}
+        plausible = [name for name in found if name not in doubts]
+        masks |= dict(zip(plausible, pool.map(_largest_piece, map(found.get, plausible)), strict=True))
+    return Masks(heads, masks, doubts)
+
+
+def agreed(
     aligned: AlignedStudy,
-    heads: Collection[str],
+    masks: Masks,
     brain_ml: tuple[float, float],
-    device: torch.device,
-    modality: Callable[[str], str] = str,
+    modality: Callable[[str], str | None] = str,
     label: Callable[[str], str] = display_name,
 ) -> Brain:
     """Return the brain on which the images agree.
 
-    deepbet (Fisch et al., Computers in Biology and Medicine, 2024, arXiv:2308.07003) finds it in each image of
-    ``heads``, which show a head. The foreground of a skull-stripped image is a mask as well, and suffices if no brain
-    is found in the heads. Among the plausible masks, the one that agrees best with the others is used. Voxels that more
-    than half of the masks contain are added, so that a tumour at the border is kept even if one image leaves it out.
-
-    The volumes lie on one grid of cubes. ``brain_ml`` are the smallest and largest plausible volume of a whole brain in
-    ml. ``modality`` returns that of an image, ``label`` its name for messages. Raises ValueError if no mask is
-    plausible.
+    The foreground of a skull-stripped image suffices if no brain was found in the heads. Among the plausible masks, the
+    one that agrees best with the others is used. Voxels that more than half of the masks contain are added, so that a
+    tumour at the border is kept even if one image leaves it out. ``modality`` and ``label`` return an image's modality
+    and its name for messages. Raises ValueError if no mask is plausible.
     """
-    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
-    volumes = {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
-    masks = {name: ndimage.binary_fill_holes(volume != 0) for name, volume in volumes.items() if name not in heads}
-    by_deepbet = run_deepbet({name: volumes[name] for name in heads}, device)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # SciPy releases the interpreter
-        reasons = pool.map(lambda name: why_no_brain(by_deepbet[name], volumes[name], spacing, brain_ml), by_deepbet)
-        doubts = {name: reason for name, reason in zip(by_deepbet, reasons, strict=True) if reason}
-        plausible = [name for name in by_deepbet if name not in doubts]
-        masks |= dict(zip(plausible, pool.map(_largest_piece, map(by_deepbet.get, plausible)), strict=True))
+    (heads, found, doubts), (spacing, volumes) = masks, _volumes(aligned)
     if len(doubts) == len(heads):
-        masks = {name: mask for name, mask in masks.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)}
-    if not masks:
+        found = {name: mask for name, mask in found.items() if not why_no_brain(mask, volumes[name], spacing, brain_ml)}
+    if not found:
         reasons = "; ".join(f"{label(name)}: {reason}" for name, reason in doubts.items())
         raise ValueError(
             f"No brain was found in images that are not skull-stripped. {reasons}. Look at them. If they "
             "do show a head, strip the skull yourself; --skull_strip no segments them as they are."
         )
-    agreement = {name: {name: 1.0} for name in masks}
-    for first, second in combinations(masks, 2):
-        agreement[first][second] = agreement[second][first] = _dice(masks[first], masks[second])
-    ranked = sorted(masks, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
+    agreement = {name: {name: 1.0} for name in found}
+    for first, second in combinations(found, 2):
+        agreement[first][second] = agreement[second][first] = _dice(found[first], found[second])
+    ranked = sorted(found, key=lambda name: (*PREFERRED, modality(name)).index(modality(name)))
     chosen = max(ranked, key=lambda name: round(sum(agreement[name].values()), 2))
-    mask = masks[chosen] | (2 * sum(mask.astype(np.uint8) for mask in masks.values()) > len(masks))
+    mask = found[chosen] | (2 * sum(mask.astype(np.uint8) for mask in found.values()) > len(found))
     return Brain(mask, chosen, volume_of(mask, spacing), _whole(mask), agreement[chosen], doubts, chosen not in heads)
 
 
 def brain_mask(aligned: AlignedStudy, brain: Brain | None) -> np.ndarray:
     """Return the mask of the brain; for skull-stripped images, every voxel that any of them shows."""
-    shown = [np.asarray(image.dataobj) != 0 for image in aligned.images.values()]
-    return brain.mask if brain else np.any(shown, axis=0)
+    return brain.mask if brain else np.any([volume != 0 for volume in _volumes(aligned)[1].values()], axis=0)
+
+
+def _volumes(aligned: AlignedStudy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the voxel size in mm, and the volumes by name."""
+    spacing = voxel_sizes(next(iter(aligned.images.values())).affine)
+    return spacing, {name: np.asarray(image.dataobj, np.float32) for name, image in aligned.images.items()}
 
 
 def run_deepbet(volumes: Mapping[str, np.ndarray], device: torch.device) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from phantom_case import LPS
 from clinic.choice import Candidate, Decision, Verdict, contradictions, decide
 from clinic.study.evidence import look, read_volumes
 from clinic.study.grid import Grid, resample
-from clinic.study.skull import Brain
+from clinic.study.skull import Masks
 from common.cohorts.cohort import Cohort
 from common.cohorts.iseg import ISEG
 from common.cohorts.phantom.simulation import simulate
@@ -124,13 +124,12 @@ def test_a_t1_that_is_bright_at_its_edge_is_known_where_the_brain_was_cut_out_of
     """At the edge of a brain that was cut out, T1 and T1c are not compared; it is found without deepbet."""
     brains = {"t1": with_bright_edge(images["t1"]), "t1c": images["t1c"]}
 
-    def find_brain(aligned, *_) -> Brain:
+    def find_masks(aligned, heads, *_) -> Masks:
         (image, *_) = aligned.images.values()
         brain = nib.Nifti1Image((images["t1"] > 0).astype(np.float32), LPS)
-        mask = resample(brain, Grid(image.shape, image.affine)) > 0
-        return Brain(mask, "series 1", mask.sum() / 1000, True, {}, {})
+        return Masks(heads, {heads[0]: resample(brain, Grid(image.shape, image.affine)) > 0}, {})
 
-    monkeypatch.setattr("clinic.study.evidence.find_brain", find_brain)
+    monkeypatch.setattr("clinic.study.evidence.find_masks", find_masks)
     for volumes, is_head in ((brains, False), (with_heads(brains), True)):
         t1 = shown(given(volumes))["series 1"]
         assert (t1["t1"] > t1["t1c"]) == is_head
