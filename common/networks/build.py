@@ -69,7 +69,7 @@ def build_network(name: str, modalities: int, classes: int, width: int, crop: Se
         built: nn.Module = FilledNetwork(network, **sizes)
     else:
         built = network(**{key: size for key, size in sizes.items() if key in taken})
-    two_voxels = crop[0].bit_count() == 1  # at the level at which strides of 2 have halved the crop to 2
+    two_voxels = crop[:1] and crop[0].bit_count() == 1  # where strides of 2 have halved the crop to 2
     if two_voxels and name not in NETWORKS and any(type(layer) is nn.Conv3d for layer in built.modules()):
         logger.warning(
             f"backbone {name!r}, crop {list(crop)}: on a CPU without AMX, the gradient in bfloat16 of PyTorch's own "

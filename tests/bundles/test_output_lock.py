@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bundles.running import Bundle
-from bundles.test_same_configs import NAMES
+from bundles.running import ROOT, Bundle
 from processes import start
 
 from common.engines import claim_output
 from common.io import lock_folder, unlock_folder
+
+NAMES = sorted(path.parent.name for path in ROOT.glob("bundles/*/paper.json"))
 
 
 def train_for_ever(folder: str) -> None:

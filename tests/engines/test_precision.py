@@ -12,12 +12,11 @@ from two_stage import TwoStage
 from common.engines import (
     ForegroundInferer,
     PrecisionInferer,
-    check_device,
     fast_memory_format,
     fast_precision,
     set_matmul_precision,
 )
-from common.engines.precision import autocast
+from common.engines.precision import autocast, check_device
 from common.engines.windows import decode_subsets
 
 
