@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 from monai.handlers import MLFlowHandler
 from monai.utils import path_to_sqlite_uri, path_to_uri
@@ -50,8 +51,10 @@ class EvaluationLog:
             from mlflow.exceptions import MlflowException
 
             try:
+                if tracking.startswith(("http://", "https://")):  # MLflow itself would try for four minutes
+                    urlopen(f"{tracking}/health", timeout=10).close()
                 self._client().search_experiments(max_results=1)
-            except MlflowException as error:
+            except (OSError, MlflowException) as error:
                 raise ValueError(f"mlflow {tracking!r}: not a server or store that can be used ({error}).") from None
 
     def write(self) -> None:
