@@ -13,6 +13,5 @@ from common.engines.precision import (
 )
 from common.engines.settings import refuse_wrong_settings
 from common.engines.steps import BundleEvaluation, train_teacher, training_facts
-from common.engines.substitute import SubstituteFigure
 from common.engines.sweep import StoreCases, SubsetSweep
 from common.engines.tracking import EvaluationLog, track
