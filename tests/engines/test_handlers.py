@@ -149,19 +149,6 @@ def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
         trainer(tmp_path, 1, {1: 0.1}, resume=True)[0].run()
 
 
-@pytest.mark.parametrize(
-    ("scores", "which"),
-    [({1: 0.9, 2: 0.5}, "of epoch 1, the best in validation"), ({1: -5, 2: -5}, "of the last epoch: no validation")],
-)
-def test_the_log_says_which_weights_were_kept(trainer, tmp_path, caplog, scores, which):
-    made, network, _ = trainer(tmp_path, 2, scores)
-    with caplog.at_level("INFO"):
-        made.run()
-    assert f"net.pt: the weights {which}" in caplog.text
-    kept = torch.load(tmp_path / "net.pt", weights_only=True)["weight"]
-    assert torch.equal(kept, network.weight) == ("last" in which)
-
-
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_cudnn_may_try_its_algorithms_out_in_every_epoch(deterministic):
     cudnn, draws = torch.backends.cudnn, []
