@@ -115,29 +115,19 @@ def test_the_loss_is_in_single(precision, inside, _):
     assert (network.seen, seen) == ([inside], [torch.float32])
 
 
-@pytest.mark.parametrize("make", [PrecisionInferer, lambda p: ForegroundInferer((8, 8, 8), precision=p)])
-def test_unknown_ones_are_refused(make):
-    with pytest.raises(ValueError, match="precision 'half': expected one of 'float32', 'bfloat16', 'float16'"):
-        make("half")
-
-
 @pytest.mark.parametrize(
-    ("check", "settings", "facts"),
+    ("check", "facts"),
     [
-        (check_device, ("cpu", "half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
-        (check_device, ("cpu", "float16"), "'float16' with device cpu"),
-        (check_device, ("gpu", "float32"), "^device gpu: not available"),
+        (lambda: PrecisionInferer("half"), "precision 'half': .* 'float32', 'bfloat16', 'float16'"),
+        (lambda: ForegroundInferer((8, 8, 8), precision="half"), "precision 'half'"),
+        (lambda: check_device("cpu", "half"), "precision 'half'"),
+        (lambda: check_device("cpu", "float16"), "'float16' with device cpu"),
+        (lambda: check_device("gpu", "float32"), "^device gpu: not available"),
     ],
 )
-def test_wrong_settings_are_refused(check, settings, facts):
+def test_wrong_settings_are_refused(check, facts):
     with pytest.raises(ValueError, match=facts):
-        check(*settings)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="device cuda: not available"):
-        check_device("cuda", "float32")
+        check()
 
 
 def test_memory_format_of_each_device():

@@ -216,10 +216,6 @@ class TestCases:
         with pytest.raises(ValueError, match="A batch of 2 cases; expected one at a time"):
             sweep_of(network)(None, batch)
 
-    def test_unknown_layer(self):
-        with pytest.raises(ValueError, match="latent_layer 'nowhere'"):
-            sweep_of(Forwarded(), latent_layer="nowhere")
-
     def test_subset_that_was_not_loaded(self, network, subject, tmp_path):
         few = Compose([LoadSubjectd(COHORT, ("t1", "t2")), *PREPROCESSING.transforms[1:]])
         (batch,) = DataLoader(CachedDataset([subject], few), batch_size=1)
