@@ -196,11 +196,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("state", "network", "message"),
         [
-            (
-                lambda theirs, _: theirs,
-                SPECS[1].made,
-                r"missing \['.*are unexpected",
-            ),
+            (lambda theirs, _: theirs, SPECS[1].made, r"missing \['.*are unexpected \["),
             (
                 lambda theirs, _: theirs | {KEY: theirs[KEY].transpose(0, 1)},
                 SPECS[0].made,
