@@ -57,13 +57,6 @@ def test_what_holds_no_weights_is_refused(tmp_path, method, content):
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_whole_numbers_are_refused(tmp_path):
-    torch.save({key: value.int() for key, value in m3ae_state(8).items()}, tmp_path / "theirs.pth")
-    message = run("import_weights", tmp_path / "theirs.pth", "M3AE", tmp_path / "model.pt")
-    assert f"{tmp_path / 'theirs.pth'}: the weight for 'x_sub' has type torch.int32" in message
-    assert not (tmp_path / "model.pt").exists()
-
-
 @pytest.mark.parametrize(
     ("method", "more", "fact"),
     [

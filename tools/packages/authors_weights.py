@@ -89,10 +89,6 @@ def _mapped(file: str, to_ours: Callable[[Weights], Weights]) -> Weights:
     """Return an authors' file as weights of ours; errors name the file."""
     state = read_weights(file)
     try:
-        weights = to_ours(state)
-        for name, value in weights.items():
-            if not value.is_floating_point():  # as are all weights of these networks
-                raise ValueError(f"the weight for {name!r} has type {value.dtype}; expected floating-point numbers.")
+        return to_ours(state)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    return weights
