@@ -135,15 +135,11 @@ PREDICT = ("predict", "DATA/a", "OUT", "m3ae")
     [
         (("dattalist", "brats2020"), "dattalist: no such verb; did you mean datalist?"),
         (("check", "brats", "x"), "Unknown cohort 'brats'"),
-        (("check", "brats2020", "nowhere"), "nowhere: no such folder"),
         (("check", "brats2020", "nowhere\x1b[2J"), "nowhere\\x1b[2J: no such folder"),
         ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
-        ((*LEADERBOARD, "--at_once", -1), "--at_once -1: expected a number from 0 to inf."),
         ((*LEADERBOARD, "--coverage", 2), "coverage 2.0: expected a level above 0 and below 1, e.g. 0.9."),
-        ((*LEADERBOARD, "--coverage", 0.8, "--only", "M3AE"), "--coverage 0.8: is for the report"),
         ((*LEADERBOARD, "--dry_run", "--dataset_dir", "DATA"), "--dry_run makes its own data; give only one"),
         ((*LEADERBOARD, "--cohort", "brats2020"), "--dataset_dir: missing; expected the folder of cohort brats2020"),
-        ((*LEADERBOARD, "--dataset_dir", "nowhere"), "--dataset_dir nowhere: no such folder; expected that of phantom"),
         ((*PREDICT, "--modalities", 5), "Unknown modality '5'"),
     ],
 )
@@ -160,7 +156,6 @@ def test_what_is_refused_leaves_nothing_behind(data, tmp_path, words, message):
     [
         ((*DATALIST, "--sead", 5), "--sead: no such option; did you mean --seed?"),
         ((*DATALIST, "--seed", "five"), "--seed: five: expected a whole number"),
-        ((*DATALIST, "--seed"), "--seed: expected one argument"),
         ((*DATALIST, "--split", "--seed", 5), "--split: expected one argument"),
         ((*DATALIST, "--split", ""), "--split: expected a value, not an empty one"),
         ((*DATALIST, "full"), "unrecognized arguments: full"),
