@@ -12,5 +12,5 @@ from common.engines.precision import (
 )
 from common.engines.settings import refuse_wrong_settings
 from common.engines.steps import BundleEvaluation, training_facts
-from common.engines.sweep import StoreCases, SubsetSweep
+from common.engines.sweep import SubsetSweep
 from common.engines.tracking import EvaluationLog, track

@@ -150,19 +150,17 @@ def test_checkpoint_of_another_configuration_is_refused(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_cudnn_may_try_its_algorithms_out_in_every_epoch(deterministic):
-    cudnn, draws = torch.backends.cudnn, []
-    before = cudnn.deterministic, cudnn.benchmark
-    loader = DataLoader(Dataset([0], Compose([])))
-    try:
-        for _ in range(2):
-            engine = Engine(lambda *_: None)
-            Reseed(1, loader, deterministic).attach(engine)
-            engine.run([0], max_epochs=1)
-            draws.append(torch.rand(1).item())
-            assert (cudnn.deterministic, cudnn.benchmark) == (deterministic, not deterministic)
-    finally:
-        cudnn.deterministic, cudnn.benchmark = before
+def test_cudnn_may_try_its_algorithms_out_in_every_epoch(monkeypatch, deterministic):
+    for name in ("deterministic", "benchmark"):
+        monkeypatch.setattr(torch.backends.cudnn, name, not deterministic)
+    loader, draws = DataLoader(Dataset([0], Compose([]))), []
+    for _ in range(2):
+        engine = Engine(lambda *_: None)
+        Reseed(1, loader, deterministic).attach(engine)
+        engine.run([0], max_epochs=1)
+        draws.append(torch.rand(1).item())
+        assert torch.backends.cudnn.deterministic == deterministic
+        assert torch.backends.cudnn.benchmark != deterministic
     assert draws[0] == draws[1]
 
 

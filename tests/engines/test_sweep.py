@@ -12,7 +12,7 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Activationsd, Compose, Orientationd
 from torch import nn
 
-from common.engines import ForegroundInferer, StoreCases, SubsetSweep, SubstituteInferer
+from common.engines import ForegroundInferer, SubsetSweep, SubstituteInferer
 from common.evaluation import CaseStore
 from common.evaluation.metrics.conventions import METRICS
 from common.modalities import drop, subset_name, subsets
@@ -52,12 +52,12 @@ def sweep_of(network: nn.Module, wanted=None, inferer=None, **options) -> Subset
 
 
 def evaluator_of(network: nn.Module, sweep: SubsetSweep, store: CaseStore) -> SupervisedEvaluator:
+    sweep.store = store
     return SupervisedEvaluator(
         torch.device("cpu"),
         DataLoader(CachedDataset(store.pending(), PREPROCESSING), batch_size=1),
         network,
         iteration_update=sweep,
-        val_handlers=[StoreCases(store)],
     )
 
 
