@@ -42,7 +42,7 @@ fuzz: $(VENV)/.installed-test $(LABEL_VENV)/.installed-test ## hostile input, fo
 torture: $(VENV)/.installed-test ## commands killed and cramped, for hours: Linux, root
 	$(VENV)/bin/python tests/torture/matrix.py build/torture "$(ONLY)"
 
-gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU, in eight minutes
+gpu-report: $(VENV)/.installed-test ## what the papers' trainings cost on a GPU
 	$(VENV)/bin/python tests/bench/gpu_report.py build/gpu_report
 
 configs: $(VENV)/.installed ## the bundles' configs, from bundles/base and their paper.json

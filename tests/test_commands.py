@@ -29,7 +29,6 @@ FILE = re.compile(r"`([\w.]+)`:\n\n```\w+\n(.*?)^```$", flags=re.M | re.S)
 """A file that a page asks its reader to write: name and content."""
 PROGRAMS = ("python", "torchrun", "make", ".venv-label/bin/python")
 RUN_OPTIONS = set(inspect.signature(monai.bundle.run).parameters)
-MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 def blocks(page: Path) -> list[tuple[bool, str]]:
@@ -61,12 +60,6 @@ def check_bundle(words: list[str]) -> None:
     assert {option.split("#")[0] for option in options} <= keys | RUN_OPTIONS
 
 
-def check_make(words: list[str]) -> None:
-    for word in words:
-        variable, equals, _ = word.partition("=")
-        assert re.search(rf"^{variable} \?=" if equals else rf"^{word}:", MAKEFILE, flags=re.M), word
-
-
 def check_server(words: list[str]) -> None:
     (serve,) = [
         made
@@ -93,8 +86,6 @@ def test_commands_name_what_exists(page):
             module, *rest = words[words.index("-m") + 1 :]
             if module in CHECKS:
                 CHECKS[module](rest)
-        elif words[0] == "make":
-            check_make(words[1:])
         elif words[:2] == ["pip", "install"]:
             assert set(re.findall(r"\w+", "".join(re.findall(r"\.\[(.*)\]", words[-1])))) <= extras.keys()
         for path in re.findall(

@@ -92,26 +92,12 @@ class PrivilegedDistillation(TrainingStep):
 
 
 def require_teacher(path: str | os.PathLike | None, cohort: str) -> None:
-    """Refuse a teacher's weights that do not exist, or say that they are of another cohort; None is accepted.
-
-    Raises FileNotFoundError if the file does not exist; ValueError if the teacher was trained on another cohort.
-    """
-    if path is None:
-        return
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: no such weights of a teacher. PMKL's students learn from a teacher. Train it first, or name the "
-            "weights of one (key `teacher`)."
-        )
-    facts = read_facts(path)
-    if facts is None:
-        logger.warning(f"{path}: does not say which cohort this teacher was trained on; assuming {cohort}")
-        return
-    noted = facts.settings.get("cohort")
-    if noted != cohort:
+    """Refuse a teacher's weights that say that they are of another cohort; None is accepted."""
+    facts = None if path is None else read_facts(path)
+    if facts is not None and facts.settings.get("cohort") != cohort:
         raise ValueError(
-            f"{path}: a teacher trained on {noted}; expected one trained on {cohort}, as the students are. Train one "
-            "or name another (key `teacher`)."
+            f"{path}: a teacher trained on {facts.settings.get('cohort')}; expected one trained on {cohort}, as the "
+            "students are. Train one or name another (key `teacher`)."
         )
 
 

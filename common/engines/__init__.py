@@ -9,10 +9,8 @@ from common.engines.precision import (
     PrecisionInferer,
     fast_memory_format,
     fast_precision,
-    set_matmul_precision,
 )
 from common.engines.settings import refuse_wrong_settings
-from common.engines.steps import BundleEvaluation, train_teacher, training_facts
-from common.engines.substitute import SubstituteFigure
-from common.engines.sweep import StoreCases, SubsetSweep
+from common.engines.steps import BundleEvaluation, training_facts
+from common.engines.sweep import SubsetSweep
 from common.engines.tracking import EvaluationLog, track

@@ -1,7 +1,7 @@
 """The last step of an evaluation: from the cases' results to tables, statistics and figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,6 @@ def check_evaluation(settings: Mapping[str, Any]) -> None:
         if not isinstance(published, list | tuple) or len(published) != 3:
             raise ValueError(f"published {published!r}: expected paper, table and dataset, or null.")
         read_published(*published)
-    known = [field.name for field in fields(Conventions)]
-    if unknown := [key for key in conventions if key not in known]:
-        raise ValueError(f"conventions: {unknown[0]!r} is not one of {', '.join(known)}.")
     Conventions(**conventions)
 
 
@@ -209,21 +206,20 @@ def _shown(
     """Yield slices of the chosen cases, or else of the best, the median and the worst one by mean Dice.
 
     They are drawn for the chosen subsets, or else for each single modality and for all; if the sweep has none of these,
-    for its first five. With few cases, one case may be several of best, median and worst.
+    for its first five. A single case is the best one, and the worse of two the worst one.
     """
     names = [*evaluation.modalities, subset_name(evaluation.modalities)]
     dice = evaluation.values("dice").dropna(how="all")
     shown = subsets or [name for name in names if name in evaluation.subsets] or evaluation.subsets[:5]
     ranked = list(dice.groupby("case").mean().mean(axis=1).sort_values(ascending=False, kind="stable").index)
-    # With few cases the later entries take precedence.
-    places = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best" if len(ranked) > 1 else "only"}
-    words = {case: places[place] for place, case in enumerate(ranked) if place in places}
-    for case, word in words.items() if cases is None else [(case, "chosen") for case in cases]:
+    places = {"median": len(ranked) // 2, "worst": len(ranked) - 1, "best": 0}
+    words = {ranked[place]: word for word, place in places.items() if ranked}
+    for case in cases or [case for case in ranked if case in words]:
         planes = store.read(case).planes
         for subset in shown:
             if (subset, case) in dice.index:
                 yield Slice(
-                    title=f"{word} case: {case}",
+                    title=f"{'chosen' if cases else words[case]} case: {case}",
                     subset=subset,
                     images=planes["image"].astype(np.float32),
                     reference=planes["reference"],

@@ -138,7 +138,6 @@ class ResumableCheckpoint:
             self.average.attach(engine)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
-        engine.add_event_handler(Events.COMPLETED, self._log_which)
 
     def state_dict(self) -> dict[str, float]:
         if self.validator is None:
@@ -174,12 +173,6 @@ class ResumableCheckpoint:
             if due:
                 write_checkpoint({k: o.state_dict() for k, o in self._everything(trainer).items()}, self.last)
         idist.barrier()  # the next stage, on any rank, reads what rank 0 has written here
-
-    def _log_which(self) -> None:
-        if self.validator is not None and idist.get_rank() == 0:
-            epoch = self.validator.state.best_metric_epoch
-            best, last = f"of epoch {epoch}, the best in validation", "of the last epoch: no validation took place"
-            logger.info(f"{self.weights}: the weights {best if epoch > 0 else last}")
 
     def _start(self, trainer: Trainer) -> None:
         if self.average is not None and not self._restored:  # others may have been loaded since it was made

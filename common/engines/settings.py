@@ -27,6 +27,8 @@ COUNTS = (
 """Keys that are whole numbers from 1."""
 BUILT = ("cohort_def", "inferer", "validate#inferer", "log")
 """Sections that check their own arguments, and take no time to build."""
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+"""Of float32 products: on a GPU ``high`` multiplies in TF32 (10 bits of mantissa), as cuDNN's convolutions do."""
 FILES = ("datalist", "init_from", "ckpt_path", "teacher")
 """Keys that are paths of files, or null."""
 
@@ -84,8 +86,9 @@ def check_run(files: Sequence[str], settings: Mapping[str, Any], bundle_root: st
     given(*BUILT)
     for axes in given("mirror_axes").values():
         check_mirror_axes(axes, value("crop"))
-    for key, decision in given("decision").items():
-        check_choice(key, decision, DECISIONS)
+    for key, choices in {"decision": DECISIONS, "matmul_precision": MATMUL_PRECISIONS}.items():
+        for word in given(key).values():
+            check_choice(key, word, choices)
     for parts in given("part", "evaluate_on", "calibrate_on").values():
         take({part: [] for part in PARTS}, parts)
     if "coverage" in config:

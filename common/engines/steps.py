@@ -1,4 +1,4 @@
-"""Steps that connect a bundle's configs: a teacher before a training, an evaluation after it, facts for inference."""
+"""Steps that connect a bundle's configs: an evaluation after a training, facts for inference."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,8 @@ from typing import Any
 
 import ignite.distributed as idist
 from monai.bundle import run
-from monai.engines import Trainer
 
 from common.cohorts import get_cohort
-from common.engines.evaluate import check_evaluation
-from common.evaluation.report.report import require_own_parts
 from common.io.command import recipe_names
 from common.io.facts import SETTINGS, TrainingFacts
 from common.io.settings import optional
@@ -21,12 +18,10 @@ class BundleEvaluation:
     """An evaluation by configs of a bundle, e.g. ``inference.json`` with ``evaluate.json`` as an overlay, on rank 0.
 
     The configs are names of files in its folder ``configs``; later ones override earlier ones, and ``overrides`` all of
-    them. The constructor refuses what `check_evaluation` refuses, and to replace files that no report wrote.
+    them.
     """
 
     def __init__(self, bundle_root: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
-        check_evaluation({**overrides, "published": optional(overrides["published"])})
-        require_own_parts(overrides["output_dir"])
         self.files = [str(Path(bundle_root) / "configs" / name) for name in configs]
         self.overrides = {"bundle_root": bundle_root, **overrides}
 
@@ -61,9 +56,3 @@ def training_facts(
         before=before or "",
         settings={key: optional(evaluation[key]) for key in SETTINGS if key in evaluation},
     )
-
-
-def train_teacher(trainer: Trainer, given: str | None) -> None:
-    """Train a teacher unless the weights of one are given; the trainer's handlers write them."""
-    if given is None:
-        trainer.run()

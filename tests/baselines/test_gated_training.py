@@ -141,12 +141,11 @@ class TestPMKL:
             with pytest.raises(ValueError, match=r"teacher.pt: a checkpoint of another architecture than GatedNetwork"):
                 load_teacher(network, str(path), "phantom")
 
-    def test_a_teacher_of_another_cohort_is_refused(self, tmp_path, caplog):
+    def test_a_teacher_of_another_cohort_is_refused(self, tmp_path):
         path = tmp_path / "teacher.pt"
         require_teacher(None, "brats2018")
         write_checkpoint(GatedNetwork(width=2).state_dict(), path)
         require_teacher(path, "brats2018")
-        assert "does not say which cohort" in caplog.text
         facts = TrainingFacts(method="PMKL", bundle="medmap", settings={"cohort": "phantom"})
         write_checkpoint(GatedNetwork(width=2).state_dict(), path, facts)
         require_teacher(path, "phantom")

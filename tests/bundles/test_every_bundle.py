@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, assert_every_subset_is_segmented, copy_subset
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from common.cohorts.datalist import write_datalist
@@ -17,6 +18,7 @@ from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
 from common.io.facts import SETTINGS, read_facts
+from common.io.lock import LOCK
 from common.modalities import subset_name, subsets
 
 NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
@@ -66,6 +68,8 @@ class TestTraining:
         assert set(results["modalities"]) == {subset_name(subset) for subset in evaluated}
         assert (run.folder / "evaluation" / "tables" / "dice.md").stat().st_size > 500
         assert (run.folder / "evaluation" / "report.html").stat().st_size > 5000
+        with FileLock(run.folder / LOCK, timeout=0):
+            pass  # others may enter
 
     def test_leaves_weights_that_need_no_options_at_inference(self, run, coarse_dir, tmp_path, caplog):
         facts = read_facts(run.folder / "trained.pt")
@@ -86,7 +90,6 @@ class TestTraining:
             history = pd.read_csv(run.folder / "preference.csv")
             assert history["modality"].tolist() == list(MODALITIES)
             assert history["relative_preference"].sum() == pytest.approx(0, abs=1e-4)  # relative to their mean
-            assert (run.folder / "preference.png").stat().st_size > 5000
         if run.name == "medmap":
             assert run.weights["feature_encoder.layers.0.weight"].shape == (4, 1, 3, 3, 3)
             assert not torch.equal(run.last["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
@@ -102,8 +105,9 @@ class TestTraining:
             ("passion", [], {}),
             ("mag_ms", [], {}),
             ("medmap", ["backbones/acn.json"], {"crop": [16, 16, 16], "width": 8}),  # has a mixture and discriminators
+            ("m3ae", [], {"pretrain_batch_size": 1}),  # has two stages
         ],
-        ids=["passion", "mag_ms", "medmap-acn"],
+        ids=["passion", "mag_ms", "medmap-acn", "m3ae"],
     )
     @pytest.mark.slow  # processes of their own
     def test_two_processes_train_together(self, coarse_dir, tmp_path, name, files, settings):
@@ -112,7 +116,8 @@ class TestTraining:
         settings |= {"tracking": "mlflow"} if name == "mag_ms" else {}
         files = ["train.json", *files, "multi_gpu_train.json"]
         printed = Bundle(name).succeed(files, settings, run_id="fit", processes=2)
-        last = torch.load(tmp_path / "trained_last.pt", weights_only=True)
+        stage = "finetuned" if name == "m3ae" else "trained"
+        last = torch.load(tmp_path / f"{stage}_last.pt", weights_only=True)
         assert last["trainer"]["iteration"] == 3  # six subjects shared by two processes
         assert (tmp_path / ".lock").read_text() == ""  # other processes may enter
         if name == "passion":
@@ -131,51 +136,19 @@ class TestTraining:
         [
             ("passion", {"missing_rates": [0.2, 0.4, 0.8]}, "missing_rates [0.2, 0.4, 0.8]: expected 4"),
             ("passion", {"missing_rates": None, "masks": "mr9999"}, "mr9999"),
-            ("passion", {"backbone": "mmFormer", "crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples"),
             ("passion", {"backbone": "UNet"}, "backbone 'UNet': expected one of RFNet, mmFormer, M2FTrans"),
-            ("passion", {"training": "pasion"}, "training 'pasion': expected one of"),
             ("passion", {"perfect_data": True}, "perfect_data: some training subjects lack a modality"),
-            (
-                "passion",
-                {"perfect_data": True, "missing_rates": None, "training": "moddrop"},
-                "training moddrop: with perfect_data true nothing is dropped",
-            ),
             ("passion", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
-            ("passion", {"temperature": 0}, "temperature 0: expected a number from 0.01"),
-            ("gss", {"leaders": {"BG": ["flair"]}}, "leaders of BG; expected those of BG, NCR, ED, ET"),
             ("gss", {"leaders": {"NET": ["flair"]}}, "leaders of NET; expected those of BG, NCR, ED, ET"),
             ("gss", {"network_def#classes": 3}, "Set `cohort` to the one that the network was made for"),
-            ("gss", {"init_from": "/nowhere/model.pt"}, "init_from /nowhere/model.pt: no such file"),
             ("mag_ms", {"crop": [40, 32, 32]}, "crop [40, 32, 32]: expected 2 or 3 multiples of 16"),
-            ("mag_ms", {"heads": 3}, "3 heads: expected a divisor of a token's 16 channels"),
-            ("mag_ms", {"lambda_kl": -1.0}, "lambda_kl -1.0: expected a number from 0"),
-            ("mag_ms", {"temperature": 0.0}, "temperature 0.0: expected a number from 0.01"),
             ("mag_ms", {"detach_teacher": "perhaps"}, "detach_teacher 'perhaps': expected true or false"),
             ("mag_ms", {"network_def#classes": 5}, "The network's head has 5 classes, but the cohort has 4"),
             ("mag_ms", {"dedicated": [["lge"]]}, "Modality 'lge' is not in this cohort"),
-            ("mag_ms", {"fill": "median", "backbone": "UNETR"}, "fill 'median': expected one of"),
-            ("medmap", {"anchor": "pd"}, "anchor 'pd': expected one of 'adaptive', 'normal', 't1'"),
             ("medmap", {"prior": "lge"}, "prior 'lge': expected one of"),
             ("medmap", {"feature_encoder": "null"}, "MMFormer has 0 feature encoders to align"),
-            ("medmap", {"feature_encoder": "both"}, "feature_encoder 'both': expected one of 'shared', 'separate'"),
-            ("medmap", {"align_at": "bottleneck"}, "align_at 'bottleneck': MMFormer cannot compute the bottleneck"),
-            ("medmap", {"backbone": "U-HVED"}, "feature_encoder 'shared': backbone 'U-HVED' does not support it"),
             ("medmap", {"dedicated": [["t1"]]}, "backbone 'mmFormer' does not support it; set `dedicated` to null"),
-            (
-                "medmap",
-                {"backbone": "ACN", "width": 8},
-                "needs a fusing and a separate decoder, which ACN does not have",
-            ),
-            (
-                "medmap/backbones/pmkl.json",
-                {"align_at": "bottleneck", "width": 2},
-                "GatedNetwork cannot compute the bottleneck",
-            ),
-            (
-                "medmap/backbones/pmkl.json",
-                {"teacher": "/nowhere.pt", "width": 2},
-                "teacher /nowhere.pt: no such file",
-            ),
+            ("medmap/backbones/pmkl.json", {"align_at": "bottleneck", "width": 2}, "cannot compute the bottleneck"),
         ],
     )
     def test_wrong_settings_are_named_before_training(self, coarse_dir, tmp_path, name, overrides, message):

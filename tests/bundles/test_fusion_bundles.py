@@ -36,13 +36,6 @@ class TestTraining:
         assert torch.equal(loss["beta"], torch.ones(4))
         assert pd.read_csv(tmp_path / "preference.csv")["relative_preference"].abs().max() > 0  # recorded nevertheless
 
-    @pytest.mark.slow  # a process of its own
-    def test_perfect_data_as_a_command_line_says_it(self, coarse_dir, tmp_path):
-        settings = {**tiny(PASSION, coarse_dir, tmp_path), **SMALLEST, "val_interval": 2}
-        settings |= {"perfect_data": "true", "missing_rates": "null"}
-        PASSION.succeed(["train.json"], settings, run_id="fit")
-        assert (tmp_path / "trained.pt").is_file()
-
     @pytest.mark.parametrize(
         ("bundle", "backbone"),
         [

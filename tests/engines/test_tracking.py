@@ -1,4 +1,4 @@
-"""Evaluations are tracked in MLflow: on a server, in the run of the training if it is known, else in a local store."""
+"""Evaluations are tracked in MLflow: in a store that is named, in the run of the training, else in a local store."""
 
 import subprocess
 import sys
@@ -9,24 +9,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from monai.utils import path_to_sqlite_uri
-from processes import free_port, serving
 
 from common.engines import EvaluationLog
 from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import COLUMNS, Evaluation, write_evaluation
 from common.evaluation.report.report import write_report
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The URI of a separate MLflow server."""
-    folder = tmp_path_factory.mktemp("server")
-    port = free_port()
-    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += [f"--backend-store-uri=sqlite:///{folder}/store.db", f"--artifacts-destination={folder}/artifacts"]
-    uri = f"http://127.0.0.1:{port}"
-    with serving([sys.executable, "-m", "mlflow", *words], f"{uri}/health", folder / "log"):
-        yield uri
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +47,11 @@ def logged(client: MlflowClient) -> object:
     return run
 
 
-@pytest.mark.slow  # a server of its own
-def test_a_run_of_its_own_on_a_server(server, folder, tmp_path):
-    EvaluationLog(str(folder), str(tmp_path / "model.pt"), server, "test").write()
-    assert logged(MlflowClient(server)).info.run_name == "M"
+def test_a_run_of_its_own_in_another_store(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MLflow puts the files of such a store
+    uri = path_to_sqlite_uri(tmp_path / "store.db")
+    EvaluationLog(str(folder), str(tmp_path / "model.pt"), uri, "test").write()
+    assert logged(MlflowClient(uri)).info.run_name == "M"
 
 
 def test_the_training_s_run_where_it_is_known(folder, tmp_path):

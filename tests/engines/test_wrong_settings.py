@@ -55,6 +55,12 @@ def test_configs_as_they_are(monkeypatch, tmp_path, name, configs):
         ("gss", ("train.json",), ["--device=cuda:99"], "device cuda:99: not available"),
         ("gss", ("train.json",), ["--precision=half"], "precision 'half': expected one of"),
         ("gss", ("train.json",), ["--decision=best"], "decision 'best': expected one of"),
+        (
+            "gss",
+            ("train.json",),
+            ["--matmul_precision=low"],
+            "matmul_precision 'low': expected one of",
+        ),
         ("gss", ("train.json",), ["--coverage=90"], "coverage 90: expected a level"),
         ("gss", ("train.json",), ["--published=M3AE"], "published 'M3AE': expected paper, table and dataset"),
         ("gss", ("train.json",), ["--conventions#empty=none"], "conventions: empty is 'none'"),

@@ -39,7 +39,7 @@ JOBS = {
 }
 """Command -> words after ``python -m``, from the repository."""
 PHASES = (0.3, 0.6, 0.85)
-"""When a signal is sent, or a folder vanishes, as a share of the time of an undisturbed run."""
+"""When a signal is sent, as a share of the time of an undisturbed run."""
 CIRCUMSTANCES = {
     **{
         f"{name} at {phase:.0%}": {"signal": name, "at": phase}
@@ -47,18 +47,15 @@ CIRCUMSTANCES = {
         for phase in PHASES
     },
     **{f"output of {size} MiB": {"output": size} for size in (1, 8)},
-    "read-only output": {"output": 100, "read_only": True},
-    "odd names": {"named": "-病人 #1 e'x"},
     "two at once": {"twice": True},
-    **{f"input vanishes at {phase:.0%}": {"vanishes": True, "at": phase} for phase in PHASES},
 }
 
 
-def start(job: str, data: Path, out: Path, log: Path) -> subprocess.Popen:
+def start(job: str, folder: Path, out: Path, log: str = "log") -> subprocess.Popen:
     """Start a command in a session of its own."""
-    words = [sys.executable, "-m", *(word.format(data=data, out=out) for word in JOBS[job].split())]
+    words = [sys.executable, "-m", *(word.format(data=folder / "data", out=out) for word in JOBS[job].split())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with log.open("wb") as file:
+    with (folder / log).open("wb") as file:
         return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
 
 
@@ -69,17 +66,6 @@ def ended(process: subprocess.Popen) -> int | None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         return None
-
-
-def disturb(process: subprocess.Popen, how: dict, seconds: float, data: Path) -> None:
-    """Send a command its signal, or take its input away, when it is time."""
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(how["at"] * seconds)
-    if how.get("vanishes"):
-        subprocess.run(["umount", "-l", str(data)], check=True)
-    elif process.poll() is None:
-        send = os.killpg if how["signal"] == "SIGINT" else os.kill  # a terminal sends Ctrl-C to all of a group
-        send(process.pid, getattr(signal, how["signal"]))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -142,7 +128,7 @@ def undisturbed(job: str, folder: Path) -> float:
     if not note.exists():
         shutil.rmtree(folder / job, ignore_errors=True)
         began = time.monotonic()
-        assert ended(start(job, folder / "data", folder / job, folder / "log")) == 0, (folder / "log").read_text()
+        assert ended(start(job, folder, folder / job)) == 0, (folder / "log").read_text()
         note.write_text(str(time.monotonic() - began))
     return float(note.read_text())
 
@@ -151,16 +137,11 @@ def attempt(job: str, name: str, folder: Path) -> list[str]:
     """Make one try; return what was not kept."""
     how, seconds = CIRCUMSTANCES[name], undisturbed(job, folder)
     shutil.rmtree(folder / "try", ignore_errors=True)
-    out, data = folder / "try" / how.get("named", "") / "out", folder / "data"
-    out.mkdir(parents=True)
+    out = folder / "try"
+    out.mkdir()
     with ExitStack() as stack:
         if "output" in how:
             stack.enter_context(mounted(out, how["output"]))
-        if how.get("vanishes") or "named" in how:
-            data = out.with_name("data")
-            if how.get("vanishes"):
-                stack.enter_context(mounted(data, 400))
-            shutil.copytree(folder / "data", data, dirs_exist_ok=True)
         with suppress(OSError):  # where the old result does not fit, there is none
             shutil.copytree(folder / job, out, dirs_exist_ok=True)
         before = digests(out)
@@ -168,14 +149,16 @@ def attempt(job: str, name: str, folder: Path) -> list[str]:
             for path in out.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             before = {}
-        if how.get("read_only"):
-            subprocess.run(["mount", "-o", "remount,ro", str(out)], check=True)
-        processes = [start(job, data, out, folder / f"log{n}") for n in range(2 if how.get("twice") else 1)]
-        if "at" in how:
-            disturb(processes[0], how, seconds, data)
+        processes = [start(job, folder, out, f"log{n}") for n in range(2 if how.get("twice") else 1)]
+        if "signal" in how:
+            with suppress(subprocess.TimeoutExpired):
+                processes[0].wait(how["at"] * seconds)
+            if processes[0].poll() is None:
+                send = os.killpg if how["signal"] == "SIGINT" else os.kill  # a terminal sends Ctrl-C to all of a group
+                send(processes[0].pid, getattr(signal, how["signal"]))
         wrong = [complaint for process in processes for complaint in complaints(job, process, before, out, how)]
         if how.get("signal") == "SIGKILL" and not wrong:
-            again = start(job, data, out, folder / "log")
+            again = start(job, folder, out)
             wrong = [f"next run: {complaint}" for complaint in complaints(job, again, digests(out), out, {})]
             wrong += [] if again.returncode == 0 else [f"next run: exit code {again.returncode}"]
         return wrong

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import CropForegroundd, NormalizeIntensityd
+from monai.transforms import CropForegroundd
 from refusals import refused
 
 from common.transforms import NormalizeBrainIntensityd, ScaleBrainIntensityd
@@ -106,11 +106,3 @@ def test_each_modality_by_itself_and_a_missing_one_stays_nan(change):
 def test_brain_without_contrast(change, first, fact):
     with refused(ValueError, f"x, channel 0: {fact}; expected an image", "Check the file, or leave this modality out"):
         change(channel(np.r_[first, np.full(100, 7.0)])[None])
-
-
-def test_monais_normalization_of_whole_volumes_keeps_a_missing_modality():
-    """It is used for images that are not skull-stripped."""
-    image = torch.stack([torch.full((4, 4, 2), NAN), torch.arange(32.0).reshape(4, 4, 2)])
-    normalized = NormalizeIntensityd("image", channel_wise=True)({"image": MetaTensor(image.clone())})["image"]
-    assert torch.isnan(normalized[0]).all()
-    np.testing.assert_allclose(normalized[1], (image[1] - 15.5) / np.arange(32).std(), rtol=1e-6)

@@ -25,7 +25,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def convert(checkpoint: str, method: str, output: str, missing: Sequence[str] = (), **given: Any) -> None:
-    """Write weights, and print how many tensors matched; the arguments are those of `tools.import_weights`.
+    """Write weights, and print how many tensors they are; the arguments are those of `tools.import_weights`.
 
     Raises ValueError if an option is out of range or not one of the method's, or a file holds other weights.
     """
@@ -54,7 +54,7 @@ def convert(checkpoint: str, method: str, output: str, missing: Sequence[str] = 
 
 
 def _m3ae(checkpoint: str) -> tuple[Weights, dict[str, Any]]:
-    weights = _mapped(checkpoint, lambda state: (import_m3ae(state), f"{len(state)} tensors matched"))
+    weights = _mapped(checkpoint, import_m3ae)
     sizes = {"width": weights["unet.head.weight"].shape[1], "grid": list(weights["x_sub"].shape[2:])}
     return weights, {**sizes, "crop": [128, 128, 128]}
 
@@ -85,15 +85,10 @@ def _cotraining(method: str, full: str, missing: Sequence[str], width: int) -> t
     return weights, {"backbone": method, "width": width, "dedicated": subsets, "feature_encoder": None}
 
 
-def _mapped(file: str, to_ours: Callable[[Weights], tuple[Weights, object]]) -> Weights:
-    """Return an authors' file as weights of ours, and print what matched; errors name the file."""
+def _mapped(file: str, to_ours: Callable[[Weights], Weights]) -> Weights:
+    """Return an authors' file as weights of ours; errors name the file."""
     state = read_weights(file)
     try:
-        weights, match = to_ours(state)
-        for name, value in weights.items():
-            if not value.is_floating_point():  # as are all weights of these networks
-                raise ValueError(f"the weight for {name!r} has type {value.dtype}; expected floating-point numbers.")
+        return to_ours(state)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    print(f"{file}: {match}")
-    return weights
