@@ -78,7 +78,7 @@ def test_facts_are_data(settings, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{}", "method: Field required"), ("[", "not JSON")],
+    [("{}", "method: Field required"), ("[", "Invalid JSON")],
 )
 def test_facts_of_another_form_are_refused(text, message, tmp_path):
     with pytest.raises(ValueError, match=rf"a\.pt.*{message}"):
