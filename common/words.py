@@ -105,10 +105,6 @@ NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w
 NAME_AGENT = r"gd|gad|gado\w*|contrast\w*|ce|km|kontrast\w*|enhanced|mdc|inj\w*"
 NAME_AFTER = rf"post|post({NAME_AGENT})|nach|after|with|con|avec"
 NAME_BEFORE = rf"pre|native?|plain|unenhanced|no|non|without|wo|ohne|sin|sans|senza|(no|non|pre)({NAME_AGENT})"
-NAME_CONTRAST = re.compile(
-    r"(?:(.*)[_.\- ])?(?:(post|after|with|nach)|pre|before|without|native?|vor)", re.IGNORECASE | re.DOTALL
-)
-"""What comes before T1 in ``P1_post_T1``: whether a contrast agent was given, or a time point."""
 PLANE = r"ax(ial)?|tra(ns(vers(e|al))?)?|sag(ittal)?|cor(onal)?|[23]d"
 TECHNIQUE = (
     r"iso|t?se|(fr)?fse|fs|mprage|mp|rage|f?spgr|bravo|t?fe|ffe|vibe|fl[23]d|flash|spc|space|cube|vista|propeller|blade|"

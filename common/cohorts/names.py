@@ -65,13 +65,10 @@ def split_name(name: str) -> tuple[str, str | None]:
     return (head, role) if role else (whole, None)
 
 
-def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
-    """Return the case's part of a name in words, and the modality that the words name: T1, T1c, T2, FLAIR or None.
-
-    ``folder`` is the name of the file's folder, with which the file's name may end (``T1_P1`` in ``P1``).
-    """
+def by_words(name: str) -> tuple[str, str | None]:
+    """Return the case's part of a name in words, and the modality that the words name: T1, T1c, T2, FLAIR or None."""
     whole = without_suffix(name)
-    stem = PARALLEL.sub("", REGISTERED_TO.sub("", without_folder(whole, folder)))
+    stem = PARALLEL.sub("", REGISTERED_TO.sub("", whole))
     modality, start = None, len(stem)
     if _PERHAPS.search(stem) and not MASK.fullmatch(stem):
         words = list(re.finditer(r"[^_.\-+\s()]+", stem))
@@ -85,13 +82,6 @@ def by_words(name: str, folder: str = "") -> tuple[str, str | None]:
             if named:
                 modality, start = named, words[number].start()
     return (stem[:start].rstrip("_.-+ ("), modality) if modality else (whole, None)
-
-
-def without_folder(name: str, folder: str) -> str:
-    """Return a file's name without suffix and, if it ends with the name of the file's folder, without this too."""
-    whole = without_suffix(name)
-    head, last = whole[: -len(folder) - 1], whole[-len(folder) - 1 :]
-    return head if head and last[0] in "_.- " and last[1:].lower() == folder.lower() else whole
 
 
 def without_suffix(name: str) -> str:
