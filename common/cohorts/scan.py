@@ -10,13 +10,13 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.cohorts.cohort import Cohort
-from common.cohorts.names import SUFFIXES, by_words, split_name, without_suffix
+from common.cohorts.names import SUFFIXES, split_name, without_suffix
 from common.cohorts.registry import patient
 from common.io.files import is_dicom, unread, walk
 from common.modalities import ALIASES
@@ -131,12 +131,12 @@ def _plain(paths: Iterable[Path], cohort: Cohort) -> list[_File]:
 
 
 def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Case]:
-    """Return the cases of files with plain names, and of those in words where no plain name gives the modality."""
+    """Return the cases of files with plain names."""
     folders: dict[Path, list[_File]] = defaultdict(list)
     for file in files:
-        if file.role != LABEL:
+        if file.role not in (None, LABEL):
             folders[file.path.parent].append(file)
-    homes = {folder: _divided(folder, _by_words(own, cohort), root) for folder, own in folders.items()}
+    homes = {folder: _divided(folder, own, root) for folder, own in folders.items()}
     cases = [case for own in homes.values() for case in own]
     if not cases:
         aliases = ", ".join(sorted(alias for alias, name in ALIASES.items() if name in cohort.modalities))
@@ -164,25 +164,14 @@ def _plain_cases(files: Sequence[_File], root: Path, cohort: Cohort) -> list[_Ca
     return cases
 
 
-def _by_words(files: list[_File], cohort: Cohort) -> list[_File]:
-    """Return files of one folder, of which those named in words have the role that no file is plainly named after."""
-    plain, read = {file.role for file in files}, []
-    for file in files:
-        stem, modality = by_words(file.path.name) if file.role is None else ("", None)
-        use = modality in cohort.modalities and modality not in plain
-        read.append(replace(file, stem=stem, role=modality) if use else file)
-    return read
-
-
-def _divided(folder: Path, files: Sequence[_File], root: Path) -> list[_Case]:
-    """Return the case of a folder, or, if a modality occurs twice, the cases whose files lie side by side in it."""
-    images = [file for file in files if file.role]
+def _divided(folder: Path, images: list[_File], root: Path) -> list[_Case]:
+    """Return the case of a folder's images, or, if a modality occurs twice, the cases that lie side by side in it."""
     above = folder.relative_to(root).parts
     by_stem: dict[str, list[_File]] = defaultdict(list)
     for file in images:
         by_stem[file.stem].append(file)
     if len({file.role for file in images}) == len(images) or len(by_stem) == 1:
-        return [_Case("_".join(above) or root.name, images)] if images else []
+        return [_Case("_".join(above) or root.name, images)]
     for stem in by_stem:  # x_t1.nii and x_brain_t1.nii are of one case
         shorter = ["", folder.name, *(stem[: sign.start()] for sign in re.finditer("[_.-]", stem))]
         for part in (part for part in shorter if part in by_stem and part != stem):
@@ -201,7 +190,7 @@ def _case_of(label: _File, homes: Mapping[Path, Sequence[_Case]], cases: Sequenc
         for case in homes.get(folder) or cases
         if label.stem and label.stem.lower() in (case.name.lower(), *(file.stem.lower() for file in case.files))
     ]
-    near = next((homes[parent] for parent in (folder, *folder.parents) if homes.get(parent)), [])
+    near = next((homes[parent] for parent in (folder, *folder.parents) if parent in homes), [])
     fitting = named if len(named) == 1 else near
     return fitting[0] if len(fitting) == 1 else None
 
