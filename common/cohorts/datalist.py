@@ -115,7 +115,7 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
     parts = {part: [item.model_dump(exclude_unset=True) for item in getattr(datalist, part)] for part in PARTS}
     count = Counter(item["case"] for items in parts.values() for item in items)
     if twice := [case for case in count if count[case] > 1]:
-        raise ValueError(f"{path}: case {twice[0]} is listed more than once; list each case in one part, once.")
+        raise ValueError(f"{path}: case {twice[0]} is listed more than once; list each case once.")
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
