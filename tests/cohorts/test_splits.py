@@ -81,11 +81,15 @@ def test_a_patient_that_only_names_show_in_two_parts_is_warned_about(tmp_path, c
     assert "patient BraTS-GLI-00001 is in two parts" in record.message
 
 
-def test_names_of_a_datalist_are_checked(tmp_path):
+def test_names_of_a_datalist_and_of_a_folder_are_checked(tmp_path):
     items = find_cases(touch_cases(tmp_path, "brats2023"), get_cohort("brats2023"))
     (tmp_path / "list.json").write_text(json.dumps({"training": items}))
-    with refused(ValueError, "BraTS-GLI-00001-000 is named like a case of brats2023", "but brats2021 was requested"):
-        prepare("brats2021", tmp_path, datalist=tmp_path / "list.json")
+    for call in (
+        lambda: prepare("brats2021", tmp_path, datalist=tmp_path / "list.json"),
+        lambda: split_cases(get_cohort("brats2021"), tmp_path, "full"),
+    ):
+        with refused(ValueError, "BraTS-GLI-00001-000 is named like a case of brats2023", "but brats2021 was"):
+            call()
 
 
 def test_a_list_of_patients_says_whose_cases_these_are(tmp_path):
