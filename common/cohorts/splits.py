@@ -281,19 +281,15 @@ def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os
     splits = published_splits(cohort)
     on_disk = {item["case"].lower(): item for item in items}  # releases differ in case: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
-    _refuse_missing("missing", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)
-    unlabelled = [case for case in listed if "label" not in on_disk[case.lower()]]
-    _refuse_missing("without a label", unlabelled, listed, split, dataset_dir)
-    return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
-
-
-def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, dataset_dir: str | os.PathLike) -> None:
-    if cases:
+    missing = [case for case in listed if case.lower() not in on_disk]
+    unlabelled = [case for case in listed if "label" not in on_disk.get(case.lower(), {})]
+    if lacking := missing or unlabelled:
         raise ValueError(
-            f"{dataset_dir}: {len(cases)} of the {len(listed)} cases of split {split} are {what}, e.g. "
-            f"{shortened(cases)}. Pass the folder with the complete official download, or split the cases you have "
-            "with split `seeded`."
+            f"{dataset_dir}: {len(lacking)} of the {len(listed)} cases of split {split} are "
+            f"{'missing' if missing else 'without a label'}, e.g. {shortened(lacking)}. Pass the folder with the "
+            "complete official download, or split the cases you have with split `seeded`."
         )
+    return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
 
 
 def _require_enough(
