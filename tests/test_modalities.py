@@ -44,7 +44,7 @@ def test_resolve_subset_is_in_the_cohorts_order():
     [
         (lambda: canonical("adc"), ["Unknown modality 'adc'", "bssfp, c0, ct1, de, fla, flair, lge, "]),
         (lambda: resolve_subset([], MODALITIES), ["No modality was requested", "t1, t1c, t2, flair"]),
-        (lambda: resolve_subset(["t1", "pd"], MODALITIES), ["Unknown modality 'pd'; expected one of bssfp, "]),
+        (lambda: resolve_subset(["t1", "pd"], MODALITIES), ["Unknown modality 'pd'; expected one of t1, "]),
         (lambda: resolve_subset(["t1c", "T1ce"], MODALITIES), ["requested twice: ['t1c', 't1c']"]),
         (lambda: resolve_subset(["flair"], ("t1", "t2")), ["'flair' is not in this cohort; it has t1, t2"]),
         (
