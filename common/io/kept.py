@@ -57,6 +57,7 @@ def for_each(
 def _opened(file: Path) -> sqlite3.Connection:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.touch(mode=0o600)  # paths may name patients
         return _table(file)
     except (sqlite3.Error, OSError) as error:
         logger.warning(f"{file}: cannot be used ({error}), so nothing is kept for the next time.")
