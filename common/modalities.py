@@ -44,8 +44,7 @@ def resolve_subset(names: Iterable[str] | None, modalities: Sequence[str]) -> tu
     if isinstance(names, str):
         names = names.split("+")
     names = list(names)
-    unknown = [name for name in names if name.lower() not in ALIASES]
-    if unknown:
+    if unknown := [name for name in names if name.lower() not in ALIASES]:
         raise ValueError(f"Unknown modality {unknown[0]!r}; expected one of {', '.join(modalities)}.")
     wanted = [canonical(name) for name in names]
     foreign = [name for name in wanted if name not in modalities]

@@ -105,26 +105,5 @@ NO_IMAGE = re.compile(r"(?<![a-z])(masks?|seg|segm\w*|labels?|roi|prob\w*|warp\w
 NAME_AGENT = r"gd|gad|gado\w*|contrast\w*|ce|km|kontrast\w*|enhanced|mdc|inj\w*"
 NAME_AFTER = rf"post|post({NAME_AGENT})|nach|after|with|con|avec"
 NAME_BEFORE = rf"pre|native?|plain|unenhanced|no|non|without|wo|ohne|sin|sans|senza|(no|non|pre)({NAME_AGENT})"
-NAME_CONTRAST = re.compile(
-    r"(?:(.*)[_.\- ])?(?:(post|after|with|nach)|pre|before|without|native?|vor)", re.IGNORECASE | re.DOTALL
-)
-"""What comes before T1 in ``P1_post_T1``: whether a contrast agent was given, or a time point."""
-PLANE = r"ax(ial)?|tra(ns(vers(e|al))?)?|sag(ittal)?|cor(onal)?|[23]d"
-TECHNIQUE = (
-    r"iso|t?se|(fr)?fse|fs|mprage|mp|rage|f?spgr|bravo|t?fe|ffe|vibe|fl[23]d|flash|spc|space|cube|vista|propeller|blade|"
-    r"tirm?|hires|weighted|wi?|mri?|\d+"
-)
-PROCESSING = (
-    r"brain|(hd)?bet|(skull)?strip(ped)?|skull|ss|(co)?reg(istered)?|aligned|warped|n4(itk)?|bfc|r?sri(24)?|r2s|mni(152)?|lps|"
-    r"ras|to|in|resampled|norm(alised|alized)?|preproc(essed)?|processed|1mm|atlas|final|defaced"
-)
-NAME_WEIGHTINGS = rf"(?:c|ce|gd|s|e)?(t[12])w?i?({NAME_AGENT}|c|{NAME_AFTER}|{NAME_BEFORE}|{PLANE}|{TECHNIQUE})?"
-NAME_FLAIR = r"flair|fl|da|dark|fluid|darkfluid"
-NAME_T1 = r"mprage|bravo|f?spgr"
-"""Techniques that tell T1 if no weighting is named."""
-NAME_T2_STAR = r"ffe|flash|fl[23]d"
-"""Techniques that with T2 mean T2*."""
 REGISTERED_TO = re.compile(r"[_.\- ](?:to|in)[_.\- ]?(?:t[12]|flair)[a-z]*(?:[_.\- ]space)?$", re.IGNORECASE)
 """Ending of a name that says which image this one was registered to, e.g. ``T2_to_T1``."""
-PARALLEL = re.compile(r"(?<=[a-z])_p[234](?=_|$)")
-"""Parallel imaging, as Siemens abbreviates it."""

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +21,7 @@ from common.cohorts.cohort import Cohort
 from common.cohorts.registry import COHORTS, get_cohort, names_of, owners
 from common.cohorts.scan import Item, find_cases, named_after
 from common.cohorts.splits import refuse_other_names
-from common.io.geometry import corner_distance, grid_difference, lengths
+from common.io.geometry import grid_difference, lengths
 from common.io.images import read_volume
 from common.io.kept import for_each
 from common.modalities import GLIOMA, display_name
@@ -32,10 +32,7 @@ CUT = 0.5  # a brain counts as cut off at a face if its cross-section there exce
 BEYOND = 1e9  # size of a value that no MR image has; a single such voxel would spoil the normalisation
 COARSER = 1.5  # factor by which voxels may be longer than those of the training before a warning
 MOST_TILTED = 15.0  # maximum angle in degrees between an image's axes and the patient's; in atlas space the angle is 0
-FEW = 3  # number of labels from which on it is no accident that all have the value 1 alone
-COLUMNS = (
-    "case", "modalities", "missing", "shape", "spacing_mm", "orientation", "offset_mm", "label_values", "problems",
-)  # fmt: skip
+COLUMNS = ("case", "modalities", "missing", "shape", "spacing_mm", "orientation", "label_values", "problems")
 
 
 class Finding(NamedTuple):
@@ -203,18 +200,16 @@ def check_folder(cohort: Cohort, dataset_dir: str | os.PathLike) -> pd.DataFrame
     """Check every case in a folder and return one row for each; only new or changed images are read.
 
     Columns: ``case``; ``modalities`` present and ``missing`` (joined by +); ``shape``, ``spacing_mm`` and
-    ``orientation`` (e.g. LPS) of the first modality; ``offset_mm``, the largest distance between corresponding corners
-    of its grid and another file's grid of the same shape; ``label_values`` that occur (empty without a label);
-    ``problems``, empty if the case can be used. Problems are unreadable files, differing grids, `findings`, images that
-    do not look like the sequence they are named after, an image that another case has, and label values that the cohort
-    does not define. A missing modality or label is not a problem.
+    ``orientation`` (e.g. LPS) of the first modality; ``label_values`` that occur (empty without a label); ``problems``,
+    empty if the case can be used. Problems are unreadable files, differing grids, `findings`, images that do not look
+    like the sequence they are named after, an image that another case has, and label values that the cohort does not
+    define. A missing modality or label is not a problem.
     """
     rows = for_each(
         partial(_check_case, cohort=cohort),
         find_cases(dataset_dir, cohort),
         lambda item: [*item["image"], *([item["label"]] if "label" in item else [])],
         f"cases of {cohort.name}",
-        "case",
     )
     first: dict[str, str] = {}
     for row in rows:
@@ -237,7 +232,11 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
         counts += f"; image files ignored because of their names: {ignored}"
     labels = [{float(value) for value in text.split()} - {0} for text in table["label_values"] if text]
     count = Counter(value for label in labels for value in label)
-    doubts = list(_of_all_labels(count, len(labels), items, cohort))
+    doubts = []
+    if not {*count} <= cohort.labels.known:
+        named = [other for item in items for other in owners(item["case"])]
+        fit = [other for other in named or COHORTS.values() if {*count} <= other.labels.known]
+        doubts.append(f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values.")
     try:
         refuse_other_names(items, cohort, dataset_dir)
     except ValueError as error:
@@ -249,47 +248,45 @@ def print_check(name: str, dataset_dir: str | os.PathLike) -> bool:
     return bad.empty and not doubts
 
 
-def _of_all_labels(count: Counter[float], labels: int, items: Sequence[Item], cohort: Cohort) -> Iterator[str]:
-    """Yield what is wrong with the labels as a whole; ``count`` is the number of labels with each value."""
-    if not {*count} <= cohort.labels.known:
-        named = [other for item in items for other in owners(item["case"])]
-        fit = [other for other in named or COHORTS.values() if {*count} <= other.labels.known]
-        yield f"All labels fit {names_of(fit)}." if fit else "No cohort has all of these label values."
-    elif {*count} == {1} and len(cohort.labels.values) > 1 and labels >= FEW:
-        yield "No label has values but 0 and 1: they look like masks of a whole tumour or of a brain."
-
-
 def _check_case(item: Item, cohort: Cohort) -> dict[str, object]:
+    """Return the row of a case, with the ``digests`` of its images."""
     problems: list[str] = []
-    images: dict[str, MetaTensor] = {}
+    volumes: dict[str, MetaTensor] = {}
     opened: dict[str, MetaTensor] = {}
-    row: dict[str, object] = {
-        "case": item["case"],
-        "modalities": "+".join(item["modalities"]),
-        "missing": "+".join(name for name in cohort.modalities if name not in item["modalities"]),
-        "label_values": "",
-    }
     channels = item.get("channels", [None] * len(item["image"]))
     for name, path, channel in zip(item["modalities"], item["image"], channels, strict=True):
         try:
-            images[name] = read_modality(path, channel, opened)
+            volumes[name] = read_modality(path, channel, opened)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-    problems += [f"{' and '.join(f.modalities)}: {f.what}" for f in _all_findings(images, cohort)]
-    volumes = dict(images)
+    digests = [hashlib.sha256(np.ascontiguousarray(image.numpy())).hexdigest() for image in volumes.values()]
+    problems += [f"{' and '.join(flaw.modalities)}: {flaw.what}" for flaw in _all_findings(volumes, cohort)]
+    values: list[float] = []
     if "label" in item:
         try:
             volumes["label"] = read_volume(item["label"])
             values = torch.unique(volumes["label"].as_tensor()).tolist()
-            values = [int(value) if value.is_integer() else value for value in values]
-            row["label_values"] = " ".join(map(str, values))
-            cohort.labels.check(values, Path(item["label"]).name)
+            cohort.labels.check([int(v) if v.is_integer() else v for v in values], Path(item["label"]).name)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-    if images:
-        row |= _grid(volumes, problems)
-    row["digests"] = [_digest(image) for image in images.values()]
-    return row | {"problems": "; ".join(problems)}
+    row: dict[str, object] = {}
+    if volumes:
+        first, reference = next(iter(volumes.items()))
+        differences = {name: grid_difference(volume, reference) for name, volume in volumes.items()}
+        problems += [f"{name}: not on the grid of {first}: {text}" for name, text in differences.items() if text]
+        row = {
+            "shape": "x".join(map(str, reference.shape)),
+            "spacing_mm": "x".join(f"{size:.4g}" for size in voxel_sizes(reference.affine.numpy())),
+            "orientation": "".join(aff2axcodes(reference.affine.numpy())),
+        }
+    return row | {
+        "case": item["case"],
+        "modalities": "+".join(item["modalities"]),
+        "missing": "+".join(name for name in cohort.modalities if name not in item["modalities"]),
+        "label_values": " ".join(f"{value:g}" for value in values),
+        "problems": "; ".join(problems),
+        "digests": digests,
+    }
 
 
 def _all_findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> list[Finding]:
@@ -302,30 +299,3 @@ def _all_findings(images: Mapping[str, MetaTensor], cohort: Cohort) -> list[Find
         brains = {name: image for name, image in images.items() if (name,) not in unusable}
         flaws += doubted_sequences(log_probabilities(brains))
     return flaws
-
-
-def _digest(image: MetaTensor) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image.numpy()), usedforsecurity=False).hexdigest()
-
-
-def _grid(volumes: Mapping[str, MetaTensor], problems: list[str]) -> dict[str, object]:
-    """Describe the first volume's grid and the others' distance from it; append differences to the problems."""
-    (first, reference), *others = volumes.items()
-    largest = 0.0
-    for name, volume in others:
-        if difference := grid_difference(volume, reference):
-            problems.append(f"{name}: not on the grid of {first}: {difference}")
-        if volume.shape == reference.shape:
-            apart = corner_distance(np.asarray(volume.affine), np.asarray(reference.affine), reference.shape)
-            largest = max(largest, apart)
-    affine = reference.affine.numpy()
-    return {
-        "shape": _by(reference.shape),
-        "spacing_mm": _by(f"{size:.4g}" for size in voxel_sizes(affine)),
-        "orientation": "".join(aff2axcodes(affine)),
-        "offset_mm": round(largest, 3),
-    }
-
-
-def _by(sizes: Iterable[object]) -> str:
-    return "x".join(map(str, sizes))

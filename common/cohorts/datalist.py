@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -112,7 +113,9 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
             "have other meanings. Choose the cohort (key `cohort`) that the files belong to."
         )
     parts = {part: [item.model_dump(exclude_unset=True) for item in getattr(datalist, part)] for part in PARTS}
-    _refuse_repeated(parts, path)
+    count = Counter(item["case"] for items in parts.values() for item in items)
+    if twice := [case for case in count if count[case] > 1]:
+        raise ValueError(f"{path}: case {twice[0]} is listed more than once; list each case once.")
     base = os.path.abspath(dataset_dir)
     parts = _with_paths(parts, lambda p: os.path.normpath(os.path.join(base, p)))
     for item in [item for items in parts.values() for item in items]:
@@ -123,19 +126,6 @@ def load_datalist(path: str | os.PathLike, dataset_dir: str | os.PathLike, cohor
                     f"of the list, or pass the dataset_dir that its paths are relative to (now {base})."
                 )
     return parts
-
-
-def _refuse_repeated(parts: Parts, path: str | os.PathLike) -> None:
-    """Refuse a case that is listed twice, since in two parts it would be both trained and tested on."""
-    place: dict[str, str] = {}
-    for part, items in parts.items():
-        for item in items:
-            if item["case"] in place:
-                raise ValueError(
-                    f"{path}: case {item['case']} is listed in {place[item['case']]} and in {part}; list each case "
-                    "once."
-                )
-            place[item["case"]] = part
 
 
 def _with_paths(parts: Parts, change: Callable[[str], str]) -> Parts:

@@ -72,7 +72,7 @@ def split_cases(
             evaluation without training (``calibrate_on`` has to be null); None or ``seeded`` shuffles the patients, so
             that no patient is in two parts, and divides them by `FRACTIONS`; ``cv1of3`` shuffles them, tests on the
             first third and validates on a tenth of the others.
-        patients: CSV file that says whose cases these are (`read_patients`), where their names do not.
+        patients: CSV file that says whose cases these are (columns ``case``, ``patient``), where their names do not.
     """
     items = find_cases(dataset_dir, cohort)
     if patients is not None:
@@ -91,6 +91,7 @@ def divide(
 ) -> Parts:
     """Divide items into the parts of a split, as `split_cases` does; ``dataset_dir`` is named in errors."""
     split, counts = split or "seeded", COUNTS.get(cohort.name, {}).get(split)
+    require_split(cohort.name, split)
     fold = CROSS_VALIDATION.fullmatch(split)
     if split not in ("seeded", "full", ALL_TEST) and not fold and not counts:
         return _published(items, cohort.name, split, dataset_dir)
@@ -147,9 +148,15 @@ def join(
             f"split {split!r}: several data sets have no published split; expected seeded, cv1of5, full or {ALL_TEST}."
         )
     sources = {name: _cases(name, folder, cohort) for name, folder in folders.items()}
-    _refuse_same_names(sources)
+    items = [item for own in sources.values() for item in own]
+    if twice := [case for case, count in Counter(item["case"] for item in items).items() if count > 1]:
+        named = " and of ".join(item["source"] for item in items if item["case"] == twice[0])
+        raise ValueError(
+            f"{twice[0]} is a case of {named}; expected different names. Rename its folder and files in one of them, "
+            "or leave one of the data sets out."
+        )
     if known_as is not None:
-        _unite_patients([item for items in sources.values() for item in items], known_as)
+        _unite_patients(items, known_as)
     parts: Parts = {part: [] for part in PARTS}
     part_of: dict[str, str] = {}
     for name, items in sources.items():
@@ -271,23 +278,18 @@ def refuse_shared_patients(parts: Mapping[str, Sequence[Item]], source: str | os
 
 
 def _published(items: list[Item], cohort: str, split: str, dataset_dir: str | os.PathLike) -> Parts:
-    require_split(cohort, split)
     splits = published_splits(cohort)
     on_disk = {item["case"].lower(): item for item in items}  # releases differ in case: Brats18_, BraTS18_
     listed = [case for part in splits[split].values() for case in part]
-    _refuse_missing("missing", [c for c in listed if c.lower() not in on_disk], listed, split, dataset_dir)
-    unlabelled = [case for case in listed if "label" not in on_disk[case.lower()]]
-    _refuse_missing("without a label", unlabelled, listed, split, dataset_dir)
-    return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
-
-
-def _refuse_missing(what: str, cases: list[str], listed: list[str], split: str, dataset_dir: str | os.PathLike) -> None:
-    if cases:
+    missing = [case for case in listed if case.lower() not in on_disk]
+    unlabelled = [case for case in listed if "label" not in on_disk.get(case.lower(), {})]
+    if lacking := missing or unlabelled:
         raise ValueError(
-            f"{dataset_dir}: {len(cases)} of the {len(listed)} cases of split {split} are {what}, e.g. "
-            f"{shortened(cases)}. Pass the folder with the complete official download, or split the cases you have "
-            "with split `seeded`."
+            f"{dataset_dir}: {len(lacking)} of the {len(listed)} cases of split {split} are "
+            f"{'missing' if missing else 'without a label'}, e.g. {shortened(lacking)}. Pass the folder with the "
+            "complete official download, or split the cases you have with split `seeded`."
         )
+    return {part: [on_disk[case.lower()] for case in cases] for part, cases in splits[split].items()}
 
 
 def _require_enough(
@@ -301,10 +303,10 @@ def _require_enough(
             "cases you have with split `seeded`."
         )
     if fold := CROSS_VALIDATION.fullmatch(split):
-        if not 1 <= int(fold[1]) <= int(fold[2]) or not 2 <= int(fold[2]) < patients or patients < 4:
+        if patients < 4 or patients <= int(fold[2]):
             raise ValueError(
-                f"{dataset_dir}: split {split} of {patients} patients with a label; expected cv1of3, cv2of3, ... with "
-                "two or more folds, four or more patients, and more patients than folds."
+                f"{dataset_dir}: split {split} of {patients} patients with a label; expected four or more, and more "
+                "than folds."
             )
     elif patients < len(PARTS):
         raise ValueError(
@@ -313,11 +315,15 @@ def _require_enough(
         )
 
 
-def _name_patients(items: list[Item], path: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
-    """Give each item that a CSV file lists the key ``patient``."""
-    names = read_patients(path)
-    unknown = sorted(set(names) - {item["case"] for item in items})
-    if unknown:
+def _name_patients(items: Sequence[Item], path: str | os.PathLike, dataset_dir: str | os.PathLike) -> None:
+    """Give each item that a CSV file with the columns ``case`` and ``patient`` lists the key ``patient``."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with the columns case and patient.")
+    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
+    if not {"case", "patient"} <= {*table} or table[["case", "patient"]].isna().any(axis=None):
+        raise ValueError(f"{path}: columns {', '.join(table)}; expected case and patient, with a name in every row.")
+    names = dict(zip(table["case"], table["patient"], strict=True))
+    if unknown := sorted(names.keys() - {item["case"] for item in items}):
         raise ValueError(
             f"{path}: {len(unknown)} of its {len(names)} cases are not in {dataset_dir}, e.g. {shortened(unknown)}. "
             "Cases are named after their folders: `python -m tools check` prints the names."
@@ -325,20 +331,6 @@ def _name_patients(items: list[Item], path: str | os.PathLike, dataset_dir: str 
     for item in items:
         if item["case"] in names:
             item["patient"] = names[item["case"]]
-
-
-def read_patients(path: str | os.PathLike) -> dict[str, str]:
-    """Return case -> patient from a CSV file with the columns ``case`` and ``patient``."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with the columns case and patient.")
-    table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", keep_default_na=False)
-    if not {"case", "patient"} <= {*table}:
-        raise ValueError(f"{path}: columns {', '.join(table)}; expected case and patient.")
-    if (table[["case", "patient"]] == "").any(axis=None):
-        raise ValueError(f"{path}: a line lacks a name; expected the names of a case and of its patient.")
-    if twice := table["case"][table["case"].duplicated()].tolist():
-        raise ValueError(f"{path}: case {twice[0]} is listed twice; list each case once.")
-    return dict(zip(table["case"], table["patient"], strict=True))
 
 
 def _cases(name: str, folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
@@ -362,43 +354,24 @@ def _cases(name: str, folder: str | os.PathLike, cohort: Cohort) -> list[Item]:
     return [{**item, "source": name, "patient": patient_of(item)} for item in items]
 
 
-def _refuse_same_names(sources: Mapping[str, Sequence[Item]]) -> None:
-    first: dict[str, str] = {}
-    for name, items in sources.items():
-        for item in items:
-            other = first.setdefault(item["case"], name)
-            if other != name:
-                raise ValueError(
-                    f"{item['case']} is a case of {other} and of {name}; expected different names. Rename its folder "
-                    "and files in one of them, or leave one of the data sets out."
-                )
-
-
-def _unite_patients(items: Iterable[Item], path: str | os.PathLike) -> None:
+def _unite_patients(items: Sequence[Item], path: str | os.PathLike) -> None:
     """Give the cases that a row of the file names the same patient."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected a CSV file with a row for each patient.")
-    named: dict[str, str] = {}
-    for item in items:
-        named[_plain(item["case"])] = named[_plain(item["patient"])] = item["patient"]
-    same: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while name in same:
-            name = same[name]
-        return name
-
+    named = {_plain(name): item for item in items for name in (item["case"], item["patient"])}
+    united = False
     with open(path, newline="", encoding="utf-8-sig") as file:
         for row in csv.reader(file):
-            patients = sorted({root(named[_plain(cell)]) for cell in row if _plain(cell) in named})
-            same |= {other: patients[0] for other in patients[1:]}
-    if not same:
+            patients = sorted({named[_plain(cell)]["patient"] for cell in row if _plain(cell) in named})
+            united = united or len(patients) > 1
+            for item in items:
+                if item["patient"] in patients[1:]:
+                    item["patient"] = patients[0]
+    if not united:
         raise ValueError(
-            f"{path}: no row names patients of two data sets, e.g. {shortened(sorted(set(named.values())))}; expected "
-            "the names of their cases or patients in the same row."
+            f"{path}: no row names patients of two data sets, e.g. {shortened(sorted({i['patient'] for i in items}))}; "
+            "expected the names of their cases or patients in the same row."
         )
-    for item in items:
-        item["patient"] = root(item["patient"])
 
 
 def _plain(name: str) -> str:

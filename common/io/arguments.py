@@ -1,7 +1,6 @@
 """Words of a command line, which argparse reads by the signature and the docstring of the function to call."""
 
 import argparse
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ def parse_verb(
         raise SystemExit(0)
     name = words[0].replace("-", "_")
     if name not in verbs:
-        raise ValueError(f"{words[0]}: no such verb; {_near(name, list(verbs))}see {program} --help.")
+        raise ValueError(f"{words[0]}: no such verb; see {program} --help.")
     return parse(verbs[name], words[1:], f"{program} {name}")
 
 
@@ -64,9 +63,6 @@ def parse(function: Callable[..., None], words: Sequence[str], program: str) -> 
     for p in parameters:
         if p.kind is not p.VAR_KEYWORD:
             _add(parser, p, hints[p.name], texts.get(p.name, ""), p.name in given)
-    known = {p.name for p in parameters} | others | {"help"}
-    if unknown := [name for name in given if name not in known]:
-        parser.error(f"--{unknown[0]}: no such option; {_near(unknown[0], sorted(known), '--')}see {program} --help.")
     values = vars(parser.parse_intermixed_args(words))
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     values = {name: defaults.get(name) if value is None else value for name, value in values.items()}
@@ -117,9 +113,3 @@ def _read(hint: Any, text: str) -> Any:
 def _summary(function: Callable[..., None]) -> str:
     """Return the first sentence of a docstring."""
     return (inspect.getdoc(function) or "").partition("\n")[0]
-
-
-def _near(word: str, known: Sequence[str], dashes: str = "") -> str:
-    """Return a question that suggests the most similar name, if there is one, else an empty text."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {dashes}{near[0]}? Else " if near else ""

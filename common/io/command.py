@@ -34,8 +34,7 @@ def given_run() -> tuple[list[str], dict[str, Any]]:
 
 def recipe_names() -> list[str]:
     """Return the names of the config files after the first one that ``python -m monai.bundle run`` was given."""
-    files = _options().get("config_file", [])
-    return [] if isinstance(files, str) else [Path(str(file)).name for file in files[1:]]
+    return [Path(file).name for file in given_run()[0][1:]]
 
 
 def check_settings(

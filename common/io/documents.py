@@ -14,14 +14,11 @@ A file's format is a subclass of `Document`; its fields are the keys::
     federation = read_json("plan.json", Federation)          # or `parse_json(text, Federation, "plan.json")`
 
 What does not fit raises a ValueError of one line with the file, the key and pydantic's words, such as ``plan.json:
-sites.a.dataset_dir: Input should be a valid string.``: text that is not JSON, a key that occurs twice, is unknown or is
-missing, and values of other types, which are never converted (``"3"`` is not 3).
+sites.a.dataset_dir: Input should be a valid string.``: text that is not JSON, a key that is unknown or missing, and
+values of other types, which are never converted (``"3"`` is not 3).
 """
 
-import difflib
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,11 +34,8 @@ class Document(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_unknown_keys(self) -> Any:
-        known = [*type(self).model_fields]
-        for key in self.model_extra or {}:
-            if not key.startswith("_"):
-                near = difflib.get_close_matches(key, known, n=1) or known
-                raise ValueError(f"unknown key {key!r}; expected {', '.join(near)}")
+        if unknown := [key for key in self.model_extra or {} if not key.startswith("_")]:
+            raise ValueError(f"unknown key {unknown[0]!r}; expected {', '.join(type(self).model_fields)}")
         return self
 
 
@@ -60,20 +54,9 @@ def parse_json(text: str | bytes, model: type[T], source: str | os.PathLike, rem
         remedy: sentence that is added to messages, e.g. how to make such a file.
     """
     try:
-        json.loads(text, object_pairs_hook=_once)
         return TypeAdapter(model).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        reason = f"{key}: {words}" if key else words
-    except (ValueError, RecursionError) as error:
-        reason = f"not JSON of this kind: {error}"
+    reason = f"{key}: {words}" if key else words
     raise ValueError(f"{source}: {reason.rstrip('.')}. {remedy}".rstrip())
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; the JSON reader alone would silently keep the last of equal keys."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError("a key occurs twice in an object that has " + ", ".join(content))
-    return content

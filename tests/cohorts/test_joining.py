@@ -1,6 +1,5 @@
 """Several data sets as one datalist: patients, sources and the meaning of labels."""
 
-import json
 from pathlib import Path
 
 import nibabel as nib
@@ -105,11 +104,3 @@ def test_refusals(folders, tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with refused(ValueError, "other.csv: no row names patients of two data sets"):
         join({"brats_africa": africa}, GLIOMA, known_as=tmp_path / "other.csv")
-
-
-def test_a_datalist_of_another_cohort_is_refused(folders, tmp_path):
-    path = tmp_path / "joined.json"
-    join_verb(str(path), *(f"{name}={folders[name]}" for name in ("ucsf_pdgm", "upenn_gbm")))
-    assert json.loads(path.read_text())["cohort"] == "glioma_cavity_background"
-    with refused(ValueError, "a datalist of cohort glioma_cavity_background, but brats2023 was requested"):
-        prepare("brats2023", tmp_path, datalist=path)

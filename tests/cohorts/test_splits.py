@@ -59,16 +59,13 @@ def test_no_patient_is_in_two_parts(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (
-            lambda first, second: (first | {"patient": "one"}, second | {"patient": "one"}),
-            "patient one is in two parts",
-        ),
-        (lambda first, second: (first, {**second, "image": first["image"]}), "t1.nii.gz is in two parts"),
+        (lambda first: {"patient": patient_of(first)}, "patient BraTS2021_00001 is in two parts"),
+        (lambda first: {"image": first["image"]}, "t1.nii.gz is in two parts"),
     ],
 )
 def test_a_datalist_with_a_patient_or_an_image_in_two_parts_is_refused(tmp_path, change, fact):
     items = find_cases(touch_cases(tmp_path, "brats2021"), get_cohort("brats2021"))
-    first, second = change(*items[:2])
+    first, second = items[0], items[1] | change(items[0])
     (tmp_path / "apart.json").write_text(json.dumps({"training": [first], "test": [second]}))
     with refused(ValueError, fact, "BraTS2021_00001 in training", "BraTS2021_00002 in test"):
         prepare("brats2021", tmp_path, datalist=tmp_path / "apart.json")
@@ -84,11 +81,15 @@ def test_a_patient_that_only_names_show_in_two_parts_is_warned_about(tmp_path, c
     assert "patient BraTS-GLI-00001 is in two parts" in record.message
 
 
-def test_names_of_a_datalist_are_checked(tmp_path):
+def test_names_of_a_datalist_and_of_a_folder_are_checked(tmp_path):
     items = find_cases(touch_cases(tmp_path, "brats2023"), get_cohort("brats2023"))
     (tmp_path / "list.json").write_text(json.dumps({"training": items}))
-    with refused(ValueError, "BraTS-GLI-00001-000 is named like a case of brats2023", "but brats2021 was requested"):
-        prepare("brats2021", tmp_path, datalist=tmp_path / "list.json")
+    for call in (
+        lambda: prepare("brats2021", tmp_path, datalist=tmp_path / "list.json"),
+        lambda: split_cases(get_cohort("brats2021"), tmp_path, "full"),
+    ):
+        with refused(ValueError, "BraTS-GLI-00001-000 is named like a case of brats2023", "but brats2021 was"):
+            call()
 
 
 def test_a_list_of_patients_says_whose_cases_these_are(tmp_path):
@@ -99,8 +100,7 @@ def test_a_list_of_patients_says_whose_cases_these_are(tmp_path):
     assert [{patient_of(item) for item in parts[part]} for part in PARTS] == [{"P0"}, {"P2"}, {"P1"}]
     for text, fact in (
         ("patient,case\nP9,P9_a\n", "1 of its 1 cases are not in"),
-        ("patient,case\nP1,P1_a\nP2,P1_a\n", "case P1_a is listed twice"),
-        ("patient,case\nP1,\n", "a line lacks a name"),
+        ("patient,case\nP1,\n", "with a name in every row"),
         ("who,case\nP1,P1_a\n", "columns who, case; expected case and patient"),
     ):
         table.write_text(text)

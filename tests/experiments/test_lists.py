@@ -172,7 +172,7 @@ def test_other_files_and_another_cohort_are_refused(tmp_path):
     with refused(FileNotFoundError, "list.json", "'x'", "'nosuch'", "gss, m3ae"):
         read_list(write(tmp_path, methods={"x": {"bundle": "nosuch"}}))
     (tmp_path / "list.json").write_text("GSS, RFNet")
-    with refused(ValueError, "list.json", "not JSON", "docs/evaluate.md"):
+    with refused(ValueError, "list.json", "Invalid JSON", "docs/evaluate.md"):
         read_list(tmp_path / "list.json")
     with refused(ValueError, "m3ae_table3.json", "for cohort brats2018, not for brats2020"):
         read_list(ROOT / "bundles" / "tables" / "m3ae_table3.json", "brats2020")

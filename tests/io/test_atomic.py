@@ -30,16 +30,12 @@ def texts(folder):
 OLD = {"a.csv": "old", "b.csv": "old", "old.csv": "old", "mine.txt": "mine"}
 
 
-def test_files_of_an_earlier_result_are_replaced_or_removed(tmp_path, two_results):
-    two_results()
-    assert texts(tmp_path) == {"a.csv": "new", "b.csv": "new", "mine.txt": "mine"}
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-
-
-def test_an_error_leaves_the_earlier_result_as_it_was(tmp_path, two_results):
+def test_a_result_replaces_the_earlier_one_or_leaves_it_as_it_was(tmp_path, two_results):
     with pytest.raises(TypeError):
         two_results(second=None)
     assert texts(tmp_path) == OLD
+    two_results()
+    assert texts(tmp_path) == {"a.csv": "new", "b.csv": "new", "mine.txt": "mine"}
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 

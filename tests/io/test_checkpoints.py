@@ -52,7 +52,6 @@ def flipped(path: Path) -> None:
         executable,
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("hello world"),
-        lambda path: path.write_text("\n"),
     ],
 )
 def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
@@ -64,30 +63,17 @@ def test_damaged_or_not_of_plain_tensors(tmp_path, damage):
         read_checkpoint(path)
 
 
-def other_width() -> dict:
-    return Small(4).state_dict()
-
-
-def other_name() -> dict:
-    state = Small().state_dict()
-    return {"extra": state.pop("conv.bias"), **state}
-
-
-@pytest.mark.parametrize(
-    ("state", "facts"), [(other_width, ("conv.weight", "[4, 1, 1, 1, 1]")), (other_name, ("conv.bias", "extra"))]
-)
-def test_weights_of_another_network(tmp_path, state, facts):
-    write_checkpoint(state(), tmp_path / "model.pt")
+def test_weights_of_another_network(tmp_path):
+    renamed = Small().state_dict()
+    renamed["extra"] = renamed.pop("conv.bias")
     remedy = "Use the config that it was trained with (cohort, backbone, width, crop), or another checkpoint"
-    with refused(ValueError, str(tmp_path / "model.pt"), "than Small", remedy, *facts):
-        load_weights(Small(2), tmp_path / "model.pt")
-
-
-def test_the_same_tensors_give_the_same_bytes(tmp_path):
-    state = Small().state_dict()
-    for name in ("one.pt", "another.pt"):
-        write_checkpoint(state, tmp_path / name)
-    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
+    for state, facts in (
+        (Small(4).state_dict(), ("conv.weight", "[4, 1, 1, 1, 1]")),
+        (renamed, ("conv.bias", "extra")),
+    ):
+        write_checkpoint(state, tmp_path / "model.pt")
+        with refused(ValueError, str(tmp_path / "model.pt"), "than Small", remedy, *facts):
+            load_weights(Small(2), tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("value", [[0, float("nan")], [float("inf"), 0], [1, 1e300]])
@@ -108,7 +94,7 @@ def test_half_precision_and_what_is_saved_around_it(tmp_path, key):
 
 @pytest.mark.parametrize(
     "what",
-    [[1, 2], torch.zeros(3), None, {}, {"state_dict": None}, {7: torch.ones(2)}, {"network": {}, "optimizer": {}}],
+    [[1, 2], None, {}, {"state_dict": None}, {7: torch.ones(2)}, {"network": {}, "optimizer": {}}],
 )
 def test_something_else_than_weights(tmp_path, what):
     torch.save(what, tmp_path / "model.pt")

@@ -24,17 +24,13 @@ def test_settings_are_told_from_monai_s_own_options(words, monkeypatch):
     assert (is_run(), recipe_names()) == (False, [])
 
 
-@pytest.mark.parametrize(
-    ("option", "read"),
-    [("--output_dir=2024_01", "202401"), ("--output_dir=out#1", "'out'"), ("--output_dir=./1", None)],
-)
-def test_a_path_that_monai_reads_as_something_else(words, option, read):
-    words("--config_file=train.json", option)
-    if read is None:
-        assert given_run()[1] == {"output_dir": "./1"}
-    else:
-        with pytest.raises(ValueError, match=f"MONAI reads this as {read}; write it as a path"):
+def test_a_path_that_monai_reads_as_something_else(words):
+    for option, read in (("--output_dir=2024_01", "202401"), ("--output_dir=out#1", "'out'")):
+        words("--config_file=train.json", option)
+        with refused(ValueError, f"MONAI reads this as {read}; write it as a path"):
             given_run()
+    words("--config_file=train.json", "--output_dir=./1")
+    assert given_run()[1] == {"output_dir": "./1"}
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
@@ -100,9 +96,7 @@ def test_what_they_cannot_be_given(files, key, value, words):
         check_settings(files, {"epochs": 4, key: value})
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000])
-def test_a_file_that_is_not_json(files, text):
-    with open(files[1], "w") as file:
-        file.write(text)
-    with pytest.raises(ValueError, match=r"recipe\.json: not a JSON config"):
+def test_a_file_that_is_not_json(files, tmp_path):
+    (tmp_path / "configs" / "recipe.json").write_text("{")
+    with refused(ValueError, "recipe.json: not a JSON config"):
         check_settings(files, {})

@@ -221,9 +221,9 @@ class TestLabelMaps:
             (header.binaryblock + bytes(4), "MiB unpacked"),
             (nrrd(b"", sizes=(30000, 30000, 30000)), "MiB unpacked"),
             (nrrd(b"\0" * 100), "The label map"),
-            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-1], encoding="gzip"), "truncated"),
-            (nrrd(b"", encoding="bzip2"), "expected raw or gzip"),
-            (nrrd(b"")[:-1], "header does not end"),
+            (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-30], encoding="gzip"), "truncated"),
+            (nrrd(b"", encoding="bzip2"), "cannot be read as an image"),
+            (nrrd(b"")[:-1], "header is damaged"),
             (drawn.to_bytes()[:5000], "The label map"),
             (b"", "another kind"),
         ):
@@ -234,7 +234,6 @@ class TestLabelMaps:
         [
             (None, "4 MiB unpacked"),
             ((1 << 14, 1 << 14, 1), "4 MiB unpacked"),
-            ((64, 64, 64), "262144 bytes of voxels, but it has 262145"),
         ],
     )
     def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, sizes, reason):
