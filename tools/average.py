@@ -9,7 +9,7 @@ def average(output_dir: str, name: str, *folders: str) -> None:
     from common.evaluation.analysis.combine import average_repeats, require_apart, spread
     from common.evaluation.metrics.results import read_evaluation, write_evaluation
 
-    require_apart(output_dir, name, folders)
+    require_apart(output_dir, folders)
     repeats = [read_evaluation(folder) for folder in folders]
     write_evaluation(average_repeats(name, repeats), output_dir)
     print(f"{output_dir}: {name}, {len(folders)} trainings; mean Dice (%) and its spread over trainings:")

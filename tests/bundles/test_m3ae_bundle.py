@@ -47,7 +47,7 @@ class TestTraining:
     def test_run_leaves_weights_tables_and_pictures(self, trained):
         for name in ("pretrained.pt", "finetuned.pt", "finetuned_last.pt", "pretrained_last.pt"):
             assert torch.load(trained / name, weights_only=True)
-        for name in ("x_sub.png", "evaluation/figures/heatmap.png", "evaluation/report.html"):
+        for name in ("x_sub.png", "evaluation/figures/heatmap.png", "evaluation/report.md"):
             assert (trained / name).stat().st_size > 5000
         results = pd.read_csv(trained / "evaluation" / "results.csv")
         assert list(results.columns) == ["case", "modalities", "region", "metric", "value"]
@@ -87,7 +87,7 @@ class TestTraining:
         assert {"train_loss", "train_segmentation", "val_mean_dice"} <= names
         assert {f"test/dice/{m}/{r}" for m in ("t1", "t1_t1c_t2_flair") for r in ("WT", "TC", "ET")} <= names
         logged = {Path(artifact.path).name for artifact in client.list_artifacts(tracked.info.run_id, "test")}
-        assert {"results.csv", "report.html", "tables", "figures"} <= logged
+        assert {"results.csv", "report.md", "tables", "figures"} <= logged
 
     def test_stages_run_alone(self, coarse_dir, tmp_path):
         settings = {**TINY, "dataset_dir": coarse_dir, "output_dir": tmp_path}
@@ -256,7 +256,7 @@ class TestEvaluation:
         write_datalist({"test": [coarse_case], "validation": [{**coarse_case, "case": "other"}]}, tmp_path / "two.json")
         settings = {"dataset_dir": coarse_dir, "datalist": tmp_path / "two.json", "output_dir": tmp_path / "out"}
         M3AE.run_here(DEMO_EVALUATION, **COARSE, **settings, subsets=[list(MODALITIES)])
-        assert (tmp_path / "out" / "report.html").is_file()
+        assert (tmp_path / "out" / "report.md").is_file()
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
 
@@ -283,7 +283,7 @@ class TestEvaluation:
         results = read_evaluation(tmp_path / "out")
         assert set(results.results["case"]) == {"one", "two"}
         assert results.calibration.empty
-        assert (tmp_path / "out" / "report.html").is_file()
+        assert (tmp_path / "out" / "report.md").is_file()
         assert not [name for name in CALIBRATED if (tmp_path / "out" / f"{name}.csv").exists()]
 
     def test_another_network_is_evaluated_anew(self, coarse_case, coarse_dir, tmp_path, undrawn):
@@ -334,7 +334,7 @@ class TestEvaluation:
         assert first.stat().st_mtime_ns == before
         files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
         assert files == sorted(path.relative_to(broken) for path in broken.rglob("[!.]*") if path.is_file())
-        timed = ("evaluation.json", "report.html", "report.md", "efficiency")  # contain the time taken
+        timed = ("evaluation.json", "report.md", "efficiency")  # contain the time taken
         for path in files:
             if path.suffix == ".npz":  # the data for the figures
                 one, other = (np.load(folder / path) for folder in (whole, broken))

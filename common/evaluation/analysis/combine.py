@@ -1,5 +1,6 @@
 """Evaluations of several trainings of one method combined into one: averaged over seeds, or pooled over folds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,6 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
         {"repeats": len(repeats)} | {key: repeats[0].facts[key] for key in ("split",) if key in repeats[0].facts},
         results=results,
         calibration=calibration,
-        sources=repeats[0].sources,
     )
 
 
@@ -68,14 +68,11 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     results, bins = (
         pd.concat([getattr(fold, part) for fold in folds], ignore_index=True) for part in ("results", "bins")
     )
-    sources = {case: source for fold in folds for case, source in fold.sources.items()}
-    return _combined(name, folds, {"folds": len(folds)}, results=results, bins=bins, sources=sources)
+    return _combined(name, folds, {"folds": len(folds)}, results=results, bins=bins)
 
 
-def require_apart(output_dir: str, name: str, folders: Sequence[str]) -> None:
-    """Refuse a folder that is given twice or in place of the name, and an output folder that is also read."""
-    if Path(name).is_dir():
-        raise ValueError(f"name {name}: is a folder; expected OUTPUT_DIR and the method's NAME before the folders.")
+def require_apart(output_dir: str, folders: Sequence[str]) -> None:
+    """Refuse a folder that is given twice, and an output folder that is also read."""
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected one for each training.")
     require_own_output(output_dir, folders)
@@ -99,22 +96,17 @@ def _mean(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _require_cases_once(folds: Sequence[Evaluation]) -> None:
-    tested = {fold.name: set(fold.results["case"]) for fold in folds}
-    everything = set().union(*tested.values(), *(fold.other_cases for fold in folds))
-    tester: dict[str, str] = {}
+    """Refuse folds whose splits are not of the same cases, or that do not test each of these once."""
+    splits = {fold.name: {*fold.results["case"], *fold.other_cases} for fold in folds}
+    everything = set.union(*splits.values())
     for fold in folds:
         if not fold.other_cases:
-            raise ValueError(
-                f"{fold.name}: its evaluation.json does not list its training and validation cases (other_cases); "
-                "evaluate it again."
-            )
-        if twice := sorted(case for case in tested[fold.name] if case in tester):
-            raise ValueError(
-                f"{shortened(twice)}: tested by {tester[twice[0]]} and by {fold.name}; expected folds of one "
-                "cross-validation, each case in one of them (to average several seeds of one split, use `average`)."
-            )
-        tester |= dict.fromkeys(tested[fold.name], fold.name)
-        if foreign := sorted(everything - tested[fold.name] - set(fold.other_cases)):
+            raise ValueError(f"{fold.name}: its evaluation.json does not list its training cases; evaluate it again.")
+        if foreign := sorted(everything - splits[fold.name]):
             raise ValueError(f"{shortened(foreign)}: not in the split of {fold.name}, but in that of another fold.")
-    if missing := sorted(everything - set(tester)):
-        raise ValueError(f"{shortened(missing)}: tested by none of {', '.join(tested)}; give all folds.")
+    times = Counter(case for fold in folds for case in fold.results["case"].unique())
+    if wrong := sorted(case for case in everything if times[case] != 1):
+        raise ValueError(
+            f"{shortened(wrong)}: tested by {times[wrong[0]]} of {', '.join(splits)}; expected all folds of one "
+            "cross-validation, each case in one of them (to average several seeds of one split, use `average`)."
+        )

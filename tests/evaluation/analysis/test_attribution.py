@@ -105,12 +105,6 @@ def test_undefined_dice_and_incomplete_sweeps_are_left_out():
     assert shapley_summary(shapley_values(chosen)).empty
 
 
-def test_missing_reference_volume():
-    rows = [row for row in random_rows() if row[:4:3] != ("case2", "reference_volume")]
-    with pytest.raises(ValueError, match="case2 has no reference_volume for WT"):
-        shapley_values(evaluation(rows))
-
-
 def test_summary():
     values = shapley_values(evaluation(random_rows()))
     summary = shapley_summary(values)

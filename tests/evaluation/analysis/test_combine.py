@@ -94,8 +94,8 @@ def test_each_case_is_taken_from_the_fold_that_tested_it(tmp_path):
     ("folds", "said"),
     [
         ([fold("abcde")], "folds: 1 given; expected the evaluations of two or more"),
-        ([fold("ab"), fold("bc"), fold("de")], "b: tested by ab and by bc"),
-        ([fold("ab"), fold("de")], "c: tested by none of ab, de; give all folds"),
+        ([fold("ab"), fold("bc"), fold("de")], "b: tested by 2 of ab, bc, de"),
+        ([fold("ab"), fold("de")], "c: tested by 0 of ab, de"),
         ([fold("ab"), fold("cde", "bcde")], "a: not in the split of cde, but in that of another"),
         ([fold("ab"), replace(fold("cde"), other_cases=())], "cde: its evaluation.json does not list"),
         ([fold("ab"), fold("cde", cohort="another")], "cohort of cde is another, of ab toy"),

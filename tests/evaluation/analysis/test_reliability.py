@@ -19,8 +19,9 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
 
 
-def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, regions: tuple[str, ...] = ("WT",)) -> Evaluation:
-    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration)
+def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, coverage: float, regions=("WT",)) -> Evaluation:
+    facts = {"coverage": coverage}
+    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration, facts=facts)
 
 
 def volumes(predicted, reference, subset="t1", region="WT", name="c") -> pd.DataFrame:
@@ -116,7 +117,7 @@ def test_no_level_and_no_volumes_are_refused():
     with pytest.raises(ValueError, match="coverage 90: "):
         calibrate_intervals(calibration, 90)
     with pytest.raises(ValueError, match="calibration: no case has both volume"):
-        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)), 0.9)
+        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS), 0.9))
 
 
 def test_coverage_by_hand():
@@ -124,9 +125,9 @@ def test_coverage_by_hand():
     calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
     known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
     results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
-    table = coverage_table(evaluation(results, calibration, ("WT", "ET")), 0.8)
+    table = coverage_table(evaluation(results, calibration, 0.8, ("WT", "ET")))
     assert table.iloc[0].to_dict() == {"region": "WT", "cases": 4, "covered": 0.5, "width": pytest.approx(6)}
-    none = coverage_table(evaluation(results, calibration), 0.9).iloc[0]
+    none = coverage_table(evaluation(results, calibration, 0.9)).iloc[0]
     for row in (table.iloc[1], none):
         assert row["cases"] == 0
         assert row[["covered", "width"]].isna().all()
@@ -159,7 +160,7 @@ def test_coverage_of_exchangeable_cases(n, coverage):
         return volumes(predicted, reference, region=region)
 
     test, calibration = (pd.concat([draw(region, cases) for region in draws]) for cases in (10, n))
-    found = coverage_table(evaluation(test, calibration, tuple(draws)), coverage)
+    found = coverage_table(evaluation(test, calibration, coverage, tuple(draws)))
     covered = found["covered"].astype(float)
     assert len(covered) == 400
     assert coverage - 3 * covered.sem() < covered.mean() < coverage + 1 / (n + 1) + 3 * covered.sem()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from evaluation.examples import random_evaluation
 from pandas.testing import assert_frame_equal
-from refusals import refused
 
 from common.evaluation.metrics import store as module
 from common.evaluation.metrics.case import CaseResult
@@ -131,14 +130,6 @@ class TestPending:
         (lost,) = (tmp_path / "cases").glob(f"007-*{suffix}")
         lost.unlink()
         assert pending(tmp_path / "cases", items) == ["007"]
-
-    @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:100], lambda raw: raw[:60] + b"\xff" * 40])
-    def test_a_damaged_result_is_refused(self, tmp_path, items, damage):
-        store = stored(tmp_path / "cases", items)
-        (path,) = (tmp_path / "cases").glob("007-*.npz")
-        path.write_bytes(damage(path.read_bytes()))
-        with refused(ValueError, path.name, "not the stored result of a case", "delete the file"):
-            store.read("007")
 
     def test_after_a_crash_while_writing(self, tmp_path, items, monkeypatch):
         store = CaseStore(tmp_path / "cases", SETTINGS, items)

@@ -27,7 +27,8 @@ GLIOMA = ("WT", "TC", "ET")
 LONG = ("M3AE", "mmFormer", "RFNet", "U-HVED (2019), trained again for this", "PASSION", "MedMAP", "GSS", "nnU-Net")
 
 
-FACTS = {"parameters": 31_200_000, "gflops": 812.5, "memory_mb": 4100, "seconds": 1.25, "weights": "a"}
+NAME = r"$\alpha$ & $5 \frac{$"
+"""Would be an invalid formula."""
 
 
 def measured(
@@ -35,7 +36,7 @@ def measured(
 ) -> Evaluation:
     """Return random results of all subsets, with everything that can be drawn."""
     names = [f"case{number}" for number in range(cases)]
-    return random_evaluation(name, modalities, regions, names, probabilities=True, seed=len(name), facts=FACTS)
+    return random_evaluation(name, modalities, regions, names, probabilities=True, seed=len(name))
 
 
 def with_gaps(evaluation: Evaluation, share: float) -> Evaluation:
@@ -69,23 +70,20 @@ LABELS = tumour_labels(ED=2, NCR=1, ET=4)
 
 
 def all_figures():
-    """Return figures of each function: few and many modalities, regions, methods and cases, and gaps."""
+    """Return figures of each function: few and many modalities, regions, methods and cases, gaps and strange names."""
     full, gaps = measured(), with_gaps(measured(cases=2), 0.5)
-    iseg, heart = measured(("t1", "t2"), ("WM", "GM", "CSF")), measured(BRATS[1:], ("scar",))
+    iseg, heart = measured(("t1", "t2"), ("WM", "GM", "CSF")), measured(BRATS[1:], (NAME,))
     for draw in (figures.heatmap, figures.boxplots):
         for tag, evaluation in {"full": full, "gaps": gaps, "iseg": iseg, "heart": heart}.items():
             yield f"{draw.__name__} {tag}", lambda draw=draw, evaluation=evaluation: draw(evaluation)
     yield "embedding", lambda: figures.embedding(full.latents)
     eight = [measured(name=name, cases=3) for name in LONG]
-    only_all = eight[1].results.query("modalities == 't1+t1c+t2+flair'")
-    groups = {"eight": eight, "lacking": [eight[0], replace(eight[1], results=only_all)]}
-    for tag, several in groups.items():
-        for draw in (figures.comparison, figures.robustness, figures.efficiency):
-            yield f"{draw.__name__} {tag}", lambda draw=draw, several=several: draw(several)
+    for draw in (figures.comparison, figures.robustness):
+        yield f"{draw.__name__} eight", lambda draw=draw: draw(eight)
     long = [replace(iseg, name=f"nnU-Net, {number} " + "all its modalities " * 4) for number in "12345"]
     yield "comparison long names", lambda: figures.comparison(long)
-    rows = [made_slice(), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
-    yield "panels", lambda: slice_panels([*rows, made_slice(subset="t1+t1c+t2+flair")], LABELS, BRATS)
+    rows = [made_slice(NAME), made_slice("best case, of a patient whose name is longer than most " * 2, "t1")]
+    yield "panels", lambda: slice_panels([*rows, made_slice(NAME, "t1+t1c+t2+flair")], LABELS, BRATS)
 
 
 def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
@@ -179,12 +177,6 @@ def test_comparison():
     assert not any(np.isfinite(segment).all() for segment in single)
 
 
-def test_methods_on_other_cohorts_are_refused():
-    for draw in (figures.comparison, figures.robustness, figures.efficiency):
-        with pytest.raises(ValueError, match="'second' has modalities t1, t2"):
-            draw([measured(cases=1, name="first"), measured(("t1", "t2"), cases=1, name="second")])
-
-
 def test_robustness():
     axes = figures.robustness([evaluation_of(TOY)]).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 50], [2, 90]])
@@ -195,53 +187,13 @@ def test_robustness():
     assert all(len(segment) == 0 or np.isnan(segment).any() for segment in axes.collections[0].get_segments())
 
 
-def test_efficiency():
-    one = evaluation_of(TOY, facts={"parameters": 2_500_000, "seconds": 0.5})
-    other = evaluation_of({s: [0.25] for s in TOY}, "other", facts={"seconds": 1.5, "weights": "none"})
-    millions, seconds = figures.efficiency([one, other]).axes
-    assert (millions.get_xlabel(), seconds.get_xlabel()) == ("parameters (million)", "time per prediction (s)")
-    mean = 100 * (0.3 + 0.7 + 0.9) / 3
-    np.testing.assert_allclose(millions.lines[0].get_xydata(), [[2.5, mean]])
-    np.testing.assert_allclose(millions.lines[1].get_xydata(), [[np.nan, 25]])
-    np.testing.assert_allclose([line.get_xydata()[0] for line in seconds.lines], [[0.5, mean], [1.5, 25]])
-    assert seconds.get_xlim()[0] == 0
-
-
 def test_means_are_over_the_subsets_that_all_methods_have():
-    facts = {"seconds": 1.0}
-    full = evaluation_of(TOY, facts=facts)
-    some = evaluation_of({"t2": [0.6, 0.4], "t1+t2": [0.9, 0.9]}, "some", facts=facts)
+    full, some = evaluation_of(TOY), evaluation_of({"t2": [0.6, 0.4], "t1+t2": [0.9, 0.9]}, "some")
     figure = figures.robustness([full, some])
     np.testing.assert_allclose([line.get_ydata() for line in figure.axes[0].lines], [[70, 90], [50, 90]])
-    assert figure.legends[0].get_title().get_text() == "over the 2 subsets that all methods have"
-    last = evaluation_of({"t1+t2": [0.9, 0.9]}, "last", facts=facts)
-    figure = figures.robustness([full, last])
-    np.testing.assert_allclose([line.get_ydata() for line in figure.axes[0].lines], [[90], [90]])
-    assert figure.legends[0].get_title().get_text() == "over the 1 subset that all methods have"
-    figure = figures.efficiency([full, some])
-    np.testing.assert_allclose([line.get_ydata()[0] for line in figure.axes[0].lines], [80, 70])
-    assert figure.legends[0].get_title().get_text() == "over the 2 subsets that all methods have"
-    assert figures.robustness([full, replace(full, name="again")]).legends[0].get_title().get_text() == ""
-    assert figures.robustness([some]).legends[0].get_title().get_text() == ""
-
-
-def test_nothing_is_shared():
-    methods = [evaluation_of({s: [0.5, 0.7]}, name=s, facts={"seconds": 1.0}) for s in ("t1", "t2")]
-    assert figures.robustness(methods) is figures.efficiency(methods) is None
+    methods = [evaluation_of({s: [0.5, 0.7]}, name=s) for s in ("t1", "t2")]
+    assert figures.robustness(methods) is None
     assert figures.comparison(methods) is not None
-    assert figures.efficiency([evaluation_of(TOY), evaluation_of(TOY, "other", facts={"weights": "none"})]) is None
-
-
-NAME = r"$\alpha$ & $5 \frac{$"
-"""Would be an invalid formula."""
-
-
-def test_names_are_no_formulas():
-    for figure in (
-        figures.boxplots(measured(("t1", "t2"), (NAME,), cases=2)),
-        slice_panels([made_slice(NAME)], LABELS, BRATS),
-    ):
-        assert any(NAME in text.get_text() for text, _ in drawn_texts(figure))
 
 
 def latents_of(modalities: Sequence[str], features: Sequence[Sequence[float]]) -> pd.DataFrame:
@@ -259,14 +211,6 @@ def test_embedding():
     within = max(np.linalg.norm(cloud - cloud.mean(axis=0), axis=1).mean() for cloud in (one, other))
     assert np.linalg.norm(one.mean(axis=0) - other.mean(axis=0)) > 2 * within
     np.testing.assert_array_equal(figures.embedding(latents).axes[0].lines[0].get_xydata(), one)
-    assert axes.get_title().endswith(f" {figures.modality_gap(latents):.2f}")
-
-
-def test_modality_gap():
-    # Centres (0, 0), (4, 0) and (0, 4), apart by 4, 4 and 4 sqrt(2); everything is 2 from its own.
-    features = [(-2, 0), (2, 0), (4, -2), (4, 2), (0, 2), (0, 6)]
-    latents = latents_of(["t1", "t1", "t2", "t2", "flair", "flair"], features)
-    assert figures.modality_gap(latents) == pytest.approx((8 + 4 * 2**0.5) / 3 / 2)
 
 
 @pytest.mark.parametrize(
