@@ -21,9 +21,10 @@ from common.io.settings import check_number
 from common.text import printable
 from common.transforms.decision import DECISIONS
 from experiments.dry_run import made_small
+from experiments.folders import finished, require_own_folder
 from experiments.lists import MethodList, read_list
 from experiments.slurm import write_array
-from experiments.trainings import finished, folders_of, prepare_entries, require_same_settings, run_entries
+from experiments.trainings import folders_of, prepare_entries, run_entries
 
 DRY_RUN = "Dry run: invented images, one epoch of a small network each; the measured numbers mean nothing."
 
@@ -61,7 +62,8 @@ def run_leaderboard(
         return
     failed: list[str] = []
     if at_once == 0:
-        require_same_settings(entries, folders_of(entries, output_dir), {"cohort": definition.name})
+        for entry in entries:
+            require_own_folder(folders_of(entries, output_dir)[entry.name], entry, {"cohort": definition.name})
     else:
         failed = run_entries(entries, output_dir, shared, at_once, only)
     if only is None:
@@ -127,9 +129,6 @@ def _report(made: MethodList, cohort: Cohort, output_dir: str, notes: Sequence[s
         compared = compare_methods(str(report), [f"{name}={f}" for name, f in done.items()], {})
         cases = compared[0].results["case"].nunique()
         print(f"{report / 'report.md'}: {len(compared)} methods, {cases} cases")
-    elif done and len(made.entries) == 1:
-        for name, folder in done.items():
-            print(f"{folder}: the results of {name}; a report compares two or more methods.")
     else:
         print(f"No report yet: {len(done)} of {len(made.entries)} methods are finished, and it compares two or more.")
     if made.blocks:
