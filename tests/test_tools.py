@@ -332,7 +332,7 @@ def test_compare_label_maps_of_other_programs(others, capsys):
                 cell = f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
                 assert row[4 + 2 * column + place].replace("*", "").replace("\\", "") == cell
                 assert cell in markdown
-    assert "include only the 2 of 3 that all methods have: T1c + FLAIR, T1 + T1c + T2 + FLAIR." in markdown
+    assert "They are over 2 of 3 subsets: T1c + FLAIR, T1 + T1c + T2 + FLAIR." in markdown
     assert r"## Paired tests" in markdown
 
 

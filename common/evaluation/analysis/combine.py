@@ -22,11 +22,9 @@ def average_repeats(name: str, repeats: Sequence[Evaluation]) -> Evaluation:
     """Return the mean of every measure of each case and subset over trainings with different seeds.
 
     So the units of the statistics are still cases, whatever the number of seeds. A mean is NaN if any repeat has NaN.
-    Reliability bins, latents and times belong to single trainings and are left out. Raises ValueError if there are
-    fewer than two evaluations, or they are not comparable.
+    Reliability bins, latents and times belong to single trainings and are left out. Raises ValueError if the
+    evaluations are not comparable.
     """
-    if len(repeats) < 2:
-        raise ValueError(f"{len(repeats)} evaluations given; expected those of two or more trainings.")
     require_comparable([replace(repeat, name=f"repeat {number}") for number, repeat in enumerate(repeats, 1)])
     results, calibration = (_mean([getattr(r, part) for r in repeats]) for part in ("results", "calibration"))
     return _combined(
@@ -51,12 +49,9 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
     """Return the results of all folds of a cross-validation, each case from the network not trained on it.
 
     Calibration and latents belong to single networks and are left out. The folds' own names appear only in messages.
-    Raises ValueError if there are fewer than two folds; if their cohorts, conventions, modalities, regions, subsets or
-    splits' cases differ; if a case is tested in two folds or in none; or if an evaluation does not list the other cases
-    of its split.
+    Raises ValueError if cohorts, conventions, modalities, regions, subsets or splits' cases differ; if a case is tested
+    in two folds or in none; or if an evaluation does not list the other cases of its split.
     """
-    if len(folds) < 2:
-        raise ValueError(f"folds: {len(folds)} given; expected the evaluations of two or more folds.")
     require_alike(folds)
     first, *others = folds
     for other in others:
@@ -72,7 +67,9 @@ def pool_folds(name: str, folds: Sequence[Evaluation]) -> Evaluation:
 
 
 def require_apart(output_dir: str, folders: Sequence[str]) -> None:
-    """Refuse a folder that is given twice, and an output folder that is also read."""
+    """Refuse fewer than two folders, a folder that is given twice, and an output folder that is also read."""
+    if len(folders) < 2:
+        raise ValueError(f"{len(folders)} evaluations given; expected those of two or more trainings.")
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise ValueError(f"folders {', '.join(folders)}: one is given twice; expected one for each training.")
     require_own_output(output_dir, folders)

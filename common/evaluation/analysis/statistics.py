@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import Evaluation, select_rows
+from common.evaluation.metrics.results import Evaluation
 
 RESAMPLES = 2000
 """Number of bootstrap samples. The limits of a 95 % interval are then 50 samples from either end."""
@@ -81,7 +81,8 @@ def shared_cells(evaluations: Sequence[Evaluation], metric: str) -> frozenset[tu
 def with_shared_cells(evaluations: Sequence[Evaluation], metric: str) -> list[Evaluation]:
     """Return the evaluations with only the results of `shared_cells`; they are empty if nothing is shared."""
     shared = shared_cells(evaluations, metric)
-    return [replace(e, results=select_rows(e.results, ("modalities", "region"), shared)) for e in evaluations]
+    keys = [pd.MultiIndex.from_frame(evaluation.results[["modalities", "region"]]) for evaluation in evaluations]
+    return [replace(e, results=e.results[key.isin([*shared])]) for e, key in zip(evaluations, keys, strict=True)]
 
 
 def mean_over_subsets(evaluation: Evaluation, metric: str) -> pd.DataFrame:

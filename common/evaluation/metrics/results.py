@@ -1,13 +1,12 @@
 """The results of an evaluation: long-form rows and their settings, from which tables and figures are made."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from common.evaluation.metrics.conventions import Conventions
@@ -79,12 +78,6 @@ class Evaluation:
     @cached_property
     def _wide(self) -> dict[str, pd.DataFrame]:
         return {}
-
-
-def select_rows(rows: pd.DataFrame, columns: Sequence[str], keys: Collection[tuple[str, ...]]) -> pd.DataFrame:
-    """Return the rows whose values in these columns are one of the keys."""
-    values = rows[list(columns)].itertuples(index=False, name=None)
-    return rows[np.fromiter((key in keys for key in values), bool, len(rows))]
 
 
 def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -116,11 +116,14 @@ def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests:
     return Table(
         _title(evaluations, metric),
         circled([*names, MEAN], first.modalities, columns),
-        [
-            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the subsets and regions (in the row mean, for the regions)"),
-        ],
+        _notes(
+            evaluations,
+            common,
+            metric,
+            tests,
+            family="the subsets and regions (in the row mean, for the regions)",
+            words="±: standard deviation over cases; in the last row, over subsets.",
+        ),
         len(first.modalities),
     )
 
@@ -169,18 +172,9 @@ def comparison_table(
         if len(totals) > 1:
             gains = [decimal(total.loc[part, "mean"] - reference, sign="+") for total in totals.values()]
             columns.append(((part, "Δ"), [NOTHING, *gains[1:]]))
-    bounded = any(total["low"].notna().any() for total in totals.values())
-    return Table(
-        _title(evaluations, metric, ", mean over the subsets"),
-        framed(columns),
-        [
-            _averaged(evaluations, metric, spread=False)
-            + " In brackets: 95 % bootstrap interval over cases." * bounded
-            + f" Δ: difference to {first.name}." * (len(totals) > 1),
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the regions"),
-        ],
-    )
+    words = "In brackets: 95 % bootstrap interval over cases." + f" Δ: difference to {first.name}." * (len(totals) > 1)
+    notes = _notes(evaluations, common, metric, tests, "the regions", words)
+    return Table(_title(evaluations, metric, ", mean over the subsets"), framed(columns), notes)
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:
@@ -255,47 +249,35 @@ def data_in_words(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _title(evaluations: Sequence[Evaluation], metric: str, what: str = "") -> str:
-    return f"{_label(metric)} ({METRICS[metric].unit}){what}; {data_in_words(evaluations)}"
+    label, unit = METRICS[metric].label, METRICS[metric].unit
+    return f"{label[0].upper()}{label[1:]} ({unit}){what}; {data_in_words(evaluations)}"
 
 
-def _label(metric: str) -> str:
-    """Return a metric's label with a capital letter."""
-    label = METRICS[metric].label
-    return label[0].upper() + label[1:]
+def _notes(
+    evaluations: Sequence[Evaluation],
+    common: Sequence[Evaluation],
+    metric: str,
+    tests: pd.DataFrame | None,
+    family: str,
+    words: str,
+) -> list[str]:
+    """Return what was averaged (and further ``words`` on it), what is left out, what stars mean, and the conventions.
 
-
-def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
-    """Return the sentence that says what was averaged over how many cases, which may differ between cells."""
-    tables = [subset_statistics(evaluation, metric) for evaluation in evaluations]
-    cases = counted(*(int(n) for table in tables for n in table["n"].to_numpy().flat), noun="case")
-    if any(is_pooled(evaluation, metric) for evaluation in evaluations):
-        return f"{_label(metric)} over the pooled voxels of {cases}."
-    deviations = spread and any(table["std"].notna().any(axis=None) for table in tables)
-    return f"Mean{' ± standard deviation' if deviations else ''} over {cases}."
-
-
-def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
-    """Return notes on what means over subsets leave out, since not all methods have it."""
-    names, shared = subsets_of_any(evaluations), common[0].subsets
-    notes = []
-    if len(shared) < len(names):
-        which = ", ".join(map(display_subset, shared)) or "there is none, so there are no such means"
+    ``common`` are the results that all methods have; stars are corrected for ``family``.
+    """
+    first, names, shared = evaluations[0], subsets_of_any(evaluations), common[0].subsets
+    counts = [int(n) for evaluation in evaluations for n in subset_statistics(evaluation, metric)["n"].to_numpy().flat]
+    pooled = "the pooled voxels of " * is_pooled(first, metric)
+    notes = [f"Mean over {pooled}{counted(*counts, noun='case')}. {words}"]
+    cells = common[0].results[["modalities", "region"]].drop_duplicates()
+    if len(evaluations) > 1 and len(cells) < len(names) * len(first.regions):
+        which = ", ".join(map(display_subset, shared)) or "none"
         notes.append(
-            f"Means over subsets include only the {len(shared)} of {len(names)} that all methods have: {which}."
+            "Means over subsets leave out what any method lacks (–), for all methods. They are over "
+            f"{len(shared)} of {len(names)} subsets: {which}."
         )
-    if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
-        notes.append("Where a method has no value (–), the means over subsets leave out this cell for all methods.")
-    return notes if len(evaluations) > 1 else []
-
-
-def _notes(evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None, family: str) -> list[str]:
-    """Return the legend of stars (corrected for ``family``), and the conventions of the numbers."""
-    notes = []
     if tests is not None:
-        pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
-        notes.append(
-            f"Against {evaluations[0].name}: {STAR} for {family}." + " The tests compare cases, not voxels." * pooled
-        )
+        notes.append(f"Against {first.name}: {STAR} for {family}." + " The tests compare cases." * bool(pooled))
     return [*notes, made_with(evaluations)]
 
 

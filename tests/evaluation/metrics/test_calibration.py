@@ -51,8 +51,3 @@ def test_rounding_above_one_is_a_probability():
 def test_what_is_no_probability(value):
     with pytest.raises(ValueError, match="expected 0 to 1"):
         bin_probabilities(np.array([value, 0.5]), np.zeros(2), np.ones(2))
-
-
-def test_shapes_that_differ():
-    with pytest.raises(ValueError, match=r"\(6,\), \(6,\) and \(5,\)"):
-        bin_probabilities(np.zeros(6), EVERYWHERE, EVERYWHERE[:5])
