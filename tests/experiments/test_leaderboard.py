@@ -94,15 +94,6 @@ def test_what_failed_is_run_again_and_what_is_finished_is_not(tmp_path, python, 
     assert table["state"].tolist() == ["finished", "finished"]
 
 
-def test_a_training_that_is_killed_is_said_to_be_since_its_log_cannot(tmp_path, python, shared, caplog):
-    place = folders_of(PAIR, tmp_path)["GSS"]
-    place.mkdir()
-    (place / "die").touch()
-    assert run_entries(PAIR, tmp_path, shared) == ["GSS"]
-    assert f"GSS: failed (killed by signal 9: perhaps memory ran out), see {place / 'log.txt'}" in caplog.text
-    assert pd.read_csv(tmp_path / "leaderboard.csv")["state"].tolist() == ["not finished", "finished"]
-
-
 def test_a_folder_is_not_used_for_other_settings(tmp_path, python, shared):
     place = folders_of(PAIR, tmp_path)["GSS"]
     place.mkdir()

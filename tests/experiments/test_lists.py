@@ -83,13 +83,6 @@ def test_gss_is_trained_as_the_paper_says():
                 assert entry.name == "U-HVED" or (config["width"], config["crop"]) == sizes
 
 
-def test_all_methods_of_mag_ms_are_trained_with_the_same_settings():
-    for name in ("mag_ms_table1", "mag_ms_table2_5"):
-        keys = ("crop", "batch_size", "accumulation_steps", "learning_rate", "epochs")
-        settings = {json.dumps([entry.config()[key] for key in keys]) for entry in LISTS[name].entries}
-        assert len(settings) == 1
-
-
 def test_a_name_in_quotes_that_is_a_comment_is_none_of_the_keys(tmp_path):
     made = read_list(write(tmp_path, _desc_="remark", methods={"x": {**M3AE, "_why": "remark"}}, tables=[TABLE]))
     assert [entry.name for entry in made.entries] == ["x"]

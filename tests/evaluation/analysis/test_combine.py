@@ -28,14 +28,6 @@ def test_each_case_gets_its_mean_over_repeats():
     assert mean.bins.empty
 
 
-def test_facts_that_differ_are_not_those_of_the_method():
-    ones = [
-        random_evaluation(facts={"spacing": "1x1x1", "precision": precision}) for precision in ("float32", "bfloat16")
-    ]
-    assert average_repeats("method", ones).facts == {"repeats": 2, "spacing": "1x1x1"}
-    assert average_repeats("method", ones[:1] * 2).facts == {"repeats": 2, "spacing": "1x1x1", "precision": "float32"}
-
-
 def test_results_of_different_decisions_are_refused():
     other = random_evaluation(facts={"decision": "expected_dice"})
     with pytest.raises(ValueError, match=r"the decisions differ \(threshold, expected_dice\)"):

@@ -1,6 +1,6 @@
 """Calibration error and conformal intervals, worked out by hand and simulated."""
 
-from math import inf, isinf, log
+from math import inf, log
 
 import numpy as np
 import pandas as pd
@@ -102,15 +102,6 @@ def test_intervals_of_expected_volumes():
     assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([3.0, 35.0])
 
 
-def test_intervals_are_the_same_from_a_file(tmp_path):
-    few, many = volumes([1.0, 2.0], [3.0, 2.0], "t2"), volumes([1.0, 2.0, 4.0, 7.0], [3.0, 2.0, 5.0, 6.0])
-    calibrated = calibrate_intervals(pd.concat([few, many]), 0.8)
-    calibrated.to_csv(tmp_path / "intervals.csv", index=False)
-    again = pd.read_csv(tmp_path / "intervals.csv")
-    assert interval(again, 5.0) == pytest.approx(interval(calibrated, 5.0))
-    assert isinf(interval(again, 5.0, "t2")[1])
-
-
 def test_no_level_and_no_volumes_are_refused():
     assert calibrate_intervals(volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan]), 0.9)["n"].item() == 1
     calibration = volumes([1.0] * 9, [2.0] * 9)
@@ -131,19 +122,6 @@ def test_coverage_by_hand():
     for row in (table.iloc[1], none):
         assert row["cases"] == 0
         assert row[["covered", "width"]].isna().all()
-
-
-def test_intervals_of_cases_need_no_reference():
-    calibrated = calibrate_intervals(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
-    results = pd.concat(
-        [volumes([11.0, 0.5], [1.0, 1.0]), volumes([4.0], [1.0], "t2", name="other")], ignore_index=True
-    )
-    found = volume_intervals(calibrated, results[results["metric"] == "volume"])
-    assert list(found.columns) == ["case", "modalities", "region", "volume", "low", "high"]
-    assert found["case"].tolist() == ["c0", "c1", "other0"]
-    assert found["volume"].tolist() == [11, 0.5, 4]
-    assert found["low"].tolist() == pytest.approx([3, 0, 0])
-    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # there are no results of t2
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])

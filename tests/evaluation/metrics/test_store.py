@@ -83,14 +83,6 @@ def test_a_result_comes_back_as_it_was(tmp_path, items):
         assert (small.planes, small.latents.keys()) == ({}, found.latents.keys())
 
 
-def test_a_result_without_probabilities_comes_back(tmp_path, items):
-    store = CaseStore(tmp_path / "cases", SETTINGS, items)
-    store.write(CaseResult("007"))
-    found = store.read("007")
-    assert (len(found.results), len(found.bins), found.latents, found.planes) == (0, 0, {}, {})
-    assert np.isnan(found.seconds)
-
-
 class TestPending:
     def test_all_at_first_and_none_in_the_end(self, tmp_path, items):
         folder = tmp_path / "cases"
@@ -116,13 +108,6 @@ class TestPending:
         path.write_text(path.read_text().upper())
         os.utime(path, ns=(then, then + 1))
         assert pending(tmp_path / "cases", items) == ["007"]
-
-    def test_after_a_change_of_an_item(self, tmp_path, items):
-        for item in items:  # as in MSD's files of four channels
-            item |= {"image": [item["image"][0]] * 2, "channels": [1, 2]}
-        stored(tmp_path / "cases", items)
-        for change in ({"channels": [2, 1]}, {"modalities": ["t1"], "image": items[1]["image"][:1], "channels": [1]}):
-            assert pending(tmp_path / "cases", [items[0], items[1] | change]) == ["NA"]
 
     @pytest.mark.parametrize("suffix", [".csv", ".npz"])
     def test_where_half_of_a_result_is_there(self, tmp_path, items, suffix):
