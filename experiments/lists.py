@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -50,17 +50,11 @@ class Method(Document):
     settings: Settings = Field(default_factory=dict)
 
 
-class Unavailable(Document):
-    """A row of a published table that cannot be trained here."""
-
-    unavailable: str
-
-
 class Table(Document):
     """A published table (paper, table, dataset) and its rows: name in the paper -> method of the list, or a reason."""
 
     published: tuple[str, str, str]
-    rows: dict[str, str | Unavailable]
+    rows: dict[str, str | dict[Literal["unavailable"], str]]
 
 
 class ListFile(Document):
@@ -175,7 +169,7 @@ def _block(table: Table, methods: Sequence[str]) -> Block:
         if unknown := [name for name in names if name not in known]:
             raise ValueError(f"{where}: {unknown[0]!r} is no {kind}; expected one of {', '.join(known)}.")
     trained = {name: row for name, row in table.rows.items() if isinstance(row, str)}
-    reasons = {name: row.unavailable for name, row in table.rows.items() if isinstance(row, Unavailable)}
+    reasons = {name: row["unavailable"] for name, row in table.rows.items() if isinstance(row, dict)}
     return Block(table.published, tuple(table.rows), trained, reasons)
 
 
@@ -195,9 +189,6 @@ def _require_consistent(made: MethodList, cohort: str) -> None:
                 require_split(cohort, config["split"])
             conventions = asdict(Conventions(**config["conventions"]))
             first = first or conventions
-            for key, value in conventions.items():
-                if value != first[key]:
-                    raise ValueError(
-                        f"convention {key} is {value!r}, but {first[key]!r} for {made.entries[0].name!r}; set "
-                        f"'conventions#{key}' in the list's settings."
-                    )
+            if differing := [key for key in first if conventions[key] != first[key]]:
+                key, name = differing[0], made.entries[0].name
+                raise ValueError(f"'conventions#{key}' is {conventions[key]!r}, but {first[key]!r} for {name!r}.")

@@ -19,7 +19,7 @@ from evaluation.examples import random_evaluation
 from run_tools import run
 from scipy import ndimage
 
-from common.evaluation.metrics.results import read_evaluation, write_evaluation
+from common.evaluation.metrics.results import write_evaluation
 from common.io.arguments import parse
 
 ROOT = Path(__file__).parents[1]
@@ -120,17 +120,13 @@ def test_what_is_wrong_with_files_ends_in_a_line_and_all_else_in_a_traceback(mon
         run("check")
 
 
-def test_average_of_seeds(capsys, tmp_path):
-    one = random_evaluation()
+def test_pool_refuses_folders(tmp_path):
     for name in ("a", "b"):
-        write_evaluation(one, tmp_path / name)
-    assert run("average", tmp_path / "out", "Method", tmp_path / "a", tmp_path / "b") is None
-    assert "Method, 2 trainings" in capsys.readouterr().out
-    assert read_evaluation(tmp_path / "out").name == "Method"
-    assert "expected those of two or more" in run("average", tmp_path / "out", "Method", tmp_path / "a")
-    for verb in ("average", "pool"):
-        assert "is given twice" in run(verb, tmp_path / "out", "Method", tmp_path / "a", tmp_path / "a")
-        assert "is one of the folders to read" in run(verb, tmp_path / "a", "Method", tmp_path / "a", tmp_path / "b")
+        write_evaluation(random_evaluation(), tmp_path / name)
+    for folders in (["a"], ["a", "a"]):
+        said = run("pool", tmp_path / "out", "Method", *(tmp_path / name for name in folders))
+        assert "expected two or more, each once" in said
+    assert "is one of the folders to read" in run("pool", tmp_path / "a", "Method", tmp_path / "a", tmp_path / "b")
 
 
 LEADERBOARD = ("leaderboard", "bundles/leaderboard.json", "OUT")

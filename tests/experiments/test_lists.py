@@ -134,7 +134,7 @@ def x(**more):
         (x(configs=["recipes/brats2020.json"]), ("'x'", "recipes/brats2020.json", "brats2020, not for brats2018")),
         (
             {"methods": {"M3AE": M3AE, "other": {**M3AE, "settings": {"conventions#hd95": "max"}}}},
-            ("'other'", "convention hd95 is 'max'", "'pooled' for 'M3AE'", "'conventions#hd95'"),
+            ("'other'", "'conventions#hd95' is 'max'", "'pooled' for 'M3AE'"),
         ),
     ],
 )

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 
-from common.evaluation.metrics.results import Evaluation, require_alike
+from common.evaluation.metrics.results import Evaluation
 from common.text import shortened
 
 
@@ -17,7 +17,6 @@ def require_comparable(evaluations: Sequence[Evaluation]) -> list[str]:
     All must have the same cohort, conventions, modalities, regions, references and cases. A method may have fewer
     subsets than another, but none with fewer cases.
     """
-    require_alike(evaluations)
     first, *others = evaluations
     if differences := [what for other in others for what in _differences(first, other)]:
         raise ValueError(
@@ -66,7 +65,10 @@ def _lacking(evaluations: Sequence[Evaluation]) -> str:
 
 def _differences(first: Evaluation, other: Evaluation) -> list[str]:
     """Return the differences between two evaluations for which they cannot be compared."""
-    ours, theirs = ({"cohort": e.cohort, **asdict(e.conventions)} for e in (first, other))
+    ours, theirs = (
+        {"cohort": e.cohort, "modalities": e.modalities, "regions": e.regions, **asdict(e.conventions)}
+        for e in (first, other)
+    )
     differences = [
         f"{key} of {first.name} is {ours[key]!r}, of {other.name} {theirs[key]!r}"
         for key in ours

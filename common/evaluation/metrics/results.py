@@ -70,9 +70,8 @@ class Evaluation:
         if metric not in self._wide:
             chosen = self.results[self.results["metric"] == metric]
             wide = chosen.pivot(index=["modalities", "case"], columns="region", values="value")
-            wide = wide.reindex(columns=pd.Index(self.regions, name="region"))
-            subset_of = wide.index.get_level_values("modalities")
-            self._wide[metric] = wide.loc[[row for name in self.subsets for row in wide.index[subset_of == name]]]
+            subsets = [name for name in self.subsets if name in wide.index]
+            self._wide[metric] = wide.reindex(columns=pd.Index(self.regions, name="region")).loc[subsets]
         return self._wide[metric].copy()
 
     @cached_property
@@ -84,22 +83,6 @@ def subsets_of_any(evaluations: Sequence[Evaluation]) -> list[str]:
     """Return the names of the subsets for which any method has results, fewest modalities first."""
     measured = {name for evaluation in evaluations for name in evaluation.subsets}
     return [name for name in subset_names(evaluations[0].modalities) if name in measured]
-
-
-def require_alike(evaluations: Sequence[Evaluation]) -> None:
-    """Refuse two methods of the same name, and modalities or regions other than the first one's or in another order."""
-    names = [evaluation.name for evaluation in evaluations]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Two methods have the same name ({', '.join(names)}); give each its own (NAME=FOLDER).")
-    first, *others = evaluations
-    for other in others:
-        for key in ("modalities", "regions"):
-            names, expected = getattr(other, key), getattr(first, key)
-            if names != expected:
-                raise ValueError(
-                    f"{other.name!r} has {key} {', '.join(names)}; expected those of {first.name!r}, "
-                    f"{', '.join(expected)}. Compare methods on the same cohort."
-                )
 
 
 def require_own_output(output_dir: str, folders: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from evaluation.examples import random_evaluation
 
-from common.evaluation.analysis.combine import average_repeats
 from common.evaluation.metrics.overlap import SCORES
 from common.evaluation.metrics.results import Evaluation
 from common.evaluation.report import report, sections
@@ -193,10 +192,7 @@ def test_entropy_is_of_methods_with_probabilities():
     without = random_evaluation("maps", seed=1)
     drawn = {s.kind: s for s in sections.all_sections([whole("one"), without], None, {}, {}, None)}
     assert "maps" not in drawn["entropy"].tables["entropy"].to_markdown()
-    old = random_evaluation("old", seed=1, calibration=("v1", "v2", "v3"))
-    averaged = average_repeats("both", [whole("one"), old])
-    assert averaged.values("entropy").isna().all(axis=None)
-    assert "entropy" not in [s.kind for s in sections.all_sections([averaged, without], None, {}, {}, None)]
+    assert "entropy" not in [s.kind for s in sections.all_sections([without], None, {}, {}, None)]
 
 
 NOTHING = replace(random_evaluation(), results=random_evaluation().results[:0])
