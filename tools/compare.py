@@ -15,7 +15,7 @@ def compare(
     average: str | None = None,
     surface_tolerance: float | None = None,
 ) -> None:
-    """Write one report on several methods: tables, paired tests and figures, as HTML and Markdown.
+    """Write one report on several methods: tables, paired tests and figures, as Markdown.
 
     Args:
         output_dir: the folder to write. Measurements of label maps are stored in its folder evaluations/, and can be

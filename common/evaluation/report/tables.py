@@ -39,7 +39,7 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be written as Markdown, LaTeX and HTML.
+    """A table that can be written as Markdown, LaTeX and, for pages, HTML.
 
     Attributes:
         title: caption of the table.
