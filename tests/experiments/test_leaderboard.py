@@ -29,7 +29,6 @@ def write(path, methods, **more):
 
 
 ROOT = Path(__file__).parents[2]
-PYTHON = sys.executable
 GSS = {"bundle": "gss", "settings": {"backbone": "mmFormer"}}
 RFNET = {"bundle": "gss", "configs": ["baselines/backbone.json"]}
 PAIR = [Entry("GSS", "gss"), Entry("RFNet", "gss", ("baselines/backbone.json",))]
