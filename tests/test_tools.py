@@ -18,7 +18,7 @@ from evaluation.examples import random_evaluation
 from run_tools import run
 from scipy import ndimage
 
-from common.evaluation.metrics.results import read_evaluation, write_evaluation
+from common.evaluation.metrics.results import write_evaluation
 from common.io.arguments import parse
 
 ROOT = Path(__file__).parents[1]
@@ -110,19 +110,13 @@ def test_what_is_wrong_with_files_ends_in_a_line_and_all_else_in_a_traceback(mon
         run("check")
 
 
-def test_average_of_seeds(capsys, tmp_path):
-    one = random_evaluation()
+def test_pool_refuses_folders(tmp_path):
     for name in ("a", "b"):
-        write_evaluation(one, tmp_path / name)
-    assert run("average", tmp_path / "out", "Method", tmp_path / "a", tmp_path / "b") is None
-    assert "Method, 2 trainings" in capsys.readouterr().out
-    assert read_evaluation(tmp_path / "out").name == "Method"
-    assert "expected those of two or more" in run("average", tmp_path / "out", "Method", tmp_path / "a")
-    for verb in ("average", "pool"):
-        assert "is given twice" in run(verb, tmp_path / "out", "Method", tmp_path / "a", tmp_path / "a")
-        assert "is one of the folders to read" in run(verb, tmp_path / "a", "Method", tmp_path / "a", tmp_path / "b")
-        folders = [tmp_path / name for name in ("a", "b", "out")]
-        assert "b: is a folder; expected OUTPUT_DIR and the method's NAME" in run(verb, *folders)
+        write_evaluation(random_evaluation(), tmp_path / name)
+    for folders in (["a"], ["a", "a"]):
+        said = run("pool", tmp_path / "out", "Method", *(tmp_path / name for name in folders))
+        assert "expected two or more, each once" in said
+    assert "is one of the folders to read" in run("pool", tmp_path / "a", "Method", tmp_path / "a", tmp_path / "b")
 
 
 LEADERBOARD = ("leaderboard", "bundles/leaderboard.json", "OUT")
@@ -137,7 +131,7 @@ PREDICT = ("predict", "DATA/a", "OUT", "m3ae")
         (("check", "brats", "x"), "Unknown cohort 'brats'"),
         (("check", "brats2020", "nowhere\x1b[2J"), "nowhere\\x1b[2J: no such folder"),
         ((*LEADERBOARD, "--slurm", "--at_once", 2), "--slurm, --only and --at_once: expected at most one"),
-        ((*LEADERBOARD, "--coverage", 2), "coverage 2.0: expected a level above 0 and below 1, e.g. 0.9."),
+        ((*LEADERBOARD, "--at_once", -1), "--at_once -1: expected a number from 0 to inf."),
         ((*LEADERBOARD, "--dry_run", "--dataset_dir", "DATA"), "--dry_run makes its own data; give only one"),
         ((*LEADERBOARD, "--cohort", "brats2020"), "--dataset_dir: missing; expected the folder of cohort brats2020"),
         ((*PREDICT, "--modalities", 5), "Unknown modality '5'"),
@@ -281,7 +275,16 @@ def write_programs(folder: Path, cases: Sequence[str] = PATIENTS) -> Path:
 
 @pytest.fixture
 def others(tmp_path) -> Path:
-    return write_programs(tmp_path)
+    """The outputs of other programs: a BraTS folder, and label maps of two programs in their own layouts."""
+    for case in PATIENTS:
+        for modality in ("t1", "t1ce", "t2", "flair"):
+            save(np.full((20, 19, 18), 7, np.int16), tmp_path / "brats" / case / f"{case}_{modality}.nii.gz")
+        save(tumour(case), tmp_path / "brats" / case / f"{case}_seg.nii.gz")
+        for folder, by in {"t1+t2": 3, "t1c+flair": 2, "t1+t1c+t2+flair": 1}.items():
+            save(eroded(case, by), tmp_path / "careful" / folder / f"{case}.nii.gz")
+        for folder, share in {"t1c+flair": 0.2, "t1+t1c+t2+flair": 0.1}.items():
+            save(noisy(case, share), tmp_path / "guessing" / folder / f"{case}.nii.gz")
+    return tmp_path
 
 
 def compare(others: Path, *more: object, careful: str = "careful", guessing: str = "guessing") -> list[object]:
@@ -300,7 +303,7 @@ def by_numpy(predict: Callable, argument: float, region: str) -> list[float]:
 
 def test_compare_label_maps_of_other_programs(others, capsys):
     assert run(*compare(others)) is None
-    assert capsys.readouterr().out == f"{others / 'out' / 'report.html'}: 2 methods, 5 cases\n"
+    assert capsys.readouterr().out == f"{others / 'out' / 'report.md'}: 2 methods, 5 cases\n"
 
     figures = {path.name for path in (others / "out" / "figures").iterdir()}
     stems = ("comparison", "robustness", "boxplots_careful", "boxplots_a_b_guess")
@@ -310,15 +313,21 @@ def test_compare_label_maps_of_other_programs(others, capsys):
     for circles, by, share in (("●○●○", 3, None), ("○●○●", 2, 0.2), ("●●●●", 1, 0.1)):
         (row,) = (row for row in rows if "".join(row[:4]) == circles)
         for column, region in enumerate(REGIONS):
-            careful, guessing = row[4 + 2 * column : 6 + 2 * column]
-            assert careful == cell(by_numpy(eroded, by, region))
-            assert guessing == (cell(by_numpy(noisy, share, region)) if share else "–")
-            assert careful in markdown
-    assert "Means over subsets include only the 2 of 3 that all methods have: T1c + FLAIR, T1 + T1c + T2" in markdown
-
-
-def cell(values: list[float]) -> str:
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+            expected = {"careful": by_numpy(eroded, by, region)}
+            if share:
+                expected["a_b_guess"] = by_numpy(noisy, share, region)
+            else:
+                assert row[5 + 2 * column] == "–"
+            for place, (folder, values) in enumerate(expected.items()):
+                results = pd.read_csv(others / "out" / "evaluations" / folder / "results.csv")
+                found = results.set_index(["modalities", "region", "metric"]).loc[(subset, region, "dice")]
+                assert list(found["case"]) == list(PATIENTS)
+                assert found["value"].to_numpy() == pytest.approx(values, abs=1e-12)
+                cell = f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+                assert row[4 + 2 * column + place].replace("*", "").replace("\\", "") == cell
+                assert cell in markdown
+    assert "They are over 2 of 3 subsets: T1c + FLAIR, T1 + T1c + T2 + FLAIR." in markdown
+    assert r"## Paired tests" in markdown
 
 
 def test_compare_takes_what_it_measured(capsys, others, undrawn):
@@ -332,7 +341,7 @@ def test_compare_takes_what_it_measured(capsys, others, undrawn):
     assert progress.count("Careful:   0%") == 1  # nothing is measured a second time
     measured = [f"{name}={others}/out/evaluations/{folder}" for name, folder in (("x", "careful"), ("y", "a_b_guess"))]
     said = run("compare", others / "again", *measured, "--hd95", "pooled")
-    assert said == "error: --hd95: is for label maps; results keep their own conventions and cases."
+    assert said == "error: --hd95: is for label maps; results keep their own conventions."
     assert not (others / "again").exists()
 
 
@@ -344,33 +353,16 @@ def reports(monkeypatch) -> list[tuple]:
     return given
 
 
-def test_compare_label_maps_of_the_cases_of_an_evaluation(capsys, others, reports):
-    """The references are a whole cohort; the evaluation covers part of it and is given by its results.csv."""
-    assert run(*compare(write_programs(others / "few", PATIENTS[:3]))) is None
-    evaluation = others / "few" / "out" / "evaluations" / "careful"
-    note = json.loads((evaluation / "evaluation.json").read_text())
-    note["facts"]["coverage"] = 0.75
-    (evaluation / "evaluation.json").write_text(json.dumps(note))
-    methods = [f"ours={evaluation / 'results.csv'}", f"theirs={others / 'few' / 'guessing'}"]
-    given = ["compare", others / "out", *methods, "--reference", others / "brats", "--cohort", "brats2020"]
+def test_words_that_look_like_numbers(monkeypatch, others, reports):
+    monkeypatch.chdir(others)
+    for name, number in (("careful", "7"), ("guessing", "8"), ("brats", "10")):
+        (others / name).rename(others / number)
+    given = ["compare", "2024", "1=7", "2=8", "--reference", "10", "--cohort", "brats2020"]
     assert run(*given) is None
-    assert capsys.readouterr().out.endswith("2 methods, 3 cases\n")
-    assert run(*given, "--coverage", 0.5) is None
-    assert [coverage for _, _, coverage, *_ in reports[-2:]] == [0.75, 0.5]
-
-
-def test_compare_label_maps_of_a_part_of_a_datalist(capsys, others, reports):
-    write_programs(others / "few", PATIENTS[3:])
-    listed = {"training": [{"case": case} for case in PATIENTS[:3]], "test": [{"case": case} for case in PATIENTS[3:]]}
-    (others / "list.json").write_text(json.dumps(listed))
-    given = ["--datalist", others / "list.json"]
-    folders = {"careful": "few/careful", "guessing": "few/guessing"}
-    assert "cases without a prediction: P_01, P_02, P_03. " in refused(others, **folders)
-    said = refused(others, *given, "--part", "training", **folders)
-    assert "cases without a prediction: P_01, P_02, P_03; not among those to compare: P_04, P_05. " in said
-    assert "not a datalist with cases in part validation" in refused(others, *given, "--part", "validation", **folders)
-    assert run(*compare(others, *given, **folders)) is None
-    assert capsys.readouterr().out.endswith("2 methods, 2 cases\n")
+    assert sorted(path.name for path in (others / "2024" / "evaluations").iterdir()) == ["1", "2"]
+    assert [evaluation.name for evaluation in reports[0][0]] == ["1", "2"]
+    assert "Unknown cohort '5'" in run(*given[:-1], "5")
+    assert "expected two or more NAME=FOLDER" in run("compare", "2024", "7", "8")
 
 
 def test_compare_some_cases_alone(tmp_path, reports, capsys):
@@ -382,7 +374,6 @@ def test_compare_some_cases_alone(tmp_path, reports, capsys):
         assert capsys.readouterr().out.endswith(f"2 methods, {count} cases\n")
         assert f"Only the cases {said}." in reports[-1][-1]
     assert "no case matches C_*" in run(*methods, "--cases", "C_*")
-    assert "looks like NAME=FOLDER; expected the folder to write first" in run("compare", *methods[2:], methods[2])
     assert "is one of the folders to read" in run("compare", tmp_path / "one", *methods[2:])
 
 
@@ -391,35 +382,46 @@ def refused(others: Path, *more: object, **folders: str) -> str:
     said = run(*compare(others, *more, **folders))
     assert isinstance(said, str)
     assert said.startswith("error: ")
-    assert not {"report.html", "report.md", "tables", "figures"} & {path.name for path in (others / "out").glob("*")}
+    assert not {"report.md", "tables", "figures"} & {path.name for path in (others / "out").glob("*")}
     return said
 
 
-def test_compare_what_differs_if_asked_to(others, reports):
-    (others / "careful" / "T1_T2" / "P_02.nii.gz").unlink()
-    assert "Careful, t1+t2: cases without a prediction: P_02" in refused(others)
-    assert run(*compare(others, "--allow-missing")) is None
-    shutil.copytree(others / "out" / "evaluations" / "careful", others / "measured")
-    other = ["--allow-missing", "--empty", "nan"]
-    said = refused(others, *other, careful="measured")
-    assert "Not comparable: convention empty of Careful is 'brats', of A&B <guess> 'nan'" in said
-    assert run(*compare(others, *other, "--force", careful="measured")) is None
+class TestCompareRefuses:
+    def test_missing_cases_unless_the_cases_are_named(self, others, undrawn):
+        (others / "careful" / "t1c+flair" / "P_02.nii.gz").unlink()
+        shutil.rmtree(others / "brats" / "P_05")
+        assert "Careful: cases without a reference: P_05; " in refused(others)
+        for path in others.rglob("P_05.nii.gz"):
+            path.unlink()
+        assert "Careful lacks P_02 (t1c+flair). " in refused(others)
+        assert run(*compare(others, "--cases", "P_01,P_0[34]")) is None
+        assert "3 cases, 2 to 3 subsets of T1, T1c, T2, FLAIR." in (others / "out" / "report.md").read_text()
 
+    def test_other_conventions_and_references(self, others, undrawn):
+        assert run(*compare(others)) is None
+        shutil.copytree(others / "out" / "evaluations" / "careful", others / "measured")
+        shutil.rmtree(others / "out")
+        save(noisy("P_04", 0.1), others / "brats" / "P_04" / "P_04_seg.nii.gz")
+        said = refused(others, "--empty", "nan", careful="measured")
+        assert "Not comparable: empty of Careful is 'brats', of A&B <guess> 'nan'; " in said
+        assert "the reference of case P_04 is another one" in said
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--part", "tests"], "--part 'tests': expected one of 'training', 'validation', 'test'."),
-        (["--coverage", "nan"], "coverage nan: expected a level above 0 and below 1"),
-        (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
-        (["--cohort", "brats"], "Unknown cohort 'brats'"),
-        (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
-        (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
-        (["Careful=."], "two have the same name; give each its own."),
-        (["."], "expected two or more NAME=FOLDER."),
-        (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
-    ],
-)
-def test_what_the_command_line_got_wrong(others, more, message):
-    assert message in refused(others, *more)
-    assert not (others / "out").exists() or not list((others / "out").iterdir())
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--empty", "lenient"], "conventions: empty is 'lenient'; expected brats or released"),
+            (["--cohort", "brats"], "Unknown cohort 'brats'"),
+            (["--published", "M3AE"], "--published M3AE: expected PAPER/TABLE/DATASET."),
+            (["--published", "M3AE/99/x"], "No published table M3AE, 99, x"),
+            (["Careful=."], "two have the same name; give each its own."),
+            (["."], "expected two or more NAME=FOLDER."),
+            (["third=nowhere"], "nowhere: no such folder; expected an evaluation's output, or label maps."),
+        ],
+    )
+    def test_what_the_command_line_got_wrong(self, others, more, message):
+        assert message in refused(others, *more)
+        assert not (others / "out").exists() or not list((others / "out").iterdir())
+
+    def test_label_maps_without_their_reference(self, others):
+        said = run("compare", others / "out", f"a={others / 'careful'}", f"b={others / 'guessing'}")
+        assert said == f"error: {others / 'careful'}: has no results.csv; for label maps give --reference and --cohort."

@@ -16,7 +16,7 @@ from common.text import printable
 NAMES = {
     "patients": ("predict",),
     "data": ("check", "datalist", "join", "phantom"),
-    "compare": ("compare", "average", "pool"),
+    "compare": ("compare", "pool"),
     "many trainings and machines": ("leaderboard", "budget", "federate", "provision"),
     "share": ("package", "zoo", "import_weights"),
 }

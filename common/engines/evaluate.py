@@ -114,10 +114,10 @@ class Report:
             beside = {} if self.published is None else published_table(self.published, [evaluation])
             panels = {self.method: list(_shown(evaluation, store, self.panel_cases, self.panel_subsets))}
             labels = get_cohort(self.cohort).labels
-            write_report([evaluation], folder, self.coverage, beside, panels=panels, labels=labels)
+            write_report([evaluation], folder, beside, panels=panels, labels=labels)
         for stem in ("dice", *beside):
             print(f"\n{Path(self.output_dir, 'tables', f'{stem}.md').read_text()}", flush=True)
-        print(Path(self.output_dir, "report.html"), flush=True)
+        print(Path(self.output_dir, "report.md"), flush=True)
 
     def _evaluation(
         self, store: CaseStore, network: nn.Module
@@ -143,7 +143,6 @@ class Report:
                 **{key: value for key, value in self.facts.items() if value is not None},
             },
             other_cases=tuple(sorted({item["case"] for part in self.data.values() for item in part} - tested)),
-            sources={item["case"]: item["source"] for item in self.cases if item.get("source")},
         )
         return evaluation, results, calibration
 

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from bundles.running import DEMO, DEMO_EVALUATION, MODALITIES, Bundle, assert_every_subset_is_segmented, copy_subset
-from filelock import FileLock
 from mlflow import MlflowClient
 
 from common.cohorts.datalist import write_datalist
@@ -18,7 +17,6 @@ from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import read_evaluation
 from common.evaluation.report import sections
 from common.io.facts import SETTINGS, read_facts
-from common.io.lock import LOCK
 from common.modalities import subset_name, subsets
 
 NAMES = ("gss", "m3ae", "mag_ms", "medmap", "passion")
@@ -67,9 +65,7 @@ class TestTraining:
         assert len(results) == 2 * len(evaluated) * 3 * len(METRICS)
         assert set(results["modalities"]) == {subset_name(subset) for subset in evaluated}
         assert (run.folder / "evaluation" / "tables" / "dice.md").stat().st_size > 500
-        assert (run.folder / "evaluation" / "report.html").stat().st_size > 5000
-        with FileLock(run.folder / LOCK, timeout=0):
-            pass  # others may enter
+        assert (run.folder / "evaluation" / "report.md").stat().st_size > 5000
 
     def test_leaves_weights_that_need_no_options_at_inference(self, run, coarse_dir, tmp_path, caplog):
         facts = read_facts(run.folder / "trained.pt")
@@ -95,8 +91,7 @@ class TestTraining:
             assert not torch.equal(run.last["loss"]["alignment.weights"], torch.tensor([0.0, 0, 0, 1]))
             latents = pd.read_csv(run.folder / "evaluation" / "latents.csv")
             assert latents.groupby("modality").size().tolist() == [2, 2, 2, 2]
-            report = (run.folder / "evaluation" / "report.md").read_text()
-            assert "The mean distance between the centres of two modalities" in report
+            assert (run.folder / "evaluation" / "figures" / "latents_medmap.png").is_file()
 
     @pytest.mark.parametrize(
         ("name", "files", "settings"),

@@ -42,7 +42,7 @@ class TestTraining:
     def test_run_leaves_weights_tables_and_pictures(self, trained):
         for name in ("pretrained.pt", "finetuned.pt", "finetuned_last.pt", "pretrained_last.pt"):
             assert torch.load(trained / name, weights_only=True)
-        for name in ("evaluation/figures/heatmap.png", "evaluation/report.html"):
+        for name in ("evaluation/figures/heatmap.png", "evaluation/report.md"):
             assert (trained / name).stat().st_size > 5000
         results = pd.read_csv(trained / "evaluation" / "results.csv")
         assert list(results.columns) == ["case", "modalities", "region", "metric", "value"]
@@ -218,7 +218,7 @@ class TestEvaluation:
         write_datalist({"test": [coarse_case], "validation": [{**coarse_case, "case": "other"}]}, tmp_path / "two.json")
         settings = {"dataset_dir": coarse_dir, "datalist": tmp_path / "two.json", "output_dir": tmp_path / "out"}
         M3AE.run_here(DEMO_EVALUATION, **COARSE, **settings, subsets=[list(MODALITIES)])
-        assert (tmp_path / "out" / "report.html").is_file()
+        assert (tmp_path / "out" / "report.md").is_file()
         assert (tmp_path / "out" / "interval_cases.csv").is_file()
         assert not (tmp_path / "out" / "advice.csv").exists()
 
@@ -234,7 +234,7 @@ class TestEvaluation:
         results = read_evaluation(tmp_path / "out")
         assert set(results.results["case"]) == {"one", "two"}
         assert results.calibration.empty
-        assert (tmp_path / "out" / "report.html").is_file()
+        assert (tmp_path / "out" / "report.md").is_file()
         assert not [name for name in CALIBRATED if (tmp_path / "out" / f"{name}.csv").exists()]
 
     def test_another_network_is_evaluated_anew(self, coarse_case, coarse_dir, tmp_path, undrawn):

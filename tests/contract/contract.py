@@ -3,12 +3,21 @@
 DATA is made by data.py. Run in TREE with PYTHONPATH=TREE:TREE/tests; tag.json was recorded at the tag heart-trainings (60c6f61)
 on a Xeon with AMX, one thread, so compare on the same kind of processor or record the tag again.
 """
-import hashlib, json, sys, os, subprocess, shutil, itertools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
 tree, out = Path(sys.argv[1]), Path(sys.argv[2]); parts = sys.argv[3].split(",") if len(sys.argv) > 3 else ["learners","keys","logits","eval","predict"]
 out.mkdir(parents=True, exist_ok=True)
 DATA = Path(os.environ["CONTRACT_DATA"])
-import torch, numpy as np
+import numpy as np
+import torch
+
 torch.set_num_threads(1)
 res = json.loads((out/"contract.json").read_text()) if (out/"contract.json").exists() else {}
 def save(): (out/"contract.json").write_text(json.dumps(res, indent=1))
@@ -16,10 +25,11 @@ def h(t): return hashlib.sha256(np.ascontiguousarray(t.detach().as_subclass(torc
 sys.path[:0] = [str(tree), str(tree/"tests")]
 SUBS = [s for n in range(1,5) for s in itertools.combinations(range(4), n)]
 if "learners" in parts:
-    from bundles import test_learning as T
     from bundles.running import Bundle
-    from monai.bundle import ConfigWorkflow
     from ignite.engine import Events
+    from monai.bundle import ConfigWorkflow
+
+    from bundles import test_learning as T
     for name,(folder,configs,settings) in T.LEARNERS.items():
         if name in res.get("learners",{}): continue
         bundle = Bundle(folder); tmp = out/"tmp"; shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir()
@@ -35,7 +45,7 @@ if "learners" in parts:
                 except Exception: continue
                 losses = got.setdefault(stage, [])
                 tr.add_event_handler(Events.ITERATION_COMPLETED, lambda e, losses=losses: losses.append(float(e.state.output["loss"])) if len(losses)<5 else None)
-            w.run(); 
+            w.run()
             net = w.parser.get_parsed_content("network"); sd = net.state_dict()
             got["keys"] = hashlib.sha256(json.dumps([(k,list(v.shape)) for k,v in sd.items()]).encode()).hexdigest()[:16]
             got["state"] = hashlib.sha256("".join(h(v) for v in sd.values()).encode()).hexdigest()[:16]

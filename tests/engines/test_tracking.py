@@ -25,7 +25,7 @@ def folder(tmp_path_factory) -> Path:
     results = pd.DataFrame(rows, columns=COLUMNS)
     evaluation = Evaluation("M", "phantom", ("t1", "t2"), ("WT",), Conventions(), results)
     write_evaluation(evaluation, folder)
-    write_report([evaluation], folder, coverage=0.9)
+    write_report([evaluation], folder)
     return folder
 
 
@@ -40,7 +40,7 @@ def logged(client: MlflowClient) -> object:
     def names(where: str) -> set[str]:
         return {Path(artifact.path).name for artifact in client.list_artifacts(run.info.run_id, f"test{where}")}
 
-    assert {"results.csv", "report.html", "evaluation.json"} <= names("")
+    assert {"results.csv", "report.md", "evaluation.json"} <= names("")
     assert {"dice.md", "dice.tex"} <= names("/tables")
     assert {"heatmap.png", "heatmap.pdf"} <= names("/figures")
     assert run.info.status == "FINISHED"

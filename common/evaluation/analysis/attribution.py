@@ -52,15 +52,8 @@ def shapley_values(evaluation: Evaluation) -> pd.DataFrame:
     dice = results[results["metric"] == "dice"].pivot(index=["case", "region"], columns="modalities", values="value")
     dice = dice.reindex(columns=[*names.values()]).dropna().reindex(evaluation.regions, level="region")
     volumes = results[results["metric"] == "reference_volume"].groupby(["case", "region"])["value"].first()
-    volumes = volumes.reindex(dice.index)
-    if volumes.isna().any():
-        case, region = volumes.index[volumes.isna()][0]
-        raise ValueError(
-            f"{evaluation.name}: case {case} has no reference_volume for {region}, which is needed to score an empty "
-            "prediction. Evaluate again with this metric."
-        )
     value = {subset: dice[name].to_numpy() for subset, name in names.items()}
-    value[frozenset()] = dice_of_empty_prediction(volumes.to_numpy(), evaluation.conventions)
+    value[frozenset()] = dice_of_empty_prediction(volumes.reindex(dice.index), evaluation.conventions)
     worth = pd.DataFrame(shapley(value, evaluation.modalities), index=dice.index).dropna()
     return worth.melt(ignore_index=False, var_name="modality").reset_index()
 

@@ -95,7 +95,7 @@ def conformal_quantile(scores: np.ndarray, coverage: float) -> float:
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else inf
 
 
-def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
+def coverage_table(evaluation: Evaluation) -> pd.DataFrame:
     """Return how often the calibrated volume intervals contain the true volumes of the evaluated cases.
 
     Returns a row per region, over all subsets. Columns: region; cases (intervals that are finite, since infinite ones
@@ -103,7 +103,8 @@ def coverage_table(evaluation: Evaluation, coverage: float) -> pd.DataFrame:
     NaN if no interval is finite.
     """
     keys, results = ["case", "modalities", "region"], evaluation.results
-    calibrated = calibrate_intervals(evaluation.calibration, coverage, evaluation.facts.get("decision", "threshold"))
+    facts = evaluation.facts
+    calibrated = calibrate_intervals(evaluation.calibration, facts["coverage"], facts.get("decision", "threshold"))
     reference = results.loc[results["metric"] == "reference_volume", [*keys, "value"]]
     volumes = volume_intervals(calibrated, results).merge(reference, on=keys).replace(inf, np.nan).dropna()
     covered = volumes["value"].between(volumes["low"], volumes["high"])

@@ -36,11 +36,6 @@ class Reference:
         spacing: Sequence[float],
         conventions: Conventions = Conventions(),  # noqa: B008 (frozen)
     ) -> None:
-        if len(spacing) != label.ndim or not all(mm > 0 for mm in spacing):
-            raise ValueError(
-                f"Spacing {tuple(spacing)} of a reference of shape {label.shape}; expected one positive number of mm "
-                "per axis."
-            )
         if conventions.et_min_voxels and not {"ET", "NCR"} <= set(labels.values):
             raise ValueError(
                 f"conventions: et_min_voxels is {conventions.et_min_voxels}, but the classes are "

@@ -1,8 +1,7 @@
 """Figures of an evaluation, drawn from given data without opening a window.
 
 Each function returns a `matplotlib.figure.Figure` in the style of `report.style`; ordered quantities use viridis.
-Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent. Figures of several methods raise
-ValueError in the same cases as `require_alike`.
+Means are those of `analysis.statistics.subset_statistics`; Dice is in per cent.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from common.evaluation.analysis.statistics import (
     mean_over_subsets,
@@ -23,18 +21,9 @@ from common.evaluation.analysis.statistics import (
     subset_statistics,
     with_shared_cells,
 )
-from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, require_alike, subsets_of_any
+from common.evaluation.metrics.results import LATENT_COLUMNS, Evaluation, subsets_of_any
 from common.evaluation.report.style import COLOURS, COLUMN, PAGE, dodge, mark, number, styled
-from common.evaluation.report.tables import counted
 from common.modalities import display_name, subset_size
-
-FACTS = {
-    "parameters": ("parameters (million)", 1e-6),
-    "gflops": ("GFLOPs per window", 1),
-    "memory_mb": ("memory (MB)", 1),
-    "seconds": ("time per prediction (s)", 1),
-}
-"""Facts that `efficiency` draws: key of an evaluation's facts -> label, factor."""
 
 
 @styled
@@ -51,8 +40,7 @@ def heatmap(evaluation: Evaluation) -> Figure:
     right.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, left=False, labelleft=False, length=0)
     right.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(means.to_numpy()):
-        dark = _luminance(image.cmap(image.norm(value))) < 0.45
-        right.text(column, row, number(value), ha="center", va="center", color="white" if dark else "black")
+        right.text(column, row, number(value), ha="center", va="center", color="white" if value < 50 else "black")
     figure.colorbar(image, ax=right, label="mean Dice (%)", fraction=0.1, aspect=30)
     return figure
 
@@ -94,7 +82,6 @@ def boxplots(evaluation: Evaluation) -> Figure:
 @styled
 def comparison(evaluations: Sequence[Evaluation]) -> Figure:
     """Draw the mean Dice of several methods for every subset, with its 95 % interval, one panel per region."""
-    require_alike(evaluations)
     first, names = evaluations[0], subsets_of_any(evaluations)
     frames, figure = _subset_panels(names, first.modalities, first.regions)
     means = [_means(evaluation).reindex(names) for evaluation in evaluations]
@@ -118,15 +105,18 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
 
     A point is the mean over the subsets of that size; its bar is the 95 % bootstrap interval over cases (see
     `analysis.statistics.mean_over_subsets`). Points of different methods are drawn side by side. A subset that any
-    method lacks is left out for all, and the legend says so. The result is None if no subset is shared.
+    method lacks is left out for all. The result is None if no subset is shared.
     """
-    common, note = _in_common(evaluations)
+    common = with_shared_cells(evaluations, "dice")
     first = common[0]
     if not first.subsets:
         return None
-    frames, figure = _row_of_panels(len(first.regions))
+    figure = Figure(figsize=(COLUMN if len(first.regions) == 1 else PAGE, 2.3), layout="constrained")
+    frames = figure.subplots(1, len(first.regions), sharey=True, squeeze=False)[0]
     for i, (shift, evaluation) in enumerate(zip(dodge(len(common), 0.4), common, strict=True)):
-        curves = _by_size(evaluation)
+        parts = evaluation.results.groupby(evaluation.results["modalities"].map(subset_size))
+        sizes = {size: mean_over_subsets(replace(evaluation, results=rows), "dice") for size, rows in parts}
+        curves = 100 * pd.concat(sizes, names=["size"])
         for axes, region in zip(frames, first.regions, strict=True):
             curve = curves.xs(region, level="region")
             axes.plot(curve.index + shift, curve["mean"], **mark(i), linewidth=0.8)
@@ -138,35 +128,7 @@ def robustness(evaluations: Sequence[Evaluation]) -> Figure | None:
         axes.set_xlabel("modalities present")
         axes.grid(axis="y")
     frames[0].set_ylabel("mean Dice (%)")
-    _legend(figure, [evaluation.name for evaluation in evaluations], note)
-    return figure
-
-
-@styled
-def efficiency(evaluations: Sequence[Evaluation]) -> Figure | None:
-    """Draw the mean Dice over subsets and regions against the cost of a method.
-
-    There is a panel for each of `FACTS` that any method has. A subset that any method lacks is left out for all, and
-    the legend says so. The result is None if no method has any of these facts, or no subset is shared.
-    """
-    common, note = _in_common(evaluations)
-    costs = pd.DataFrame([evaluation.facts for evaluation in evaluations]).reindex(columns=list(FACTS))
-    costs = costs.astype(float).dropna(axis=1, how="all")
-    if costs.empty or not common[0].subsets:
-        return None
-    scores = [_means(evaluation).mean().mean() for evaluation in common]
-    frames, figure = _row_of_panels(len(costs.columns))
-    for axes, key in zip(frames, costs, strict=True):
-        label, factor = FACTS[key]
-        for i, score in enumerate(scores):
-            axes.plot([factor * costs[key][i]], [score], linestyle="none", **mark(i))
-        axes.set_xlabel(label)
-        axes.set_xlim(0, 1.12 * factor * costs[key].max())
-        axes.margins(y=0.1)
-        axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-    frames[0].set_ylabel("mean Dice (%)")
-    _legend(figure, [evaluation.name for evaluation in evaluations], note)
+    _legend(figure, [evaluation.name for evaluation in evaluations])
     return figure
 
 
@@ -175,8 +137,7 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
     """Draw a t-SNE of an evaluation's latents with a colour and marker per modality, or return None for too few.
 
     It needs at least 2 modalities, cases and features, and 4 rows. Source: van der Maaten and Hinton, JMLR 2008, as
-    implemented in scikit-learn, with a fixed seed. Distances in a t-SNE mean little, so the title gives the
-    `modality_gap` in the full space.
+    implemented in scikit-learn, with a fixed seed. Distances in a t-SNE mean little.
     """
     from sklearn.manifold import TSNE  # slow to import, and used only here
     from threadpoolctl import threadpool_limits
@@ -197,51 +158,13 @@ def embedding(latents: pd.DataFrame) -> Figure | None:
         chosen = points[(latents["modality"] == name).to_numpy()]
         axes.plot(*chosen.T, linestyle="none", alpha=0.8, **mark(i))
     axes.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
-    axes.set_title(f"distance between modalities / spread within: {modality_gap(latents):.2f}")
     _legend(figure, [display_name(name) for name in names])
     return figure
-
-
-def modality_gap(latents: pd.DataFrame) -> float:
-    """Return the mean distance between modalities' centres, divided by the mean distance of latents from their own."""
-    features = latents.drop(columns=list(LATENT_COLUMNS))
-    centres = features.groupby(latents["modality"]).mean()
-    spread = np.linalg.norm(features - centres.loc[latents["modality"]].to_numpy(), axis=1).mean()
-    first, second = np.triu_indices(len(centres), k=1)
-    between = np.linalg.norm(centres.to_numpy()[first] - centres.to_numpy()[second], axis=1)
-    return float(between.mean() / spread)
 
 
 def _means(evaluation: Evaluation) -> pd.DataFrame:
     """Return the mean Dice, a row per subset, a column per region."""
     return 100 * subset_statistics(evaluation, "dice")["mean"]
-
-
-def _in_common(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], str | None]:
-    """Return the evaluations of the subsets that all have, and a note if some have more subsets."""
-    require_alike(evaluations)
-    common = with_shared_cells(evaluations, "dice")
-    shared = len(common[0].subsets)
-    if len(evaluations) == 1 or shared == len(subsets_of_any(evaluations)):
-        return common, None
-    return common, f"over the {counted(shared, noun='subset')} that all methods have"
-
-
-def _by_size(evaluation: Evaluation) -> pd.DataFrame:
-    """Return mean, low and high of Dice; index: number of modalities present, and region."""
-    parts = evaluation.results.groupby(evaluation.results["modalities"].map(subset_size))
-    curves = {size: mean_over_subsets(replace(evaluation, results=rows), "dice") for size, rows in parts}
-    return 100 * pd.concat(curves, names=["size"])
-
-
-def _luminance(colour: Sequence[float]) -> float:
-    """Return the brightness of a colour, from 0 to 1 (ITU-R BT.709)."""
-    return float(np.dot(colour[:3], (0.2126, 0.7152, 0.0722)))
-
-
-def _row_of_panels(count: int) -> tuple[np.ndarray, Figure]:
-    figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 2.3), layout="constrained")
-    return figure.subplots(1, count, sharey=True, squeeze=False)[0], figure
 
 
 def _subset_panels(
@@ -283,11 +206,11 @@ def _circles(axes: Axes, names: Sequence[str], modalities: Sequence[str], rows: 
     axes.spines[:].set_visible(False)
 
 
-def _legend(figure: Figure, names: Sequence[str], note: str | None = None) -> None:
-    """Add a legend above the panels, below a note, in as many columns as fit; the figure grows by its height."""
+def _legend(figure: Figure, names: Sequence[str]) -> None:
+    """Add a legend above the panels, in as many columns as fit; the figure grows by its height."""
     names = [fill(name, 50) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))
     columns = np.clip(int(figure.get_figwidth() / (0.06 * longest + 0.5)), 1, len(names))
     handles = [Line2D([], [], linestyle="none", **mark(i)) for i in range(len(names))]
-    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns, title=note)
+    legend = figure.legend(handles, names, loc="outside upper center", ncols=columns)
     figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)

@@ -1,25 +1,16 @@
 """A paper's own table with measured values: each published number beside ours."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from common.evaluation.analysis.published import cite
 from common.evaluation.analysis.published import published as read_published
-from common.evaluation.analysis.statistics import MEAN, paired_tests, subset_statistics
+from common.evaluation.analysis.statistics import MEAN, subset_statistics
 from common.evaluation.metrics.conventions import METRICS
 from common.evaluation.metrics.results import Evaluation
-from common.evaluation.report.tables import (
-    STAR,
-    Table,
-    circled,
-    counted,
-    framed,
-    made_with,
-    significant,
-    with_deviation,
-)
+from common.evaluation.report.tables import Table, circled, counted, framed, made_with, with_deviation
 from common.modalities import subset_names, subset_size
 
 AGGREGATES = {
@@ -29,8 +20,8 @@ AGGREGATES = {
     "mean of full and the four single modalities": (1, 4),
 }
 """Description of a published row that is a mean over subsets -> numbers of modalities of these subsets."""
-Key = tuple[str, str, str]
-"""Metric, subset (or what was averaged) and region (or ``mean``) of a number."""
+Numbers = Mapping[tuple[str, str, str], tuple[float, float]]
+"""Metric, subset (or what was averaged) and region (or ``mean``) -> mean and standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +33,23 @@ class Block:
         names: the methods to print, in order, by their names in the paper.
         trained: name in the paper -> name of the measured method. Two names may be one method (PMKL's teacher and
             students); each then has only those of its numbers that the paper prints for that name.
-        unavailable: name in the paper -> reason why nothing was measured; may be empty.
+        unavailable: name in the paper -> reason why nothing can be measured.
     """
 
     source: tuple[str, str, str]
     names: tuple[str, ...]
     trained: Mapping[str, str] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The published and the measured numbers of a method, either of which may be empty."""
+
+    label: str
+    dataset: str
+    theirs: Numbers
+    ours: Numbers
 
 
 def paper_tables(
@@ -58,27 +59,27 @@ def paper_tables(
 
     Blocks of the same paper and table make one table. If it has several subsets, these are its rows, regions and
     methods are its columns, and each metric has a table of its own. Otherwise methods are the rows, and metrics and
-    regions the columns. Methods that are in no block come last; methods without an evaluation get a dash. Stars mark
-    differences from the first evaluation. ``notes`` are lines below each table.
+    regions the columns. Methods without an evaluation show published numbers alone; methods that are in no block come
+    last. ``notes`` are lines below each table.
     """
-    placed = {name for block in blocks for name in block.trained.values()}
     measured = {evaluation.name: evaluation for evaluation in evaluations}
+    placed = {name for block in blocks for name in block.trained.values()}
     tables: dict[str, Table] = {}
     for paper, number in dict.fromkeys(block.source[:2] for block in blocks):
         parts = [block for block in blocks if block.source[:2] == (paper, number)]
+        printed = pd.concat([_printed(block) for block in parts])
         lines = [line for block in parts for line in _lines(block, measured)]
-        others = {name: e for name, e in measured.items() if name not in placed}
-        lines += [_Line(name, parts[-1].source[2], {}, _measured(e), name) for name, e in others.items()]
-        rows = [read_published(*block.source) for block in parts]
-        printed = pd.concat([part[part["method"].isin(block.names)] for part, block in zip(rows, parts, strict=True)])
+        lines += [_Line(e.name, parts[-1].source[2], {}, _measured(e)) for e in evaluations if e.name not in placed]
         title = f"{paper}, {number if ' ' in number else f'Table {number}'}"
-        made = _Maker(title, printed, lines, [*_legend(parts, lines, evaluations), *notes], evaluations)
         stem = "_".join((paper, number)).lower().replace("-", "_").replace(" ", "_").replace("/", "_")
-        if len(made.subsets) == 1:
-            tables[stem] = made.by_method()
+        legend = [*_legend(parts, evaluations), *notes]
+        metrics = printed["metric"].unique()
+        if printed["modalities"].nunique() == 1:
+            tables[stem] = _by_method(title, printed, lines, legend)
         else:
-            several = len(made.metrics) > 1
-            tables |= {f"{stem}_{m}" if several else stem: made.by_subset(m, modalities) for m in made.metrics}
+            for metric in metrics:
+                name = f"{stem}_{metric}" if len(metrics) > 1 else stem
+                tables[name] = _by_subset(title, metric, printed, lines, modalities, legend)
     return tables
 
 
@@ -88,93 +89,73 @@ def published_table(source: Sequence[str], evaluations: Sequence[Evaluation]) ->
     Methods of the same name as one in the paper stand beside it; the others come last.
     """
     names, ours = tuple(read_published(*source)["method"].unique()), {evaluation.name for evaluation in evaluations}
-    trained = {name: name for name in names if name in ours}
-    block = Block(tuple(source), names, trained, {name: "" for name in names if name not in ours})
+    block = Block(tuple(source), names, {name: name for name in names if name in ours})
     return paper_tables([block], evaluations, evaluations[0].modalities)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """The published and the measured means and standard deviations of a method, either of which may be missing."""
+def _by_subset(
+    title: str,
+    metric: str,
+    printed: pd.DataFrame,
+    lines: Sequence[_Line],
+    modalities: Sequence[str],
+    notes: Sequence[str],
+) -> Table:
+    """Return the table of a metric with a row per subset and a column per region and method."""
+    printed, columns = printed[printed["metric"] == metric], []
+    subsets, with_std = list(printed["modalities"].unique()), printed["std"].notna().any()
+    for region in printed["region"].unique():
+        keys = [(metric, subset, region) for subset in subsets]
+        for line in lines:
+            if line.theirs and not any(key[0] == metric for key in line.theirs):
+                continue
+            for label, numbers in ((line.label, line.ours), (f"{line.label}{'†' if line.ours else '‡'}", line.theirs)):
+                if numbers:
+                    columns.append(((region, label), [_text(numbers, key, with_std) for key in keys]))
+    frame = circled(subsets, modalities, columns)
+    return Table(f"{title}: {METRICS[metric].label} ({METRICS[metric].unit})", frame, notes, headings=len(modalities))
 
-    label: str
-    dataset: str
-    theirs: Mapping[Key, tuple[float, float]]
-    ours: Mapping[Key, tuple[float, float]]
-    name: str = ""
-    """Name of the measured method; empty if nothing has been measured."""
-    unavailable: bool = False
+
+def _by_method(title: str, printed: pd.DataFrame, lines: Sequence[_Line], notes: Sequence[str]) -> Table:
+    """Return the table with a row per method and a column per metric and region."""
+    several = len({line.dataset for line in lines}) > 1
+    columns = [(("", "dataset"), [line.dataset for line in lines])] if several else []
+    columns.append((("", "method"), [f"{line.label}{'' if line.ours else '‡'}" for line in lines]))
+    for (metric, subset, region), rows in printed.groupby(["metric", "modalities", "region"], sort=False):
+        group, with_std = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}", rows["std"].notna().any()
+        for label, kind in (("ours", "ours"), ("published†", "theirs")):
+            texts = [_text(getattr(line, kind), (metric, subset, region), with_std) for line in lines]
+            columns.append(((group, label), texts))
+    return Table(title, framed(columns), notes, headings=1 + several)
 
 
-class _Maker:
-    """Builder of the tables for one table number of a paper."""
+def _text(numbers: Numbers, key: tuple[str, str, str], with_std: bool) -> str:
+    """Return a mean as printed, with its standard deviation where the paper prints one."""
+    mean, std = numbers.get(key, (float("nan"), float("nan")))
+    factor = METRICS[key[0]].factor
+    return with_deviation(factor * mean, factor * std if with_std else float("nan"))
 
-    def __init__(
-        self,
-        title: str,
-        printed: pd.DataFrame,
-        lines: Sequence[_Line],
-        notes: Sequence[str],
-        evaluations: Sequence[Evaluation],
-    ) -> None:
-        self.title, self.lines, self.notes = title, lines, notes
-        self.printed = printed[printed["metric"].isin(METRICS)]
-        self.subsets, self.metrics = list(self.printed["modalities"].unique()), list(self.printed["metric"].unique())
-        self.with_std = set(self.printed["metric"][self.printed["std"].notna()])
-        self.stars = {cell for metric in self.metrics for cell in _significant(evaluations, metric)}
 
-    def by_subset(self, metric: str, modalities: Sequence[str]) -> Table:
-        """Return the table of a metric with a row per subset and a column per region and method."""
-        printed = self.printed[self.printed["metric"] == metric]
-        lines = [line for line in self.lines if not line.theirs or any(key[0] == metric for key in line.theirs)]
-        subsets, columns = list(printed["modalities"].unique()), []
-        for region in printed["region"].unique():
-            for line in lines:
-                keys = [(metric, subset, region) for subset in subsets]
-                if not line.unavailable:
-                    columns.append(((region, line.label), [self._cell(line, False, key) for key in keys]))
-                if line.theirs:
-                    label = f"{line.label}{'‡' if line.unavailable else '†'}"
-                    columns.append(((region, label), [self._cell(line, True, key) for key in keys]))
-        title = f"{self.title}: {METRICS[metric].label} ({METRICS[metric].unit})"
-        return Table(title, circled(subsets, modalities, columns), self.notes, headings=len(modalities))
-
-    def by_method(self) -> Table:
-        """Return the table with a row per method and a column per metric and region."""
-        several = len({line.dataset for line in self.lines}) > 1
-        labels = [f"{line.label}{'‡' if line.unavailable else ''}" for line in self.lines]
-        columns = [(("", "dataset"), [line.dataset for line in self.lines])] * several + [(("", "method"), labels)]
-        for metric in self.metrics:
-            for region in self.printed["region"][self.printed["metric"] == metric].unique():
-                group = f"{METRICS[metric].label} ({METRICS[metric].unit}) {region}"
-                for label, theirs in (("ours", False), ("published†", True)):
-                    cells = [self._cell(line, theirs, (metric, self.subsets[0], region)) for line in self.lines]
-                    columns.append(((group, label), cells))
-        return Table(self.title, framed(columns), self.notes, headings=1 + several)
-
-    def _cell(self, line: _Line, published: bool, key: Key) -> str:
-        """Return a mean as printed, with its standard deviation where the paper prints one."""
-        mean, std = (line.theirs if published else line.ours).get(key, (float("nan"), float("nan")))
-        factor = METRICS[key[0]].factor
-        star = not published and (line.name, *key) in self.stars
-        return with_deviation(factor * mean, factor * std if key[0] in self.with_std else float("nan"), star)
+def _printed(block: Block) -> pd.DataFrame:
+    """Return the published numbers of a block's methods in metrics that are measured here, too."""
+    rows = read_published(*block.source)
+    return rows[rows["method"].isin(block.names) & rows["metric"].isin(METRICS)]
 
 
 def _lines(block: Block, measured: Mapping[str, Evaluation]) -> list[_Line]:
-    rows, methods, lines = read_published(*block.source), list(block.trained.values()), []
+    rows, methods, lines = _printed(block), list(block.trained.values()), []
     for label in block.names:
         printed = rows.loc[rows["method"] == label, ["metric", "modalities", "region", "value", "std"]]
         theirs = {tuple(key): (value, std) for *key, value, std in printed.itertuples(index=False, name=None)}
-        name = block.trained.get(label, "")
+        name = block.trained.get(label)
         ours = _measured(measured[name]) if name in measured else {}
         if methods.count(name) > 1:
             ours = {key: value for key, value in ours.items() if key in theirs}
-        name = name if name in measured else ""
-        lines.append(_Line(label, block.source[2], theirs, ours, name, label in block.unavailable))
+        lines.append(_Line(label, block.source[2], theirs, ours))
     return lines
 
 
-def _measured(evaluation: Evaluation) -> dict[Key, tuple[float, float]]:
+def _measured(evaluation: Evaluation) -> Numbers:
     """Return means and standard deviations, including those of the averages that papers print.
 
     A mean over subsets is NaN if one is missing. Its standard deviation is over the subsets' means; the other standard
@@ -194,32 +175,17 @@ def _measured(evaluation: Evaluation) -> dict[Key, tuple[float, float]]:
     return values
 
 
-def _significant(evaluations: Sequence[Evaluation], metric: str) -> Iterator[tuple[str, str, str, str]]:
-    """Yield method, metric, subset and region of numbers that differ significantly from the first method's."""
-    for evaluation in evaluations[1:]:
-        pair = (evaluation, evaluations[0])
-        if evaluation.cohort != pair[1].cohort or not all(metric in set(part.results["metric"]) for part in pair):
-            continue
-        for method, subset, region in significant(paired_tests(*pair, metric).assign(method=evaluation.name)):
-            yield method, metric, subset, region
-
-
-def _legend(blocks: Sequence[Block], lines: Sequence[_Line], evaluations: Sequence[Evaluation]) -> list[str]:
+def _legend(blocks: Sequence[Block], evaluations: Sequence[Evaluation]) -> list[str]:
     """Return the explanation of the marks, and the conventions of the numbers."""
-    first = blocks[0].source
+    paper, table, _ = blocks[0].source
     datasets = ", ".join(dict.fromkeys(block.source[2] for block in blocks))
-    notes = [f"† Published, not measured: {cite(first[0], first[1], datasets)}."]
-    reasons = {name: reason for block in blocks for name, reason in block.unavailable.items()}
-    if reasons:
-        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
-        notes.append("‡ Published numbers only." + (f" {why}." if why else ""))
+    notes = [f"† Published, not measured: {cite(paper, table, datasets)}. ‡ Published numbers only."]
+    notes += [f"{name}: {reason}." for block in blocks for name, reason in block.unavailable.items()]
     if not evaluations:
         return [*notes, "Nothing has been measured."]
-    sizes = [evaluation.results["case"].nunique() for evaluation in evaluations]
-    notes.append(f"Without a mark: measured, mean over {counted(*sizes, noun='case')}, then over subsets and regions.")
-    absent = [line.label for line in lines if not (line.name or line.unavailable)]
-    if absent:
-        notes.append(f"Not measured (yet): {', '.join(absent)}.")
-    if len(evaluations) > 1:
-        notes.append(f"Against {evaluations[0].name}: {STAR}; the papers' own marks are left out.")
-    return [*notes, made_with(evaluations)]
+    cases = counted(*(evaluation.results["case"].nunique() for evaluation in evaluations), noun="case")
+    return [
+        *notes,
+        f"Without a mark: measured, mean over {cases}, then over subsets and regions.",
+        made_with(evaluations),
+    ]

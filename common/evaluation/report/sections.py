@@ -30,7 +30,13 @@ FURTHER_METRICS = ("surface_dice", "assd", "hd", "sensitivity", "precision", "vo
 """Metrics of the section that is folded by default."""
 ENTROPY_METRICS = ("entropy", "divergence")
 """Metrics of probabilities, which label maps and older results lack."""
-COSTS = figures.FACTS | {"substitute_values": ("substitute image (million values)", 1e-6)}
+COSTS = {
+    "parameters": ("parameters (million)", 1e-6),
+    "gflops": ("GFLOPs per window", 1),
+    "memory_mb": ("memory (MB)", 1),
+    "seconds": ("time per prediction (s)", 1),
+    "substitute_values": ("substitute image (million values)", 1e-6),
+}
 """Facts in the table of costs: key of an evaluation's facts -> label, factor."""
 
 
@@ -72,7 +78,6 @@ def stems(names: Iterable[str]) -> dict[str, str]:
 def all_sections(
     evaluations: Sequence[Evaluation],
     tests: pd.DataFrame | None,
-    coverage: float,
     published: Mapping[str, Table],
     panels: Mapping[str, Sequence[Slice]],
     labels: LabelSet | None,
@@ -91,8 +96,8 @@ def all_sections(
     if tables := {metric: subset_table(measured, metric) for metric, measured in known.items() if measured}:
         yield Section("entropy", tables=tables, folded=True)
     for evaluation in evaluations:
-        yield from reliability(evaluation, coverage, files[evaluation.name])
-    yield from efficiency(evaluations)
+        yield from reliability(evaluation, files[evaluation.name])
+    yield from costs(evaluations)
     for method, chosen in panels.items():
         if chosen:
             kinds = list(dict.fromkeys(row.title.partition(" case:")[0] for row in chosen))
@@ -134,7 +139,7 @@ def attribution(evaluation: Evaluation, stem: str) -> Iterator[Section]:
         yield Section("worth", evaluation.name, {f"shapley_{stem}": table})
 
 
-def reliability(evaluation: Evaluation, coverage: float, stem: str) -> Iterator[Section]:
+def reliability(evaluation: Evaluation, stem: str) -> Iterator[Section]:
     """Yield the sections on calibration errors, volume intervals and latents, as far as there are data."""
     if len(evaluation.bins):
         error = calibration_error(evaluation.bins).pivot(index="modalities", columns="region", values="ece")
@@ -142,30 +147,24 @@ def reliability(evaluation: Evaluation, coverage: float, stem: str) -> Iterator[
         formats = dict.fromkeys(evaluation.regions, lambda value: f"{100 * value:.2f}")
         table = frame_table("Expected calibration error (%)", error.reset_index(names="subset"), formats)
         yield Section("ece", evaluation.name, {f"ece_{stem}": table})
-    if len(evaluation.calibration):
-        facts = {"coverage": 100 * coverage, "cases": evaluation.calibration["case"].nunique()}
-        formats = {"covered": _percent, "width": decimal}
-        covered = coverage_table(evaluation, coverage)
+    if len(evaluation.calibration) and "coverage" in evaluation.facts:
+        facts = {"coverage": 100 * evaluation.facts["coverage"], "cases": evaluation.calibration["case"].nunique()}
+        formats = {"covered": lambda share: decimal(100 * share), "width": decimal}
+        covered = coverage_table(evaluation)
         table = frame_table("Coverage (%) and median width (ml) of the intervals", covered, formats)
         yield Section("volumes", evaluation.name, {f"volumes_{stem}": table}, facts=facts)
     if figure := figures.embedding(evaluation.latents):
-        facts = {"gap": figures.modality_gap(evaluation.latents)}
-        yield Section("latents", evaluation.name, figures={f"latents_{stem}": ("", figure)}, facts=facts)
+        yield Section("latents", evaluation.name, figures={f"latents_{stem}": ("", figure)})
 
 
-def efficiency(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
+def costs(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
     """Yield the section on the cost of the methods, as far as it is known."""
     facts = pd.DataFrame([{"method": e.name, **e.facts} for e in evaluations])
     known = [key for key in COSTS if key in facts]
     if not known:
         return
-    figure = figures.efficiency(evaluations) if len(evaluations) > 1 else None
     labels = {key: COSTS[key][0] for key in known}
-    costs = (facts[known] * [COSTS[key][1] for key in known]).rename(columns=labels)
-    costs.insert(0, "method", facts["method"])
-    table = frame_table("Size and speed", costs, dict.fromkeys(labels.values(), "{:.4g}".format))
-    yield Section("efficiency", tables={"efficiency": table}, figures={"efficiency": ("", figure)} if figure else {})
-
-
-def _percent(value: float) -> str:
-    return decimal(100 * value)
+    frame = (facts[known] * [COSTS[key][1] for key in known]).rename(columns=labels)
+    frame.insert(0, "method", facts["method"])
+    table = frame_table("Size and speed", frame, dict.fromkeys(labels.values(), "{:.4g}".format))
+    yield Section("efficiency", tables={"efficiency": table})

@@ -1,11 +1,10 @@
 """The builder of all tables: a data frame of texts in; Markdown, LaTeX and HTML out. And the tables of evaluations.
 
-If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these.
-Functions of several evaluations raise ValueError if two have the same name, or one has other modalities or regions than
-the first.
+If methods lack subsets, every mean over subsets is over those that all methods have, and the notes list these. Several
+evaluations have to be comparable (see `analysis.comparable`).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from math import isnan
@@ -20,7 +19,7 @@ from common.evaluation.analysis.statistics import (
     with_shared_cells,
 )
 from common.evaluation.metrics.conventions import METRICS
-from common.evaluation.metrics.results import Evaluation, require_alike, subsets_of_any
+from common.evaluation.metrics.results import Evaluation, subsets_of_any
 from common.modalities import display_name, display_subset, subset_names
 
 PRESENT, ABSENT, NOTHING = "●", "○", "–"
@@ -40,7 +39,7 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Table:
-    """A table that can be written as Markdown, LaTeX and HTML.
+    """A table that can be written as Markdown, LaTeX and, for pages, HTML.
 
     Attributes:
         title: caption of the table.
@@ -101,9 +100,8 @@ def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests:
 
     Stars mark differences from the first method, by ``tests``, the result of `analysis.statistics.compare_to_first`.
     """
-    require_alike(evaluations)
     common, first, names = with_shared_cells(evaluations, metric), evaluations[0], subsets_of_any(evaluations)
-    stars, factor, numbers = _stars(tests, first, metric), METRICS[metric].factor, {}
+    stars, factor, numbers = _stars(tests, metric), METRICS[metric].factor, {}
     for evaluation, shared in zip(evaluations, common, strict=True):
         mean, std = (factor * subset_statistics(evaluation, metric)[part].reindex(names) for part in ("mean", "std"))
         over = factor * subset_statistics(shared, metric)["mean"]
@@ -118,11 +116,14 @@ def subset_table(evaluations: Sequence[Evaluation], metric: str = "dice", tests:
     return Table(
         _title(evaluations, metric),
         circled([*names, MEAN], first.modalities, columns),
-        [
-            f"{_averaged(evaluations, metric)} Last row: mean ± standard deviation over subsets.",
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the subsets and regions (in the row mean, for the regions)"),
-        ],
+        _notes(
+            evaluations,
+            common,
+            metric,
+            tests,
+            family="the subsets and regions (in the row mean, for the regions)",
+            words="±: standard deviation over cases; in the last row, over subsets.",
+        ),
         len(first.modalities),
     )
 
@@ -160,10 +161,9 @@ def comparison_table(
     Beside the mean is its 95 % interval and, with several methods, the difference from the first one. For ``tests`` see
     `subset_table`.
     """
-    require_alike(evaluations)
     common, first, factor = with_shared_cells(evaluations, metric), evaluations[0], METRICS[metric].factor
     totals = {evaluation.name: factor * mean_over_subsets(evaluation, metric) for evaluation in common}
-    stars, columns = _stars(tests, first, metric), [(("", "method"), [*totals])]
+    stars, columns = _stars(tests, metric), [(("", "method"), [*totals])]
     for part, reference in totals[first.name]["mean"].items():
         means = [
             with_interval(*total.loc[part]) + "*" * ((name, MEAN, part) in stars) for name, total in totals.items()
@@ -172,18 +172,9 @@ def comparison_table(
         if len(totals) > 1:
             gains = [decimal(total.loc[part, "mean"] - reference, sign="+") for total in totals.values()]
             columns.append(((part, "Δ"), [NOTHING, *gains[1:]]))
-    bounded = any(total["low"].notna().any() for total in totals.values())
-    return Table(
-        _title(evaluations, metric, ", mean over the subsets"),
-        framed(columns),
-        [
-            _averaged(evaluations, metric, spread=False)
-            + " In brackets: 95 % bootstrap interval over cases." * bounded
-            + f" Δ: difference to {first.name}." * (len(totals) > 1),
-            *_lacking(evaluations, common),
-            *_notes(evaluations, metric, tests, "the regions"),
-        ],
-    )
+    words = "In brackets: 95 % bootstrap interval over cases." + f" Δ: difference to {first.name}." * (len(totals) > 1)
+    notes = _notes(evaluations, common, metric, tests, "the regions", words)
+    return Table(_title(evaluations, metric, ", mean over the subsets"), framed(columns), notes)
 
 
 def statistics_table(tests: pd.DataFrame) -> Table:
@@ -235,16 +226,12 @@ def markdown(text: str) -> str:
     return " ".join(text.splitlines()).translate(_MARKDOWN).replace("](", "]\\(")
 
 
-def significant(tests: pd.DataFrame) -> frozenset[tuple[str, str, str]]:
-    """Return method, subset and region of the tests whose corrected p-value is below `SIGNIFICANT`."""
-    keys = tests.loc[tests["p_holm"] < SIGNIFICANT, ["method", "modalities", "region"]]
-    return frozenset(keys.itertuples(index=False, name=None))
-
-
-def _stars(tests: pd.DataFrame | None, first: Evaluation, metric: str) -> Collection[tuple[str, str, str]]:
-    if tests is None or tests.empty:
-        return ()
-    return significant(tests[(tests["metric"] == metric) & (tests["other"] == first.name)])
+def _stars(tests: pd.DataFrame | None, metric: str) -> set[tuple[str, str, str]]:
+    """Return method, subset and region of the tests of a metric whose corrected p-value is below `SIGNIFICANT`."""
+    if tests is None:
+        return set()
+    rows = tests[(tests["metric"] == metric) & (tests["p_holm"] < SIGNIFICANT)]
+    return set(rows[["method", "modalities", "region"]].itertuples(index=False, name=None))
 
 
 def _p(p: float) -> str:
@@ -253,67 +240,48 @@ def _p(p: float) -> str:
 
 def data_in_words(evaluations: Sequence[Evaluation]) -> str:
     """Return regions, data and cases, e.g. ``WT, TC, ET: open_glioma, test part of split full, 9 cases``."""
-    data = {}
-    for evaluation in evaluations:
-        part, split, folds = (evaluation.facts.get(key) for key in ("part", "split", "folds"))
-        words = [evaluation.cohort, f"{part} part" + (f" of split {split}" if split else "") if part else ""]
-        data[", ".join(filter(None, [*words, f"{folds} folds" if folds else ""]))] = None
+    facts = next((e.facts for e in evaluations if e.facts.get("part") or e.facts.get("folds")), {})
+    split = f" of split {facts['split']}" if facts.get("split") else ""
+    part = f", {facts['part']} part{split}" if facts.get("part") else ""
+    folds = f", {facts['folds']} folds" if facts.get("folds") else ""
     cases = counted(*(evaluation.results["case"].nunique() for evaluation in evaluations), noun="case")
-    return f"{', '.join(evaluations[0].regions)}: {' and '.join(data)}, {cases}"
+    return f"{', '.join(evaluations[0].regions)}: {evaluations[0].cohort}{part}{folds}, {cases}"
 
 
 def _title(evaluations: Sequence[Evaluation], metric: str, what: str = "") -> str:
-    return f"{_label(metric)} ({METRICS[metric].unit}){what}; {data_in_words(evaluations)}"
+    label, unit = METRICS[metric].label, METRICS[metric].unit
+    return f"{label[0].upper()}{label[1:]} ({unit}){what}; {data_in_words(evaluations)}"
 
 
-def _label(metric: str) -> str:
-    """Return a metric's label with a capital letter."""
-    label = METRICS[metric].label
-    return label[0].upper() + label[1:]
+def _notes(
+    evaluations: Sequence[Evaluation],
+    common: Sequence[Evaluation],
+    metric: str,
+    tests: pd.DataFrame | None,
+    family: str,
+    words: str,
+) -> list[str]:
+    """Return what was averaged (and further ``words`` on it), what is left out, what stars mean, and the conventions.
 
-
-def _averaged(evaluations: Sequence[Evaluation], metric: str, spread: bool = True) -> str:
-    """Return the sentence that says what was averaged over how many cases, which may differ between cells."""
-    tables = [subset_statistics(evaluation, metric) for evaluation in evaluations]
-    cases = counted(*(int(n) for table in tables for n in table["n"].to_numpy().flat), noun="case")
-    if any(is_pooled(evaluation, metric) for evaluation in evaluations):
-        return f"{_label(metric)} over the pooled voxels of {cases}."
-    deviations = spread and any(table["std"].notna().any(axis=None) for table in tables)
-    return f"Mean{' ± standard deviation' if deviations else ''} over {cases}."
-
-
-def _lacking(evaluations: Sequence[Evaluation], common: Sequence[Evaluation]) -> list[str]:
-    """Return notes on what means over subsets leave out, since not all methods have it."""
-    names, shared = subsets_of_any(evaluations), common[0].subsets
-    notes = []
-    if len(shared) < len(names):
-        which = ", ".join(map(display_subset, shared)) or "there is none, so there are no such means"
+    ``common`` are the results that all methods have; stars are corrected for ``family``.
+    """
+    first, names, shared = evaluations[0], subsets_of_any(evaluations), common[0].subsets
+    counts = [int(n) for evaluation in evaluations for n in subset_statistics(evaluation, metric)["n"].to_numpy().flat]
+    pooled = "the pooled voxels of " * is_pooled(first, metric)
+    notes = [f"Mean over {pooled}{counted(*counts, noun='case')}. {words}"]
+    cells = common[0].results[["modalities", "region"]].drop_duplicates()
+    if len(evaluations) > 1 and len(cells) < len(names) * len(first.regions):
+        which = ", ".join(map(display_subset, shared)) or "none"
         notes.append(
-            f"Means over subsets include only the {len(shared)} of {len(names)} that all methods have: {which}."
+            "Means over subsets leave out what any method lacks (–), for all methods. They are over "
+            f"{len(shared)} of {len(names)} subsets: {which}."
         )
-    if len(common[0].results.groupby(["modalities", "region"])) < len(shared) * len(common[0].regions):
-        notes.append("Where a method has no value (–), the means over subsets leave out this cell for all methods.")
-    return notes if len(evaluations) > 1 else []
-
-
-def _notes(evaluations: Sequence[Evaluation], metric: str, tests: pd.DataFrame | None, family: str) -> list[str]:
-    """Return the legend of stars (corrected for ``family``), and the conventions of the numbers."""
-    notes = []
     if tests is not None:
-        pooled = any(is_pooled(evaluation, metric) for evaluation in evaluations)
-        notes.append(
-            f"Against {evaluations[0].name}: {STAR} for {family}." + " The tests compare cases, not voxels." * pooled
-        )
+        notes.append(f"Against {first.name}: {STAR} for {family}." + " The tests compare cases." * bool(pooled))
     return [*notes, made_with(evaluations)]
 
 
 def made_with(evaluations: Sequence[Evaluation]) -> str:
-    """Return the conventions in words; if cohorts or conventions differ, a warning that lists them by method."""
-    users: dict[tuple[str, str], list[str]] = {}
-    for evaluation in evaluations:
-        settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluation.conventions).items())
-        users.setdefault((evaluation.cohort, settings), []).append(evaluation.name)
-    if len(users) == 1:
-        return f"Conventions: {settings}."
-    whose = "; ".join(f"{', '.join(names)}: {cohort}, {settings}" for (cohort, settings), names in users.items())
-    return f"Not comparable, since cohorts or conventions differ. {whose}."
+    """Return the conventions, which are the same for all evaluations, in words."""
+    settings = ", ".join(f"{key} = {value}" for key, value in asdict(evaluations[0].conventions).items())
+    return f"Conventions: {settings}."

@@ -96,21 +96,6 @@ def test_values_of_cases():
     assert set(shapley_values(evaluation(rows, (), ("t1", "t1c", "t2"), ("WT",), empty="nan"))["case"]) == {"x"}
 
 
-def test_undefined_dice_and_incomplete_sweeps_are_left_out():
-    rows = [(*row[:4], np.nan) if (row[0], *row[2:4]) == ("case3", "ET", "dice") else row for row in random_rows()]
-    values = shapley_values(evaluation(rows))
-    assert values.groupby("region")["case"].nunique().to_dict() == {"WT": 8, "TC": 8, "ET": 7}
-    chosen = evaluation([row for row in rows if row[1] in ("t1", "t1+t1c+t2+flair")])
-    assert shapley_values(chosen).empty
-    assert shapley_summary(shapley_values(chosen)).empty
-
-
-def test_missing_reference_volume():
-    rows = [row for row in random_rows() if row[:4:3] != ("case2", "reference_volume")]
-    with pytest.raises(ValueError, match="case2 has no reference_volume for WT"):
-        shapley_values(evaluation(rows))
-
-
 def test_summary():
     values = shapley_values(evaluation(random_rows()))
     summary = shapley_summary(values)
@@ -139,13 +124,6 @@ def test_gains_by_hand():
     found = expected_gains(long(CALIBRATION), TWO)
     assert list(found.columns) == ["modalities", "modality", "region", "n", "average"]
     assert list(found.itertuples(index=False, name=None)) == gains
-
-
-def test_undefined_gains_do_not_count():
-    undefined = dice_rows("z", {"t1": np.nan, "t2": 0.5, "t1+t2": 0.9})
-    found = expected_gains(long(CALIBRATION + undefined), TWO)
-    assert found["n"].tolist() == [2, 3]
-    assert found["average"].tolist() == pytest.approx([0.4, 0.2])
 
 
 def test_no_gains():

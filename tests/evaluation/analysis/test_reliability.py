@@ -1,6 +1,6 @@
 """Calibration error and conformal intervals, worked out by hand and simulated."""
 
-from math import inf, isinf, log
+from math import inf, log
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,9 @@ from common.evaluation.metrics.conventions import Conventions
 from common.evaluation.metrics.results import BIN_COLUMNS, COLUMNS, Evaluation
 
 
-def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, regions: tuple[str, ...] = ("WT",)) -> Evaluation:
-    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration)
+def evaluation(results: pd.DataFrame, calibration: pd.DataFrame, coverage: float, regions=("WT",)) -> Evaluation:
+    facts = {"coverage": coverage}
+    return Evaluation("a", "b", ("t1", "t2"), regions, Conventions(), results, calibration, facts=facts)
 
 
 def volumes(predicted, reference, subset="t1", region="WT", name="c") -> pd.DataFrame:
@@ -101,22 +102,13 @@ def test_intervals_of_expected_volumes():
     assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([3.0, 35.0])
 
 
-def test_intervals_are_the_same_from_a_file(tmp_path):
-    few, many = volumes([1.0, 2.0], [3.0, 2.0], "t2"), volumes([1.0, 2.0, 4.0, 7.0], [3.0, 2.0, 5.0, 6.0])
-    calibrated = calibrate_intervals(pd.concat([few, many]), 0.8)
-    calibrated.to_csv(tmp_path / "intervals.csv", index=False)
-    again = pd.read_csv(tmp_path / "intervals.csv")
-    assert interval(again, 5.0) == pytest.approx(interval(calibrated, 5.0))
-    assert isinf(interval(again, 5.0, "t2")[1])
-
-
 def test_no_level_and_no_volumes_are_refused():
     assert calibrate_intervals(volumes([1.0, np.nan, 2.0], [1.0, 1.0, np.nan]), 0.9)["n"].item() == 1
     calibration = volumes([1.0] * 9, [2.0] * 9)
     with pytest.raises(ValueError, match="coverage 90: "):
         calibrate_intervals(calibration, 90)
     with pytest.raises(ValueError, match="calibration: no case has both volume"):
-        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS)), 0.9)
+        coverage_table(evaluation(calibration, pd.DataFrame(columns=COLUMNS), 0.9))
 
 
 def test_coverage_by_hand():
@@ -124,25 +116,12 @@ def test_coverage_by_hand():
     calibration = volumes([1.0, 1.0, 1.0, 1.0], [3.0, 2.0, 1.0, 1.0])
     known = volumes([3.0, 3.0, 3.0, 7.0], [0.9, 1.1, 6.9, 15.1])
     results = pd.concat([volumes([3.0], [500.0], "t1+t2"), known])
-    table = coverage_table(evaluation(results, calibration, ("WT", "ET")), 0.8)
+    table = coverage_table(evaluation(results, calibration, 0.8, ("WT", "ET")))
     assert table.iloc[0].to_dict() == {"region": "WT", "cases": 4, "covered": 0.5, "width": pytest.approx(6)}
-    none = coverage_table(evaluation(results, calibration), 0.9).iloc[0]
+    none = coverage_table(evaluation(results, calibration, 0.9)).iloc[0]
     for row in (table.iloc[1], none):
         assert row["cases"] == 0
         assert row[["covered", "width"]].isna().all()
-
-
-def test_intervals_of_cases_need_no_reference():
-    calibrated = calibrate_intervals(volumes([0.0, 29.0, 2.0, 5.0], [1.0, 9.0, 1.0, 5.0]), 0.8)
-    results = pd.concat(
-        [volumes([11.0, 0.5], [1.0, 1.0]), volumes([4.0], [1.0], "t2", name="other")], ignore_index=True
-    )
-    found = volume_intervals(calibrated, results[results["metric"] == "volume"])
-    assert list(found.columns) == ["case", "modalities", "region", "volume", "low", "high"]
-    assert found["case"].tolist() == ["c0", "c1", "other0"]
-    assert found["volume"].tolist() == [11, 0.5, 4]
-    assert found["low"].tolist() == pytest.approx([3, 0, 0])
-    assert found["high"].tolist() == pytest.approx([35, 3.5, inf])  # there are no results of t2
 
 
 @pytest.mark.parametrize(("n", "coverage"), [(4, 0.8), (12, 0.8), (30, 0.9)])
@@ -159,7 +138,7 @@ def test_coverage_of_exchangeable_cases(n, coverage):
         return volumes(predicted, reference, region=region)
 
     test, calibration = (pd.concat([draw(region, cases) for region in draws]) for cases in (10, n))
-    found = coverage_table(evaluation(test, calibration, tuple(draws)), coverage)
+    found = coverage_table(evaluation(test, calibration, coverage, tuple(draws)))
     covered = found["covered"].astype(float)
     assert len(covered) == 400
     assert coverage - 3 * covered.sem() < covered.mean() < coverage + 1 / (n + 1) + 3 * covered.sem()

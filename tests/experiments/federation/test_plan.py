@@ -71,8 +71,6 @@ def test_a_recipe_is_the_same_everywhere():
 def test_cases_are_counted_by_sequence():
     items = [{"modalities": ["t1", "flair"]}, {"modalities": ["flair"]}]
     assert count_cases(items, ("t1", "t2", "flair")) == (2, {"t1": 1, "t2": 0, "flair": 2})
-    with pytest.raises(RefusedError, match="no training cases"):
-        count_cases([], ("t1",))
 
 
 def test_weights_of_as_many_values_but_another_shape_are_refused():
@@ -86,9 +84,9 @@ def test_weights_of_as_many_values_but_another_shape_are_refused():
     [
         ({"rounds": 0}, "rounds.*greater than or equal to 1"),
         ({"local_epochs": "2"}, "local_epochs.*valid integer"),
-        ({"name": "../data"}, "name '../data': expected letters"),
-        ({"sites": {"a/b": {"dataset_dir": "/data"}}}, "site 'a/b': expected letters"),
-        ({"sites": {}}, "sites: expected at least one"),
+        ({"name": "../data"}, "name: String should match pattern"),
+        ({"sites": {"a/b": {"dataset_dir": "/data"}}}, "sites.a/b.*: String should match pattern"),
+        ({"sites": {}}, "sites: Dictionary should have at least 1 item"),
         ({"sites": {"a": {"dataset_dir": "data"}}}, "site a: dataset_dir 'data'; expected an absolute path"),
         ({"sites": {"a": {"dataset_dir": "/data", "splits": "full"}}}, "'splits' is not a key of .*mean split[?]"),
         ({"settings": {"epochs": 3}}, "epochs: the federation sets this key itself"),
