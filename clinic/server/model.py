@@ -103,7 +103,7 @@ class BundleInferTask:
     def info(self) -> dict[str, Any]:
         """Return the description of the model for clients."""
         use = {f"use_{name}": True for name in self.cohort.modalities}
-        rest = {"series": "", "skull_strip": MODES[0], "upright": False, "decision": self.decision, "store": False}
+        rest = {"series": "", "skull_strip": MODES[0], "decision": self.decision, "store": False}
         facts = {"type": "segmentation", "labels": self.labels, "dimension": 3}
         return {**facts, "description": self.name, "config": use | rest}
 
@@ -118,9 +118,8 @@ class BundleInferTask:
         Args:
             request: ``image`` (a study, or a DICOM series that defines the grid of the result), ``output_dir``, and the
                 options in `info`. These are ``use_t1`` and the like (False leaves a modality out), ``series`` (such as
-                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``upright`` (align
-                the study with the training cases), ``decision`` (threshold or expected_dice), ``store`` or
-                ``save_label``, and ``result_extension``.
+                ``t1c=7, flair=4`` by SeriesNumber, or a mapping), ``skull_strip`` (auto, yes or no), ``decision``
+                (threshold or expected_dice), ``store`` or ``save_label``, and ``result_extension``.
         """
         image, folder = str(request["image"]), Path(request["output_dir"])
         wanted = [name for name in self.cohort.modalities if _flag(request, f"use_{name}", True)]
@@ -136,7 +135,7 @@ class BundleInferTask:
         adopted = self.adopted()  # read once: another training may be adopted meanwhile
         files, facts = self.worker.run(
             _predict, datastore, image, folder, self.bundle, series, wanted, self.recipe, self._path(adopted),
-            self.device, strip, _flag(request, "upright"), decision,
+            self.device, strip, decision,
         )  # fmt: skip
         if adopted:
             facts["trained_on"] = adopted.trained_on

@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from clinic.study.alignment import AlignedStudy, turn_upright
+from clinic.study.alignment import AlignedStudy
 from clinic.study.grid import resample_label_to
 from clinic.study.inference import Inference
 from clinic.study.page import write_summary
@@ -57,7 +57,6 @@ def predict(
     ckpt_path: str | None = None,
     device: str | None = None,
     skull_strip: str = "auto",
-    upright: bool = False,
     decision: str | None = None,
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
@@ -76,7 +75,7 @@ def predict(
     check_options(study, output_dir, skull_strip, decision)
     with TemporaryDirectory() as folder:
         inference = Inference(bundle, recipe, ckpt_path, device, Path(folder), decision)
-        return segment(study, output_dir, inference, series, modalities, reference, skull_strip, upright, explain)
+        return segment(study, output_dir, inference, series, modalities, reference, skull_strip, explain)
 
 
 def segment(
@@ -87,7 +86,6 @@ def segment(
     modalities: Sequence[str] | None = None,
     reference: str | None = None,
     skull_strip: str = "auto",
-    upright: bool = False,
     explain: Callable[[list[str]], None] | None = None,
 ) -> Prediction:
     """Segment a study as `predict` does, with a bundle that is loaded already."""
@@ -98,13 +96,6 @@ def segment(
     read, chosen, why = confirmed(read, reference, device, skull_strip)
     aligned, brain = _prepared(read, chosen, skull_strip, cohort)
     can_refer, seg_note = _can_refer(read, chosen)
-    if upright:
-        if read.skulls and brain is None:
-            raise ValueError(
-                "--upright needs the brain alone, but --skull_strip no keeps the head; leave out one of the two."
-            )
-        aligned, mask = turn_upright(aligned, chosen, brain and brain.mask)
-        brain = brain and replace(brain, mask=mask)
     segmentation = inference.run(aligned.cut_out(brain and brain.mask).images)
     label = _on_grid_of(read.images[chosen], segmentation.label, aligned.images[chosen].affine, cohort)
     grid_note = f"The result lies on the grid of the {display_name(chosen)} ({read.sources[chosen]}), {why}."

@@ -283,7 +283,6 @@ REFUSALS = [
             ({"series": {"t2": [7]}}, ""),
             ({"series": "t2"}, "expected modalities and SeriesNumbers"),
             ({"skull_strip": {}}, ""),
-            ({"upright": 2}, ""),
             ({"decision": "best"}, "'threshold', 'expected_dice'"),
             ({"store": "yes"}, ""),
             ({"result_extension": [".nii"]}, ".nii.gz"),
