@@ -29,7 +29,7 @@ from clinic.server.app import App
 from clinic.server.archive import forward
 from clinic.server.datastore import DICOMWebDatastore
 from clinic.server.endpoints import create_api
-from clinic.server.training import write_labelled_studies
+from clinic.server.export import export_labelled_studies
 from common.cohorts.registry import PHANTOM
 
 pytestmark = needs_orthanc
@@ -162,9 +162,9 @@ class TestProxy:
                 assert "SECRET" not in str(refused.value)
 
 
-def test_an_archive_that_is_gone(tmp_path):
+def test_an_archive_that_is_gone():
     archive = f"http://127.0.0.1:{free_port()}/dicom-web"
-    app = App(archive, tmp_path, ["m3ae"], "phantom")
+    app = App(archive, ["m3ae"], "phantom")
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(create_api(app, archive), port=port, log_config=None))
     thread = threading.Thread(target=server.run)
@@ -181,13 +181,13 @@ def test_an_archive_that_is_gone(tmp_path):
 @pytest.mark.parametrize(
     ("method", "path"),
     [("PUT", "model/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("PUT", "session/"),
-     ("POST", "batch/infer/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset")],
+     ("POST", "batch/infer/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset"), ("POST", "train/m3ae")],
 )  # fmt: skip
 def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
     assert requests.request(method, f"{stack.url}/{path}", timeout=30).status_code in (404, 405)
 
 
-def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
+def test_final_labels_become_cases_and_results_of_models_do_not(stack, tmp_path):
     url, archive = stack.url, stack.archive
     studies = DICOMWebDatastore(f"{archive}/dicom-web", PHANTOM)
     images = [uid("one"), uid("two")]
@@ -199,9 +199,8 @@ def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
     assert not studies.labelled_images("final")
     listed = requests.get(f"{url}/datastore/", params={"output": "all"}, timeout=10).json()["objects"]
     assert (listed.keys(), listed[images[0]]) == (set(studies.list_images()), {"labels": {"original": {}}})
-    answer = requests.post(f"{url}/train/m3ae", json={"max_epochs": 1}, timeout=60)
-    assert answer.status_code == 400
-    assert "No study has a final label" in answer.json()["detail"]
+    with pytest.raises(ValueError, match="None of 0 studies with a final label"):
+        export_labelled_studies(studies.location, tmp_path / "cases", "phantom")
 
     # A person draws on the image that the server shows.
     drawn, before = {}, set(series(archive, "SEG"))
@@ -230,17 +229,12 @@ def test_final_labels_train_and_results_of_models_do_not(stack, tmp_path):
     labels = [[(s.SegmentLabel, s.SegmentAlgorithmType) for s in one.SegmentSequence] for one in kept]
     assert labels == [[("Oedema", "SEMIAUTOMATIC"), ("Enhancing tumour", "SEMIAUTOMATIC")]] * 2
 
-    # It is returned as drawn, and used like that in the training.
+    # It is returned as drawn, and exported like that.
     again = requests.get(f"{url}/datastore/label", params={"label": images[0], "tag": "final"}, timeout=60)
     (tmp_path / "again.nii.gz").write_bytes(again.content)
     voxels = np.asarray(drawn[images[0]].dataobj)
     assert np.array_equal(nib.load(tmp_path / "again.nii.gz").dataobj, np.select([voxels == 1, voxels == 2], [4, 2], 0))
-    items, refused = write_labelled_studies(studies, tmp_path)
-    assert not refused
-    assert sorted(item["modalities"] for item in items) == [["flair"], ["t2", "flair"]]
-    assert not SECRETS.search(json.dumps(items))
-
-    assert requests.post(f"{url}/train/m3ae", json={"max_epochs": 1, "val_split": 0}, timeout=60).status_code == 200
-    while (status := requests.get(f"{url}/train/", timeout=10).json())["status"] == "RUNNING":
-        time.sleep(0.5)
-    assert (status["status"], status["training_studies"]) == ("DONE", 2)
+    names, refused = export_labelled_studies(studies.location, tmp_path / "cases", "phantom")
+    assert (len(names), refused) == (2, [])
+    files = sorted(path.name.removesuffix(".nii.gz") for path in (tmp_path / "cases").iterdir())
+    assert sorted(name.split("_", 2)[2] for name in files) == ["flair", "flair", "seg", "seg", "t2"]
