@@ -4,10 +4,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from os import PathLike
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -58,16 +56,6 @@ def texts(header: Dataset, name: str) -> list[str]:
 def text(header: Dataset, name: str) -> str:
     """Return an attribute as one text; empty if it has none."""
     return "\\".join(texts(header, name))
-
-
-def texts_of_file(path: str | PathLike, *names: str) -> list[str]:
-    """Return attributes of a file as one text each; an empty text if it lacks one or cannot be read."""
-    with quiet():
-        try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=list(names))
-        except Exception:  # pydicom raises many types for damaged files
-            return [""] * len(names)
-        return [text(header, name) for name in names]
 
 
 def items(header: Dataset, name: str | BaseTag) -> list[Dataset]:

@@ -15,9 +15,7 @@ import pydicom
 from nibabel.affines import from_matvec
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
@@ -45,8 +43,6 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Attributes without which an image cannot be assigned to a series or referenced."""
 VARYING = (("ImageOrientationPatient", 6, 1e-3), ("PixelSpacing", 2, 1e-3), ("EchoTime", 1, 0.05))
 """What some scanners write a little otherwise in each image of a volume: name, count, tolerance (echo time in ms)."""
-LARGEST_DEFLATED = 2**20
-"""Maximum size in bytes of a file that is compressed as a whole, since it can expand up to a thousandfold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +148,7 @@ def read_series(folder: str | Path) -> list[Series]:
 def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
     """Yield the DICOM files with their attributes in `TAGS`."""
     paths = walk(folder)
-    damaged, bare, closed, bursting, read = [], [], [], [], 0
+    damaged, bare, closed, read = [], [], [], 0
     for path in paths:
         try:
             with path.open("rb"):
@@ -161,9 +157,6 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
             closed.append(path)
             continue
         try:
-            if _may_burst(path):
-                bursting.append(path)
-                continue
             dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             whole = bool(text(dataset, "SOPClassUID"))
             if whole and not text(dataset.file_meta, "TransferSyntaxUID"):
@@ -183,7 +176,6 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
             damaged.append(path)
     for found, what, remedy in (
         (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
-        (bursting, "are large and compressed as a whole", "send them uncompressed (Explicit VR Little Endian)"),
         (
             bare,
             "hold DICOM data without the preamble and meta information of a file",
@@ -211,13 +203,6 @@ def _starts_like_dicom(path: Path) -> bool:
         start = file.read(8)
     explicit = start[4:6].isalpha() and start[4:6].isupper()
     return start[:2] in (b"\x02\0", b"\x08\0") and (explicit or start[6:8] == b"\0\0") and len(start) == 8
-
-
-def _may_burst(path: Path) -> bool:
-    """Return whether a file is compressed as a whole and large, since pydicom would expand it without a limit."""
-    if path.stat().st_size <= LARGEST_DEFLATED:
-        return False
-    return text(read_file_meta_info(path), "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
 
 
 def _patient(dataset: Dataset) -> tuple[str, str, str]:

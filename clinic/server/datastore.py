@@ -21,7 +21,6 @@ from pydicom.datadict import tag_for_keyword
 
 from clinic import dicom
 from clinic.server.archive import archive_session
-from clinic.server.errors import writing_to
 from clinic.server.limits import RESULTS, STUDY_BYTES
 from clinic.study.reading import Study, choose_reference, read_folder
 from common.cohorts.cohort import Cohort
@@ -186,7 +185,7 @@ class FolderDatastore(Datastore):
 
     def save_label(self, image: str, tag: str, file: Path) -> str:
         """Copy the label map."""
-        with writing_to("the studies and their labels"), replacing(self._path(image, tag)) as temporary:
+        with replacing(self._path(image, tag)) as temporary:
             shutil.copyfile(file, temporary)
         return image
 

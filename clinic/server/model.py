@@ -148,10 +148,10 @@ def _given(request: Mapping[str, Any], key: str, default: Any) -> Any:
 
 
 def series_numbers(text: Any) -> Mapping[str, Any] | None:
-    """Return modality -> SeriesNumber from ``t1c=7, flair=4``, or from the form in messages, ``{'t1c': 7}``."""
+    """Return modality -> SeriesNumber from ``t1c=7, flair=4``."""
     if not text or isinstance(text, Mapping):
         return text or None
-    pairs = [re.fullmatch(r"\W*(\w+)\W*[=:]\W*([\w-]+)\W*", pair) for pair in str(text).split(",")]
+    pairs = [re.fullmatch(r"\s*(\w+)\s*=\s*([\w-]+)\s*", pair) for pair in str(text).split(",")]
     if None in pairs:
         raise ValueError(f"series {text!r}; expected modalities and SeriesNumbers, such as t1c=7, flair=4.")
     return dict(pair.groups() for pair in pairs)

@@ -111,29 +111,7 @@ def _studies(folder: Path) -> list[Path]:
         )
     if not (studies := [path for path in entries if path.is_dir()]):
         raise ValueError(f"{folder}: no subfolder; expected one for each study.")
-    if _of_one_study(studies):
-        raise ValueError(
-            f"{folder}: its subfolders hold series of one study, which each would be segmented alone; leave out "
-            "--each, or give the folder above."
-        )
     return studies
-
-
-def _of_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether the first DICOM file of every folder has the same study, and each another series."""
-    try:
-        from clinic.dicom.headers import texts_of_file
-    except ImportError:  # without the packages for DICOM, its series are refused one by one
-        return False
-    studies, series = set(), set()
-    for folder in folders:
-        first = next(filter(is_dicom, walk(folder)), None)
-        study, one = texts_of_file(first, "StudyInstanceUID", "SeriesInstanceUID") if first else ("", "")
-        studies.add(study)
-        if not study or not one or one in series or len(studies) > 1:
-            return False
-        series.add(one)
-    return len(folders) > 1
 
 
 def _complete(folder: Path) -> bool:

@@ -19,7 +19,6 @@ from clinic.study.skull import MODES, Brain, agreed
 from common.cohorts.cohort import Cohort
 from common.io import require_writable
 from common.io.atomic import written_whole
-from common.io.files import is_dicom
 from common.io.settings import check_choice
 from common.modalities import display_name
 from common.transforms.decision import DECISIONS
@@ -122,26 +121,14 @@ def _prepared(study: Study, reference: str, skull_strip: str, cohort: Cohort) ->
 
 
 def check_options(study: str | Path, output_dir: str | Path, skull_strip: str, decision: str | None) -> None:
-    """Refuse unknown options, and an output folder that belongs to a study or cannot be written."""
+    """Refuse unknown options, and an output folder that lies in the study's or cannot be written."""
     check_choice("--skull_strip", skull_strip, MODES)
     if decision is not None:
         check_choice("--decision", decision, DECISIONS)
     output = Path(output_dir).resolve()
     if Path(study).resolve() in (output, *output.parents):
         raise ValueError(f"--output_dir {output_dir} lies in the study's folder; expected a folder outside it.")
-    for path in (*output.glob("*"), *output.glob("*/*")):
-        if path.name not in RESULTS.values() and path.is_file() and is_dicom(path) and not _is_seg(path):
-            raise ValueError(f"--output_dir {output_dir} holds DICOM files of a study; expected a folder for results.")
     require_writable(output_dir)
-
-
-def _is_seg(path: Path) -> bool:
-    """Return whether a DICOM file is a segmentation, such as an archived one; False without the packages for DICOM."""
-    try:
-        from clinic.dicom.headers import texts_of_file
-    except ImportError:
-        return False
-    return texts_of_file(path, "Modality") == ["SEG"]
 
 
 def _can_refer(study: Study, reference: str) -> tuple[bool, str | None]:

@@ -31,7 +31,6 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import (
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
@@ -496,17 +495,6 @@ def test_what_cannot_be_opened_is_not_called_damaged(study, as_anybody, hide):
         read_series("study")
     assert "002" not in str(refused.value)
     (study / "002").chmod(0o755)
-
-
-def test_a_large_file_that_is_compressed_as_a_whole_is_not_grown(study):
-    path = files(study, 2)[1]
-
-    before = load(only(study, 2)).get_fdata()
-    edit(path, lambda dataset: setattr(dataset.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
-    np.testing.assert_array_equal(load(only(study, 2)).get_fdata(), before)
-    edit(path, lambda dataset: dataset.add_new(0x00091001, "OB", np.random.default_rng(0).bytes(2**20)))
-    with pytest.raises(ValueError, match="1 of 55 files are large and compressed as a whole, the first is number 2"):
-        read_series(study)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class TestWorker:
         [
             ((ValueError, "no image"), 400, "no image"),
             ((FileNotFoundError, "no study"), 404, "no study"),
-            ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "temporary files is full"),
+            ((OSError, 28, "No space left on device", "/data/Doe.nii"), 507, "A disk of the server is full"),
             ((PermissionError, 13, "Permission denied", "/data/Doe.nii"), 500, "of its own (Permission denied)."),
             ((requests.ConnectionError, "http://archive/1.2.3"), 502, "archive does not answer"),
             ((MemoryError, "Unable to allocate 2.35 TiB"), 503, "Unable to allocate 2.35 TiB"),

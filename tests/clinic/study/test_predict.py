@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from clinic import dicom
 from clinic.dicom import read_seg, read_series
 from clinic.study.inference import SYNTHETIC
-from clinic.study.predict import RESULTS, check_options
+from clinic.study.predict import RESULTS
 from clinic.study.reading import choose_reference, read_folder
 from common.cohorts.phantom.simulation import SPACING, simulate
 from common.cohorts.registry import PHANTOM
@@ -255,25 +255,6 @@ def test_a_foreign_table_beside_the_weights_is_refused_before_the_study_is_read(
     (tmp_path / f"own_{name}.csv").write_text(text, errors="surrogateescape")
     error = predict(tmp_path / "no_study", tmp_path / "out", "m3ae", "--ckpt_path", tmp_path / "own.pt")
     assert error.startswith(f"error: {tmp_path / 'own'}_{name}.csv: not the {name}.csv of an evaluation (")
-
-
-def test_results_are_not_written_into_the_folder_of_a_dicom_study(subject, tmp_path):
-    (tmp_path / "series").mkdir()
-    (tmp_path / "series" / "1.dcm").write_bytes(bytes(128) + b"DICM")
-    assert "holds DICOM files of a study" in predict(subject, tmp_path, "m3ae")
-    assert [path.name for path in tmp_path.iterdir()] == ["series"]
-
-
-def test_an_archived_segmentation_is_not_a_study(studies, tmp_path):
-    t1c = next(one for one in read_series(studies[0]) if one.number == USED["t1c"])
-    voxels = np.zeros(t1c.shape, np.uint8)
-    voxels[2:4, 2:4, 2:4] = 1
-    (tmp_path / "P1").mkdir()
-    dicom.write_seg(tmp_path / "P1" / "seg_v1.dcm", voxels, t1c, PHANTOM.labels.values, "1.0")
-    check_options(studies[1], tmp_path, "auto", None)
-    shutil.copy(t1c.files[0], tmp_path / "P1" / "1.dcm")
-    with pytest.raises(ValueError, match="holds DICOM files of a study"):
-        check_options(studies[1], tmp_path, "auto", None)
 
 
 def test_what_fails_at_the_end_leaves_the_earlier_results(studies, tmp_path, monkeypatch):
