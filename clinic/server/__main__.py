@@ -37,8 +37,8 @@ def serve(
 
     Args:
         studies: folder with a subfolder for each study, or URL of a DICOMweb archive. User and password of an archive
-            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo, written
-            into ``output_dir``: a few phantom subjects, with weights trained on the phantom.
+            are read from MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD. The default is a demo in
+            ``output_dir``: a few phantom subjects, with weights trained on the phantom.
         host: address to listen on. There is no log-in: everyone who can reach it can see all studies.
         port: port to listen on.
         names: further host names by which browsers reach the server, separated by commas, such as that of a web server

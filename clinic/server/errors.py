@@ -20,8 +20,8 @@ STATUS = {
 }  # fmt: skip
 """HTTP status of errors whose message is the reason."""
 DISK_FULL = (
-    "A disk of the server is full: that with its temporary files (TMPDIR), or that with the studies and their labels. Free "
-    "some space there, and ask again."
+    "A disk of the server is full: that with its temporary files (TMPDIR), or that with the studies and their labels. "
+    "Free some space there, and ask again."
 )
 LONGEST = 4000  # maximum length of a reason in characters
 

@@ -22,7 +22,7 @@ from fastapi import HTTPException
 from orthanc import needs_orthanc, series
 from processes import answering, free_port
 from running import infer, result
-from stack import PATIENTS, SECRETS, SERIES, Stack, uid
+from stack import PATIENTS, SERIES, Stack, uid
 
 from clinic.dicom import read_seg, read_series
 from clinic.server.app import App
@@ -180,8 +180,8 @@ def test_an_archive_that_is_gone():
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("PUT", "model/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("PUT", "session/"),
-     ("POST", "batch/infer/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset"), ("POST", "train/m3ae")],
+    [("PUT", "model/m3ae"), ("POST", "train/m3ae"), ("DELETE", "model/m3ae"), ("GET", "logs/"), ("POST", "reload"), ("PUT", "session/"),
+     ("POST", "batch/infer/m3ae"), ("DELETE", "datastore/image?id=x"), ("GET", "datastore/dataset")],
 )  # fmt: skip
 def test_the_rest_of_the_stock_server_does_not_exist(stack, method, path):
     assert requests.request(method, f"{stack.url}/{path}", timeout=30).status_code in (404, 405)

@@ -261,11 +261,12 @@ class TestLabels:
         assert client.datastore()["objects"]["two"] == {"labels": {"final": {}}}
         client.save_label("two", before, "final", {})
 
+
 def test_labelled_studies_become_cases_without_absent_modalities(subject, tmp_path):
-    for study, names in {"Doe 1": ("t1", "t1ce", "flair"), "Doe 2": ("flair",), "no label": ("t2",)}.items():
-        (tmp_path / "studies" / study).mkdir(parents=True)
-        for name in names:
-            shutil.copy(subject / f"Doe_{name}.nii.gz", tmp_path / "studies" / study)
+    for name, modalities in {"Doe 1": ("t1", "t1ce", "flair"), "Doe 2": ("flair",), "no label": ("t2",)}.items():
+        (tmp_path / "studies" / name).mkdir(parents=True)
+        for modality in modalities:
+            shutil.copy(subject / f"Doe_{modality}.nii.gz", tmp_path / "studies" / name)
     labels = tmp_path / "studies" / "labels" / "final"
     labels.mkdir(parents=True)
     shutil.copy(subject / "Doe_seg.nii.gz", labels / "Doe 1.nii.gz")

@@ -29,7 +29,7 @@ from clinic.server import archive as label_archive
 from clinic.server import client_files
 from clinic.server.archive import archive_session
 from clinic.server.client_files import read_label_map
-from clinic.server.limits import FILE_BYTES, REQUEST_BYTES
+from clinic.server.limits import REQUEST_BYTES
 from clinic.server.worker import Worker
 
 
@@ -294,22 +294,12 @@ def test_what_a_request_gets_wrong(url, drawn, request_line, body, status, reaso
 
 class TestBodies:
     def test_a_request_that_brings_too_much_is_not_kept(self, url):
-        most = REQUEST_BYTES >> 20
         answer = requests.post(f"{url}/infer/m3ae?image=good", data={"params": "9" * REQUEST_BYTES}, timeout=30)
-        refused(answer, 413, f"exceeds {most} MiB")
-        pieces = (b"[" * 65536 for _ in range(4 * most * 16))  # without a length
+        refused(answer, 413, f"exceeds {REQUEST_BYTES >> 20} MiB")
+        pieces = (b"[" * 65536 for _ in range(64 * REQUEST_BYTES >> 20))  # without a length
         form = {"content-type": "application/x-www-form-urlencoded"}
         answer = requests.post(f"{url}/infer/m3ae?image=good", data=pieces, headers=form, timeout=30)
         assert answer.status_code == 413
-
-    def test_a_file_that_is_too_large_is_not_kept(self, url):
-        host, port = url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
-            connection.sendall(
-                f"PUT /datastore/label?image=good HTTP/1.1\r\nHost: {host}\r\nContent-Length: {FILE_BYTES + 1}\r\n"
-                'Content-Type: multipart/form-data; boundary="b"\r\n\r\n'.encode()
-            )
-            assert b" 413 " in connection.recv(1000)
 
     def test_a_client_that_goes_away(self, url):
         """This is no error of the server; the fixture checks the log."""
