@@ -34,29 +34,14 @@ def write(path: Path, voxels: np.ndarray, said: object = None) -> None:
         path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json").write_text(json.dumps(said))
 
 
-def test_nrrd_as_3d_slicer_saves_it(voxels, tmp_path):
-    import itk
-
-    write(tmp_path / "nifti" / "3 T1 AX POST.nii", voxels["t1c"])
-    (tmp_path / "nrrd").mkdir()
-    itk.imwrite(itk.imread(str(tmp_path / "nifti" / "3 T1 AX POST.nii")), str(tmp_path / "nrrd" / "3 T1 AX POST.nrrd"))
-    nifti, nrrd = (read_folder(tmp_path / kind, PHANTOM).images for kind in ("nifti", "nrrd"))
-    assert list(nrrd) == ["t1c"]
-    np.testing.assert_array_equal(nrrd["t1c"].dataobj, nifti["t1c"].dataobj)
-    np.testing.assert_allclose(nrrd["t1c"].affine, nifti["t1c"].affine, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("name", "said", "modality"),
     [
         ("5_T1_MPRAGE_post_20200101", None, "t1c"),
         ("3 T1 AX POST", None, "t1c"),
-        ("3 T1 AX", None, "t1"),
         ("8: Ax T2 FLAIR fs", None, "flair"),
-        ("12 t2_tse_tra", None, "t2"),
         ("5_x_20200101", {**MPRAGE, **AGENT}, "t1c"),
         ("5_x_20200101", MPRAGE, "t1"),
-        ("5_x_20200101", TSE, "t2"),
         ("5_x_20200101", FLAIR, "flair"),
         ("5_x_20200101", {**TSE, "EchoTime": 98, "RepetitionTime": 5000}, "t2"),  # in ms
         ("5_x_20200101", {**FLAIR, "SeriesDescription": "t2_spc_flair"}, "flair"),

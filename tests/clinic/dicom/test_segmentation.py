@@ -193,7 +193,6 @@ def test_attributes(segmented):
     [
         ("ISO_IR 100", "Müller^Ä"),
         (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎"),
-        ("ISO_IR 6", "Secret^Phantom"),
         (None, "SECRETNAME"),
     ],
 )
