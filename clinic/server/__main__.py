@@ -1,6 +1,5 @@
 """``python -m clinic.server``: serves the bundles to 3D Slicer and OHIF, with MONAI Label's interface."""
 
-import asyncio
 import logging
 import os
 import signal
@@ -60,18 +59,10 @@ def serve(
         api = create_api(app, studies.rstrip("/") if is_url(studies) else None, _words(names))
         address = f"http://{host}:{port}/" + ("ohif/" if is_url(studies) else "")
         print(f"Serving {', '.join(app.models)} at {address} Research only, not for clinical use.", flush=True)
-        logging.getLogger("uvicorn.error").addFilter(shorten_cancellation)
         quiet = {"log_config": None, "access_log": False, "server_header": False}
         uvicorn.run(api, host=host, port=port, timeout_graceful_shutdown=5, **quiet)
     finally:
         app.close()
-
-
-def shorten_cancellation(record: logging.LogRecord) -> bool:
-    """Log a request that was cancelled by the server's end in a line, without its traceback; keep all records."""
-    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
-        record.msg, record.args, record.exc_info = "The server ended while a request was still running.", (), None
-    return True
 
 
 def _words(text: str) -> list[str]:

@@ -36,7 +36,7 @@ def refusal(error: Exception) -> HTTPException:
     elif isinstance(error, StarletteHTTPException):
         status, reason = error.status_code, str(error.detail)
     elif isinstance(error, RequestValidationError):
-        status, reason = 422, " ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors())
+        status, reason = 422, " ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}." for each in error.errors())
     elif isinstance(error, requests.HTTPError) and error.response is not None:
         status, reason = 502, f"The DICOMweb archive refused the request (status {error.response.status_code})."
     elif isinstance(error, requests.RequestException):

@@ -123,7 +123,8 @@ def _predict(
         gc.collect()  # a config's parts refer to each other, and hold a hundred megabytes
     summary = prediction.summary
     used = {
-        one.modality: {"source": one.source, "reason": one.reason, "confidence": one.confidence} for one in summary.used
+        each.modality: {"source": each.source, "reason": each.reason, "confidence": each.confidence}
+        for each in summary.used
     }
     return prediction.files, {
         "modalities": used,

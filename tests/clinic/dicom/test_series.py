@@ -1,10 +1,8 @@
 """Series are read from DICOM files that pydicom wrote from the phantom."""
 
-import importlib
 import logging
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -410,14 +408,6 @@ def test_compressions_that_cannot_be_decoded(tmp_path, phantom_subject, monkeypa
     (series,) = read_series(tmp_path)
     with pytest.raises(ValueError, match=message):
         load(series)
-
-
-def test_without_the_packages(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("clinic.dicom")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(ImportError, match=r'DICOM requires: pip install "missing-modality-bundles\[dicom\]"'):
-        importlib.import_module("clinic.dicom")
 
 
 def tells_nothing(said: object) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
-import threading
-import time
 from io import BytesIO
 from pathlib import Path
 
@@ -16,19 +14,16 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-import uvicorn
 from dicom_studies import resample
 from fastapi import HTTPException
 from orthanc import needs_orthanc, series
-from processes import answering, free_port
+from processes import answering
 from running import infer, result
 from stack import PATIENTS, SERIES, Stack, uid
 
 from clinic.dicom import read_seg, read_series
-from clinic.server.app import App
 from clinic.server.archive import forward
 from clinic.server.datastore import DICOMWebDatastore
-from clinic.server.endpoints import create_api
 from clinic.server.export import export_labelled_studies
 from common.cohorts.registry import PHANTOM
 
@@ -82,28 +77,6 @@ def test_the_result_lies_on_the_viewed_series_and_on_no_other(stack, tmp_path):
     assert (left["left_out"], sorted(left["modalities"])) == (["t1c"], ["flair", "t1", "t2"])
 
 
-def test_oedema_alone_is_named_so_and_nothing_is_stored_of_nothing(stack, tmp_path):
-    params = infer(stack.url, uid("two"), model="oedema", store=True).json()
-    assert params["label_names"] == {"Oedema": 2}
-    seg = stored(stack, params["stored"])
-    assert [seg.get_segment_description(number).segment_label for number in seg.segment_numbers] == ["Oedema"]
-    direct = infer(stack.url, uid("two"), "dicom_seg", model="oedema")
-    assert direct.headers["content-type"] == "application/dicom"
-    (segment,) = pydicom.dcmread(BytesIO(direct.content)).SegmentSequence
-    assert (segment.SegmentLabel, segment.SegmentedPropertyTypeCodeSequence[0].CodeValue) == ("Oedema", "79654002")
-
-    before = series(stack.archive, "SEG")
-    answer = infer(stack.url, uid("two"), "image", model="nothing", store=True)
-    assert answer.status_code == 200
-    (tmp_path / "empty.nii.gz").write_bytes(answer.content)
-    assert not np.asarray(nib.load(tmp_path / "empty.nii.gz").dataobj).any()
-    message = json.loads(answer.headers["x-message"])
-    assert "Nothing was found, and nothing is stored." in message
-    refused = infer(stack.url, uid("two"), "dicom_seg", model="nothing")
-    assert (refused.status_code, "nothing was found" in refused.json()["detail"]) == (404, True)
-    assert series(stack.archive, "SEG") == before
-
-
 @pytest.mark.parametrize(
     ("image", "status"), [("1.2.3", 404), ("/etc/passwd", 403), ("../four", 403), ("", 403), ("1.2&StudyDate=2", 403)]
 )
@@ -150,22 +123,6 @@ class TestProxy:
                     forward(address, "GET", path, query, {}, b"")
                 assert refused.value.status_code == 502
                 assert "SECRET" not in str(refused.value)
-
-
-def test_an_archive_that_is_gone():
-    archive = f"http://127.0.0.1:{free_port()}/dicom-web"
-    app = App(archive, ["m3ae"], "phantom")
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_api(app, archive), port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    url = f"http://127.0.0.1:{port}"
-    for answer in (infer(url, uid("two")), requests.get(f"{url}/proxy/dicom/qido/studies", timeout=60)):
-        assert (answer.status_code, answer.json()["detail"]) == (502, "The DICOMweb archive does not answer.")
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.mark.parametrize(

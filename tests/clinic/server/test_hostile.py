@@ -220,28 +220,17 @@ class TestLabelMaps:
             (bytes(wrong), "(gzip)"),
             (header.binaryblock + bytes(4), "MiB unpacked"),
             (nrrd(b"", sizes=(30000, 30000, 30000)), "MiB unpacked"),
-            (nrrd(b"\0" * 100), "The label map"),
             (nrrd(gzip.compress(bytes(48 * 64 * 52))[:-1], encoding="gzip"), "truncated"),
             (nrrd(b"", encoding="bzip2"), "expected raw or gzip"),
-            (nrrd(b"")[:-1], "header does not end"),
             (drawn.to_bytes()[:5000], "The label map"),
             (b"", "another kind"),
         ):
             refused(put(url, content), 400, reason)
 
-    @pytest.mark.parametrize(
-        ("sizes", "reason"),
-        [
-            (None, "4 MiB unpacked"),
-            ((1 << 14, 1 << 14, 1), "4 MiB unpacked"),
-            ((64, 64, 64), "262144 bytes of voxels, but it has 262145"),
-        ],
-    )
-    def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch, sizes, reason):
+    def test_what_is_unpacked_is_bounded(self, tmp_path, monkeypatch):
         monkeypatch.setattr(client_files, "LABEL_BYTES", 1 << 22)
-        packed = gzip.compress(bytes(1 << 28))
-        (tmp_path / "sent").write_bytes(nrrd(packed, encoding="gzip", sizes=sizes) if sizes else packed)
-        with pytest.raises(ValueError, match=reason):
+        (tmp_path / "sent").write_bytes(gzip.compress(bytes(1 << 28)))
+        with pytest.raises(ValueError, match="4 MiB unpacked"):
             read_label_map(tmp_path / "sent", tmp_path)
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1 << 23
 
