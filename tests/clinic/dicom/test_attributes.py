@@ -3,7 +3,6 @@
 Each gives a label map, a summary and a SEG that highdicom can read; faulty attributes are named.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -183,12 +182,3 @@ def test_a_series_without_a_frame_of_reference_gives_a_label_map_and_a_summary(p
     note = "No DICOM SEG was written: series 2 cannot be referenced by a DICOM SEG: it has no"
     assert note in capsys.readouterr().out
     assert note in (out / "summary.html").read_text()
-
-
-def test_what_was_found_is_said_though_it_fails_later(study, tmp_path, capsys):
-    arguments = ("--recipe", "phantom", "--device", "cpu", "--reference", "t2")
-    error = run("predict", study, tmp_path / "out", "m3ae", *arguments)
-    assert "--reference: t2 is not used" in error
-    assert re.match(
-        r"In the study:\n  series 2: T1, confidence 0\.85 \(.*\); taken\.\nSegmenting; .*\n$", capsys.readouterr().out
-    )
