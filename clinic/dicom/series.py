@@ -128,15 +128,15 @@ def read_series(folder: str | Path) -> list[Series]:
             studies.add(uids["StudyInstanceUID"])
             slices += _slices(path, dataset)
     if nameless:
-        found = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
+        lacking = ", ".join(f"{count} MR images have no {name}" for name, count in nameless.items())
         raise ValueError(
-            f"{folder}: {found}; expected valid UIDs in each. If they were removed to de-identify the images, "
+            f"{folder}: {lacking}; expected valid UIDs in each. If they were removed to de-identify the images, "
             f"replace them instead; else {MISSING}."
         )
     _require_one_patient(folder, patients)
     if not slices:
-        found = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
-        raise ValueError(f"{folder}: no MR image, only {found}; expected the MR series of one study.")
+        counted = ", ".join(f"{count} {modality}" for modality, count in sorted(others.items()))
+        raise ValueError(f"{folder}: no MR image, only {counted}; expected the MR series of one study.")
     if len(studies) > 1:
         raise ValueError(
             f"{folder}: images of {len(studies)} studies; give the folder of one, or --each if every subfolder "
@@ -174,7 +174,7 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
             yield path, dataset
         elif path.suffix.lower() in SUFFIXES or (dataset is not None and path.name.upper() != "DICOMDIR"):
             damaged.append(path)
-    for found, what, remedy in (
+    for unusable, what, remedy in (
         (closed, "cannot be opened", "make all of them readable (chmod -R u+rX)"),
         (
             bare,
@@ -183,10 +183,10 @@ def _datasets(folder: str | Path) -> Iterable[tuple[Path, Dataset]]:
         ),
         (damaged, "are damaged DICOM files", MISSING),
     ):
-        if found:  # file names may contain patients' names
-            raise (PermissionError if found is closed else ValueError)(
-                f"{folder}: {len(found)} of {len(paths)} files {what}, the first is number "
-                f"{paths.index(found[0]) + 1} in alphabetical order; {remedy}, or remove them."
+        if unusable:  # file names may contain patients' names
+            raise (PermissionError if unusable is closed else ValueError)(
+                f"{folder}: {len(unusable)} of {len(paths)} files {what}, the first is number "
+                f"{paths.index(unusable[0]) + 1} in alphabetical order; {remedy}, or remove them."
             )
     if not read:
         index = ["a DICOMDIR is only an index: copy the folders beside it too"]
@@ -248,9 +248,9 @@ def _volumes(slices: Sequence[_Slice]) -> list[list[_Slice]]:
     return [volume for volumes in groups.values() for volume in volumes]
 
 
-def _same_volume(one: Dataset, other: Dataset) -> bool:
+def _same_volume(first: Dataset, other: Dataset) -> bool:
     return all(
-        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (one, other)), atol=tolerance)
+        np.allclose(*(_or(numbers(header, name, count), np.zeros(count)) for header in (first, other)), atol=tolerance)
         for name, count, tolerance in VARYING
     )
 
@@ -260,10 +260,10 @@ def _or(values: np.ndarray | None, default: Sequence[float]) -> np.ndarray:
     return np.array(default, float) if values is None else values
 
 
-def _same_pixels(one: Path, other: Path) -> bool:
+def _same_pixels(path: Path, other: Path) -> bool:
     """Return whether two files with one UID hold the same pixels, even if one of them is compressed."""
     try:
-        first, second = pydicom.dcmread(one), pydicom.dcmread(other)
+        first, second = pydicom.dcmread(path), pydicom.dcmread(other)
         return first.PixelData == second.PixelData or np.array_equal(first.pixel_array, second.pixel_array)
     except OSError:
         raise

@@ -79,7 +79,8 @@ def segment_each(
             resolve_subset(modalities, inference.cohort.modalities)  # refuse unknown ones
             options = {**options, "modalities": modalities, "skull_strip": skull_strip}
             settings = (inference.software, file_digest(inference.weights), inference.decision, recipe, options)
-            outcomes = {one.study: one for one in _read(out / RECORD) if one.study in {path.name for path in studies}}
+            names = {path.name for path in studies}
+            outcomes = {before.study: before for before in _read(out / RECORD) if before.study in names}
             for study in studies:
                 name, made = study.name, None
                 try:
@@ -119,7 +120,7 @@ def _complete(folder: Path) -> bool:
 
 
 def _outcome(name: str, key: str, made: Prediction) -> Outcome:
-    used = [display_name(one.modality) for one in made.summary.used]
+    used = [display_name(each.modality) for each in made.summary.used]
     return Outcome(name, key, used, dict(made.summary.volumes), list(made.summary.warnings))
 
 
@@ -133,16 +134,16 @@ def _reason(error: Exception) -> str:
 def _read(record: Path) -> list[Outcome]:
     """Return the outcomes of an earlier run; none if there was none, or its record is damaged."""
     try:
-        return [Outcome(**one) for one in json.loads(record.read_text())]
+        return [Outcome(**entry) for entry in json.loads(record.read_text())]
     except (OSError, ValueError, TypeError):
         return []
 
 
 def _write(out: Path, outcomes: Sequence[Outcome], count: int) -> None:
     with replacing(out / RECORD) as path:
-        path.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+        path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
     templates = Environment(loader=PackageLoader("clinic.study"), autoescape=True)
-    regions = next(([*one.volumes] for one in outcomes if one.volumes), [])
+    regions = next(([*outcome.volumes] for outcome in outcomes if outcome.volumes), [])
     page = templates.get_template(PAGE).render(
         outcomes=outcomes, regions=regions, count=count, summary=RESULTS["summary"], millilitres=millilitres
     )
